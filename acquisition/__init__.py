@@ -1,0 +1,1 @@
+"""The microscope: live stream, recorded sources, execution of commands, simulated microscope."""

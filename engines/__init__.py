@@ -1,0 +1,1 @@
+"""Images to detections: classical baselines, networks and their back ends."""

@@ -1,0 +1,167 @@
+"""The two ends of a lossless link, and the account that each keeps of every message.
+
+A link has one sender and one receiver. The sender offers messages into a ring of pre-allocated slots; the
+receiver acknowledges what it has *consumed*, not what has arrived. Whatever happens in between,
+
+    offered = acknowledged + dropped + unacknowledged
+
+holds at every moment and is reported at close. `open_sender` and `open_receiver` choose the implementation by
+the address: `inproc://NAME` (same process, by reference), `shm://HOST:PORT` (same host: headers over ZeroMQ,
+arrays through shared memory), `tcp://HOST:PORT` (everything over ZeroMQ). The sender binds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from stream.messages import Message
+
+
+class Policy(StrEnum):
+    """What a sender does when its ring is full: wait, drop the oldest unsent, or drop the new message."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop_oldest"
+    DROP_NEWEST = "drop_newest"
+
+
+class PeerState(StrEnum):
+    """What an end of a link knows of the other end."""
+
+    WAITING = "waiting"
+    CONNECTED = "connected"
+    STALLED = "stalled"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAccount:
+    """Every message of a link, as counted by one end; totals since the end was opened.
+
+    A sender fills `offered`, `acknowledged`, `dropped`, `unacknowledged`, `resent`; a receiver fills
+    `received`, `consumed`, `duplicates`, `missing` (sequence numbers neither received nor declared dropped).
+    Both fill `malformed` (parts that were no message of ours), `refused` (second peers) and `reconnects`.
+    """
+
+    offered: int = 0
+    acknowledged: int = 0
+    dropped: int = 0
+    unacknowledged: int = 0
+    resent: int = 0
+    received: int = 0
+    consumed: int = 0
+    duplicates: int = 0
+    missing: int = 0
+    malformed: int = 0
+    refused: int = 0
+    reconnects: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every offered message is accounted for."""
+        return self.offered == self.acknowledged + self.dropped + self.unacknowledged
+
+
+@runtime_checkable
+class Delivery(Protocol):
+    """A message on loan: its arrays may live in the sender's ring until `done` is called."""
+
+    @property
+    def message(self) -> Message:
+        """The message; for shared memory its array is a read-only view of the ring."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """The link's own number of this message, counted from 0."""
+        ...
+
+    def done(self) -> None:
+        """Declare the message consumed; acknowledgements are cumulative, so call it in order."""
+        ...
+
+
+@runtime_checkable
+class Sender(Protocol):
+    """The offering end of a lossless link. `send` may be called from one thread."""
+
+    @property
+    def address(self) -> str:
+        """The address a receiver connects to (with the port filled in where 0 was asked for)."""
+        ...
+
+    @property
+    def peer(self) -> PeerState:
+        """What is known of the receiver."""
+        ...
+
+    @property
+    def account(self) -> LinkAccount:
+        """A snapshot of the account."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Messages in the ring that are not yet acknowledged or dropped."""
+        ...
+
+    def send(self, message: Message, timeout_s: float | None = None) -> bool:
+        """Offer a message.
+
+        Returns False if it (drop_newest) was declared dropped. With `block`, waits for room; after `timeout_s`
+        without room raises `LinkError`, and raises `PeerLostError` if the receiver was lost for longer than
+        the link's patience.
+        """
+        ...
+
+    def end(self, reason: str = "done") -> None:
+        """Send the end-of-stream message; nothing can be offered afterwards."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything offered is acknowledged; False if time ran out first."""
+        ...
+
+    def close(self) -> LinkAccount:
+        """Release sockets and memory; returns the final account. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """The consuming end of a lossless link. All methods belong to one thread."""
+
+    @property
+    def address(self) -> str:
+        """The address this end connects to."""
+        ...
+
+    @property
+    def peer(self) -> PeerState:
+        """What is known of the sender."""
+        ...
+
+    @property
+    def account(self) -> LinkAccount:
+        """A snapshot of the account."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end-of-stream message has been received and everything before it consumed."""
+        ...
+
+    def receive(self, timeout_s: float) -> Delivery | None:
+        """Return the next message, or None if none came within `timeout_s`.
+
+        The last delivery of a stream holds a `StreamEnd`. Raises `PeerLostError` when the sender died, hung
+        (no sign of life for the link's patience) or restarted without its memory.
+        """
+        ...
+
+    def close(self) -> LinkAccount:
+        """Say goodbye to the sender and release everything; returns the final account. Idempotent."""
+        ...

@@ -1,0 +1,258 @@
+"""The messages that pass between the stages: one frozen, slotted dataclass each.
+
+Inside, particles are a structure of arrays: one C-contiguous float64 array of shape (columns, N) whose rows
+are named by `COLUMNS` and reachable as properties, so that a message goes on the wire without a copy.
+Every message about a frame carries that frame's `FrameInfo`; nothing downstream has to look it up again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+ImageArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameInfo:
+    """All that is known of a frame but its pixels.
+
+    `frame` is our own sequence number, counted from 0 at the source before anything can be dropped.
+    `camera_frame` is the camera's image number; a gap in it is a frame lost in the camera or its driver.
+    `time_s` is the exposure time in seconds since the run began, from the camera's clock where there is one,
+    else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
+    Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point.
+    """
+
+    run_id: str
+    frame: int
+    camera_frame: int
+    time_s: float
+    monotonic_ns: int
+    wall_s: float
+    camera_time_s: float = NAN
+    focus_um: float = NAN
+    focus_commanded_um: float = NAN
+    flow_ul_s: float = NAN
+    exposure_ms: float = NAN
+    pixel_size_um: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One camera image, (H, W), or one volume, (Z, H, W), uint8 or uint16."""
+
+    info: FrameInfo
+    image: ImageArray
+
+
+class Column:
+    """A named row of a particle table, read as an attribute: an array of shape (N,), float64."""
+
+    index: int
+
+    def __get__(self, table: ParticleTable, owner: type[ParticleTable]) -> FloatArray:
+        row: FloatArray = table.table[self.index]
+        return row
+
+
+class ParticleTable:
+    """Shared behaviour of `Detections` and `Tracks`."""
+
+    __slots__ = ()
+    COLUMNS: ClassVar[tuple[str, ...]] = ()
+    info: FrameInfo
+    table: FloatArray
+
+    def __init_subclass__(cls) -> None:
+        columns = {name: value for name, value in vars(cls).items() if isinstance(value, Column)}
+        cls.COLUMNS = tuple(columns)
+        for index, column in enumerate(columns.values()):
+            column.index = index
+
+    def __post_init__(self) -> None:
+        if self.table.ndim != 2 or self.table.shape[0] != len(self.COLUMNS):
+            raise ValueError(
+                f"{type(self).__name__} needs a table of shape ({len(self.COLUMNS)}, N), "
+                f"not {self.table.shape}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.table.shape[1])
+
+    @classmethod
+    def from_columns(cls, info: FrameInfo, **columns: npt.ArrayLike) -> Self:
+        """Build a table from named columns of equal length N; columns left out are NaN."""
+        unknown = set(columns) - set(cls.COLUMNS)
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no column {sorted(unknown)}")
+        count = max((np.size(np.asarray(c)) for c in columns.values()), default=0)
+        table = np.full((len(cls.COLUMNS), count), NAN)
+        for index, name in enumerate(cls.COLUMNS):
+            if name in columns:
+                table[index] = columns[name]
+        return cls(info, table)  # type: ignore[call-arg]
+
+    @classmethod
+    def empty(cls, info: FrameInfo) -> Self:
+        """Build a table without rows."""
+        return cls(info, np.empty((len(cls.COLUMNS), 0)))  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections(ParticleTable):
+    """The particles found in one frame.
+
+    x, y in um from the centre of the first pixel; z in um is the particle's height minus the focus position
+    (NaN in 2D); `sigma_*_um` standard errors; `brightness` in grey values, positive for either polarity;
+    `confidence` 0 to 1.
+    """
+
+    info: FrameInfo
+    table: FloatArray
+    x_um = Column()
+    y_um = Column()
+    z_um = Column()
+    sigma_x_um = Column()
+    sigma_y_um = Column()
+    sigma_z_um = Column()
+    brightness = Column()
+    confidence = Column()
+
+
+class TrackFlag(IntFlag):
+    """What is special about a row of `Tracks`."""
+
+    NONE = 0
+    PREDICTED = 1
+    DUPLICATE = 2
+    TENTATIVE = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks(ParticleTable):
+    """The trajectories alive in one frame, a row each.
+
+    Positions are as measured, not smoothed; a row without a detection holds the filter's prediction and is
+    flagged `PREDICTED`. Velocities and their standard errors come from the filter, um/s. `age_frames` counts
+    frames since the track's first detection; `detection` is the row in that frame's `Detections`, or -1.
+    """
+
+    info: FrameInfo
+    table: FloatArray
+    track = Column()
+    x_um = Column()
+    y_um = Column()
+    z_um = Column()
+    sigma_x_um = Column()
+    sigma_y_um = Column()
+    sigma_z_um = Column()
+    vx_um_s = Column()
+    vy_um_s = Column()
+    vz_um_s = Column()
+    sigma_vx_um_s = Column()
+    sigma_vy_um_s = Column()
+    sigma_vz_um_s = Column()
+    brightness = Column()
+    confidence = Column()
+    age_frames = Column()
+    detection = Column()
+    flags = Column()
+
+
+class CommandKind(StrEnum):
+    """What the acquisition loop can be asked to do between two frames."""
+
+    SET_PROPERTY = "set_property"
+    MOVE_FOCUS = "move_focus"
+    SET_FLOW = "set_flow"
+    SET_EXPOSURE = "set_exposure"
+    SET_SHUTTER = "set_shutter"
+    TRIGGER = "trigger"
+    NEXT_SLICE = "next_slice"
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A wish for the microscope. `value` is um for focus, uL/s for flow, ms for exposure.
+
+    `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish.
+    """
+
+    kind: CommandKind
+    value: float | str | None = None
+    device: str = ""
+    property: str = ""
+    decided_on_frame: int = -1
+    sender: str = ""
+    command_id: str = field(default_factory=_new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The acquisition's answer: the first frame taken after it took effect, or why it was refused."""
+
+    command_id: str
+    accepted: bool
+    first_frame: int = -1
+    reason: str = ""
+    monotonic_ns: int = 0
+
+
+class StageState(StrEnum):
+    """The life of a stage: starting -> running -> draining -> done, or failed from anywhere."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A stage's report of itself: counts are totals since its start, gauges are momentary."""
+
+    run_id: str
+    stage: str
+    state: StageState
+    counts: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+    text: str = ""
+    monotonic_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """Opens a stream: who sends, and what the run is called."""
+
+    run_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """Closes a stream: how many messages were offered, how many declared dropped, and why it ended."""
+
+    run_id: str
+    source: str
+    offered: int
+    dropped: int
+    reason: str = "done"
+
+
+Message = Frame | Detections | Tracks | Command | Ack | Status | StreamStart | StreamEnd

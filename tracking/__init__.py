@@ -1,0 +1,1 @@
+"""Detections to trajectories: assignment, online tracker, trajectory file, controllers."""
