@@ -1,0 +1,26 @@
+"""Entry of the command line: checks that our packages are ours, then hands over to `liveptv.cli`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+from liveptv.guard import explain, hidden_packages
+
+
+def main() -> None:
+    """Run the command line; the exit status is 0 (done), 1 (the run failed) or 2 (wrong usage)."""
+    multiprocessing.freeze_support()
+    home = Path(__file__).resolve().parent.parent
+    hidden = hidden_packages(home)
+    if hidden:
+        sys.stderr.write(f"error: {explain(hidden, home)}\n")
+        raise SystemExit(1)
+    from liveptv.cli import run_command_line
+
+    raise SystemExit(run_command_line(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The experiment file: one frozen model a section, read from TOML; an unknown key is an error, not a surprise."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+from stream.settings import LinkSettings
+from tracking.settings import ControllerSettings, TrackerSettings
+
+
+class Section(BaseModel):
+    """A section of the experiment file: frozen, and it refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSettings(Section):
+    """What one run is: where it is written and when it ends."""
+
+    output: Path = Field(Path("tracks.h5"), description="trajectory file; the other files go beside it")
+    overwrite: bool = Field(False, description="replace an existing output")
+    frames: int | None = Field(None, ge=1, description="end after so many frames")
+    seconds: float | None = Field(None, gt=0, description="end after so many seconds")
+    notes: str = Field("", description="kept in the trajectory file")
+
+
+class ChannelSettings(Section):
+    """The flow channel, in the axes of the stage; flow along x, depth along z, floor at `floor_um`."""
+
+    width_um: float = Field(gt=0)
+    depth_um: float = Field(gt=0)
+    floor_um: float = 0.0
+    center_y_um: float | None = Field(None, description="where the channel's middle is in the image")
+
+
+class OpticsSettings(Section):
+    """How the focus drive's travel relates to height in the channel."""
+
+    refraction_factor: float = Field(1.0, gt=0, description="height per focus travel; 1 where indices match")
+
+
+class SessionSettings(Section):
+    """How the stages are run and what happens when one of them dies."""
+
+    mode: Literal["processes", "threads"] = "processes"
+    restart_detector: int = Field(3, ge=0, description="how often a dead detector is started again")
+    recover_s: float = Field(20.0, gt=0, description="how long a stage waits for a restarted neighbour")
+    start_timeout_s: float = Field(90.0, gt=0, description="how long stages may take to get ready")
+    stop_timeout_s: float = Field(30.0, gt=0, description="how long stages may take to drain at the end")
+    monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to monitors")
+
+
+class Experiment(Section):
+    """The whole experiment file. Source: a microscope, or a recording where `recording.path` is set."""
+
+    run: RunSettings = Field(default_factory=RunSettings)
+    microscope: MicroscopeSettings | None = None
+    recording: RecordingSettings | None = None
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
+    channel: ChannelSettings | None = None
+    optics: OpticsSettings = Field(default_factory=OpticsSettings)
+    detector: DetectorSettings = Field(default_factory=DetectorSettings)
+    tracker: TrackerSettings = Field(default_factory=TrackerSettings)
+    controller: ControllerSettings | None = None
+    link: LinkSettings = Field(default_factory=LinkSettings)
+    session: SessionSettings = Field(default_factory=SessionSettings)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its value, JSON-able, as it goes into the trajectory file."""
+        return self.model_dump(mode="json")
+
+
+def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experiment:
+    """Read an experiment file and apply `section.key=value` overrides (values in TOML syntax or bare text).
+
+    Raises `ConfigurationError` with the file, the key and what is wrong with it, all in one line.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"no experiment file {path}") from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{path} is not a UTF-8 text file") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        apply_override(data, override)
+    experiment = build_experiment(data, str(path) if path is not None else "the settings given")
+    if experiment.microscope is None and experiment.recording is None:
+        raise ConfigurationError(
+            f"{path or 'the experiment'} names no source: add a [microscope] or a [recording] section"
+        )
+    return experiment
+
+
+def build_experiment(data: dict[str, Any], origin: str) -> Experiment:
+    """Validate nested settings; `origin` names them in errors."""
+    try:
+        return Experiment.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(f"{origin}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Render pydantic's findings in one line: where, what, and what was given."""
+    findings = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(part) for part in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            findings.append(f"unknown key {place!r}")
+        else:
+            message = item["msg"][:1].lower() + item["msg"][1:]
+            given = "" if item["type"] == "missing" else f" (given: {item['input']!r})"
+            findings.append(f"{place}: {message}{given}")
+    return "; ".join(findings)
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in nested `data`.
+
+    The value is read as TOML; what is not valid TOML is taken as text. Quote a part of the key that has
+    dots in it: `microscope.properties."Camera.Seed"=3`.
+    """
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigurationError(f"--set {override!r}: write it as section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    try:
+        parts = _key_parts(key.strip())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"--set {override!r}: {key!r} is no key: {error}") from error
+    for part in parts[:-1]:
+        inner = data.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"--set {override!r}: {part!r} is a value, not a section")
+        data = inner
+    data[parts[-1]] = parsed
+
+
+def _key_parts(key: str) -> list[str]:
+    parts = []
+    node: Any = tomllib.loads(f"{key} = 0")
+    while isinstance(node, dict):
+        ((part, node),) = node.items()
+        parts.append(part)
+    return parts

@@ -1,0 +1,55 @@
+"""Keeps one good picture of the run: a camera image and what was found in it, from the detector's monitor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stream.messages import Detections, Frame
+from stream.monitor import MonitorSubscriber
+
+MESSAGES_PER_POLL = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A frame with its own detections."""
+
+    frame: Frame
+    detections: Detections
+
+
+class SnapshotTaker:
+    """Subscribes to the detector's monitor and pairs images with detections of the same frame number."""
+
+    def __init__(self, address: str) -> None:
+        self._monitor = MonitorSubscriber(address)
+        self._frames: dict[int, Frame] = {}
+        self._found: dict[int, Detections] = {}
+        self.best: Snapshot | None = None
+
+    def poll(self) -> None:
+        """Take what has come, without waiting; the newest complete pair is `best`."""
+        for _ in range(MESSAGES_PER_POLL):
+            message = self._monitor.receive(0.0)
+            if message is None:
+                return
+            if isinstance(message, Frame):
+                self._keep(self._frames, message.info.frame, message)
+            elif isinstance(message, Detections):
+                self._keep(self._found, message.info.frame, message)
+            else:
+                continue
+            number = message.info.frame
+            if number in self._frames and number in self._found:
+                self.best = Snapshot(self._frames.pop(number), self._found.pop(number))
+
+    @staticmethod
+    def _keep(store: dict[int, Any], number: int, message: Frame | Detections) -> None:
+        store[number] = message
+        while len(store) > 64:
+            del store[next(iter(store))]
+
+    def close(self) -> None:
+        """Close the subscription."""
+        self._monitor.close()
