@@ -1,0 +1,361 @@
+"""The wire format: PSI `htypes array-1.0`, a JSON header and a raw little-endian buffer.
+
+https://github.com/paulscherrerinstitute/htypes (array-1.0); our own header fields are described in
+`docs/streaming.md`. Whatever comes in, `decode` either returns a message of ours or raises `WireError`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import WireError
+from stream.messages import (
+    NAN,
+    Ack,
+    Command,
+    CommandKind,
+    Detections,
+    Frame,
+    FrameInfo,
+    ImageArray,
+    Message,
+    StageState,
+    Status,
+    StreamEnd,
+    StreamStart,
+    Tracks,
+)
+
+SCHEMA = 1
+MAX_HEADER_BYTES = 64 * 1024
+ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
+TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
+
+Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Shape: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=3)]
+Kind: TypeAlias = Literal["frame", "detections", "tracks", "command", "ack", "status", "start", "end"]
+Number: TypeAlias = float | None
+Payload: TypeAlias = bytes | bytearray | memoryview
+
+
+class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a link or a publisher adds to a message.
+
+    `sequence` counts this sender's messages from 0; `sender` is an identity drawn anew at every start, so
+    that a restarted sender is not taken for the old one. `dropped` is the total of messages declared dropped
+    before this one. Over shared memory the buffer lies in slot `slot` of the ring, `nbytes` long. `sent_ns`
+    is `time.perf_counter_ns()` of the sending host.
+    """
+
+    sequence: Count
+    sender: str
+    slot: Int64 = -1
+    nbytes: Count = 0
+    dropped: Count = 0
+    sent_ns: Int64 = 0
+
+
+class InfoFields(msgspec.Struct, frozen=True):
+    """`FrameInfo` without what the header says already (`run_id`, `frame`); null stands for NaN."""
+
+    camera_frame: Int64
+    time_s: Number
+    monotonic_ns: Int64
+    wall_s: Number
+    camera_time_s: Number = None
+    focus_um: Number = None
+    focus_commanded_um: Number = None
+    flow_ul_s: Number = None
+    exposure_ms: Number = None
+    pixel_size_um: Number = 1.0
+
+
+class CommandFields(msgspec.Struct, frozen=True):
+    """The fields of `Command`."""
+
+    kind: CommandKind
+    value: float | str | None
+    device: str
+    property: str
+    decided_on_frame: Int64
+    sender: str
+    command_id: str
+
+
+class AckFields(msgspec.Struct, frozen=True):
+    """The fields of `Ack`."""
+
+    command_id: str
+    accepted: bool
+    first_frame: Int64
+    reason: str
+    monotonic_ns: Int64
+
+
+class StatusFields(msgspec.Struct, frozen=True):
+    """The fields of `Status` but `run_id`; null stands for NaN."""
+
+    stage: str
+    state: StageState
+    counts: dict[str, Int64]
+    gauges: dict[str, Number]
+    text: str
+    monotonic_ns: Int64
+
+
+class StartFields(msgspec.Struct, frozen=True):
+    """The fields of `StreamStart` but `run_id`."""
+
+    source: str
+
+
+class EndFields(msgspec.Struct, frozen=True):
+    """The fields of `StreamEnd` but `run_id`."""
+
+    source: str
+    offered: Count
+    dropped: Count
+    reason: str
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first part of a message; `htype` and `source` lead so that prefix subscription works."""
+
+    htype: Literal["array-1.0"]
+    source: str
+    kind: Kind
+    schema: Int64
+    type: Literal["uint8", "uint16", "float64"]
+    shape: Shape
+    frame: Int64 = -1
+    run_id: str = ""
+    columns: tuple[str, ...] = ()
+    info: InfoFields | None = None
+    command: CommandFields | None = None
+    ack: AckFields | None = None
+    status: StatusFields | None = None
+    start: StartFields | None = None
+    end: EndFields | None = None
+    link: LinkFields | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """The length of the buffer that belongs to this header."""
+        return math.prod(self.shape) * ITEM_BYTES[self.type]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded message, the link fields it carried, and the name of its publisher."""
+
+    message: Message
+    link: LinkFields | None
+    source: str
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, which get into the fields easily, as Python numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a header")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_decoder = msgspec.json.Decoder(Header)
+
+
+def encode(
+    message: Message, source: str = "liveptv", link: LinkFields | None = None
+) -> tuple[bytes, memoryview | bytes]:
+    """Return header and buffer of a message; the buffer is a view if the array is C-contiguous little-endian.
+
+    Raises `WireError` for what the format cannot carry: an image that is not 2D or 3D uint8 or uint16, a
+    non-finite command value, an integer beyond 64 bits, a header beyond 64 kB.
+    """
+    header, payload = _describe(message, source, link)
+    try:
+        data = _encoder.encode(header)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"{type(message).__name__} cannot be sent: {error}") from error
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError(
+            f"{type(message).__name__} cannot be sent: its header has {len(data)} bytes, "
+            f"the limit is {MAX_HEADER_BYTES}; shorten its texts"
+        )
+    return data, payload
+
+
+def decode_header(data: bytes | bytearray | memoryview) -> Header:
+    """Parse and check the first part of a message; raises `WireError` if it is not a header of ours."""
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError(f"header of {len(data)} bytes, the limit is {MAX_HEADER_BYTES}")
+    try:
+        header = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"not a header of ours: {error}") from error
+    if header.schema != SCHEMA:
+        raise WireError(f"header of schema version {header.schema}, this program speaks version {SCHEMA}")
+    _check_shape(header)
+    return header
+
+
+def assemble(header: Header, payload: Payload) -> Message:
+    """Return the message of a checked header and its buffer.
+
+    Arrays are read-only views of the buffer; only a buffer that is not aligned to its items (libzmq delivers
+    small messages so) is copied. Raises `WireError` if the buffer's length or the header's fields do not fit.
+    """
+    view = memoryview(payload)
+    if view.nbytes != header.payload_bytes:
+        raise WireError(
+            f"buffer of {view.nbytes} bytes, but shape {list(header.shape)} of {header.type} "
+            f"needs {header.payload_bytes}"
+        )
+    kind = header.kind
+    if kind == "frame":
+        image: ImageArray = _array(header, view)
+        return Frame(_info(header), image)
+    if kind in TABLES:
+        return TABLES[kind](_info(header), _array(header, view))
+    if kind == "command" and header.command is not None:
+        c = header.command
+        return Command(c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id)
+    if kind == "ack" and header.ack is not None:
+        a = header.ack
+        return Ack(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns)
+    if kind == "status" and header.status is not None:
+        s = header.status
+        gauges = {name: _number(value) for name, value in s.gauges.items()}
+        return Status(header.run_id, s.stage, s.state, s.counts, gauges, s.text, s.monotonic_ns)
+    if kind == "start" and header.start is not None:
+        return StreamStart(header.run_id, header.start.source)
+    if kind == "end" and header.end is not None:
+        e = header.end
+        return StreamEnd(header.run_id, e.source, e.offered, e.dropped, e.reason)
+    raise WireError(f"header of kind {kind!r} without the field {kind!r}")
+
+
+def decode(header: bytes | bytearray | memoryview, payload: Payload) -> Received:
+    """Return the message of two parts; raises `WireError` for anything that is not a message of ours."""
+    parsed = decode_header(header)
+    return Received(assemble(parsed, payload), parsed.link, parsed.source)
+
+
+def _describe(message: Message, source: str, link: LinkFields | None) -> tuple[Header, memoryview | bytes]:
+    def bare(kind: Kind, run_id: str = "", **fields: Any) -> tuple[Header, bytes]:
+        header = Header("array-1.0", source, kind, SCHEMA, "uint8", (0,), run_id=run_id, link=link, **fields)
+        return header, b""
+
+    match message:
+        case Frame():
+            return _describe_array("frame", message.info, message.image, source, link)
+        case Detections():
+            return _describe_array("detections", message.info, message.table, source, link)
+        case Tracks():
+            return _describe_array("tracks", message.info, message.table, source, link)
+        case Command() as c:
+            if isinstance(c.value, float) and not math.isfinite(c.value):
+                raise WireError(f"{c.kind} cannot be sent: its value is {c.value}; give a finite number")
+            wish = CommandFields(
+                c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id
+            )
+            return bare("command", command=wish)
+        case Ack() as a:
+            answer = AckFields(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns)
+            return bare("ack", ack=answer)
+        case Status() as s:
+            report = StatusFields(s.stage, s.state, s.counts, {**s.gauges}, s.text, s.monotonic_ns)
+            return bare("status", s.run_id, status=report)
+        case StreamStart():
+            return bare("start", message.run_id, start=StartFields(message.source))
+        case StreamEnd() as e:
+            return bare("end", e.run_id, end=EndFields(e.source, e.offered, e.dropped, e.reason))
+
+
+def _describe_array(
+    kind: Kind, info: FrameInfo, array: npt.NDArray[Any], source: str, link: LinkFields | None
+) -> tuple[Header, memoryview]:
+    fields = InfoFields(
+        info.camera_frame,
+        info.time_s,
+        info.monotonic_ns,
+        info.wall_s,
+        info.camera_time_s,
+        info.focus_um,
+        info.focus_commanded_um,
+        info.flow_ul_s,
+        info.exposure_ms,
+        info.pixel_size_um,
+    )
+    name: Any = array.dtype.name
+    columns = TABLES[kind].COLUMNS if kind in TABLES else ()
+    header = Header("array-1.0", source, kind, SCHEMA, name, array.shape, info.frame, info.run_id, columns)
+    if name not in ITEM_BYTES:
+        raise WireError(f"{kind} of type {name} cannot be sent; images are uint8 or uint16, tables float64")
+    _check_shape(header)
+    flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(-1)
+    return msgspec.structs.replace(header, info=fields, link=link), flat.view(np.uint8).data
+
+
+def _check_shape(header: Header) -> None:
+    kind, shape = header.kind, list(header.shape)
+    if kind == "frame":
+        if header.type == "float64" or len(shape) not in {2, 3} or 0 in shape:
+            raise WireError(
+                f"frame of shape {shape} and type {header.type}; frames are 2D or 3D, uint8 or uint16"
+            )
+    elif kind in TABLES:
+        columns = TABLES[kind].COLUMNS
+        if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
+            raise WireError(
+                f"{kind} of shape {shape} and type {header.type}; needed is [{len(columns)}, N], float64"
+            )
+        if header.columns != columns:
+            raise WireError(f"{kind} with columns {list(header.columns)}; needed are {list(columns)}")
+    elif header.type != "uint8" or shape != [0]:
+        raise WireError(f"{kind} of shape {shape} and type {header.type}; it carries no array: [0], uint8")
+    if (kind == "frame" or kind in TABLES) and header.frame < 0:
+        raise WireError(f"{kind} of frame {header.frame}; frames count from 0")
+
+
+def _array(header: Header, payload: memoryview) -> npt.NDArray[Any]:
+    try:
+        flat = np.frombuffer(payload, dtype=np.dtype(header.type).newbyteorder("<"))
+    except (ValueError, BufferError) as error:
+        raise WireError(f"buffer cannot be read: {error}") from error
+    array = flat.reshape(header.shape)
+    if not array.flags.aligned:
+        array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _number(value: Number) -> float:
+    return NAN if value is None else value
+
+
+def _info(header: Header) -> FrameInfo:
+    i = header.info
+    if i is None:
+        raise WireError(f"{header.kind} without the field 'info'")
+    return FrameInfo(
+        header.run_id,
+        header.frame,
+        i.camera_frame,
+        _number(i.time_s),
+        i.monotonic_ns,
+        _number(i.wall_s),
+        _number(i.camera_time_s),
+        _number(i.focus_um),
+        _number(i.focus_commanded_um),
+        _number(i.flow_ul_s),
+        _number(i.exposure_ms),
+        _number(i.pixel_size_um),
+    )
