@@ -1,0 +1,105 @@
+"""What a sender knows of its receiver, judged from what came, what could not be sent, and what is late."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from stream.link import PeerState
+
+GRACE_S = 0.5
+STRANGERS_KEPT = 256
+
+
+class PeerWatch:
+    """The one receiver that is served, and the count of those refused. All times are `time.monotonic()`.
+
+    A receiver is lost when it cannot be reached for longer than a reconnection takes, and stalled when it can
+    be reached but has not acknowledged anything for `patience_s` although messages wait for it.
+    """
+
+    def __init__(self, patience_s: float, now_s: float) -> None:
+        self.identity: bytes | None = None
+        self.connection = 0
+        self.state = PeerState.WAITING
+        self.reconnects = 0
+        self.refused = 0
+        self.alone_since_s: float | None = None
+        self._patience_s = patience_s
+        self._lost = False
+        self._had_one = False
+        self._unreachable_since_s: float | None = None
+        self._progress_s = now_s
+        self._strangers: OrderedDict[bytes, None] = OrderedDict()
+
+    @property
+    def can_be_sent_to(self) -> bool:
+        """Whether there is a receiver that the last attempt reached."""
+        return self.identity is not None and self._unreachable_since_s is None
+
+    def is_stranger(self, identity: bytes) -> bool:
+        """Whether another receiver is being served."""
+        return self.identity not in (None, identity) and not self._lost
+
+    def refuse(self, identity: bytes) -> None:
+        """Count a second receiver, once however often it asks."""
+        if identity not in self._strangers:
+            self.refused += 1
+            self._strangers[identity] = None
+            if len(self._strangers) > STRANGERS_KEPT:
+                self._strangers.popitem(last=False)
+
+    def accept(self, identity: bytes, connection: int, now_s: float) -> None:
+        """Serve this receiver from now on, over this connection of its."""
+        is_new = identity != self.identity or connection > self.connection
+        self.reconnects += self._had_one and is_new
+        self._had_one = True
+        self._strangers.pop(identity, None)
+        self.connection = max(connection, self.connection) if identity == self.identity else connection
+        self.identity = identity
+        self.lives(now_s)
+
+    def lives(self, now_s: float) -> None:
+        """Something came from the receiver, or could be sent to it again."""
+        if self._unreachable_since_s is not None or self.state in (PeerState.WAITING, PeerState.LOST):
+            self._progress_s = now_s
+        self._lost = False
+        self._unreachable_since_s = None
+        self.alone_since_s = None
+        if self.state in (PeerState.WAITING, PeerState.LOST):
+            self.state = PeerState.CONNECTED
+
+    def progresses(self, now_s: float) -> None:
+        """Something new was acknowledged, or the first message was sent after a pause."""
+        self._progress_s = now_s
+
+    def cannot_be_reached(self, now_s: float) -> None:
+        """An attempt to send failed because there is no connection."""
+        if self._unreachable_since_s is None:
+            self._unreachable_since_s = now_s
+
+    def leaves(self, now_s: float) -> None:
+        """The receiver said goodbye."""
+        self.identity = None
+        self.connection = 0
+        self._unreachable_since_s = None
+        self._be_alone(PeerState.WAITING, now_s)
+
+    def ends(self) -> None:
+        """The receiver has acknowledged the end of the stream."""
+        self.state = PeerState.ENDED
+
+    def judge(self, is_waited_for: bool, now_s: float) -> None:
+        """Update the state; `is_waited_for` tells whether there are messages to be acknowledged."""
+        if self._unreachable_since_s is not None:
+            if now_s - self._unreachable_since_s > min(GRACE_S, self._patience_s / 2):
+                self._lost = True
+                self._be_alone(PeerState.LOST, now_s)
+        elif self.state in (PeerState.CONNECTED, PeerState.STALLED):
+            is_late = is_waited_for and now_s - self._progress_s > self._patience_s
+            self.state = PeerState.STALLED if is_late else PeerState.CONNECTED
+
+    def _be_alone(self, state: PeerState, now_s: float) -> None:
+        if self.state is not PeerState.ENDED:
+            self.state = state
+        if self.alone_since_s is None:
+            self.alone_since_s = now_s

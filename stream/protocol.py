@@ -1,0 +1,127 @@
+"""The control messages of a lossless link: single JSON parts that run both ways beside the data.
+
+The receiver says `Hello`, `Ack`, `Resend` and `Goodbye`; the sender says `Welcome`, `Refused`, `Skip`,
+`Heartbeat` and `Goodbye`. The pipe between them is ordered, so a `Heartbeat` or a `Skip` that speaks of
+messages which have not arrived proves that they are lost, and the receiver asks for them again.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from stream.errors import WireError
+
+HTYPE: Literal["liveptv.link-1.0"] = "liveptv.link-1.0"
+MAX_CONTROL_BYTES = 4096
+
+Sequence: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+Position: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, lt=2**62)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+class _Control(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
+    htype: Literal["liveptv.link-1.0"] = HTYPE
+
+
+class Hello(_Control):
+    """A receiver asks to be served.
+
+    `connection` counts its connections from 1, so that a repeated hello is told from a reconnect. `expected`
+    is the next sequence number that it needs and `consumed` the last one consumed; both None for a receiver
+    that starts.
+    """
+
+    receiver: Name
+    connection: Sequence
+    expected: Sequence | None = None
+    consumed: Position | None = None
+
+
+class Welcome(_Control):
+    """The sender accepts: who it is, the next sequence number it will send, and where its ring lies."""
+
+    sender: Name
+    run_id: Name
+    source: Name
+    next: Sequence
+    slots: Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+    slot_bytes: Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
+    ring: Name = ""
+
+
+class Refused(_Control):
+    """The sender serves another receiver."""
+
+    reason: Text
+
+
+class Ack(_Control):
+    """Everything up to `consumed` has been consumed; repeated as a sign of life."""
+
+    consumed: Position
+
+
+class Resend(_Control):
+    """The receiver misses messages and wants everything from `expected` on."""
+
+    expected: Sequence
+
+
+class Skip(_Control):
+    """Messages `first` to `last` were declared dropped and will never come."""
+
+    first: Sequence
+    last: Sequence
+
+
+class Heartbeat(_Control):
+    """The sender lives, and everything up to `position` is in the pipe before this message."""
+
+    sender: Name
+    position: Position
+
+
+class Goodbye(_Control):
+    """This end closes: what the receiver has consumed, or what the sender has put into the pipe."""
+
+    consumed: Position = -1
+    position: Position = -1
+    reason: Text = ""
+
+
+FromReceiver = Hello | Ack | Resend | Goodbye
+FromSender = Welcome | Refused | Skip | Heartbeat | Goodbye
+
+_encoder = msgspec.json.Encoder()
+_from_receiver: msgspec.json.Decoder[FromReceiver] = msgspec.json.Decoder(FromReceiver)
+_from_sender: msgspec.json.Decoder[FromSender] = msgspec.json.Decoder(FromSender)
+
+
+def pack(control: FromReceiver | FromSender) -> bytes:
+    """Return the bytes of a control message."""
+    return _encoder.encode(control)
+
+
+def unpack_from_receiver(data: bytes | memoryview) -> FromReceiver:
+    """Parse what a sender got; raises `WireError` for anything else than a receiver's control message."""
+    return _unpack(_from_receiver, data)
+
+
+def unpack_from_sender(data: bytes | memoryview) -> FromSender:
+    """Parse what a receiver got; raises `WireError` for anything else than a sender's control message."""
+    return _unpack(_from_sender, data)
+
+
+T = TypeVar("T")
+
+
+def _unpack(decoder: msgspec.json.Decoder[T], data: bytes | memoryview) -> T:
+    if len(data) > MAX_CONTROL_BYTES:
+        raise WireError(f"control message of {len(data)} bytes, the limit is {MAX_CONTROL_BYTES}")
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise WireError(f"not a control message of a link: {error}") from error

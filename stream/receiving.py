@@ -1,0 +1,335 @@
+"""The receiving end of a lossless link: in order, without gaps, and acknowledged when consumed.
+
+It has no thread of its own. Messages are read when `receive` is called and stay in ZeroMQ's queue until then;
+a consumer that hangs therefore stops acknowledging, which is how the sender notices.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+
+import zmq
+
+from stream.errors import LinkError, PeerLostError, WireError
+from stream.ledger import Arrival, ReceiveLedger
+from stream.link import LinkAccount, PeerState
+from stream.messages import Message, StreamEnd
+from stream.protocol import (
+    Ack,
+    FromReceiver,
+    FromSender,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Refused,
+    Resend,
+    Skip,
+    Welcome,
+    pack,
+    unpack_from_sender,
+)
+from stream.ring import ReferenceRing, SharedRingReader, SlotReader
+from stream.sockets import LINGER_MS, LinkAddress, Security, connect_dealer, read_parts
+from stream.wire import assemble, decode_header
+
+HELLO_S = 0.3
+SIGN_OF_LIFE_S = 0.3
+SILENCE_S = 1.0
+ASK_AGAIN_S = 0.2
+ASK_AGAIN_MAX_S = 2.0
+POLL_S = 0.1
+READS_PER_TURN = 256
+
+
+class LosslessDelivery:
+    """The `Delivery` of a lossless link."""
+
+    __slots__ = ("_message", "_receiver", "_sequence")
+
+    def __init__(self, receiver: LosslessReceiver, message: Message, sequence: int) -> None:
+        self._receiver = receiver
+        self._message = message
+        self._sequence = sequence
+
+    @property
+    def message(self) -> Message:
+        """The message; its array is read-only and on loan."""
+        return self._message
+
+    @property
+    def sequence(self) -> int:
+        """The link's own number of this message, counted from 0."""
+        return self._sequence
+
+    def done(self) -> None:
+        """Declare this message and all before it consumed.
+
+        Raises `LinkError` if the array was overwritten while it was on loan: what was made of it is
+        worthless, and the message will be delivered again.
+        """
+        self._receiver.consume(self._sequence)
+
+
+class LosslessReceiver:
+    """The `Receiver` of all three transports; they differ in where the arrays lie."""
+
+    def __init__(self, address: LinkAddress, patience_s: float, security: Security | None) -> None:
+        self._where = address
+        self._patience_s = patience_s
+        self._security = security
+        self._ledger = ReceiveLedger()
+        self._ring: SlotReader | None = None
+        self._slots: dict[int, int] = {}
+        self._sender = ""
+        self._state = PeerState.WAITING
+        self._lost = ""
+        self._closed = False
+        self._malformed = 0
+        self._refused = 0
+        self._reconnects = 0
+        self._silent_since_s: float | None = None
+        self._ask_due_s = 0.0
+        self._ask_wait_s = ASK_AGAIN_S
+        self._sign_due_s = 0.0
+        self._connect()
+
+    @property
+    def address(self) -> str:
+        """The address this end connects to."""
+        return self._endpoint.address
+
+    @property
+    def peer(self) -> PeerState:
+        """What is known of the sender."""
+        return PeerState.ENDED if self._ledger.ended else self._state
+
+    @property
+    def account(self) -> LinkAccount:
+        """A snapshot of the account."""
+        return self._ledger.account(self._malformed, self._refused, self._reconnects)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the stream is here and everything before it is consumed."""
+        return self._ledger.ended
+
+    def receive(self, timeout_s: float) -> LosslessDelivery | None:
+        """Return the next message, or None; see `stream.link.Receiver.receive`.
+
+        Raises `LinkError` if the sender's shared memory cannot be opened.
+        """
+        if self._closed:
+            raise LinkError(f"the link {self.address} is closed; open a new one")
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            for _ in range(READS_PER_TURN):
+                parts = None if self._lost else read_parts(self._socket, keep=2)
+                if parts is None:
+                    self._watch_sender(time.monotonic())
+                    break
+                delivery = self._take(parts)
+                if delivery is not None:
+                    return delivery
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or self._ledger.ended:
+                return None
+            self._poller.poll(math.ceil(1000 * min(left_s, POLL_S)))
+
+    def consume(self, sequence: int) -> None:
+        """Acknowledge everything up to `sequence`; called by `LosslessDelivery.done`."""
+        if self._closed or not self._ledger.is_on_loan(sequence):
+            return
+        for number in self._ledger.loans_up_to(sequence):
+            slot = self._slots.pop(number, -1)
+            if self._ring is not None and slot >= 0 and not self._ring.intact(slot, number):
+                self._take_back(number)
+            self._ledger.consume(number)
+        self._acknowledge(time.monotonic())
+
+    def close(self) -> LinkAccount:
+        """Say goodbye to the sender and release everything; returns the final account. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            serving = bool(self._sender) and not self._lost
+            if serving:
+                self._post(Goodbye(consumed=self._ledger.consumed, reason="the receiver closed"))
+            self._endpoint.close(LINGER_MS if serving else 0)
+            if self._ring is not None:
+                self._ring.close()
+        return self.account
+
+    def _connect(self) -> None:
+        self._id = uuid.uuid4().hex
+        self._connection = 0
+        self._hello_due_s = 0.0
+        self._endpoint = connect_dealer(self._where, self._security, self._id.encode())
+        self._socket = self._endpoint.socket
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        monitor = self._endpoint.watch_connections()
+        if monitor is not None:
+            self._poller.register(monitor, zmq.POLLIN)
+
+    def _take(self, parts: list[zmq.Frame]) -> LosslessDelivery | None:
+        try:
+            if len(parts) == 1:
+                self._hear(unpack_from_sender(parts[0].buffer))
+                return None
+            if len(parts) == 2:
+                return self._take_data(parts[0].buffer, parts[1].buffer)
+            raise WireError(f"message of more than two parts on {self.address}")
+        except WireError:
+            self._malformed += 1
+            return None
+
+    def _take_data(self, head: memoryview, buffer: memoryview) -> LosslessDelivery | None:
+        header = decode_header(head)
+        link = header.link
+        if link is None or not self._sender or link.sender != self._sender:
+            raise WireError("message of another sender")
+        self._silent_since_s = None
+        arrival = self._ledger.classify(link.sequence)
+        if arrival is not Arrival.NEXT:
+            if arrival is Arrival.GAP:
+                self._ask_again()
+            return None
+        payload: memoryview | None = buffer
+        if self._ring is not None and header.payload_bytes:
+            payload = self._ring.view(link.slot, link.sequence, header.payload_bytes)
+        try:
+            if payload is None:
+                raise WireError(f"slot {link.slot} does not hold message {link.sequence}")
+            message = assemble(header, payload.toreadonly())
+        except WireError:
+            self._ask_again()
+            raise
+        self._ledger.accept(link.sequence, isinstance(message, StreamEnd))
+        self._slots[link.sequence] = link.slot if header.payload_bytes else -1
+        self._ask_due_s, self._ask_wait_s = 0.0, ASK_AGAIN_S
+        return LosslessDelivery(self, message, link.sequence)
+
+    def _hear(self, control: FromSender) -> None:
+        match control:
+            case Welcome():
+                self._greet(control)
+            case Refused():
+                self._be_refused(control)
+            case _ if not self._sender:
+                self._malformed += 1
+                return
+            case Skip():
+                if control.first > control.last:
+                    raise WireError("skip of nothing")
+                if self._ledger.skip(control.first, control.last) is Arrival.GAP:
+                    self._ask_again()
+            case Heartbeat():
+                if control.sender != self._sender:
+                    self._lose("was restarted without its memory")
+                elif not self._ledger.reached(control.position):
+                    self._ask_again()
+            case Goodbye():
+                self._ledger.reached(control.position)
+                self._lose("closed the link before the end of the stream")
+        self._silent_since_s = None
+
+    def _greet(self, welcome: Welcome) -> None:
+        if not self._sender:
+            self._ring = self._open_ring(welcome)
+            self._sender = welcome.sender
+            self._ledger.start(welcome.next)
+            self._state = PeerState.CONNECTED
+        elif welcome.sender != self._sender:
+            self._lose("was restarted without its memory")
+        elif welcome.next > self._ledger.expected:
+            self._lose("gave messages to another receiver meanwhile")
+
+    def _be_refused(self, refused: Refused) -> None:
+        if self._sender:
+            self._lose(f"refuses this receiver ({refused.reason})")
+        else:
+            self._refused = 1
+
+    def _open_ring(self, welcome: Welcome) -> SlotReader | None:
+        match self._where.scheme:
+            case "shm":
+                return SharedRingReader(welcome.ring, welcome.slots, welcome.slot_bytes)
+            case "inproc":
+                return ReferenceRing.attach(welcome.ring)
+            case _:
+                return None
+
+    def _lose(self, what: str) -> None:
+        if self._ledger.end_sequence < 0:
+            self._lost = f"the sender on {self.address} {what}"
+
+    def _watch_sender(self, now_s: float) -> None:
+        """Called when nothing is left to read; silence counts from the first such call."""
+        fresh = self._endpoint.new_connections()
+        if fresh:
+            self._reconnects += fresh - (self._connection == 0)
+            self._hello_due_s = now_s if self._connection + fresh > 1 else self._hello_due_s
+            self._connection += fresh
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        silent_s = now_s - self._silent_since_s
+        if self._sender and silent_s > self._patience_s:
+            self._lose(f"gave no sign of life for {self._patience_s:g} s")
+        if self._lost:
+            self._state = PeerState.LOST
+            raise PeerLostError(
+                f"{self._lost}; {self._ledger.missing} messages known to be sent did not arrive; "
+                "start it again"
+            )
+        if not self._sender and self._where.scheme == "inproc" and silent_s > SILENCE_S:
+            self._endpoint.close(0)
+            self._connect()
+            self._silent_since_s = now_s
+        quiet = silent_s > min(SILENCE_S, self._patience_s / 3)
+        if (not self._sender or quiet or (fresh and self._connection > 1)) and now_s >= self._hello_due_s:
+            self._say_hello(now_s)
+        if self._sender and now_s >= self._sign_due_s:
+            self._acknowledge(now_s)
+
+    def _say_hello(self, now_s: float) -> None:
+        self._hello_due_s = now_s + HELLO_S
+        known = bool(self._sender)
+        self._post(
+            Hello(
+                receiver=self._id,
+                connection=max(1, self._connection),
+                expected=self._ledger.expected if known else None,
+                consumed=self._ledger.consumed if known else None,
+            )
+        )
+
+    def _acknowledge(self, now_s: float) -> None:
+        self._sign_due_s = now_s + SIGN_OF_LIFE_S
+        self._post(Ack(consumed=self._ledger.consumed))
+
+    def _ask_again(self) -> None:
+        """Ask for what is missing, at growing intervals while nothing comes of it."""
+        now_s = time.monotonic()
+        if now_s >= self._ask_due_s:
+            self._post(Resend(expected=self._ledger.expected))
+            self._ask_due_s = now_s + self._ask_wait_s
+            self._ask_wait_s = min(2 * self._ask_wait_s, ASK_AGAIN_MAX_S)
+
+    def _take_back(self, number: int) -> None:
+        self._malformed += 1
+        self._ledger.give_back(number)
+        self._slots = {sequence: slot for sequence, slot in self._slots.items() if sequence < number}
+        self._acknowledge(time.monotonic())
+        self._ask_again()
+        raise LinkError(
+            f"message {number} on {self.address} was overwritten while it was read; discard what was made "
+            "of it, it will come again"
+        )
+
+    def _post(self, control: FromReceiver) -> None:
+        """Send; what does not fit into a full pipe is left out, for every control message is repeated."""
+        try:
+            self._socket.send(pack(control), zmq.NOBLOCK)
+        except zmq.Again:
+            return

@@ -1,0 +1,35 @@
+"""Settings of a lossless link, as they stand in an experiment file."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream.link import Policy
+
+
+class LinkSettings(BaseModel):
+    """How a link behaves when its receiver is slower than its sender, or gone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: int = Field(64, ge=2, le=65536, description="messages the sender's ring holds")
+    credits: int | None = Field(
+        None, ge=1, description="messages on their way at a time; half of the slots if left out"
+    )
+    policy: Policy = Field(Policy.BLOCK, description="full ring: block, drop_oldest (unsent) or drop_newest")
+    patience_s: float = Field(
+        3.0, gt=0, description="without a sign of life for so long the other end is flagged"
+    )
+    give_up_s: float | None = Field(
+        30.0,
+        gt=0,
+        description="block: the sender gives up when its receiver is gone for so long; null: never",
+    )
+
+    @model_validator(mode="after")
+    def _credits_fit_into_the_ring(self) -> Self:
+        if self.credits is not None and self.credits >= self.slots:
+            raise ValueError(f"credits ({self.credits}) must be fewer than slots ({self.slots})")
+        return self
