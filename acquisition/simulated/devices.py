@@ -1,0 +1,144 @@
+"""The simulated microscope's devices, as its configuration files name them: camera, focus drive, pump."""
+
+from __future__ import annotations
+
+from pymmcore_plus.experimental.unicore import GenericDevice, StageDevice
+
+from stream.errors import ConfigurationError
+
+from .camera import SimulatedCamera
+from .properties import SimulatedDevice
+
+__all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump"]
+
+MAX_FLOW_UL_S = 10.0
+
+
+class SimulatedFocus(SimulatedDevice, StageDevice):
+    """The focus drive: finite speed, a lag to settle, a range, and a drift that its encoder does not see.
+
+    Position 0 has the mid-plane on the floor of the channel; it rises with the position.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start_um, self._lower_um, self._upper_um = 150.0, -1000.0, 10_000.0
+        self._speed_um_s, self._lag_s, self._drift_um_s = 1000.0, 0.005, 0.0
+        self.add("StartPosition_um", float, lambda: self._start_um, self._set_start, pre_init=True)
+        self.add("LowerLimit_um", float, lambda: self._lower_um, self._set_lower)
+        self.add("UpperLimit_um", float, lambda: self._upper_um, self._set_upper)
+        self.add("Speed_um_s", float, lambda: self._speed_um_s, self._set_speed, limits=(0.1, 1e6))
+        self.add("Lag_s", float, lambda: self._lag_s, self._set_lag, limits=(0, 10))
+        self.add("Drift_um_s", float, lambda: self._drift_um_s, self._set_drift, limits=(-1000, 1000))
+
+    def join(self) -> None:
+        """Put the drive at its start position."""
+        self._check(self._start_um)
+        with self.world.lock:
+            self.world.focus.place(self._start_um)
+            self._apply_speed()
+            self.world.focus.set_drift(self._drift_um_s, self.world.time_s)
+
+    def get_position_um(self) -> float:
+        """Return what the encoder reads, um."""
+        return self.world.focus.encoder_um(self.world.time_s)
+
+    def set_position_um(self, val: float) -> None:
+        """Set out for a position, um; `busy` until the ramp ends, then it settles within a few lags."""
+        self._check(float(val))
+        with self.world.lock:
+            self.world.focus.move(float(val), self.world.time_s)
+
+    def busy(self) -> bool:
+        """Return whether the drive is on its way."""
+        return self.attached and self.world.focus_busy()
+
+    def home(self) -> None:
+        """Go to position 0."""
+        self.set_position_um(0.0)
+
+    def stop(self) -> None:
+        """Halt where the drive is."""
+        with self.world.lock:
+            self.world.focus.stop(self.world.time_s)
+
+    def set_origin(self) -> None:
+        """Refuse: the origin is the floor of the channel."""
+        raise ConfigurationError(
+            "the simulated focus drive has its origin on the channel's floor: it stays there"
+        )
+
+    def _check(self, position_um: float) -> None:
+        if not self._lower_um <= position_um <= self._upper_um:
+            raise ConfigurationError(
+                f"the focus drive cannot go to {position_um:g} um: "
+                f"stay within {self._lower_um:g} to {self._upper_um:g} um"
+            )
+
+    def _set_start(self, position_um: float) -> None:
+        self._start_um = position_um
+
+    def _set_lower(self, limit_um: float) -> None:
+        self._lower_um = limit_um
+
+    def _set_upper(self, limit_um: float) -> None:
+        self._upper_um = limit_um
+
+    def _set_speed(self, speed_um_s: float) -> None:
+        self._speed_um_s = speed_um_s
+        self._apply_speed()
+
+    def _set_lag(self, lag_s: float) -> None:
+        self._lag_s = lag_s
+        self._apply_speed()
+
+    def _apply_speed(self) -> None:
+        if self.attached:
+            with self.world.lock:
+                self.world.focus.set_speed(self._speed_um_s, self._lag_s, self.world.time_s)
+
+    def _set_drift(self, drift_um_s: float) -> None:
+        self._drift_um_s = drift_um_s
+        if self.attached:
+            with self.world.lock:
+                self.world.focus.set_drift(drift_um_s, self.world.time_s)
+
+
+class SimulatedPump(SimulatedDevice, GenericDevice):
+    """The pump: a set-point in uL/s, a gain error, and a lag; negative flow runs backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._flow_ul_s, self._gain, self._lag_s = 0.0, 1.0, 0.0
+        limits = (-MAX_FLOW_UL_S, MAX_FLOW_UL_S)
+        self.add("FlowRate", float, lambda: self._flow_ul_s, self._set_flow, limits=limits)
+        self.add("Gain", float, lambda: self._gain, self._set_gain, limits=(0, 10))
+        self.add("Lag_s", float, lambda: self._lag_s, self._set_lag, limits=(0, 1000))
+        self.add("ActualFlow_uL_s", float, self._actual_flow)
+
+    def join(self) -> None:
+        """Run as set."""
+        self._apply()
+
+    def _actual_flow(self) -> float:
+        return self.world.pump.flow_ul_s(self.world.time_s) if self.attached else 0.0
+
+    def _set_flow(self, flow_ul_s: float) -> None:
+        self._flow_ul_s = flow_ul_s
+        self._apply()
+
+    def _set_gain(self, gain: float) -> None:
+        self._gain = gain
+        self._apply()
+
+    def _set_lag(self, lag_s: float) -> None:
+        self._lag_s = lag_s
+        self._apply()
+
+    def _apply(self) -> None:
+        if not self.attached:
+            return
+        with self.world.lock:
+            self.world.pump.set(
+                self.world.time_s, setpoint_ul_s=self._flow_ul_s, gain=self._gain, lag_s=self._lag_s
+            )

@@ -1,0 +1,61 @@
+"""Light scattered by a transparent sphere: the Mie series (Bohren & Huffman 1983, chapter 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
+
+
+def mie_coefficients(size_parameter: float, relative_index: float) -> tuple[ComplexArray, ComplexArray]:
+    """Return the expansion coefficients a_n, b_n, n = 1 ... N, of the scattered wave (eq. 4.53).
+
+    `size_parameter` is pi * diameter * n_medium / wavelength, `relative_index` n_particle / n_medium, both
+    real. The series ends where Wiscombe's criterion says that the terms no longer count.
+    """
+    x, m = size_parameter, relative_index
+    n = np.arange(1, int(x + 4.05 * x ** (1 / 3) + 2) + 1)
+
+    def psi(argument: float) -> tuple[FloatArray, FloatArray]:
+        j = special.spherical_jn(n, argument)
+        return argument * j, j + argument * special.spherical_jn(n, argument, derivative=True)
+
+    y = special.spherical_yn(n, x)
+    psi_x, psi_x_slope = psi(x)
+    psi_mx, psi_mx_slope = psi(m * x)
+    xi = psi_x + 1j * x * y
+    xi_slope = psi_x_slope + 1j * (y + x * special.spherical_yn(n, x, derivative=True))
+    a = (m * psi_mx * psi_x_slope - psi_x * psi_mx_slope) / (m * psi_mx * xi_slope - xi * psi_mx_slope)
+    b = (psi_mx * psi_x_slope - m * psi_x * psi_mx_slope) / (psi_mx * xi_slope - m * xi * psi_mx_slope)
+    return a.astype(complex), b.astype(complex)
+
+
+def scattering_amplitudes(
+    size_parameter: float, relative_index: float, angle_rad: FloatArray
+) -> tuple[ComplexArray, ComplexArray]:
+    """Return S1 and S2 (eq. 4.74) at scattering angles of shape (M,), each of shape (M,).
+
+    The scattered far field is the incident one times exp(ikr) / (-ikr) times S, for exp(-i omega t).
+    """
+    a, b = mie_coefficients(size_parameter, relative_index)
+    mu = np.cos(angle_rad)
+    pi_before, pi_n = np.zeros_like(mu), np.ones_like(mu)
+    s1 = np.zeros(mu.shape, complex)
+    s2 = np.zeros(mu.shape, complex)
+    for n, (a_n, b_n) in enumerate(zip(a, b, strict=True), start=1):
+        tau_n = n * mu * pi_n - (n + 1) * pi_before
+        weight = (2 * n + 1) / (n * (n + 1))
+        s1 += weight * (a_n * pi_n + b_n * tau_n)
+        s2 += weight * (a_n * tau_n + b_n * pi_n)
+        pi_before, pi_n = pi_n, ((2 * n + 1) * mu * pi_n - (n + 1) * pi_before) / n
+    return s1, s2
+
+
+def extinction_efficiency(size_parameter: float, relative_index: float) -> float:
+    """Return Q_ext (eq. 4.62): the shadow's area over the sphere's cross-section."""
+    a, b = mie_coefficients(size_parameter, relative_index)
+    n = np.arange(1, a.size + 1)
+    return float(2 / size_parameter**2 * np.sum((2 * n + 1) * (a + b).real))

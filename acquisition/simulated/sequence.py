@@ -1,0 +1,101 @@
+"""One run of frames of the simulated camera: schedule, losses, rendering, truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .render import Renderer
+from .truth import TruthFile
+from .world import World
+
+FRAME_NUMBER_KEY = "SimulatedCamera-FrameNumber"
+TIME_KEY = "SimulatedCamera-Time-s"
+MEMORY_S = 1.0
+
+BufferSource = Callable[[Sequence[int], npt.DTypeLike], npt.NDArray[Any]]
+
+
+@dataclass(slots=True)
+class CameraState:
+    """What can be changed or is counted while frames are taken."""
+
+    frame_rate_hz: float = 30.0
+    exposure_ms: float = 0.55
+    drop_every: int = 0
+    frames_lost: int = 0
+    last_error: str = ""
+
+
+class FrameSequence:
+    """Frames from number 0, due on an absolute schedule that starts now.
+
+    A late frame is caught up with, as from a camera's memory, until the camera is `MEMORY_S` behind; then
+    frames are lost. Lost frames take their number and their time, but are not delivered.
+    """
+
+    def __init__(self, world: World, renderer: Renderer, state: CameraState, truth: TruthFile | None) -> None:
+        self._world, self._renderer, self._state, self._truth = world, renderer, state, truth
+        self._due_s = world.time_s
+        self._closed = False
+        world.set_streaming(True)
+
+    def frames(self, count: int | None, get_buffer: BufferSource) -> Iterator[Mapping[str, str]]:
+        """Deliver `count` frames, or frames until closed: fill a buffer, then yield its metadata."""
+        number = delivered = 0
+        try:
+            while not self._closed and (count is None or delivered < count):
+                due_s = self._due_s
+                self._due_s += 1 / self._state.frame_rate_hz
+                if self._is_lost(number, due_s):
+                    self._state.frames_lost += 1
+                else:
+                    buffer = get_buffer(self._renderer.shape, self._renderer.dtype)
+                    self._expose(number, due_s, buffer)
+                    delivered += 1
+                    if delivered == count:
+                        self.close()
+                    yield {FRAME_NUMBER_KEY: str(number), TIME_KEY: f"{due_s:.6f}"}
+                number += 1
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the run, once: close the truth; an unpaced clock moves on past the last frame."""
+        if self._closed:
+            return
+        self._closed = True
+        self._world.set_streaming(False)
+        self._world.skip_to(self._due_s)
+        if self._truth is not None:
+            self._truth.close()
+
+    def _is_lost(self, number: int, due_s: float) -> bool:
+        """Wait until the frame is due; tell whether the camera loses it."""
+        if self._world.real_time:
+            late_s = time.perf_counter() - self._world.wall_s(due_s)
+            if late_s < 0:
+                time.sleep(-late_s)
+            elif late_s > MEMORY_S:
+                return True
+        every = self._state.drop_every
+        return every > 0 and (number + 1) % every == 0
+
+    def _expose(self, number: int, due_s: float, buffer: npt.NDArray[Any]) -> None:
+        try:
+            particles = self._world.particles_at(due_s)
+            whole = buffer.flags.c_contiguous and buffer.flags.aligned
+            target = buffer if whole else np.empty(buffer.shape, buffer.dtype)
+            self._renderer.render(particles.x_um, particles.y_um, particles.z_um, target)
+            if not whole:
+                buffer[...] = target
+            if self._truth is not None:
+                self._truth.add(number, particles)
+        except Exception as error:
+            self._state.last_error = str(error)
+            raise

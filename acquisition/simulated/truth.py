@@ -1,0 +1,63 @@
+"""The truth of a simulated sequence: where every particle in the picture really was, as CSV."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TextIO
+
+from stream.errors import OutputError
+
+from .optics import OpticsModel
+from .render import in_sight
+from .world import Particles
+
+TRUTH_COLUMNS = ("frame", "particle", "x_um", "y_um", "z_um", "height_um", "vx_um_s", "vy_um_s", "time_s")
+_FLUSH_S = 0.5
+
+
+class TruthFile:
+    """Writes the particles in sight of each frame; an existing file is replaced.
+
+    `frame` is the camera's own frame number. Frames lost in the camera have no rows.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], optics: OpticsModel) -> None:
+        self.path, self._shape, self._optics = path, shape, optics
+        try:
+            self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise OutputError(
+                f"the truth file {path} cannot be written ({error.strerror}): choose another TruthFile"
+            ) from error
+        self._flushed_s = time.monotonic()
+        self._write(",".join(TRUTH_COLUMNS) + "\n")
+
+    def add(self, frame: int, particles: Particles) -> None:
+        """Write one frame's rows; they reach the disk within half a second of further frames."""
+        p = particles
+        seen = in_sight(p.x_um, p.y_um, p.z_um, self._shape, self._optics)
+        columns = (p.x_um, p.y_um, p.z_um, p.height_um, p.vx_um_s, p.vy_um_s)
+        rows = zip(p.identity[seen].tolist(), *(c[seen].tolist() for c in columns), strict=True)
+        self._write(
+            "".join(
+                f"{frame},{i},{x:.4f},{y:.4f},{z:.4f},{h:.4f},{vx:.4f},{vy:.4f},{p.time_s:.6f}\n"
+                for i, x, y, z, h, vx, vy in rows
+            )
+        )
+        now = time.monotonic()
+        if now - self._flushed_s >= _FLUSH_S:
+            self._file.flush()
+            self._flushed_s = now
+
+    def close(self) -> None:
+        """Write what is left; closing again does nothing."""
+        self._file.close()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text)
+        except OSError as error:
+            raise OutputError(
+                f"the truth file {self.path} cannot be written ({error.strerror}): free some space"
+            ) from error

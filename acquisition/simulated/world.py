@@ -1,0 +1,239 @@
+"""The world under the simulated microscope: particles in a channel, its flow, the focus, and the time.
+
+x runs along the channel, y across it, both from the centre of the picture's first pixel; the picture's middle
+lies in the middle of the channel's width. Heights count from the floor. z is height minus focal plane.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import interpolate
+
+from .actuators import FocusDrive, Pump
+from .flow import channel_velocity_um_s
+
+FloatArray = npt.NDArray[np.float64]
+BOLTZMANN_J_K = 1.380649e-23
+_STEP_S = 0.05
+_MAX_STEPS = 200
+
+
+class WorldSettings(BaseModel):
+    """What the microscope looks at; fixed once the devices are initialised."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width_px: int = Field(default=768, ge=16, le=16384, description="picture, along the channel")
+    height_px: int = Field(default=512, ge=16, le=16384, description="picture, across the channel")
+    pixel_size_um: float = Field(default=0.8, gt=0)
+    margin_um: float = Field(
+        default=45.0, ge=0, description="particles are followed this far beyond the picture"
+    )
+    channel_width_um: float = Field(default=1000.0, gt=0)
+    channel_depth_um: float = Field(default=300.0, gt=0)
+    particle_diameter_um: float = Field(default=2.0, gt=0)
+    particles_per_frame: float = Field(
+        default=60.0, ge=0, description="mean number in the picture and visible depth"
+    )
+    visible_um: float = Field(default=204.0, gt=0, description="visible depth to either side of the focus")
+    seed: int = Field(default=1, ge=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Particles:
+    """The particles at one moment: arrays of shape (N,). `identity` is new each time one enters the band."""
+
+    time_s: float
+    identity: npt.NDArray[np.int64]
+    x_um: FloatArray
+    y_um: FloatArray
+    z_um: FloatArray
+    height_um: FloatArray
+    vx_um_s: FloatArray
+    vy_um_s: FloatArray
+
+
+def stokes_einstein_um2_s(diameter_um: float, viscosity_mpa_s: float, temperature_k: float = 293.15) -> float:
+    """Return the diffusion coefficient of a sphere, um^2/s."""
+    drag_kg_s = 3 * math.pi * viscosity_mpa_s * 1e-3 * diameter_um * 1e-6
+    return BOLTZMANN_J_K * temperature_k / drag_kg_s * 1e12
+
+
+class World:
+    """Particles, focus, pump and clock; every method may be called from any thread.
+
+    The simulated time is moved by the camera, a frame period a frame. With `real_time` it also passes by the
+    wall clock while nobody takes frames, so a move of the focus takes its time either way.
+    """
+
+    def __init__(self, settings: WorldSettings | None = None) -> None:
+        self.lock = threading.RLock()
+        self.focus = FocusDrive()
+        self.pump = Pump()
+        self.diffusion_um2_s = 0.0
+        self._epoch_s: float | None = time.perf_counter()
+        self._streaming = False
+        self.configure(settings or WorldSettings())
+
+    def configure(self, settings: WorldSettings) -> None:
+        """Begin anew at time 0 with freshly seeded particles; focus and pump stay as they are set."""
+        with self.lock:
+            self.settings = settings
+            self._time_s = self._moved_until_s = 0.0
+            if self._epoch_s is not None:
+                self._epoch_s = time.perf_counter()
+            self._rng = np.random.default_rng(settings.seed)
+            picture_x = settings.width_px * settings.pixel_size_um
+            picture_y = settings.height_px * settings.pixel_size_um
+            first = -settings.pixel_size_um / 2
+            self._x_range = (first - settings.margin_um, first + picture_x + settings.margin_um)
+            middle_y = first + picture_y / 2
+            half_y = min(picture_y / 2 + settings.margin_um, settings.channel_width_um / 2)
+            self._walled = picture_y / 2 + settings.margin_um >= settings.channel_width_um / 2
+            self._middle_y, self._y_range = middle_y, (middle_y - half_y, middle_y + half_y)
+            radius = min(settings.particle_diameter_um / 2, settings.channel_depth_um / 4)
+            self._height_range = (radius, settings.channel_depth_um - radius)
+            seen_um3 = picture_x * min(picture_y, 2 * half_y)
+            seen_um3 *= min(2 * settings.visible_um, settings.channel_depth_um)
+            followed_um3 = math.prod(high - low for low, high in (self._x_range, self._y_range))
+            followed_um3 *= settings.channel_depth_um
+            count = round(settings.particles_per_frame * followed_um3 / seen_um3)
+            self._x = self._rng.uniform(*self._x_range, count)
+            self._y = self._rng.uniform(*self._y_range, count)
+            self._height = self._rng.uniform(*self._height_range, count)
+            self._identity = np.arange(count)
+            self._next_identity = count
+            self._velocity_of_unit_flow = _velocity_table(settings, half_y)
+
+    @property
+    def time_s(self) -> float:
+        """The simulated time now, s."""
+        with self.lock:
+            if self._epoch_s is None:
+                return self._time_s
+            return max(self._time_s, time.perf_counter() - self._epoch_s)
+
+    @property
+    def real_time(self) -> bool:
+        """Whether simulated time passes with the wall clock."""
+        return self._epoch_s is not None
+
+    def set_real_time(self, real_time: bool) -> None:
+        """Bind the simulated time to the wall clock, or let frames alone move it."""
+        with self.lock:
+            now = self.time_s
+            self._time_s = max(self._time_s, now)
+            self._epoch_s = time.perf_counter() - now if real_time else None
+
+    def wall_s(self, time_s: float) -> float:
+        """Return the `time.perf_counter()` at which a simulated time is due (now, without real time)."""
+        return time.perf_counter() if self._epoch_s is None else self._epoch_s + time_s
+
+    def set_diffusion(self, diffusion_um2_s: float) -> None:
+        """Change the particles' diffusion coefficient."""
+        with self.lock:
+            self.diffusion_um2_s = diffusion_um2_s
+
+    def skip_to(self, time_s: float) -> None:
+        """Let simulated time pass, at least to a given moment."""
+        with self.lock:
+            self._time_s = max(self._time_s, time_s)
+
+    def set_streaming(self, streaming: bool) -> None:
+        """Tell the world that a camera is (no longer) moving the time."""
+        with self.lock:
+            self._streaming = streaming
+
+    def focus_busy(self) -> bool:
+        """Return whether the focus is on its way.
+
+        Without real time and without a running camera nothing else would let time pass, so the question
+        itself takes until the move is done: whoever waits for an idle microscope has then waited.
+        """
+        with self.lock:
+            done = self.focus.done_s()
+            if self._epoch_s is None and not self._streaming:
+                self._time_s = max(self._time_s, done)
+            return self.time_s < done
+
+    def particles_at(self, time_s: float) -> Particles:
+        """Move everything on to a later simulated time and return what is there."""
+        with self.lock:
+            self._advance(time_s)
+            focal_plane = self.focus.focal_plane_um(self._time_s)
+            velocity = self._velocity() * self.pump.flow_ul_s(self._time_s)
+            return Particles(
+                self._time_s,
+                self._identity.copy(),
+                self._x.copy(),
+                self._y.copy(),
+                self._height - focal_plane,
+                self._height.copy(),
+                velocity,
+                np.zeros_like(velocity),
+            )
+
+    def _advance(self, time_s: float) -> None:
+        start, duration = self._moved_until_s, time_s - self._moved_until_s
+        self._time_s = max(self._time_s, time_s)
+        if duration <= 0:
+            return
+        steps = min(math.ceil(duration / _STEP_S), _MAX_STEPS)
+        step = duration / steps
+        shake = math.sqrt(2 * self.diffusion_um2_s * step)
+        for k in range(steps):
+            delivered = self.pump.volume_ul(start + (k + 1) * step) - self.pump.volume_ul(start + k * step)
+            self._x += self._velocity() * delivered
+            if shake:
+                self._x += self._rng.normal(0, shake, self._x.size)
+                self._y += self._rng.normal(0, shake, self._x.size)
+                self._height += self._rng.normal(0, shake, self._x.size)
+            self._keep_inside()
+        self._moved_until_s = time_s
+
+    def _keep_inside(self) -> None:
+        _reflect(self._height, *self._height_range)
+        entered = _wrap(self._x, *self._x_range)
+        if self._walled:
+            _reflect(self._y, *self._y_range)
+        else:
+            entered |= _wrap(self._y, *self._y_range)
+        new = int(np.count_nonzero(entered))
+        self._identity[entered] = np.arange(self._next_identity, self._next_identity + new)
+        self._next_identity += new
+
+    def _velocity(self) -> FloatArray:
+        """Velocity along x at each particle for 1 uL/s, um/s."""
+        velocity: FloatArray = self._velocity_of_unit_flow(
+            np.column_stack((np.abs(self._y - self._middle_y), self._height))
+        )
+        return velocity
+
+
+def _velocity_table(settings: WorldSettings, half_y_um: float) -> interpolate.RegularGridInterpolator:
+    y = np.linspace(0, half_y_um, 129)
+    height = np.linspace(0, settings.channel_depth_um, 257)
+    velocity = channel_velocity_um_s(
+        y[:, None], height, settings.channel_width_um, settings.channel_depth_um, 1.0
+    )
+    return interpolate.RegularGridInterpolator((y, height), velocity, bounds_error=False, fill_value=None)
+
+
+def _wrap(values: FloatArray, low: float, high: float) -> npt.NDArray[np.bool_]:
+    """Bring values back into [low, high) periodically, in place; return which ones had left."""
+    outside = (values < low) | (values >= high)
+    values[outside] = low + np.mod(values[outside] - low, high - low)
+    return outside
+
+
+def _reflect(values: FloatArray, low: float, high: float) -> None:
+    """Mirror values at the walls into [low, high], in place."""
+    phase = np.mod(values - low, 2 * (high - low))
+    values[:] = low + np.minimum(phase, 2 * (high - low) - phase)
