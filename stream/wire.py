@@ -41,6 +41,16 @@ Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Shape: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=3)]
 Kind: TypeAlias = Literal["frame", "detections", "tracks", "command", "ack", "status", "start", "end"]
+KINDS: dict[type[Message], Kind] = {
+    Frame: "frame",
+    Detections: "detections",
+    Tracks: "tracks",
+    Command: "command",
+    Ack: "ack",
+    Status: "status",
+    StreamStart: "start",
+    StreamEnd: "end",
+}
 Number: TypeAlias = float | None
 Payload: TypeAlias = bytes | bytearray | memoryview
 

@@ -1,0 +1,91 @@
+"""What the small channels (monitor, commands, status) share: opening a socket, reading it without trust."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import zmq
+
+from stream.errors import ConfigurationError, LinkError, WireError
+from stream.security import check_bind
+from stream.sockets import Endpoint, Security, read_parts
+from stream.wire import Received, decode
+
+PARTS = 2
+GARBAGE_PER_CALL = 100
+MAX_SMALL_BYTES = 1 << 20
+
+
+def open_channel(
+    kind: int, address: str, security: Security | None, *, bind: bool, hwm: int, max_bytes: int
+) -> Endpoint:
+    """Open a socket, in a context of its own unless the address is inproc.
+
+    `hwm` limits the messages queued in either direction; a peer that sends a part of more than `max_bytes` is
+    cut off. Raises `ConfigurationError` for an address that is none or that needs keys, `LinkError` if it is
+    taken.
+    """
+    where = check_bind(address, security)
+    if where.scheme == "shm":
+        raise ConfigurationError(f"{address} is for frames; this channel needs tcp:// or inproc://")
+    endpoint = Endpoint(where, kind)
+    socket = endpoint.socket
+    socket.sndhwm = hwm
+    socket.rcvhwm = hwm
+    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    try:
+        if security is not None and where.scheme != "inproc":
+            (security.apply_server if bind else security.apply_client)(socket)
+        (socket.bind if bind else socket.connect)(where.endpoint)
+    except ConfigurationError:
+        endpoint.close(0)
+        raise
+    except zmq.ZMQError as error:
+        endpoint.close(0)
+        raise LinkError(
+            f"{address} cannot be opened: {error.strerror}; check it, or stop the program that uses it"
+        ) from error
+    if bind and where.scheme == "tcp":
+        port = socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2]
+        endpoint.address = f"tcp://{where.host}:{port}"
+    return endpoint
+
+
+def wait_readable(socket: zmq.Socket[bytes], deadline_s: float) -> bool:
+    """Wait until there is something to read; False once `time.monotonic()` has reached `deadline_s`."""
+    remaining_s = max(0.0, deadline_s - time.monotonic())
+    return bool(socket.poll(math.ceil(remaining_s * 1000), zmq.POLLIN))
+
+
+class Intake:
+    """Reads messages of ours from a socket; whatever else comes is counted in `malformed` and dropped."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self.malformed = 0
+
+    def receive(self, timeout_s: float) -> Received | None:
+        """Return the next message, None if none came in time; also under a flood of garbage it returns."""
+        deadline_s = time.monotonic() + timeout_s
+        garbage = 0
+        while True:
+            parts = read_parts(self._socket, PARTS)
+            if parts is None:
+                if not wait_readable(self._socket, deadline_s):
+                    return None
+                continue
+            try:
+                return decode_parts(parts)
+            except WireError:
+                self.malformed += 1
+                garbage += 1
+            if garbage >= GARBAGE_PER_CALL and time.monotonic() >= deadline_s:
+                return None
+
+
+def decode_parts(parts: list[zmq.Frame]) -> Received:
+    """Decode header and buffer; raises `WireError` unless there are exactly two parts of ours."""
+    if len(parts) != PARTS:
+        raise WireError(f"message of {len(parts)} parts; ours have a header and a buffer")
+    return decode(parts[0].buffer, parts[1].buffer)

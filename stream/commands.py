@@ -1,0 +1,242 @@
+"""The way back: commands to the microscope and their answers, in sockets and a context of their own."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+
+import zmq
+
+from stream import clock
+from stream.channel import MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
+from stream.errors import LinkError, WireError
+from stream.messages import Ack, Command, Message, Status
+from stream.sockets import Security, read_parts
+from stream.wire import encode
+
+HWM = 256
+REQUESTS_PER_POLL = 64
+PENDING_LIMIT = 256
+REMEMBERED = 1024
+MAX_ID = 128
+LINGER_MS = 500
+
+
+class Request:
+    """A command that waits for its answer."""
+
+    __slots__ = ("_server", "command")
+
+    def __init__(self, server: CommandServer, command: Command) -> None:
+        self._server = server
+        self.command = command
+
+    def reply(self, ack: Ack) -> None:
+        """Answer, once; raises `LinkError` if the answer is to another command or was given before."""
+        if ack.command_id != self.command.command_id:
+            raise LinkError(f"command {self.command.command_id} got the answer to {ack.command_id}")
+        self._server._answer(ack)
+
+
+class CommandServer:
+    """Takes commands from any number of clients, each command once.
+
+    A command whose id was seen before is not handed out again: its client gets the same answer, now or once
+    it is known. With 256 unanswered commands further ones are refused. Counted are `malformed` messages,
+    `repeated` and `refused` commands, and `undelivered` answers, whose client was gone. All methods belong to
+    one thread.
+    """
+
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.ROUTER, address, security, bind=True, hwm=HWM, max_bytes=MAX_SMALL_BYTES
+        )
+        self._endpoint.socket.router_mandatory = 1
+        self._pending: dict[str, bytes] = {}
+        self._answers: OrderedDict[str, Ack] = OrderedDict()
+        self._closed = False
+        self.malformed = 0
+        self.repeated = 0
+        self.refused = 0
+        self.undelivered = 0
+
+    @property
+    def address(self) -> str:
+        """Where clients connect to."""
+        return self._endpoint.address
+
+    def poll(self) -> list[Request]:
+        """Return the commands that have come, without waiting; at most 64 messages are read at a time."""
+        requests: list[Request] = []
+        for _ in range(REQUESTS_PER_POLL):
+            parts = read_parts(self._endpoint.socket, PARTS + 1)
+            if parts is None:
+                break
+            client = bytes(parts[0].buffer)
+            try:
+                message = decode_parts(parts[1:]).message
+            except WireError:
+                self.malformed += 1
+                continue
+            if isinstance(message, Command) and 0 < len(message.command_id) <= MAX_ID:
+                if self._is_new(client, message):
+                    requests.append(Request(self, message))
+            elif isinstance(message, Status) and clock.is_probe(message):
+                now_ns = time.perf_counter_ns()
+                self._send(client, clock.answer(message, now_ns, time.perf_counter_ns()))
+            else:
+                self.malformed += 1
+        return requests
+
+    def _is_new(self, client: bytes, command: Command) -> bool:
+        key = command.command_id
+        if key in self._answers:
+            self.repeated += 1
+            self._send(client, self._answers[key])
+            return False
+        if key in self._pending:
+            self.repeated += 1
+            self._pending[key] = client
+            return False
+        if len(self._pending) >= PENDING_LIMIT:
+            self.refused += 1
+            reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer or later"
+            self._send(client, Ack(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
+            return False
+        self._pending[key] = client
+        return True
+
+    def _answer(self, ack: Ack) -> None:
+        client = self._pending.pop(ack.command_id, None)
+        if client is None:
+            raise LinkError(f"command {ack.command_id} was answered before; answer each request once")
+        self._answers[ack.command_id] = ack
+        if len(self._answers) > REMEMBERED:
+            self._answers.popitem(last=False)
+        if not self._closed:
+            self._send(client, ack)
+
+    def _send(self, client: bytes, message: Message) -> None:
+        try:
+            self._endpoint.socket.send_multipart((client, *encode(message)), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in {zmq.EHOSTUNREACH, zmq.EAGAIN}:
+                raise LinkError(f"{self.address} cannot send an answer: {error.strerror}") from error
+            self.undelivered += 1
+
+    def close(self) -> None:
+        """Close, waiting at most half a second until the last answers are on their way. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._endpoint.close(LINGER_MS)
+
+
+class CommandClient:
+    """Sends commands and collects their acknowledgements; all methods belong to one thread.
+
+    `malformed` counts messages that are not ours, `unexpected` answers to commands that wait for none (also
+    the second answer to a command that was sent twice).
+    """
+
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.DEALER, address, security, bind=False, hwm=HWM, max_bytes=MAX_SMALL_BYTES
+        )
+        self._outstanding: OrderedDict[str, None] = OrderedDict()
+        self._acks: deque[Ack] = deque()
+        self._closed = False
+        self.malformed = 0
+        self.unexpected = 0
+
+    def send(self, command: Command) -> None:
+        """Send without waiting for the answer.
+
+        Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 wait for their
+        answer.
+        """
+        if len(self._outstanding) >= REMEMBERED and command.command_id not in self._outstanding:
+            raise LinkError(
+                f"{len(self._outstanding)} commands to {self._endpoint.address} have no answer; wait for it"
+            )
+        self._send(command)
+        self._outstanding[command.command_id] = None
+
+    def acks(self) -> list[Ack]:
+        """Return the acknowledgements that have come since the last call, without waiting."""
+        self._collect()
+        acks = list(self._acks)
+        self._acks.clear()
+        return acks
+
+    def request(self, command: Command, timeout_s: float) -> Ack:
+        """Send a command and wait for its own answer; answers to others are kept for `acks`.
+
+        Raises `LinkError` if no answer came within `timeout_s`. The command may then have been executed or
+        not: ask again with the same `command_id`, which is executed once at most.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self.send(command)
+        while True:
+            self._collect()
+            for ack in self._acks:
+                if ack.command_id == command.command_id:
+                    self._acks.remove(ack)
+                    return ack
+            if not wait_readable(self._endpoint.socket, deadline_s):
+                raise LinkError(
+                    f"{command.kind} got no answer from {self._endpoint.address} within {timeout_s:g} s; "
+                    "check that the acquisition runs"
+                )
+
+    def clock_sample(self, timeout_s: float) -> clock.ClockSample:
+        """Exchange time stamps with the server, which answers when it polls.
+
+        Use the best of several (`clock.best_sample`). Raises `LinkError` if no answer came in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        sent_ns = time.perf_counter_ns()
+        self._send(clock.probe(sent_ns))
+        while True:
+            exchange = self._collect(sent_ns)
+            if exchange is not None:
+                return exchange
+            if not wait_readable(self._endpoint.socket, deadline_s):
+                raise LinkError(
+                    f"{self._endpoint.address} did not answer for its clock within {timeout_s:g} s"
+                )
+
+    def _send(self, message: Message) -> None:
+        parts = encode(message)
+        try:
+            self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again as error:
+            raise LinkError(
+                f"commands to {self._endpoint.address} pile up; check that the acquisition runs"
+            ) from error
+
+    def _collect(self, sent_ns: int | None = None) -> clock.ClockSample | None:
+        for _ in range(HWM):
+            parts = read_parts(self._endpoint.socket, PARTS)
+            if parts is None:
+                break
+            returned_ns = time.perf_counter_ns()
+            try:
+                message = decode_parts(parts).message
+            except WireError:
+                self.malformed += 1
+                continue
+            if isinstance(message, Ack) and message.command_id in self._outstanding:
+                del self._outstanding[message.command_id]
+                self._acks.append(message)
+                continue
+            exchange = clock.sample(message, returned_ns) if isinstance(message, Status) else None
+            if exchange is not None and exchange.sent_ns == sent_ns:
+                return exchange
+            self.unexpected += 1
+        return None
+
+    def close(self) -> None:
+        """Close, waiting at most half a second until the last commands are on their way. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._endpoint.close(LINGER_MS)

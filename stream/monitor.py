@@ -1,0 +1,137 @@
+"""The lossy side channel for viewers: a publisher that never waits, subscribers that count their gaps."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import zmq
+
+from stream.channel import Intake, open_channel
+from stream.errors import LinkError
+from stream.messages import Message, StreamEnd, StreamStart
+from stream.sockets import MAX_PAYLOAD_BYTES, Security, read_parts
+from stream.wire import KINDS, LinkFields, encode
+
+HWM = 8
+LINGER_MS = 300
+SUBSCRIBE = b"\x01"
+SUBSCRIPTIONS_PER_PUBLISH = 100
+
+
+class MonitorPublisher:
+    """Publishes messages to whoever listens and never waits: a subscriber that is too slow loses messages.
+
+    Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
+    Whenever a subscriber comes, a `StreamStart` goes before the next message. `published` counts the
+    messages, whether somebody listened or not. All methods belong to one thread.
+    """
+
+    def __init__(self, address: str, *, run_id: str, source: str, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.XPUB, address, security, bind=True, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
+        )
+        self._endpoint.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._run_id = run_id
+        self._source = source
+        self._sender = secrets.token_hex(8)
+        self._sequence = 0
+        self._ended = False
+        self._closed = False
+        self.published = 0
+
+    @property
+    def address(self) -> str:
+        """Where subscribers connect to."""
+        return self._endpoint.address
+
+    def publish(self, message: Message) -> None:
+        """Hand a copy of the message to the subscribers that have room; raises `LinkError` once closed."""
+        if self._closed:
+            raise LinkError(f"monitor {self._source} is closed; nothing can be published any more")
+        self._greet_newcomers()
+        self.published += 1
+        self._ended = isinstance(message, StreamEnd)
+        self._send(message)
+
+    def _greet_newcomers(self) -> None:
+        newcomers = False
+        for _ in range(SUBSCRIPTIONS_PER_PUBLISH):
+            parts = read_parts(self._endpoint.socket, 1)
+            if parts is None:
+                break
+            newcomers = newcomers or bytes(parts[0].buffer[:1]) == SUBSCRIBE
+        if newcomers:
+            self._send(StreamStart(self._run_id, self._source))
+
+    def _send(self, message: Message) -> None:
+        link = LinkFields(self._sequence, self._sender, sent_ns=time.perf_counter_ns())
+        self._sequence += 1
+        parts = encode(message, f"{self._source}/{KINDS[type(message)]}", link)
+        self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Publish the `StreamEnd`, if it was not published already, and close. Idempotent."""
+        if self._closed:
+            return
+        if not self._ended:
+            self.publish(StreamEnd(self._run_id, self._source, self.published, 0))
+        self._closed = True
+        self._endpoint.close(LINGER_MS)
+
+
+class MonitorSubscriber:
+    """Listens to a publisher. `gaps` counts messages that were published and did not get here.
+
+    With `latest`, `receive` skips to the newest message that waits and counts the others in `skipped`.
+    Messages before the first one received are nobody's gap. All methods belong to one thread.
+    """
+
+    def __init__(self, address: str, *, latest: bool = False, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.SUB, address, security, bind=False, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
+        )
+        self._endpoint.socket.subscribe(b"")
+        self._intake = Intake(self._endpoint.socket)
+        self._latest = latest
+        self._sender = ""
+        self._sequence = -1
+        self._closed = False
+        self.gaps = 0
+        self.skipped = 0
+
+    @property
+    def malformed(self) -> int:
+        """Messages that were not ours."""
+        return self._intake.malformed
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """Return the next message, None if none came within `timeout_s`; arrays are read-only."""
+        message = self._next(timeout_s)
+        if self._latest and message is not None:
+            for _ in range(2 * HWM):
+                newer = self._next(0.0)
+                if newer is None:
+                    break
+                message = newer
+                self.skipped += 1
+        return message
+
+    def _next(self, timeout_s: float) -> Message | None:
+        received = self._intake.receive(timeout_s)
+        if received is None:
+            return None
+        link = received.link
+        if link is not None:
+            if link.sender != self._sender:
+                self._sender, self._sequence = link.sender, link.sequence
+            elif link.sequence > self._sequence:
+                self.gaps += link.sequence - self._sequence - 1
+                self._sequence = link.sequence
+        return received.message
+
+    def close(self) -> None:
+        """Close the subscription. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._endpoint.close(0)

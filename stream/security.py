@@ -1,0 +1,162 @@
+"""Who may talk to us: loopback without further ado, other machines only with CURVE keys (RFC 26/ZAP RFC 27).
+
+A key folder holds `server.key_secret` and `client.key_secret` (secret), `server.key` and `client.key`
+(public), and `authorised/`, the public keys of the clients that are let in. A machine that only connects
+needs `server.key` and its own `client.key_secret`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+import zmq.auth
+
+from stream.errors import ConfigurationError, LinkError, OutputError
+from stream.sockets import LinkAddress, Security
+
+SERVER, CLIENT, AUTHORISED = "server", "client", "authorised"
+HOW_TO_MAKE_KEYS = "python -c \"from stream.security import generate_keys; generate_keys('keys')\""
+
+
+def check_bind(address: str, security: Security | None) -> LinkAddress:
+    """Parse an address to bind or to connect to.
+
+    Raises `ConfigurationError` if it can be reached from other machines and there are no keys.
+    """
+    where = LinkAddress.parse(address)
+    if not where.is_local and security is None:
+        raise ConfigurationError(
+            f"{address} is not on this machine alone, which needs CURVE keys; use 127.0.0.1, or make keys "
+            f"with: {HOW_TO_MAKE_KEYS}"
+        )
+    return where
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CurveKeys:
+    """The keys of one host, 40 characters each (Z85); empty where this host does not have them.
+
+    `authorised` are the public keys of the clients that a server of ours lets in.
+    """
+
+    server_public: bytes
+    server_secret: bytes = b""
+    client_public: bytes = b""
+    client_secret: bytes = b""
+    authorised: frozenset[bytes] = frozenset()
+
+    def apply_server(self, socket: zmq.Socket[bytes]) -> None:
+        """Prepare a socket that will bind: encrypted, and only authorised clients get in.
+
+        The gatekeeper's thread ends with the socket's context. Raises `ConfigurationError` without the
+        server's secret key, `LinkError` if the context has a gatekeeper already.
+        """
+        if not self.server_secret:
+            raise ConfigurationError("server.key_secret is missing in the key folder; only connect from here")
+        _Gatekeeper(socket.context, self.authorised)
+        socket.curve_server = 1
+        socket.curve_publickey = self.server_public
+        socket.curve_secretkey = self.server_secret
+
+    def apply_client(self, socket: zmq.Socket[bytes]) -> None:
+        """Prepare a socket that will connect; raises `ConfigurationError` without the client's secret key."""
+        if not self.client_secret:
+            raise ConfigurationError(
+                "client.key_secret is missing in the key folder; copy it there to connect"
+            )
+        socket.curve_serverkey = self.server_public
+        socket.curve_publickey = self.client_public
+        socket.curve_secretkey = self.client_secret
+
+
+class _Gatekeeper:
+    """Answers libzmq's question whether a client may enter, in a thread that ends when its context does."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], authorised: frozenset[bytes]) -> None:
+        self._authorised = authorised
+        self._authenticator = zmq.auth.Authenticator(context)
+        try:
+            self._authenticator.start()
+        except zmq.ZMQError as error:
+            self._authenticator.stop()
+            raise LinkError(
+                f"this ZeroMQ context checks keys already: {error.strerror}; give it one server"
+            ) from error
+        self._authenticator.configure_curve_callback("*", credentials_provider=self)
+        threading.Thread(target=self._answer, name="zap", daemon=True).start()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the client with this public key is let in (called by pyzmq)."""
+        return key in self._authorised
+
+    def _answer(self) -> None:
+        socket = self._authenticator.zap_socket
+        loop = asyncio.new_event_loop()
+        try:
+            while socket is not None:
+                question = socket.recv_multipart()
+                loop.run_until_complete(self._authenticator.handle_zap_message(question))
+        except zmq.ContextTerminated:
+            pass  # the server of this context is closed: nobody will ask again
+        finally:
+            self._authenticator.stop()
+            loop.close()
+
+
+def generate_keys(folder: str | Path) -> CurveKeys:
+    """Make new keys for one server and one client in a new folder, secrets readable by their owner only.
+
+    Raises `OutputError` if the folder holds keys already or cannot be written.
+    """
+    root = Path(folder)
+    if any((root / f"{name}.key_secret").exists() for name in (SERVER, CLIENT)):
+        raise OutputError(f"{root} holds keys already; choose another folder or delete them")
+    try:
+        (root / AUTHORISED).mkdir(parents=True, exist_ok=True)
+        for name in (SERVER, CLIENT):
+            (root / f"{name}.key_secret").touch(mode=0o600)
+            zmq.auth.create_certificates(root, name)
+        shutil.copyfile(root / f"{CLIENT}.key", root / AUTHORISED / f"{CLIENT}.key")
+    except OSError as error:
+        raise OutputError(f"keys cannot be written to {root}: {error.strerror}") from error
+    return load_keys(root)
+
+
+def load_keys(folder: str | Path) -> CurveKeys:
+    """Read a key folder; raises `ConfigurationError` without the server's public key or for a bad file."""
+    root = Path(folder)
+    server_public, server_secret = _read_pair(root, SERVER)
+    client_public, client_secret = _read_pair(root, CLIENT)
+    if not server_public:
+        raise ConfigurationError(f"{root} holds no server.key; make keys with: {HOW_TO_MAKE_KEYS}")
+    guests = sorted((root / AUTHORISED).glob("*.key"))
+    return CurveKeys(
+        server_public,
+        server_secret,
+        client_public,
+        client_secret,
+        frozenset(_read(path)[0] for path in guests),
+    )
+
+
+def _read_pair(root: Path, name: str) -> tuple[bytes, bytes]:
+    secret = root / f"{name}.key_secret"
+    if secret.exists():
+        return _read(secret)
+    public = root / f"{name}.key"
+    return _read(public) if public.exists() else (b"", b"")
+
+
+def _read(path: Path) -> tuple[bytes, bytes]:
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} is no key file: {error}; make new keys") from error
+    if len(public) != 40 or len(secret or b"") not in {0, 40}:
+        raise ConfigurationError(f"{path} is no key file: a key has 40 characters; make new keys")
+    return public, secret or b""

@@ -1,0 +1,88 @@
+"""How stages report to whoever supervises them: many PUSH sources, one PULL sink, no waiting for either."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import zmq
+
+from stream.channel import MAX_SMALL_BYTES, Intake, open_channel
+from stream.messages import StageState, Status
+from stream.sockets import Security
+from stream.wire import encode
+
+SOURCE_HWM = 64
+SINK_HWM = 1000
+LAST_WORD_MS = 500
+MAX_TEXT = 8000
+
+
+class StatusSink:
+    """Binds and collects the `Status` messages of all stages. All methods belong to one thread."""
+
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.PULL, address, security, bind=True, hwm=SINK_HWM, max_bytes=MAX_SMALL_BYTES
+        )
+        self._intake = Intake(self._endpoint.socket)
+        self._strangers = 0
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """Where the sources connect to."""
+        return self._endpoint.address
+
+    @property
+    def malformed(self) -> int:
+        """Messages that were no `Status` of ours."""
+        return self._intake.malformed + self._strangers
+
+    def receive(self, timeout_s: float) -> Status | None:
+        """Return the next status, None if none came within `timeout_s`."""
+        received = self._intake.receive(timeout_s)
+        while received is not None and not isinstance(received.message, Status):
+            self._strangers += 1
+            received = self._intake.receive(0.0)
+        return None if received is None else received.message  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close the sink. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._endpoint.close(0)
+
+
+class StatusSource:
+    """Connects a stage to the sink. Reports that find the queue full are dropped and counted in `dropped`.
+
+    All methods belong to one thread.
+    """
+
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self._endpoint = open_channel(
+            zmq.PUSH, address, security, bind=False, hwm=SOURCE_HWM, max_bytes=MAX_SMALL_BYTES
+        )
+        self._closed = False
+        self.dropped = 0
+
+    def send(self, status: Status) -> bool:
+        """Report without waiting, but for `done` and `failed`, which wait half a second for room.
+
+        Returns whether the report was queued. A text of more than 8000 characters is cut, and what is no
+        Unicode in it is replaced: a failure must be told. Raises `WireError` if the rest cannot be sent.
+        """
+        text = status.text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
+        parts = encode(replace(status, text=text))
+        last_word = status.state in {StageState.DONE, StageState.FAILED}
+        if not self._endpoint.socket.poll(LAST_WORD_MS if last_word else 0, zmq.POLLOUT):
+            self.dropped += 1
+            return False
+        self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+        return True
+
+    def close(self) -> None:
+        """Close, waiting at most half a second until the last report is on its way. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._endpoint.close(LAST_WORD_MS)
