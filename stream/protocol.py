@@ -1,6 +1,6 @@
 """The control messages of a lossless link: single JSON parts that run both ways beside the data.
 
-The receiver says `Hello`, `Ack`, `Resend` and `Goodbye`; the sender says `Welcome`, `Refused`, `Skip`,
+The receiver says `Hello`, `Ack`, `Resend`, `Goodbye`; the sender `Welcome`, `Refused`, `Confirm`, `Skip`,
 `Heartbeat` and `Goodbye`. The pipe between them is ordered, so a `Heartbeat` or a `Skip` that speaks of
 messages which have not arrived proves that they are lost, and the receiver asks for them again.
 """
@@ -41,7 +41,11 @@ class Hello(_Control):
 
 
 class Welcome(_Control):
-    """The sender accepts: who it is, the next sequence number it will send, and where its ring lies."""
+    """The sender accepts: who it is, the next sequence number it will send, and where its ring lies.
+
+    If it `confirms` acknowledgements, the receiver hands out a message only when everything consumed before
+    is confirmed: whenever it is killed, at most the message at hand comes a second time.
+    """
 
     sender: Name
     run_id: Name
@@ -50,6 +54,7 @@ class Welcome(_Control):
     slots: Annotated[int, msgspec.Meta(ge=1, le=2**20)]
     slot_bytes: Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
     ring: Name = ""
+    confirms: bool = False
 
 
 class Refused(_Control):
@@ -60,6 +65,12 @@ class Refused(_Control):
 
 class Ack(_Control):
     """Everything up to `consumed` has been consumed; repeated as a sign of life."""
+
+    consumed: Position
+
+
+class Confirm(_Control):
+    """The sender has heard that everything up to `consumed` has been consumed."""
 
     consumed: Position
 
@@ -93,7 +104,7 @@ class Goodbye(_Control):
 
 
 FromReceiver = Hello | Ack | Resend | Goodbye
-FromSender = Welcome | Refused | Skip | Heartbeat | Goodbye
+FromSender = Welcome | Refused | Confirm | Skip | Heartbeat | Goodbye
 
 _encoder = msgspec.json.Encoder()
 _from_receiver: msgspec.json.Decoder[FromReceiver] = msgspec.json.Decoder(FromReceiver)

@@ -17,6 +17,7 @@ from stream.ledger import Entry, SendLedger, Step
 from stream.peer import PeerWatch
 from stream.protocol import (
     Ack,
+    Confirm,
     FromSender,
     Goodbye,
     Heartbeat,
@@ -107,6 +108,7 @@ class Pump:
                 self._read()
                 self._recycle()
                 if self._shared.stopping:
+                    self._note_what_the_last_receiver_left()
                     if self._peer.identity is not None:
                         goodbye = Goodbye(position=self._ledger.position, reason="the sender closed")
                         self._post(self._peer.identity, goodbye)
@@ -153,6 +155,7 @@ class Pump:
             self._beat_due_s = 0.0
             return
         if sender != peer.identity:
+            self._note_what_the_last_receiver_left()
             ledger.start_over()
         elif hello.connection > peer.connection:
             if hello.consumed is not None:
@@ -162,12 +165,20 @@ class Pump:
         self._post(sender, replace(self._welcome, next=ledger.last_acknowledged + 1))
         self._beat_due_s = 0.0
 
+    def _note_what_the_last_receiver_left(self) -> None:
+        """Shared memory tells what a receiver consumed, even if it was killed before it could say so."""
+        consumed = self._ring.consumed()
+        if self._ledger.last_acknowledged < consumed <= self._ledger.highest_sent:
+            self._release(self._ledger.acknowledge(consumed))
+
     def _heed(self, control: Ack | Resend | Goodbye) -> None:
         now_s = time.monotonic()
         match control:
             case Ack():
                 self._release(self._ledger.acknowledge(control.consumed))
                 self._peer.lives(now_s)
+                if self._welcome.confirms and self._peer.identity is not None:
+                    self._post(self._peer.identity, Confirm(consumed=self._ledger.last_acknowledged))
             case Resend():
                 self._ledger.rewind(control.expected)
                 self._peer.lives(now_s)

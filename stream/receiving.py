@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from collections import deque
 
 import zmq
 
@@ -18,6 +19,7 @@ from stream.link import LinkAccount, PeerState
 from stream.messages import Message, StreamEnd
 from stream.protocol import (
     Ack,
+    Confirm,
     FromReceiver,
     FromSender,
     Goodbye,
@@ -82,6 +84,9 @@ class LosslessReceiver:
         self._ledger = ReceiveLedger()
         self._ring: SlotReader | None = None
         self._slots: dict[int, int] = {}
+        self._ready: deque[LosslessDelivery] = deque()
+        self._confirms = False
+        self._confirmed = -1
         self._sender = ""
         self._state = PeerState.WAITING
         self._lost = ""
@@ -103,7 +108,7 @@ class LosslessReceiver:
     @property
     def peer(self) -> PeerState:
         """What is known of the sender."""
-        return PeerState.ENDED if self._ledger.ended else self._state
+        return PeerState.ENDED if self.ended else self._state
 
     @property
     def account(self) -> LinkAccount:
@@ -113,7 +118,7 @@ class LosslessReceiver:
     @property
     def ended(self) -> bool:
         """Whether the end of the stream is here and everything before it is consumed."""
-        return self._ledger.ended
+        return self._ledger.ended and not self._ready
 
     def receive(self, timeout_s: float) -> LosslessDelivery | None:
         """Return the next message, or None; see `stream.link.Receiver.receive`.
@@ -125,15 +130,15 @@ class LosslessReceiver:
         deadline_s = time.monotonic() + timeout_s
         while True:
             for _ in range(READS_PER_TURN):
+                if self._ready and self._may_hand_out:
+                    return self._ready.popleft()
                 parts = None if self._lost else read_parts(self._socket, keep=2)
                 if parts is None:
                     self._watch_sender(time.monotonic())
                     break
-                delivery = self._take(parts)
-                if delivery is not None:
-                    return delivery
+                self._take(parts)
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or self._ledger.ended:
+            if left_s <= 0 or self.ended:
                 return None
             self._poller.poll(math.ceil(1000 * min(left_s, POLL_S)))
 
@@ -146,6 +151,8 @@ class LosslessReceiver:
             if self._ring is not None and slot >= 0 and not self._ring.intact(slot, number):
                 self._take_back(number)
             self._ledger.consume(number)
+            if self._ring is not None:
+                self._ring.mark_consumed(number)
         self._acknowledge(time.monotonic())
 
     def close(self) -> LinkAccount:
@@ -160,6 +167,11 @@ class LosslessReceiver:
                 self._ring.close()
         return self.account
 
+    @property
+    def _may_hand_out(self) -> bool:
+        is_confirmed = self._confirmed >= self._ledger.consumed
+        return is_confirmed or not self._confirms or bool(self._lost)
+
     def _connect(self) -> None:
         self._id = uuid.uuid4().hex
         self._connection = 0
@@ -172,19 +184,18 @@ class LosslessReceiver:
         if monitor is not None:
             self._poller.register(monitor, zmq.POLLIN)
 
-    def _take(self, parts: list[zmq.Frame]) -> LosslessDelivery | None:
+    def _take(self, parts: list[zmq.Frame]) -> None:
         try:
             if len(parts) == 1:
                 self._hear(unpack_from_sender(parts[0].buffer))
-                return None
-            if len(parts) == 2:
-                return self._take_data(parts[0].buffer, parts[1].buffer)
-            raise WireError(f"message of more than two parts on {self.address}")
+            elif len(parts) == 2:
+                self._take_data(parts[0].buffer, parts[1].buffer)
+            else:
+                raise WireError(f"message of more than two parts on {self.address}")
         except WireError:
             self._malformed += 1
-            return None
 
-    def _take_data(self, head: memoryview, buffer: memoryview) -> LosslessDelivery | None:
+    def _take_data(self, head: memoryview, buffer: memoryview) -> None:
         header = decode_header(head)
         link = header.link
         if link is None or not self._sender or link.sender != self._sender:
@@ -194,7 +205,7 @@ class LosslessReceiver:
         if arrival is not Arrival.NEXT:
             if arrival is Arrival.GAP:
                 self._ask_again()
-            return None
+            return
         payload: memoryview | None = buffer
         if self._ring is not None and header.payload_bytes:
             payload = self._ring.view(link.slot, link.sequence, header.payload_bytes)
@@ -208,7 +219,7 @@ class LosslessReceiver:
         self._ledger.accept(link.sequence, isinstance(message, StreamEnd))
         self._slots[link.sequence] = link.slot if header.payload_bytes else -1
         self._ask_due_s, self._ask_wait_s = 0.0, ASK_AGAIN_S
-        return LosslessDelivery(self, message, link.sequence)
+        self._ready.append(LosslessDelivery(self, message, link.sequence))
 
     def _hear(self, control: FromSender) -> None:
         match control:
@@ -219,6 +230,8 @@ class LosslessReceiver:
             case _ if not self._sender:
                 self._malformed += 1
                 return
+            case Confirm():
+                self._confirmed = max(self._confirmed, control.consumed)
             case Skip():
                 if control.first > control.last:
                     raise WireError("skip of nothing")
@@ -239,11 +252,13 @@ class LosslessReceiver:
             self._ring = self._open_ring(welcome)
             self._sender = welcome.sender
             self._ledger.start(welcome.next)
+            self._confirms = welcome.confirms
             self._state = PeerState.CONNECTED
         elif welcome.sender != self._sender:
             self._lose("was restarted without its memory")
         elif welcome.next > self._ledger.expected:
             self._lose("gave messages to another receiver meanwhile")
+        self._confirmed = max(self._confirmed, welcome.next - 1)
 
     def _be_refused(self, refused: Refused) -> None:
         if self._sender:
@@ -276,7 +291,7 @@ class LosslessReceiver:
         silent_s = now_s - self._silent_since_s
         if self._sender and silent_s > self._patience_s:
             self._lose(f"gave no sign of life for {self._patience_s:g} s")
-        if self._lost:
+        if self._lost and not self._ready:
             self._state = PeerState.LOST
             raise PeerLostError(
                 f"{self._lost}; {self._ledger.missing} messages known to be sent did not arrive; "
@@ -319,6 +334,7 @@ class LosslessReceiver:
     def _take_back(self, number: int) -> None:
         self._malformed += 1
         self._ledger.give_back(number)
+        self._ready.clear()
         self._slots = {sequence: slot for sequence, slot in self._slots.items() if sequence < number}
         self._acknowledge(time.monotonic())
         self._ask_again()

@@ -52,6 +52,10 @@ class SlotWriter(Protocol):
         """Let go of what the slot refers to."""
         ...
 
+    def consumed(self) -> int:
+        """The last message that a receiver marked consumed in the ring itself; -1 if there is none."""
+        ...
+
     def close(self) -> None:
         """Release the memory."""
         ...
@@ -66,6 +70,10 @@ class SlotReader(Protocol):
 
     def intact(self, slot: int, sequence: int) -> bool:
         """Whether the slot still holds message `sequence`."""
+        ...
+
+    def mark_consumed(self, sequence: int) -> None:
+        """Leave a mark for the sender that survives this process."""
         ...
 
     def close(self) -> None:
@@ -93,6 +101,10 @@ class LocalRing:
 
     def free(self, slot: int) -> None:
         """Nothing to let go of."""
+
+    def consumed(self) -> int:
+        """No receiver can leave a mark here."""
+        return -1
 
     def close(self) -> None:
         """Drop the reference; libzmq keeps what it still sends."""
@@ -148,6 +160,13 @@ class ReferenceRing:
         """Whether the slot still refers to message `sequence`."""
         return self._slots[slot][0] == sequence
 
+    def consumed(self) -> int:
+        """Both ends die together, so no mark is needed."""
+        return -1
+
+    def mark_consumed(self, sequence: int) -> None:
+        """Both ends die together, so no mark is needed."""
+
     def close(self) -> None:
         """Both ends may still hold it; it goes with the last of them."""
 
@@ -156,21 +175,22 @@ class SharedRing:
     """Slots in shared memory, written by the sender."""
 
     def __init__(self, slots: int, slot_bytes: int) -> None:
-        stride = _stride(slot_bytes)
+        stride, size = _layout(slots, slot_bytes)
         try:
-            self._memory = _Segment(create=True, size=slots * stride)
+            self._memory = _Segment(create=True, size=size)
         except OSError as error:
-            raise LinkError(_no_room(slots * stride, str(error))) from error
+            raise LinkError(_no_room(size, str(error))) from error
         try:
-            _reserve(self._memory.name, slots * stride)
+            _reserve(self._memory.name, size)
         except OSError as error:
             self._memory.close()
             self._memory.unlink()
-            raise LinkError(_no_room(slots * stride, str(error))) from error
+            raise LinkError(_no_room(size, str(error))) from error
         self.name = self._memory.name
-        self._words, self._payloads = _lay_out(self._memory, slots, stride)
+        self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
         self._payloads.fill(0)
         self._words.fill(NO_MESSAGE)
+        self._mark[0] = 0
 
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
         """Clear the slot's word, copy the payload in, and set the word."""
@@ -186,9 +206,13 @@ class SharedRing:
     def free(self, slot: int) -> None:
         """Nothing to let go of; the word stays until the slot is written again."""
 
+    def consumed(self) -> int:
+        """The last message that a receiver marked consumed."""
+        return int(self._mark[0]) - 1
+
     def close(self) -> None:
         """Release and unlink the memory; receivers that have it open keep it until they close it."""
-        del self._words, self._payloads
+        del self._mark, self._words, self._payloads
         self._memory.close()
         self._memory.unlink()
 
@@ -197,7 +221,7 @@ class SharedRingReader:
     """Slots in shared memory, read in place by the receiver."""
 
     def __init__(self, name: str, slots: int, slot_bytes: int) -> None:
-        stride = _stride(slot_bytes)
+        stride, size = _layout(slots, slot_bytes)
         try:
             self._memory = _attach(name)
         except (OSError, ValueError) as error:
@@ -205,15 +229,14 @@ class SharedRingReader:
                 f"shared memory {name} of the sender cannot be opened ({error}); shm:// works on one host "
                 "only, use tcp:// between hosts"
             ) from error
-        if self._memory.size < slots * stride:
-            size = self._memory.size
+        if self._memory.size < size:
+            found = self._memory.size
             self._memory.close()
             raise LinkError(
-                f"shared memory {name} has {size} bytes where {slots * stride} were announced; "
-                "restart the sender"
+                f"shared memory {name} has {found} bytes where {size} were announced; restart the sender"
             )
         self._slot_bytes = slot_bytes
-        self._words, self._payloads = _lay_out(self._memory, slots, stride)
+        self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
         self._payloads[:, :: mmap.PAGESIZE].max()
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
@@ -228,9 +251,13 @@ class SharedRingReader:
         """Whether the slot's word still names message `sequence`."""
         return int(self._words[slot]) == sequence
 
+    def mark_consumed(self, sequence: int) -> None:
+        """Leave a mark for the sender; it stays when this process is killed."""
+        self._mark[0] = sequence + 1
+
     def close(self) -> None:
         """Release the memory."""
-        del self._words, self._payloads
+        del self._mark, self._words, self._payloads
         self._memory.close()
 
 
@@ -281,14 +308,19 @@ def _no_room(size: int, reason: str) -> str:
     return f"shared memory of {size / 1e6:.0f} MB cannot be had ({reason}); use fewer slots or a tcp:// link"
 
 
-def _stride(slot_bytes: int) -> int:
-    return WORD_BYTES + -(-slot_bytes // WORD_BYTES) * WORD_BYTES
+def _layout(slots: int, slot_bytes: int) -> tuple[int, int]:
+    stride = WORD_BYTES + -(-slot_bytes // WORD_BYTES) * WORD_BYTES
+    return stride, WORD_BYTES + slots * stride
 
 
-def _lay_out(memory: shared_memory.SharedMemory, slots: int, stride: int) -> tuple[WordArray, ByteArray]:
+def _lay_out(
+    memory: shared_memory.SharedMemory, slots: int, stride: int
+) -> tuple[WordArray, WordArray, ByteArray]:
+    """The mark of what was consumed, the word of each slot, and the payload of each slot."""
     assert memory.buf is not None
-    whole = np.frombuffer(memory.buf, np.uint8, slots * stride).reshape(slots, stride)
-    return whole[:, :8].view(np.uint64)[:, 0], whole[:, WORD_BYTES:]
+    mark = np.frombuffer(memory.buf, np.uint64, 1)
+    whole = np.frombuffer(memory.buf, np.uint8, slots * stride, WORD_BYTES).reshape(slots, stride)
+    return mark, whole[:, :8].view(np.uint64)[:, 0], whole[:, WORD_BYTES:]
 
 
 def _copy(payload: Payload, slot: ByteArray) -> None:

@@ -55,6 +55,7 @@ class LosslessSender:
             slots=options.slots,
             slot_bytes=options.slot_bytes,
             ring=ring.name,
+            confirms=not ring.name,
         )
         self._pump = Pump(endpoint, self._shared, welcome, options.patience_s)
 
