@@ -24,7 +24,9 @@ class TrackerSettings(_Section):
     )
     sigma_z_um: float = Field(1.0, gt=0, description="standard error of z where a detection states none")
     confirm_hits: int = Field(3, ge=1, description="detections before a track counts as real (flow)")
-    max_gap_frames: int = Field(3, ge=0, description="longest run of frames without a detection that is bridged (flow)")
+    max_gap_frames: int = Field(
+        3, ge=0, description="longest run of frames without a detection that is bridged (flow)"
+    )
     gate_tail: float = Field(
         0.001, gt=0, lt=0.5, description="share of right links that the chi-square gate may cut (flow)"
     )
@@ -54,10 +56,10 @@ class HoldFlowSettings(_Section):
 
     target_um_s: float = Field(description="the velocity to hold; negative against the axis")
     axis: Literal["x", "y"] = Field("x", description="the direction that is measured")
-    min_height_um: float = Field(-float("inf"), description="lower edge of the band, focus position + z")
-    max_height_um: float = Field(float("inf"), description="upper edge of the band, focus position + z")
-    min_y_um: float = Field(-float("inf"), description="edge of the band across the image")
-    max_y_um: float = Field(float("inf"), description="edge of the band across the image")
+    min_height_um: float | None = Field(None, description="lower edge of the band, focus position + z")
+    max_height_um: float | None = Field(None, description="upper edge of the band, focus position + z")
+    min_y_um: float | None = Field(None, description="edge of the band across the image")
+    max_y_um: float | None = Field(None, description="edge of the band across the image")
     min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are in the band")
     min_flow_ul_s: float = Field(0.0, description="lowest set-point that is asked for")
     max_flow_ul_s: float = Field(gt=0, description="highest set-point that is asked for")
@@ -65,15 +67,18 @@ class HoldFlowSettings(_Section):
         None, description="flow that changes the velocity by 1 um/s; unset: measured when control begins"
     )
     proportional: float = Field(0.3, ge=0, description="share of the error corrected at once")
-    integral_time_s: float = Field(2.0, gt=0, description="time in which a lasting error is corrected in full")
+    integral_time_s: float = Field(
+        2.0, gt=0, description="time in which a lasting error is corrected in full"
+    )
     period_s: float = Field(0.5, ge=0, description="shortest time between two commands")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_flow_ul_s >= self.max_flow_ul_s:
             raise ValueError("min_flow_ul_s must be less than max_flow_ul_s")
-        if self.min_height_um >= self.max_height_um or self.min_y_um >= self.max_y_um:
-            raise ValueError("the band is empty: its lower edges must be less than its upper edges")
+        for low, high in ((self.min_height_um, self.max_height_um), (self.min_y_um, self.max_y_um)):
+            if low is not None and high is not None and low >= high:
+                raise ValueError("the band is empty: its lower edges must be less than its upper edges")
         return self
 
 

@@ -66,7 +66,9 @@ def test_no_choice_of_links_is_cheaper(data):
     )
     open_ = np.isfinite(dense)
     indptr = np.concatenate([[0], np.cumsum(open_.sum(axis=1))]).astype(np.int32)
-    found = assign(indptr, np.nonzero(open_)[1].astype(np.int32), dense[open_], NO_LINK, AssignmentWorkspace())
+    found = assign(
+        indptr, np.nonzero(open_)[1].astype(np.int32), dense[open_], NO_LINK, AssignmentWorkspace()
+    )
     assert total(dense, found) == pytest.approx(optimum(dense), abs=1e-9)
 
 

@@ -1,0 +1,258 @@
+"""The flow around each place, learnt online from the confirmed tracks: what velocity a new particle has.
+
+A coarse grid over the volume seen so far. Each cell keeps exponentially forgotten sums of the velocities that
+passed through it, enough for a weighted linear fit v(r) = mean + slope (r - centroid); a cell's fit also takes
+in its neighbours, with less weight (a local linear regression, Cleveland, JASA 74, 829, 1979). The slope is the
+local shear: it turns the uncertainty of a particle's depth into uncertainty of its velocity.
+
+Sums of a cell: 0 weight, 1:4 r, 4:10 r r' (xx, yy, zz, xy, xz, yz), 10:13 v, 13:22 v r' (row by component),
+22:25 v^2. Fit of a cell: 0 weight, 1:4 centroid, 4:7 mean velocity, 7:16 slope (row by component), 16:19
+variance about the fit. The last row of both belongs to the whole volume.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+FloatArray = npt.NDArray[np.float64]
+
+SUMS = 25
+FIT = 19
+NEIGHBOUR_WEIGHT = 0.3
+ENOUGH = 30.0
+SAMPLES_PER_PARTICLE = 10.0
+RIDGE = 0.05
+
+
+class FlowField:
+    """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts."""
+
+    def __init__(self, axes: int, memory_frames: float = 60.0) -> None:
+        self.shape = np.array([5, 5, 8] if axes == 3 else [8, 8, 1], np.int64)
+        cells = int(self.shape.prod())
+        self.sums: FloatArray = np.zeros((cells + 1, SUMS))
+        self.fits: FloatArray = np.zeros((cells + 1, FIT))
+        self.box: FloatArray = np.array([[np.inf, -np.inf]] * 3)
+        self._decay = np.exp(-1.0 / memory_frames)
+        self._next = 0
+
+    @property
+    def samples(self) -> float:
+        """Weight of all that is remembered; 0 while nothing is known."""
+        return float(self.fits[-1, 0])
+
+    def cover(self, low: FloatArray, high: FloatArray) -> None:
+        """Make the grid span at least `low` to `high` (3,), um; what was learnt moves to the new cells."""
+        if np.all(low >= self.box[:, 0]) and np.all(high <= self.box[:, 1]):
+            return
+        known = np.isfinite(self.box[:, 0])
+        low = np.where(known, np.minimum(low, self.box[:, 0]), low)
+        high = np.where(known, np.maximum(high, self.box[:, 1]), high)
+        margin = 0.05 * (high - low)
+        self.box = np.ascontiguousarray(np.stack([low - margin, high + margin], axis=1))
+        moved = np.zeros_like(self.sums)
+        rebin(self.sums, moved, self.box, self.shape)
+        self.sums = moved
+        self._refresh(everything=True)
+
+    def learn(self, positions: FloatArray, velocities: FloatArray, chosen: npt.NDArray[np.bool_]) -> None:
+        """Take in the velocities (3, N) of the `chosen` (N,) tracks at `positions` (3, N), one frame's worth."""
+        self.sums *= self._decay
+        add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
+        self._refresh(everything=self.samples < 20 * ENOUGH)
+
+    def _refresh(self, *, everything: bool) -> None:
+        cells = len(self.fits) - 1
+        first = 0 if everything else self._next
+        last = cells if everything else min(cells, first + (cells + 3) // 4)
+        refresh_fits(self.sums, self.fits, self.box, self.shape, first, last)
+        self._next = 0 if last == cells else last
+
+    def at(self, positions: FloatArray, variances: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Velocity and its variance (3, N) at `positions` (3, N) known to `variances` (3, N).
+
+        NaN where nothing has been learnt yet.
+        """
+        velocity = np.empty_like(positions)
+        variance = np.empty_like(positions)
+        for i in range(positions.shape[1]):
+            if not expect(
+                self.fits,
+                self.box,
+                self.shape,
+                positions[:, i],
+                variances[:, i],
+                velocity[:, i],
+                variance[:, i],
+            ):
+                velocity[:, i] = variance[:, i] = np.nan
+        return velocity, variance
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _index(value, low, high, count):  # type: ignore[no-untyped-def]
+    if not high > low:
+        return 0
+    at = (value - low) / (high - low) * count
+    if not at > 0.0:
+        return 0
+    return min(int(min(at, 1e6)), count - 1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
+    """Row of the cell that holds a place; places outside belong to the nearest cell."""
+    ix = _index(x, box[0, 0], box[0, 1], shape[0])
+    iy = _index(y, box[1, 0], box[1, 1], shape[1])
+    iz = _index(z, box[2, 0], box[2, 1], shape[2])
+    return (iz * shape[1] + iy) * shape[0] + ix
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
+    """Move the sums of each old cell to the new cell that holds its centroid."""
+    last = old.shape[0] - 1
+    new[last] = old[last]
+    for c in range(last):
+        weight = old[c, 0]
+        if weight > 0.0:
+            to = cell_at(box, shape, old[c, 1] / weight, old[c, 2] / weight, old[c, 3] / weight)
+            new[to] += old[c]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignore[no-untyped-def]
+    """Add one sample of weight 1 for each chosen track to its cell and to the whole."""
+    whole = sums.shape[0] - 1
+    sample = np.empty(SUMS)
+    for i in range(chosen.size):
+        if not chosen[i]:
+            continue
+        x = positions[0, i]
+        y = positions[1, i]
+        z = positions[2, i]
+        sample[0] = 1.0
+        sample[1] = x
+        sample[2] = y
+        sample[3] = z
+        sample[4] = x * x
+        sample[5] = y * y
+        sample[6] = z * z
+        sample[7] = x * y
+        sample[8] = x * z
+        sample[9] = y * z
+        for a in range(3):
+            v = velocities[a, i]
+            sample[10 + a] = v
+            sample[13 + 3 * a] = v * x
+            sample[14 + 3 * a] = v * y
+            sample[15 + 3 * a] = v * z
+            sample[22 + a] = v * v
+        cell = cell_at(box, shape, x, y, z)
+        for s in range(SUMS):
+            sums[cell, s] += sample[s]
+            sums[whole, s] += sample[s]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untyped-def]
+    """Fit cells `first` to `last`, each with its neighbours, and the whole."""
+    pooled = np.empty(SUMS)
+    size = np.empty(3)
+    for a in range(3):
+        size[a] = max((box[a, 1] - box[a, 0]) / shape[a], 1e-6)
+    for cell in range(first, last):
+        ix = cell % shape[0]
+        iy = (cell // shape[0]) % shape[1]
+        iz = cell // (shape[0] * shape[1])
+        pooled[:] = 0.0
+        for jz in range(max(iz - 1, 0), min(iz + 2, shape[2])):
+            for jy in range(max(iy - 1, 0), min(iy + 2, shape[1])):
+                for jx in range(max(ix - 1, 0), min(ix + 2, shape[0])):
+                    weight = 1.0
+                    if jx != ix:
+                        weight *= NEIGHBOUR_WEIGHT
+                    if jy != iy:
+                        weight *= NEIGHBOUR_WEIGHT
+                    if jz != iz:
+                        weight *= NEIGHBOUR_WEIGHT
+                    other = (jz * shape[1] + jy) * shape[0] + jx
+                    for s in range(SUMS):
+                        pooled[s] += weight * sums[other, s]
+        _fit(pooled, size, fits[cell])
+    whole = sums.shape[0] - 1
+    for a in range(3):
+        size[a] *= shape[a]
+    _fit(sums[whole], size, fits[whole])
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _fit(s, size, fit):  # type: ignore[no-untyped-def]
+    """Weighted linear least squares from sums, with a ridge that keeps slopes finite in thin clouds."""
+    n = s[0]
+    fit[0] = n
+    if n < ENOUGH:
+        return
+    mx = s[1] / n
+    my = s[2] / n
+    mz = s[3] / n
+    fit[1] = mx
+    fit[2] = my
+    fit[3] = mz
+    xx = s[4] / n - mx * mx + RIDGE * size[0] ** 2
+    yy = s[5] / n - my * my + RIDGE * size[1] ** 2
+    zz = s[6] / n - mz * mz + RIDGE * size[2] ** 2
+    xy = s[7] / n - mx * my
+    xz = s[8] / n - mx * mz
+    yz = s[9] / n - my * mz
+    cxx = yy * zz - yz * yz
+    cxy = xz * yz - xy * zz
+    cxz = xy * yz - xz * yy
+    cyy = xx * zz - xz * xz
+    cyz = xy * xz - xx * yz
+    czz = xx * yy - xy * xy
+    determinant = xx * cxx + xy * cxy + xz * cxz
+    for a in range(3):
+        mean = s[10 + a] / n
+        bx = s[13 + 3 * a] / n - mean * mx
+        by = s[14 + 3 * a] / n - mean * my
+        bz = s[15 + 3 * a] / n - mean * mz
+        gx = (cxx * bx + cxy * by + cxz * bz) / determinant
+        gy = (cxy * bx + cyy * by + cyz * bz) / determinant
+        gz = (cxz * bx + cyz * by + czz * bz) / determinant
+        fit[4 + a] = mean
+        fit[7 + 3 * a] = gx
+        fit[8 + 3 * a] = gy
+        fit[9 + 3 * a] = gz
+        total = max(s[22 + a] / n - mean * mean, 0.0)
+        fit[16 + a] = max(total - gx * bx - gy * by - gz * bz, 0.01 * total)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def expect(fits, box, shape, position, position_variance, velocity, variance):  # type: ignore[no-untyped-def]
+    """Fill the velocity (3,) expected at a place and its variance (3,); False if nothing is known.
+
+    variance = scatter about the fit (1 + particles^-1) + sum over axes of (slope * position error)^2.
+    """
+    row = cell_at(box, shape, position[0], position[1], position[2])
+    whole = fits.shape[0] - 1
+    if fits[row, 0] < ENOUGH:
+        row = whole
+        if fits[row, 0] < ENOUGH:
+            return False
+    fit = fits[row]
+    for a in range(3):
+        velocity[a] = fit[4 + a]
+        variance[a] = fit[16 + a] * (1.0 + SAMPLES_PER_PARTICLE / fit[0])
+    for b in range(3):
+        reach = box[b, 1] - box[b, 0]
+        if row != whole:
+            reach *= 1.5 / shape[b]
+        offset = min(max(position[b] - fit[1 + b], -reach), reach)
+        for a in range(3):
+            slope = fit[7 + 3 * a + b]
+            velocity[a] += slope * offset
+            variance[a] += slope * slope * position_variance[b]
+    return True

@@ -1,0 +1,46 @@
+"""How large the particles' random steps are, learnt from how well the filter predicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+SLOWEST_RATE = 0.05
+HALF_TRUST = 20.0
+
+
+class StepNoise:
+    """The variance q (um^2/s) of a Brownian step per second in each axis.
+
+    If q is right, half of the innovations nu^2 / S lie below the median of chi-square with one degree of
+    freedom. The share found below moves ln q: the median, because wrong links lie in the tail. A given
+    diffusion coefficient D fixes q = 2 D.
+    """
+
+    def __init__(self, diffusion_um2_s: float | None) -> None:
+        self.known = diffusion_um2_s is not None
+        self.rate: FloatArray = np.full(3, 2.0 * (diffusion_um2_s or 0.0))
+        self._frames = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a first value to start from."""
+        return self.known or bool(self.rate[0] > 0)
+
+    def start(self, rate: FloatArray) -> None:
+        """Set the first guess (3,), um^2/s; without effect where the diffusion coefficient is given."""
+        if not self.ready:
+            self.rate = rate.astype(np.float64)
+
+    def learn(self, below: npt.NDArray[np.int64], judged: int, low: FloatArray, high: FloatArray) -> None:
+        """Adapt to one frame: of `judged` tracks, `below` (3,) had a smaller innovation than the median.
+
+        `low` and `high` (3,), um^2/s, bound what can be learnt.
+        """
+        if self.known or judged == 0:
+            return
+        self._frames += 1
+        pace = max(1.0 / (1.0 + self._frames / 10.0), SLOWEST_RATE) * judged / (judged + HALF_TRUST)
+        self.rate = np.clip(self.rate * np.exp(2.0 * pace * (0.5 - below / judged)), low, high)
