@@ -23,9 +23,15 @@ class FocusDrive:
         self._drift_since_s = 0.0
 
     def place(self, position_um: float) -> None:
-        """Be at rest at a position."""
+        """Be at rest at a position, from the beginning of time, with nothing drifted yet."""
         self._from_um = self._to_um = position_um
-        self._offset_um = 0.0
+        self._offset_um = self._drifted_um = 0.0
+        self._start_s = self._drift_since_s = 0.0
+
+    @property
+    def target_um(self) -> float:
+        """Where the drive was last sent."""
+        return self._to_um
 
     def move(self, target_um: float, time_s: float) -> None:
         """Set out for a target at a moment of simulated time, from wherever the drive is then."""
@@ -96,6 +102,10 @@ class Pump:
         self._flow_ul_s = 0.0
         self._volume_ul = 0.0
         self._since_s = 0.0
+
+    def restart(self) -> None:
+        """Count time and volume from zero again."""
+        self._since_s = self._volume_ul = 0.0
 
     def set(
         self,

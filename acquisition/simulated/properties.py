@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from .world import World
 
 Value = TypeVar("Value", int, float, str)
 
-_worlds: dict[str, tuple[World, list[object]]] = {}
+_worlds: dict[str, tuple[World, list[weakref.ref[object]]]] = {}
 _worlds_lock = threading.Lock()
 
 
@@ -24,25 +25,31 @@ def attach(name: str, device: object) -> World:
     A name holds one device of a class: two microscopes in one process need worlds of two names.
     """
     with _worlds_lock:
-        world, users = _worlds.setdefault(name, (World(), []))
-        if any(type(user) is type(device) for user in users):
+        if not _users(name):
+            _worlds[name] = (World(), [])
+        world, users = _worlds[name]
+        if any(type(user) is type(device) for user in _users(name)):
             raise ConfigurationError(
                 f"the simulated world {name!r} already has a {type(device).__name__}: unload the other "
                 "microscope or give the devices of this one another World"
             )
-        users.append(device)
+        users.append(weakref.ref(device))
         return world
 
 
 def detach(name: str, device: object) -> None:
     """Leave a world; it ends with its last device."""
     with _worlds_lock:
-        if name not in _worlds:
-            return
-        users = _worlds[name][1]
-        users[:] = [user for user in users if user is not device]
-        if not users:
-            del _worlds[name]
+        if name in _worlds:
+            _worlds[name][1][:] = [weakref.ref(user) for user in _users(name) if user is not device]
+            if not _worlds[name][1]:
+                del _worlds[name]
+
+
+def _users(name: str) -> list[object]:
+    """The living devices of a world: one that was dropped without `shutdown` no longer counts."""
+    references = _worlds[name][1] if name in _worlds else []
+    return [user for reference in references if (user := reference()) is not None]
 
 
 class SimulatedDevice(Device):

@@ -83,12 +83,14 @@ class World:
         self.configure(settings or WorldSettings())
 
     def configure(self, settings: WorldSettings) -> None:
-        """Begin anew at time 0 with freshly seeded particles; focus and pump stay as they are set."""
+        """Begin anew at time 0 with freshly seeded particles; focus and pump are at rest as they were set."""
         with self.lock:
             self.settings = settings
             self._time_s = self._moved_until_s = 0.0
             if self._epoch_s is not None:
                 self._epoch_s = time.perf_counter()
+            self.focus.place(self.focus.target_um)
+            self.pump.restart()
             self._rng = np.random.default_rng(settings.seed)
             picture_x = settings.width_px * settings.pixel_size_um
             picture_y = settings.height_px * settings.pixel_size_um
