@@ -292,3 +292,20 @@ def test_two_microscopes_in_one_process_need_two_worlds(load):
         assert core.getImage().shape == (512, 64)
     finally:
         closed(core)
+
+
+def test_a_camera_more_than_a_second_behind_loses_frames_visibly(load):
+    core = load("Camera,RealTime,1", "Camera,FrameRate,50")
+    camera = core._pydevices["Camera"]
+    slow = threading.Event()
+
+    def get_buffer(shape, dtype):
+        if not slow.is_set():
+            slow.set()
+            time.sleep(1.4)
+        return np.empty(shape, dtype)
+
+    numbers = [int(metadata[FRAME_NUMBER_KEY]) for metadata in camera.start_sequence(4, get_buffer)]
+    lost = core.getProperty("Camera", "FramesLost")
+    assert lost >= 10
+    assert numbers == [0, lost + 1, lost + 2, lost + 3]
