@@ -1,0 +1,1 @@
+"""The detector that needs no training: spot-enhancing filter, sub-pixel fit, depth from the two widths."""

@@ -1,0 +1,190 @@
+"""One image in, one table of particles out: the steps of the classical detector in their order.
+
+Candidates of the filter bank, all fitted together; candidates of what is left of the image after these have
+been subtracted, which are particles that a brighter neighbour hid; all fitted again; then the depth of each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.classical.centre import AMPLITUDE, CONVERGED, LN_SX, LN_SY, X, Y
+from engines.classical.joint import MERGED, UNTRIED, fit_all, is_explained, pixel_noise
+from engines.classical.spots import SpotFilter, Template
+from engines.classical.widths import WidthCurve, depth_from_widths
+from engines.flatfield import FlatField
+from engines.settings import DetectorSettings
+from stream.messages import Detections
+
+FloatArray = npt.NDArray[np.float64]
+
+FIRST_SWEEPS = 2
+LAST_SWEEPS = 2
+# A candidate in the remainder must exceed this part of the significance of what was subtracted there.
+MISFIT_FRACTION = 0.3
+# Sizes tried in 2D where none is given: Gaussian widths in pixels, a factor of 1.5 apart.
+BLIND_SIGMAS_PX = (1.3, 2.0, 3.0, 4.5)
+# Width of the Gaussian core of a spot whose visible diameter is 1, as trackpy counts diameters.
+SIGMA_PER_DIAMETER = 0.2
+# Templates along a curve differ by at most this factor in either width.
+TEMPLATE_RATIO = 1.5
+# A fitted amplitude of so many standard errors is taken for a particle with confidence one half.
+HALF_CONFIDENCE_SIGMAS = 4.0
+# A squared distance to the width curve with confidence one half.
+HALF_CONFIDENCE_DISTANCE = 9.0
+POLARITY_CANDIDATES = 50
+NOISE_SAMPLES = 20_000
+
+
+def templates_of_curve(table: FloatArray) -> list[Template]:
+    """Return filters along a width curve (3, N), so close that no width lies far from one."""
+    step = np.log(TEMPLATE_RATIO)
+    chosen = [0]
+    for index in range(1, table.shape[1]):
+        if np.abs(table[1:, index] - table[1:, chosen[-1]]).max() >= step:
+            chosen.append(index)
+    middle = [(a + b) // 2 for a, b in zip(chosen, [*chosen[1:], table.shape[1] - 1], strict=True)]
+    return [Template(float(np.exp(table[1, i])), float(np.exp(table[2, i]))) for i in middle]
+
+
+def templates_of_diameter(diameter_px: float | None) -> list[Template]:
+    """Return round filters for one diameter, or for a range of them where it is not known."""
+    sigmas = BLIND_SIGMAS_PX if diameter_px is None else (SIGMA_PER_DIAMETER * diameter_px,)
+    return [Template(sigma, sigma) for sigma in sigmas]
+
+
+class SpotDetector:
+    """Detects in images of one size; owns its buffers, so one belongs to one thread at a time."""
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        curve: WidthCurve | None = None,
+        flat_field: FlatField | None = None,
+    ) -> None:
+        self._settings = settings
+        self._pixel_size_um = pixel_size_um
+        self._flat_field = flat_field
+        self._table = None if curve is None else curve.table(pixel_size_um)
+        templates: Sequence[Template] = (
+            templates_of_diameter(settings.diameter_px)
+            if self._table is None
+            else templates_of_curve(self._table)
+        )
+        self._filter = SpotFilter(height, width, templates, settings.threshold)
+        self._image = np.empty((height, width), np.float32)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What was derived from the settings: the filters and the threshold."""
+        return {
+            "templates_px": [
+                [round(t.sigma_x_px, 2), round(t.sigma_y_px, 2)] for t in self._filter.templates
+            ],
+            "threshold_sigmas": round(self._filter.threshold, 2),
+        }
+
+    def load(self, image: npt.NDArray[Any], sign: float) -> None:
+        """Take an image, flat-field corrected where references were given, times `sign`."""
+        if self._flat_field is not None:
+            self._flat_field.correct(image, self._image)
+            sign = -sign
+        else:
+            self._image[:] = image
+        if sign < 0:
+            np.negative(self._image, out=self._image)
+
+    def stronger_polarity(self, image: npt.NDArray[Any]) -> Literal["dark", "bright"] | None:
+        """Return the polarity whose strongest candidates are the more significant ones; None without any."""
+        self.load(image, 1.0)
+        bright, dark = (
+            float((self._filter.candidates(self._image, sign)[3, :POLARITY_CANDIDATES] ** 2).sum())
+            for sign in (1.0, -1.0)
+        )
+        if bright == dark == 0:
+            return None
+        return "bright" if bright > dark else "dark"
+
+    def detect(self, image: npt.NDArray[Any], sign: float) -> tuple[FloatArray, Counter[str]]:
+        """Return the rows of a `Detections` table, (8, N), and counts of what was left out, by reason.
+
+        `image` is (H, W); `sign` is +1 for bright and -1 for dark particles.
+        """
+        self.load(image, sign)
+        residual = self._image
+        noise = pixel_noise(residual, max(1, residual.size // 4 // NOISE_SAMPLES))
+        found = self._filter.candidates(residual, 1.0)[:, : self._settings.max_particles]
+        start = self._start(found)
+        significance = found[3]
+        count = start.shape[0]
+        parameters = np.zeros((count, 6))
+        covariance = np.zeros((count, 6, 6))
+        state = np.full(count, UNTRIED)
+        circular = self._table is None
+        fit_all(residual, start, parameters, covariance, state, noise, circular, FIRST_SWEEPS)
+        hidden = self._filter.candidates(residual, 1.0)
+        hidden = hidden[:, ~is_explained(hidden, significance, parameters, state, MISFIT_FRACTION)]
+        extra = hidden.shape[1]
+        if extra:
+            start = np.concatenate([start, self._start(hidden)])
+            parameters = np.concatenate([parameters, np.zeros((extra, 6))])
+            covariance = np.concatenate([covariance, np.zeros((extra, 6, 6))])
+            state = np.concatenate([state, np.full(extra, UNTRIED)])
+        fit_all(residual, start, parameters, covariance, state, noise, circular, LAST_SWEEPS)
+        return self._rows(parameters, covariance, state)
+
+    def _start(self, found: FloatArray) -> FloatArray:
+        shapes = np.log([(t.sigma_x_px, t.sigma_y_px) for t in self._filter.templates])
+        start = np.zeros((found.shape[1], 6))
+        start[:, X], start[:, Y] = found[0], found[1]
+        start[:, [LN_SX, LN_SY]] = shapes[found[2].astype(np.int64)]
+        return start
+
+    def _rows(
+        self, parameters: FloatArray, covariance: FloatArray, state: npt.NDArray[np.int64]
+    ) -> tuple[FloatArray, Counter[str]]:
+        left_out: Counter[str] = Counter()
+        left_out["no_fit"] = int(((state != CONVERGED) & (state != MERGED)).sum())
+        fitted = state == CONVERGED
+        parameters, covariance = parameters[fitted], covariance[fitted]
+        table = np.full((len(Detections.COLUMNS), parameters.shape[0]), np.nan)
+        x, y, z, sigma_x, sigma_y, sigma_z, brightness, confidence = table
+        x[:] = parameters[:, X] * self._pixel_size_um
+        y[:] = parameters[:, Y] * self._pixel_size_um
+        sigma_x[:] = np.sqrt(covariance[:, X, X]) * self._pixel_size_um
+        sigma_y[:] = np.sqrt(covariance[:, Y, Y]) * self._pixel_size_um
+        grey = 1.0 if self._flat_field is None else self._flat_field.grey_values
+        brightness[:] = parameters[:, AMPLITUDE] * grey
+        in_sigmas = parameters[:, AMPLITUDE] / np.sqrt(covariance[:, AMPLITUDE, AMPLITUDE])
+        confidence[:] = 1 / (1 + (HALF_CONFIDENCE_SIGMAS / in_sigmas) ** 4)
+        keep = np.ones(table.shape[1], np.bool_)
+        if self._table is not None:
+            for i in range(table.shape[1]):
+                variances = covariance[i]
+                z[i], sigma_z[i], distance, inside = depth_from_widths(
+                    parameters[i, LN_SX],
+                    parameters[i, LN_SY],
+                    variances[LN_SX, LN_SX],
+                    variances[LN_SX, LN_SY],
+                    variances[LN_SY, LN_SY],
+                    self._table,
+                )
+                confidence[i] /= 1 + (distance / HALF_CONFIDENCE_DISTANCE) ** 2
+                keep[i] = inside
+            left_out["outside_curve"] = int((~keep).sum())
+        doubtful = keep & (confidence < self._settings.min_confidence)
+        left_out["doubtful"] = int(doubtful.sum())
+        table = table[:, keep & ~doubtful]
+        if table.shape[1] > self._settings.max_particles:
+            left_out["too_many"] = table.shape[1] - self._settings.max_particles
+            order = np.argsort(-table[6], kind="stable")[: self._settings.max_particles]
+            table = table[:, np.sort(order)]
+        return np.ascontiguousarray(table), left_out

@@ -1,0 +1,175 @@
+"""The classical detector as an `Engine`: frames worked on by threads, results in order."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.classical.detector import SpotDetector
+from engines.classical.widths import WidthCurve, file_hash
+from engines.engine import DetectionError, EngineInfo
+from engines.flatfield import load_flat_field
+from engines.settings import DetectorSettings
+from stream.messages import Detections, Frame
+
+FRAMES_PER_WORKER = 2
+SIGNS = {"bright": 1.0, "dark": -1.0}
+WARMUP_SIGMA_PX = 3.0
+
+
+class ClassicalEngine:
+    """Finds particles without training; measures depth where it is given a width curve.
+
+    `polarity="auto"` is the curve's polarity; without a curve it is decided by the first frame that shows
+    particles, and kept.
+    """
+
+    def __init__(
+        self, settings: DetectorSettings, pixel_size_um: float, curve_file: Path | None = None
+    ) -> None:
+        self._settings = settings
+        self._pixel_size_um = pixel_size_um
+        self._curve = None if curve_file is None else WidthCurve.load(curve_file)
+        self._curve_file = curve_file
+        self._hash = "" if curve_file is None else file_hash(curve_file)
+        self._flat_field = (
+            None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
+        )
+        self._polarity: str | None = settings.polarity
+        if self._polarity == "auto":
+            self._polarity = None if self._curve is None else self._curve.polarity
+        self._detectors: list[SpotDetector] = []
+        self._free: SimpleQueue[SpotDetector] = SimpleQueue()
+        self._shape: tuple[int, ...] = ()
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="classical")
+        self._waiting: deque[Future[tuple[Detections, Counter[str]]]] = deque()
+        self._left_out: Counter[str] = Counter()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is; `details` are complete once it has seen an image."""
+        details: dict[str, Any] = {"polarity": self._polarity or "auto", "workers": self._settings.workers}
+        if self._detectors:
+            details |= self._detectors[0].details
+        if self._curve is not None:
+            details["z_um"] = [float(self._curve.z_um[0]), float(self._curve.z_um[-1])]
+        return EngineInfo(
+            name="classical",
+            backend="numba",
+            device="cpu",
+            model="" if self._curve_file is None else str(self._curve_file),
+            hash=self._hash,
+            depth=self._curve is not None,
+            details=details,
+        )
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        return len(self._waiting)
+
+    def counts(self) -> dict[str, int]:
+        """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`."""
+        return dict(self._left_out)
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile for, and allocate, images of this size and type."""
+        self._prepare((height, width))
+        middle = np.iinfo(dtype).max // 2
+        rows, columns = np.ogrid[:height, :width]
+        spot = np.exp(-((rows - height // 2) ** 2 + (columns - width // 2) ** 2) / (2.0 * WARMUP_SIGMA_PX**2))
+        noise = np.random.default_rng(0).normal(0, 2, (height, width))
+        image = (middle * (1 - 0.5 * spot) + noise).astype(dtype)
+        detector = self._detectors[0]
+        detector.stronger_polarity(image)
+        for sign in SIGNS.values():
+            detector.detect(image, sign)
+
+    def _prepare(self, shape: tuple[int, int]) -> None:
+        if shape == self._shape:
+            return
+        if self._waiting:
+            raise DetectionError(f"the images changed from {self._shape} to {shape} in the middle of a run")
+        if self._flat_field is not None:
+            self._flat_field.check(shape)
+        self._shape = shape
+        self._free = SimpleQueue()
+        self._detectors = [
+            SpotDetector(*shape, self._settings, self._pixel_size_um, self._curve, self._flat_field)
+            for _ in range(self._settings.workers)
+        ]
+        for detector in self._detectors:
+            self._free.put(detector)
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while twice as many frames as there are workers are pending."""
+        image = frame.image
+        if image.ndim != 2:
+            raise DetectionError(
+                f"frame {frame.info.frame} is a volume of shape {image.shape}; the classical detector reads "
+                "single images: use a source of images"
+            )
+        if image.dtype not in (np.uint8, np.uint16):
+            raise DetectionError(
+                f"frame {frame.info.frame} has {image.dtype} pixels; the detector reads uint8 and uint16"
+            )
+        if self._shape and image.shape != self._shape:
+            raise DetectionError(
+                f"frame {frame.info.frame} is {image.shape} but the images before it were {self._shape}"
+            )
+        self._prepare((image.shape[0], image.shape[1]))
+        if len(self._waiting) >= FRAMES_PER_WORKER * self._settings.workers:
+            wait_for([self._waiting[-FRAMES_PER_WORKER * self._settings.workers]])
+        if self._polarity is None:
+            self._polarity = self._decide_polarity(image)
+        self._waiting.append(self._pool.submit(self._detect, frame, self._polarity))
+
+    def _decide_polarity(self, image: npt.NDArray[Any]) -> str | None:
+        detector = self._free.get()
+        try:
+            return detector.stronger_polarity(image)
+        finally:
+            self._free.put(detector)
+
+    def _detect(self, frame: Frame, polarity: str | None) -> tuple[Detections, Counter[str]]:
+        if polarity is None:
+            return Detections.empty(frame.info), Counter()
+        detector = self._free.get()
+        try:
+            table, left_out = detector.detect(frame.image, SIGNS[polarity])
+        except (ArithmeticError, ValueError, IndexError) as error:
+            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+        finally:
+            self._free.put(detector)
+        return Detections(frame.info, table), left_out
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        deadline_s = time.monotonic() + timeout_s
+        ready: list[Detections] = []
+        while self._waiting:
+            head = self._waiting[0]
+            if not head.done():
+                left_s = deadline_s - time.monotonic()
+                if ready or left_s <= 0:
+                    break
+                wait_for([head], left_s)
+                continue
+            self._waiting.popleft()
+            detections, left_out = head.result()
+            self._left_out += left_out
+            ready.append(detections)
+        return ready
+
+    def close(self) -> None:
+        """Wait for the frame at hand and stop the threads. Idempotent."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()

@@ -1,0 +1,170 @@
+"""Depth from the two widths of an astigmatic image, by a table of the widths over depth.
+
+After Huang et al. 2008 (Science 319, 810): the depth is where the table comes closest to the measured pair
+of widths. The distance is weighted with the covariance of the fit, in the logarithms of the widths, where
+equal relative errors are equal lengths; so it is a chi-square with one degree of freedom, and it decides
+whether the pair belongs to a particle at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from stream.errors import ConfigurationError
+
+FloatArray = npt.NDArray[np.float64]
+Polarity = Literal["dark", "bright"]
+
+SCHEMA = 1
+KIND = "liveptv width curve"
+COLUMNS = ("z_um", "sigma_x_um", "sigma_y_um", "amplitude")
+TABLE_STEPS = 512
+# Relative scatter of the widths between particles and with the position in the image.
+WIDTH_SCATTER = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class WidthCurve:
+    """Gaussian widths of a particle's image over depth.
+
+    `z_um` (N,) rises; z is the particle's height minus the focus position. `sigma_x_um`, `sigma_y_um` (N,)
+    are the widths that `engines.classical.centre.fit_gaussian` measures, `amplitude` (N,) its amplitude
+    relative to the largest. `pixel_size_um` is that of the images it was made from, `provenance` says what
+    those were.
+    """
+
+    z_um: FloatArray
+    sigma_x_um: FloatArray
+    sigma_y_um: FloatArray
+    amplitude: FloatArray
+    pixel_size_um: float
+    polarity: Polarity
+    provenance: dict[str, str | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns = [np.asarray(getattr(self, name)) for name in COLUMNS]
+        if any(column.ndim != 1 or column.shape != columns[0].shape for column in columns):
+            raise ConfigurationError("a width curve needs four columns of equal length")
+        if columns[0].size < 4 or not all(np.isfinite(column).all() for column in columns):
+            raise ConfigurationError("a width curve needs at least four depths and no missing values")
+        if not (np.diff(columns[0]) > 0).all():
+            raise ConfigurationError("the depths of a width curve must rise")
+        if not all((column > 0).all() for column in columns[1:]):
+            raise ConfigurationError("the widths and amplitudes of a width curve must be positive")
+        if not self.pixel_size_um > 0 or self.polarity not in ("dark", "bright"):
+            raise ConfigurationError("a width curve needs a pixel size and a polarity, dark or bright")
+
+    def table(self, pixel_size_um: float) -> FloatArray:
+        """Return (3, TABLE_STEPS): depth in um, ln of both widths in pixels of `pixel_size_um`."""
+        z_um = np.linspace(self.z_um[0], self.z_um[-1], TABLE_STEPS)
+        return np.stack(
+            [z_um]
+            + [
+                np.interp(z_um, self.z_um, np.log(sigma_um / pixel_size_um))
+                for sigma_um in (self.sigma_x_um, self.sigma_y_um)
+            ]
+        )
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the curve as HDF5; raises `ConfigurationError` if the file exists or cannot be written."""
+        try:
+            with h5py.File(path, "w" if overwrite else "x") as file:
+                file.attrs.update(
+                    kind=KIND, schema=SCHEMA, pixel_size_um=self.pixel_size_um, polarity=self.polarity
+                )
+                for name in COLUMNS:
+                    dataset = file.create_dataset(name, data=getattr(self, name))
+                    dataset.attrs["unit"] = "relative" if name == "amplitude" else "um"
+                file["z_um"].attrs["meaning"] = "particle height minus focus position"
+                file.create_group("provenance").attrs.update(self.provenance)
+        except FileExistsError as error:
+            raise ConfigurationError(f"{path} exists; name another file or overwrite it") from error
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the width curve {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> WidthCurve:
+        """Read a curve written by `save`; raises `ConfigurationError` for anything else."""
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("kind") != KIND:
+                    raise ConfigurationError(
+                        f"{path} is not a width curve; make one with a scan or the optics"
+                    )
+                if int(file.attrs["schema"]) > SCHEMA:
+                    raise ConfigurationError(
+                        f"{path} has schema {file.attrs['schema']}, newer than this program reads ({SCHEMA})"
+                    )
+                columns = {name: np.asarray(file[name], dtype=np.float64) for name in COLUMNS}
+                provenance = {
+                    key: value if isinstance(value, str) else float(value)
+                    for key, value in file["provenance"].attrs.items()
+                }
+                return cls(
+                    **columns,
+                    pixel_size_um=float(file.attrs["pixel_size_um"]),
+                    polarity=cast(Polarity, file.attrs["polarity"]),
+                    provenance=provenance,
+                )
+        except FileNotFoundError as error:
+            raise ConfigurationError(f"no width curve at {path}") from error
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(f"cannot read {path} as a width curve: {error}") from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@njit(cache=True, nogil=True)
+def depth_from_widths(
+    ln_sx: float, ln_sy: float, variance_x: float, covariance: float, variance_y: float, table: FloatArray
+) -> tuple[float, float, float, bool]:
+    """Return depth, its standard error, the squared distance to the curve, and whether the depth is inside.
+
+    `table` is `WidthCurve.table`; variances are those of ln sx and ln sy. The depth is outside when the
+    closest point is an end of the curve.
+    """
+    scatter = WIDTH_SCATTER * WIDTH_SCATTER
+    vx = variance_x + scatter
+    vy = variance_y + scatter
+    determinant = vx * vy - covariance * covariance
+    wx = vy / determinant
+    wy = vx / determinant
+    wxy = -covariance / determinant
+    best = 0
+    least = np.inf
+    steps = table.shape[1]
+    for index in range(steps):
+        dx = ln_sx - table[1, index]
+        dy = ln_sy - table[2, index]
+        distance = wx * dx * dx + 2 * wxy * dx * dy + wy * dy * dy
+        if distance < least:
+            least = distance
+            best = index
+    inside = 0 < best < steps - 1
+    index = min(max(best, 1), steps - 2)
+    step_um = table[0, 1] - table[0, 0]
+    slope_x = (table[1, index + 1] - table[1, index - 1]) / (2 * step_um)
+    slope_y = (table[2, index + 1] - table[2, index - 1]) / (2 * step_um)
+    information = wx * slope_x * slope_x + 2 * wxy * slope_x * slope_y + wy * slope_y * slope_y
+    if information <= 0:
+        return table[0, best], np.inf, least, False
+    dx = ln_sx - table[1, best]
+    dy = ln_sy - table[2, best]
+    shift_um = (wx * slope_x * dx + wxy * (slope_x * dy + slope_y * dx) + wy * slope_y * dy) / information
+    shift_um = min(step_um, max(-step_um, shift_um))
+    return table[0, best] + shift_um, 1 / math.sqrt(information), least, inside

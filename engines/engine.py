@@ -1,0 +1,74 @@
+"""What a detector is to the rest of the program: frames go in, detections come out, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from stream.errors import LivePTVError
+from stream.messages import Detections, Frame
+
+
+class DetectionError(LivePTVError, ValueError):
+    """An image that a detector cannot read; the text names the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is, for the run's file and the report.
+
+    `model` names the model or curve file ("" where there is none) and `hash` is its SHA-256; `depth` says
+    whether z is measured. `details` holds what else matters, JSON-able.
+    """
+
+    name: str
+    backend: str
+    device: str
+    model: str = ""
+    hash: str = ""
+    depth: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A detector. All methods belong to one thread."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        ...
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile and allocate everything for such images, so that the first frame is as fast as the rest."""
+        ...
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while as many frames as the engine can hold are being worked on.
+
+        The frame's image must stay valid until its detections have been returned.
+        Raises `DetectionError` for an image this engine cannot read.
+        """
+        ...
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return the detections that are ready, in the order of submission, waiting for at most `timeout_s`.
+
+        Raises `DetectionError` when a frame could not be worked on.
+        """
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Totals since the start: what was found and what was left out, by reason."""
+        ...
+
+    def close(self) -> None:
+        """Release threads and memory. Idempotent."""
+        ...

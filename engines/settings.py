@@ -1,0 +1,43 @@
+"""The settings of the detector, `[detector]` in the experiment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class DetectorSettings(BaseModel):
+    """How particles are found; every default works unattended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["classical"] = Field("classical", description="which kind of detector")
+    polarity: Literal["auto", "dark", "bright"] = Field(
+        "auto",
+        description="particles darker or brighter than the background; auto: as the width curve says, else "
+        "whichever gives the stronger response",
+    )
+    diameter_px: float | None = Field(
+        None, ge=3, description="2D only: diameter of a particle's image; left out: several sizes are tried"
+    )
+    threshold: float | None = Field(
+        None,
+        gt=0,
+        description="response a candidate needs, in standard deviations of the filtered background; left "
+        "out: so high that noise alone gives one false alarm in ten frames",
+    )
+    min_confidence: float = Field(
+        0.3, ge=0, le=1, description="detections below this are left out and counted"
+    )
+    max_particles: int = Field(2000, ge=1, description="most particles a frame; the faintest are left out")
+    workers: int = Field(1, ge=1, le=64, description="frames worked on at the same time")
+    bright: Path | None = Field(None, description="flat field: image of the background without particles")
+    dark: Path | None = Field(None, description="flat field: image without light")
+
+    @model_validator(mode="after")
+    def _flat_field_is_complete(self) -> DetectorSettings:
+        if self.dark is not None and self.bright is None:
+            raise ValueError("a dark reference needs a bright one as well; give detector.bright")
+        return self

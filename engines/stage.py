@@ -1,0 +1,206 @@
+"""The detecting stage: frames in, detections out; a frame is acknowledged once its detections are safe."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.engine import DetectionError, Engine
+from stream.link import Delivery, Receiver, Sender
+from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
+
+ACKNOWLEDGE_PERIOD_S = 0.002
+LONGEST_LATENCY_S = 3600.0
+
+
+class Publisher(Protocol):
+    """Where monitors get their copies: `stream.monitor.MonitorPublisher`."""
+
+    def publish(self, message: Message) -> None:
+        """Hand a copy to whoever listens; never waits."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """A delivery that is not acknowledged yet, and how far its frame has come."""
+
+    delivery: Delivery
+    frame: Frame | None
+    submitted_s: float
+    offered: bool = False
+    refused: bool = False
+
+
+class DetectStage:
+    """Takes frames from `receiver`, lets `engine` find the particles, offers them to `sender`.
+
+    A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
+    has declared them dropped): a stage that is killed and started again gets every other frame anew.
+    `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
+    The stage does not own the receiver, the engine and the sender; who opened them closes them.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        engine: Engine,
+        sender: Sender,
+        *,
+        monitor: Publisher | None = None,
+        monitor_hz: float = 2.0,
+    ) -> None:
+        self._receiver = receiver
+        self._engine = engine
+        self._sender = sender
+        self._monitor = monitor
+        self._monitor_period_s = 1.0 / monitor_hz
+        self._picture_due_s = 0.0
+        self._held: deque[_Held] = deque()
+        self._end: StreamEnd | None = None
+        self._ended = False
+        account = sender.account
+        self._settled_before = account.acknowledged + account.dropped
+        self._settled = 0
+        self._refused = 0
+        self._state = StageState.STARTING
+        self._received = 0
+        self._sent = 0
+        self._particles = 0
+        self._gauges = {"queue": 0.0, "particles": 0.0, "detect_ms": 0.0, "latency_ms": 0.0}
+
+    @property
+    def name(self) -> str:
+        """`detect`."""
+        return "detect"
+
+    @property
+    def state(self) -> StageState:
+        """Where the stage is in its life."""
+        return self._state
+
+    def step(self, timeout_s: float) -> bool:
+        """Take what has come, offer what is found, acknowledge what is safe; False once all is done.
+
+        Raises `DetectionError`, with the frame's number, for a frame that the engine cannot read, and the
+        errors of the two links.
+        """
+        if self._state is StageState.DONE:
+            return False
+        if self._state is StageState.STARTING:
+            self._state = StageState.RUNNING
+        try:
+            return self._step(timeout_s)
+        except Exception:
+            self._state = StageState.FAILED
+            raise
+
+    def _step(self, timeout_s: float) -> bool:
+        self._acknowledge()
+        took = False
+        if self._end is None:
+            wait_s = 0.0 if self._engine.pending else timeout_s
+            if self._held:
+                wait_s = min(wait_s, ACKNOWLEDGE_PERIOD_S)
+            delivery = self._receiver.receive(wait_s)
+            if delivery is not None:
+                took = True
+                self._take(delivery)
+        if self._engine.pending:
+            # While frames keep coming the engine is only asked; else it is worth waiting for.
+            for detections in self._engine.results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S)):
+                self._offer(detections)
+        if self._end is not None and not self._engine.pending:
+            return self._drain(timeout_s)
+        self._acknowledge()
+        return True
+
+    def _take(self, delivery: Delivery) -> None:
+        message = delivery.message
+        now_s = time.perf_counter()
+        if isinstance(message, Frame):
+            self._received += 1
+            self._engine.submit(message)
+            self._held.append(_Held(delivery, message, now_s))
+        elif isinstance(message, StreamEnd):
+            self._end = message
+            self._state = StageState.DRAINING
+            self._held.append(_Held(delivery, None, now_s))
+        elif isinstance(message, StreamStart):
+            self._held.append(_Held(delivery, None, now_s))
+        else:
+            raise DetectionError(
+                f"the detector was sent a {type(message).__name__}, not a frame; connect it to a source"
+            )
+
+    def _offer(self, detections: Detections) -> None:
+        held = next(h for h in self._held if h.frame is not None and not h.offered)
+        frame = held.frame
+        if frame is None or frame.info.frame != detections.info.frame:
+            raise DetectionError(
+                f"the engine answered with frame {detections.info.frame} out of order; use another engine"
+            )
+        now_s = time.perf_counter()
+        self._gauges["detect_ms"] = 1e3 * (now_s - held.submitted_s)
+        latency_s = now_s - 1e-9 * frame.info.monotonic_ns
+        same_host = 0 <= latency_s < LONGEST_LATENCY_S
+        self._gauges["latency_ms"] = 1e3 * latency_s if same_host else float("nan")
+        self._gauges["particles"] = float(len(detections))
+        self._particles += len(detections)
+        if self._monitor is not None:
+            if now_s >= self._picture_due_s:
+                self._picture_due_s = now_s + self._monitor_period_s
+                self._monitor.publish(frame)
+            self._monitor.publish(detections)
+        held.offered = True
+        if self._sender.send(detections):
+            self._sent += 1
+        else:
+            held.refused = True
+            self._refused += 1
+
+    def _acknowledge(self) -> None:
+        """Give back, in order, the deliveries whose detections have been acknowledged or declared dropped."""
+        account = self._sender.account
+        safe = account.acknowledged + account.dropped - self._settled_before - self._refused
+        while self._held:
+            held = self._held[0]
+            if held.frame is not None:
+                if not held.offered or (not held.refused and self._settled >= safe):
+                    break
+                self._settled += not held.refused
+            elif isinstance(held.delivery.message, StreamEnd) and self._state is not StageState.DONE:
+                break
+            self._held.popleft()
+            held.delivery.done()
+        self._gauges["queue"] = float(len(self._held))
+
+    def _drain(self, timeout_s: float) -> bool:
+        if not self._ended and self._end is not None:
+            self._ended = True
+            self._sender.end(self._end.reason)
+        if self._sender.flush(timeout_s):
+            self._state = StageState.DONE
+        self._acknowledge()
+        return self._state is not StageState.DONE
+
+    def counts(self) -> dict[str, int]:
+        """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out."""
+        left_out = {f"left_out_{reason}": count for reason, count in self._engine.counts().items()}
+        dropped = self._sender.account.dropped
+        return {
+            "received": self._received,
+            "sent": self._sent,
+            "particles": self._particles,
+            "dropped": dropped,
+        } | left_out
+
+    def gauges(self) -> dict[str, float]:
+        """Of the last frame: `queue` (frames not acknowledged), `particles`, `detect_ms`, `latency_ms`."""
+        return dict(self._gauges)
+
+    def close(self) -> None:
+        """Forget the frames held; they are not acknowledged and will be sent again. Idempotent."""
+        self._held.clear()
