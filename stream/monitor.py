@@ -9,13 +9,13 @@ import zmq
 
 from stream.channel import Intake, open_channel
 from stream.errors import LinkError
-from stream.messages import Message, StreamEnd, StreamStart
+from stream.messages import Detections, Frame, Message, StreamEnd, StreamStart, Tracks
 from stream.sockets import MAX_PAYLOAD_BYTES, Security, read_parts
 from stream.wire import KINDS, LinkFields, encode
 
 HWM = 8
 LINGER_MS = 300
-SUBSCRIBE = b"\x01"
+SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 SUBSCRIPTIONS_PER_PUBLISH = 100
 
 
@@ -31,11 +31,12 @@ class MonitorPublisher:
         self._endpoint = open_channel(
             zmq.XPUB, address, security, bind=True, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
         )
-        self._endpoint.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._endpoint.socket.setsockopt(zmq.XPUB_MANUAL, 1)
         self._run_id = run_id
         self._source = source
         self._sender = secrets.token_hex(8)
         self._sequence = 0
+        self._frame = -1
         self._ended = False
         self._closed = False
         self.published = 0
@@ -49,6 +50,8 @@ class MonitorPublisher:
         """Hand a copy of the message to the subscribers that have room; raises `LinkError` once closed."""
         if self._closed:
             raise LinkError(f"monitor {self._source} is closed; nothing can be published any more")
+        if isinstance(message, Frame | Detections | Tracks):
+            self._frame = message.info.frame
         self._greet_newcomers()
         self.published += 1
         self._ended = isinstance(message, StreamEnd)
@@ -60,14 +63,19 @@ class MonitorPublisher:
             parts = read_parts(self._endpoint.socket, 1)
             if parts is None:
                 break
-            newcomers = newcomers or bytes(parts[0].buffer[:1]) == SUBSCRIBE
+            request = bytes(parts[0].buffer)
+            if request[:1] == SUBSCRIBE:
+                self._endpoint.socket.setsockopt(zmq.SUBSCRIBE, request[1:])
+                newcomers = True
+            elif request[:1] == UNSUBSCRIBE:
+                self._endpoint.socket.setsockopt(zmq.UNSUBSCRIBE, request[1:])
         if newcomers:
             self._send(StreamStart(self._run_id, self._source))
 
     def _send(self, message: Message) -> None:
         link = LinkFields(self._sequence, self._sender, sent_ns=time.perf_counter_ns())
         self._sequence += 1
-        parts = encode(message, f"{self._source}/{KINDS[type(message)]}", link)
+        parts = encode(message, f"{self._source}/{KINDS[type(message)]}", link, frame=self._frame)
         self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
 
     def close(self) -> None:

@@ -59,16 +59,13 @@ class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a link or a publisher adds to a message.
 
     `sequence` counts this sender's messages from 0; `sender` is an identity drawn anew at every start, so
-    that a restarted sender is not taken for the old one. `dropped` is the total of messages declared dropped
-    before this one. Over shared memory the buffer lies in slot `slot` of the ring, `nbytes` long. `sent_ns`
-    is `time.perf_counter_ns()` of the sending host.
+    that a restarted sender is not taken for the old one. Over shared memory the buffer lies in slot `slot`
+    of the ring. `sent_ns` is `time.perf_counter_ns()` of the sending host.
     """
 
     sequence: Count
     sender: str
     slot: Int64 = -1
-    nbytes: Count = 0
-    dropped: Count = 0
     sent_ns: Int64 = 0
 
 
@@ -182,16 +179,20 @@ _decoder = msgspec.json.Decoder(Header)
 
 
 def encode(
-    message: Message, source: str = "liveptv", link: LinkFields | None = None
+    message: Message, source: str = "liveptv", link: LinkFields | None = None, *, frame: int = -1
 ) -> tuple[bytes, memoryview | bytes]:
     """Return header and buffer of a message; the buffer is a view if the array is C-contiguous little-endian.
+
+    `frame` is what a message without a frame of its own says in this field, which others read as its id. The
+    header has been read back, so that no receiver refuses it.
 
     Raises `WireError` for what the format cannot carry: an image that is not 2D or 3D uint8 or uint16, a
     non-finite command value, an integer beyond 64 bits, a header beyond 64 kB.
     """
-    header, payload = _describe(message, source, link)
+    header, payload = _describe(message, source, link, frame)
     try:
         data = _encoder.encode(header)
+        _decoder.decode(data)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WireError(f"{type(message).__name__} cannot be sent: {error}") from error
     if len(data) > MAX_HEADER_BYTES:
@@ -258,10 +259,13 @@ def decode(header: bytes | bytearray | memoryview, payload: Payload) -> Received
     return Received(assemble(parsed, payload), parsed.link, parsed.source)
 
 
-def _describe(message: Message, source: str, link: LinkFields | None) -> tuple[Header, memoryview | bytes]:
+def _describe(
+    message: Message, source: str, link: LinkFields | None, frame: int
+) -> tuple[Header, memoryview | bytes]:
     def bare(kind: Kind, run_id: str = "", **fields: Any) -> tuple[Header, bytes]:
-        header = Header("array-1.0", source, kind, SCHEMA, "uint8", (0,), run_id=run_id, link=link, **fields)
-        return header, b""
+        return Header(
+            "array-1.0", source, kind, SCHEMA, "uint8", (0,), frame, run_id, link=link, **fields
+        ), b""
 
     match message:
         case Frame():

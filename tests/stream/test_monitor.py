@@ -1,0 +1,201 @@
+"""The monitor: it never waits for a viewer, and a viewer knows what it missed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+from wire_strategies import a_frame, same, some_detections
+
+from stream.errors import ConfigurationError, LinkError
+from stream.messages import Detections, Frame, FrameInfo, Message, StreamEnd, StreamStart
+from stream.monitor import MonitorPublisher, MonitorSubscriber
+
+ANYWHERE = "tcp://127.0.0.1:0"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "subscriber.py"
+
+
+def publish_until(publisher: MonitorPublisher, message: Message, heard: Callable[[], object]) -> None:
+    """A subscription takes a moment to reach the publisher."""
+    deadline_s = time.monotonic() + 20
+    while not heard():
+        assert time.monotonic() < deadline_s
+        publisher.publish(message)
+        time.sleep(0.01)
+
+
+def a_pair(*, latest: bool = False) -> tuple[MonitorPublisher, MonitorSubscriber]:
+    """A publisher and a subscriber that has begun to receive and is up to date."""
+    publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
+    subscriber = MonitorSubscriber(publisher.address, latest=latest)
+    publish_until(publisher, a_frame(0), lambda: subscriber.receive(0.0))
+    while subscriber.receive(0.2) is not None:
+        pass
+    return publisher, subscriber
+
+
+def test_a_viewer_gets_images_and_tables_and_the_end() -> None:
+    publisher, subscriber = a_pair()
+    sent = [a_frame(7), some_detections(7), Detections.empty(a_frame(8).info)]
+    for message in sent:
+        publisher.publish(message)
+        received = subscriber.receive(5.0)
+        assert received is not None
+        assert same(message, received)
+    published = publisher.published
+    publisher.close()
+    end = subscriber.receive(5.0)
+    assert end == StreamEnd("run", "test", published, 0)
+    assert (subscriber.gaps, subscriber.malformed) == (0, 0)
+    subscriber.close()
+
+
+def test_a_viewer_that_comes_late_is_told_which_run_it_sees() -> None:
+    publisher, subscriber = a_pair()
+    newcomer = MonitorSubscriber(publisher.address)
+    got: list[Message] = []
+
+    def heard() -> bool:
+        message = newcomer.receive(0.0)
+        if message is not None:
+            got.append(message)
+        return bool(got)
+
+    publish_until(publisher, a_frame(1), heard)
+    assert got[0] == StreamStart("run", "test")
+    for end in (newcomer, subscriber, publisher):
+        end.close()
+
+
+def test_a_viewer_that_does_not_read_never_holds_up_the_publisher_and_counts_what_it_missed() -> None:
+    publisher, subscriber = a_pair()
+    large = Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((1000, 1000), np.uint8))
+    slowest_s = 0.0
+    for _ in range(200):
+        before_s = time.monotonic()
+        publisher.publish(large)
+        slowest_s = max(slowest_s, time.monotonic() - before_s)
+    assert slowest_s < 5.0
+    got = 0
+    while subscriber.receive(0.5) is not None:
+        got += 1
+    publisher.publish(a_frame(201))
+    assert subscriber.receive(5.0) is not None
+    assert 0 < got < 200
+    assert subscriber.gaps == 200 - got
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_viewer_of_the_latest_skips_what_waited() -> None:
+    publisher, subscriber = a_pair(latest=True)
+    skipped = subscriber.skipped
+    for number in range(1, 6):
+        publisher.publish(a_frame(number))
+    time.sleep(0.5)
+    newest = subscriber.receive(5.0)
+    assert isinstance(newest, Frame)
+    assert newest.info.frame == 5
+    assert subscriber.skipped == skipped + 4
+    assert subscriber.gaps == 0
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_restarted_publisher_is_not_taken_for_a_gap() -> None:
+    publisher, subscriber = a_pair()
+    for _ in range(50):
+        publisher.publish(a_frame(1))
+        assert subscriber.receive(5.0) is not None
+    address = publisher.address
+    publisher.close()
+    assert isinstance(subscriber.receive(5.0), StreamEnd)
+    again = MonitorPublisher(address, run_id="run", source="test")
+    publish_until(again, a_frame(0), lambda: subscriber.receive(0.0))
+    assert subscriber.gaps == 0
+    subscriber.close()
+    again.close()
+
+
+def test_the_kind_of_message_can_be_chosen_by_subscribing_to_a_prefix() -> None:
+    publisher, subscriber = a_pair()
+    context = zmq.Context()
+    tables = context.socket(zmq.SUB)
+    tables.subscribe(b'{"htype":"array-1.0","source":"test/detections"')
+    tables.connect(publisher.address)
+    deadline_s = time.monotonic() + 20
+    while not tables.poll(10):
+        assert time.monotonic() < deadline_s
+        publisher.publish(a_frame())
+        publisher.publish(some_detections())
+    assert b'"kind":"detections"' in tables.recv_multipart()[0]
+    tables.close(0)
+    context.term()
+    subscriber.close()
+    publisher.close()
+
+
+def test_nonsense_from_a_subscriber_does_not_reach_the_publisher() -> None:
+    publisher, subscriber = a_pair()
+    context = zmq.Context()
+    vandal = context.socket(zmq.XSUB)
+    vandal.connect(publisher.address)
+    for number in range(1000):
+        vandal.send_multipart([b"\x02garbage", b"%d" % number] if number % 2 else [b"\x00" * 99])
+    for number in range(20):
+        publisher.publish(a_frame(number))
+        assert subscriber.receive(5.0) is not None
+    vandal.close(0)
+    context.term()
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_port_in_use_is_said_in_one_line() -> None:
+    publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
+    with pytest.raises(LinkError, match="cannot be opened"):
+        MonitorPublisher(publisher.address, run_id="run", source="test")
+    publisher.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["", "tcp://", "127.0.0.1:5", "shm://127.0.0.1:0", "tcp://127.0.0.1:99999"]
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError):
+        MonitorPublisher(address, run_id="run", source="test")
+
+
+def test_a_closed_publisher_publishes_no_more() -> None:
+    publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
+    publisher.close()
+    publisher.close()
+    with pytest.raises(LinkError, match="closed"):
+        publisher.publish(a_frame())
+
+
+def test_the_example_subscriber_reads_a_run_without_our_code(tmp_path: Path) -> None:
+    publisher = MonitorPublisher(ANYWHERE, run_id="run-7", source="test")
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLE), publisher.address], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    lines: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+    reader.start()
+    publish_until(publisher, a_frame(), lambda: len(lines) > 2)
+    publisher.publish(some_detections(9, 5))
+    publisher.close()
+    assert process.wait(20) == 0
+    reader.join()
+    process.stdout.close()
+    assert lines[0] == "run run-7\n"
+    assert "frame 3: image (4, 6), mean 11.5\n" in lines
+    assert lines[-2:] == ["frame 9: 5 detections\n", "end: done\n"]

@@ -1,0 +1,223 @@
+"""The wire format carries every message unharmed, and lets nothing through that is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire_strategies import MESSAGES, TEXT, a_frame, same, some_detections
+
+from stream.errors import WireError
+from stream.messages import Ack, Command, CommandKind, Detections, Frame, Message, StageState, Status
+from stream.wire import MAX_HEADER_BYTES, LinkFields, assemble, decode, decode_header, encode
+
+LINKS = st.one_of(st.none(), st.builds(LinkFields, st.integers(0, 2**63 - 1), TEXT, st.integers(-1, 99)))
+
+
+def changed(message: Message, **fields: object) -> bytes:
+    header = json.loads(encode(message)[0])
+    for name, value in fields.items():
+        if value is ...:
+            del header[name]
+        else:
+            header[name] = value
+    return json.dumps(header).encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(MESSAGES, TEXT, LINKS)
+def test_every_message_comes_back_as_it_was_sent(
+    message: Message, source: str, link: LinkFields | None
+) -> None:
+    header, payload = encode(message, source, link)
+    received = decode(header, payload)
+    assert same(message, received.message)
+    assert (received.source, received.link) == (source, link)
+
+
+@settings(max_examples=100, deadline=None)
+@given(MESSAGES, TEXT)
+def test_a_header_is_plain_json_that_starts_with_htype_and_source(message: Message, source: str) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    header, payload = encode(message, source)
+    fields = json.loads(header, parse_constant=refuse)
+    assert list(fields)[:2] == ["htype", "source"]
+    assert header.startswith(b'{"htype":"array-1.0","source":"')
+    assert int(np.prod(fields["shape"])) * np.dtype(fields["type"]).itemsize == memoryview(payload).nbytes
+
+
+def test_an_array_is_neither_copied_on_its_way_out_nor_on_its_way_in() -> None:
+    frame = a_frame()
+    header, payload = encode(frame)
+    received = decode(header, payload).message
+    assert isinstance(received, Frame)
+    assert np.shares_memory(received.image, frame.image)
+    assert not received.image.flags.writeable
+    assert frame.image.flags.writeable
+
+
+def test_a_slice_of_an_image_and_an_image_of_the_other_byte_order_arrive_right() -> None:
+    whole = a_frame(shape=(10, 12))
+    for image in (whole.image[::2, 3:], whole.image.astype(">u2")):
+        header, payload = encode(Frame(whole.info, image))
+        received = decode(header, bytes(payload)).message
+        assert isinstance(received, Frame)
+        assert received.image.dtype == np.uint16
+        np.testing.assert_array_equal(received.image, image)
+
+
+def test_a_table_in_a_crooked_buffer_is_straightened() -> None:
+    found = some_detections()
+    header, payload = encode(found)
+    crooked = memoryview(b"x" + bytes(payload))[1:]
+    received = decode(header, crooked).message
+    assert isinstance(received, Detections)
+    assert received.table.flags.aligned
+    np.testing.assert_array_equal(received.table, found.table)
+
+
+def test_a_message_is_assembled_from_a_slot_once_its_header_is_known() -> None:
+    frame = a_frame()
+    data, payload = encode(frame)
+    header = decode_header(memoryview(data))
+    assert header.payload_bytes == frame.image.nbytes
+    slot = bytearray(1000)
+    slot[64 : 64 + header.payload_bytes] = payload
+    assert same(frame, assemble(header, memoryview(slot)[64 : 64 + header.payload_bytes]))
+
+
+def test_numpy_numbers_in_the_fields_are_numbers_on_the_wire() -> None:
+    status = Status("r", "s", StageState.RUNNING, {"n": np.int64(3)}, {"g": np.float32(0.5)})  # type: ignore[dict-item]
+    received = decode(*encode(status)).message
+    assert isinstance(received, Status)
+    assert received.counts == {"n": 3}
+    assert received.gauges == {"g": 0.5}
+
+
+def test_fields_of_others_in_the_header_are_no_harm() -> None:
+    header = changed(Ack("c", True), timestamp=[1, 2], ndattr={"a": None})
+    assert same(decode(header, b"").message, Ack("c", True))
+
+
+ACK, FRAME, FOUND = Ack("c", True), a_frame(), some_detections()
+IMAGE, TABLE = bytes(encode(FRAME)[1]), bytes(encode(FOUND)[1])
+BAD = {
+    "nothing": (b"", b""),
+    "no JSON": (b"\xff\xfe", b""),
+    "JSON that is no object": (b"[1]", b""),
+    "text that is no Unicode": (encode(ACK)[0].replace(b"liveptv", b"\xff\xfe"), b""),
+    "too deep": (b"[" * 60000, b""),
+    "too deep in a field of others": (
+        encode(ACK)[0][:-1] + b',"z":' + b"[" * 30000 + b"]" * 30000 + b"}",
+        b"",
+    ),
+    "too long": (changed(ACK, filler="x" * MAX_HEADER_BYTES), b""),
+    "another htype": (changed(ACK, htype="array-2.0"), b""),
+    "another schema": (changed(ACK, schema=2), b""),
+    "no schema": (changed(ACK, schema=...), b""),
+    "unknown kind": (changed(ACK, kind="gift"), b""),
+    "kind without its field": (changed(ACK, kind="command"), b""),
+    "a buffer where none belongs": (encode(ACK)[0], b"x"),
+    "a shape where none belongs": (changed(ACK, shape=[1]), b"x"),
+    "shape without a dimension": (changed(FRAME, shape=[]), IMAGE),
+    "one dimension": (changed(FRAME, shape=[24]), IMAGE),
+    "four dimensions": (changed(FRAME, shape=[1, 1, 4, 6]), IMAGE),
+    "negative shape": (changed(FRAME, shape=[-4, -6]), IMAGE),
+    "shape beyond 64 bits": (changed(FRAME, shape=[2**64, 6]), IMAGE),
+    "a product beyond all memory": (changed(FRAME, shape=[2**62, 2**62, 4]), IMAGE),
+    "fractional shape": (changed(FRAME, shape=[4.5, 6]), IMAGE),
+    "image without a pixel": (changed(FRAME, shape=[0, 6]), b""),
+    "objects": (changed(FRAME, type="object"), IMAGE),
+    "image of floats": (changed(FRAME, type="float64"), IMAGE * 4),
+    "short buffer": (encode(FRAME)[0], IMAGE[:-1]),
+    "long buffer": (encode(FRAME)[0], IMAGE + b"x"),
+    "no info": (changed(FRAME, info=...), IMAGE),
+    "frame before the first": (changed(FRAME, frame=-1), IMAGE),
+    "frame beyond 64 bits": (changed(FRAME, frame=2**63), IMAGE),
+    "columns missing": (changed(FOUND, columns=...), TABLE),
+    "columns in another order": (changed(FOUND, columns=list(Detections.COLUMNS[::-1])), TABLE),
+    "a row too few": (changed(FOUND, shape=[7, 5]), TABLE[:280]),
+    "table of bytes": (changed(FOUND, type="uint8"), TABLE[:40]),
+    "negative sequence": (changed(ACK, link={"sequence": -1, "sender": "s"}), b""),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_malformed_message_is_refused(name: str) -> None:
+    with pytest.raises(WireError):
+        decode(*BAD[name])
+
+
+UNSENDABLE: dict[str, Message] = {
+    "no number": Command(CommandKind.MOVE_FOCUS, float("nan")),
+    "infinity": Command(CommandKind.MOVE_FOCUS, float("inf")),
+    "a long text": Ack("x" * MAX_HEADER_BYTES, True),
+    "a number beyond 64 bits": Ack("c", True, first_frame=2**70),
+    "half a character": Ack("\ud800", True),
+    "an object": Ack(object(), True),  # type: ignore[arg-type]
+    "an image of floats": Frame(FRAME.info, np.zeros((4, 6), np.float32)),  # type: ignore[arg-type]
+    "an image of doubles": Frame(FRAME.info, np.zeros((4, 6))),  # type: ignore[arg-type]
+    "a line": Frame(FRAME.info, np.zeros(4, np.uint8)),
+    "four dimensions": Frame(FRAME.info, np.zeros((1, 1, 4, 6), np.uint8)),
+    "no pixel": Frame(FRAME.info, np.zeros((0, 6), np.uint8)),
+    "a table of integers": Detections(FOUND.info, np.zeros((8, 3), np.int64)),  # type: ignore[arg-type]
+    "a frame before the first": Frame(replace(FRAME.info, frame=-1), FRAME.image),
+}
+
+
+@pytest.mark.parametrize("name", UNSENDABLE)
+def test_what_the_format_cannot_carry_is_refused_by_the_sender(name: str) -> None:
+    with pytest.raises(WireError):
+        encode(UNSENDABLE[name])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.binary(max_size=64))
+def test_no_bytes_raise_anything_but_a_wire_error(header: bytes, payload: bytes) -> None:
+    with pytest.raises(WireError):
+        decode(header, payload)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MESSAGES, st.data())
+def test_a_header_with_a_wrong_field_raises_nothing_but_a_wire_error(
+    message: Message, data: st.DataObject
+) -> None:
+    header, payload = encode(message)
+    fields = json.loads(header)
+    place = data.draw(st.sampled_from([fields, *(f for f in fields.values() if isinstance(f, dict) and f)]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    with contextlib.suppress(WireError):
+        decode(json.dumps(fields).encode(), payload)
+
+
+def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> None:
+    dice = random.Random(1)
+    good = [(h, bytes(p)) for h, p in (encode(m) for m in (FRAME, FOUND, ACK, Command(CommandKind.STOP)))]
+    refused = 0
+    for _ in range(20_000):
+        header, payload = dice.choice(good)
+        damaged = bytearray(header)
+        for _ in range(dice.randint(1, 4)):
+            where = dice.randrange(len(damaged))
+            damaged[where : where + dice.randint(0, 3)] = dice.randbytes(dice.randint(0, 3))
+        try:
+            decode(damaged, payload[: dice.choice([len(payload), 5])])
+        except WireError:
+            refused += 1
+    assert refused > 5_000
