@@ -8,154 +8,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from stream.errors import WireError
+from stream.header import (
+    ITEM_BYTES,
+    KINDS,
+    MAX_HEADER_BYTES,
+    SCHEMA,
+    TABLES,
+    AckFields,
+    CommandFields,
+    EndFields,
+    Header,
+    InfoFields,
+    Kind,
+    LinkFields,
+    Number,
+    StartFields,
+    StatusFields,
+    check_shape,
+    decode_header,
+    encode_header,
+)
 from stream.messages import (
     NAN,
     Ack,
     Command,
-    CommandKind,
     Detections,
     Frame,
     FrameInfo,
     ImageArray,
     Message,
-    StageState,
     Status,
     StreamEnd,
     StreamStart,
     Tracks,
 )
 
-SCHEMA = 1
-MAX_HEADER_BYTES = 64 * 1024
-ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
-TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
+__all__ = [
+    "KINDS",
+    "MAX_HEADER_BYTES",
+    "Header",
+    "LinkFields",
+    "Received",
+    "assemble",
+    "decode",
+    "decode_header",
+    "encode",
+]
 
-Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Shape: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=3)]
-Kind: TypeAlias = Literal["frame", "detections", "tracks", "command", "ack", "status", "start", "end"]
-KINDS: dict[type[Message], Kind] = {
-    Frame: "frame",
-    Detections: "detections",
-    Tracks: "tracks",
-    Command: "command",
-    Ack: "ack",
-    Status: "status",
-    StreamStart: "start",
-    StreamEnd: "end",
-}
-Number: TypeAlias = float | None
 Payload: TypeAlias = bytes | bytearray | memoryview
-
-
-class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a link or a publisher adds to a message.
-
-    `sequence` counts this sender's messages from 0; `sender` is an identity drawn anew at every start, so
-    that a restarted sender is not taken for the old one. Over shared memory the buffer lies in slot `slot`
-    of the ring. `sent_ns` is `time.perf_counter_ns()` of the sending host.
-    """
-
-    sequence: Count
-    sender: str
-    slot: Int64 = -1
-    sent_ns: Int64 = 0
-
-
-class InfoFields(msgspec.Struct, frozen=True):
-    """`FrameInfo` without what the header says already (`run_id`, `frame`); null stands for NaN."""
-
-    camera_frame: Int64
-    time_s: Number
-    monotonic_ns: Int64
-    wall_s: Number
-    camera_time_s: Number = None
-    focus_um: Number = None
-    focus_commanded_um: Number = None
-    flow_ul_s: Number = None
-    exposure_ms: Number = None
-    pixel_size_um: Number = 1.0
-
-
-class CommandFields(msgspec.Struct, frozen=True):
-    """The fields of `Command`."""
-
-    kind: CommandKind
-    value: float | str | None
-    device: str
-    property: str
-    decided_on_frame: Int64
-    sender: str
-    command_id: str
-
-
-class AckFields(msgspec.Struct, frozen=True):
-    """The fields of `Ack`."""
-
-    command_id: str
-    accepted: bool
-    first_frame: Int64
-    reason: str
-    monotonic_ns: Int64
-
-
-class StatusFields(msgspec.Struct, frozen=True):
-    """The fields of `Status` but `run_id`; null stands for NaN."""
-
-    stage: str
-    state: StageState
-    counts: dict[str, Int64]
-    gauges: dict[str, Number]
-    text: str
-    monotonic_ns: Int64
-
-
-class StartFields(msgspec.Struct, frozen=True):
-    """The fields of `StreamStart` but `run_id`."""
-
-    source: str
-
-
-class EndFields(msgspec.Struct, frozen=True):
-    """The fields of `StreamEnd` but `run_id`."""
-
-    source: str
-    offered: Count
-    dropped: Count
-    reason: str
-
-
-class Header(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The first part of a message; `htype` and `source` lead so that prefix subscription works."""
-
-    htype: Literal["array-1.0"]
-    source: str
-    kind: Kind
-    schema: Int64
-    type: Literal["uint8", "uint16", "float64"]
-    shape: Shape
-    frame: Int64 = -1
-    run_id: str = ""
-    columns: tuple[str, ...] = ()
-    info: InfoFields | None = None
-    command: CommandFields | None = None
-    ack: AckFields | None = None
-    status: StatusFields | None = None
-    start: StartFields | None = None
-    end: EndFields | None = None
-    link: LinkFields | None = None
-
-    @property
-    def payload_bytes(self) -> int:
-        """The length of the buffer that belongs to this header."""
-        return math.prod(self.shape) * ITEM_BYTES[self.type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,54 +74,17 @@ class Received:
     source: str
 
 
-def _plain(value: Any) -> Any:
-    """Numpy scalars, which get into the fields easily, as Python numbers."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a header")
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
-_decoder = msgspec.json.Decoder(Header)
-
-
 def encode(
     message: Message, source: str = "liveptv", link: LinkFields | None = None, *, frame: int = -1
 ) -> tuple[bytes, memoryview | bytes]:
     """Return header and buffer of a message; the buffer is a view if the array is C-contiguous little-endian.
 
-    `frame` is what a message without a frame of its own says in this field, which others read as its id. The
-    header has been read back, so that no receiver refuses it.
-
+    `frame` is what a message without a frame of its own says in this field, which others read as its id.
     Raises `WireError` for what the format cannot carry: an image that is not 2D or 3D uint8 or uint16, a
     non-finite command value, an integer beyond 64 bits, a header beyond 64 kB.
     """
     header, payload = _describe(message, source, link, frame)
-    try:
-        data = _encoder.encode(header)
-        _decoder.decode(data)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"{type(message).__name__} cannot be sent: {error}") from error
-    if len(data) > MAX_HEADER_BYTES:
-        raise WireError(
-            f"{type(message).__name__} cannot be sent: its header has {len(data)} bytes, "
-            f"the limit is {MAX_HEADER_BYTES}; shorten its texts"
-        )
-    return data, payload
-
-
-def decode_header(data: bytes | bytearray | memoryview) -> Header:
-    """Parse and check the first part of a message; raises `WireError` if it is not a header of ours."""
-    if len(data) > MAX_HEADER_BYTES:
-        raise WireError(f"header of {len(data)} bytes, the limit is {MAX_HEADER_BYTES}")
-    try:
-        header = _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"not a header of ours: {error}") from error
-    if header.schema != SCHEMA:
-        raise WireError(f"header of schema version {header.schema}, this program speaks version {SCHEMA}")
-    _check_shape(header)
-    return header
+    return encode_header(header), payload
 
 
 def assemble(header: Header, payload: Payload) -> Message:
@@ -313,30 +183,9 @@ def _describe_array(
     header = Header("array-1.0", source, kind, SCHEMA, name, array.shape, info.frame, info.run_id, columns)
     if name not in ITEM_BYTES:
         raise WireError(f"{kind} of type {name} cannot be sent; images are uint8 or uint16, tables float64")
-    _check_shape(header)
+    check_shape(header)
     flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(-1)
     return msgspec.structs.replace(header, info=fields, link=link), flat.view(np.uint8).data
-
-
-def _check_shape(header: Header) -> None:
-    kind, shape = header.kind, list(header.shape)
-    if kind == "frame":
-        if header.type == "float64" or len(shape) not in {2, 3} or 0 in shape:
-            raise WireError(
-                f"frame of shape {shape} and type {header.type}; frames are 2D or 3D, uint8 or uint16"
-            )
-    elif kind in TABLES:
-        columns = TABLES[kind].COLUMNS
-        if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
-            raise WireError(
-                f"{kind} of shape {shape} and type {header.type}; needed is [{len(columns)}, N], float64"
-            )
-        if header.columns != columns:
-            raise WireError(f"{kind} with columns {list(header.columns)}; needed are {list(columns)}")
-    elif header.type != "uint8" or shape != [0]:
-        raise WireError(f"{kind} of shape {shape} and type {header.type}; it carries no array: [0], uint8")
-    if (kind == "frame" or kind in TABLES) and header.frame < 0:
-        raise WireError(f"{kind} of frame {header.frame}; frames count from 0")
 
 
 def _array(header: Header, payload: memoryview) -> npt.NDArray[Any]:

@@ -1,0 +1,213 @@
+"""The header of a message on the wire: its fields, and the checks passed before anything is believed."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from stream.errors import WireError
+from stream.messages import (
+    Ack,
+    Command,
+    CommandKind,
+    Detections,
+    Frame,
+    Message,
+    StageState,
+    Status,
+    StreamEnd,
+    StreamStart,
+    Tracks,
+)
+
+SCHEMA = 1
+MAX_HEADER_BYTES = 64 * 1024
+ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
+TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
+
+Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Shape: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=3)]
+Kind: TypeAlias = Literal["frame", "detections", "tracks", "command", "ack", "status", "start", "end"]
+KINDS: dict[type[Message], Kind] = {
+    Frame: "frame",
+    Detections: "detections",
+    Tracks: "tracks",
+    Command: "command",
+    Ack: "ack",
+    Status: "status",
+    StreamStart: "start",
+    StreamEnd: "end",
+}
+Number: TypeAlias = float | None
+
+
+class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a link or a publisher adds to a message.
+
+    `sequence` counts this sender's messages from 0; `sender` is an identity drawn anew at every start, so
+    that a restarted sender is not taken for the old one. Over shared memory the buffer lies in slot `slot`
+    of the ring. `sent_ns` is `time.perf_counter_ns()` of the sending host.
+    """
+
+    sequence: Count
+    sender: str
+    slot: Int64 = -1
+    sent_ns: Int64 = 0
+
+
+class InfoFields(msgspec.Struct, frozen=True):
+    """`FrameInfo` without what the header says already (`run_id`, `frame`); null stands for NaN."""
+
+    camera_frame: Int64
+    time_s: Number
+    monotonic_ns: Int64
+    wall_s: Number
+    camera_time_s: Number = None
+    focus_um: Number = None
+    focus_commanded_um: Number = None
+    flow_ul_s: Number = None
+    exposure_ms: Number = None
+    pixel_size_um: Number = 1.0
+
+
+class CommandFields(msgspec.Struct, frozen=True):
+    """The fields of `Command`."""
+
+    kind: CommandKind
+    value: float | str | None
+    device: str
+    property: str
+    decided_on_frame: Int64
+    sender: str
+    command_id: str
+
+
+class AckFields(msgspec.Struct, frozen=True):
+    """The fields of `Ack`."""
+
+    command_id: str
+    accepted: bool
+    first_frame: Int64
+    reason: str
+    monotonic_ns: Int64
+
+
+class StatusFields(msgspec.Struct, frozen=True):
+    """The fields of `Status` but `run_id`; null stands for NaN."""
+
+    stage: str
+    state: StageState
+    counts: dict[str, Int64]
+    gauges: dict[str, Number]
+    text: str
+    monotonic_ns: Int64
+
+
+class StartFields(msgspec.Struct, frozen=True):
+    """The fields of `StreamStart` but `run_id`."""
+
+    source: str
+
+
+class EndFields(msgspec.Struct, frozen=True):
+    """The fields of `StreamEnd` but `run_id`."""
+
+    source: str
+    offered: Count
+    dropped: Count
+    reason: str
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first part of a message; `htype` and `source` lead so that prefix subscription works."""
+
+    htype: Literal["array-1.0"]
+    source: str
+    kind: Kind
+    schema: Int64
+    type: Literal["uint8", "uint16", "float64"]
+    shape: Shape
+    frame: Int64 = -1
+    run_id: str = ""
+    columns: tuple[str, ...] = ()
+    info: InfoFields | None = None
+    command: CommandFields | None = None
+    ack: AckFields | None = None
+    status: StatusFields | None = None
+    start: StartFields | None = None
+    end: EndFields | None = None
+    link: LinkFields | None = None
+
+    @property
+    def payload_bytes(self) -> int:
+        """The length of the buffer that belongs to this header."""
+        return math.prod(self.shape) * ITEM_BYTES[self.type]
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars, which get into the fields easily, as Python numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a header")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_decoder = msgspec.json.Decoder(Header)
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the bytes of a header, which has been read back, so that no receiver refuses it.
+
+    Raises `WireError` for an integer beyond 64 bits, a text that is no Unicode, a header beyond 64 kB.
+    """
+    try:
+        data = _encoder.encode(header)
+        _decoder.decode(data)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"{header.kind} cannot be sent: {error}") from error
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError(
+            f"{header.kind} cannot be sent: its header has {len(data)} bytes, the limit is "
+            f"{MAX_HEADER_BYTES}; shorten its texts"
+        )
+    return data
+
+
+def decode_header(data: bytes | bytearray | memoryview) -> Header:
+    """Parse and check the first part of a message; raises `WireError` if it is not a header of ours."""
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError(f"header of {len(data)} bytes, the limit is {MAX_HEADER_BYTES}")
+    try:
+        header = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"not a header of ours: {error}") from error
+    if header.schema != SCHEMA:
+        raise WireError(f"header of schema version {header.schema}, this program speaks version {SCHEMA}")
+    check_shape(header)
+    return header
+
+
+def check_shape(header: Header) -> None:
+    """Raise `WireError` unless shape, type, columns and frame number are those of the header's kind."""
+    kind, shape = header.kind, list(header.shape)
+    if kind == "frame":
+        if header.type == "float64" or len(shape) not in {2, 3} or 0 in shape:
+            raise WireError(
+                f"frame of shape {shape} and type {header.type}; frames are 2D or 3D, uint8 or uint16"
+            )
+    elif kind in TABLES:
+        columns = TABLES[kind].COLUMNS
+        if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
+            raise WireError(
+                f"{kind} of shape {shape} and type {header.type}; needed is [{len(columns)}, N], float64"
+            )
+        if header.columns != columns:
+            raise WireError(f"{kind} with columns {list(header.columns)}; needed are {list(columns)}")
+    elif header.type != "uint8" or shape != [0]:
+        raise WireError(f"{kind} of shape {shape} and type {header.type}; it carries no array: [0], uint8")
+    if (kind == "frame" or kind in TABLES) and header.frame < 0:
+        raise WireError(f"{kind} of frame {header.frame}; frames count from 0")
