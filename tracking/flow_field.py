@@ -1,9 +1,9 @@
 """The flow around each place, learnt online from the confirmed tracks: what velocity a new particle has.
 
-A coarse grid over the volume seen so far. Each cell keeps exponentially forgotten sums of the velocities that
-passed through it, enough for a weighted linear fit v(r) = mean + slope (r - centroid); a cell's fit also takes
-in its neighbours, with less weight (a local linear regression, Cleveland, JASA 74, 829, 1979). The slope is the
-local shear: it turns the uncertainty of a particle's depth into uncertainty of its velocity.
+A coarse grid over the volume seen so far. Each cell keeps exponentially forgotten sums of the velocities
+that passed through it, enough for a weighted linear fit v(r) = mean + slope (r - centroid); a cell's fit
+also takes in its neighbours, with less weight (a local linear regression, Cleveland, JASA 74, 829, 1979).
+The slope is the local shear: it turns the uncertainty of a particle's depth into that of its velocity.
 
 Sums of a cell: 0 weight, 1:4 r, 4:10 r r' (xx, yy, zz, xy, xz, yz), 10:13 v, 13:22 v r' (row by component),
 22:25 v^2. Fit of a cell: 0 weight, 1:4 centroid, 4:7 mean velocity, 7:16 slope (row by component), 16:19
@@ -58,7 +58,7 @@ class FlowField:
         self._refresh(everything=True)
 
     def learn(self, positions: FloatArray, velocities: FloatArray, chosen: npt.NDArray[np.bool_]) -> None:
-        """Take in the velocities (3, N) of the `chosen` (N,) tracks at `positions` (3, N), one frame's worth."""
+        """Take in one frame: velocities (3, N) of the `chosen` (N,) tracks at `positions` (3, N)."""
         self.sums *= self._decay
         add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
         self._refresh(everything=self.samples < 20 * ENOUGH)
@@ -91,7 +91,7 @@ class FlowField:
         return velocity, variance
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _index(value, low, high, count):  # type: ignore[no-untyped-def]
     if not high > low:
         return 0
@@ -101,7 +101,7 @@ def _index(value, low, high, count):  # type: ignore[no-untyped-def]
     return min(int(min(at, 1e6)), count - 1)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
     """Row of the cell that holds a place; places outside belong to the nearest cell."""
     ix = _index(x, box[0, 0], box[0, 1], shape[0])
@@ -110,7 +110,7 @@ def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
     return (iz * shape[1] + iy) * shape[0] + ix
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
     """Move the sums of each old cell to the new cell that holds its centroid."""
     last = old.shape[0] - 1
@@ -122,7 +122,7 @@ def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
             new[to] += old[c]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignore[no-untyped-def]
     """Add one sample of weight 1 for each chosen track to its cell and to the whole."""
     whole = sums.shape[0] - 1
@@ -156,7 +156,7 @@ def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignor
             sums[whole, s] += sample[s]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untyped-def]
     """Fit cells `first` to `last`, each with its neighbours, and the whole."""
     pooled = np.empty(SUMS)
@@ -188,7 +188,7 @@ def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untype
     _fit(sums[whole], size, fits[whole])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _fit(s, size, fit):  # type: ignore[no-untyped-def]
     """Weighted linear least squares from sums, with a ridge that keeps slopes finite in thin clouds."""
     n = s[0]
@@ -230,7 +230,7 @@ def _fit(s, size, fit):  # type: ignore[no-untyped-def]
         fit[16 + a] = max(total - gx * bx - gy * by - gz * bz, 0.01 * total)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def expect(fits, box, shape, position, position_variance, velocity, variance):  # type: ignore[no-untyped-def]
     """Fill the velocity (3,) expected at a place and its variance (3,); False if nothing is known.
 

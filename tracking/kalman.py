@@ -37,14 +37,15 @@ TENTATIVE = float(TrackFlag.TENTATIVE)
 MEDIAN_CHI_SQUARE = 0.4549
 
 LINKED, MISSED, BORN, ENDED, ALIVE = 0, 1, 2, 3, 4
-LEARNT = 5
+JUDGED = 5
+TALLIES = 6
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def take_detections(table, count, axes, height, sigma_xy, sigma_z, points, variances, origin, widest):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def take_detections(table, count, axes, height, fallback, points, variances, origin, widest):  # type: ignore[no-untyped-def]
     """Copy usable detections from a `Detections` table into `points` and `variances` (axes, M).
 
-    z becomes height + z; a standard error that is not positive is replaced by `sigma_xy` or `sigma_z`.
+    z becomes height + z; a standard error that is not positive is replaced by that axis's `fallback` (3,).
     `origin` gets each point's row in the table, `widest` the largest variance of each axis. Returns M; rows
     with a coordinate that is not finite are left out.
     """
@@ -58,7 +59,7 @@ def take_detections(table, count, axes, height, sigma_xy, sigma_z, points, varia
         for a in range(axes):
             sigma = table[3 + a, j]
             if not (sigma > 0.0 and math.isfinite(sigma)):
-                sigma = sigma_xy if a < 2 else sigma_z
+                sigma = fallback[a]
             points[a, m] = table[a, j]
             variances[a, m] = sigma * sigma
             widest[a] = max(widest[a], sigma * sigma)
@@ -69,9 +70,9 @@ def take_detections(table, count, axes, height, sigma_xy, sigma_z, points, varia
     return m
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def predict(state, count, axes, dt, step_variance, wander, fits, box, shape):  # type: ignore[no-untyped-def]
-    """Move all tracks on by `dt` (s). `step_variance` (um^2) and `wander` (um^2/s^2) are (3,), for this dt."""
+    """Move all tracks on by `dt` (s); `step_variance` (um^2) and `wander` (um^2/s^2) (3,) are for this dt."""
     for i in range(count):
         row = cell_at(box, shape, state[0, i], state[1, i], state[2, i])
         for a in range(axes):
@@ -89,7 +90,7 @@ def predict(state, count, axes, dt, step_variance, wander, fits, box, shape):  #
             state[VV + a, i] = vv + wander[a] + shear
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def update(  # type: ignore[no-untyped-def]
     state, label, count, next_id, axes, column_of, points, variances, origin, detections, table,
     frame, clock, height, confirm, max_gap, steady, dt,
@@ -99,8 +100,8 @@ def update(  # type: ignore[no-untyped-def]
 
     `steady` is False for plain frame-to-frame linking: velocities are then differences over `dt` (s).
     `unknown` (3,) is the velocity variance of a particle of which nothing is known. `output` is
-    (columns, rows) with room for count + detections. Fills `tally` (linked, missed, born, ended, alive, tracks
-    that judged the noise), `below` (3,) (how many of those had an innovation less than the expected median),
+    (columns, rows) with room for count + detections. Fills `tally` (linked, missed, born, ended, alive, and
+    tracks that judged the noise), `below` (3,) (how many of those had an innovation less than the expected),
     `settled` (which rows are confirmed and linked); `taken` is scratch, one flag a detection.
     """
     tally[:] = 0
@@ -122,7 +123,7 @@ def update(  # type: ignore[no-untyped-def]
         else:
             taken[j] = True
             tally[LINKED] += 1
-            tally[LEARNT] += known
+            tally[JUDGED] += known
             for a in range(axes):
                 innovation = points[a, j] - state[P + a, kept]
                 noise = variances[a, j]
@@ -180,7 +181,7 @@ def update(  # type: ignore[no-untyped-def]
     tally[ALIVE] = kept
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _write(state, label, i, axes, frame, height, output, flag):  # type: ignore[no-untyped-def]
     output[TRACK, i] = label[ID, i]
     for a in range(3):
@@ -203,7 +204,7 @@ def _write(state, label, i, axes, frame, height, output, flag):  # type: ignore[
     output[FLAGS, i] = flag
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _measured(i, j, axes, points, variances, origin, table, height, output):  # type: ignore[no-untyped-def]
     for a in range(axes):
         output[X + a, i] = points[a, j]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.messages import Detections, FrameInfo, Tracks, TrackFlag
+from stream.messages import Detections, FrameInfo, TrackFlag, Tracks
 
 SPACING = 10.0
 DEPTH = 50.0

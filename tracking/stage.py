@@ -1,0 +1,175 @@
+"""The tracking stage: detections from one link, tracks to any number of others."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from stream.errors import LinkError, PeerLostError
+from stream.link import PeerState, Receiver, Sender
+from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
+from tracking.tracker import OnlineTracker
+
+log = logging.getLogger(__name__)
+
+SIDE_PATIENCE_S = 0.0
+SIDE_DRAIN_S = 1.0
+
+
+class TrackStage:
+    """Steps a tracker for each frame's detections.
+
+    The first of `senders` is the one that must not lose anything (the trajectory file): a delivery is
+    acknowledged once it has taken the tracks, and its failure ends the stage. The others (controller) never
+    hold up the run: tracks for which one has no room are `skipped`, and one that is lost is left out from
+    then on (`lost_consumers`).
+
+    A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
+    and counted in `duplicates`. `missing_frames` counts our own numbers that never came, from 0 on;
+    `lost_in_camera` what the camera's numbers skipped beyond that.
+    """
+
+    name = "track"
+
+    def __init__(self, receiver: Receiver, tracker: OnlineTracker, senders: Sequence[Sender]) -> None:
+        if not senders:
+            raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
+        self._receiver = receiver
+        self._tracker = tracker
+        self._main, self._side = senders[0], list(senders[1:])
+        self._last: FrameInfo | None = None
+        self._state = StageState.STARTING
+        self._gauges: dict[str, float] = {}
+        self._counts = dict.fromkeys(
+            (
+                "received", "sent", "dropped", "skipped", "lost_consumers", "missing_frames",
+                "lost_in_camera", "repeated_frames", "rows",
+            ),
+            0,
+        )  # fmt: skip
+
+    @property
+    def state(self) -> StageState:
+        """Where the stage is in its life."""
+        return self._state
+
+    def step(self, timeout_s: float) -> bool:
+        """Track one frame, or wait for one; after the end of the stream, wait until all is delivered.
+
+        Raises `PeerLostError` if the consumer of the tracks is gone before it has them all.
+        """
+        if self._state in {StageState.DONE, StageState.FAILED}:
+            return False
+        try:
+            if self._state is StageState.DRAINING:
+                return self._drain(timeout_s)
+            self._state = StageState.RUNNING
+            delivery = self._receiver.receive(timeout_s)
+            if delivery is None:
+                return True
+            message = delivery.message
+            if isinstance(message, Detections):
+                self._track(message)
+            elif isinstance(message, StreamEnd):
+                self._end(message)
+            else:
+                raise LinkError(
+                    f"the tracker was sent {type(message).__name__} on {self._receiver.address}, not "
+                    "detections; connect it to a detector"
+                )
+            delivery.done()
+        except LinkError:
+            self._state = StageState.FAILED
+            raise
+        return True
+
+    def _track(self, detections: Detections) -> None:
+        began_ns = time.perf_counter_ns()
+        info = detections.info
+        if self._last is not None and info.frame <= self._last.frame:
+            self._counts["repeated_frames"] += 1
+            return
+        self._count_gaps(info)
+        tracks = self._tracker.step(detections)
+        step_ms = (time.perf_counter_ns() - began_ns) / 1e6
+        self._counts["received"] += 1
+        if self._main.send(tracks):
+            self._counts["sent"] += 1
+            self._counts["rows"] += len(tracks)
+        else:
+            self._counts["dropped"] += 1
+        for sender in tuple(self._side):
+            self._offer(sender, tracks)
+        self._gauges = {
+            "particles": float(len(detections)),
+            "tracks": float(self._tracker.alive),
+            "step_ms": step_ms,
+            "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
+        }
+
+    def _count_gaps(self, info: FrameInfo) -> None:
+        last = self._last
+        self._last = info
+        if last is None:
+            self._counts["missing_frames"] += info.frame
+            return
+        frames = info.frame - last.frame
+        self._counts["missing_frames"] += frames - 1
+        self._counts["lost_in_camera"] += max(info.camera_frame - last.camera_frame - frames, 0)
+
+    def _offer(self, sender: Sender, tracks: Tracks) -> None:
+        try:
+            if not sender.send(tracks, SIDE_PATIENCE_S):
+                self._counts["skipped"] += 1
+        except PeerLostError as error:
+            self._leave_out(sender, error)
+        except LinkError:
+            self._counts["skipped"] += 1
+            if sender.peer is PeerState.LOST:
+                self._leave_out(sender, "its receiver is lost")
+
+    def _leave_out(self, sender: Sender, why: object) -> None:
+        self._side.remove(sender)
+        self._counts["lost_consumers"] += 1
+        log.warning("the consumer of tracks on %s is left out from now on: %s", sender.address, why)
+
+    def _end(self, end: StreamEnd) -> None:
+        self._tracker.finish()
+        self._main.end(end.reason)
+        for sender in tuple(self._side):
+            try:
+                sender.end(end.reason)
+            except LinkError as error:
+                self._leave_out(sender, error)
+        self._state = StageState.DRAINING
+
+    def _drain(self, timeout_s: float) -> bool:
+        if not self._main.flush(timeout_s):
+            if self._main.peer is PeerState.LOST:
+                raise PeerLostError(
+                    f"the consumer of tracks on {self._main.address} is gone; {self._main.queued} frames of "
+                    "tracks did not reach it"
+                )
+            return True
+        for sender in self._side:
+            sender.flush(SIDE_DRAIN_S)
+        self._state = StageState.DONE
+        return False
+
+    def counts(self) -> dict[str, int]:
+        """Frames `received`, `sent`, `dropped`; gaps; and the tracker's own counts."""
+        tracker = dict(self._tracker.counts)
+        duplicates = tracker.pop("duplicates") + self._counts["repeated_frames"]
+        own = {name: count for name, count in self._counts.items() if name != "repeated_frames"}
+        return own | tracker | {"duplicates": duplicates}
+
+    def gauges(self) -> dict[str, float]:
+        """Of the last frame: `particles`, `tracks`, `step_ms`, `latency_ms` since exposure; `queue` now."""
+        return self._gauges | {"queue": float(self._main.queued)}
+
+    def close(self) -> None:
+        """Close the links. Idempotent."""
+        self._receiver.close()
+        for sender in (self._main, *self._side):
+            sender.close()

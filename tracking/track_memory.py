@@ -1,0 +1,59 @@
+"""The arrays that the tracker works in: pre-allocated, grown geometrically, never shrunk."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.messages import Detections
+from tracking import kalman
+from tracking.assignment import AssignmentWorkspace
+from tracking.candidates import CandidateWorkspace
+
+FloatArray = npt.NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+FIRST_SIZE = 256
+
+
+class TrackMemory:
+    """State of all tracks (`state`, `label`, see `tracking.kalman`), and one frame's detections."""
+
+    def __init__(self) -> None:
+        self.assignment = AssignmentWorkspace()
+        self.candidates = CandidateWorkspace()
+        self.state: FloatArray = np.zeros((kalman.STATES, FIRST_SIZE))
+        self.label: npt.NDArray[np.int64] = np.zeros((kalman.LABELS, FIRST_SIZE), np.int64)
+        self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
+        self.tally: npt.NDArray[np.int64] = np.zeros(kalman.TALLIES, np.int64)
+        self.below: npt.NDArray[np.int64] = np.zeros(3, np.int64)
+        self.widest: FloatArray = np.zeros(3)
+        self._allocate_detections(FIRST_SIZE)
+
+    def reserve(self, tracks: int, detections: int) -> None:
+        """Make room for `tracks` live tracks and `detections` of one frame."""
+        have = self.state.shape[1]
+        if tracks > have:
+            size = max(tracks, 2 * have)
+            self.state = _widened(self.state, size)
+            self.label = _widened(self.label, size)
+            self.settled = np.zeros(size, np.bool_)
+        if detections > self.origin.size:
+            self._allocate_detections(max(detections, 2 * self.origin.size))
+        self.candidates.reserve(tracks, detections)
+        self.assignment.reserve(tracks, detections)
+
+    def _allocate_detections(self, size: int) -> None:
+        self.table: FloatArray = np.zeros((len(Detections.COLUMNS), size))
+        self.points: FloatArray = np.zeros((3, size))
+        self.variances: FloatArray = np.zeros((3, size))
+        self.origin: npt.NDArray[np.int32] = np.zeros(size, np.int32)
+        self.taken: npt.NDArray[np.bool_] = np.zeros(size, np.bool_)
+
+
+def _widened(array: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
+    wide = np.zeros((array.shape[0], size), array.dtype)
+    wide[:, : array.shape[1]] = array
+    return wide
