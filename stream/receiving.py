@@ -286,6 +286,7 @@ class LosslessReceiver:
             self._reconnects += fresh - (self._connection == 0)
             self._hello_due_s = now_s if self._connection + fresh > 1 else self._hello_due_s
             self._connection += fresh
+            self._ask_due_s, self._ask_wait_s = 0.0, ASK_AGAIN_S
         if self._silent_since_s is None:
             self._silent_since_s = now_s
         silent_s = now_s - self._silent_since_s

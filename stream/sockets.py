@@ -10,7 +10,7 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from stream.errors import ConfigurationError, LinkError
+from stream.errors import ConfigurationError, LinkError, LivePTVError
 
 LINGER_MS = 1000
 MAX_PAYLOAD_BYTES = 2**30
@@ -132,10 +132,13 @@ def bind_router(address: LinkAddress, security: Security | None, send_hwm: int) 
     socket.sndhwm = send_hwm
     socket.rcvhwm = CONTROL_HWM
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROL_PART_BYTES)
-    if security is not None:
-        security.apply_server(socket)
     try:
+        if security is not None and address.scheme != "inproc":
+            security.apply_server(socket)
         socket.bind(address.endpoint)
+    except LivePTVError:
+        endpoint.close(0)
+        raise
     except zmq.ZMQError as error:
         endpoint.close(0)
         if error.errno == zmq.EADDRINUSE:
@@ -167,10 +170,13 @@ def connect_dealer(address: LinkAddress, security: Security | None, identity: by
     socket.setsockopt(
         zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES if address.scheme == "tcp" else MAX_CONTROL_PART_BYTES
     )
-    if security is not None:
-        security.apply_client(socket)
     try:
+        if security is not None and address.scheme != "inproc":
+            security.apply_client(socket)
         socket.connect(address.endpoint)
+    except LivePTVError:
+        endpoint.close(0)
+        raise
     except zmq.ZMQError as error:
         endpoint.close(0)
         raise LinkError(

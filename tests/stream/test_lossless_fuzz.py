@@ -29,7 +29,7 @@ from stream.protocol import (
 )
 from stream.wire import LinkFields, encode
 
-COUNT = 10_000
+COUNT = 50_000
 GROWTH_BYTES = 4_000_000
 
 
@@ -77,7 +77,7 @@ def test_a_sender_counts_garbage_and_goes_on() -> None:
             tracemalloc.start()
             for _ in range(COUNT - 200):
                 attacker.send_multipart(garbage(source, ""))
-            wait_until(lambda: sender.account.malformed == COUNT, limit_s=60)
+            wait_until(lambda: sender.account.malformed == COUNT, limit_s=120)
             grown, _peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert grown < GROWTH_BYTES
@@ -113,6 +113,7 @@ def test_a_receiver_counts_garbage_and_goes_on() -> None:
     context = zmq.Context()
     with context, context.socket(zmq.ROUTER) as impostor:
         impostor.linger = 0
+        impostor.sndhwm = 0
         port = impostor.bind_to_random_port("tcp://127.0.0.1")
         with closing(open_receiver(f"tcp://127.0.0.1:{port}", patience_s=30)) as receiver:
             assert receiver.receive(0.1) is None
@@ -127,7 +128,7 @@ def test_a_receiver_counts_garbage_and_goes_on() -> None:
             attacker = threading.Thread(target=attack)
             attacker.start()
             tracemalloc.start()
-            wait_until(lambda: receiver.receive(0.0) is not None or receiver.account.malformed == COUNT, 60)
+            wait_until(lambda: receiver.receive(0.0) is not None or receiver.account.malformed == COUNT, 120)
             grown, _peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             attacker.join()

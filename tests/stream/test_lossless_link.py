@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from stream.links import open_receiver, open_sender
 from stream.messages import Detections, Frame, FrameInfo, StreamEnd, StreamStart
 from stream.receiving import LosslessReceiver
 from stream.ring import SharedRingReader
+from stream.security import generate_keys
 from stream.settings import LinkSettings
 
 _names = itertools.count()
@@ -444,3 +447,20 @@ def test_a_reader_sees_the_memory_of_the_sender_itself(ends: ExitStack) -> None:
     assert isinstance(message, Frame)
     reader: SharedRingReader = receiver._ring  # type: ignore[attr-defined]
     assert np.shares_memory(message.image, reader._payloads)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "shm"])
+def test_with_keys_a_link_is_encrypted_and_strangers_get_nothing(
+    scheme: str, ends: ExitStack, tmp_path: Path
+) -> None:
+    keys = generate_keys(tmp_path / "keys")
+    strangers = generate_keys(tmp_path / "strangers")
+    sender = ends.enter_context(closing(sender_at(fresh(scheme), security=keys)))
+    outsider = ends.enter_context(closing(open_receiver(sender.address)))
+    wrong = replace(strangers, server_public=keys.server_public)
+    stranger = ends.enter_context(closing(open_receiver(sender.address, security=wrong)))
+    sender.send(frame(0))
+    assert outsider.receive(0.3) is None
+    assert stranger.receive(0.3) is None
+    receiver = ends.enter_context(closing(open_receiver(sender.address, security=keys)))
+    assert number_of(next_one(receiver).message) == 0
