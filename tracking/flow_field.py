@@ -23,7 +23,8 @@ FIT = 19
 NEIGHBOUR_WEIGHT = 0.3
 ENOUGH = 30.0
 SAMPLES_PER_PARTICLE = 10.0
-RIDGE = 0.05
+RIDGE = 0.01
+SMALLEST_CELL_UM = 0.1
 
 
 class FlowField:
@@ -162,7 +163,7 @@ def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untype
     pooled = np.empty(SUMS)
     size = np.empty(3)
     for a in range(3):
-        size[a] = max((box[a, 1] - box[a, 0]) / shape[a], 1e-6)
+        size[a] = max((box[a, 1] - box[a, 0]) / shape[a], SMALLEST_CELL_UM)
     for cell in range(first, last):
         ix = cell % shape[0]
         iy = (cell // shape[0]) % shape[1]

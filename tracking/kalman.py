@@ -71,6 +71,20 @@ def take_detections(table, count, axes, height, fallback, points, variances, ori
 
 
 @njit(cache=True, nogil=True)
+def drop_stale(state, label, count, clock, max_gap):  # type: ignore[no-untyped-def]
+    """Remove tracks not detected for more than `max_gap` frames before this one; returns how many are left."""
+    kept = 0
+    for i in range(count):
+        if clock - label[SEEN, i] - 1 > max_gap:
+            continue
+        if kept != i:
+            state[:, kept] = state[:, i]
+            label[:, kept] = label[:, i]
+        kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)
 def predict(state, count, axes, dt, step_variance, wander, fits, box, shape):  # type: ignore[no-untyped-def]
     """Move all tracks on by `dt` (s); `step_variance` (um^2) and `wander` (um^2/s^2) (3,) are for this dt."""
     for i in range(count):

@@ -102,6 +102,7 @@ class OnlineTracker:
             return Tracks.empty(info)
         if math.isfinite(info.focus_um):
             self._focus_um = info.focus_um
+        self._drop_stale()
         count = self._take(detections)
         if self._is_flow and self._alive:
             self._predict()
@@ -115,6 +116,12 @@ class OnlineTracker:
         """End all live tracks and count them."""
         self.counts["ended"] += self._alive
         self._alive = 0
+
+    def _drop_stale(self) -> None:
+        m = self._memory
+        left = int(kalman.drop_stale(m.state, m.label, self._alive, self._clock.elapsed, self._max_gap))
+        self.counts["ended"] += self._alive - left
+        self._alive = left
 
     def _take(self, detections: Detections) -> int:
         """Copy the usable detections into memory and widen the volume seen so far; returns their number."""
