@@ -72,7 +72,7 @@ def take_detections(table, count, axes, height, fallback, points, variances, ori
 
 @njit(cache=True, nogil=True)
 def drop_stale(state, label, count, clock, max_gap):  # type: ignore[no-untyped-def]
-    """Remove tracks not detected for more than `max_gap` frames before this one; returns how many are left."""
+    """Remove tracks not detected for more than `max_gap` frames before this one; returns what is left."""
     kept = 0
     for i in range(count):
         if clock - label[SEEN, i] - 1 > max_gap:

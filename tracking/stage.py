@@ -13,7 +13,6 @@ from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
 
-SIDE_PATIENCE_S = 0.0
 SIDE_DRAIN_S = 1.0
 
 
@@ -22,8 +21,7 @@ class TrackStage:
 
     The first of `senders` is the one that must not lose anything (the trajectory file): a delivery is
     acknowledged once it has taken the tracks, and its failure ends the stage. The others (controller) never
-    hold up the run: tracks for which one has no room are `skipped`, and one that is lost is left out from
-    then on (`lost_consumers`).
+    hold up the run: tracks for which one has no room, or which cannot be sent to it, are `skipped`.
 
     A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
     and counted in `duplicates`. `missing_frames` counts our own numbers that never came, from 0 on;
@@ -32,19 +30,28 @@ class TrackStage:
 
     name = "track"
 
-    def __init__(self, receiver: Receiver, tracker: OnlineTracker, senders: Sequence[Sender]) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        tracker: OnlineTracker,
+        senders: Sequence[Sender],
+        drain_patience_s: float = 10.0,
+    ) -> None:
+        """`drain_patience_s` is how long, at the end, a first consumer that is gone is waited for."""
         if not senders:
             raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
         self._receiver = receiver
         self._tracker = tracker
-        self._main, self._side = senders[0], list(senders[1:])
+        self._main, self._side = senders[0], tuple(senders[1:])
+        self._drain_patience_s = drain_patience_s
+        self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
         self._gauges: dict[str, float] = {}
         self._counts = dict.fromkeys(
             (
-                "received", "sent", "dropped", "skipped", "lost_consumers", "missing_frames",
-                "lost_in_camera", "repeated_frames", "rows",
+                "received", "sent", "dropped", "skipped", "missing_frames", "lost_in_camera",
+                "repeated_frames", "rows",
             ),
             0,
         )  # fmt: skip
@@ -79,7 +86,7 @@ class TrackStage:
                     "detections; connect it to a detector"
                 )
             delivery.done()
-        except LinkError:
+        except Exception:
             self._state = StageState.FAILED
             raise
         return True
@@ -99,8 +106,8 @@ class TrackStage:
             self._counts["rows"] += len(tracks)
         else:
             self._counts["dropped"] += 1
-        for sender in tuple(self._side):
-            self._offer(sender, tracks)
+        for sender in self._side:
+            self._counts["skipped"] += not _offered(sender, tracks)
         self._gauges = {
             "particles": float(len(detections)),
             "tracks": float(self._tracker.alive),
@@ -118,42 +125,33 @@ class TrackStage:
         self._counts["missing_frames"] += frames - 1
         self._counts["lost_in_camera"] += max(info.camera_frame - last.camera_frame - frames, 0)
 
-    def _offer(self, sender: Sender, tracks: Tracks) -> None:
-        try:
-            if not sender.send(tracks, SIDE_PATIENCE_S):
-                self._counts["skipped"] += 1
-        except PeerLostError as error:
-            self._leave_out(sender, error)
-        except LinkError:
-            self._counts["skipped"] += 1
-            if sender.peer is PeerState.LOST:
-                self._leave_out(sender, "its receiver is lost")
-
-    def _leave_out(self, sender: Sender, why: object) -> None:
-        self._side.remove(sender)
-        self._counts["lost_consumers"] += 1
-        log.warning("the consumer of tracks on %s is left out from now on: %s", sender.address, why)
-
     def _end(self, end: StreamEnd) -> None:
         self._tracker.finish()
         self._main.end(end.reason)
-        for sender in tuple(self._side):
+        for sender in self._side:
             try:
                 sender.end(end.reason)
             except LinkError as error:
-                self._leave_out(sender, error)
+                log.warning("the end of the tracks was not sent: %s", error)
         self._state = StageState.DRAINING
+        self._reached_s = time.monotonic()
 
     def _drain(self, timeout_s: float) -> bool:
         if not self._main.flush(timeout_s):
-            if self._main.peer is PeerState.LOST:
+            now_s = time.monotonic()
+            if self._main.peer in {PeerState.CONNECTED, PeerState.STALLED}:
+                self._reached_s = now_s
+            if now_s - self._reached_s > self._drain_patience_s:
                 raise PeerLostError(
-                    f"the consumer of tracks on {self._main.address} is gone; {self._main.queued} frames of "
-                    "tracks did not reach it"
+                    f"the consumer of tracks on {self._main.address} is gone; {self._main.queued} messages "
+                    "did not reach it"
                 )
             return True
         for sender in self._side:
-            sender.flush(SIDE_DRAIN_S)
+            try:
+                sender.flush(SIDE_DRAIN_S)
+            except LinkError as error:
+                log.warning("the last tracks did not arrive: %s", error)
         self._state = StageState.DONE
         return False
 
@@ -173,3 +171,10 @@ class TrackStage:
         self._receiver.close()
         for sender in (self._main, *self._side):
             sender.close()
+
+
+def _offered(sender: Sender, tracks: Tracks) -> bool:
+    try:
+        return sender.send(tracks, timeout_s=0.0)
+    except LinkError:
+        return False
