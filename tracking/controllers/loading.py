@@ -44,7 +44,9 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
     try:
         controller: Any = classes[0](**options)
     except Exception as error:
-        raise ConfigurationError(f"controller {path} cannot be made: {where_it_failed(error)}") from error
+        raise ConfigurationError(
+            f"controller {path} cannot be made with options {dict(options)}: {where_it_failed(error)}"
+        ) from error
     if not isinstance(getattr(controller, "name", None), str):
         controller.name = classes[0].__name__
     return cast(Controller, controller)
