@@ -15,6 +15,7 @@ from stream.wire import Received, decode
 PARTS = 2
 GARBAGE_PER_CALL = 100
 MAX_SMALL_BYTES = 1 << 20
+LINGER_MS = 500
 
 
 def open_channel(
@@ -34,6 +35,8 @@ def open_channel(
     socket.sndhwm = hwm
     socket.rcvhwm = hwm
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    # A peer that leaves is waited for with the linger that was set before the bind; without end by default.
+    socket.linger = LINGER_MS
     try:
         if security is not None and where.scheme != "inproc":
             (security.apply_server if bind else security.apply_client)(socket)

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 import zmq
 
 from stream import clock
-from stream.channel import MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
+from stream.channel import LINGER_MS, MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
 from stream.errors import LinkError, WireError
 from stream.messages import Ack, Command, Message, Status
 from stream.sockets import Security, read_parts
@@ -19,7 +19,6 @@ REQUESTS_PER_POLL = 64
 PENDING_LIMIT = 256
 REMEMBERED = 1024
 MAX_ID = 128
-LINGER_MS = 500
 
 
 class Request:

@@ -7,14 +7,13 @@ import time
 
 import zmq
 
-from stream.channel import Intake, open_channel
+from stream.channel import LINGER_MS, Intake, open_channel
 from stream.errors import LinkError
 from stream.messages import Detections, Frame, Message, StreamEnd, StreamStart, Tracks
 from stream.sockets import MAX_PAYLOAD_BYTES, Security, read_parts
 from stream.wire import KINDS, LinkFields, encode
 
 HWM = 8
-LINGER_MS = 300
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 SUBSCRIPTIONS_PER_PUBLISH = 100
 

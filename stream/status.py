@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import zmq
 
-from stream.channel import MAX_SMALL_BYTES, Intake, open_channel
+from stream.channel import LINGER_MS, MAX_SMALL_BYTES, Intake, open_channel
 from stream.messages import StageState, Status
 from stream.sockets import Security
 from stream.wire import encode
@@ -85,4 +85,4 @@ class StatusSource:
         """Close, waiting at most half a second until the last report is on its way. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._endpoint.close(LAST_WORD_MS)
+            self._endpoint.close(LINGER_MS)

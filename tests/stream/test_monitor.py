@@ -36,7 +36,7 @@ def a_pair(*, latest: bool = False) -> tuple[MonitorPublisher, MonitorSubscriber
     publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
     subscriber = MonitorSubscriber(publisher.address, latest=latest)
     publish_until(publisher, a_frame(0), lambda: subscriber.receive(0.0))
-    while subscriber.receive(0.2) is not None:
+    while subscriber.receive(0.1) is not None:
         pass
     return publisher, subscriber
 
@@ -92,6 +92,19 @@ def test_a_viewer_that_does_not_read_never_holds_up_the_publisher_and_counts_wha
     assert subscriber.gaps == 200 - got
     subscriber.close()
     publisher.close()
+
+
+def test_viewers_that_left_with_messages_on_their_way_do_not_hold_up_the_end() -> None:
+    for _ in range(10):
+        publisher, subscriber = a_pair()
+        large = Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((1000, 1000), np.uint8))
+        for _ in range(5):
+            publisher.publish(large)
+        subscriber.close()
+        publisher.publish(large)
+        before_s = time.monotonic()
+        publisher.close()
+        assert time.monotonic() - before_s < 10
 
 
 def test_a_viewer_of_the_latest_skips_what_waited() -> None:
