@@ -14,13 +14,14 @@ import numpy.typing as npt
 from scipy.interpolate import make_smoothing_spline
 
 from acquisition.simulated.optics import IMAGE_MODEL_VERSION, OpticsModel, particle_images
-from engines.classical.centre import AMPLITUDE, CONVERGED, FULL_ITERATIONS, LN_SX, LN_SY, fit_gaussian
+from engines.classical.centre import CONVERGED, FULL_ITERATIONS, fit_gaussian
+from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import Polarity, WidthCurve
 from stream.errors import LivePTVError
 
 FloatArray = npt.NDArray[np.float64]
 
-FIT_TRIES = 5
+FIT_TRIES = 8
 MOMENT_LEVEL = 0.1
 
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from engines.classical.centre import AMPLITUDE, CONVERGED, LN_SX, LN_SY, X, Y
-from engines.classical.joint import MERGED, UNTRIED, fit_all, is_explained, pixel_noise
-from engines.classical.spots import SpotFilter, Template
+from engines.classical.centre import CONVERGED
+from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, X, Y
+from engines.classical.joint import EXPLAINED, MERGED, UNTRIED, fit_all, pixel_noise
+from engines.classical.spots import ROUNDING_NOISE, SpotFilter, Template
 from engines.classical.widths import WidthCurve, depth_from_widths
 from engines.flatfield import FlatField
 from engines.settings import DetectorSettings
@@ -25,14 +26,12 @@ FloatArray = npt.NDArray[np.float64]
 
 FIRST_SWEEPS = 2
 LAST_SWEEPS = 2
-# A candidate in the remainder must exceed this part of the significance of what was subtracted there.
-MISFIT_FRACTION = 0.3
 # Sizes tried in 2D where none is given: Gaussian widths in pixels, a factor of 1.5 apart.
 BLIND_SIGMAS_PX = (1.3, 2.0, 3.0, 4.5)
 # Width of the Gaussian core of a spot whose visible diameter is 1, as trackpy counts diameters.
 SIGMA_PER_DIAMETER = 0.2
 # Templates along a curve differ by at most this factor in either width.
-TEMPLATE_RATIO = 1.5
+TEMPLATE_RATIO = 1.8
 # A fitted amplitude of so many standard errors is taken for a particle with confidence one half.
 HALF_CONFIDENCE_SIGMAS = 4.0
 # A squared distance to the width curve with confidence one half.
@@ -79,7 +78,8 @@ class SpotDetector:
             if self._table is None
             else templates_of_curve(self._table)
         )
-        self._filter = SpotFilter(height, width, templates, settings.threshold)
+        self._rounding_noise = ROUNDING_NOISE / (1.0 if flat_field is None else flat_field.grey_values)
+        self._filter = SpotFilter(height, width, templates, settings.threshold, self._rounding_noise)
         self._image = np.empty((height, width), np.float32)
 
     @property
@@ -120,18 +120,16 @@ class SpotDetector:
         """
         self.load(image, sign)
         residual = self._image
-        noise = pixel_noise(residual, max(1, residual.size // 4 // NOISE_SAMPLES))
+        noise = max(self._rounding_noise, pixel_noise(residual, max(1, residual.size // 4 // NOISE_SAMPLES)))
         found = self._filter.candidates(residual, 1.0)[:, : self._settings.max_particles]
         start = self._start(found)
-        significance = found[3]
         count = start.shape[0]
         parameters = np.zeros((count, 6))
         covariance = np.zeros((count, 6, 6))
         state = np.full(count, UNTRIED)
         circular = self._table is None
         fit_all(residual, start, parameters, covariance, state, noise, circular, FIRST_SWEEPS)
-        hidden = self._filter.candidates(residual, 1.0)
-        hidden = hidden[:, ~is_explained(hidden, significance, parameters, state, MISFIT_FRACTION)]
+        hidden = self._filter.candidates(residual, 1.0, same_noise=True)
         extra = hidden.shape[1]
         if extra:
             start = np.concatenate([start, self._start(hidden)])
@@ -152,7 +150,7 @@ class SpotDetector:
         self, parameters: FloatArray, covariance: FloatArray, state: npt.NDArray[np.int64]
     ) -> tuple[FloatArray, Counter[str]]:
         left_out: Counter[str] = Counter()
-        left_out["no_fit"] = int(((state != CONVERGED) & (state != MERGED)).sum())
+        left_out["no_fit"] = int((~np.isin(state, (CONVERGED, MERGED, EXPLAINED))).sum())
         fitted = state == CONVERGED
         parameters, covariance = parameters[fitted], covariance[fitted]
         table = np.full((len(Detections.COLUMNS), parameters.shape[0]), np.nan)

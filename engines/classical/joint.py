@@ -1,8 +1,8 @@
 """All particles of a frame fitted together, each in the image from which the others have been subtracted.
 
 Block coordinate descent on the sum of squares of the whole image: a particle is put back, fitted, and taken
-out again, the brightest first, until everyone has been fitted `sweeps` times. Overlapping images, which are
-common where images are 70 pixels long, then hardly bias one another.
+out again, the most significant first, in several sweeps. Overlapping images, which are common where images
+are 70 pixels long, then hardly bias one another. A particle none of whose neighbours changed is left alone.
 """
 
 from __future__ import annotations
@@ -14,26 +14,31 @@ import numpy.typing as npt
 from numba import njit
 
 from engines.classical.centre import (
-    AMPLITUDE,
     CONVERGED,
     FULL_ITERATIONS,
-    LN_SX,
-    LN_SY,
-    X,
-    Y,
+    NOT_CONVERGED,
     add_particle,
+    amplitude_at,
     fit_gaussian,
 )
+from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, WINDOW_SIGMAS, X, Y
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # States of a particle beside those of `fit_gaussian`.
-UNTRIED, OFF_IMAGE, MERGED = 10, 11, 12
+UNTRIED, OFF_IMAGE, MERGED, EXPLAINED = 10, 11, 12, 13
 # A particle within this many widths of a stronger one of about its own shape is the same particle.
 MERGE_SIGMAS = 1.0
 MERGE_LN_WIDTH = 0.5
+# Part of a width, or of the amplitude, by which an image changes without mattering to its neighbours.
+SMALL_CHANGE = 0.02
+# A candidate on a particle is a misfit of that unless it has this part of its strength, which falls off at
+# two widths and is nothing beyond six.
+MISFIT_FRACTION = 0.3
+MISFIT_REACH_SIGMAS = 2.0
+MISFIT_END_SIGMAS = 6.0
 
 
 @njit(cache=True, nogil=True)
@@ -82,19 +87,33 @@ def fit_all(
     circular: bool,
     sweeps: int,
 ) -> None:
-    """Fit every particle `sweeps` times; `residual`, bright on dark, is left without those that were fitted.
+    """Fit every particle in up to `sweeps` sweeps, and take those that could be fitted out of `residual`.
 
-    `start` (N, 6), `parameters` (N, 6), `covariance` (N, 6, 6), `state` (N,): CONVERGED particles go on from
-    where they are and have been subtracted from `residual`; the others begin at `start`.
+    `residual` (H, W) is bright on dark. `start` (N, 6), `parameters` (N, 6), `covariance` (N, 6, 6),
+    `state` (N,): CONVERGED particles go on from where they are and have been subtracted from `residual`
+    before; the others begin at `start`. A refit that fails keeps the fit before.
     """
     height, width = residual.shape
     work = np.empty(start.shape[1])
     errors = np.empty((start.shape[1], start.shape[1]))
-    for _ in range(sweeps):
+    # The sweep in which a particle last changed its image by more than a little.
+    changed = np.full(start.shape[0], -2)
+    for index in range(start.shape[0]):
+        if state[index] == UNTRIED:
+            changed[index] = -1
+    for sweep in range(sweeps):
         for index in range(start.shape[0]):
-            if state[index] in (MERGED, OFF_IMAGE):
+            if state[index] in (MERGED, EXPLAINED, OFF_IMAGE):
                 continue
-            if state[index] == CONVERGED:
+            if state[index] == UNTRIED and _is_misfit(residual, start[index], parameters, state):
+                state[index] = EXPLAINED
+                continue
+            if state[index] != UNTRIED and not _neighbour_changed(
+                index, start, parameters, state, changed, sweep - 1
+            ):
+                continue
+            was_fitted = state[index] == CONVERGED
+            if was_fitted:
                 add_particle(residual, parameters[index], 1.0)
                 work[:] = parameters[index]
             else:
@@ -104,58 +123,103 @@ def fit_all(
                 -0.5 <= work[X] <= width - 0.5 and -0.5 <= work[Y] <= height - 0.5
             ):
                 result = OFF_IMAGE
+            if result == NOT_CONVERGED and was_fitted:
+                add_particle(residual, parameters[index], -1.0)
+                continue
             if result == CONVERGED:
+                if not was_fitted or _differs(work, parameters[index]):
+                    changed[index] = sweep
                 parameters[index] = work
                 covariance[index] = errors
                 add_particle(residual, work, -1.0)
+            elif was_fitted:
+                changed[index] = sweep
             state[index] = result
-        _merge_doubles(residual, parameters, state)
+        _merge_doubles(residual, parameters, state, changed, sweep)
 
 
 @njit(cache=True, nogil=True)
-def _merge_doubles(residual: Float32Array, parameters: FloatArray, state: IntArray) -> None:
+def _is_misfit(
+    residual: Float32Array, candidate: FloatArray, parameters: FloatArray, state: IntArray
+) -> bool:
+    """Say whether a candidate is what an imperfect model has left of the particles fitted around it.
+
+    Strength is amplitude times the root of the area: proportional to the significance in white noise.
+    """
+    limit = 0.0
+    for index in range(state.size):
+        p = parameters[index]
+        if (
+            state[index] != CONVERGED
+            or abs(candidate[X] - p[X]) > residual.shape[1] / 4
+            or abs(candidate[Y] - p[Y]) > residual.shape[0] / 4
+        ):
+            continue
+        dx = (candidate[X] - p[X]) / math.exp(p[LN_SX])
+        dy = (candidate[Y] - p[Y]) / math.exp(p[LN_SY])
+        squared = dx * dx + dy * dy
+        if squared < MISFIT_END_SIGMAS * MISFIT_END_SIGMAS:
+            strength = p[AMPLITUDE] * math.exp(0.5 * (p[LN_SX] + p[LN_SY]))
+            limit += MISFIT_FRACTION * strength * math.exp(-0.5 * squared / MISFIT_REACH_SIGMAS**2)
+    if limit == 0:
+        return False
+    left = amplitude_at(residual, candidate) * math.exp(0.5 * (candidate[LN_SX] + candidate[LN_SY]))
+    return bool(left < limit)
+
+
+@njit(cache=True, nogil=True)
+def _differs(p: FloatArray, q: FloatArray) -> bool:
+    return (
+        abs(p[X] - q[X]) > SMALL_CHANGE * math.exp(p[LN_SX])
+        or abs(p[Y] - q[Y]) > SMALL_CHANGE * math.exp(p[LN_SY])
+        or abs(p[LN_SX] - q[LN_SX]) > SMALL_CHANGE
+        or abs(p[LN_SY] - q[LN_SY]) > SMALL_CHANGE
+        or abs(p[AMPLITUDE] - q[AMPLITUDE]) > SMALL_CHANGE * p[AMPLITUDE]
+    )
+
+
+@njit(cache=True, nogil=True)
+def _neighbour_changed(
+    index: int, start: FloatArray, parameters: FloatArray, state: IntArray, changed: IntArray, since: int
+) -> bool:
+    """Say whether another particle within the fit window of this one changed in sweep `since` or later."""
+    own = parameters[index] if state[index] == CONVERGED else start[index]
+    own_x = math.exp(own[LN_SX])
+    own_y = math.exp(own[LN_SY])
+    for other in range(state.size):
+        if other == index or changed[other] < since:
+            continue
+        p = parameters[other] if state[other] in (CONVERGED, MERGED) else start[other]
+        apart_x = abs(own[X] - p[X]) / WINDOW_SIGMAS - own_x
+        apart_y = abs(own[Y] - p[Y]) / WINDOW_SIGMAS - own_y
+        if (apart_x <= 0 or math.log(apart_x) < p[LN_SX]) and (apart_y <= 0 or math.log(apart_y) < p[LN_SY]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _merge_doubles(
+    residual: Float32Array, parameters: FloatArray, state: IntArray, changed: IntArray, sweep: int
+) -> None:
     """Put back the fainter one of two particles that share one image; the next sweep fits the other alone."""
     for a in range(state.size):
+        if state[a] != CONVERGED:
+            continue
+        p = parameters[a]
+        reach_x = MERGE_SIGMAS * math.exp(p[LN_SX])
+        reach_y = MERGE_SIGMAS * math.exp(p[LN_SY])
         for b in range(state.size):
-            if a == b or state[a] != CONVERGED or state[b] != CONVERGED:
-                continue
-            p = parameters[a]
             q = parameters[b]
-            if q[AMPLITUDE] > p[AMPLITUDE]:
-                continue
-            dx = (p[X] - q[X]) / math.exp(p[LN_SX])
-            dy = (p[Y] - q[Y]) / math.exp(p[LN_SY])
+            dx = (p[X] - q[X]) / reach_x
+            dy = (p[Y] - q[Y]) / reach_y
             if (
-                dx * dx + dy * dy < MERGE_SIGMAS * MERGE_SIGMAS
+                dx * dx + dy * dy < 1
+                and a != b
+                and state[b] == CONVERGED
+                and q[AMPLITUDE] <= p[AMPLITUDE]
                 and abs(p[LN_SX] - q[LN_SX]) < MERGE_LN_WIDTH
                 and abs(p[LN_SY] - q[LN_SY]) < MERGE_LN_WIDTH
             ):
                 add_particle(residual, q, 1.0)
                 state[b] = MERGED
-
-
-@njit(cache=True, nogil=True)
-def is_explained(
-    candidates: FloatArray,
-    significance: FloatArray,
-    parameters: FloatArray,
-    state: IntArray,
-    fraction: float,
-) -> npt.NDArray[np.bool_]:
-    """Say which candidates (4, M) of the residual image are no more than the misfit of a particle there.
-
-    They are when their significance is below `fraction` of that with which the particle was found, falling
-    off with the particle's image at two widths.
-    """
-    explained = np.zeros(candidates.shape[1], np.bool_)
-    for candidate in range(candidates.shape[1]):
-        limit = 0.0
-        for index in range(state.size):
-            if state[index] != CONVERGED:
-                continue
-            p = parameters[index]
-            dx = (candidates[0, candidate] - p[X]) / math.exp(p[LN_SX])
-            dy = (candidates[1, candidate] - p[Y]) / math.exp(p[LN_SY])
-            limit += fraction * significance[index] * math.exp(-0.125 * (dx * dx + dy * dy))
-        explained[candidate] = candidates[3, candidate] < limit
-    return explained
+                changed[b] = sweep

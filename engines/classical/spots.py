@@ -8,6 +8,7 @@ along its length. Each filter runs on the image binned to fit its size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ SURROUND = 1.6
 FALSE_ALARMS_PER_FRAME = 0.1
 MAX_BINNING = 16
 MIN_FILTER_SIGMA = 0.55
-KERNEL_REACH = 3.0
-NOISE_SAMPLES = 20_000
+KERNEL_REACH = 2.5
+NOISE_SAMPLES = 4_000
+ROUNDING_NOISE = 1 / math.sqrt(12)
 # A candidate within this many widths of a stronger one is taken for a part of it.
 SAME_PARTICLE = 2.0
 
@@ -49,6 +51,16 @@ class _Filter:
     level: int
     kernels: tuple[Float32Array, Float32Array, Float32Array, Float32Array]
 
+    def gain(self, binning: int) -> float:
+        """The standard deviation of the response to independent pixel noise of one."""
+        kx, ky, wx, wy = (np.concatenate([half[:0:-1], half]) for half in self.kernels)
+        near_x, near_y = (
+            wx[wx.size // 2 - kx.size // 2 :][: kx.size],
+            wy[wy.size // 2 - ky.size // 2 :][: ky.size],
+        )
+        squared = (kx @ kx) * (ky @ ky) + (wx @ wx) * (wy @ wy) - 2 * (kx @ near_x) * (ky @ near_y)
+        return math.sqrt(squared) / binning
+
 
 def false_alarm_threshold(independent_samples: float) -> float:
     """Return the threshold, in noise sigmas, that noise alone passes in one frame out of ten.
@@ -61,12 +73,20 @@ def false_alarm_threshold(independent_samples: float) -> float:
 class SpotFilter:
     """The filter bank for images of one size; owns every buffer it needs.
 
+    `rounding_noise` is the least standard deviation of a pixel, that of rounding to whole grey values: images
+    whose background is constant have a noise after all.
+
     `threshold` is in standard deviations of each filtered image (from the median absolute deviation); None
     chooses it by `false_alarm_threshold`, counting one independent sample per filter area.
     """
 
     def __init__(
-        self, height: int, width: int, templates: Sequence[Template], threshold: float | None = None
+        self,
+        height: int,
+        width: int,
+        templates: Sequence[Template],
+        threshold: float | None = None,
+        rounding_noise: float = ROUNDING_NOISE,
     ) -> None:
         self.templates = tuple(templates)
         binnings = sorted({template.binning for template in templates})
@@ -76,6 +96,8 @@ class SpotFilter:
         largest = self._images[0].shape
         self._rows = [np.empty(largest, np.float32) for _ in range(2)]
         self._response = np.empty(largest, np.float32)
+        self._noise = np.zeros(len(templates))
+        self._least_noise = [rounding_noise * bank.gain(self._levels[bank.level]) for bank in self._filters]
         self._found = np.empty((4, max(1024, largest[0] * largest[1] // 8)))
         samples = sum(height * width / (np.pi * t.sigma_x_px * t.sigma_y_px) for t in templates)
         self.threshold = false_alarm_threshold(samples) if threshold is None else threshold
@@ -96,11 +118,12 @@ class SpotFilter:
             ),
         )
 
-    def candidates(self, image: Float32Array, sign: float) -> FloatArray:
+    def candidates(self, image: Float32Array, sign: float, *, same_noise: bool = False) -> FloatArray:
         """Return candidates, strongest first, shape (4, N): x, y (px), template number, significance.
 
         `image` is (H, W) float32; `sign` is +1 for bright particles and -1 for dark ones. One particle gives
         one candidate: weaker maxima within `SAME_PARTICLE` widths of a stronger one are left out.
+        `same_noise` keeps the noise found in the image before, of which this one is the remainder.
         """
         for level, binning in enumerate(self._levels):
             bin_image(image, binning, self._images[level])
@@ -111,18 +134,19 @@ class SpotFilter:
             response = self._response[:height, :width]
             narrow, wide = (rows[:height, :width] for rows in self._rows)
             difference_of_gaussians(binned, *bank.kernels, narrow, wide, response)
-            sigma = robust_sigma(response, max(1, response.size // NOISE_SAMPLES))
-            if sigma > 0:
-                count = local_maxima(
-                    response,
-                    sign,
-                    sigma,
-                    self.threshold,
-                    self._levels[bank.level],
-                    number,
-                    self._found,
-                    count,
-                )
+            if not same_noise:
+                spread = robust_sigma(response, max(1, response.size // NOISE_SAMPLES))
+                self._noise[number] = max(spread, self._least_noise[number])
+            count = local_maxima(
+                response,
+                sign,
+                self._noise[number],
+                self.threshold,
+                self._levels[bank.level],
+                number,
+                self._found,
+                count,
+            )
         found = self._found[:, :count]
         found = np.ascontiguousarray(found[:, np.argsort(-found[3], kind="stable")])
         shapes = np.array([(t.sigma_x_px, t.sigma_y_px) for t in self.templates])

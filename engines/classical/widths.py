@@ -29,7 +29,7 @@ KIND = "liveptv width curve"
 COLUMNS = ("z_um", "sigma_x_um", "sigma_y_um", "amplitude")
 TABLE_STEPS = 512
 # Relative scatter of the widths between particles and with the position in the image.
-WIDTH_SCATTER = 0.02
+WIDTH_SCATTER = 0.015
 
 
 @dataclass(frozen=True, eq=False)
