@@ -77,7 +77,7 @@ def assign(
     return w.column_of[:rows]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sift_up(heap, place, distance, at):  # type: ignore[no-untyped-def]
     column = heap[at]
     key = distance[column]
@@ -92,7 +92,7 @@ def _sift_up(heap, place, distance, at):  # type: ignore[no-untyped-def]
     place[column] = at
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pop(heap, place, distance, size):  # type: ignore[no-untyped-def]
     """Remove the nearest column; the caller's heap is then `size - 1` long."""
     top = heap[0]
@@ -117,7 +117,7 @@ def _pop(heap, place, distance, size):  # type: ignore[no-untyped-def]
     return top
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _two_cheapest(row, indptr, indices, costs, no_link_cost, column_price):  # type: ignore[no-untyped-def]
     """Cheapest and second cheapest reduced cost of a row and the cheapest column (FREE: its way out)."""
     first = no_link_cost
@@ -136,7 +136,7 @@ def _two_cheapest(row, indptr, indices, costs, no_link_cost, column_price):  # t
     return first, second, best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def solve(  # type: ignore[no-untyped-def]
     indptr, indices, costs, no_link_cost, rows, columns,
     row_price, column_of, waiting, column_price, row_of, distance, parent, heap, place, touched,
@@ -188,7 +188,7 @@ def solve(  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _augment(  # type: ignore[no-untyped-def]
     start, indptr, indices, costs, no_link_cost,
     row_price, column_of, column_price, row_of, distance, parent, heap, place, touched,

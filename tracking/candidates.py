@@ -76,7 +76,7 @@ def within_distance(
         w.grow_candidates(2 * w.indices.size)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def index_points(points, variances, count, geometry, starts, order, cell_of, ordered):  # type: ignore[no-untyped-def]
     """Sort `count` points (axes, M) and their variances into cells.
 
@@ -129,7 +129,7 @@ def index_points(points, variances, count, geometry, starts, order, cell_of, ord
     starts[cells] = count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _clip(value, last):  # type: ignore[no-untyped-def]
     if not value > 0.0:
         return 0
@@ -138,7 +138,7 @@ def _clip(value, last):  # type: ignore[no-untyped-def]
     return int(value)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def gate_by_distance(  # type: ignore[no-untyped-def]
     origins, rows, limit, geometry, starts, order, ordered, indptr, indices, costs, axes
 ):  # fmt: skip
@@ -173,7 +173,7 @@ def gate_by_distance(  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def gate_by_chi_square(  # type: ignore[no-untyped-def]
     predicted, variances, rows, gate, no_link_cost,
     geometry, starts, order, ordered, points, widest, indptr, indices, costs, axes,

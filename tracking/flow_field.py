@@ -59,7 +59,7 @@ class FlowField:
         self._refresh(everything=True)
 
     def learn(self, positions: FloatArray, velocities: FloatArray, chosen: npt.NDArray[np.bool_]) -> None:
-        """Take in one frame: velocities (3, N) of the `chosen` (N,) tracks at `positions` (3, N)."""
+        """Take in one frame: `velocities` (3, >= N) of the `chosen` (N,) tracks at `positions` (3, >= N)."""
         self.sums *= self._decay
         add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
         self._refresh(everything=self.samples < 20 * ENOUGH)
@@ -92,7 +92,7 @@ class FlowField:
         return velocity, variance
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _index(value, low, high, count):  # type: ignore[no-untyped-def]
     if not high > low:
         return 0
@@ -102,7 +102,7 @@ def _index(value, low, high, count):  # type: ignore[no-untyped-def]
     return min(int(min(at, 1e6)), count - 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
     """Row of the cell that holds a place; places outside belong to the nearest cell."""
     ix = _index(x, box[0, 0], box[0, 1], shape[0])
@@ -111,7 +111,7 @@ def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
     return (iz * shape[1] + iy) * shape[0] + ix
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
     """Move the sums of each old cell to the new cell that holds its centroid."""
     last = old.shape[0] - 1
@@ -123,7 +123,7 @@ def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
             new[to] += old[c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignore[no-untyped-def]
     """Add one sample of weight 1 for each chosen track to its cell and to the whole."""
     whole = sums.shape[0] - 1
@@ -157,7 +157,7 @@ def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignor
             sums[whole, s] += sample[s]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untyped-def]
     """Fit cells `first` to `last`, each with its neighbours, and the whole."""
     pooled = np.empty(SUMS)
@@ -189,7 +189,7 @@ def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untype
     _fit(sums[whole], size, fits[whole])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fit(s, size, fit):  # type: ignore[no-untyped-def]
     """Weighted linear least squares from sums, with a ridge that keeps slopes finite in thin clouds."""
     n = s[0]
@@ -231,7 +231,7 @@ def _fit(s, size, fit):  # type: ignore[no-untyped-def]
         fit[16 + a] = max(total - gx * bx - gy * by - gz * bz, 0.01 * total)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def expect(fits, box, shape, position, position_variance, velocity, variance):  # type: ignore[no-untyped-def]
     """Fill the velocity (3,) expected at a place and its variance (3,); False if nothing is known.
 

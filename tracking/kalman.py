@@ -41,7 +41,7 @@ JUDGED = 5
 TALLIES = 6
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def take_detections(table, count, axes, height, fallback, points, variances, origin, widest):  # type: ignore[no-untyped-def]
     """Copy usable detections from a `Detections` table into `points` and `variances` (axes, M).
 
@@ -70,7 +70,15 @@ def take_detections(table, count, axes, height, fallback, points, variances, ori
     return m
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _move(state, label, source, target):  # type: ignore[no-untyped-def]
+    for row in range(STATES):
+        state[row, target] = state[row, source]
+    for row in range(LABELS):
+        label[row, target] = label[row, source]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def drop_stale(state, label, count, clock, max_gap):  # type: ignore[no-untyped-def]
     """Remove tracks not detected for more than `max_gap` frames before this one; returns what is left."""
     kept = 0
@@ -78,13 +86,12 @@ def drop_stale(state, label, count, clock, max_gap):  # type: ignore[no-untyped-
         if clock - label[SEEN, i] - 1 > max_gap:
             continue
         if kept != i:
-            state[:, kept] = state[:, i]
-            label[:, kept] = label[:, i]
+            _move(state, label, i, kept)
         kept += 1
     return kept
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def predict(state, count, axes, dt, step_variance, wander, fits, box, shape):  # type: ignore[no-untyped-def]
     """Move all tracks on by `dt` (s); `step_variance` (um^2) and `wander` (um^2/s^2) (3,) are for this dt."""
     for i in range(count):
@@ -104,7 +111,7 @@ def predict(state, count, axes, dt, step_variance, wander, fits, box, shape):  #
             state[VV + a, i] = vv + wander[a] + shear
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def update(  # type: ignore[no-untyped-def]
     state, label, count, next_id, axes, column_of, points, variances, origin, detections, table,
     frame, clock, height, confirm, max_gap, steady, dt,
@@ -129,8 +136,7 @@ def update(  # type: ignore[no-untyped-def]
             tally[ENDED] += 1
             continue
         if kept != i:
-            state[:, kept] = state[:, i]
-            label[:, kept] = label[:, i]
+            _move(state, label, i, kept)
         if j < 0:
             tally[MISSED] += 1
             _write(state, label, kept, axes, frame, height, output, PREDICTED)
@@ -195,7 +201,7 @@ def update(  # type: ignore[no-untyped-def]
     tally[ALIVE] = kept
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _write(state, label, i, axes, frame, height, output, flag):  # type: ignore[no-untyped-def]
     output[TRACK, i] = label[ID, i]
     for a in range(3):
@@ -218,7 +224,7 @@ def _write(state, label, i, axes, frame, height, output, flag):  # type: ignore[
     output[FLAGS, i] = flag
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _measured(i, j, axes, points, variances, origin, table, height, output):  # type: ignore[no-untyped-def]
     for a in range(axes):
         output[X + a, i] = points[a, j]

@@ -1,4 +1,7 @@
-"""The arrays that the tracker works in: pre-allocated, grown geometrically, never shrunk."""
+"""The arrays that the tracker works in: pre-allocated, grown geometrically, never shrunk.
+
+Row lengths are kept off powers of two, or the same column of all rows would fall into one set of the cache.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 FIRST_SIZE = 256
+PADDING = 40
 
 
 class TrackMemory:
@@ -24,24 +28,24 @@ class TrackMemory:
     def __init__(self) -> None:
         self.assignment = AssignmentWorkspace()
         self.candidates = CandidateWorkspace()
-        self.state: FloatArray = np.zeros((kalman.STATES, FIRST_SIZE))
-        self.label: npt.NDArray[np.int64] = np.zeros((kalman.LABELS, FIRST_SIZE), np.int64)
-        self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
+        self.state: FloatArray = np.zeros((kalman.STATES, FIRST_SIZE + PADDING))
+        self.label: npt.NDArray[np.int64] = np.zeros((kalman.LABELS, FIRST_SIZE + PADDING), np.int64)
+        self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE + PADDING, np.bool_)
         self.tally: npt.NDArray[np.int64] = np.zeros(kalman.TALLIES, np.int64)
         self.below: npt.NDArray[np.int64] = np.zeros(3, np.int64)
         self.widest: FloatArray = np.zeros(3)
-        self._allocate_detections(FIRST_SIZE)
+        self._allocate_detections(FIRST_SIZE + PADDING)
 
     def reserve(self, tracks: int, detections: int) -> None:
         """Make room for `tracks` live tracks and `detections` of one frame."""
         have = self.state.shape[1]
         if tracks > have:
-            size = max(tracks, 2 * have)
+            size = max(tracks, 2 * have) + PADDING
             self.state = _widened(self.state, size)
             self.label = _widened(self.label, size)
             self.settled = np.zeros(size, np.bool_)
         if detections > self.origin.size:
-            self._allocate_detections(max(detections, 2 * self.origin.size))
+            self._allocate_detections(max(detections, 2 * self.origin.size) + PADDING)
         self.candidates.reserve(tracks, detections)
         self.assignment.reserve(tracks, detections)
 

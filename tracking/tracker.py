@@ -101,7 +101,7 @@ class OnlineTracker:
             self.counts["duplicates"] += 1
             return Tracks.empty(info)
         if math.isfinite(info.focus_um):
-            self._focus_um = info.focus_um
+            self._focus_um = float(info.focus_um)
         self._drop_stale()
         count = self._take(detections)
         if self._is_flow and self._alive:
@@ -249,4 +249,4 @@ class OnlineTracker:
         low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / frame_s
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
         self._noise.learn(m.below, int(m.tally[kalman.JUDGED]), low, high)
-        self._flow.learn(m.state[kalman.P : kalman.V, :n], m.state[kalman.V : kalman.PP, :n], m.settled[:n])
+        self._flow.learn(m.state[kalman.P : kalman.V], m.state[kalman.V : kalman.PP], m.settled[:n])

@@ -3,6 +3,7 @@ import pytest
 from flows import FRAME_S, channel_flow, info, link_f1, links_of
 
 from stream.messages import Detections, TrackFlag, Tracks
+from tracking import assignment, candidates, flow_field, kalman
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
@@ -240,6 +241,21 @@ def test_the_same_detections_give_the_same_tracks():
     sequence = channel_flow(200, 0.5, 15, seed=9)
     one, two = track_all(sequence), track_all(sequence)
     assert all(np.array_equal(a.table, b.table, equal_nan=True) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["flow", "hungarian"])
+def test_a_live_run_compiles_nothing_once_warmed_up(mode):
+    tracker = OnlineTracker(TrackerSettings(mode=mode))
+    tracker.warmup()
+    modules = (assignment, candidates, flow_field, kalman)
+    kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "signatures")]
+    before = [len(kernel.signatures) for kernel in kernels]
+    for sequence in (channel_flow(300, 0.5, 8), channel_flow(300, 0.5, 8, planar=True)):
+        live = OnlineTracker(TrackerSettings(mode=mode))
+        for detections in sequence.detections:
+            detections.table.flags.writeable = False
+            live.step(detections)
+    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_warming_up_leaves_no_trace():
