@@ -32,6 +32,7 @@ def open_channel(
         raise ConfigurationError(f"{address} is for frames; this channel needs tcp:// or inproc://")
     endpoint = Endpoint(where, kind)
     socket = endpoint.socket
+    socket.ipv6 = where.host.startswith("[")
     socket.sndhwm = hwm
     socket.rcvhwm = hwm
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)

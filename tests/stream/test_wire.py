@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +17,9 @@ from hypothesis import strategies as st
 from wire_strategies import MESSAGES, TEXT, a_frame, same, some_detections
 
 from stream.errors import WireError
-from stream.messages import Ack, Command, CommandKind, Detections, Frame, Message, StageState, Status
-from stream.wire import MAX_HEADER_BYTES, LinkFields, assemble, decode, decode_header, encode
+from stream.header import AckFields, CommandFields, EndFields, InfoFields, StartFields, StatusFields
+from stream.messages import Ack, Command, CommandKind, Detections, Frame, Message, StageState, Status, Tracks
+from stream.wire import KINDS, MAX_HEADER_BYTES, Header, LinkFields, assemble, decode, decode_header, encode
 
 LINKS = st.one_of(st.none(), st.builds(LinkFields, st.integers(0, 2**63 - 1), TEXT, st.integers(-1, 99)))
 
@@ -105,6 +109,22 @@ def test_numpy_numbers_in_the_fields_are_numbers_on_the_wire() -> None:
 def test_fields_of_others_in_the_header_are_no_harm() -> None:
     header = changed(Ack("c", True), timestamp=[1, 2], ndattr={"a": None})
     assert same(decode(header, b"").message, Ack("c", True))
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "streaming.md"
+
+
+def test_the_headers_in_the_documentation_are_real() -> None:
+    examples = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert [decode_header(text.encode()).kind for text in examples] == ["frame", "detections", "command"]
+
+
+def test_every_field_of_the_header_is_documented() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    structs = (Header, LinkFields, InfoFields, CommandFields, AckFields, StatusFields, StartFields, EndFields)
+    names = {field.name for struct in structs for field in msgspec.structs.fields(struct)}
+    names |= {*Detections.COLUMNS, *Tracks.COLUMNS, *CommandKind, *StageState, *KINDS.values()}
+    assert {name for name in names if f"`{name}`" not in text} == set()
 
 
 ACK, FRAME, FOUND = Ack("c", True), a_frame(), some_detections()
