@@ -30,6 +30,8 @@ def open_channel(
     where = check_bind(address, security)
     if where.scheme == "shm":
         raise ConfigurationError(f"{address} is for frames; this channel needs tcp:// or inproc://")
+    if not bind and where.scheme == "tcp" and where.port == 0:
+        raise ConfigurationError(f"{address} has no port to connect to; take it from the other end's address")
     endpoint = Endpoint(where, kind)
     socket = endpoint.socket
     socket.ipv6 = where.host.startswith("[")

@@ -187,6 +187,11 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         MonitorPublisher(address, run_id="run", source="test")
 
 
+def test_a_viewer_needs_a_port() -> None:
+    with pytest.raises(ConfigurationError, match="port"):
+        MonitorSubscriber(ANYWHERE)
+
+
 def test_a_closed_publisher_publishes_no_more() -> None:
     publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
     publisher.close()
