@@ -29,7 +29,7 @@ class DetectorSettings(BaseModel):
         "out: so high that noise alone gives one false alarm in ten frames",
     )
     min_confidence: float = Field(
-        0.3, ge=0, le=1, description="detections below this are left out and counted"
+        0.5, ge=0, le=1, description="detections below this are left out and counted"
     )
     max_particles: int = Field(2000, ge=1, description="most particles a frame; the faintest are left out")
     workers: int = Field(1, ge=1, le=64, description="frames worked on at the same time")

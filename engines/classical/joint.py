@@ -169,7 +169,7 @@ def _is_misfit(
 
 @njit(cache=True, nogil=True)
 def _differs(p: FloatArray, q: FloatArray) -> bool:
-    return (
+    return bool(
         abs(p[X] - q[X]) > SMALL_CHANGE * math.exp(p[LN_SX])
         or abs(p[Y] - q[Y]) > SMALL_CHANGE * math.exp(p[LN_SY])
         or abs(p[LN_SX] - q[LN_SX]) > SMALL_CHANGE

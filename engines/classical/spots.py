@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy.stats import norm
+from scipy.optimize import brentq
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 SURROUND = 1.6
+# Variance of the slope of filtered white noise, times s^2 over its variance: half the integral of
+# k^3 (exp(-k^2 / 2) - exp(-1.28 k^2))^2 over the integral of the same with k.
+ROUGHNESS = 0.976
 FALSE_ALARMS_PER_FRAME = 0.1
 MAX_BINNING = 16
 MIN_FILTER_SIGMA = 0.55
@@ -51,6 +54,11 @@ class _Filter:
     level: int
     kernels: tuple[Float32Array, Float32Array, Float32Array, Float32Array]
 
+    def area_px(self, binning: int) -> float:
+        """Product of the filter's own widths, in pixels."""
+        least_px = MIN_FILTER_SIGMA * binning
+        return max(least_px, self.template.sigma_x_px) * max(least_px, self.template.sigma_y_px)
+
     def gain(self, binning: int) -> float:
         """The standard deviation of the response to independent pixel noise of one."""
         kx, ky, wx, wy = (np.concatenate([half[:0:-1], half]) for half in self.kernels)
@@ -62,12 +70,19 @@ class _Filter:
         return math.sqrt(squared) / binning
 
 
-def false_alarm_threshold(independent_samples: float) -> float:
+def false_alarm_threshold(filter_areas: float) -> float:
     """Return the threshold, in noise sigmas, that noise alone passes in one frame out of ten.
 
-    Of `independent_samples` values of a normal distribution, `FALSE_ALARMS_PER_FRAME` are expected above it.
+    `filter_areas` is the image's area in units of sx sy, summed over the filters. A filtered image of noise is
+    a Gaussian field; per unit of area it has (2 pi)^(-3/2) sqrt(lx ly) t exp(-t^2/2) maxima above t (Adler,
+    The Geometry of Random Fields, 1981), with lx = `ROUGHNESS` / sx^2 the variance of its slope along x.
     """
-    return float(norm.isf(FALSE_ALARMS_PER_FRAME / max(1.0, independent_samples)))
+
+    def excess(threshold: float) -> float:
+        maxima = filter_areas * ROUGHNESS * (2 * math.pi) ** -1.5 * threshold
+        return math.log(maxima / FALSE_ALARMS_PER_FRAME) - 0.5 * threshold**2
+
+    return brentq(excess, 1.0, 12.0) if excess(1.0) > 0 else 1.0
 
 
 class SpotFilter:
@@ -77,7 +92,7 @@ class SpotFilter:
     whose background is constant have a noise after all.
 
     `threshold` is in standard deviations of each filtered image (from the median absolute deviation); None
-    chooses it by `false_alarm_threshold`, counting one independent sample per filter area.
+    chooses it by `false_alarm_threshold`.
     """
 
     def __init__(
@@ -99,8 +114,8 @@ class SpotFilter:
         self._noise = np.zeros(len(templates))
         self._least_noise = [rounding_noise * bank.gain(self._levels[bank.level]) for bank in self._filters]
         self._found = np.empty((4, max(1024, largest[0] * largest[1] // 8)))
-        samples = sum(height * width / (np.pi * t.sigma_x_px * t.sigma_y_px) for t in templates)
-        self.threshold = false_alarm_threshold(samples) if threshold is None else threshold
+        areas = sum(height * width / bank.area_px(self._levels[bank.level]) for bank in self._filters)
+        self.threshold = false_alarm_threshold(areas) if threshold is None else threshold
 
     def _plan(self, template: Template) -> _Filter:
         level = min(range(len(self._levels)), key=lambda i: abs(self._levels[i] - template.binning))

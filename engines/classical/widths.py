@@ -135,7 +135,8 @@ def depth_from_widths(
 ) -> tuple[float, float, float, bool]:
     """Return depth, its standard error, the squared distance to the curve, and whether the depth is inside.
 
-    `table` is `WidthCurve.table`; variances are those of ln sx and ln sy. The depth is outside when the
+    `table` is `WidthCurve.table`; variances are those of ln sx and ln sy. The standard error is that of the
+    likelihood over depth, and at least that of the curve's slope. The depth is outside when the
     closest point is an end of the curve.
     """
     scatter = WIDTH_SCATTER * WIDTH_SCATTER
@@ -166,5 +167,16 @@ def depth_from_widths(
     dx = ln_sx - table[1, best]
     dy = ln_sy - table[2, best]
     shift_um = (wx * slope_x * dx + wxy * (slope_x * dy + slope_y * dx) + wy * slope_y * dy) / information
-    shift_um = min(step_um, max(-step_um, shift_um))
-    return table[0, best] + shift_um, 1 / math.sqrt(information), least, inside
+    moved_um = min(step_um, max(-step_um, shift_um))
+    nearest = max(0.0, least + information * moved_um * (moved_um - 2 * shift_um))
+    z_um = table[0, best] + moved_um
+    # Near a focal line the curve turns within one standard error: the spread of the likelihood itself.
+    total = 0.0
+    spread = 0.0
+    for index in range(steps):
+        dx = ln_sx - table[1, index]
+        dy = ln_sy - table[2, index]
+        weight = math.exp(-0.5 * (wx * dx * dx + 2 * wxy * dx * dy + wy * dy * dy - least))
+        total += weight
+        spread += weight * (table[0, index] - z_um) ** 2
+    return z_um, math.sqrt(max(1 / information, spread / total)), nearest, inside
