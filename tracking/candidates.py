@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 OVERFLOW = -1
 CELLS_PER_POINT = 3
 SMALLEST_CELL_UM = 1e-9
+OUTLIERS = 0.05
+OUTLIER_SCALE = 3.0
 
 
 class CandidateWorkspace:
@@ -175,7 +177,7 @@ def gate_by_distance(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gate_by_chi_square(  # type: ignore[no-untyped-def]
-    predicted, variances, rows, gate, no_link_cost,
+    predicted, variances, hits, proven, rows, gate, no_link_cost,
     geometry, starts, order, ordered, points, widest, indptr, indices, costs, axes,
 ):  # fmt: skip
     """Fill rows with the detections whose Mahalanobis distance squared d^2 is at most `gate`.
@@ -183,7 +185,15 @@ def gate_by_chi_square(  # type: ignore[no-untyped-def]
     `predicted` and `variances` are (3, rows); `widest` (3,) holds the largest variance of a detection in each
     axis. The cost is d^2 + ln|S| (Bar-Shalom), S = predicted variance + the detection's own; entries that
     cost no less than leaving the track unlinked are left out. OVERFLOW if they do not fit.
+
+    Real innovations have tails: some particles are fast, some badly centred. For a track of at least
+    `proven` `hits` the density is therefore a mixture, (1 - e) N(S) + e N(k^2 S), with e = 5 % and k = 3,
+    and d^2 in the cost becomes -2 ln((1 - e) exp(-d^2 / 2) + e k^-axes exp(-d^2 / 2 k^2)). It matters only
+    where new particles are rare enough for the no-link cost to allow it.
     """
+    tail = OUTLIERS / OUTLIER_SCALE**axes
+    tail_bonus = 2.0 * math.log(tail) + 0.1
+    squeeze = 0.5 / OUTLIER_SCALE**2
     found = 0
     indptr[0] = 0
     scale = geometry[2]
@@ -195,8 +205,14 @@ def gate_by_chi_square(  # type: ignore[no-untyped-def]
             y = predicted[1, i]
             vx = variances[0, i]
             vy = variances[1, i]
-            reach_x = math.sqrt(gate * (vx + widest[0]))
-            reach_y = math.sqrt(gate * (vy + widest[1]))
+            is_proven = hits[i] >= proven
+            limit = gate
+            if is_proven:
+                least = math.log(vx * vy * variances[2, i] if axes == 3 else vx * vy)
+                bound = OUTLIER_SCALE**2 * min(no_link_cost + tail_bonus - least, gate)
+                limit = max(gate, bound)
+            reach_x = math.sqrt(limit * (vx + widest[0]))
+            reach_y = math.sqrt(limit * (vy + widest[1]))
             first_column = _clip((x - reach_x - geometry[0]) * scale, columns - 1)
             last_column = _clip((x + reach_x - geometry[0]) * scale, columns - 1)
             first_line = _clip((y - reach_y - geometry[1]) * scale, lines - 1)
@@ -212,9 +228,14 @@ def gate_by_chi_square(  # type: ignore[no-untyped-def]
                         sz = variances[2, i] + ordered[5, k]
                         square += (ordered[2, k] - predicted[2, i]) ** 2 / sz
                         determinant *= sz
-                    if square > gate:
+                    if square > limit:
                         continue
-                    cost = square + math.log(determinant)
+                    cost = math.log(determinant)
+                    if is_proven:
+                        core = (1.0 - OUTLIERS) * math.exp(-0.5 * square)
+                        cost -= 2.0 * math.log(core + tail * math.exp(-squeeze * square))
+                    else:
+                        cost += square
                     if cost >= no_link_cost:
                         continue
                     if found == indices.size:

@@ -18,6 +18,7 @@ from numba import njit
 
 from stream.messages import TrackFlag, Tracks
 from tracking.flow_field import ENOUGH, cell_at, expect
+from tracking.noise import USUAL_CHI_SQUARE
 
 P, V, PP, PV, VV = 0, 3, 6, 9, 12
 STATES = 15
@@ -34,7 +35,6 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
 )  # fmt: skip
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
-MEDIAN_CHI_SQUARE = 0.4549
 
 LINKED, MISSED, BORN, ENDED, ALIVE = 0, 1, 2, 3, 4
 JUDGED = 5
@@ -122,7 +122,7 @@ def update(  # type: ignore[no-untyped-def]
     `steady` is False for plain frame-to-frame linking: velocities are then differences over `dt` (s).
     `unknown` (3,) is the velocity variance of a particle of which nothing is known. `output` is
     (columns, rows) with room for count + detections. Fills `tally` (linked, missed, born, ended, alive, and
-    tracks that judged the noise), `below` (3,) (how many of those had an innovation less than the expected),
+    tracks that judged the noise), `below` (3,) (how many of those had a usual innovation, see `noise`),
     `settled` (which rows are confirmed and linked); `taken` is scratch, one flag a detection.
     """
     tally[:] = 0
@@ -148,7 +148,7 @@ def update(  # type: ignore[no-untyped-def]
                 innovation = points[a, j] - state[P + a, kept]
                 noise = variances[a, j]
                 total = state[PP + a, kept] + noise
-                if known and innovation * innovation < MEDIAN_CHI_SQUARE * total:
+                if known and innovation * innovation < USUAL_CHI_SQUARE * total:
                     below[a] += 1
                 if steady:
                     pv = state[PV + a, kept]

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+USUAL = 0.75
+USUAL_CHI_SQUARE = 1.3233
 SLOWEST_RATE = 0.05
 HALF_TRUST = 20.0
 
@@ -14,9 +16,10 @@ HALF_TRUST = 20.0
 class StepNoise:
     """The variance q (um^2/s) of a Brownian step per second in each axis.
 
-    If q is right, half of the innovations nu^2 / S lie below the median of chi-square with one degree of
-    freedom. The share found below moves ln q: the median, because wrong links lie in the tail. A given
-    diffusion coefficient D fixes q = 2 D.
+    If q is right, three quarters of the innovations nu^2 / S lie below that quantile of chi-square with one
+    degree of freedom. The share found below moves ln q: a quantile, because wrong links and badly centred
+    particles lie in the tail; not the median, because mixed particles must not be judged by the slow half. A
+    given diffusion coefficient D fixes q = 2 D.
     """
 
     def __init__(self, diffusion_um2_s: float | None) -> None:
@@ -35,7 +38,7 @@ class StepNoise:
             self.rate = rate.astype(np.float64)
 
     def learn(self, below: npt.NDArray[np.int64], judged: int, low: FloatArray, high: FloatArray) -> None:
-        """Adapt to one frame: of `judged` tracks, `below` (3,) had a smaller innovation than the median.
+        """Adapt to one frame: of `judged` tracks, `below` (3,) had nu^2 / S < `USUAL_CHI_SQUARE`.
 
         `low` and `high` (3,), um^2/s, bound what can be learnt.
         """
@@ -43,4 +46,4 @@ class StepNoise:
             return
         self._frames += 1
         pace = max(1.0 / (1.0 + self._frames / 10.0), SLOWEST_RATE) * judged / (judged + HALF_TRUST)
-        self.rate = np.clip(self.rate * np.exp(2.0 * pace * (0.5 - below / judged)), low, high)
+        self.rate = np.clip(self.rate * np.exp(2.0 * pace * (USUAL - below / judged)), low, high)

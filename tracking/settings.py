@@ -28,7 +28,10 @@ class TrackerSettings(_Section):
         3, ge=0, description="longest run of frames without a detection that is bridged (flow)"
     )
     gate_tail: float = Field(
-        0.001, gt=0, lt=0.5, description="share of right links that the chi-square gate may cut (flow)"
+        0.001,
+        gt=0,
+        lt=0.5,
+        description="share of right links that the chi-square gate of a new track may cut (flow)",
     )
     detection_probability: float = Field(
         0.95, gt=0, lt=1, description="chance that a particle in view is detected (flow)"

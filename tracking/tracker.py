@@ -26,6 +26,7 @@ FIRST_STEP_SPACINGS = 0.1
 SMALLEST_STEP_SIGMAS = 0.02
 SMALLEST_EXTENT_SIGMAS = 20.0
 BIRTH_MEMORY = 0.1
+PROVEN_CONFIRMATIONS = 2
 
 
 class OnlineTracker:
@@ -199,8 +200,8 @@ class OnlineTracker:
         while found == OVERFLOW:
             if self._is_flow:
                 found = gate_by_chi_square(
-                    position, variance, self._alive, self._gate, no_link_cost,
-                    c.geometry, c.starts, c.order, c.sorted, count, widest,
+                    position, variance, m.label[kalman.HITS], PROVEN_CONFIRMATIONS * self._confirm,
+                    self._alive, self._gate, no_link_cost, c.geometry, c.starts, c.order, c.sorted, count, widest,
                     c.indptr, c.indices, c.costs, axes,
                 )  # fmt: skip
             else:
