@@ -73,9 +73,9 @@ class _Filter:
 def false_alarm_threshold(filter_areas: float) -> float:
     """Return the threshold, in noise sigmas, that noise alone passes in one frame out of ten.
 
-    `filter_areas` is the image's area in units of sx sy, summed over the filters. A filtered image of noise is
-    a Gaussian field; per unit of area it has (2 pi)^(-3/2) sqrt(lx ly) t exp(-t^2/2) maxima above t (Adler,
-    The Geometry of Random Fields, 1981), with lx = `ROUGHNESS` / sx^2 the variance of its slope along x.
+    `filter_areas` is the image's area in units of sx sy, summed over the filters. A filtered image of noise
+    is a Gaussian field; per unit of area it has (2 pi)^(-3/2) sqrt(lx ly) t exp(-t^2/2) maxima above t
+    (Adler, The Geometry of Random Fields, 1981), with lx = `ROUGHNESS` / sx^2 the variance of its slope.
     """
 
     def excess(threshold: float) -> float:

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+import numpy as np
+import pytest
+from astigmatic import frame
+
+from engines.engine import DetectionError, Engine, EngineInfo
+from engines.factory import open_engine
+from engines.settings import DetectorSettings
+from engines.stage import DetectStage
+from stream.link import LinkAccount, PeerState
+from stream.links import open_receiver, open_sender
+from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
+
+_names = itertools.count()
+IMAGE = np.zeros((8, 8), np.uint8)
+
+
+class Upstream:
+    """A receiver whose sender has a ring of `credits` slots: nothing more comes until something is done."""
+
+    def __init__(self, messages: list[Message], credits: int = 4) -> None:  # noqa: A002
+        self.messages, self.credits = messages, credits
+        self.address, self.peer, self.ended = "inproc://up", PeerState.CONNECTED, False
+        self.taken = 0
+        self.done: list[int] = []
+
+    @property
+    def account(self) -> LinkAccount:
+        return LinkAccount(received=self.taken, consumed=len(self.done))
+
+    def receive(self, timeout_s: float) -> UpstreamDelivery | None:
+        if self.taken == len(self.messages) or self.taken - len(self.done) >= self.credits:
+            time.sleep(min(timeout_s, 0.001))
+            return None
+        self.taken += 1
+        return UpstreamDelivery(self, self.taken - 1)
+
+    def close(self) -> LinkAccount:
+        return self.account
+
+
+class UpstreamDelivery:
+    def __init__(self, upstream: Upstream, sequence: int) -> None:
+        self.upstream, self.sequence = upstream, sequence
+
+    @property
+    def message(self) -> Message:
+        return self.upstream.messages[self.sequence]
+
+    def done(self) -> None:
+        self.upstream.done.append(self.sequence)
+
+
+class Downstream:
+    """A sender whose receiver acknowledges when the test says so."""
+
+    def __init__(self, *, refuse: Callable[[int], bool] = lambda _: False) -> None:
+        self.address, self.peer = "inproc://down", PeerState.CONNECTED
+        self.sent: list[Message] = []
+        self.acknowledged = self.dropped = 0
+        self.reason = ""
+        self.refuse = refuse
+
+    @property
+    def account(self) -> LinkAccount:
+        return LinkAccount(
+            offered=len(self.sent) + self.dropped, acknowledged=self.acknowledged, dropped=self.dropped
+        )
+
+    @property
+    def queued(self) -> int:
+        return len(self.sent) - self.acknowledged
+
+    def send(self, message: Message, timeout_s: float | None = None) -> bool:
+        assert isinstance(message, Detections)
+        if self.refuse(message.info.frame):
+            self.dropped += 1
+            return False
+        self.sent.append(message)
+        return True
+
+    def end(self, reason: str = "done") -> None:
+        self.reason = reason
+
+    def flush(self, timeout_s: float) -> bool:
+        return self.queued == 0
+
+    def close(self) -> LinkAccount:
+        return self.account
+
+
+class Echo:
+    """An engine that finds as many particles as the frame's number says, `lag` frames late."""
+
+    info = EngineInfo("echo", "none", "cpu")
+
+    def __init__(self, lag: int = 0) -> None:
+        self.lag = lag
+        self.waiting: deque[Frame] = deque()
+        self.final = False
+
+    @property
+    def pending(self) -> int:
+        return len(self.waiting)
+
+    def warmup(self, height: int, width: int, dtype: np.dtype) -> None:
+        pass
+
+    def submit(self, frame: Frame) -> None:
+        if frame.image.ndim != 2:
+            raise DetectionError(f"frame {frame.info.frame} is a volume")
+        self.waiting.append(frame)
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        keep = 0 if self.final or timeout_s > 0 else self.lag
+        found = []
+        while len(self.waiting) > keep:
+            info = self.waiting.popleft().info
+            found.append(Detections.from_columns(info, x_um=np.zeros(info.frame)))
+        return found
+
+    def counts(self) -> dict[str, int]:
+        return {"doubtful": 3}
+
+    def close(self) -> None:
+        pass
+
+
+def frames(count: int) -> list[Message]:
+    return [
+        StreamStart("run", "test"),
+        *(frame(number, IMAGE) for number in range(count)),
+        StreamEnd("run", "test", count, 0, "stopped by the user"),
+    ]
+
+
+def step_until(stage: DetectStage, condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        stage.step(0.001)
+    raise AssertionError("the stage did not get there")
+
+
+def test_a_frame_is_acknowledged_only_after_its_detections_are() -> None:
+    up, down = Upstream(frames(3), credits=10), Downstream()
+    stage = DetectStage(up, Echo(), down)
+    step_until(stage, lambda: len(down.sent) == 3)
+    for _ in range(5):
+        stage.step(0.001)
+    assert up.done == [0]
+    down.acknowledged = 2
+    stage.step(0.001)
+    assert up.done == [0, 1, 2]
+    down.acknowledged = 3
+    step_until(stage, lambda: stage.state is StageState.DONE)
+    assert up.done == [0, 1, 2, 3, 4]
+    assert down.reason == "stopped by the user"
+    assert not stage.step(0.001)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 5])
+@pytest.mark.parametrize("credits_", [1, 2, 8])
+def test_a_ring_smaller_than_what_the_engine_holds_does_not_stop_the_stage(credits_: int, lag: int) -> None:
+    up, down = Upstream(frames(30), credits=credits_), Downstream()
+    stage = DetectStage(up, Echo(lag), down)
+
+    def done() -> bool:
+        down.acknowledged = len(down.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert [m.info.frame for m in down.sent if isinstance(m, Detections)] == list(range(30))
+    assert up.done == list(range(32))
+    assert stage.counts() == {
+        "received": 30,
+        "sent": 30,
+        "particles": sum(range(30)),
+        "dropped": 0,
+        "left_out_doubtful": 3,
+    }
+
+
+def test_a_frame_whose_detections_were_dropped_by_declaration_is_acknowledged_too() -> None:
+    up, down = Upstream(frames(6), credits=10), Downstream(refuse=lambda number: number % 2 == 1)
+    stage = DetectStage(up, Echo(), down)
+    step_until(stage, lambda: stage.counts()["sent"] == 3 and stage.counts()["dropped"] == 3)
+    stage.step(0.001)
+    assert up.done == [0]
+    down.acknowledged = 1
+    stage.step(0.001)
+    assert up.done == [0, 1, 2]
+    down.acknowledged = 3
+    step_until(stage, lambda: stage.state is StageState.DONE)
+    assert len(up.done) == 8
+
+
+def test_a_frame_that_cannot_be_read_fails_the_stage_with_its_number() -> None:
+    volume = frame(4, np.zeros((2, 8, 8), np.uint8))
+    stage = DetectStage(Upstream([volume]), Echo(), Downstream())
+    with pytest.raises(DetectionError, match="frame 4"):
+        step_until(stage, lambda: False)
+    assert stage.state is StageState.FAILED
+
+
+def test_detections_are_no_input_of_a_detector() -> None:
+    wrong = Detections.empty(frame(0, IMAGE).info)
+    stage = DetectStage(Upstream([wrong]), Echo(), Downstream())
+    with pytest.raises(DetectionError, match="was sent a Detections"):
+        step_until(stage, lambda: False)
+
+
+def test_monitors_get_every_detection_but_few_pictures() -> None:
+    class Monitor:
+        def __init__(self) -> None:
+            self.published: list[Message] = []
+
+        def publish(self, message: Message) -> None:
+            self.published.append(message)
+
+    monitor, down = Monitor(), Downstream()
+    stage = DetectStage(Upstream(frames(50), credits=60), Echo(), down, monitor=monitor, monitor_hz=0.01)
+    step_until(stage, lambda: len(down.sent) == 50)
+    assert sum(isinstance(m, Detections) for m in monitor.published) == 50
+    assert sum(isinstance(m, Frame) for m in monitor.published) == 1
+
+
+def test_a_restarted_stage_gets_again_what_was_not_safe() -> None:
+    messages = frames(5)
+    up, down = Upstream(messages, credits=10), Downstream()
+    killed = DetectStage(up, Echo(), down)
+    step_until(killed, lambda: len(down.sent) == 5)
+    down.acknowledged = 2
+    killed.step(0.001)
+    killed.close()
+    again, rest = Upstream(messages[len(up.done) :], credits=10), Downstream()
+    stage = DetectStage(again, Echo(), rest)
+
+    def done() -> bool:
+        rest.acknowledged = len(rest.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert [m.info.frame for m in rest.sent if isinstance(m, Detections)] == [2, 3, 4]
+
+
+def test_frames_pass_from_link_to_link_through_the_real_engine() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[:64, :64]
+    spot = 60 * np.exp(-((rows - 30) ** 2 + (columns - 20) ** 2) / 8)
+    pictures = [np.rint(spot + rng.normal(100, 1, (64, 64))).astype(np.uint8) for _ in range(12)]
+    with ExitStack() as stack:
+        source = stack.enter_context(
+            closing(
+                open_sender(
+                    f"inproc://detect-in-{next(_names)}", run_id="run", source="s", slot_bytes=4096, slots=4
+                )
+            )
+        )
+        out = stack.enter_context(
+            closing(
+                open_sender(
+                    f"inproc://detect-out-{next(_names)}", run_id="run", source="d", slot_bytes=65536, slots=4
+                )
+            )
+        )
+        up = stack.enter_context(closing(open_receiver(source.address)))
+        end = stack.enter_context(closing(open_receiver(out.address)))
+        engine = stack.enter_context(
+            closing(open_engine(DetectorSettings(workers=2), model=None, pixel_size_um=0.5))
+        )
+        found: list[Detections] = []
+
+        def offer() -> None:
+            for number, picture in enumerate(pictures):
+                source.send(frame(number, picture))
+            source.end()
+
+        def consume() -> None:
+            while not end.ended:
+                delivery = end.receive(0.1)
+                if delivery is not None:
+                    if isinstance(delivery.message, Detections):
+                        found.append(delivery.message)
+                    delivery.done()
+
+        threads = [threading.Thread(target=offer), threading.Thread(target=consume)]
+        for thread in threads:
+            thread.start()
+        stage = DetectStage(up, engine, out)
+        assert isinstance(engine, Engine)
+        while stage.step(0.05):
+            pass
+        for thread in threads:
+            thread.join()
+        assert source.flush(5)
+        assert source.account.acknowledged >= 12
+        assert source.account.unacknowledged == 0
+        assert up.ended
+    assert [d.info.frame for d in found] == list(range(12))
+    assert all(len(d) == 1 for d in found)
+    assert np.mean([d.x_um[0] for d in found]) == pytest.approx(10, abs=0.02)
+    assert stage.gauges()["detect_ms"] > 0
