@@ -201,7 +201,8 @@ class OnlineTracker:
             if self._is_flow:
                 found = gate_by_chi_square(
                     position, variance, m.label[kalman.HITS], PROVEN_CONFIRMATIONS * self._confirm,
-                    self._alive, self._gate, no_link_cost, c.geometry, c.starts, c.order, c.sorted, count, widest,
+                    self._alive, self._gate, no_link_cost,
+                    c.geometry, c.starts, c.order, c.sorted, count, widest,
                     c.indptr, c.indices, c.costs, axes,
                 )  # fmt: skip
             else:
