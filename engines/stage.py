@@ -40,7 +40,7 @@ class DetectStage:
     A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
     has declared them dropped): a stage that is killed and started again gets every other frame anew.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
-    The stage does not own the receiver, the engine and the sender; who opened them closes them.
+    Who opened the receiver and the sender closes them, after the stage.
     """
 
     def __init__(
@@ -202,5 +202,9 @@ class DetectStage:
         return dict(self._gauges)
 
     def close(self) -> None:
-        """Forget the frames held; they are not acknowledged and will be sent again. Idempotent."""
+        """Stop the engine, then forget the frames held: not acknowledged, they will be sent again. Idempotent.
+
+        The engine stops first because its workers may be reading a frame that lies in the receiver's memory.
+        """
+        self._engine.close()
         self._held.clear()
