@@ -202,7 +202,7 @@ class DetectStage:
         return dict(self._gauges)
 
     def close(self) -> None:
-        """Stop the engine, then forget the frames held: not acknowledged, they will be sent again. Idempotent.
+        """Stop the engine, then forget the frames held, which will be sent again. Idempotent.
 
         The engine stops first because its workers may be reading a frame that lies in the receiver's memory.
         """
