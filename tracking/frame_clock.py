@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 from stream.messages import FrameInfo
+
+SHORTEST_S, LONGEST_S = 1e-9, 1e6
 
 
 class FrameClock:
     """Follows the frames' numbers and times.
 
     Elapsed frames are counted by the camera's image number where it advances, else by ours. `dt_s` comes from
-    the frames' times where they increase, else from the elapsed frames and `frame_rate_hz`.
+    the frames' times where they increase (by 1 ns to 10^6 s), else from elapsed frames and `frame_rate_hz`.
     """
 
     def __init__(self, frame_rate_hz: float) -> None:
@@ -36,7 +36,7 @@ class FrameClock:
         by_camera = info.camera_frame - last.camera_frame
         frames = by_camera if by_camera > 0 else info.frame - last.frame
         dt = info.time_s - last.time_s
-        self.dt_s = dt if math.isfinite(dt) and dt > 0 else frames / self._frame_rate_hz
+        self.dt_s = dt if SHORTEST_S < dt < LONGEST_S else frames / self._frame_rate_hz
         self.frame_s = self.dt_s / frames
         self.elapsed += frames
         return True

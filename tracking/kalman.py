@@ -36,6 +36,9 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
 
+FARTHEST_UM = 1e7
+SMALLEST_SIGMA_UM = 1e-6
+
 LINKED, MISSED, BORN, ENDED, ALIVE = 0, 1, 2, 3, 4
 JUDGED = 5
 TALLIES = 6
@@ -47,19 +50,21 @@ def take_detections(table, count, axes, height, fallback, points, variances, ori
 
     z becomes height + z; a standard error that is not positive is replaced by that axis's `fallback` (3,).
     `origin` gets each point's row in the table, `widest` the largest variance of each axis. Returns M; rows
-    with a coordinate that is not finite are left out.
+    with a coordinate that is not finite, or beyond `FARTHEST_UM`, are left out.
     """
     widest[:] = 0.0
     m = 0
     for j in range(count):
-        if not (math.isfinite(table[0, j]) and math.isfinite(table[1, j])):
-            continue
-        if axes == 3 and not math.isfinite(table[2, j]):
+        usable = True
+        for a in range(max(axes, 2)):
+            usable &= abs(table[a, j]) < FARTHEST_UM
+        if not usable:
             continue
         for a in range(axes):
             sigma = table[3 + a, j]
-            if not (sigma > 0.0 and math.isfinite(sigma)):
+            if not sigma > 0.0:
                 sigma = fallback[a]
+            sigma = min(max(sigma, SMALLEST_SIGMA_UM), FARTHEST_UM)
             points[a, m] = table[a, j]
             variances[a, m] = sigma * sigma
             widest[a] = max(widest[a], sigma * sigma)

@@ -34,7 +34,7 @@ class OnlineTracker:
 
     The first frame with particles decides between 3D (at least half of them have a depth) and 2D, for the
     whole run. In 3D a detection without depth is ignored and counted, as is, in either case, one whose x or y
-    is not finite. In 2D depths are not used and come out as NaN.
+    is not finite or absurd (10 m). In 2D depths are not used and come out as NaN.
 
     A frame whose number is not greater than the last one's is ignored and counted as duplicate. Elapsed
     frames and times are `tracking.frame_clock`'s; a track ends when it was not detected for more than
@@ -101,7 +101,7 @@ class OnlineTracker:
         if not self._clock.advance(info):
             self.counts["duplicates"] += 1
             return Tracks.empty(info)
-        if math.isfinite(info.focus_um):
+        if abs(info.focus_um) < kalman.FARTHEST_UM:
             self._focus_um = float(info.focus_um)
         self._drop_stale()
         count = self._take(detections)
@@ -146,10 +146,11 @@ class OnlineTracker:
         return int(count)
 
     def _decide_axes(self, detections: Detections) -> None:
-        usable = np.isfinite(detections.x_um) & np.isfinite(detections.y_um)
+        usable = (np.abs(detections.table[:2]) < kalman.FARTHEST_UM).all(axis=0)
         if not usable.any():
             return
-        self._axes = 3 if np.isfinite(detections.z_um[usable]).mean() >= 0.5 else 2
+        with_depth = np.abs(detections.z_um[usable]) < kalman.FARTHEST_UM
+        self._axes = 3 if with_depth.mean() >= 0.5 else 2
         # The upper quantile of chi-square with k degrees of freedom.
         self._gate = 2.0 * float(gammainccinv(self._axes / 2.0, self.settings.gate_tail))
         self._flow = FlowField(self._axes)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from flows import FRAME_S, channel_flow, info, link_f1, links_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
 from tracking import assignment, candidates, flow_field, kalman
@@ -13,8 +15,8 @@ def detections(frame, x, y, z=np.nan, sigma=0.1, **more) -> Detections:
     return Detections(info(frame, **more), np.array(table, np.float64))
 
 
-def track_all(sequence, settings: TrackerSettings | None = None) -> list[Tracks]:
-    tracker = OnlineTracker(settings or TrackerSettings())
+def track_all(sequence, chosen: TrackerSettings | None = None) -> list[Tracks]:
+    tracker = OnlineTracker(chosen or TrackerSettings())
     return [tracker.step(d) for d in sequence.detections]
 
 
@@ -54,8 +56,8 @@ def test_it_makes_far_fewer_wrong_links_than_plain_frame_to_frame_linking():
     sequence = channel_flow(500, 1.2, 60, seed=6)
     plain = TrackerSettings(mode="hungarian", max_distance_um=14.0, min_length_frames=3)
     wrong = []
-    for settings in (TrackerSettings(), plain):
-        found, true, _ = links_of(track_all(sequence, settings), sequence.truth)
+    for chosen in (TrackerSettings(), plain):
+        found, true, _ = links_of(track_all(sequence, chosen), sequence.truth)
         wrong.append(len(found - true))
     assert wrong[1] > 5 * wrong[0]
 
@@ -241,6 +243,32 @@ def test_the_same_detections_give_the_same_tracks():
     sequence = channel_flow(200, 0.5, 15, seed=9)
     one, two = track_all(sequence), track_all(sequence)
     assert all(np.array_equal(a.table, b.table, equal_nan=True) for a, b in zip(one, two, strict=True))
+
+
+ODD = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-5, 5).map(float))
+FRAME = st.tuples(
+    st.integers(-3, 60), st.integers(-3, 500), ODD, ODD, st.lists(st.tuples(*[ODD] * 6), max_size=6)
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(["flow", "hungarian"]), st.lists(FRAME, max_size=12))
+def test_no_input_breaks_it_and_every_usable_detection_is_in_exactly_one_row(mode, frames):
+    tracker = OnlineTracker(TrackerSettings(mode=mode))
+    last = None
+    for frame, camera_frame, time_s, focus_um, particles in frames:
+        table = np.full((8, len(particles)), np.nan)
+        table[:6] = np.array(particles, float).reshape(-1, 6).T
+        about = info(frame, camera_frame=camera_frame, time_s=time_s, focus_um=focus_um)
+        tracks = tracker.step(Detections(about, table))
+        if last is not None and frame <= last:
+            assert len(tracks) == 0
+            continue
+        last = frame
+        usable = (np.abs(table[: tracker.axes or 2]) < 1e7).all(axis=0)
+        used = tracks.detection[tracks.detection >= 0].astype(int)
+        assert sorted(used) == list(np.flatnonzero(usable))
+        assert len(set(tracks.track)) == len(tracks) == tracker.alive
 
 
 @pytest.mark.parametrize("mode", ["flow", "hungarian"])
