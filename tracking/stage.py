@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
@@ -35,14 +37,19 @@ class TrackStage:
         receiver: Receiver,
         tracker: OnlineTracker,
         senders: Sequence[Sender],
+        max_rows: int | None = None,
         drain_patience_s: float = 10.0,
     ) -> None:
-        """`drain_patience_s` is how long, at the end, a first consumer that is gone is waited for."""
+        """`max_rows` is what fits into a message of the senders: predicted rows beyond it are left out and
+        counted (`rows_left_out`); it must hold one frame's detections. `drain_patience_s` is how long, at the
+        end, a first consumer that is gone is waited for.
+        """
         if not senders:
             raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
         self._receiver = receiver
         self._tracker = tracker
         self._main, self._side = senders[0], tuple(senders[1:])
+        self._max_rows = max_rows
         self._drain_patience_s = drain_patience_s
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
@@ -51,7 +58,7 @@ class TrackStage:
         self._counts = dict.fromkeys(
             (
                 "received", "sent", "dropped", "skipped", "missing_frames", "lost_in_camera",
-                "repeated_frames", "rows",
+                "repeated_frames", "rows", "rows_left_out",
             ),
             0,
         )  # fmt: skip
@@ -98,7 +105,7 @@ class TrackStage:
             self._counts["repeated_frames"] += 1
             return
         self._count_gaps(info)
-        tracks = self._tracker.step(detections)
+        tracks = self._fitting(self._tracker.step(detections))
         step_ms = (time.perf_counter_ns() - began_ns) / 1e6
         self._counts["received"] += 1
         if self._main.send(tracks):
@@ -114,6 +121,14 @@ class TrackStage:
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
         }
+
+    def _fitting(self, tracks: Tracks) -> Tracks:
+        excess = len(tracks) - self._max_rows if self._max_rows is not None else 0
+        if excess <= 0:
+            return tracks
+        predicted = np.flatnonzero(tracks.detection < 0)[:excess]
+        self._counts["rows_left_out"] += len(predicted)
+        return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
 
     def _count_gaps(self, info: FrameInfo) -> None:
         last = self._last

@@ -36,8 +36,8 @@ def pipeline(consumers: int = 1, **more):
         yield source, stage, [receiver for _, receiver in outputs]
 
 
-def particles(frame: int, count: int = 10, **more) -> Detections:
-    where = np.arange(count) * 20.0
+def particles(frame: int, count: int = 10, first: int = 0, **more) -> Detections:
+    where = np.arange(first, first + count) * 20.0
     return Detections.from_columns(info(frame, **more), x_um=where, y_um=where)
 
 
@@ -175,6 +175,22 @@ def test_drops_by_the_policy_of_the_link_are_counted():
         step_until(stage, lambda: stage.counts()["received"] == 10)
         assert stage.counts()["sent"] + stage.counts()["dropped"] == 10
         assert stage.counts()["dropped"] > 0
+
+
+def test_predicted_rows_that_do_not_fit_into_a_message_are_left_out_and_counted():
+    with ExitStack() as stack:
+        source, stage_end = link(stack)
+        sender, output = link(stack)
+        stage = TrackStage(stage_end, OnlineTracker(TrackerSettings()), [sender], max_rows=12)
+        stack.callback(stage.close)
+        for frame in range(4):
+            source.send(particles(frame))
+        source.send(particles(4, first=7))
+        source.end()
+        *_, last, _ = receive_all(stage, output)
+        assert len(last) == 12
+        assert (last.detection >= 0).sum() == 10
+        assert stage.counts()["rows_left_out"] == 5
 
 
 def test_something_else_than_detections_is_refused_in_one_line():
