@@ -6,7 +6,9 @@ from tracking.flow_field import FlowField
 ERROR = np.array([[0.01], [0.01], [1.0]])
 
 
-def learnt(velocity, axes=3, samples=9000, frames=30, seed=0, low=(0, 0, 0), high=(200, 200, 50)) -> FlowField:
+def learnt(
+    velocity, axes=3, samples=9000, frames=30, seed=0, low=(0, 0, 0), high=(200, 200, 50)
+) -> FlowField:
     rng = np.random.default_rng(seed)
     field = FlowField(axes)
     field.cover(np.array(low, float), np.array(high, float))

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from flows import DEPTH, FRAME_S, SPACING, channel_flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracking.results import diffusion_coefficient, per_track_summary, velocity_profile
+from tracking.settings import TrackerSettings
+from tracking.tracker import OnlineTracker
 
 DT = 0.02
 
@@ -53,7 +56,9 @@ def test_velocities_of_tracks_come_with_errors_that_cover_the_truth():
 
 
 def test_short_tracks_are_left_out_of_the_summary():
-    summary = per_track_summary([7, 7, 7, 9, 9], [0, 1, 2, 0, 1], [0, 1, 2, 0, 5], np.zeros(5), np.zeros(5), 3)
+    summary = per_track_summary(
+        [7, 7, 7, 9, 9], [0, 1, 2, 0, 1], [0, 1, 2, 0, 5], np.zeros(5), np.zeros(5), 3
+    )
     assert summary.track.tolist() == [7]
     assert summary.velocity_um_s[:, 0] == pytest.approx([1, 0, 0])
     assert len(per_track_summary([], [], [], [], []).track) == 0
@@ -96,3 +101,24 @@ def test_values_that_are_not_finite_or_outside_the_bins_are_left_out():
     assert profile.tracks.tolist() == [2]
     assert profile.velocity_um_s.tolist() == [2.0]
     assert len(velocity_profile([], []).height_um) == 0
+
+
+@pytest.mark.parametrize("displacement", [0.15, 1.2])
+def test_tracked_particles_of_a_channel_flow_show_its_profile_within_three_percent_of_the_maximum(
+    displacement,
+):
+    tracker = OnlineTracker(TrackerSettings())
+    parts = []
+    for detections in channel_flow(500, displacement, 80, seed=2).detections:
+        tracks = tracker.step(detections)
+        good = tracks.flags == 0
+        time_s = np.full(good.sum(), tracks.info.time_s)
+        parts.append(
+            np.vstack([time_s, tracks.track[good], tracks.x_um[good], tracks.y_um[good], tracks.z_um[good]])
+        )
+    time_s, track, x, y, z = np.concatenate(parts, axis=1)
+    summary = per_track_summary(track, time_s, x, y, z)
+    profile = velocity_profile(summary.z_um, summary.velocity_um_s[0], summary.sigma_um_s[0], bins=12)
+    fastest = displacement * SPACING / FRAME_S
+    depth = profile.height_um / DEPTH
+    assert np.abs(profile.velocity_um_s - 4 * fastest * depth * (1 - depth)).max() < 0.03 * fastest
