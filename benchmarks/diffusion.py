@@ -24,7 +24,7 @@ import trackpy
 
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
-from stream.messages import Detections, Frame, FrameInfo
+from stream.messages import Detections, Frame, FrameInfo, TrackFlag
 from tracking.results import Diffusion, diffusion_coefficient
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
@@ -69,7 +69,7 @@ def file_tracks(path: Path) -> Columns:
     from tracking.trajectory_file import read_trajectories
 
     rows = read_trajectories(path)
-    measured = rows.detection >= 0
+    measured = np.asarray(rows.flags).astype(np.int64) & int(TrackFlag.PREDICTED) == 0
     return tuple(np.asarray(c, np.float64)[measured] for c in (rows.track, rows.frame, rows.x_um, rows.y_um))
 
 
