@@ -1,0 +1,252 @@
+"""Reads a trajectory file: finished, still being written, or left by a writer that died.
+
+`TrajectoryFile` is the file itself, row by row; `read_trajectories` gives the rows that count, as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import SourceError
+from stream.messages import TrackFlag
+from tracking.census import BoolArray, TrackCensus
+from tracking.trajectory_schema import (
+    EVENTS,
+    FRAME,
+    FRAMES,
+    ROW,
+    ROWS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    RecordArray,
+    committed_frames,
+    decode_attribute,
+    decode_events,
+)
+
+PIECE_ROWS = 1 << 19
+
+FloatArray = npt.NDArray[np.float64]
+SingleArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectories:
+    """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
+
+    `time_s` is the frame's. `frames` is the table of all frames (see `FRAME_COLUMNS`), those without rows
+    included; `attributes` are the file's.
+    """
+
+    track: IntArray
+    frame: IntArray
+    time_s: FloatArray
+    x_um: FloatArray
+    y_um: FloatArray
+    z_um: FloatArray
+    sigma_x_um: SingleArray
+    sigma_y_um: SingleArray
+    sigma_z_um: SingleArray
+    vx_um_s: SingleArray
+    vy_um_s: SingleArray
+    vz_um_s: SingleArray
+    sigma_vx_um_s: SingleArray
+    sigma_vy_um_s: SingleArray
+    sigma_vz_um_s: SingleArray
+    brightness: SingleArray
+    confidence: SingleArray
+    detection: npt.NDArray[np.int32]
+    flags: npt.NDArray[np.uint8]
+    frames: RecordArray
+    attributes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name: `pandas.DataFrame(trajectories.columns())`."""
+        return {name: getattr(self, name) for name in COLUMN_NAMES}
+
+    def of_frame(self, name: str) -> npt.NDArray[Any]:
+        """A column of `frames` (`focus_um`, `flow_ul_s` ...) repeated for each row, (N,)."""
+        column: npt.NDArray[Any] = self.frames[name]
+        return column[np.searchsorted(self.frames["frame"], self.frame)]
+
+
+COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
+
+
+class TrajectoryFile:
+    """A trajectory file open for reading; `refresh` looks for what a live writer has committed since."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SourceError` if it cannot be opened or is no trajectory file."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise SourceError(f"there is no file {self.path}")
+        try:
+            self._file = h5py.File(self.path, "r", swmr=True)
+        except OSError as error:
+            raise SourceError(f"cannot read {self.path}: {_why_not(error)}") from error
+        try:
+            self._check()
+        except BaseException:
+            self._file.close()
+            raise
+        self._parts: list[RecordArray] = []
+        self.row_count = 0
+        self.refresh()
+
+    def _check(self) -> None:
+        schema = self._file.attrs.get("schema")
+        if schema != SCHEMA:
+            raise SourceError(f"{self.path} is no trajectory file of liveptv")
+        version = int(self._file.attrs["schema_version"])
+        if version > SCHEMA_VERSION:
+            raise SourceError(
+                f"{self.path} has schema version {version}, newer than this program's {SCHEMA_VERSION}; "
+                "update liveptv"
+            )
+        self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+        if self._row_set.dtype != ROW or self._frame_set.dtype != FRAME:
+            raise SourceError(f"{self.path} has other columns than schema version {version} says")
+
+    def refresh(self) -> int:
+        """Take notice of what was committed since the last call; returns how many frames that are."""
+        self._frame_set.refresh()
+        known = sum(map(len, self._parts))
+        new = self._frame_set[known:]
+        if len(new) == 0:
+            return 0
+        self._row_set.refresh()
+        count = committed_frames(new, self._row_set.shape[0], self.row_count)
+        if count:
+            self._parts.append(new[:count])
+            self.row_count = int(new["first_row"][count - 1] + new["rows"][count - 1])
+        return count
+
+    @property
+    def frames(self) -> RecordArray:
+        """The committed frames."""
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate([np.empty(0, FRAME), *self._parts])]
+        return self._parts[0]
+
+    @property
+    def uncommitted(self) -> tuple[int, int]:
+        """Frames and rows that are in the file without being committed (torn by a crash)."""
+        return self._frame_set.shape[0] - len(self.frames), self._row_set.shape[0] - self.row_count
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the root, JSON decoded."""
+        return {name: decode_attribute(value) for name, value in self._file.attrs.items()}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer has come to its end; a file without is still live, or its writer died."""
+        return "end_reason" in self._file.attrs
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened during the run, in order: `wall_s`, `kind`, `text` and further fields each."""
+        return decode_events(self.event_bytes())
+
+    def event_bytes(self) -> bytes:
+        """The raw text of the events, the torn end included."""
+        self._event_set.refresh()
+        return bytes(self._event_set[:])
+
+    def rows(self, start: int, stop: int) -> RecordArray:
+        """Committed rows `start` to `stop`, as stored."""
+        return cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
+
+    def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
+        """All committed rows, as stored, some at a time."""
+        for start in range(0, self.row_count, piece_rows):
+            yield self.rows(start, start + piece_rows)
+
+    def census(self) -> TrackCensus:
+        """Read all rows once to see which tracks count."""
+        census = TrackCensus()
+        for rows in self.pieces():
+            census.add(rows)
+        return census
+
+    def trajectories(
+        self, *, include_predicted: bool = False, include_flagged: bool = False
+    ) -> Iterator[Trajectories]:
+        """The rows that count, some at a time; see `read_trajectories`."""
+        counted = None if include_flagged else self.census().counted()
+        frames, attributes = self.frames, self.attributes
+        for rows in self.pieces():
+            kept = rows[_mask(rows, counted, include_predicted)]
+            yield _trajectories(kept, frames, attributes)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_trajectories(
+    path: Path, *, include_predicted: bool = False, include_flagged: bool = False
+) -> Trajectories:
+    """Read the committed rows of a file, live or not.
+
+    Left out are predicted rows, and whole tracks whose last measured row is flagged tentative (never
+    confirmed) or duplicate, unless asked for. Raises `SourceError` if it cannot be read.
+    """
+    with TrajectoryFile(path) as file:
+        pieces = list(
+            file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
+        )
+        if not pieces:
+            return _trajectories(np.empty(0, ROW), file.frames, file.attributes)
+        columns = {name: np.concatenate([getattr(p, name) for p in pieces]) for name in COLUMN_NAMES}
+        return Trajectories(**columns, frames=file.frames, attributes=pieces[0].attributes)
+
+
+def _mask(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:
+    kept = np.ones(len(rows), np.bool_)
+    if not include_predicted:
+        kept &= (rows["flags"] & TrackFlag.PREDICTED) == 0
+    if counted is not None:
+        kept &= counted[rows["track"]]
+    return kept
+
+
+def _trajectories(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
+    columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
+    for name in ("track", "frame"):
+        columns[name] = columns[name].astype(np.int64)
+    time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]
+    return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)
+
+
+def _why_not(error: OSError) -> str:
+    text = str(error)
+    if "already open for write" in text or "consistency" in text:
+        return "it was left open for writing; try `liveptv recover`"
+    if "unable to lock" in text or "errno = 11" in text:
+        return "it is just being created or finished; try again"
+    if "signature not found" in text:
+        return "it is not an HDF5 file"
+    if "truncated" in text:
+        return "it is cut short; try `liveptv recover`"
+    return text
