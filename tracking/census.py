@@ -50,7 +50,8 @@ class TrackCensus:
     def counted(self) -> BoolArray:
         """Whether each track, by its number, counts: confirmed and not a duplicate."""
         out = TrackFlag.TENTATIVE | TrackFlag.DUPLICATE
-        return (self._verdict[: self._seen] & np.uint8(out)) == 0
+        counted: BoolArray = (self._verdict[: self._seen] & np.uint8(out)) == 0
+        return counted
 
     def statistics(self) -> dict[str, float]:
         """Totals; `median_length` is over the tracks that count, in measured rows (0 without any)."""

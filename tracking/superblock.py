@@ -33,7 +33,7 @@ class Superblock:
 
 
 def parse(data: bytes) -> Superblock:
-    """Read a superblock; raises ValueError, saying why, if it is none that liveptv writes or its sum is wrong."""
+    """Read a superblock; raises ValueError, saying why, if it is damaged or none that liveptv writes."""
     if len(data) < SIZE or data[:8] != SIGNATURE:
         raise ValueError("it is not an HDF5 file")
     _, version, offset_bytes, length_bytes, flags, base, extension, end, root = LAYOUT.unpack_from(data)

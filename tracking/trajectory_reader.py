@@ -213,9 +213,7 @@ def read_trajectories(
     confirmed) or duplicate, unless asked for. Raises `SourceError` if it cannot be read.
     """
     with TrajectoryFile(path) as file:
-        pieces = list(
-            file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
-        )
+        pieces = list(file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged))
         if not pieces:
             return _trajectories(np.empty(0, ROW), file.frames, file.attributes)
         columns = {name: np.concatenate([getattr(p, name) for p in pieces]) for name in COLUMN_NAMES}

@@ -31,8 +31,8 @@ FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
 
 AXES = (
-    "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position along "
-    "the focus drive's axis, 0 midway between the focal lines; absolute height = refraction_factor * "
+    "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position "
+    "along the focus drive's axis, 0 midway between the focal lines; absolute height = refraction_factor * "
     "(focus_um + z_um), focus_um in /frames"
 )
 
@@ -153,3 +153,15 @@ def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:
     begins = ends - frames["rows"]
     whole = (frames["commit"] > 0) & (frames["first_row"] == begins) & (ends <= rows)
     return int(np.argmin(whole)) if not whole.all() else len(frames)
+
+
+def file_statistics(frames: RecordArray) -> dict[str, float]:
+    """Totals over committed frames: how many, how many numbers are missing in between, first to last time."""
+    if len(frames) == 0:
+        return {"frames": 0, "frames_missing": 0, "duration_s": 0.0}
+    spanned = int(frames["frame"][-1]) - int(frames["frame"][0]) + 1
+    return {
+        "frames": len(frames),
+        "frames_missing": spanned - len(frames),
+        "duration_s": float(frames["time_s"][-1] - frames["time_s"][0]),
+    }

@@ -47,6 +47,7 @@ from tracking.trajectory_schema import (
     column_attributes,
     encode_attribute,
     encode_event,
+    file_statistics,
 )
 
 MARGIN_BYTES = 2 << 20
@@ -75,8 +76,7 @@ class TrajectoryWriter:
         self._events: list[bytes] = []
         self._census = TrackCensus()
         self._row_count = self._frame_count = self._event_bytes = self._commits = 0
-        self._first_time_s = self._last_time_s = 0.0
-        self._newest = self._first_frame = self._last_frame = -1
+        self._newest = -1
         self._broken = self._finalized = False
         self._file: h5py.File | None = None
         try:
@@ -97,7 +97,9 @@ class TrajectoryWriter:
 
     def _make_way(self, overwrite: bool) -> None:
         if not self.path.parent.is_dir():
-            raise OutputError(f"cannot write {self.path}: there is no folder {self.path.parent}; create it first")
+            raise OutputError(
+                f"cannot write {self.path}: there is no folder {self.path.parent}; create it first"
+            )
         if self.path.is_dir():
             raise OutputError(f"cannot write {self.path}: it is a folder; name a file in it")
         if not os.access(self.path.parent, os.W_OK):
@@ -109,7 +111,9 @@ class TrajectoryWriter:
         try:
             self.path.unlink()
         except OSError as error:
-            raise OutputError(f"cannot replace {self.path}: {_reason(error)}; is it open elsewhere?") from error
+            raise OutputError(
+                f"cannot replace {self.path}: {_reason(error)}; is it open elsewhere?"
+            ) from error
 
     def _abandon(self) -> None:
         if self._file is not None:
@@ -155,6 +159,11 @@ class TrajectoryWriter:
         return self._newest
 
     @property
+    def failed(self) -> bool:
+        """Whether a commit has failed; the file then takes no more."""
+        return self._broken
+
+    @property
     def pending_rows(self) -> int:
         """Rows appended and not yet committed."""
         return sum(map(len, self._rows))
@@ -166,7 +175,7 @@ class TrajectoryWriter:
         """
         if tracks.info.frame <= self._newest:
             raise OutputError(
-                f"frame {tracks.info.frame} came after frame {self._newest}; {self.path} takes frames in order"
+                f"frame {tracks.info.frame} came after frame {self._newest}; {self.path.name} needs them in order"
             )
         self._newest = tracks.info.frame
         rows = np.empty(len(tracks), ROW)
@@ -210,20 +219,12 @@ class TrajectoryWriter:
         except (OSError, RuntimeError) as error:
             self._broken = True
             raise self._failure(error) from error
-        self._note(rows, frames)
+        self._census.add(rows)
         self._row_count += len(rows)
         self._frame_count += len(frames)
         self._event_bytes += len(events)
         self._commits += 1
         self._rows, self._frames, self._events = [], [], []
-
-    def _note(self, rows: RecordArray, frames: RecordArray) -> None:
-        self._census.add(rows)
-        if len(frames) == 0:
-            return
-        if self._frame_count == 0:
-            self._first_frame, self._first_time_s = int(frames["frame"][0]), float(frames["time_s"][0])
-        self._last_frame, self._last_time_s = int(frames["frame"][-1]), float(frames["time_s"][-1])
 
     def finalize(self, attributes: Mapping[str, object], end_reason: str) -> None:
         """Commit what is left, add `attributes`, statistics and `end_reason`, and close the file.
@@ -240,9 +241,9 @@ class TrajectoryWriter:
             except OutputError as error:
                 failure = error
         try:
+            statistics = self._census.statistics() | file_statistics(self._frame_set[: self._frame_count])
             self._close_swmr()
-            added = {**attributes, "statistics": self._statistics(), "end_reason": end_reason}
-            self._add(added)
+            self._add({**attributes, "statistics": statistics, "end_reason": end_reason})
         except (OSError, RuntimeError) as error:
             raise failure or self._failure(error) from error
         finally:
@@ -263,15 +264,6 @@ class TrajectoryWriter:
         with h5py.File(self.path, "r+", libver=LIBVER, locking=False) as file:
             file.attrs.update(encoded)
         self._reserve.trim(_end_of_file(self.path))
-
-    def _statistics(self) -> dict[str, float]:
-        return self._census.statistics() | {
-            "frames": self._frame_count,
-            "frames_missing": self._last_frame - self._first_frame + 1 - self._frame_count
-            if self._frame_count
-            else 0,
-            "duration_s": self._last_time_s - self._first_time_s,
-        }
 
     def close(self) -> None:
         """Finish the file if nobody has, saying so in its `end_reason`. Idempotent."""
@@ -347,5 +339,3 @@ def _who_writes(path: Path) -> dict[str, object]:
         "started_s": process.create_time(),
         "inode": path.stat().st_ino,
     }
-
-
