@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -184,10 +184,13 @@ class TrajectoryFile:
     def trajectories(
         self, *, include_predicted: bool = False, include_flagged: bool = False
     ) -> Iterator[Trajectories]:
-        """The rows that count, some at a time; see `read_trajectories`."""
+        """The rows that count, some at a time (one piece without rows if there are none).
+
+        See `read_trajectories` for what is left out.
+        """
         counted = None if include_flagged else self.census().counted()
         frames, attributes = self.frames, self.attributes
-        for rows in self.pieces():
+        for rows in self.pieces() if self.row_count else [np.empty(0, ROW)]:
             kept = rows[_mask(rows, counted, include_predicted)]
             yield _trajectories(kept, frames, attributes)
 
@@ -213,11 +216,16 @@ def read_trajectories(
     confirmed) or duplicate, unless asked for. Raises `SourceError` if it cannot be read.
     """
     with TrajectoryFile(path) as file:
-        pieces = list(file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged))
-        if not pieces:
-            return _trajectories(np.empty(0, ROW), file.frames, file.attributes)
-        columns = {name: np.concatenate([getattr(p, name) for p in pieces]) for name in COLUMN_NAMES}
-        return Trajectories(**columns, frames=file.frames, attributes=pieces[0].attributes)
+        return collect(
+            file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
+        )
+
+
+def collect(pieces: Iterable[Trajectories]) -> Trajectories:
+    """Put pieces of one file (at least one) together."""
+    parts = list(pieces)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
+    return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
 
 
 def _mask(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:

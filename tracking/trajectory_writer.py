@@ -175,7 +175,7 @@ class TrajectoryWriter:
         """
         if tracks.info.frame <= self._newest:
             raise OutputError(
-                f"frame {tracks.info.frame} came after frame {self._newest}; {self.path.name} needs them in order"
+                f"frame {tracks.info.frame} came after frame {self._newest}; the file needs them in order"
             )
         self._newest = tracks.info.frame
         rows = np.empty(len(tracks), ROW)

@@ -1,0 +1,5 @@
+"""Trajectory files for other programs: tables (CSV, Parquet), TrackMate XML, VTK PolyData."""
+
+from tracking.export.convert import ExportReport, export
+
+__all__ = ["ExportReport", "export"]

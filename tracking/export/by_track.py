@@ -1,0 +1,31 @@
+"""Rows put in the order of tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracking.trajectory_reader import IntArray, Trajectories
+
+
+@dataclass(frozen=True, slots=True)
+class ByTrack:
+    """`order` (N,) sorts rows by track, then frame; track `number[i]` is `order[first[i] : first[i + 1]]`."""
+
+    order: IntArray
+    number: IntArray
+    first: IntArray
+
+    def __iter__(self) -> Iterator[IntArray]:
+        """The rows of each track, in order of frames."""
+        for start, stop in zip(self.first[:-1], self.first[1:], strict=True):
+            yield self.order[start:stop]
+
+
+def by_track(trajectories: Trajectories) -> ByTrack:
+    """Sort by track; rows come in order of frames, so a stable sort keeps that within a track."""
+    order = np.argsort(trajectories.track, kind="stable")
+    number, first = np.unique(trajectories.track[order], return_index=True)
+    return ByTrack(order, number, np.append(first, len(order)).astype(np.int64))

@@ -1,0 +1,112 @@
+"""Converts a trajectory file to the format that the output's suffix names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stream.errors import ConfigurationError, LivePTVError, OutputError
+from tracking.export.table import write_csv, write_parquet
+from tracking.export.trackmate import write_trackmate
+from tracking.export.vtp import write_vtp
+from tracking.trajectory_reader import Trajectories, TrajectoryFile, collect
+
+Write = Callable[[Path, Iterator[Trajectories], bool], None]
+
+
+def _whole(write: Callable[[Path, Trajectories], None]) -> Write:
+    """A writer that needs all rows at once, because it orders them by track."""
+
+    def write_whole(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+        write(path, collect(pieces))
+
+    return write_whole
+
+
+WRITERS: dict[str, Write] = {
+    ".csv": write_csv,
+    ".parquet": write_parquet,
+    ".xml": _whole(write_trackmate),
+    ".vtp": _whole(write_vtp),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export wrote."""
+
+    output: Path
+    format: str
+    rows: int
+    tracks: int
+
+
+def export(
+    path: Path,
+    output: Path,
+    *,
+    to: str | None = None,
+    overwrite: bool = False,
+    include_predicted: bool = False,
+    include_flagged: bool = False,
+) -> ExportReport:
+    """Write the trajectories of `path` to `output`, as `to` (csv, parquet, xml, vtp) or as its suffix says.
+
+    Rows are left out as in `read_trajectories`; with rows put in that usually are not, tables get a column
+    `flags`. The output appears only once it is complete. Raises `ConfigurationError` for an unknown format or
+    a package that is missing, `OutputError` if the output exists or cannot be written, `SourceError` if the
+    file cannot be read.
+    """
+    output = Path(output)
+    suffix = f".{to.lower().lstrip('.')}" if to is not None else output.suffix.lower()
+    if suffix not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise ConfigurationError(
+            f"cannot export to '{suffix or output.name}'; the suffixes known are {known}"
+        )
+    _check_output(Path(path), output, overwrite)
+    part = output.with_name(output.name + ".part")
+    seen = _Seen()
+    try:
+        with TrajectoryFile(path) as file:
+            pieces = file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
+            WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged)
+        part.replace(output)
+    except LivePTVError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return ExportReport(output, suffix[1:], seen.rows, seen.tracks)
+
+
+def _check_output(path: Path, output: Path, overwrite: bool) -> None:
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write {output}: there is no folder {output.parent}; create it first")
+    if output.exists():
+        if not overwrite:
+            raise OutputError(f"{output} exists; choose another name or pass --overwrite")
+        if output.is_dir() or (path.exists() and output.samefile(path)):
+            raise OutputError(f"cannot write {output}: it is a folder or the file to be exported")
+
+
+class _Seen:
+    """Counts what passes."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._tracks: set[int] = set()
+
+    @property
+    def tracks(self) -> int:
+        return len(self._tracks)
+
+    def watch(self, pieces: Iterator[Trajectories]) -> Iterator[Trajectories]:
+        for piece in pieces:
+            self.rows += len(piece)
+            self._tracks.update(np.unique(piece.track).tolist())
+            yield piece

@@ -1,0 +1,80 @@
+"""Track tables: one row a track and frame, in order of frames, as CSV or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from stream.errors import ConfigurationError
+from tracking.trajectory_reader import Trajectories
+from tracking.trajectory_schema import ROW_COLUMNS
+
+FORMATS = {
+    "frame": "%d",
+    "x_um": "%.4f",
+    "y_um": "%.4f",
+    "z_um": "%.4f",
+    "sigma_x_um": "%.4f",
+    "sigma_y_um": "%.4f",
+    "sigma_z_um": "%.4f",
+    "brightness": "%.6g",
+    "confidence": "%.4f",
+    "track": "%d",
+    "time_s": "%.6f",
+    "vx_um_s": "%.4f",
+    "vy_um_s": "%.4f",
+    "vz_um_s": "%.4f",
+}
+UNITS = {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"}
+BLOCK_ROWS = 50_000
+
+
+def table_columns(flags: bool) -> tuple[str, ...]:
+    """Names of a track table's columns, in order."""
+    return (*FORMATS, "flags") if flags else tuple(FORMATS)
+
+
+def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+    """Write a table with a header; NaN is an empty field, lengths are given to 0.1 nm."""
+    names = table_columns(flags)
+    line = ",".join({**FORMATS, "flags": "%d"}[name] for name in names)
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        file.write(",".join(names) + "\n")
+        for piece in pieces:
+            for start in range(0, len(piece), BLOCK_ROWS):
+                block = [getattr(piece, name)[start : start + BLOCK_ROWS].tolist() for name in names]
+                text = "\n".join([line % row for row in zip(*block, strict=True)])
+                file.write(text.replace("nan", "") + "\n")
+
+
+def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+    """Write a table with one row group a piece; units in the fields' metadata, attributes in the schema's."""
+    pa, parquet = _pyarrow()
+    writer = None
+    try:
+        for piece in pieces:
+            columns = {name: getattr(piece, name) for name in table_columns(flags)}
+            if writer is None:
+                fields = [
+                    pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"unit": UNITS[name]})
+                    for name, values in columns.items()
+                ]
+                attributes = json.dumps(piece.attributes, default=str)
+                schema = pa.schema(fields, metadata={"liveptv": attributes})
+                writer = parquet.ParquetWriter(path, schema, compression="zstd")
+            writer.write_table(pa.table(list(columns.values()), schema=schema))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _pyarrow() -> tuple[ModuleType, ModuleType]:
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigurationError(
+            'Parquet needs the package pyarrow; pip install "liveptv[parquet]" or write .csv'
+        ) from error
