@@ -52,7 +52,7 @@ def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
 
 def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
     """Write a table with one row group a piece; units in the fields' metadata, attributes in the schema's."""
-    pa, parquet = _pyarrow()
+    pa, parquet = pyarrow()
     writer = None
     try:
         for piece in pieces:
@@ -71,10 +71,11 @@ def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> No
             writer.close()
 
 
-def _pyarrow() -> tuple[ModuleType, ModuleType]:
+def pyarrow() -> tuple[ModuleType, ModuleType]:
+    """`pyarrow` and `pyarrow.parquet`, or a `ConfigurationError` that says how to get them."""
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         raise ConfigurationError(
-            'Parquet needs the package pyarrow; pip install "liveptv[parquet]" or write .csv'
+            'Parquet needs the package pyarrow; pip install "liveptv[parquet]" or use .csv'
         ) from error
