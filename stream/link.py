@@ -111,9 +111,9 @@ class Sender(Protocol):
     def send(self, message: Message, timeout_s: float | None = None) -> bool:
         """Offer a message.
 
-        Returns False if it (drop_newest) was declared dropped. With `block`, waits for room; after `timeout_s`
-        without room raises `LinkError`, and raises `PeerLostError` if the receiver was lost for longer than
-        the link's patience.
+        Returns False if it (drop_newest) was declared dropped. With `block`, waits for room; after
+        `timeout_s` without room raises `LinkError`, and raises `PeerLostError` if the receiver was lost for
+        longer than the link's patience.
         """
         ...
 

@@ -89,11 +89,12 @@ class ParticleTable:
 
     @classmethod
     def from_columns(cls, info: FrameInfo, **columns: npt.ArrayLike) -> Self:
-        """Build a table from named columns of equal length N; columns left out are NaN."""
+        """Build a table from named columns of length N, or one number for all rows; the rest is NaN."""
         unknown = set(columns) - set(cls.COLUMNS)
         if unknown:
             raise ValueError(f"{cls.__name__} has no column {sorted(unknown)}")
-        count = max((np.size(np.asarray(c)) for c in columns.values()), default=0)
+        sizes = [np.size(np.asarray(c)) for c in columns.values() if np.ndim(c) > 0]
+        count = sizes[0] if sizes else min(1, len(columns))
         table = np.full((len(cls.COLUMNS), count), NAN)
         for index, name in enumerate(cls.COLUMNS):
             if name in columns:

@@ -78,6 +78,9 @@ class Endpoint:
             zmq.Context() if self._owns_context else zmq.Context.instance()
         )
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
+        # libzmq applies it to connections made after it is set; unset, ending the context may wait for ever
+        self.socket.linger = LINGER_MS
+        self.socket.ipv6 = address.host.startswith("[")
         self._monitor: zmq.Socket[bytes] | None = None
         self.address = f"{address.scheme}://{address.host}"
         if self._owns_context:

@@ -1,4 +1,4 @@
-"""What a stage of the pipeline is: an object with a `step`, no thread of its own, and counts of what passed."""
+"""What a stage of the pipeline is: an object with a `step`, no thread of its own, and counts of its work."""
 
 from __future__ import annotations
 
