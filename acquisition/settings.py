@@ -24,6 +24,12 @@ class MicroscopeSettings(_Section):
     pump: str | None = Field(None, description="label of the pump; left out: a device with `pump_property`")
     pump_property: str = Field("FlowRate", description="the pump's set-point, uL/s, as a property")
     shutter: str | None = Field(None, description="label of the shutter")
+    trigger: str | None = Field(
+        None, description='"Device.Property" that the command `trigger` sets to 1 and back to 0'
+    )
+    frame_number_key: str | None = Field(
+        None, description="where a frame's metadata has the camera's own counter; left out: Micro-Manager's"
+    )
     exposure_ms: float | None = Field(None, gt=0)
     pixel_size_um: float | None = Field(None, gt=0, description="in object space")
     properties: dict[str, str | int | float | bool] = Field(

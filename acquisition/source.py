@@ -13,8 +13,8 @@ class SourceInfo:
     """What a source's frames look like, known before the first one.
 
     `depth` is the number of planes of a volume, 1 for images; `dtype` is `uint8` or `uint16`;
-    `frame_rate_hz` is NaN and `frames` None where they are not known. `description` says, for people, where the
-    frames come from and what had to be assumed.
+    `frame_rate_hz` is NaN and `frames` None where they are not known. `description` says, for people, where
+    the frames come from and what had to be assumed.
     """
 
     height: int
@@ -55,6 +55,14 @@ class Source(Protocol):
 
     def stop(self) -> None:
         """Take no more frames; what was taken can still be read, then the source has ended. Idempotent."""
+        ...
+
+    def pause(self) -> None:
+        """Take no frames until `resume`; what was taken can still be read."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
         ...
 
     def counts(self) -> dict[str, int]:

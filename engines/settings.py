@@ -14,6 +14,9 @@ class DetectorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["classical"] = Field("classical", description="which kind of detector")
+    model: Path | None = Field(
+        None, description="width curve (.h5) from a calibration or the optics; left out: 2D, z is NaN"
+    )
     polarity: Literal["auto", "dark", "bright"] = Field(
         "auto",
         description="particles darker or brighter than the background; auto: as the width curve says, else "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings
 from engines.settings import DetectorSettings
@@ -47,15 +48,35 @@ class OpticsSettings(Section):
     refraction_factor: float = Field(1.0, gt=0, description="height per focus travel; 1 where indices match")
 
 
-class SessionSettings(Section):
-    """How the stages are run and what happens when one of them dies."""
+class TransportSettings(LinkSettings):
+    """The links between the stages."""
 
-    mode: Literal["processes", "threads"] = "processes"
-    restart_detector: int = Field(3, ge=0, description="how often a dead detector is started again")
-    recover_s: float = Field(20.0, gt=0, description="how long a stage waits for a restarted neighbour")
+    transport: Literal["shm", "tcp", "inproc"] = Field(
+        "shm", description="shm: shared memory; tcp: sockets; inproc: where the stages are threads"
+    )
+
+    def fresh_address(self) -> str:
+        """An address that nobody has; for shm and tcp the system chooses the port when it is bound."""
+        if self.transport == "inproc":
+            return f"inproc://{uuid.uuid4().hex}"
+        return f"{self.transport}://127.0.0.1:0"
+
+    def sender_options(self) -> dict[str, Any]:
+        """Keyword arguments of `stream.links.open_sender`."""
+        return self.model_dump(exclude={"transport"})
+
+
+class SessionSettings(Section):
+    """How the stages are run and what happens when one of them is lost."""
+
+    mode: Literal["processes", "threads"] = Field("processes", description="how the stages are run")
+    restart_detector: int = Field(3, ge=0, description="how often a lost detector is started again")
+    hang_s: float = Field(10.0, gt=0, description="a stage that is silent for so long is killed as hung")
+    recover_s: float = Field(30.0, gt=0, description="how long the tracker waits for a restarted detector")
     start_timeout_s: float = Field(90.0, gt=0, description="how long stages may take to get ready")
-    stop_timeout_s: float = Field(30.0, gt=0, description="how long stages may take to drain at the end")
-    monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to monitors")
+    stop_timeout_s: float = Field(60.0, gt=0, description="how long stages may take to drain at the end")
+    monitor: str = Field("tcp://127.0.0.1:0", description="where viewers connect to; port 0: any free port")
+    monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to viewers")
 
 
 class Experiment(Section):
@@ -70,20 +91,32 @@ class Experiment(Section):
     detector: DetectorSettings = Field(default_factory=DetectorSettings)
     tracker: TrackerSettings = Field(default_factory=TrackerSettings)
     controller: ControllerSettings | None = None
-    link: LinkSettings = Field(default_factory=LinkSettings)
+    link: TransportSettings = Field(default_factory=TransportSettings)
     session: SessionSettings = Field(default_factory=SessionSettings)
+
+    @model_validator(mode="after")
+    def _one_source_and_reachable_stages(self) -> Self:
+        if self.microscope is not None and self.recording is not None:
+            raise ValueError("both a microscope and a recording are named; leave one section out")
+        if self.link.transport == "inproc" and self.session.mode == "processes":
+            raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, JSON-able, as it goes into the trajectory file."""
         return self.model_dump(mode="json")
 
 
-def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experiment:
+def load_experiment(
+    path: Path | None, overrides: Iterable[str] = (), base: dict[str, Any] | None = None
+) -> Experiment:
     """Read an experiment file and apply `section.key=value` overrides (values in TOML syntax or bare text).
+
+    Without a file, `base` holds the settings that the overrides are applied to.
 
     Raises `ConfigurationError` with the file, the key and what is wrong with it, all in one line.
     """
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = base or {}
     if path is not None:
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -103,6 +136,14 @@ def load_experiment(path: Path | None, overrides: Iterable[str] = ()) -> Experim
             f"{path or 'the experiment'} names no source: add a [microscope] or a [recording] section"
         )
     return experiment
+
+
+def settings_only(overrides: Iterable[str]) -> Experiment:
+    """Apply overrides to the defaults, for commands that work on files and need no source."""
+    data: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(data, override)
+    return build_experiment(data, "--set")
 
 
 def build_experiment(data: dict[str, Any], origin: str) -> Experiment:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -39,6 +40,10 @@ class DetectionTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name: `pandas.DataFrame(table.columns())`."""
+        return {name: getattr(self, name) for name in COLUMNS}
 
 
 def read_detection_table(path: Path) -> DetectionTable:

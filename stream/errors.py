@@ -27,5 +27,9 @@ class LinkError(LivePTVError, ConnectionError):
     """A link between two stages cannot be opened or has ended against the rules."""
 
 
+class NoRoomError(LinkError):
+    """A full ring did not get room in time; nothing was offered, the message can be offered again."""
+
+
 class PeerLostError(LinkError):
     """The other end of a lossless link died, hung, or restarted without its memory."""

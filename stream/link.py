@@ -112,7 +112,7 @@ class Sender(Protocol):
         """Offer a message.
 
         Returns False if it (drop_newest) was declared dropped. With `block`, waits for room; after
-        `timeout_s` without room raises `LinkError`, and raises `PeerLostError` if the receiver was lost for
+        `timeout_s` without room raises `NoRoomError`, and raises `PeerLostError` if the receiver was lost for
         longer than the link's patience.
         """
         ...

@@ -6,7 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from stream.errors import LinkError, PeerLostError
+from stream.errors import LinkError, NoRoomError, PeerLostError
 from stream.ledger import Entry, SendLedger
 from stream.link import LinkAccount, PeerState, Policy
 from stream.messages import Message, StreamEnd
@@ -159,7 +159,7 @@ class LosslessSender:
             if timeout_s is not None:
                 left_s = min(left_s, start_s + timeout_s - now_s)
                 if left_s <= 0:
-                    raise LinkError(
+                    raise NoRoomError(
                         f"no room on {self._address} for {timeout_s:g} s: {waiting}, the receiver is "
                         f"{self._peer.state}; make it faster or choose a drop policy"
                     )

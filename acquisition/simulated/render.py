@@ -163,7 +163,7 @@ def _illumination(shape: tuple[int, int], shading: float) -> npt.NDArray[np.floa
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _draw(  # noqa: PLR0917
+def _draw(
     out: Any,
     band: Any,
     light: Any,

@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from liveptv.stages import Bound, Peers, StagePlan, run_stage
+from liveptv.session.plan import Bound, Peers, StagePlan
+from liveptv.session.runner import run_stage
 
 JOIN_S = 5.0
 
@@ -75,7 +76,9 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
     ours, theirs = context.Pipe()
     vessel: SpawnProcess | threading.Thread
     if mode == "processes":
-        vessel = context.Process(target=run_stage, args=(plan, theirs), name=f"liveptv-{plan.stage}", daemon=True)
+        vessel = context.Process(
+            target=run_stage, args=(plan, theirs), name=f"liveptv-{plan.stage}", daemon=True
+        )
         vessel.start()
         theirs.close()
     else:

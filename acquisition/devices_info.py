@@ -1,0 +1,40 @@
+"""Which microscopes can be used: ours, and the adapters of the installed Micro-Manager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pymmcore
+from pymmcore_plus.experimental.unicore import UniMMCore
+
+from acquisition.core import SIMULATED, adapter_paths, close_core, reason
+
+
+def installed_devices() -> dict[str, Any]:
+    """Versions, the simulated microscopes, and by folder the adapter libraries with their devices.
+
+    A library that cannot be loaded (its maker's driver is missing, say) has the reason instead.
+    """
+    core = UniMMCore(adapter_paths=adapter_paths())
+    try:
+        return {
+            "core": core.getVersionInfo(),
+            "device_interface": core.getAPIVersionInfo(),
+            "pymmcore": pymmcore.__version__,
+            "simulated": list(SIMULATED),
+            "folders": adapter_paths(),
+            "configurations": sorted(
+                path.name for folder in adapter_paths() for path in Path(folder).glob("*.cfg")
+            ),
+            "adapters": {str(name): _devices(core, str(name)) for name in core.getDeviceAdapterNames()},
+        }
+    finally:
+        close_core(core)
+
+
+def _devices(core: UniMMCore, library: str) -> list[str]:
+    try:
+        return [str(device) for device in core.getAvailableDevices(library)]
+    except RuntimeError as error:
+        return [f"cannot be loaded: {reason(error)}"]

@@ -1,0 +1,233 @@
+"""A microscope as this program sees it: a camera, and where there are any a focus drive, a pump, a shutter."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from pymmcore_plus import DeviceType
+from pymmcore_plus.experimental.unicore import UniMMCore
+
+from acquisition.core import close_core, open_core, reason
+from acquisition.settings import MicroscopeSettings
+from acquisition.source import SourceInfo
+from stream.errors import ConfigurationError, SourceError
+
+NAN = math.nan
+Value = TypeVar("Value")
+PIXEL_BYTES = {1: "uint8", 2: "uint16"}
+
+
+class Microscope:
+    """A loaded core with the roles of its devices. All methods belong to one thread.
+
+    `focus_commanded_um` is where the focus drive was sent last. Raises `SourceError` when a device fails, with
+    its label and the adapter's reason.
+    """
+
+    def __init__(self, settings: MicroscopeSettings) -> None:
+        """Load the configuration, find the devices and apply the settings.
+
+        Raises `ConfigurationError` for a device or property that is not there.
+        """
+        self.settings = settings
+        self.core: UniMMCore = open_core(settings.config, buffer_mb=settings.buffer_mb)
+        self._closed = False
+        try:
+            self._labels = tuple(self.core.getLoadedDevices())
+            self.camera = self._camera()
+            self.focus = self._role(settings.focus, self.core.getFocusDevice(), "microscope.focus")
+            self.shutter = self._role(settings.shutter, "", "microscope.shutter")
+            self.pump = self._pump()
+            self._apply()
+            self.focus_commanded_um = self.read_focus()
+        except BaseException:
+            self.close()
+            raise
+
+    def _camera(self) -> str:
+        label = self._role(self.settings.camera, self.core.getCameraDevice(), "microscope.camera")
+        if not label:
+            raise ConfigurationError(
+                f"{self.settings.config} names no camera; set microscope.camera to one of "
+                f"{', '.join(self._labels)}"
+            )
+        if label != self.core.getCameraDevice():
+            self._do(label, lambda: self.core.setCameraDevice(label))
+        return label
+
+    def _role(self, wanted: str | None, default: str, setting: str) -> str:
+        label = wanted if wanted is not None else str(default or "")
+        if label and label not in self._labels:
+            raise ConfigurationError(
+                f"{setting}: there is no device {label!r} in {self.settings.config}; it has "
+                f"{', '.join(self._labels)}"
+            )
+        return label
+
+    def _pump(self) -> str:
+        name = self.settings.pump_property
+        label = self._role(self.settings.pump, "", "microscope.pump")
+        if label:
+            if not self._is_native_pump(label) and not self.core.hasProperty(label, name):
+                raise ConfigurationError(
+                    f"microscope.pump: {label} has no property {name!r}; set microscope.pump_property to one of "
+                    f"{', '.join(self.core.getDevicePropertyNames(label))}"
+                )
+            return label
+        found = [other for other in self._labels if other != "Core" and self.core.hasProperty(other, name)]
+        return found[0] if found else ""
+
+    def _is_native_pump(self, label: str) -> bool:
+        kind = getattr(DeviceType, "VolumetricPump", None)
+        return kind is not None and self.core.getDeviceType(label) == kind
+
+    def _apply(self) -> None:
+        for key, value in self.settings.properties.items():
+            device, _, name = key.partition(".")
+            self.check_property(device, name)
+            self.set_property(device, name, value)
+        if self.settings.exposure_ms is not None:
+            self.set_exposure(self.settings.exposure_ms)
+
+    def check_property(self, device: str, name: str) -> None:
+        """Raise `ConfigurationError` if there is no such device or property."""
+        if device not in self._labels:
+            raise ConfigurationError(
+                f"there is no device {device!r} in {self.settings.config}; it has {', '.join(self._labels)}"
+            )
+        if not self.core.hasProperty(device, name):
+            names = ", ".join(self.core.getDevicePropertyNames(device))
+            raise ConfigurationError(f"{device} has no property {name!r}; it has {names}")
+
+    def info(self) -> SourceInfo:
+        """What the camera's images look like now.
+
+        Raises `SourceError` for colour images and for pixels that are neither uint8 nor uint16.
+        """
+        core = self.core
+        components = self._do(self.camera, core.getNumberOfComponents)
+        nbytes = self._do(self.camera, core.getBytesPerPixel)
+        dtype = PIXEL_BYTES.get(nbytes)
+        if components != 1 or dtype is None:
+            what = "colour images" if components != 1 else f"{nbytes} bytes a pixel"
+            raise SourceError(
+                f"{self.camera} delivers {what}; set its PixelType to 8 or 16 bit grey "
+                f'(--set microscope.properties."{self.camera}.PixelType"=16bit)'
+            )
+        rate_hz, described = self._frame_rate_hz()
+        pixel_um, assumed = self._pixel_size_um()
+        return SourceInfo(
+            height=core.getImageHeight(),
+            width=core.getImageWidth(),
+            depth=1,
+            dtype=dtype,
+            pixel_size_um=pixel_um,
+            frame_rate_hz=rate_hz,
+            frames=None,
+            name=self.camera,
+            description=f"camera {self.camera} of {self.settings.config}{described}{assumed}",
+        )
+
+    def _frame_rate_hz(self) -> tuple[float, str]:
+        for name in ("FrameRate", "AcquisitionFrameRate"):
+            if self.core.hasProperty(self.camera, name):
+                try:
+                    rate_hz = float(self.core.getProperty(self.camera, name))
+                except ValueError:
+                    continue
+                if rate_hz > 0:
+                    return rate_hz, ""
+        return NAN, ""
+
+    def _pixel_size_um(self) -> tuple[float, str]:
+        if self.settings.pixel_size_um is not None:
+            return self.settings.pixel_size_um, ""
+        size_um = float(self.core.getPixelSizeUm())
+        if size_um > 0:
+            return size_um, ""
+        return 1.0, "; it knows no pixel size, 1 um is assumed: set microscope.pixel_size_um"
+
+    def read_focus(self) -> float:
+        """Focus position read back, um; NaN without a drive."""
+        return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
+
+    def move_focus(self, position_um: float) -> None:
+        """Send the focus drive off, without waiting."""
+        self._do(self.focus, self.core.setPosition, self.focus, position_um)
+        self.focus_commanded_um = position_um
+
+    def focus_moves(self) -> bool:
+        """Whether the focus drive is on its way."""
+        return bool(self._do(self.focus, self.core.deviceBusy, self.focus))
+
+    def read_flow(self) -> float:
+        """The pump's set-point, uL/s; NaN without a pump."""
+        if not self.pump:
+            return NAN
+        if self._is_native_pump(self.pump):
+            return float(self._do(self.pump, self.core.getPumpFlowrate, self.pump))
+        return float(self._do(self.pump, self.core.getProperty, self.pump, self.settings.pump_property))
+
+    def set_flow(self, flow_ul_s: float) -> None:
+        """Set the pump."""
+        if self._is_native_pump(self.pump):
+            self._do(self.pump, self.core.setPumpFlowrate, self.pump, flow_ul_s)
+        else:
+            self.set_property(self.pump, self.settings.pump_property, flow_ul_s)
+
+    def set_property(self, device: str, name: str, value: str | float | bool) -> None:
+        """Set a property of a device."""
+        given: str | float = int(value) if isinstance(value, bool) else value
+        self._do(f"{device}.{name}", self.core.setProperty, device, name, given)
+
+    def read_exposure(self) -> float:
+        """Exposure time, ms."""
+        return float(self._do(self.camera, self.core.getExposure))
+
+    def set_exposure(self, exposure_ms: float) -> None:
+        """Set the exposure time, ms."""
+        self._do(self.camera, self.core.setExposure, exposure_ms)
+
+    def set_shutter(self, is_open: bool) -> None:
+        """Open or close the shutter."""
+        self._do(self.shutter, self.core.setShutterOpen, self.shutter, is_open)
+
+    def wait_for_focus(self, timeout_s: float) -> None:
+        """Wait until the focus drive stands. Raises `SourceError` if it still moves after `timeout_s`."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.focus and self.focus_moves():
+            if time.monotonic() > deadline_s:
+                raise SourceError(f"{self.focus} still moves after {timeout_s:g} s; is it blocked?")
+            time.sleep(0.002)
+
+    def camera_error(self) -> str:
+        """Why a Python camera stopped, if it says so."""
+        if self.core.isPyDevice(self.camera) and self.core.hasProperty(self.camera, "LastError"):
+            return str(self.core.getProperty(self.camera, "LastError"))
+        return ""
+
+    def simulated_time(self) -> bool:
+        """Whether the camera is simulated and does not keep to the wall clock (`RealTime` is 0)."""
+        if not (self.core.isPyDevice(self.camera) and self.core.hasProperty(self.camera, "RealTime")):
+            return False
+        return float(self.core.getProperty(self.camera, "RealTime")) == 0
+
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+        """Pixel type of the images."""
+        return np.dtype(np.uint8) if self.core.getBytesPerPixel() == 1 else np.dtype(np.uint16)
+
+    def _do(self, what: str, call: Callable[..., Value], *arguments: object) -> Value:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise SourceError(f"{what} of {self.settings.config} failed: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Let go of all devices. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            close_core(self.core)

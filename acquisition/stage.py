@@ -1,0 +1,256 @@
+"""The acquiring stage: frames from a source to its consumers, commands carried out in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from acquisition.source import Source
+from stream.commands import Request
+from stream.errors import LinkError, NoRoomError
+from stream.link import Sender
+from stream.messages import Ack, Command, CommandKind, Frame, StageState
+
+WAIT_S = 0.02
+RATE_MEMORY_S = 1.0
+
+
+class Requests(Protocol):
+    """Where commands come from: `stream.commands.CommandServer`."""
+
+    def poll(self) -> list[Request]:
+        """Return the commands that have come, without waiting."""
+        ...
+
+
+class Executor(Protocol):
+    """What carries commands out: `acquisition.execution.CommandExecutor`."""
+
+    def execute(self, command: Command) -> Ack | None:
+        """Carry a command out; None where the answer follows with a frame."""
+        ...
+
+    def poll(self) -> list[Ack]:
+        """Answers that came without a frame."""
+        ...
+
+    def frame_taken(self, frame: Frame) -> list[Ack]:
+        """Answers to the commands that this frame is the first to show."""
+        ...
+
+    def abandon(self) -> list[Ack]:
+        """Answers to the commands that no frame will show."""
+        ...
+
+    def safe_state(self) -> None:
+        """Leave the hardware safe."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Totals."""
+        ...
+
+
+class AcquireStage:
+    """Sends every frame of `source` to every one of `senders`, until it ends or is told to stop.
+
+    Commands are looked at in every step, also while a consumer has no room: the frame at hand is kept and
+    offered again. At the end the source is stopped and the hardware left safe first; then the stage waits
+    until everything offered has been acknowledged. Who opened source, senders and commands closes them.
+    """
+
+    name = "acquire"
+
+    def __init__(
+        self,
+        source: Source,
+        senders: Sequence[Sender],
+        *,
+        commands: Requests | None = None,
+        executor: Executor | None = None,
+        frames: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """`frames` and `seconds` (of the frames' own time) end the stream early."""
+        if not senders:
+            raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
+        self._source = source
+        self._senders = tuple(senders)
+        self._commands = commands
+        self._executor = executor
+        self._frames = frames
+        self._seconds = seconds
+        self._state = StageState.STARTING
+        self._requests: dict[str, Request] = {}
+        self._frame: Frame | None = None
+        self._unsent: list[Sender] = []
+        self._first_time_s: float | None = None
+        self._reason = ""
+        self._paused = False
+        self._sent = self._received = self._refused = 0
+        self._rate = _Rate()
+
+    @property
+    def state(self) -> StageState:
+        """Where the stage is in its life."""
+        return self._state
+
+    def step(self, timeout_s: float) -> bool:
+        """Carry out commands, pass on one frame; False once everything offered has been acknowledged.
+
+        Raises `SourceError` if the source fails and `PeerLostError` if a consumer is gone for too long; the
+        hardware has been left safe then.
+        """
+        if self._state in {StageState.DONE, StageState.FAILED}:
+            return False
+        try:
+            self._obey()
+            if self._state is StageState.DRAINING:
+                return self._drain(timeout_s)
+            self._state = StageState.RUNNING
+            self._pass_on(timeout_s)
+        except Exception:
+            self._state = StageState.FAILED
+            self._make_safe()
+            raise
+        return True
+
+    def _pass_on(self, timeout_s: float) -> None:
+        if self._frame is None and not self._reason:
+            self._take(min(timeout_s, WAIT_S))
+        if self._frame is not None:
+            self._offer(min(timeout_s, WAIT_S))
+        if self._frame is None and self._reason:
+            self._end()
+
+    def _take(self, timeout_s: float) -> None:
+        if self._source.ended:
+            self._reason = "done"
+            return
+        if self._paused:
+            time.sleep(timeout_s)
+            return
+        frame = self._source.read(timeout_s)
+        if frame is None:
+            return
+        if self._first_time_s is None:
+            self._first_time_s = frame.info.time_s
+        if self._seconds is not None and frame.info.time_s - self._first_time_s >= self._seconds:
+            self._reason = "done"
+            return
+        self._received += 1
+        self._rate.count()
+        self._frame, self._unsent = frame, list(self._senders)
+        if self._executor is not None:
+            self._answer(self._executor.frame_taken(frame))
+        if self._frames is not None and self._received >= self._frames:
+            self._reason = "done"
+
+    def _offer(self, timeout_s: float) -> None:
+        frame = self._frame
+        while self._unsent and frame is not None:
+            try:
+                taken = self._unsent[0].send(frame, timeout_s)
+            except NoRoomError:
+                return
+            self._sent += taken
+            self._unsent.pop(0)
+        self._frame = None
+
+    def _obey(self) -> None:
+        for request in self._commands.poll() if self._commands is not None else ():
+            command = request.command
+            self._requests[command.command_id] = request
+            if command.kind is CommandKind.STOP:
+                self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
+                self._reply(command)
+            elif self._reason:
+                self._reply(command, "the run is ending")
+            elif command.kind in {CommandKind.PAUSE, CommandKind.RESUME}:
+                self._set_paused(command.kind is CommandKind.PAUSE)
+                self._reply(command)
+            elif self._executor is None:
+                self._reply(command, f"{command.kind}: a recording has no microscope to command")
+            elif (ack := self._executor.execute(command)) is not None:
+                self._answer([ack])
+        if self._executor is not None and not self._reason:
+            self._answer(self._executor.poll())
+
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            (self._source.pause if paused else self._source.resume)()
+
+    def _reply(self, command: Command, why_not: str = "") -> None:
+        self._refused += bool(why_not)
+        ack = Ack(command.command_id, not why_not, self._received, why_not, time.perf_counter_ns())
+        self._answer([ack])
+
+    def _answer(self, acks: list[Ack]) -> None:
+        for ack in acks:
+            request = self._requests.pop(ack.command_id, None)
+            if request is not None:
+                request.reply(ack)
+
+    def request_stop(self, reason: str) -> None:
+        """End the stream after the frame at hand; what is still in the camera's buffer is left out."""
+        if not self._reason:
+            self._reason = reason
+
+    def _end(self) -> None:
+        self._source.stop()
+        self._make_safe()
+        if self._executor is not None:
+            self._answer(self._executor.abandon())
+        for sender in self._senders:
+            sender.end(self._reason)
+        self._state = StageState.DRAINING
+
+    def _make_safe(self) -> None:
+        if self._executor is not None:
+            self._executor.safe_state()
+
+    def _drain(self, timeout_s: float) -> bool:
+        if not all(sender.flush(min(timeout_s, WAIT_S)) for sender in self._senders):
+            return True
+        self._state = StageState.DONE
+        return False
+
+    def counts(self) -> dict[str, int]:
+        """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the commands' totals."""
+        commands = self._executor.counts() if self._executor is not None else {}
+        if self._refused:
+            commands["commands_refused"] = commands.get("commands_refused", 0) + self._refused
+        dropped = sum(sender.account.dropped for sender in self._senders)
+        own = {"received": self._received, "sent": self._sent, "dropped": dropped}
+        return commands | self._source.counts() | own
+
+    def gauges(self) -> dict[str, float]:
+        """`frames_per_s` over the last second, `queue` of the fullest link, and the source's own."""
+        queue = max(float(sender.queued) for sender in self._senders)
+        return self._source.gauges() | {"frames_per_s": self._rate.per_s(), "queue": queue}
+
+    def close(self) -> None:
+        """Stop the source. Idempotent."""
+        self._source.close()
+
+
+class _Rate:
+    """Frames a second, measured over windows of about a second."""
+
+    def __init__(self) -> None:
+        self._begun_s = time.monotonic()
+        self._counted = 0
+        self._per_s = float("nan")
+
+    def count(self) -> None:
+        self._counted += 1
+
+    def per_s(self) -> float:
+        now_s = time.monotonic()
+        span_s = now_s - self._begun_s
+        if span_s >= RATE_MEMORY_S:
+            self._per_s = self._counted / span_s
+            self._begun_s, self._counted = now_s, 0
+        return self._per_s

@@ -1,0 +1,112 @@
+"""One run from the settings to the finished files: check, run, mend, annotate, report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from liveptv.config import Experiment
+from liveptv.files import RunFiles
+from liveptv.reports.page import Report, write_report
+from liveptv.session.events import EventLog
+from liveptv.session.supervisor import Session
+from liveptv.session.views import Progress, SessionResult
+from stream.errors import ConfigurationError, LivePTVError, SourceError
+from tracking.recover import recover
+from tracking.trajectory_file import TrajectoryFile, annotate
+from tracking.trajectory_snapshot import store_snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended, and its report where one could be made."""
+
+    files: RunFiles
+    result: SessionResult
+    report: Report | None
+    frames: int
+
+
+def run_experiment(
+    experiment: Experiment,
+    files: RunFiles,
+    *,
+    on_update: Callable[[Progress], None],
+    on_note: Callable[[str], None],
+) -> RunOutcome:
+    """Run an experiment and leave complete files behind, also when it fails or is interrupted.
+
+    Raises `OutputError` before anything is started if a file of the run exists, and `ConfigurationError` for
+    a model that is not there.
+    """
+    files.check(experiment.run.overwrite)
+    check_inputs(experiment)
+    for stale in (files.report, *map(files.picture, ("frame", "trajectories", "profile"))):
+        stale.unlink(missing_ok=True)
+    run = experiment.run.model_copy(update={"output": files.tracks.absolute()})
+    settings = experiment.model_copy(update={"run": run})
+    with EventLog(files.events) as events:
+        session = Session(settings, events=events, on_update=on_update, on_note=on_note)
+        with stopping_on_interrupt(session):
+            result = session.run()
+        frames, report = 0, None
+        if files.tracks.is_file() and result.picture is not None:
+            try:
+                frames = finish_file(files, result, events, on_note)
+                report = write_report(files)
+            except LivePTVError as error:
+                events.write("report", str(error))
+                on_note(str(error))
+    return RunOutcome(files, result, report, frames)
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Say at once what would otherwise fail only once the stages are up."""
+    model = experiment.detector.model
+    if model is not None and not model.is_file():
+        raise ConfigurationError(f"there is no model file {model}; check detector.model")
+    recording = experiment.recording
+    if recording is not None and not recording.path.exists() and "::" not in recording.path.name:
+        raise SourceError(f"there is no recording {recording.path}")
+
+
+def finish_file(
+    files: RunFiles, result: SessionResult, events: EventLog, on_note: Callable[[str], None]
+) -> int:
+    """Mend the trajectory file if its writer was lost, add the accounts; returns the frames in it."""
+    mended = recover(files.tracks)
+    if not mended.already_whole:
+        text = f"{files.tracks.name} was left open by its writer and has been mended: {mended.frames} frames"
+        events.write("recovered", text)
+        on_note(text)
+    facts: dict[str, Any] = {
+        "accounts": result.counts,
+        "session_end_reason": result.reason,
+        "failures": list(result.failures),
+    }
+    annotate(files.tracks, facts)
+    if result.snapshot is not None:
+        store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
+    with TrajectoryFile(files.tracks) as file:
+        return len(file.frames)
+
+
+@contextmanager
+def stopping_on_interrupt(session: Session) -> Iterator[None]:
+    """Let Ctrl-C (and a polite `kill`) end the run cleanly; a second one ends it at once."""
+    before: dict[signal.Signals, Any] = {}
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        session.request_stop(f"stopped by the user ({signal.Signals(number).name})")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""The terminal: normal output, errors, and the line that moves while a run is on."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from liveptv.session.views import Progress
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+PLAIN_PERIOD_S = 5.0
+REFRESH_HZ = 8.0
+
+
+class LiveLine:
+    """Shows a run's progress: one moving line on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = Live(Text(""), console=console, refresh_per_second=REFRESH_HZ, transient=True)
+        self._moving = console.is_terminal
+        self._due_s = 0.0
+        self._stage = ""
+
+    def show(self, progress: Progress) -> None:
+        """Show where the run is."""
+        text = describe(progress)
+        if self._moving:
+            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
+            return
+        now_s = time.monotonic()
+        stage = progress.stopping or progress.stage.split(" ", maxsplit=1)[0]
+        if now_s >= self._due_s or stage != self._stage:
+            self._due_s, self._stage = now_s + PLAIN_PERIOD_S, stage
+            console.print(escape(text), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something above the line."""
+        console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._moving:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._moving:
+            self._live.stop()
+
+
+def describe(progress: Progress) -> str:
+    """A run's progress in one line."""
+    if progress.running_s == 0.0:
+        return f"{progress.stage} ..."
+    of = f"/{progress.frames_expected}" if progress.frames_expected else ""
+    parts = [
+        f"{progress.running_s:5.1f} s",
+        f"frame {progress.frames}{of}",
+        f"{_number(progress.frames_per_s, '.1f')} frames/s",
+        f"queue {_number(progress.queue, '.0f')}",
+        f"lost {progress.lost}",
+        f"particles {_number(progress.particles, '.0f')}",
+        f"tracks {_number(progress.tracks, '.0f')}",
+        f"latency {_number(progress.latency_ms, '.0f')} ms",
+    ]
+    if progress.stopping:
+        parts.append(f"stopping: {progress.stopping}")
+    return "  ".join(parts)
+
+
+def _number(value: float, how: str) -> str:
+    return format(value, how) if math.isfinite(value) else "-"

@@ -1,0 +1,93 @@
+"""Commands that look at things: `info`, `report`, `monitor`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from liveptv.cli.console import console
+from liveptv.cli.options import Json, Overwrite
+from stream.errors import ConfigurationError, OutputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(info)
+    app.command()(report)
+    app.command()(monitor)
+
+
+def info(
+    file: Annotated[
+        Path | None, typer.Argument(help="trajectory file, recording, width curve or detection table")
+    ] = None,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="list the microscopes and adapters that can be used")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Say what a file holds, or what devices there are."""
+    from liveptv.inspection import describe_devices, describe_file
+
+    if devices == (file is not None):
+        raise ConfigurationError("name a file, or pass --devices")
+    found = describe_devices() if file is None else describe_file(file)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return 0
+    console.print(_tree(found))
+    return 0
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="trajectory file")],
+    overwrite: Overwrite = False,
+) -> int:
+    """Make the page and the pictures of a trajectory file."""
+    from liveptv.files import RunFiles
+    from liveptv.reports.page import write_report
+
+    files = RunFiles.beside(file)
+    if files.report.exists() and not overwrite:
+        raise OutputError(f"{files.report} exists; pass --overwrite to replace it")
+    made = write_report(files)
+    for path in (made.page, *made.pictures):
+        console.print(escape(str(path)), soft_wrap=True)
+    return 0
+
+
+def monitor(
+    address: Annotated[str, typer.Argument(help="a run's monitor address, as in its event log: tcp://...")],
+    seconds: Annotated[float | None, typer.Option(help="end after so many seconds", min=0.1)] = None,
+) -> int:
+    """Watch a running detector: frames, particles, gaps."""
+    from liveptv.watching import watch
+
+    watch(address, seconds, lambda text: console.print(escape(text), soft_wrap=True))
+    return 0
+
+
+def _tree(found: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _flat(found):
+        table.add_row(escape(name), escape(value))
+    return table
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            rows += _flat(inner, f"{prefix}{name}.")
+        elif isinstance(inner, list):
+            rows.append((f"{prefix}{name}", ", ".join(str(item) for item in inner) or "-"))
+        else:
+            rows.append((f"{prefix}{name}", "-" if inner is None else str(inner)))
+    return rows

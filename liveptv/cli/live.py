@@ -1,0 +1,123 @@
+"""Commands that run the whole pipeline: `demo`, `run`, `replay`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from liveptv.application import RunOutcome, run_experiment
+from liveptv.cli.console import LiveLine, console, errors
+from liveptv.cli.options import FrameRate, Model, Overwrite, PixelSize, Settings
+from liveptv.config import Experiment, build_experiment, load_experiment
+from liveptv.demo import prepare_demo
+from liveptv.files import RunFiles
+from liveptv.reports.profile import MIN_LENGTH
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(demo)
+    app.command()(run)
+    app.command()(replay)
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(help="how long to measure", min=1.0)] = 20.0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="folder for the results")] = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Simulated microscope, live, no questions asked."""
+    prepared = prepare_demo(output, seconds, settings or [], overwrite=overwrite, say=_say)
+    return _run(prepared.experiment, prepared.files)
+
+
+def run(
+    experiment: Annotated[Path, typer.Argument(help="the experiment file (TOML)")],
+    settings: Settings = None,
+    model: Model = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """The live experiment."""
+    loaded = _with(load_experiment(experiment, settings or []), model, output, overwrite)
+    return _run(loaded, RunFiles.beside(loaded.run.output))
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")],
+    model: Model = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
+    frame_rate: FrameRate = None,
+    pixel_size: PixelSize = None,
+    pace: Annotated[
+        bool, typer.Option("--pace", help="at its own frame rate, not as fast as it goes")
+    ] = False,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Track a recorded video through the same stages as a live one."""
+    source: dict[str, Any] = {"path": recording, "pace": pace}
+    source |= {"frame_rate_hz": frame_rate} if frame_rate is not None else {}
+    source |= {"pixel_size_um": pixel_size} if pixel_size is not None else {}
+    plain = build_experiment({"recording": source}, str(recording))
+    loaded = load_experiment(None, settings or [], base=plain.model_dump(exclude_unset=True))
+    tracks = output or Path(f"{recording.name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
+    loaded = _with(loaded, model, tracks, overwrite)
+    return _run(loaded, RunFiles.beside(loaded.run.output))
+
+
+def _with(experiment: Experiment, model: Path | None, output: Path | None, overwrite: bool) -> Experiment:
+    run: dict[str, Any] = {"output": output} if output is not None else {}
+    run |= {"overwrite": True} if overwrite else {}
+    detector = {"model": model} if model is not None else {}
+    return experiment.model_copy(
+        update={
+            "run": experiment.run.model_copy(update=run),
+            "detector": experiment.detector.model_copy(update=detector),
+        }
+    )
+
+
+def _run(experiment: Experiment, files: RunFiles) -> int:
+    with LiveLine() as line:
+        outcome = run_experiment(experiment, files, on_update=line.show, on_note=line.note)
+    summarise(outcome)
+    return 0 if outcome.result.ok else 1
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), soft_wrap=True)
+
+
+def summarise(outcome: RunOutcome) -> None:
+    """Say how the run ended, what was measured and where it is."""
+    result, report = outcome.result, outcome.report
+    if report is not None:
+        lost = {where: count for where, count in result.lost.items() if count}
+        losses = ", ".join(f"{count} {where}" for where, count in lost.items()) or "none"
+        rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
+        rows = [
+            ("ended", result.reason),
+            ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
+            ("frames lost", losses),
+            ("detections", f"{result.count('detect', 'particles')}"),
+            ("trajectories", f"{report.profile.tracks.track.size} of at least {MIN_LENGTH} detections"),
+        ]
+        if report.profile.theory is not None and math.isfinite(report.profile.deviation):
+            rows.append(
+                (
+                    "velocity profile",
+                    f"within {100 * report.profile.deviation:.1f} % of the maximum "
+                    f"({report.profile.theory.max_um_s:.1f} um/s) of the laminar flow",
+                )
+            )
+        rows += [("trajectory file", str(outcome.files.tracks)), ("report", str(report.page))]
+        for name, value in rows:
+            console.print(f"[dim]{name:>17}[/]  {escape(value)}", soft_wrap=True)
+    for failure in result.failures:
+        errors.print(f"[bold red]error:[/] {escape(failure)}", soft_wrap=True)

@@ -1,0 +1,205 @@
+"""Commands that work on files, without stages or sockets: `detect`, `track`, `evaluate`, `export`, `recover`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from liveptv.cli.console import console
+from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite, PixelSize, Settings
+from liveptv.config import settings_only
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(detect)
+    app.command()(track)
+    app.command()(evaluate)
+    app.command()(export)
+    app.command()(recover)
+
+
+def detect(
+    images: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="table: .csv, .parquet or .h5")],
+    model: Model = None,
+    bright: Bright = None,
+    dark: Dark = None,
+    pixel_size: PixelSize = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Find the particles in recorded images."""
+    from liveptv.offline import detect_images
+    from liveptv.tables import DetectionTableWriter
+
+    loaded = settings_only(settings or [])
+    given = {"model": model, "bright": bright, "dark": dark}
+    detector = loaded.detector.model_validate(
+        loaded.detector.model_dump() | {name: path for name, path in given.items() if path is not None}
+    )
+    with DetectionTableWriter(output, overwrite) as table:
+        frames = 0
+        with progress_bar("detecting") as bar:
+            for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size):
+                table.append(detections)
+                frames += 1
+                bar.update(bar.task_ids[0], completed=frames, total=expected)
+    _done(f"{table.rows} particles in {frames} frames written to {output}")
+    return 0
+
+
+def track(
+    detections: Annotated[Path, typer.Argument(help="table of detections: .csv, .parquet or .h5")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file")],
+    frame_rate: FrameRate = None,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Link detections into trajectories."""
+    from liveptv.offline import track_table
+
+    loaded = settings_only(settings or [])
+    loaded = loaded.model_copy(
+        update={"run": loaded.run.model_copy(update={"output": output, "overwrite": overwrite})}
+    )
+    statistics = track_table(detections, loaded, frame_rate)
+    _done(
+        f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
+        f"in {statistics['frames']:.0f} frames written to {output}"
+    )
+    return 0
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="table of the true positions")],
+    found: Annotated[Path, typer.Option(help="table of detections")],
+    gate_xy: Annotated[float, typer.Option(help="farthest match in the plane, um", min=1e-9)] = 4.0,
+    gate_z: Annotated[float, typer.Option(help="farthest match in depth, um", min=1e-9)] = 30.0,
+    as_json: Json = False,
+) -> int:
+    """Score detections against a truth."""
+    from calibration.evaluation import evaluate as score
+    from liveptv.tables import read_detection_table
+
+    result = score(
+        read_detection_table(truth).columns(),
+        read_detection_table(found).columns(),
+        gate_xy_um=gate_xy,
+        gate_z_um=gate_z,
+    )
+    scores = result.to_dict()
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2))
+        return 0
+    console.print(
+        f"{result.frames} frames, {result.true_particles} true particles, {result.detections} detections: "
+        f"[bold]{100 * result.missed:.1f} % missed[/], [bold]{100 * result.false:.1f} % false[/]"
+    )
+    console.print(_score_table(scores))
+    return 0
+
+
+def export(
+    tracks: Annotated[Path, typer.Argument(help="trajectory file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help=".csv, .parquet, .xml (TrackMate) or .vtp")],
+    predicted: Annotated[bool, typer.Option("--predicted", help="rows without a detection as well")] = False,
+    flagged: Annotated[bool, typer.Option("--flagged", help="unconfirmed and double tracks as well")] = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Write trajectories for other programs."""
+    from tracking.export import export as convert
+
+    report = convert(
+        tracks, output, overwrite=overwrite, include_predicted=predicted, include_flagged=flagged
+    )
+    _done(f"{report.rows} rows of {report.tracks} trajectories written to {report.output}")
+    return 0
+
+
+def recover(file: Annotated[Path, typer.Argument(help="trajectory file")]) -> int:
+    """Make a trajectory file whole again whose writer was killed."""
+    from tracking.recover import recover as mend
+
+    report = mend(file)
+    if report.already_whole:
+        _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
+    else:
+        _done(
+            f"{file} is whole again: {report.frames} frames, {report.rows} rows; "
+            f"cut {report.frames_cut} frames and {report.rows_cut} rows that were never committed"
+        )
+    return 0
+
+
+def _done(text: str) -> None:
+    console.print(escape(text), soft_wrap=True)
+
+
+class _Bar(Progress):
+    """A progress bar with one task."""
+
+
+def progress_bar(what: str) -> _Bar:
+    """A bar on a terminal, nothing elsewhere."""
+    bar = _Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    bar.add_task(what, total=None)
+    return bar
+
+
+def _score_table(scores: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("particles", "nearest neighbour", "number", "missed"):
+        table.add_column(name, justify="left" if name == "particles" else "right")
+    axes = [axis for axis in ("x", "y", "z") if axis in scores["errors"]]
+    for axis in axes:
+        table.add_column(f"{axis} rms (um)", justify="right")
+    for name, group in _groups(scores):
+        cells = [name, _range(group), str(group["particles"]), _percent(group["missed"])]
+        cells += [_number(group["errors"].get(axis, {}).get("rms_um")) for axis in axes]
+        table.add_row(*cells)
+    return table
+
+
+def _groups(scores: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    everyone = {
+        "from_um": 0.0,
+        "to_um": None,
+        "particles": scores["true_particles"],
+        "missed": scores["missed"],
+        "errors": scores["errors"],
+    }
+    yield "all", everyone
+    yield "lone", scores["lone"]
+    for group in scores["by_distance"]:
+        yield "", group
+
+
+def _range(group: dict[str, Any]) -> str:
+    low, high = group["from_um"], group["to_um"]
+    if high is None:
+        return "any" if not low else f"> {low:g} um"
+    return f"{low:g} - {high:g} um"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

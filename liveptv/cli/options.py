@@ -1,0 +1,25 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a setting; may be given many times"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing outputs")]
+Model = Annotated[
+    Path | None,
+    typer.Option("-m", "--model", help="model or width curve that gives depth; without one: 2D"),
+]
+Bright = Annotated[Path | None, typer.Option(help="flat field: image of the background without particles")]
+Dark = Annotated[Path | None, typer.Option(help="flat field: image without light")]
+FrameRate = Annotated[float | None, typer.Option(help="frames/s, where the file does not say", min=1e-9)]
+PixelSize = Annotated[
+    float | None, typer.Option(help="um in object space, where the file does not say", min=1e-9)
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -1,0 +1,117 @@
+"""The demonstration: an experiment on the simulated microscope, ready to run, in a folder of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liveptv.config import Experiment, apply_override, build_experiment
+from liveptv.files import RunFiles
+from stream.errors import OutputError
+
+FOLDER = "liveptv-demo"
+CURVE = "width-curve.h5"
+SETTINGS = "experiment.toml"
+CONFIG = "simulated"
+
+EXPERIMENT = """\
+# The experiment of `liveptv demo`. Run it again with: liveptv run {settings} -o NAME.h5
+
+[run]
+seconds = {seconds:g}
+
+[microscope]
+config = "simulated"          # the simulated microscope; yours is the .cfg of Micro-Manager
+
+[channel]                     # for the analytical velocity profile in the report
+width_um = {width_um:g}
+depth_um = {depth_um:g}
+
+[detector]
+model = "{curve}"             # depth from the widths of a particle's image
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDemo:
+    """What `liveptv demo` runs, and where it writes."""
+
+    experiment: Experiment
+    files: RunFiles
+
+
+def prepare_demo(
+    folder: Path | None,
+    seconds: float,
+    overrides: Iterable[str],
+    *,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> PreparedDemo:
+    """Make the folder, the width curve and the experiment file of the demonstration.
+
+    Without `folder` a new one is made in the current folder. With another microscope (`--set
+    microscope.config=...`) there is no width curve and no channel: particles are tracked in 2D.
+    """
+    home = _make_folder(folder)
+    files = RunFiles.within(home)
+    files.check(overwrite)
+    channel = {"width_um": 1000.0, "depth_um": 300.0}
+    data: dict[str, Any] = {
+        "run": {"seconds": seconds, "output": str(files.tracks), "overwrite": overwrite},
+        "microscope": {"config": CONFIG},
+    }
+    for override in overrides:
+        apply_override(data, override)
+    if data["microscope"].get("config") == CONFIG:
+        curve = home / CURVE
+        make_width_curve(curve, say)
+        data.setdefault("detector", {}).setdefault("model", str(curve))
+        data.setdefault("channel", channel)
+        text = EXPERIMENT.format(
+            settings=home / SETTINGS, seconds=seconds, curve=curve.absolute().as_posix(), **channel
+        )
+        (home / SETTINGS).write_text(text, encoding="utf-8")
+    else:
+        say(
+            f"{data['microscope'].get('config')} is not the simulated microscope: particles are tracked in 2D"
+        )
+    return PreparedDemo(build_experiment(data, "the settings of the demo"), files)
+
+
+def make_width_curve(path: Path, say: Callable[[str], None]) -> None:
+    """Write the width curve of the simulated microscope's optics, kept in the user's cache folder."""
+    import platformdirs
+
+    from acquisition.simulated.optics import IMAGE_MODEL_VERSION, OpticsModel
+    from calibration.width_curve import width_curve_from_optics
+    from engines.classical.widths import WidthCurve
+    from liveptv import __version__
+    from stream.errors import LivePTVError
+
+    kept = platformdirs.user_cache_path("liveptv") / f"width-curve-{IMAGE_MODEL_VERSION}-{__version__}.h5"
+    try:
+        curve = WidthCurve.load(kept)
+    except (LivePTVError, OSError):
+        say("computing the width curve of the simulated optics (once, some seconds)")
+        curve = width_curve_from_optics(OpticsModel())
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            curve.save(kept, overwrite=True)
+        except (LivePTVError, OSError) as error:
+            say(f"it cannot be kept for the next time: {error}")
+    curve.save(path, overwrite=True)
+
+
+def _make_folder(folder: Path | None) -> Path:
+    if folder is None:
+        candidates = itertools.chain([FOLDER], (f"{FOLDER}-{number}" for number in itertools.count(2)))
+        folder = next(path for name in candidates if not (path := Path(name)).exists())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}; pass --output") from error
+    return folder

@@ -1,0 +1,56 @@
+"""The files of a run, and the check before it that none of them would overwrite anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream.errors import OutputError
+
+PICTURES = ("frame", "trajectories", "profile")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Where a run writes: `tracks` is the trajectory file, the others are beside it."""
+
+    tracks: Path
+    prefix: str
+
+    @classmethod
+    def beside(cls, tracks: Path) -> RunFiles:
+        """`NAME.h5` gets `NAME.events.jsonl`, `NAME.report.html`, `NAME.frame.png` ... beside it."""
+        return cls(tracks, f"{tracks.stem}.")
+
+    @classmethod
+    def within(cls, folder: Path) -> RunFiles:
+        """A folder of its own: `tracks.h5`, `events.jsonl`, `report.html`, `frame.png` ..."""
+        return cls(folder / "tracks.h5", "")
+
+    def _beside(self, name: str) -> Path:
+        return self.tracks.with_name(self.prefix + name)
+
+    @property
+    def events(self) -> Path:
+        """The event log, one JSON object a line."""
+        return self._beside("events.jsonl")
+
+    @property
+    def report(self) -> Path:
+        """The page with pictures and numbers."""
+        return self._beside("report.html")
+
+    def picture(self, name: str) -> Path:
+        """One of the report's pictures."""
+        return self._beside(f"{name}.png")
+
+    def check(self, overwrite: bool) -> None:
+        """Raise `OutputError` if a file of the run exists, or its folder does not."""
+        folder = self.tracks.parent
+        if not folder.is_dir():
+            raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+        if overwrite:
+            return
+        for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
+            if path.exists():
+                raise OutputError(f"{path} exists; choose another name or pass --overwrite")

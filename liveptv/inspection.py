@@ -1,0 +1,149 @@
+"""What a file holds, or which devices there are, as plain dictionaries that can be printed as JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from stream.errors import SourceError
+from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
+
+TABLES = (".csv", ".parquet")
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Describe a trajectory file, a width curve, a detection table or a recording.
+
+    Raises `SourceError` if it is none of them or cannot be read.
+    """
+    if not path.exists():
+        raise SourceError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _plain_dict(_table(path))
+    if suffix in {".h5", ".hdf5"}:
+        return _plain_dict(_hdf5(path))
+    return _plain_dict(_recording(path))
+
+
+def _hdf5(path: Path) -> dict[str, Any]:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            names = set(file)
+            schema = file.attrs.get("schema", "")
+            kind = file.attrs.get("kind", "")
+    except OSError:
+        # unreadable, or a trajectory file that is being written or was left open; its reader says which
+        return _trajectories(path)
+    if schema == TRAJECTORIES:
+        return _trajectories(path)
+    if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
+        return _curve(path)
+    if {"frame", "x_um", "y_um"} <= names or kind == "detections":
+        return _table(path)
+    return _recording(path)
+
+
+def _trajectories(path: Path) -> dict[str, Any]:
+    with TrajectoryFile(path) as file:
+        attributes = file.attributes
+        census = file.census()
+        frames = len(file.frames)
+        numbers = file.frames["frame"]
+        missing = int(numbers[-1]) - int(numbers[0]) + 1 - frames if frames else 0
+        return {
+            "kind": "trajectories",
+            "finished": file.finished,
+            "frames": frames,
+            "frames_missing": missing,
+            **census.statistics(),
+            **attributes,
+        }
+
+
+def _curve(path: Path) -> dict[str, Any]:
+    from engines.classical.widths import WidthCurve
+
+    curve = WidthCurve.load(path)
+    return {
+        "kind": "width curve",
+        "z_min_um": float(curve.z_um[0]),
+        "z_max_um": float(curve.z_um[-1]),
+        "depths": int(curve.z_um.size),
+        "pixel_size_um": curve.pixel_size_um,
+        "polarity": curve.polarity,
+        "sigma_x_min_um": float(curve.sigma_x_um.min()),
+        "sigma_y_min_um": float(curve.sigma_y_um.min()),
+        "provenance": curve.provenance,
+    }
+
+
+def _table(path: Path) -> dict[str, Any]:
+    from liveptv.tables import read_detection_table
+
+    table = read_detection_table(path)
+    columns = table.columns()
+    ranges = {
+        name: [float(np.nanmin(values)), float(np.nanmax(values))]
+        for name, values in columns.items()
+        if values.size and np.isfinite(values).any()
+    }
+    return {
+        "kind": "detections",
+        "rows": len(table),
+        "frames": int(np.unique(table.frame).size),
+        "depth": bool(np.isfinite(table.z_um).any()),
+        "ranges": ranges,
+    }
+
+
+def _recording(path: Path) -> dict[str, Any]:
+    from acquisition.recording import open_recording
+
+    recording = open_recording(path, run_id="info")
+    try:
+        found = recording.info
+        return {
+            "kind": "recording",
+            "frames": found.frames,
+            "height_px": found.height,
+            "width_px": found.width,
+            "depth": found.depth,
+            "dtype": str(found.dtype),
+            "pixel_size_um": found.pixel_size_um,
+            "frame_rate_hz": found.frame_rate_hz,
+            "description": found.description,
+        }
+    finally:
+        recording.close()
+
+
+def describe_devices() -> dict[str, Any]:
+    """The microscopes of this program and the adapters of the installed Micro-Manager."""
+    from acquisition.devices_info import installed_devices
+
+    return _plain_dict(installed_devices())
+
+
+def _plain_dict(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and text that JSON knows; what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

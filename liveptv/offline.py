@@ -1,0 +1,94 @@
+"""Detection and tracking of files in one process: the same engine and tracker as live, without sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.engine import Engine
+from engines.settings import DetectorSettings
+from liveptv.config import Experiment
+from liveptv.provenance import file_attributes
+from liveptv.session.supervisor import new_run_id
+from liveptv.tables import iter_detections, read_detection_table
+from stream.errors import ConfigurationError, SourceError
+from stream.messages import Detections
+from tracking.tracker import OnlineTracker
+from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter
+
+COMMIT_S = 1.0
+READ_S = 1.0
+WAIT_S = 10.0
+
+
+def detect_images(
+    path: Path, settings: DetectorSettings, *, pixel_size_um: float | None = None
+) -> Iterator[tuple[Detections, int | None]]:
+    """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
+
+    Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
+    """
+    from acquisition.recording import open_recording
+
+    from engines.factory import open_engine
+
+    recording = open_recording(path, run_id=new_run_id(), pixel_size_um=pixel_size_um)
+    try:
+        info = recording.info
+        if info.depth > 1:
+            raise ConfigurationError(f"{path} holds volumes of {info.depth} planes; give single images")
+        engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um)
+        try:
+            engine.warmup(info.height, info.width, np.dtype(info.dtype))
+            recording.start()
+            while not recording.ended:
+                frame = recording.read(READ_S)
+                if frame is None:
+                    continue
+                engine.submit(frame)
+                yield from ((found, info.frames) for found in engine.results(0.0))
+            yield from ((found, info.frames) for found in _rest(engine))
+        finally:
+            engine.close()
+    finally:
+        recording.close()
+
+
+def _rest(engine: Engine) -> Iterator[Detections]:
+    while engine.pending:
+        yield from engine.results(WAIT_S)
+
+
+def track_table(path: Path, experiment: Experiment, frame_rate_hz: float | None) -> dict[str, float]:
+    """Link a table of detections into `experiment.run.output`; returns the file's statistics.
+
+    Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
+    """
+    table = read_detection_table(path)
+    if len(table) == 0:
+        raise SourceError(f"{path} holds no detections; there is nothing to track")
+    settings = experiment.tracker
+    if frame_rate_hz is not None:
+        settings = settings.model_copy(update={"frame_rate_hz": frame_rate_hz})
+    experiment = experiment.model_copy(update={"tracker": settings})
+    run, run_id = experiment.run, new_run_id()
+    tracker = OnlineTracker(settings)
+    attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": path.name}
+    with TrajectoryWriter(
+        run.output, run_id=run_id, attributes=attributes, overwrite=run.overwrite
+    ) as writer:
+        due_s = time.monotonic() + COMMIT_S
+        for detections in iter_detections(table, settings.frame_rate_hz, run_id):
+            writer.append(tracker.step(detections))
+            if time.monotonic() > due_s:
+                writer.commit()
+                due_s = time.monotonic() + COMMIT_S
+        tracker.finish()
+        writer.finalize({"accounts": {"track": dict(tracker.counts)}, "failures": []}, "done")
+    with TrajectoryFile(run.output) as file:
+        statistics: dict[str, float] = file.attributes["statistics"]
+    return statistics

@@ -1,0 +1,55 @@
+"""Where a trajectory file comes from: settings, model, machine; stored as its attributes."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from liveptv.config import Experiment
+from liveptv.session.plan import Picture
+
+
+def file_attributes(experiment: Experiment, picture: Picture | None) -> dict[str, Any]:
+    """Attributes of a trajectory file; the writer adds run id, time and versions of the packages."""
+    attributes: dict[str, Any] = {
+        "configuration": experiment.resolved(),
+        "model": describe_model(experiment.detector.model),
+        "refraction_factor": experiment.optics.refraction_factor,
+        "computer": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} CPUs",
+        "user": _user(),
+        "notes": experiment.run.notes,
+    }
+    if picture is not None:
+        attributes |= {
+            "source": picture.description,
+            "image_shape": [picture.height, picture.width],
+            "image_dtype": picture.dtype,
+            "pixel_size_um": picture.pixel_size_um,
+            "frame_rate_hz": picture.frame_rate_hz,
+        }
+    return attributes
+
+
+def describe_model(model: Path | None) -> dict[str, Any]:
+    """Name and SHA-256 of the model file; says so where there is none."""
+    if model is None:
+        return {"file": "", "sha256": "", "kind": "classical detector without a calibration (2D)"}
+    kind = "classical detector with a width curve" if model.suffix.lower() != ".onnx" else "network"
+    return {"file": model.name, "sha256": sha256(model), "kind": kind}
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""

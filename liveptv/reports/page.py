@@ -1,0 +1,131 @@
+"""The report of a trajectory file: three pictures and one page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from liveptv.files import RunFiles
+from liveptv.reports.facts import accounts_table, facts, problems
+from liveptv.reports.pictures import frame_picture, profile_picture, trajectory_picture
+from liveptv.reports.profile import FlowProfile, flow_profile
+from stream.errors import OutputError
+from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
+from tracking.trajectory_snapshot import Snapshot, read_snapshot
+
+EVENTS_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written, and the profile that it shows."""
+
+    page: Path
+    pictures: tuple[Path, ...]
+    profile: FlowProfile
+
+
+def write_report(files: RunFiles) -> Report:
+    """Make the pictures and the page of `files.tracks`, replacing older ones.
+
+    Raises `SourceError` if the trajectory file cannot be read, `OutputError` if the report cannot be written.
+    """
+    with TrajectoryFile(files.tracks) as file:
+        events, finished = file.events(), file.finished
+    trajectories = read_trajectories(files.tracks)
+    snapshot = read_snapshot(files.tracks) if finished else None
+    profile = flow_profile(trajectories)
+    drawn = {
+        "frame": _frame_figure(snapshot, trajectories.attributes),
+        "trajectories": trajectory_picture(trajectories, depth=profile.over == "height"),
+        "profile": profile_picture(profile),
+    }
+    captions = {
+        "frame": "One camera image of the run with its detections.",
+        "trajectories": "The trajectories, as measured.",
+        "profile": "Velocity along x, one point a trajectory and one a bin of height.",
+    }
+    written, shown = [], []
+    for name, figure in drawn.items():
+        if figure is None:
+            continue
+        png = _png(figure)
+        _write(files.picture(name), png)
+        written.append(files.picture(name))
+        shown.append({"data": base64.b64encode(png).decode(), "caption": captions[name]})
+    page = _render(files.tracks.name, trajectories, profile, shown, events)
+    _write(files.report, page.encode())
+    return Report(files.report, tuple(written), profile)
+
+
+def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figure | None:
+    if snapshot is None:
+        return None
+    found = snapshot.detections
+    return frame_picture(
+        np.asarray(snapshot.image),
+        found["x_um"],
+        found["y_um"],
+        found["z_um"],
+        float(attributes.get("pixel_size_um", 1.0)),
+        f"frame {snapshot.frame}: {found['x_um'].size} particles",
+    )
+
+
+def _render(
+    name: str,
+    trajectories: Trajectories,
+    profile: FlowProfile,
+    pictures: list[dict[str, str]],
+    events: list[dict[str, Any]],
+) -> str:
+    attributes = trajectories.attributes
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("liveptv", "reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    began_s = float(trajectories.frames["wall_s"][0]) if trajectories.frames.size else 0.0
+    return environment.get_template("page.html.j2").render(
+        title=f"liveptv: {name}",
+        subtitle=f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
+        f"from {attributes.get('source', '?')}",
+        problems=problems(attributes),
+        facts=facts(trajectories, profile),
+        pictures=pictures,
+        accounts=accounts_table(attributes),
+        events=[
+            {"time": f"{event['wall_s'] - began_s:+.1f} s", "text": event["text"]}
+            for event in events[:EVENTS_SHOWN]
+        ],
+        configuration=_indented(attributes.get("configuration", {})),
+        provenance=_indented(
+            {key: attributes.get(key, "") for key in ("versions", "computer", "model", "created", "notes")}
+        ),
+    )
+
+
+def _indented(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,153 @@
+"""The pictures of a report, as matplotlib figures: axes with units, honest scales, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+from liveptv.reports.profile import FlowProfile, heights_um
+from tracking.trajectory_file import Trajectories
+
+FloatArray = npt.NDArray[np.float64]
+
+DEPTH_MAP = "viridis"
+SPEED_MAP = "plasma"
+MARK = "#ff5a36"
+THEORY = "#444444"
+MEASURED = "#1f6fb2"
+MAX_TRACKS_DRAWN = 1500
+GREY = "#8a8a8a"
+
+
+def frame_picture(
+    image: npt.NDArray[Any],
+    x_um: FloatArray,
+    y_um: FloatArray,
+    z_um: FloatArray,
+    pixel_size_um: float,
+    title: str,
+) -> Figure:
+    """A camera image (H, W) with a ring around each detection, coloured by its depth where there is one."""
+    height, width = image.shape
+    figure = Figure(figsize=(9.0, 1.0 + 8.0 * height / width), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    low, high = np.percentile(image[:: max(1, height // 512), :: max(1, width // 512)], (0.1, 99.9))
+    half = pixel_size_um / 2
+    extent = (-half, width * pixel_size_um - half, height * pixel_size_um - half, -half)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1), extent=extent, interpolation="nearest")
+    depth = np.isfinite(z_um).any()
+    style: dict[str, Any] = {"s": 130.0, "linewidths": 1.1, "facecolors": "none"}
+    if depth:
+        norm = Normalize(float(np.nanmin(z_um)), float(np.nanmax(z_um)))
+        colours = ScalarMappable(norm, DEPTH_MAP)
+        axes.scatter(x_um, y_um, edgecolors=list(map(tuple, colours.to_rgba(z_um))), **style)
+        figure.colorbar(colours, ax=axes, label="depth z (um above the focus)", shrink=0.85, pad=0.01)
+    else:
+        axes.scatter(x_um, y_um, edgecolors=MARK, **style)
+    axes.set(xlabel="x (um)", ylabel="y (um)", title=title, xlim=extent[:2], ylim=extent[2:])
+    return figure
+
+
+def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
+    """The trajectories in space, coloured by speed; in the plane where there is no depth."""
+    order = np.lexsort((trajectories.frame, trajectories.track))
+    x, y = trajectories.x_um[order], trajectories.y_um[order]
+    z = heights_um(trajectories)[order] if depth else None
+    _, first, count = np.unique(trajectories.track[order], return_index=True, return_counts=True)
+    drawn = np.flatnonzero(count >= 2)
+    shown = drawn[np.argsort(count[drawn])[::-1][:MAX_TRACKS_DRAWN]]
+    velocity = np.stack([trajectories.vx_um_s, trajectories.vy_um_s, trajectories.vz_um_s])[:, order]
+    plane_speed = np.hypot(velocity[0], velocity[1])
+    lines, speeds = [], []
+    for index in shown:
+        rows = slice(first[index], first[index] + count[index])
+        parts = (x[rows], y[rows]) if z is None else (x[rows], y[rows], z[rows])
+        lines.append(np.column_stack(parts))
+        speeds.append(float(np.nanmedian(plane_speed[rows])) if np.isfinite(plane_speed[rows]).any() else 0.0)
+    figure = Figure(figsize=(9.0, 6.2), dpi=130, layout="constrained")
+    norm = Normalize(0.0, max(float(np.percentile(speeds, 99)), 1e-9) if speeds else 1.0)
+    title = f"{len(shown)} trajectories" + (
+        f" (the longest of {drawn.size})" if drawn.size > len(shown) else ""
+    )
+    if z is None:
+        axes = figure.add_subplot()
+        collection: Any = LineCollection(lines, cmap=SPEED_MAP, norm=norm, linewidths=0.9)
+        axes.add_collection(collection)
+        axes.autoscale()
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        axes.set(xlabel="x (um)", ylabel="y (um)", title=title)
+    else:
+        collection = _trajectories_in_space(figure, lines, norm, title)
+    collection.set_array(np.asarray(speeds))
+    figure.colorbar(collection, ax=figure.axes[0], label="speed in the plane (um/s)", shrink=0.7, pad=0.02)
+    return figure
+
+
+def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normalize, title: str) -> Any:
+    axes: Any = figure.add_subplot(projection="3d")
+    collection = Line3DCollection(lines, cmap=SPEED_MAP, norm=norm, linewidths=0.9)
+    axes.add_collection3d(collection, autolim=False)
+    if lines:
+        points = np.concatenate(lines)
+        points = points[np.isfinite(points).all(axis=1)]
+        low, high = points.min(axis=0), points.max(axis=0)
+        span = np.maximum(high - low, 1.0)
+        axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(low[2], high[2]))
+        axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.9)
+    axes.set(xlabel="x (um)", ylabel="y (um)", zlabel="height (um)", title=title)
+    axes.view_init(elev=22, azim=-62)
+    return collection
+
+
+def profile_picture(profile: FlowProfile) -> Figure:
+    """Mean velocity along x of each trajectory over height (or over y), binned, beside the laminar flow."""
+    figure = Figure(figsize=(7.2, 5.2), dpi=130, layout="constrained")
+    axes: Axes = figure.add_subplot()
+    velocity = profile.tracks.velocity_um_s[0]
+    axes.plot(velocity, profile.position_um, ".", ms=3, color=GREY, alpha=0.5, label="one trajectory")
+    if profile.theory is not None:
+        axes.plot(
+            profile.theory.velocity_um_s,
+            profile.theory.height_um,
+            color=THEORY,
+            label="laminar flow at the pump's set-point",
+        )
+    axes.errorbar(
+        profile.measured.velocity_um_s,
+        profile.measured.height_um,
+        xerr=1.96 * profile.measured.standard_error_um_s,
+        fmt="o",
+        ms=5,
+        color=MEASURED,
+        capsize=2,
+        label="mean of a bin, 95 % interval",
+    )
+    across = "height in the channel (um)" if profile.over == "height" else "y (um)"
+    axes.set(xlabel="velocity along x (um/s)", ylabel=across, title=_profile_title(profile))
+    if velocity.size:
+        low, high = np.percentile(velocity, (0.5, 99.5))
+        room = 0.08 * max(high - low, 1e-9)
+        axes.set_xlim(min(low, 0.0) - room, max(high, 0.0) + room)
+    if profile.over == "y":
+        axes.invert_yaxis()
+    axes.grid(visible=True, alpha=0.25)
+    axes.legend(loc="best", frameon=False)
+    return figure
+
+
+def _profile_title(profile: FlowProfile) -> str:
+    count = profile.tracks.track.size
+    if profile.theory is None:
+        return f"velocity profile of {count} trajectories"
+    if not np.isfinite(profile.deviation):
+        return f"velocity profile: {count} trajectories are too few to compare with the theory"
+    return f"velocity profile: within {100 * profile.deviation:.1f} % of the maximum velocity"

@@ -1,0 +1,144 @@
+"""The velocity profile that the trajectories show, beside the laminar flow that the channel should have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.simulated.flow import channel_velocity_um_s, max_velocity_um_s
+from liveptv.config import ChannelSettings
+from tracking.results import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
+from tracking.trajectory_file import Trajectories
+
+FloatArray = npt.NDArray[np.float64]
+
+BINS = 15
+MIN_LENGTH = 10
+MIN_TRACKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Theory:
+    """Velocity (um/s) along the channel over height (um), averaged across the picture."""
+
+    height_um: FloatArray
+    velocity_um_s: FloatArray
+    max_um_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlowProfile:
+    """Measured profile over height (3D) or across the picture (2D), and the theory where it is known.
+
+    `deviation` is the largest difference of a bin's mean from the theory averaged over the same tracks, as a
+    part of the theory's maximum, `deviation_rms` the root mean square over the bins; NaN without a theory.
+    """
+
+    over: str
+    tracks: TrackSummary
+    position_um: FloatArray
+    measured: VelocityProfile
+    theory: Theory | None
+    deviation: float
+    deviation_rms: float
+
+
+def flow_profile(trajectories: Trajectories) -> FlowProfile:
+    """Work out the profile; the channel and the flow are taken from the file's own attributes."""
+    attributes = trajectories.attributes
+    depth = bool(np.isfinite(trajectories.z_um).any())
+    third_um = heights_um(trajectories) if depth else np.zeros(len(trajectories))
+    known = np.isfinite(third_um)
+    tracks = per_track_summary(
+        trajectories.track[known],
+        trajectories.time_s[known],
+        trajectories.x_um[known],
+        trajectories.y_um[known],
+        third_um[known],
+        MIN_LENGTH,
+    )
+    position_um = tracks.z_um if depth else tracks.y_um
+    channel = channel_of(attributes) if depth else None
+    bins: int | FloatArray = BINS
+    if channel is not None:
+        bins = np.linspace(channel.floor_um, channel.floor_um + channel.depth_um, BINS + 1)
+    measured = _enough(velocity_profile(position_um, tracks.velocity_um_s[0], tracks.sigma_um_s[0], bins))
+    flow_ul_s = steady_flow_ul_s(trajectories)
+    theory, deviation, rms = None, math.nan, math.nan
+    if channel is not None and flow_ul_s is not None:
+        center_um = channel_center_um(channel, attributes)
+        theory = _theory(channel, flow_ul_s, attributes)
+        expected = channel_velocity_um_s(
+            tracks.y_um - center_um,
+            position_um - channel.floor_um,
+            channel.width_um,
+            channel.depth_um,
+            flow_ul_s,
+        )
+        same = _enough(velocity_profile(position_um, expected, tracks.sigma_um_s[0], bins))
+        if measured.tracks.size and theory.max_um_s != 0:
+            off = (measured.velocity_um_s - same.velocity_um_s) / abs(theory.max_um_s)
+            deviation, rms = float(np.abs(off).max()), float(np.sqrt(np.mean(off**2)))
+    over = "height" if depth else "y"
+    return FlowProfile(over, tracks, position_um, measured, theory, deviation, rms)
+
+
+def heights_um(trajectories: Trajectories) -> FloatArray:
+    """Absolute height of each row, um: refraction factor times (focus + z); focus 0 where there is none."""
+    if len(trajectories) == 0:
+        return np.empty(0)
+    focus_um = np.nan_to_num(trajectories.of_frame("focus_um"))
+    height: FloatArray = float(trajectories.attributes.get("refraction_factor", 1.0)) * (
+        focus_um + trajectories.z_um
+    )
+    return height
+
+
+def channel_of(attributes: dict[str, Any]) -> ChannelSettings | None:
+    """The channel named in the configuration that the file carries."""
+    channel = attributes.get("configuration", {}).get("channel")
+    return ChannelSettings.model_validate(channel) if channel else None
+
+
+def channel_center_um(channel: ChannelSettings, attributes: dict[str, Any]) -> float:
+    """Where the middle of the channel's width is in the picture; the picture's middle unless told."""
+    if channel.center_y_um is not None:
+        return channel.center_y_um
+    return _picture_height_um(attributes) / 2
+
+
+def steady_flow_ul_s(trajectories: Trajectories) -> float | None:
+    """The pump's set-point, if it was known and the same for all frames."""
+    flow = trajectories.frames["flow_ul_s"]
+    if flow.size == 0 or not np.isfinite(flow).all() or np.ptp(flow) > 1e-3 * np.abs(flow).max():
+        return None
+    return float(np.median(flow))
+
+
+def _picture_height_um(attributes: dict[str, Any]) -> float:
+    rows = attributes.get("image_shape", [1, 1])[0]
+    return float((rows - 1) * attributes.get("pixel_size_um", 1.0))
+
+
+def _theory(channel: ChannelSettings, flow_ul_s: float, attributes: dict[str, Any]) -> Theory:
+    height_um: FloatArray = np.linspace(0.0, channel.depth_um, 201)
+    half_um = _picture_height_um(attributes) / 2
+    offset_um = half_um - channel_center_um(channel, attributes)
+    across_um = np.linspace(-half_um, half_um, 41) + offset_um
+    size = (channel.width_um, channel.depth_um, flow_ul_s)
+    velocity = channel_velocity_um_s(across_um[:, None], height_um[None, :], *size).mean(axis=0)
+    return Theory(height_um + channel.floor_um, velocity, max_velocity_um_s(*size))
+
+
+def _enough(profile: VelocityProfile) -> VelocityProfile:
+    kept = profile.tracks >= MIN_TRACKS
+    return VelocityProfile(
+        profile.height_um[kept],
+        profile.velocity_um_s[kept],
+        profile.standard_error_um_s[kept],
+        profile.tracks[kept],
+    )

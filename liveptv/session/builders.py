@@ -1,0 +1,148 @@
+"""Each stage, built from the experiment. A package is imported only in the process that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from liveptv.session.plan import Picture
+from liveptv.session.runner import StageContext
+from stream.errors import ConfigurationError, LinkError
+from stream.messages import Detections, Tracks
+from stream.monitor import MonitorPublisher
+from stream.stage import Stage
+
+LOOPBACK = "tcp://127.0.0.1:0"
+
+
+def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
+    """Bytes of a table message with `rows` rows."""
+    return len(kind.COLUMNS) * rows * np.dtype(np.float64).itemsize
+
+
+def track_rows(max_particles: int) -> int:
+    """Rows that a message of tracks must hold: each detection, and as many predicted rows again."""
+    return 2 * max_particles
+
+
+def build_acquire(context: StageContext) -> Stage:
+    """Camera or recording -> frames, executing commands in between."""
+    from acquisition.stage import AcquireStage
+    from liveptv.sources import open_source
+    from stream.commands import CommandServer
+
+    plan = context.plan
+    opened = open_source(plan.experiment, plan.run_id)
+    context.stack.callback(opened.close)
+    info = opened.source.info
+    context.picture = Picture(
+        info.height,
+        info.width,
+        info.depth,
+        str(info.dtype),
+        info.pixel_size_um,
+        info.frame_rate_hz,
+        info.frames,
+        info.description,
+    )
+    senders = [context.sender(consumer, context.picture.nbytes) for consumer in plan.consumers]
+    commands = CommandServer(LOOPBACK)
+    context.stack.callback(commands.close)
+    context.bound["commands"] = commands.address
+    context.peers()
+    opened.source.start()
+    stage = AcquireStage(
+        opened.source,
+        senders,
+        commands=commands,
+        executor=opened.executor,
+        frames=plan.experiment.run.frames,
+        seconds=plan.experiment.run.seconds,
+    )
+    context.on_orphaned = lambda: stage.request_stop("the session that started this run is gone")
+    return stage
+
+
+def build_detect(context: StageContext) -> Stage:
+    """Frames -> detections, with copies for monitors."""
+    from engines.factory import open_engine
+    from engines.stage import DetectStage
+
+    plan, settings = context.plan, context.plan.experiment.detector
+    (consumer,) = plan.consumers
+    sender = context.sender(consumer, table_bytes(Detections, settings.max_particles))
+    monitor = MonitorPublisher(
+        plan.addresses.get("monitor", plan.experiment.session.monitor),
+        run_id=plan.run_id,
+        source="liveptv/detect",
+    )
+    context.stack.callback(monitor.close)
+    context.bound["monitor"] = monitor.address
+    picture = context.peers().picture
+    if picture is None:
+        raise LinkError("the detector was not told what the images look like")
+    if picture.depth > 1:
+        raise ConfigurationError(
+            f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
+        )
+    engine = open_engine(settings, model=settings.model, pixel_size_um=picture.pixel_size_um)
+    context.stack.callback(engine.close)
+    engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+    hz = plan.experiment.session.monitor_hz
+    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz)
+
+
+def build_track(context: StageContext) -> Stage:
+    """Detections -> tracks, to the file and to the controller."""
+    from tracking.stage import TrackStage
+    from tracking.tracker import OnlineTracker
+
+    plan = context.plan
+    rows = track_rows(plan.experiment.detector.max_particles)
+    senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
+    tracker = OnlineTracker(plan.experiment.tracker)
+    tracker.warmup()
+    return TrackStage(context.upstream(), tracker, senders, max_rows=rows)
+
+
+def build_write(context: StageContext) -> Stage:
+    """Tracks -> trajectory file."""
+    from liveptv.provenance import file_attributes
+    from tracking.trajectory_file import TrajectoryWriter
+    from tracking.write_stage import WriteStage
+
+    plan, run = context.plan, context.plan.experiment.run
+    receiver = context.upstream()
+    writer = TrajectoryWriter(
+        run.output,
+        run_id=plan.run_id,
+        attributes=file_attributes(plan.experiment, context.peers().picture),
+        overwrite=run.overwrite,
+    )
+    context.stack.callback(writer.close)
+    return WriteStage(receiver, writer)
+
+
+def build_control(context: StageContext) -> Stage:
+    """Tracks -> commands to the microscope."""
+    from stream.commands import CommandClient
+    from tracking.control_stage import ControlStage
+    from tracking.controllers import load_controller
+
+    plan = context.plan
+    if plan.experiment.controller is None:
+        raise ConfigurationError("a control stage needs a [controller] section; add one")
+    controller = load_controller(plan.experiment.controller)
+    client = CommandClient(context.peers().addresses["commands"])
+    context.stack.callback(client.close)
+    return ControlStage(context.upstream(), controller, client, report=context.say)
+
+
+BUILDERS: dict[str, Callable[[StageContext], Stage]] = {
+    "acquire": build_acquire,
+    "detect": build_detect,
+    "track": build_track,
+    "write": build_write,
+    "control": build_control,
+}

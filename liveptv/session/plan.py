@@ -1,0 +1,63 @@
+"""What the supervisor and its stages tell each other while a run is being set up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from liveptv.config import Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage is told at birth.
+
+    `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are given
+    where it must bind what an earlier life of it had bound.
+    """
+
+    stage: str
+    run_id: str
+    experiment: Experiment
+    status_address: str
+    consumers: tuple[str, ...] = ()
+    waits_for_restart: bool = False
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the source's images look like, so that everything behind it can be compiled and sized in advance."""
+
+    height: int
+    width: int
+    depth: int
+    dtype: str
+    pixel_size_um: float
+    frame_rate_hz: float
+    frames: int | None
+    description: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one image."""
+        return self.height * self.width * self.depth * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A stage's first words: where its outputs can be had, by the name of who wants them."""
+
+    addresses: dict[str, str]
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The supervisor's answer: where the stage's inputs are, by name (`upstream`, `commands`)."""
+
+    addresses: dict[str, str]
+    upstream_stage: str = ""
+    picture: Picture | None = None

@@ -1,0 +1,196 @@
+"""The body of a stage's process or thread: builds the stage, steps it until it is done, reports as it goes.
+
+A stage first binds what it sends (`Bound`), then learns whom to listen to (`Peers`), then runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+
+from liveptv.session.plan import Bound, Peers, Picture, StagePlan
+from liveptv.session.upstream import ResilientReceiver
+from stream.errors import LinkError, LivePTVError
+from stream.link import Receiver, Sender
+from stream.links import open_receiver, open_sender
+from stream.messages import StageState, Status
+from stream.stage import Stage
+from stream.status import StatusSource
+
+STATUS_PERIOD_S = 0.2
+STEP_S = 0.05
+
+
+class StageContext:
+    """What the builders share: the plan, the pipe to the supervisor, the links, and how to report."""
+
+    def __init__(self, plan: StagePlan, pipe: Connection, status: StatusSource, stack: ExitStack) -> None:
+        self.plan = plan
+        self.pipe = pipe
+        self.stack = stack
+        self.picture: Picture | None = None
+        self.bound: dict[str, str] = {}
+        self.on_orphaned: Callable[[], None] | None = None
+        self._senders: dict[str, Sender] = {}
+        self._receiver: Receiver | None = None
+        self._peers: Peers | None = None
+        self._status = status
+        self._state = StageState.STARTING
+        self._totals: dict[str, int] = {}
+        self._gauges: dict[str, float] = {}
+
+    def sender(self, consumer: str, slot_bytes: int) -> Sender:
+        """Open the link to one consumer, at the address it had before where this is a restart."""
+        link = self.plan.experiment.link
+        sender = open_sender(
+            self.plan.addresses.get(consumer) or link.fresh_address(),
+            run_id=self.plan.run_id,
+            source=f"liveptv/{self.plan.stage}",
+            slot_bytes=slot_bytes,
+            **link.sender_options(),
+        )
+        self.stack.callback(sender.close)
+        self._senders[consumer] = sender
+        self.bound[consumer] = sender.address
+        return sender
+
+    def peers(self) -> Peers:
+        """Tell the supervisor what is bound and wait for the addresses of the inputs."""
+        if self._peers is None:
+            timeout_s = self.plan.experiment.session.start_timeout_s
+            self.pipe.send(Bound(dict(self.bound), self.picture))
+            if not self.pipe.poll(timeout_s):
+                raise LinkError(
+                    f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
+                    "raise session.start_timeout_s"
+                )
+            try:
+                self._peers = self.pipe.recv()
+            except (EOFError, OSError) as error:
+                raise LinkError(f"the session is gone before {self.plan.stage} could start") from error
+        return self._peers
+
+    def upstream(self) -> Receiver:
+        """Open the link to the stage before this one."""
+        peers, link = self.peers(), self.plan.experiment.link
+        address = peers.addresses["upstream"]
+        self._receiver = ResilientReceiver(
+            lambda: open_receiver(address, patience_s=link.patience_s),
+            run_id=self.plan.run_id,
+            neighbour=peers.upstream_stage,
+            recover_s=self.plan.experiment.session.recover_s if self.plan.waits_for_restart else 0.0,
+            report=self.say,
+        )
+        self.stack.callback(self._receiver.close)
+        return self._receiver
+
+    def say(self, text: str) -> None:
+        """Send one line to the session's event log."""
+        self.report(self._state, text=text)
+
+    def observe(self, stage: Stage) -> None:
+        """Take the stage's counts and gauges, and the accounts of its links, for the next report."""
+        totals = dict(stage.counts())
+        for name, sender in self._senders.items():
+            totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
+        if self._receiver is not None:
+            totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
+        self._totals = totals
+        queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
+        self._gauges = {
+            key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
+        }
+
+    def report(self, state: StageState, text: str = "") -> None:
+        """Send a status with the counts last observed."""
+        self._state = state
+        self._status.send(
+            Status(
+                self.plan.run_id,
+                self.plan.stage,
+                state,
+                counts=self._totals,
+                gauges=self._gauges,
+                text=text,
+                monotonic_ns=time.perf_counter_ns(),
+            )
+        )
+
+
+def run_stage(plan: StagePlan, pipe: Connection) -> None:
+    """Build and run one stage until it is done.
+
+    A process exits with status 1 after a failure, which has then been reported to the supervisor.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = StatusSource(plan.status_address)
+    failed = False
+    with ExitStack() as stack:
+        stack.callback(pipe.close)
+        context = StageContext(plan, pipe, status, stack)
+        try:
+            context.report(StageState.STARTING)
+            stage = _build(context)
+            stack.callback(stage.close)
+            context.report(StageState.RUNNING)
+            _step_until_done(stage, context)
+            context.observe(stage)
+        except LivePTVError as error:
+            failed = True
+            context.report(StageState.FAILED, text=str(error))
+        except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
+            failed = True
+            context.report(StageState.FAILED, text=_unexpected(plan.stage, error))
+        else:
+            context.report(StageState.DONE)
+    status.close()
+    if failed and in_main_thread:
+        raise SystemExit(1)
+
+
+def _build(context: StageContext) -> Stage:
+    from liveptv.session.builders import BUILDERS
+
+    return BUILDERS[context.plan.stage](context)
+
+
+def _step_until_done(stage: Stage, context: StageContext) -> None:
+    due_s = 0.0
+    while stage.step(STEP_S):
+        now_s = time.monotonic()
+        if now_s < due_s:
+            continue
+        due_s = now_s + STATUS_PERIOD_S
+        context.observe(stage)
+        context.report(stage.state)
+        if context.on_orphaned is not None and _session_gone(context.pipe):
+            context.on_orphaned()
+            context.on_orphaned = None
+
+
+def _session_gone(pipe: Connection) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        try:
+            return pipe.poll() and pipe.recv() is None
+        except (EOFError, OSError):
+            return True
+    return False
+
+
+def _unexpected(stage: str, error: Exception) -> str:
+    """One line that names the place, then the traceback for the event log."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - only its last part
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{stage} failed unexpectedly at {place}: {what}\n{traceback.format_exc()}"

@@ -1,0 +1,67 @@
+"""Opens the source an experiment names: a microscope with its command executor, or a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from acquisition.execution import CommandExecutor
+from acquisition.source import Source
+from liveptv.config import Experiment
+from stream.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """A source, what executes commands on it (None for a recording), and how to let go of both."""
+
+    source: Source
+    executor: CommandExecutor | None
+    close: Callable[[], None]
+
+
+def open_source(experiment: Experiment, run_id: str) -> OpenedSource:
+    """Open the microscope or the recording. Raises `SourceError` where it cannot deliver frames."""
+    if experiment.recording is not None:
+        return _open_recording(experiment, run_id)
+    if experiment.microscope is not None:
+        return _open_microscope(experiment, run_id)
+    raise ConfigurationError("no source is named: add a [microscope] or a [recording] section")
+
+
+def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
+    from acquisition.recording import open_recording
+
+    settings = experiment.recording
+    assert settings is not None
+    recording = open_recording(
+        settings.path,
+        run_id=run_id,
+        frame_rate_hz=settings.frame_rate_hz,
+        pixel_size_um=settings.pixel_size_um,
+        pace=settings.pace,
+    )
+    return OpenedSource(recording, None, recording.close)
+
+
+def _open_microscope(experiment: Experiment, run_id: str) -> OpenedSource:
+    from acquisition.live import MicroscopeStream
+    from acquisition.microscope import Microscope
+
+    settings = experiment.microscope
+    assert settings is not None
+    microscope = Microscope(settings)
+    try:
+        source = MicroscopeStream(microscope, settings, run_id=run_id)
+        executor = CommandExecutor(microscope, source, experiment.limits)
+    except BaseException:
+        microscope.close()
+        raise
+
+    def close() -> None:
+        try:
+            source.close()
+        finally:
+            microscope.close()
+
+    return OpenedSource(source, executor, close)

@@ -1,0 +1,60 @@
+"""One camera image of a run with its detections, kept in the finished trajectory file for its report.
+
+/snapshot/image        (H, W) uint8 or uint16; attribute `frame`
+/snapshot/detections   (8, N) float64; attribute `columns` names the rows
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import OutputError, SourceError
+from stream.messages import Detections, Frame, ImageArray
+from tracking.trajectory_schema import LIBVER
+
+GROUP = "snapshot"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """An image (H, W) and what was found in it, by column, (N,) each."""
+
+    frame: int
+    image: ImageArray
+    detections: dict[str, npt.NDArray[np.float64]]
+
+
+def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
+    """Put a frame and its detections into a finished file, in place of an earlier one.
+
+    Raises `OutputError` if it cannot be written.
+    """
+    try:
+        with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+            file.pop(GROUP, None)
+            image = file.create_dataset(f"{GROUP}/image", data=frame.image, compression="gzip", chunks=True)
+            image.attrs["frame"] = frame.info.frame
+            table = file.create_dataset(f"{GROUP}/detections", data=detections.table)
+            table.attrs["columns"] = list(Detections.COLUMNS)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"cannot keep a picture in {path}: {error}") from error
+
+
+def read_snapshot(path: Path) -> Snapshot | None:
+    """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if GROUP not in file:
+                return None
+            image, table = file[f"{GROUP}/image"], file[f"{GROUP}/detections"]
+            columns = [
+                name.decode() if isinstance(name, bytes) else str(name) for name in table.attrs["columns"]
+            ]
+            return Snapshot(int(image.attrs["frame"]), image[:], dict(zip(columns, table[:], strict=True)))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise SourceError(f"the picture in {path} cannot be read: {error}") from error
