@@ -15,6 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 GROUPS = 20
+FEWEST_TO_JUDGE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,16 @@ def _grouped_median(values: FloatArray, group: IntArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class VelocityProfile:
-    """Mean velocity by height, an entry a bin with at least two tracks; heights are the tracks' means."""
+    """Mean velocity by height, an entry a bin with at least two tracks; heights are the tracks' means.
+
+    `used` (N,) tells which of the given tracks are in a bin's mean.
+    """
 
     height_um: FloatArray
     velocity_um_s: FloatArray
     standard_error_um_s: FloatArray
     tracks: IntArray
+    used: npt.NDArray[np.bool_]
 
 
 def velocity_profile(
@@ -125,27 +130,34 @@ def velocity_profile(
     velocity_um_s: npt.ArrayLike,
     sigma_um_s: npt.ArrayLike | None = None,
     bins: int | npt.ArrayLike = 20,
+    clip: float | None = 5.0,
 ) -> VelocityProfile:
     """Average the velocities (one a track) in bins of height, weighted by 1 / (sigma^2 + scatter^2).
 
     `bins` is a number of equal bins over all heights, or their edges. The standard error comes from the
     scatter in the bin, sqrt(sum w^2 (v - mean)^2) / sum w, so it holds the spread of true velocities across
-    the bin too.
+    the bin too. Tracks farther than `clip` standard deviations (1.48 times the median absolute deviation)
+    from their bin's median are left out: two particles taken for one have a height between theirs.
     """
     height, velocity = np.asarray(height_um, np.float64), np.asarray(velocity_um_s, np.float64)
     sigma = np.zeros_like(velocity) if sigma_um_s is None else np.asarray(sigma_um_s, np.float64)
     usable = np.isfinite(height) & np.isfinite(velocity) & np.isfinite(sigma)
+    used = np.zeros(height.size, np.bool_)
+    places = np.flatnonzero(usable)
     height, velocity, sigma = height[usable], velocity[usable], sigma[usable]
     if height.size == 0:
-        return VelocityProfile(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64))
+        return VelocityProfile(np.empty(0), np.empty(0), np.empty(0), np.empty(0, np.int64), used)
     edges = np.histogram_bin_edges(height, bins)
     which = np.clip(np.searchsorted(edges, height, side="right") - 1, 0, edges.size - 2)
     which = np.where((height < edges[0]) | (height > edges[-1]), -1, which)
     rows = []
     for index in range(edges.size - 1):
         inside = which == index
+        if clip is not None:
+            inside = _without_outliers(inside, velocity, clip)
         if inside.sum() < 2:
             continue
+        used[places[inside]] = True
         v, h, s = velocity[inside], height[inside], sigma[inside]
         weight = 1.0 / np.maximum(s**2 + np.var(v), 1e-300)
         mean = np.average(v, weights=weight)
@@ -154,7 +166,17 @@ def velocity_profile(
         error = math.sqrt(few * float(np.sum((weight * (v - mean)) ** 2))) / float(weight.sum())
         rows.append((np.average(h, weights=weight), mean, error, v.size))
     table = np.array(rows, np.float64).reshape(-1, 4).T
-    return VelocityProfile(table[0], table[1], table[2], table[3].astype(np.int64))
+    return VelocityProfile(table[0], table[1], table[2], table[3].astype(np.int64), used)
+
+
+def _without_outliers(
+    inside: npt.NDArray[np.bool_], velocity: FloatArray, clip: float
+) -> npt.NDArray[np.bool_]:
+    if inside.sum() < FEWEST_TO_JUDGE:
+        return inside
+    off = np.abs(velocity - np.median(velocity[inside]))
+    kept: npt.NDArray[np.bool_] = inside & (off <= clip * 1.4826 * np.median(off[inside]))
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ def frame_picture(
 ) -> Figure:
     """A camera image (H, W) with a ring around each detection, coloured by its depth where there is one."""
     height, width = image.shape
-    figure = Figure(figsize=(9.0, 1.0 + 8.0 * height / width), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(9.0, 0.9 + 7.4 * height / width), dpi=130)
+    tall = figure.get_figheight()
+    axes = figure.add_axes((0.08, 0.55 / tall, 0.8, 1 - 0.9 / tall))
     low, high = np.percentile(image[:: max(1, height // 512), :: max(1, width // 512)], (0.1, 99.9))
     half = pixel_size_um / 2
     extent = (-half, width * pixel_size_um - half, height * pixel_size_um - half, -half)
@@ -49,7 +50,9 @@ def frame_picture(
         norm = Normalize(float(np.nanmin(z_um)), float(np.nanmax(z_um)))
         colours = ScalarMappable(norm, DEPTH_MAP)
         axes.scatter(x_um, y_um, edgecolors=list(map(tuple, colours.to_rgba(z_um))), **style)
-        figure.colorbar(colours, ax=axes, label="depth z (um above the focus)", shrink=0.85, pad=0.01)
+        figure.colorbar(
+            colours, cax=axes.inset_axes((1.02, 0, 0.02, 1)), label="depth z (um above the focus)"
+        )
     else:
         axes.scatter(x_um, y_um, edgecolors=MARK, **style)
     axes.set(xlabel="x (um)", ylabel="y (um)", title=title, xlim=extent[:2], ylim=extent[2:])
@@ -72,7 +75,7 @@ def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
         parts = (x[rows], y[rows]) if z is None else (x[rows], y[rows], z[rows])
         lines.append(np.column_stack(parts))
         speeds.append(float(np.nanmedian(plane_speed[rows])) if np.isfinite(plane_speed[rows]).any() else 0.0)
-    figure = Figure(figsize=(9.0, 6.2), dpi=130, layout="constrained")
+    figure = Figure(figsize=(9.0, 6.0), dpi=130, layout="constrained" if z is None else None)
     norm = Normalize(0.0, max(float(np.percentile(speeds, 99)), 1e-9) if speeds else 1.0)
     title = f"{len(shown)} trajectories" + (
         f" (the longest of {drawn.size})" if drawn.size > len(shown) else ""
@@ -88,12 +91,16 @@ def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
     else:
         collection = _trajectories_in_space(figure, lines, norm, title)
     collection.set_array(np.asarray(speeds))
-    figure.colorbar(collection, ax=figure.axes[0], label="speed in the plane (um/s)", shrink=0.7, pad=0.02)
+    label = "speed in the plane (um/s)"
+    if z is None:
+        figure.colorbar(collection, ax=figure.axes[0], label=label, shrink=0.8, pad=0.02)
+    else:
+        figure.colorbar(collection, cax=figure.add_axes((0.9, 0.2, 0.015, 0.6)), label=label)
     return figure
 
 
 def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normalize, title: str) -> Any:
-    axes: Any = figure.add_subplot(projection="3d")
+    axes: Any = figure.add_axes((0.0, 0.0, 0.86, 1.0), projection="3d")
     collection = Line3DCollection(lines, cmap=SPEED_MAP, norm=norm, linewidths=0.9)
     axes.add_collection3d(collection, autolim=False)
     if lines:
@@ -102,8 +109,12 @@ def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normal
         low, high = points.min(axis=0), points.max(axis=0)
         span = np.maximum(high - low, 1.0)
         axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(low[2], high[2]))
-        axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.9)
-    axes.set(xlabel="x (um)", ylabel="y (um)", zlabel="height (um)", title=title)
+        axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.95)
+    axes.set(xlabel="x (um)", ylabel="y (um)", zlabel="height (um)")
+    axes.locator_params(axis="y", nbins=4)
+    axes.locator_params(axis="z", nbins=5)
+    axes.xaxis.labelpad, axes.yaxis.labelpad = 14, 10
+    figure.suptitle(title, y=0.96)
     axes.view_init(elev=22, azim=-62)
     return collection
 

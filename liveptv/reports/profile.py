@@ -34,14 +34,16 @@ class Theory:
 class FlowProfile:
     """Measured profile over height (3D) or across the picture (2D), and the theory where it is known.
 
-    `deviation` is the largest difference of a bin's mean from the theory averaged over the same tracks, as a
-    part of the theory's maximum, `deviation_rms` the root mean square over the bins; NaN without a theory.
+    `left_out` tracks are too far from the others of their bin. `deviation` is the largest difference of a
+    bin's mean from the theory averaged over the same tracks, as a part of the theory's maximum,
+    `deviation_rms` the root mean square over the bins with at least five tracks; NaN without a theory.
     """
 
     over: str
     tracks: TrackSummary
     position_um: FloatArray
     measured: VelocityProfile
+    left_out: int
     theory: Theory | None
     deviation: float
     deviation_rms: float
@@ -66,7 +68,7 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
     bins: int | FloatArray = BINS
     if channel is not None:
         bins = np.linspace(channel.floor_um, channel.floor_um + channel.depth_um, BINS + 1)
-    measured = _enough(velocity_profile(position_um, tracks.velocity_um_s[0], tracks.sigma_um_s[0], bins))
+    measured = velocity_profile(position_um, tracks.velocity_um_s[0], tracks.sigma_um_s[0], bins)
     flow_ul_s = steady_flow_ul_s(trajectories)
     theory, deviation, rms = None, math.nan, math.nan
     if channel is not None and flow_ul_s is not None:
@@ -79,12 +81,15 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
             channel.depth_um,
             flow_ul_s,
         )
-        same = _enough(velocity_profile(position_um, expected, tracks.sigma_um_s[0], bins))
-        if measured.tracks.size and theory.max_um_s != 0:
-            off = (measured.velocity_um_s - same.velocity_um_s) / abs(theory.max_um_s)
+        use = measured.used
+        same = velocity_profile(position_um[use], expected[use], tracks.sigma_um_s[0, use], bins, clip=None)
+        if (measured.tracks >= MIN_TRACKS).any() and theory.max_um_s != 0:
+            enough = measured.tracks >= MIN_TRACKS
+            off = (measured.velocity_um_s - same.velocity_um_s)[enough] / abs(theory.max_um_s)
             deviation, rms = float(np.abs(off).max()), float(np.sqrt(np.mean(off**2)))
     over = "height" if depth else "y"
-    return FlowProfile(over, tracks, position_um, measured, theory, deviation, rms)
+    left_out = int(position_um.size - measured.used.sum())
+    return FlowProfile(over, tracks, position_um, measured, left_out, theory, deviation, rms)
 
 
 def heights_um(trajectories: Trajectories) -> FloatArray:
@@ -132,13 +137,3 @@ def _theory(channel: ChannelSettings, flow_ul_s: float, attributes: dict[str, An
     size = (channel.width_um, channel.depth_um, flow_ul_s)
     velocity = channel_velocity_um_s(across_um[:, None], height_um[None, :], *size).mean(axis=0)
     return Theory(height_um + channel.floor_um, velocity, max_velocity_um_s(*size))
-
-
-def _enough(profile: VelocityProfile) -> VelocityProfile:
-    kept = profile.tracks >= MIN_TRACKS
-    return VelocityProfile(
-        profile.height_um[kept],
-        profile.velocity_um_s[kept],
-        profile.standard_error_um_s[kept],
-        profile.tracks[kept],
-    )

@@ -1,0 +1,1 @@
+"""Recorded image stacks of different formats, read plane by plane."""

@@ -1,0 +1,147 @@
+"""What a stack of recorded images is, whatever file it lies in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import SourceError
+
+NAN = math.nan
+PIXEL_TYPES = ("uint8", "uint16")
+
+UM_PER_UNIT = {
+    "pm": 1e-6, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
+    "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6,
+    "inch": 25_400.0,
+}  # fmt: skip
+S_PER_UNIT = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "millisecond": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0,
+    "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """One recorded image (H, W) with what the file says of it; what it does not say is NaN or None."""
+
+    image: npt.NDArray[Any]
+    time_s: float = NAN
+    focus_um: float = NAN
+    exposure_ms: float = NAN
+    camera_frame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StackInfo:
+    """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1."""
+
+    planes: int
+    height: int
+    width: int
+    dtype: str
+    volume: int = 1
+    pixel_size_um: float = NAN
+    frame_rate_hz: float = NAN
+    format: str = ""
+
+
+class ImageStack(Protocol):
+    """An open file or folder of images."""
+
+    info: StackInfo
+
+    def read(self, index: int) -> Plane:
+        """Plane `index`, from 0. Raises `SourceError` with its number if it cannot be read."""
+        ...
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        ...
+
+
+def to_um(value: float, unit: str) -> float:
+    """A length in um; NaN for a unit nobody knows."""
+    return value * UM_PER_UNIT.get(_unit(unit), NAN)
+
+
+def to_s(value: float, unit: str) -> float:
+    """A time in s; NaN for a unit nobody knows."""
+    return value * S_PER_UNIT.get(_unit(unit), NAN)
+
+
+def _unit(text: str) -> str:
+    plain = text.replace("\\u00B5", "µ").strip()
+    return plain if plain in UM_PER_UNIT or plain in S_PER_UNIT else plain.lower()
+
+
+def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:
+    """The name of the pixel type; raises `SourceError` for all but uint8 and uint16."""
+    native = np.dtype(dtype).newbyteorder("=").name
+    if native not in PIXEL_TYPES:
+        raise SourceError(
+            f"{path}{what} has {native} pixels; cameras deliver uint8 or uint16, so convert it (ImageJ: Image > "
+            "Type > 16-bit)"
+        )
+    return native
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the planes of an array lie behind its leading axes."""
+
+    lead: tuple[int, ...]
+    axes: str
+    height: int
+    width: int
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return math.prod(self.lead)
+
+    def position(self, index: int, axis: str) -> int:
+        """Where plane `index` is along an axis; 0 for an axis that is not there."""
+        if axis not in self.axes:
+            return 0
+        return int(np.unravel_index(index, self.lead)[self.axes.index(axis)])
+
+    def size(self, axis: str) -> int:
+        """The length of an axis; 1 if it is not there."""
+        return self.lead[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def volume(self) -> int:
+        """Planes of a volume: where z runs fastest and there are several times."""
+        return self.size("Z") if self.axes.endswith("Z") and self.planes > self.size("Z") > 1 else 1
+
+
+def layout_of(path: Path, shape: Sequence[int], axes: str) -> Layout:
+    """Sort the axes of an array. Raises `SourceError` for colour, several channels, and what is no image."""
+    if len(shape) != len(axes) or "Y" not in axes or "X" not in axes:
+        raise SourceError(f"{path} holds no images: its array is {tuple(shape)} ({axes})")
+    sizes = dict(zip(axes, shape, strict=True))
+    for name, what in (
+        ("S", "colour images; convert them to grey"),
+        ("C", "channels; save one of them alone"),
+    ):
+        if sizes.get(name, 1) > 1:
+            raise SourceError(f"{path} has {sizes[name]} {what}")
+    if not axes.replace("S", "").endswith("YX"):
+        raise SourceError(f"{path} has the axes {axes}; y and x must be the last two")
+    lead = [(name, size) for name, size in sizes.items() if name not in "YXSC" or size > 1]
+    lead = [(name, size) for name, size in lead if name not in "YX"]
+    if min(shape) == 0:
+        raise SourceError(f"{path} is empty: its array is {tuple(shape)}")
+    return Layout(tuple(size for _, size in lead), "".join(name for name, _ in lead), sizes["Y"], sizes["X"])
+
+
+def axes_of(dimensions: int) -> str:
+    """Names for the axes of an array that has none: time first, y and x last."""
+    return {2: "YX", 3: "TYX", 4: "TZYX"}.get(dimensions, "?" * dimensions)
