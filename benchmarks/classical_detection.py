@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from reporting import save
 from scipy import ndimage
 
 from acquisition.simulated.optics import OpticsModel
@@ -203,7 +203,7 @@ def main() -> None:
     for line in rows:
         print("  ".join(f"{k} {v}" for k, v in line.items()))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        save(arguments.json, rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ exit status is 1 if liveptv and trackpy differ by more than 10 % with either est
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 import trackpy
+from reporting import save
 
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
@@ -139,7 +139,7 @@ def main() -> None:
         error = f" +- {row['standard_error_um2_s']:.4f}, {row['tracks']} tracks" if "tracks" in row else ""
         print(f"{row['case']:<31} {row['um2_s']:.4f} um^2/s, ratio {row['liveptv_ratio']:.3f}{error}")
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        save(options.json, rows)
     agrees = all(abs(own.um2_s / d - 1.0) <= AGREEMENT for d in (peer.um2_s, peer_power_law))
     sys.exit(0 if agrees else 1)
 

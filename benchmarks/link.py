@@ -12,7 +12,6 @@ Whole tracker: channel flow of tests/tracking/flows.py; times of `OnlineTracker.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -24,6 +23,7 @@ import lap
 import numpy as np
 import numpy.typing as npt
 import trackpy
+from reporting import save
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -243,7 +243,7 @@ def main() -> None:
             rows.append(measure_tracker(count, displacement))
             show(rows[-1])
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        save(options.json, rows)
 
 
 if __name__ == "__main__":

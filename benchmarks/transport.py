@@ -8,7 +8,6 @@ into a ring of as many targets as the link has slots, `memcpy-cached` into one t
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from reporting import save
 
 from stream.link import Sender
 from stream.links import open_receiver, open_sender
@@ -156,7 +156,7 @@ def main() -> None:
     for row in rows:
         print("".join(f"{row.get(name, ''):>17}" for name in COLUMNS))
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        save(options.json, rows)
 
 
 if __name__ == "__main__":
