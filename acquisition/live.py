@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class MicroscopeStream:
             if self._core.getRemainingImageCount() == 0:
                 return None
             raise SourceError(f"the camera's buffer cannot be read: {reason(error)}") from error
-        return self._frame_of(image, cast("Mapping[str, Any]", metadata))
+        return self._frame_of(image, dict(metadata))
 
     def _check_camera(self, now_s: float) -> None:
         if not self._running or self._core.isSequenceRunning():

@@ -18,6 +18,8 @@ from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan
 Value = TypeVar("Value")
+STILL_UM = 0.05
+READING_APART_S = 0.01
 PIXEL_BYTES = {1: "uint8", 2: "uint16"}
 
 
@@ -36,6 +38,7 @@ class Microscope:
         self.settings = settings
         self.core: UniMMCore = open_core(settings.config, buffer_mb=settings.buffer_mb)
         self._closed = False
+        self._last_reading: tuple[float, float] | None = None
         try:
             self._labels = tuple(self.core.getLoadedDevices())
             self.camera = self._camera()
@@ -159,10 +162,23 @@ class Microscope:
         """Send the focus drive off, without waiting."""
         self._do(self.focus, self.core.setPosition, self.focus, position_um)
         self.focus_commanded_um = position_um
+        self._last_reading = None
 
     def focus_moves(self) -> bool:
-        """Whether the focus drive is on its way."""
-        return bool(self._do(self.focus, self.core.deviceBusy, self.focus))
+        """Whether the focus drive is on its way, or has arrived and not come to rest.
+
+        Many drives are no longer busy while the carriage still creeps: it rests once two readings, some
+        milliseconds apart, are the same within `STILL_UM`.
+        """
+        if self._do(self.focus, self.core.deviceBusy, self.focus):
+            self._last_reading = None
+            return True
+        now_s, last = time.monotonic(), self._last_reading
+        if last is not None and now_s - last[0] < READING_APART_S:
+            return True
+        position_um = self.read_focus()
+        self._last_reading = (now_s, position_um)
+        return last is None or abs(position_um - last[1]) > STILL_UM
 
     def read_flow(self) -> float:
         """The pump's set-point, uL/s; NaN without a pump."""

@@ -21,7 +21,8 @@ def device() -> str:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     memory_gib = psutil.virtual_memory().total / 2**30
-    return f"{name}, {os.cpu_count()} threads, {memory_gib:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{name}, {os.cpu_count()} threads, {memory_gib:.0f} GiB, {system}"
 
 
 def save(path: Path, rows: Any) -> None:

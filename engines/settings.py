@@ -35,7 +35,12 @@ class DetectorSettings(BaseModel):
         0.5, ge=0, le=1, description="detections below this are left out and counted"
     )
     max_particles: int = Field(2000, ge=1, description="most particles a frame; the faintest are left out")
-    workers: int = Field(1, ge=1, le=64, description="frames worked on at the same time")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="frames worked on at the same time; left out: the processors less two, at most eight",
+    )
     bright: Path | None = Field(None, description="flat field: image of the background without particles")
     dark: Path | None = Field(None, description="flat field: image without light")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,11 @@ from stream.messages import Detections, Frame
 FRAMES_PER_WORKER = 2
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
+
+
+def default_workers() -> int:
+    """The processors less two, which the other stages need; at most eight."""
+    return min(8, max(1, (os.cpu_count() or 1) - 2))
 
 
 class ClassicalEngine:
@@ -49,14 +55,15 @@ class ClassicalEngine:
         self._detectors: list[SpotDetector] = []
         self._free: SimpleQueue[SpotDetector] = SimpleQueue()
         self._shape: tuple[int, ...] = ()
-        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="classical")
+        self._workers = settings.workers or default_workers()
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="classical")
         self._waiting: deque[Future[tuple[Detections, Counter[str]]]] = deque()
         self._left_out: Counter[str] = Counter()
 
     @property
     def info(self) -> EngineInfo:
         """What this engine is; `details` are complete once it has seen an image."""
-        details: dict[str, Any] = {"polarity": self._polarity or "auto", "workers": self._settings.workers}
+        details: dict[str, Any] = {"polarity": self._polarity or "auto", "workers": self._workers}
         if self._detectors:
             details |= self._detectors[0].details
         if self._curve is not None:
@@ -104,7 +111,7 @@ class ClassicalEngine:
         self._free = SimpleQueue()
         self._detectors = [
             SpotDetector(*shape, self._settings, self._pixel_size_um, self._curve, self._flat_field)
-            for _ in range(self._settings.workers)
+            for _ in range(self._workers)
         ]
         for detector in self._detectors:
             self._free.put(detector)
@@ -126,8 +133,8 @@ class ClassicalEngine:
                 f"frame {frame.info.frame} is {image.shape} but the images before it were {self._shape}"
             )
         self._prepare((image.shape[0], image.shape[1]))
-        if len(self._waiting) >= FRAMES_PER_WORKER * self._settings.workers:
-            wait_for([self._waiting[-FRAMES_PER_WORKER * self._settings.workers]])
+        if len(self._waiting) >= FRAMES_PER_WORKER * self._workers:
+            wait_for([self._waiting[-FRAMES_PER_WORKER * self._workers]])
         if self._polarity is None:
             self._polarity = self._decide_polarity(image)
         self._waiting.append(self._pool.submit(self._detect, frame, self._polarity))

@@ -294,7 +294,7 @@ class Session:
         since_s = self._running_since_s
         return Progress(
             stage=stage,
-            frames=counts.get("write", {}).get("frames", 0),
+            frames=counts.get("write", {}).get("sent", 0),
             frames_expected=min(expected, default=None),
             frames_per_s=views["acquire"].gauge("frames_per_s"),
             queue=views["acquire"].gauge("queue_detect"),

@@ -1,0 +1,266 @@
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from acquisition.source import Source, SourceInfo
+from acquisition.stage import AcquireStage
+from stream.errors import LinkError, NoRoomError, SourceError
+from stream.link import LinkAccount
+from stream.messages import Ack, Command, CommandKind, Frame, FrameInfo, StageState
+
+
+class FakeSource:
+    """`count` frames, 0.1 s apart; fails at frame `fails_at`."""
+
+    def __init__(self, count=10, fails_at=-1):
+        self.info = SourceInfo(2, 2, 1, "uint8", 1.0, 10.0, count, "fake", "fake")
+        self.count, self.fails_at, self.next = count, fails_at, 0
+        self.stopped = self.paused = self.closed = self.started = False
+
+    @property
+    def ended(self):
+        return self.stopped or self.next >= self.count
+
+    def start(self):
+        self.started = True
+
+    def read(self, timeout_s):
+        if self.next == self.fails_at:
+            raise SourceError("the cable is out")
+        info = FrameInfo("run", self.next, self.next, self.next / 10, 0, 0.0)
+        self.next += 1
+        return Frame(info, np.zeros((2, 2), np.uint8))
+
+    def stop(self):
+        self.stopped = True
+
+    def pause(self):
+        self.paused = True
+
+    def resume(self):
+        self.paused = False
+
+    def counts(self):
+        return {"received": self.next, "lost_in_camera": 2}
+
+    def gauges(self):
+        return {"buffer": 3.0}
+
+    def close(self):
+        self.closed = True
+
+
+@dataclass
+class FakeSender:
+    """Has room for `room` frames; acknowledges only when told to."""
+
+    room: int = 1000
+    sent: list = field(default_factory=list)
+    reason: str | None = None
+    acknowledges: bool = True
+
+    @property
+    def account(self):
+        return LinkAccount(offered=len(self.sent))
+
+    @property
+    def queued(self):
+        return len(self.sent)
+
+    def send(self, message, timeout_s=None):
+        if len(self.sent) >= self.room:
+            raise NoRoomError("full")
+        self.sent.append(message.info.frame)
+        return True
+
+    def end(self, reason="done"):
+        self.reason = reason
+
+    def flush(self, timeout_s):
+        return self.acknowledges
+
+
+class FakeCommands:
+    """Hands out what is put in, and keeps the answers."""
+
+    def __init__(self):
+        self.waiting, self.answers = [], {}
+
+    def put(self, kind, value=None):
+        command = Command(kind, value, sender="test")
+        self.waiting.append(command)
+        return command.command_id
+
+    def poll(self):
+        out, self.waiting = self.waiting, []
+        return [FakeRequest(self, command) for command in out]
+
+
+@dataclass
+class FakeRequest:
+    commands: FakeCommands
+    command: Command
+
+    def reply(self, ack):
+        self.commands.answers[ack.command_id] = ack
+
+
+class FakeExecutor:
+    """Takes effect with the next frame; counts how often it was asked to be safe."""
+
+    def __init__(self):
+        self.pending, self.safe = [], 0
+
+    def execute(self, command):
+        if command.value == "bad":
+            return Ack(command.command_id, False, reason="bad")
+        self.pending.append(command)
+        return None
+
+    def poll(self):
+        return []
+
+    def frame_taken(self, frame):
+        done, self.pending = self.pending, []
+        return [Ack(command.command_id, True, frame.info.frame) for command in done]
+
+    def abandon(self):
+        return [Ack(command.command_id, True, -1) for command in self.pending]
+
+    def safe_state(self):
+        self.safe += 1
+
+    def counts(self):
+        return {"commands": 1}
+
+
+def run(stage, steps=1000):
+    for _ in range(steps):
+        if not stage.step(0.0):
+            return
+    raise AssertionError("the stage did not end")
+
+
+def test_the_fake_is_a_source():
+    assert isinstance(FakeSource(), Source)
+
+
+def test_every_frame_goes_to_every_consumer_and_the_end_is_told():
+    one, other = FakeSender(), FakeSender()
+    source = FakeSource(10)
+    stage = AcquireStage(source, [one, other])
+    run(stage)
+    assert one.sent == other.sent == list(range(10))
+    assert one.reason == other.reason == "done"
+    assert stage.state is StageState.DONE
+    assert source.stopped
+    assert stage.counts() == {"received": 10, "sent": 20, "dropped": 0, "lost_in_camera": 2}
+    assert stage.gauges()["buffer"] == 3.0
+
+
+def test_a_frame_without_room_is_kept_and_commands_are_heard_meanwhile():
+    sender, commands = FakeSender(room=3), FakeCommands()
+    source = FakeSource(10)
+    stage = AcquireStage(source, [sender], commands=commands)
+    for _ in range(20):
+        stage.step(0.0)
+    assert sender.sent == [0, 1, 2]
+    assert source.next == 4
+    stop = commands.put(CommandKind.STOP, "enough")
+    stage.step(0.0)
+    assert commands.answers[stop].accepted
+    sender.room = 1000
+    run(stage)
+    assert sender.sent == [0, 1, 2, 3]
+    assert sender.reason == "enough"
+
+
+def test_the_stage_is_not_done_before_everything_is_acknowledged():
+    sender = FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(3), [sender])
+    for _ in range(50):
+        assert stage.step(0.0)
+    assert stage.state is StageState.DRAINING
+    sender.acknowledges = True
+    assert not stage.step(0.0)
+
+
+@pytest.mark.parametrize(("limits", "expected"), [({"frames": 4}, 4), ({"seconds": 0.5}, 5), ({}, 10)])
+def test_a_run_ends_after_so_many_frames_or_seconds(limits, expected):
+    sender = FakeSender()
+    run(AcquireStage(FakeSource(10), [sender], **limits))
+    assert sender.sent == list(range(expected))
+
+
+def test_a_command_is_answered_with_the_first_frame_after_it():
+    sender, commands = FakeSender(), FakeCommands()
+    stage = AcquireStage(FakeSource(10), [sender], commands=commands, executor=FakeExecutor())
+    for _ in range(3):
+        stage.step(0.0)
+    good, bad = commands.put(CommandKind.SET_FLOW, 1.0), commands.put(CommandKind.SET_FLOW, "bad")
+    stage.step(0.0)
+    assert commands.answers[good].first_frame == 3
+    assert not commands.answers[bad].accepted
+    run(stage)
+
+
+def test_the_hardware_is_left_safe_before_the_end_is_drained():
+    executor, sender = FakeExecutor(), FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(2), [sender], executor=executor)
+    for _ in range(10):
+        stage.step(0.0)
+    assert stage.state is StageState.DRAINING
+    assert executor.safe == 1
+
+
+def test_a_source_that_fails_leaves_the_hardware_safe_and_the_stage_failed():
+    executor = FakeExecutor()
+    stage = AcquireStage(FakeSource(10, fails_at=3), [FakeSender()], executor=executor)
+    with pytest.raises(SourceError, match="cable"):
+        run(stage)
+    assert stage.state is StageState.FAILED
+    assert executor.safe == 1
+    assert not stage.step(0.0)
+
+
+def test_a_recording_can_be_paused_and_stopped_but_has_no_pump():
+    commands, source = FakeCommands(), FakeSource(100)
+    stage = AcquireStage(source, [FakeSender()], commands=commands)
+    stage.step(0.0)
+    pause, flow = commands.put(CommandKind.PAUSE), commands.put(CommandKind.SET_FLOW, 1.0)
+    for _ in range(5):
+        stage.step(0.0)
+    assert commands.answers[pause].accepted
+    assert "recording" in commands.answers[flow].reason
+    assert source.paused
+    assert source.next == 1
+    commands.put(CommandKind.RESUME)
+    stage.step(0.0)
+    assert not source.paused
+    commands.put(CommandKind.STOP)
+    run(stage)
+
+
+def test_commands_that_come_while_the_run_ends_are_refused():
+    commands, sender = FakeCommands(), FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(1), [sender], commands=commands, executor=FakeExecutor())
+    for _ in range(10):
+        stage.step(0.0)
+    late = commands.put(CommandKind.SET_FLOW, 1.0)
+    stage.step(0.0)
+    assert commands.answers[late].reason == "the run is ending"
+
+
+def test_a_stage_without_a_consumer_is_refused():
+    with pytest.raises(LinkError):
+        AcquireStage(FakeSource(), [])
+
+
+def test_closing_the_stage_closes_the_source():
+    source = FakeSource()
+    stage = AcquireStage(source, [FakeSender()])
+    stage.close()
+    assert source.closed
+    assert math.isnan(stage.gauges()["frames_per_s"])

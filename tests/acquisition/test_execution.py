@@ -1,0 +1,217 @@
+import csv
+import math
+import time
+
+import pytest
+from small_microscope import small_settings
+
+from acquisition.execution import CommandExecutor
+from acquisition.limits import RateLimit, Refused
+from acquisition.live import MicroscopeStream
+from acquisition.microscope import Microscope
+from acquisition.settings import LimitsSettings
+from stream.messages import Command, CommandKind
+
+LIMITS = LimitsSettings(
+    min_focus_um=100,
+    max_focus_um=200,
+    max_focus_step_um=40,
+    max_flow_ul_s=0.05,
+    safe_flow_ul_s=0.0,
+    max_exposure_ms=5,
+    commands_per_s=1000,
+    properties=("Camera.SNR",),
+)
+
+
+class Rig:
+    """A small microscope with an executor, and the answers that have come."""
+
+    def __init__(self, settings, limits=LIMITS, clock=time.monotonic):
+        self.microscope = Microscope(settings)
+        self.stream = MicroscopeStream(self.microscope, settings, run_id="test")
+        self.executor = CommandExecutor(self.microscope, self.stream, limits, clock)
+        self.acks = {}
+
+    def do(self, kind, value=None, **more):
+        command = Command(kind, value, **more)
+        ack = self.executor.execute(command)
+        if ack is not None:
+            self.acks[ack.command_id] = ack
+        return command.command_id
+
+    def run(self, frames):
+        taken = []
+        deadline_s = time.monotonic() + 20
+        while len(taken) < frames:
+            assert time.monotonic() < deadline_s
+            answers = self.executor.poll()
+            frame = self.stream.read(0.1)
+            if frame is not None:
+                taken.append(frame)
+                answers += self.executor.frame_taken(frame)
+            self.acks |= {ack.command_id: ack for ack in answers}
+        return taken
+
+    def close(self):
+        self.stream.close()
+        self.microscope.close()
+
+
+@pytest.fixture
+def rig(tmp_path):
+    rigs = []
+
+    def build(*extra, limits=LIMITS, clock=time.monotonic, **more):
+        rigs.append(Rig(small_settings(tmp_path, *extra, **more), limits, clock))
+        return rigs[-1]
+
+    yield build
+    for one in rigs:
+        one.close()
+
+
+def speeds_by_frame(path):
+    """Fastest particle of each frame, from the truth."""
+    fastest = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            frame = int(row["frame"])
+            fastest[frame] = max(fastest.get(frame, 0.0), float(row["vx_um_s"]))
+    return fastest
+
+
+def test_a_flow_command_names_the_first_frame_with_the_new_flow(rig, tmp_path):
+    truth = tmp_path / "truth.csv"
+    one = rig(f"Camera,TruthFile,{truth}", "Camera,Diffusion_um2_s,0")
+    one.stream.start()
+    named = []
+    for flow in (0.002, 0.04, 0.002, 0.04, 0.002):
+        one.run(7)
+        command = one.do(CommandKind.SET_FLOW, flow)
+        one.run(5)
+        assert one.acks[command].accepted
+        named.append(one.acks[command].first_frame)
+    one.run(10)
+    one.stream.stop()
+    fast = speeds_by_frame(truth)
+    is_fast = {frame: speed > 100 for frame, speed in fast.items()}
+    changes = [frame for frame in sorted(fast) if frame > 0 and is_fast[frame] != is_fast[frame - 1]]
+    assert len(changes) == 5
+    # never a frame from before the change, and at most one frame late
+    assert all(0 <= name - change <= 1 for name, change in zip(named, changes, strict=True))
+
+
+def test_a_focus_command_is_answered_when_the_drive_has_come_to_rest(rig):
+    one = rig(read_hz=1000)
+    one.stream.start()
+    one.run(3)
+    command = one.do(CommandKind.MOVE_FOCUS, 180)
+    frames = one.run(30)
+    first = one.acks[command].first_frame
+    arrived = [f.info for f in frames if f.info.frame >= first]
+    assert one.acks[command].accepted
+    assert all(info.focus_um == pytest.approx(180, abs=0.2) for info in arrived)
+    assert any(f.info.focus_um < 179 for f in frames)
+
+
+def test_the_next_slice_is_a_step_from_where_the_focus_was_sent(rig):
+    one = rig()
+    one.stream.start()
+    one.do(CommandKind.NEXT_SLICE, 20)
+    one.run(15)
+    one.do(CommandKind.NEXT_SLICE, -5)
+    one.run(15)
+    assert one.microscope.focus_commanded_um == 165
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "more", "why"),
+    [
+        (CommandKind.MOVE_FOCUS, 99, {}, "outside the limits"),
+        (CommandKind.MOVE_FOCUS, 195, {}, "max_focus_step_um"),
+        (CommandKind.MOVE_FOCUS, math.nan, {}, "finite"),
+        (CommandKind.MOVE_FOCUS, math.inf, {}, "finite"),
+        (CommandKind.MOVE_FOCUS, "up", {}, "number"),
+        (CommandKind.MOVE_FOCUS, None, {}, "number"),
+        (CommandKind.NEXT_SLICE, 1000, {}, "outside the limits"),
+        (CommandKind.SET_FLOW, 0.06, {}, "outside the limits"),
+        (CommandKind.SET_FLOW, -0.01, {}, "outside the limits"),
+        (CommandKind.SET_EXPOSURE, 50, {}, "outside the limits"),
+        (CommandKind.SET_EXPOSURE, 0, {}, "outside the limits"),
+        (CommandKind.SET_SHUTTER, 1, {}, "no shutter"),
+        (CommandKind.TRIGGER, None, {}, "no trigger"),
+        (CommandKind.SET_PROPERTY, 3, {"device": "Camera", "property": "FrameRate"}, "limits.properties"),
+        (CommandKind.SET_PROPERTY, None, {"device": "Camera", "property": "SNR"}, "needs a value"),
+        (CommandKind.SET_PROPERTY, -1, {"device": "Camera", "property": "SNR"}, "Camera.SNR"),
+    ],
+)
+def test_what_is_outside_the_limits_is_refused_and_changes_nothing(rig, kind, value, more, why):
+    one = rig()
+    before = (one.microscope.read_focus(), one.microscope.read_flow(), one.microscope.read_exposure())
+    ack = one.acks[one.do(kind, value, **more)]
+    assert not ack.accepted
+    assert why in ack.reason
+    after = (one.microscope.read_focus(), one.microscope.read_flow(), one.microscope.read_exposure())
+    assert after == pytest.approx(before)
+    assert one.executor.counts()["commands_refused"] == 1
+
+
+def test_without_limits_nothing_that_can_do_harm_is_moved(rig):
+    one = rig(limits=LimitsSettings())
+    assert "limits.min_focus_um" in one.acks[one.do(CommandKind.MOVE_FOCUS, 151)].reason
+    assert "limits.max_flow_ul_s" in one.acks[one.do(CommandKind.SET_FLOW, 0.01)].reason
+
+
+def test_a_property_that_the_experiment_names_can_be_set(rig):
+    one = rig()
+    one.stream.start()
+    command = one.do(CommandKind.SET_PROPERTY, 20.0, device="Camera", property="SNR")
+    one.run(5)
+    assert one.acks[command].accepted
+    assert float(one.microscope.core.getProperty("Camera", "SNR")) == 20
+
+
+def test_a_trigger_is_a_pulse_on_a_property(rig):
+    one = rig(trigger="Camera.DropEvery")
+    ack = one.acks.get(one.do(CommandKind.TRIGGER))
+    assert "DropEvery" in ack.reason  # this one refuses to be 1
+
+
+def test_a_flood_of_commands_is_let_through_at_the_permitted_rate():
+    now = [0.0]
+    limit = RateLimit(3, lambda: now[0])
+    passed = 0
+    for step in range(100):
+        now[0] = step * 0.1
+        try:
+            limit.check(CommandKind.SET_FLOW)
+        except Refused:
+            continue
+        passed += 1
+    assert passed == 30
+
+
+def test_when_the_controller_falls_silent_the_pump_goes_to_its_safe_flow(rig):
+    now = [100.0]
+    limits = LIMITS.model_copy(update={"watchdog_s": 5.0, "safe_flow_ul_s": 0.001})
+    one = rig(limits=limits, clock=lambda: now[0])
+    now[0] += 1000
+    one.executor.poll()
+    assert one.microscope.read_flow() == pytest.approx(0.0246)
+    one.do(CommandKind.SET_FLOW, 0.03)
+    now[0] += 4.9
+    one.executor.poll()
+    assert one.microscope.read_flow() == pytest.approx(0.03)
+    now[0] += 0.2
+    one.executor.poll()
+    assert one.microscope.read_flow() == pytest.approx(0.001)
+    assert one.executor.counts()["watchdog"] == 1
+
+
+def test_commands_that_no_frame_will_show_are_answered_at_the_end(rig):
+    one = rig()
+    command = one.do(CommandKind.SET_FLOW, 0.03)
+    (ack,) = one.executor.abandon()
+    assert (ack.command_id, ack.accepted, ack.first_frame) == (command, True, -1)
+    assert one.executor.abandon() == []

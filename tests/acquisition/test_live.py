@@ -1,0 +1,158 @@
+import time
+
+import numpy as np
+import pytest
+from small_microscope import small_settings
+
+from acquisition.live import MicroscopeStream
+from acquisition.microscope import Microscope
+from acquisition.settings import MicroscopeSettings
+from stream.errors import SourceError
+
+
+@pytest.fixture
+def opened():
+    """Open streams that are closed at the end of the test."""
+    scopes = []
+
+    def open_stream(settings):
+        microscope = Microscope(settings)
+        scopes.append(microscope)
+        stream = MicroscopeStream(microscope, settings, run_id="test")
+        scopes.append(stream)
+        return microscope, stream
+
+    yield open_stream
+    for scope in reversed(scopes):
+        scope.close()
+
+
+def take(stream, count, within_s=20.0):
+    frames, deadline_s = [], time.monotonic() + within_s
+    while len(frames) < count and not stream.ended:
+        assert time.monotonic() < deadline_s
+        frame = stream.read(0.1)
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def test_frames_are_numbered_from_zero_with_the_cameras_time_and_number(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path))
+    stream.start()
+    frames = take(stream, 20)
+    assert [f.info.frame for f in frames] == list(range(20))
+    assert [f.info.camera_frame for f in frames] == list(range(20))
+    np.testing.assert_allclose(np.diff([f.info.time_s for f in frames]), 0.01, atol=1e-5)
+    assert len({f.image.tobytes() for f in frames}) == 20
+    assert stream.counts() == {"received": 20, "lost_in_camera": 0}
+
+
+def test_frames_lost_in_the_camera_are_reported_as_lost(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, "Camera,DropEvery,4"))
+    stream.start()
+    frames = take(stream, 30)
+    assert [f.info.frame for f in frames] == list(range(30))
+    assert frames[-1].info.camera_frame == 38
+    assert stream.counts()["lost_in_camera"] == 9
+
+
+def test_frames_that_nobody_took_in_time_are_reported_as_lost(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, rate=400, buffer_mb=16))
+    stream.start()
+    take(stream, 1)
+    time.sleep(1.5)
+    frames = take(stream, 200)
+    counts = stream.counts()
+    assert counts["lost_in_camera"] > 0
+    assert counts["lost_in_camera"] == frames[-1].info.camera_frame + 1 - counts["received"]
+
+
+def test_simulated_time_waits_for_a_slow_reader_and_loses_nothing(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, "Camera,RealTime,0", buffer_mb=16))
+    stream.start()
+    frames = take(stream, 300)
+    assert [f.info.camera_frame for f in frames] == list(range(300))
+    assert stream.counts()["lost_in_camera"] == 0
+
+
+def test_frames_carry_focus_flow_and_exposure(opened, tmp_path):
+    microscope, stream = opened(small_settings(tmp_path, exposure_ms=3.0, read_hz=1000))
+    stream.start()
+    before = take(stream, 3)[-1].info
+    microscope.set_flow(0.01)
+    microscope.move_focus(170)
+    stream.devices_changed()
+    microscope.wait_for_focus(5)
+    time.sleep(0.05)
+    stream.devices_changed()
+    after = take(stream, 40)[-1].info
+    assert (before.focus_um, before.focus_commanded_um, before.exposure_ms) == (150, 150, 3.0)
+    assert before.flow_ul_s == pytest.approx(0.0246)
+    assert after.focus_um == pytest.approx(170, abs=0.5)
+    assert after.focus_commanded_um == 170
+    assert after.flow_ul_s == pytest.approx(0.01)
+
+
+def test_a_paused_camera_goes_on_with_the_next_number_and_a_later_time(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path))
+    stream.start()
+    first = take(stream, 5)
+    stream.pause()
+    time.sleep(0.3)
+    stream.resume()
+    second = take(stream, 5)
+    assert [f.info.frame for f in first + second] == list(range(10))
+    numbers = [f.info.camera_frame for f in first + second]
+    assert numbers == sorted(set(numbers))
+    assert second[0].info.time_s - first[-1].info.time_s > 0.25
+
+
+def test_a_stopped_camera_delivers_what_it_has_taken_and_then_ends(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path))
+    stream.start()
+    take(stream, 2)
+    time.sleep(0.2)
+    stream.stop()
+    assert len(take(stream, 1000)) > 5
+    assert stream.ended
+
+
+def test_a_camera_whose_thread_fails_is_an_error_with_its_reason(opened, tmp_path, monkeypatch):
+    _, stream = opened(small_settings(tmp_path, "Camera,RealTime,0"))
+    stream.start()
+    take(stream, 2)
+
+    def broken(*_):
+        raise ValueError("the lamp fell off")
+
+    monkeypatch.setattr("acquisition.simulated.world.World.particles_at", broken)
+    with pytest.raises(SourceError, match=r"Camera stopped by itself after \d+ frames: .*the lamp fell off"):
+        take(stream, 1000)
+
+
+def test_a_camera_that_delivers_nothing_is_an_error(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, "Camera,DropEvery,2", rate=1, stall_s=0.3, exposure_ms=0.01))
+    stream.start()
+    take(stream, 1)
+    with pytest.raises(SourceError, match="delivered nothing"):
+        take(stream, 2)
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [("8bit", np.uint8), ("16bit", np.uint16)])
+def test_a_camera_of_micro_manager_runs_through_the_same_code(opened, bits, dtype):
+    settings = MicroscopeSettings(
+        config="MMConfig_demo.cfg", exposure_ms=5, properties={"Camera.PixelType": bits}, buffer_mb=64
+    )
+    microscope, stream = opened(settings)
+    assert microscope.focus
+    assert not microscope.pump
+    stream.start()
+    frames = take(stream, 12)
+    assert [f.info.frame for f in frames] == list(range(12))
+    assert all(f.image.dtype == dtype and f.image.shape == (512, 512) for f in frames)
+    times = np.array([f.info.time_s for f in frames])
+    assert (np.diff(times) > 0).all()
+    assert np.isfinite(frames[0].info.focus_um)
+    assert np.isnan(frames[0].info.flow_ul_s)
+    assert stream.counts()["lost_in_camera"] == 0
