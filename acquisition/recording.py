@@ -125,7 +125,7 @@ class Recording:
     @property
     def ended(self) -> bool:
         """Whether all frames have been read, or the recording was stopped."""
-        return self._stopped or self._next >= self._count
+        return self._stopped or (self._next >= self._count and not self._stack.damage)
 
     def start(self) -> None:
         """Begin at the first frame; with `pace` the clock starts now."""
@@ -138,6 +138,8 @@ class Recording:
         """
         if self.ended:
             return None
+        if self._next >= self._count:
+            raise SourceError(self._stack.damage)
         if self._pace:
             due_s = self._began_s + self._next / self._rate_hz
             wait_s = due_s - time.monotonic()

@@ -35,6 +35,8 @@ class _Array(Protocol):
 class ArrayStack:
     """The planes of an array on disk."""
 
+    damage = ""
+
     def __init__(self, path: Path, array: _Array, axes: str, facts: dict[str, float], kind: str) -> None:
         self._path, self._array, self._facts = path, array, facts
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]

@@ -21,6 +21,8 @@ SUFFIXES = (*TIFF, ".png", ".bmp", ".jpg", ".jpeg", ".pgm")
 class FolderStack:
     """One image a file; all must have the size and pixel type of the first."""
 
+    damage = ""
+
     def __init__(self, folder: Path) -> None:
         """List the folder. Raises `SourceError` if there are no images, or images of several kinds, in it."""
         self._files = sorted(

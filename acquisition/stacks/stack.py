@@ -53,9 +53,13 @@ class StackInfo:
 
 
 class ImageStack(Protocol):
-    """An open file or folder of images."""
+    """An open file or folder of images.
+
+    `damage` says why there should be more images than `info` tells: the file was cut short; else it is empty.
+    """
 
     info: StackInfo
+    damage: str
 
     def read(self, index: int) -> Plane:
         """Plane `index`, from 0. Raises `SourceError` with its number if it cannot be read."""

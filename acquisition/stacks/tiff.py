@@ -17,7 +17,7 @@ from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, check_pixels
 from stream.errors import SourceError
 
 MICROMANAGER_TAG = 51123
-SHORT = ("truncated", "invalid page offset", "corrupt", "not enough", "failed to read", "invalid offset")
+DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to reshape", "truncated")
 
 
 class TiffStack:
@@ -26,6 +26,7 @@ class TiffStack:
     def __init__(self, path: Path) -> None:
         """Open the file. Raises `SourceError` if it is no TIFF or has no images that we read."""
         self._path = path
+        self.damage = ""
         self._complaints: list[str] = []
         try:
             with _listening(self._complaints):
@@ -44,20 +45,24 @@ class TiffStack:
         if not self._file.series:
             raise SourceError(f"{self._path} holds no images")
         series = self._series = self._file.series[0]
-        others = sum(
-            int(np.prod(other.shape)) == int(np.prod(series.shape)) for other in self._file.series[1:]
-        )
-        if others:
+        self._pages = list(series.pages)
+        shape, axes = tuple(series.shape), _axes(series)
+        same = [other for other in self._file.series[1:] if other.shape == series.shape]
+        if same and series.ndim == 2 and not self._file.is_ome:
+            # one image after the other, each written by itself
+            self._pages += [page for other in same for page in other.pages]
+            shape, axes = (len(self._pages), *shape), "TYX"
+        elif same:
             raise SourceError(
-                f"{self._path} holds {others + 1} series of images of the same size; save one of them alone"
+                f"{self._path} holds {len(same) + 1} series of images of the same size; save one of them alone"
             )
-        self._layout: Layout = layout_of(self._path, series.shape, _axes(series))
+        self._layout: Layout = layout_of(self._path, shape, axes)
         dtype = check_pixels(self._path, np.dtype(series.dtype))
         self._ome = ome_facts(self._file.ome_metadata) if self._file.is_ome else OmeFacts()
         pixel_um, rate_hz, kind = self._facts()
         self._expected = max(self._layout.planes, self._ome.planes)
         self.info = StackInfo(
-            planes=self._expected,
+            planes=self._layout.planes,
             height=self._layout.height,
             width=self._layout.width,
             dtype=dtype,
@@ -66,6 +71,10 @@ class TiffStack:
             frame_rate_hz=rate_hz,
             format=kind,
         )
+        _ = len(self._file.pages)  # walks through them all, and complains where that fails
+        problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
+        if problem or self._expected > self._layout.planes:
+            self.damage = str(self._cut_short(self._layout.planes, problem or "pages are missing"))
 
     def _facts(self) -> tuple[float, float, str]:
         file = self._file
@@ -97,8 +106,6 @@ class TiffStack:
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError`, also where the file is cut short."""
-        if index >= self._layout.planes:
-            raise self._cut_short(index, f"{self._layout.planes} are there")
         try:
             with _listening(self._complaints):
                 image = self._pixels(index)
@@ -125,7 +132,7 @@ class TiffStack:
 
     def _pixels(self, index: int) -> npt.NDArray[Any]:
         size = self._file.filehandle.size
-        pages = self._series.pages
+        pages = self._pages
         if len(pages) >= self._layout.planes:
             page = pages[index]
             if page is None:
@@ -150,22 +157,19 @@ class TiffStack:
         return np.frombuffer(handle.read(nbytes), dtype).reshape(self.info.height, self.info.width)
 
     def _micromanager(self, index: int) -> dict[str, Any]:
-        if not self._file.is_micromanager or index >= len(self._series.pages):
+        if not self._file.is_micromanager or index >= len(self._pages):
             return {}
-        page = self._series.pages[index]
+        page = self._pages[index]
         tags = getattr(page, "tags", None) or getattr(self._file.pages[index], "tags", {})
         tag = tags.get(MICROMANAGER_TAG) if tags else None
         return tag.value if tag is not None and isinstance(tag.value, dict) else {}
 
     def _cut_short(self, index: int, why: str) -> SourceError:
+        of = f" of {self._expected}" if self._expected > index else ""
         return SourceError(
-            f"{self._path} is damaged or cut short at frame {index} of {self._expected}: {why}; "
-            "copy it again from where it was recorded"
+            f"{self._path} is damaged or cut short at frame {index}{of} ({why}); copy it again from where it was "
+            "recorded"
         )
-
-    def is_cut_short(self) -> str:
-        """What the TIFF library complained about, where that means that images are missing; else nothing."""
-        return next((text for text in self._complaints if any(word in text.lower() for word in SHORT)), "")
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -39,7 +39,7 @@ def test_a_pixel_size_that_nobody_knows_is_assumed_and_said_so(tmp_path):
 
 @pytest.mark.parametrize("config", ["nowhere.cfg", "folder/nowhere.cfg", ""])
 def test_a_configuration_that_is_not_there_is_said_with_the_known_ones(config):
-    with pytest.raises(ConfigurationError, match="simulated|not a file"):
+    with pytest.raises(ConfigurationError, match=r"simulated|not a file"):
         Microscope(MicroscopeSettings(config=config))
 
 
@@ -119,7 +119,7 @@ def test_colour_cameras_are_refused_with_what_to_do():
     settings = MicroscopeSettings(config="MMConfig_demo.cfg", properties={"Camera.PixelType": "32bitRGB"})
     microscope = Microscope(settings)
     try:
-        with pytest.raises(SourceError, match="colour.*PixelType"):
+        with pytest.raises(SourceError, match=r"colour.*PixelType"):
             microscope.info()
     finally:
         microscope.close()
