@@ -72,12 +72,12 @@ def recover(path: Path) -> RecoveryReport:
     """
     path = Path(path)
     block = _read_superblock(path)
-    mended = build(block.repaired(path.stat().st_size)) if block.flags else build(block)
-    contents = _inspect(path, mended, check_writer=bool(block.flags))
-    if not block.flags and contents.finished:
+    repaired = block.repaired(path.stat().st_size)
+    contents = _inspect(path, build(repaired), check_writer=bool(block.flags))
+    if block == repaired and contents.finished:
         return RecoveryReport(path, True, contents.frames, contents.rows, contents.last_frame)
     report = RecoveryReport(path, False, contents.frames, contents.rows, contents.last_frame, *contents.torn)
-    _mend(path, build(block), mended, contents, report)
+    _mend(path, build(block), build(repaired), contents, report)
     return report
 
 

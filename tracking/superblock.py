@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SIZE = 48
 LAYOUT = struct.Struct("<8sBBBBQQQQ")
+VERSIONS = (2, 3)
 MASK = 0xFFFFFFFF
 OPEN_FOR_WRITING = 0x01
 OPEN_FOR_SWMR = 0x04
@@ -37,7 +38,7 @@ def parse(data: bytes) -> Superblock:
     if len(data) < SIZE or data[:8] != SIGNATURE:
         raise ValueError("it is not an HDF5 file")
     _, version, offset_bytes, length_bytes, flags, base, extension, end, root = LAYOUT.unpack_from(data)
-    if version not in {2, 3} or offset_bytes != 8 or length_bytes != 8 or base != 0:
+    if version not in VERSIONS or offset_bytes != 8 or length_bytes != 8 or base != 0:
         raise ValueError(f"its superblock (version {version}) is not one that liveptv writes")
     (stored,) = struct.unpack_from("<I", data, LAYOUT.size)
     if stored != lookup3(data[: LAYOUT.size]):

@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from stream.errors import SourceError
+from stream.errors import LivePTVError, SourceError
 from stream.messages import TrackFlag
 from tracking.census import BoolArray, TrackCensus
+from tracking.superblock import OPEN_FOR_SWMR, SIGNATURE, SIZE, VERSIONS, parse
 from tracking.trajectory_schema import (
     EVENTS,
     FRAME,
@@ -33,6 +34,7 @@ from tracking.trajectory_schema import (
 )
 
 PIECE_ROWS = 1 << 19
+VERSION_BYTES = (b"", *(bytes([version]) for version in VERSIONS))
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
@@ -93,18 +95,17 @@ class TrajectoryFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise SourceError(f"there is no file {self.path}")
-        try:
-            self._file = h5py.File(self.path, "r", swmr=True)
-        except OSError as error:
-            raise SourceError(f"cannot read {self.path}: {_why_not(error)}") from error
-        try:
-            self._check()
-        except BaseException:
-            self._file.close()
-            raise
         self._parts: list[RecordArray] = []
         self.row_count = 0
-        self.refresh()
+        self._file = _open(self.path)
+        try:
+            self._check()
+            self.refresh()
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, LivePTVError):
+                raise self._damaged(error) from error
+            raise
 
     def _check(self) -> None:
         schema = self._file.attrs.get("schema")
@@ -166,8 +167,14 @@ class TrajectoryFile:
         return bytes(self._event_set[:])
 
     def rows(self, start: int, stop: int) -> RecordArray:
-        """Committed rows `start` to `stop`, as stored."""
-        return cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
+        """Committed rows `start` to `stop`, as stored. Raises `SourceError` if they cannot be read."""
+        try:
+            return cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
+        except OSError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: BaseException) -> SourceError:
+        return SourceError(f"{self.path} is damaged or cut short ({error}); use a copy of it if there is one")
 
     def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
         """All committed rows, as stored, some at a time."""
@@ -245,14 +252,24 @@ def _trajectories(rows: RecordArray, frames: RecordArray, attributes: dict[str, 
     return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)
 
 
-def _why_not(error: OSError) -> str:
-    text = str(error)
-    if "already open for write" in text or "consistency" in text:
-        return "it was left open for writing; try `liveptv recover`"
-    if "unable to lock" in text or "errno = 11" in text:
-        return "it is just being created or finished; try again"
-    if "signature not found" in text:
-        return "it is not an HDF5 file"
-    if "truncated" in text:
-        return "it is cut short; try `liveptv recover`"
-    return text
+def _open(path: Path) -> h5py.File:
+    """Open a file the way its superblock asks for.
+
+    HDF5 retries what it cannot read of a SWMR file for ever, so one that is not whole must not reach it.
+    """
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(SIZE)
+        live = False
+        if head[: len(SIGNATURE)] != SIGNATURE or head[len(SIGNATURE) :][:1] in VERSION_BYTES:
+            block = parse(head)
+            live = bool(block.flags & OPEN_FOR_SWMR)
+            if block.flags and not live:
+                raise ValueError(
+                    "it is just being finished (try again), or was left open (`liveptv recover`)"
+                )
+            if path.stat().st_size < block.end_of_file:
+                raise ValueError(f"it is cut short: {path.stat().st_size} of {block.end_of_file} bytes")
+        return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot read {path}: {error}") from error

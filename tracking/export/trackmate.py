@@ -1,7 +1,7 @@
 """TrackMate's XML of tracks (its action "Export tracks to XML file"): positions by track, nothing else.
 
 Read by `importTrackMateTracks.m`, which comes with Fiji, and by whatever reads that export; a track is a
-`particle`, a row a `detection` with the frame number as `t`. Without depth, z is 0, as TrackMate writes it in 2D.
+`particle`, a row a `detection` with the frame number as `t`. Without depth, z is 0, as in TrackMate's own.
 """
 
 from __future__ import annotations
