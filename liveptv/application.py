@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -43,14 +44,13 @@ def run_experiment(
     Raises `OutputError` before anything is started if a file of the run exists, and `ConfigurationError` for
     a model that is not there.
     """
+    experiment = with_output(experiment, files.tracks)
     files.check(experiment.run.overwrite)
     check_inputs(experiment)
     for stale in (files.report, *map(files.picture, ("frame", "trajectories", "profile"))):
         stale.unlink(missing_ok=True)
-    run = experiment.run.model_copy(update={"output": files.tracks.absolute()})
-    settings = experiment.model_copy(update={"run": run})
     with EventLog(files.events) as events:
-        session = Session(settings, events=events, on_update=on_update, on_note=on_note)
+        session = Session(experiment, events=events, on_update=on_update, on_note=on_note)
         with stopping_on_interrupt(session):
             result = session.run()
         frames, report = 0, None
@@ -64,14 +64,25 @@ def run_experiment(
     return RunOutcome(files, result, report, frames)
 
 
+def with_output(experiment: Experiment, tracks: Path) -> Experiment:
+    """The same experiment, writing to `tracks`; stages may run in another folder, so its path is absolute."""
+    run = experiment.run.model_copy(update={"output": tracks.absolute()})
+    return experiment.model_copy(update={"run": run})
+
+
 def check_inputs(experiment: Experiment) -> None:
     """Say at once what would otherwise fail only once the stages are up."""
     model = experiment.detector.model
     if model is not None and not model.is_file():
         raise ConfigurationError(f"there is no model file {model}; check detector.model")
     recording = experiment.recording
-    if recording is not None and not recording.path.exists() and "::" not in recording.path.name:
-        raise SourceError(f"there is no recording {recording.path}")
+    if recording is None:
+        return
+    path = Path(str(recording.path).partition("::")[0])
+    if not path.exists():
+        raise SourceError(f"there is no recording {path}")
+    if experiment.run.output.exists() and experiment.run.output.samefile(path):
+        raise ConfigurationError(f"the output would replace the recording {path}; choose another name")
 
 
 def finish_file(

@@ -33,7 +33,6 @@ def detect_images(
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
     """
     from acquisition.recording import open_recording
-
     from engines.factory import open_engine
 
     recording = open_recording(path, run_id=new_run_id(), pixel_size_um=pixel_size_um)
@@ -75,6 +74,8 @@ def track_table(path: Path, experiment: Experiment, frame_rate_hz: float | None)
     if frame_rate_hz is not None:
         settings = settings.model_copy(update={"frame_rate_hz": frame_rate_hz})
     experiment = experiment.model_copy(update={"tracker": settings})
+    if experiment.run.output.exists() and experiment.run.output.samefile(path):
+        raise ConfigurationError(f"the output would replace the table {path}; choose another name")
     run, run_id = experiment.run, new_run_id()
     tracker = OnlineTracker(settings)
     attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": path.name}

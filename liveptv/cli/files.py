@@ -11,15 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from liveptv.cli.console import console
+from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Json, Overwrite
 from stream.errors import ConfigurationError, OutputError
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(info)
-    app.command()(report)
-    app.command()(monitor)
+    app.command()(exiting(info))
+    app.command()(exiting(report))
+    app.command()(exiting(monitor))
 
 
 def info(

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from liveptv.application import RunOutcome, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
+from liveptv.cli.exiting import exiting
 from liveptv.cli.options import FrameRate, Model, Overwrite, PixelSize, Settings
 from liveptv.config import Experiment, build_experiment, load_experiment
 from liveptv.demo import prepare_demo
@@ -20,9 +21,9 @@ from liveptv.reports.profile import MIN_LENGTH
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(demo)
-    app.command()(run)
-    app.command()(replay)
+    app.command()(exiting(demo))
+    app.command()(exiting(run))
+    app.command()(exiting(replay))
 
 
 def demo(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-import click
 import typer
+from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import files, live, offline
@@ -44,33 +41,17 @@ def _root(
 def run_command_line(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
     try:
-        status = app(arguments, standalone_mode=False)
+        app(arguments)
     except ConfigurationError as error:
         return _say(error, USAGE)
     except LivePTVError as error:
         return _say(error, FAILED)
-    except click.UsageError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        return _say(error.format_message(), FAILED)
-    except (KeyboardInterrupt, click.Abort):
-        return _say("stopped by the user", FAILED)
-    except BrokenPipeError:
-        # whoever read our output has left; the interpreter must not trip over it again when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return status if isinstance(status, int) else DONE
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else DONE
+    return DONE
 
 
-def _say(error: object, status: int) -> int:
+def _say(error: Exception, status: int) -> int:
     text = " ".join(str(error).split())
-    errors.print(f"[bold red]error:[/] {rich_escape(text)}", soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     return status
-
-
-def rich_escape(text: str) -> str:
-    """Keep rich from reading brackets in `text` as markup."""
-    from rich.markup import escape
-
-    return escape(text)

@@ -13,17 +13,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from liveptv.cli.console import console
+from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite, PixelSize, Settings
 from liveptv.config import settings_only
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(detect)
-    app.command()(track)
-    app.command()(evaluate)
-    app.command()(export)
-    app.command()(recover)
+    app.command()(exiting(detect))
+    app.command()(exiting(track))
+    app.command()(exiting(evaluate))
+    app.command()(exiting(export))
+    app.command()(exiting(recover))
 
 
 def detect(

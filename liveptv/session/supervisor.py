@@ -96,10 +96,6 @@ class Session:
         self._deadline_s = time.monotonic() + self.experiment.session.stop_timeout_s
         self._events.write("stop", reason)
 
-    def process_ids(self) -> dict[str, int]:
-        """The process of each stage that has one of its own."""
-        return {name: view.worker.pid for name, view in self.stages.items() if view.worker.pid is not None}
-
     def _start_all(self) -> None:
         control = ("control",) if self.experiment.controller is not None else ()
         self._start("acquire", ("detect",), None)
@@ -119,7 +115,12 @@ class Session:
         plan = StagePlan(
             stage, self.run_id, self.experiment, self._sink.address, consumers, waits_for_restart
         )
-        self.stages[stage] = StageView(plan, start_worker(plan, self.experiment.session.mode), upstream)
+        self._begin(StageView(plan, start_worker(plan, self.experiment.session.mode), upstream))
+
+    def _begin(self, view: StageView) -> None:
+        stage = view.plan.stage
+        self.stages[stage] = view
+        self._events.write("process", f"{stage} started", stage=stage, pid=view.worker.pid)
 
     def _poll(self) -> None:
         self._take_status(POLL_S)
@@ -245,12 +246,14 @@ class Session:
             "policy", f"detect is started again ({view.restarts + 1} of at most {limit} times)", "detect"
         )
         view.worker.kill()
-        self.stages["detect"] = StageView(
-            plan,
-            start_worker(plan, self.experiment.session.mode),
-            view.upstream,
-            restarts=view.restarts + 1,
-            past_counts=view.counts,
+        self._begin(
+            StageView(
+                plan,
+                start_worker(plan, self.experiment.session.mode),
+                view.upstream,
+                restarts=view.restarts + 1,
+                past_counts=view.counts,
+            )
         )
         return True
 

@@ -1,0 +1,86 @@
+"""A small simulated experiment, run as a user would run it, and what came of it."""
+
+import json
+import time
+
+import psutil
+
+from liveptv.application import run_experiment
+from liveptv.config import build_experiment
+from liveptv.files import RunFiles
+from tracking.trajectory_file import TrajectoryFile
+
+SMALL = """
+#py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera
+#py pyDevice,Focus,acquisition.simulated.devices,SimulatedFocus
+#py pyDevice,Pump,acquisition.simulated.devices,SimulatedPump
+#py Property,Camera,Width,320
+#py Property,Camera,Height,256
+#py Property,Camera,ParticlesPerFrame,20
+#py Property,Camera,RealTime,{real_time}
+#py Property,Camera,FrameRate,{rate}
+Property,Core,Initialize,1
+#py Property,Core,Camera,Camera
+#py Property,Core,Focus,Focus
+Property,Core,AutoShutter,0
+#py Property,Pump,FlowRate,0.0246
+"""
+
+
+def small_experiment(folder, *, real_time=True, rate=60, frames=60, **sections):
+    config = folder / "small.cfg"
+    config.write_text(SMALL.format(real_time=int(real_time), rate=rate))
+    data = {
+        "run": {"frames": frames, "output": str(folder / "tracks.h5")},
+        "microscope": {"config": str(config), "pixel_size_um": 0.8},
+        "detector": {"polarity": "dark", "diameter_px": 15, "workers": 1},
+        "session": {"hang_s": 20.0},
+    }
+    for name, section in sections.items():
+        data[name] = {**data.get(name, {}), **section}
+    return build_experiment(data, "the test")
+
+
+class Run:
+    """One run with its notes, events and files; `act` is called once, after `act_after` frames."""
+
+    def __init__(self, experiment, act=None, act_after=20):
+        self.files = RunFiles.beside(experiment.run.output)
+        self.notes = []
+        self._act, self._act_after = act, act_after
+        self.acted_at = None
+        self.outcome = run_experiment(
+            experiment, self.files, on_update=self._update, on_note=self.notes.append
+        )
+        self.result = self.outcome.result
+
+    def _update(self, progress):
+        if self._act is not None and progress.frames >= self._act_after:
+            act, self._act = self._act, None
+            self.acted_at = progress.frames
+            act(self)
+
+    def events(self, kind=None):
+        lines = self.files.events.read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        return [event for event in events if kind in {None, event["kind"]}]
+
+    def process(self, stage):
+        return psutil.Process(next(e["pid"] for e in self.events("process") if e["stage"] == stage))
+
+    def frames(self):
+        with TrajectoryFile(self.files.tracks) as file:
+            assert file.finished
+            return file.frames["frame"].tolist(), file.attributes
+
+
+def kill(stage):
+    """An action that kills a stage's process at once."""
+    return lambda run: run.process(stage).kill()
+
+
+def wait_until(condition, within_s=30.0):
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveptv.config import apply_override, load_experiment, settings_only
+from stream.errors import ConfigurationError
+
+GOOD = """
+[run]
+seconds = 5
+[microscope]
+config = "simulated"
+[microscope.properties]
+"Camera.Seed" = 3
+[channel]
+width_um = 1000
+depth_um = 300
+"""
+
+
+def write(folder, text):
+    path = folder / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_good_file_is_read_and_overrides_win(tmp_path):
+    experiment = load_experiment(
+        write(tmp_path, GOOD),
+        [
+            "run.seconds=7.5",
+            "detector.min_confidence=0.3",
+            'microscope.properties."Camera.Seed"=4',
+            "run.notes=a b",
+        ],
+    )
+    assert experiment.run.seconds == 7.5
+    assert experiment.run.notes == "a b"
+    assert experiment.detector.min_confidence == 0.3
+    assert experiment.microscope.properties == {"Camera.Seed": 4}
+    assert experiment.resolved()["channel"]["depth_um"] == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[run]\nsecnds = 5\n[microscope]\nconfig = 'simulated'", "unknown key 'run.secnds'"),
+        ("[rum]\nseconds = 5", "unknown key 'rum'"),
+        ("[microscope]\nconfig = 'simulated'\n[tracker]\nmode = 'magic'", "tracker.mode"),
+        ("[microscope]\nconfig = 'simulated'\n[run]\nseconds = -1", "run.seconds.*greater than 0"),
+        ("[microscope]\nconfig = 'simulated'\n[run]\nframes = 'many'", "run.frames.*'many'"),
+        ("[microscope]\n", "microscope.config: field required"),
+        ("[run]\nseconds = 5", "names no source"),
+        ("[microscope]\nconfig='simulated'\n[recording]\npath='x.tif'", "both a microscope and a recording"),
+        ("[microscope]\nconfig='simulated'\n[link]\ntransport='inproc'", "needs session.mode"),
+        ("[microscope]\nconfig='simulated'\n[link]\nslots=4\ncredits=9", "credits"),
+        ("[microscope]\nconfig='simulated'\n[limits]\nmin_focus_um=5\nmax_focus_um=1", "min_focus_um"),
+        ("[microscope\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_place_in_one_line(tmp_path, text, why):
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        load_experiment(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert "experiment.toml" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="no experiment file"):
+        load_experiment(tmp_path / "none.toml")
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        load_experiment(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        load_experiment(binary)
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("run.seconds", "section.key=value"),
+        ("=5", "section.key=value"),
+        ("run..seconds=5", "is no key"),
+        ("run.seconds.more=5", "not a section"),
+        ("run.nothing=5", "unknown key 'run.nothing'"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(override, why):
+    with pytest.raises(ConfigurationError, match=why):
+        settings_only(["run.seconds=1", override])
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_whatever_is_typed_as_an_override_is_taken_or_refused(key, value):
+    try:
+        apply_override({}, f"{key}={value}")
+    except ConfigurationError as error:
+        assert "\n" not in str(error) or "\n" in key + value  # noqa: PT017
+
+
+def test_paths_and_text_need_no_quotes():
+    assert settings_only(["detector.bright=flat/b 1.tif"]).detector.bright == Path("flat/b 1.tif")

@@ -1,0 +1,200 @@
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from small_run import Run, kill, small_experiment, wait_until
+
+from stream.errors import OutputError
+from tracking.trajectory_file import TrajectoryFile
+
+
+def assert_balanced(result):
+    """Every frame offered anywhere was received or declared dropped."""
+    for stage, counts in result.counts.items():
+        for consumer in ("detect", "track", "write", "control"):
+            offered = counts.get(f"to_{consumer}.offered", 0)
+            settled = sum(
+                counts.get(f"to_{consumer}.{n}", 0) for n in ("acknowledged", "dropped", "unacknowledged")
+            )
+            assert offered == settled, (stage, consumer)
+
+
+@pytest.mark.parametrize("mode", ["processes", "threads"])
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_every_frame_of_a_run_is_in_its_file(tmp_path, mode, transport):
+    experiment = small_experiment(
+        tmp_path, real_time=False, frames=150, session={"mode": mode}, link={"transport": transport}
+    )
+    run = Run(experiment)
+    assert run.result.ok
+    frames, attributes = run.frames()
+    assert frames == list(range(150))
+    assert attributes["end_reason"] == "done"
+    assert attributes["accounts"]["acquire"]["sent"] == 150
+    assert attributes["configuration"]["detector"]["diameter_px"] == 15
+    assert sum(run.result.lost.values()) == 0
+    assert_balanced(run.result)
+    assert run.outcome.report.page.is_file()
+    assert all(path.stat().st_size > 10_000 for path in run.outcome.report.pictures)
+    assert len(run.outcome.report.pictures) == 3
+
+
+def test_stages_that_are_threads_can_pass_frames_by_reference(tmp_path):
+    experiment = small_experiment(
+        tmp_path, real_time=False, frames=100, session={"mode": "threads"}, link={"transport": "inproc"}
+    )
+    run = Run(experiment)
+    assert run.result.ok
+    assert run.frames()[0] == list(range(100))
+
+
+def test_a_killed_detector_is_started_again_and_no_frame_is_lost(tmp_path):
+    run = Run(small_experiment(tmp_path, rate=30, frames=400), kill("detect"), act_after=40)
+    frames, attributes = run.frames()
+    assert run.result.ok
+    assert frames == list(range(400))
+    assert attributes["accounts"]["acquire"]["lost_in_camera"] == 0
+    assert any("started again" in note for note in run.notes)
+    assert any("is back" in note for note in run.notes)
+    assert [e["stage"] for e in run.events("process")].count("detect") == 2
+
+
+@pytest.mark.parametrize("stage", ["acquire", "track", "write"])
+def test_a_run_that_loses_a_stage_ends_says_so_and_keeps_every_acknowledged_frame(tmp_path, stage):
+    run = Run(small_experiment(tmp_path, frames=100_000), kill(stage), act_after=60)
+    frames, attributes = run.frames()
+    assert not run.result.ok
+    assert run.result.failures[0].startswith(f"{stage} ended without a word (killed by SIGKILL")
+    assert frames == list(range(len(frames)))
+    acknowledged = run.result.count("track", "to_write.acknowledged")
+    assert len(frames) >= max(run.acted_at, acknowledged)
+    assert attributes["failures"] == list(run.result.failures)
+    assert run.events("policy")[0]["text"].startswith(f"without {stage} the run ends")
+
+
+def test_a_run_goes_on_without_its_controller(tmp_path):
+    controller = {"stop_when": {"frames": 100_000}}
+    experiment = small_experiment(tmp_path, frames=200, controller=controller)
+    run = Run(experiment, kill("control"), act_after=40)
+    assert run.frames()[0] == list(range(200))
+    assert "control" in run.result.failures[0]
+    assert any("goes on without its controller" in note for note in run.notes)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be frozen in the same way")
+def test_a_hung_detector_is_killed_and_started_again(tmp_path):
+    experiment = small_experiment(tmp_path, rate=30, frames=500, session={"hang_s": 4.0})
+    run = Run(experiment, lambda run: run.process("detect").suspend(), act_after=40)
+    assert run.frames()[0] == list(range(500))
+    assert any("detect hung" in note for note in run.notes)
+    assert any("detect was lost" in note for note in run.notes)  # noticed by the link long before
+
+
+def test_a_controller_closes_the_loop_through_the_pump(tmp_path):
+    hold = {"target_um_s": 100.0, "max_flow_ul_s": 0.03, "min_tracks": 3, "period_s": 0.3}
+    experiment = small_experiment(
+        tmp_path,
+        frames=400,
+        controller={"hold_flow": hold},
+        limits={"max_flow_ul_s": 0.03, "safe_flow_ul_s": 0.0},
+    )
+    run = Run(experiment)
+    assert run.result.ok
+    assert run.result.count("control", "accepted") > 3
+    assert run.result.count("acquire", "commands_refused") == 0
+    with TrajectoryFile(run.files.tracks) as file:
+        flow = file.frames["flow_ul_s"]
+    assert flow[0] == pytest.approx(0.0246)
+    assert len(set(flow.tolist())) > 3
+
+
+def test_a_controller_ends_the_run_when_enough_is_measured(tmp_path):
+    experiment = small_experiment(tmp_path, frames=100_000, controller={"stop_when": {"frames": 80}})
+    run = Run(experiment)
+    assert run.result.ok
+    assert 80 <= len(run.frames()[0]) < 400
+
+
+def test_a_microscope_that_cannot_be_opened_ends_the_run_before_it_starts(tmp_path):
+    experiment = small_experiment(tmp_path, microscope={"camera": "Nobody"})
+    run = Run(experiment)
+    assert "microscope.camera" in run.result.failures[0]
+    assert not run.files.tracks.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on the size of files")
+def test_a_full_disk_ends_the_run_with_the_frames_that_fitted(tmp_path):
+    def fill_the_disk(run):
+        size = run.files.tracks.stat().st_size + 100_000
+        run.process("write").rlimit(psutil.RLIMIT_FSIZE, (size, size))
+
+    experiment = small_experiment(
+        tmp_path, frames=100_000, detector={"threshold": 1.0, "min_confidence": 0.0, "max_particles": 5000}
+    )
+    run = Run(experiment, fill_the_disk, act_after=20)
+    frames, attributes = run.frames()
+    assert "no space left" in run.result.failures[0]
+    assert "write" in attributes["accounts"]
+    assert frames == list(range(len(frames)))
+    assert len(frames) >= run.result.count("track", "to_write.acknowledged")
+
+
+def test_an_existing_output_is_refused_before_anything_starts(tmp_path):
+    experiment = small_experiment(tmp_path)
+    (tmp_path / "tracks.h5").write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        Run(experiment)
+    assert (tmp_path / "tracks.h5").read_text() == "precious"
+
+
+def start_cli(tmp_path, *arguments):
+    config = small_experiment(tmp_path, frames=1_000_000).microscope.config
+    toml = tmp_path / "experiment.toml"
+    toml.write_text(f"[microscope]\nconfig = {config!r}\npixel_size_um = 0.8\n[detector]\ndiameter_px = 15\n")
+    command = [sys.executable, "-m", "liveptv", "run", str(toml), "-o", str(tmp_path / "cli.h5"), *arguments]
+    log = (tmp_path / "output.txt").open("w")
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    log.close()
+    return process
+
+
+def committed(path):
+    try:
+        with TrajectoryFile(path) as file:
+            return len(file.frames)
+    except OSError:
+        return 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+def test_ctrl_c_ends_a_run_cleanly_with_a_complete_file(tmp_path):
+    process = start_cli(tmp_path)
+    wait_until(lambda: committed(tmp_path / "cli.h5") > 30)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    output = (tmp_path / "output.txt").read_text()
+    assert "stopped by the user" in output
+    assert "Traceback" not in output
+    with TrajectoryFile(tmp_path / "cli.h5") as file:
+        assert file.finished
+        assert file.attributes["failures"] == []
+        assert file.attributes["accounts"]["write"]["sent"] == len(file.frames)
+    assert (tmp_path / "cli.report.html").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+def test_when_the_session_itself_is_killed_its_stages_finish_the_file_and_leave(tmp_path):
+    process = start_cli(tmp_path)
+    wait_until(lambda: committed(tmp_path / "cli.h5") > 30)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    with TrajectoryFile(tmp_path / "cli.h5") as file:
+        assert file.finished
+        assert "session" in file.attributes["end_reason"]
+        assert len(file.frames) > 30
