@@ -20,13 +20,14 @@ def open_engine(settings: DetectorSettings, *, model: Path | None, pixel_size_um
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
     if model is not None:
-        _check(model)
+        check_model(model)
     from engines.classical.engine import ClassicalEngine
 
     return ClassicalEngine(settings, pixel_size_um, model)
 
 
-def _check(model: Path) -> None:
+def check_model(model: Path) -> None:
+    """Raise `ConfigurationError` if `model` is not there or is no model that `open_engine` can use."""
     if not model.is_file():
         raise ConfigurationError(f"no model file {model}")
     suffix = model.suffix.lower()
@@ -39,3 +40,6 @@ def _check(model: Path) -> None:
         raise ConfigurationError(
             f"{model} is no model that this program knows; give a width curve (.h5), or none to detect in 2D"
         )
+    from engines.classical.widths import WidthCurve
+
+    WidthCurve.load(model)

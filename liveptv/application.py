@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import RunFiles
 from liveptv.reports.page import Report, write_report
@@ -73,8 +74,8 @@ def with_output(experiment: Experiment, tracks: Path) -> Experiment:
 def check_inputs(experiment: Experiment) -> None:
     """Say at once what would otherwise fail only once the stages are up."""
     model = experiment.detector.model
-    if model is not None and not model.is_file():
-        raise ConfigurationError(f"there is no model file {model}; check detector.model")
+    if model is not None:
+        check_model(model)
     recording = experiment.recording
     if recording is None:
         return

@@ -44,6 +44,11 @@ class RunFiles:
         """One of the report's pictures."""
         return self._beside(f"{name}.png")
 
+    def _left_by_a_run_that_did_not_start(self) -> bool:
+        """Whether there is an event log of ours without the trajectory file that it belongs to."""
+        with self.events.open("rb") as file:
+            return b'"kind":"start"' in file.readline()
+
     def check(self, overwrite: bool) -> None:
         """Raise `OutputError` if a file of the run exists, or its folder does not."""
         folder = self.tracks.parent
@@ -52,5 +57,5 @@ class RunFiles:
         if overwrite:
             return
         for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
-            if path.exists():
+            if path.exists() and not (path == self.events and self._left_by_a_run_that_did_not_start()):
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")

@@ -92,6 +92,12 @@ class DetectionTableWriter:
             except (OSError, RuntimeError) as error:
                 raise self._failure(error) from error
 
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self._blocks = []
+        self.close()
+        self.path.unlink(missing_ok=True)
+
     def _failure(self, error: BaseException) -> OutputError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return OutputError(f"cannot write {self.path}: {reason}")

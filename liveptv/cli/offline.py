@@ -16,6 +16,7 @@ from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite, PixelSize, Settings
 from liveptv.config import settings_only
+from stream.errors import LivePTVError
 
 
 def register(app: typer.Typer) -> None:
@@ -46,13 +47,17 @@ def detect(
     detector = loaded.detector.model_validate(
         loaded.detector.model_dump() | {name: path for name, path in given.items() if path is not None}
     )
-    with DetectionTableWriter(output, overwrite) as table:
+    with DetectionTableWriter(output, overwrite) as table, progress_bar("detecting") as bar:
         frames = 0
-        with progress_bar("detecting") as bar:
+        try:
             for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size):
                 table.append(detections)
                 frames += 1
                 bar.update(bar.task_ids[0], completed=frames, total=expected)
+        except LivePTVError:
+            if frames == 0:
+                table.discard()
+            raise
     _done(f"{table.rows} particles in {frames} frames written to {output}")
     return 0
 

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-from liveptv.reports.profile import FlowProfile, heights_um
+from liveptv.reports.profile import MIN_LENGTH, FlowProfile, heights_um
 from tracking.trajectory_file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
@@ -76,7 +76,9 @@ def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
         lines.append(np.column_stack(parts))
         speeds.append(float(np.nanmedian(plane_speed[rows])) if np.isfinite(plane_speed[rows]).any() else 0.0)
     figure = Figure(figsize=(9.0, 6.0), dpi=130, layout="constrained" if z is None else None)
-    norm = Normalize(0.0, max(float(np.percentile(speeds, 99)), 1e-9) if speeds else 1.0)
+    if not lines:
+        return _nothing(figure, "no trajectory has two detections")
+    norm = Normalize(0.0, max(float(np.percentile(speeds, 99)), 1e-9))
     title = f"{len(shown)} trajectories" + (
         f" (the longest of {drawn.size})" if drawn.size > len(shown) else ""
     )
@@ -103,13 +105,12 @@ def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normal
     axes: Any = figure.add_axes((0.0, 0.0, 0.86, 1.0), projection="3d")
     collection = Line3DCollection(lines, cmap=SPEED_MAP, norm=norm, linewidths=0.9)
     axes.add_collection3d(collection, autolim=False)
-    if lines:
-        points = np.concatenate(lines)
-        points = points[np.isfinite(points).all(axis=1)]
-        low, high = points.min(axis=0), points.max(axis=0)
-        span = np.maximum(high - low, 1.0)
-        axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(low[2], high[2]))
-        axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.95)
+    points = np.concatenate(lines)
+    points = points[np.isfinite(points).all(axis=1)]
+    low, high = points.min(axis=0), points.max(axis=0)
+    span = np.maximum(high - low, 1.0)
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(low[2], high[2]))
+    axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.95)
     axes.set(xlabel="x (um)", ylabel="y (um)", zlabel="height (um)")
     axes.locator_params(axis="y", nbins=4)
     axes.locator_params(axis="z", nbins=5)
@@ -119,11 +120,18 @@ def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normal
     return collection
 
 
+def _nothing(figure: Figure, text: str) -> Figure:
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=14)
+    return figure
+
+
 def profile_picture(profile: FlowProfile) -> Figure:
     """Mean velocity along x of each trajectory over height (or over y), binned, beside the laminar flow."""
     figure = Figure(figsize=(7.2, 5.2), dpi=130, layout="constrained")
-    axes: Axes = figure.add_subplot()
     velocity = profile.tracks.velocity_um_s[0]
+    if not velocity.size:
+        return _nothing(figure, f"no trajectory has {MIN_LENGTH} detections")
+    axes: Axes = figure.add_subplot()
     axes.plot(velocity, profile.position_um, ".", ms=3, color=GREY, alpha=0.5, label="one trajectory")
     if profile.theory is not None:
         axes.plot(
@@ -144,14 +152,13 @@ def profile_picture(profile: FlowProfile) -> Figure:
     )
     across = "height in the channel (um)" if profile.over == "height" else "y (um)"
     axes.set(xlabel="velocity along x (um/s)", ylabel=across, title=_profile_title(profile))
-    if velocity.size:
-        low, high = np.percentile(velocity, (0.5, 99.5))
-        room = 0.08 * max(high - low, 1e-9)
-        axes.set_xlim(min(low, 0.0) - room, max(high, 0.0) + room)
+    low, high = np.percentile(velocity, (0.5, 99.5))
+    room = 0.08 * max(high - low, 1e-9)
+    axes.set_xlim(min(low, 0.0) - room, max(high, 0.0) + room)
     if profile.over == "y":
         axes.invert_yaxis()
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", frameon=False, markerscale=1.5)
     return figure
 
 
