@@ -30,6 +30,7 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     ]
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of maximum"))
+        found.append(("trajectories left out of the profile", f"{profile.left_out}"))
     return [{"name": name, "value": value} for name, value in found]
 
 

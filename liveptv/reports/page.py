@@ -51,7 +51,8 @@ def write_report(files: RunFiles) -> Report:
     captions = {
         "frame": "One camera image of the run with its detections.",
         "trajectories": "The trajectories, as measured.",
-        "profile": "Velocity along x, one point a trajectory and one a bin of height.",
+        "profile": f"Velocity along x, one point a trajectory and one a bin. {profile.left_out} trajectories are "
+        "too far from the others of their bin to be in its mean: two particles taken for one, mostly.",
     }
     written, shown = [], []
     for name, figure in drawn.items():
