@@ -37,14 +37,13 @@ def open_core(config: str, *, buffer_mb: int = 1024) -> UniMMCore:
         core.loadSystemConfiguration(str(path))
         if not core.getShutterDevice():
             core.setAutoShutter(False)
-        if not core.isPyDevice(core.getCameraDevice()):
-            core.setCircularBufferMemoryFootprint(buffer_mb)
         _check_python_devices(core)
     except BaseException as error:
         close_core(core)
         if isinstance(error, LivePTVError) or not isinstance(error, Exception):
             raise
-        raise SourceError(f"cannot load the microscope {path.name}: {reason(error)}") from error
+        advice = "; save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise SourceError(f"cannot load the microscope {path.name}: {reason(error)}{advice}") from error
     return core
 
 
@@ -58,8 +57,10 @@ def close_core(core: UniMMCore) -> None:
             core.stopSequenceAcquisition()
     except Exception as error:  # noqa: BLE001 - whatever the adapter says, its devices are unloaded next
         log.warning("the camera could not be stopped: %s", reason(error))
-    core.unloadAllDevices()
-    pymmcore.CMMCore.registerCallback(core, None)
+    try:
+        core.unloadAllDevices()
+    finally:
+        pymmcore.CMMCore.registerCallback(core, None)
 
 
 def frame_queue(core: UniMMCore) -> FrameQueue | None:
@@ -103,9 +104,9 @@ def find_config(config: str) -> Path:
 def _check_lines(path: Path) -> None:
     """Say so of a file that is no configuration; the core would load it as an empty microscope."""
     try:
-        text = path.read_text(encoding="utf-8", errors="strict")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} is not a configuration file of Micro-Manager: {error}") from error
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     devices = [
         line for line in text.splitlines() if line.startswith(("Device,", "#py Device,", "#py pyDevice,"))
     ]

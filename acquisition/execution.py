@@ -41,7 +41,8 @@ class CommandExecutor:
     """Executes commands between frames; whatever they ask for, the hardware stays within the limits.
 
     A command is acknowledged by the first frame whose exposure began after the device had taken it (the focus
-    drive: had arrived). With `limits.watchdog_s`, silence after a first command sets the safe flow.
+    drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. With
+    `limits.watchdog_s`, silence after a first command brings the safe state.
     """
 
     def __init__(
@@ -51,6 +52,16 @@ class CommandExecutor:
         limits: LimitsSettings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
+        if limits.safe_flow_ul_s is not None and not microscope.pump:
+            raise ConfigurationError(
+                "limits.safe_flow_ul_s is set, but no pump was found; set microscope.pump and "
+                "microscope.pump_property"
+            )
+        if limits.watchdog_s is not None and limits.safe_flow_ul_s is None and not microscope.shutter:
+            raise ConfigurationError(
+                "limits.watchdog_s has nothing to make safe; set limits.safe_flow_ul_s or microscope.shutter"
+            )
         self._scope = microscope
         self._stream = stream
         self._limits = limits
@@ -78,21 +89,33 @@ class CommandExecutor:
             if action is None:
                 raise Refused(f"{command.kind} is not for the microscope")
             action(command)
-            self._stream.devices_changed()
         except (Refused, SourceError, ConfigurationError) as error:
             self._counts["commands_refused"] += 1
             return self._ack(command, str(error))
         self._heard_s = self._clock()
+        changed_ns = self._stream.devices_changed()
         moves = command.kind in {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE}
-        effective_ns = None if moves else time.perf_counter_ns()
-        self._pending.append(_Pending(command, self._clock(), effective_ns))
+        self._pending.append(_Pending(command, self._clock(), None if moves else changed_ns))
         return None
 
     def _set_property(self, command: Command) -> None:
         check_property(self._limits, command)
+        self._refuse_detour(command)
         self._scope.check_property(command.device, command.property)
         assert command.value is not None
         self._scope.set_property(command.device, command.property, command.value)
+
+    def _refuse_detour(self, command: Command) -> None:
+        """What has limits of its own is not set as a property, whatever `limits.properties` says."""
+        scope = self._scope
+        detours = {
+            (scope.pump, scope.settings.pump_property): CommandKind.SET_FLOW,
+            (scope.camera, "Exposure"): CommandKind.SET_EXPOSURE,
+            (scope.focus, "Position"): CommandKind.MOVE_FOCUS,
+        }
+        kind = detours.get((command.device, command.property))
+        if kind is not None:
+            raise Refused(f"{command.device}.{command.property} has limits of its own; send {kind}")
 
     def _move_focus(self, command: Command) -> None:
         self._move_to(number(command))
@@ -137,8 +160,7 @@ class CommandExecutor:
         for pending in [p for p in self._pending if p.effective_ns is None]:
             try:
                 if not self._scope.focus_moves():
-                    self._stream.devices_changed()
-                    pending.effective_ns = time.perf_counter_ns()
+                    pending.effective_ns = self._stream.devices_changed()
                     continue
                 late = self._clock() - pending.begun_s > FOCUS_TIMEOUT_S
                 why = f"the focus still moves after {FOCUS_TIMEOUT_S:g} s; is it blocked?" if late else ""
@@ -156,8 +178,9 @@ class CommandExecutor:
             return
         self._heard_s = None
         self._counts["watchdog"] += 1
-        log.warning("no command for %g s: the pump goes to its safe set-point", limit_s)
+        log.warning("no command for %g s: pump and shutter go to their safe state", limit_s)
         self.safe_state()
+        self._stream.devices_changed()
 
     def frame_taken(self, frame: Frame) -> list[Ack]:
         """Answers to the commands that this frame is the first to show."""
@@ -175,10 +198,18 @@ class CommandExecutor:
         return [Ack(p.command.command_id, True, -1, "no frame was taken after it", _now()) for p in left]
 
     def safe_state(self) -> None:
-        """Set the pump to its safe flow, where there is one. Raises `SourceError` if it does not obey."""
-        if self._scope.pump and self._limits.safe_flow_ul_s is not None:
-            self._scope.set_flow(self._limits.safe_flow_ul_s)
-            self._stream.devices_changed()
+        """Set the pump to its safe flow and close the shutter, where there are such.
+
+        Both are tried. Raises `SourceError` if one does not obey.
+        """
+        scope, problems = self._scope, []
+        safe_flow_ul_s = self._limits.safe_flow_ul_s
+        if safe_flow_ul_s is not None:
+            problems += _problem(lambda: scope.set_flow(safe_flow_ul_s))
+        if scope.shutter:
+            problems += _problem(lambda: scope.set_shutter(False))
+        if problems:
+            raise SourceError("; ".join(problems))
 
     def counts(self) -> dict[str, int]:
         """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""
@@ -191,3 +222,11 @@ class CommandExecutor:
 
 def _now() -> int:
     return time.perf_counter_ns()
+
+
+def _problem(action: Callable[[], None]) -> list[str]:
+    try:
+        action()
+    except SourceError as error:
+        return [str(error)]
+    return []

@@ -36,6 +36,7 @@ class FrameQueue:
         self._patient = False
         self._frames: deque[Entry] = deque()
         self._pending: deque[Array] = deque()
+        self._used_bytes = 0
         self._overflow = False
         self._room = threading.Condition()
 
@@ -62,13 +63,14 @@ class FrameQueue:
                 self._overflow = True
                 if not self.overwrite_on_overflow or not self._frames:
                     raise BufferError("the camera's buffer is full")
-                self._frames.popleft()
+                self._used_bytes -= self._frames.popleft()[0].nbytes
                 self.discarded += 1
             self._pending.append(array)
+            self._used_bytes += array.nbytes
         return array
 
     def _is_full(self, nbytes: int) -> bool:
-        return self.used_bytes + nbytes > self.size_bytes
+        return self._used_bytes + nbytes > self.size_bytes
 
     def finalize_slot(self, metadata: Mapping[str, Any] | None = None) -> None:
         """Make the array given out last readable."""
@@ -87,6 +89,7 @@ class FrameQueue:
             if not self._frames:
                 return None
             array, metadata = self._frames.popleft()
+            self._used_bytes -= array.nbytes
             self._room.notify_all()
         return _into(array, out), metadata
 
@@ -107,6 +110,7 @@ class FrameQueue:
         with self._room:
             self._frames.clear()
             self._pending.clear()
+            self._used_bytes = 0
             self._overflow = False
             self._room.notify_all()
 
@@ -121,7 +125,7 @@ class FrameQueue:
     @property
     def used_bytes(self) -> int:
         """Bytes of the frames inside, and of those being filled."""
-        return sum(array.nbytes for array, _ in self._frames) + sum(a.nbytes for a in self._pending)
+        return self._used_bytes
 
     @property
     def free_bytes(self) -> int:

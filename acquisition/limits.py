@@ -78,18 +78,20 @@ def check_property(limits: LimitsSettings, command: Command) -> None:
 
 
 class RateLimit:
-    """Lets at most `per_s` commands through in any second."""
+    """Lets at most `per_s` commands through in a second, or one in `1 / per_s` seconds where that is longer."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
+        self._burst = max(1, int(per_s))
+        self._window_s = self._burst / per_s
         self._clock = clock
         self._taken_s: deque[float] = deque()
 
     def check(self, kind: CommandKind) -> None:
         """Count a command, or refuse it."""
         now_s = self._clock()
-        while self._taken_s and now_s - self._taken_s[0] >= 1.0:
+        while self._taken_s and now_s - self._taken_s[0] >= self._window_s:
             self._taken_s.popleft()
-        if len(self._taken_s) >= max(1.0, self._per_s):
-            raise Refused(f"{kind}: more than {self._per_s:g} commands in a second (limits.commands_per_s)")
+        if len(self._taken_s) >= self._burst:
+            raise Refused(f"{kind}: more than {self._per_s:g} commands a second (limits.commands_per_s)")
         self._taken_s.append(now_s)

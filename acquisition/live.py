@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from acquisition.core import CameraThreadFaults, frame_queue, reason
-from acquisition.microscope import NAN, Microscope
+from acquisition.frame_stamps import CameraClock, CameraNumbers
+from acquisition.microscope import Microscope
+from acquisition.readings import Reading, Readings
 from acquisition.settings import MicroscopeSettings
-from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
 from acquisition.source import SourceInfo
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 
-IMAGE_NUMBER_KEY = "ImageNumber"
-ELAPSED_KEY = "ElapsedTime-ms"
 POLL_S = 0.0005
 STALLED_EXPOSURES = 10
 
 
 class MicroscopeStream:
-    """Frames of a running camera, numbered from 0, with the focus and the pump as they were last read.
+    """Frames of a running camera, numbered from 0, with focus, pump and exposure as they were when it was taken.
 
     A frame's `camera_frame` is the camera's own number where its adapter gives one, else Micro-Manager's. Gaps
     in it, also those of frames that the core discarded because nobody took them in time, are counted in
     `lost_in_camera`. `exposed_ns` is a lower bound of when the exposure of the last frame began, on the clock
-    of `time.perf_counter_ns`.
+    of `time.perf_counter_ns`: frames may have waited in the camera's buffer since, and what was changed
+    meanwhile does not show in them.
     """
 
     def __init__(self, microscope: Microscope, settings: MicroscopeSettings, *, run_id: str) -> None:
@@ -42,23 +43,27 @@ class MicroscopeStream:
         self._queue = frame_queue(self._core)
         self._simulated_time = microscope.simulated_time()
         self._faults = CameraThreadFaults()
-        self._clock = _CameraClock()
-        self._numbers = _CameraNumbers(settings.frame_number_key)
+        self._clock = CameraClock()
+        self._numbers = CameraNumbers(settings.frame_number_key)
+        self._readings = Readings()
+        self._kept: deque[tuple[Frame, int]] = deque()
         self._began_ns = 0
         self._began_wall_s = 0.0
-        self._period_ns = 0
-        self._exposure_ms = NAN
-        self._focus_um = self._flow_ul_s = NAN
+        self._period_ns = self._arrived_ns = 0
+        self._exposure_ms = microscope.read_exposure()
         self._readings_due_s = 0.0
         self._last_frame_s = 0.0
-        self._frame = 0
+        self._frame = self._left = 0
         self._running = self._stopped = self._paused = self._closed = False
         self.exposed_ns = 0
 
     @property
     def ended(self) -> bool:
         """Whether the camera was stopped and every frame has been read."""
-        return self._stopped and self._core.getRemainingImageCount() == 0
+        return self._stopped and not self._waiting()
+
+    def _waiting(self) -> int:
+        return len(self._kept) + self._core.getRemainingImageCount()
 
     def start(self) -> None:
         """Start the camera. Raises `SourceError` if it cannot."""
@@ -68,8 +73,7 @@ class MicroscopeStream:
 
     def _start_camera(self) -> None:
         self._scope.wait_for_focus(self._settings.stall_s)
-        self._read_devices(time.monotonic())
-        self._exposure_ms = self._scope.read_exposure()
+        self.devices_changed()
         rate_hz = self.info.frame_rate_hz
         self._period_ns = round(1e9 / rate_hz) if rate_hz > 0 else round(1e6 * self._exposure_ms)
         if self._queue is not None:
@@ -85,6 +89,9 @@ class MicroscopeStream:
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame, or None. Raises `SourceError` if the camera has stopped or is silent."""
+        if self._kept:
+            frame, self.exposed_ns = self._kept.popleft()
+            return frame
         deadline_s = time.monotonic() + timeout_s
         while self._core.getRemainingImageCount() == 0:
             now_s = time.monotonic()
@@ -92,6 +99,9 @@ class MicroscopeStream:
             if now_s >= deadline_s or not self._running:
                 return None
             time.sleep(POLL_S)
+        return self._pop()
+
+    def _pop(self) -> Frame | None:
         try:
             image, metadata = self._core.popNextImageAndMD()
         except (IndexError, RuntimeError) as error:
@@ -118,19 +128,24 @@ class MicroscopeStream:
         )
 
     def _frame_of(self, image: np.ndarray[Any, Any], metadata: Mapping[str, Any]) -> Frame:
-        arrived_ns = time.perf_counter_ns()
-        now_s = self._last_frame_s = time.monotonic()
-        if now_s >= self._readings_due_s:
-            self._read_devices(now_s)
         if image.shape != self._shape or image.dtype.name != self.info.dtype:
             raise SourceError(
                 f"frame {self._frame} of {self._scope.camera} is {image.shape} {image.dtype.name}, the first "
                 f"was {self._shape} {self.info.dtype}; do not change the camera's format during a run"
             )
+        taken_ns = self._clock.arrival_ns(metadata, time.perf_counter_ns())
+        self._last_frame_s = time.monotonic()
+        if self._last_frame_s >= self._readings_due_s:
+            self._read_devices()
         camera_frame = self._numbers.take(metadata)
-        camera_time_s = self._clock.take(metadata, arrived_ns, 1e6 * self._exposure_ms, self._period_ns)
+        interval_ns, self._arrived_ns = taken_ns - self._arrived_ns, taken_ns
+        exposure_ns = 1e6 * self._readings.exposure_ms(taken_ns, self._period_ns, interval_ns)
+        camera_time_s = self._clock.take(metadata, taken_ns, exposure_ns, self._period_ns)
         self.exposed_ns = self._clock.exposed_ns
-        taken_ns = self._clock.arrived_ns
+        devices = self._readings.at(self.exposed_ns)
+        begun_ns = self.exposed_ns if math.isfinite(camera_time_s) else taken_ns - exposure_ns
+        focus_um = self._readings.focus_um(round(begun_ns + exposure_ns / 2))
+        self._readings.forget_before(self.exposed_ns)
         own_time_s = 1e-9 * (taken_ns - self._began_ns)
         info = FrameInfo(
             run_id=self._run_id,
@@ -140,24 +155,27 @@ class MicroscopeStream:
             monotonic_ns=taken_ns,
             wall_s=self._began_wall_s + own_time_s,
             camera_time_s=camera_time_s,
-            focus_um=self._focus_um,
-            focus_commanded_um=self._scope.focus_commanded_um,
-            flow_ul_s=self._flow_ul_s,
-            exposure_ms=self._exposure_ms,
+            focus_um=focus_um,
+            focus_commanded_um=devices.focus_commanded_um,
+            flow_ul_s=devices.flow_ul_s,
+            exposure_ms=devices.exposure_ms,
             pixel_size_um=self.info.pixel_size_um,
         )
         self._frame += 1
         return Frame(info, image)
 
-    def _read_devices(self, now_s: float) -> None:
-        self._readings_due_s = now_s + 1 / self._settings.read_hz
-        self._focus_um = self._scope.read_focus()
-        self._flow_ul_s = self._scope.read_flow()
+    def _read_devices(self) -> int:
+        scope = self._scope
+        focus_um, flow_ul_s = scope.read_focus(), scope.read_flow()
+        now_ns = time.perf_counter_ns()
+        self._readings.add(Reading(now_ns, focus_um, scope.focus_commanded_um, flow_ul_s, self._exposure_ms))
+        self._readings_due_s = time.monotonic() + 1 / self._settings.read_hz
+        return now_ns
 
-    def devices_changed(self) -> None:
-        """Read focus, pump and exposure anew before the next frame is stamped."""
-        self._readings_due_s = 0.0
+    def devices_changed(self) -> int:
+        """Read focus, pump and exposure anew; returns since when (`perf_counter_ns`) they are known to hold."""
         self._exposure_ms = self._scope.read_exposure()
+        return self._read_devices()
 
     def stop(self) -> None:
         """Stop the camera; what it has taken can still be read. Idempotent."""
@@ -181,116 +199,34 @@ class MicroscopeStream:
         self._stop_camera()
 
     def resume(self) -> None:
-        """Start the camera again; what was still in its buffer is counted as lost in the camera."""
+        """Start the camera again; what was still in its buffer is delivered first."""
         if self._paused and not self._stopped:
             self._paused = False
-            self._numbers.lost += self._core.getRemainingImageCount()
+            while self._core.getRemainingImageCount():
+                frame = self._pop()
+                if frame is not None:
+                    self._kept.append((frame, self.exposed_ns))
             self._start_camera()
 
     def counts(self) -> dict[str, int]:
-        """`received` frames and `lost_in_camera`."""
-        return {"received": self._frame, "lost_in_camera": self._numbers.lost}
+        """`received` frames and `lost_in_camera`, and where there are any: `left_in_buffer`, taken but not read
+        before the end, and `counter_resets`, when the camera's counter fell back by itself."""
+        counts = {"received": self._frame - len(self._kept), "lost_in_camera": self._numbers.lost}
+        left = self._left if self._closed else self._waiting() * self._stopped
+        rare = {"left_in_buffer": left, "counter_resets": self._numbers.resets}
+        return counts | {name: count for name, count in rare.items() if count}
 
     def gauges(self) -> dict[str, float]:
         """`buffer`: frames that wait in the camera's buffer."""
-        return {"buffer": float(self._core.getRemainingImageCount())} if self._running else {}
+        return {"buffer": float(self._waiting())} if self._running else {}
 
     def close(self) -> None:
         """Stop the camera. Idempotent."""
         if not self._closed:
-            self._closed = True
             self._stopped = True
             try:
                 self._stop_camera()
             finally:
+                self._left = self._waiting()
+                self._closed = True
                 self._faults.close()
-
-
-class _CameraNumbers:
-    """The camera's frame numbers, and what their gaps say was lost."""
-
-    def __init__(self, key: str | None) -> None:
-        self._keys = (key, IMAGE_NUMBER_KEY) if key else (FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY)
-        self._key: str | None = None
-        self._next: int | None = None
-        self._offset = 0
-        self._highest = -1
-        self.lost = 0
-
-    def restart(self) -> None:
-        """The camera begins to count anew; our numbers go on."""
-        self._next = None
-        self._offset = self._highest + 1
-
-    def take(self, metadata: Mapping[str, Any]) -> int:
-        """The number of a frame; what is missing before it is counted."""
-        if self._key is None:
-            self._key = next((key for key in self._keys if key in metadata), "")
-        number = int(float(metadata[self._key])) if self._key else (self._next or 0)
-        if self._next is None:
-            # a camera may count from its power-on; without the first frames nothing can be said of losses
-            first = 0 if self._key in {FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY} else number
-            self._base = first
-            self._next = first
-        if number > self._next:
-            self.lost += number - self._next
-        self._next = number + 1
-        self._highest = self._offset + number - self._base
-        return self._highest
-
-
-class _CameraClock:
-    """When frames were taken: on the camera's clock where it has one, else as they reached the core."""
-
-    def __init__(self) -> None:
-        self._started_ns = 0
-        self._camera_first_s: float | None = None
-        self._run_offset_s = 0.0
-        self._elapsed_offset_ns = math.inf
-        self._latest_offset_ns = math.inf
-        self.arrived_ns = 0
-        self.exposed_ns = 0
-
-    def restart(self, now_ns: int, began_ns: int) -> None:
-        """The camera is about to be started; `began_ns` is when the run began."""
-        self._started_ns = now_ns
-        self._camera_first_s = None
-        self._run_offset_s = 1e-9 * (now_ns - began_ns)
-        self._elapsed_offset_ns = self._latest_offset_ns = math.inf
-        self._previous_s = -math.inf
-
-    def take(
-        self, metadata: Mapping[str, Any], popped_ns: int, exposure_ns: float, period_ns: float
-    ) -> float:
-        """Take a frame's times; returns the camera's, in s since the run began, or NaN.
-
-        No frame was exposed before the camera was started, nor later than one exposure before it arrived: two
-        bounds on the offset between the clocks, of which the lower one is used.
-        """
-        self.arrived_ns = self._arrival_ns(metadata, popped_ns)
-        bound_ns = self.arrived_ns - exposure_ns - period_ns
-        camera_s = _number(metadata.get(TIME_KEY))
-        if not math.isfinite(camera_s):
-            self.exposed_ns = round(bound_ns)
-            return NAN
-        if self._camera_first_s is None:
-            self._camera_first_s = camera_s
-        since_s = camera_s - self._camera_first_s
-        self._latest_offset_ns = min(self._latest_offset_ns, self.arrived_ns - exposure_ns - 1e9 * since_s)
-        offset_ns = min(self._started_ns, self._latest_offset_ns)
-        self.exposed_ns = round(max(offset_ns + 1e9 * since_s, bound_ns))
-        return self._run_offset_s + since_s
-
-    def _arrival_ns(self, metadata: Mapping[str, Any], popped_ns: int) -> int:
-        elapsed_ns = 1e6 * _number(metadata.get(ELAPSED_KEY))
-        if not math.isfinite(elapsed_ns):
-            return popped_ns
-        self._elapsed_offset_ns = min(self._elapsed_offset_ns, popped_ns - elapsed_ns)
-        return min(popped_ns, round(self._elapsed_offset_ns + elapsed_ns))
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return NAN

@@ -60,6 +60,8 @@ class Microscope:
             )
         if label != self.core.getCameraDevice():
             self._do(label, lambda: self.core.setCameraDevice(label))
+        if not self.core.isPyDevice(label):
+            self._do(label, self.core.setCircularBufferMemoryFootprint, self.settings.buffer_mb)
         return label
 
     def _role(self, wanted: str | None, default: str, setting: str) -> str:
@@ -81,12 +83,13 @@ class Microscope:
                     f"{', '.join(self.core.getDevicePropertyNames(label))}"
                 )
             return label
-        found = [other for other in self._labels if other != "Core" and self.core.hasProperty(other, name)]
+        others = [other for other in self._labels if other != "Core"]
+        found = [other for other in others if self.core.hasProperty(other, name)]
+        found += [other for other in others if self._is_native_pump(other)]
         return found[0] if found else ""
 
     def _is_native_pump(self, label: str) -> bool:
-        kind = getattr(DeviceType, "VolumetricPump", None)
-        return kind is not None and self.core.getDeviceType(label) == kind
+        return self.core.getDeviceType(label) == DeviceType.VolumetricPumpDevice
 
     def _apply(self) -> None:
         for key, value in self.settings.properties.items():
@@ -109,9 +112,16 @@ class Microscope:
     def info(self) -> SourceInfo:
         """What the camera's images look like now.
 
-        Raises `SourceError` for colour images and for pixels that are neither uint8 nor uint16.
+        Raises `SourceError` for colour images, for pixels that are neither uint8 nor uint16, and for several
+        cameras that deliver as one.
         """
         core = self.core
+        channels = self._do(self.camera, core.getNumberOfCameraChannels)
+        if channels > 1:
+            raise SourceError(
+                f"{self.camera} delivers the images of {channels} cameras in turn; set microscope.camera to "
+                "one of them"
+            )
         components = self._do(self.camera, core.getNumberOfComponents)
         nbytes = self._do(self.camera, core.getBytesPerPixel)
         dtype = PIXEL_BYTES.get(nbytes)
@@ -124,8 +134,8 @@ class Microscope:
         rate_hz, described = self._frame_rate_hz()
         pixel_um, assumed = self._pixel_size_um()
         return SourceInfo(
-            height=core.getImageHeight(),
-            width=core.getImageWidth(),
+            height=self._do(self.camera, core.getImageHeight),
+            width=self._do(self.camera, core.getImageWidth),
             depth=1,
             dtype=dtype,
             pixel_size_um=pixel_um,
@@ -149,7 +159,7 @@ class Microscope:
     def _pixel_size_um(self) -> tuple[float, str]:
         if self.settings.pixel_size_um is not None:
             return self.settings.pixel_size_um, ""
-        size_um = float(self.core.getPixelSizeUm())
+        size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         if size_um > 0:
             return size_um, ""
         return 1.0, "; it knows no pixel size, 1 um is assumed: set microscope.pixel_size_um"

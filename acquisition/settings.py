@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MicroscopeSettings(_Section):
@@ -23,7 +23,7 @@ class MicroscopeSettings(_Section):
     focus: str | None = Field(None, description="label of the focus drive")
     pump: str | None = Field(None, description="label of the pump; left out: a device with `pump_property`")
     pump_property: str = Field("FlowRate", description="the pump's set-point, uL/s, as a property")
-    shutter: str | None = Field(None, description="label of the shutter")
+    shutter: str | None = Field(None, description="label of the shutter; it is closed when the run ends")
     trigger: str | None = Field(
         None, description='"Device.Property" that the command `trigger` sets to 1 and back to 0'
     )
@@ -67,7 +67,10 @@ class LimitsSettings(_Section):
     commands_per_s: float = Field(20.0, gt=0, description="more are refused")
     properties: tuple[str, ...] = Field((), description='"Device.Property" that set_property may change')
     watchdog_s: float | None = Field(
-        None, gt=0, description="after so long without a command the pump goes to its safe set-point"
+        None,
+        gt=0,
+        description="after so long without an accepted command (and after a first one) the pump goes to its "
+        "safe set-point and the shutter is closed",
     )
 
     @model_validator(mode="after")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from acquisition.source import Source
 from stream.commands import Request
-from stream.errors import LinkError, NoRoomError
+from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
 from stream.messages import Ack, Command, CommandKind, Frame, StageState
 
@@ -57,7 +58,8 @@ class AcquireStage:
 
     Commands are looked at in every step, also while a consumer has no room: the frame at hand is kept and
     offered again. At the end the source is stopped and the hardware left safe first; then the stage waits
-    until everything offered has been acknowledged. Who opened source, senders and commands closes them.
+    until everything offered has been acknowledged. The hardware is left safe, too, when the stage fails or is
+    closed early. Who opened senders and commands closes them.
     """
 
     name = "acquire"
@@ -88,6 +90,8 @@ class AcquireStage:
         self._first_time_s: float | None = None
         self._reason = ""
         self._paused = False
+        self._resumed: tuple[Command, int] | None = None
+        self._made_safe = False
         self._sent = self._received = self._refused = 0
         self._rate = _Rate()
 
@@ -110,9 +114,15 @@ class AcquireStage:
                 return self._drain(timeout_s)
             self._state = StageState.RUNNING
             self._pass_on(timeout_s)
-        except Exception:
+        except Exception as error:
             self._state = StageState.FAILED
-            self._make_safe()
+            try:
+                self._make_safe()
+            except LivePTVError as unsafe:
+                raise SourceError(f"{error}; and the hardware is not in its safe state: {unsafe}") from error
+            finally:
+                with contextlib.suppress(LinkError):  # what is raised is the failure itself
+                    self._give_up_on_answers(f"the run failed: {error}")
             raise
         return True
 
@@ -142,10 +152,16 @@ class AcquireStage:
         self._received += 1
         self._rate.count()
         self._frame, self._unsent = frame, list(self._senders)
-        if self._executor is not None:
-            self._answer(self._executor.frame_taken(frame))
+        self._answer_with(frame)
         if self._frames is not None and self._received >= self._frames:
             self._reason = "done"
+
+    def _answer_with(self, frame: Frame) -> None:
+        if self._executor is not None:
+            self._answer(self._executor.frame_taken(frame))
+        if self._resumed is not None and frame.info.monotonic_ns >= self._resumed[1]:
+            self._accept(self._resumed[0], frame.info.frame)
+            self._resumed = None
 
     def _offer(self, timeout_s: float) -> None:
         frame = self._frame
@@ -164,28 +180,44 @@ class AcquireStage:
             self._requests[command.command_id] = request
             if command.kind is CommandKind.STOP:
                 self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
-                self._reply(command)
+                self._accept(command)
             elif self._reason:
-                self._reply(command, "the run is ending")
-            elif command.kind in {CommandKind.PAUSE, CommandKind.RESUME}:
-                self._set_paused(command.kind is CommandKind.PAUSE)
-                self._reply(command)
+                self._refuse(command, "the run is ending")
+            elif command.kind is CommandKind.PAUSE:
+                self._pause(command)
+            elif command.kind is CommandKind.RESUME:
+                self._resume(command)
             elif self._executor is None:
-                self._reply(command, f"{command.kind}: a recording has no microscope to command")
+                self._refuse(command, f"{command.kind}: a recording has no microscope to command")
             elif (ack := self._executor.execute(command)) is not None:
                 self._answer([ack])
         if self._executor is not None and not self._reason:
             self._answer(self._executor.poll())
 
-    def _set_paused(self, paused: bool) -> None:
-        if paused != self._paused:
-            self._paused = paused
-            (self._source.pause if paused else self._source.resume)()
+    def _pause(self, command: Command) -> None:
+        if not self._paused:
+            self._paused = True
+            self._source.pause()
+        self._accept(command)
 
-    def _reply(self, command: Command, why_not: str = "") -> None:
-        self._refused += bool(why_not)
-        ack = Ack(command.command_id, not why_not, self._received, why_not, time.perf_counter_ns())
-        self._answer([ack])
+    def _resume(self, command: Command) -> None:
+        if not self._paused:
+            self._accept(command, self._received)
+            return
+        self._paused = False
+        if self._resumed is not None:
+            self._accept(self._resumed[0])
+        self._resumed = (command, time.perf_counter_ns())
+        self._source.resume()
+
+    def _accept(self, command: Command, first_frame: int = -1) -> None:
+        now_ns = time.perf_counter_ns()
+        self._answer([Ack(command.command_id, True, first_frame, monotonic_ns=now_ns)])
+
+    def _refuse(self, command: Command, why_not: str) -> None:
+        self._refused += 1
+        now_ns = time.perf_counter_ns()
+        self._answer([Ack(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
 
     def _answer(self, acks: list[Ack]) -> None:
         for ack in acks:
@@ -194,22 +226,32 @@ class AcquireStage:
                 request.reply(ack)
 
     def request_stop(self, reason: str) -> None:
-        """End the stream after the frame at hand; what is still in the camera's buffer is left out."""
+        """End the stream after the frame at hand; what is still in the camera's buffer is left there."""
         if not self._reason:
             self._reason = reason
 
     def _end(self) -> None:
         self._source.stop()
         self._make_safe()
-        if self._executor is not None:
-            self._answer(self._executor.abandon())
+        self._give_up_on_answers("the run is ending")
         for sender in self._senders:
             sender.end(self._reason)
         self._state = StageState.DRAINING
 
     def _make_safe(self) -> None:
-        if self._executor is not None:
+        if self._executor is not None and not self._made_safe:
+            self._made_safe = True
             self._executor.safe_state()
+
+    def _give_up_on_answers(self, why: str) -> None:
+        """Answer what was carried out but will show in no frame, and refuse the rest."""
+        if self._executor is not None:
+            self._answer(self._executor.abandon())
+        if self._resumed is not None:
+            self._accept(self._resumed[0])
+            self._resumed = None
+        for request in tuple(self._requests.values()):
+            self._refuse(request.command, why)
 
     def _drain(self, timeout_s: float) -> bool:
         if not all(sender.flush(min(timeout_s, WAIT_S)) for sender in self._senders):
@@ -232,8 +274,11 @@ class AcquireStage:
         return self._source.gauges() | {"frames_per_s": self._rate.per_s(), "queue": queue}
 
     def close(self) -> None:
-        """Stop the source. Idempotent."""
-        self._source.close()
+        """Leave the hardware safe and close the source. Idempotent."""
+        try:
+            self._make_safe()
+        finally:
+            self._source.close()
 
 
 class _Rate:

@@ -1,4 +1,5 @@
 import math
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +30,7 @@ class FakeSource:
     def read(self, timeout_s):
         if self.next == self.fails_at:
             raise SourceError("the cable is out")
-        info = FrameInfo("run", self.next, self.next, self.next / 10, 0, 0.0)
+        info = FrameInfo("run", self.next, self.next, self.next / 10, time.perf_counter_ns(), 0.0)
         self.next += 1
         return Frame(info, np.zeros((2, 2), np.uint8))
 
@@ -110,8 +111,8 @@ class FakeRequest:
 class FakeExecutor:
     """Takes effect with the next frame; counts how often it was asked to be safe."""
 
-    def __init__(self):
-        self.pending, self.safe = [], 0
+    def __init__(self, obeys=True):
+        self.pending, self.safe, self.obeys = [], 0, obeys
 
     def execute(self, command):
         if command.value == "bad":
@@ -131,6 +132,8 @@ class FakeExecutor:
 
     def safe_state(self):
         self.safe += 1
+        if not self.obeys:
+            raise SourceError("the pump is unplugged")
 
     def counts(self):
         return {"commands": 1}
@@ -223,6 +226,49 @@ def test_a_source_that_fails_leaves_the_hardware_safe_and_the_stage_failed():
     assert stage.state is StageState.FAILED
     assert executor.safe == 1
     assert not stage.step(0.0)
+
+
+def test_commands_without_a_frame_are_answered_when_the_source_fails():
+    commands, source = FakeCommands(), FakeSource(10)
+    stage = AcquireStage(source, [FakeSender()], commands=commands, executor=FakeExecutor())
+    stage.step(0.0)
+    source.fails_at = 1
+    command = commands.put(CommandKind.SET_FLOW, 1.0)
+    with pytest.raises(SourceError):
+        run(stage)
+    assert commands.answers[command].accepted
+    assert commands.answers[command].first_frame == -1
+
+
+def test_hardware_that_does_not_become_safe_is_said_together_with_the_failure():
+    executor = FakeExecutor(obeys=False)
+    stage = AcquireStage(FakeSource(10, fails_at=3), [FakeSender()], executor=executor)
+    with pytest.raises(SourceError, match=r"cable.*not in its safe state.*unplugged"):
+        run(stage)
+    stage.close()
+    assert executor.safe == 1
+
+
+def test_a_stage_that_is_closed_early_leaves_the_hardware_safe():
+    executor, source = FakeExecutor(), FakeSource(10)
+    stage = AcquireStage(source, [FakeSender()], executor=executor)
+    stage.step(0.0)
+    stage.close()
+    stage.close()
+    assert executor.safe == 1
+    assert source.closed
+
+
+def test_resuming_is_answered_with_the_first_frame_taken_afterwards():
+    commands, source = FakeCommands(), FakeSource(10)
+    stage = AcquireStage(source, [FakeSender()], commands=commands)
+    stage.step(0.0)
+    pause = commands.put(CommandKind.PAUSE)
+    stage.step(0.0)
+    resume = commands.put(CommandKind.RESUME)
+    run(stage)
+    assert commands.answers[pause].first_frame == -1
+    assert commands.answers[resume].first_frame == 1
 
 
 def test_a_recording_can_be_paused_and_stopped_but_has_no_pump():

@@ -2,14 +2,17 @@ import csv
 import math
 import time
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 from small_microscope import small_settings
 
 from acquisition.execution import CommandExecutor
 from acquisition.limits import RateLimit, Refused
 from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
-from acquisition.settings import LimitsSettings
+from acquisition.settings import LimitsSettings, MicroscopeSettings
+from stream.errors import ConfigurationError, SourceError
 from stream.messages import Command, CommandKind
 
 LIMITS = LimitsSettings(
@@ -29,9 +32,14 @@ class Rig:
 
     def __init__(self, settings, limits=LIMITS, clock=time.monotonic):
         self.microscope = Microscope(settings)
-        self.stream = MicroscopeStream(self.microscope, settings, run_id="test")
-        self.executor = CommandExecutor(self.microscope, self.stream, limits, clock)
         self.acks = {}
+        try:
+            self.stream = MicroscopeStream(self.microscope, settings, run_id="test")
+            self.executor = CommandExecutor(self.microscope, self.stream, limits, clock)
+        except BaseException:
+            self.stream.close()
+            self.microscope.close()
+            raise
 
     def do(self, kind, value=None, **more):
         command = Command(kind, value, **more)
@@ -100,6 +108,48 @@ def test_a_flow_command_names_the_first_frame_with_the_new_flow(rig, tmp_path):
     assert len(changes) == 5
     # never a frame from before the change, and at most one frame late
     assert all(0 <= name - change <= 1 for name, change in zip(named, changes, strict=True))
+
+
+def test_frames_that_waited_in_the_buffer_are_not_named(rig, tmp_path):
+    truth = tmp_path / "truth.csv"
+    one = rig(f"Camera,TruthFile,{truth}", "Camera,Diffusion_um2_s,0")
+    one.stream.start()
+    one.do(CommandKind.SET_FLOW, 0.002)
+    one.run(10)
+    time.sleep(0.4)
+    command = one.do(CommandKind.SET_FLOW, 0.04)
+    frames = one.run(80)
+    one.stream.stop()
+    fast = speeds_by_frame(truth)
+    change = min(frame for frame, speed in fast.items() if frame >= 10 and speed > 100)
+    named = one.acks[command].first_frame
+    assert change > 35
+    assert 0 <= named - change <= 1
+    stamped = {f.info.frame: f.info.flow_ul_s for f in frames}
+    assert {flow for frame, flow in stamped.items() if frame < named} == {0.002}
+    assert {flow for frame, flow in stamped.items() if frame >= named} == {0.04}
+
+
+def test_an_exposure_command_names_a_frame_with_the_new_exposure():
+    one = Rig(
+        MicroscopeSettings(config="MMConfig_demo.cfg", exposure_ms=5, buffer_mb=64),
+        LimitsSettings(max_exposure_ms=100),
+    )
+    try:
+        one.stream.start()
+        one.run(5)
+        for exposure_ms in (40.0, 5.0):
+            time.sleep(0.3)
+            command = one.do(CommandKind.SET_EXPOSURE, exposure_ms)
+            frames = one.run(70 if exposure_ms > 5 else 30)
+            named = one.acks[command].first_frame
+            times = {f.info.frame: f.info.time_s for f in frames}
+            intervals_ms = [1e3 * (times[n] - times[n - 1]) for n in times if n > named]
+            assert np.median(intervals_ms) == pytest.approx(exposure_ms, rel=0.5)
+            assert {f.info.exposure_ms for f in frames if f.info.frame >= named} == {exposure_ms}
+            assert {f.info.exposure_ms for f in frames if f.info.frame < named} == {45 - exposure_ms}
+    finally:
+        one.close()
 
 
 def test_a_focus_command_is_answered_when_the_drive_has_come_to_rest(rig):
@@ -172,6 +222,18 @@ def test_a_property_that_the_experiment_names_can_be_set(rig):
     assert float(one.microscope.core.getProperty("Camera", "SNR")) == 20
 
 
+@pytest.mark.parametrize(
+    ("device", "name", "instead"),
+    [("Pump", "FlowRate", "set_flow"), ("Camera", "Exposure", "set_exposure")],
+)
+def test_limits_cannot_be_passed_by_setting_the_property_itself(rig, device, name, instead):
+    one = rig(limits=LIMITS.model_copy(update={"properties": (f"{device}.{name}",)}))
+    ack = one.acks[one.do(CommandKind.SET_PROPERTY, 9.0, device=device, property=name)]
+    assert not ack.accepted
+    assert ack.reason.endswith(f"send {instead}")
+    assert one.microscope.read_flow() == pytest.approx(0.0246)
+
+
 def test_a_trigger_is_a_pulse_on_a_property(rig):
     one = rig(trigger="Camera.DropEvery")
     ack = one.acks.get(one.do(CommandKind.TRIGGER))
@@ -190,6 +252,69 @@ def test_a_flood_of_commands_is_let_through_at_the_permitted_rate():
             continue
         passed += 1
     assert passed == 30
+
+
+def test_less_than_one_command_a_second_can_be_permitted():
+    now = [0.0]
+    limit = RateLimit(0.25, lambda: now[0])
+    limit.check(CommandKind.SET_FLOW)
+    now[0] = 3.9
+    with pytest.raises(Refused, match=r"0\.25 commands a second"):
+        limit.check(CommandKind.SET_FLOW)
+    now[0] = 4.0
+    limit.check(CommandKind.SET_FLOW)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_limits_are_finite_numbers(value):
+    with pytest.raises(ValidationError, match="finite"):
+        LimitsSettings(safe_flow_ul_s=value)
+
+
+def test_a_watchdog_with_nothing_to_make_safe_is_refused(rig):
+    with pytest.raises(ConfigurationError, match=r"safe_flow_ul_s.*microscope\.shutter"):
+        rig(limits=LimitsSettings(watchdog_s=1.0))
+
+
+class BrokenPump:
+    """A microscope whose pump does not obey, and which notes what its shutter was told."""
+
+    pump, shutter = "Pump", "Shutter"
+
+    def __init__(self):
+        self.shutter_open = True
+
+    def set_flow(self, _flow_ul_s):
+        raise SourceError("the pump is unplugged")
+
+    def set_shutter(self, is_open):
+        self.shutter_open = is_open
+
+
+def test_the_shutter_is_closed_even_if_the_pump_does_not_obey():
+    microscope = BrokenPump()
+    executor = CommandExecutor(microscope, None, LIMITS)
+    with pytest.raises(SourceError, match="unplugged"):
+        executor.safe_state()
+    assert not microscope.shutter_open
+
+
+def test_a_shutter_of_micro_manager_opens_on_command_and_is_closed_for_safety():
+    shutter = "White Light Shutter"
+    one = Rig(MicroscopeSettings(config="MMConfig_demo.cfg", shutter=shutter), LimitsSettings())
+    try:
+        one.do(CommandKind.SET_SHUTTER, 1)
+        assert one.microscope.core.getShutterOpen(shutter)
+        assert "open" in one.acks[one.do(CommandKind.SET_SHUTTER, 2)].reason
+        one.executor.safe_state()
+        assert not one.microscope.core.getShutterOpen(shutter)
+    finally:
+        one.close()
+
+
+def test_a_safe_flow_without_a_pump_is_refused():
+    with pytest.raises(ConfigurationError, match=r"microscope\.pump"):
+        Rig(MicroscopeSettings(config="MMConfig_demo.cfg"))
 
 
 def test_when_the_controller_falls_silent_the_pump_goes_to_its_safe_flow(rig):

@@ -54,6 +54,15 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(tmp_path, conten
     assert "\n" not in str(caught.value)
 
 
+def test_a_configuration_from_another_code_page_loads_or_says_what_to_do(tmp_path):
+    path = tmp_path / "umlaut.cfg"
+    path.write_bytes("# Größe 5 µm\nDevice,Camera,DemoCamera,DCam\n".encode("cp1252"))
+    try:
+        Microscope(MicroscopeSettings(config=str(path), camera="Camera")).close()
+    except SourceError as error:
+        assert "save the file as UTF-8" in str(error)  # noqa: PT017 - depends on the machine's own code page
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -121,6 +130,46 @@ def test_colour_cameras_are_refused_with_what_to_do():
     try:
         with pytest.raises(SourceError, match=r"colour.*PixelType"):
             microscope.info()
+    finally:
+        microscope.close()
+
+
+DEMO_DEVICES = """Property,Core,Initialize,0
+Device,DHub,DemoCamera,DHub
+Device,Left,DemoCamera,DCam
+Device,Right,DemoCamera,DCam
+Device,Syringe,DemoCamera,DVolumetricPump
+Device,Both,Utilities,Multi Camera
+Property,Core,Initialize,1
+Property,Both,Physical Camera 1,Left
+Property,Both,Physical Camera 2,Right
+Property,Core,Camera,Both
+"""
+
+
+@pytest.fixture
+def demo_devices(tmp_path):
+    path = tmp_path / "devices.cfg"
+    path.write_text(DEMO_DEVICES)
+    return str(path)
+
+
+def test_several_cameras_that_deliver_as_one_are_refused(demo_devices):
+    microscope = Microscope(MicroscopeSettings(config=demo_devices))
+    try:
+        with pytest.raises(SourceError, match=r"2 cameras in turn; set microscope\.camera"):
+            microscope.info()
+    finally:
+        microscope.close()
+
+
+def test_a_pump_of_micro_manager_is_found_and_set(demo_devices):
+    microscope = Microscope(MicroscopeSettings(config=demo_devices, camera="Left"))
+    try:
+        assert microscope.pump == "Syringe"
+        microscope.set_flow(0.5)
+        assert microscope.read_flow() == 0.5
+        assert microscope.info().name == "Left"
     finally:
         microscope.close()
 

@@ -1,0 +1,137 @@
+"""What a frame's metadata says of it: the camera's number of it, what was lost before it, and when it was taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
+from stream.errors import SourceError
+
+IMAGE_NUMBER_KEY = "ImageNumber"
+ELAPSED_KEY = "ElapsedTime-ms"
+NAN = math.nan
+
+
+class CameraNumbers:
+    """The camera's frame numbers, and what their gaps say was `lost`.
+
+    `resets` counts how often a camera's counter fell back by itself; what was lost then cannot be known.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._wanted = key
+        self._key: str | None = None
+        self._next: int | None = None
+        self._base = 0
+        self._offset = 0
+        self._highest = -1
+        self.lost = 0
+        self.resets = 0
+
+    def restart(self) -> None:
+        """The camera begins to count anew; our numbers go on."""
+        self._next = None
+        self._offset = self._highest + 1
+
+    def take(self, metadata: Mapping[str, Any]) -> int:
+        """The number of a frame; what is missing before it is counted.
+
+        Raises `SourceError` where the metadata has no such number.
+        """
+        if self._key is None:
+            self._key = self._choose(metadata)
+        number = self._read(metadata)
+        if self._next is None:
+            # a camera may count from its power-on; without the first frames nothing can be said of losses
+            self._base = 0 if self._key in {FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY} else number
+            self._next = self._base
+        if number < self._next:
+            self.resets += 1
+            self.restart()
+            self._base = self._next = number
+        self.lost += number - self._next
+        self._next = number + 1
+        self._highest = self._offset + number - self._base
+        return self._highest
+
+    def _choose(self, metadata: Mapping[str, Any]) -> str:
+        if self._wanted is not None:
+            if self._wanted not in metadata:
+                raise SourceError(
+                    f"the camera's frames have no {self._wanted!r}; set microscope.frame_number_key to one of "
+                    f"{', '.join(metadata)}, or leave it out"
+                )
+            return self._wanted
+        return next((key for key in (FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY) if key in metadata), "")
+
+    def _read(self, metadata: Mapping[str, Any]) -> int:
+        if not self._key:
+            return self._next or 0
+        number = as_number(metadata.get(self._key))
+        if not math.isfinite(number):
+            raise SourceError(
+                f"the camera's {self._key} is {metadata.get(self._key)!r} and no number; "
+                "set microscope.frame_number_key to its counter, or leave it out"
+            )
+        return int(number)
+
+
+class CameraClock:
+    """When frames were taken: on the camera's clock where it has one, else as they reached the core.
+
+    `exposed_ns` is a lower bound of when the exposure of the last frame began.
+    """
+
+    def __init__(self) -> None:
+        self._started_ns = 0
+        self._camera_first_s: float | None = None
+        self._run_offset_s = 0.0
+        self._elapsed_offset_ns = math.inf
+        self._latest_offset_ns = math.inf
+        self.exposed_ns = 0
+
+    def restart(self, now_ns: int, began_ns: int) -> None:
+        """The camera is about to be started; `began_ns` is when the run began."""
+        self._started_ns = now_ns
+        self._camera_first_s = None
+        self._run_offset_s = 1e-9 * (now_ns - began_ns)
+        self._elapsed_offset_ns = self._latest_offset_ns = math.inf
+
+    def arrival_ns(self, metadata: Mapping[str, Any], popped_ns: int) -> int:
+        """When a frame reached the core: the core's own stamp, on our clock, by the frame that waited least."""
+        elapsed_ns = 1e6 * as_number(metadata.get(ELAPSED_KEY))
+        if not math.isfinite(elapsed_ns):
+            return popped_ns
+        self._elapsed_offset_ns = min(self._elapsed_offset_ns, popped_ns - elapsed_ns)
+        return min(popped_ns, round(self._elapsed_offset_ns + elapsed_ns))
+
+    def take(
+        self, metadata: Mapping[str, Any], arrived_ns: int, exposure_ns: float, period_ns: float
+    ) -> float:
+        """Take a frame's times; returns the camera's, in s since the run began, or NaN.
+
+        No frame was exposed before the camera was started, nor later than one exposure before it arrived: two
+        bounds on the offset between the clocks, of which the lower one is used.
+        """
+        bound_ns = arrived_ns - exposure_ns - period_ns
+        camera_s = as_number(metadata.get(TIME_KEY))
+        if not math.isfinite(camera_s):
+            self.exposed_ns = round(bound_ns)
+            return NAN
+        if self._camera_first_s is None:
+            self._camera_first_s = camera_s
+        since_s = camera_s - self._camera_first_s
+        self._latest_offset_ns = min(self._latest_offset_ns, arrived_ns - exposure_ns - 1e9 * since_s)
+        offset_ns = min(self._started_ns, self._latest_offset_ns)
+        self.exposed_ns = round(max(offset_ns + 1e9 * since_s, bound_ns))
+        return self._run_offset_s + since_s
+
+
+def as_number(value: object) -> float:
+    """A metadata value as a number; NaN where it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return NAN
