@@ -21,6 +21,8 @@ COLUMNS = ("frame", *Detections.COLUMNS)
 REQUIRED = ("frame", "x_um", "y_um")
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS}
 
+LONGEST_GAP = 100_000
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -71,11 +73,21 @@ def read_detection_table(path: Path) -> DetectionTable:
 
 
 def iter_detections(table: DetectionTable, frame_rate_hz: float, run_id: str) -> Iterator[Detections]:
-    """The table as messages, from its first frame to its last; frames without rows are empty messages."""
+    """The table as messages, from its first frame to its last; frames without rows are empty messages.
+
+    Raises `SourceError` for a gap of more than `LONGEST_GAP` frames.
+    """
     if len(table) == 0:
         return
     first, last = int(table.frame[0]), int(table.frame[-1])
     columns = np.stack([getattr(table, name) for name in Detections.COLUMNS])
+    gap = np.diff(table.frame)
+    if gap.size and int(gap.max()) > LONGEST_GAP:
+        at = int(gap.argmax())
+        raise SourceError(
+            f"frame {table.frame[at + 1]} follows frame {table.frame[at]}: more than {LONGEST_GAP} frames "
+            "without a particle cannot be tracked; are these frame numbers?"
+        )
     start = 0
     for frame in range(first, last + 1):
         stop = start + int(np.searchsorted(table.frame[start:], frame, side="right"))
