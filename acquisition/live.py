@@ -164,18 +164,19 @@ class MicroscopeStream:
         self._frame += 1
         return Frame(info, image)
 
-    def _read_devices(self) -> int:
+    def _read_devices(self, since_ns: int | None = None) -> None:
         scope = self._scope
         focus_um, flow_ul_s = scope.read_focus(), scope.read_flow()
-        now_ns = time.perf_counter_ns()
-        self._readings.add(Reading(now_ns, focus_um, scope.focus_commanded_um, flow_ul_s, self._exposure_ms))
+        time_ns = time.perf_counter_ns() if since_ns is None else since_ns
+        self._readings.add(Reading(time_ns, focus_um, scope.focus_commanded_um, flow_ul_s, self._exposure_ms))
         self._readings_due_s = time.monotonic() + 1 / self._settings.read_hz
-        return now_ns
 
     def devices_changed(self) -> int:
-        """Read focus, pump and exposure anew; returns since when (`perf_counter_ns`) they are known to hold."""
+        """Read focus, pump and exposure anew, which hold from now on; returns now (`perf_counter_ns`)."""
+        now_ns = time.perf_counter_ns()
         self._exposure_ms = self._scope.read_exposure()
-        return self._read_devices()
+        self._read_devices(now_ns)
+        return now_ns
 
     def stop(self) -> None:
         """Stop the camera; what it has taken can still be read. Idempotent."""
