@@ -12,14 +12,23 @@ from liveptv.guard import explain, hidden_packages
 def main() -> None:
     """Run the command line; the exit status is 0 (done), 1 (the run failed) or 2 (wrong usage)."""
     multiprocessing.freeze_support()
+    try:
+        status = _run()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by the user\n")
+        status = 1
+    raise SystemExit(status)
+
+
+def _run() -> int:
     home = Path(__file__).resolve().parent.parent
     hidden = hidden_packages(home)
     if hidden:
         sys.stderr.write(f"error: {explain(hidden, home)}\n")
-        raise SystemExit(1)
+        return 1
     from liveptv.cli import run_command_line
 
-    raise SystemExit(run_command_line(sys.argv[1:]))
+    return run_command_line(sys.argv[1:])
 
 
 if __name__ == "__main__":

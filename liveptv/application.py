@@ -52,16 +52,15 @@ def run_experiment(
         stale.unlink(missing_ok=True)
     with EventLog(files.events) as events:
         session = Session(experiment, events=events, on_update=on_update, on_note=on_note)
+        frames, report = 0, None
         with stopping_on_interrupt(session):
             result = session.run()
-        frames, report = 0, None
-        if files.tracks.is_file() and result.picture is not None:
-            try:
+            if result.started:
                 frames = finish_file(files, result, events, on_note)
-                report = write_report(files)
-            except LivePTVError as error:
-                events.write("report", str(error))
-                on_note(str(error))
+            else:
+                files.tracks.unlink(missing_ok=True)
+        if frames:
+            report = make_report(files, events, on_note)
     return RunOutcome(files, result, report, frames)
 
 
@@ -89,22 +88,42 @@ def check_inputs(experiment: Experiment) -> None:
 def finish_file(
     files: RunFiles, result: SessionResult, events: EventLog, on_note: Callable[[str], None]
 ) -> int:
-    """Mend the trajectory file if its writer was lost, add the accounts; returns the frames in it."""
-    mended = recover(files.tracks)
-    if not mended.already_whole:
-        text = f"{files.tracks.name} was left open by its writer and has been mended: {mended.frames} frames"
-        events.write("recovered", text)
+    """Mend the trajectory file if its writer was lost, add the accounts; returns the frames in it.
+
+    What cannot be done is noted; the run is over and its result stands.
+    """
+    try:
+        mended = recover(files.tracks)
+        if not mended.already_whole:
+            text = f"{files.tracks.name} was left open by its writer and was mended: {mended.frames} frames"
+            events.write("recovered", text)
+            on_note(text)
+        facts: dict[str, Any] = {
+            "accounts": result.counts,
+            "session_end_reason": result.reason,
+            "failures": list(result.failures),
+        }
+        annotate(files.tracks, facts)
+        if result.snapshot is not None:
+            store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
+        with TrajectoryFile(files.tracks) as file:
+            return len(file.frames)
+    except LivePTVError as error:
+        events.write("finish", str(error))
+        on_note(str(error))
+        return 0
+
+
+def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:
+    """Write the report; None, with a note, if that fails or is interrupted."""
+    try:
+        return write_report(files)
+    except (LivePTVError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        text = f"no report was made ({why}); `liveptv report {files.tracks}` makes it"
+        events.write("report", text)
         on_note(text)
-    facts: dict[str, Any] = {
-        "accounts": result.counts,
-        "session_end_reason": result.reason,
-        "failures": list(result.failures),
-    }
-    annotate(files.tracks, facts)
-    if result.snapshot is not None:
-        store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
-    with TrajectoryFile(files.tracks) as file:
-        return len(file.frames)
+        return None
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _run(experiment: Experiment, files: RunFiles) -> int:
     with LiveLine() as line:
         outcome = run_experiment(experiment, files, on_update=line.show, on_note=line.note)
     summarise(outcome)
-    return 0 if outcome.result.ok else 1
+    return 0 if outcome.result.ok and outcome.result.started else 1
 
 
 def _say(text: str) -> None:
@@ -97,28 +97,35 @@ def _say(text: str) -> None:
 
 def summarise(outcome: RunOutcome) -> None:
     """Say how the run ended, what was measured and where it is."""
-    result, report = outcome.result, outcome.report
-    if report is not None:
-        lost = {where: count for where, count in result.lost.items() if count}
-        losses = ", ".join(f"{count} {where}" for where, count in lost.items()) or "none"
-        rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
-        rows = [
-            ("ended", result.reason),
-            ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
-            ("frames lost", losses),
-            ("detections", f"{result.count('detect', 'particles')}"),
-            ("trajectories", f"{report.profile.tracks.track.size} of at least {MIN_LENGTH} detections"),
-        ]
-        if report.profile.theory is not None and math.isfinite(report.profile.deviation):
-            rows.append(
-                (
-                    "velocity profile",
-                    f"within {100 * report.profile.deviation:.1f} % of the maximum "
-                    f"({report.profile.theory.max_um_s:.1f} um/s) of the laminar flow",
-                )
-            )
-        rows += [("trajectory file", str(outcome.files.tracks)), ("report", str(report.page))]
-        for name, value in rows:
+    result = outcome.result
+    if outcome.frames:
+        for name, value in _facts(outcome):
             console.print(f"[dim]{name:>17}[/]  {escape(value)}", soft_wrap=True)
+    if result.ok and not result.started:
+        errors.print(f"[bold red]error:[/] {escape(result.reason)} before the first frame", soft_wrap=True)
     for failure in result.failures:
         errors.print(f"[bold red]error:[/] {escape(failure)}", soft_wrap=True)
+
+
+def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
+    result, report = outcome.result, outcome.report
+    losses = ", ".join(f"{count} {where}" for where, count in result.lost.items() if count)
+    rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
+    rows = [
+        ("ended", result.reason),
+        ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
+        ("frames lost", losses or "none"),
+        ("detections", f"{result.count('detect', 'particles')}"),
+    ]
+    if report is not None:
+        profile = report.profile
+        rows.append(("trajectories", f"{profile.tracks.track.size} of at least {MIN_LENGTH} detections"))
+        if profile.theory is not None and math.isfinite(profile.deviation):
+            text = (
+                f"within {100 * profile.deviation:.1f} % of the maximum ({profile.theory.max_um_s:.1f} um/s)"
+            )
+            rows.append(("velocity profile", f"{text} of the laminar flow"))
+    rows.append(("trajectory file", str(outcome.files.tracks)))
+    if report is not None:
+        rows.append(("report", str(report.page)))
+    return rows

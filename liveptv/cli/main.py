@@ -11,6 +11,7 @@ from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
 DONE, FAILED, USAGE = 0, 1, 2
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="liveptv",
@@ -47,6 +48,8 @@ def run_command_line(arguments: list[str]) -> int:
     except LivePTVError as error:
         return _say(error, FAILED)
     except SystemExit as exit_:
+        if exit_.code == INTERRUPTED:
+            return _say(LivePTVError("stopped by the user"), FAILED)
         return exit_.code if isinstance(exit_.code, int) else DONE
     return DONE
 

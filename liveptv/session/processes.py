@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
@@ -79,7 +82,9 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
         vessel = context.Process(
             target=run_stage, args=(plan, theirs), name=f"liveptv-{plan.stage}", daemon=True
         )
-        vessel.start()
+        _quiet_resource_tracker()
+        with _deaf_to_signals():
+            vessel.start()
         theirs.close()
     else:
         vessel = threading.Thread(
@@ -87,3 +92,33 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
         )
         vessel.start()
     return Worker(vessel, ours)
+
+
+@contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Let processes be born deaf to Ctrl-C and `kill`, which reach every process of a terminal or a service.
+
+    What they do then is the session's decision. On Windows a stage ignores Ctrl-C from its first line on.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _quiet_resource_tracker() -> None:
+    """Start the process that releases a killed stage's shared memory without its warning about that."""
+    if sys.platform == "win32":
+        return
+    from multiprocessing import resource_tracker
+
+    option = "ignore:resource_tracker:UserWarning"
+    sys.warnoptions.append(option)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(option)

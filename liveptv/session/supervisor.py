@@ -316,6 +316,7 @@ class Session:
         began_s = self._running_since_s
         return SessionResult(
             run_id=self.run_id,
+            started=self._running_since_s is not None,
             reason=reason,
             failures=tuple(self._failures),
             counts=counts,

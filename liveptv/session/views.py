@@ -60,9 +60,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SessionResult:
-    """How a run ended. `failures` holds a line a stage that did not come to its regular end."""
+    """How a run ended.
+
+    `started` tells whether the source was asked for its first frame; `failures` holds a line a stage that did
+    not come to its regular end.
+    """
 
     run_id: str
+    started: bool
     reason: str
     failures: tuple[str, ...]
     counts: dict[str, Counts]

@@ -156,7 +156,7 @@ def start_cli(tmp_path, *arguments):
     toml.write_text(f"[microscope]\nconfig = {config!r}\npixel_size_um = 0.8\n[detector]\ndiameter_px = 15\n")
     command = [sys.executable, "-m", "liveptv", "run", str(toml), "-o", str(tmp_path / "cli.h5"), *arguments]
     log = (tmp_path / "output.txt").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     log.close()
     return process
 
@@ -170,10 +170,11 @@ def committed(path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
-def test_ctrl_c_ends_a_run_cleanly_with_a_complete_file(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_run_cleanly_with_a_complete_file(tmp_path, number):
     process = start_cli(tmp_path)
     wait_until(lambda: committed(tmp_path / "cli.h5") > 30)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)  # a terminal, or a service that is stopped, tells every process
     assert process.wait(60) == 0
     output = (tmp_path / "output.txt").read_text()
     assert "stopped by the user" in output
@@ -183,6 +184,16 @@ def test_ctrl_c_ends_a_run_cleanly_with_a_complete_file(tmp_path):
         assert file.attributes["failures"] == []
         assert file.attributes["accounts"]["write"]["sent"] == len(file.frames)
     assert (tmp_path / "cli.report.html").is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+def test_ctrl_c_before_the_first_frame_leaves_no_trajectory_file(tmp_path):
+    process = start_cli(tmp_path)
+    wait_until(lambda: (tmp_path / "cli.events.jsonl").exists())
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 1
+    assert "before the first frame" in (tmp_path / "output.txt").read_text()
+    assert not (tmp_path / "cli.h5").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
