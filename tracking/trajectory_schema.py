@@ -105,13 +105,22 @@ def column_attributes(columns: tuple[ColumnSpec, ...]) -> dict[str, list[str]]:
 def encode_attribute(value: object) -> Attribute:
     """Turn a value into an HDF5 attribute: text, numbers and numeric arrays as they are, the rest as JSON.
 
-    Anything JSON does not know (paths, dates) is written as its text.
+    Anything JSON does not know (paths, dates) is written as its text, see `to_json`.
     """
     if isinstance(value, str | bool | int | float | np.generic):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value
-    return json.dumps(value, default=str, ensure_ascii=False)
+    return to_json(value)
+
+
+def to_json(value: object) -> str:
+    """JSON text; arrays become lists, numpy's numbers Python's, and what JSON does not know its text."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def decode_attribute(value: object) -> Any:
@@ -129,7 +138,7 @@ def decode_attribute(value: object) -> Any:
 def encode_event(wall_s: float, kind: str, text: str, fields: Mapping[str, object]) -> bytes:
     """One line of `/events`."""
     event = {"wall_s": wall_s, "kind": kind, "text": text, **fields}
-    return json.dumps(event, default=str, ensure_ascii=False).encode() + b"\n"
+    return to_json(event).encode() + b"\n"
 
 
 def complete_event_bytes(data: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def export(
             f"cannot export to '{suffix or output.name}'; the suffixes known are {known}"
         )
     _check_output(Path(path), output, overwrite)
-    part = output.with_name(output.name + ".part")
+    part = output.with_name(f"{output.name}.{uuid4().hex[:8]}.part")
     seen = _Seen()
     try:
         with TrajectoryFile(path) as file:

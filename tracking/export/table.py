@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +9,7 @@ from types import ModuleType
 
 from stream.errors import ConfigurationError
 from tracking.trajectory_reader import Trajectories
-from tracking.trajectory_schema import ROW_COLUMNS
+from tracking.trajectory_schema import ROW_COLUMNS, to_json
 
 FORMATS = {
     "frame": "%d",
@@ -62,8 +61,7 @@ def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> No
                     pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"unit": UNITS[name]})
                     for name, values in columns.items()
                 ]
-                attributes = json.dumps(piece.attributes, default=str)
-                schema = pa.schema(fields, metadata={"liveptv": attributes})
+                schema = pa.schema(fields, metadata={"liveptv": to_json(piece.attributes)})
                 writer = parquet.ParquetWriter(path, schema, compression="zstd")
             writer.write_table(pa.table(list(columns.values()), schema=schema))
     finally:
