@@ -41,7 +41,7 @@ class WriteStage:
         self._pending: list[Delivery] = []
         self._pending_since_s = 0.0
         self._state = StageState.STARTING
-        self._counts = dict.fromkeys(("received", "duplicates", "commits"), 0)
+        self._counts = dict.fromkeys(("received", "duplicates", "missing_frames", "commits"), 0)
         self._gauges: dict[str, float] = {}
 
     @property
@@ -90,6 +90,7 @@ class WriteStage:
         if tracks.info.frame <= self._writer.newest_frame:
             self._counts["duplicates"] += 1
             return
+        self._counts["missing_frames"] += tracks.info.frame - self._writer.newest_frame - 1
         self._writer.append(tracks)
         self._counts["received"] += 1
         self._gauges["latency_ms"] = (time.perf_counter_ns() - tracks.info.monotonic_ns) / 1e6
@@ -135,7 +136,10 @@ class WriteStage:
         self._writer.finalize({"accounts": {self.name: account}}, reason)
 
     def counts(self) -> dict[str, int]:
-        """Frames `received`, `sent` (committed), `dropped` (0), `duplicates`; `rows` and `commits`."""
+        """Frames `received`, `sent` (committed), `dropped` (0), `duplicates`, `missing_frames`; `rows`, `commits`.
+
+        `missing_frames` are numbers from 0 on that never came, wherever they were lost.
+        """
         return self._counts | {"sent": self._writer.frames, "dropped": 0, "rows": self._writer.rows}
 
     def gauges(self) -> dict[str, float]:

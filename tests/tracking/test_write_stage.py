@@ -116,6 +116,17 @@ def test_a_repeated_frame_is_recognised_and_written_once(path):
     assert read_trajectories(path).frames["frame"].tolist() == [0, 1, 2]
 
 
+def test_frames_that_never_came_are_counted(path):
+    with writing(path) as (sender, stage):
+        for frame in (2, 3, 7):
+            sender.send(tracks(frame))
+        sender.end()
+        run_to_end(stage)
+        assert stage.counts()["missing_frames"] == 5
+        assert stage.counts()["received"] == 3
+    assert read_trajectories(path).attributes["accounts"]["write"]["missing_frames"] == 5
+
+
 def test_a_lost_tracker_fails_the_stage_and_leaves_a_finished_file(path):
     with writing(path) as (sender, stage):
         for frame in range(3):
