@@ -21,12 +21,12 @@ import psutil
 
 from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.census import TrackCensus
+from tracking.finished_file import adding_to
 from tracking.superblock import SIZE, Superblock, build, parse
 from tracking.trajectory_reader import PIECE_ROWS
 from tracking.trajectory_schema import (
     EVENTS,
     FRAMES,
-    LIBVER,
     ROWS,
     SCHEMA,
     committed_frames,
@@ -151,7 +151,7 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
     try:
         _write_superblock(path, mended)
         try:
-            with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+            with adding_to(path, 0) as file:
                 for name, size in (
                     (ROWS, contents.rows),
                     (FRAMES, contents.frames),
@@ -170,10 +170,9 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
             if parse(mended) != parse(old) and _read_superblock(path) == parse(mended):
                 _write_superblock(path, old)
             raise
-        with path.open("rb+") as raw:
-            os.fsync(raw.fileno())
     except (OSError, RuntimeError, ValueError) as error:
-        raise OutputError(f"cannot repair {path}: {error}; check permission and disk space") from error
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
+        raise OutputError(f"cannot repair {path}: {reason}; check permission and disk space") from error
 
 
 def _write_superblock(path: Path, data: bytes) -> None:

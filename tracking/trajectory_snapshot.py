@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from stream.errors import OutputError, SourceError
 from stream.messages import Detections, Frame, ImageArray
-from tracking.trajectory_schema import LIBVER
+from tracking.finished_file import adding_to
 
 GROUP = "snapshot"
 
@@ -32,17 +33,18 @@ class Snapshot:
 def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
     """Put a frame and its detections into a finished file, in place of an earlier one.
 
-    Raises `OutputError` if it cannot be written.
+    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
     """
     try:
-        with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+        with adding_to(path, frame.image.nbytes + frame.image.nbytes // 64 + detections.table.nbytes) as file:
             file.pop(GROUP, None)
             image = file.create_dataset(f"{GROUP}/image", data=frame.image, compression="gzip", chunks=True)
             image.attrs["frame"] = frame.info.frame
             table = file.create_dataset(f"{GROUP}/detections", data=detections.table)
             table.attrs["columns"] = list(Detections.COLUMNS)
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"cannot keep a picture in {path}: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
+        raise OutputError(f"cannot keep a picture in {path}: {reason}") from error
 
 
 def read_snapshot(path: Path) -> Snapshot | None:

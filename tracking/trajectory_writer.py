@@ -27,7 +27,7 @@ from stream.errors import OutputError
 from stream.messages import Tracks
 from tracking.census import TrackCensus
 from tracking.disk_reserve import DiskReserve
-from tracking.superblock import SIZE, parse
+from tracking.finished_file import adding_to
 from tracking.trajectory_schema import (
     AXES,
     EVENT_CHUNK,
@@ -43,6 +43,7 @@ from tracking.trajectory_schema import (
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
+    Attribute,
     RecordArray,
     column_attributes,
     encode_attribute,
@@ -243,7 +244,7 @@ class TrajectoryWriter:
         try:
             statistics = self._census.statistics() | file_statistics(self._frame_set[: self._frame_count])
             self._close_swmr()
-            self._add({**attributes, "statistics": statistics, "end_reason": end_reason})
+            _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason})
         except (OSError, RuntimeError) as error:
             raise failure or self._failure(error) from error
         finally:
@@ -256,14 +257,6 @@ class TrajectoryWriter:
         file, self._file = self._file, None
         if file is not None:
             file.close()
-
-    def _add(self, attributes: Mapping[str, object]) -> None:
-        encoded = {name: encode_attribute(value) for name, value in attributes.items()}
-        needed = sum(len(str(value).encode()) for value in encoded.values()) + MARGIN_BYTES // 2
-        self._reserve.ensure(_end_of_file(self.path) + needed)
-        with h5py.File(self.path, "r+", libver=LIBVER, locking=False) as file:
-            file.attrs.update(encoded)
-        self._reserve.trim(_end_of_file(self.path))
 
     def close(self) -> None:
         """Finish the file if nobody has, saying so in its `end_reason`. Idempotent."""
@@ -292,14 +285,22 @@ class TrajectoryWriter:
 def annotate(path: Path, attributes: Mapping[str, object]) -> None:
     """Add or replace attributes of a finished file (what only the session knows: the losses of all stages).
 
-    Raises `OutputError` if it cannot be opened for writing.
+    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
     """
     try:
-        with h5py.File(path, "r+", libver=LIBVER) as file:
-            for name, value in attributes.items():
-                file.attrs[name] = encode_attribute(value)
-    except (OSError, RuntimeError) as error:
+        _add(path, attributes)
+    except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"cannot add attributes to {path}: {_reason(error)}") from error
+
+
+def _add(path: Path, attributes: Mapping[str, object]) -> None:
+    encoded = {name: encode_attribute(value) for name, value in attributes.items()}
+    with adding_to(path, sum(_size(value) for value in encoded.values())) as file:
+        file.attrs.update(encoded)
+
+
+def _size(value: Attribute) -> int:
+    return value.nbytes if isinstance(value, np.ndarray) else len(str(value).encode())
 
 
 def _extend(dataset: h5py.Dataset, values: np.ndarray[Any, Any], start: int) -> None:
@@ -307,11 +308,6 @@ def _extend(dataset: h5py.Dataset, values: np.ndarray[Any, Any], start: int) -> 
         dataset.resize((start + len(values),))
         dataset[start:] = values
         dataset.flush()
-
-
-def _end_of_file(path: Path) -> int:
-    with path.open("rb") as file:
-        return parse(file.read(SIZE)).end_of_file
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,46 @@
+"""Adding to a finished trajectory file, so that a disk that is full cannot cost what is in it.
+
+HDF5 that runs out of room while it closes a file leaves it half-written and marked as open, and may take the
+process with it. As in the writer, room is therefore taken before HDF5 opens the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+
+from tracking.disk_reserve import DiskReserve
+from tracking.superblock import SIZE, Superblock, parse
+from tracking.trajectory_schema import LIBVER
+
+MARGIN_BYTES = 1 << 20
+
+
+@contextmanager
+def adding_to(path: Path, nbytes: int) -> Iterator[h5py.File]:
+    """Open a finished file to add up to `nbytes` of values; afterwards they are on the disk.
+
+    Raises OSError if there is no room for them or the file cannot be opened, and ValueError if it is none that
+    liveptv writes, or is not finished; it is as it was then.
+    """
+    block = _superblock(path)
+    if block.flags:
+        raise ValueError("it is still being written, or was left open (`liveptv recover`)")
+    reserve = DiskReserve(path)
+    try:
+        reserve.ensure(block.end_of_file + nbytes + MARGIN_BYTES)
+        with h5py.File(path, "r+", libver=LIBVER, locking=False) as file:
+            yield file
+    finally:
+        block = _superblock(path)
+        if not block.flags:
+            reserve.trim(block.end_of_file)
+        reserve.close()
+
+
+def _superblock(path: Path) -> Superblock:
+    with path.open("rb") as file:
+        return parse(file.read(SIZE))
