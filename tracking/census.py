@@ -35,9 +35,9 @@ class TrackCensus:
         measured = (rows["flags"] & TrackFlag.PREDICTED) == 0
         self.predicted_rows += len(rows) - int(np.count_nonzero(measured))
         self._grow(int(rows["track"].max()) + 1)
-        track = rows["track"][measured]
+        track = rows["track"][measured].astype(np.intp)
         self._verdict[track] = rows["flags"][measured]
-        np.add.at(self._length, track, 1)
+        np.add.at(self._length, track, np.uint32(1))  # numpy's fast path needs these very types
 
     def _grow(self, tracks: int) -> None:
         self._seen = max(self._seen, tracks)
