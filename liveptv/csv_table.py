@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_csv_columns(path: Path, rules: Mapping[str, Rule], required: Sequence[s
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            header = [name.strip().strip('"') for name in file.readline().split(",")]
+            header = _cells(f"{path}, line 1", file.readline())
             check_columns(path, header, required)
             where = {name: header.index(name) for name in rules if name in header}
             blocks = [np.empty((0, len(where)))]
@@ -58,7 +59,7 @@ def read_csv_columns(path: Path, rules: Mapping[str, Rule], required: Sequence[s
             while lines := file.readlines(BLOCK_BYTES):
                 block = _parse(lines, list(where.values()))
                 if block is None or any(rules[n].broken(block[:, i]).any() for i, n in enumerate(where)):
-                    raise _first_bad(path, lines, line, where, rules)
+                    block = _parse_by_line(path, lines, line, where, rules)
                 blocks.append(block)
                 line += len(lines)
     except UnicodeDecodeError as error:
@@ -79,6 +80,7 @@ def check_columns(path: Path, present: Sequence[str], required: Sequence[str]) -
 
 
 def _parse(lines: list[str], where: list[int]) -> FloatArray | None:
+    """The columns of these lines, fast; None if they are not plain numbers and empty fields."""
     text = "\n" + "".join(lines) + "\n"
     text = (
         text.replace(",,", ",nan,").replace(",,", ",nan,").replace(",\n", ",nan\n").replace("\n,", "\nnan,")
@@ -87,27 +89,45 @@ def _parse(lines: list[str], where: list[int]) -> FloatArray | None:
     if not kept:
         return np.empty((0, len(where)))
     try:
-        return np.loadtxt(kept, delimiter=",", usecols=where, ndmin=2, comments=None, quotechar='"')
+        block = np.loadtxt(kept, delimiter=",", usecols=where, ndmin=2, comments=None, quotechar='"')
     except ValueError:
         return None
+    return block if len(block) == len(kept) else None
 
 
-def _first_bad(
+def _parse_by_line(
     path: Path, lines: list[str], first_line: int, where: Mapping[str, int], rules: Mapping[str, Rule]
-) -> SourceError:
-    for number, line in enumerate(lines, first_line):
-        cells = line.rstrip("\n").split(",")
-        if not line.strip():
-            continue
-        for name, index in where.items():
-            if index >= len(cells):
-                return SourceError(f"{path}, line {number}: {len(cells)} fields, none for {name}")
-            cell = cells[index].strip().strip('"').strip()
-            try:
-                bad = rules[name].broken_by(float(cell) if cell else math.nan)
-            except ValueError:
-                bad = True
-            if bad:
-                given = f"'{cell[:40]}'" if cell else "empty"
-                return SourceError(f"{path}, line {number}: {name} is {given}, not {rules[name]}")
-    return SourceError(f"{path}, lines {first_line} to {first_line + len(lines) - 1}: not a table of numbers")
+) -> FloatArray:
+    """What `_parse` does, for whatever people write into such a file; raises for the first line that is bad."""
+    rows = [
+        _parse_line(f"{path}, line {number}", line, where, rules)
+        for number, line in enumerate(lines, first_line)
+        if line.strip()
+    ]
+    return np.array(rows, np.float64).reshape(len(rows), len(where))
+
+
+def _parse_line(place: str, line: str, where: Mapping[str, int], rules: Mapping[str, Rule]) -> list[float]:
+    cells = _cells(place, line)
+    values = []
+    for name, index in where.items():
+        if index >= len(cells):
+            raise SourceError(f"{place}: {len(cells)} fields, none for {name}")
+        cell = cells[index]
+        try:
+            value = float(cell) if cell else math.nan
+            bad = rules[name].broken_by(value)
+        except ValueError:
+            bad = True
+        if bad:
+            given = f"'{cell[:40]}'" if cell else "empty"
+            raise SourceError(f"{place}: {name} is {given}, not {rules[name]}")
+        values.append(value)
+    return values
+
+
+def _cells(place: str, line: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line.rstrip("\n")], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise SourceError(f"{place}: {error}") from error

@@ -63,8 +63,9 @@ def read_detection_table(path: Path) -> DetectionTable:
         columns = reader(path)
     except SourceError:
         raise
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise SourceError(f"cannot read {path}: {reason}") from error
     _check_values(path, columns)
     rows = len(columns["frame"])
     order = np.argsort(columns["frame"], kind="stable")

@@ -59,7 +59,12 @@ class DetectionTableWriter:
             raise self._failure(error) from error
 
     def append(self, detections: Detections) -> None:
-        """Add a frame's detections, in order of frames. Raises `OutputError` if the disk takes no more."""
+        """Add a frame's detections, in order of frames.
+
+        Raises `OutputError` if the disk takes no more or the table is closed.
+        """
+        if self._closed:
+            raise OutputError(f"{self.path} is closed; nothing can be added to it")
         if len(detections) == 0:
             return
         frame = np.full(len(detections), detections.info.frame, np.int64)
@@ -76,7 +81,7 @@ class DetectionTableWriter:
             return
         try:
             self._sink.write({name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS})
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise self._failure(error) from error
 
     def close(self) -> None:
