@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class DetectorSettings(BaseModel):
     """How particles are found; every default works unattended."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: Literal["classical"] = Field("classical", description="which kind of detector")
     model: Path | None = Field(
@@ -23,7 +23,10 @@ class DetectorSettings(BaseModel):
         "whichever gives the stronger response",
     )
     diameter_px: float | None = Field(
-        None, ge=3, description="2D only: diameter of a particle's image; left out: several sizes are tried"
+        None,
+        ge=3,
+        le=500,
+        description="2D only: diameter of a particle's image; left out: several sizes are tried",
     )
     threshold: float | None = Field(
         None,
@@ -34,7 +37,7 @@ class DetectorSettings(BaseModel):
     min_confidence: float = Field(
         0.5, ge=0, le=1, description="detections below this are left out and counted"
     )
-    max_particles: int = Field(2000, ge=1, description="most particles a frame; the faintest are left out")
+    max_particles: int = Field(2000, ge=1, le=100_000, description="most a frame; the faintest are left out")
     workers: int | None = Field(
         None,
         ge=1,

@@ -12,12 +12,12 @@ from typing import Any
 
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import RunFiles
+from liveptv.files import RunFiles, refuse_to_replace
 from liveptv.reports.page import Report, write_report
 from liveptv.session.events import EventLog
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
-from stream.errors import ConfigurationError, LivePTVError, SourceError
+from stream.errors import LivePTVError, SourceError
 from tracking.recover import recover
 from tracking.trajectory_file import TrajectoryFile, annotate
 from tracking.trajectory_snapshot import store_snapshot
@@ -76,13 +76,11 @@ def check_inputs(experiment: Experiment) -> None:
     if model is not None:
         check_model(model)
     recording = experiment.recording
-    if recording is None:
-        return
-    path = Path(str(recording.path).partition("::")[0])
-    if not path.exists():
+    detector = experiment.detector
+    inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
+    refuse_to_replace(experiment.run.output, *inputs)
+    if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
-    if experiment.run.output.exists() and experiment.run.output.samefile(path):
-        raise ConfigurationError(f"the output would replace the recording {path}; choose another name")
 
 
 def finish_file(

@@ -20,7 +20,7 @@ from tracking.settings import ControllerSettings, TrackerSettings
 class Section(BaseModel):
     """A section of the experiment file: frozen, and it refuses what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunSettings(Section):
@@ -136,6 +136,19 @@ def load_experiment(
             f"{path or 'the experiment'} names no source: add a [microscope] or a [recording] section"
         )
     return experiment
+
+
+def revised(experiment: Experiment, **sections: dict[str, Any]) -> Experiment:
+    """The experiment with other values in some sections; values that are None are left as they are.
+
+    Raises `ConfigurationError` like a file with these values would.
+    """
+    data = experiment.model_dump(exclude_unset=True)
+    for name, values in sections.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            data[name] = {**(data.get(name) or {}), **given}
+    return build_experiment(data, "the command line")
 
 
 def settings_only(overrides: Iterable[str]) -> Experiment:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stream.errors import OutputError
+from stream.errors import ConfigurationError, OutputError
 
 PICTURES = ("frame", "trajectories", "profile")
+
+
+def refuse_to_replace(output: Path, *inputs: Path | None) -> None:
+    """Raise `ConfigurationError` if writing `output` would destroy one of the files that are read."""
+    for path in inputs:
+        if path is None:
+            continue
+        file = Path(str(path).partition("::")[0])
+        if output.exists() and file.exists() and output.samefile(file):
+            raise ConfigurationError(f"the output would replace {file}, which is read; choose another name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def _rest(engine: Engine) -> Iterator[Detections]:
         yield from engine.results(WAIT_S)
 
 
-def track_table(path: Path, experiment: Experiment, frame_rate_hz: float | None) -> dict[str, float]:
+def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
@@ -70,13 +70,7 @@ def track_table(path: Path, experiment: Experiment, frame_rate_hz: float | None)
     table = read_detection_table(path)
     if len(table) == 0:
         raise SourceError(f"{path} holds no detections; there is nothing to track")
-    settings = experiment.tracker
-    if frame_rate_hz is not None:
-        settings = settings.model_copy(update={"frame_rate_hz": frame_rate_hz})
-    experiment = experiment.model_copy(update={"tracker": settings})
-    if experiment.run.output.exists() and experiment.run.output.samefile(path):
-        raise ConfigurationError(f"the output would replace the table {path}; choose another name")
-    run, run_id = experiment.run, new_run_id()
+    settings, run, run_id = experiment.tracker, experiment.run, new_run_id()
     tracker = OnlineTracker(settings)
     attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": path.name}
     with TrajectoryWriter(

@@ -12,7 +12,7 @@ from stream.link import Policy
 class LinkSettings(BaseModel):
     """How a link behaves when its receiver is slower than its sender, or gone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     slots: int = Field(64, ge=2, le=65536, description="messages the sender's ring holds")
     credits: int | None = Field(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrackerSettings(_Section):
@@ -18,14 +18,18 @@ class TrackerSettings(_Section):
     mode: Literal["flow", "hungarian"] = Field(
         "flow", description="flow: Kalman filter and learnt flow; hungarian: frame to frame, as in the paper"
     )
-    frame_rate_hz: float = Field(1.0, gt=0, description="used where frames carry no times")
+    frame_rate_hz: float = Field(1.0, gt=0, le=1e9, description="used where frames carry no times")
     sigma_xy_um: float = Field(
-        0.1, gt=0, description="standard error of x and y where a detection states none"
+        0.1, gt=0, le=1e4, description="standard error of x and y where a detection states none"
     )
-    sigma_z_um: float = Field(1.0, gt=0, description="standard error of z where a detection states none")
-    confirm_hits: int = Field(3, ge=1, description="detections before a track counts as real (flow)")
+    sigma_z_um: float = Field(
+        1.0, gt=0, le=1e4, description="standard error of z where a detection states none"
+    )
+    confirm_hits: int = Field(
+        3, ge=1, le=10_000, description="detections before a track counts as real (flow)"
+    )
     max_gap_frames: int = Field(
-        3, ge=0, description="longest run of frames without a detection that is bridged (flow)"
+        3, ge=0, le=10_000, description="longest run of frames without a detection that is bridged (flow)"
     )
     gate_tail: float = Field(
         0.001,
@@ -39,16 +43,22 @@ class TrackerSettings(_Section):
     max_displacement_um: float | None = Field(
         None,
         gt=0,
+        le=1e6,
         description="farthest that a particle of unknown velocity may move between two frames; "
         "unset: twice the mean spacing of the particles (flow)",
     )
     diffusion_um2_s: float | None = Field(
-        None, ge=0, description="diffusion coefficient of the particles; unset: learnt while tracking (flow)"
+        None,
+        ge=0,
+        le=1e9,
+        description="diffusion coefficient; unset: learnt while tracking (flow)",
     )
     velocity_memory_frames: float = Field(
-        20.0, ge=2, description="over how many frames a track's velocity is averaged (flow)"
+        20.0, ge=2, le=1e6, description="over how many frames a track's velocity is averaged (flow)"
     )
-    max_distance_um: float = Field(5.0, gt=0, description="farthest link between two frames (hungarian)")
+    max_distance_um: float = Field(
+        5.0, gt=0, le=1e6, description="farthest link between two frames (hungarian)"
+    )
     min_length_frames: int = Field(
         100, ge=1, description="tracks are flagged tentative until they are this long (hungarian)"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+SHORTEST_LAG_S = 1e-6
+
 
 class FocusDrive:
     """Moves at constant speed; the carriage follows with a first-order lag, so it settles afterwards.
@@ -73,7 +75,7 @@ class FocusDrive:
         """Change speed and lag; a move under way goes on with the new ones from where it is."""
         reference, encoder = self._reference_um(time_s), self.encoder_um(time_s)
         self._from_um, self._offset_um, self._start_s = reference, encoder - reference, time_s
-        self.speed_um_s, self.lag_s = speed_um_s, lag_s
+        self.speed_um_s, self.lag_s = speed_um_s, _lag(lag_s)
 
     def done_s(self) -> float:
         """Return the simulated time at which the present move's ramp ends."""
@@ -120,7 +122,7 @@ class Pump:
         self._since_s = time_s
         self.setpoint_ul_s = self.setpoint_ul_s if setpoint_ul_s is None else setpoint_ul_s
         self.gain = self.gain if gain is None else gain
-        self.lag_s = self.lag_s if lag_s is None else lag_s
+        self.lag_s = self.lag_s if lag_s is None else _lag(lag_s)
 
     def flow_ul_s(self, time_s: float) -> float:
         """Return the true flow at a moment, uL/s."""
@@ -137,3 +139,8 @@ class Pump:
         if self.lag_s > 0:
             transient = (self._flow_ul_s - final) * self.lag_s * -math.expm1(-elapsed / self.lag_s)
         return self._volume_ul + final * elapsed + transient
+
+
+def _lag(lag_s: float) -> float:
+    """A lag that nobody could measure is none: divided by, it would overflow."""
+    return lag_s if lag_s > SHORTEST_LAG_S else 0.0

@@ -34,7 +34,7 @@ _TAPER_PX = 6
 class OpticsModel(BaseModel):
     """The optical set-up; defaults after Franchini & Krevor (2020)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     polarity: Literal["dark", "bright"] = Field(
         default="dark", description="particles darker or brighter than around"

@@ -28,7 +28,7 @@ _MAX_STEPS = 200
 class WorldSettings(BaseModel):
     """What the microscope looks at; fixed once the devices are initialised."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     width_px: int = Field(default=768, ge=16, le=16384, description="picture, along the channel")
     height_px: int = Field(default=512, ge=16, le=16384, description="picture, across the channel")

@@ -205,6 +205,9 @@ def _axes(series: tifffile.TiffPageSeries) -> str:
     for unnamed in "IQRP":
         if unnamed in axes and "T" not in axes:
             axes = axes.replace(unnamed, "T", 1)
+    if axes.startswith("S") and "T" not in axes:
+        # three or four frames that tifffile was not told are not the colours of one
+        axes = axes.replace("S", "T", 1)
     return axes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,7 @@ from liveptv.application import RunOutcome, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import FrameRate, Model, Overwrite, PixelSize, Settings
-from liveptv.config import Experiment, build_experiment, load_experiment
+from liveptv.config import Experiment, load_experiment, revised
 from liveptv.demo import prepare_demo
 from liveptv.files import RunFiles
 from liveptv.reports.profile import MIN_LENGTH
@@ -45,7 +45,11 @@ def run(
     overwrite: Overwrite = False,
 ) -> int:
     """The live experiment."""
-    loaded = _with(load_experiment(experiment, settings or []), model, output, overwrite)
+    loaded = revised(
+        load_experiment(experiment, settings or []),
+        run={"output": output, "overwrite": overwrite or None},
+        detector={"model": model},
+    )
     return _run(loaded, RunFiles.beside(loaded.run.output))
 
 
@@ -62,26 +66,15 @@ def replay(
     overwrite: Overwrite = False,
 ) -> int:
     """Track a recorded video through the same stages as a live one."""
-    source: dict[str, Any] = {"path": recording, "pace": pace}
-    source |= {"frame_rate_hz": frame_rate} if frame_rate is not None else {}
-    source |= {"pixel_size_um": pixel_size} if pixel_size is not None else {}
-    plain = build_experiment({"recording": source}, str(recording))
-    loaded = load_experiment(None, settings or [], base=plain.model_dump(exclude_unset=True))
+    source = {"path": recording, "pace": pace, "frame_rate_hz": frame_rate, "pixel_size_um": pixel_size}
+    base = {"recording": {name: value for name, value in source.items() if value is not None}}
     tracks = output or Path(f"{recording.name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
-    loaded = _with(loaded, model, tracks, overwrite)
-    return _run(loaded, RunFiles.beside(loaded.run.output))
-
-
-def _with(experiment: Experiment, model: Path | None, output: Path | None, overwrite: bool) -> Experiment:
-    run: dict[str, Any] = {"output": output} if output is not None else {}
-    run |= {"overwrite": True} if overwrite else {}
-    detector = {"model": model} if model is not None else {}
-    return experiment.model_copy(
-        update={
-            "run": experiment.run.model_copy(update=run),
-            "detector": experiment.detector.model_copy(update=detector),
-        }
+    loaded = revised(
+        load_experiment(None, settings or [], base=base),
+        run={"output": tracks, "overwrite": overwrite or None},
+        detector={"model": model},
     )
+    return _run(loaded, RunFiles.beside(loaded.run.output))
 
 
 def _run(experiment: Experiment, files: RunFiles) -> int:

@@ -11,12 +11,11 @@ from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
 DONE, FAILED, USAGE = 0, 1, 2
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="liveptv",
     help="Live 3D particle tracking velocimetry on a microscope.",
-    no_args_is_help=True,
+    no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,19 +41,34 @@ def _root(
 def run_command_line(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
     try:
-        app(arguments)
+        status = app(arguments, standalone_mode=False)
     except ConfigurationError as error:
         return _say(error, USAGE)
     except LivePTVError as error:
         return _say(error, FAILED)
-    except SystemExit as exit_:
-        if exit_.code == INTERRUPTED:
-            return _say(LivePTVError("stopped by the user"), FAILED)
-        return exit_.code if isinstance(exit_.code, int) else DONE
-    return DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("stopped by the user", FAILED)
+    except Exception as error:
+        message = _usage_message(error)
+        if message is None:
+            raise
+        return _say(message, USAGE)
+    return status if isinstance(status, int) else DONE
 
 
-def _say(error: Exception, status: int) -> int:
+def _usage_message(error: Exception) -> str | None:
+    """What typer has to say of a wrong command line; None for any other error.
+
+    Its exceptions are known by their method: which module they live in has changed with its versions.
+    """
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "") or "liveptv"
+    return f"{str(error.format_message()).rstrip('.')}; see {command} --help"
+
+
+def _say(error: object, status: int) -> int:
     text = " ".join(str(error).split())
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     return status

@@ -15,7 +15,8 @@ from rich.table import Table
 from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite, PixelSize, Settings
-from liveptv.config import settings_only
+from liveptv.config import revised, settings_only
+from liveptv.files import refuse_to_replace
 from stream.errors import LivePTVError
 
 
@@ -42,11 +43,9 @@ def detect(
     from liveptv.offline import detect_images
     from liveptv.tables import DetectionTableWriter
 
-    loaded = settings_only(settings or [])
     given = {"model": model, "bright": bright, "dark": dark}
-    detector = loaded.detector.model_validate(
-        loaded.detector.model_dump() | {name: path for name, path in given.items() if path is not None}
-    )
+    detector = revised(settings_only(settings or []), detector=given).detector
+    refuse_to_replace(output, images, detector.model, detector.bright, detector.dark)
     with DetectionTableWriter(output, overwrite) as table, progress_bar("detecting") as bar:
         frames = 0
         try:
@@ -72,11 +71,13 @@ def track(
     """Link detections into trajectories."""
     from liveptv.offline import track_table
 
-    loaded = settings_only(settings or [])
-    loaded = loaded.model_copy(
-        update={"run": loaded.run.model_copy(update={"output": output, "overwrite": overwrite})}
+    loaded = revised(
+        settings_only(settings or []),
+        run={"output": output, "overwrite": overwrite},
+        tracker={"frame_rate_hz": frame_rate},
     )
-    statistics = track_table(detections, loaded, frame_rate)
+    refuse_to_replace(output, detections)
+    statistics = track_table(detections, loaded)
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
         f"in {statistics['frames']:.0f} frames written to {output}"

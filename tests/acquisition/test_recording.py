@@ -338,3 +338,10 @@ def test_a_reference_is_the_mean_of_its_images(tmp_path):
     stack = images(5, np.uint16)
     write_plain(path, stack)
     np.testing.assert_allclose(read_image(path), stack.mean(axis=0))
+
+
+def test_three_frames_that_were_written_without_saying_what_they_are_are_no_colours(tmp_path):
+    path = tmp_path / "three.tif"
+    stack = images(3)
+    tifffile.imwrite(path, stack, photometric="rgb", planarconfig="separate")
+    assert_same(frames_of(path)[1], stack)

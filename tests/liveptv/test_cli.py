@@ -135,7 +135,7 @@ def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsy
         (["replay", "{video}", "-m", "none.onnx"], 2, "none.onnx"),
         (["replay", "{video}", "--set", "detector.polarty=dark"], 2, "unknown key 'detector.polarty'"),
         (["replay", "{video}", "--set", "session.mode=quickly"], 2, "session.mode"),
-        (["replay", "{video}", "-o", "{video}", "--overwrite"], 2, "would replace the recording"),
+        (["replay", "{video}", "-o", "{video}", "--overwrite"], 2, "would replace"),
         (["replay", "{video}", "-o", "nowhere/x.h5"], 1, "no folder nowhere"),
         (["run", "none.toml"], 2, "no experiment file"),
         (["run", "{text}"], 2, "text.tif is not"),

@@ -13,6 +13,7 @@ from wire_strategies import a_frame, some_detections
 from stream.monitor import MonitorPublisher
 
 datahub = pytest.importorskip("datahub")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own, on newer Pythons
 
 
 class Notebook(datahub.Consumer):  # type: ignore[name-defined, misc]
