@@ -137,7 +137,7 @@ def paced(folder: Path, frames: list[Tracks], step: int, rate_hz: float) -> dict
                 time.sleep(wait_s)
             late_ms.append(1e3 * (time.perf_counter() - due_s))
             writer.append(frame)
-            if count % step == 0:
+            if count % step == 0 or count == len(frames):
                 commit_s = time.perf_counter()
                 writer.commit()
                 commits_ms.append(1e3 * (time.perf_counter() - commit_s))
