@@ -2,7 +2,7 @@
 
 The file is repaired in place, and checked before a byte of it is changed: it is first opened through a view
 in which only the superblock differs. Then these 48 bytes are written at once, the torn end behind the last
-committed frame is cut off, and attributes say what was done. No disk space for a second copy is needed.
+committed frame is cut off, and attributes say what was done. A megabyte of room is needed, no second copy.
 """
 
 from __future__ import annotations
