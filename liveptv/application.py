@@ -90,6 +90,7 @@ def finish_file(
 
     What cannot be done is noted; the run is over and its result stands.
     """
+    frames = 0
     try:
         mended = recover(files.tracks)
         if not mended.already_whole:
@@ -101,15 +102,15 @@ def finish_file(
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
+        with TrajectoryFile(files.tracks) as file:
+            frames = len(file.frames)
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
-        with TrajectoryFile(files.tracks) as file:
-            return len(file.frames)
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
-        return 0
+    return frames
 
 
 def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:

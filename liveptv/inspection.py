@@ -37,7 +37,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
             names = set(file)
             schema = file.attrs.get("schema", "")
             kind = file.attrs.get("kind", "")
-    except OSError:
+    except (OSError, RuntimeError, KeyError):
         # unreadable, or a trajectory file that is being written or was left open; its reader says which
         return _trajectories(path)
     if schema == TRAJECTORIES:

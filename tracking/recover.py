@@ -22,6 +22,7 @@ import psutil
 from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.census import TrackCensus
 from tracking.finished_file import adding_to
+from tracking.integrity import nonsense_in_rows
 from tracking.superblock import SIZE, Superblock, build, parse
 from tracking.trajectory_reader import PIECE_ROWS
 from tracking.trajectory_schema import (
@@ -119,7 +120,11 @@ def _contents(file: h5py.File) -> _Contents:
     event_bytes = complete_event_bytes(events)
     census = TrackCensus()
     for start in range(0, rows, PIECE_ROWS):
-        census.add(file[ROWS][start : min(start + PIECE_ROWS, rows)])
+        piece = file[ROWS][start : min(start + PIECE_ROWS, rows)]
+        nonsense = nonsense_in_rows(piece, start, frames)
+        if nonsense:
+            raise ValueError(nonsense)
+        census.add(piece)
     return _Contents(
         frames=count,
         rows=rows,

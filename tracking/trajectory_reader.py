@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from stream.errors import LivePTVError, SourceError
 from stream.messages import TrackFlag
 from tracking.census import BoolArray, TrackCensus
+from tracking.integrity import nonsense_in_rows
 from tracking.superblock import OPEN_FOR_SWMR, SIGNATURE, SIZE, VERSIONS, parse
 from tracking.trajectory_schema import (
     EVENTS,
@@ -99,13 +101,22 @@ class TrajectoryFile:
         self.row_count = 0
         self._file = _open(self.path)
         try:
-            self._check()
+            with self._readable():
+                self._check()
             self.refresh()
-        except BaseException as error:
+        except BaseException:
             self._file.close()
-            if isinstance(error, OSError | RuntimeError | KeyError) and not isinstance(error, LivePTVError):
-                raise self._damaged(error) from error
             raise
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What HDF5 and the decoding raise on a file whose middle is damaged becomes a `SourceError`."""
+        try:
+            yield
+        except LivePTVError:
+            raise
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise self._damaged(error) from error
 
     def _check(self) -> None:
         schema = self._file.attrs.get("schema")
@@ -123,13 +134,14 @@ class TrajectoryFile:
 
     def refresh(self) -> int:
         """Take notice of what was committed since the last call; returns how many frames that are."""
-        self._frame_set.refresh()
         known = sum(map(len, self._parts))
-        new = self._frame_set[known:]
-        if len(new) == 0:
-            return 0
-        self._row_set.refresh()
-        count = committed_frames(new, self._row_set.shape[0], self.row_count)
+        with self._readable():
+            self._frame_set.refresh()
+            new = self._frame_set[known:]
+            if len(new) == 0:
+                return 0
+            self._row_set.refresh()
+            count = committed_frames(new, self._row_set.shape[0], self.row_count)
         if count:
             self._parts.append(new[:count])
             self.row_count = int(new["first_row"][count - 1] + new["rows"][count - 1])
@@ -150,7 +162,8 @@ class TrajectoryFile:
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes of the root, JSON decoded."""
-        return {name: decode_attribute(value) for name, value in self._file.attrs.items()}
+        with self._readable():
+            return {name: decode_attribute(value) for name, value in self._file.attrs.items()}
 
     @property
     def finished(self) -> bool:
@@ -163,17 +176,20 @@ class TrajectoryFile:
 
     def event_bytes(self) -> bytes:
         """The raw text of the events, the torn end included."""
-        self._event_set.refresh()
-        return bytes(self._event_set[:])
+        with self._readable():
+            self._event_set.refresh()
+            return bytes(self._event_set[:])
 
     def rows(self, start: int, stop: int) -> RecordArray:
         """Committed rows `start` to `stop`, as stored. Raises `SourceError` if they cannot be read."""
-        try:
-            return cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
-        except OSError as error:
-            raise self._damaged(error) from error
+        with self._readable():
+            rows = cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
+        nonsense = nonsense_in_rows(rows, start, self.frames)
+        if nonsense:
+            raise self._damaged(nonsense)
+        return rows
 
-    def _damaged(self, error: BaseException) -> SourceError:
+    def _damaged(self, error: object) -> SourceError:
         return SourceError(f"{self.path} is damaged or cut short ({error}); use a copy of it if there is one")
 
     def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:

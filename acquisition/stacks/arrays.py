@@ -101,7 +101,10 @@ class Hdf5Stack(ArrayStack):
                 raise SourceError(f"there is no dataset {name!r} in {file}")
             return self._file[name]
         found: list[h5py.Dataset] = []
-        self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+        try:
+            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise SourceError(f"{file} is damaged ({error}); use a copy of it if there is one") from error
         if len(found) != 1:
             names = ", ".join(dataset.name.lstrip("/") for dataset in found) or "none"
             raise SourceError(
