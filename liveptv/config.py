@@ -196,7 +196,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         parsed = value
     try:
         parts = _key_parts(key.strip())
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigurationError(f"--set {override!r}: {key!r} is no key: {error}") from error
     for part in parts[:-1]:
         inner = data.setdefault(part, {})
@@ -210,6 +210,8 @@ def _key_parts(key: str) -> list[str]:
     parts = []
     node: Any = tomllib.loads(f"{key} = 0")
     while isinstance(node, dict):
-        ((part, node),) = node.items()
+        if len(node) != 1:
+            raise ValueError("it is not one key")
+        part, node = next(iter(node.items()))
         parts.append(part)
     return parts
