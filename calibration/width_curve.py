@@ -14,19 +14,15 @@ import numpy.typing as npt
 from scipy.interpolate import make_smoothing_spline
 
 from acquisition.simulated.optics import IMAGE_MODEL_VERSION, OpticsModel, particle_images
+from calibration.errors import CalibrationError
 from engines.classical.centre import CONVERGED, FULL_ITERATIONS, fit_gaussian
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import Polarity, WidthCurve
-from stream.errors import LivePTVError
 
 FloatArray = npt.NDArray[np.float64]
 
 FIT_TRIES = 8
 MOMENT_LEVEL = 0.1
-
-
-class CalibrationError(LivePTVError, ValueError):
-    """Images from which no calibration can be made."""
 
 
 def moments_start(image: npt.NDArray[Any]) -> FloatArray:

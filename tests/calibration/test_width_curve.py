@@ -5,8 +5,8 @@ import pytest
 
 from acquisition.simulated.optics import OpticsModel, particle_images
 from acquisition.simulated.render import simulate_images
+from calibration.errors import CalibrationError
 from calibration.width_curve import (
-    CalibrationError,
     width_curve_from_images,
     width_curve_from_optics,
     width_curve_from_widths,
