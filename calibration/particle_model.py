@@ -17,6 +17,8 @@ from scipy import ndimage
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
+END_NODES = 4
+
 VALUE, BY_X, BY_Y, BY_Z = range(4)
 
 
@@ -25,8 +27,9 @@ class ParticleModel:
     """Contrast of a particle of brightness 1 at each depth.
 
     `coefficients` (J, P, P) are of the B-spline on nodes `z_first_um + j * z_step_um` and whole pixels, P odd;
-    the particle's centre is the middle pixel. It holds from `z_min_um` to `z_max_um`; z is the particle's
-    height minus the focus position, 0 midway between the focal lines.
+    the particle's centre is the middle pixel. It holds from `z_min_um` to `z_max_um`, at least one node away
+    from the first and the last; z is the particle's height minus the focus position, 0 midway between the
+    focal lines.
     """
 
     coefficients: Float32Array
@@ -48,11 +51,19 @@ class ParticleModel:
         polarity: Literal["dark", "bright"],
         z_range_um: tuple[float, float] | None = None,
     ) -> ParticleModel:
-        """The model through images (J, P, P) at evenly spaced depths."""
-        spline = ndimage.spline_filter(images.astype(np.float64), order=3, mode="mirror")
+        """The model through images (J, P, P), J at least 2, at evenly spaced depths.
+
+        It goes on straight beyond the last ones, as far as the spline needs it.
+        """
         last_um = z_first_um + (len(images) - 1) * z_step_um
         low_um, high_um = z_range_um or (z_first_um, last_um)
-        return cls(spline.astype(np.float32), z_first_um, z_step_um, low_um, high_um, pixel_size_um, polarity)
+        room = min(END_NODES, len(images) - 1)
+        padded = np.pad(
+            images.astype(np.float64), ((room, room), (0, 0), (0, 0)), "reflect", reflect_type="odd"
+        )
+        spline = ndimage.spline_filter(padded, order=3, mode="mirror").astype(np.float32)
+        first_um = z_first_um - room * z_step_um
+        return cls(spline, first_um, z_step_um, low_um, high_um, pixel_size_um, polarity)
 
     @property
     def half_px(self) -> int:
@@ -85,7 +96,8 @@ class ParticleModel:
         depths, dx, dy = np.broadcast_arrays(np.atleast_1d(np.asarray(z_um, np.float64)), dx_px, dy_px)
         half = self.half_px if half_px is None else half_px
         out = np.zeros((depths.size, 4, 2 * half + 1, 2 * half + 1), np.float32)
-        node = (depths - self.z_first_um) / self.z_step_um
+        inside = (depths >= self.z_min_um) & (depths <= self.z_max_um)
+        node = np.where(inside, (depths - self.z_first_um) / self.z_step_um, -1.0)
         _evaluate(
             self.coefficients,
             node,
@@ -131,7 +143,7 @@ def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyp
     plane = np.empty((2, size, size), np.float32)
     rows = np.empty((3, size, wide), np.float32)
     for n in range(node.size):
-        if not 0.0 <= node[n] <= depths - 1:
+        if node[n] < 0.0:
             continue
         base = min(int(node[n]), depths - 2)
         weights(node[n] - base, wz, sz)
@@ -151,7 +163,7 @@ def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyp
         for i in range(size):
             for p in range(wide):
                 column = first + p
-                if column < 0 or column > size - 2:
+                if column < 0 or column > size - 1:
                     continue
                 for k in range(4):
                     q = _mirror(column - 1 + k, size)
@@ -163,7 +175,7 @@ def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyp
         weights(start - first, wy, sy)
         for r in range(wide):
             line = first + r
-            if line < 0 or line > size - 2:
+            if line < 0 or line > size - 1:
                 continue
             for k in range(4):
                 q = _mirror(line - 1 + k, size)
