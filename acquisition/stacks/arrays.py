@@ -51,6 +51,8 @@ class ArrayStack:
             pixel_size_um=facts.get("pixel_um", NAN),
             frame_rate_hz=facts.get("rate_hz", NAN),
             format=kind,
+            axes=self._layout.axes,
+            lead=self._layout.lead,
         )
 
     def read(self, index: int) -> Plane:

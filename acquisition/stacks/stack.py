@@ -40,7 +40,10 @@ class Plane:
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1."""
+    """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1.
+
+    `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest.
+    """
 
     planes: int
     height: int
@@ -50,6 +53,8 @@ class StackInfo:
     pixel_size_um: float = NAN
     frame_rate_hz: float = NAN
     format: str = ""
+    axes: str = ""
+    lead: tuple[int, ...] = ()
 
 
 class ImageStack(Protocol):

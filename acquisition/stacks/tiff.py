@@ -60,6 +60,7 @@ class TiffStack:
         dtype = check_pixels(self._path, np.dtype(series.dtype))
         self._ome = ome_facts(self._file.ome_metadata) if self._file.is_ome else OmeFacts()
         pixel_um, rate_hz, kind = self._facts()
+        self._spacing_um = self._spacing() if self._layout.size("Z") > 1 else NAN
         self._expected = max(self._layout.planes, self._ome.planes)
         self.info = StackInfo(
             planes=self._layout.planes,
@@ -70,6 +71,8 @@ class TiffStack:
             pixel_size_um=pixel_um,
             frame_rate_hz=rate_hz,
             format=kind,
+            axes=self._layout.axes,
+            lead=self._layout.lead,
         )
         _ = len(self._file.pages)  # walks through them all, and complains where that fails
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
@@ -98,6 +101,10 @@ class TiffStack:
             return self._resolution_um(str(facts.get("unit", ""))), rate_hz, "ImageJ TIFF"
         return NAN, NAN, "TIFF"
 
+    def _spacing(self) -> float:
+        facts = (self._file.imagej_metadata or {}) if self._file.is_imagej else {}
+        return to_um(_number(facts.get("spacing")), str(facts.get("unit", "")))
+
     def _resolution_um(self, unit: str) -> float:
         tag = self._file.pages.first.tags.get("XResolution")
         if tag is None or not tag.value[0]:
@@ -125,7 +132,9 @@ class TiffStack:
         return Plane(
             image=np.ascontiguousarray(image, self.info.dtype),
             time_s=1e-3 * elapsed_ms if np.isfinite(elapsed_ms) else ome.time_s,
-            focus_um=_first(_number(facts.get("ZPositionUm")), ome.focus_um),
+            focus_um=_first(
+                _number(facts.get("ZPositionUm")), ome.focus_um, position(index, "Z") * self._spacing_um
+            ),
             exposure_ms=_first(_number(facts.get("Exposure-ms")), ome.exposure_ms),
             camera_frame=int(facts["ImageNumber"]) if str(facts.get("ImageNumber", "")).isdigit() else None,
         )
