@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from acquisition.limits import (
     RateLimit,
@@ -17,13 +19,14 @@ from acquisition.limits import (
     number,
     switch,
 )
-from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
+from acquisition.safety import SafeState, Watchdog
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Ack, Command, CommandKind, Frame
 
 FOCUS_TIMEOUT_S = 30.0
+FARTHEST_AHEAD_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -37,38 +40,51 @@ class _Pending:
     effective_ns: int | None
 
 
+class Timeline(Protocol):
+    """What the executor needs of the stream of frames: `acquisition.live.MicroscopeStream`."""
+
+    exposed_ns: int
+
+    def devices_changed(self) -> int:
+        """Note that set-points have changed; returns now (`perf_counter_ns`)."""
+        ...
+
+    def now_s(self) -> float:
+        """The present on the clock of the frames' `time_s`, s."""
+        ...
+
+
 class CommandExecutor:
     """Executes commands between frames; whatever they ask for, the hardware stays within the limits.
 
     A command is acknowledged by the first frame whose exposure began after the device had taken it (the focus
-    drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. With
-    `limits.watchdog_s`, silence after a first command brings the safe state.
+    drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. One with
+    `at_time_s` waits for its time and is checked then. Once a live result has been heard of (a heartbeat, or a
+    command decided on a frame), `limits.watchdog_s` without another one brings the safe state; what the
+    executor does of itself goes to `report`.
     """
 
     def __init__(
         self,
         microscope: Microscope,
-        stream: MicroscopeStream,
+        stream: Timeline,
         limits: LimitsSettings,
         clock: Callable[[], float] = time.monotonic,
+        report: Callable[[str], None] = log.warning,
     ) -> None:
         """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
-        if limits.safe_flow_ul_s is not None and not microscope.pump:
-            raise ConfigurationError(
-                "limits.safe_flow_ul_s is set, but no pump was found; set microscope.pump and "
-                "microscope.pump_property"
-            )
-        if limits.watchdog_s is not None and limits.safe_flow_ul_s is None and not microscope.shutter:
-            raise ConfigurationError(
-                "limits.watchdog_s has nothing to make safe; set limits.safe_flow_ul_s or microscope.shutter"
-            )
         self._scope = microscope
         self._stream = stream
         self._limits = limits
         self._clock = clock
+        self._report = report
+        self._safe = SafeState(microscope, limits)
+        self._watchdog = Watchdog(limits.watchdog_s, clock)
+        self._watchdog_acted = False
         self._rate = RateLimit(limits.commands_per_s, clock)
         self._pending: list[_Pending] = []
-        self._heard_s: float | None = None
+        self._later: list[Command] = []
+        self._newest_frame = -1
         self._actions: dict[CommandKind, Callable[[Command], None]] = {
             CommandKind.SET_PROPERTY: self._set_property,
             CommandKind.MOVE_FOCUS: self._move_focus,
@@ -77,26 +93,63 @@ class CommandExecutor:
             CommandKind.SET_EXPOSURE: self._set_exposure,
             CommandKind.SET_SHUTTER: self._set_shutter,
             CommandKind.TRIGGER: self._trigger,
+            CommandKind.MAKE_SAFE: self._make_safe,
         }
         self._counts = {"commands": 0, "commands_refused": 0, "watchdog": 0}
 
     def execute(self, command: Command) -> Ack | None:
         """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
+        if command.kind is CommandKind.HEARTBEAT:
+            self._hear()
+            return Ack(command.command_id, True, self._newest_frame, monotonic_ns=_now(), executed_ns=_now())
         self._counts["commands"] += 1
         try:
-            self._rate.check(command.kind)
+            if command.kind is not CommandKind.MAKE_SAFE:
+                self._rate.check(command.kind)
+            if math.isfinite(command.at_time_s) and self._is_for_later(command):
+                self._later.append(command)
+                return None
+        except Refused as error:
+            return self._refusal(command, str(error))
+        return self._carry_out(command)
+
+    def _is_for_later(self, command: Command) -> bool:
+        ahead_s = command.at_time_s - self._stream.now_s()
+        if ahead_s > FARTHEST_AHEAD_S:
+            raise Refused(
+                f"{command.kind} is {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are waited"
+            )
+        return ahead_s > 0
+
+    def _carry_out(self, command: Command) -> Ack | None:
+        try:
             action = self._actions.get(command.kind)
             if action is None:
                 raise Refused(f"{command.kind} is not for the microscope")
             action(command)
         except (Refused, SourceError, ConfigurationError) as error:
-            self._counts["commands_refused"] += 1
-            return self._ack(command, str(error))
-        self._heard_s = self._clock()
+            return self._refusal(command, str(error))
+        if command.decided_on_frame >= 0 and command.kind is not CommandKind.MAKE_SAFE:
+            self._hear()
         changed_ns = self._stream.devices_changed()
         moves = command.kind in {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE}
         self._pending.append(_Pending(command, self._clock(), None if moves else changed_ns))
         return None
+
+    def _refusal(self, command: Command, why: str) -> Ack:
+        self._counts["commands_refused"] += 1
+        return _ack(command, why)
+
+    def _hear(self) -> None:
+        self._watchdog.heard()
+        if self._watchdog_acted:
+            self._watchdog_acted = False
+            self._report("live results are back; commands are carried out again")
+
+    def _make_safe(self, command: Command) -> None:
+        self._watchdog.disarm()
+        self.safe_state()
+        self._report(f"safe state ({self._safe}): {command.value or 'asked for'}")
 
     def _set_property(self, command: Command) -> None:
         check_property(self._limits, command)
@@ -155,7 +208,7 @@ class CommandExecutor:
         self._scope.set_property(device, name, 0)
 
     def poll(self) -> list[Ack]:
-        """Look after moves under way and the watchdog; returns answers to moves that failed."""
+        """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
         answers: list[Ack] = []
         for pending in [p for p in self._pending if p.effective_ns is None]:
             try:
@@ -168,65 +221,62 @@ class CommandExecutor:
                 why = str(error)
             if why:
                 self._pending.remove(pending)
-                answers.append(self._ack(pending.command, why))
-        self._watch()
+                answers.append(_ack(pending.command, why))
+        for command in self._due():
+            refusal = self._carry_out(command)
+            answers += [] if refusal is None else [refusal]
+        if self._watchdog.expired():
+            answers += self._watchdog_acts()
         return answers
 
-    def _watch(self) -> None:
-        limit_s = self._limits.watchdog_s
-        if limit_s is None or self._heard_s is None or self._clock() - self._heard_s <= limit_s:
-            return
-        self._heard_s = None
+    def _due(self) -> list[Command]:
+        if not self._later:
+            return []
+        now_s = self._stream.now_s()
+        due = [command for command in self._later if command.at_time_s <= now_s]
+        self._later = [command for command in self._later if command.at_time_s > now_s]
+        return due
+
+    def _watchdog_acts(self) -> list[Ack]:
         self._counts["watchdog"] += 1
-        log.warning("no command for %g s: pump and shutter go to their safe state", limit_s)
+        self._watchdog_acted = True
         self.safe_state()
+        self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
         self._stream.devices_changed()
+        dropped, self._later = self._later, []
+        return [self._refusal(command, "the watchdog entered the safe state") for command in dropped]
 
     def frame_taken(self, frame: Frame) -> list[Ack]:
         """Answers to the commands that this frame is the first to show."""
+        self._newest_frame = frame.info.frame
         shown = [
             p
             for p in self._pending
             if p.effective_ns is not None and self._stream.exposed_ns >= p.effective_ns
         ]
         self._pending = [p for p in self._pending if p not in shown]
-        return [self._ack(p.command, "", frame.info.frame) for p in shown]
+        return [_ack(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
 
     def abandon(self) -> list[Ack]:
         """Answers to the commands that no frame will show any more."""
         left, self._pending = self._pending, []
-        return [Ack(p.command.command_id, True, -1, "no frame was taken after it", _now()) for p in left]
+        late, self._later = self._later, []
+        why = "no frame was taken after it"
+        carried_out = [Ack(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left]
+        return carried_out + [self._refusal(command, "the run ended before its time") for command in late]
 
     def safe_state(self) -> None:
-        """Set the pump to its safe flow and close the shutter, where there are such.
-
-        Both are tried. Raises `SourceError` if one does not obey.
-        """
-        scope, problems = self._scope, []
-        safe_flow_ul_s = self._limits.safe_flow_ul_s
-        if safe_flow_ul_s is not None:
-            problems += _problem(lambda: scope.set_flow(safe_flow_ul_s))
-        if scope.shutter:
-            problems += _problem(lambda: scope.set_shutter(False))
-        if problems:
-            raise SourceError("; ".join(problems))
+        """Bring every device into its safe state; raises `SourceError` if one does not obey."""
+        self._safe.enter()
 
     def counts(self) -> dict[str, int]:
         """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""
         return dict(self._counts)
 
-    @staticmethod
-    def _ack(command: Command, why_not: str, first_frame: int = -1) -> Ack:
-        return Ack(command.command_id, not why_not, first_frame, why_not, _now())
+
+def _ack(command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None) -> Ack:
+    return Ack(command.command_id, not why_not, first_frame, why_not, _now(), executed_ns or 0)
 
 
 def _now() -> int:
     return time.perf_counter_ns()
-
-
-def _problem(action: Callable[[], None]) -> list[str]:
-    try:
-        action()
-    except SourceError as error:
-        return [str(error)]
-    return []

@@ -55,6 +55,7 @@ class MicroscopeStream:
         self._last_frame_s = 0.0
         self._frame = self._left = 0
         self._running = self._stopped = self._paused = self._closed = False
+        self._newest: FrameInfo | None = None
         self.exposed_ns = 0
 
     @property
@@ -162,7 +163,17 @@ class MicroscopeStream:
             pixel_size_um=self.info.pixel_size_um,
         )
         self._frame += 1
+        self._newest = info
         return Frame(info, image)
+
+    def now_s(self) -> float:
+        """The present on the clock of the frames' `time_s`, s; in simulated time when the next frame is due."""
+        now_ns, newest = time.perf_counter_ns(), self._newest
+        if newest is None or not math.isfinite(newest.camera_time_s):
+            return 1e-9 * (now_ns - self._began_ns)
+        if self._simulated_time:
+            return newest.time_s + 1e-9 * self._period_ns
+        return newest.time_s + 1e-9 * (now_ns - self.exposed_ns)
 
     def _read_devices(self, since_ns: int | None = None) -> None:
         scope = self._scope

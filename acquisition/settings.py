@@ -62,15 +62,18 @@ class LimitsSettings(_Section):
     safe_flow_ul_s: float | None = Field(
         None, description="set-point when the run ends or its controller falls silent; left out: as it is"
     )
+    safe_focus_um: float | None = Field(
+        None, description="focus position when the run ends or its controller falls silent; left out: as it is"
+    )
     min_exposure_ms: float = Field(0.001, gt=0)
     max_exposure_ms: float = Field(10_000.0, gt=0)
     commands_per_s: float = Field(20.0, gt=0, description="more are refused")
     properties: tuple[str, ...] = Field((), description='"Device.Property" that set_property may change')
-    watchdog_s: float | None = Field(
-        None,
+    watchdog_s: float = Field(
+        5.0,
         gt=0,
-        description="after so long without an accepted command (and after a first one) the pump goes to its "
-        "safe set-point and the shutter is closed",
+        description="after so long without a live result (and after a first one) the hardware goes to its "
+        "safe state",
     )
 
     @model_validator(mode="after")
@@ -83,4 +86,9 @@ class LimitsSettings(_Section):
         for name, low, high in pairs:
             if low is not None and high is not None and low > high:
                 raise ValueError(f"min_{name} must not be above max_{name}")
+        safe_um, low_um, high_um = self.safe_focus_um, self.min_focus_um, self.max_focus_um
+        if safe_um is not None and not (
+            low_um is not None and high_um is not None and low_um <= safe_um <= high_um
+        ):
+            raise ValueError("safe_focus_um must lie within min_focus_um and max_focus_um")
         return self

@@ -14,6 +14,7 @@ from stream.link import Sender
 from stream.messages import Ack, Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02
+TAKE_S = 0.002
 RATE_MEMORY_S = 1.0
 
 
@@ -56,9 +57,9 @@ class Executor(Protocol):
 class AcquireStage:
     """Sends every frame of `source` to every one of `senders`, until it ends or is told to stop.
 
-    Commands are looked at in every step, also while a consumer has no room: the frame at hand is kept and
-    offered again. At the end the source is stopped and the hardware left safe first; then the stage waits
-    until everything offered has been acknowledged. The hardware is left safe, too, when the stage fails or is
+    Commands are looked at in every step, at least every few milliseconds and also while a consumer has no
+    room: the frame at hand is kept and offered again. At the end the source is stopped and the hardware left
+    safe first; then the stage waits until everything offered has been acknowledged. The hardware is left safe, too, when the stage fails or is
     closed early. Who opened senders and commands closes them.
     """
 
@@ -128,9 +129,9 @@ class AcquireStage:
 
     def _pass_on(self, timeout_s: float) -> None:
         if self._frame is None and not self._reason:
-            self._take(min(timeout_s, WAIT_S))
+            self._take(min(timeout_s, TAKE_S))
         if self._frame is not None:
-            self._offer(min(timeout_s, WAIT_S))
+            self._offer(min(timeout_s, TAKE_S))
         if self._frame is None and self._reason:
             self._end()
 
@@ -183,6 +184,8 @@ class AcquireStage:
                 self._accept(command)
             elif self._reason:
                 self._refuse(command, "the run is ending")
+            elif command.kind is CommandKind.HEARTBEAT and self._executor is None:
+                self._accept(command, self._received - 1)
             elif command.kind is CommandKind.PAUSE:
                 self._pause(command)
             elif command.kind is CommandKind.RESUME:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from acquisition.execution import CommandExecutor
 from acquisition.source import Source
 from liveptv.config import Experiment
 from stream.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,17 @@ class OpenedSource:
     close: Callable[[], None]
 
 
-def open_source(experiment: Experiment, run_id: str) -> OpenedSource:
-    """Open the microscope or the recording. Raises `SourceError` where it cannot deliver frames."""
+def open_source(
+    experiment: Experiment, run_id: str, report: Callable[[str], None] = log.warning
+) -> OpenedSource:
+    """Open the microscope or the recording; `report` gets a line where the hardware is made safe.
+
+    Raises `SourceError` where it cannot deliver frames.
+    """
     if experiment.recording is not None:
         return _open_recording(experiment, run_id)
     if experiment.microscope is not None:
-        return _open_microscope(experiment, run_id)
+        return _open_microscope(experiment, run_id, report)
     raise ConfigurationError("no source is named: add a [microscope] or a [recording] section")
 
 
@@ -44,7 +52,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     return OpenedSource(recording, None, recording.close)
 
 
-def _open_microscope(experiment: Experiment, run_id: str) -> OpenedSource:
+def _open_microscope(experiment: Experiment, run_id: str, report: Callable[[str], None]) -> OpenedSource:
     from acquisition.live import MicroscopeStream
     from acquisition.microscope import Microscope
 
@@ -53,7 +61,7 @@ def _open_microscope(experiment: Experiment, run_id: str) -> OpenedSource:
     microscope = Microscope(settings)
     try:
         source = MicroscopeStream(microscope, settings, run_id=run_id)
-        executor = CommandExecutor(microscope, source, experiment.limits)
+        executor = CommandExecutor(microscope, source, experiment.limits, report=report)
     except BaseException:
         microscope.close()
         raise

@@ -75,7 +75,7 @@ class InfoFields(msgspec.Struct, frozen=True):
 
 
 class CommandFields(msgspec.Struct, frozen=True):
-    """The fields of `Command`."""
+    """The fields of `Command`; null stands for NaN."""
 
     kind: CommandKind
     value: float | str | None
@@ -84,6 +84,7 @@ class CommandFields(msgspec.Struct, frozen=True):
     decided_on_frame: Int64
     sender: str
     command_id: str
+    at_time_s: Number = None
 
 
 class AckFields(msgspec.Struct, frozen=True):
@@ -94,6 +95,7 @@ class AckFields(msgspec.Struct, frozen=True):
     first_frame: Int64
     reason: str
     monotonic_ns: Int64
+    executed_ns: Int64 = 0
 
 
 class StatusFields(msgspec.Struct, frozen=True):

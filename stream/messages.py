@@ -181,6 +181,8 @@ class CommandKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     STOP = "stop"
+    HEARTBEAT = "heartbeat"
+    MAKE_SAFE = "make_safe"
 
 
 def _new_id() -> str:
@@ -191,7 +193,9 @@ def _new_id() -> str:
 class Command:
     """A wish for the microscope. `value` is um for focus, uL/s for flow, ms for exposure.
 
-    `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish.
+    `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish. With `at_time_s`, on the
+    clock of `FrameInfo.time_s`, it is carried out then instead of at once. A `heartbeat` says that a live
+    result has been looked at; `make_safe` asks for the safe state, with the reason as its value.
     """
 
     kind: CommandKind
@@ -201,17 +205,22 @@ class Command:
     decided_on_frame: int = -1
     sender: str = ""
     command_id: str = field(default_factory=_new_id)
+    at_time_s: float = NAN
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The acquisition's answer: the first frame taken after it took effect, or why it was refused."""
+    """The acquisition's answer: the first frame taken after it took effect, or why it was refused.
+
+    `monotonic_ns` is when the answer was given, `executed_ns` when the device had taken the command (0: not).
+    """
 
     command_id: str
     accepted: bool
     first_frame: int = -1
     reason: str = ""
     monotonic_ns: int = 0
+    executed_ns: int = 0
 
 
 class StageState(StrEnum):

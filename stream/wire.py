@@ -107,10 +107,13 @@ def assemble(header: Header, payload: Payload) -> Message:
         return TABLES[kind](_info(header), _array(header, view))
     if kind == "command" and header.command is not None:
         c = header.command
-        return Command(c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id)
+        at_time_s = _number(c.at_time_s)
+        return Command(
+            c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id, at_time_s
+        )
     if kind == "ack" and header.ack is not None:
         a = header.ack
-        return Ack(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns)
+        return Ack(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns)
     if kind == "status" and header.status is not None:
         s = header.status
         gauges = {name: _number(value) for name, value in s.gauges.items()}
@@ -147,12 +150,15 @@ def _describe(
         case Command() as c:
             if isinstance(c.value, float) and not math.isfinite(c.value):
                 raise WireError(f"{c.kind} cannot be sent: its value is {c.value}; give a finite number")
+            at_time_s = c.at_time_s if math.isfinite(c.at_time_s) else None
             wish = CommandFields(
-                c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id
+                c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id, at_time_s
             )
             return bare("command", command=wish)
         case Ack() as a:
-            answer = AckFields(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns)
+            answer = AckFields(
+                a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns
+            )
             return bare("ack", ack=answer)
         case Status() as s:
             report = StatusFields(s.stage, s.state, s.counts, {**s.gauges}, s.text, s.monotonic_ns)

@@ -33,7 +33,7 @@ def build_acquire(context: StageContext) -> Stage:
     from stream.commands import CommandServer
 
     plan = context.plan
-    opened = open_source(plan.experiment, plan.run_id)
+    opened = open_source(plan.experiment, plan.run_id, context.say)
     context.stack.callback(opened.close)
     info = opened.source.info
     context.picture = Picture(

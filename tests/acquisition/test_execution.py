@@ -326,7 +326,13 @@ def test_when_the_controller_falls_silent_the_pump_goes_to_its_safe_flow(rig):
     now[0] += 1000
     one.executor.poll()
     assert one.microscope.read_flow() == pytest.approx(0.0246)
-    one.do(CommandKind.SET_FLOW, 0.03)
+    one.do(CommandKind.SET_FLOW, 0.03)  # a person's wish, after which nothing is expected
+    now[0] += 1000
+    one.executor.poll()
+    assert one.microscope.read_flow() == pytest.approx(0.03)
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=7)
+    now[0] += 4.9
+    one.do(CommandKind.HEARTBEAT)
     now[0] += 4.9
     one.executor.poll()
     assert one.microscope.read_flow() == pytest.approx(0.03)

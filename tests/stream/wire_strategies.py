@@ -69,8 +69,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         decided_on_frame=INT64,
         sender=TEXT,
         command_id=TEXT,
+        at_time_s=st.one_of(st.just(math.nan), FINITE),
     ),
-    st.builds(Ack, TEXT, st.booleans(), INT64, TEXT, INT64),
+    st.builds(Ack, TEXT, st.booleans(), INT64, TEXT, INT64, INT64),
     st.builds(
         Status,
         TEXT,
