@@ -1,0 +1,81 @@
+"""How far a particle's image reaches at each depth, so that masks follow the particle instead of the cut-out.
+
+A mask is 1 within the reach and falls smoothly to 0 over `EDGE_PX` beyond it, along y and x each.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from scipy import ndimage
+
+from calibration.particle_model import ParticleModel
+from calibration.synthesis.inputs import Cutouts, NoiseModel
+
+FloatArray = npt.NDArray[np.float64]
+
+EDGE_PX = 5
+FAINT = 0.02
+LEAST_HALF_PX = EDGE_PX + 3
+_SMOOTHING_PX = 1.5
+_NOISE_SDS = 4.5
+_MOST_BINS = 64
+_CUTOUTS_A_BIN = 8
+
+
+@njit(cache=True, nogil=True, inline="always")
+def mask(distance_px, reach_px):  # type: ignore[no-untyped-def]
+    """The mask's value so far from the centre along one axis."""
+    t = (abs(distance_px) - reach_px) / EDGE_PX
+    if t <= 0.0:
+        return 1.0
+    if t >= 1.0:
+        return 0.0
+    return 1.0 - t * t * (3.0 - 2.0 * t)
+
+
+def reach_of_images(images: npt.NDArray[np.floating], noise_sd: FloatArray) -> FloatArray:
+    """Reach (J, 2) along y and x of images (J, P, P) with noise (J,) that is left in their pixels, px.
+
+    It is where the contrast, smoothed a little and counted from the median along the image's edge, has fallen
+    below 2 % of its peak or into the noise; at most so far that the mask ends within the image.
+    """
+    half = images.shape[1] // 2
+    distance = np.abs(np.arange(images.shape[1]) - half)
+    found = np.empty((len(images), 2))
+    for index, image in enumerate(images):
+        edge = np.median(np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]))
+        smooth = np.abs(ndimage.gaussian_filter(image.astype(np.float64) - edge, _SMOOTHING_PX))
+        floor = _NOISE_SDS * noise_sd[index] / (2 * math.sqrt(math.pi) * _SMOOTHING_PX)
+        level = max(FAINT * smooth[half - 2 : half + 3, half - 2 : half + 3].max(), floor)
+        for axis in (0, 1):
+            above = distance[smooth.max(axis=1 - axis) > level]
+            found[index, axis] = above.max() if above.size else 1.0
+    reach: FloatArray = np.minimum(found + 1.0, half - EDGE_PX - 2.0)
+    return reach
+
+
+def reach_of_model(model: ParticleModel) -> FloatArray:
+    """Reach (J, 2) of the particle at each of the model's depths, px."""
+    nodes = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
+    return reach_of_images(model.images(nodes), np.zeros(nodes.size))
+
+
+def reach_of_cutouts(cutouts: Cutouts, noise: NoiseModel) -> FloatArray:
+    """Reach (M, 2) of each cut-out, px, from the average of those at like depth."""
+    count = cutouts.z_um.size
+    bins = int(np.clip(count // _CUTOUTS_A_BIN, 1, _MOST_BINS))
+    groups = np.array_split(np.argsort(cutouts.z_um, kind="stable"), bins)
+    averages = np.zeros((bins, *cutouts.contrast.shape[2:]))
+    for number, group in enumerate(groups):
+        for index in group:
+            averages[number] += cutouts.contrast[index].sum(axis=0, dtype=np.int64)
+    images = np.array([group.size * cutouts.repeats for group in groups])
+    averages *= cutouts.scale / images[:, None, None]
+    noise_sd = np.sqrt((noise.read + noise.shot) / images)
+    depth = np.array([cutouts.z_um[group].mean() for group in groups])
+    found = ndimage.median_filter(reach_of_images(averages, noise_sd), size=(3, 1), mode="nearest")
+    return np.stack([np.interp(cutouts.z_um, depth, found[:, axis]) for axis in (0, 1)], axis=1)

@@ -1,0 +1,79 @@
+"""Particles drawn from the spline model at any position and depth, onto a contrast image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from calibration.particle_model import weights
+from calibration.synthesis.reach import EDGE_PX, mask
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def render(
+    total: Any,
+    coefficients: Any,
+    z_first_um: float,
+    z_step_um: float,
+    reach: Any,
+    x_px: Any,
+    y_px: Any,
+    z_um: Any,
+    brightness: Any,
+) -> None:
+    """Add particles (N,) to `total` (H, W), as `ParticleModel.images` draws them, under their masks.
+
+    `coefficients` (J, P, P), `z_first_um` and `z_step_um` are the model's; `reach` (J, 2) is that at its depths.
+    Depths must lie within the model's; what lies beyond the image is left out.
+    """
+    height, width = total.shape
+    depths, size = coefficients.shape[0], coefficients.shape[1]
+    half = size // 2
+    wz, wy, wx, slope = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    plane = np.empty(size, np.float32)
+    rows = np.empty((size, size), np.float32)
+    across = np.empty(size, np.float32)
+    for n in range(x_px.size):
+        node = (z_um[n] - z_first_um) / z_step_um
+        base = min(max(int(node), 0), depths - 2)
+        weights(node - base, wz, slope)
+        reach_y = max(reach[base, 0], reach[base + 1, 0])
+        reach_x = max(reach[base, 1], reach[base + 1, 1])
+        top = max(int(np.ceil(y_px[n] - reach_y - EDGE_PX)), 0)
+        bottom = min(int(np.floor(y_px[n] + reach_y + EDGE_PX)) + 1, height)
+        left = max(int(np.ceil(x_px[n] - reach_x - EDGE_PX)), 0)
+        right = min(int(np.floor(x_px[n] + reach_x + EDGE_PX)) + 1, width)
+        if top >= bottom or left >= right:
+            continue
+        # pixel q of the image shows the model at q + shift, between its pixels q + first and q + first + 1
+        first_y, first_x = int(np.floor(half - y_px[n])), int(np.floor(half - x_px[n]))
+        weights(half - y_px[n] - first_y, wy, slope)
+        weights(half - x_px[n] - first_x, wx, slope)
+        for x in range(left, right):
+            across[x - left] = mask(x - x_px[n], reach_x) * brightness[n]
+        wx0, wx1, wx2, wx3 = np.float32(wx[0]), np.float32(wx[1]), np.float32(wx[2]), np.float32(wx[3])
+        wy0, wy1, wy2, wy3 = np.float32(wy[0]), np.float32(wy[1]), np.float32(wy[2]), np.float32(wy[3])
+        wide = right - left
+        start = left + first_x - 1
+        for i in range(top + first_y - 1, bottom + first_y + 2):
+            for j in range(wide + 3):
+                plane[j] = np.float32(0.0)
+            for k in range(4):
+                level = abs(base - 1 + k)
+                if level >= depths:
+                    level = 2 * (depths - 1) - level
+                weight = np.float32(wz[k])
+                source = coefficients[level, i]
+                for j in range(wide + 3):
+                    plane[j] += weight * source[start + j]
+            line = rows[i]
+            for j in range(wide):
+                line[j] = wx0 * plane[j] + wx1 * plane[j + 1] + wx2 * plane[j + 2] + wx3 * plane[j + 3]
+        for y in range(top, bottom):
+            weight_y = np.float32(mask(y - y_px[n], reach_y))
+            i = y + first_y
+            for j in range(wide):
+                value = wy0 * rows[i - 1, j] + wy1 * rows[i, j] + wy2 * rows[i + 1, j] + wy3 * rows[i + 2, j]
+                total[y, left + j] += weight_y * across[j] * value

@@ -1,0 +1,73 @@
+"""Training images from the averaged particle image: at any position and depth, of any brightness."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from calibration.errors import CalibrationError
+from calibration.particle_model import ParticleModel
+from calibration.synthesis.canvas import Canvas
+from calibration.synthesis.inputs import BackgroundModel, Distribution, NoiseModel
+from calibration.synthesis.layout import Layout, Spread, positions
+from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_model
+from calibration.synthesis.render import render
+from calibration.synthesis.sources import Placed, Synthesis
+
+
+class Rendered(Synthesis):
+    """Draws particles from a model; `brightness` is 1 and `depth` uniform over the model's range by default."""
+
+    def __init__(
+        self,
+        model: ParticleModel,
+        noise: NoiseModel,
+        background: BackgroundModel | None = None,
+        layout: Layout | None = None,
+        depth: Distribution | None = None,
+        brightness: Distribution | None = None,
+    ) -> None:
+        if model.half_px < LEAST_HALF_PX:
+            raise CalibrationError(
+                f"a particle model of {2 * model.half_px + 1} pixels leaves no room for a soft edge: "
+                f"make it {2 * LEAST_HALF_PX + 1} or more"
+            )
+        super().__init__(model.pixel_size_um, model.polarity, noise, background, 1)
+        self.model = model
+        self.layout = layout or Layout()
+        self.depth = depth or Distribution.uniform(model.z_min_um, model.z_max_um)
+        last_um = model.z_first_um + (len(model.coefficients) - 1) * model.z_step_um
+        low_um, high_um = self.depth.quantiles[0], self.depth.quantiles[-1]
+        if low_um < model.z_first_um or high_um > last_um:
+            raise CalibrationError(
+                f"depths from {low_um:.4g} to {high_um:.4g} um are wanted, but the particle model ends at "
+                f"{model.z_first_um:.4g} and {last_um:.4g} um: narrow them"
+            )
+        self.brightness = brightness or Distribution.constant(1.0)
+        self.reach_px = reach_of_model(model)
+        self._spread = Spread.of(self.layout, self.reach_px, model.half_px)
+        self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX
+
+    def _put(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+        height, width = canvas.contrast.shape
+        margin, model = self._margin_px, self.model
+        first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))
+        z_um = self.depth.draw(rng, first + second)
+        brightness = self.brightness.draw(rng, first + second)
+        node = np.floor((z_um - model.z_first_um) / model.z_step_um).astype(np.int64)
+        node = np.clip(node, 0, len(self.reach_px) - 2)
+        half = np.maximum(self.reach_px[node], self.reach_px[node + 1]) + EDGE_PX
+        y, x = positions(rng, self.layout, self._spread, (height, width), margin, first, half).T.copy()
+        render(
+            canvas.contrast,
+            model.coefficients,
+            model.z_first_um,
+            model.z_step_um,
+            self.reach_px,
+            x,
+            y,
+            z_um,
+            brightness,
+        )
+        return Placed(x, y, z_um, brightness)

@@ -1,0 +1,71 @@
+"""Images with their exact truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Particles:
+    """Particles (N,): which image they are in, and where; x and y from the centre of its first pixel.
+
+    `nearest_px` is the distance in the plane to the nearest other particle of the image, those whose centre
+    lies outside the picture included; infinite where there is none.
+    """
+
+    frame: IntArray
+    x_px: FloatArray
+    y_px: FloatArray
+    z_um: FloatArray
+    brightness: FloatArray
+    nearest_px: FloatArray
+
+    def __len__(self) -> int:
+        return int(self.frame.size)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Particles:
+        """Those of the particles that `chosen` (N,) marks."""
+        return Particles(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    @staticmethod
+    def joined(parts: Iterable[Particles]) -> Particles:
+        """All of several, in turn."""
+        every = list(parts)
+        if not every:
+            return Particles(np.empty(0, np.int64), *(np.empty(0) for _ in range(5)))
+        return Particles(
+            *(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(Particles))
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Images (B, H, W), and what is in them.
+
+    Images are contrast (float32) or grey values (uint8, uint16). `particles` have their centre inside the
+    picture; `outside` are those with their centre beyond its edge, of which a part may be seen.
+    """
+
+    images: npt.NDArray[Any]
+    particles: Particles
+    outside: Particles
+    pixel_size_um: float
+
+    def table(self) -> dict[str, FloatArray]:
+        """The truth as a table of detections: frame, x_um, y_um, z_um, brightness."""
+        inside = self.particles
+        return {
+            "frame": inside.frame.astype(np.float64),
+            "x_um": inside.x_px * self.pixel_size_um,
+            "y_um": inside.y_px * self.pixel_size_um,
+            "z_um": inside.z_um,
+            "brightness": inside.brightness,
+        }

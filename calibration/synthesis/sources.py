@@ -1,0 +1,152 @@
+"""Sources of training images: one interface, and what all of them have in common.
+
+An image is drawn in four steps: the source places particles (`layout`) on a canvas, far out-of-focus ones are
+added (`background`), and the canvas is made an image with the camera's noise (`canvas`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.errors import CalibrationError
+from calibration.evaluation import nearest_neighbour
+from calibration.synthesis.background import add_background
+from calibration.synthesis.canvas import Canvas, Light, Scale, develop
+from calibration.synthesis.inputs import BackgroundModel, NoiseModel, Polarity
+from calibration.synthesis.scene import Particles, Scene
+
+FloatArray = npt.NDArray[np.float64]
+
+PIXEL_TYPES = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.uint16))
+
+
+class Source(Protocol):
+    """Draws images with their exact truth; nothing in it changes, so that threads may share one."""
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Of the images, in object space."""
+        ...
+
+    @property
+    def polarity(self) -> Polarity:
+        """Of the particles."""
+        ...
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+        count: int = 1,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> Scene:
+        """Draw `count` images (H, W): contrast in float32, or grey values in uint8 or uint16.
+
+        From the same state of `rng` come the same images, in however many calls they are drawn. Raises
+        `CalibrationError` for another pixel type or an empty image.
+        """
+        ...
+
+
+class Placed(NamedTuple):
+    """Particles (N,) that were put on a canvas."""
+
+    x_px: FloatArray
+    y_px: FloatArray
+    z_um: FloatArray
+    brightness: FloatArray
+
+
+class Synthesis(ABC):
+    """A source, but for the particles: those are put on the canvas by whoever inherits from it.
+
+    `repeats` is how often the canvas's cut-outs were seen, 1 where particles come without noise. Without a
+    background model there is nothing out of focus.
+    """
+
+    def __init__(
+        self,
+        pixel_size_um: float,
+        polarity: Polarity,
+        noise: NoiseModel,
+        background: BackgroundModel | None,
+        repeats: int,
+    ) -> None:
+        self._pixel_size_um: float = pixel_size_um
+        self._polarity: Polarity = polarity
+        self.noise, self.background = noise, background
+        self._repeats = repeats
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Of the images, in object space."""
+        return self._pixel_size_um
+
+    @property
+    def polarity(self) -> Polarity:
+        """Of the particles."""
+        return self._polarity
+
+    @property
+    def sign(self) -> float:
+        """What contrast does to the brightness: -1 where particles are dark, +1 where bright."""
+        return -1.0 if self._polarity == "dark" else 1.0
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        shape: tuple[int, int],
+        count: int = 1,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> Scene:
+        """Draw `count` images (H, W), as `Source.draw` says."""
+        pixel_type = np.dtype(dtype)
+        if pixel_type not in PIXEL_TYPES:
+            raise CalibrationError(
+                f"images are float32, uint8 or uint16, not {pixel_type}: choose one of these"
+            )
+        if min(shape) < 1 or count < 0:
+            raise CalibrationError(f"{count} images of {shape[0]} x {shape[1]} pixels cannot be drawn")
+        images: npt.NDArray[Any] = np.empty((count, *shape), pixel_type)
+        scale = Scale.of(pixel_type, self.sign, self.noise.grey)
+        canvas = Canvas.empty(shape)
+        white = np.empty(shape, np.float32)
+        placed = []
+        for image in images:
+            canvas.clear()
+            placed.append(self._put(rng, canvas))
+            if self.background is not None:
+                add_background(canvas.contrast, self.background, rng)
+            light = self._light(rng)
+            rng.standard_normal(out=white, dtype=np.float32)
+            develop(canvas, light, scale, self._repeats, white, image)
+        return _scene(images, placed, self._pixel_size_um)
+
+    @abstractmethod
+    def _put(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+        """Put the particles of one image on an empty canvas."""
+
+    def _light(self, rng: np.random.Generator) -> Light:
+        noise = self.noise
+        background = float(noise.background.draw(rng, 1)[0])
+        variance = float(noise.level.draw(rng, 1)[0]) ** 2
+        return Light(self.sign, background, noise.read * variance, noise.shot * variance)
+
+
+def _scene(images: npt.NDArray[Any], placed: list[Placed], pixel_size_um: float) -> Scene:
+    height, width = images.shape[1:]
+    particles = Particles.joined(
+        Particles(
+            np.full(at.x_px.size, frame),
+            *at,
+            nearest_px=nearest_neighbour(np.column_stack([at.x_px, at.y_px])),
+        )
+        for frame, at in enumerate(placed)
+    )
+    x, y = particles.x_px, particles.y_px
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    return Scene(images, particles.where(inside), particles.where(~inside), pixel_size_um)
