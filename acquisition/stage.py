@@ -59,8 +59,8 @@ class AcquireStage:
 
     Commands are looked at in every step, at least every few milliseconds and also while a consumer has no
     room: the frame at hand is kept and offered again. At the end the source is stopped and the hardware left
-    safe first; then the stage waits until everything offered has been acknowledged. The hardware is left safe, too, when the stage fails or is
-    closed early. Who opened senders and commands closes them.
+    safe first; then the stage waits until everything offered has been acknowledged. The hardware is left
+    safe, too, when the stage fails or is closed early. Who opened senders and commands closes them.
     """
 
     name = "acquire"

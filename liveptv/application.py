@@ -14,10 +14,12 @@ from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import RunFiles, refuse_to_replace
 from liveptv.reports.page import Report, write_report
-from liveptv.session.events import EventLog
+from liveptv.session.events import EventLog, read_events
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
 from stream.errors import LivePTVError, SourceError
+from tracking.control_file import store_control
+from tracking.control_record import KINDS
 from tracking.recover import recover
 from tracking.trajectory_file import TrajectoryFile, annotate
 from tracking.trajectory_snapshot import store_snapshot
@@ -107,6 +109,9 @@ def finish_file(
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
+        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
+        if control:
+            store_control(files.tracks, control)
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))

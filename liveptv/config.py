@@ -14,7 +14,8 @@ from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSe
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.settings import LinkSettings
-from tracking.settings import ControllerSettings, TrackerSettings
+from tracking.control_settings import ControllerSettings, ProtocolSettings
+from tracking.settings import TrackerSettings
 
 
 class Section(BaseModel):
@@ -91,6 +92,7 @@ class Experiment(Section):
     detector: DetectorSettings = Field(default_factory=DetectorSettings)
     tracker: TrackerSettings = Field(default_factory=TrackerSettings)
     controller: ControllerSettings | None = None
+    protocol: ProtocolSettings | None = None
     link: TransportSettings = Field(default_factory=TransportSettings)
     session: SessionSettings = Field(default_factory=SessionSettings)
 
@@ -100,7 +102,14 @@ class Experiment(Section):
             raise ValueError("both a microscope and a recording are named; leave one section out")
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
+        if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
+            raise ValueError("a protocol goes through its slices itself; leave controller.until_enough out")
         return self
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether a controller or a protocol steers the run."""
+        return self.controller is not None or self.protocol is not None
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, JSON-able, as it goes into the trajectory file."""

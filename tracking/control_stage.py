@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from stream.errors import LinkError
 from stream.link import Receiver
-from stream.messages import Ack, Command, StageState, StreamEnd, Tracks
-from tracking.controllers import Controller, where_it_failed
+from stream.messages import Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from tracking.control_record import ControlRecord, Record, nothing
+from tracking.controllers import Controller, where_it_failed, whole_traceback
 
 log = logging.getLogger(__name__)
 
 LAST_ACKS_S = 1.0
 POLL_S = 0.01
+HEARTBEAT_S = 0.25
+MOST_A_FRAME = 64
+REFUSALS = 200
+REFUSALS_S = 10.0
+SAY_S = 1.0
 
 
 class CommandLink(Protocol):
@@ -38,9 +45,12 @@ class CommandLink(Protocol):
 class ControlStage:
     """Hands every frame's tracks to a controller and its commands to the microscope.
 
-    A controller that raises is not asked again: the error, with its place in the user's file, goes to
-    `report` (by default the log) and to `failure`, the gauge `controller_works` falls to 0, and the stage
-    goes on consuming tracks without sending commands. Limits and watchdog are the acquisition's.
+    After a frame that the controller has looked at, a heartbeat tells the acquisition so, at most four times a
+    second; without them its watchdog makes the hardware safe. A controller that raises, or floods the microscope
+    (more than 64 commands a frame, or 200 refused within 10 s), is not asked again: the safe state is asked for,
+    the error with its traceback goes to `report` (by default the log) and its first line to `failure`, the gauge
+    `controller_works` falls to 0, and the stage goes on consuming tracks without sending commands. `record` is
+    given everything that was measured, decided and answered (`tracking.control_record`).
     """
 
     name = "control"
@@ -51,11 +61,17 @@ class ControlStage:
         controller: Controller,
         client: CommandLink,
         report: Callable[[str], None] = log.error,
+        record: Record = nothing,
     ) -> None:
         self._receiver = receiver
         self._controller = controller
         self._client = client
         self._report = report
+        self._record = ControlRecord(controller, record)
+        self._heartbeats: dict[str, int] = {}
+        self._heartbeat_due_s = 0.0
+        self._refusals: deque[float] = deque()
+        self._said: dict[str, tuple[float, int]] = {}
         self._state = StageState.STARTING
         self._waiting: dict[str, int] = {}
         self._drained_s = 0.0
@@ -106,11 +122,27 @@ class ControlStage:
         try:
             commands: Sequence[Command] = self._controller.update(tracks)
             prepared = [self._signed(command, tracks.info.frame) for command in commands or ()]
+            if len(prepared) > MOST_A_FRAME:
+                raise ValueError(f"{len(prepared)} commands for one frame, at most {MOST_A_FRAME} are sent")
+            for command in prepared:
+                self._send(command, tracks)
+            self._record.frame(tracks)
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and must not end the run
-            self._give_up(error, f"on frame {tracks.info.frame}")
+            self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
-        for command in prepared:
-            self._send(command, tracks.info.monotonic_ns)
+        self._beat(tracks.info.frame)
+
+    def _beat(self, frame: int) -> None:
+        now_s = time.monotonic()
+        if now_s < self._heartbeat_due_s:
+            return
+        self._heartbeat_due_s = now_s + HEARTBEAT_S
+        command = Command(CommandKind.HEARTBEAT, decided_on_frame=frame, sender=self._controller.name)
+        try:
+            self._client.send(command)
+        except LinkError:
+            return  # nobody listens: the watchdog there does what is needed
+        self._heartbeats[command.command_id] = time.perf_counter_ns()
 
     def _signed(self, command: Command, frame: int) -> Command:
         if not isinstance(command, Command):
@@ -118,38 +150,70 @@ class ControlStage:
         decided = command.decided_on_frame if command.decided_on_frame >= 0 else frame
         return replace(command, sender=command.sender or self._controller.name, decided_on_frame=decided)
 
-    def _send(self, command: Command, taken_ns: int) -> None:
+    def _send(self, command: Command, tracks: Tracks) -> None:
         try:
             self._client.send(command)
         except LinkError as error:
             self._counts["unsent"] += 1
-            self._report(f"{command.kind} of frame {command.decided_on_frame} was not sent: {error}")
+            self._say(f"{command.kind} of frame {command.decided_on_frame} was not sent", str(error))
             return
         self._counts["sent"] += 1
         now_ns = time.perf_counter_ns()
         self._waiting[command.command_id] = now_ns
-        self._gauges["latency_ms"] = (now_ns - taken_ns) / 1e6
+        self._gauges["latency_ms"] = (now_ns - tracks.info.monotonic_ns) / 1e6
+        self._record.sent(command, tracks)
 
     def _take_acks(self) -> None:
         for ack in self._client.acks():
+            now_ns = time.perf_counter_ns()
+            beat_ns = self._heartbeats.pop(ack.command_id, None)
+            if beat_ns is not None:
+                self._gauges["heartbeat_ms"] = (now_ns - beat_ns) / 1e6
+                continue
             sent_ns = self._waiting.pop(ack.command_id, None)
             if sent_ns is not None:
-                self._gauges["ack_ms"] = (time.perf_counter_ns() - sent_ns) / 1e6
+                self._gauges["ack_ms"] = (now_ns - sent_ns) / 1e6
             self._counts["accepted" if ack.accepted else "refused"] += 1
+            self._record.answered(ack)
             if not ack.accepted:
-                self._report(f"the microscope refused a command of {self._controller.name}: {ack.reason}")
+                self._refused(ack.reason)
             acknowledged = getattr(self._controller, "acknowledged", None)
             if acknowledged is None or self.failure:
                 continue
             try:
                 acknowledged(ack)
             except Exception as error:  # noqa: BLE001 - as for update
-                self._give_up(error, "on an acknowledgement")
+                self._give_up(f"failed on an acknowledgement: {where_it_failed(error)}", error)
 
-    def _give_up(self, error: Exception, when: str) -> None:
+    def _refused(self, reason: str) -> None:
+        self._say(f"the microscope refused a command of {self._controller.name}", reason)
+        now_s = time.monotonic()
+        self._refusals.append(now_s)
+        while now_s - self._refusals[0] > REFUSALS_S:
+            self._refusals.popleft()
+        if len(self._refusals) >= REFUSALS and not self.failure:
+            self._give_up(f"floods the microscope: {REFUSALS} commands refused in {REFUSALS_S:g} s", None)
+
+    def _say(self, what: str, why: str) -> None:
+        """Report, but the same thing at most once a second, with how often it was not said."""
+        now_s = time.monotonic()
+        said_s, unsaid = self._said.get(what, (0.0, 0))
+        if now_s - said_s < SAY_S:
+            self._said[what] = (said_s, unsaid + 1)
+            return
+        self._said[what] = (now_s, 0)
+        self._report(f"{what}: {why}" + (f" (and {unsaid} more before)" if unsaid else ""))
+
+    def _give_up(self, why: str, error: Exception | None) -> None:
         self._counts["controller_errors"] += 1
-        self.failure = f"controller {self._controller.name} failed {when}: {where_it_failed(error)}"
-        self._report(f"{self.failure}; the run goes on without it")
+        self.failure = f"controller {self._controller.name} {why}"
+        trace = "" if error is None else f"\n{whole_traceback(error)}"
+        self._report(f"{self.failure}; the run goes on without it, the hardware is made safe{trace}")
+        self._record.failed(self.failure + trace)
+        try:
+            self._client.send(Command(CommandKind.MAKE_SAFE, self.failure, sender="control"))
+        except LinkError as unsent:
+            self._report(f"the safe state could not be asked for ({unsent}); the watchdog brings it about")
 
     def _drain(self) -> bool:
         if self._waiting and time.monotonic() < self._drained_s:
@@ -163,7 +227,10 @@ class ControlStage:
         return dict(self._counts)
 
     def gauges(self) -> dict[str, float]:
-        """`latency_ms` from exposure to the last command, `ack_ms` to its answer, answers waited for."""
+        """`latency_ms` from exposure to the last command, `ack_ms` to its answer, answers waited for in `queue`.
+
+        `heartbeat_ms` is how long the last heartbeat took there and back.
+        """
         return self._gauges | {
             "queue": float(len(self._waiting)),
             "controller_works": float(not self.failure),

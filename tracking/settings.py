@@ -1,11 +1,10 @@
-"""Settings of the tracker and of the controllers."""
+"""Settings of the tracker; those of the controllers are in `tracking.control_settings`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Section(BaseModel):
@@ -62,68 +61,3 @@ class TrackerSettings(_Section):
     min_length_frames: int = Field(
         100, ge=1, description="tracks are flagged tentative until they are this long (hungarian)"
     )
-
-
-class HoldFlowSettings(_Section):
-    """Keep the median velocity in a band of the channel at a target by setting the pump."""
-
-    target_um_s: float = Field(description="the velocity to hold; negative against the axis")
-    axis: Literal["x", "y"] = Field("x", description="the direction that is measured")
-    min_height_um: float | None = Field(None, description="lower edge of the band, focus position + z")
-    max_height_um: float | None = Field(None, description="upper edge of the band, focus position + z")
-    min_y_um: float | None = Field(None, description="edge of the band across the image")
-    max_y_um: float | None = Field(None, description="edge of the band across the image")
-    min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are in the band")
-    min_flow_ul_s: float = Field(0.0, description="lowest set-point that is asked for")
-    max_flow_ul_s: float = Field(gt=0, description="highest set-point that is asked for")
-    ul_s_per_um_s: float | None = Field(
-        None, description="flow that changes the velocity by 1 um/s; unset: measured when control begins"
-    )
-    proportional: float = Field(0.3, ge=0, description="share of the error corrected at once")
-    integral_time_s: float = Field(
-        2.0, gt=0, description="time in which a lasting error is corrected in full"
-    )
-    period_s: float = Field(0.5, ge=0, description="shortest time between two commands")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_flow_ul_s >= self.max_flow_ul_s:
-            raise ValueError("min_flow_ul_s must be less than max_flow_ul_s")
-        for low, high in ((self.min_height_um, self.max_height_um), (self.min_y_um, self.max_y_um)):
-            if low is not None and high is not None and low >= high:
-                raise ValueError("the band is empty: its lower edges must be less than its upper edges")
-        return self
-
-
-class StopWhenSettings(_Section):
-    """End the run once enough has been measured; whichever limit is reached first."""
-
-    trajectories: int | None = Field(None, ge=1, description="so many trajectories of `length_frames`")
-    length_frames: int = Field(10, ge=1, description="detections that make a trajectory count")
-    frames: int | None = Field(None, ge=1, description="so many frames tracked")
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if self.trajectories is None and self.frames is None:
-            raise ValueError("give trajectories, frames or both")
-        return self
-
-
-class ControllerSettings(_Section):
-    """The feedback controller: exactly one of `hold_flow`, `stop_when` and `file`."""
-
-    hold_flow: HoldFlowSettings | None = None
-    stop_when: StopWhenSettings | None = None
-    file: Path | None = Field(None, description="a Python file with one controller class")
-    options: dict[str, bool | int | float | str] = Field(
-        default_factory=dict, description="keyword arguments of the class in `file`"
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [name for name in ("hold_flow", "stop_when", "file") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of hold_flow, stop_when and file (given: {given or 'none'})")
-        if self.options and self.file is None:
-            raise ValueError("options belong to a controller of your own; give its file")
-        return self

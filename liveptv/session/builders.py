@@ -130,13 +130,13 @@ def build_control(context: StageContext) -> Stage:
     from tracking.control_stage import ControlStage
     from tracking.controllers import load_controller
 
-    plan = context.plan
-    if plan.experiment.controller is None:
-        raise ConfigurationError("a control stage needs a [controller] section; add one")
-    controller = load_controller(plan.experiment.controller)
+    experiment = context.plan.experiment
+    if not experiment.is_controlled:
+        raise ConfigurationError("a control stage needs a [controller] or a [protocol] section; add one")
+    controller = load_controller(experiment.controller, experiment.protocol)
     client = CommandClient(context.peers().addresses["commands"])
     context.stack.callback(client.close)
-    return ControlStage(context.upstream(), controller, client, report=context.say)
+    return ControlStage(context.upstream(), controller, client, context.say, context.record)
 
 
 BUILDERS: dict[str, Callable[[StageContext], Stage]] = {

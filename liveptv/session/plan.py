@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,15 @@ class Bound:
 
     addresses: dict[str, str]
     picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry for the event log and the trajectory file: a kind, a line of text, and JSON-able facts."""
+
+    kind: str
+    text: str
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

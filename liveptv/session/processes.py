@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from liveptv.session.plan import Bound, Peers, StagePlan
+from liveptv.session.plan import Bound, Peers, Recorded, StagePlan
 from liveptv.session.runner import run_stage
 
 JOIN_S = 5.0
@@ -35,9 +35,9 @@ class Worker:
         """Whether the stage still runs."""
         return self._vessel.is_alive()
 
-    def messages(self) -> list[Bound]:
+    def messages(self) -> list[Bound | Recorded]:
         """What the stage has said over the pipe since the last call."""
-        found: list[Bound] = []
+        found: list[Bound | Recorded] = []
         try:
             while self._pipe.poll():
                 found.append(self._pipe.recv())

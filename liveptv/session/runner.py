@@ -16,8 +16,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import Connection
+from typing import Any
 
-from liveptv.session.plan import Bound, Peers, Picture, StagePlan
+from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan
 from liveptv.session.upstream import ResilientReceiver
 from stream.errors import LinkError, LivePTVError
 from stream.link import Receiver, Sender
@@ -96,6 +97,11 @@ class StageContext:
     def say(self, text: str) -> None:
         """Send one line to the session's event log."""
         self.report(self._state, text=text)
+
+    def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
+        """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
+        with contextlib.suppress(BrokenPipeError, OSError):
+            self.pipe.send(Recorded(kind, text, facts))
 
     def observe(self, stage: Stage) -> None:
         """Take the stage's counts and gauges, and the accounts of its links, for the next report."""

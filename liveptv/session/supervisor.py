@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from liveptv.config import Experiment
 from liveptv.session.events import EventLog
-from liveptv.session.plan import Peers, Picture, StagePlan
+from liveptv.session.plan import Peers, Picture, Recorded, StagePlan
 from liveptv.session.processes import start_worker
 from liveptv.session.snapshots import SnapshotTaker
 from liveptv.session.views import Progress, SessionResult, StageView, lost_frames
@@ -77,6 +77,7 @@ class Session:
             while not all(view.over for view in self.stages.values()):
                 self._poll()
             self._take_status(0.0)
+            self._introduce()
             return self._result()
         finally:
             for view in self.stages.values():
@@ -97,7 +98,7 @@ class Session:
         self._events.write("stop", reason)
 
     def _start_all(self) -> None:
-        control = ("control",) if self.experiment.controller is not None else ()
+        control = ("control",) if self.experiment.is_controlled else ()
         self._start("acquire", ("detect",), None)
         self._start("detect", ("track",), "acquire")
         self._start("track", ("write", *control), "detect", waits_for_restart=self._can_restart())
@@ -160,10 +161,18 @@ class Session:
         if self._on_note is not None:
             self._on_note(text.splitlines()[0])
 
+    def _keep(self, entry: Recorded) -> None:
+        self._events.write(entry.kind, entry.text, **entry.facts)
+        if entry.kind == "slice" and self._on_note is not None:
+            self._on_note(entry.text)
+
     def _introduce(self) -> None:
         """Collect what stages have bound and tell each stage its inputs as soon as they are known."""
         for view in self.stages.values():
             for message in view.worker.messages():
+                if isinstance(message, Recorded):
+                    self._keep(message)
+                    continue
                 self._bound |= {f"{view.plan.stage}.{name}": at for name, at in message.addresses.items()}
                 self.picture = message.picture or self.picture
                 view.waits_for_peers = True
@@ -228,13 +237,19 @@ class Session:
         if self._running_since_s is None:
             self._end_at_once()
         elif stage == "control":
-            self._note("policy", "the run goes on without its controller", stage)
+            self._note("policy", "the run goes on without its controller, the hardware is made safe", stage)
+            self._make_safe(why)
         else:
             self._note("policy", f"without {stage} the run ends; the trajectory file is finished", stage)
             if not self._stop_reason:
                 self.request_stop(f"{stage} was lost")
             notice_s = GRACE_S + 2 * self.experiment.link.patience_s
             self._deadline_s = min(self._deadline_s, time.monotonic() + notice_s)
+
+    def _make_safe(self, why: str) -> None:
+        if self._commands is not None:
+            reason = f"the controller was lost: {why}".splitlines()[0]
+            self._commands.send(Command(CommandKind.MAKE_SAFE, reason, sender="session"))
 
     def _restart(self, view: StageView) -> bool:
         limit = self.experiment.session.restart_detector

@@ -8,6 +8,8 @@ import pytest
 from small_run import Run, kill, small_experiment, wait_until
 
 from stream.errors import OutputError
+from tracking.control_file import read_control
+from tracking.control_record import KINDS
 from tracking.trajectory_file import TrajectoryFile
 
 
@@ -110,6 +112,14 @@ def test_a_controller_closes_the_loop_through_the_pump(tmp_path):
         flow = file.frames["flow_ul_s"]
     assert flow[0] == pytest.approx(0.0246)
     assert len(set(flow.tolist())) > 3
+    record = read_control(run.files.tracks)
+    assert record == [event for event in run.events() if event["kind"] in KINDS]
+    commands = {entry["command_id"]: entry for entry in record if entry["kind"] == "command"}
+    answers = [entry for entry in record if entry["kind"] == "answer"]
+    assert all(entry["measured"]["target_um_s"] == 100.0 for entry in commands.values())
+    shown = [(commands[a["command_id"]]["value"], a["first_frame"]) for a in answers if a["first_frame"] >= 0]
+    assert len(shown) > 3
+    assert all(flow[frame] == pytest.approx(value) for value, frame in shown)
 
 
 def test_a_controller_ends_the_run_when_enough_is_measured(tmp_path):

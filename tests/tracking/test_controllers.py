@@ -15,7 +15,7 @@ from stream.messages import Ack, Command, CommandKind, Detections, StageState, T
 from stream.stage import Stage
 from tracking.control_stage import ControlStage
 from tracking.controllers import Controller, HoldFlow, StopWhen, load_controller
-from tracking.settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
+from tracking.control_settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
 
 FRAME_S = 0.02
 SET_FLOW = CommandKind.SET_FLOW
@@ -242,11 +242,15 @@ class Loop:
         self.server = CommandServer("tcp://127.0.0.1:0")
         stack.callback(self.server.close)
         self.said: list[str] = []
+        self.record: list[tuple[str, str, dict]] = []
+        self.heartbeats: list[int] = []
+        self.made_safe: list[str] = []
         self.stage = ControlStage(
             open_receiver(self.source.address),
             controller,
             CommandClient(self.server.address),
             self.said.append,
+            lambda *entry: self.record.append(entry),
         )
         stack.callback(self.stage.close)
 
@@ -257,7 +261,15 @@ class Loop:
         while self.stage.step(0.01):
             assert time.monotonic() < deadline_s
             for request in self.server.poll():
-                commands.append(request.command)
+                command = request.command
+                if command.kind is CommandKind.HEARTBEAT:
+                    self.heartbeats.append(command.decided_on_frame)
+                    request.reply(Ack(command.command_id, True))
+                    continue
+                if command.kind is CommandKind.MAKE_SAFE:
+                    self.made_safe.append(command.value)
+                    continue
+                commands.append(command)
                 if answer is not None:
                     request.reply(answer(request.command))
         return commands
@@ -315,6 +327,10 @@ def test_a_controller_that_raises_is_reported_with_its_line_and_the_run_goes_on_
         assert loop.stage.gauges()["controller_works"] == 0.0
         assert len(loop.said) == 1
         assert "script failed on frame 1" in loop.said[0]
+        assert "Traceback (most recent call last)" in loop.said[0]
+        assert loop.made_safe == [loop.stage.failure]
+        assert loop.heartbeats == [0]
+        assert [kind for kind, _, _ in loop.record] == ["controller"]
         assert "test_controllers.py, line" in loop.said[0]
         assert loop.source.flush(5.0)
 

@@ -1,26 +1,27 @@
-"""Hold the measured velocity at a target by setting the pump: proportional-integral control."""
+"""Hold the measured velocity at a target by setting the pump: PID control."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-from stream.messages import Command, CommandKind, TrackFlag, Tracks
-from tracking.settings import HoldFlowSettings
+from stream.messages import Command, CommandKind, Tracks
+from tracking.control_settings import HoldFlowSettings
+from tracking.controllers.measuring import FloatArray, heights_um, measured, weighted_median
 
 DEADBAND = 1e-3
 SIGNIFICANCE = 3.0
 
 
 class HoldFlow:
-    """PI control of the median velocity in a band of the channel.
+    """PID control of the median velocity in a band of the channel, weighted by the tracks' own errors.
 
-    flow = start + g (kp e + integral of e dt / Ti), within its limits, with e the target minus the median and
-    g the flow per velocity (`ul_s_per_um_s`), if not given the ratio of the two when control begins; a pump
-    that does not run then, or too slowly to be measured, is first set to the middle of its limits for Ti.
-    The integral stands still while the flow is at a limit and the error asks for more (anti-windup).
+    flow = start + g (kp e + integral of e dt / Ti - kp Td dv/dt), within its limits, with v the median averaged
+    over `filter_time_s`, e the target minus v, and g the flow per velocity (`ul_s_per_um_s`), if not given the
+    ratio of the two when control begins; a pump that does not run then, or too slowly to be measured, is first
+    set to the middle of its limits for Ti. The integral stands still while the flow is at a limit and the
+    error asks for more (anti-windup). A new target is fed forward: the flow changes at once by g times the step.
     """
 
     name = "hold_flow"
@@ -32,47 +33,76 @@ class HoldFlow:
         self._asked_ul_s = math.nan
         self._integral_um_s = 0.0
         self._last_s = math.nan
+        self._rate_um_s2 = 0.0
         self._sent_s = -math.inf
-        self.velocity_um_s = math.nan
+        self.target_um_s = settings.target_um_s
+        self.velocity_um_s = self.standard_error_um_s = math.nan
+        self._used = 0
+
+    def retarget(self, target_um_s: float) -> None:
+        """Take another velocity as the target, from now on."""
+        if self._gain is not None and math.isfinite(self._start_ul_s):
+            self._start_ul_s += self._gain * (target_um_s - self.target_um_s)
+        self.target_um_s = target_um_s
+
+    def measured(self) -> dict[str, float]:
+        """What was measured last, and what was asked for."""
+        return {
+            "velocity_um_s": self.velocity_um_s,
+            "standard_error_um_s": self.standard_error_um_s,
+            "tracks": float(self._used),
+            "target_um_s": self.target_um_s,
+            "asked_ul_s": self._asked_ul_s,
+        }
 
     def update(self, tracks: Tracks) -> list[Command]:
         """Measure, and return a new set-point when one is due."""
         s = self._settings
         now_s = tracks.info.time_s
-        velocities = band_velocities(tracks, s)
-        if len(velocities) < s.min_tracks:
+        velocities, sigma = band_velocities(tracks, s)
+        self._used = len(velocities)
+        if self._used < s.min_tracks:
             self._last_s = math.nan
             return []
-        self.velocity_um_s = float(np.median(velocities))
+        median_um_s, self.standard_error_um_s = weighted_median(velocities, sigma)
+        dt_s = now_s - self._last_s
+        self._last_s = now_s
+        self._smooth(median_um_s, dt_s)
         if math.isnan(self._start_ul_s):
             settling = now_s - self._sent_s < s.integral_time_s
-            if settling or not self._begin(tracks.info.flow_ul_s, velocities):
+            if settling or not self._begin(tracks.info.flow_ul_s):
                 return self._set((s.min_flow_ul_s + s.max_flow_ul_s) / 2.0, now_s)
-        flow = self._correct(s.target_um_s - self.velocity_um_s, now_s)
-        return self._set(flow, now_s)
+        return self._set(self._correct(dt_s), now_s)
 
-    def _begin(self, flow_ul_s: float, velocities: npt.NDArray[np.float64]) -> bool:
+    def _smooth(self, velocity_um_s: float, dt_s: float) -> None:
+        before_um_s = self.velocity_um_s
+        if not dt_s > 0 or math.isnan(before_um_s):
+            self.velocity_um_s, self._rate_um_s2 = velocity_um_s, 0.0
+            return
+        share = dt_s / (dt_s + self._settings.filter_time_s)
+        self.velocity_um_s += share * (velocity_um_s - before_um_s)
+        self._rate_um_s2 = (self.velocity_um_s - before_um_s) / dt_s
+
+    def _begin(self, flow_ul_s: float) -> bool:
         """Take the running flow as the start; False while flow or gain are not known."""
         if not math.isfinite(flow_ul_s):
             flow_ul_s = self._asked_ul_s
         if not math.isfinite(flow_ul_s):
             return False
         if self._gain is None:
-            error = 1.25 * float(np.std(velocities)) / math.sqrt(len(velocities))
-            if flow_ul_s == 0.0 or abs(self.velocity_um_s) <= SIGNIFICANCE * error:
+            if flow_ul_s == 0.0 or abs(self.velocity_um_s) <= SIGNIFICANCE * self.standard_error_um_s:
                 return False
             self._gain = flow_ul_s / self.velocity_um_s
         self._start_ul_s = flow_ul_s
         return True
 
-    def _correct(self, error_um_s: float, now_s: float) -> float:
+    def _correct(self, dt_s: float) -> float:
         s = self._settings
         assert self._gain is not None
-        dt = now_s - self._last_s
-        self._last_s = now_s
-        step = error_um_s * dt / s.integral_time_s if dt > 0 else 0.0
-        proportional = s.proportional * error_um_s
-        wish = self._start_ul_s + self._gain * (proportional + self._integral_um_s + step)
+        error_um_s = self.target_um_s - self.velocity_um_s
+        step = error_um_s * dt_s / s.integral_time_s if dt_s > 0 else 0.0
+        ahead = error_um_s - s.derivative_time_s * self._rate_um_s2
+        wish = self._start_ul_s + self._gain * (s.proportional * ahead + self._integral_um_s + step)
         flow = min(max(wish, s.min_flow_ul_s), s.max_flow_ul_s)
         if wish == flow or (wish - flow) * self._gain * error_um_s < 0:
             self._integral_um_s += step
@@ -87,20 +117,18 @@ class HoldFlow:
         return [Command(CommandKind.SET_FLOW, flow_ul_s)]
 
 
-def band_velocities(tracks: Tracks, settings: HoldFlowSettings) -> npt.NDArray[np.float64]:
-    """Velocities, um/s, of the confirmed and detected tracks in the band."""
-    unfit = TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.DUPLICATE
-    velocity = tracks.vx_um_s if settings.axis == "x" else tracks.vy_um_s
-    chosen = (tracks.flags.astype(np.int64) & int(unfit) == 0) & np.isfinite(velocity)
-    focus_um = tracks.info.focus_um
-    height = tracks.z_um + (focus_um if math.isfinite(focus_um) else 0.0)
+def band_velocities(tracks: Tracks, settings: HoldFlowSettings) -> tuple[FloatArray, FloatArray]:
+    """Velocities and their standard errors, um/s, of the confirmed and detected tracks in the band."""
+    along_x = settings.axis == "x"
+    velocity = tracks.vx_um_s if along_x else tracks.vy_um_s
+    sigma = tracks.sigma_vx_um_s if along_x else tracks.sigma_vy_um_s
+    chosen = measured(tracks) & np.isfinite(velocity)
     for value, low, high in (
-        (height, settings.min_height_um, settings.max_height_um),
+        (heights_um(tracks), settings.min_height_um, settings.max_height_um),
         (tracks.y_um, settings.min_y_um, settings.max_y_um),
     ):
         if low is not None:
             chosen &= value >= low
         if high is not None:
             chosen &= value <= high
-    chosen_velocity: npt.NDArray[np.float64] = velocity[chosen]
-    return chosen_velocity
+    return velocity[chosen], sigma[chosen]

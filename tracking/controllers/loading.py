@@ -52,6 +52,11 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
     return cast(Controller, controller)
 
 
+def whole_traceback(error: BaseException) -> str:
+    """The traceback as Python prints it, lines and all."""
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
 def where_it_failed(error: BaseException) -> str:
     """Say in one line what was raised and at which file and line, the innermost place there is."""
     what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stream.messages import Command, CommandKind, TrackFlag, Tracks
-from tracking.settings import StopWhenSettings
+from tracking.control_settings import StopWhenSettings
 
 
 class StopWhen:

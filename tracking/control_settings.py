@@ -1,0 +1,227 @@
+"""Settings of the controllers, `[controller]`, and of the protocol, `[protocol]`, in the experiment file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class HoldFlowSettings(_Section):
+    """Keep the velocity in a band of the channel at a target by setting the pump."""
+
+    target_um_s: float = Field(description="the velocity to hold; negative against the axis")
+    axis: Literal["x", "y"] = Field("x", description="the direction that is measured")
+    min_height_um: float | None = Field(None, description="lower edge of the band, focus position + z")
+    max_height_um: float | None = Field(None, description="upper edge of the band, focus position + z")
+    min_y_um: float | None = Field(None, description="edge of the band across the image")
+    max_y_um: float | None = Field(None, description="edge of the band across the image")
+    min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are in the band")
+    min_flow_ul_s: float = Field(0.0, description="lowest set-point that is asked for")
+    max_flow_ul_s: float = Field(gt=0, description="highest set-point that is asked for")
+    ul_s_per_um_s: float | None = Field(
+        None, description="flow that changes the velocity by 1 um/s; unset: measured when control begins"
+    )
+    proportional: float = Field(0.3, ge=0, description="share of the error corrected at once")
+    integral_time_s: float = Field(
+        2.0, gt=0, description="time in which a lasting error is corrected in full"
+    )
+    derivative_time_s: float = Field(
+        0.0, ge=0, description="how far ahead the measured change is looked; 0: not"
+    )
+    filter_time_s: float = Field(0.2, ge=0, description="time over which the measured velocity is averaged")
+    period_s: float = Field(0.5, ge=0, description="shortest time between two commands")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_flow_ul_s >= self.max_flow_ul_s:
+            raise ValueError("min_flow_ul_s must be less than max_flow_ul_s")
+        for low, high in ((self.min_height_um, self.max_height_um), (self.min_y_um, self.max_y_um)):
+            if low is not None and high is not None and low >= high:
+                raise ValueError("the band is empty: its lower edges must be less than its upper edges")
+        return self
+
+
+class HoldFocusSettings(_Section):
+    """Keep the particles, or the wall, at the same depth by moving the focus."""
+
+    reference: Literal["tracks", "median", "wall"] = Field(
+        "tracks",
+        description="tracks: no particle shifts in depth; median: their median depth is held; wall: the depth "
+        "at which the flow's profile comes to rest is held",
+    )
+    set_point_um: float | None = Field(
+        None, description="depth z to hold the median or the wall at; unset: as it is when control begins"
+    )
+    wall: Literal["floor", "ceiling"] = Field("floor", description="which wall")
+    axis: Literal["x", "y"] = Field("x", description="direction of the flow whose profile shows the wall")
+    reference_time_s: float = Field(
+        20.0, gt=0, description="time over which the median or the wall is averaged"
+    )
+    min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are seen")
+    tolerance_um: float = Field(0.5, ge=0, description="smaller deviations are left")
+    max_step_um: float = Field(10.0, gt=0, description="longest single correction")
+    period_s: float = Field(0.5, ge=0, description="shortest time between two moves")
+
+
+class Enough(_Section):
+    """When a slice has been measured well enough: everything that is given must be reached."""
+
+    trajectories: int | None = Field(None, ge=1, description="so many trajectories of `length_frames`")
+    length_frames: int = Field(10, ge=2, description="detections that make a trajectory count")
+    standard_error_um_s: float | None = Field(
+        None, gt=0, description="standard error of the velocity profile: root mean square over its bins"
+    )
+    axis: Literal["x", "y"] = Field("x", description="the direction whose velocity is measured")
+    bin_um: float = Field(25.0, gt=0, description="width of the profile's bins in depth")
+    min_depth_um: float | None = Field(None, description="only trajectories above this depth z count")
+    max_depth_um: float | None = Field(None, description="only trajectories below this depth z count")
+    longest_s: float | None = Field(None, gt=0, description="go on after so long even if it is not enough")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.trajectories is None and self.standard_error_um_s is None:
+            raise ValueError("give trajectories, standard_error_um_s or both")
+        low, high = self.min_depth_um, self.max_depth_um
+        if low is not None and high is not None and low >= high:
+            raise ValueError("min_depth_um must be less than max_depth_um")
+        return self
+
+
+class Foci(_Section):
+    """Focus positions at equal distances."""
+
+    first_um: float
+    last_um: float
+    count: int = Field(ge=2)
+
+    def positions_um(self) -> list[float]:
+        """Every position, um."""
+        step_um = (self.last_um - self.first_um) / (self.count - 1)
+        return [self.first_um + index * step_um for index in range(self.count)]
+
+
+class UntilEnoughSettings(Enough):
+    """Measure every slice until it is enough, then go to the next; the run ends after the last one."""
+
+    slices: Foci | list[float] = Field(description="focus positions of the slices, um")
+    settle_s: float = Field(0.0, ge=0, description="time between arriving at a slice and measuring")
+
+
+class StepSettings(_Section):
+    """One step of a protocol: what is set, and how long it is measured. Several foci are several slices."""
+
+    name: str = ""
+    focus_um: float | list[float] | Foci | None = Field(None, description="where to focus; unset: as it is")
+    flow_ul_s: float | None = Field(None, description="set-point of the pump; unset: as it is")
+    target: float | None = Field(
+        None, description="set-point of the controller beside it: um/s for hold_flow, um for hold_focus"
+    )
+    settle_s: float = Field(0.0, ge=0, description="time between arriving and measuring")
+    seconds: float | None = Field(None, gt=0, description="how long, of the camera's time")
+    frames: int | None = Field(None, ge=1, description="how many frames")
+    until: Enough | None = Field(None, description="until so much has been measured")
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.seconds is not None) + (self.frames is not None) + (self.until is not None) != 1:
+            raise ValueError("give exactly one of seconds, frames and until")
+        return self
+
+    def foci_um(self) -> list[float | None]:
+        """Focus of each slice of this step."""
+        if isinstance(self.focus_um, Foci):
+            return list(self.focus_um.positions_um())
+        return list(self.focus_um) if isinstance(self.focus_um, list) else [self.focus_um]
+
+
+class ProtocolSettings(_Section):
+    """Steps that are gone through in order, `repeats` times; the run ends after the last one."""
+
+    steps: list[StepSettings] = Field(min_length=1)
+    repeats: int = Field(1, ge=1)
+    resume_at: int = Field(0, ge=0, description="slices that have been measured already are passed over")
+
+
+class PulseOnEntrySettings(_Section):
+    """Fire the trigger at the moment at which a particle is predicted to enter a region."""
+
+    min_x_um: float | None = None
+    max_x_um: float | None = None
+    min_y_um: float | None = None
+    max_y_um: float | None = None
+    min_height_um: float | None = Field(None, description="focus position + z")
+    max_height_um: float | None = Field(None, description="focus position + z")
+    lead_s: float = Field(
+        0.1, gt=0, description="decide so long before the entry; longer than the loop takes"
+    )
+    delay_s: float = Field(0.0, description="fire so long after the predicted entry")
+    min_track_frames: int = Field(5, ge=2, description="shorter tracks are not predicted")
+    max_sigma_s: float = Field(
+        0.02, gt=0, description="entries that are predicted worse than this are left out"
+    )
+
+    @model_validator(mode="after")
+    def _a_region(self) -> Self:
+        edges = (
+            (self.min_x_um, self.max_x_um),
+            (self.min_y_um, self.max_y_um),
+            (self.min_height_um, self.max_height_um),
+        )
+        if all(low is None and high is None for low, high in edges):
+            raise ValueError("the region has no edges; give at least one")
+        if any(low is not None and high is not None and low >= high for low, high in edges):
+            raise ValueError("the region is empty: its lower edges must be less than its upper edges")
+        return self
+
+
+class StopWhenSettings(_Section):
+    """End the run once enough has been measured; whichever limit is reached first."""
+
+    trajectories: int | None = Field(None, ge=1, description="so many trajectories of `length_frames`")
+    length_frames: int = Field(10, ge=1, description="detections that make a trajectory count")
+    frames: int | None = Field(None, ge=1, description="so many frames tracked")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.trajectories is None and self.frames is None:
+            raise ValueError("give trajectories, frames or both")
+        return self
+
+
+KINDS = ("hold_flow", "hold_focus", "until_enough", "pulse_on_entry", "stop_when", "file")
+
+
+class ControllerSettings(_Section):
+    """The feedback controller: exactly one kind, or a file of the user's."""
+
+    hold_flow: HoldFlowSettings | None = None
+    hold_focus: HoldFocusSettings | None = None
+    until_enough: UntilEnoughSettings | None = None
+    pulse_on_entry: PulseOnEntrySettings | None = None
+    stop_when: StopWhenSettings | None = None
+    file: Path | None = Field(None, description="a Python file with one controller class")
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="keyword arguments of the class in `file`"
+    )
+
+    @property
+    def steers_the_run(self) -> bool:
+        """Whether it goes from slice to slice by itself."""
+        return self.until_enough is not None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in KINDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(KINDS[:-1])} and {KINDS[-1]} (given: {given or 'none'})"
+            )
+        if self.options and self.file is None:
+            raise ValueError("options belong to a controller of your own; give its file")
+        return self

@@ -1,0 +1,61 @@
+"""What controllers measure with: the tracks that count, and averages that heed their standard errors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.messages import TrackFlag, Tracks
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.DUPLICATE)
+TO_SIGMA = 1.4826
+MEDIAN_LOSS = 1.2533
+
+
+def measured(tracks: Tracks) -> BoolArray:
+    """Rows (N,) that are confirmed tracks, detected in this frame, and no duplicates."""
+    fit: BoolArray = (tracks.flags.astype(np.int64) & UNFIT) == 0
+    return fit
+
+
+def heights_um(tracks: Tracks) -> FloatArray:
+    """Focus position + z of each row (N,), um; z alone where the focus is not known."""
+    focus_um = tracks.info.focus_um
+    height: FloatArray = tracks.z_um + (focus_um if math.isfinite(focus_um) else 0.0)
+    return height
+
+
+def scatter(values: FloatArray) -> float:
+    """Standard deviation of the bulk: 1.48 times the median absolute deviation."""
+    return TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
+
+
+def weighted_median(values: FloatArray, sigma: FloatArray) -> tuple[float, float]:
+    """Median (value, standard error) of values (N,) >= 1 weighted by 1 / (sigma^2 + scatter^2).
+
+    A `sigma` that is NaN counts as the largest known one.
+    """
+    worst = float(np.nanmax(sigma)) if np.isfinite(sigma).any() else 0.0
+    variance = np.where(np.isfinite(sigma), sigma, worst) ** 2 + scatter(values) ** 2
+    weight = 1.0 / np.maximum(variance, 1e-300) if (variance > 0).all() else np.ones_like(values)
+    order = np.argsort(values)
+    passed = np.cumsum(weight[order])
+    low = int(np.searchsorted(passed, 0.5 * passed[-1] * (1 - 1e-12)))
+    high = int(np.searchsorted(passed, 0.5 * passed[-1] * (1 + 1e-12)))
+    middle = 0.5 * float(values[order[low]] + values[order[min(high, len(values) - 1)]])
+    error = MEDIAN_LOSS / math.sqrt(passed[-1]) if (variance > 0).all() else 0.0
+    return middle, error
+
+
+def clipped_mean(values: FloatArray, sigma: FloatArray, clip: float = 4.0) -> float:
+    """Mean of values (N,) >= 1 weighted by 1 / sigma^2, without those beyond `clip` times the scatter."""
+    off = np.abs(values - np.median(values))
+    inside = off <= clip * TO_SIGMA * np.median(off)
+    known = np.isfinite(sigma).all() and (sigma > 0).all()
+    weight = 1.0 / sigma[inside] ** 2 if known else None
+    return float(np.average(values[inside], weights=weight))
