@@ -28,7 +28,10 @@ SMALLEST_CELL_UM = 0.1
 
 
 class FlowField:
-    """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts."""
+    """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
+
+    `errors` (3,), um^2/s^2, is the mean variance that the velocities learnt were known to.
+    """
 
     def __init__(self, axes: int, memory_frames: float = 60.0) -> None:
         self.shape = np.array([5, 5, 8] if axes == 3 else [8, 8, 1], np.int64)
@@ -36,6 +39,7 @@ class FlowField:
         self.sums: FloatArray = np.zeros((cells + 1, SUMS))
         self.fits: FloatArray = np.zeros((cells + 1, FIT))
         self.box: FloatArray = np.array([[np.inf, -np.inf]] * 3)
+        self.errors: FloatArray = np.zeros(3)
         self._decay = np.exp(-1.0 / memory_frames)
         self._next = 0
 
@@ -58,10 +62,24 @@ class FlowField:
         self.sums = moved
         self._refresh(everything=True)
 
-    def learn(self, positions: FloatArray, velocities: FloatArray, chosen: npt.NDArray[np.bool_]) -> None:
-        """Take in one frame: `velocities` (3, >= N) of the `chosen` (N,) tracks at `positions` (3, >= N)."""
+    def learn(
+        self,
+        positions: FloatArray,
+        velocities: FloatArray,
+        chosen: npt.NDArray[np.bool_],
+        variances: FloatArray | None = None,
+    ) -> None:
+        """Take in one frame: `velocities` (3, >= N) of the `chosen` (N,) tracks at `positions` (3, >= N).
+
+        `variances` (3, >= N) are those of the velocities.
+        """
         self.sums *= self._decay
+        before = self.sums[-1, 0]
         add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
+        added = self.sums[-1, 0] - before
+        if variances is not None and added > 0:
+            now = variances[:, : chosen.size] @ chosen / added
+            self.errors += added / (before + added) * (now - self.errors)
         self._refresh(everything=self.samples < 20 * ENOUGH)
 
     def _refresh(self, *, everything: bool) -> None:

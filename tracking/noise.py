@@ -11,6 +11,8 @@ USUAL = 0.75
 USUAL_CHI_SQUARE = 1.3233
 SLOWEST_RATE = 0.05
 HALF_TRUST = 20.0
+FAR_OFF = 0.1
+FASTEST = 4.0
 
 
 class StepNoise:
@@ -46,4 +48,6 @@ class StepNoise:
             return
         self._frames += 1
         pace = max(1.0 / (1.0 + self._frames / 10.0), SLOWEST_RATE) * judged / (judged + HALF_TRUST)
-        self.rate = np.clip(self.rate * np.exp(2.0 * pace * (USUAL - below / judged)), low, high)
+        off = USUAL - below / judged
+        hurry = np.minimum(1.0 + (off / FAR_OFF) ** 2, FASTEST)
+        self.rate = np.clip(self.rate * np.exp(2.0 * pace * hurry * off), low, high)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Section(BaseModel):
@@ -61,3 +61,24 @@ class TrackerSettings(_Section):
     min_length_frames: int = Field(
         100, ge=1, description="tracks are flagged tentative until they are this long (hungarian)"
     )
+    double_test: Literal["auto", "likelihood", "paper", "off"] = Field(
+        "auto",
+        description="how second detections of one particle are found and flagged; auto: likelihood with flow, "
+        "the paper's rule with hungarian",
+    )
+    double_distance_um: float = Field(
+        5.0, gt=0, le=1e4, description="farthest that two detections of one particle lie apart in the plane"
+    )
+    double_displacement_um: float = Field(
+        0.05,
+        gt=0,
+        le=1e4,
+        description="two close tracks whose mean displacement a frame against each other is less are one "
+        "particle (paper)",
+    )
+
+    @model_validator(mode="after")
+    def _likelihood_needs_the_flow(self) -> Self:
+        if self.mode == "hungarian" and self.double_test == "likelihood":
+            raise ValueError("double_test likelihood needs mode flow; choose paper or off")
+        return self

@@ -12,11 +12,13 @@ from stream.messages import Detections, FrameInfo, Tracks
 from tracking import kalman
 from tracking.assignment import solve
 from tracking.candidates import OVERFLOW, gate_by_chi_square, gate_by_distance, index_points
+from tracking.duplicates import DuplicateFinder
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.noise import StepNoise
 from tracking.settings import TrackerSettings
 from tracking.track_memory import TrackMemory
+from tracking.track_pairs import velocity_spread
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,6 +46,9 @@ class OnlineTracker:
     Depths are tracked as height, focus + z, so that a focus move does not look like motion; a frame without
     focus reading counts as not moved. `counts` holds `born`, `ended`, `linked`, `missed` (predicted rows),
     `duplicates` (frames) and `ignored` (detections).
+
+    Tracks that are second detections of another's particle are flagged as soon as that is clear, see
+    `tracking.duplicates`; `doubles` of them were in the last frame.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:
@@ -57,6 +62,10 @@ class OnlineTracker:
         self._clock = FrameClock(settings.frame_rate_hz)
         self._noise = StepNoise(settings.diffusion_um2_s)
         self._flow = FlowField(3)
+        self._finder = _finder(settings)
+        self._spread: FloatArray = np.zeros((1, 2))
+        self._time_s = 0.0
+        self.doubles = 0
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -111,6 +120,8 @@ class OnlineTracker:
         tracks = self._update(info, count)
         if self._is_flow and self._alive and self._clock.dt_s > 0:
             self._learn(count)
+        if self._finder is not None:
+            self._mark_doubles(tracks, self._finder)
         return tracks
 
     def finish(self) -> None:
@@ -154,6 +165,7 @@ class OnlineTracker:
         # The upper quantile of chi-square with k degrees of freedom.
         self._gate = 2.0 * float(gammainccinv(self._axes / 2.0, self.settings.gate_tail))
         self._flow = FlowField(self._axes)
+        self._spread = np.zeros((int(self._flow.shape[0] * self._flow.shape[1]), 2))
         self._low[self._axes :] = self._high[self._axes :] = 0.0
 
     def _extent_um(self) -> FloatArray:
@@ -247,9 +259,30 @@ class OnlineTracker:
         self._births += (born - self._births) * (BIRTH_MEMORY if self._births else 1.0)
         return Tracks(info, np.ascontiguousarray(output[:, : self._alive]))
 
+    def _mark_doubles(self, tracks: Tracks, finder: DuplicateFinder) -> None:
+        flow, clock = self._flow, self._clock
+        self._time_s += clock.dt_s
+        if self._is_flow and flow.samples:
+            velocity_spread(flow.fits, flow.box, flow.shape, flow.errors, self._spread)
+        self.doubles = finder.mark(
+            tracks.table, tracks.info.frame, self._time_s, clock.frame_s, self._noise.rate, self._spread,
+            flow.box, flow.shape,
+        )  # fmt: skip
+
     def _learn(self, count: int) -> None:
         m, n, frame_s = self._memory, self._alive, self._clock.frame_s
         low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / frame_s
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
         self._noise.learn(m.below, int(m.tally[kalman.JUDGED]), low, high)
-        self._flow.learn(m.state[kalman.P : kalman.V], m.state[kalman.V : kalman.PP], m.settled[:n])
+        self._flow.learn(
+            m.state[kalman.P : kalman.V], m.state[kalman.V : kalman.PP], m.settled[:n], m.state[kalman.VV :]
+        )
+
+
+def _finder(settings: TrackerSettings) -> DuplicateFinder | None:
+    rule = settings.double_test
+    if rule == "auto":
+        rule = "likelihood" if settings.mode == "flow" else "paper"
+    if rule == "off":
+        return None
+    return DuplicateFinder(rule, settings.double_distance_um, settings.double_displacement_um)

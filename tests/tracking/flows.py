@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,12 @@ class Sequence:
     detections: list[Detections]
     truth: list[np.ndarray]
     """For each frame, the particle behind each detection, -1 for a false one."""
+    particles: list[np.ndarray]
+    """For each frame, the number of every particle, detected or not."""
+    positions: list[np.ndarray]
+    """For each frame, where they are, (N, 3) um."""
+    displacement: float
+    """The largest displacement between frames, in mean spacings."""
 
 
 def channel_flow(
@@ -46,7 +52,7 @@ def channel_flow(
     position = rng.uniform(0, size, (count, 3))
     name = np.arange(count)
     fresh = count
-    detections, truth = [], []
+    detections, truth, particles, positions = [], [], [], []
     for frame in range(frames):
         if frame:
             depth = position[:, 1] / side if planar else position[:, 2] / DEPTH
@@ -58,6 +64,8 @@ def channel_flow(
             position[gone] %= size
             name[gone] = np.arange(fresh, fresh + gone.sum())
             fresh += gone.sum()
+        particles.append(name.copy())
+        positions.append(position.copy())
         seen = rng.random(count) >= missed
         noise = rng.poisson(false * count)
         where = np.vstack(
@@ -74,7 +82,75 @@ def channel_flow(
             )
         )  # fmt: skip
         truth.append(who[mixed])
-    return Sequence(detections, truth)
+    return Sequence(detections, truth, particles, positions, displacement)
+
+
+def with_doubles(
+    sequence: Sequence, share: float = 0.05, offset: float = 1.0, missed: float = 0.1, seed: int = 0
+) -> tuple[Sequence, list[np.ndarray]]:
+    """Some particles detected twice, the second time beside them (um) and with errors of its own.
+
+    Each of these particles has its own place beside it; its second detection is missed now and then. Also
+    returns for each frame which detections are second ones.
+    """
+    rng = np.random.default_rng(seed)
+    last = max(int(names.max()) for names in sequence.particles) + 1
+    doubled = rng.random(last) < share
+    beside = rng.normal(0, offset, (last, 3)) * np.array([1.0, 1.0, 5.0])
+    detections, truth, second = [], [], []
+    for found, who, names, where in zip(
+        sequence.detections, sequence.truth, sequence.particles, sequence.positions, strict=True
+    ):
+        chosen = doubled[names] & (rng.random(names.size) > missed)
+        table = found.table
+        sigma = table[3:6, :1]
+        again = where[chosen] + beside[names[chosen]]
+        extra = np.empty((len(table), chosen.sum()))
+        extra[:3] = again.T + np.nan_to_num(sigma) * rng.normal(size=again.T.shape)
+        extra[3:6], extra[6], extra[7] = sigma, 1.0, 0.8
+        if np.isnan(sigma[2]):
+            extra[2] = np.nan
+        detections.append(Detections(found.info, np.hstack([table, extra])))
+        truth.append(np.concatenate([who, names[chosen]]))
+        second.append(np.arange(table.shape[1] + extra.shape[1]) >= table.shape[1])
+    return replace(sequence, detections=detections, truth=truth), second
+
+
+def double_scores(rows: list[Tracks], truth: list[np.ndarray], fewest: int = 10) -> tuple[float, float, int]:
+    """Precision and recall of the tracks flagged as doubles at their end, and how many particles were doubled.
+
+    A particle is doubled if two of its tracks have `fewest` frames in common; one of these is to be flagged.
+    """
+    frames_of: dict[int, set[int]] = {}
+    owners: dict[int, dict[int, int]] = {}
+    flagged: dict[int, bool] = {}
+    for frame, tracks in enumerate(rows):
+        for track, row, flags in zip(
+            tracks.track.astype(int), tracks.detection.astype(int), tracks.flags.astype(int), strict=True
+        ):
+            if row < 0:
+                continue
+            frames_of.setdefault(track, set()).add(frame)
+            of = owners.setdefault(track, {})
+            who = int(truth[frame][row])
+            of[who] = of.get(who, 0) + 1
+            flagged[track] = bool(flags & TrackFlag.DUPLICATE)
+    tracks_of: dict[int, list[int]] = {}
+    for track, of in owners.items():
+        who = max(of, key=of.__getitem__)
+        if who >= 0 and len(frames_of[track]) >= fewest:
+            tracks_of.setdefault(who, []).append(track)
+    pairs = [
+        (a, b)
+        for found in tracks_of.values()
+        for i, a in enumerate(found)
+        for b in found[i + 1 :]
+        if len(frames_of[a] & frames_of[b]) >= fewest
+    ]
+    right = {(a if flagged[a] else b) for a, b in pairs if flagged[a] != flagged[b]}
+    long = {t for t, name in flagged.items() if name and len(frames_of[t]) >= fewest}
+    precision = len(right) / len(long) if long else np.nan
+    return precision, len(right) / len(pairs) if pairs else np.nan, len(pairs)
 
 
 def links_of(rows: list[Tracks], truth: list[np.ndarray]) -> tuple[set, set, float]:
