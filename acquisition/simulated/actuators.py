@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 SHORTEST_LAG_S = 1e-6
+SETTLED_LAGS = 12
 
 
 class FocusDrive:
@@ -76,6 +77,12 @@ class FocusDrive:
         reference, encoder = self._reference_um(time_s), self.encoder_um(time_s)
         self._from_um, self._offset_um, self._start_s = reference, encoder - reference, time_s
         self.speed_um_s, self.lag_s = speed_um_s, _lag(lag_s)
+
+    def rests(self, time_s: float) -> bool:
+        """Return whether the carriage has come to rest (within 1e-5 of the move)."""
+        if not self.ramp_s and not self._offset_um:
+            return True
+        return time_s >= self.done_s() + SETTLED_LAGS * self.lag_s
 
     def done_s(self) -> float:
         """Return the simulated time at which the present move's ramp ends."""

@@ -18,7 +18,7 @@ from .optics import OpticsModel
 from .properties import SimulatedDevice
 from .render import Renderer
 from .sequence import BufferSource, CameraState, FrameSequence
-from .truth import TruthFile
+from .truth import TruthFile, write_particles
 from .world import WorldSettings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,6 +55,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         self._pixel_type, self._shading, self._snr = "8bit", 0.0, 8.0
         self._diffusion_um2_s, self._real_time = 0.03, 1
         self._truth_path, self._truth_files = "", 0
+        self._particles_path, self._lamp = "", 1.0
         self._renderer: Renderer | None = None
         self._sequence: FrameSequence | None = None
         self._register()
@@ -110,6 +111,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
             shading=self._shading,
             seed=self.scene.seed,
         )
+        self._renderer.lamp = self._lamp
         self._renderer.warmup()
         self.world.set_diffusion(self._diffusion_um2_s)
         self.world.set_real_time(bool(self._real_time))
@@ -153,6 +155,9 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         self.add("RealTime", int, lambda: self._real_time, self._set_real_time, limits=(0, 1))
         self.add("DropEvery", int, lambda: self.state.drop_every, self._set_drop_every, limits=(0, 1_000_000))
         self.add("TruthFile", str, lambda: self._truth_path, self._set_truth_path)
+        self.add("ParticlesFile", str, lambda: self._particles_path, self._write_particles)
+        self.add("Lamp", float, lambda: self._lamp, self._set_lamp, limits=(0, 1))
+        self.add("Particles", int, lambda: int(self.state.particles), self._set_particles, limits=(0, 1))
         self.add("FramesLost", int, lambda: self.state.frames_lost)
 
     def _add_field(self, model: str, name: str, field: str) -> None:
@@ -194,6 +199,19 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
 
     def _set_truth_path(self, path: str) -> None:
         self._truth_path, self._truth_files = path, 0
+
+    def _write_particles(self, path: str) -> None:
+        if path:
+            write_particles(Path(path), self.world.particles_at(self.world.time_s))
+        self._particles_path = path
+
+    def _set_lamp(self, lamp: float) -> None:
+        self._lamp = lamp
+        if self._renderer is not None:
+            self._renderer.lamp = lamp
+
+    def _set_particles(self, particles: int) -> None:
+        self.state.particles = bool(particles)
 
     @staticmethod
     def _check_timing(frame_rate_hz: float, exposure_ms: float) -> None:

@@ -41,7 +41,7 @@ class SimulatedFocus(SimulatedDevice, StageDevice):
 
     def get_position_um(self) -> float:
         """Return what the encoder reads, um."""
-        return self.world.focus.encoder_um(self.world.time_s)
+        return self.world.read_focus_um()
 
     def set_position_um(self, val: float) -> None:
         """Set out for a position, um; `busy` until the ramp ends, then it settles within a few lags."""

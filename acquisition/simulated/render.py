@@ -42,7 +42,7 @@ class Renderer:
 
     `snr` is the mean over the visible depth of (background - darkest pixel of a particle) over the standard
     deviation of the background (Franchini & Krevor 2020, 2.1.1), infinite for no noise. `shading` darkens the
-    corners of the illumination by this fraction.
+    corners of the illumination by this fraction; `lamp` is its brightness, 1 for the usual one, 0 for none.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Renderer:
         self._full_scale = float(np.iinfo(pixel_type).max)
         self.background = self._full_scale * BACKGROUND_OF_FULL_SCALE[bank.optics.polarity]
         self.snr = snr
+        self.lamp = 1.0
         self._rng = np.random.default_rng(seed)
         deviates = self._rng.standard_normal(_NOISE_SAMPLES + shape[1], np.float32)
         self._noise = np.clip(np.rint(deviates * _NOISE_UNITS_PER_SD), -32767, 32767).astype(np.int16)
@@ -93,11 +94,11 @@ class Renderer:
             out,
             self._band,
             self._light,
-            np.float32(self.background),
+            np.float32(self.background * self.lamp),
             np.float32(self._full_scale),
             self._noise,
             self._rng.integers(0, _NOISE_SAMPLES, self.shape[0]),
-            np.float32(added_sd / _NOISE_UNITS_PER_SD),
+            np.float32(added_sd * math.sqrt(self.lamp) / _NOISE_UNITS_PER_SD),
             self.bank.images,
             self.bank.extent_px,
             np.float32(self.bank.scale),

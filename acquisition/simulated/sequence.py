@@ -28,6 +28,7 @@ class CameraState:
     frame_rate_hz: float = 30.0
     exposure_ms: float = 0.55
     drop_every: int = 0
+    particles: bool = True
     frames_lost: int = 0
     last_error: str = ""
 
@@ -89,6 +90,8 @@ class FrameSequence:
     def _expose(self, number: int, due_s: float, buffer: npt.NDArray[Any]) -> None:
         try:
             particles = self._world.particles_at(due_s)
+            if not self._state.particles:
+                particles = particles.none()
             whole = buffer.flags.c_contiguous and buffer.flags.aligned
             target = buffer if whole else np.empty(buffer.shape, buffer.dtype)
             self._renderer.render(particles.x_um, particles.y_um, particles.z_um, target)

@@ -13,6 +13,7 @@ from .render import in_sight
 from .world import Particles
 
 TRUTH_COLUMNS = ("frame", "particle", "x_um", "y_um", "z_um", "height_um", "vx_um_s", "vy_um_s", "time_s")
+PARTICLE_COLUMNS = ("particle", "x_um", "y_um", "height_um")
 _FLUSH_S = 0.5
 
 
@@ -61,3 +62,19 @@ class TruthFile:
             raise OutputError(
                 f"the truth file {self.path} cannot be written ({error.strerror}): free some space"
             ) from error
+
+
+def write_particles(path: Path, particles: Particles) -> None:
+    """Write every particle there is, at any depth and also around the picture; an existing file is replaced.
+
+    A particle sits at the mid-plane where the focus is at its `height_um`.
+    """
+    p = particles
+    rows = zip(p.identity.tolist(), p.x_um.tolist(), p.y_um.tolist(), p.height_um.tolist(), strict=True)
+    lines = [",".join(PARTICLE_COLUMNS), *(f"{i},{x:.4f},{y:.4f},{height:.4f}" for i, x, y, height in rows)]
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"the particles' positions cannot be written to {path} ({error.strerror}): choose another ParticlesFile"
+        ) from error

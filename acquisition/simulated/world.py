@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 BOLTZMANN_J_K = 1.380649e-23
 _STEP_S = 0.05
 _MAX_STEPS = 200
+_READING_S = 0.01
 
 
 class WorldSettings(BaseModel):
@@ -58,6 +59,11 @@ class Particles:
     height_um: FloatArray
     vx_um_s: FloatArray
     vy_um_s: FloatArray
+
+    def none(self) -> Particles:
+        """The same moment without any particle."""
+        empty = self.x_um[:0]
+        return Particles(self.time_s, self.identity[:0], empty, empty, empty, empty, empty, empty)
 
 
 def stokes_einstein_um2_s(diameter_um: float, viscosity_mpa_s: float, temperature_k: float = 293.15) -> float:
@@ -164,6 +170,17 @@ class World:
             if self._epoch_s is None and not self._streaming:
                 self._time_s = max(self._time_s, done)
             return self.time_s < done
+
+    def read_focus_um(self) -> float:
+        """Return what the focus drive's encoder reads, um.
+
+        As with `focus_busy`, without real time and without a running camera a reading takes its time (10 ms)
+        while the drive settles, so that whoever reads until it rests gets to see it at rest.
+        """
+        with self.lock:
+            if self._epoch_s is None and not self._streaming and not self.focus.rests(self._time_s):
+                self._time_s += _READING_S
+            return self.focus.encoder_um(self.time_s)
 
     def particles_at(self, time_s: float) -> Particles:
         """Move everything on to a later simulated time and return what is there."""

@@ -309,3 +309,49 @@ def test_a_camera_more_than_a_second_behind_loses_frames_visibly(load):
     lost = core.getProperty("Camera", "FramesLost")
     assert lost >= 10
     assert numbers == [0, lost + 1, lost + 2, lost + 3]
+
+
+def test_whoever_reads_the_focus_until_it_rests_finds_it_at_its_target_also_in_simulated_time(load):
+    core = load("Focus,StartPosition_um,150")
+    core.setPosition("Focus", 153.0)
+    assert not core.deviceBusy("Focus")
+    first_um = core.getPosition("Focus")
+    readings_um = [core.getPosition("Focus") for _ in range(9)]
+    assert first_um < 153.0 - 0.05
+    assert readings_um[-1] == pytest.approx(153.0, abs=1e-3)
+    assert readings_um[-1] == readings_um[-2]
+
+
+def test_the_lamp_and_the_particles_can_be_taken_away_for_references(load):
+    core = load("Camera,Diffusion_um2_s,0")
+    (usual,), _ = burst(core, 1)
+    core.setProperty("Camera", "Particles", 0)
+    (bright,), _ = burst(core, 1)
+    core.setProperty("Camera", "Lamp", 0)
+    (dark,), _ = burst(core, 1)
+    core.setProperty("Camera", "Lamp", 0.5)
+    (half,), _ = burst(core, 1)
+    assert dark.max() == 0
+    assert half.mean() == pytest.approx(bright.mean() / 2, abs=0.5)
+    assert usual.min() < bright.min() - 10
+    assert core.getProperty("Camera", "Particles") == 0
+
+
+def test_the_particles_there_are_can_be_had_with_their_heights(load, tmp_path):
+    core = load("Camera,Diffusion_um2_s,0")
+    core.setProperty("Pump", "FlowRate", 0)
+    core.setProperty("Camera", "ParticlesFile", str(tmp_path / "all.csv"))
+    core.setProperty("Camera", "TruthFile", str(tmp_path / "truth.csv"))
+    burst(core, 2)
+    everyone = {row["particle"]: row for row in rows_of(tmp_path / "all.csv")}
+    seen = rows_of(tmp_path / "truth.csv")
+    assert seen
+    for row in seen:
+        for column in ("x_um", "y_um", "height_um"):
+            assert row[column] == everyone[row["particle"]][column]
+
+
+def test_a_place_where_the_particles_cannot_be_written_is_refused(load, tmp_path):
+    core = load()
+    with pytest.raises((RuntimeError, ConfigurationError, OSError), match="ParticlesFile"):
+        core.setProperty("Camera", "ParticlesFile", str(tmp_path / "nowhere" / "all.csv"))
