@@ -156,11 +156,16 @@ class Microscope:
                     return rate_hz, ""
         return NAN, ""
 
-    def _pixel_size_um(self) -> tuple[float, str]:
+    def known_pixel_size_um(self) -> float | None:
+        """Pixel size in object space by the settings, else by the core, um; None where neither knows it."""
         if self.settings.pixel_size_um is not None:
-            return self.settings.pixel_size_um, ""
+            return self.settings.pixel_size_um
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
-        if size_um > 0:
+        return size_um if size_um > 0 else None
+
+    def _pixel_size_um(self) -> tuple[float, str]:
+        size_um = self.known_pixel_size_um()
+        if size_um is not None:
             return size_um, ""
         return 1.0, "; it knows no pixel size, 1 um is assumed: set microscope.pixel_size_um"
 
@@ -209,6 +214,11 @@ class Microscope:
         """Set a property of a device."""
         given: str | float = int(value) if isinstance(value, bool) else value
         self._do(f"{device}.{name}", self.core.setProperty, device, name, given)
+
+    def read_property(self, device: str, name: str) -> str | float:
+        """The value of a device's property: text from adapters, a number from some Python devices."""
+        value: object = self._do(f"{device}.{name}", self.core.getProperty, device, name)
+        return value if isinstance(value, str | int | float) else str(value)
 
     def read_exposure(self) -> float:
         """Exposure time, ms."""

@@ -1,9 +1,9 @@
-"""Settings of the source: `[microscope]`, `[recording]` and `[limits]` of the experiment file."""
+"""Settings of acquisition: `[microscope]`, `[recording]`, `[limits]` and `[scan]` of the experiment file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +63,8 @@ class LimitsSettings(_Section):
         None, description="set-point when the run ends or its controller falls silent; left out: as it is"
     )
     safe_focus_um: float | None = Field(
-        None, description="focus position when the run ends or its controller falls silent; left out: as it is"
+        None,
+        description="focus position when the run ends or its controller falls silent; left out: as it is",
     )
     min_exposure_ms: float = Field(0.001, gt=0)
     max_exposure_ms: float = Field(10_000.0, gt=0)
@@ -91,4 +92,61 @@ class LimitsSettings(_Section):
             low_um is not None and high_um is not None and low_um <= safe_um <= high_um
         ):
             raise ValueError("safe_focus_um must lie within min_focus_um and max_focus_um")
+        return self
+
+
+class ScanSettings(_Section):
+    """A focus scan: where from and to, how many images at each position, and what goes with it."""
+
+    start_um: float | None = Field(None, description="focus position of the first plane")
+    stop_um: float | None = Field(None, description="where the scan ends; no plane lies beyond it")
+    range_um: float | None = Field(
+        None, gt=0, description="in place of start and stop: so far, centred on where the focus is now"
+    )
+    step_um: float = Field(3.0, gt=0, description="from plane to plane")
+    images: int = Field(4, ge=1, description="at each plane")
+    settle_s: float = Field(0.05, ge=0, description="waited after the drive has come to rest")
+    tolerance_um: float | None = Field(
+        None, gt=0, description="farthest from the plane, read back; left out: a sixth of the step"
+    )
+    backlash_um: float = Field(
+        0.0, ge=0, description="the first plane and retaken ones are approached from so far before them"
+    )
+    move_timeout_s: float = Field(30.0, gt=0, description="a move that takes longer has failed")
+    image_timeout_s: float = Field(
+        5.0, gt=0, description="an image that takes longer (and ten exposures) is late: the plane is retaken"
+    )
+    tries: int = Field(3, ge=1, description="how often a plane is taken before the scan fails")
+    end_um: float | None = Field(
+        None,
+        description="where the focus goes at the end and when the scan fails; left out: "
+        "limits.safe_focus_um, else where it was",
+    )
+    references: tuple[Literal["bright", "dark"], ...] = Field(
+        ("bright", "dark"), description="images without particles, and without light, taken after the scan"
+    )
+    reference_images: int = Field(16, ge=1, description="of each reference")
+    light: str | None = Field(
+        None, description='"Device.Property" of the light source: off for the dark reference, on otherwise'
+    )
+    light_on: str | int | float | bool = Field(1, description="its value for light")
+    light_off: str | int | float | bool = Field(0, description="its value for none")
+    bright_properties: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description='"Device.Property" = value: takes the particles out of the picture for the bright '
+        "reference, in place of a person; set back after it",
+    )
+
+    @property
+    def tolerated_um(self) -> float:
+        """How far from its plane the drive may stand, um."""
+        return self.step_um / 6 if self.tolerance_um is None else self.tolerance_um
+
+    @model_validator(mode="after")
+    def _one_range(self) -> Self:
+        ends = (self.start_um is not None) + (self.stop_um is not None)
+        if ends + 2 * (self.range_um is not None) != 2:
+            raise ValueError("give start_um and stop_um, or range_um alone")
+        if self.tolerated_um > self.step_um / 2:
+            raise ValueError("tolerance_um must not be above half a step")
         return self

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from engines.factory import check_model
 from liveptv.config import Experiment
@@ -23,6 +23,14 @@ from tracking.control_record import KINDS
 from tracking.recover import recover
 from tracking.trajectory_file import TrajectoryFile, annotate
 from tracking.trajectory_snapshot import store_snapshot
+
+
+class Stoppable(Protocol):
+    """What can be asked to end cleanly: a session, a scan."""
+
+    def request_stop(self, reason: str) -> None:
+        """End as soon as nothing is lost by it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +139,7 @@ def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None
 
 
 @contextmanager
-def stopping_on_interrupt(session: Session) -> Iterator[None]:
+def stopping_on_interrupt(session: Stoppable) -> Iterator[None]:
     """Let Ctrl-C (and a polite `kill`) end the run cleanly; a second one ends it at once."""
     before: dict[signal.Signals, Any] = {}
 

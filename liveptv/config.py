@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings
+from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.settings import LinkSettings
@@ -87,6 +87,7 @@ class Experiment(Section):
     microscope: MicroscopeSettings | None = None
     recording: RecordingSettings | None = None
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
+    scan: ScanSettings | None = None
     channel: ChannelSettings | None = None
     optics: OpticsSettings = Field(default_factory=OpticsSettings)
     detector: DetectorSettings = Field(default_factory=DetectorSettings)

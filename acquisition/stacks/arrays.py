@@ -37,8 +37,18 @@ class ArrayStack:
 
     damage = ""
 
-    def __init__(self, path: Path, array: _Array, axes: str, facts: dict[str, float], kind: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        array: _Array,
+        axes: str,
+        facts: dict[str, float],
+        kind: str,
+        planes: dict[str, Any] | None = None,
+    ) -> None:
+        """`planes` are lists by z of what was read back at each, as our own scans have them."""
         self._path, self._array, self._facts = path, array, facts
+        self._planes = planes or {}
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
         self._layout: Layout = layout_of(path, array.shape, axes)
         self._singles = [array.shape[axis] == 1 and axes[axis] == "C" for axis in self._kept]
@@ -65,9 +75,23 @@ class ArrayStack:
             raise SourceError(
                 f"frame {index} of {self._path} cannot be read ({' '.join(str(error).split())}); copy it again"
             ) from error
-        step_um = self._facts.get("z_um", NAN)
-        focus_um = self._layout.position(index, "Z") * step_um if self._layout.size("Z") > 1 else NAN
-        return Plane(np.ascontiguousarray(image, self.info.dtype), focus_um=focus_um)
+        pixels = np.ascontiguousarray(image, self.info.dtype)
+        t, z = self._layout.position(index, "T"), self._layout.position(index, "Z")
+        if not self._planes:
+            step_um = self._facts.get("z_um", NAN)
+            return Plane(pixels, focus_um=z * step_um if self._layout.size("Z") > 1 else NAN)
+        try:
+            said = self._planes
+            return Plane(
+                pixels,
+                time_s=float(said["time_s"][z][t]),
+                focus_um=float(said["focus_um"][z]),
+                exposure_ms=float(said["exposure_ms"][z]),
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"the attributes of {self._path} have no position of plane {z}; copy it again"
+            ) from error
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -144,7 +168,8 @@ def open_zarr(path: Path) -> ArrayStack:
         array = node[level["path"]]
         if not isinstance(array, zarr.Array):
             raise SourceError(f"{path} has no array {level['path']!r}")
-        return ArrayStack(path, _as_array(array), axes, _scales(scales[0], level, axes), "OME-Zarr")
+        planes = (attributes.get("liveptv") or {}).get("planes")
+        return ArrayStack(path, _as_array(array), axes, _scales(scales[0], level, axes), "OME-Zarr", planes)
     except SourceError:
         raise
     except Exception as error:

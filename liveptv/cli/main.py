@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import files, live, offline
+from liveptv.cli import files, live, offline, scan
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 live.register(app)
+scan.register(app)
 offline.register(app)
 files.register(app)
 

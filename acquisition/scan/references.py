@@ -1,0 +1,148 @@
+"""Bright and dark references: images without particles, and without light, beside the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from acquisition.microscope import Microscope
+from acquisition.scan.burst import Burst
+from acquisition.scan.output import writing
+from acquisition.scan.plane import Camera, ScanStoppedError
+from acquisition.settings import ScanSettings
+from stream.errors import ConfigurationError, SourceError
+
+QUESTIONS = {
+    "bright": "Bright reference: take the particles out of the picture, light and focus as in the scan.",
+    "dark": "Dark reference: switch the light off.",
+}
+
+Ask = Callable[[str], bool]
+Property = str | int | float | bool
+
+
+def check_references(
+    microscope: Microscope, settings: ScanSettings, kinds: Sequence[str], ask: Ask | None
+) -> None:
+    """Say beforehand what could not be done afterwards. Raises `ConfigurationError`."""
+    for name in [*([settings.light] if settings.light else []), *settings.bright_properties]:
+        microscope.check_property(*_split(name))
+    for kind in kinds:
+        if ask is None and needs_person(microscope, settings, kind):
+            how = "scan.bright_properties" if kind == "bright" else "scan.light"
+            raise ConfigurationError(
+                f"the {kind} reference needs a person, and there is no terminal to ask at; set {how} or pass "
+                "--no-references"
+            )
+
+
+def needs_person(microscope: Microscope, settings: ScanSettings, kind: str) -> bool:
+    """Whether a reference cannot be taken by the microscope alone."""
+    if kind == "dark":
+        return not settings.light and not microscope.shutter
+    return not settings.bright_properties
+
+
+def take_reference(
+    kind: str,
+    microscope: Microscope,
+    camera: Camera,
+    settings: ScanSettings,
+    *,
+    ask: Ask | None,
+    stopping: Callable[[], bool],
+    settle: Callable[[], None],
+) -> Burst | None:
+    """Take the images of a reference; None where the person who is asked declines.
+
+    The microscope is as before afterwards. Raises `SourceError` if images are missing in all tries.
+    """
+    if needs_person(microscope, settings, kind) and (ask is None or not ask(QUESTIONS[kind])):
+        return None
+    with _prepared(kind, microscope, settings):
+        settle()
+        problem = ""
+        for _ in range(settings.tries):
+            burst = camera.take(settings.reference_images, stopping)
+            if stopping():
+                raise ScanStoppedError("stopped by the user")
+            if not burst.lost and len(burst.images) == settings.reference_images:
+                return burst
+            problem = burst.problem or f"{burst.lost} images lost"
+    raise SourceError(f"the {kind} reference cannot be taken in {settings.tries} tries: {problem}")
+
+
+@contextmanager
+def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
+    """Light for the time of the scan: the light source on and the shutter open, where there are such.
+
+    Afterwards the source is as it was and the shutter closed.
+    """
+    before: dict[str, Property] = {}
+    try:
+        if settings.light:
+            before = _set(microscope, {settings.light: settings.light_on})
+        if microscope.shutter:
+            microscope.set_shutter(True)
+        yield
+    finally:
+        try:
+            _set(microscope, before)
+        finally:
+            if microscope.shutter:
+                microscope.set_shutter(False)
+
+
+@contextmanager
+def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
+    """The microscope as a reference needs it, then as it was."""
+    closes = kind == "dark" and bool(microscope.shutter)
+    wanted: dict[str, Property] = {}
+    if kind == "bright":
+        wanted = dict(settings.bright_properties)
+    elif settings.light:
+        wanted = {settings.light: settings.light_off}
+    before = _set(microscope, wanted)
+    try:
+        if closes:
+            microscope.set_shutter(False)
+        yield
+    finally:
+        _set(microscope, before)
+        if closes:
+            microscope.set_shutter(True)
+
+
+def _set(microscope: Microscope, wanted: dict[str, Property]) -> dict[str, Property]:
+    """Set properties; returns what they were. All are put back where one is refused."""
+    before: dict[str, Property] = {}
+    try:
+        for name, value in wanted.items():
+            device, key = _split(name)
+            was = microscope.read_property(device, key)
+            microscope.set_property(device, key, value)
+            before[name] = was
+    except SourceError:
+        for name, value in before.items():
+            microscope.set_property(*_split(name), value)
+        raise
+    return before
+
+
+def _split(name: str) -> tuple[str, str]:
+    device, _, key = name.partition(".")
+    return device, key
+
+
+def write_reference(path: Path, burst: Burst, pixel_size_um: float | None) -> None:
+    """Write the images (N, H, W) as a TIFF stack of ImageJ. Raises `OutputError`."""
+    partial = path.with_name(f"{path.name}.part")
+    scale = None if pixel_size_um is None else (1 / pixel_size_um, 1 / pixel_size_um)
+    metadata = {"axes": "TYX"} | ({} if pixel_size_um is None else {"unit": "um"})
+    with writing(path):
+        tifffile.imwrite(partial, np.stack(burst.images), imagej=True, resolution=scale, metadata=metadata)
+        partial.replace(path)

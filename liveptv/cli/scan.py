@@ -1,0 +1,116 @@
+"""The command `scan`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from liveptv.cli.console import PLAIN_PERIOD_S, console
+from liveptv.cli.exiting import exiting
+from liveptv.cli.options import Overwrite, Settings
+
+if TYPE_CHECKING:
+    from acquisition.scan.zscan import ScanProgress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(exiting(scan))
+
+
+def scan(
+    experiment: Annotated[Path, typer.Argument(help="the experiment file (TOML), with a section [scan]")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.ome.tif or NAME.ome.zarr")],
+    bright: Annotated[bool, typer.Option("--bright", help="take the bright reference")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="take the dark reference")] = False,
+    no_references: Annotated[bool, typer.Option("--no-references", help="take none of them")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an unfinished scan")] = False,
+    settings: Settings = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Scan the focus for a calibration."""
+    from acquisition.scan.output import ScanPaths
+    from liveptv.config import load_experiment
+    from liveptv.scanning import run_scan
+    from stream.errors import ConfigurationError
+
+    chosen = [kind for kind, wanted in (("bright", bright), ("dark", dark)) if wanted]
+    if chosen and no_references:
+        raise ConfigurationError("--no-references contradicts --bright and --dark; leave one out")
+    loaded = load_experiment(experiment, settings or [])
+    with _ScanLine() as line:
+        outcome = run_scan(
+            loaded,
+            ScanPaths(output),
+            references=[] if no_references else chosen or None,
+            resume=resume,
+            overwrite=overwrite,
+            ask=line.ask if sys.stdin is not None and sys.stdin.isatty() else None,
+            on_progress=line.show,
+            on_note=line.note,
+        )
+    rows = [("scan", str(outcome.paths.whole)), *(("reference", str(path)) for path in outcome.references)]
+    if outcome.planes:
+        retaken = f", {outcome.retaken} tries retaken" if outcome.retaken else ""
+        rows.insert(0, ("planes", f"{outcome.planes} in {outcome.seconds:.1f} s{retaken}"))
+    for name, value in rows:
+        console.print(f"[dim]{name:>9}[/]  {escape(value)}", soft_wrap=True)
+    return 0
+
+
+class _ScanLine:
+    """A bar with the time left on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("scanning", total=None)
+        self._due_s = time.monotonic() + PLAIN_PERIOD_S
+
+    def show(self, progress: ScanProgress) -> None:
+        """Show how far the scan is."""
+        retaken = f", {progress.retaken} retaken" if progress.retaken else ""
+        text = f"{progress.focus_um:.2f} um{retaken}"
+        self._bar.update(self._task, completed=progress.planes, total=progress.of, description=text)
+        if console.is_terminal or time.monotonic() < self._due_s:
+            return
+        self._due_s = time.monotonic() + PLAIN_PERIOD_S
+        left_s = self._bar.tasks[0].time_remaining
+        left = "" if left_s is None else f", {left_s:.0f} s left"
+        console.print(f"plane {progress.planes}/{progress.of}, {text}{left}", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something above the bar."""
+        console.print(escape(text), soft_wrap=True)
+
+    def ask(self, question: str) -> bool:
+        """Ask; anything but Enter declines."""
+        self._bar.stop()
+        try:
+            answer = console.input(f"{escape(question)}\nEnter when it is ready, s to leave it out: ")
+        except EOFError:
+            return False
+        return not answer.strip()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
