@@ -60,7 +60,8 @@ class CutAndPaste(Synthesis):
         self._spread = Spread.of(self.layout, self.reach_px, cutouts.half_px)
         self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX + 1
 
-    def _put(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+        """Paste the particles of one image, as `Synthesis.place` says."""
         height, width = canvas.contrast.shape
         margin = self._margin_px
         first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))

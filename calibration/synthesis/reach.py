@@ -22,6 +22,7 @@ FAINT = 0.02
 LEAST_HALF_PX = EDGE_PX + 3
 _SMOOTHING_PX = 1.5
 _NOISE_SDS = 4.5
+_GAP_PX = 3
 _MOST_BINS = 64
 _CUTOUTS_A_BIN = 8
 
@@ -41,7 +42,8 @@ def reach_of_images(images: npt.NDArray[np.floating], noise_sd: FloatArray) -> F
     """Reach (J, 2) along y and x of images (J, P, P) with noise (J,) that is left in their pixels, px.
 
     It is where the contrast, smoothed a little and counted from the median along the image's edge, has fallen
-    below 2 % of its peak or into the noise; at most so far that the mask ends within the image.
+    below 2 % of its peak or into the noise; what is apart from the particle does not count. The mask always
+    ends within the image.
     """
     half = images.shape[1] // 2
     distance = np.abs(np.arange(images.shape[1]) - half)
@@ -51,11 +53,22 @@ def reach_of_images(images: npt.NDArray[np.floating], noise_sd: FloatArray) -> F
         smooth = np.abs(ndimage.gaussian_filter(image.astype(np.float64) - edge, _SMOOTHING_PX))
         floor = _NOISE_SDS * noise_sd[index] / (2 * math.sqrt(math.pi) * _SMOOTHING_PX)
         level = max(FAINT * smooth[half - 2 : half + 3, half - 2 : half + 3].max(), floor)
+        particle = _largest_part(smooth, smooth > level)
         for axis in (0, 1):
-            above = distance[smooth.max(axis=1 - axis) > level]
+            above = distance[particle.any(axis=1 - axis)]
             found[index, axis] = above.max() if above.size else 1.0
     reach: FloatArray = np.minimum(found + 1.0, half - EDGE_PX - 2.0)
     return reach
+
+
+def _largest_part(image: FloatArray, above: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The part of `above` with the largest sum; gaps of a few pixels, as between rings, do not divide it."""
+    label, count = ndimage.label(ndimage.binary_dilation(above, iterations=_GAP_PX))
+    if count == 0:
+        return above
+    strength = ndimage.sum_labels(image, label, np.arange(1, count + 1))
+    part: npt.NDArray[np.bool_] = above & (label == 1 + np.argmax(strength))
+    return part
 
 
 def reach_of_model(model: ParticleModel) -> FloatArray:

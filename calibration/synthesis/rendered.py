@@ -49,7 +49,8 @@ class Rendered(Synthesis):
         self._spread = Spread.of(self.layout, self.reach_px, model.half_px)
         self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX
 
-    def _put(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+        """Draw the particles of one image, as `Synthesis.place` says."""
         height, width = canvas.contrast.shape
         margin, model = self._margin_px, self.model
         first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))

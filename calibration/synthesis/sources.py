@@ -118,7 +118,7 @@ class Synthesis(ABC):
         placed = []
         for image in images:
             canvas.clear()
-            placed.append(self._put(rng, canvas))
+            placed.append(self.place(rng, canvas))
             if self.background is not None:
                 add_background(canvas.contrast, self.background, rng)
             light = self._light(rng)
@@ -127,7 +127,7 @@ class Synthesis(ABC):
         return _scene(images, placed, self._pixel_size_um)
 
     @abstractmethod
-    def _put(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
         """Put the particles of one image on an empty canvas."""
 
     def _light(self, rng: np.random.Generator) -> Light:
