@@ -14,7 +14,7 @@ from acquisition.microscope import Microscope
 from acquisition.recording import open_stack
 from acquisition.scan.burst import BurstCamera
 from acquisition.scan.journal import ScanHeader
-from acquisition.scan.output import ScanPaths, check_room
+from acquisition.scan.output import ScanPaths, check_room, writing
 from acquisition.scan.plan import end_um, plan_scan, planned_images, planned_positions
 from acquisition.scan.plane import PlaneTaker, ScanStoppedError
 from acquisition.scan.references import Ask, check_references, light_on, take_reference, write_reference
@@ -118,10 +118,10 @@ class _Run:
         assert self._experiment.microscope is not None
         camera = BurstCamera(scope, self._experiment.microscope, settings.image_timeout_s)
         try:
-            if resume and paths.whole.exists():
+            if resume and paths.whole.exists() and not paths.partial.exists():
                 paths.discard_unfinished()
                 return 0, 0, self._references(kinds, camera, self._middle_of_file())
-            scan = self._open(camera, resume, overwrite)
+            scan = self._open(camera, kinds, resume, overwrite)
             try:
                 header = scan.header
                 self._on_note(describe(scan))
@@ -135,7 +135,7 @@ class _Run:
         finally:
             camera.close()
 
-    def _open(self, camera: BurstCamera, resume: bool, overwrite: bool) -> ZScan:
+    def _open(self, camera: BurstCamera, kinds: Sequence[str], resume: bool, overwrite: bool) -> ZScan:
         def header(focus_um: float) -> ScanHeader:
             return self._header(camera, focus_um)
 
@@ -147,7 +147,11 @@ class _Run:
             self._on_note("there is nothing to resume; the scan begins")
         if resume or overwrite:
             self._paths.discard_unfinished()
-        return ZScan.begin(self._paths, fresh)
+        scan = ZScan.begin(self._paths, fresh)
+        for kind in kinds:  # those of the scan that is being replaced would be taken for this one's
+            with writing(self._paths.reference(kind)):
+                self._paths.reference(kind).unlink(missing_ok=True)
+        return scan
 
     def _header(self, camera: BurstCamera, focus_um: float) -> ScanHeader:
         scope, info = self._scope, camera.info

@@ -41,12 +41,15 @@ class ZScan:
 
     @classmethod
     def begin(cls, paths: ScanPaths, header: ScanHeader) -> ZScan:
-        """Make file and journal. Raises `OutputError`, also where the disk is too small."""
-        output = create_output(paths, header)
+        """Make file and journal. Raises `OutputError`, also where the disk is too small; nothing is left then."""
+        output: ScanOutput | None = None
         try:
+            output = create_output(paths, header)
             return cls(paths, Journal.create(paths.journal, header), output)
         except BaseException:
-            output.close()
+            if output is not None:
+                output.close()
+            paths.discard_unfinished()
             raise
 
     @classmethod

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -14,10 +15,11 @@ from scan_fakes import SHAPE, FakeCamera, FakeDrive, FakeTime, loses, picture
 import acquisition.scan.output
 import acquisition.scan.tiff_output
 from acquisition.recording import open_stack
-from acquisition.scan.journal import ScanHeader
+from acquisition.scan.journal import Journal, ScanHeader
 from acquisition.scan.output import ScanPaths
 from acquisition.scan.plan import plan_scan, planned_positions
 from acquisition.scan.plane import PlaneTaker
+from acquisition.scan.tiff_output import TiffOutput
 from acquisition.scan.zscan import ZScan
 from acquisition.settings import LimitsSettings, ScanSettings
 from stream.errors import ConfigurationError, LivePTVError, OutputError
@@ -259,6 +261,36 @@ def test_a_scan_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_pa
     monkeypatch.setattr(acquisition.scan.output.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match=r"needs .* GB, and .* has 0\.00 GB left"):
         take_scan(ScanPaths(tmp_path / name), SCAN)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_disk_that_fills_up_during_the_scan_costs_only_the_plane_at_hand(tmp_path, monkeypatch, name):
+    paths = ScanPaths(tmp_path / name)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill(_burst):
+        if paths.is_zarr:
+            monkeypatch.setattr(zarr.Array, "__setitem__", full)
+        else:
+            monkeypatch.setattr(TiffOutput, "_seek", full)
+
+    with pytest.raises(OutputError, match="No space left on device"):
+        take_scan(paths, SCAN, {5: fill})
+    monkeypatch.undo()
+    assert take_scan(paths, SCAN, resume=True)[0].planes == 6
+    assert contents(paths.whole)[1][:, 0].tolist() == [3.0 * plane for plane in range(11)]
+
+
+def test_a_scan_that_cannot_begin_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OutputError("the journal cannot be written")
+
+    monkeypatch.setattr(Journal, "create", fail)
+    with pytest.raises(OutputError):
+        take_scan(ScanPaths(tmp_path / "scan.ome.tif"), SCAN)
     assert not list(tmp_path.iterdir())
 
 

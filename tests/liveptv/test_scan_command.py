@@ -205,6 +205,30 @@ def test_an_existing_scan_is_not_replaced_unasked(tmp_path, experiment, capsys):
     assert positions(output)[1].planes == 39
 
 
+def test_replacing_a_scan_that_is_interrupted_goes_on_with_the_new_one(
+    tmp_path, experiment, capsys, monkeypatch
+):
+    from acquisition.scan.zscan import ZScan
+
+    output, dark = tmp_path / "beads.ome.tif", tmp_path / "beads.dark.tif"
+    output.write_bytes(b"the old scan")
+    dark.write_bytes(b"the old reference")
+    keep = ZScan._keep
+
+    def interrupted(self, plane, taken):
+        keep(self, plane, taken)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ZScan, "_keep", interrupted)
+    assert "1 of 13 planes" in failure(capsys, "scan", experiment, "-o", output, "--overwrite")[1]
+    assert output.read_bytes() == b"the old scan"
+    assert not dark.exists()
+    monkeypatch.setattr(ZScan, "_keep", keep)
+    assert run("scan", experiment, "-o", output, "--resume") == 0
+    assert positions(output)[1].planes == 39
+    assert read_image(dark).max() == 0
+
+
 def test_an_experiment_without_a_scan_is_refused(tmp_path, capsys):
     path = tmp_path / "run.toml"
     path.write_text('[microscope]\nconfig = "simulated"\n')
