@@ -20,6 +20,7 @@ from liveptv.session.views import Progress, SessionResult
 from stream.errors import LivePTVError, SourceError
 from tracking.control_file import store_control
 from tracking.control_record import KINDS
+from tracking.packing import pack
 from tracking.recover import recover
 from tracking.trajectory_file import TrajectoryFile, annotate
 from tracking.trajectory_snapshot import store_snapshot
@@ -96,7 +97,7 @@ def check_inputs(experiment: Experiment) -> None:
 def finish_file(
     files: RunFiles, result: SessionResult, events: EventLog, on_note: Callable[[str], None]
 ) -> int:
-    """Mend the trajectory file if its writer was lost, add the accounts; returns the frames in it.
+    """Mend the trajectory file if its writer was lost, add the accounts, pack it; returns the frames in it.
 
     What cannot be done is noted; the run is over and its result stands.
     """
@@ -120,6 +121,7 @@ def finish_file(
         control = [event for event in read_events(files.events) if event["kind"] in KINDS]
         if control:
             store_control(files.tracks, control)
+        pack(files.tracks)
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))

@@ -17,6 +17,7 @@ from liveptv.session.supervisor import new_run_id
 from liveptv.tables import iter_detections, read_detection_table
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Detections
+from tracking.packing import pack
 from tracking.tracker import OnlineTracker
 from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter
 
@@ -84,6 +85,7 @@ def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
                 due_s = time.monotonic() + COMMIT_S
         tracker.finish()
         writer.finalize({"accounts": {"track": dict(tracker.counts)}, "failures": []}, "done")
+    pack(run.output)
     with TrajectoryFile(run.output) as file:
         statistics: dict[str, float] = file.attributes["statistics"]
     return statistics

@@ -28,6 +28,7 @@ from stream.messages import Tracks
 from tracking.census import TrackCensus
 from tracking.disk_reserve import DiskReserve
 from tracking.finished_file import adding_to
+from tracking.row_precision import rounded
 from tracking.trajectory_schema import (
     AXES,
     EVENT_CHUNK,
@@ -170,7 +171,7 @@ class TrajectoryWriter:
         return sum(map(len, self._rows))
 
     def append(self, tracks: Tracks) -> None:
-        """Take a frame's tracks for the next commit; the values are copied.
+        """Take a frame's tracks for the next commit; the values are copied, as finely as `row_precision` says.
 
         Raises `OutputError` if the frame's number is not greater than the last one's.
         """
@@ -182,7 +183,7 @@ class TrajectoryWriter:
         rows = np.empty(len(tracks), ROW)
         for name in Tracks.COLUMNS:
             if name in ROW.fields:  # type: ignore[operator]
-                rows[name] = getattr(tracks, name)
+                rows[name] = rounded(name, getattr(tracks, name))
         info = tracks.info
         rows["frame"] = info.frame
         self._rows.append(rows)

@@ -118,10 +118,10 @@ def test_numbers_survive_in_a_csv_to_a_tenth_of_a_nanometre(path):
     x, z = random.uniform(-5e3, 5e3, 200), random.normal(size=200)
     write(path, [tracks(0, 200, x_um=x, z_um=z, brightness=random.uniform(0, 6e4, 200), confidence=0.5)])
     rows = rows_of_csv(export(path, path.with_suffix(".csv")).output)
-    assert np.allclose([float(row["x_um"]) for row in rows], x, rtol=0, atol=0.5001e-4)
-    assert np.allclose([float(row["z_um"]) for row in rows], z, rtol=0, atol=0.5001e-4)
-    brightness = read_trajectories(path).brightness
-    assert np.allclose([float(row["brightness"]) for row in rows], brightness, rtol=1e-5)
+    stored = read_trajectories(path)
+    for name in ("x_um", "z_um"):
+        assert np.allclose([float(row[name]) for row in rows], getattr(stored, name), rtol=0, atol=0.5001e-4)
+    assert np.allclose([float(row["brightness"]) for row in rows], stored.brightness, rtol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
