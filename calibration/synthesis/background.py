@@ -58,20 +58,23 @@ def _taps(
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
 def _interpolate(white, first_y, weights_y, first_x, weights_x, out):  # type: ignore[no-untyped-def]
-    line = np.empty(white.shape[1], np.float32)
-    for row in range(out.shape[0]):
-        line[:] = np.float32(0.0)
-        for k in range(_TAPS):
-            weight = weights_y[row, k]
-            source = white[first_y[row] + k]
-            for j in range(line.size):
-                line[j] += weight * source[j]
-        for column in range(out.shape[1]):
+    height, width = out.shape
+    lines = np.empty((white.shape[0], width), np.float32)
+    for row in range(white.shape[0]):
+        for column in range(width):
             start = first_x[column]
             total = np.float32(0.0)
             for k in range(_TAPS):
-                total += weights_x[column, k] * line[start + k]
-            out[row, column] = total
+                total += weights_x[column, k] * white[row, start + k]
+            lines[row, column] = total
+    for row in range(height):
+        target = out[row]
+        target[:] = np.float32(0.0)
+        for k in range(_TAPS):
+            weight = weights_y[row, k]
+            line = lines[first_y[row] + k]
+            for column in range(width):
+                target[column] += weight * line[column]
 
 
 @njit(cache=True, nogil=True)
