@@ -232,6 +232,12 @@ class Microscope:
         """Open or close the shutter."""
         self._do(self.shutter, self.core.setShutterOpen, self.shutter, is_open)
 
+    def set_auto_shutter(self, is_on: bool) -> bool:
+        """Let the core open its shutter for every image, or not; returns what held before."""
+        before = bool(self._do("auto-shutter", self.core.getAutoShutter))
+        self._do("auto-shutter", self.core.setAutoShutter, is_on)
+        return before
+
     def wait_for_focus(self, timeout_s: float) -> None:
         """Wait until the focus drive stands. Raises `SourceError` if it still moves after `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s

@@ -1,8 +1,8 @@
 """How long a focus scan takes beside what cannot be avoided: moves, settling time and exposures.
 
 120 planes of 4 full frames (1440 x 2560) on the simulated microscope `paper`, as `liveptv scan` does it, into
-OME-TIFF and OME-Zarr. Floor of a plane: the ramp of the drive, the time in which its lag dies away to 0.05 um, the settling
-time of the settings, and four frame periods. `disk_mb_per_s` is what a plain write of as many bytes reaches.
+OME-TIFF and OME-Zarr. Floor of a plane: the ramp of the drive, the time in which its lag dies away to 0.05 um, the
+settling time of the settings, and four frame periods. `disk_mb_per_s` is what a plain write of planes reaches.
 """
 
 from __future__ import annotations

@@ -177,6 +177,8 @@ class _Run:
 
     def _scan(self, scan: ZScan, camera: BurstCamera) -> None:
         self._settle()
+        done = scan.header.planes - len(scan.missing)
+        self._on_progress(ScanProgress(done, scan.header.planes, self._scope.read_focus(), scan.retaken))
         taker = PlaneTaker(self._scope, camera, self._settings, stopping=self._stop)
         try:
             scan.take(taker, self._settings, self._on_progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -100,21 +100,20 @@ def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
 @contextmanager
 def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
     """The microscope as a reference needs it, then as it was."""
-    closes = kind == "dark" and bool(microscope.shutter)
-    wanted: dict[str, Property] = {}
     if kind == "bright":
-        wanted = dict(settings.bright_properties)
-    elif settings.light:
-        wanted = {settings.light: settings.light_off}
-    before = _set(microscope, wanted)
-    try:
-        if closes:
-            microscope.set_shutter(False)
+        wanted: dict[str, Property] = dict(settings.bright_properties)
+    else:
+        wanted = {settings.light: settings.light_off} if settings.light else {}
+    with ExitStack() as undo:
+        before = _set(microscope, wanted)
+        undo.callback(_set, microscope, before)
+        if kind == "dark":
+            # else the core would open its shutter for the very images that must be dark
+            undo.callback(microscope.set_auto_shutter, microscope.set_auto_shutter(False))
+            if microscope.shutter:
+                undo.callback(microscope.set_shutter, True)
+                microscope.set_shutter(False)
         yield
-    finally:
-        _set(microscope, before)
-        if closes:
-            microscope.set_shutter(True)
 
 
 def _set(microscope: Microscope, wanted: dict[str, Property]) -> dict[str, Property]:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,3 +282,12 @@ def test_a_scan_that_was_killed_goes_on_where_it_was(tmp_path):
     np.testing.assert_allclose(focus_um, np.repeat(120.0 + 2 * np.arange(31), 3), atol=1 / 3)
     assert [focus_um[3 * record["plane"]] for record in done] == [record["focus_um"] for record in done]
     assert (images.reshape(31, -1).max(axis=1) > 0).all()
+
+
+def test_the_example_asks_no_questions():
+    from liveptv.config import load_experiment
+
+    scan = load_experiment(Path(__file__).parents[2] / "examples" / "scan.toml").scan
+    assert scan is not None
+    assert scan.light
+    assert scan.bright_properties
