@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError, OutputError
 
-PICTURES = ("frame", "trajectories", "profile")
+PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
 
 
 def refuse_to_replace(output: Path, *inputs: Path | None) -> None:

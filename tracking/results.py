@@ -85,7 +85,7 @@ def per_track_summary(
     walk, error = _walk_and_error(steps - velocity[:, which[1:]] * dt, dt, inside)
     variance = 1.2 * walk[:, None] / duration + 12.0 * error[:, None] / (length * duration**2)
     speeds = np.where(inside, steps / np.where(inside, dt, 1.0), np.nan)
-    median = _grouped_median(speeds[:, inside], which[1:][inside])
+    median = grouped_median(speeds[:, inside], which[1:][inside])
     x, y, z = mean
     return TrackSummary(number, length, x, y, z, velocity, np.sqrt(variance), median)
 
@@ -102,7 +102,7 @@ def _walk_and_error(
     return walk, error
 
 
-def _grouped_median(values: FloatArray, group: IntArray) -> FloatArray:
+def grouped_median(values: FloatArray, group: IntArray) -> FloatArray:
     """Median of each group's values (rows, N) for ascending `group` numbers 0, 1, ..."""
     count = np.bincount(group)
     first = np.concatenate([[0], np.cumsum(count)[:-1]])

@@ -1,4 +1,4 @@
-"""The report of a trajectory file: three pictures and one page that needs nothing beside it."""
+"""The report of a trajectory file: some pictures and one page that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
 from liveptv.reports.facts import accounts_table, facts, problems
+from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbours_picture
+from liveptv.reports.flow_results import LocationErrors, SectionField, location_errors, section_field
 from liveptv.reports.pictures import frame_picture, profile_picture, trajectory_picture
 from liveptv.reports.profile import FlowProfile, flow_profile
 from stream.errors import OutputError
@@ -48,11 +50,20 @@ def write_report(files: RunFiles) -> Report:
         "trajectories": trajectory_picture(trajectories, depth=profile.over == "height"),
         "profile": profile_picture(profile),
     }
+    section, errors = section_field(trajectories, profile), location_errors(trajectories)
+    if section is not None:
+        drawn["field"] = field_picture(section)
+    if errors is not None:
+        drawn |= {"errors": errors_picture(errors), "neighbours": neighbours_picture(errors)}
     captions = {
         "frame": "One camera image of the run with its detections.",
         "trajectories": "The trajectories, as measured.",
         "profile": f"Velocity along x, one point a trajectory and one a bin. {profile.left_out} trajectories are "
         "too far from the others of their bin to be in its mean: two particles taken for one, mostly.",
+        "field": "The velocity over the channel's section, cell by cell."
+        + ("" if section is None else _agreement(section)),
+        "errors": "" if errors is None else _errors_in_words(errors),
+        "neighbours": "The same errors by where in the picture the nearest other particle is.",
     }
     written, shown = [], []
     for name, figure in drawn.items():
@@ -65,6 +76,24 @@ def write_report(files: RunFiles) -> Report:
     page = _render(files.tracks.name, trajectories, profile, shown, events)
     _write(files.report, page.encode())
     return Report(files.report, tuple(written), profile)
+
+
+def _agreement(section: SectionField) -> str:
+    if not np.isfinite(section.deviation_rms):
+        return ""
+    return f" It differs from the laminar flow by {100 * section.deviation_rms:.2f} % of its maximum (rms)."
+
+
+def _errors_in_words(errors: LocationErrors) -> str:
+    found = errors.residuals
+    ratios = ", ".join(
+        f"{axis} {ratio:.2f}" for axis, ratio in zip("xyz", found.ratio, strict=True) if np.isfinite(ratio)
+    )
+    return (
+        f"Scatter of the displacements of {found.track.size} trajectories ({errors.shortest} displacements and "
+        "more) about their medians, as the error of one position; it shows what changes from frame to frame, in a "
+        f"steady flow. Measured over stated error: {ratios or 'none stated'}."
+    )
 
 
 def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figure | None:

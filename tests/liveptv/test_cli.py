@@ -8,6 +8,7 @@ import tifffile
 
 from acquisition.simulated.flow import channel_velocity_um_s
 from liveptv.cli import run_command_line
+from liveptv.files import PICTURES
 from liveptv.reports.profile import flow_profile
 from tracking.trajectory_file import read_trajectories
 
@@ -211,7 +212,7 @@ def test_the_demo_runs_unattended_and_shows_the_profile_of_the_flow(tmp_path, ca
     out = capsys.readouterr().out
     assert "frames lost  none" in out
     names = {path.name for path in folder.iterdir()}
-    pictures = {"frame.png", "trajectories.png", "profile.png"}
+    pictures = {f"{name}.png" for name in PICTURES}
     assert names == pictures | {
         "tracks.h5",
         "events.jsonl",

@@ -41,7 +41,9 @@ def test_every_frame_of_a_run_is_in_its_file(tmp_path, mode, transport):
     assert_balanced(run.result)
     assert run.outcome.report.page.is_file()
     assert all(path.stat().st_size > 10_000 for path in run.outcome.report.pictures)
-    assert len(run.outcome.report.pictures) == 3
+    assert {path.stem.rsplit(".")[-1] for path in run.outcome.report.pictures} >= {
+        "frame", "trajectories", "profile",
+    }  # fmt: skip
 
 
 def test_stages_that_are_threads_can_pass_frames_by_reference(tmp_path):

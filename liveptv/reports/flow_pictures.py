@@ -1,0 +1,108 @@
+"""The pictures of the flow field and of the detector's errors, as matplotlib figures."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from liveptv.reports.flow_results import LocationErrors, SectionField
+
+FloatArray = npt.NDArray[np.float64]
+
+AXES = ("x", "y", "z")
+SPEED_MAP, ERROR_MAP, DIFFERENCE_MAP = "plasma", "viridis", "RdBu_r"
+POINT = "#1f6fb2"
+STATED = "#ff5a36"
+GREY = "#8a8a8a"
+DEPTH_BINS = 24
+
+
+def field_picture(section: SectionField) -> Figure:
+    """Velocity along x over the section, its standard error, and what it differs from the laminar flow by."""
+    field = section.field
+    panels = [
+        ("velocity (um/s)", field.velocity_um_s, SPEED_MAP),
+        ("standard error (um/s)", field.standard_error_um_s, ERROR_MAP),
+    ]
+    if section.theory_um_s is not None:
+        panels.append(
+            ("minus laminar flow (um/s)", field.velocity_um_s - section.theory_um_s, DIFFERENCE_MAP)
+        )
+    figure = Figure(figsize=(3.6 * len(panels), 4.6), dpi=130, layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (name, values, colours) in zip(all_axes, panels, strict=True):
+        drawn = axes.pcolormesh(
+            field.b_edges_um, field.a_edges_um, values, cmap=colours, norm=_norm(values, colours)
+        )
+        axes.set_facecolor("#eeeeee")
+        axes.set(xlabel="y (um)", title=name)
+        figure.colorbar(drawn, ax=axes, shrink=0.9)
+    all_axes[0].set_ylabel("height in the channel (um)")
+    return figure
+
+
+def errors_picture(errors: LocationErrors) -> Figure:
+    """One point a trajectory: the error along each axis over its depth, larger the longer it is."""
+    found = errors.residuals
+    shown = _axes_with_values(found.error_um)
+    figure = Figure(figsize=(3.6 * len(shown), 4.2), dpi=130, layout="constrained")
+    size = 3.0 + 22.0 * found.displacements / found.displacements.max()
+    depth = found.depth_um
+    across = depth if np.isfinite(depth).any() else np.arange(depth.size, dtype=np.float64)
+    for axes, axis in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
+        axes.scatter(across, found.error_um[axis], s=size, c=POINT, alpha=0.25, lw=0, label="one trajectory")
+        middle, measured, stated = _by_depth(across, found.error_um[axis], found.stated_um[axis])
+        axes.plot(middle, measured, color="#0b2f4f", label="median")
+        axes.plot(middle, stated, color=STATED, ls="--", label="median of what the detector states")
+        top = float(np.nanpercentile(found.error_um[axis], 99))
+        axes.set_ylim(0, 1.25 * max(top, float(np.nanmax(stated, initial=0.0))))
+        label = "depth z (um)" if across is depth else "trajectory"
+        axes.set(xlabel=label, title=f"error of {AXES[axis]} (um)")
+        axes.grid(visible=True, alpha=0.25)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def neighbours_picture(errors: LocationErrors) -> Figure:
+    """The error along each axis by where the nearest neighbour in the picture is."""
+    shown = _axes_with_values(errors.map_um.reshape(len(AXES), -1))
+    figure = Figure(figsize=(3.9 * max(len(shown), 1), 3.6), dpi=130, layout="constrained")
+    if not shown:
+        figure.text(0.5, 0.5, "no neighbours near enough", ha="center", va="center", color=GREY, fontsize=14)
+        return figure
+    for axes, axis in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
+        values = errors.map_um[axis]
+        drawn = axes.pcolormesh(
+            errors.edges_um, errors.edges_um, values, cmap=ERROR_MAP, norm=_norm(values, "")
+        )
+        axes.set_facecolor("#eeeeee")
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        axes.set(xlabel="neighbour at x (um)", title=f"error of {AXES[axis]} (um)")
+        figure.colorbar(drawn, ax=axes, shrink=0.9)
+    figure.axes[0].set_ylabel("neighbour at y (um)")
+    return figure
+
+
+def _axes_with_values(values: FloatArray) -> list[int]:
+    return [axis for axis in range(len(AXES)) if np.isfinite(values[axis]).any()]
+
+
+def _norm(values: FloatArray, colours: str) -> Normalize:
+    known = values[np.isfinite(values)]
+    if colours == DIFFERENCE_MAP:
+        reach = float(np.percentile(np.abs(known), 98)) if known.size else 1.0
+        return TwoSlopeNorm(0.0, -max(reach, 1e-9), max(reach, 1e-9))
+    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
+    return Normalize(float(low), max(float(high), float(low) + 1e-9))
+
+
+def _by_depth(depth: FloatArray, *columns: FloatArray) -> tuple[FloatArray, ...]:
+    """Middle of each of some bins of depth, and the medians in it."""
+    edges = np.linspace(depth.min(), depth.max() + 1e-9, DEPTH_BINS + 1)
+    which = np.searchsorted(edges, depth, side="right") - 1
+    used = [index for index in range(DEPTH_BINS) if np.count_nonzero(which == index) >= 3]
+    middle = np.array([(edges[index] + edges[index + 1]) / 2 for index in used])
+    return middle, *(np.array([np.median(c[which == index]) for index in used]) for c in columns)

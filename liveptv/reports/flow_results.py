@@ -1,0 +1,105 @@
+"""The velocity field over the channel's section and the detector's errors, from the trajectories of a file.
+
+The pictures made of them follow Figs. 10 to 12 of Franchini & Krevor (2020).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.simulated.flow import channel_velocity_um_s
+from liveptv.reports.profile import FlowProfile, channel_center_um, channel_of, heights_um, steady_flow_ul_s
+from tracking.flow_grid import VelocityField, velocity_field
+from tracking.residuals import DisplacementResiduals, displacement_residuals, error_map, nearest_offsets
+from tracking.trajectory_file import Trajectories
+
+FloatArray = npt.NDArray[np.float64]
+
+FIELD_ACROSS, FIELD_HEIGHTS = 8, 20
+TRACKS_A_CELL = 10
+SHORTEST = (100, 30)
+FEWEST_TRACKS = 10
+NEIGHBOURHOOD_UM, NEIGHBOUR_BINS = 28.0, 14
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionField:
+    """Velocity along the channel over its section, and the laminar flow at the same places where it is known.
+
+    `field` has heights as a and y as b; `theory_um_s` has its shape, or is None. `deviation_rms` is the root mean
+    square over cells of the difference, as a part of the theory's maximum; NaN without a theory.
+    """
+
+    field: VelocityField
+    theory_um_s: FloatArray | None
+    deviation_rms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocationErrors:
+    """Errors by trajectory and by neighbour: see `tracking.residuals`; `edges_um` and `map_um` of `error_map`."""
+
+    residuals: DisplacementResiduals
+    shortest: int
+    edges_um: FloatArray
+    map_um: FloatArray
+
+
+def section_field(trajectories: Trajectories, profile: FlowProfile) -> SectionField | None:
+    """The field on a grid over y and height; None in 2D or with too few trajectories."""
+    tracks = profile.tracks
+    if profile.over != "height" or tracks.track.size < FEWEST_TRACKS:
+        return None
+    height, y = profile.position_um, tracks.y_um
+    columns, layers = _cells(tracks.track.size)
+    heights, across = _edges(height, layers), _edges(y, columns)
+    field = velocity_field(height, y, tracks.velocity_um_s[0], heights, across, tracks.sigma_um_s[0])
+    channel = channel_of(trajectories.attributes)
+    flow_ul_s = steady_flow_ul_s(trajectories)
+    if channel is None or flow_ul_s is None:
+        return SectionField(field, None, math.nan)
+    center_um = channel_center_um(channel, trajectories.attributes)
+    theory = channel_velocity_um_s(
+        np.nan_to_num(field.b_um) - center_um,
+        np.nan_to_num(field.a_um) - channel.floor_um,
+        channel.width_um,
+        channel.depth_um,
+        flow_ul_s,
+    )
+    theory = np.where(np.isfinite(field.velocity_um_s), theory, np.nan)
+    most = profile.theory.max_um_s if profile.theory is not None else math.nan
+    enough = field.tracks >= FEWEST_TRACKS // 2
+    off = (field.velocity_um_s - theory)[enough] / abs(most) if most else np.empty(0)
+    return SectionField(field, theory, float(np.sqrt(np.mean(off**2))) if off.size else math.nan)
+
+
+def location_errors(trajectories: Trajectories) -> LocationErrors | None:
+    """Errors from trajectories of 100 displacements and more, of 30 where these are few; None without any."""
+    t = trajectories
+    height = heights_um(t)
+    positions = np.stack([t.x_um, t.y_um, height])
+    sigma = np.stack([t.sigma_x_um, t.sigma_y_um, t.sigma_z_um]).astype(np.float64)
+    for shortest in SHORTEST:
+        found = displacement_residuals(t.track, t.frame, positions, sigma, t.z_um, shortest)
+        if found.track.size >= FEWEST_TRACKS:
+            offset = nearest_offsets(t.frame, t.x_um, t.y_um)[:, found.row]
+            edges, errors = error_map(offset, found.residual_um, NEIGHBOURHOOD_UM, NEIGHBOUR_BINS)
+            return LocationErrors(found, shortest, edges, errors)
+    return None
+
+
+def _cells(tracks: int) -> tuple[int, int]:
+    """Cells across the picture and over the height, so that there are tracks in most of them."""
+    cells = tracks / TRACKS_A_CELL
+    across = max(min(round((cells * FIELD_ACROSS / FIELD_HEIGHTS) ** 0.5), FIELD_ACROSS), 1)
+    return across, max(min(round(cells / across), FIELD_HEIGHTS), 1)
+
+
+def _edges(values: FloatArray, cells: int) -> FloatArray:
+    low, high = float(values.min()), float(values.max())
+    edges: FloatArray = np.linspace(low, high + 1e-9 * max(abs(high), 1.0), cells + 1)
+    return edges
