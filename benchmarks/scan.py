@@ -21,7 +21,7 @@ from reporting import device, save
 
 from acquisition.microscope import STILL_UM
 from acquisition.recording import open_stack
-from acquisition.scan.output import ScanPaths
+from acquisition.scan.paths import ScanPaths
 from acquisition.settings import MicroscopeSettings, ScanSettings
 from liveptv.config import Experiment
 from liveptv.scanning import run_scan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +13,17 @@ from acquisition.microscope import Microscope
 from acquisition.recording import open_stack
 from acquisition.scan.burst import BurstCamera
 from acquisition.scan.journal import ScanHeader
-from acquisition.scan.output import ScanPaths, check_room, writing
-from acquisition.scan.plan import end_um, plan_scan, planned_images, planned_positions
-from acquisition.scan.plane import PlaneTaker, ScanStoppedError
-from acquisition.scan.references import Ask, check_references, light_on, take_reference, write_reference
-from acquisition.scan.zscan import RESUME, ScanProgress, ZScan, kept
+from acquisition.scan.paths import ScanPaths, check_room, writing
+from acquisition.scan.plan import check_focus_range, end_um, plan_scan, planned_images, planned_positions
+from acquisition.scan.plane import PlaneTaker
+from acquisition.scan.references import Ask, check_references, take_reference, write_reference
+from acquisition.scan.safety import light_on, safe_end
+from acquisition.scan.zscan import ScanProgress, ZScan, kept
 from acquisition.settings import ScanSettings
 from liveptv import __version__
 from liveptv.application import stopping_on_interrupt
 from liveptv.config import Experiment
-from stream.errors import ConfigurationError, LivePTVError, OutputError, SourceError
+from stream.errors import ConfigurationError, LivePTVError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,17 @@ def run_scan(
 
     Whatever happens, the focus ends at its safe end position, light and shutter are as they were before, and what
     was taken can be gone on with (`resume`). `ask` puts a question to the user, who agrees or declines; None
-    where there is nobody. Raises `ConfigurationError` and `OutputError` before anything moves, `SourceError`,
-    `OutputError` and `ScanStoppedError` later.
+    where there is nobody. It raises `ScanStoppedError` where Ctrl-C ends a question.
+
+    Raises `ConfigurationError` and `OutputError` before anything moves, `SourceError`, `OutputError` and
+    `ScanStoppedError` later.
     """
     settings = experiment.scan
     if settings is None or experiment.microscope is None:
         missing = "scan" if settings is None else "microscope"
         raise ConfigurationError(f"the experiment has no [{missing}] section; add one, see docs/scan.md")
     kinds = tuple(dict.fromkeys(settings.references if references is None else references))
-    _check_outputs(paths, kinds, resume, overwrite)
+    paths.check(kinds, resume=resume, overwrite=overwrite)
     began_s, stop = time.monotonic(), Stop()
     microscope = Microscope(experiment.microscope)
     try:
@@ -104,7 +106,7 @@ class _Run:
         if not microscope.focus:
             raise ConfigurationError("this microscope has no focus drive to scan with; set microscope.focus")
         self._experiment, self._settings, self._scope, self._paths = experiment, settings, microscope, paths
-        self._stop, self._ask = stop, None if ask is None else _interruptible(ask)
+        self._stop, self._ask = stop, ask
         self._on_progress, self._on_note = on_progress, on_note
         self._focus_um = microscope.read_focus()
         self._run_id = str(uuid.uuid4())
@@ -120,11 +122,11 @@ class _Run:
         try:
             if resume and paths.whole.exists() and not paths.partial.exists():
                 paths.discard_unfinished()
-                return 0, 0, self._references(kinds, camera, self._middle_of_file())
+                return 0, 0, self._references(kinds, camera, self._middle_of_file(camera))
             scan = self._open(camera, kinds, resume, overwrite)
             try:
                 header = scan.header
-                self._on_note(describe(scan))
+                self._on_note(scan.summary())
                 with self._safely(header.focus_um):
                     self._scan(scan, camera)
                     middle_um = (header.positions_um[0] + header.positions_um[-1]) / 2
@@ -139,12 +141,12 @@ class _Run:
         def header(focus_um: float) -> ScanHeader:
             return self._header(camera, focus_um)
 
-        fresh = header(self._focus_um)
         if resume:
             scan = ZScan.resume(self._paths, header)
             if scan is not None:
                 return scan
             self._on_note("there is nothing to resume; the scan begins")
+        fresh = header(self._focus_um)
         if resume or overwrite:
             self._paths.discard_unfinished()
         scan = ZScan.begin(self._paths, fresh)
@@ -186,12 +188,22 @@ class _Run:
         except LivePTVError as error:
             raise kept(error, scan) from error
 
-    def _middle_of_file(self) -> float:
+    def _middle_of_file(self, camera: BurstCamera) -> float:
+        """The middle of a scan that is whole, um. Raises `ConfigurationError` if the camera's images differ."""
+        name = self._paths.whole.name
         stack = open_stack(self._paths.whole)
         try:
-            return (stack.read(0).focus_um + stack.read(stack.info.planes - 1).focus_um) / 2
+            found, now = stack.info, camera.info
+            if (found.height, found.width, found.dtype) != (now.height, now.width, now.dtype):
+                raise ConfigurationError(
+                    f"the images of {name} are {found.height} x {found.width} {found.dtype}, the camera's "
+                    f"{now.height} x {now.width} {now.dtype}; set the camera as it was"
+                )
+            middle_um = (stack.read(0).focus_um + stack.read(found.planes - 1).focus_um) / 2
         finally:
             stack.close()
+        check_focus_range(self._experiment.limits, [middle_um], f"the middle of {name}", "the limits")
+        return middle_um
 
     def _references(
         self, kinds: Sequence[str], camera: BurstCamera, middle_um: float, *, prepared: bool = False
@@ -235,75 +247,9 @@ class _Run:
     def _safely(self, focus_um: float) -> Iterator[None]:
         """Light while it lasts, the safe end afterwards; `focus_um` is where the focus was before."""
         target_um = end_um(self._settings, self._experiment.limits, focus_um)
-        with _safe_end(self._scope, target_um, self._settings), light_on(self._scope, self._settings):
+        timeout_s = self._settings.move_timeout_s
+        with safe_end(self._scope, target_um, timeout_s), light_on(self._scope, self._settings):
             yield
 
     def _settle(self) -> None:
         time.sleep(self._settings.settle_s)
-
-
-def describe(scan: ZScan) -> str:
-    """What a scan is going to do, in one line."""
-    header, missing = scan.header, len(scan.missing)
-    first_um, last_um = header.positions_um[0], header.positions_um[-1]
-    size_gb = header.planes * header.plane_bytes / 1e9
-    rest = "" if missing == header.planes else f"; {header.planes - missing} of them are there already"
-    unknown = (
-        "; the pixel size is not known, set microscope.pixel_size_um" if not header.pixel_size_um else ""
-    )
-    return (
-        f"{header.planes} planes from {first_um:g} to {last_um:g} um, {header.images} images each, "
-        f"{size_gb:.2f} GB{rest}{unknown}"
-    )
-
-
-def _check_outputs(paths: ScanPaths, kinds: Sequence[str], resume: bool, overwrite: bool) -> None:
-    """Raise `OutputError` for what would be replaced, `ConfigurationError` where both ways are asked for."""
-    folder = paths.whole.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {paths.whole}: there is no folder {folder}; create it first")
-    if resume and overwrite:
-        raise ConfigurationError("--resume keeps what is there, --overwrite replaces it; pass one of them")
-    if resume or overwrite:
-        return
-    if paths.partial.exists():
-        raise OutputError(
-            f"{paths.partial.name} is an unfinished scan; {RESUME}, or pass --overwrite to begin anew"
-        )
-    for path in (paths.whole, *map(paths.reference, kinds)):
-        if path.exists():
-            raise OutputError(f"{path} exists; choose another name or pass --overwrite")
-
-
-@contextmanager
-def _safe_end(microscope: Microscope, target_um: float, settings: ScanSettings) -> Iterator[None]:
-    """Send the focus to its safe end position afterwards, whatever happens."""
-
-    def go() -> None:
-        microscope.move_focus(target_um)
-        microscope.wait_for_focus(settings.move_timeout_s)
-
-    try:
-        yield
-    except BaseException as error:
-        try:
-            go()
-        except LivePTVError as unsafe:
-            raise SourceError(f"{error}; and the focus is not at its safe end position: {unsafe}") from error
-        raise
-    go()
-
-
-def _interruptible(ask: Ask) -> Ask:
-    """Let Ctrl-C end a question at once."""
-
-    def asked(question: str) -> bool:
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return ask(question)
-        except KeyboardInterrupt:
-            raise ScanStoppedError("stopped by the user") from None
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    return asked

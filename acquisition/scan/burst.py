@@ -24,7 +24,8 @@ LATE_EXPOSURES = 10
 class Burst:
     """Images (H, W) of one burst. `arrived_ns` is when each reached the core, on `time.perf_counter_ns`.
 
-    `lost` counts the gaps in the camera's own numbers; `problem` says why images are missing, where any are.
+    `lost` counts what is missing in the camera's own numbers, and how often they fell back; `problem` says why
+    images are missing, where any are.
     """
 
     images: list[ImageArray] = field(default_factory=list)
@@ -81,7 +82,7 @@ class BurstCamera:
 
     def _collect(self, burst: Burst, count: int, stopping: Callable[[], bool]) -> None:
         late_after_s = self._image_timeout_s + 1e-3 * LATE_EXPOSURES * burst.exposure_ms
-        lost_before = self._numbers.lost
+        lost_before = self._numbers.lost + self._numbers.resets
         last_s = time.monotonic()
         while len(burst.images) < count:
             running = self._core.isSequenceRunning()
@@ -100,7 +101,7 @@ class BurstCamera:
                 burst.problem = "it was stopped"
                 break
             time.sleep(POLL_S)
-        burst.lost = self._numbers.lost - lost_before
+        burst.lost = self._numbers.lost + self._numbers.resets - lost_before
 
     def _pop(self, burst: Burst) -> None:
         try:

@@ -24,10 +24,12 @@ def plan_scan(settings: ScanSettings, limits: LimitsSettings, focus_um: float) -
     Raises `ConfigurationError` if the scan, or its safe end, leaves the limits.
     """
     positions_um = scan_positions(settings, focus_um)
-    _check(limits, positions_um, "the scan", "scan.start_um, scan.stop_um or scan.range_um")
+    check_focus_range(limits, positions_um, "the scan", "scan.start_um, scan.stop_um or scan.range_um")
     if settings.backlash_um:
-        _check(limits, [approach_um(settings, positions_um, 0)], "the approach", "scan.backlash_um")
-    _check(limits, [end_um(settings, limits, focus_um)], "the safe end", "scan.end_um")
+        check_focus_range(
+            limits, [approach_um(settings, positions_um, 0)], "the approach", "scan.backlash_um"
+        )
+    check_focus_range(limits, [end_um(settings, limits, focus_um)], "the safe end", "scan.end_um")
     return MDASequence(
         z_plan={"absolute": positions_um},
         time_plan={"interval": 0, "loops": settings.images},
@@ -83,11 +85,12 @@ def end_um(settings: ScanSettings, limits: LimitsSettings, focus_um: float) -> f
     return next((position_um for position_um in chosen if position_um is not None), focus_um)
 
 
-def _check(limits: LimitsSettings, positions_um: Sequence[float], what: str, setting: str) -> None:
+def check_focus_range(limits: LimitsSettings, positions_um: Sequence[float], what: str, setting: str) -> None:
+    """Raise `ConfigurationError` for positions outside the limits, where there are any."""
     low_um = -math.inf if limits.min_focus_um is None else limits.min_focus_um
     high_um = math.inf if limits.max_focus_um is None else limits.max_focus_um
     for position_um in positions_um:
-        if position_um < low_um or position_um > high_um:
+        if not low_um <= position_um <= high_um:
             raise ConfigurationError(
                 f"{what} goes to {position_um:g} um, outside the limits {low_um:g} to {high_um:g} um; "
                 f"change {setting} or limits.min_focus_um and max_focus_um"

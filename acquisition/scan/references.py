@@ -11,8 +11,9 @@ import tifffile
 
 from acquisition.microscope import Microscope
 from acquisition.scan.burst import Burst
-from acquisition.scan.output import writing
+from acquisition.scan.paths import writing
 from acquisition.scan.plane import Camera, ScanStoppedError
+from acquisition.scan.safety import Property, property_of, set_properties
 from acquisition.settings import ScanSettings
 from stream.errors import ConfigurationError, SourceError
 
@@ -22,7 +23,6 @@ QUESTIONS = {
 }
 
 Ask = Callable[[str], bool]
-Property = str | int | float | bool
 
 
 def check_references(
@@ -30,7 +30,7 @@ def check_references(
 ) -> None:
     """Say beforehand what could not be done afterwards. Raises `ConfigurationError`."""
     for name in [*([settings.light] if settings.light else []), *settings.bright_properties]:
-        microscope.check_property(*_split(name))
+        microscope.check_property(*property_of(name))
     for kind in kinds:
         if ask is None and needs_person(microscope, settings, kind):
             how = "scan.bright_properties" if kind == "bright" else "scan.light"
@@ -77,27 +77,6 @@ def take_reference(
 
 
 @contextmanager
-def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
-    """Light for the time of the scan: the light source on and the shutter open, where there are such.
-
-    Afterwards the source is as it was and the shutter closed.
-    """
-    before: dict[str, Property] = {}
-    try:
-        if settings.light:
-            before = _set(microscope, {settings.light: settings.light_on})
-        if microscope.shutter:
-            microscope.set_shutter(True)
-        yield
-    finally:
-        try:
-            _set(microscope, before)
-        finally:
-            if microscope.shutter:
-                microscope.set_shutter(False)
-
-
-@contextmanager
 def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
     """The microscope as a reference needs it, then as it was."""
     if kind == "bright":
@@ -105,8 +84,8 @@ def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iter
     else:
         wanted = {settings.light: settings.light_off} if settings.light else {}
     with ExitStack() as undo:
-        before = _set(microscope, wanted)
-        undo.callback(_set, microscope, before)
+        before = set_properties(microscope, wanted)
+        undo.callback(set_properties, microscope, before)
         if kind == "dark":
             # else the core would open its shutter for the very images that must be dark
             undo.callback(microscope.set_auto_shutter, microscope.set_auto_shutter(False))
@@ -114,27 +93,6 @@ def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iter
                 undo.callback(microscope.set_shutter, True)
                 microscope.set_shutter(False)
         yield
-
-
-def _set(microscope: Microscope, wanted: dict[str, Property]) -> dict[str, Property]:
-    """Set properties; returns what they were. All are put back where one is refused."""
-    before: dict[str, Property] = {}
-    try:
-        for name, value in wanted.items():
-            device, key = _split(name)
-            was = microscope.read_property(device, key)
-            microscope.set_property(device, key, value)
-            before[name] = was
-    except SourceError:
-        for name, value in before.items():
-            microscope.set_property(*_split(name), value)
-        raise
-    return before
-
-
-def _split(name: str) -> tuple[str, str]:
-    device, _, key = name.partition(".")
-    return device, key
 
 
 def write_reference(path: Path, burst: Burst, pixel_size_um: float | None) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import tifffile
 
 from acquisition.scan.journal import PlaneRecord, ScanHeader
-from acquisition.scan.output import Images, writing
+from acquisition.scan.output import Images
+from acquisition.scan.paths import writing
 from stream.errors import OutputError
 
 CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)

@@ -13,7 +13,8 @@ import numpy as np
 import zarr
 
 from acquisition.scan.journal import PlaneRecord, ScanHeader
-from acquisition.scan.output import Images, writing
+from acquisition.scan.output import Images
+from acquisition.scan.paths import writing
 from stream.errors import OutputError
 
 LEVEL = "0"

@@ -10,13 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from acquisition.scan.journal import Journal, PlaneRecord, ScanHeader
-from acquisition.scan.output import ScanOutput, ScanPaths, checksum, create_output, reopen_output
+from acquisition.scan.output import ScanOutput, checksum, create_output, reopen_output
+from acquisition.scan.paths import RESUME, ScanPaths
 from acquisition.scan.plan import approach_um
 from acquisition.scan.plane import PlaneImages, PlaneTaker
 from acquisition.settings import ScanSettings
 from stream.errors import ConfigurationError, LivePTVError, OutputError
-
-RESUME = "go on with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,20 @@ class ZScan:
     def retaken(self) -> int:
         """How many tries were no good so far."""
         return sum(len(record.retaken) for record in self._journal.records.values())
+
+    def summary(self) -> str:
+        """What is going to be done, in one line."""
+        header, missing = self.header, len(self.missing)
+        first_um, last_um = header.positions_um[0], header.positions_um[-1]
+        size_gb = header.planes * header.plane_bytes / 1e9
+        rest = "" if missing == header.planes else f"; {header.planes - missing} of them are there already"
+        unknown = (
+            "" if header.pixel_size_um else "; the pixel size is not known, set microscope.pixel_size_um"
+        )
+        return (
+            f"{header.planes} planes from {first_um:g} to {last_um:g} um, {header.images} images each, "
+            f"{size_gb:.2f} GB{rest}{unknown}"
+        )
 
     def take(
         self, taker: PlaneTaker, settings: ScanSettings, on_progress: Callable[[ScanProgress], None]

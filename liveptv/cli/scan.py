@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,7 @@ def scan(
     overwrite: Overwrite = False,
 ) -> int:
     """Scan the focus for a calibration."""
-    from acquisition.scan.output import ScanPaths
+    from acquisition.scan.paths import ScanPaths
     from liveptv.config import load_experiment
     from liveptv.scanning import run_scan
     from stream.errors import ConfigurationError
@@ -98,12 +99,19 @@ class _ScanLine:
         console.print(escape(text), soft_wrap=True)
 
     def ask(self, question: str) -> bool:
-        """Ask; anything but Enter declines."""
+        """Ask; anything but Enter declines. Ctrl-C, which a scan only takes note of, ends a question at once."""
+        from acquisition.scan.plane import ScanStoppedError
+
         self._bar.stop()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             answer = console.input(f"{escape(question)}\nEnter when it is ready, s to leave it out: ")
         except EOFError:
             return False
+        except KeyboardInterrupt:
+            raise ScanStoppedError("stopped by the user") from None
+        finally:
+            signal.signal(signal.SIGINT, before)
         return not answer.strip()
 
     def __enter__(self) -> Self:

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scan_fakes import SHAPE, FakeCamera, FakeDrive, FakeTime, loses, picture
 
-import acquisition.scan.output
+import acquisition.scan.paths
 import acquisition.scan.tiff_output
 from acquisition.recording import open_stack
 from acquisition.scan.journal import Journal, ScanHeader
-from acquisition.scan.output import ScanPaths
+from acquisition.scan.paths import ScanPaths
 from acquisition.scan.plan import plan_scan, planned_positions
 from acquisition.scan.plane import PlaneTaker
 from acquisition.scan.tiff_output import TiffOutput
@@ -258,7 +258,7 @@ def test_a_plane_that_cannot_be_taken_leaves_the_rest_to_be_gone_on_with(tmp_pat
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_scan_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path, monkeypatch, name):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(acquisition.scan.output.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(acquisition.scan.paths.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OutputError, match=r"needs .* GB, and .* has 0\.00 GB left"):
         take_scan(ScanPaths(tmp_path / name), SCAN)
     assert not list(tmp_path.iterdir())

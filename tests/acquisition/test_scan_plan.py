@@ -20,7 +20,7 @@ steps = st.floats(0.05, 50).map(lambda value: round(value, 3))
 def test_the_plan_covers_the_range_with_the_step_and_never_leaves_it(start, stop, step, images):
     assume(abs(stop - start) / step < 300)
     settings = ScanSettings(start_um=start, stop_um=stop, step_um=step, images=images)
-    plan = plan_scan(settings, FREE, math.nan)
+    plan = plan_scan(settings, FREE, 0.0)
     positions = planned_positions(plan)
     down = stop < start
     assert positions[0] == start

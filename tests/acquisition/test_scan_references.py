@@ -7,11 +7,11 @@ from acquisition.recording import open_stack, read_image
 from acquisition.scan.burst import Burst, BurstCamera
 from acquisition.scan.references import (
     check_references,
-    light_on,
     needs_person,
     take_reference,
     write_reference,
 )
+from acquisition.scan.safety import light_on
 from acquisition.settings import MicroscopeSettings, ScanSettings
 from stream.errors import ConfigurationError, SourceError
 

@@ -1,0 +1,137 @@
+"""Where the files of a scan lie, what may be replaced, and whether the disk has room for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream.errors import ConfigurationError, OutputError
+
+TIFF_SUFFIXES = (".ome.tif", ".ome.tiff")
+ZARR_SUFFIX = ".ome.zarr"
+SPARE_BYTES = 16 << 20
+RESUME = "go on with --resume"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPaths:
+    """The files of a scan: the whole one, and `partial` and `journal` beside it while it is taken."""
+
+    whole: Path
+
+    def __post_init__(self) -> None:
+        name = self.whole.name.lower()
+        if not name.endswith((*TIFF_SUFFIXES, ZARR_SUFFIX)) or self.stem == "":
+            raise ConfigurationError(
+                f"{self.whole} must be named NAME.ome.tif, NAME.ome.tiff or NAME.ome.zarr, by the format you want"
+            )
+
+    @property
+    def is_zarr(self) -> bool:
+        """Whether it is OME-Zarr, else OME-TIFF."""
+        return self.whole.name.lower().endswith(ZARR_SUFFIX)
+
+    @property
+    def stem(self) -> str:
+        """The name without its suffixes."""
+        name = self.whole.name
+        return name[: name.lower().rindex(".ome.")]
+
+    @property
+    def partial(self) -> Path:
+        """The unfinished file."""
+        return self.whole.with_name(f"{self.whole.name}.part")
+
+    @property
+    def journal(self) -> Path:
+        """The journal."""
+        return self.whole.with_name(f"{self.whole.name}.journal.jsonl")
+
+    def reference(self, kind: str) -> Path:
+        """`NAME.bright.tif` or `NAME.dark.tif`."""
+        return self.whole.with_name(f"{self.stem}.{kind}.tif")
+
+    def check(self, references: Sequence[str], *, resume: bool, overwrite: bool) -> None:
+        """Say beforehand what would be replaced.
+
+        Raises `OutputError` for what exists and may not be replaced, `ConfigurationError` where both ways are
+        asked for.
+        """
+        folder = self.whole.absolute().parent
+        if not folder.is_dir():
+            raise OutputError(f"cannot write {self.whole}: there is no folder {folder}; create it first")
+        if resume and overwrite:
+            raise ConfigurationError(
+                "--resume keeps what is there, --overwrite replaces it; pass one of them"
+            )
+        if resume or overwrite:
+            return
+        if self.partial.exists():
+            raise OutputError(
+                f"{self.partial.name} is an unfinished scan; {RESUME}, or pass --overwrite to begin anew"
+            )
+        for path in (self.whole, *map(self.reference, references)):
+            if path.exists():
+                raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+    def discard_unfinished(self) -> None:
+        """Delete what an unfinished scan has left. Raises `OutputError`."""
+        with writing(self.partial):
+            self.journal.unlink(missing_ok=True)
+            remove(self.partial)
+
+    def publish(self) -> None:
+        """Give the finished file its name, in place of what had it. Raises `OutputError`."""
+        with writing(self.whole):
+            if self.is_zarr:
+                remove(self.whole)
+            self.partial.replace(self.whole)
+            self.journal.unlink(missing_ok=True)
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Raise `OutputError` where the disk has no room for so many bytes."""
+    folder = path.absolute().parent
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {folder}: {error.strerror}") from error
+    if needed_bytes > 0 and needed_bytes + SPARE_BYTES > free_bytes:
+        raise OutputError(
+            f"{path.name} needs {needed_bytes / 1e9:.2f} GB, and {folder} has {free_bytes / 1e9:.2f} GB left; "
+            "free some space or choose another disk"
+        )
+
+
+def allocated_bytes(path: Path) -> int:
+    """What a file or a folder already takes on the disk; holes in a file take nothing."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(_allocated(file.stat()) for file in files)
+
+
+def _allocated(found: os.stat_result) -> int:
+    blocks: int | None = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else min(found.st_size, 512 * blocks)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors into `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
