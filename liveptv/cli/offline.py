@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,9 @@ from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite,
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
 from stream.errors import LivePTVError
+
+if TYPE_CHECKING:
+    from liveptv.track_scores import TrajectoryScores
 
 
 def register(app: typer.Typer) -> None:
@@ -87,22 +90,21 @@ def track(
 
 def evaluate(
     truth: Annotated[Path, typer.Option(help="table of the true positions")],
-    found: Annotated[Path, typer.Option(help="table of detections")],
+    found: Annotated[Path, typer.Option(help="table of detections or of trajectories, or trajectory file")],
     gate_xy: Annotated[float, typer.Option(help="farthest match in the plane, um", min=1e-9)] = 4.0,
     gate_z: Annotated[float, typer.Option(help="farthest match in depth, um", min=1e-9)] = 30.0,
     as_json: Json = False,
 ) -> int:
-    """Score detections against a truth."""
+    """Score detections against a truth, and trajectories where both have them (column track or particle)."""
     from calibration.evaluation import evaluate as score
-    from liveptv.tables import read_detection_table
+    from liveptv.track_scores import read_points, score_trajectories
 
-    result = score(
-        read_detection_table(truth).columns(),
-        read_detection_table(found).columns(),
-        gate_xy_um=gate_xy,
-        gate_z_um=gate_z,
-    )
+    true_points, found_points = read_points(truth), read_points(found)
+    result = score(true_points, found_points, gate_xy_um=gate_xy, gate_z_um=gate_z)
+    tracks = score_trajectories(true_points, found_points, gate_xy, result.gate_z_um)
     scores = result.to_dict()
+    if tracks is not None:
+        scores["tracks"] = tracks.to_dict()
     if as_json:
         typer.echo(json.dumps(scores, indent=2))
         return 0
@@ -111,6 +113,8 @@ def evaluate(
         f"[bold]{100 * result.missed:.1f} % missed[/], [bold]{100 * result.false:.1f} % false[/]"
     )
     console.print(_score_table(scores))
+    if tracks is not None:
+        console.print(_track_lines(tracks))
     return 0
 
 
@@ -181,6 +185,16 @@ def _score_table(scores: dict[str, Any]) -> Table:
         cells += [_number(group["errors"].get(axis, {}).get("rms_um")) for axis in axes]
         table.add_row(*cells)
     return table
+
+
+def _track_lines(scores: TrajectoryScores) -> str:
+    tracks, links = scores.tracks, scores.links
+    return (
+        f"{tracks.true_tracks} true trajectories, {tracks.found_tracks} found: alpha [bold]{tracks.alpha:.3f}[/], "
+        f"beta [bold]{tracks.beta:.3f}[/], JSC {tracks.jsc:.3f}, JSC of trajectories {tracks.jsc_tracks:.3f}\n"
+        f"{links.found_links} links: precision [bold]{links.precision:.4f}[/], recall [bold]{links.recall:.4f}[/], "
+        f"{links.fragments:.2f} fragments a trajectory"
+    )
 
 
 def _groups(scores: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
