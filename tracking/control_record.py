@@ -34,14 +34,18 @@ class ControlRecord:
         self._sent: dict[str, tuple[Command, int]] = {}
         self._measured_s = -math.inf
 
-    def frame(self, tracks: Tracks) -> None:
-        """What was measured in a frame, at most five times a second, and what else the controller tells."""
+    def frame(self, tracks: Tracks, heartbeat_ms: float = math.nan) -> None:
+        """What was measured in a frame, at most five times a second, and what else the controller tells.
+
+        `heartbeat_ms` is how long the last heartbeat took there and back.
+        """
         now_s = tracks.info.time_s
         if now_s - self._measured_s >= PERIOD_S:
             values = self.values()
             if values:
                 self._measured_s = now_s
-                self._keep("measured", "", {**_place(tracks), "measured": values})
+                beat = {"heartbeat_ms": round(heartbeat_ms, 3)} if math.isfinite(heartbeat_ms) else {}
+                self._keep("measured", "", {**_place(tracks), **beat, "measured": values})
         happenings: Callable[[], list[Happening]] | None = getattr(self._controller, "happenings", None)
         for happening in happenings() if happenings is not None else ():
             self._keep(happening.kind, happening.text, {**happening.facts, "time_s": now_s})
@@ -52,15 +56,16 @@ class ControlRecord:
         found = ask() if ask is not None else {}
         return {name: round(float(value), 9) for name, value in found.items() if math.isfinite(value)}
 
-    def sent(self, command: Command, tracks: Tracks) -> None:
-        """A command was sent."""
-        self._sent[command.command_id] = (command, time.perf_counter_ns())
+    def sent(self, command: Command, tracks: Tracks, now_ns: int) -> None:
+        """A command was sent, at `now_ns` (`time.perf_counter_ns`)."""
+        self._sent[command.command_id] = (command, now_ns)
         facts: dict[str, Any] = {
             "command_id": command.command_id,
             "command": str(command.kind),
             "value": command.value,
             "sender": command.sender,
             "decided_on_frame": command.decided_on_frame,
+            "sent_ms": round((now_ns - tracks.info.monotonic_ns) / 1e6, 3),
             **_place(tracks),
             "measured": self.values(),
         }

@@ -29,7 +29,7 @@ class HoldFlowSettings(_Section):
     )
     proportional: float = Field(0.3, ge=0, description="share of the error corrected at once")
     integral_time_s: float = Field(
-        2.0, gt=0, description="time in which a lasting error is corrected in full"
+        1.5, gt=0, description="time in which a lasting error is corrected in full"
     )
     derivative_time_s: float = Field(
         0.0, ge=0, description="how far ahead the measured change is looked; 0: not"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 LAST_ACKS_S = 1.0
 POLL_S = 0.01
+ANSWER_S = 0.001
 HEARTBEAT_S = 0.25
 MOST_A_FRAME = 64
 REFUSALS = 200
@@ -97,7 +99,8 @@ class ControlStage:
         if self._state is StageState.DRAINING:
             return self._drain()
         self._state = StageState.RUNNING
-        delivery = self._receiver.receive(timeout_s)
+        waits_for_answers = self._waiting or self._heartbeats
+        delivery = self._receiver.receive(min(timeout_s, ANSWER_S) if waits_for_answers else timeout_s)
         if delivery is None:
             return True
         message = delivery.message
@@ -126,7 +129,7 @@ class ControlStage:
                 raise ValueError(f"{len(prepared)} commands for one frame, at most {MOST_A_FRAME} are sent")
             for command in prepared:
                 self._send(command, tracks)
-            self._record.frame(tracks)
+            self._record.frame(tracks, self._gauges.get("heartbeat_ms", math.nan))
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and must not end the run
             self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
@@ -137,12 +140,13 @@ class ControlStage:
         if now_s < self._heartbeat_due_s:
             return
         self._heartbeat_due_s = now_s + HEARTBEAT_S
+        sent_ns = time.perf_counter_ns()
         command = Command(CommandKind.HEARTBEAT, decided_on_frame=frame, sender=self._controller.name)
         try:
             self._client.send(command)
         except LinkError:
             return  # nobody listens: the watchdog there does what is needed
-        self._heartbeats[command.command_id] = time.perf_counter_ns()
+        self._heartbeats[command.command_id] = sent_ns
 
     def _signed(self, command: Command, frame: int) -> Command:
         if not isinstance(command, Command):
@@ -151,6 +155,7 @@ class ControlStage:
         return replace(command, sender=command.sender or self._controller.name, decided_on_frame=decided)
 
     def _send(self, command: Command, tracks: Tracks) -> None:
+        now_ns = time.perf_counter_ns()
         try:
             self._client.send(command)
         except LinkError as error:
@@ -158,10 +163,9 @@ class ControlStage:
             self._say(f"{command.kind} of frame {command.decided_on_frame} was not sent", str(error))
             return
         self._counts["sent"] += 1
-        now_ns = time.perf_counter_ns()
         self._waiting[command.command_id] = now_ns
         self._gauges["latency_ms"] = (now_ns - tracks.info.monotonic_ns) / 1e6
-        self._record.sent(command, tracks)
+        self._record.sent(command, tracks, now_ns)
 
     def _take_acks(self) -> None:
         for ack in self._client.acks():

@@ -46,6 +46,16 @@ def detach(name: str, device: object) -> None:
                 del _worlds[name]
 
 
+def shared_world(name: str) -> World:
+    """The world of this name, for whoever must know the truth; `ConfigurationError` if nobody is in it."""
+    with _worlds_lock:
+        if name not in _worlds:
+            raise ConfigurationError(
+                f"there is no simulated world {name!r}; load a simulated microscope first"
+            )
+        return _worlds[name][0]
+
+
 def _users(name: str) -> list[object]:
     """The living devices of a world: one that was dropped without `shutdown` no longer counts."""
     references = _worlds[name][1] if name in _worlds else []

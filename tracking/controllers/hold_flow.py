@@ -12,16 +12,20 @@ from tracking.controllers.measuring import FloatArray, heights_um, measured, wei
 
 DEADBAND = 1e-3
 SIGNIFICANCE = 3.0
+BEGIN_S = 1.0
+RESPONSE_S = 1.0
+HELD = 0.1
 
 
 class HoldFlow:
     """PID control of the median velocity in a band of the channel, weighted by the tracks' own errors.
 
     flow = start + g (kp e + integral of e dt / Ti - kp Td dv/dt), within its limits, with v the median averaged
-    over `filter_time_s`, e the target minus v, and g the flow per velocity (`ul_s_per_um_s`), if not given the
-    ratio of the two when control begins; a pump that does not run then, or too slowly to be measured, is first
-    set to the middle of its limits for Ti. The integral stands still while the flow is at a limit and the
-    error asks for more (anti-windup). A new target is fed forward: the flow changes at once by g times the step.
+    over `filter_time_s` and g the flow per velocity (`ul_s_per_um_s`), if not given the ratio of the two when
+    control begins; a pump that does not run then, or too slowly to be measured, is first set to the middle of
+    its limits. The integral stands still while the flow is at a limit and the error asks for more (anti-windup).
+    A target is fed forward: velocity goes with flow, so the flow changes at once by g times the step. Tracks take
+    up to a second to show a new velocity; e is what v lacks to where it should be by then.
     """
 
     name = "hold_flow"
@@ -34,6 +38,7 @@ class HoldFlow:
         self._integral_um_s = 0.0
         self._last_s = math.nan
         self._rate_um_s2 = 0.0
+        self._begun_s = self._expected_s = self._expected_um_s = math.nan
         self._sent_s = -math.inf
         self.target_um_s = settings.target_um_s
         self.velocity_um_s = self.standard_error_um_s = math.nan
@@ -41,9 +46,19 @@ class HoldFlow:
 
     def retarget(self, target_um_s: float) -> None:
         """Take another velocity as the target, from now on."""
-        if self._gain is not None and math.isfinite(self._start_ul_s):
-            self._start_ul_s += self._gain * (target_um_s - self.target_um_s)
+        held = abs(self.velocity_um_s - self.target_um_s) <= HELD * abs(self.target_um_s)
         self.target_um_s = target_um_s
+        if math.isnan(self._start_ul_s) or self._gain is None:
+            return
+        if held and self.velocity_um_s != 0:
+            self._gain = self._asked_ul_s / self.velocity_um_s if self._asked_ul_s else self._gain
+        self._feed_forward(self._asked_ul_s)
+
+    def _feed_forward(self, flow_ul_s: float) -> None:
+        assert self._gain is not None
+        self._expected_um_s = self.velocity_um_s
+        self._integral_um_s = 0.0
+        self._start_ul_s = flow_ul_s + self._gain * (self.target_um_s - self.velocity_um_s)
 
     def measured(self) -> dict[str, float]:
         """What was measured last, and what was asked for."""
@@ -68,11 +83,25 @@ class HoldFlow:
         dt_s = now_s - self._last_s
         self._last_s = now_s
         self._smooth(median_um_s, dt_s)
+        if math.isnan(self._begun_s):
+            self._begun_s = now_s
         if math.isnan(self._start_ul_s):
-            settling = now_s - self._sent_s < s.integral_time_s
-            if settling or not self._begin(tracks.info.flow_ul_s):
+            settling = (
+                now_s - max(self._sent_s, self._begun_s + BEGIN_S - s.integral_time_s) < s.integral_time_s
+            )
+            if settling:
+                return []
+            if not self._begin(tracks.info.flow_ul_s):
                 return self._set((s.min_flow_ul_s + s.max_flow_ul_s) / 2.0, now_s)
+        self._expect(now_s)
         return self._set(self._correct(dt_s), now_s)
+
+    def _expect(self, now_s: float) -> None:
+        """Move the velocity that should be measured by now towards the target."""
+        if not math.isnan(self._expected_s):
+            share = -math.expm1(-max(now_s - self._expected_s, 0.0) / RESPONSE_S)
+            self._expected_um_s += share * (self.target_um_s - self._expected_um_s)
+        self._expected_s = now_s
 
     def _smooth(self, velocity_um_s: float, dt_s: float) -> None:
         before_um_s = self.velocity_um_s
@@ -93,13 +122,18 @@ class HoldFlow:
             if flow_ul_s == 0.0 or abs(self.velocity_um_s) <= SIGNIFICANCE * self.standard_error_um_s:
                 return False
             self._gain = flow_ul_s / self.velocity_um_s
-        self._start_ul_s = flow_ul_s
+        self._feed_forward(flow_ul_s)
         return True
+
+    def _error_um_s(self) -> float:
+        """What the velocity lacks to the range in which it should be by now: from the expected to the target."""
+        low, high = sorted((self._expected_um_s, self.target_um_s))
+        return min(max(self.velocity_um_s, low), high) - self.velocity_um_s
 
     def _correct(self, dt_s: float) -> float:
         s = self._settings
         assert self._gain is not None
-        error_um_s = self.target_um_s - self.velocity_um_s
+        error_um_s = self._error_um_s()
         step = error_um_s * dt_s / s.integral_time_s if dt_s > 0 else 0.0
         ahead = error_um_s - s.derivative_time_s * self._rate_um_s2
         wish = self._start_ul_s + self._gain * (s.proportional * ahead + self._integral_um_s + step)

@@ -15,17 +15,21 @@ from tracking.controllers.wall import wall_um
 SAMPLE_S = 0.25
 LONGEST_WAIT_S = 10.0
 BEGIN_S = 5.0
+DRIFT_S = 5.0
+LEAD_S = 0.5
+YOUNG_FRAMES, SETTLED_FRAMES = 5, 30
 FEWEST_FOR_A_WALL = 30
 
 
 class HoldFocus:
     """Follows the shift of all particles in depth, and moves the focus against it.
 
-    From frame to frame the mean change of depth of the tracks seen in both gives the shift S(t): individual
-    heights cancel, so it is known to a fraction of a micrometre at once, but its errors add up with every
-    generation of particles. `median` and `wall` correct that slowly: the median depth, or the depth at which the
-    velocity profile comes to rest, is averaged over `reference_time_s` in coordinates that move with S. The next
-    move waits until the frames show the last one.
+    Every track has a home, its depth without the shift S(t) of all, averaged over its first 30 frames; S is the
+    mean distance of the tracks from their homes. Individual heights cancel, so it is known to a fraction of a
+    micrometre at once, but its errors add up with every generation of particles. `median` and `wall` correct that slowly: the median depth, or the depth at which the
+    velocity profile comes to rest, is averaged over `reference_time_s` in coordinates that move with S. A move
+    looks half a second ahead with the drift of the last five seconds (what S shows beyond the drive's own
+    moves), and the next one waits until the frames show it.
     """
 
     name = "hold_focus"
@@ -39,7 +43,8 @@ class HoldFocus:
         """Forget what was seen: the focus was moved elsewhere on purpose. The set-point stays as it is."""
         self._shift_um = 0.0
         self._known = np.empty(0)
-        self._depth_um = self._sigma_um = np.empty(0)
+        self._home_um = self._seen = np.empty(0)
+        self._drift: deque[tuple[float, float]] = deque()
         self._samples: deque[tuple[float, FloatArray, FloatArray]] = deque()
         self._sampled_s = self._began_s = math.nan
         self._reference_um = math.nan
@@ -79,16 +84,26 @@ class HoldFocus:
         self._follow(tracks.track[seen], tracks.z_um[seen], tracks.sigma_z_um[seen])
         if self._used < self._settings.min_tracks:
             return []
+        self._drift.append((tracks.info.time_s, self._shift_um + tracks.info.focus_um))
+        while tracks.info.time_s - self._drift[0][0] > DRIFT_S:
+            self._drift.popleft()
         velocity = tracks.vx_um_s if self._settings.axis == "x" else tracks.vy_um_s
         self._refer(tracks.z_um[seen], velocity[seen], tracks.info.time_s)
         return self._move(tracks)
 
     def _follow(self, track: FloatArray, depth_um: FloatArray, sigma_um: FloatArray) -> None:
         _, now, before = np.intersect1d(track, self._known, assume_unique=True, return_indices=True)
-        if len(now):
-            change_um = depth_um[now] - self._depth_um[before]
-            self._shift_um += clipped_mean(change_um, np.hypot(sigma_um[now], self._sigma_um[before]))
-        self._known, self._depth_um, self._sigma_um = track, depth_um, sigma_um
+        old = self._seen[before] >= YOUNG_FRAMES
+        old = old if np.count_nonzero(old) >= self._settings.min_tracks else np.ones(len(now), np.bool_)
+        if old.any():
+            off_um = depth_um[now] - self._home_um[before]
+            self._shift_um = clipped_mean(off_um[old], sigma_um[now][old])
+        home_um, seen = depth_um - self._shift_um, np.ones(len(track))
+        count = self._seen[before] + 1
+        seen[now] = count
+        share = np.where(count <= SETTLED_FRAMES, 1.0 / count, 0.0)
+        home_um[now] = self._home_um[before] + share * (home_um[now] - self._home_um[before])
+        self._known, self._home_um, self._seen = track, home_um, seen
 
     def _refer(self, depth_um: FloatArray, velocity_um_s: FloatArray, now_s: float) -> None:
         s = self._settings
@@ -128,7 +143,15 @@ class HoldFocus:
         too_soon = info.time_s - self._sent_s < s.period_s or info.frame < self._from_frame
         if waiting or too_soon or not abs(error_um) > s.tolerance_um or not math.isfinite(from_um):
             return []
-        step_um = min(max(error_um, -s.max_step_um), s.max_step_um)
+        step_um = error_um + LEAD_S * self._drift_um_s()
+        step_um = min(max(step_um, -s.max_step_um), s.max_step_um)
         command = Command(CommandKind.MOVE_FOCUS, from_um + step_um)
         self._waiting, self._sent_s = command.command_id, info.time_s
         return [command]
+
+    def _drift_um_s(self) -> float:
+        """How fast the depths change by themselves, um/s."""
+        time_s, depth_um = np.array(self._drift).T
+        if time_s[-1] - time_s[0] < 0.5 * DRIFT_S or not np.isfinite(depth_um).all():
+            return 0.0
+        return float(np.polyfit(time_s - time_s[0], depth_um, 1)[0])

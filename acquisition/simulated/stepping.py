@@ -1,0 +1,77 @@
+"""The simulated microscope frame by frame: time passes only with the frames that are asked for."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from acquisition.microscope import Microscope
+from acquisition.simulated.properties import shared_world
+from stream.errors import ConfigurationError, SourceError
+from stream.messages import Frame, FrameInfo
+
+
+class SteppedStream:
+    """Frames of a simulated microscope (`RealTime` 0), each taken when it is read.
+
+    Whatever is done between two reads is done between two exposures, however long it takes by the clock on the
+    wall: a closed loop runs the same way on a slow machine as on a fast one. It is what
+    `acquisition.execution.CommandExecutor` needs of a stream. `world` knows the truth.
+    """
+
+    def __init__(self, microscope: Microscope, *, run_id: str) -> None:
+        """Raises `ConfigurationError` if the microscope keeps to the wall clock or is a real one."""
+        if not microscope.simulated_time():
+            raise ConfigurationError(
+                "only a simulated microscope in simulated time can be stepped; set its camera's RealTime to 0"
+            )
+        self._scope = microscope
+        self._run_id = run_id
+        self.info = microscope.info()
+        self.world = shared_world(str(microscope.core.getProperty(microscope.camera, "World")))
+        self._first_s = 0.0
+        self._next_s = 0.0
+        self._frame = 0
+        self.exposed_ns = 0
+
+    def read(self) -> Frame:
+        """Take the next frame. Raises `SourceError` if the camera fails."""
+        scope, core = self._scope, self._scope.core
+        focus_commanded_um, flow_ul_s = scope.focus_commanded_um, scope.read_flow()
+        camera_s = self.world.time_s
+        focus_um = self.world.focus.encoder_um(camera_s)
+        self.exposed_ns = time.perf_counter_ns()
+        try:
+            core.snapImage()
+            image = np.array(core.getImage())
+        except Exception as error:
+            raise SourceError(f"{scope.camera} takes no image: {scope.camera_error() or error}") from error
+        if self._frame == 0:
+            self._first_s = camera_s
+        time_s = camera_s - self._first_s
+        info = FrameInfo(
+            run_id=self._run_id,
+            frame=self._frame,
+            camera_frame=self._frame,
+            time_s=time_s,
+            monotonic_ns=time.perf_counter_ns(),
+            wall_s=time.time(),
+            camera_time_s=time_s,
+            focus_um=focus_um,
+            focus_commanded_um=focus_commanded_um,
+            flow_ul_s=flow_ul_s,
+            exposure_ms=scope.read_exposure(),
+            pixel_size_um=self.info.pixel_size_um,
+        )
+        self._frame += 1
+        self._next_s = time_s + 1.0 / self.info.frame_rate_hz
+        return Frame(info, image)
+
+    def devices_changed(self) -> int:
+        """What was changed holds for the next frame; returns now (`perf_counter_ns`)."""
+        return time.perf_counter_ns()
+
+    def now_s(self) -> float:
+        """The present on the clock of the frames' `time_s`: what is nearest to the next frame is due before it."""
+        return self._next_s + 0.5 / self.info.frame_rate_hz
