@@ -1,5 +1,6 @@
 """The controllers of the files in examples/, on the simulated microscope in simulated time."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +51,14 @@ def test_a_doubled_velocity_is_reached_within_ten_seconds_and_held_when_the_pump
         now_s = one.stream.now_s()
         if doubled_s is None and one.controller.measured()["target_um_s"] == 150:
             doubled_s = now_s
-        if doubled_s is not None and changed_s is None and now_s > doubled_s + 10:
+        if doubled_s is not None and changed_s is None and now_s > doubled_s + 11:
             one.microscope.set_property("Pump", "Gain", 0.7)
             changed_s = now_s
         history.append((now_s, true_flow_ul_s(one)))
     measured = [
         entry["measured"]["velocity_um_s"]
         for entry in one.record.of_kind("measured")
-        if doubled_s + 5 < entry["time_s"] < changed_s or entry["time_s"] > changed_s + 12
+        if doubled_s + 9 < entry["time_s"] < changed_s or entry["time_s"] > changed_s + 11
     ]
     assert np.abs(np.array(measured) / 150 - 1).max() < 0.03
     time_s, flow_ul_s = np.array(history).T
@@ -132,7 +133,7 @@ def test_a_channel_of_three_millimetres_is_covered_in_21_slices_without_anybody(
     done = [entry for entry in one.record.of_kind("slice") if entry["done"]]
     assert [entry["slice"] for entry in done] == list(range(21))
     assert np.allclose([entry["focus_um"] for entry in done], np.linspace(71.43, 2928.57, 21))
-    assert all(a["last_frame"] < b["first_frame"] for a, b in zip(done, done[1:], strict=False))
+    assert all(a["last_frame"] < b["first_frame"] for a, b in pairwise(done))
     enough = [entry for entry in done if entry["reached"]]
     assert len(enough) > 15
     assert all(entry["trajectories"] >= 2 for entry in enough)

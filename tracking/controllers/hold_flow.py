@@ -13,7 +13,7 @@ from tracking.controllers.measuring import FloatArray, heights_um, measured, wei
 DEADBAND = 1e-3
 SIGNIFICANCE = 3.0
 BEGIN_S = 1.0
-RESPONSE_S = 1.0
+RESPONSE_S = 1.5
 HELD = 0.1
 
 

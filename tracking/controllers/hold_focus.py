@@ -26,10 +26,11 @@ class HoldFocus:
 
     Every track has a home, its depth without the shift S(t) of all, averaged over its first 30 frames; S is the
     mean distance of the tracks from their homes. Individual heights cancel, so it is known to a fraction of a
-    micrometre at once, but its errors add up with every generation of particles. `median` and `wall` correct that slowly: the median depth, or the depth at which the
-    velocity profile comes to rest, is averaged over `reference_time_s` in coordinates that move with S. A move
-    looks half a second ahead with the drift of the last five seconds (what S shows beyond the drive's own
-    moves), and the next one waits until the frames show it.
+    micrometre at once, but its errors add up with every generation of particles. `median` and `wall` correct
+    that slowly: the median depth, or the depth at which the velocity profile comes to rest, is averaged over
+    `reference_time_s` in coordinates that move with S. A move looks half a second ahead with the drift of the
+    last five seconds (what S shows beyond the drive's own moves), and the next one waits until the frames show
+    it.
     """
 
     name = "hold_focus"
