@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,11 @@ def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
                 writer.commit()
                 due_s = time.monotonic() + COMMIT_S
         tracker.finish()
-        writer.finalize({"accounts": {"track": dict(tracker.counts)}, "failures": []}, "done")
+        learnt = (
+            {"diffusion_um2_s": tracker.diffusion_um2_s} if math.isfinite(tracker.diffusion_um2_s) else {}
+        )
+        accounts = {"accounts": {"track": dict(tracker.counts)}, "failures": []}
+        writer.finalize({**accounts, "learnt": learnt}, "done")
     pack(run.output)
     with TrajectoryFile(run.output) as file:
         statistics: dict[str, float] = file.attributes["statistics"]

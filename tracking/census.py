@@ -15,6 +15,7 @@ from tracking.trajectory_schema import RecordArray
 BoolArray = npt.NDArray[np.bool_]
 
 NEVER_MEASURED = int(TrackFlag.TENTATIVE)
+SIGMAS = ("sigma_x_um", "sigma_y_um", "sigma_z_um")
 
 
 class TrackCensus:
@@ -24,6 +25,8 @@ class TrackCensus:
         self._verdict = np.empty(0, np.uint8)
         self._length = np.empty(0, np.uint32)
         self._seen = 0
+        self._sigma_square = np.zeros(len(SIGMAS))
+        self._sigmas = np.zeros(len(SIGMAS), np.int64)
         self.rows = 0
         self.predicted_rows = 0
 
@@ -38,6 +41,11 @@ class TrackCensus:
         track = rows["track"][measured].astype(np.intp)
         self._verdict[track] = rows["flags"][measured]
         np.add.at(self._length, track, np.uint32(1))  # numpy's fast path needs these very types
+        for axis, name in enumerate(SIGMAS):
+            sigma = rows[name][measured]
+            sigma = sigma[np.isfinite(sigma)]
+            self._sigma_square[axis] += np.sum(sigma * sigma, dtype=np.float64)
+            self._sigmas[axis] += sigma.size
 
     def _grow(self, tracks: int) -> None:
         self._seen = max(self._seen, tracks)
@@ -54,7 +62,10 @@ class TrackCensus:
         return counted
 
     def statistics(self) -> dict[str, float]:
-        """Totals; `median_length` is over the tracks that count, in measured rows (0 without any)."""
+        """Totals; `median_length` is over the tracks that count, in measured rows (0 without any).
+
+        `rms_sigma_x_um` and so on are the standard errors that the detections state, where they state any.
+        """
         length = self._length[: self._seen]
         verdict = self._verdict[: self._seen][length > 0]
         counted = self.counted()
@@ -67,6 +78,10 @@ class TrackCensus:
             "tracks_never_confirmed": _count(verdict, TrackFlag.TENTATIVE),
             "tracks_duplicate": _count(verdict, TrackFlag.DUPLICATE),
             "median_length": float(np.median(lengths)) if lengths.size else 0.0,
+        } | {
+            f"rms_{name}": float(np.sqrt(square / count))
+            for name, square, count in zip(SIGMAS, self._sigma_square, self._sigmas, strict=True)
+            if count
         }
 
 

@@ -118,6 +118,8 @@ class TrackStage:
         self._gauges = {
             "particles": float(len(detections)),
             "tracks": float(self._tracker.alive),
+            "doubles": float(self._tracker.doubles),
+            "diffusion_um2_s": self._tracker.diffusion_um2_s,
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
         }
@@ -178,7 +180,10 @@ class TrackStage:
         return own | tracker | {"duplicates": duplicates}
 
     def gauges(self) -> dict[str, float]:
-        """Of the last frame: `particles`, `tracks`, `step_ms`, `latency_ms` since exposure; `queue` now."""
+        """Of the last frame: `particles`, `tracks`, `doubles`, `step_ms`, `latency_ms` since exposure; `queue` now.
+
+        `diffusion_um2_s` is what has been learnt so far, NaN before that.
+        """
         return self._gauges | {"queue": float(self._main.queued)}
 
     def close(self) -> None:

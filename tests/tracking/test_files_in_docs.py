@@ -1,4 +1,5 @@
 import re
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
@@ -11,15 +12,20 @@ from tracking.trajectory_file import TrajectoryWriter, read_trajectories
 from tracking.trajectory_schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
+OTHERS = ("xarray", "napari")
 TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
 
 
 def run_the_code(folder: Path, monkeypatch) -> dict:
-    """Run all Python of the page in order, in a folder with a `tracks.h5`; returns its names."""
+    """Run the Python of the page in order, in a folder with a `tracks.h5`; returns its names.
+
+    What needs a package that is not installed and not needed by us is left out.
+    """
     monkeypatch.chdir(folder)
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
-        exec(block, names)
+        if all(find_spec(package) for package in OTHERS if f"import {package}\n" in block):
+            exec(block, names)
     return names
 
 
@@ -45,6 +51,21 @@ def test_the_code_in_the_page_reads_a_file_that_is_being_written(tmp_path, monke
         writer.commit()
         writer.append(tracks(1))
         assert len(run_the_code(tmp_path, monkeypatch)["rows"]) == 3
+
+
+@pytest.mark.parametrize("package", ["trackpy", *OTHERS])
+def test_other_programs_get_the_trajectories_in_one_line(tmp_path, monkeypatch, package):
+    pytest.importorskip(package)
+    frames = [tracks(frame, z_um=5.0) for frame in range(4)]
+    found = run_the_code(write(tmp_path / "tracks.h5", frames).parent, monkeypatch)
+    if package == "trackpy":
+        assert len(found["longer"]) == 12
+    if package == "xarray":
+        assert found["dataset"].sizes == {"row": 12}
+        assert found["dataset"].x_um.values.tolist() == found["table"]["x"].tolist()
+    if package == "napari":
+        assert found["layer"].data[:5, :2].tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0]]
+        assert (found["layer"].data[:, 2] == 5.0).all()
 
 
 @pytest.mark.parametrize(("heading", "columns"), [("/tracks/rows", ROW_COLUMNS), ("/frames", FRAME_COLUMNS)])

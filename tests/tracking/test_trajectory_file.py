@@ -124,6 +124,13 @@ def test_the_file_explains_itself_to_plain_h5py(path):
         assert rows["x_um"].tolist() == [0.0, 0.0, 0.0]
 
 
+def test_the_file_says_how_well_its_positions_are_known(path):
+    frames = [tracks(0, 2, [0, PREDICTED], sigma_x_um=[3.0, 99.0]), tracks(1, 1, sigma_x_um=4.0)]
+    statistics = read_trajectories(write(path, frames)).attributes["statistics"]
+    assert statistics["rms_sigma_x_um"] == pytest.approx(np.sqrt(12.5))
+    assert "rms_sigma_z_um" not in statistics
+
+
 def test_events_come_back_in_order(path):
     with TrajectoryWriter(path, run_id="run", attributes={}) as writer:
         writer.event("command", "focus to 12 µm", device="Z")
