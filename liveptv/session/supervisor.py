@@ -181,6 +181,7 @@ class Session:
                 view.worker.tell(peers)
         if self._commands is None and "acquire.commands" in self._bound:
             self._commands = CommandClient(self._bound["acquire.commands"])
+            self._events.write("commands", self._bound["acquire.commands"])
         if self._snapshots is None and "detect.monitor" in self._bound:
             self._snapshots = SnapshotTaker(self._bound["detect.monitor"])
             self._events.write("monitor", self._bound["detect.monitor"])
