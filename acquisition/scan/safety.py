@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from acquisition.microscope import Microscope
 from acquisition.settings import ScanSettings
@@ -35,21 +35,22 @@ def safe_end(microscope: Microscope, target_um: float, timeout_s: float) -> Iter
 def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
     """Light for the time of the scan: the light source on and the shutter open, where there are such.
 
+    Where the core would open and close that shutter or that source for every burst, it does not meanwhile.
     Afterwards the source is as it was and the shutter closed.
     """
-    before: dict[str, Property] = {}
-    try:
-        if settings.light:
-            before = set_properties(microscope, {settings.light: settings.light_on})
+    source = property_of(settings.light)[0] if settings.light else ""
+    automatic = str(microscope.core.getShutterDevice())
+    with ExitStack() as undo:
+        if microscope.shutter:
+            undo.callback(microscope.set_shutter, False)
+        if automatic and automatic in {microscope.shutter, source}:
+            undo.callback(microscope.set_auto_shutter, microscope.set_auto_shutter(False))
         if microscope.shutter:
             microscope.set_shutter(True)
+        if settings.light:
+            before = set_properties(microscope, {settings.light: settings.light_on})
+            undo.callback(set_properties, microscope, before)
         yield
-    finally:
-        try:
-            set_properties(microscope, before)
-        finally:
-            if microscope.shutter:
-                microscope.set_shutter(False)
 
 
 def set_properties(microscope: Microscope, wanted: dict[str, Property]) -> dict[str, Property]:

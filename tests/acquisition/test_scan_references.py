@@ -74,10 +74,14 @@ def test_a_shutter_is_enough_for_the_dark_reference(scope):
     microscope, camera = scope(DEMO.model_copy(update={"shutter": LAMP}))
     settings = ScanSettings(range_um=3, reference_images=4)
     assert not needs_person(microscope, settings, "dark")
+    microscope.core.setAutoShutter(True)
     with light_on(microscope, settings):
         take("dark", microscope, camera, settings)
         assert microscope.core.getShutterOpen(LAMP)
+        camera.camera.take(4, lambda: False)
+        assert microscope.core.getShutterOpen(LAMP)
     assert set(camera.states) == {"0"}
+    assert microscope.core.getAutoShutter()
     assert not microscope.core.getShutterOpen(LAMP)
 
 
