@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import RunFiles, refuse_to_replace
+from liveptv.files import PICTURES, RunFiles, refuse_to_replace
 from liveptv.reports.page import Report, write_report
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.supervisor import Session
@@ -138,6 +138,13 @@ def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None
         events.write("report", text)
         on_note(text)
         return None
+
+
+def make_report_anew(files: RunFiles) -> None:
+    """Replace the report by one of the trajectory file as it is now, which has grown since."""
+    for path in (files.report, *map(files.picture, PICTURES)):
+        path.unlink(missing_ok=True)
+    write_report(files)
 
 
 @contextmanager

@@ -20,6 +20,16 @@ def refuse_to_replace(output: Path, *inputs: Path | None) -> None:
             raise ConfigurationError(f"the output would replace {file}, which is read; choose another name")
 
 
+def writable(path: Path | None, overwrite: bool) -> None:
+    """Raise `OutputError` unless a file can be written there; None is no file."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFiles:
     """Where a run writes: `tracks` is the trajectory file, the others are beside it."""
@@ -69,3 +79,8 @@ class RunFiles:
         for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
             if path.exists() and not (path == self.events and self._left_by_a_run_that_did_not_start()):
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+    def clear(self) -> None:
+        """Remove what an earlier run has left beside the trajectory file."""
+        for path in (self.events, self.report, *map(self.picture, PICTURES)):
+            path.unlink(missing_ok=True)

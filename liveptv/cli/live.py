@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from liveptv.application import RunOutcome, run_experiment
+from liveptv.application import RunOutcome, make_report_anew, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import FrameRate, Model, Overwrite, PixelSize, Settings
@@ -43,6 +43,9 @@ def run(
     model: Model = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with a protocol where it stopped, in the same file")
+    ] = False,
 ) -> int:
     """The live experiment."""
     loaded = revised(
@@ -50,7 +53,22 @@ def run(
         run={"output": output, "overwrite": overwrite or None},
         detector={"model": model},
     )
-    return _run(loaded, RunFiles.beside(loaded.run.output))
+    files = RunFiles.beside(loaded.run.output)
+    return _resume(loaded, files) if resume else _run(loaded, files)
+
+
+def _resume(experiment: Experiment, files: RunFiles) -> int:
+    from liveptv.resuming import finish_resumed, prepare_to_resume
+
+    resumed = prepare_to_resume(experiment, files)
+    if resumed.part is None:
+        return _run(experiment, files)
+    _say(f"{resumed.done} slices have been measured; going on with the next")
+    status = _run(resumed.experiment, files)
+    if files.tracks.exists():
+        finish_resumed(resumed, files)
+        make_report_anew(files)
+    return status
 
 
 def replay(

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import files, live, offline, scan
+from liveptv.cli import bench, control, files, live, offline, scan
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -24,6 +24,8 @@ live.register(app)
 scan.register(app)
 offline.register(app)
 files.register(app)
+bench.register(app)
+control.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of the program itself, for `liveptv bench`."""
