@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from flows import FRAME_S, channel_flow, double_scores, info, with_doubles
 from pydantic import ValidationError
+from scipy.spatial import KDTree
 
 from stream.messages import Detections, TrackFlag, Tracks
 from tracking.settings import TrackerSettings
@@ -54,11 +55,13 @@ def test_second_detections_of_particles_in_a_channel_flow_are_found_and_others_a
     assert recall >= 0.9
 
 
-@pytest.mark.parametrize("brownian", [0.02, 0.2])
-def test_particles_at_rest_beside_one_another_are_not_taken_for_one(brownian):
+@pytest.mark.parametrize(("brownian", "share"), [(0.02, 0.06), (0.05, 0.01), (0.2, 0.0)])
+def test_particles_at_rest_beside_one_another_are_hardly_ever_taken_for_one(brownian, share):
+    """Errors are 0.1 um: steps much smaller than these tell little."""
     sequence = channel_flow(500, 0.0, 80, seed=3, brownian=brownian)
-    rows = track_all(sequence.detections)
-    assert len(flagged(rows[-1])) <= 5
+    neighbours = len(KDTree(sequence.positions[-1][:, :2]).query_pairs(5.0))
+    assert neighbours > 150
+    assert len(flagged(track_all(sequence.detections)[-1])) <= share * neighbours
 
 
 def test_in_a_plane_flow_neighbours_with_nearly_the_same_velocity_are_not_taken_for_one():
