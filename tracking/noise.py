@@ -11,6 +11,7 @@ USUAL = 0.75
 USUAL_CHI_SQUARE = 1.3233
 SLOWEST_RATE = 0.05
 HALF_TRUST = 20.0
+HALF_LEARNT_FRAMES = 20.0
 FAR_OFF = 0.1
 FASTEST = 4.0
 
@@ -28,6 +29,13 @@ class StepNoise:
         self.known = diffusion_um2_s is not None
         self.rate: FloatArray = np.full(3, 2.0 * (diffusion_um2_s or 0.0))
         self._frames = 0
+
+    @property
+    def trusted_rate(self) -> FloatArray:
+        """The rate (3,), less what it may be too large by while it is still coming down to its value."""
+        trust = 1.0 if self.known else self._frames / (self._frames + HALF_LEARNT_FRAMES)
+        trusted: FloatArray = trust * self.rate
+        return trusted
 
     @property
     def ready(self) -> bool:

@@ -265,7 +265,7 @@ class OnlineTracker:
         if self._is_flow and flow.samples:
             velocity_spread(flow.fits, flow.box, flow.shape, flow.errors, self._spread)
         self.doubles = finder.mark(
-            tracks.table, tracks.info.frame, self._time_s, clock.frame_s, self._noise.rate, self._spread,
+            tracks.table, tracks.info.frame, self._time_s, clock.frame_s, self._noise.trusted_rate, self._spread,
             flow.box, flow.shape,
         )  # fmt: skip
 

@@ -55,7 +55,7 @@ def test_second_detections_of_particles_in_a_channel_flow_are_found_and_others_a
     assert recall >= 0.9
 
 
-@pytest.mark.parametrize(("brownian", "share"), [(0.02, 0.06), (0.05, 0.01), (0.2, 0.0)])
+@pytest.mark.parametrize(("brownian", "share"), [(0.02, 0.02), (0.05, 0.01), (0.2, 0.0)])
 def test_particles_at_rest_beside_one_another_are_hardly_ever_taken_for_one(brownian, share):
     """Errors are 0.1 um: steps much smaller than these tell little."""
     sequence = channel_flow(500, 0.0, 80, seed=3, brownian=brownian)
