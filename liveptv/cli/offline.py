@@ -17,7 +17,7 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Json, Model, Overwrite, PixelSize, Settings
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
-from stream.errors import LivePTVError
+from stream.errors import LivePTVError, OutputError
 
 if TYPE_CHECKING:
     from liveptv.track_scores import TrajectoryScores
@@ -137,16 +137,21 @@ def export(
 
 def recover(file: Annotated[Path, typer.Argument(help="trajectory file")]) -> int:
     """Make a trajectory file whole again whose writer was killed."""
+    from tracking.packing import pack
     from tracking.recover import recover as mend
 
     report = mend(file)
     if report.already_whole:
         _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
-    else:
-        _done(
-            f"{file} is whole again: {report.frames} frames, {report.rows} rows; "
-            f"cut {report.frames_cut} frames and {report.rows_cut} rows that were never committed"
-        )
+        return 0
+    try:
+        pack(file)
+    except OutputError as error:
+        _done(str(error))
+    _done(
+        f"{file} is whole again: {report.frames} frames, {report.rows} rows; "
+        f"cut {report.frames_cut} frames and {report.rows_cut} rows that were never committed"
+    )
     return 0
 
 

@@ -112,3 +112,14 @@ def test_two_points_of_a_trajectory_in_one_frame_are_refused(tmp_path, truth):
     points = read_points(tmp_path / "twice.csv")
     with pytest.raises(ConfigurationError, match="two points in frame 0"):
         score_trajectories(points, points, 4.0, None)
+
+
+def test_a_recovered_file_is_packed_as_well(tmp_path, capsys):
+    path = tmp_path / "tracks.h5"
+    found_file(path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["end_reason"]
+    assert run_command_line(["recover", str(path)]) == 0
+    assert "is whole again: 20 frames, 200 rows" in " ".join(capsys.readouterr().out.split())
+    with h5py.File(path) as file:
+        assert "VTKHDF" in file
