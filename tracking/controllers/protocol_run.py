@@ -179,7 +179,7 @@ class ProtocolRun:
             return self._sufficiency.update(tracks)
         if step.frames is not None:
             return info.frame - self._first_frame + 1 >= step.frames
-        return step.seconds is not None and info.time_s - self._first_s >= step.seconds
+        return step.seconds is not None and info.time_s - self._first_s >= step.seconds - 1e-9
 
     def _end(self, tracks: Tracks) -> None:
         info = tracks.info

@@ -97,7 +97,8 @@ def profile_error_um_s(depth_um: FloatArray, velocity_um_s: FloatArray, bin_um: 
     if not len(depth_um):
         return math.nan
     first, last = math.floor(depth_um.min() / bin_um), math.floor(depth_um.max() / bin_um) + 1
-    found = velocity_profile(depth_um, velocity_um_s, bins=bin_um * np.arange(first, last + 1))
+    exact = np.full(len(depth_um), 1e-6 * float(np.abs(velocity_um_s).max()) + 1e-9)
+    found = velocity_profile(depth_um, velocity_um_s, exact, bins=bin_um * np.arange(first, last + 1))
     occupied = len(np.unique(np.floor(depth_um / bin_um)))
     good = found.tracks >= FEWEST_IN_A_BIN
     if 2 * np.count_nonzero(good) < occupied:
