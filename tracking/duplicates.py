@@ -38,8 +38,8 @@ class DuplicateFinder:
         self._least_um = least_um
         self._grid = CandidateWorkspace()
         self._allocate_rows(256)
-        self._names: IntArray = np.zeros((NAMES, 256), np.int64)
-        self._states: FloatArray = np.zeros((STATES, 256))
+        self._names: IntArray = np.zeros((256, NAMES), np.int64)
+        self._states: FloatArray = np.zeros((256, STATES))
         self._other_names, self._other_states = self._names.copy(), self._states.copy()
         self.pairs = 0
 
@@ -91,7 +91,7 @@ class DuplicateFinder:
             )  # fmt: skip
             if found == OVERFLOW:
                 g.grow_candidates(2 * g.indices.size)
-        if kept + found > self._names.shape[1]:
+        if kept + found > self._names.shape[0]:
             self._grow(2 * (kept + found))
         pairs = merge(
             table, time_s, self._row, self._searched, wanted, g.indptr, g.indices,
@@ -102,7 +102,7 @@ class DuplicateFinder:
         return int(pairs)
 
     def _grow(self, pairs: int) -> None:
-        more = pairs - self._names.shape[1]
-        self._names = np.pad(self._names, ((0, 0), (0, more)))
-        self._states = np.pad(self._states, ((0, 0), (0, more)))
+        more = pairs - self._names.shape[0]
+        self._names = np.pad(self._names, ((0, more), (0, 0)))
+        self._states = np.pad(self._states, ((0, more), (0, 0)))
         self._other_names, self._other_states = self._names.copy(), self._states.copy()

@@ -1,7 +1,7 @@
 """Pairs of close tracks: two filters each, of a difference that stands still and of one that moves; the verdict.
 
-A pair is a column. `names` (3, pairs): track numbers of the older and the younger, and of the one that is flagged
-(-1 for none). `states` (20, pairs): the log-likelihood ratio, when both were last seen, how often, when first; the
+A pair is a row. `names` (pairs, 3): track numbers of the older and the younger, and of the one that is flagged
+(-1 for none). `states` (pairs, 20): the log-likelihood ratio, when both were last seen, how often, when first; the
 first difference (2); the still one and its variance (2 each); the moving one's place and speed (2 each) and their
 covariance (pp, pv, vv; 2 each). All in um and s; pairs are in order of (older, younger).
 """
@@ -102,8 +102,8 @@ def follow(  # type: ignore[no-untyped-def]
     """
     kept = 0
     for k in range(pairs):
-        i = _row_of(table, rows, names[OLDER, k])
-        j = _row_of(table, rows, names[YOUNGER, k])
+        i = _row_of(table, rows, names[k, OLDER])
+        j = _row_of(table, rows, names[k, YOUNGER])
         if i < 0 or j < 0:
             continue
         if table[DETECTION, i] >= 0.0 and table[DETECTION, j] >= 0.0:
@@ -111,30 +111,30 @@ def follow(  # type: ignore[no-untyped-def]
             dy = table[X + 1, j] - table[X + 1, i]
             if dx * dx + dy * dy > part_um * part_um:
                 continue
-            dt = time_s - states[TIME, k]
-            if states[COMMON, k] == 0.0:
+            dt = time_s - states[k, TIME]
+            if states[k, COMMON] == 0.0:
                 _start(table, states, k, i, j, time_s, spread, box, shape)
             else:
                 _learn(table, states, k, i, j, dt, step_rate)
-            states[TIME, k] = time_s
-            states[COMMON, k] += 1.0
-            same = states[RATIO, k] >= SURE
-            other = states[RATIO, k] <= -SURE
+            states[k, TIME] = time_s
+            states[k, COMMON] += 1.0
+            same = states[k, RATIO] >= SURE
+            other = states[k, RATIO] <= -SURE
             if by_displacement:
-                frames = (time_s - states[FIRST_TIME, k]) / frame_s if frame_s > 0.0 else 0.0
-                moved = math.hypot(dx - states[FIRST, k], dy - states[FIRST + 1, k])
-                enough = states[COMMON, k] >= FEWEST_COMMON and frames > 0.0
+                frames = (time_s - states[k, FIRST_TIME]) / frame_s if frame_s > 0.0 else 0.0
+                moved = math.hypot(dx - states[k, FIRST], dy - states[k, FIRST + 1])
+                enough = states[k, COMMON] >= FEWEST_COMMON and frames > 0.0
                 same = enough and moved < least_um * frames
                 other = not same
             if other:
-                names[LOSER, k] = -1
-            elif same and names[LOSER, k] < 0:
-                names[LOSER, k] = _loser(table, i, j)
+                names[k, LOSER] = -1
+            elif same and names[k, LOSER] < 0:
+                names[k, LOSER] = _loser(table, i, j)
         if kept != k:
             for row in range(NAMES):
-                names[row, kept] = names[row, k]
+                names[kept, row] = names[k, row]
             for row in range(STATES):
-                states[row, kept] = states[row, k]
+                states[kept, row] = states[k, row]
         kept += 1
     return kept
 
@@ -150,19 +150,19 @@ def _loser(table, i, j):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, error_model="numpy")
 def _start(table, states, k, i, j, time_s, spread, box, shape):  # type: ignore[no-untyped-def]
     column = _cell(box, shape, table[X, i], table[X + 1, i])
-    states[RATIO, k] = 0.0
-    states[FIRST_TIME, k] = time_s
+    states[k, RATIO] = 0.0
+    states[k, FIRST_TIME] = time_s
     for a in range(2):
         apart = table[X + a, j] - table[X + a, i]
         error = table[SIGMA + a, i] ** 2 + table[SIGMA + a, j] ** 2
-        states[FIRST + a, k] = apart
-        states[STILL + a, k] = apart
-        states[STILL_VARIANCE + a, k] = error
-        states[PLACE + a, k] = apart
-        states[SPEED + a, k] = 0.0
-        states[PP + a, k] = error
-        states[PV + a, k] = 0.0
-        states[VV + a, k] = 2.0 * spread[column, a]
+        states[k, FIRST + a] = apart
+        states[k, STILL + a] = apart
+        states[k, STILL_VARIANCE + a] = error
+        states[k, PLACE + a] = apart
+        states[k, SPEED + a] = 0.0
+        states[k, PP + a] = error
+        states[k, PV + a] = 0.0
+        states[k, VV + a] = 2.0 * spread[column, a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -172,25 +172,25 @@ def _learn(table, states, k, i, j, dt, step_rate):  # type: ignore[no-untyped-de
     for a in range(2):
         apart = table[X + a, j] - table[X + a, i]
         error = table[SIGMA + a, i] ** 2 + table[SIGMA + a, j] ** 2
-        total = states[STILL_VARIANCE + a, k] + error
-        innovation = apart - states[STILL + a, k]
+        total = states[k, STILL_VARIANCE + a] + error
+        innovation = apart - states[k, STILL + a]
         gain += _likelihood(innovation, total)
-        states[STILL + a, k] += states[STILL_VARIANCE + a, k] / total * innovation
-        states[STILL_VARIANCE + a, k] *= error / total
-        pv = states[PV + a, k]
-        vv = states[VV + a, k]
-        pp = states[PP + a, k] + dt * (2.0 * pv + dt * vv) + 2.0 * step_rate[a] * dt
+        states[k, STILL + a] += states[k, STILL_VARIANCE + a] / total * innovation
+        states[k, STILL_VARIANCE + a] *= error / total
+        pv = states[k, PV + a]
+        vv = states[k, VV + a]
+        pp = states[k, PP + a] + dt * (2.0 * pv + dt * vv) + 2.0 * step_rate[a] * dt
         pv += dt * vv
         total = pp + error
-        innovation = apart - states[PLACE + a, k] - dt * states[SPEED + a, k]
+        innovation = apart - states[k, PLACE + a] - dt * states[k, SPEED + a]
         gain -= _likelihood(innovation, total)
-        states[PLACE + a, k] += dt * states[SPEED + a, k] + pp / total * innovation
-        states[SPEED + a, k] += pv / total * innovation
-        states[PP + a, k] = pp * error / total
-        states[PV + a, k] = pv * error / total
-        states[VV + a, k] = max(vv - pv * pv / total, 0.0)
-    ratio = states[RATIO, k] + min(max(gain, -LARGEST_STEP), LARGEST_STEP)
-    states[RATIO, k] = min(max(ratio, -SUREST), SUREST)
+        states[k, PLACE + a] += dt * states[k, SPEED + a] + pp / total * innovation
+        states[k, SPEED + a] += pv / total * innovation
+        states[k, PP + a] = pp * error / total
+        states[k, PV + a] = pv * error / total
+        states[k, VV + a] = max(vv - pv * pv / total, 0.0)
+    ratio = states[k, RATIO] + min(max(gain, -LARGEST_STEP), LARGEST_STEP)
+    states[k, RATIO] = min(max(ratio, -SUREST), SUREST)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -239,24 +239,24 @@ def merge(  # type: ignore[no-untyped-def]
         for k in range(begin, begin + count):
             younger = int(table[TRACK, indices[k]])
             while at < pairs and (
-                names[OLDER, at] < older or (names[OLDER, at] == older and names[YOUNGER, at] < younger)
+                names[at, OLDER] < older or (names[at, OLDER] == older and names[at, YOUNGER] < younger)
             ):
-                new_names[:, size] = names[:, at]
-                new_states[:, size] = states[:, at]
+                new_names[size, :] = names[at, :]
+                new_states[size, :] = states[at, :]
                 size += 1
                 at += 1
-            if at < pairs and names[OLDER, at] == older and names[YOUNGER, at] == younger:
+            if at < pairs and names[at, OLDER] == older and names[at, YOUNGER] == younger:
                 continue
-            new_names[OLDER, size] = older
-            new_names[YOUNGER, size] = younger
-            new_names[LOSER, size] = -1
-            new_states[COMMON, size] = 0.0
-            new_states[RATIO, size] = 0.0
-            new_states[TIME, size] = time_s
+            new_names[size, OLDER] = older
+            new_names[size, YOUNGER] = younger
+            new_names[size, LOSER] = -1
+            new_states[size, COMMON] = 0.0
+            new_states[size, RATIO] = 0.0
+            new_states[size, TIME] = time_s
             size += 1
     while at < pairs:
-        new_names[:, size] = names[:, at]
-        new_states[:, size] = states[:, at]
+        new_names[size, :] = names[at, :]
+        new_states[size, :] = states[at, :]
         size += 1
         at += 1
     return size
@@ -267,9 +267,9 @@ def flag(table, rows, names, pairs):  # type: ignore[no-untyped-def]
     """Set the flag of the tracks that lost; returns their number."""
     flagged = 0
     for k in range(pairs):
-        if names[LOSER, k] < 0:
+        if names[k, LOSER] < 0:
             continue
-        i = _row_of(table, rows, names[LOSER, k])
+        i = _row_of(table, rows, names[k, LOSER])
         if i >= 0 and (int(table[FLAGS, i]) & int(DUPLICATE)) == 0:
             table[FLAGS, i] += DUPLICATE
             flagged += 1

@@ -40,7 +40,7 @@ class Slice:
     frames: int
     found: np.ndarray
     truth: np.ndarray
-    """(5, N): frame, x_um, y_um, z_um, vx_um_s of every particle that could be seen."""
+    """(5, N): frame, particle, x_um, y_um, z_um of every one at a depth that can be seen."""
 
 
 def detect_slice(
@@ -70,7 +70,7 @@ def detect_slice(
         table, _ = detector.detect(image, -1.0)
         found.append(np.vstack([np.full(table.shape[1], frame), table]))
         seen = np.abs(p.z_um) <= optics.visible_um
-        columns = np.stack([p.x_um, p.y_um, p.z_um, p.vx_um_s])[:, seen]
+        columns = np.stack([p.identity, p.x_um, p.y_um, p.z_um])[:, seen]
         truth.append(np.vstack([np.full(seen.sum(), frame), columns]))
     return Slice(focus_um, frames, np.hstack(found), np.hstack(truth))
 
