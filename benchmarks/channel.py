@@ -2,10 +2,10 @@
 
 Franchini & Krevor (2020, section 3.2, Figs. 10 to 12): pictures of 1440 x 2560 pixels with 200 particles, SNR 5.6,
 rendered, found by the classical detector with the width curve of the optics, and tracked as one run, with the
-learnt flow and with the paper's own method (plain Hungarian). `deviation_rms` is the root mean square over depth of measured less
-analytical velocity, as a part of the maximum. `residual_over_stated` compares the scatter of displacements with
-the errors that the detector states, `true_over_stated` the increments of its true errors with the same: the
-first can only be as near to 1 as the second.
+learnt flow and with the paper's own method, plain Hungarian. `deviation_rms` is the root mean square over depth of
+measured less analytical velocity, as a part of the maximum. `residual_over_stated` compares the scatter of
+displacements with the errors that the detector states, `true_over_stated` the increments of its true errors with
+the same: the first can only be as near to 1 as the second.
 """
 
 from __future__ import annotations
