@@ -9,6 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from calibration.calibration_file import SCHEMA as CALIBRATION
+from calibration.calibration_file import describe_calibration
 from stream.errors import SourceError
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
@@ -42,6 +44,8 @@ def _hdf5(path: Path) -> dict[str, Any]:
         return _trajectories(path)
     if schema == TRAJECTORIES:
         return _trajectories(path)
+    if schema == CALIBRATION:
+        return describe_calibration(path)
     if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
         return _curve(path)
     if {"frame", "x_um", "y_um"} <= names or kind == "detections":

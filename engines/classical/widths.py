@@ -12,7 +12,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import h5py
 import numpy as np
@@ -50,6 +50,9 @@ class WidthCurve:
     polarity: Polarity
     provenance: dict[str, str | float] = field(default_factory=dict)
 
+    GROUP: ClassVar[str] = "width_curve"
+    """Where in a calibration file a curve lies."""
+
     def __post_init__(self) -> None:
         columns = [np.asarray(getattr(self, name)) for name in COLUMNS]
         if any(column.ndim != 1 or column.shape != columns[0].shape for column in columns):
@@ -78,24 +81,27 @@ class WidthCurve:
         """Write the curve as HDF5; raises `ConfigurationError` if the file exists or cannot be written."""
         try:
             with h5py.File(path, "w" if overwrite else "x") as file:
-                file.attrs.update(
-                    kind=KIND, schema=SCHEMA, pixel_size_um=self.pixel_size_um, polarity=self.polarity
-                )
-                for name in COLUMNS:
-                    dataset = file.create_dataset(name, data=getattr(self, name))
-                    dataset.attrs["unit"] = "relative" if name == "amplitude" else "um"
-                file["z_um"].attrs["meaning"] = "particle height minus focus position"
-                file.create_group("provenance").attrs.update(self.provenance)
+                self.write(file)
         except FileExistsError as error:
             raise ConfigurationError(f"{path} exists; name another file or overwrite it") from error
         except OSError as error:
             raise ConfigurationError(f"cannot write the width curve {path}: {error}") from error
 
+    def write(self, group: h5py.Group) -> None:
+        """Write the curve into an open file or a group of one."""
+        group.attrs.update(kind=KIND, schema=SCHEMA, pixel_size_um=self.pixel_size_um, polarity=self.polarity)
+        for name in COLUMNS:
+            dataset = group.create_dataset(name, data=getattr(self, name))
+            dataset.attrs["unit"] = "relative" if name == "amplitude" else "um"
+        group["z_um"].attrs["meaning"] = "particle height minus focus position"
+        group.create_group("provenance").attrs.update(self.provenance)
+
     @classmethod
     def load(cls, path: Path) -> WidthCurve:
-        """Read a curve written by `save`; raises `ConfigurationError` for anything else."""
+        """Read a curve written by `save`, or that of a calibration; else raises `ConfigurationError`."""
         try:
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r") as whole:
+                file = whole.get(cls.GROUP, whole)
                 if file.attrs.get("kind") != KIND:
                     raise ConfigurationError(
                         f"{path} is not a width curve; make one with a scan or the optics"

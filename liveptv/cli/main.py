@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import bench, control, files, live, offline, scan
+from liveptv.cli import bench, calibration, control, files, live, offline, scan
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 live.register(app)
 scan.register(app)
+calibration.register(app)
 offline.register(app)
 files.register(app)
 bench.register(app)

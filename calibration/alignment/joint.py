@@ -1,0 +1,369 @@
+"""All traces and the average particle image together: the depth labels of a scan at the limit of its noise.
+
+The images of trace i are `brightness_i * M(z_i - focus; x - x_i, y - y_i)` with one unknown M, a spline over
+depth in the space of the significant principal images. M is linear and is eliminated (variable projection,
+Golub & Pereyra 1973): what a change of one trace does to M is part of the Gauss-Newton step of all, so traces
+that overlap only through others settle in few steps. Each trace is compared with an M made without it and an
+eighth of the others, or its own noise would pull at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from threadpoolctl import threadpool_limits
+
+from calibration.alignment.basis import ImageBasis, moved_to_middle, principal_images
+from calibration.alignment.depth_spline import SplineSums, best_stiffness, node_weights
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+PARAMETERS = 4
+BRIGHTNESS, Z, X, Y = range(PARAMETERS)
+NODES_A_STEP = 1
+END_NODES = 4
+SUPPORT = 0.15
+FOLDS = 8
+INNER_STEPS = 8
+MAX_STEP_NODES = 2.0
+MAX_STEP_PX = 1.0
+SETTLED_UM = 0.005
+SETTLED_PX = 0.003
+GAUGE = 1e-7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Positions:
+    """Of N traces: brightness, depth z_um (the focus at which it is at model depth 0), offset in px."""
+
+    brightness: FloatArray
+    z_um: FloatArray
+    dx_px: FloatArray
+    dy_px: FloatArray
+
+    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Positions:
+        """Those with these indices."""
+        return Positions(self.brightness[index], self.z_um[index], self.dx_px[index], self.dy_px[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """Traces in agreement with their common spline.
+
+    `coefficients` (J, R) of `basis` on nodes `z_first_um + j * node_um`; `information` (J,) is the sum of
+    squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the mean
+    squared residual of each, `normal` (N, 4, 4) the normal matrix of each trace for brightness, z in um, x and
+    y in px.
+    """
+
+    positions: Positions
+    basis: ImageBasis
+    coefficients: FloatArray
+    information: FloatArray
+    z_first_um: float
+    node_um: float
+    values: FloatArray
+    chi2: FloatArray
+    normal: FloatArray
+    steps: int
+    moved_um: float
+
+    def nodes_um(self) -> FloatArray:
+        """Depths of the nodes (J,)."""
+        return self.z_first_um + self.node_um * np.arange(len(self.coefficients), dtype=np.float64)
+
+    def node_values(self) -> FloatArray:
+        """The spline (J, R) at its nodes, in the basis."""
+        weights = np.array([1.0, 4.0, 1.0]) / 6.0
+        values: FloatArray = ndimage.convolve1d(self.coefficients, weights, axis=0, mode="mirror")
+        return values
+
+    def images(self, nodes: npt.NDArray[np.bool_]) -> FloatArray:
+        """The average particle image (M, P, P) at some of the nodes."""
+        picked = self.node_values()[nodes]
+        return np.asarray(np.einsum("jr,rpq->jpq", picked, self.basis.images), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nodes:
+    first_um: float
+    step_um: float
+    count: int
+
+    def coordinates(self, depth_um: FloatArray) -> FloatArray:
+        return (depth_um - self.first_um) / self.step_um
+
+
+def align(
+    contrast: Float32Array,
+    focus_um: FloatArray,
+    start: Positions,
+    *,
+    z_step_um: float,
+    max_steps: int = 8,
+) -> Aligned:
+    """Align traces (N, K, P, P), lone and whole, taken at `focus_um` (K,), from a start good to a step or two."""
+    now, moved, steps = start, np.inf, 0
+    while True:
+        steps += 1
+        state = _Step(contrast, focus_um, now, z_step_um)
+        with threadpool_limits(1):  # the matrices are small; threads would only wait for one another
+            now, change, chi2, moved = _settle(state, now)
+        aside = float(np.std(change[:, X:]))
+        if steps == max_steps or (moved < SETTLED_UM and aside < SETTLED_PX and steps > 1):
+            break
+        now = replace(now, dx_px=now.dx_px + change[:, X], dy_px=now.dy_px + change[:, Y])
+    spline, total = state.spline(now)
+    return Aligned(
+        now,
+        state.basis,
+        spline,
+        total.information,
+        state.nodes.first_um,
+        state.nodes.step_um,
+        state.values,
+        chi2,
+        state.normal_matrices(now),
+        steps,
+        moved,
+    )
+
+
+def _settle(state: _Step, now: Positions) -> tuple[Positions, FloatArray, FloatArray, float]:
+    """Steps of depth and brightness until they are small; returns the last change, residuals and move, um."""
+    for _ in range(INNER_STEPS):
+        change, chi2 = state.step(now)
+        now = Positions(
+            np.maximum(now.brightness + change[:, BRIGHTNESS], 0.05),
+            now.z_um + change[:, Z] * state.nodes.step_um,
+            now.dx_px,
+            now.dy_px,
+        )
+        now = replace(now, brightness=now.brightness / np.mean(now.brightness))
+        moved = float(np.std(change[:, Z])) * state.nodes.step_um
+        if moved < SETTLED_UM:
+            break
+    return now, change, chi2, moved
+
+
+class _Step:
+    """The traces at fixed offsets in the plane, projected on their basis: depths and brightnesses can move."""
+
+    def __init__(
+        self, contrast: Float32Array, focus_um: FloatArray, now: Positions, z_step_um: float
+    ) -> None:
+        self._focus_um = focus_um
+        depth = now.z_um[:, None] - focus_um
+        step_um = z_step_um / NODES_A_STEP
+        first_um = float(depth.min()) - 2 * END_NODES * step_um
+        self.nodes = _Nodes(
+            first_um, step_um, int(np.ceil((depth.max() - first_um) / step_um)) + 2 * END_NODES + 1
+        )
+        shifted = moved_to_middle(contrast, now.dx_px, now.dy_px)
+        self.count, self.planes, self._size = shifted.shape[:3]
+        flat = shifted.reshape(-1, self._size, self._size)
+        self.basis = principal_images(*_averages(flat, depth, now.brightness, z_step_um))
+        self._power = np.einsum("mij,mij->m", flat, flat, dtype=np.float64)
+        self._value, self._by_x, self._by_y = self.basis.project(flat)
+        basis = self.basis
+        self._xx, self._xy = basis.gram(basis.by_x, basis.by_x), basis.gram(basis.by_x, basis.by_y)
+        self._yy = basis.gram(basis.by_y, basis.by_y)
+        self._vx, self._vy = basis.gram(basis.images, basis.by_x), basis.gram(basis.images, basis.by_y)
+        self._stiffness: FloatArray | None = None
+        self._folds = np.empty(self.count, np.int64)
+        self._folds[np.argsort(now.z_um)] = np.arange(self.count) % min(FOLDS, self.count)
+
+    def sums(self, now: Positions) -> tuple[list[SplineSums], FloatArray]:
+        """The sums of each fold, and the node coordinates (N, K)."""
+        node = self.nodes.coordinates(now.z_um[:, None] - self._focus_um)
+        value = self._value.reshape(self.count, self.planes, -1)
+        sums = []
+        for fold in range(int(self._folds.max()) + 1):
+            mine = self._folds == fold
+            weight = np.repeat(now.brightness[mine], self.planes)
+            samples = value[mine].reshape(-1, self.basis.count)
+            sums.append(SplineSums.of(samples, node[mine].ravel(), weight, self.nodes.count))
+        return sums, node
+
+    @property
+    def values(self) -> FloatArray:
+        """The images (N, K, R) in the basis."""
+        return self._value.reshape(self.count, self.planes, -1)
+
+    def normal_matrices(self, now: Positions) -> FloatArray:
+        """Normal matrices (N, 4, 4) of brightness, z in um, x and y in px, against the common spline."""
+        spline, _ = self.spline(now)
+        node = self.nodes.coordinates(now.z_um[:, None] - self._focus_um)
+        every = np.arange(self.count)
+        known = np.ones(self.nodes.count, np.bool_)
+        normal, *_ = self._compare(every, spline, known, node, now.brightness)
+        scale = np.ones((self.count, PARAMETERS))
+        scale[:, Z:] = now.brightness[:, None]
+        scale[:, Z] /= self.nodes.step_um
+        matrices: FloatArray = normal.sum(axis=1) * scale[:, :, None] * scale[:, None, :]
+        return matrices
+
+    def spline(self, now: Positions) -> tuple[FloatArray, SplineSums]:
+        """The spline (J, R) through all traces, and their sums."""
+        sums, _ = self.sums(now)
+        total = reduce(add, sums)
+        stiffness = best_stiffness(sums) if self._stiffness is None else self._stiffness
+        return total.solve(stiffness), total
+
+    def step(self, now: Positions) -> tuple[FloatArray, FloatArray]:
+        """The joint change (N, 4) of brightness, z in nodes, x and y in px, and the residuals (N, K)."""
+        sums, node = self.sums(now)
+        total = reduce(add, sums)
+        if self._stiffness is None:
+            self._stiffness = best_stiffness(sums)
+        level = SUPPORT * float(np.median(total.information[total.information > 0]))
+        normal = np.zeros((self.count, self.planes, PARAMETERS, PARAMETERS))
+        gradient = np.zeros((self.count, self.planes, PARAMETERS))
+        chi2, chi2_in_basis = np.zeros((2, self.count, self.planes))
+        for fold, own in enumerate(sums):
+            mine = np.flatnonzero(self._folds == fold)
+            others = total - own
+            normal[mine], gradient[mine], chi2[mine], chi2_in_basis[mine] = self._compare(
+                mine,
+                others.solve(self._stiffness),
+                others.information > level,
+                node[mine],
+                now.brightness[mine],
+            )
+        weight = self._trust(node, chi2_in_basis)
+        change = joint_step(
+            normal * weight[..., None, None],
+            gradient * weight[..., None],
+            node,
+            now.brightness,
+            self.nodes.count,
+        )
+        change[:, BRIGHTNESS] = np.clip(change[:, BRIGHTNESS], -0.3, 0.3)
+        change[:, Z] = np.clip(change[:, Z], -MAX_STEP_NODES, MAX_STEP_NODES)
+        change[:, X:] = np.clip(change[:, X:], -MAX_STEP_PX, MAX_STEP_PX)
+        return change, chi2 / self._size**2
+
+    def _compare(
+        self,
+        mine: npt.NDArray[np.intp],
+        spline: FloatArray,
+        known: npt.NDArray[np.bool_],
+        node: FloatArray,
+        brightness: FloatArray,
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Normal matrices (without factors of brightness), gradients and squared residuals of some traces.
+
+        The residuals are those of all pixels and those within the basis.
+        """
+        rows = (mine[:, None] * self.planes + np.arange(self.planes)).ravel()
+        first, weight, slope = node_weights(node.ravel(), self.nodes.count)
+        around = first[:, None] + np.arange(4)
+        seen = known[around].all(axis=1)
+        near = spline[around]
+        m = np.einsum("mp,mpr->mr", weight, near) * seen[:, None]
+        z = np.einsum("mp,mpr->mr", slope, near) * seen[:, None]
+        value, by_x, by_y = self._value[rows], self._by_x[rows], self._by_y[rows]
+        a = np.repeat(brightness, self.planes)
+        mvx, mvy = m @ self._vx, m @ self._vy
+        zvx, zvy = z @ self._vx, z @ self._vy
+        dot = _dot
+        mm, mz, mx, my = dot(m, m), dot(m, z), -dot(mvx, m), -dot(mvy, m)
+        zx, zy = -dot(zvx, m), -dot(zvy, m)
+        xx, xy, yy = dot(m @ self._xx, m), dot(m @ self._xy, m), dot(m @ self._yy, m)
+        gradient = np.stack(
+            [
+                dot(value, m) - a * mm,
+                dot(value, z) - a * mz,
+                -dot(by_x, m) - a * mx,
+                -dot(by_y, m) - a * my,
+            ],
+            axis=1,
+        )
+        normal = np.stack(
+            [mm, mz, mx, my, mz, dot(z, z), zx, zy, mx, zx, xx, xy, my, zy, xy, yy], axis=1
+        ).reshape(-1, PARAMETERS, PARAMETERS)
+        chi2 = self._power[rows] - 2 * a * dot(value, m) + a**2 * mm
+        inner = chi2 - self._power[rows] + dot(value, value)
+        shape = (len(mine), self.planes)
+        return (
+            normal.reshape(*shape, 4, 4),
+            gradient.reshape(*shape, 4),
+            chi2.reshape(shape),
+            inner.reshape(shape),
+        )
+
+    def _trust(self, node: FloatArray, chi2: FloatArray) -> FloatArray:
+        """Weight (N, K) of each image: low at depths where the spline does not describe most traces."""
+        place = np.clip(np.round(node).astype(int), 0, self.nodes.count - 1)
+        typical = np.zeros(self.nodes.count)
+        for index in np.unique(place):
+            typical[index] = np.median(chi2[place == index])
+        usual = float(np.median(typical[typical > 0]))
+        weight: FloatArray = np.minimum(1.0, usual / np.maximum(typical, 1e-30))[place]
+        return weight
+
+
+def _dot(first: FloatArray, second: FloatArray) -> FloatArray:
+    product: FloatArray = np.einsum("mr,mr->m", first, second)
+    return product
+
+
+def _averages(
+    images: Float32Array, depth_um: FloatArray, brightness: FloatArray, z_step_um: float
+) -> tuple[Float32Array, FloatArray]:
+    """Mean images (B, P, P) of bins of depth one step wide, and the sum of squared brightnesses in each."""
+    place = np.round((depth_um - depth_um.min()) / z_step_um).astype(np.int64).ravel()
+    weight = np.repeat(brightness, depth_um.shape[1])
+    information = np.bincount(place, weight**2)
+    total = np.zeros((information.size, images[0].size), np.float32)
+    for index, (bin_, factor) in enumerate(zip(place, weight, strict=True)):
+        total[bin_] += np.float32(factor) * images[index].ravel()
+    enough = information > SUPPORT * np.median(information[information > 0])
+    known = np.asarray(information[enough], np.float64)
+    mean = np.asarray(total[enough] / known[:, None], dtype=np.float32)
+    return mean.reshape(-1, *images.shape[1:]), known
+
+
+def joint_step(
+    normal: FloatArray, gradient: FloatArray, node: FloatArray, brightness: FloatArray, nodes: int
+) -> FloatArray:
+    """The Gauss-Newton step (N, 4) of all traces, the spline following.
+
+    `normal` (N, K, 4, 4) and `gradient` (N, K, 4) are of a trace of brightness 1. Only changes of the traces
+    against one another matter: what shifts or scales them all is left out.
+    """
+    count = len(node)
+    factor = np.ones((count, 1, PARAMETERS))
+    factor[:, 0, Z:] = brightness[:, None]
+    right = (gradient * factor).sum(axis=1)
+    blocks = (normal * factor[..., None] * factor[:, :, None, :]).sum(axis=1)
+    matrix = np.zeros((count, PARAMETERS, count, PARAMETERS))
+    matrix[np.arange(count), :, np.arange(count), :] = blocks
+    # traces that show the same depth share what they say of it
+    bins = np.clip(np.round(node).astype(int) // NODES_A_STEP, 0, nodes // NODES_A_STEP)
+    size = nodes // NODES_A_STEP + 1
+    present = np.zeros((count, size))
+    np.add.at(present, (np.arange(count)[:, None], bins), 1.0)
+    gram = np.zeros((size, PARAMETERS, PARAMETERS))
+    np.add.at(gram, bins, normal)
+    gram /= np.maximum(present.sum(axis=0), 1.0)[:, None, None]
+    shared = np.maximum((present * brightness[:, None] ** 2).sum(axis=0), 1e-12)
+    scaled = present[:, :, None] * (brightness[:, None] * factor[:, 0])[:, None, :]
+    for p in range(PARAMETERS):
+        for q in range(PARAMETERS):
+            matrix[:, p, :, q] -= (scaled[:, :, p] * (gram[:, p, q] / shared)) @ scaled[:, :, q].T
+    length = count * PARAMETERS
+    full = matrix.reshape(length, length)
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(blocks, axis1=1, axis2=2).reshape(length), 1e-30))
+    values, vectors = np.linalg.eigh((full + full.T) / 2 * scale[:, None] * scale)
+    firm = values > GAUGE
+    firm[:PARAMETERS] = False
+    projected = vectors[:, firm].T @ (right.reshape(length) * scale)
+    step: FloatArray = scale * (vectors[:, firm] @ (projected / values[firm]))
+    return step.reshape(count, PARAMETERS)

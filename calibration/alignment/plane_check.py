@@ -1,0 +1,61 @@
+"""Where the focus really was in each plane, told by the images of all particles together."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.alignment.depth_spline import node_weights
+from calibration.alignment.joint import Aligned
+from calibration.alignment.start import vertex
+
+FloatArray = npt.NDArray[np.float64]
+
+AROUND = 6
+
+
+def apparent_focus(
+    aligned: Aligned, focus_um: FloatArray, *, reach_um: float
+) -> tuple[FloatArray, FloatArray]:
+    """Focus (K,) at which each plane's images fit the aligned traces best, within `reach_um` of that stated.
+
+    The second array is how much worse they fit at the stated focus than at that one and than the planes around
+    at theirs, whichever is less: a ratio of squared residuals. NaN for planes in which no particle is in sight.
+    """
+    step_um = aligned.node_um / 2
+    offsets = np.arange(-np.ceil(reach_um / step_um), np.ceil(reach_um / step_um) + 1) * step_um
+    z_um, a = aligned.positions.z_um, aligned.positions.brightness
+    nodes = len(aligned.coefficients)
+    out, worse = np.full(len(focus_um), np.nan), np.ones(len(focus_um))
+    left = np.full(len(focus_um), np.nan)
+    power = (aligned.node_values() ** 2).sum(axis=1)
+    visible = power > 0.05 * power.max()
+    for plane, stated_um in enumerate(focus_um):
+        node = (z_um[:, None] - stated_um - offsets - aligned.z_first_um) / aligned.node_um
+        at = np.clip(np.round(node[:, len(offsets) // 2]).astype(int), 0, nodes - 1)
+        seen = visible[at]
+        if seen.sum() < 3:
+            continue
+        first, weight, _ = node_weights(node[seen].ravel(), nodes)
+        model = np.einsum("mp,mpr->mr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        model = model.reshape(int(seen.sum()), len(offsets), -1) * a[seen, None, None]
+        difference = ((aligned.values[seen, plane][:, None, :] - model) ** 2).sum(axis=2)
+        # the median over the particles is not misled by one that has a neighbour
+        score = -np.median(difference / np.median(difference, axis=1, keepdims=True), axis=0)
+        best = int(np.argmax(score))
+        out[plane] = stated_um + offsets[best] + vertex(score, best) * step_um
+        stated = difference[:, len(offsets) // 2]
+        worse[plane] = np.median(stated / np.maximum(difference[:, best], 1e-30))
+        left[plane] = np.median(stated / a[seen] ** 2)
+    return out, np.minimum(worse, left / _local_median(left))
+
+
+def _local_median(values: FloatArray) -> FloatArray:
+    padded = np.pad(values, AROUND, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all of a window may be unknown
+        median: FloatArray = np.nanmedian(windows, axis=1)
+    return median

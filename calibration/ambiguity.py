@@ -1,0 +1,44 @@
+"""Whether one image tells the depth: depths whose images cannot be told apart at the noise of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+TOLD_APART = 5.0
+FAR_PART = 0.12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ambiguity:
+    """For each depth (J,) the other one that looks most like it, and by how many sigma they differ."""
+
+    z_um: FloatArray
+    twin_um: FloatArray
+    sigmas: FloatArray
+
+    @property
+    def part(self) -> float:
+        """Part of the depth range in which a twin cannot be told apart at 5 sigma."""
+        return float(np.mean(self.sigmas < TOLD_APART))
+
+
+def find_ambiguity(images: npt.NDArray[np.floating], z_um: FloatArray, noise_sd: float) -> Ambiguity:
+    """Compare images (J, P, P) at depths (J,), of free brightness, under white noise of one image.
+
+    Depths nearer than an eighth of the range are not twins, only neighbours.
+    """
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    power = (flat**2).sum(axis=1)
+    products = flat @ flat.T
+    # the best brightness leaves |a|^2 - (a b)^2 / |b|^2, seen from the brighter of the two
+    left = power[:, None] - products**2 / np.maximum(power[None, :], 1e-30)
+    distance = np.sqrt(np.maximum(np.maximum(left, left.T), 0.0)) / noise_sd
+    near = np.abs(z_um[:, None] - z_um[None, :]) < FAR_PART * np.ptp(z_um)
+    distance[near] = np.inf
+    twin = np.argmin(distance, axis=1)
+    return Ambiguity(z_um, z_um[twin], distance[np.arange(len(z_um)), twin])

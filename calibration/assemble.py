@@ -1,0 +1,132 @@
+"""From aligned traces to the calibration's particle model: which depths count, where z = 0 and the centre are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+from calibration.alignment.joint import Aligned
+from calibration.errors import CalibrationError
+from calibration.focal_planes import FocalPlanes, find_focal_planes
+from calibration.particle_model import ParticleModel
+from calibration.scan.contrast import Polarity
+
+FloatArray = npt.NDArray[np.float64]
+
+IN_SIGHT = 8.0
+SUPPORT = 0.15
+EXTENT_LEVEL = 0.1
+MIN_NODES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """The model, its node images (J, P, P) at `z_um` (J,), and how the alignment's coordinates map to its own.
+
+    A trace at depth `z` and offset (dx, dy) of the alignment is at `z + z_shift_um`, `dx + x_shift_px`,
+    `dy + y_shift_px` of the model.
+    """
+
+    model: ParticleModel
+    images: FloatArray
+    z_um: FloatArray
+    focal_planes: FocalPlanes
+    z_shift_um: float
+    x_shift_px: float
+    y_shift_px: float
+    radius_px: float
+
+
+def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarity: Polarity) -> Assembled:
+    """Make the model. `noise_sd` is that of one image's contrast.
+
+    Raises `CalibrationError` if the scan shows too little depth.
+    """
+    known = aligned.information > SUPPORT * np.median(aligned.information[aligned.information > 0])
+    signal = np.sqrt((aligned.node_values() ** 2).sum(axis=1)) / noise_sd
+    first, last = _longest(known & (signal > IN_SIGHT))
+    if last - first + 1 < MIN_NODES:
+        raise CalibrationError(
+            f"particles are in sight in only {last - first + 1} steps of the scan; take smaller steps, or scan "
+            "further"
+        )
+    chosen = np.zeros(len(known), np.bool_)
+    chosen[first : last + 1] = True
+    images, z_um = aligned.images(chosen), aligned.nodes_um()[chosen]
+    planes = find_focal_planes(images, z_um)
+    dx, dy = _centre(images)
+    size = images.shape[-1]
+    phase = np.exp(2j * np.pi * (fft.fftfreq(size)[:, None] * dy + fft.rfftfreq(size)[None, :] * dx))
+    centred = fft.irfft2(fft.rfft2(images) * phase, s=(size, size))
+    middle_um = planes.middle_um
+    model = ParticleModel.from_images(
+        centred,
+        float(z_um[0] - middle_um),
+        aligned.node_um,
+        pixel_size_um=pixel_size_um,
+        polarity=polarity,
+    )
+    return Assembled(
+        model=model,
+        images=centred,
+        z_um=z_um - middle_um,
+        focal_planes=planes.moved(middle_um),
+        z_shift_um=-middle_um,
+        x_shift_px=dx,
+        y_shift_px=dy,
+        radius_px=image_radius(centred),
+    )
+
+
+def image_radius(images: FloatArray) -> float:
+    """How far from the middle, px, the largest of images (J, P, P) reaches along x or y at 10 % of its peak."""
+    half = images.shape[-1] // 2
+    reach = 0.0
+    for image in images:
+        smooth = ndimage.uniform_filter(image, 3)
+        bright = smooth > EXTENT_LEVEL * smooth.max()
+        labels, _ = ndimage.label(bright)
+        own = labels == labels[np.unravel_index(np.argmax(smooth), smooth.shape)]
+        rows, columns = np.nonzero(own)
+        spans = [np.abs(rows - half).max(), np.abs(columns - half).max()]
+        reach = max(reach, *map(float, spans))
+    return reach
+
+
+def _longest(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    if not edges.size:
+        return 0, -1
+    starts, stops = edges[::2], edges[1::2] - 1
+    best = int(np.argmax(stops - starts))
+    return int(starts[best]), int(stops[best])
+
+
+def _centre(images: FloatArray) -> tuple[float, float]:
+    """Offset (x, y), px, of the point about which images are symmetric, all depths taken together.
+
+    Twice this offset is where an image and itself turned by 180 degrees correlate best.
+    """
+    size = images.shape[-1]
+    spectrum = fft.rfft2(images)
+    norm = (images**2).sum(axis=(1, 2))[:, None, None]
+    correlation = fft.irfft2((spectrum**2 / norm).sum(axis=0), s=(size, size))
+    # the peak lies near twice the middle pixel, modulo the size
+    middle = (2 * (size // 2)) % size
+    around = np.roll(correlation, (size // 2 - middle, size // 2 - middle), axis=(0, 1))
+    reach = 6
+    part = around[size // 2 - reach : size // 2 + reach + 1, size // 2 - reach : size // 2 + reach + 1]
+    peak = np.unravel_index(int(np.argmax(part)), part.shape)
+    row, column = (int(np.clip(place, 1, 2 * reach - 1)) for place in peak)
+    shift = []
+    for before, at, after, place in (
+        (part[row, column - 1], part[row, column], part[row, column + 1], column),
+        (part[row - 1, column], part[row, column], part[row + 1, column], row),
+    ):
+        curve = before - 2 * at + after
+        vertex = 0.5 * (before - after) / curve if curve < 0 else 0.0
+        shift.append((place - reach + float(np.clip(vertex, -1, 1))) / 2)
+    return shift[0], shift[1]

@@ -1,0 +1,248 @@
+"""`calibration.h5`: a calibration on disk, readable by any HDF5 program; docs/calibration.md has its schema."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from calibration.ambiguity import Ambiguity
+from calibration.cutout_images import CutoutWriter
+from calibration.errors import CalibrationError
+from calibration.focal_planes import FocalPlanes
+from calibration.noise import NoiseModel
+from calibration.particle_model import ParticleModel
+from calibration.pipeline import Calibrated
+from calibration.result import Calibration, FeatureCurves, ParticleTable
+from calibration.scan.faults import Fault
+from calibration.scan.planes import FocusScan
+from calibration.surface import FocalSurface
+from calibration.width_curve import width_curve_from_images
+from engines.classical.widths import WidthCurve
+from stream.errors import OutputError, SourceError
+
+SCHEMA = "liveptv-calibration"
+SCHEMA_VERSION = 1
+LIBRARIES = ("liveptv", "numpy", "scipy", "h5py")
+
+AXES = (
+    "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position, 0 "
+    "midway between the focal lines; z of a particle in /particles is the focus position at which it is there; "
+    "contrast is the part of the background's brightness that a particle takes away (dark) or adds (bright)"
+)
+UNITS = {"um": "um", "px": "px"}
+
+
+def write_calibration(
+    path: Path,
+    calibrated: Calibrated,
+    scan: FocusScan,
+    *,
+    provenance: dict[str, Any] | None = None,
+    on_progress: Callable[[str, float], None] = lambda _what, _part: None,
+) -> None:
+    """Write a calibration and its particles' images. The file appears under its name only when it is whole.
+
+    Raises `OutputError` if it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(part, "w", libver="latest") as file:
+            _write(file, calibrated.calibration, provenance or {})
+            writer = CutoutWriter(file.create_group("traces"), calibrated, scan)
+            writer.write(lambda done: on_progress("writing", done))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read all but the particles' images. Raises `SourceError` for anything that is no calibration."""
+    if not Path(path).is_file():
+        raise SourceError(f"there is no file {path}")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("schema") != SCHEMA:
+                raise SourceError(f"{path} is no calibration of liveptv; make one with `liveptv calibrate`")
+            if int(file.attrs["schema_version"]) > SCHEMA_VERSION:
+                raise SourceError(f"{path} was made by a newer liveptv; update this one")
+            return _read(file)
+    except SourceError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise SourceError(f"{path} is damaged ({error}); calibrate again, or use a copy") from error
+
+
+def is_calibration(path: Path) -> bool:
+    """Whether a file says that it is a calibration."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("schema") == SCHEMA)
+    except (OSError, RuntimeError):
+        return False
+
+
+def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> None:
+    model = found.model
+    file.attrs.update(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        axes=AXES,
+        pixel_size_um=model.pixel_size_um,
+        polarity=model.polarity,
+        image_shape=found.shape,
+        repeats=found.repeats,
+        faults=json.dumps([asdict(fault) for fault in found.faults]),
+        warnings=json.dumps(found.warnings),
+        left_out=json.dumps(found.particles.left_out()),
+        provenance=json.dumps({**found.provenance, **provenance}, default=str),
+        versions=json.dumps({name: version(name) for name in LIBRARIES}),
+    )
+    group = file.create_group("model")
+    group.create_dataset("coefficients", data=model.coefficients, compression="gzip", shuffle=True)
+    group["coefficients"].attrs["meaning"] = (
+        "cubic B-spline over depth, rows and columns of the contrast of a particle of brightness 1; node j is at "
+        "z_first_um + j * z_step_um, the particle's centre at the middle pixel"
+    )
+    for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um"):
+        group.attrs[name] = getattr(model, name)
+    file.create_group("focal_planes").attrs.update(asdict(found.focal_planes))
+    file.create_group("noise").attrs.update(found.noise.to_dict())
+    surface = file.create_group("surface")
+    if found.surface is not None:
+        surface.attrs.update(found.surface.to_dict())
+    _write_columns(file.create_group("particles"), found.particles)
+    _write_columns(file.create_group("curves"), found.curves)
+    _write_columns(file.create_group("ambiguity"), found.ambiguity)
+    planes = file.create_group("planes")
+    for name, values in (
+        ("focus_um", found.focus_um),
+        ("apparent_focus_um", found.apparent_focus_um),
+        ("used", found.plane_used),
+    ):
+        _column(planes, name, values)
+    _write_width_curve(file, found)
+
+
+def _write_width_curve(file: h5py.File, found: Calibration) -> None:
+    """The curve that the classical detector reads depth from, where there is one."""
+    if not found.focal_planes.astigmatic:
+        return
+    model = found.model
+    z_um = np.linspace(model.z_min_um, model.z_max_um, 101)
+    sign = 1.0 if model.polarity == "bright" else -1.0
+    try:
+        curve = width_curve_from_images(
+            sign * model.images(z_um), z_um, model.pixel_size_um, polarity=model.polarity
+        )
+    except CalibrationError:
+        return
+    curve.write(file.create_group(WidthCurve.GROUP))
+
+
+def _write_columns(group: h5py.Group, table: object) -> None:
+    for item in fields(table):  # type: ignore[arg-type]
+        _column(group, item.name, getattr(table, item.name))
+
+
+def _column(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
+    if values.dtype.kind == "U":
+        data = group.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+    else:
+        data = group.create_dataset(name, data=values)
+    unit = name.rpartition("_")[2]
+    if unit in UNITS:
+        data.attrs["unit"] = UNITS[unit]
+
+
+def _read(file: h5py.File) -> Calibration:
+    model = file["model"]
+    surface = dict(file["surface"].attrs)
+    planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
+    return Calibration(
+        model=ParticleModel(
+            coefficients=model["coefficients"][:],
+            **{
+                name: float(model.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")
+            },
+            pixel_size_um=float(file.attrs["pixel_size_um"]),
+            polarity=file.attrs["polarity"],
+        ),
+        focal_planes=FocalPlanes(**planes),
+        particles=ParticleTable(**_read_columns(file["particles"], ParticleTable)),
+        noise=NoiseModel.from_dict(dict(file["noise"].attrs)),
+        curves=FeatureCurves(**_read_columns(file["curves"], FeatureCurves)),
+        ambiguity=Ambiguity(**_read_columns(file["ambiguity"], Ambiguity)),
+        surface=FocalSurface(**{name: value.item() for name, value in surface.items()}) if surface else None,
+        focus_um=file["planes/focus_um"][:],
+        apparent_focus_um=file["planes/apparent_focus_um"][:],
+        plane_used=file["planes/used"][:].astype(bool),
+        repeats=int(file.attrs["repeats"]),
+        shape=(int(file.attrs["image_shape"][0]), int(file.attrs["image_shape"][1])),
+        faults=[Fault(**fault) for fault in json.loads(file.attrs["faults"])],
+        warnings=json.loads(file.attrs["warnings"]),
+        provenance=json.loads(file.attrs["provenance"]),
+    )
+
+
+def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]:
+    columns = {}
+    for item in fields(table):
+        values = group[item.name]
+        text = h5py.check_string_dtype(values.dtype) is not None
+        columns[item.name] = values.asstr()[:].astype(str) if text else values[:]
+    return columns
+
+
+def describe_calibration(path: Path) -> dict[str, Any]:
+    """What `liveptv info` prints of a calibration. Raises `SourceError` if it cannot be read."""
+    found = read_calibration(path)
+    used = found.particles.used
+    table = found.particles
+    usual = float(np.median(table.sigma_z_um[used]))
+    with h5py.File(path, "r", locking=False) as file:
+        created, images = file.attrs["created"], len(file["traces/z_um"])
+    return {
+        "kind": "calibration",
+        "created": created,
+        "particles_found": len(table),
+        "particles_used": int(used.sum()),
+        "particles_left_out": table.left_out(),
+        "images": images,
+        "z_min_um": found.model.z_min_um,
+        "z_max_um": found.model.z_max_um,
+        "focal_plane_xz_um": found.focal_planes.xz_um,
+        "focal_plane_yz_um": found.focal_planes.yz_um,
+        "focal_planes": asdict(found.focal_planes),
+        "astigmatic": found.focal_planes.astigmatic,
+        "depth_ambiguous_part": found.ambiguity.part,
+        "label_error_z_um": usual if math.isfinite(usual) else None,
+        "pixel_size_um": found.model.pixel_size_um,
+        "polarity": found.model.polarity,
+        "planes": len(found.focus_um),
+        "planes_left_out": int((~found.plane_used).sum()),
+        "repeats": found.repeats,
+        "noise": found.noise.to_dict(),
+        "surface": None if found.surface is None else found.surface.to_dict(),
+        "faults": [fault.text for fault in found.faults],
+        "warnings": found.warnings,
+        "provenance": found.provenance,
+        "particles": {
+            name: getattr(table, name)[used]
+            for name in ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness")
+        },
+    }

@@ -1,0 +1,165 @@
+"""The particles' images in a calibration file: every repeat of every labelled particle in every plane.
+
+They are what training images are pasted from (Franchini & Krevor 2020, section 2.1.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from calibration.errors import CalibrationError
+from calibration.features import background_variance, make_masks
+from calibration.pipeline import Calibrated
+from calibration.result import Calibration
+from calibration.scan.cutouts import window
+from calibration.scan.planes import FocusScan
+from calibration.synthesis.from_optics import background_for
+from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution
+from calibration.synthesis.inputs import NoiseModel as ImageNoise
+
+FloatArray = npt.NDArray[np.float64]
+
+LEVELS_A_SIGMA = 8.0
+MOST_BYTES = 1_000_000_000
+DIRTY_PERCENTILE = 95.0
+CORNER = 1.08
+
+
+class CutoutWriter:
+    """Cuts the used, complete particles out of a scan once more, now every image by itself."""
+
+    def __init__(self, group: h5py.Group, calibrated: Calibrated, scan: FocusScan) -> None:
+        self._group, self._calibrated, self._scan = group, calibrated, scan
+        found, prepared = calibrated.calibration, calibrated.prepared
+        table = found.particles
+        self._repeats = max(1, min(found.repeats, int(np.median([len(i) for i in prepared.images]))))
+        chosen = np.flatnonzero(table.used & table.complete)
+        depth = table.z_um[chosen, None] - found.focus_um
+        inside = (depth >= found.model.z_min_um) & (depth <= found.model.z_max_um)
+        enough = np.array([len(images) >= self._repeats for images in prepared.images])
+        inside &= (enough & found.plane_used)[None, :]
+        size = 2 * calibrated.half_px + 1
+        most = max(1, MOST_BYTES // (2 * self._repeats * size**2))
+        self._every = int(np.ceil(inside.sum() / most)) if inside.any() else 1
+        # with too many images every n-th plane is kept, another one for each particle
+        place = np.arange(chosen.size)[:, None] + np.arange(inside.shape[1])
+        inside &= place % self._every == 0
+        self._chosen, self._inside, self._depth, self._size = chosen, inside, depth, size
+
+    def write(self, on_progress: Callable[[float], None]) -> None:
+        """Write all images, plane by plane."""
+        found = self._calibrated.calibration
+        scale = found.noise.contrast_sd / LEVELS_A_SIGMA
+        count, size = int(self._inside.sum()), self._size
+        contrast = self._group.create_dataset(
+            "contrast",
+            (count, self._repeats, size, size),
+            np.int16,
+            chunks=(1, self._repeats, size, size),
+            compression="lzf",
+            shuffle=True,
+        )
+        contrast.attrs.update(scale=scale, meaning="contrast / scale of each repeat")
+        masks = make_masks(found.model.images(np.linspace(found.model.z_min_um, found.model.z_max_um, 41)))
+        particle, plane = np.zeros((2, count), np.int64)
+        dirt = np.zeros(count)
+        row = 0
+        for number in range(len(self._calibrated.prepared.images)):
+            here = np.flatnonzero(self._inside[:, number])
+            if here.size:
+                for index, images in zip(here, self._cut(number, here), strict=True):
+                    contrast[row] = np.clip(np.rint(images / scale), -32768, 32767).astype(np.int16)
+                    dirt[row] = background_variance(images.mean(axis=0), masks)
+                    particle[row], plane[row] = self._chosen[index], number
+                    row += 1
+            on_progress((number + 1) / len(self._calibrated.prepared.images))
+        self._label(particle, plane, dirt)
+
+    def _cut(self, number: int, here: npt.NDArray[np.intp]) -> list[npt.NDArray[np.float32]]:
+        done, table = self._calibrated, self._calibrated.calibration.particles
+        pixel = self._scan.pixel_size_um
+        half = done.half_px
+        y, x = np.mgrid[-half : half + 1, -half : half + 1]
+        corner = np.hypot(x, y) > CORNER * half
+        raw = self._scan.read(done.prepared.images[number][: self._repeats])
+        gain = float(done.prepared.gains[number])
+        planes = [done.background.contrast(image[None], gain) for image in raw]
+        cut = []
+        for index in here:
+            particle = self._chosen[index]
+            row, column = round(table.y_um[particle] / pixel), round(table.x_um[particle] / pixel)
+            images = np.stack([window(plane, row, column, half)[0] for plane in planes])
+            cut.append(images - np.median(images[:, corner]))
+        return cut
+
+    def _label(self, particle: npt.NDArray[np.int64], plane: npt.NDArray[np.int64], dirt: FloatArray) -> None:
+        found, pixel = self._calibrated.calibration, self._scan.pixel_size_um
+        table = found.particles
+        x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
+        columns = {
+            "particle": particle,
+            "plane": plane,
+            "x_um": table.x_um[particle],
+            "y_um": table.y_um[particle],
+            "z_um": table.z_um[particle] - found.focus_um[plane],
+            "dx_px": x_px - np.round(x_px),
+            "dy_px": y_px - np.round(y_px),
+            "brightness": table.brightness[particle],
+            "background_variance": dirt,
+            "clean": dirt <= np.percentile(dirt, DIRTY_PERCENTILE) if dirt.size else np.zeros(0, bool),
+        }
+        for name, values in columns.items():
+            self._group.create_dataset(name, data=values)
+
+
+def read_cutouts(path: Path, *, only_clean: bool = True) -> Cutouts:
+    """The particles' images of a calibration file, those with something in the background left out.
+
+    Raises `CalibrationError` if there are none.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        group = file["traces"]
+        kept = group["clean"][:].astype(bool) if only_clean else np.ones(len(group["z_um"]), bool)
+        # a particle may be edge of a pixel off after rounding
+        kept &= (np.abs(group["dx_px"][:]) <= 0.5) & (np.abs(group["dy_px"][:]) <= 0.5)
+        if not kept.any():
+            raise CalibrationError(f"{path} has no images of whole particles; scan a larger field")
+        contrast = group["contrast"][:][kept] if not kept.all() else group["contrast"][:]
+        return Cutouts(
+            contrast=contrast,
+            scale=float(group["contrast"].attrs["scale"]),
+            z_um=group["z_um"][:][kept],
+            dx_px=group["dx_px"][:][kept],
+            dy_px=group["dy_px"][:][kept],
+            trace=group["particle"][:][kept],
+            brightness=group["brightness"][:][kept],
+            pixel_size_um=float(file.attrs["pixel_size_um"]),
+            polarity=file.attrs["polarity"],
+        )
+
+
+def image_noise(found: Calibration) -> ImageNoise:
+    """The noise of training images: as measured in the scan."""
+    noise = found.noise
+    grey = max(noise.background_grey, 1.0)
+    read, shot = noise.read_variance / grey**2, noise.gain / grey
+    measured = noise.contrast_sd**2
+    share = measured / max(read + shot, 1e-30)
+    spread = max(noise.background_sd, 1e-4)
+    return ImageNoise(
+        read=read * share,
+        shot=shot * share,
+        grey=grey,
+        background=Distribution.uniform(1 - 2 * spread, 1 + 2 * spread),
+        level=Distribution.uniform(0.95, 1.05),
+    )
+
+
+def image_background(found: Calibration) -> BackgroundModel:
+    """Far out-of-focus particles in the background of training images."""
+    return background_for(found.model)

@@ -1,0 +1,85 @@
+"""The stated focus of each plane against what its images show: correct what is steadily off, leave out the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.alignment.joint import Aligned
+from calibration.alignment.plane_check import apparent_focus
+from calibration.errors import CalibrationError
+from calibration.scan.faults import Fault
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+REACH_STEPS = 25
+WRONG_STEPS = 0.6
+WRONG_SCATTERS = 5.0
+WORSE = 2.0
+STEADY = 5
+MIN_PLANES = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedFocus:
+    """Focus (K,) as corrected, as seen in the images (NaN where nothing is in sight), and what to use."""
+
+    focus_um: FloatArray
+    apparent_um: FloatArray
+    used: BoolArray
+    faults: list[Fault]
+
+
+def check_focus(aligned: Aligned, focus_um: FloatArray, step_um: float) -> CheckedFocus:
+    """Compare. Raises `CalibrationError` where most of a scan's focus positions cannot be right."""
+    apparent_um, worse = apparent_focus(aligned, focus_um, reach_um=REACH_STEPS * step_um)
+    off_um = apparent_um - focus_um
+    off_um = off_um - np.nanmedian(off_um)
+    wrong = wrong_planes(off_um, worse, step_um)
+    corrected, used = focus_um.copy(), np.ones(len(focus_um), np.bool_)
+    faults = []
+    for first, stop in runs(wrong):
+        by_um = float(np.median(off_um[first:stop]))
+        steady = stop - first >= STEADY and float(np.ptp(off_um[first:stop])) < step_um
+        if steady:
+            corrected[first:stop] += by_um
+        else:
+            used[first:stop] = False
+        where = f"plane {first} (focus {focus_um[first]:.2f} um) looks"
+        if stop - first > 1:
+            last = stop - 1
+            where = f"planes {first} to {last} (focus {focus_um[first]:.2f} to {focus_um[last]:.2f} um) look"
+        what = "corrected by what they show" if steady else "left out"
+        faults.append(Fault("focus wrong", first, f"{where} as if taken {by_um:+.1f} um away; {what}"))
+    if used.sum() < MIN_PLANES:
+        raise CalibrationError(
+            "the focus positions that the scan states do not fit what its images show in most planes; is --z-step "
+            "right, and did the focus drive move?"
+        )
+    return CheckedFocus(corrected, apparent_um, used, faults)
+
+
+def wrong_planes(off_um: FloatArray, worse: FloatArray, step_um: float) -> BoolArray:
+    """Planes (K,) that fit much worse than those around, and long runs that are all off by the same.
+
+    A long run counts if it goes on to an end of the scan, as after a missing plane, or is off by over two steps.
+    """
+    scatter = 1.4826 * float(np.nanmedian(np.abs(off_um)))
+    limit_um = max(WRONG_STEPS * step_um, WRONG_SCATTERS * scatter)
+    far: BoolArray = np.abs(np.nan_to_num(off_um)) > limit_um
+    wrong = far & (np.nan_to_num(worse) > WORSE)
+    for first, stop in runs(far):
+        run = off_um[first:stop]
+        to_an_end = not np.isfinite(off_um[stop:]).any() or not np.isfinite(off_um[:first]).any()
+        if stop - first >= STEADY and float(np.ptp(run)) < step_um:
+            wrong[first:stop] = to_an_end or abs(float(np.median(run))) > 2 * step_um
+    return wrong
+
+
+def runs(flags: BoolArray) -> list[tuple[int, int]]:
+    """Start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return [(int(first), int(stop)) for first, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,0 +1,132 @@
+"""Which particles get labels, where they are, and why the others are left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.alignment.joint import Aligned, X, Y, Z
+from calibration.alignment.trace_fit import coarse_depth, fit_trace
+from calibration.assemble import Assembled
+from calibration.result import USED, ParticleTable
+from calibration.scan.candidates import Candidates
+from calibration.scan.cutouts import TraceImages
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+NEIGHBOUR_PX = 35.0
+CROWDED_PART = 0.7
+KEEP_AT_LEAST = 0.55
+MISFIT_TIMES = 3.0
+MISFIT_FLOOR = 0.02
+MISFIT_SCATTERS = 5.0
+SHORTEST_PART = 0.2
+
+NEAR = "another particle is too near"
+HIDDEN = "does not look like the others: two particles, dirt or a clump"
+UNSETTLED = "cannot be fitted with the common particle image"
+SHORT = "seen in too little of its depth range"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The traces of all candidates, the planes that are used and the noise of a plane's mean image."""
+
+    traces: TraceImages
+    found: Candidates
+    focus_um: FloatArray
+    plane_used: BoolArray
+    noise_variance: float
+    pixel_size_um: float
+    step_um: float
+
+
+def misfit_limit(misfit: FloatArray) -> float:
+    """The largest misfit that is no sign of something else, given those of (mostly) lone particles."""
+    usual = float(np.median(misfit))
+    scatter = 1.4826 * float(np.median(np.abs(misfit - usual)))
+    return usual + max(MISFIT_SCATTERS * scatter, MISFIT_TIMES * usual, MISFIT_FLOOR)
+
+
+def neighbour_limit_px(neighbour_px: FloatArray, radius_px: float) -> float:
+    """How near a neighbour may be: 35 px as in the paper, or the images' radius where that leaves too few.
+
+    In a crowd 0.7 times that: neighbours then touch only far out of focus, and the misfit tells.
+    """
+    wide = (max(radius_px, NEIGHBOUR_PX), radius_px, CROWDED_PART * radius_px)
+    return next((px for px in wide if np.mean(neighbour_px > px) >= KEEP_AT_LEAST), wide[-1])
+
+
+def label(
+    seen: Seen,
+    aligned: Aligned,
+    members: npt.NDArray[np.intp],
+    member_misfit: FloatArray,
+    made: Assembled,
+    limit_px: float,
+) -> ParticleTable:
+    """Positions of all candidates that can be labelled, and why the others are not.
+
+    `members` are the candidates in the alignment; others that stand alone, those cut by the image's edge
+    mostly, are fitted with its result.
+    """
+    count, pixel, now = len(seen.found), seen.pixel_size_um, aligned.positions
+    z, dx, dy, brightness, misfit = np.full((5, count), np.nan)
+    errors = np.full((count, 4), np.nan)
+    neighbour_px = seen.found.neighbour_px()
+    reason = np.full(count, USED, dtype="<U80")
+    reason[neighbour_px <= limit_px] = NEAR
+    errors[members] = _standard_errors(aligned, seen.noise_variance)
+    typical = np.median(errors[members], axis=0)
+    z[members], brightness[members] = now.z_um + made.z_shift_um, now.brightness
+    dx[members], dy[members] = now.dx_px + made.x_shift_px, now.dy_px + made.y_shift_px
+    misfit[members] = member_misfit
+    focus_um = seen.focus_um[seen.plane_used]
+    for index in np.setdiff1d(np.flatnonzero(reason == USED), members):
+        trace, inside = seen.traces.contrast[index][seen.plane_used], seen.traces.inside[index]
+        fit = fit_trace(
+            trace,
+            inside,
+            focus_um,
+            made.model,
+            z_um=coarse_depth(trace, inside, focus_um, made.model),
+            dx_px=float(seen.found.x_px[index] - seen.traces.column[index]),
+            dy_px=float(seen.found.y_px[index] - seen.traces.row[index]),
+        )
+        z[index], dx[index], dy[index] = fit.z_um, fit.dx_px, fit.dy_px
+        brightness[index], misfit[index] = fit.brightness, fit.misfit(seen.noise_variance)
+        errors[index] = typical * math.sqrt(1 / max(float(inside.mean()), 0.05))
+        if not fit.settled:
+            reason[index] = UNSETTLED
+    reason[(reason == USED) & ~(misfit <= misfit_limit(member_misfit))] = HIDDEN
+    depth = z[:, None] - focus_um
+    planes_seen = ((depth >= made.model.z_min_um) & (depth <= made.model.z_max_um)).sum(axis=1)
+    whole = min(len(focus_um), (made.model.z_max_um - made.model.z_min_um) / seen.step_um)
+    reason[(reason == USED) & (planes_seen < SHORTEST_PART * whole)] = SHORT
+    x_px = np.where(np.isfinite(dx), seen.traces.column + dx, seen.found.x_px)
+    y_px = np.where(np.isfinite(dy), seen.traces.row + dy, seen.found.y_px)
+    return ParticleTable(
+        x_um=np.asarray(x_px * pixel, np.float64),
+        y_um=np.asarray(y_px * pixel, np.float64),
+        z_um=z,
+        sigma_x_um=errors[:, X] * pixel,
+        sigma_y_um=errors[:, Y] * pixel,
+        sigma_z_um=errors[:, Z],
+        brightness=brightness,
+        misfit=misfit,
+        neighbour_px=neighbour_px,
+        complete=seen.traces.complete,
+        reason=reason,
+    )
+
+
+def _standard_errors(aligned: Aligned, noise_variance: float) -> FloatArray:
+    """Standard errors (N, 4) from the curvature, with the residuals' variance where that exceeds the noise's."""
+    variance = np.maximum(aligned.chi2.mean(axis=1), noise_variance)
+    diagonal = np.diagonal(np.linalg.pinv(aligned.normal), axis1=1, axis2=2)
+    errors: FloatArray = np.sqrt(np.maximum(diagonal, 0.0) * variance[:, None])
+    return errors

@@ -1,0 +1,221 @@
+"""From a focus scan to a calibration, without a hand: the order of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.recording import read_image
+from calibration.alignment.joint import Aligned, Positions, align
+from calibration.alignment.misfit import central_misfit
+from calibration.alignment.start import binned, start_shifts
+from calibration.ambiguity import find_ambiguity
+from calibration.assemble import assemble
+from calibration.cautions import warnings_for
+from calibration.curves import feature_curves
+from calibration.errors import CalibrationError
+from calibration.focus_check import check_focus
+from calibration.labels import Seen, label, misfit_limit, neighbour_limit_px
+from calibration.particle_model import ParticleModel
+from calibration.preparation import (
+    Options,
+    Prepared,
+    at_most,
+    find_spots,
+    measure_noise,
+    prepare,
+    tidy,
+    which_polarity,
+)
+from calibration.result import Calibration, ParticleTable
+from calibration.scan.contrast import Background, add_up, make_background
+from calibration.scan.cutouts import cut_out, size_of_images
+from calibration.scan.planes import FocusScan
+from calibration.surface import FocalSurface, fit_surface
+
+FloatArray = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.intp]
+Progress = Callable[[str, float], None]
+
+FEWEST = 5
+MOST_TRACES = 300
+LONE_PARTS = (0.9, 0.7, 0.5)
+ENOUGH_PART = 0.3
+ALIKE = 0.3
+NEAR_GRID = 0.75
+PERCENTILES = (1, 99)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """A calibration and what is needed to cut its particles' images out of the scan once more."""
+
+    calibration: Calibration
+    background: Background
+    prepared: Prepared
+    half_px: int
+
+
+def calibrate(
+    scan: FocusScan, options: Options, on_progress: Progress = lambda _what, _part: None
+) -> Calibrated:
+    """Calibrate from a scan. Raises `CalibrationError` where it cannot give a depth, and says why."""
+    prepared = prepare(scan)
+    sums = add_up(scan, prepared.images, prepared.gains, lambda part: on_progress("adding up", part))
+    bright = None if options.bright is None else read_image(options.bright)
+    dark = None if options.dark is None else read_image(options.dark)
+    polarity = options.polarity or which_polarity(sums)
+    background = make_background(sums.mean, polarity, bright=bright, dark=dark)
+    mean = background.contrast(sums.mean[None].astype(np.float32))
+    found = find_spots(mean)
+    if len(found) < FEWEST:
+        raise CalibrationError(
+            f"only {len(found)} particles stand out of the noise, and {FEWEST} are needed; check --polarity, the "
+            "light and the concentration"
+        )
+    half = size_of_images(mean, found)
+    noise = measure_noise(scan, sums, background, found, prepared, half)
+    found = at_most(found, MOST_TRACES)
+    traces = cut_out(
+        scan,
+        prepared.images,
+        prepared.gains,
+        background,
+        found,
+        half,
+        lambda part: on_progress("cutting out", part),
+    )
+    tidy(traces)
+    repeats = float(np.median([len(images) for images in prepared.images]))
+    focus_um = prepared.focus_um
+    seen = Seen(
+        traces=traces,
+        found=found,
+        focus_um=focus_um,
+        plane_used=np.ones(focus_um.size, np.bool_),
+        noise_variance=noise.contrast_sd**2 / repeats,
+        pixel_size_um=scan.pixel_size_um,
+        step_um=float(np.median(np.diff(np.unique(focus_um)))),
+    )
+    on_progress("aligning", 0.0)
+    members = _lone(seen, options)
+    aligned = _align(seen, members, _start(seen, members))
+    on_progress("aligning", 0.4)
+    misfit = _misfit(seen, members, aligned)
+    checked = check_focus(aligned, focus_um, seen.step_um)
+    good = misfit <= misfit_limit(misfit)
+    if good.sum() < FEWEST:
+        good[:] = True
+    if checked.faults or not good.all():
+        seen = replace(seen, focus_um=checked.focus_um, plane_used=checked.used)
+        members, start = members[good], aligned.positions.take(good)
+        aligned = _align(seen, members, start)
+        misfit = _misfit(seen, members, aligned)
+    on_progress("aligning", 0.7)
+    made = assemble(aligned, noise_sd=noise.contrast_sd, pixel_size_um=scan.pixel_size_um, polarity=polarity)
+    limit_px = options.neighbour_px or neighbour_limit_px(found.neighbour_px(), made.radius_px)
+    table = label(seen, aligned, members, misfit, made, limit_px)
+    _check_enough(table)
+    on_progress("aligning", 1.0)
+    ambiguity = find_ambiguity(made.images, made.z_um, noise.contrast_sd)
+    calibration = Calibration(
+        model=_within_percentiles(made.model, table, seen),
+        focal_planes=made.focal_planes,
+        particles=table,
+        noise=noise,
+        curves=feature_curves(traces, made, table, seen.focus_um, scan.pixel_size_um, seen.noise_variance),
+        ambiguity=ambiguity,
+        surface=_surface(table, scan, made.model),
+        focus_um=seen.focus_um,
+        apparent_focus_um=checked.apparent_um,
+        plane_used=seen.plane_used,
+        repeats=scan.repeats,
+        shape=scan.shape,
+        faults=sorted(prepared.faults + checked.faults, key=lambda fault: fault.plane),
+        warnings=warnings_for(made, ambiguity, seen.step_um),
+        provenance={"neighbour_limit_px": limit_px, "background": background.source},
+    )
+    return Calibrated(calibration, background, prepared, half)
+
+
+def _lone(seen: Seen, options: Options) -> IndexArray:
+    """Candidates that stand alone and whole; relaxed where these are too few."""
+    neighbour_px = seen.found.neighbour_px()
+    for part in LONE_PARTS:
+        limit_px = options.neighbour_px or part * seen.traces.half_px
+        lone = np.flatnonzero((neighbour_px > limit_px) & seen.traces.complete)
+        if lone.size >= max(FEWEST, ENOUGH_PART * len(seen.found)):
+            return lone
+    if lone.size < FEWEST:
+        raise CalibrationError(
+            f"only {lone.size} of {len(seen.found)} particles stand alone, and {FEWEST} are needed; dilute the "
+            "suspension or scan a larger field"
+        )
+    return lone
+
+
+def _start(seen: Seen, members: IndexArray) -> Positions:
+    """Depths from whole-step shifts, on an evenly spaced grid of planes."""
+    focus_um, step_um = seen.focus_um, seen.step_um
+    even_um = focus_um[0] + step_um * np.arange(round((focus_um[-1] - focus_um[0]) / step_um) + 1)
+    nearest = np.abs(focus_um[None, :] - even_um[:, None]).argmin(axis=1)
+    there = np.abs(focus_um[nearest] - even_um) < NEAR_GRID * step_um
+    small = binned(seen.traces.contrast[members])[:, nearest] * there[:, None].astype(np.float32)
+    shifts, quality = start_shifts(small, seen.noise_variance / 4)
+    if float(np.median(quality)) < ALIKE:
+        raise CalibrationError(
+            "the particles' images over the focus do not resemble one another, so their depths cannot be compared; "
+            "is it one kind of particle, and does the focus really move?"
+        )
+    return Positions(
+        np.ones(members.size),
+        shifts * step_um,
+        (seen.found.x_px - seen.traces.column)[members],
+        (seen.found.y_px - seen.traces.row)[members],
+    )
+
+
+def _images(seen: Seen, members: IndexArray) -> npt.NDArray[np.float32]:
+    contrast = seen.traces.contrast[members]
+    return contrast if seen.plane_used.all() else np.ascontiguousarray(contrast[:, seen.plane_used])
+
+
+def _align(seen: Seen, members: IndexArray, start: Positions) -> Aligned:
+    return align(_images(seen, members), seen.focus_um[seen.plane_used], start, z_step_um=seen.step_um)
+
+
+def _misfit(seen: Seen, members: IndexArray, aligned: Aligned) -> FloatArray:
+    focus_um = seen.focus_um[seen.plane_used]
+    return central_misfit(aligned, _images(seen, members), focus_um, seen.noise_variance)
+
+
+def _check_enough(table: ParticleTable) -> None:
+    used = int(table.used.sum())
+    if used < FEWEST:
+        why = ", ".join(f"{count}: {reason}" for reason, count in table.left_out().items())
+        raise CalibrationError(
+            f"only {used} of {len(table)} particles give labels ({why}), and {FEWEST} are needed"
+        )
+
+
+def _within_percentiles(model: ParticleModel, table: ParticleTable, seen: Seen) -> ParticleModel:
+    """The model for depths between the 1st and the 99th percentile of all labels, as in the paper."""
+    depth = (table.z_um[table.used, None] - seen.focus_um[seen.plane_used]).ravel()
+    inside = depth[(depth >= model.z_min_um) & (depth <= model.z_max_um)]
+    low_um, high_um = np.percentile(inside, PERCENTILES)
+    return replace(model, z_min_um=float(low_um), z_max_um=float(high_um))
+
+
+def _surface(table: ParticleTable, scan: FocusScan, model: ParticleModel) -> FocalSurface | None:
+    height, width = scan.shape
+    used, pixel = table.used, scan.pixel_size_um
+    return fit_surface(
+        table.x_um[used],
+        table.y_um[used],
+        table.z_um[used],
+        (width * pixel, height * pixel),
+        depth_um=model.z_max_um - model.z_min_um,
+    )

@@ -1,0 +1,1 @@
+"""A recorded focus scan: its planes, what is wrong with them, its flat field."""

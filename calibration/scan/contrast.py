@@ -1,0 +1,163 @@
+"""From grey values to contrast: flat field (eq. 2 of Franchini & Krevor 2020), lamp drift, sensor noise.
+
+Contrast is the particle's part of the background's brightness, positive for either polarity: (B - I) / B for
+dark particles, (I - B) / B0 for bright ones, where B0 is one number, since there may be hardly any background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from calibration.errors import CalibrationError
+from calibration.scan.planes import FocusScan
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+Polarity = Literal["dark", "bright"]
+
+BLOCK_PX = 16
+SMOOTH_BLOCKS = 9
+OUTLIER = 2.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Background:
+    """What an image shows without particles: `light` and `dark` (H, W) in grey values, `light` above `dark`.
+
+    `scale` is what contrast 1 is in grey values, `source` how it became known.
+    """
+
+    light: Float32Array
+    dark: Float32Array
+    polarity: Polarity
+    scale: float
+    source: str
+
+    def contrast(self, images: npt.NDArray[Any], gain: float = 1.0) -> Float32Array:
+        """Mean contrast (H, W) of images (R, H, W) of one scene; `gain` is the lamp's brightness."""
+        mean = images.mean(axis=0, dtype=np.float32) - self.dark
+        if self.polarity == "dark":
+            return np.asarray(1.0 - mean / (gain * self.light), np.float32)
+        return np.asarray((mean - gain * self.light) / self.scale, np.float32)
+
+
+def smooth_background(mean: FloatArray) -> FloatArray:
+    """The brightness (H, W) behind the particles of an image (H, W) that is the mean of all planes.
+
+    Medians of blocks of 16 pixels, those that particles stand out of left out, smoothed over 9 x 9 blocks.
+    """
+    height, width = mean.shape
+    rows, columns = max(1, height // BLOCK_PX), max(1, width // BLOCK_PX)
+    cut = mean[: rows * (height // rows), : columns * (width // columns)]
+    blocks = cut.reshape(rows, height // rows, columns, width // columns)
+    level = np.median(blocks, axis=(1, 3))
+    weight = np.ones_like(level)
+    for _ in range(4):
+        smooth = _smooth(level, weight)
+        off = level - smooth
+        scatter = 1.4826 * float(np.median(np.abs(off[weight > 0]))) + 1e-12
+        weight = (np.abs(off) < OUTLIER * scatter).astype(np.float64)
+    smooth = _smooth(level, weight)
+    y = (np.arange(height) + 0.5) / (height // rows) - 0.5
+    x = (np.arange(width) + 0.5) / (width // columns) - 0.5
+    grid = np.meshgrid(y, x, indexing="ij")
+    full: FloatArray = ndimage.map_coordinates(smooth, grid, order=1, mode="nearest")
+    return full
+
+
+def _smooth(level: FloatArray, weight: FloatArray) -> FloatArray:
+    sigma = SMOOTH_BLOCKS / 3
+    top = ndimage.gaussian_filter(level * weight, sigma, mode="nearest")
+    bottom = ndimage.gaussian_filter(weight, sigma, mode="nearest")
+    smooth: FloatArray = np.where(bottom > 1e-3, top / np.maximum(bottom, 1e-3), np.median(level))
+    return smooth
+
+
+def lamp_gains(scan: FocusScan, used: list[tuple[int, ...]]) -> FloatArray:
+    """Brightness of each plane's used images over the median of all planes, (K,)."""
+    level = np.array([np.median([scan.facts[image].median for image in images]) for images in used])
+    level = np.maximum(level, 1e-9)
+    gains: FloatArray = level / np.median(level)
+    # a median of whole grey values steps; only what is larger than such a step is the lamp
+    steps = 1.5 / float(np.median(level))
+    return gains if np.ptp(gains) > 3 * steps else np.ones_like(gains)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScanSums:
+    """One pass through a scan: `mean` (H, W) of all planes, in grey values.
+
+    `variance` (H, W) is that of single images about their plane's mean, averaged over planes: the noise.
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+
+
+def add_up(
+    scan: FocusScan,
+    used: list[tuple[int, ...]],
+    gains: FloatArray,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> ScanSums:
+    """Read all planes once. Raises `CalibrationError` where no plane has two images to tell noise from."""
+    count = len(used)
+    total = np.zeros(scan.shape, np.float64)
+    variance = np.zeros(scan.shape, np.float64)
+    degrees = 0
+    for number, images in enumerate(used):
+        stack = scan.read(images).astype(np.float32) / np.float32(gains[number])
+        mean = stack.mean(axis=0)
+        total += mean
+        if len(images) > 1:
+            variance += ((stack - mean) ** 2).sum(axis=0)
+            degrees += len(images) - 1
+        on_progress((number + 1) / count)
+    if not degrees:
+        raise CalibrationError(
+            "every plane has a single image, which does not tell noise from particles; take 2 or more (4) at each "
+            "focus, or say how many there are with --repeats"
+        )
+    return ScanSums(mean=total / count, variance=variance / degrees)
+
+
+def make_background(
+    mean: FloatArray,
+    polarity: Polarity,
+    *,
+    bright: FloatArray | None = None,
+    dark: FloatArray | None = None,
+) -> Background:
+    """The background from references (H, W), or without a bright one from the scan's mean.
+
+    Raises `CalibrationError` for references that do not fit the scan.
+    """
+    none = np.zeros_like(mean) if dark is None else dark
+    for name, image in (("bright", bright), ("dark", dark)):
+        if image is not None and image.shape != mean.shape:
+            raise CalibrationError(
+                f"the {name} reference is {image.shape} but the scan {mean.shape}; take both with the same camera "
+                "settings"
+            )
+    if bright is not None:
+        level = smooth_background(mean - none)
+        light = bright - none
+        # the lamp may have changed since: the particles leave most of the image as it is
+        light = light * float(np.median(level) / np.median(light)) if np.median(light) > 0 else light
+        source = "bright reference"
+    else:
+        light = smooth_background(mean - none)
+        source = "the scan itself, smoothed"
+    low = int(np.sum(light <= 0))
+    if polarity == "dark" and low:
+        raise CalibrationError(
+            f"the background is not brighter than the dark reference in {low} pixels; are bright and dark swapped?"
+        )
+    scale = max(float(np.median(light)), 1.0)
+    return Background(light.astype(np.float32), none.astype(np.float32), polarity, scale, source)

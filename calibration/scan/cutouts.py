@@ -1,0 +1,115 @@
+"""Square images around each candidate in every plane: the traces of Franchini & Krevor (2020), section 2.1.2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.scan.candidates import Candidates
+from calibration.scan.contrast import Background
+from calibration.scan.planes import FocusScan
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+LARGEST_HALF_PX = 80
+SMALLEST_HALF_PX = 8
+FLUX_PART = 0.97
+ROOM = 1.35
+EDGE_PX = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraceImages:
+    """Mean contrast (N, K, P, P) of N candidates in K planes; the middle pixel is at `column`, `row` (N,).
+
+    `inside` (N, P, P) is False beyond the edge of the camera's image, where the contrast is 0.
+    """
+
+    contrast: Float32Array
+    inside: npt.NDArray[np.bool_]
+    column: IntArray
+    row: IntArray
+
+    @property
+    def half_px(self) -> int:
+        """Pixels from the middle to the edge."""
+        return int(self.contrast.shape[2]) // 2
+
+    @property
+    def complete(self) -> npt.NDArray[np.bool_]:
+        """Which of them lie wholly inside the camera's image, (N,)."""
+        whole: npt.NDArray[np.bool_] = np.asarray(self.inside.all(axis=(1, 2)))
+        return whole
+
+
+def window(
+    image: npt.NDArray[np.floating], row: int, column: int, half: int
+) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+    """The part of an image (H, W) around a pixel, (P, P), and where it is inside; beyond the edge it is 0."""
+    height, width = image.shape
+    out = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    inside = np.zeros(out.shape, np.bool_)
+    top, bottom = max(row - half, 0), min(row + half + 1, height)
+    left, right = max(column - half, 0), min(column + half + 1, width)
+    place = (slice(top - row + half, bottom - row + half), slice(left - column + half, right - column + half))
+    out[place] = image[top:bottom, left:right]
+    inside[place] = True
+    return out, inside
+
+
+def size_of_images(mean: Float32Array, found: Candidates) -> int:
+    """Half the size of cutouts, px, that hold the whole of the largest images.
+
+    From the median over the candidates of the mean contrast around them, which their neighbours, being
+    elsewhere around each, do not change much: 97 % of its sum and some room.
+    """
+    half = LARGEST_HALF_PX
+    inner = np.flatnonzero(
+        (found.x_px >= half)
+        & (found.y_px >= half)
+        & (found.x_px < mean.shape[1] - half)
+        & (found.y_px < mean.shape[0] - half)
+    )
+    if inner.size < 3:
+        inner = np.arange(len(found))
+    windows = []
+    for index in inner[:200]:
+        part, inside = window(mean, round(found.y_px[index]), round(found.x_px[index]), half)
+        windows.append(np.where(inside, part, np.nan) / found.height[index])
+    stack = np.array(windows)
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    ring = np.hypot(x, y).round().astype(int).ravel()
+    with np.errstate(all="ignore"):
+        typical = np.nan_to_num(np.nanmedian(stack, axis=0)).ravel()
+    radial = np.bincount(ring, typical) / np.bincount(ring)
+    radial = radial[: half + 1] - np.median(radial[half - 10 : half + 1])
+    flux = np.cumsum(np.maximum(radial, 0.0) * np.arange(half + 1))
+    reach = int(np.searchsorted(flux, FLUX_PART * flux[-1]))
+    return int(np.clip(np.ceil(ROOM * reach) + EDGE_PX, SMALLEST_HALF_PX, LARGEST_HALF_PX))
+
+
+def cut_out(
+    scan: FocusScan,
+    used: list[tuple[int, ...]],
+    gains: FloatArray,
+    background: Background,
+    found: Candidates,
+    half_px: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> TraceImages:
+    """Read all planes once and keep what is around the candidates."""
+    size = 2 * half_px + 1
+    rows, columns = found.y_px.round().astype(np.int64), found.x_px.round().astype(np.int64)
+    contrast = np.empty((len(found), len(used), size, size), np.float32)
+    inside = np.empty((len(found), size, size), np.bool_)
+    for number, images in enumerate(used):
+        plane = background.contrast(scan.read(images), float(gains[number]))
+        for index, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            contrast[index, number], inside[index] = window(plane, int(row), int(column), half_px)
+        on_progress((number + 1) / len(used))
+    return TraceImages(contrast, inside, columns, rows)

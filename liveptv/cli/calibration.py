@@ -1,0 +1,129 @@
+"""The command `calibrate`: from a focus scan to labelled particle images and a particle model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from liveptv.cli.console import console
+from liveptv.cli.exiting import exiting
+from liveptv.cli.options import Bright, Dark, Overwrite, PixelSize
+from liveptv.files import refuse_to_replace, writable
+from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.result import Calibration
+
+POLARITIES = ("dark", "bright")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(exiting(calibrate))
+
+
+def calibrate(
+    scan: Annotated[
+        Path, typer.Argument(help="focus scan: OME-TIFF, TIFF, OME-Zarr, HDF5 or a folder of images")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="calibration file, .h5")],
+    bright: Bright = None,
+    dark: Dark = None,
+    z_step: Annotated[
+        float | None, typer.Option(help="um between focus positions, where the scan does not say", min=1e-3)
+    ] = None,
+    pixel_size: PixelSize = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="images at each focus position, where the scan does not say", min=1)
+    ] = None,
+    polarity: Annotated[
+        str | None, typer.Option(help="particles are dark or bright; told from the scan if left out")
+    ] = None,
+    neighbour: Annotated[
+        float | None,
+        typer.Option(help="px within which no other particle may be; 35 or the images' radius", min=1),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Turn a focus scan into labelled particle images and a model of them."""
+    from calibration.calibration_file import write_calibration
+    from calibration.pipeline import calibrate as run
+    from calibration.preparation import Options
+    from calibration.scan.planes import FocusScan
+    from liveptv.provenance import sha256
+
+    if polarity not in {None, *POLARITIES}:
+        raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")
+    refuse_to_replace(output, scan, bright, dark)
+    writable(output, overwrite)
+    options = Options(bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour)  # type: ignore[arg-type]
+    with _Steps() as steps:
+        opened = FocusScan(
+            scan,
+            z_step_um=z_step,
+            repeats=repeats,
+            pixel_size_um=pixel_size,
+            on_progress=lambda part: steps("reading", part),
+        )
+        with opened:
+            calibrated = run(opened, options, steps)
+            provenance = {
+                "scan": scan.name,
+                "scan_sha256": sha256(scan) if scan.is_file() else "",
+                "bright": "" if bright is None else bright.name,
+                "dark": "" if dark is None else dark.name,
+                "z_step_um": z_step,
+                "repeats": repeats,
+                "polarity": polarity,
+            }
+            write_calibration(output, calibrated, opened, provenance=provenance, on_progress=steps)
+    _say(calibrated.calibration, output)
+    return 0
+
+
+def _say(found: Calibration, output: Path) -> None:
+    for fault in found.faults:
+        console.print(f"[yellow]{escape(fault.text)}[/]", soft_wrap=True)
+    for text in found.warnings:
+        console.print(f"[bold yellow]{escape(text)}[/]", soft_wrap=True)
+    table, planes = found.particles, found.focal_planes
+    reasons = "; ".join(f"{count} left out: {why}" for why, count in table.left_out().items())
+    console.print(
+        f"{int(table.used.sum())} of {len(table)} particles used" + (f" ({reasons})" if reasons else "")
+    )
+    where = f"depth {found.model.z_min_um:.0f} to {found.model.z_max_um:.0f} um"
+    if planes.astigmatic:
+        where += f", focal planes at {planes.xz_um:+.1f} um (x) and {planes.yz_um:+.1f} um (y)"
+    console.print(where)
+    console.print(f"written to {escape(str(output))}", soft_wrap=True)
+
+
+class _Steps:
+    """A bar for each step of the work; called with what is being done and the part that is done."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, object] = {}
+
+    def __call__(self, what: str, part: float) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=1.0)
+        self._bar.update(self._tasks[what], completed=part)  # type: ignore[arg-type]
+
+    def __enter__(self) -> _Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
