@@ -18,7 +18,7 @@ from liveptv.session.events import EventLog, read_events
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
 from stream.errors import LivePTVError, SourceError
-from tracking.control_file import store_control
+from tracking.control_file import read_control, store_control
 from tracking.control_record import KINDS
 from tracking.packing import pack
 from tracking.recover import recover
@@ -118,14 +118,23 @@ def finish_file(
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
-        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
-        if control:
-            store_control(files.tracks, control)
+        add_control_record(files)
         pack(files.tracks)
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
     return frames
+
+
+def add_control_record(files: RunFiles) -> None:
+    """Put what the event log has of the control of a run into its finished file, where it is not there yet.
+
+    Raises `LivePTVError` if one cannot be read or the other cannot be written.
+    """
+    if files.events.exists() and not read_control(files.tracks):
+        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
+        if control:
+            store_control(files.tracks, control)
 
 
 def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:

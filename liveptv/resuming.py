@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from liveptv.application import add_control_record
 from liveptv.config import Experiment
 from liveptv.files import RunFiles
-from liveptv.session.events import read_events
 from stream.errors import ConfigurationError
-from tracking.control_file import read_control, store_control
-from tracking.control_record import KINDS
+from tracking.control_file import read_control
 from tracking.control_settings import Enough, ProtocolSettings, StepSettings
 from tracking.controllers.protocol_run import slices_of
 from tracking.joining import join
@@ -98,10 +97,7 @@ def _put_aside(events: Path, aside: Path) -> None:
 def _complete(files: RunFiles) -> None:
     """Mend the trajectory file, and give it its record from the event log if the session died before it could."""
     recover(files.tracks)
-    if files.events.exists() and not read_control(files.tracks):
-        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
-        if control:
-            store_control(files.tracks, control)
+    add_control_record(files)
 
 
 def slices_done(tracks: Path) -> int:

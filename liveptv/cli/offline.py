@@ -137,10 +137,13 @@ def export(
 
 def recover(file: Annotated[Path, typer.Argument(help="trajectory file")]) -> int:
     """Make a trajectory file whole again whose writer was killed."""
+    from liveptv.application import add_control_record
+    from liveptv.files import RunFiles
     from tracking.packing import pack
     from tracking.recover import recover as mend
 
     report = mend(file)
+    add_control_record(RunFiles.beside(file))
     if report.already_whole:
         _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
         return 0
