@@ -1,8 +1,8 @@
 """Makes a finished trajectory file small, and such that ParaView opens it.
 
 The rows are compressed (HDF5's own shuffle and deflate, which every reader has) and a view for VTK is added. While
-it is written, a file cannot be compressed without growing instead. The packed file is written beside the old one
-and takes its place when it is whole, so a crash or a full disk costs nothing.
+it is written, a file cannot be compressed without growing instead. The packed file is written beside the old one,
+where there is room for two, and takes its place when it is whole, so a crash or a full disk costs nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import imagecodecs
 import numpy as np
 
 from stream.errors import LivePTVError, OutputError, SourceError
+from tracking.finished_file import adding_to
 from tracking.trajectory_reader import TrajectoryFile
 from tracking.trajectory_schema import FRAMES, LIBVER, ROW, ROWS, RecordArray, decode_attribute
 from tracking.vtk_view import GROUP, write_vtk_view
@@ -63,7 +64,8 @@ def _is_packed(path: Path) -> bool:
 
 
 def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
-    with h5py.File(path, "r", locking=False) as old, h5py.File(part, "x", libver=LIBVER) as new:
+    h5py.File(part, "x", libver=LIBVER).close()
+    with h5py.File(path, "r", locking=False) as old, adding_to(part, path.stat().st_size) as new:
         for name, value in old.attrs.items():
             new.attrs[name] = value
         for name in old:
@@ -84,8 +86,6 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
         with ThreadPoolExecutor(THREADS, "pack") as pool:
             _store(rows, file, pool)
         write_vtk_view(new, file, float(decode_attribute(old.attrs.get("refraction_factor", 1.0))))
-    with part.open("rb+") as done:
-        os.fsync(done.fileno())
 
 
 def _store(rows: h5py.Dataset, file: TrajectoryFile, pool: ThreadPoolExecutor) -> None:

@@ -1,4 +1,8 @@
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,6 +24,7 @@ from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter, annotate,
 from tracking.trajectory_reader import COLUMN_NAMES
 from tracking.trajectory_snapshot import read_snapshot, store_snapshot
 
+ROOT = Path(__file__).parents[2]
 TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
 MIXED = [
     tracks(0, 4, [0, TENTATIVE, 0, 0], z_um=5.0),
@@ -113,6 +118,34 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
     monkeypatch.setattr(packing, "_compressed", full)
     with pytest.raises(OutputError, match=r"no space left.*complete as it is"):
         pack(path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+PACK = """
+import sys
+from pathlib import Path
+from stream.errors import OutputError
+from tracking.packing import pack
+from trajectory_files import limit_file_size
+limit_file_size(int(sys.argv[2]))
+try:
+    pack(Path(sys.argv[1]))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+def test_without_room_for_a_second_file_nothing_is_begun(path):
+    write(path, (tracks(frame, 3000) for frame in range(20)))
+    before = path.read_bytes()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+    said = subprocess.run(
+        [sys.executable, "-c", PACK, str(path), "1000000"],
+        capture_output=True, text=True, env=environment, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert "complete as it is" in said
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
