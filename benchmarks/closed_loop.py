@@ -25,10 +25,10 @@ from liveptv.config import load_experiment
 from liveptv.demo import make_width_curve
 from liveptv.rehearsal import Rehearsal
 from tracking.controllers.sufficiency import profile_error_um_s
+from tracking.results import velocity_profile
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FIXED_FRAMES = 452
-RATE_HZ = 24.0
+EVERY = 6
 PAPER_FLOW_UL_S = 0.63889
 
 
@@ -110,13 +110,13 @@ def focus(home: Path, seed: int, reference: str) -> dict[str, Any]:
 def deviation_um_s(
     depth_um: np.ndarray, velocity_um_s: np.ndarray, focus_um: float, bin_um: float
 ) -> list[float]:
-    """Of each bin's mean velocity from the simulated flow at the same heights."""
-    true = channel_velocity_um_s(
-        np.zeros(len(depth_um)), focus_um + depth_um, 7000.0, 3000.0, PAPER_FLOW_UL_S
-    )
-    number = np.floor(depth_um / bin_um)
-    found = [number == n for n in np.unique(number)]
-    return [float((velocity_um_s[b] - true[b]).mean()) for b in found if b.sum() >= 5]
+    """Of the profile's points from the simulated flow at their heights."""
+    first, last = np.floor(depth_um.min() / bin_um), np.floor(depth_um.max() / bin_um) + 1
+    found = velocity_profile(depth_um, velocity_um_s, bins=bin_um * np.arange(first, last + 1))
+    good = found.tracks >= 5
+    height_um = focus_um + found.height_um[good]
+    true = channel_velocity_um_s(np.zeros(len(height_um)), height_um, 7000.0, 3000.0, PAPER_FLOW_UL_S)
+    return list(found.velocity_um_s[good] - true)
 
 
 def slices(home: Path, seed: int, height_px: int) -> list[dict[str, Any]]:
@@ -125,6 +125,7 @@ def slices(home: Path, seed: int, height_px: int) -> list[dict[str, Any]]:
     size = {"Height": height_px, "ParticlesPerFrame": particles, "Seed": seed}
     more = ("controller.until_enough.standard_error_um_s=1e-9",)
     stays: dict[int, list[tuple[int, float, list[float]]]] = {}
+    started: dict[int, int] = {}
     with rehearsal("until_enough.toml", config_path("paper"), home, size, *more) as one:
         run: Any = one.controller
         while not one.stopped:
@@ -132,16 +133,19 @@ def slices(home: Path, seed: int, height_px: int) -> list[dict[str, Any]]:
             judge = run._sufficiency
             if judge is None or run._now is None or run._first_frame < 0:
                 continue
+            stay = stays.setdefault(run._now.index, [])
+            frames = one.frames - started.setdefault(run._now.index, one.frames) + 1
             depth_um, velocity_um_s = judge.profile()
+            if frames % EVERY or not len(depth_um):
+                continue
             off = deviation_um_s(depth_um, velocity_um_s, run._now.focus_um, judge._enough.bin_um)
             error = profile_error_um_s(depth_um, velocity_um_s, judge._enough.bin_um)
-            stay = stays.setdefault(run._now.index, [])
-            stay.append((len(stay) + 1, error, off))
+            stay.append((frames, error, off))
     fixed = np.array([stay[-1][1] for stay in stays.values()])
     wanted = float(np.sqrt(np.nanmean(fixed**2)))
     rows = [_row("fixed", seed, height_px, [stay[-1] for stay in stays.values()])]
     for target in (0.2, 0.25, 0.3, 0.35, 0.4):
-        ends = [next((s for s in stay[6::6] if s[1] <= target), stay[-1]) for stay in stays.values()]
+        ends = [next((s for s in stay if s[1] <= target), stay[-1]) for stay in stays.values()]
         rows.append(_row(f"until {target:g} um/s", seed, height_px, ends))
         rows[-1]["frames_of_fixed"] = round(rows[-1]["frames"] / rows[0]["frames"], 3)
         rows[-1]["as_good_as_fixed"] = bool(rows[-1]["standard_error_um_s"] <= wanted)

@@ -43,7 +43,10 @@ class RehearsalRecord:
 
 
 class Rehearsal:
-    """Steps an experiment on a simulated microscope; call `step` for every frame, and `close` at the end."""
+    """Steps an experiment on a simulated microscope; call `step` for every frame, and `close` at the end.
+
+    `frames` have been taken; `stopped` is the reason once the controller has ended the run.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         """Raises `ConfigurationError` where the experiment names no controller or no simulated microscope."""
@@ -55,6 +58,7 @@ class Rehearsal:
         self.microscope = Microscope(settings)
         self.record = RehearsalRecord()
         self.stopped = ""
+        self.frames = 0
         try:
             self.stream = SteppedStream(self.microscope, run_id="rehearsal")
             self.executor = CommandExecutor(
@@ -84,6 +88,7 @@ class Rehearsal:
         self._hear(self.executor.poll())
         frame = self.stream.read()
         self._hear(self.executor.frame_taken(frame))
+        self.frames += 1
         self._engine.submit(frame)
         if self._engine.pending + len(self._found) <= FRAMES_IN_WORK:
             return None

@@ -3,7 +3,7 @@ import pytest
 from flows import info
 from pydantic import ValidationError
 
-from stream.messages import Ack, Command, CommandKind, Tracks
+from stream.messages import Ack, Command, CommandKind, FrameInfo, Tracks
 from tracking.control_settings import Enough, Foci, ProtocolSettings, StepSettings, UntilEnoughSettings
 from tracking.controllers import ProtocolRun, until_enough
 from tracking.controllers.protocol_run import slices_of
@@ -140,6 +140,48 @@ def test_the_standard_error_is_that_of_the_scatter_of_the_trajectories():
     assert profile_error_um_s(depth, velocity, 25.0) == pytest.approx(2.0 / np.sqrt(1000), rel=0.1)
     assert np.isnan(profile_error_um_s(depth[:3], velocity[:3], 25.0))
     assert np.isnan(profile_error_um_s(np.empty(0), np.empty(0), 25.0))
+
+
+class Channel:
+    """Particles of one slice of a laminar channel of 3 mm, 2 mm of it in the picture, at 24 frames/s."""
+
+    def __init__(self, focus_um: float, count=70, seed=0):
+        self.rng = np.random.default_rng(seed + int(focus_um))
+        self.focus_um, self.frame, self.count = focus_um, -1, count
+        self.x, self.depth = self.rng.uniform(0, 2048, count), self.rng.uniform(-71, 71, count)
+        self.number = np.arange(count)
+
+    def next(self) -> Tracks:
+        self.frame += 1
+        height = self.focus_um + self.depth
+        speed = 50 * 4 * height * (3000 - height) / 3000**2
+        self.x += speed / 24 + self.rng.normal(0, 0.1, self.count)
+        left = self.x > 2048
+        self.x[left], self.depth[left] = 0.0, self.rng.uniform(-71, 71, left.sum())
+        self.number[left] = self.number.max() + 1 + np.arange(left.sum())
+        stamp = FrameInfo("run", self.frame, self.frame, self.frame / 24, 0, 0.0)
+        noise = self.rng.normal(0, 1, self.count)
+        return Tracks.from_columns(
+            stamp, track=self.number, x_um=self.x, y_um=0.0, z_um=self.depth + noise, flags=0, detection=0
+        )
+
+
+def test_every_slice_is_known_as_well_as_the_worst_of_a_fixed_protocol_in_less_than_half_its_frames():
+    def measure(focus_um, target_um_s, longest):
+        judge = Sufficiency(Enough(standard_error_um_s=target_um_s, length_frames=10, bin_um=50))
+        channel = Channel(focus_um)
+        while channel.frame < longest - 1 and not judge.update(channel.next()):
+            pass
+        judge._judge()
+        return channel.frame + 1, judge.standard_error_um_s
+
+    foci = np.linspace(71, 2929, 21)[::2]
+    fixed = np.array([measure(focus, 1e-9, 452) for focus in foci])
+    wanted = fixed[:, 1].max()
+    adaptive = np.array([measure(focus, wanted, 452) for focus in foci])
+    assert fixed[:, 0].sum() == len(foci) * 452
+    assert adaptive[:, 1].max() <= wanted
+    assert adaptive[:, 0].sum() < 0.5 * fixed[:, 0].sum()
 
 
 def test_only_trajectories_of_the_depth_that_is_asked_for_count():
