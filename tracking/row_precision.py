@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9}
 MANTISSA_BITS = {
@@ -31,13 +32,39 @@ STORED_BITS = 23
 def rounded(name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """A column (N,) as it is stored; unchanged if its numbers are whole. NaN and infinities stay."""
     if name in STEPS_PER_UM:
-        steps = STEPS_PER_UM[name]
-        nearest: npt.NDArray[np.float64] = np.rint(values * steps) / steps
-        return nearest
-    if name not in MANTISSA_BITS:
-        return values
-    single = values.astype(np.float32)
-    drop = STORED_BITS - MANTISSA_BITS[name]
-    bits = single.view(np.uint32)
-    kept = (bits + np.uint32(1 << (drop - 1))) & np.uint32(-(1 << drop) & 0xFFFFFFFF)
-    return np.where(np.isfinite(single), kept.view(np.float32), single)
+        stepped: npt.NDArray[np.float64] = to_steps(values, STEPS_PER_UM[name])
+        return stepped
+    if name in MANTISSA_BITS:
+        short: npt.NDArray[np.float32] = to_bits(values, STORED_BITS - MANTISSA_BITS[name])
+        return short
+    return values
+
+
+def warmup() -> None:
+    """Compile (or load) the machine code, so that no frame of a live run waits for it."""
+    for name in (*STEPS_PER_UM, *MANTISSA_BITS):
+        rounded(name, np.zeros((2, 1))[1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_steps(values, steps):  # type: ignore[no-untyped-def]
+    """The nearest multiples of 1 / `steps`."""
+    out = np.empty(values.size)
+    for i in range(values.size):
+        out[i] = np.rint(values[i] * steps) / steps
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_bits(values, drop):  # type: ignore[no-untyped-def]
+    """Single precision without the last `drop` bits of the mantissa, rounded to nearest."""
+    out = np.empty(values.size, np.float32)
+    bits = out.view(np.uint32)
+    half = np.uint32(1 << (drop - 1))
+    mask = np.uint32(0xFFFFFFFF ^ ((1 << drop) - 1))
+    infinite = np.uint32(0x7F800000)
+    for i in range(values.size):
+        out[i] = values[i]
+        if bits[i] & infinite != infinite:
+            bits[i] = (bits[i] + half) & mask
+    return out

@@ -28,7 +28,7 @@ from stream.messages import Tracks
 from tracking.census import TrackCensus
 from tracking.disk_reserve import DiskReserve
 from tracking.finished_file import adding_to
-from tracking.row_precision import rounded
+from tracking.row_precision import rounded, warmup
 from tracking.trajectory_schema import (
     AXES,
     EVENT_CHUNK,
@@ -73,6 +73,7 @@ class TrajectoryWriter:
         """
         self.path = Path(path)
         self._make_way(overwrite)
+        warmup()
         self._rows: list[RecordArray] = []
         self._frames: list[tuple[Any, ...]] = []
         self._events: list[bytes] = []
