@@ -68,7 +68,7 @@ def errors_picture(errors: LocationErrors) -> Figure:
 def neighbours_picture(errors: LocationErrors) -> Figure:
     """The error along each axis by where the nearest neighbour in the picture is."""
     shown = _axes_with_values(errors.map_um.reshape(len(AXES), -1))
-    figure = Figure(figsize=(3.9 * max(len(shown), 1), 3.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(3.9 * max(len(shown), 1), 4.1), dpi=130, layout="constrained")
     if not shown:
         figure.text(0.5, 0.5, "no neighbours near enough", ha="center", va="center", color=GREY, fontsize=14)
         return figure
