@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
 from tracking import assignment, candidates, flow_field, kalman, track_pairs
+from tracking.metrics import TrackPoints, track_scores
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
@@ -37,6 +38,44 @@ def test_links_of_a_channel_flow_are_right_for_slow_and_fast_flow_without_any_pr
     rows = track_all(sequence)
     assert link_f1(rows, sequence.truth) >= 0.98
     assert links_of(rows, sequence.truth)[2] <= 1.2
+
+
+def alpha(sequence, names: list[np.ndarray]) -> float:
+    """The challenge's alpha of detections in trajectories (-1 for none), in units of standard errors, gate 5."""
+    sigma = np.array([0.1, 0.1, 1.0])
+    frame = np.repeat(np.arange(len(names)), [n.size for n in names])
+    track = np.concatenate(names)
+    found = np.concatenate([np.column_stack([d.x_um, d.y_um, d.z_um]) for d in sequence.detections]) / sigma
+    true_frame = np.repeat(np.arange(len(names)), [p.size for p in sequence.particles])
+    truth = TrackPoints.of(
+        np.concatenate(sequence.particles), true_frame, (np.concatenate(sequence.positions) / sigma).T
+    )
+    used = track >= 0
+    return track_scores(truth, TrackPoints.of(track[used], frame[used], found[used].T), 5.0).alpha
+
+
+@pytest.mark.parametrize("displacement", [0.15, 1.2])
+def test_trajectories_are_nearly_as_good_as_if_every_detection_were_linked_by_its_true_particle(displacement):
+    sequence = channel_flow(500, displacement, 80, seed=8)
+    names = []
+    for found, tracks in zip(sequence.detections, track_all(sequence), strict=True):
+        name = np.full(len(found), -1)
+        measured = tracks.detection >= 0
+        name[tracks.detection[measured].astype(int)] = tracks.track[measured]
+        names.append(name)
+    assert alpha(sequence, names) >= 0.96 * alpha(sequence, sequence.truth)
+
+
+def test_the_particles_of_volumes_are_tracked_like_those_of_images():
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 200, (3, 80))
+    tracker = OnlineTracker(TrackerSettings())
+    for frame in range(12):
+        x, y, z = places + 0.5 * frame + rng.normal(0, 0.05, places.shape)
+        tracks = tracker.step(detections(frame, x, y, z, focus_um=np.nan))
+    assert tracker.axes == 3
+    assert sorted(tracks.track) == list(range(80))
+    assert np.median(tracks.vz_um_s) == pytest.approx(0.5 / FRAME_S, rel=0.2)
 
 
 def test_a_fast_plug_flow_is_tracked_once_it_has_been_learnt():
