@@ -42,9 +42,8 @@ def _way(plot: Axes, latency: Latency) -> None:
         plot.barh(row, p50, left=begun, color=BAR, height=0.6)
         plot.plot([begun + p50, begun + p99], [row, row], color=BAR, lw=1.5)
         label = f"{p50:.2f} (p99 {p99:.2f}) ms"
-        plot.annotate(
-            label, (begun + p99, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        plot.text(begun + p99 + 0.4, row, label, va="center", fontsize=8, bbox=box)
         begun += p50
     period_ms = 1e3 / latency.rate_hz
     for frame in range(1, 4):
