@@ -85,6 +85,14 @@ def test_the_next_move_waits_for_the_first_frame_that_shows_the_last_one():
     assert frames[0] == 250
 
 
+def test_after_a_move_on_purpose_the_depth_found_there_is_held():
+    slab, controller = Slab(drift_um_s=0.0), HoldFocus(HoldFocusSettings())
+    hold(slab, controller, 5)
+    slab.encoder_um += 40
+    controller.restart()
+    assert np.abs(hold(slab, controller, 5)).max() < 2
+
+
 def test_a_move_is_never_longer_than_allowed():
     controller = HoldFocus(HoldFocusSettings(reference="wall", set_point_um=-50.0, max_step_um=2.0))
     slab, before = Slab(drift_um_s=0.0), 150.0

@@ -37,11 +37,12 @@ class HoldFocus:
 
     def __init__(self, settings: HoldFocusSettings) -> None:
         self._settings = settings
-        self.set_point_um = math.nan if settings.set_point_um is None else settings.set_point_um
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was seen: the focus was moved elsewhere on purpose. The set-point stays as it is."""
+        """Begin anew, with the set-point of the settings: the focus was moved elsewhere on purpose."""
+        wanted_um = self._settings.set_point_um
+        self.set_point_um = math.nan if wanted_um is None else wanted_um
         self._shift_um = 0.0
         self._known = np.empty(0)
         self._home_um = self._seen = np.empty(0)
