@@ -25,7 +25,8 @@ def register(app: typer.Typer) -> None:
 
 def info(
     file: Annotated[
-        Path | None, typer.Argument(help="trajectory file, recording, width curve or detection table")
+        Path | None,
+        typer.Argument(help="trajectory file, calibration, recording, width curve or detection table"),
     ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="list the microscopes and adapters that can be used")
@@ -46,18 +47,24 @@ def info(
 
 
 def report(
-    file: Annotated[Path, typer.Argument(help="trajectory file")],
+    file: Annotated[Path, typer.Argument(help="trajectory file or calibration")],
     overwrite: Overwrite = False,
 ) -> int:
-    """Make the page and the pictures of a trajectory file."""
+    """Make the page and the pictures of a trajectory file or a calibration."""
+    from calibration.calibration_file import is_calibration
     from liveptv.files import RunFiles
+    from liveptv.reports.calibration_page import write_calibration_report
     from liveptv.reports.page import write_report
 
     files = RunFiles.beside(file)
     if files.report.exists() and not overwrite:
         raise OutputError(f"{files.report} exists; pass --overwrite to replace it")
-    made = write_report(files)
-    for path in (made.page, *made.pictures):
+    if is_calibration(file):
+        made = write_calibration_report(file)
+    else:
+        report = write_report(files)
+        made = (report.page, *report.pictures)
+    for path in made:
         console.print(escape(str(path)), soft_wrap=True)
     return 0
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -19,7 +15,7 @@ from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbo
 from liveptv.reports.flow_results import LocationErrors, SectionField, location_errors, section_field
 from liveptv.reports.pictures import frame_picture, profile_picture, trajectory_picture
 from liveptv.reports.profile import FlowProfile, flow_profile
-from stream.errors import OutputError
+from liveptv.reports.publishing import Picture, indented, publish
 from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectory_snapshot import Snapshot, read_snapshot
 
@@ -65,17 +61,9 @@ def write_report(files: RunFiles) -> Report:
         "errors": "" if errors is None else _errors_in_words(errors),
         "neighbours": "The same errors by where in the picture the nearest other particle is.",
     }
-    written, shown = [], []
-    for name, figure in drawn.items():
-        if figure is None:
-            continue
-        png = _png(figure)
-        _write(files.picture(name), png)
-        written.append(files.picture(name))
-        shown.append({"data": base64.b64encode(png).decode(), "caption": captions[name]})
-    page = _render(files.tracks.name, trajectories, profile, shown, events)
-    _write(files.report, page.encode())
-    return Report(files.report, tuple(written), profile)
+    pictures = [Picture(name, figure, captions[name]) for name, figure in drawn.items() if figure is not None]
+    fields = _fields(files.tracks.name, trajectories, profile, events)
+    return Report(files.report, publish(files, "trajectories.html.j2", pictures, **fields), profile)
 
 
 def _agreement(section: SectionField) -> str:
@@ -110,52 +98,24 @@ def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figu
     )
 
 
-def _render(
-    name: str,
-    trajectories: Trajectories,
-    profile: FlowProfile,
-    pictures: list[dict[str, str]],
-    events: list[dict[str, Any]],
-) -> str:
+def _fields(
+    name: str, trajectories: Trajectories, profile: FlowProfile, events: list[dict[str, Any]]
+) -> dict[str, Any]:
     attributes = trajectories.attributes
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("liveptv", "reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
     began_s = float(trajectories.frames["wall_s"][0]) if trajectories.frames.size else 0.0
-    return environment.get_template("page.html.j2").render(
-        title=f"liveptv: {name}",
-        subtitle=f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
+    return {
+        "title": f"liveptv: {name}",
+        "subtitle": f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
         f"from {attributes.get('source', '?')}",
-        problems=problems(attributes),
-        facts=facts(trajectories, profile),
-        pictures=pictures,
-        accounts=accounts_table(attributes),
-        events=[
+        "problems": problems(attributes),
+        "facts": facts(trajectories, profile),
+        "accounts": accounts_table(attributes),
+        "events": [
             {"time": f"{event['wall_s'] - began_s:+.1f} s", "text": event["text"]}
             for event in events[:EVENTS_SHOWN]
         ],
-        configuration=_indented(attributes.get("configuration", {})),
-        provenance=_indented(
+        "configuration": indented(attributes.get("configuration", {})),
+        "provenance": indented(
             {key: attributes.get(key, "") for key in ("versions", "computer", "model", "created", "notes")}
         ),
-    )
-
-
-def _indented(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    }

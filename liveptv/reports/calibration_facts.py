@@ -1,0 +1,112 @@
+"""The numbers and tables of a calibration's report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from calibration.labels import HIDDEN, NEAR, SHORT, UNSETTLED
+from calibration.result import Calibration
+
+FAULTS_IN_FRONT = 8
+SCATTERS = 3.0
+ADVICE = {
+    NEAR: "fewer particles, or a larger field; --neighbour PX allows nearer ones",
+    HIDDEN: "look at it in the scan: two particles in one place, a clump, dirt, one of another size",
+    UNSETTLED: "mostly particles cut by the picture's edge",
+    SHORT: "scan further on the side where it was cut off",
+}
+
+
+def facts(found: Calibration, images: int) -> list[dict[str, str]]:
+    """What everybody asks for first, as `name` and `value`; `images` is how many labelled ones there are."""
+    table, planes, model = found.particles, found.focal_planes, found.model
+    used = table.used
+    shown = [
+        ("particles used of those found", f"{used.sum()} of {len(table)}"),
+        ("depth range", f"{model.z_min_um:+.0f} to {model.z_max_um:+.0f} um"),
+    ]
+    if planes.astigmatic:
+        shown.append(("focal planes along x and y", f"{planes.xz_um:+.1f}, {planes.yz_um:+.1f} um"))
+    else:
+        shown.append(("focal lines of a cylindrical lens", "none"))
+    error_um = np.median(np.stack([table.sigma_x_um, table.sigma_y_um, table.sigma_z_um])[:, used], axis=1)
+    shown.append(("stated error of the labels in x, y, z", ", ".join(f"{um:.2g}" for um in error_um) + " um"))
+    if found.surface is not None and found.surface.is_surface:
+        shown.append(("rms distance from a smooth surface", f"{found.surface.residual_um:.2g} um"))
+    shown += [
+        ("noise of one image", f"{100 * found.noise.contrast_sd:.2g} % of the background"),
+        ("signal-to-noise ratio of one image, mean over depth", f"{signal_to_noise(found):.1f}"),
+        ("planes used, images each", f"{found.plane_used.sum()} of {len(found.focus_um)}, {found.repeats}"),
+        ("labelled images", f"{images}"),
+    ]
+    return [{"name": name, "value": value} for name, value in shown]
+
+
+def signal_to_noise(found: Calibration) -> float:
+    """Largest contrast of the average image over the noise of one image, mean over the depth range.
+
+    The paper's definition: background less the particle's darkest pixel, over the background's deviation.
+    """
+    model = found.model
+    images = model.images(np.linspace(model.z_min_um, model.z_max_um, 101))
+    return float(images.max(axis=(1, 2)).mean()) / max(found.noise.contrast_sd, 1e-12)
+
+
+def problems(found: Calibration) -> list[str]:
+    """Warnings, then faults of the scan: what a reader must know before relying on the labels."""
+    faults = [fault.text for fault in found.faults]
+    if len(faults) > FAULTS_IN_FRONT:
+        more = len(faults) - FAULTS_IN_FRONT
+        faults = [*faults[:FAULTS_IN_FRONT], f"{more} more faults of the scan are listed below"]
+    return [*found.warnings, *_scatter(found), *faults]
+
+
+def _scatter(found: Calibration) -> list[str]:
+    """Whether labels scatter by more than their stated errors, where a smooth surface tells."""
+    surface, table = found.surface, found.particles
+    if surface is None or not surface.is_surface:
+        return []
+    stated_um = float(np.median(table.sigma_z_um[table.used]))
+    if surface.typical_um < SCATTERS * stated_um:
+        return []
+    times = surface.typical_um / stated_um
+    return [
+        f"depths scatter by {surface.typical_um:.2g} um about a smooth surface, {times:.0f} times their stated "
+        f"error of {stated_um:.2g} um: either the particles do not lie on it, or they differ from one another by "
+        "more than noise; count on the larger one"
+    ]
+
+
+def left_out_table(found: Calibration) -> list[dict[str, str]]:
+    """Particles by reason, most frequent first, as `count`, `reason` and `advice`."""
+    counts = found.particles.left_out()
+    return [
+        {"count": f"{counts[reason]}", "reason": reason, "advice": ADVICE.get(reason, "")}
+        for reason in sorted(counts, key=lambda reason: -counts[reason])
+    ]
+
+
+def surface_in_words(found: Calibration) -> str:
+    """Tilt and bend of the particles' surface; empty where they fill a volume or are too few to tell."""
+    surface = found.surface
+    if surface is None or not surface.is_surface:
+        return ""
+    half_um = np.array(found.shape[::-1]) * found.model.pixel_size_um / 2
+    across = 2 * np.array([surface.tilt_x, surface.tilt_y]) * half_um
+    bend = np.array([surface.bend_xx, surface.bend_yy]) * half_um**2
+    return (
+        f"They lie on a smooth surface to {surface.residual_um:.2g} um (rms). It rises by {across[0]:+.2g} um over "
+        f"the picture's width and by {across[1]:+.2g} um over its height, and bends by {bend[0]:+.2g} and "
+        f"{bend[1]:+.2g} um from the middle to the edges."
+    )
+
+
+def measured(found: Calibration) -> dict[str, Any]:
+    """Noise, background and surface with all digits."""
+    return {
+        "noise": found.noise.to_dict(),
+        "surface": None if found.surface is None else found.surface.to_dict(),
+        "rotation_of_the_lens_deg": found.focal_planes.rotation_deg,
+    }
