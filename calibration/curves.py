@@ -14,6 +14,7 @@ from calibration.scan.cutouts import TraceImages
 FloatArray = npt.NDArray[np.float64]
 
 MOST_TRACES = 60
+MOST_DEPTHS = 80
 
 
 def feature_curves(
@@ -26,20 +27,22 @@ def feature_curves(
 ) -> FeatureCurves:
     """Masked signal, local variance and widths (generalised Gaussian, eq. 3) over depth."""
     masks = make_masks(made.images)
+    every = max(1, -(-len(made.images) // MOST_DEPTHS))
+    images = made.images[::every]
     shapes = [
-        fit_generalised_gaussian(image, rotation_deg=made.focal_planes.rotation_deg) for image in made.images
+        fit_generalised_gaussian(image, rotation_deg=made.focal_planes.rotation_deg) for image in images
     ]
     chosen = np.flatnonzero(table.used & table.complete)[:MOST_TRACES]
-    images = traces.contrast[chosen]
+    own = traces.contrast[chosen]
     return FeatureCurves(
-        z_um=made.z_um,
-        masked_signal=masked_signal(made.images, masks),
-        local_variance=local_variance(made.images),
+        z_um=made.z_um[::every],
+        masked_signal=masked_signal(images, masks),
+        local_variance=local_variance(images),
         sigma_x_um=np.array([shape.sigma_x_px for shape in shapes]) * pixel_size_um,
         sigma_y_um=np.array([shape.sigma_y_px for shape in shapes]) * pixel_size_um,
         shape_x=np.array([shape.shape_x for shape in shapes]),
         shape_y=np.array([shape.shape_y for shape in shapes]),
         trace_z_um=table.z_um[chosen, None] - focus_um,
-        trace_masked_signal=masked_signal(images, masks),
-        trace_local_variance=local_variance(images, noise_variance),
+        trace_masked_signal=masked_signal(own, masks),
+        trace_local_variance=local_variance(own, noise_variance),
     )

@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 MIN_SEPARATION_STEPS = 2.0
 MIN_LENGTHENING = 1.15
 ROUND = 0.02
+TOP_PART = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def _peak(values: FloatArray, z_um: FloatArray) -> float:
     best = int(np.argmax(values))
     if best in {0, len(values) - 1}:
         return float(z_um[best])
-    # a parabola through the upper part of the peak
-    above = values > values[best] - 0.15 * np.ptp(values)
+    # a curve through the upper part of the peak
+    above = values > values[best] - TOP_PART * np.ptp(values)
     low, high = best, best
     while low > 0 and above[low - 1]:
         low -= 1

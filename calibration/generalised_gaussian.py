@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
-from scipy.special import gamma
+from scipy.special import expit, gamma
 
 FloatArray = npt.NDArray[np.float64]
 
 SMALLEST_WIDTH_PX = 0.4
 SHAPES = (0.8, 8.0)
+GAUSSIAN = (-1.6, -1.6)
+"""What makes both exponents 2 to begin with."""
+MOST_EVALUATIONS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +53,28 @@ def fit_generalised_gaussian(
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float64)
     turn = np.deg2rad(rotation_deg)
     along, across = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
-    top = float(data.max())
+    top = max(float(data.max()), 1e-12)
     weight = np.where(data > 0.2 * top, data, 0.0)
     total = weight.sum() + 1e-12
     start_x, start_y = (weight * along).sum() / total, (weight * across).sum() / total
     width_x = np.sqrt(2 * (weight * (along - start_x) ** 2).sum() / total) + SMALLEST_WIDTH_PX
     width_y = np.sqrt(2 * (weight * (across - start_y) ** 2).sum() / total) + SMALLEST_WIDTH_PX
 
-    def model(p: FloatArray) -> FloatArray:
-        first = (np.sqrt((along - p[1]) ** 2 + 1e-6) / p[3]) ** p[5]
-        second = (np.sqrt((across - p[2]) ** 2 + 1e-6) / p[4]) ** p[6]
-        value: FloatArray = p[0] * np.exp(-first - second)
-        return value
-
-    low = [0.0, -half, -half, SMALLEST_WIDTH_PX, SMALLEST_WIDTH_PX, SHAPES[0], SHAPES[0]]
-    high = [5 * top + 1e-9, half, half, 2 * half, 2 * half, SHAPES[1], SHAPES[1]]
-    start = np.clip([top, start_x, start_y, width_x, width_y, 2.0, 2.0], low, high)
+    def unpack(p: FloatArray) -> tuple[float, float, float, float, float, float, float]:
+        a_x, a_y = np.exp(np.clip(p[3:5], np.log(SMALLEST_WIDTH_PX), np.log(4.0 * half)))
+        b_x, b_y = SHAPES[0] + (SHAPES[1] - SHAPES[0]) * expit(p[5:7])
+        return top * p[0], p[1], p[2], a_x, a_y, b_x, b_y
 
     def difference(p: FloatArray) -> FloatArray:
-        return (model(p) - data).ravel()
+        amplitude, x0, y0, a_x, a_y, b_x, b_y = unpack(p)
+        first = (np.sqrt((along - x0) ** 2 + 1e-6) / a_x) ** b_x
+        second = (np.sqrt((across - y0) ** 2 + 1e-6) / a_y) ** b_y
+        value: FloatArray = (amplitude * np.exp(-first - second) - data).ravel()
+        return value
 
-    scale = [max(top, 1e-9), 1, 1, 2, 2, 1, 1]
-    fit = least_squares(difference, start, bounds=(low, high), x_scale=scale)
-    amplitude, x0, y0, a_x, a_y, b_x, b_y = map(float, fit.x)
+    start = np.array([1.0, start_x, start_y, np.log(width_x), np.log(width_y), *GAUSSIAN])
+    fit = least_squares(difference, start, method="lm", max_nfev=MOST_EVALUATIONS)
+    amplitude, x0, y0, a_x, a_y, b_x, b_y = map(float, unpack(fit.x))
     return GeneralisedGaussian(
         x_px=float(x0 * np.cos(turn) - y0 * np.sin(turn)),
         y_px=float(x0 * np.sin(turn) + y0 * np.cos(turn)),

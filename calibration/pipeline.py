@@ -76,7 +76,7 @@ def calibrate(
             f"only {len(found)} particles stand out of the noise, and {FEWEST} are needed; check --polarity, the "
             "light and the concentration"
         )
-    half = size_of_images(mean, found)
+    half = size_of_images(mean**2 + background.contrast_variance(sums.change), found)
     noise = measure_noise(scan, sums, background, found, prepared, half)
     found = at_most(found, MOST_TRACES)
     traces = cut_out(

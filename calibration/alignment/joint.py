@@ -305,7 +305,8 @@ class _Step:
         for index in np.unique(place):
             typical[index] = np.median(chi2[place == index])
         usual = float(np.median(typical[typical > 0]))
-        weight: FloatArray = np.minimum(1.0, usual / np.maximum(typical, 1e-30))[place]
+        trust = np.minimum(1.0, usual / np.maximum(typical, 1e-30)) ** 2
+        weight: FloatArray = trust[place]
         return weight
 
 

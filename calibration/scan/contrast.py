@@ -23,6 +23,7 @@ Polarity = Literal["dark", "bright"]
 
 BLOCK_PX = 16
 SMOOTH_BLOCKS = 9
+DEGREE = 4
 OUTLIER = 2.5
 
 
@@ -46,29 +47,66 @@ class Background:
             return np.asarray(1.0 - mean / (gain * self.light), np.float32)
         return np.asarray((mean - gain * self.light) / self.scale, np.float32)
 
+    def contrast_variance(self, grey: FloatArray) -> FloatArray:
+        """A variance (H, W) of grey values as one of contrast."""
+        scale = self.light.astype(np.float64) if self.polarity == "dark" else self.scale
+        variance: FloatArray = grey / scale**2
+        return variance
+
 
 def smooth_background(mean: FloatArray) -> FloatArray:
     """The brightness (H, W) behind the particles of an image (H, W) that is the mean of all planes.
 
-    Medians of blocks of 16 pixels, those that particles stand out of left out, smoothed over 9 x 9 blocks.
+    Medians of blocks of 16 pixels, those that particles stand out of left out: a polynomial, for the lamp and the
+    lens, and what is left of it smoothed over 9 x 9 blocks.
     """
     height, width = mean.shape
     rows, columns = max(1, height // BLOCK_PX), max(1, width // BLOCK_PX)
     cut = mean[: rows * (height // rows), : columns * (width // columns)]
     blocks = cut.reshape(rows, height // rows, columns, width // columns)
     level = np.median(blocks, axis=(1, 3))
-    weight = np.ones_like(level)
-    for _ in range(4):
-        smooth = _smooth(level, weight)
-        off = level - smooth
-        scatter = 1.4826 * float(np.median(np.abs(off[weight > 0]))) + 1e-12
-        weight = (np.abs(off) < OUTLIER * scatter).astype(np.float64)
-    smooth = _smooth(level, weight)
     y = (np.arange(height) + 0.5) / (height // rows) - 0.5
     x = (np.arange(width) + 0.5) / (width // columns) - 0.5
+    trend = _Polynomial(level)
+    left = level - trend(np.arange(rows), np.arange(columns))
+    weight = np.ones_like(level)
+    for _ in range(4):
+        off = left - _smooth(left, weight)
+        scatter = 1.4826 * float(np.median(np.abs(off[weight > 0]))) + 1e-12
+        weight = (np.abs(off) < OUTLIER * scatter).astype(np.float64)
     grid = np.meshgrid(y, x, indexing="ij")
-    full: FloatArray = ndimage.map_coordinates(smooth, grid, order=1, mode="nearest")
+    rest = ndimage.map_coordinates(_smooth(left, weight), grid, order=1, mode="nearest")
+    full: FloatArray = trend(y, x) + rest
     return full
+
+
+class _Polynomial:
+    """A polynomial of fourth degree (or less, for few blocks) through blocks (M, N), outliers left out."""
+
+    def __init__(self, level: FloatArray) -> None:
+        rows, columns = level.shape
+        self._scale = max(rows - 1, 1), max(columns - 1, 1)
+        degree = min(DEGREE, rows - 1, columns - 1)
+        self._terms = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+        design = self._design(np.arange(rows), np.arange(columns))
+        values, kept = level.ravel(), np.ones(level.size, np.bool_)
+        for _ in range(8):
+            self._solution, *_ = np.linalg.lstsq(design[kept], values[kept], rcond=None)
+            off = values - design @ self._solution
+            scatter = 1.4826 * float(np.median(np.abs(off[kept]))) + 1e-12
+            kept = np.abs(off) < 2 * OUTLIER * scatter
+
+    def _design(self, row: npt.NDArray[Any], column: npt.NDArray[Any]) -> FloatArray:
+        y, x = 2 * row / self._scale[0] - 1, 2 * column / self._scale[1] - 1
+        return np.stack([np.outer(y**j, x**i).ravel() for i, j in self._terms], axis=1)
+
+    def __call__(self, row: npt.NDArray[Any], column: npt.NDArray[Any]) -> FloatArray:
+        """Its values (M, N) at rows (M,) and columns (N,) of the blocks."""
+        y, x = 2 * row / self._scale[0] - 1, 2 * column / self._scale[1] - 1
+        value = np.zeros((row.size, column.size))
+        for factor, (i, j) in zip(self._solution, self._terms, strict=True):
+            value += factor * np.outer(y**j, x**i)
+        return value
 
 
 def _smooth(level: FloatArray, weight: FloatArray) -> FloatArray:
@@ -93,11 +131,13 @@ def lamp_gains(scan: FocusScan, used: list[tuple[int, ...]]) -> FloatArray:
 class ScanSums:
     """One pass through a scan: `mean` (H, W) of all planes, in grey values.
 
-    `variance` (H, W) is that of single images about their plane's mean, averaged over planes: the noise.
+    `variance` (H, W) is that of single images about their plane's mean, averaged over planes: the noise;
+    `change` (H, W) is the variance of the planes' means, the noise left in them taken off.
     """
 
     mean: FloatArray
     variance: FloatArray
+    change: FloatArray
 
 
 def add_up(
@@ -108,13 +148,16 @@ def add_up(
 ) -> ScanSums:
     """Read all planes once. Raises `CalibrationError` where no plane has two images to tell noise from."""
     count = len(used)
-    total = np.zeros(scan.shape, np.float64)
+    total, squares = np.zeros((2, *scan.shape), np.float64)
+    left_over = 0.0
     variance = np.zeros(scan.shape, np.float64)
     degrees = 0
     for number, images in enumerate(used):
         stack = scan.read(images).astype(np.float32) / np.float32(gains[number])
         mean = stack.mean(axis=0)
         total += mean
+        squares += mean**2
+        left_over += 1 / len(images)
         if len(images) > 1:
             variance += ((stack - mean) ** 2).sum(axis=0)
             degrees += len(images) - 1
@@ -124,7 +167,9 @@ def add_up(
             "every plane has a single image, which does not tell noise from particles; take 2 or more (4) at each "
             "focus, or say how many there are with --repeats"
         )
-    return ScanSums(mean=total / count, variance=variance / degrees)
+    variance /= degrees
+    change = squares / count - (total / count) ** 2 - variance * left_over / count
+    return ScanSums(mean=total / count, variance=variance, change=change)
 
 
 def make_background(

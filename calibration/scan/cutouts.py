@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from calibration.scan.candidates import Candidates
 from calibration.scan.contrast import Background
@@ -18,9 +20,13 @@ IntArray = npt.NDArray[np.int64]
 
 LARGEST_HALF_PX = 80
 SMALLEST_HALF_PX = 8
-FLUX_PART = 0.97
-ROOM = 1.35
-EDGE_PX = 4
+POWER_PART = 2e-5
+OUTER_SCATTERS = 4.0
+QUIET_PX = 6
+ROOM = 1.2
+EDGE_PX = 5
+FEW = 3
+MOST_LOOKED_AT = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,35 +68,53 @@ def window(
     return out, inside
 
 
-def size_of_images(mean: Float32Array, found: Candidates) -> int:
-    """Half the size of cutouts, px, that hold the whole of the largest images.
+def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
+    """Half the size of cutouts, px, that hold the largest images.
 
-    From the median over the candidates of the mean contrast around them, which their neighbours, being
-    elsewhere around each, do not change much: 97 % of its sum and some room.
+    `power` (H, W) is the mean over the planes of the squared contrast, without noise. Its median over the
+    candidates tells how far out there is anything; neighbours, being elsewhere around each, do not change it much.
     """
     half = LARGEST_HALF_PX
+    height, width = power.shape
     inner = np.flatnonzero(
         (found.x_px >= half)
         & (found.y_px >= half)
-        & (found.x_px < mean.shape[1] - half)
-        & (found.y_px < mean.shape[0] - half)
+        & (found.x_px < width - half)
+        & (found.y_px < height - half)
     )
-    if inner.size < 3:
+    if inner.size < FEW:
         inner = np.arange(len(found))
-    windows = []
-    for index in inner[:200]:
-        part, inside = window(mean, round(found.y_px[index]), round(found.x_px[index]), half)
-        windows.append(np.where(inside, part, np.nan) / found.height[index])
-    stack = np.array(windows)
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    windows = []
+    for index in inner[:MOST_LOOKED_AT]:
+        part, inside = window(power, round(found.y_px[index]), round(found.x_px[index]), half)
+        windows.append(np.where(inside, part, np.nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # beyond the image's edge there may be no value at all
+        typical = np.nan_to_num(np.nanmedian(np.array(windows), axis=0))
+    # the farthest reach along x or y counts, in strips through the middle
+    strip = 4
+    along = [
+        typical[half - strip : half + strip + 1, :].mean(axis=0),
+        typical[:, half - strip : half + strip + 1].mean(axis=1),
+    ]
     ring = np.hypot(x, y).round().astype(int).ravel()
-    with np.errstate(all="ignore"):
-        typical = np.nan_to_num(np.nanmedian(stack, axis=0)).ravel()
-    radial = np.bincount(ring, typical) / np.bincount(ring)
-    radial = radial[: half + 1] - np.median(radial[half - 10 : half + 1])
-    flux = np.cumsum(np.maximum(radial, 0.0) * np.arange(half + 1))
-    reach = int(np.searchsorted(flux, FLUX_PART * flux[-1]))
+    round_about = np.bincount(ring, typical.ravel())[: half + 1] / np.bincount(ring)[: half + 1]
+    reach = 0
+    for profile in [*(np.maximum(line[half:], line[half::-1]) for line in along), round_about]:
+        outer = profile[-half // 5 :]
+        limit = np.median(outer) + max(
+            POWER_PART * float(profile[:3].max()), OUTER_SCATTERS * 1.4826 * _scatter(outer)
+        )
+        smooth = ndimage.uniform_filter1d(profile, 3)
+        # where it ends for good; farther out are neighbours
+        quiet = np.lib.stride_tricks.sliding_window_view(smooth, QUIET_PX).max(axis=1) < limit
+        reach = max(reach, int(np.argmax(quiet)) if quiet.any() else len(profile) - 1)
     return int(np.clip(np.ceil(ROOM * reach) + EDGE_PX, SMALLEST_HALF_PX, LARGEST_HALF_PX))
+
+
+def _scatter(values: FloatArray) -> float:
+    return float(np.median(np.abs(values - np.median(values))))
 
 
 def cut_out(
