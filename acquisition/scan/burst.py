@@ -18,6 +18,7 @@ from stream.messages import ImageArray
 
 POLL_S = 0.0005
 LATE_EXPOSURES = 10
+THREAD_ENDS_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,7 @@ class BurstCamera:
         self._numbers = CameraNumbers(settings.frame_number_key)
         self._clock = CameraClock()
         self._faults = CameraThreadFaults()
+        self._stopped_s = -THREAD_ENDS_S
 
     def take(self, count: int, stopping: Callable[[], bool]) -> Burst:
         """Take `count` images, or fewer where some are late, lost, or it is `stopping`.
@@ -127,7 +129,12 @@ class BurstCamera:
                 self._core.stopSequenceAcquisition()
         except Exception as error:
             raise SourceError(f"the camera {self._scope.camera} does not stop: {reason(error)}") from error
+        finally:
+            self._stopped_s = time.monotonic()
 
     def close(self) -> None:
-        """Let go of what was held to hear of faults."""
+        """Wait until the last burst is over for good; call it before the microscope is closed."""
         self._faults.close()
+        if not self._core.isPyDevice(self._scope.camera):
+            # an adapter's thread outlives its "stopped" by a moment; unloading it then has crashed Python
+            time.sleep(max(0.0, self._stopped_s + THREAD_ENDS_S - time.monotonic()))
