@@ -12,6 +12,8 @@ from liveptv.demo import make_width_curve
 from liveptv.rehearsal import Rehearsal
 from stream.errors import ConfigurationError
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
