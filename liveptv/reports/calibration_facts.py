@@ -54,13 +54,25 @@ def signal_to_noise(found: Calibration) -> float:
     return float(images.max(axis=(1, 2)).mean()) / max(found.noise.contrast_sd, 1e-12)
 
 
-def problems(found: Calibration) -> list[str]:
-    """Warnings, then faults of the scan: what a reader must know before relying on the labels."""
+def problems(found: Calibration, *, width_curve: bool) -> list[str]:
+    """Warnings, then faults of the scan: what a reader must know before relying on the labels.
+
+    `width_curve` tells whether the file has the curve from which the classical detector reads depth.
+    """
     faults = [fault.text for fault in found.faults]
     if len(faults) > FAULTS_IN_FRONT:
         more = len(faults) - FAULTS_IN_FRONT
         faults = [*faults[:FAULTS_IN_FRONT], f"{more} more faults of the scan are listed below"]
-    return [*found.warnings, *_scatter(found), *faults]
+    return [*found.warnings, *_scatter(found), *_no_curve(found, width_curve), *faults]
+
+
+def _no_curve(found: Calibration, width_curve: bool) -> list[str]:
+    if width_curve or not found.focal_planes.astigmatic:
+        return []
+    return [
+        "there is no width curve: a Gaussian does not fit the images at all depths; the classical detector "
+        "cannot tell depth with this file"
+    ]
 
 
 def _scatter(found: Calibration) -> list[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from calibration.calibration_file import read_calibration
 from calibration.result import Calibration
+from engines.classical.widths import WidthCurve
 from liveptv.files import RunFiles
 from liveptv.reports.calibration_curves import ambiguity_picture, curves_picture
 from liveptv.reports.calibration_facts import (
@@ -41,6 +42,7 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
             created, versions = str(file.attrs["created"]), json.loads(file.attrs["versions"])
             clean = file["traces/clean"][:].astype(bool)
             raw = read_raw_images(file["traces"], found, depths_um)
+            width_curve = WidthCurve.GROUP in file
     except (OSError, RuntimeError, LookupError, ValueError) as error:
         raise SourceError(f"{path} is damaged ({error}); calibrate again, or use a copy") from error
     files = RunFiles.beside(path)
@@ -50,7 +52,7 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
         _pictures(found, depths_um, raw),
         title=f"liveptv: {path.name}",
         subtitle=_subtitle(found, created),
-        problems=problems(found),
+        problems=problems(found, width_curve=width_curve),
         facts=facts(found, clean.size),
         left_out=left_out_table(found),
         images_left_out=_images_left_out(found, clean),

@@ -97,9 +97,17 @@ def test_a_calibration_without_a_whole_particle_has_a_report_without_camera_imag
 def test_labels_that_scatter_by_more_than_they_say_are_a_problem():
     rng = np.random.default_rng(0)
     scattered = small_calibration(particle_table(height_um=lambda x, _: 0.01 * x + rng.normal(0, 1, x.size)))
-    assert len(problems(scattered)) == 1
-    assert "times their stated error of 0.1 um" in problems(scattered)[0]
-    assert problems(small_calibration(particle_table(height_um=lambda x, _: 0.01 * x))) == []
+    (line,) = problems(scattered, width_curve=True)
+    assert "times their stated error of 0.1 um" in line
+    assert (
+        problems(small_calibration(particle_table(height_um=lambda x, _: 0.01 * x)), width_curve=True) == []
+    )
+
+
+def test_an_astigmatic_calibration_without_a_curve_for_the_classical_detector_says_so():
+    (line,) = problems(small_calibration(), width_curve=False)
+    assert "the classical detector cannot tell depth" in line
+    assert problems(small_calibration(astigmatic=False), width_curve=False) == []
 
 
 @pytest.mark.parametrize("lost", ["traces/clean", "traces/contrast", "particles/x_um"])
