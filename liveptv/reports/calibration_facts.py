@@ -38,7 +38,8 @@ def facts(found: Calibration, images: int) -> list[dict[str, str]]:
     shown += [
         ("noise of one image", f"{100 * found.noise.contrast_sd:.2g} % of the background"),
         ("signal-to-noise ratio of one image, mean over depth", f"{signal_to_noise(found):.1f}"),
-        ("planes used, images each", f"{found.plane_used.sum()} of {len(found.focus_um)}, {found.repeats}"),
+        ("planes used of those taken", f"{found.plane_used.sum()} of {len(found.focus_um)}"),
+        ("images at each plane", f"{found.repeats}"),
         ("labelled images", f"{images}"),
     ]
     return [{"name": name, "value": value} for name, value in shown]
