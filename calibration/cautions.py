@@ -8,7 +8,7 @@ from calibration.ambiguity import Ambiguity
 from calibration.assemble import Assembled
 
 AMBIGUOUS_PART = 0.3
-COARSE = 0.6
+COARSE = 0.9
 
 
 def warnings_for(made: Assembled, ambiguity: Ambiguity, step_um: float) -> list[str]:

@@ -21,6 +21,7 @@ MIN_SEPARATION_STEPS = 2.0
 MIN_LENGTHENING = 1.15
 ROUND = 0.02
 TOP_PART = 0.35
+MOMENT_LEVEL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +110,8 @@ def _peak(values: FloatArray, z_um: FloatArray) -> float:
 def _second_moments(stack: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     half = stack.shape[1] // 2
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    weight = np.maximum(stack, 0.05 * stack.max(axis=(1, 2), keepdims=True)) - 0.05 * stack.max(
-        axis=(1, 2), keepdims=True
-    )
+    level = MOMENT_LEVEL * stack.max(axis=(1, 2), keepdims=True)
+    weight = np.maximum(stack, level) - level
     total = weight.sum(axis=(1, 2)) + 1e-12
     moments = [(weight * product).sum(axis=(1, 2)) / total for product in (x * x, y * y, x * y)]
     return moments[0], moments[1], moments[2]

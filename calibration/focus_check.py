@@ -20,6 +20,9 @@ WRONG_STEPS = 0.6
 WRONG_SCATTERS = 5.0
 WORSE = 2.0
 STEADY = 5
+SIDE = 3
+JUMP_STEPS = 0.5
+JUMP_SCATTERS = 5.0
 MIN_PLANES = 10
 
 
@@ -77,6 +80,26 @@ def wrong_planes(off_um: FloatArray, worse: FloatArray, step_um: float) -> BoolA
         if stop - first >= STEADY and float(np.ptp(run)) < step_um:
             wrong[first:stop] = to_an_end or abs(float(np.median(run))) > 2 * step_um
     return wrong
+
+
+def largest_jump(
+    off_um: FloatArray, step_um: float, *, least_steps: float = JUMP_STEPS
+) -> tuple[int, float] | None:
+    """Where the apparent focus, against that stated, jumps for good: first plane behind it, and by how much, um.
+
+    None where nothing stands out. The planes on both sides are compared by the medians of three.
+    """
+    known = np.flatnonzero(np.isfinite(off_um))
+    if known.size < 4 * SIDE:
+        return None
+    values = off_um[known]
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(values, SIDE), axis=1)
+    jumps = medians[SIDE:] - medians[:-SIDE]
+    scatter = 1.4826 * float(np.median(np.abs(jumps)))
+    at = int(np.argmax(np.abs(jumps)))
+    if abs(jumps[at]) < max(least_steps * step_um, JUMP_SCATTERS * scatter):
+        return None
+    return int(known[at + SIDE]), float(jumps[at])
 
 
 def runs(flags: BoolArray) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 NEIGHBOUR_PX = 35.0
+TOUCHING_PART = 0.85
 CROWDED_PART = 0.7
 KEEP_AT_LEAST = 0.55
 MISFIT_TIMES = 3.0
@@ -53,11 +54,12 @@ def misfit_limit(misfit: FloatArray) -> float:
 
 
 def neighbour_limit_px(neighbour_px: FloatArray, radius_px: float) -> float:
-    """How near a neighbour may be: 35 px as in the paper, or the images' radius where that leaves too few.
+    """How near a neighbour may be: 35 px as in the paper, or 0.85 of the images' radius where that is more.
 
-    In a crowd 0.7 times that: neighbours then touch only far out of focus, and the misfit tells.
+    Where that leaves too few, the latter, or in a crowd 0.7 of the radius: neighbours then touch only far out
+    of focus, and the misfit tells.
     """
-    wide = (max(radius_px, NEIGHBOUR_PX), radius_px, CROWDED_PART * radius_px)
+    wide = (max(TOUCHING_PART * radius_px, NEIGHBOUR_PX), TOUCHING_PART * radius_px, CROWDED_PART * radius_px)
     return next((px for px in wide if np.mean(neighbour_px > px) >= KEEP_AT_LEAST), wide[-1])
 
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from acquisition.recording import read_image
 from calibration.alignment.joint import Aligned, Positions, align
 from calibration.alignment.misfit import central_misfit
+from calibration.alignment.plane_check import apparent_focus
 from calibration.alignment.start import binned, start_shifts
 from calibration.ambiguity import find_ambiguity
 from calibration.assemble import assemble
 from calibration.cautions import warnings_for
 from calibration.curves import feature_curves
 from calibration.errors import CalibrationError
-from calibration.focus_check import check_focus
+from calibration.focus_check import JUMP_STEPS, REACH_STEPS, check_focus, largest_jump
 from calibration.labels import Seen, label, misfit_limit, neighbour_limit_px
 from calibration.particle_model import ParticleModel
 from calibration.preparation import (
@@ -33,6 +34,7 @@ from calibration.preparation import (
 from calibration.result import Calibration, ParticleTable
 from calibration.scan.contrast import Background, add_up, make_background
 from calibration.scan.cutouts import cut_out, size_of_images
+from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
 from calibration.surface import FocalSurface, fit_surface
 
@@ -47,6 +49,11 @@ ENOUGH_PART = 0.3
 ALIKE = 0.3
 NEAR_GRID = 0.75
 PERCENTILES = (1, 99)
+MOST_JUMPS = 3
+JUMP_ROUNDS = 6
+SAME_JUMP = 3
+SETTLED_STEPS = 0.15
+FITS_BETTER = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,8 +111,8 @@ def calibrate(
     members = _lone(seen, options)
     aligned = _align(seen, members, _start(seen, members))
     on_progress("aligning", 0.4)
-    misfit = _misfit(seen, members, aligned)
-    checked = check_focus(aligned, focus_um, seen.step_um)
+    seen, aligned, misfit, jumps = _undo_jumps(seen, members, aligned)
+    checked = check_focus(aligned, seen.focus_um, seen.step_um)
     good = misfit <= misfit_limit(misfit)
     if good.sum() < FEWEST:
         good[:] = True
@@ -134,7 +141,7 @@ def calibrate(
         plane_used=seen.plane_used,
         repeats=scan.repeats,
         shape=scan.shape,
-        faults=sorted(prepared.faults + checked.faults, key=lambda fault: fault.plane),
+        faults=sorted(prepared.faults + jumps + checked.faults, key=lambda fault: fault.plane),
         warnings=warnings_for(made, ambiguity, seen.step_um),
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
     )
@@ -176,6 +183,40 @@ def _start(seen: Seen, members: IndexArray) -> Positions:
         (seen.found.x_px - seen.traces.column)[members],
         (seen.found.y_px - seen.traces.row)[members],
     )
+
+
+def _undo_jumps(
+    seen: Seen, members: IndexArray, aligned: Aligned
+) -> tuple[Seen, Aligned, FloatArray, list[Fault]]:
+    """Correct the focus of all planes behind a jump that was not stated, where the images then fit better.
+
+    A jump's size is seen only in part at first, since the average image gives way to it; so it is followed.
+    """
+    misfit, faults = _misfit(seen, members, aligned), []
+    for _ in range(MOST_JUMPS):
+        tried, better, plane, total_um = seen, aligned, -1, 0.0
+        for _ in range(JUMP_ROUNDS):
+            apparent_um, _ = apparent_focus(better, tried.focus_um, reach_um=REACH_STEPS * seen.step_um)
+            least = JUMP_STEPS if plane < 0 else SETTLED_STEPS
+            found = largest_jump(apparent_um - tried.focus_um, seen.step_um, least_steps=least)
+            if found is None or (plane >= 0 and abs(found[0] - plane) > SAME_JUMP):
+                break
+            plane, by_um = (found[0] if plane < 0 else plane), found[1]
+            focus_um = tried.focus_um.copy()
+            focus_um[plane:] += by_um
+            total_um += by_um
+            tried = replace(tried, focus_um=focus_um)
+            better = _align(tried, members, better.positions)
+        after = _misfit(tried, members, better) if plane >= 0 else misfit
+        if plane < 0 or np.median(after) > FITS_BETTER * np.median(misfit):
+            break
+        text = f"from plane {plane} on (focus {seen.focus_um[plane]:.2f} um) the images look as if taken "
+        text += (
+            f"{total_um:+.1f} um away: a missing plane, or a stage that slipped; corrected by what they show"
+        )
+        faults.append(Fault("focus wrong", plane, text))
+        seen, aligned, misfit = tried, better, after
+    return seen, aligned, misfit, faults
 
 
 def _images(seen: Seen, members: IndexArray) -> npt.NDArray[np.float32]:

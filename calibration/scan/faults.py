@@ -12,7 +12,7 @@ from calibration.scan.planes import FocusScan, ImageFacts, ScanPlane
 
 FLASH = 6.0
 FLASH_PART = 0.005
-SATURATED_PART = 1e-3
+SATURATED_PART = 2e-5
 NEIGHBOURS = 7
 
 Kind = Literal[
@@ -72,7 +72,7 @@ def _saturation(scan: FocusScan) -> list[Fault]:
         return []
     worst, number, plane = max(found, key=lambda item: item[0])
     text = (
-        f"{len(found)} planes have saturated pixels, most of them {_place(number, plane)} ({100 * worst:.1f} "
+        f"{len(found)} planes have saturated pixels, most of them {_place(number, plane)} ({100 * worst:.2g} "
     )
     text += "% of its pixels); take the scan again with less light or a shorter exposure"
     return [Fault("saturated", number, text)]

@@ -26,7 +26,7 @@ LOOK_EVERY_PX = 4
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What one look at an image tells: grey values of every fourth pixel."""
+    """What one look at an image tells: grey values of every fourth pixel, saturation of all."""
 
     focus_um: float
     mean: float
@@ -93,7 +93,7 @@ class FocusScan:
                     plane.focus_um,
                     float(seen.mean()),
                     float(np.median(seen)),
-                    float(np.mean(seen == full)),
+                    float(np.mean(plane.image == full)),
                     hash(seen.tobytes()),
                 )
             )
