@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -26,7 +27,8 @@ from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
 from calibration.surface import FocalSurface
-from calibration.width_curve import width_curve_from_images
+from calibration.width_curve import fit_clean_image, width_curve_from_widths
+from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
 from stream.errors import OutputError, SourceError
 
@@ -39,6 +41,7 @@ AXES = (
     "midway between the focal lines; z of a particle in /particles is the focus position at which it is there; "
     "contrast is the part of the background's brightness that a particle takes away (dark) or adds (bright)"
 )
+FEWEST_DEPTHS = 50
 UNITS = {"um": "um", "px": "px"}
 
 
@@ -144,13 +147,23 @@ def _write_width_curve(file: h5py.File, found: Calibration) -> None:
         return
     model = found.model
     z_um = np.linspace(model.z_min_um, model.z_max_um, 101)
-    sign = 1.0 if model.polarity == "bright" else -1.0
-    try:
-        curve = width_curve_from_images(
-            sign * model.images(z_um), z_um, model.pixel_size_um, polarity=model.polarity
-        )
-    except CalibrationError:
+    kept, fits = [], []
+    for z, image in zip(z_um, model.images(z_um), strict=True):
+        with contextlib.suppress(CalibrationError):  # no Gaussian fits the largest rings; the others do
+            fits.append(fit_clean_image(image))
+            kept.append(z)
+    if len(kept) < FEWEST_DEPTHS:
         return
+    found_px = np.array(fits)
+    curve = width_curve_from_widths(
+        np.array(kept),
+        np.exp(found_px[:, LN_SX]) * model.pixel_size_um,
+        np.exp(found_px[:, LN_SY]) * model.pixel_size_um,
+        found_px[:, AMPLITUDE],
+        model.pixel_size_um,
+        polarity=model.polarity,
+        provenance={"made_from": "calibration"},
+    )
     curve.write(file.create_group(WidthCurve.GROUP))
 
 

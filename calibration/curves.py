@@ -8,6 +8,7 @@ import numpy.typing as npt
 from calibration.assemble import Assembled
 from calibration.features import local_variance, make_masks, masked_signal
 from calibration.generalised_gaussian import fit_generalised_gaussian
+from calibration.preparation import faded
 from calibration.result import FeatureCurves, ParticleTable
 from calibration.scan.cutouts import TraceImages
 
@@ -44,5 +45,5 @@ def feature_curves(
         shape_y=np.array([shape.shape_y for shape in shapes]),
         trace_z_um=table.z_um[chosen, None] - focus_um,
         trace_masked_signal=masked_signal(own, masks),
-        trace_local_variance=local_variance(own, noise_variance),
+        trace_local_variance=local_variance(own, noise_variance * float(np.mean(faded(traces.half_px) ** 2))),
     )

@@ -60,6 +60,7 @@ class CutoutWriter:
             "contrast",
             (count, self._repeats, size, size),
             np.int16,
+            maxshape=(None, self._repeats, size, size),
             chunks=(1, self._repeats, size, size),
             compression="lzf",
             shuffle=True,
@@ -114,7 +115,10 @@ class CutoutWriter:
             "clean": dirt <= np.percentile(dirt, DIRTY_PERCENTILE) if dirt.size else np.zeros(0, bool),
         }
         for name, values in columns.items():
-            self._group.create_dataset(name, data=values)
+            data = self._group.create_dataset(name, data=values)
+            unit = name.rpartition("_")[2]
+            if unit in {"um", "px"}:
+                data.attrs["unit"] = unit
 
 
 def read_cutouts(path: Path, *, only_clean: bool = True) -> Cutouts:

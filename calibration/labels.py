@@ -44,6 +44,7 @@ class Seen:
     noise_variance: float
     pixel_size_um: float
     step_um: float
+    shape: tuple[int, int]
 
 
 def misfit_limit(misfit: FloatArray) -> float:
@@ -104,13 +105,16 @@ def label(
         errors[index] = typical * math.sqrt(1 / max(float(inside.mean()), 0.05))
         if not fit.settled:
             reason[index] = UNSETTLED
+    height, width = seen.shape
+    x_px = np.where(np.isfinite(dx), seen.traces.column + dx, seen.found.x_px)
+    y_px = np.where(np.isfinite(dy), seen.traces.row + dy, seen.found.y_px)
+    outside = (x_px < 0) | (y_px < 0) | (x_px > width - 1) | (y_px > height - 1)
+    reason[(reason == USED) & outside] = UNSETTLED
     reason[(reason == USED) & ~(misfit <= misfit_limit(member_misfit))] = HIDDEN
     depth = z[:, None] - focus_um
     planes_seen = ((depth >= made.model.z_min_um) & (depth <= made.model.z_max_um)).sum(axis=1)
     whole = min(len(focus_um), (made.model.z_max_um - made.model.z_min_um) / seen.step_um)
     reason[(reason == USED) & (planes_seen < SHORTEST_PART * whole)] = SHORT
-    x_px = np.where(np.isfinite(dx), seen.traces.column + dx, seen.found.x_px)
-    y_px = np.where(np.isfinite(dy), seen.traces.row + dy, seen.found.y_px)
     return ParticleTable(
         x_um=np.asarray(x_px * pixel, np.float64),
         y_um=np.asarray(y_px * pixel, np.float64),
@@ -129,6 +133,5 @@ def label(
 def _standard_errors(aligned: Aligned, noise_variance: float) -> FloatArray:
     """Standard errors (N, 4) from the curvature, with the residuals' variance where that exceeds the noise's."""
     variance = np.maximum(aligned.chi2.mean(axis=1), noise_variance)
-    diagonal = np.diagonal(np.linalg.pinv(aligned.normal), axis1=1, axis2=2)
-    errors: FloatArray = np.sqrt(np.maximum(diagonal, 0.0) * variance[:, None])
+    errors: FloatArray = np.sqrt(aligned.variances * variance[:, None])
     return errors

@@ -106,6 +106,7 @@ def calibrate(
         noise_variance=noise.contrast_sd**2 / repeats,
         pixel_size_um=scan.pixel_size_um,
         step_um=float(np.median(np.diff(np.unique(focus_um)))),
+        shape=scan.shape,
     )
     on_progress("aligning", 0.0)
     members = _lone(seen, options)

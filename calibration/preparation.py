@@ -137,13 +137,20 @@ def at_most(found: Candidates, count: int) -> Candidates:
     return Candidates(found.x_px[chosen], found.y_px[chosen], found.height[chosen], found.ratio[chosen])
 
 
+def faded(half_px: int) -> Float32Array:
+    """What images (P, P) are multiplied by: 1 inside a circle, falling to 0 at the edge."""
+    y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1]
+    fade: Float32Array = np.clip((half_px - np.hypot(x, y)) / TAPER_PX, 0, 1).astype(np.float32)
+    return fade
+
+
 def tidy(traces: TraceImages) -> None:
     """Take each image's own background off, from its corners, and let it fade to 0 outside a circle."""
     half = traces.half_px
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     radius = np.hypot(x, y)
     corner = radius > CORNER * half
-    fade = np.clip((half - radius) / TAPER_PX, 0, 1).astype(np.float32)
+    fade = faded(half)
     for index, inside in enumerate(traces.inside):
         trace = traces.contrast[index]
         where = corner & inside

@@ -26,7 +26,6 @@ Float32Array = npt.NDArray[np.float32]
 
 PARAMETERS = 4
 BRIGHTNESS, Z, X, Y = range(PARAMETERS)
-NODES_A_STEP = 1
 END_NODES = 4
 SUPPORT = 0.15
 FOLDS = 8
@@ -58,8 +57,8 @@ class Aligned:
 
     `coefficients` (J, R) of `basis` on nodes `z_first_um + j * node_um`; `information` (J,) is the sum of
     squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the mean
-    squared residual of each, `normal` (N, 4, 4) the normal matrix of each trace for brightness, z in um, x and
-    y in px.
+    squared residual of each; `variances` (N, 4), for a pixel noise of 1, are those of brightness, z in um, x
+    and y in px.
     """
 
     positions: Positions
@@ -70,7 +69,7 @@ class Aligned:
     node_um: float
     values: FloatArray
     chi2: FloatArray
-    normal: FloatArray
+    variances: FloatArray
     steps: int
     moved_um: float
 
@@ -129,7 +128,7 @@ def align(
         state.nodes.step_um,
         state.values,
         chi2,
-        state.normal_matrices(now),
+        state.variances(now),
         steps,
         moved,
     )
@@ -160,7 +159,7 @@ class _Step:
     ) -> None:
         self._focus_um = focus_um
         depth = now.z_um[:, None] - focus_um
-        step_um = z_step_um / NODES_A_STEP
+        step_um = z_step_um
         first_um = float(depth.min()) - 2 * END_NODES * step_um
         self.nodes = _Nodes(
             first_um, step_um, int(np.ceil((depth.max() - first_um) / step_um)) + 2 * END_NODES + 1
@@ -196,18 +195,15 @@ class _Step:
         """The images (N, K, R) in the basis."""
         return self._value.reshape(self.count, self.planes, -1)
 
-    def normal_matrices(self, now: Positions) -> FloatArray:
-        """Normal matrices (N, 4, 4) of brightness, z in um, x and y in px, against the common spline."""
+    def variances(self, now: Positions) -> FloatArray:
+        """Variances (N, 4) of brightness, z in um, x and y in px for a noise of 1, that of the spline included."""
         spline, _ = self.spline(now)
         node = self.nodes.coordinates(now.z_um[:, None] - self._focus_um)
-        every = np.arange(self.count)
         known = np.ones(self.nodes.count, np.bool_)
-        normal, *_ = self._compare(every, spline, known, node, now.brightness)
-        scale = np.ones((self.count, PARAMETERS))
-        scale[:, Z:] = now.brightness[:, None]
-        scale[:, Z] /= self.nodes.step_um
-        matrices: FloatArray = normal.sum(axis=1) * scale[:, :, None] * scale[:, None, :]
-        return matrices
+        normal, *_ = self._compare(np.arange(self.count), spline, known, node, now.brightness)
+        variances = _JointNormal(normal, node, now.brightness, self.nodes.count).variances()
+        variances[:, Z] *= self.nodes.step_um**2
+        return variances
 
     def spline(self, now: Positions) -> tuple[FloatArray, SplineSums]:
         """The spline (J, R) through all traces, and their sums."""
@@ -237,13 +233,8 @@ class _Step:
                 now.brightness[mine],
             )
         weight = self._trust(node, chi2_in_basis)
-        change = joint_step(
-            normal * weight[..., None, None],
-            gradient * weight[..., None],
-            node,
-            now.brightness,
-            self.nodes.count,
-        )
+        matrix = _JointNormal(normal * weight[..., None, None], node, now.brightness, self.nodes.count)
+        change = matrix.solve(gradient * weight[..., None])
         change[:, BRIGHTNESS] = np.clip(change[:, BRIGHTNESS], -0.3, 0.3)
         change[:, Z] = np.clip(change[:, Z], -MAX_STEP_NODES, MAX_STEP_NODES)
         change[:, X:] = np.clip(change[:, X:], -MAX_STEP_PX, MAX_STEP_PX)
@@ -331,40 +322,49 @@ def _averages(
     return mean.reshape(-1, *images.shape[1:]), known
 
 
-def joint_step(
-    normal: FloatArray, gradient: FloatArray, node: FloatArray, brightness: FloatArray, nodes: int
-) -> FloatArray:
-    """The Gauss-Newton step (N, 4) of all traces, the spline following.
+class _JointNormal:
+    """The normal matrix of all traces, the spline eliminated.
 
-    `normal` (N, K, 4, 4) and `gradient` (N, K, 4) are of a trace of brightness 1. Only changes of the traces
-    against one another matter: what shifts or scales them all is left out.
+    `normal` (N, K, 4, 4) are those of each image for a trace of brightness 1. Only changes of the traces against
+    one another matter: what shifts or scales them all is left out.
     """
-    count = len(node)
-    factor = np.ones((count, 1, PARAMETERS))
-    factor[:, 0, Z:] = brightness[:, None]
-    right = (gradient * factor).sum(axis=1)
-    blocks = (normal * factor[..., None] * factor[:, :, None, :]).sum(axis=1)
-    matrix = np.zeros((count, PARAMETERS, count, PARAMETERS))
-    matrix[np.arange(count), :, np.arange(count), :] = blocks
-    # traces that show the same depth share what they say of it
-    bins = np.clip(np.round(node).astype(int) // NODES_A_STEP, 0, nodes // NODES_A_STEP)
-    size = nodes // NODES_A_STEP + 1
-    present = np.zeros((count, size))
-    np.add.at(present, (np.arange(count)[:, None], bins), 1.0)
-    gram = np.zeros((size, PARAMETERS, PARAMETERS))
-    np.add.at(gram, bins, normal)
-    gram /= np.maximum(present.sum(axis=0), 1.0)[:, None, None]
-    shared = np.maximum((present * brightness[:, None] ** 2).sum(axis=0), 1e-12)
-    scaled = present[:, :, None] * (brightness[:, None] * factor[:, 0])[:, None, :]
-    for p in range(PARAMETERS):
-        for q in range(PARAMETERS):
-            matrix[:, p, :, q] -= (scaled[:, :, p] * (gram[:, p, q] / shared)) @ scaled[:, :, q].T
-    length = count * PARAMETERS
-    full = matrix.reshape(length, length)
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(blocks, axis1=1, axis2=2).reshape(length), 1e-30))
-    values, vectors = np.linalg.eigh((full + full.T) / 2 * scale[:, None] * scale)
-    firm = values > GAUGE
-    firm[:PARAMETERS] = False
-    projected = vectors[:, firm].T @ (right.reshape(length) * scale)
-    step: FloatArray = scale * (vectors[:, firm] @ (projected / values[firm]))
-    return step.reshape(count, PARAMETERS)
+
+    def __init__(self, normal: FloatArray, node: FloatArray, brightness: FloatArray, nodes: int) -> None:
+        count = len(node)
+        self.factor = np.ones((count, 1, PARAMETERS))
+        self.factor[:, 0, Z:] = brightness[:, None]
+        blocks = (normal * self.factor[..., None] * self.factor[:, :, None, :]).sum(axis=1)
+        matrix = np.zeros((count, PARAMETERS, count, PARAMETERS))
+        matrix[np.arange(count), :, np.arange(count), :] = blocks
+        # traces that show the same depth share what they say of it
+        bins = np.clip(np.round(node).astype(int), 0, nodes - 1)
+        present = np.zeros((count, nodes))
+        np.add.at(present, (np.arange(count)[:, None], bins), 1.0)
+        gram = np.zeros((nodes, PARAMETERS, PARAMETERS))
+        np.add.at(gram, bins, normal)
+        gram /= np.maximum(present.sum(axis=0), 1.0)[:, None, None]
+        shared = np.maximum((present * brightness[:, None] ** 2).sum(axis=0), 1e-12)
+        scaled = present[:, :, None] * (brightness[:, None] * self.factor[:, 0])[:, None, :]
+        for p in range(PARAMETERS):
+            for q in range(PARAMETERS):
+                matrix[:, p, :, q] -= (scaled[:, :, p] * (gram[:, p, q] / shared)) @ scaled[:, :, q].T
+        self._length = count * PARAMETERS
+        full = matrix.reshape(self._length, self._length)
+        diagonal = np.diagonal(blocks, axis1=1, axis2=2).reshape(self._length)
+        self._scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-30))
+        values, vectors = np.linalg.eigh((full + full.T) / 2 * self._scale[:, None] * self._scale)
+        firm = values > GAUGE
+        firm[:PARAMETERS] = False
+        self._values, self._vectors = values[firm], vectors[:, firm]
+
+    def solve(self, gradient: FloatArray) -> FloatArray:
+        """The Gauss-Newton step (N, 4) for gradients (N, K, 4) of traces of brightness 1."""
+        right = (gradient * self.factor).sum(axis=1).reshape(self._length)
+        projected = self._vectors.T @ (right * self._scale)
+        step: FloatArray = self._scale * (self._vectors @ (projected / self._values))
+        return step.reshape(-1, PARAMETERS)
+
+    def variances(self) -> FloatArray:
+        """The diagonal (N, 4) of the inverse."""
+        inverse: FloatArray = self._scale**2 * ((self._vectors**2) @ (1.0 / self._values))
+        return inverse.reshape(-1, PARAMETERS)

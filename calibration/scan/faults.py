@@ -24,9 +24,6 @@ Kind = Literal[
     "same image twice",
     "moved back",
     "focus wrong",
-    "depth",
-    "step",
-    "particles",
 ]
 
 
