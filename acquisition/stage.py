@@ -14,6 +14,7 @@ from stream.link import Sender
 from stream.messages import Ack, Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02
+LAST_FRAMES_S = 5.0
 TAKE_S = 0.002
 RATE_MEMORY_S = 1.0
 
@@ -124,6 +125,8 @@ class AcquireStage:
             finally:
                 with contextlib.suppress(LinkError):  # what is raised is the failure itself
                     self._give_up_on_answers(f"the run failed: {error}")
+                with contextlib.suppress(LinkError):
+                    self._deliver_what_was_sent(str(error))
             raise
         return True
 
@@ -240,6 +243,15 @@ class AcquireStage:
         for sender in self._senders:
             sender.end(self._reason)
         self._state = StageState.DRAINING
+
+    def _deliver_what_was_sent(self, why: str) -> None:
+        """Let the consumers take the frames that were sent before a failure."""
+        for sender in self._senders:
+            sender.end(f"failed: {why}")
+        until_s = time.monotonic() + LAST_FRAMES_S
+        while time.monotonic() < until_s:
+            if all(sender.flush(WAIT_S) for sender in self._senders):
+                break
 
     def _make_safe(self) -> None:
         if self._executor is not None and not self._made_safe:
