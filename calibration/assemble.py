@@ -20,6 +20,7 @@ IN_SIGHT = 8.0
 SUPPORT = 0.15
 EXTENT_LEVEL = 0.1
 MIN_NODES = 8
+LARGEST_PERCENTILE = 95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +83,12 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
 
 
 def image_radius(images: FloatArray) -> float:
-    """How far from the middle, px, the largest of images (J, P, P) reaches along x or y at 10 % of its peak."""
+    """How far from the middle, px, the largest of images (J, P, P) reaches along x or y at 10 % of its peak.
+
+    One in twenty may be larger, as by a neighbour that it touches.
+    """
     half = images.shape[-1] // 2
-    reach = 0.0
+    reach = []
     for image in images:
         smooth = ndimage.uniform_filter(image, 3)
         bright = smooth > EXTENT_LEVEL * smooth.max()
@@ -92,8 +96,8 @@ def image_radius(images: FloatArray) -> float:
         own = labels == labels[np.unravel_index(np.argmax(smooth), smooth.shape)]
         rows, columns = np.nonzero(own)
         spans = [np.abs(rows - half).max(), np.abs(columns - half).max()]
-        reach = max(reach, *map(float, spans))
-    return reach
+        reach.append(float(max(spans)))
+    return float(np.percentile(reach, LARGEST_PERCENTILE))
 
 
 def _longest(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:

@@ -19,11 +19,11 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 NEIGHBOUR_PX = 35.0
-TOUCHING_PART = 0.85
-CROWDED_PART = 0.7
+TOUCHING_PART = 0.75
+CROWDED_PART = 0.6
 KEEP_AT_LEAST = 0.55
 MISFIT_TIMES = 3.0
-MISFIT_FLOOR = 0.02
+MISFIT_FLOOR = 0.03
 MISFIT_SCATTERS = 5.0
 SHORTEST_PART = 0.2
 
@@ -55,9 +55,9 @@ def misfit_limit(misfit: FloatArray) -> float:
 
 
 def neighbour_limit_px(neighbour_px: FloatArray, radius_px: float) -> float:
-    """How near a neighbour may be: 35 px as in the paper, or 0.85 of the images' radius where that is more.
+    """How near a neighbour may be: 35 px as in the paper, or 0.75 of the images' radius where that is more.
 
-    Where that leaves too few, the latter, or in a crowd 0.7 of the radius: neighbours then touch only far out
+    Where that leaves too few, the latter, or in a crowd 0.6 of the radius: neighbours then touch only far out
     of focus, and the misfit tells.
     """
     wide = (max(TOUCHING_PART * radius_px, NEIGHBOUR_PX), TOUCHING_PART * radius_px, CROWDED_PART * radius_px)

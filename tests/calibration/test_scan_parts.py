@@ -201,6 +201,6 @@ def test_particles_on_a_tilted_plate_lie_on_a_surface_and_others_fill_a_volume()
 
 
 def test_the_radius_is_that_of_the_largest_image():
-    images = np.array([astigmatic(z) for z in (0.0, 90.0)])
+    images = np.array([astigmatic(z) for z in np.linspace(0, 90, 60)])
     y = 1.5 * np.sqrt(1 + (120 / 12) ** 2) * np.sqrt(2 * np.log(10))
-    assert image_radius(images) == pytest.approx(min(y, 24), abs=2)
+    assert image_radius(images) == pytest.approx(min(0.95 * y, 24), abs=2)
