@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -50,8 +50,11 @@ def run_experiment(
     *,
     on_update: Callable[[Progress], None],
     on_note: Callable[[str], None],
+    beside: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> RunOutcome:
     """Run an experiment and leave complete files behind, also when it fails or is interrupted.
+
+    `beside` is entered while the run is on and gets the path of its card (`liveptv.session.front`).
 
     Raises `OutputError` before anything is started if a file of the run exists, and `ConfigurationError` for
     a model that is not there.
@@ -64,7 +67,10 @@ def run_experiment(
     with EventLog(files.events) as events:
         session = Session(experiment, events=events, on_update=on_update, on_note=on_note)
         frames, report = 0, None
-        with stopping_on_interrupt(session):
+        with (
+            nullcontext() if beside is None else beside(session.front.path),
+            stopping_on_interrupt(session),
+        ):
             result = session.run()
             if result.started:
                 frames = finish_file(files, result, events, on_note)

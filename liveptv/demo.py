@@ -26,6 +26,11 @@ seconds = {seconds:g}
 [microscope]
 config = "simulated"          # the simulated microscope; yours is the .cfg of Micro-Manager
 
+[limits]                      # what the live page and controllers may do to it
+max_flow_ul_s = {max_flow_ul_s:g}
+min_focus_um = {min_focus_um:g}
+max_focus_um = {max_focus_um:g}
+
 [channel]                     # for the analytical velocity profile in the report
 width_um = {width_um:g}
 depth_um = {depth_um:g}
@@ -60,6 +65,7 @@ def prepare_demo(
     files = RunFiles.within(home)
     files.check(overwrite)
     channel = {"width_um": 1000.0, "depth_um": 300.0}
+    limits = {"max_flow_ul_s": 0.1, "min_focus_um": 0.0, "max_focus_um": 300.0}
     data: dict[str, Any] = {
         "run": {"seconds": seconds, "output": str(files.tracks), "overwrite": overwrite},
         "microscope": {"config": CONFIG},
@@ -71,8 +77,9 @@ def prepare_demo(
         make_width_curve(curve, say)
         data.setdefault("detector", {}).setdefault("model", str(curve))
         data.setdefault("channel", channel)
+        data.setdefault("limits", limits)
         text = EXPERIMENT.format(
-            settings=home / SETTINGS, seconds=seconds, curve=curve.absolute().as_posix(), **channel
+            settings=home / SETTINGS, seconds=seconds, curve=curve.absolute().as_posix(), **channel, **limits
         )
         (home / SETTINGS).write_text(text, encoding="utf-8")
     else:

@@ -183,6 +183,7 @@ class CommandKind(StrEnum):
     STOP = "stop"
     HEARTBEAT = "heartbeat"
     MAKE_SAFE = "make_safe"
+    MARK = "mark"
 
 
 def _new_id() -> str:
@@ -195,7 +196,8 @@ class Command:
 
     `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish. With `at_time_s`, on the
     clock of `FrameInfo.time_s`, it is carried out then instead of at once. A `heartbeat` says that a live
-    result has been looked at; `make_safe` asks for the safe state, with the reason as its value.
+    result has been looked at; `make_safe` asks for the safe state, with the reason as its value; a `mark`
+    is for the session, which puts its value into the event log.
     """
 
     kind: CommandKind

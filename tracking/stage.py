@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
-from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
+from stream.messages import Detections, FrameInfo, Message, StageState, StreamEnd, Tracks
 from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
 
 SIDE_DRAIN_S = 1.0
+
+
+class Publisher(Protocol):
+    """Where monitors get their copies: `stream.monitor.MonitorPublisher`."""
+
+    def publish(self, message: Message) -> None:
+        """Hand a copy to whoever listens; never waits."""
+        ...
 
 
 class TrackStage:
@@ -39,10 +48,11 @@ class TrackStage:
         senders: Sequence[Sender],
         max_rows: int | None = None,
         drain_patience_s: float = 10.0,
+        monitor: Publisher | None = None,
     ) -> None:
         """`max_rows` is what fits into a message of the senders: predicted rows beyond it are left out and
         counted (`rows_left_out`); it must hold one frame's detections. `drain_patience_s` is how long, at the
-        end, a first consumer that is gone is waited for.
+        end, a first consumer that is gone is waited for. `monitor` is given a copy of all tracks.
         """
         if not senders:
             raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
@@ -51,6 +61,7 @@ class TrackStage:
         self._main, self._side = senders[0], tuple(senders[1:])
         self._max_rows = max_rows
         self._drain_patience_s = drain_patience_s
+        self._monitor = monitor
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -115,6 +126,8 @@ class TrackStage:
             self._counts["dropped"] += 1
         for sender in self._side:
             self._counts["skipped"] += not _offered(sender, tracks)
+        if self._monitor is not None:
+            self._monitor.publish(tracks)
         self._gauges = {
             "particles": float(len(detections)),
             "tracks": float(self._tracker.alive),

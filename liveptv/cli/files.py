@@ -1,4 +1,4 @@
-"""Commands that look at things: `info`, `report`, `monitor`."""
+"""Commands that look at files: `info`, `report`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(exiting(info))
     app.command()(exiting(report))
-    app.command()(exiting(monitor))
 
 
 def info(
@@ -66,17 +65,6 @@ def report(
         made = (report.page, *report.pictures)
     for path in made:
         console.print(escape(str(path)), soft_wrap=True)
-    return 0
-
-
-def monitor(
-    address: Annotated[str, typer.Argument(help="a run's monitor address, as in its event log: tcp://...")],
-    seconds: Annotated[float | None, typer.Option(help="end after so many seconds", min=0.1)] = None,
-) -> int:
-    """Watch a running detector: frames, particles, gaps."""
-    from liveptv.watching import watch
-
-    watch(address, seconds, lambda text: console.print(escape(text), soft_wrap=True))
     return 0
 
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from liveptv.application import RunOutcome, make_report_anew, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import FrameRate, Model, Overwrite, PixelSize, Settings
+from liveptv.cli.options import FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
+from liveptv.cli.watch import page_beside, with_pictures
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.demo import prepare_demo
 from liveptv.files import RunFiles
@@ -31,10 +32,12 @@ def demo(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder for the results")] = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
+    monitor: Annotated[bool, typer.Option(help="show it live in the browser")] = True,
+    port: Port = 0,
 ) -> int:
     """Simulated microscope, live, no questions asked."""
     prepared = prepare_demo(output, seconds, settings or [], overwrite=overwrite, say=_say)
-    return _run(prepared.experiment, prepared.files)
+    return _run(prepared.experiment, prepared.files, monitor, port)
 
 
 def run(
@@ -46,6 +49,8 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with a protocol where it stopped, in the same file")
     ] = False,
+    monitor: Monitor = False,
+    port: Port = 0,
 ) -> int:
     """The live experiment."""
     loaded = revised(
@@ -54,17 +59,17 @@ def run(
         detector={"model": model},
     )
     files = RunFiles.beside(loaded.run.output)
-    return _resume(loaded, files) if resume else _run(loaded, files)
+    return _resume(loaded, files, monitor, port) if resume else _run(loaded, files, monitor, port)
 
 
-def _resume(experiment: Experiment, files: RunFiles) -> int:
+def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
     from liveptv.resuming import finish_resumed, prepare_to_resume
 
     resumed = prepare_to_resume(experiment, files)
     if resumed.part is None:
-        return _run(experiment, files)
+        return _run(experiment, files, monitor, port)
     _say(f"{resumed.done} slices have been measured; going on with the next")
-    status = _run(resumed.experiment, files)
+    status = _run(resumed.experiment, files, monitor, port)
     if files.tracks.exists():
         finish_resumed(resumed, files)
         make_report_anew(files)
@@ -82,6 +87,8 @@ def replay(
     ] = False,
     settings: Settings = None,
     overwrite: Overwrite = False,
+    monitor: Monitor = False,
+    port: Port = 0,
 ) -> int:
     """Track a recorded video through the same stages as a live one."""
     source = {"path": recording, "pace": pace, "frame_rate_hz": frame_rate, "pixel_size_um": pixel_size}
@@ -92,12 +99,14 @@ def replay(
         run={"output": tracks, "overwrite": overwrite or None},
         detector={"model": model},
     )
-    return _run(loaded, RunFiles.beside(loaded.run.output))
+    return _run(loaded, RunFiles.beside(loaded.run.output), monitor, port)
 
 
-def _run(experiment: Experiment, files: RunFiles) -> int:
+def _run(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
+    beside = page_beside(port) if monitor else None
+    experiment = with_pictures(experiment) if monitor else experiment
     with LiveLine() as line:
-        outcome = run_experiment(experiment, files, on_update=line.show, on_note=line.note)
+        outcome = run_experiment(experiment, files, on_update=line.show, on_note=line.note, beside=beside)
     summarise(outcome)
     return 0 if outcome.result.ok and outcome.result.started else 1
 

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import bench, calibration, control, files, live, offline, scan
+from liveptv.cli import bench, calibration, control, files, live, offline, scan, watch
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -25,6 +25,7 @@ scan.register(app)
 calibration.register(app)
 offline.register(app)
 files.register(app)
+watch.register(app)
 bench.register(app)
 control.register(app)
 

@@ -25,3 +25,7 @@ PixelSize = Annotated[
     float | None, typer.Option(help="um in object space, where the file does not say", min=1e-6, max=1e7)
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Monitor = Annotated[bool, typer.Option("--monitor", help="show it live in the browser")]
+Port = Annotated[
+    int, typer.Option(help="the page's port on 127.0.0.1; 0: any free one", min=0, max=65535, metavar="PORT")
+]

@@ -73,7 +73,7 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
     theory, deviation, rms = None, math.nan, math.nan
     if channel is not None and flow_ul_s is not None:
         center_um = channel_center_um(channel, attributes)
-        theory = _theory(channel, flow_ul_s, attributes)
+        theory = laminar_flow(channel, flow_ul_s, attributes)
         expected = channel_velocity_um_s(
             tracks.y_um - center_um,
             position_um - channel.floor_um,
@@ -129,7 +129,8 @@ def _picture_height_um(attributes: dict[str, Any]) -> float:
     return float((rows - 1) * attributes.get("pixel_size_um", 1.0))
 
 
-def _theory(channel: ChannelSettings, flow_ul_s: float, attributes: dict[str, Any]) -> Theory:
+def laminar_flow(channel: ChannelSettings, flow_ul_s: float, attributes: dict[str, Any]) -> Theory:
+    """The laminar flow in the channel at a set-point, for a picture of `image_shape` and `pixel_size_um`."""
     height_um: FloatArray = np.linspace(0.0, channel.depth_um, 201)
     half_um = _picture_height_um(attributes) / 2
     offset_um = half_um - channel_center_um(channel, attributes)

@@ -94,16 +94,19 @@ def build_detect(context: StageContext) -> Stage:
 
 
 def build_track(context: StageContext) -> Stage:
-    """Detections -> tracks, to the file and to the controller."""
+    """Detections -> tracks, to the file and to the controller, with copies for monitors."""
     from tracking.stage import TrackStage
     from tracking.tracker import OnlineTracker
 
     plan = context.plan
     rows = track_rows(plan.experiment.detector.max_particles)
+    monitor = MonitorPublisher(LOOPBACK, run_id=plan.run_id, source="liveptv/track")
+    context.stack.callback(monitor.close)
+    context.bound["monitor"] = monitor.address
     senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
-    return TrackStage(context.upstream(), tracker, senders, max_rows=rows)
+    return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor)
 
 
 def build_write(context: StageContext) -> Stage:

@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from liveptv.config import Experiment
 from liveptv.session.events import EventLog
+from liveptv.session.front import Front
 from liveptv.session.plan import Peers, Picture, Recorded, StagePlan
 from liveptv.session.processes import start_worker
 from liveptv.session.snapshots import SnapshotTaker
@@ -68,6 +69,7 @@ class Session:
         self._stop_sent = False
         self._deadline_s = math.inf
         self._failures: list[str] = []
+        self.front = Front(self.run_id, experiment, events, self._wished_stop)
 
     def run(self) -> SessionResult:
         """Start every stage, wait for the end, and return what happened."""
@@ -86,6 +88,7 @@ class Session:
                 self._commands.close()
             if self._snapshots is not None:
                 self._snapshots.close()
+            self.front.close()
             self._sink.close()
 
     def request_stop(self, reason: str) -> None:
@@ -96,6 +99,10 @@ class Session:
         self._stop_reason = reason
         self._deadline_s = time.monotonic() + self.experiment.session.stop_timeout_s
         self._events.write("stop", reason)
+
+    def _wished_stop(self, reason: str) -> None:
+        if not self._stop_reason:
+            self.request_stop(reason)
 
     def _start_all(self) -> None:
         control = ("control",) if self.experiment.is_controlled else ()
@@ -126,6 +133,7 @@ class Session:
     def _poll(self) -> None:
         self._take_status(POLL_S)
         self._introduce()
+        self.front.poll()
         self._send_stop()
         for view in list(self.stages.values()):
             if not view.over:
@@ -143,6 +151,7 @@ class Session:
             view = self.stages.get(status.stage)
             if view is not None and status.run_id == self.run_id:
                 self._take(view, status)
+                self.front.publish(status)
 
     def _take(self, view: StageView, status: Status) -> None:
         view.status, view.heard_s = status, time.monotonic()
@@ -179,6 +188,7 @@ class Session:
             if view.waits_for_peers and (peers := self._peers_of(view)) is not None:
                 view.waits_for_peers = False
                 view.worker.tell(peers)
+        self.front.introduce(self._bound, self.picture)
         if self._commands is None and "acquire.commands" in self._bound:
             self._commands = CommandClient(self._bound["acquire.commands"])
             self._events.write("commands", self._bound["acquire.commands"])

@@ -1,0 +1,138 @@
+"""The command `monitor`, and the page that opens beside a run."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from liveptv.cli.console import console
+from liveptv.cli.exiting import exiting
+from liveptv.cli.options import Port
+from liveptv.config import Experiment, revised
+from stream.errors import ConfigurationError, LinkError
+
+if TYPE_CHECKING:
+    from liveptv.monitor.process import PageProcess
+
+PICTURES_HZ = 15.0
+ADDRESS = re.compile(r"(tcp|ipc)://.+")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(exiting(monitor))
+
+
+def monitor(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ADDRESS]",
+            help="a run's name, or a detector's monitor address (tcp://...), of which images and detections are "
+            "shown; left out: the newest run on this computer",
+        ),
+    ] = None,
+    as_text: Annotated[
+        bool, typer.Option("--text", help="a line a second in the terminal instead of a page")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(help="end after so many seconds", min=0.1)] = None,
+    port: Port = 0,
+    browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
+) -> int:
+    """Watch a run, and steer it, from the browser."""
+    from liveptv.monitor.listening import newest_run
+    from liveptv.session.front import cards_folder, read_card
+
+    is_address = run is not None and ADDRESS.fullmatch(run) is not None
+    if run is not None and not is_address and not re.fullmatch(r"[\w-]+", run):
+        raise ConfigurationError(
+            f"{run!r} is neither a run's name nor an address such as tcp://127.0.0.1:5555"
+        )
+    target: Path | str = cards_folder() / f"{run}.json"
+    if run is None:
+        target = newest_run()
+    elif is_address:
+        target = run
+    if as_text:
+        from liveptv.watching import watch
+
+        watch(_detector(target), seconds, _say)
+        return 0
+    if isinstance(target, Path):
+        read_card(target)
+    from liveptv.monitor.process import Page
+
+    page = Page(target, port, _say)
+    _say(f"the page is at {page.url}")
+    _say("Ctrl-C closes the page; the run goes on")
+    if browser:
+        _open(page.url)
+    if seconds is not None:
+        timer = threading.Timer(seconds, page.end)
+        timer.daemon = True
+        timer.start()
+    page.serve()
+    return 0
+
+
+def _detector(target: Path | str) -> str:
+    from liveptv.session.front import read_card
+
+    if isinstance(target, str):
+        return target
+    address = read_card(target).detect
+    if not address:
+        raise LinkError(f"the run {target.stem} is still starting; try again in a moment")
+    return address
+
+
+def with_pictures(experiment: Experiment) -> Experiment:
+    """The same experiment, its viewers given 15 images a second unless the experiment says how many."""
+    if "monitor_hz" in experiment.session.model_fields_set:
+        return experiment
+    return revised(experiment, session={"monitor_hz": PICTURES_HZ})
+
+
+def page_beside(port: int) -> Callable[[Path], AbstractContextManager[None]]:
+    """A page for the time of a run; its address is printed, and opened where there is a display."""
+
+    @contextmanager
+    def beside(card: Path) -> Iterator[None]:
+        from liveptv.monitor.process import PageProcess
+
+        with PageProcess(card, port) as page:
+            thread = threading.Thread(target=_introduce, args=(page,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                thread.join()
+
+    def _introduce(page: PageProcess) -> None:
+        try:
+            url = page.wait_for_url()
+        except LinkError as error:
+            console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
+            return
+        _say(f"live page: {url}")
+        _open(url)
+
+    return beside
+
+
+def _open(url: str) -> None:
+    from liveptv.monitor.process import has_display, open_browser
+
+    if console.is_terminal and has_display():
+        open_browser(url)
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The live page: a process of its own that listens to a run, and shows it to browsers."""

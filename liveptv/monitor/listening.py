@@ -1,0 +1,137 @@
+"""Listens to a run for a page: its card, its streams, its event log; a thread each, none the run waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from liveptv.monitor.run_view import SERIES_PERIOD_S, RunView
+from liveptv.session.front import RunCard, cards_folder, read_card
+from stream.errors import LivePTVError, SourceError
+from stream.monitor import MonitorSubscriber
+
+RECEIVE_S = 0.2
+READ_S = 0.3
+LAST_WORDS_S = 1.0
+
+
+def newest_run() -> Path:
+    """The card of the newest run on this computer whose session lives; raises `SourceError` if there is none."""
+    living: list[tuple[float, Path]] = []
+    for path in cards_folder().glob("*.json"):
+        try:
+            card = read_card(path)
+        except SourceError:
+            continue
+        if psutil.pid_exists(card.pid):
+            living.append((card.began_s, path))
+    if not living:
+        raise SourceError("no run is on at this computer; start one, or name the address of its monitor")
+    return max(living)[1]
+
+
+class Listener:
+    """Feeds a `RunView` from a run until `close`; what goes wrong in a stream is told to `say`, once."""
+
+    def __init__(self, view: RunView, say: Callable[[str], None]) -> None:
+        self._view = view
+        self._say = say
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._subscribed: dict[str, MonitorSubscriber] = {}
+        self.wishes = ""
+
+    def follow(self, path: Path) -> None:
+        """Follow the run of a card, also one whose addresses are still to come."""
+        card = read_card(path)
+        self._introduce(card)
+        self._start(lambda: self._read_card(path, card))
+        self._start(lambda: self._read_events(Path(card.events)))
+        self._start(self._sample)
+
+    def watch(self, address: str) -> None:
+        """Follow a detector alone: images and detections, nothing else."""
+        self._subscribe(address)
+        self._start(self._sample)
+
+    def _introduce(self, card: RunCard) -> None:
+        self._view.introduce(card)
+        self.wishes = card.wishes
+        for address in (card.session, card.detect, card.track):
+            if address and address not in self._subscribed:
+                self._subscribe(address)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except (LivePTVError, OSError) as error:
+                self._say(str(error))
+
+        thread = threading.Thread(target=guarded, daemon=True, name="liveptv-page-listener")
+        self._threads.append(thread)
+        thread.start()
+
+    def _subscribe(self, address: str) -> None:
+        subscriber = MonitorSubscriber(address)
+        self._subscribed[address] = subscriber
+
+        def listen() -> None:
+            try:
+                while not self._stop.is_set():
+                    message = subscriber.receive(RECEIVE_S)
+                    if message is not None:
+                        self._view.take(message)
+                    self._view.gaps = sum(other.gaps for other in self._subscribed.values())
+            finally:
+                subscriber.close()
+
+        self._start(listen)
+
+    def _read_card(self, path: Path, card: RunCard) -> None:
+        """Learn what is added to the card, then watch that the session lives."""
+        while not self._stop.wait(READ_S):
+            if not psutil.pid_exists(card.pid):
+                self._stop.wait(LAST_WORDS_S)
+                self._view.gone()
+                return
+            if not card.complete:
+                with contextlib.suppress(SourceError):  # withdrawn: the run is over before it began
+                    card = read_card(path)
+                self._introduce(card)
+
+    def _read_events(self, path: Path) -> None:
+        """Follow the event log as it grows; a line that is still being written is waited for."""
+        with path.open("rb") as file:
+            rest = b""
+            while not self._stop.is_set():
+                rest += file.read()
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    try:
+                        self._view.happened(msgspec.json.decode(line))
+                    except msgspec.DecodeError:
+                        self._say(
+                            f"{path.name} has a line that is no event: {json.dumps(line[:80].decode())}"
+                        )
+                self._stop.wait(READ_S)
+
+    def _sample(self) -> None:
+        due_s = time.monotonic()
+        while not self._stop.wait(max(0.0, due_s - time.monotonic())):
+            due_s = time.monotonic() + SERIES_PERIOD_S
+            self._view.sample()
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(2.0)
+        self._threads.clear()

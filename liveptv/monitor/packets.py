@@ -1,0 +1,71 @@
+"""What a page is sent: a JSON header, then the image and the particles as they are, all in one message.
+
+Layout: uint32 length of the header (little endian), the header in UTF-8, and the blobs one after the other,
+whose lengths in bytes are `header.blobs`: the JPEG, then float32 rows x, y, z of the detections, then float32 rows
+track, x, y, z of the tracks (um; NaN where there is no depth).
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from liveptv.monitor.run_view import RunView, Shown
+from stream.messages import TrackFlag
+
+LONGEST_AGE_MS = 3_600_000.0
+
+
+def packet(header: dict[str, Any], *blobs: bytes) -> bytes:
+    """Join a header and its blobs."""
+    text = msgspec.json.encode({**header, "blobs": [len(blob) for blob in blobs]})
+    return b"".join((struct.pack("<I", len(text)), text, *blobs))
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """Take a packet apart again."""
+    (length,) = struct.unpack_from("<I", data)
+    header = msgspec.json.decode(data[4 : 4 + length])
+    place, blobs = 4 + length, []
+    for size in header["blobs"]:
+        blobs.append(data[place : place + size])
+        place += size
+    return header, blobs
+
+
+def picture_packet(view: RunView, shown: Shown) -> bytes:
+    """The packet of one image with what was found in it."""
+    image, info = view.image(shown), shown.frame.info
+    age_ms = (time.perf_counter_ns() - info.monotonic_ns) / 1e6
+    found = shown.detections
+    rows = np.stack([found.x_um, found.y_um, found.z_um]).astype("<f4")
+    tracked = np.empty((4, 0), "<f4")
+    if shown.tracks is not None:
+        tracks = shown.tracks
+        sure = (tracks.flags.astype(np.int64) & int(TrackFlag.TENTATIVE | TrackFlag.PREDICTED)) == 0
+        columns = (tracks.track, tracks.x_um, tracks.y_um, tracks.z_um)
+        tracked = np.stack([column[sure] for column in columns]).astype("<f4")
+    depth = view.depth_range_um(shown)
+    header = {
+        "frame": info.frame,
+        "time_s": round(info.time_s, 4),
+        "age_ms": round(age_ms, 2) if 0 <= age_ms < LONGEST_AGE_MS else None,
+        "sent_ms": round(1e3 * time.time(), 1),
+        "focus_um": None if np.isnan(info.focus_um) else round(info.focus_um, 3),
+        "image": {
+            "width_px": image.width_px,
+            "height_px": image.height_px,
+            "width_um": image.width_um,
+            "height_um": image.height_um,
+            "pixel_um": info.pixel_size_um,
+            "black": round(image.black, 1),
+            "white": round(image.white, 1),
+        },
+        "depth_um": None if depth is None else [round(value, 2) for value in depth],
+        "particles": len(found),
+    }
+    return packet(header, image.jpeg, rows.tobytes(), tracked.tobytes())

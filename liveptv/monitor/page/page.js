@@ -1,0 +1,145 @@
+import { drawBar } from "./colours.js";
+import { Picture } from "./picture.js";
+import { drawProfile } from "./profile.js";
+import { Series } from "./series.js";
+import { Space } from "./space.js";
+import { Steering } from "./steering.js";
+import { Trails } from "./trails.js";
+
+const el = (id) => document.getElementById(id);
+const text = (id, value) => { if (el(id).textContent !== value) el(id).textContent = value; };
+const SPACE_MS = 120, ALIVE_MS = 10000, AGAIN_MS = 1500;
+const decode = new TextDecoder();
+const trails = new Trails(), picture = new Picture(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
+const steering = new Steering((said) => say(said), snapshot);
+const measured = { pictures: 0, ages: [] };
+let socket = null, shown = 0, last = null, summary = null, spaceDue = 0, over = false;
+window.liveptv = { measured };
+
+function say(said) {
+  if (!socket || socket.readyState !== WebSocket.OPEN) return false;
+  socket.send(JSON.stringify(said));
+  return true;
+}
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/live${location.search}`);
+  socket.binaryType = "arraybuffer";
+  shown = 0;
+  socket.onopen = () => { el("events").replaceChildren(); trouble(""); };
+  socket.onmessage = (event) => take(event.data);
+  socket.onclose = () => {
+    for (const id of ["pause", "stop", "mark"]) el(id).disabled = true;
+    if (over) return;
+    state("lost"); trouble("The page has lost its connection to the run; it tries again.");
+    setTimeout(connect, AGAIN_MS);
+  };
+}
+
+function parts(data) {
+  const length = new DataView(data).getUint32(0, true), header = JSON.parse(decode.decode(new Uint8Array(data, 4, length)));
+  let place = 4 + length;
+  return [header, header.blobs.map((size) => { const blob = data.slice(place, place + size); place += size; return blob; })];
+}
+
+async function take(data) {
+  const [header, blobs] = parts(data);
+  if (header.answer) { steering.answered(header.answer); return; }
+  if (header.image) {
+    const bitmap = await createImageBitmap(new Blob([blobs[0]], { type: "image/jpeg" }));
+    requestAnimationFrame(() => { showPicture(header, bitmap, blobs); acknowledge(); });
+    return;
+  }
+  for (const event of header.events || []) showEvent(event);
+  if (header.summary) showSummary(header.summary);
+  acknowledge();
+}
+
+function acknowledge() { shown += 1; say({ shown }); }
+
+function showPicture(header, bitmap, [, found, tracked]) {
+  const detections = new Float32Array(found), tracks = new Float32Array(tracked);
+  trails.add(tracks, tracks.length / 4, header);
+  picture.show(header, bitmap, detections);
+  last = { header, detections, tracks };
+  el("nothing").hidden = true;
+  el("stage").style.setProperty("--aspect", header.image.width_px / header.image.height_px);
+  el("snapshot").disabled = false;
+  space.header = header;
+  const now = performance.now();
+  if (now > spaceDue) { spaceDue = now + SPACE_MS; space.draw(); }
+  text("picture-caption", `frame ${header.frame}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
+  const range = header.depth_um;
+  el("z-bar").hidden = !range;
+  text("z-low", range ? range[0].toFixed(0) : ""); text("z-high", range ? range[1].toFixed(0) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
+  measured.pictures += 1;
+  if (header.age_ms !== null) {
+    measured.ages.push(header.age_ms + Math.max(0, Date.now() - header.sent_ms));
+    if (measured.ages.length > 600) measured.ages.shift();
+    const recent = measured.ages.slice(-20).sort((a, b) => a - b);
+    text("age", `image shown ${recent[recent.length >> 1].toFixed(0)} ms after its exposure`);
+  }
+}
+
+const fixed = (value, digits) => (value == null ? "–" : value.toFixed(digits).replace("-", "−"));
+function state(name) { document.body.dataset.state = name; text("state", name === "lost" ? "no connection" : name); }
+function trouble(said) { el("trouble").hidden = !said; text("trouble", said); }
+
+function showSummary(now) {
+  summary = now; over = ["ended", "failed"].includes(now.state);
+  state(now.state);
+  trouble(now.state === "failed" ? `The run has failed: ${now.why}` : "");
+  text("run", now.run ? `run ${now.run}` : "");
+  const lost = Object.values(now.losses).reduce((a, b) => a + b, 0);
+  const facts = { rate: fixed(now.frames_per_s, 1), particles: fixed(now.particles, 0), tracks: fixed(now.tracks, 0), latency: fixed(now.latency_ms, 0), lost: String(lost), frames: String(now.frames), focus: fixed(now.focus_um, 1), flow: now.flow_ul_s == null ? "–" : String(+now.flow_ul_s.toPrecision(4)) };
+  for (const [name, value] of Object.entries(facts)) text(`f-${name}`, value);
+  el("f-lost").parentElement.classList.toggle("alarm", lost > 0);
+  document.title = `${now.state} – liveptv`;
+  text("file", over ? `${now.state}: ${now.why}; ${now.output}` : now.output);
+  steering.show(now);
+  series.show(now.series);
+  drawProfile(el("profile"), now.profile);
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories since ${fixed(now.profile.since_s, 0)} s, bars: standard error${now.profile.theory ? ", dashed: laminar flow" : ""}` : "");
+  el("stages").replaceChildren(...now.stages.map(stageRow));
+  text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
+}
+
+function stageRow(stage) {
+  const row = document.createElement("tr");
+  for (const value of [stage.name, stage.state, stage.received, stage.sent, stage.dropped, fixed(stage.queue, 0), fixed(stage.ms, 1)]) row.insertCell().textContent = value;
+  return row;
+}
+
+function showEvent({ s, kind, text: said }) {
+  const line = document.createElement("li"), time = document.createElement("time"), words = document.createElement("span");
+  time.textContent = `${s.toFixed(1)} s`; words.textContent = said || kind; line.className = kind; line.append(time, words);
+  el("events").prepend(line);
+  while (el("events").children.length > 300) el("events").lastChild.remove();
+}
+
+async function snapshot() {
+  if (!last) return;
+  const { header, detections, tracks } = last, n = detections.length / 3, m = tracks.length / 4, lines = ["kind,track,x_um,y_um,z_um"];
+  const value = (v) => (Number.isFinite(v) ? v.toFixed(4) : "");
+  for (let i = 0; i < n; i++) lines.push(["detection", "", ...[0, 1, 2].map((c) => value(detections[c * n + i]))].join(","));
+  for (let i = 0; i < m; i++) lines.push(["track", tracks[i], ...[1, 2, 3].map((c) => value(tracks[c * m + i]))].join(","));
+  const name = `${summary?.run || "liveptv"}-frame${header.frame}`;
+  save(`${name}.png`, await picture.png());
+  save(`${name}.csv`, new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+}
+
+function save(name, blob) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob); link.download = name; link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+const filter = () => { el("image").style.filter = `brightness(${el("brightness").value}) contrast(${el("contrast").value})`; };
+for (const id of ["brightness", "contrast"]) el(id).addEventListener("input", filter);
+el("show-detections").addEventListener("change", (event) => { picture.detections = event.target.checked; picture.draw(); });
+el("show-tails").addEventListener("change", (event) => { picture.tails = event.target.checked; picture.draw(); });
+el("whole").addEventListener("click", () => { picture.whole(); el("brightness").value = el("contrast").value = 1; filter(); });
+drawBar(el("z-bar"));
+setInterval(() => say({ shown }), ALIVE_MS);
+connect();

@@ -1,0 +1,37 @@
+import { fitted, theme, tickText, ticks } from "./colours.js";
+
+const LEFT = 52, BOTTOM = 36, TOP = 8, RIGHT = 12;
+
+// Velocity over height: bins with their standard errors, and the laminar flow at the present set-point as a line.
+export function drawProfile(canvas, facts) {
+  const { pen, width, height } = fitted(canvas);
+  const theory = facts.theory, values = [0, ...facts.velocity_um_s, ...(theory ? theory.velocity_um_s : [])];
+  const heights = [...facts.height_um, ...(theory ? theory.height_um : [])];
+  pen.font = "12px system-ui, sans-serif";
+  if (!heights.length) {
+    pen.fillStyle = theme("quiet"); pen.textAlign = "center";
+    pen.fillText("waiting for trajectories of at least 10 detections …", width / 2, height / 2);
+    return;
+  }
+  const pad = (low, high) => [low - 0.05 * (high - low || 1), high + 0.07 * (high - low || 1)];
+  const [v0, v1] = pad(Math.min(...values), Math.max(...values)), [h0, h1] = pad(Math.min(...heights), Math.max(...heights));
+  const px = (v) => LEFT + (v - v0) / (v1 - v0) * (width - LEFT - RIGHT), py = (h) => height - BOTTOM - (h - h0) / (h1 - h0) * (height - BOTTOM - TOP);
+  pen.strokeStyle = theme("grid"); pen.fillStyle = theme("quiet"); pen.lineWidth = 1;
+  const line = (x0, y0, x1, y1) => { pen.beginPath(); pen.moveTo(x0, y0); pen.lineTo(x1, y1); pen.stroke(); };
+  pen.textAlign = "center";
+  for (const v of ticks(v0, v1, width / 80)) { line(px(v), TOP, px(v), height - BOTTOM); pen.fillText(tickText(v), px(v), height - BOTTOM + 14); }
+  pen.textAlign = "right";
+  for (const h of ticks(h0, h1, height / 50)) { line(LEFT, py(h), width - RIGHT, py(h)); pen.fillText(tickText(h), LEFT - 6, py(h) + 4); }
+  pen.textAlign = "center"; pen.fillText("velocity along x, µm/s", (LEFT + width) / 2, height - 5);
+  pen.save(); pen.translate(12, (height - BOTTOM) / 2); pen.rotate(-Math.PI / 2); pen.fillText(facts.over === "y" ? "y, µm" : "height, µm", 0, 0); pen.restore();
+  if (theory) {
+    pen.beginPath(); theory.height_um.forEach((h, i) => pen.lineTo(px(theory.velocity_um_s[i]), py(h)));
+    pen.strokeStyle = theme("two"); pen.lineWidth = 2; pen.setLineDash([6, 4]); pen.stroke(); pen.setLineDash([]);
+  }
+  pen.strokeStyle = pen.fillStyle = theme("one"); pen.lineWidth = 2;
+  facts.height_um.forEach((h, i) => {
+    const v = facts.velocity_um_s[i], e = facts.error_um_s[i] || 0;
+    line(px(v - e), py(h), px(v + e), py(h));
+    pen.beginPath(); pen.arc(px(v), py(h), 3.5, 0, 2 * Math.PI); pen.fill();
+  });
+}

@@ -1,0 +1,73 @@
+const el = (id) => document.getElementById(id);
+const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPrecision(digits)));
+
+// The buttons: each sends a wish and shows the run's own answer to it.
+export class Steering {
+  constructor(send, snapshot) {
+    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {} });
+    for (const form of document.querySelectorAll("#steer form")) form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const value = form.querySelector("input").valueAsNumber, name = form.querySelector("label").textContent;
+      if (Number.isFinite(value)) this.wish(form.dataset.kind, value, `${name} ${number(value)} ${form.querySelector("span").textContent}`);
+      else this.say(`${name} needs a number`, "no");
+    });
+    el("pause").addEventListener("click", () => { const paused = this.summary.state === "paused"; this.wish(paused ? "resume" : "pause", null, paused ? "Resume" : "Pause"); });
+    el("mark").addEventListener("click", () => { el("mark-text").value = ""; el("mark-dialog").returnValue = ""; el("mark-dialog").showModal(); });
+    el("mark-dialog").addEventListener("close", () => { if (el("mark-dialog").returnValue === "mark") this.wish("mark", el("mark-text").value, "Note"); });
+    el("mark-text").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); el("mark-dialog").close("mark"); } });
+    el("snapshot").addEventListener("click", snapshot);
+    el("stop").addEventListener("click", () => { el("stop-text").textContent = this.consequence(); el("stop-dialog").showModal(); });
+    for (const button of el("stop-dialog").querySelectorAll("button")) button.addEventListener("click", () => { el("stop-dialog").close(); if (button.value === "stop") this.wish("stop", null, "Stop"); });
+  }
+
+  consequence() {
+    const { limits = {}, frames, output } = this.summary, safe = [];
+    if (limits.safe_flow_ul_s != null) safe.push(`the pump goes to ${limits.safe_flow_ul_s} µL/s`);
+    if (limits.safe_focus_um != null) safe.push(`the focus goes to ${limits.safe_focus_um} µm`);
+    return `The camera stops, ${safe.length ? safe.join(", ") : "pump and focus stay as they are"}, frames under way are finished, and ${output || "the trajectory file"} is completed with its ${frames} frames. A stopped run cannot be resumed.`;
+  }
+
+  wish(kind, value, words) {
+    const id = this.next++;
+    this.waiting.set(id, words);
+    this.say(`${words} …`, "");
+    if (!this.send({ wish: { kind, value }, id })) this.say(`${words}: the page has no connection to the run`, "no");
+  }
+
+  answered({ to, accepted, reason, first_frame: first }) {
+    const words = this.waiting.get(to) || "command";
+    this.waiting.delete(to);
+    if (!accepted) this.say(`${words}: refused, ${reason}`, "no");
+    else this.say(`${words}: done${first >= 0 ? `, shows from frame ${first} on` : ""}`, "yes");
+  }
+
+  say(text, kind) { el("answer").textContent = text; el("answer").className = `answer ${kind}`; }
+
+  show(summary) {
+    this.summary = summary;
+    const acts = ["running", "paused"].includes(summary.state), live = acts && summary.is_live;
+    el("pause").disabled = el("stop").disabled = el("mark").disabled = !acts;
+    el("pause").textContent = summary.state === "paused" ? "Resume" : "Pause";
+    for (const part of document.querySelectorAll("#steer form button, #steer form input")) part.disabled = !live;
+    const { limits = {} } = summary, range = (low, high, unit) => `${number(low)} to ${number(high)} ${unit}`;
+    el("l-flow").textContent = limits.max_flow_ul_s == null ? "no limits.max_flow_ul_s: is not changed" : range(limits.min_flow_ul_s, limits.max_flow_ul_s, "µL/s");
+    el("l-focus").textContent = limits.min_focus_um == null ? "no limits.min_focus_um: is not moved" : range(limits.min_focus_um, limits.max_focus_um, "µm");
+    el("l-exposure").textContent = limits.min_exposure_ms == null ? "" : range(limits.min_exposure_ms, limits.max_exposure_ms, "ms");
+    for (const [id, value] of [["s-flow", summary.flow_ul_s], ["s-focus", summary.focus_um], ["s-exposure", summary.exposure_ms]]) el(id).placeholder = value == null ? "" : number(value);
+    this.controller(summary.controller);
+  }
+
+  controller(facts) {
+    const home = el("controller"), text = JSON.stringify(facts);
+    if (home.dataset.shown === text) return;
+    home.dataset.shown = text; home.replaceChildren();
+    if (!facts) return;
+    const title = document.createElement("b"), list = document.createElement("dl");
+    title.textContent = `Controller ${facts.name}: ${facts.works ? "at work" : "failed, the hardware was made safe"}`;
+    for (const settings of Object.values(facts.settings)) for (const [name, value] of Object.entries(settings ?? {})) if (value != null && typeof value !== "object") {
+      const term = document.createElement("dt"), said = document.createElement("dd");
+      term.textContent = name; said.textContent = value; list.append(term, said);
+    }
+    home.append(title, list);
+  }
+}

@@ -1,0 +1,185 @@
+"""Runs the page's server: in this process for `liveptv monitor`, beside a run in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from liveptv.monitor.listening import Listener
+from liveptv.monitor.run_view import RunView
+from liveptv.monitor.server import PageServer
+from liveptv.monitor.steering import SENDER, Steering
+from liveptv.monitor.visitors import new_token
+from stream.errors import ConfigurationError, LinkError
+from stream.messages import Command, CommandKind
+
+START_S = 30.0
+JOIN_S = 5.0
+LAST_LOOK_S = 1.0
+MOST_CONNECTIONS = 200
+LARGEST_WISH = 4096
+
+
+class Page:
+    """The server with all that feeds it; `url` is where a browser finds it, its token included."""
+
+    def __init__(self, target: Path | str, port: int, say: Callable[[str], None]) -> None:
+        """`target` is a run's card, or the address of a detector's monitor.
+
+        Raises `ConfigurationError` if the port is taken.
+        """
+        self._socket = _listen(port)
+        token = new_token()
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/?token={token}"
+        view = RunView()
+        self._listener = Listener(view, say)
+        self._steering = Steering(lambda: self._listener.wishes)
+        self._say = say
+
+        def refused(text: str) -> None:
+            say(text)
+            if self._listener.wishes:
+                self._steering.ask(Command(CommandKind.MARK, text, sender=SENDER))
+
+        server = PageServer(view, self._steering, token, refused)
+        if isinstance(target, Path):
+            self._listener.follow(target)
+        else:
+            self._listener.watch(target)
+        config = uvicorn.Config(
+            server.app,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            limit_concurrency=MOST_CONNECTIONS,
+            ws_max_size=LARGEST_WISH,
+            ws_ping_interval=20.0,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=2,
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+
+    def serve(self) -> None:
+        """Serve until `end`, or Ctrl-C in the main thread."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._steering.close()
+            self._listener.close()
+            self._socket.close()
+
+    def end(self) -> None:
+        """End `serve`; may be called from any thread."""
+        self._server.should_exit = True
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if sys.platform != "win32":  # there it would let two programs share the port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(
+            f"port {port} of 127.0.0.1 cannot be had ({error}); choose another"
+        ) from error
+    return listener
+
+
+class PageProcess:
+    """A page in a process of its own, beside the run that it shows; it ends with the `with` block."""
+
+    def __init__(self, card: Path, port: int = 0) -> None:
+        """Start it; raises `LinkError` if it does not come up."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve_beside_a_run, args=(card, port, theirs), name="liveptv-page", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.url = ""
+
+    def wait_for_url(self, timeout_s: float = START_S) -> str:
+        """The page's address; raises `LinkError` if it does not come up in time."""
+        if not self.url:
+            why = f"no answer within {timeout_s:g} s"
+            with contextlib.suppress(EOFError, OSError):
+                if self._pipe.poll(timeout_s):
+                    self.url, why = self._pipe.recv()
+            if not self.url:
+                raise LinkError(f"the page could not be opened: {why}; the run can go on without it")
+        return self.url
+
+    def close(self) -> None:
+        """Let browsers see the end, then end the process. Idempotent."""
+        self._pipe.close()
+        self._process.join(JOIN_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(JOIN_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _serve_beside_a_run(card: Path, port: int, pipe: Connection) -> None:
+    """The page's process; it ends a moment after the run's process has closed its end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        page = Page(card, port, lambda _text: None)
+    except (ConfigurationError, LinkError, OSError) as error:
+        pipe.send(("", str(error)))
+        return
+    pipe.send((page.url, ""))
+
+    def wait_for_the_run() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv()
+        threading.Event().wait(LAST_LOOK_S)
+        page.end()
+
+    threading.Thread(target=wait_for_the_run, daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        _deaf(page)
+
+
+def _deaf(page: Page) -> None:
+    """Serve from a thread: there the server leaves the signals alone, which belong to the run."""
+    thread = threading.Thread(target=page.serve)
+    thread.start()
+    thread.join()
+
+
+def has_display() -> bool:
+    """Whether a browser window can be expected to open."""
+    if sys.platform in {"win32", "darwin"}:
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_browser(url: str) -> None:
+    """Show the page in the user's browser; where none can be started the address has been printed."""
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.open(url)

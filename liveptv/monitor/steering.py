@@ -1,0 +1,118 @@
+"""From a button to a command: what a page may ask for, and the way to the run and back."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from stream.commands import CommandClient
+from stream.errors import LinkError, LivePTVError
+from stream.messages import Ack, Command, CommandKind
+
+ALLOWED = {
+    CommandKind.MOVE_FOCUS,
+    CommandKind.NEXT_SLICE,
+    CommandKind.SET_FLOW,
+    CommandKind.SET_EXPOSURE,
+    CommandKind.TRIGGER,
+    CommandKind.PAUSE,
+    CommandKind.RESUME,
+    CommandKind.STOP,
+    CommandKind.MAKE_SAFE,
+    CommandKind.MARK,
+}
+WITH_NUMBER = {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE, CommandKind.SET_FLOW, CommandKind.SET_EXPOSURE}
+ANSWER_S = 35.0
+MOST_WAITING = 32
+SENDER = "page"
+POLL_S = 0.02
+
+
+class RefusedWishError(LivePTVError):
+    """A page asked for something that pages cannot ask for."""
+
+
+def command_from(wish: dict[str, Any]) -> Command:
+    """Make the command of a wish, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedWishError`."""
+    try:
+        kind = CommandKind(wish.get("kind"))  # type: ignore[arg-type]
+    except ValueError:
+        raise RefusedWishError(f"{str(wish.get('kind'))[:40]!r} is no command") from None
+    if kind not in ALLOWED:
+        raise RefusedWishError(f"{kind} is not for the page; use an experiment file or a controller")
+    value = wish.get("value")
+    if kind in WITH_NUMBER:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RefusedWishError(f"{kind} needs a number")
+        value = float(value)
+    elif kind is CommandKind.MARK:
+        value = str(value or "")
+    elif kind is CommandKind.STOP:
+        value = "stopped from the page"
+    else:
+        value = "asked for on the page" if kind is CommandKind.MAKE_SAFE else None
+    return Command(kind, value, sender=SENDER)
+
+
+class Steering:
+    """Sends commands to a run from a thread of its own; `ask` may be called from any thread."""
+
+    def __init__(self, address_of: Callable[[], str]) -> None:
+        """`address_of` tells where the run takes wishes, "" where it does not."""
+        self._address_of = address_of
+        self._asked: queue.Queue[tuple[Command, Future[Ack]]] = queue.Queue(MOST_WAITING)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="liveptv-page-steering")
+        self._thread.start()
+
+    def ask(self, command: Command) -> Future[Ack]:
+        """Send a command; the future gets its answer, or a `LinkError`."""
+        future: Future[Ack] = Future()
+        try:
+            self._asked.put_nowait((command, future))
+        except queue.Full:
+            future.set_exception(
+                LinkError(f"{MOST_WAITING} commands wait to be sent; wait for their answers")
+            )
+        return future
+
+    def _work(self) -> None:
+        client: CommandClient | None = None
+        waiting: dict[str, tuple[Future[Ack], float]] = {}
+        waited_s = 0.0
+        while not self._stop.is_set():
+            for ack in client.acks() if client is not None else ():
+                answered = waiting.pop(ack.command_id, None)
+                if answered is not None:
+                    answered[0].set_result(ack)
+            waited_s += POLL_S
+            for name in [name for name, (_, until_s) in waiting.items() if waited_s > until_s]:
+                waiting.pop(name)[0].set_exception(
+                    LinkError(f"no answer within {ANSWER_S:g} s; is the run over?")
+                )
+            try:
+                command, future = self._asked.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            try:
+                address = self._address_of()
+                if not address:
+                    raise LinkError("this page only watches; open it with the run's own `--monitor`")
+                client = client or CommandClient(address)
+                client.send(command)
+            except LinkError as error:
+                future.set_exception(error)
+            else:
+                waiting[command.command_id] = (future, waited_s + ANSWER_S)
+        for future, _ in waiting.values():
+            future.set_exception(LinkError("the page is closing"))
+        if client is not None:
+            client.close()
+
+    def close(self) -> None:
+        """End the thread. Idempotent."""
+        self._stop.set()
+        self._thread.join(2.0)

@@ -1,0 +1,46 @@
+"""Who may look at a page and steer: the holder of its token, from the page itself."""
+
+from __future__ import annotations
+
+import secrets
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, QueryParams
+
+LOCAL = {"127.0.0.1", "localhost", "::1", "[::1]"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+def new_token() -> str:
+    """A secret that cannot be guessed, fit for an address."""
+    return secrets.token_urlsafe(24)
+
+
+def why_refused(token: str, headers: Headers, query: QueryParams) -> str:
+    """Why a visitor is turned away, "" if it is not.
+
+    The host must be this computer under its own name (a foreign name that leads here is another site's trick), and
+    a page that sends its origin must be this one.
+    """
+    host = headers.get("host", "")
+    name = urlsplit(f"//{host}").hostname or ""
+    if name not in LOCAL:
+        return f"the host {host[:60]!r} is not this computer"
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        return f"the request comes from another site, {origin[:60]!r}"
+    given = query.get("token", "")
+    if not given:
+        return "no token was given"
+    if not secrets.compare_digest(given.encode(), token.encode()):
+        return "the token is wrong"
+    return ""

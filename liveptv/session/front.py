@@ -1,0 +1,185 @@
+"""The run's front to people: where viewers find it, what they are told, and the wishes they send.
+
+A card, a small file in a folder of the user's, names the addresses of a run while it is on. Statuses of all
+stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop ends the run as
+Ctrl-C does, everything else goes to the acquisition with its limits. Each wish and its answer is in the event log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import platformdirs
+
+from liveptv.config import Experiment
+from liveptv.session.events import EventLog
+from liveptv.session.plan import Picture
+from stream.commands import CommandClient, CommandServer, Request
+from stream.errors import LinkError, SourceError
+from stream.messages import Ack, Command, CommandKind, Status
+from stream.monitor import MonitorPublisher
+
+LOOPBACK = "tcp://127.0.0.1:0"
+NOTE_LENGTH = 500
+
+
+class RunCard(msgspec.Struct, frozen=True):
+    """What a viewer must know of a run. Addresses that are not bound yet are empty."""
+
+    run_id: str
+    pid: int
+    began_s: float
+    output: str
+    events: str
+    session: str
+    wishes: str
+    detect: str = ""
+    track: str = ""
+    configuration: dict[str, Any] = {}
+    image_shape: tuple[int, int] | None = None
+    pixel_size_um: float = 1.0
+    frame_rate_hz: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is on it: what can be subscribed to, and what the images look like."""
+        return bool(self.detect and self.track and self.image_shape)
+
+
+def cards_folder() -> Path:
+    """Where the cards of the runs on this computer lie."""
+    return Path(os.environ.get("LIVEPTV_RUNS") or platformdirs.user_state_path("liveptv") / "runs")
+
+
+def read_card(path: Path) -> RunCard:
+    """Read a card; raises `SourceError` if there is none or it is not one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunCard)
+    except OSError as error:
+        raise SourceError(f"no run is announced at {path}; is it over?") from error
+    except msgspec.MsgspecError as error:
+        raise SourceError(f"{path} does not announce a run: {error}") from error
+
+
+class Front:
+    """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
+
+    def __init__(
+        self, run_id: str, experiment: Experiment, events: EventLog, on_stop: Callable[[str], None]
+    ) -> None:
+        self._events = events
+        self._on_stop = on_stop
+        self._publisher = MonitorPublisher(LOOPBACK, run_id=run_id, source="liveptv/session")
+        self._server = CommandServer(LOOPBACK)
+        self._client: CommandClient | None = None
+        self._waiting: dict[str, Request] = {}
+        self._path = cards_folder() / f"{run_id}.json"
+        self.card = RunCard(
+            run_id=run_id,
+            pid=os.getpid(),
+            began_s=time.time(),
+            output=str(experiment.run.output.absolute()),
+            events=str(events.path.absolute()),
+            session=self._publisher.address,
+            wishes=self._server.address,
+            configuration=experiment.resolved(),
+        )
+        self._keep()
+
+    @property
+    def path(self) -> Path:
+        """The card's file."""
+        return self._path
+
+    def introduce(self, bound: dict[str, str], picture: Picture | None) -> None:
+        """Put on the card what has been bound meanwhile, by `stage.name`."""
+        if self._client is None and "acquire.commands" in bound:
+            self._client = CommandClient(bound["acquire.commands"])
+        known: dict[str, Any] = {
+            "detect": bound.get("detect.monitor", ""),
+            "track": bound.get("track.monitor", ""),
+        }
+        if picture is not None:
+            known |= {
+                "image_shape": (picture.height, picture.width),
+                "pixel_size_um": picture.pixel_size_um,
+                "frame_rate_hz": picture.frame_rate_hz,
+            }
+        card = msgspec.structs.replace(self.card, **known)
+        if card != self.card:
+            self.card = card
+            self._keep()
+
+    def _keep(self) -> None:
+        """Write the card; a run that cannot be announced goes on, and says so in its event log."""
+        part = self._path.with_suffix(".part")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.json.encode(self.card))
+            part.replace(self._path)
+        except OSError as error:
+            self._events.write("note", f"the run is not announced to viewers: {error}")
+
+    def publish(self, status: Status) -> None:
+        """Pass a stage's status on to viewers."""
+        self._publisher.publish(status)
+
+    def poll(self) -> None:
+        """Look after the wishes that have come and the answers to earlier ones."""
+        for request in self._server.poll():
+            self._take(request)
+        for ack in self._client.acks() if self._client is not None else ():
+            answered = self._waiting.pop(ack.command_id, None)
+            if answered is not None:
+                self._answer(answered, ack)
+
+    def _take(self, request: Request) -> None:
+        command = request.command
+        if command.kind is CommandKind.MARK:
+            text = " ".join(str(command.value or "").split())[:NOTE_LENGTH] or "mark"
+            self._events.write("mark", text, sender=command.sender)
+            request.reply(_ack(command))
+        elif command.kind is CommandKind.STOP:
+            self._answer(request, _ack(command))
+            self._on_stop(str(command.value or f"stopped by {command.sender or 'a viewer'}"))
+        elif self._client is None:
+            self._answer(request, _ack(command, "the microscope is not ready yet; try again in a moment"))
+        else:
+            try:
+                self._client.send(command)
+            except LinkError as error:
+                self._answer(request, _ack(command, str(error)))
+            else:
+                self._waiting[command.command_id] = request
+
+    def _answer(self, request: Request, ack: Ack) -> None:
+        command = request.command
+        value = "" if command.value is None else f" {command.value}"
+        outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
+        if ack.accepted and ack.first_frame >= 0:
+            outcome = f"shows from frame {ack.first_frame} on"
+        text = f"{command.sender or 'a viewer'}: {command.kind}{value}: {outcome}"
+        self._events.write("wish", text, command=str(command.kind), accepted=ack.accepted)
+        request.reply(ack)
+
+    def close(self) -> None:
+        """Withdraw the card and close the sockets. Idempotent."""
+        with contextlib.suppress(OSError):  # a card that stays is seen to be stale by its process
+            self._path.unlink(missing_ok=True)
+        for request in self._waiting.values():
+            request.reply(_ack(request.command, "the run is over"))
+        self._waiting.clear()
+        self._publisher.close()
+        self._server.close()
+        if self._client is not None:
+            self._client.close()
+
+
+def _ack(command: Command, why_not: str = "") -> Ack:
+    return Ack(command.command_id, not why_not, reason=why_not, monotonic_ns=time.perf_counter_ns())

@@ -1,0 +1,205 @@
+import contextlib
+import json
+import re
+import threading
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from page_runs import browser, packets, serving
+from small_run import small_experiment
+
+from liveptv.application import run_experiment
+from liveptv.cli.main import run_command_line
+from liveptv.files import RunFiles
+from liveptv.monitor.listening import newest_run
+from liveptv.monitor.process import Page, PageProcess
+from liveptv.session.events import EventLog, read_events
+from liveptv.session.front import Front, cards_folder, read_card
+from stream.errors import SourceError
+from tracking.trajectory_file import TrajectoryFile
+
+LIMITS = {"max_flow_ul_s": 0.06, "min_focus_um": 100.0, "max_focus_um": 200.0}
+THREADS = {"mode": "threads", "monitor_hz": 20.0}
+
+
+@pytest.fixture(autouse=True)
+def _own_cards(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVEPTV_RUNS", str(tmp_path / "runs"))
+
+
+class Visited:
+    """A run with a page beside it, while `visit(page)` is at work in a thread of its own."""
+
+    def __init__(self, experiment, visit):
+        self.files = RunFiles.beside(experiment.run.output)
+        self._visit = visit
+        self._faults = []
+        self.outcome = run_experiment(
+            experiment, self.files, on_update=lambda _: None, on_note=lambda _: None, beside=self._beside
+        )
+        assert not self._faults, self._faults
+        self.events = read_events(self.files.events)
+
+    @contextlib.contextmanager
+    def _beside(self, card):
+        thread = threading.Thread(target=self._look, args=(card,))
+        thread.start()
+        yield
+        thread.join(30)
+
+    def _look(self, card):
+        try:
+            with serving(Page(card, 0, print)) as page:
+                self._visit(page)
+        except Exception as error:  # noqa: BLE001 - told in the test's own thread
+            self._faults.append(error)
+
+    def texts(self, kind):
+        return [event["text"] for event in self.events if event["kind"] == kind]
+
+
+def steer(socket, heard, *wishes):
+    """Send wishes one after the other; the answers to them."""
+    answers = []
+    for number, wish in enumerate(wishes):
+        socket.send(json.dumps({"wish": wish, "id": number}))
+        answers.append(next(h["answer"] for h, _ in heard if "answer" in h and h["answer"]["to"] == number))
+    return answers
+
+
+def summary_when(heard, true_of):
+    return next(h["summary"] for h, _ in heard if "summary" in h and true_of(h["summary"]))
+
+
+def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_path):
+    answers, seen = [], []
+
+    def visit(page):
+        with browser(page) as socket:
+            heard = packets(socket, 60)
+            next(h for h, _ in heard if h.get("particles", 0) > 0)
+            answers[:] = steer(
+                socket,
+                heard,
+                {"kind": "mark", "value": "the pump\nhiccups"},
+                {"kind": "set_flow", "value": 0.05},
+                {"kind": "set_flow", "value": 5},
+                {"kind": "move_focus", "value": 1e9},
+                {"kind": "set_property", "value": 1},
+            )
+            seen.append(summary_when(heard, lambda s: s["flow_ul_s"] == 0.05 and s["profile"]["tracks"] > 0))
+            steer(socket, heard, {"kind": "pause"})
+            seen.append(summary_when(heard, lambda s: s["state"] == "paused"))
+            steer(socket, heard, {"kind": "resume"}, {"kind": "stop"})
+            seen.append(summary_when(heard, lambda s: s["state"] == "ended"))
+
+    run = Visited(small_experiment(tmp_path, frames=5000, limits=LIMITS, session=THREADS), visit)
+    mark, flow, too_much, too_far, forbidden = answers
+    assert mark["accepted"]
+    assert flow["accepted"]
+    assert flow["first_frame"] > 0
+    assert "outside the limits" in too_much["reason"]
+    assert "outside the limits" in too_far["reason"]
+    assert "not for the page" in forbidden["reason"]
+    assert run.texts("mark")[0] == "the pump hiccups"
+    assert sum("refused" in text for text in run.texts("wish")) == 2
+    assert {stage["name"] for stage in seen[0]["stages"]} == {"acquire", "detect", "track", "write"}
+    assert seen[-1]["why"] == "stopped from the page"
+    assert run.outcome.result.ok
+    with TrajectoryFile(run.files.tracks) as file:
+        assert file.finished
+        assert len(file.frames) == run.outcome.frames
+        flows = file.frames["flow_ul_s"]
+        assert np.isclose(flows[file.frames["frame"] > flow["first_frame"] + 5][:1], 0.05)
+
+
+def test_the_page_shows_that_a_run_has_failed_and_why(tmp_path):
+    seen = []
+
+    def visit(page):
+        with browser(page) as socket:
+            heard = packets(socket, 60)
+            next(h for h, _ in heard if "frame" in h)
+            events = read_events(RunFiles.beside(tmp_path / "tracks.h5").events)
+            kill_process(events, "track")
+            seen.append(summary_when(heard, lambda s: s["state"] == "failed"))
+
+    experiment = small_experiment(
+        tmp_path, frames=5000, session={"monitor_hz": 20.0}, link={"patience_s": 1.0}
+    )
+    run = Visited(experiment, visit)
+    assert not run.outcome.result.ok
+    assert "track" in seen[0]["why"]
+    assert {stage["name"] for stage in seen[0]["stages"]} == {"acquire", "detect", "track", "write"}
+
+
+def kill_process(events, stage):
+    psutil.Process(next(e["pid"] for e in events if e["kind"] == "process" and e["stage"] == stage)).kill()
+
+
+def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
+    experiment = small_experiment(tmp_path)
+    with EventLog(tmp_path / "events.jsonl") as events:
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        assert newest_run() == front.path
+        card = read_card(front.path)
+        assert not card.complete
+        front.introduce({"detect.monitor": "tcp://a", "track.monitor": "tcp://b"}, None)
+        assert read_card(front.path).track == "tcp://b"
+        front.close()
+        front.close()
+    with pytest.raises(SourceError, match="no run is on"):
+        newest_run()
+
+
+def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
+    experiment = small_experiment(tmp_path)
+    with EventLog(tmp_path / "events.jsonl") as events:
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        text = front.path.read_text()
+        front.close()
+    (cards_folder() / "old.json").write_text(re.sub(r'"pid":\d+', '"pid":4194399', text))
+    (cards_folder() / "garbage.json").write_text("{")
+    with pytest.raises(SourceError, match="no run is on"):
+        newest_run()
+
+
+def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):
+    experiment = small_experiment(tmp_path)
+    with EventLog(tmp_path / "events.jsonl") as events:
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        with PageProcess(front.path) as page:
+            page.wait_for_url()
+            with browser(page) as socket:
+                state = summary_when(packets(socket), lambda s: s["run"])
+        front.close()
+    assert state["state"] == "waiting"
+    assert not page._process.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ([], 1, "no run is on"),
+        (["nothing"], 1, "no run is announced"),
+        (["http://x"], 2, "neither a run's name"),
+    ],
+)
+def test_what_cannot_be_watched_is_said_in_one_line(arguments, status, says, capsys):
+    assert run_command_line(["monitor", *arguments]) == status
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_replay_with_monitor_prints_the_address_of_its_page(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    video = tmp_path / "video.tif"
+    tifffile.imwrite(video, rng.integers(90, 110, (20, 64, 64), np.uint8), photometric="minisblack")
+    output = tmp_path / "tracks.h5"
+    status = run_command_line(
+        ["replay", str(video), "-o", str(output), "--frame-rate", "50", "--pixel-size", "1", "--monitor"]
+    )
+    assert status == 0
+    assert re.search(r"live page: http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", capsys.readouterr().out)
+    assert output.exists()

@@ -1,0 +1,225 @@
+import contextlib
+import itertools
+import json
+import re
+import socket as sockets
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from page_runs import browser, messages_of, packets, serving
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from liveptv.monitor import server
+from liveptv.monitor.process import Page
+from liveptv.monitor.steering import RefusedWishError, command_from
+from stream.errors import ConfigurationError
+from stream.messages import CommandKind
+from stream.monitor import MonitorPublisher
+
+PAGE = Path(server.__file__).with_name("page")
+
+
+class Detector:
+    """A detector that publishes 50 frames a second from a thread of its own."""
+
+    def __init__(self):
+        self.monitor = MonitorPublisher("tcp://127.0.0.1:0", run_id="r", source="liveptv/detect")
+        self.slowest_s = 0.0
+        self.frames = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+        self._thread.start()
+
+    def _publish(self):
+        while not self._stop.wait(0.02):
+            frame, found, _ = messages_of(self.frames)
+            began_s = time.perf_counter()
+            self.monitor.publish(frame)
+            self.monitor.publish(found)
+            self.slowest_s = max(self.slowest_s, time.perf_counter() - began_s)
+            self.frames += 1
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+        self.monitor.close()
+
+
+@pytest.fixture
+def detector():
+    made = Detector()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def page(detector, said):
+    with serving(Page(detector.monitor.address, 0, said.append)) as made:
+        yield made
+
+
+def get(url, headers=None):
+    request = urllib.request.Request(url, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode(), dict(error.headers)
+
+
+def packets_within(socket, seconds):
+    received, until_s = 0, time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError):
+        while True:
+            socket.recv(timeout=max(0.0, until_s - time.monotonic()))
+            received += 1
+    return received
+
+
+def is_closed(socket):
+    with contextlib.suppress(ConnectionClosed):
+        for _ in range(50):
+            socket.recv(timeout=20)
+        return False
+    return True
+
+
+def test_a_browser_sees_one_image_after_the_other(page):
+    with browser(page) as socket:
+        pictures = (header["frame"] for header, _ in packets(socket) if "frame" in header)
+        frames = list(itertools.islice(pictures, 5))
+    assert frames == sorted(set(frames))
+    assert len(frames) == 5
+
+
+def test_a_browser_that_acknowledges_nothing_is_sent_no_more_than_its_credit(page):
+    with browser(page) as socket:
+        received = packets_within(socket, 1.5)
+    assert 0 < received <= server.CREDITS + 1
+
+
+def test_neither_ten_browsers_nor_silent_ones_slow_the_run(page, detector):
+    with browser(page) as silent, browser(page):
+        assert silent.recv(timeout=20)
+        before = detector.frames
+        began_s = time.monotonic()
+        readers = [threading.Thread(target=read_for_a_while, args=(page,)) for _ in range(8)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        rate = (detector.frames - before) / (time.monotonic() - began_s)
+    assert rate > 10
+    assert detector.slowest_s < 1.0
+
+
+def read_for_a_while(page):
+    with browser(page) as socket:
+        for _ in zip(range(10), packets(socket), strict=False):
+            pass
+
+
+@pytest.mark.parametrize(("token", "why"), [("", "no token"), ("wrong", "wrong"), ("é", "wrong")])
+def test_without_its_token_the_page_is_refused(page, said, token, why):
+    address = page.url.partition("?")[0]
+    code, text, _ = get(f"{address}?token={urllib.parse.quote(token)}")
+    assert (code, why in text) == (403, True)
+    with pytest.raises(InvalidStatus), browser(page, token=urllib.parse.quote(token)):
+        pass
+    assert "turned a visitor away" in said[0]
+
+
+def test_another_site_cannot_use_the_page_through_a_visitors_browser(page):
+    with pytest.raises(InvalidStatus), browser(page, origin="https://elsewhere.example"):
+        pass
+    address = page.url.partition("/?")[0]
+    with browser(page, origin=address) as socket:
+        assert socket.recv(timeout=20)
+
+
+def test_a_foreign_name_that_leads_here_is_refused(page):
+    code, text, _ = get(page.url, {"Host": "attacker.example"})
+    assert code == 403
+    assert "not this computer" in text
+
+
+@pytest.mark.parametrize(
+    "garbage", ["x" * 1_000_000, b"\x00" * 1_000_000, "{", "[]", '{"shown": "many"}', "[" * 3000, b"\xff\xfe"]
+)
+def test_garbage_ends_its_own_connection_and_nothing_else(page, garbage):
+    with browser(page) as good, browser(page) as bad:
+        bad.recv(timeout=20)
+        bad.send(garbage)
+        assert is_closed(bad)
+        assert any("frame" in header for header, _ in packets(good))
+
+
+def test_a_thousand_connections_leave_the_page_at_work(page):
+    place = page.url.removeprefix("http://").partition("/")[0].split(":")
+    idle = []
+    for _ in range(300):
+        connection = sockets.create_connection((place[0], int(place[1])), timeout=20)
+        connection.sendall(b"GET /live HTTP/1.1\r\n")
+        idle.append(connection)
+    for connection in idle:
+        connection.close()
+    deadline_s = time.monotonic() + 20
+    while get(page.url)[0] != 200:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+
+
+def test_a_page_that_only_watches_says_so_when_it_is_asked_to_act(page):
+    with browser(page) as socket:
+        socket.send(json.dumps({"wish": {"kind": "set_flow", "value": 0.1}, "id": 7}))
+        answer = next(header["answer"] for header, _ in packets(socket) if "answer" in header)
+    assert (answer["to"], answer["accepted"]) == (7, False)
+    assert "only watches" in answer["reason"]
+
+
+def test_a_page_asks_only_for_what_pages_may_ask_for():
+    assert command_from({"kind": "set_flow", "value": 0.02}).value == 0.02
+    assert command_from({"kind": "stop"}).kind is CommandKind.STOP
+    for wish in ({"kind": "heartbeat"}, {"kind": "set_property", "value": 1}, {"kind": "explode"}, {},
+                 {"kind": "set_flow"}, {"kind": "set_flow", "value": True}, {"kind": ["stop"]}):  # fmt: skip
+        with pytest.raises(RefusedWishError):
+            command_from(wish)
+
+
+def test_the_page_contacts_no_other_host(page):
+    _, _, headers = get(page.url)
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert "http" not in policy
+    for path in PAGE.rglob("*"):
+        if path.suffix not in {".html", ".css", ".js"}:
+            continue
+        text = re.sub(r"/\*!.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        found = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"')]*", text))
+        assert not found, f"{path.name} names {found}"
+        assert not re.search(r"eval\(|innerHTML|document\.write", text) or path.parent.name == "vendor"
+
+
+def test_only_the_pages_own_files_are_served(page):
+    address = page.url.partition("?")[0]
+    assert get(f"{address}page.js")[0] == 200
+    for name in ("../process.py", "%2e%2e/server.py", "vendor", "vendor/uPlot.LICENSE", "nothing.js"):
+        assert get(address + name)[0] == 404
+
+
+def test_a_port_that_is_taken_is_named(page, detector):
+    port = int(re.search(r":(\d+)/", page.url)[1])
+    with pytest.raises(ConfigurationError, match=f"port {port}"):
+        Page(detector.monitor.address, port, print)
