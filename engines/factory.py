@@ -9,16 +9,27 @@ from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 
 CURVE_SUFFIXES = (".h5", ".hdf5")
+NETWORK_SUFFIX = ".onnx"
 
 
 def open_engine(settings: DetectorSettings, *, model: Path | None, pixel_size_um: float) -> Engine:
     """Open an engine for images of `pixel_size_um`.
 
-    `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth.
-    Raises `ConfigurationError` for every other file, and for a curve that cannot be read.
+    `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
+    network (.onnx): that, on ONNX Runtime. Raises `ConfigurationError` for every other file, for one that
+    cannot be read, and where the settings ask for another kind of detector than the model is for.
     """
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
+    network = model is not None and model.suffix.lower() == NETWORK_SUFFIX
+    if settings.engine == "network" and not network:
+        raise ConfigurationError('detector.engine is "network", which needs a network; give a model (.onnx)')
+    if settings.engine == "classical" and network:
+        raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
+    if model is not None and network:
+        from engines.network.engine import NetworkEngine
+
+        return NetworkEngine(settings, pixel_size_um, model)
     if model is not None:
         check_model(model)
     from engines.classical.engine import ClassicalEngine
@@ -31,14 +42,15 @@ def check_model(model: Path) -> None:
     if not model.is_file():
         raise ConfigurationError(f"no model file {model}")
     suffix = model.suffix.lower()
-    if suffix == ".onnx":
-        raise ConfigurationError(
-            f"{model} is a network, and network engines are not part of this version; "
-            "give a width curve (.h5), or no model to detect in 2D"
-        )
+    if suffix == NETWORK_SUFFIX:
+        from engines.network.model import OnnxModel
+
+        OnnxModel(model)
+        return
     if suffix not in CURVE_SUFFIXES:
         raise ConfigurationError(
-            f"{model} is no model that this program knows; give a width curve (.h5), or none to detect in 2D"
+            f"{model} is no model that this program knows; give a network (.onnx) or a width curve (.h5), "
+            "or none to detect in 2D"
         )
     from engines.classical.widths import WidthCurve
 

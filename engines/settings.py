@@ -13,13 +13,17 @@ class DetectorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    engine: Literal["classical"] = Field("classical", description="which kind of detector")
+    engine: Literal["auto", "classical", "network"] = Field(
+        "auto", description="which kind of detector; auto: the one that the model is for"
+    )
     model: Path | None = Field(
-        None, description="width curve (.h5) from a calibration or the optics; left out: 2D, z is NaN"
+        None,
+        description="network (.onnx), or width curve (.h5) from a calibration or the optics; left out: 2D, z "
+        "is NaN",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         "auto",
-        description="particles darker or brighter than the background; auto: as the width curve says, else "
+        description="particles darker or brighter than the background; auto: as the model says, else "
         "whichever gives the stronger response",
     )
     diameter_px: float | None = Field(

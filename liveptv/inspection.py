@@ -19,7 +19,7 @@ TABLES = (".csv", ".parquet")
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Describe a trajectory file, a width curve, a detection table or a recording.
+    """Describe a trajectory file, a calibration, a model, a width curve, a detection table or a recording.
 
     Raises `SourceError` if it is none of them or cannot be read.
     """
@@ -30,7 +30,15 @@ def describe_file(path: Path) -> dict[str, Any]:
         return _plain_dict(_table(path))
     if suffix in {".h5", ".hdf5"}:
         return _plain_dict(_hdf5(path))
+    if suffix == ".onnx":
+        return _plain_dict(_network(path))
     return _plain_dict(_recording(path))
+
+
+def _network(path: Path) -> dict[str, Any]:
+    from engines.network.model import OnnxModel
+
+    return {"kind": "network", **OnnxModel(path).card.model_dump(mode="json")}
 
 
 def _hdf5(path: Path) -> dict[str, Any]:

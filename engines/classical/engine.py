@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,17 +15,12 @@ from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
 from engines.engine import DetectionError, EngineInfo
 from engines.flatfield import load_flat_field
+from engines.ordered import OrderedWork, default_workers
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
-FRAMES_PER_WORKER = 2
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
-
-
-def default_workers() -> int:
-    """The processors less two, which the other stages need; at most eight."""
-    return min(8, max(1, (os.cpu_count() or 1) - 2))
 
 
 class ClassicalEngine:
@@ -56,8 +48,7 @@ class ClassicalEngine:
         self._free: SimpleQueue[SpotDetector] = SimpleQueue()
         self._shape: tuple[int, ...] = ()
         self._workers = settings.workers or default_workers()
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="classical")
-        self._waiting: deque[Future[tuple[Detections, Counter[str]]]] = deque()
+        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(self._workers, "classical")
         self._left_out: Counter[str] = Counter()
 
     @property
@@ -81,7 +72,7 @@ class ClassicalEngine:
     @property
     def pending(self) -> int:
         """Frames submitted whose detections have not been returned yet."""
-        return len(self._waiting)
+        return len(self._work)
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`."""
@@ -103,7 +94,7 @@ class ClassicalEngine:
     def _prepare(self, shape: tuple[int, int]) -> None:
         if shape == self._shape:
             return
-        if self._waiting:
+        if len(self._work):
             raise DetectionError(f"the images changed from {self._shape} to {shape} in the middle of a run")
         if self._flat_field is not None:
             self._flat_field.check(shape)
@@ -133,11 +124,9 @@ class ClassicalEngine:
                 f"frame {frame.info.frame} is {image.shape} but the images before it were {self._shape}"
             )
         self._prepare((image.shape[0], image.shape[1]))
-        if len(self._waiting) >= FRAMES_PER_WORKER * self._workers:
-            wait_for([self._waiting[-FRAMES_PER_WORKER * self._workers]])
         if self._polarity is None:
             self._polarity = self._decide_polarity(image)
-        self._waiting.append(self._pool.submit(self._detect, frame, self._polarity))
+        self._work.give(partial(self._detect, frame, self._polarity))
 
     def _decide_polarity(self, image: npt.NDArray[Any]) -> str | None:
         detector = self._free.get()
@@ -160,23 +149,12 @@ class ClassicalEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
-        deadline_s = time.monotonic() + timeout_s
         ready: list[Detections] = []
-        while self._waiting:
-            head = self._waiting[0]
-            if not head.done():
-                left_s = deadline_s - time.monotonic()
-                if ready or left_s <= 0:
-                    break
-                wait_for([head], left_s)
-                continue
-            self._waiting.popleft()
-            detections, left_out = head.result()
+        for detections, left_out in self._work.take(timeout_s):
             self._left_out += left_out
             ready.append(detections)
         return ready
 
     def close(self) -> None:
         """Wait for the frame at hand and stop the threads. Idempotent."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._waiting.clear()
+        self._work.close()

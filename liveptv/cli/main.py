@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import bench, calibration, control, files, live, offline, scan, watch
+from liveptv.cli import bench, calibration, control, files, live, offline, scan, training, watch
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 live.register(app)
 scan.register(app)
 calibration.register(app)
+training.register(app)
 offline.register(app)
 files.register(app)
 watch.register(app)

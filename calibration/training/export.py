@@ -1,0 +1,129 @@
+"""A trained network as one ONNX file that carries its metadata, and its weights again to train further."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import warnings
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from calibration.training.checkpoint import Course
+from calibration.training.material import Material
+from calibration.training.settings import TrainingError, TrainingSettings
+from engines.network.architecture import ParticleNet
+from engines.network.card import KEY, SCHEMA, ModelCard
+from engines.network.model import INPUT, OUTPUT, OnnxModel
+from stream.errors import OutputError
+
+WEIGHTS = "liveptv_weights"
+LIBRARIES = ("liveptv", "torch", "onnx")
+OPSET = 18
+EXAMPLE_PX = 64
+AGREEMENT = 2e-3
+
+
+def make_card(
+    material: Material, settings: TrainingSettings, course: Course, calibration_sha256: str = ""
+) -> ModelCard:
+    """What the model says of itself; its scores are those of the weights that were kept."""
+    kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
+    return ModelCard(
+        schema_version=SCHEMA,
+        pixel_size_um=material.pixel_size_um,
+        polarity=material.polarity,
+        middle_um=material.middle_um,
+        half_range_um=material.half_range_um,
+        noise_contrast=material.noise_contrast,
+        peak_contrast=material.peak_contrast,
+        size=settings.size,
+        made_from=material.made_from,
+        calibration_sha256=calibration_sha256,
+        training=settings.model_dump(mode="json", exclude={"checkpoint"}),
+        scores=kept[-1] if kept else {},
+        versions={name: version(name) for name in LIBRARIES},
+    )
+
+
+def export(path: Path, weights: dict[str, Any], card: ModelCard) -> None:
+    """Write the model; the file appears under its name only when ONNX Runtime has found it to agree with torch.
+
+    Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
+    """
+    network = ParticleNet(card.size).eval()  # type: ignore[arg-type]
+    network.load_state_dict(weights)
+    part = path.with_name(path.name + ".part")
+    try:
+        _write(part, network)
+        model = onnx.load(str(part))
+        onnx.helper.set_model_props(model, {KEY: card.model_dump_json(), WEIGHTS: _pack(weights)})
+        onnx.save(model, str(part))
+        _check(part, network)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(path: Path, network: ParticleNet) -> None:
+    example = torch.zeros(1, 1, EXAMPLE_PX, 2 * EXAMPLE_PX)
+    rows, columns = (16 * torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of its libraries
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({2: rows, 3: columns},),
+            verbose=False,
+        )
+    exporter.setLevel(level)
+
+
+def _check(path: Path, network: ParticleNet) -> None:
+    images = np.random.default_rng(0).standard_normal((1, 1, 96, 160)).astype(np.float32)
+    with torch.no_grad():
+        ours = network(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(OnnxModel(path)(images) - ours).max())
+    if not difference < AGREEMENT:
+        raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
+
+
+def _pack(weights: dict[str, Any]) -> str:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: value.numpy() for name, value in weights.items()})
+    return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode("ascii")
+
+
+def read_weights(path: Path, size: str) -> dict[str, Any]:
+    """The weights of a model to train further.
+
+    Raises `ConfigurationError` for a file that is no model, `TrainingError` for one of another size or without
+    weights.
+    """
+    card = OnnxModel(path).card
+    if card.size != size:
+        raise TrainingError(f"{path} is a {card.size} network; pass --size {card.size} to start from it")
+    properties = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    try:
+        packed = zlib.decompress(base64.b64decode(properties[WEIGHTS]))
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (KeyError, ValueError, zlib.error) as error:
+        raise TrainingError(f"{path} has no weights to start from ({error}); use another model") from error

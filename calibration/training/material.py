@@ -1,0 +1,108 @@
+"""What a network is trained on: sources of images, and the units that its inputs and outputs are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from acquisition.simulated.optics import OpticsModel
+from calibration.calibration_file import read_calibration
+from calibration.cutout_images import image_background, image_noise, read_cutouts
+from calibration.particle_model import ParticleModel
+from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
+from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
+from calibration.synthesis.layout import PAPER_DENSITY
+from engines.network.card import Polarity
+
+DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
+CLOSE_VARIANCE_PX2 = 6.0
+SIMULATED_SNR = 5.6
+# noise of the simulated images over that at SNR 5.6, and light over the reference's
+SIMULATED_LEVEL = Distribution.uniform(0.6, 1.1)
+SIMULATED_LIGHT = Distribution.uniform(0.998, 1.002)
+SIMULATED_BRIGHTNESS = Distribution.uniform(0.93, 1.07)
+SCORED = Layout(density_per_px=(2 * PAPER_DENSITY, 2 * PAPER_DENSITY))
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Sources to train on, used in turn, one to score with, and the units of the network.
+
+    The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`.
+    """
+
+    training: tuple[Source, ...]
+    scoring: Source
+    pixel_size_um: float
+    polarity: Polarity
+    middle_um: float
+    half_range_um: float
+    noise_contrast: float
+    peak_contrast: float
+    made_from: str
+
+
+Recipe = Callable[[], Material]
+"""Makes the material; it is small and can be sent to another process, unlike what it makes."""
+
+
+def from_calibration(path: Path, made_from: str) -> Recipe:
+    """The material of a calibration file: half pasted from its cut-outs, half rendered from its model.
+
+    The recipe raises `SourceError` or `CalibrationError` for a file without what it needs.
+    """
+    return partial(_of_calibration, path, made_from)
+
+
+def from_optics(optics: OpticsModel) -> Recipe:
+    """The material of an optical set-up that was never scanned."""
+    return partial(_of_optics, optics)
+
+
+def _of_calibration(path: Path, made_from: str) -> Material:
+    found = read_calibration(path)
+    cutouts, noise, background = read_cutouts(path), image_noise(found), image_background(found)
+    bright = Distribution.of(cutouts.brightness)
+    sources = (
+        CutAndPaste(cutouts, noise, background, Layout(DENSITY_PER_PX)),
+        Rendered(found.model, noise, background, _close(), brightness=bright),
+    )
+    scoring = CutAndPaste(cutouts, noise, background, SCORED)
+    return _material(found.model, noise, sources, scoring, made_from)
+
+
+def _of_optics(optics: OpticsModel) -> Material:
+    model = model_from_optics(optics)
+    noise = noise_for_snr(model, SIMULATED_SNR, background=SIMULATED_LIGHT, level=SIMULATED_LEVEL)
+    background = background_for(model)
+    sources = tuple(
+        Rendered(model, noise, background, layout, brightness=SIMULATED_BRIGHTNESS)
+        for layout in (Layout(DENSITY_PER_PX), _close())
+    )
+    scoring = Rendered(model, noise_for_snr(model, SIMULATED_SNR), background, SCORED)
+    return _material(model, noise, sources, scoring, "optics " + optics.model_dump_json())
+
+
+def _close() -> Layout:
+    return Layout(DENSITY_PER_PX, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
+
+
+def _material(
+    model: ParticleModel, noise: NoiseModel, training: tuple[Source, ...], scoring: Source, made_from: str
+) -> Material:
+    depths = np.linspace(model.z_min_um, model.z_max_um, 101)
+    return Material(
+        training=training,
+        scoring=scoring,
+        pixel_size_um=model.pixel_size_um,
+        polarity=model.polarity,
+        middle_um=0.5 * (model.z_min_um + model.z_max_um),
+        half_range_um=0.5 * (model.z_max_um - model.z_min_um),
+        noise_contrast=float(np.sqrt(noise.read + noise.shot)),
+        peak_contrast=float(model.images(depths).max(axis=(1, 2)).mean()),
+        made_from=made_from,
+    )

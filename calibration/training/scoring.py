@@ -1,0 +1,84 @@
+"""How good a network is, on images that it was never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.evaluation import Evaluation, evaluate
+from calibration.training.material import Material
+from engines.network.decode import decode
+
+SCORING_SEED = 2**31
+IMAGE_PX = 256
+Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Images (B, 1, H, W) in, maps (B, H/4, W/4, slots, values) out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`missed` and `false` are parts; the errors are those of lone particles, rms in um."""
+
+    particles: int
+    missed: float
+    false: float
+    x_um: float
+    y_um: float
+    z_um: float
+    missed_close: float
+    evaluation: Evaluation
+
+    @property
+    def figure(self) -> float:
+        """One number to compare with: the smaller the better; a depth error of 1 % of 400 um counts as 1 %."""
+        none = np.nan_to_num(self.false, nan=1.0), np.nan_to_num(self.z_um, nan=400.0) / 400.0
+        return float(self.missed + sum(none))
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers that are kept with a model."""
+        names = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
+        return {"particles": self.particles} | {
+            name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
+            for name in names
+        }
+
+
+class HeldOut:
+    """Images (count, 256, 256) drawn once; `score` tells how well a network reads them."""
+
+    def __init__(self, material: Material, count: int = 48, seed: int = SCORING_SEED) -> None:
+        self._material = material
+        self._scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
+
+    def score(self, network: Network, at_once: int = 8) -> Scores:
+        """Detect in all images and compare with the truth."""
+        images, material = self._scene.images, self._material
+        rows = []
+        for start in range(0, len(images), at_once):
+            some = images[start : start + at_once, None] / material.noise_contrast
+            maps = network(some.astype(np.float32))
+            for offset, one in enumerate(maps):
+                found = decode(one)
+                rows.append(np.column_stack([np.full(len(found), start + offset), found]))
+        table = np.concatenate(rows)
+        pixel, depth = material.pixel_size_um, material.half_range_um
+        score = evaluate(
+            self._scene.table(),
+            {
+                "frame": table[:, 0],
+                "x_um": table[:, 1] * pixel,
+                "y_um": table[:, 2] * pixel,
+                "z_um": table[:, 3] * depth + material.middle_um,
+                "sigma_x_um": table[:, 5] * pixel,
+                "sigma_y_um": table[:, 6] * pixel,
+                "sigma_z_um": table[:, 7] * depth,
+            },
+        )
+        errors = score.lone.errors
+        x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
+        close = score.by_distance[0].missed
+        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score)

@@ -1,0 +1,129 @@
+"""One process's share of a training: a network, its optimiser, its running mean, and steps on fresh images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from calibration.synthesis import Scene
+from calibration.training.loss import Losses, Targets, particle_loss
+from calibration.training.material import Material
+from calibration.training.settings import TrainingSettings
+from engines.network.architecture import ParticleNet
+from engines.network.layout import STRIDE
+
+WARM_UP = 0.08
+LAST_RATE = 1e-3
+LARGEST_GRADIENT = 5.0
+WEIGHT_DECAY = 1e-4
+
+
+def rate_at(part: float) -> float:
+    """The learning rate over the largest, after a part of the training: up in a line, down as a cosine."""
+    if part < WARM_UP:
+        return max(LAST_RATE, part / WARM_UP)
+    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * (part - WARM_UP) / (1 - WARM_UP)))
+
+
+def targets_of(scene: Scene, material: Material, device: torch.device | str = "cpu") -> Targets:
+    """The particles of a scene in the units of the network."""
+    particles = scene.particles
+    height, width = scene.images.shape[1:]
+    x, y = ((values + 0.5) / STRIDE for values in (particles.x_px, particles.y_px))
+    column = np.clip(np.floor(x).astype(np.int64), 0, width // STRIDE - 1)
+    row = np.clip(np.floor(y).astype(np.int64), 0, height // STRIDE - 1)
+    z = (particles.z_um - material.middle_um) / material.half_range_um
+    values = np.stack([x - column - 0.5, y - row - 0.5, z, particles.brightness], axis=1)
+    image = particles.frame.astype(np.int64)
+    image, row, column, values = (
+        torch.from_numpy(v).to(device) for v in (image, row, column, values.astype(np.float32))
+    )
+    return Targets(image, row, column, values)
+
+
+class Trainer:
+    """Takes steps; all processes of a training hold the same weights, and each its own images."""
+
+    def __init__(self, settings: TrainingSettings, material: Material, rank: int = 0) -> None:
+        self.settings, self.material, self.rank = settings, material, rank
+        self.device = torch.device(settings.device)
+        torch.manual_seed(settings.seed)
+        network = ParticleNet(settings.size).to(self.device, memory_format=torch.channels_last)
+        self.network: nn.Module = network
+        self.averaged: nn.Module = copy.deepcopy(network).eval()
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY
+        )
+        self.steps = 0
+        self.shared = settings.processes > 1
+        self.reseed()
+
+    def reseed(self) -> None:
+        """Start a stream of images that depends on the seed, the process and the steps so far."""
+        key = [self.settings.seed, self.rank, self.steps]
+        self._rng = np.random.default_rng(np.random.SeedSequence(key))
+
+    def start_from(self, weights: dict[str, Any]) -> None:
+        """Take weights of another training of the same size."""
+        self.network.load_state_dict(weights)
+        self.averaged.load_state_dict(weights)
+
+    def step(self, part: float, stop: bool = False) -> tuple[Losses, float, bool]:
+        """Learn from one batch; `part` of the training is over, as the first process sees it.
+
+        Returns the loss here, and what the first process said: the part that is over, and whether to stop.
+        """
+        settings = self.settings
+        sources = self.material.training
+        source = sources[self.steps % len(sources)]
+        scene = source.draw(self._rng, (settings.crop_px, settings.crop_px), settings.batch)
+        images = torch.from_numpy(scene.images).to(self.device)[:, None] / self.material.noise_contrast
+        targets = targets_of(scene, self.material, self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            maps = self.network(images.contiguous(memory_format=torch.channels_last))
+        losses = particle_loss(maps, targets)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.total.backward()
+        part, stop = self._agree(part, stop)
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * rate_at(part)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        self.steps += 1
+        self._average()
+        return losses, part, stop
+
+    def _agree(self, part: float, stop: bool) -> tuple[float, bool]:
+        """Average the gradients over all processes; the first one's word rides along."""
+        if not self.shared:
+            return part, stop
+        first = self.rank == 0
+        word = torch.tensor([part if first else 0.0, float(stop and first)])
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        flat = torch.cat([*(g.flatten() for g in gradients), word])
+        dist.all_reduce(flat)
+        start = 0
+        for gradient in gradients:
+            size = gradient.numel()
+            gradient.copy_(flat[start : start + size].view_as(gradient) / self.settings.processes)
+            start += size
+        return float(flat[-2]), bool(flat[-1] > 0.5)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the running mean, quickly while there is little behind it."""
+        keep = min(self.settings.average, (1 + self.steps) / (10 + self.steps))
+        theirs = self.network.state_dict()
+        for name, mine in self.averaged.state_dict().items():
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs[name], 1 - keep)
+            else:
+                mine.copy_(theirs[name])

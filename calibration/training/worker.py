@@ -1,0 +1,137 @@
+"""The loop that each process of a training runs: steps until the time is over, scores and checkpoints."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from calibration.training import checkpoint
+from calibration.training.checkpoint import Course
+from calibration.training.material import Recipe
+from calibration.training.scoring import HeldOut
+from calibration.training.settings import TrainingSettings
+from calibration.training.trainer import Trainer
+
+REPORT_S = 1.0
+SMOOTHING = 0.98
+
+
+def run(
+    rank: int,
+    settings: TrainingSettings,
+    recipe: Recipe,
+    weights: dict[str, Any] | None,
+    meeting: Path,
+    messages: Queue[Any],
+    stop: Event,
+) -> None:
+    """Train as process `rank`; says through `messages` how it goes, in the end ("done", `Course`).
+
+    What goes wrong is sent as ("failed", text), and raised where this process is there for nothing else.
+    """
+    if settings.processes > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        if settings.processes > 1:
+            torch.set_num_threads(1)
+            store = dist.FileStore(str(meeting), settings.processes)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=settings.processes)
+        course = _train(rank, settings, recipe, weights, messages, stop)
+        if rank == 0:
+            messages.put(("done", course.with_arrays()))
+        if settings.processes > 1:
+            dist.destroy_process_group()
+    except Exception as error:
+        messages.put(("failed", f"{type(error).__name__}: {error}"))
+        if settings.processes > 1:
+            raise
+
+
+def _train(
+    rank: int,
+    settings: TrainingSettings,
+    recipe: Recipe,
+    weights: dict[str, Any] | None,
+    messages: Queue[Any],
+    stop: Event,
+) -> Course:
+    trainer = Trainer(settings, recipe(), rank)
+    if weights is not None:
+        trainer.start_from(weights)
+    folder = settings.checkpoint
+    course = (checkpoint.resume(folder, trainer) if folder is not None else None) or Course()
+    loop = _Loop(trainer, course, messages) if rank == 0 else None
+    part, ended = 0.0, False
+    while not ended:
+        if loop is not None:
+            part = loop.part()
+        out_of_steps = settings.steps is not None and trainer.steps + 1 >= settings.steps
+        over = part >= 1 or stop.is_set() or out_of_steps or (loop is not None and loop.stuck)
+        losses, part, ended = trainer.step(min(part, 1.0), over)
+        if loop is not None:
+            loop.after(float(losses.total.detach()), ended)
+    return course
+
+
+class _Loop:
+    """What the first process does between steps."""
+
+    def __init__(self, trainer: Trainer, course: Course, messages: Queue[Any]) -> None:
+        self._trainer, self._course, self._messages = trainer, course, messages
+        self._settings = trainer.settings
+        self._held_out = HeldOut(trainer.material)
+        self._start_s = time.monotonic() - course.trained_s
+        self._score_s = course.trained_s + self._settings.score_every_s
+        self._report_s = 0.0
+        self._loss = float("nan")
+        self.stuck = False
+
+    def part(self) -> float:
+        """The part of the training that is over."""
+        by_time = (time.monotonic() - self._start_s) / (60.0 * self._settings.minutes)
+        by_steps = self._trainer.steps / self._settings.steps if self._settings.steps else 0.0
+        return max(by_time, by_steps)
+
+    def after(self, loss: float, ended: bool) -> None:
+        """After a step: say how it goes, and now and then score and save."""
+        self._loss = loss if np.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        course, settings = self._course, self._settings
+        course.trained_s = time.monotonic() - self._start_s
+        if ended or course.trained_s >= self._score_s:
+            self._score_s = course.trained_s + settings.score_every_s
+            self._score()
+            if settings.checkpoint is not None:
+                checkpoint.save(settings.checkpoint, self._trainer, course)
+        if ended or course.trained_s >= self._report_s:
+            self._report_s = course.trained_s + REPORT_S
+            steps = self._trainer.steps
+            last = course.scores[-1] if course.scores else {}
+            self._messages.put(("at", min(1.0, self.part()), steps, self._loss, last))
+
+    def _score(self) -> None:
+        course = self._course
+        scores = self._held_out.score(self._detect)
+        at = {"trained_s": round(course.trained_s, 1), "steps": self._trainer.steps, "loss": self._loss}
+        course.scores.append(at | scores.summary())
+        if scores.figure <= course.best:
+            course.best, course.best_at_s = scores.figure, course.trained_s
+            state = self._trainer.averaged.state_dict()
+            course.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
+        late = course.trained_s - course.best_at_s > self._settings.patience * 60.0 * self._settings.minutes
+        self.stuck = bool(late and course.weights)
+
+    @torch.no_grad()
+    def _detect(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        tensor = torch.from_numpy(images).to(self._trainer.device)
+        maps: npt.NDArray[np.float32] = self._trainer.averaged(tensor).float().cpu().numpy()
+        return maps

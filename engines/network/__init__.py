@@ -1,0 +1,1 @@
+"""The network detector: its architecture, its model file, and the decoding of its maps."""

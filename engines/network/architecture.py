@@ -1,0 +1,89 @@
+"""The network in torch: a U-Net from a quarter of the resolution down to a sixteenth, on patches.
+
+The stem takes patches of 4 x 4 pixels, the cheapest way to a quarter of the resolution; skips are added, not
+concatenated. Its cost does not depend on what is in the image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from engines.network.layout import CHANNELS, LEAST_SIGMA, SIGMA_X, SLOT_DEPTH, SLOTS, STRIDE, Z
+
+Size = Literal["small", "large"]
+WIDTHS: dict[str, tuple[int, int, int]] = {"small": (24, 40, 64), "large": (48, 96, 128)}
+BLOCKS: dict[str, tuple[int, int, int]] = {"small": (1, 1, 2), "large": (2, 2, 4)}
+RARE = 0.01
+
+
+class Residual(nn.Module):
+    """x + ReLU(norm(3 x 3 convolution of x))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x + torch.relu(self.norm(self.convolution(x)))
+
+
+def _resample(kind: type[nn.Module], inner: int, outer: int, factor: int) -> nn.Sequential:
+    return nn.Sequential(
+        kind(inner, outer, factor, stride=factor, bias=False), nn.BatchNorm2d(outer), nn.ReLU()
+    )
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Residual(channels) for _ in range(count)))
+
+
+class ParticleNet(nn.Module):
+    """(B, 1, H, W) contrast in standard deviations of the noise -> (B, H/4, W/4, slots, values).
+
+    H and W are multiples of 16. The values are those of `layout`, the logit of the probability first, standard
+    errors positive.
+    """
+
+    def __init__(self, size: Size = "small") -> None:
+        super().__init__()
+        fine, middle, coarse = WIDTHS[size]
+        on_fine, on_middle, on_coarse = BLOCKS[size]
+        self.stem = _resample(nn.Conv2d, 1, fine, STRIDE)
+        self.down_1 = _resample(nn.Conv2d, fine, middle, 2)
+        self.middle = _blocks(middle, on_middle)
+        self.down_2 = _resample(nn.Conv2d, middle, coarse, 2)
+        self.coarse = _blocks(coarse, on_coarse)
+        self.up_2 = _resample(nn.ConvTranspose2d, coarse, middle, 2)
+        self.up_1 = _resample(nn.ConvTranspose2d, middle, fine, 2)
+        self.fine = _blocks(fine, on_fine)
+        self.head = nn.Conv2d(fine, SLOTS * CHANNELS, 1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        bias = torch.zeros(SLOTS, CHANNELS)
+        bias[:, 0] = math.log(RARE / (1 - RARE))
+        bias[:, Z] = torch.tensor(SLOT_DEPTH)
+        bias[:, SIGMA_X:] = torch.tensor([0.0, 0.0, -0.5, -1.0])
+        bias[:, SIGMA_X - 1] = 1.0
+        self.head.bias = nn.Parameter(bias.flatten())
+        self.register_buffer("least_sigma", torch.tensor(LEAST_SIGMA), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, H/4, W/4, slots, values)."""
+        quarter = self.stem(image)
+        eighth = self.middle(self.down_1(quarter))
+        deep = self.coarse(self.down_2(eighth))
+        eighth = eighth + self.up_2(deep)
+        maps = self.head(self.fine(quarter + self.up_1(eighth))).float()
+        maps = maps.permute(0, 2, 3, 1).unflatten(3, (SLOTS, CHANNELS))
+        sigma = self.least_sigma + torch.exp(maps[..., SIGMA_X:].clamp(-8.0, 3.0))
+        return torch.cat([maps[..., :SIGMA_X], sigma], dim=-1)
+
+
+def parameters_of(network: nn.Module) -> int:
+    """How many numbers the training fits."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,194 @@
+"""From the network's maps to particles, sparsely: the same for every back end.
+
+The network splits a particle's probability over the slots and cells that could hold it. So slots that say the
+same are merged, as long as they do not make up more than one particle; then each group of neighbours keeps as
+many particles as its probabilities add up to.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from engines.network.layout import LOGIT, SIGMA_X, STRIDE, X
+
+FloatArray = npt.NDArray[np.float64]
+
+LEAST_PROBABILITY = 0.03
+ONE_PARTICLE = 1.3
+SAME_DISTANCE2 = 9.0
+SAME_PX = 8.0
+GROUP_PX = 10.0
+# slots nearer than this, in px and in half depth ranges, are never told apart by their standard errors
+SAME_FLOOR = (0.3, 0.3, 0.02)
+
+ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
+"""Columns of what `decode` returns; z and its standard error in half depth ranges."""
+_P = 7
+
+
+def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
+    """Particles (N, 8), columns `ROW`, of one image's maps (H/4, W/4, slots, values), the strongest first.
+
+    `confidence` is the merged probability, plus the particle's part of what its group was left over.
+    """
+    if not np.isfinite(maps).all():
+        raise ValueError("the network answered with values that are no numbers")
+    slots = _collect(maps, math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY)))
+    if not slots.shape[0]:
+        return np.empty((0, len(ROW)))
+    slots = slots[np.argsort(-slots[:, _P], kind="stable")]
+    merged = _merge(slots, np.array(SAME_FLOOR))
+    merged = merged[np.argsort(-merged[:, _P], kind="stable")]
+    kept = _keep(merged)
+    chosen: FloatArray = merged[kept]
+    return chosen
+
+
+@njit(cache=True, nogil=True)
+def _collect(maps: Any, least_logit: float) -> FloatArray:
+    height, width, slots, _ = maps.shape
+    count = 0
+    for row in range(height):
+        for column in range(width):
+            for slot in range(slots):
+                count += maps[row, column, slot, LOGIT] > least_logit
+    found = np.empty((count, 8))
+    n = 0
+    for row in range(height):
+        for column in range(width):
+            for slot in range(slots):
+                values = maps[row, column, slot]
+                if values[LOGIT] > least_logit:
+                    found[n, 0] = STRIDE * (column + 0.5 + values[X]) - 0.5
+                    found[n, 1] = STRIDE * (row + 0.5 + values[X + 1]) - 0.5
+                    found[n, 2] = values[X + 2]
+                    found[n, 3] = values[X + 3]
+                    found[n, 4] = STRIDE * values[SIGMA_X]
+                    found[n, 5] = STRIDE * values[SIGMA_X + 1]
+                    found[n, 6] = values[SIGMA_X + 2]
+                    found[n, 7] = 1.0 / (1.0 + math.exp(-values[LOGIT]))
+                    n += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _grid(rows: Any, cell_px: float) -> tuple[Any, Any, Any]:
+    """Chains of the rows in each cell of a grid: cell of each row, first row of each cell, next of each row."""
+    low_x, low_y = rows[:, 0].min(), rows[:, 1].min()
+    across = int((rows[:, 0].max() - low_x) / cell_px) + 3
+    down = int((rows[:, 1].max() - low_y) / cell_px) + 3
+    cell = np.empty((rows.shape[0], 2), np.int64)
+    first = np.full((down, across), -1)
+    following = np.full(rows.shape[0], -1)
+    for n in range(rows.shape[0] - 1, -1, -1):
+        i, j = int((rows[n, 1] - low_y) / cell_px) + 1, int((rows[n, 0] - low_x) / cell_px) + 1
+        cell[n, 0], cell[n, 1] = i, j
+        following[n] = first[i, j]
+        first[i, j] = n
+    return cell, first, following
+
+
+@njit(cache=True, nogil=True)
+def _merge(slots: Any, floor: Any) -> FloatArray:
+    """Particles (M, 8) of slots (N, 8) in falling order: each takes up those that say the same, nearest first."""
+    count = slots.shape[0]
+    cell, first, following = _grid(slots, SAME_PX)
+    free = np.ones(count, np.bool_)
+    merged = np.empty((count, 8))
+    near = np.empty(count, np.int64)
+    distance = np.empty(count)
+    found = 0
+    for seed in range(count):
+        if not free[seed]:
+            continue
+        free[seed] = False
+        nearby = 0
+        for i in range(cell[seed, 0] - 1, cell[seed, 0] + 2):
+            for j in range(cell[seed, 1] - 1, cell[seed, 1] + 2):
+                other = first[i, j]
+                while other >= 0:
+                    if free[other]:
+                        apart = 0.0
+                        for axis in range(3):
+                            variance = slots[seed, 4 + axis] ** 2 + slots[other, 4 + axis] ** 2
+                            step = slots[seed, axis] - slots[other, axis]
+                            apart += step * step / (variance + floor[axis] ** 2)
+                        dx, dy = slots[seed, 0] - slots[other, 0], slots[seed, 1] - slots[other, 1]
+                        if apart < SAME_DISTANCE2 and dx * dx + dy * dy < SAME_PX**2:
+                            near[nearby] = other
+                            distance[nearby] = apart
+                            nearby += 1
+                    other = following[other]
+        total = slots[seed, _P]
+        mean, square = total * slots[seed, :4], np.zeros(3)
+        for axis in range(3):
+            square[axis] = total * (slots[seed, axis] ** 2 + slots[seed, 4 + axis] ** 2)
+        for place in np.argsort(distance[:nearby]):
+            other = near[place]
+            p = slots[other, _P]
+            if total + p > ONE_PARTICLE:
+                continue
+            free[other] = False
+            total += p
+            mean += p * slots[other, :4]
+            for axis in range(3):
+                square[axis] += p * (slots[other, axis] ** 2 + slots[other, 4 + axis] ** 2)
+        merged[found, :4] = mean / total
+        for axis in range(3):
+            variance = square[axis] / total - merged[found, axis] ** 2
+            merged[found, 4 + axis] = math.sqrt(max(variance, 1e-12))
+        merged[found, _P] = total
+        found += 1
+    return merged[:found]
+
+
+@njit(cache=True, nogil=True)
+def _root(parent: Any, n: int) -> int:
+    while parent[n] != n:
+        parent[n] = parent[parent[n]]
+        n = parent[n]
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _keep(rows: Any) -> Any:
+    """Which rows (N, 8), in falling order, are particles; fills in their confidence."""
+    count = rows.shape[0]
+    cell, first, following = _grid(rows, GROUP_PX)
+    parent = np.arange(count)
+    for n in range(count):
+        for i in range(cell[n, 0] - 1, cell[n, 0] + 2):
+            for j in range(cell[n, 1] - 1, cell[n, 1] + 2):
+                other = first[i, j]
+                while other >= 0:
+                    dx, dy = rows[n, 0] - rows[other, 0], rows[n, 1] - rows[other, 1]
+                    if other < n and dx * dx + dy * dy < GROUP_PX**2:
+                        parent[_root(parent, n)] = _root(parent, other)
+                    other = following[other]
+    total, taken, lacking = np.zeros(count), np.zeros(count), np.zeros(count)
+    for n in range(count):
+        total[_root(parent, n)] += rows[n, _P]
+    chosen = np.zeros(count, np.bool_)
+    for n in range(count):
+        group = _root(parent, n)
+        if taken[group] < math.floor(total[group] + 0.5):
+            taken[group] += 1
+            chosen[n] = True
+            lacking[group] += max(0.0, 1.0 - rows[n, _P])
+    left = total.copy()
+    for n in range(count):
+        if chosen[n]:
+            left[_root(parent, n)] -= min(1.0, rows[n, _P])
+    for n in range(count):
+        if chosen[n]:
+            group = _root(parent, n)
+            rows[n, _P] = min(1.0, rows[n, _P])
+            if lacking[group] > 0:
+                part = min(1.0, max(0.0, left[group]) / lacking[group])
+                rows[n, _P] += part * (1.0 - rows[n, _P])
+    return chosen

@@ -1,0 +1,188 @@
+"""The network as an `Engine`: one frame a thread, frames in parallel, results in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.engine import DetectionError, EngineInfo
+from engines.flatfield import load_flat_field
+from engines.network.card import ModelCard
+from engines.network.decode import decode
+from engines.network.model import OnnxModel
+from engines.network.preparation import Preparation
+from engines.ordered import OrderedWork, default_workers
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+from stream.messages import Detections, Frame
+
+PIXEL_SIZE_TOLERANCE = 0.05
+SIGNS = {"bright": 1.0, "dark": -1.0}
+CLASSICAL_ONLY = ("diameter_px", "threshold")
+
+
+def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
+    """The table (8, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
+    pixel, depth = card.pixel_size_um, card.half_range_um
+    return np.ascontiguousarray(
+        [
+            x * pixel,
+            y * pixel,
+            card.middle_um + z * depth,
+            sigma_x * pixel,
+            sigma_y * pixel,
+            sigma_z * depth,
+            np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
+            confidence,
+        ]
+    )
+
+
+class NetworkEngine:
+    """Finds particles and their depths with a trained network, on the processor's cores.
+
+    Raises `ConfigurationError` for a model that cannot be read or was made for other images.
+    """
+
+    def __init__(self, settings: DetectorSettings, pixel_size_um: float, model: Path) -> None:
+        from engines.classical.widths import file_hash
+
+        self._settings = settings
+        self._model = OnnxModel(model)
+        self._path, self._hash = model, file_hash(model)
+        card = self._model.card
+        if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
+            raise ConfigurationError(
+                f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
+                f"{pixel_size_um:g}: calibrate and train with this camera and lens"
+            )
+        if settings.polarity not in ("auto", card.polarity):
+            raise ConfigurationError(
+                f"{model} was trained for {card.polarity} particles, not {settings.polarity} ones; "
+                'set detector.polarity to "auto"'
+            )
+        for name in CLASSICAL_ONLY:
+            if getattr(settings, name) is not None:
+                raise ConfigurationError(
+                    f"detector.{name} is for the classical detector; leave it out with {model}"
+                )
+        bright = settings.bright
+        self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
+        self._shape: tuple[int, ...] = ()
+        self._free: SimpleQueue[Preparation] = SimpleQueue()
+        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(
+            settings.workers or default_workers(), "network"
+        )
+        self._left_out: Counter[str] = Counter()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is."""
+        card = self._model.card
+        details: dict[str, Any] = {
+            "polarity": card.polarity,
+            "workers": self._work.workers,
+            "z_um": list(card.z_range_um),
+            "size": card.size,
+            "scores": card.scores,
+        }
+        return EngineInfo("network", "onnxruntime", "cpu", str(self._path), self._hash, True, details)
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        return len(self._work)
+
+    def counts(self) -> dict[str, int]:
+        """What was left out so far: particles by reason, and frames without light as `no_light`."""
+        return dict(self._left_out)
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile for, and allocate, images of this size and type."""
+        self._prepare((height, width))
+        image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
+        for preparation in [self._free.get() for _ in range(self._work.workers)]:
+            preparation.fill(image)
+            maps = self._model(preparation.input)[0]
+            self._free.put(preparation)
+        # two slots that are particles, so that nothing of the decoding is left to compile
+        maps[:, :, :, 0] = -9.0
+        maps[0, 0, :, 0] = 9.0
+        decode(maps)
+
+    def _prepare(self, shape: tuple[int, int]) -> None:
+        if shape == self._shape:
+            return
+        if self._flat_field is not None:
+            self._flat_field.check(shape)
+        self._shape = shape
+        card = self._model.card
+        self._free = SimpleQueue()
+        for _ in range(self._work.workers):
+            self._free.put(Preparation(shape, SIGNS[card.polarity], card.noise_contrast, self._flat_field))
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while twice as many frames as there are workers are pending."""
+        image, number = frame.image, frame.info.frame
+        if image.ndim != 2:
+            raise DetectionError(
+                f"frame {number} is a volume of shape {image.shape}; the network reads single images: use a "
+                "source of images"
+            )
+        if image.dtype not in (np.uint8, np.uint16):
+            raise DetectionError(
+                f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16"
+            )
+        if self._shape and image.shape != self._shape:
+            raise DetectionError(
+                f"frame {number} is {image.shape} but the images before it were {self._shape}"
+            )
+        self._prepare((image.shape[0], image.shape[1]))
+        self._work.give(partial(self._detect, frame))
+
+    def _detect(self, frame: Frame) -> tuple[Detections, Counter[str]]:
+        preparation = self._free.get()
+        try:
+            background = preparation.fill(frame.image)
+            if background <= 0:
+                return Detections.empty(frame.info), Counter(no_light=1)
+            found = decode(self._model(preparation.input)[0])
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
+            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+        finally:
+            self._free.put(preparation)
+        return self._chosen(frame, found, background)
+
+    def _chosen(
+        self, frame: Frame, found: npt.NDArray[np.float64], background: float
+    ) -> tuple[Detections, Counter[str]]:
+        height, width = self._shape
+        x, y = found[:, 0], found[:, 1]
+        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+        doubtful = inside & (found[:, -1] < self._settings.min_confidence)
+        left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
+        found = found[inside & ~doubtful]
+        most = self._settings.max_particles
+        if len(found) > most:
+            left_out["too_many"] = len(found) - most
+            found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[:most])]
+        return Detections(frame.info, to_table(found, self._model.card, background)), left_out
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        ready = []
+        for detections, left_out in self._work.take(timeout_s):
+            self._left_out += left_out
+            ready.append(detections)
+        return ready
+
+    def close(self) -> None:
+        """Wait for the frames at hand and stop the threads. Idempotent."""
+        self._work.close()

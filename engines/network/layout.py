@@ -1,0 +1,20 @@
+"""How the network's maps are laid out; shared by training, export and decoding."""
+
+from __future__ import annotations
+
+STRIDE = 4
+"""Pixels of the image a cell, along x and y."""
+MULTIPLE = 16
+"""Images are padded to multiples of this many pixels."""
+SLOTS = 2
+"""Particles a cell can hold."""
+SLOT_DEPTH = (-0.5, 0.5)
+"""Depth that each slot starts from, in half depth ranges: it makes the slots unlike one another."""
+
+LOGIT, X, Y, Z, BRIGHTNESS, SIGMA_X, SIGMA_Y, SIGMA_Z, SIGMA_BRIGHTNESS = range(9)
+CHANNELS = 9
+"""Values of a slot. x and y are off the cell's centre, in cells; z off the middle of the depth range, in half
+ranges; the brightness relative to the mean particle's; the standard errors in the same units."""
+
+LEAST_SIGMA = (0.004, 0.004, 0.002, 0.02)
+"""The smallest standard errors of x, y, z and brightness that the network can state."""

@@ -1,0 +1,53 @@
+"""A model file opened with ONNX Runtime: one session, run by any number of threads at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.network.card import ModelCard, card_of
+from engines.network.layout import CHANNELS, SLOTS
+from stream.errors import ConfigurationError
+
+ERRORS_ONLY = 3
+INPUT, OUTPUT = "image", "maps"
+
+
+class OnnxModel:
+    """The network of a `.onnx` file and what it says of itself. Each call runs on the thread that makes it.
+
+    Raises `ConfigurationError` for a file that is not there, no ONNX, no model of ours, or of a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        if not path.is_file():
+            raise ConfigurationError(f"no model file {path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
+            detail = " ".join(str(error).split())
+            raise ConfigurationError(f"{path} is no ONNX model, or a damaged one: {detail}") from error
+        self.card: ModelCard = card_of(self._session.get_modelmeta().custom_metadata_map, str(path))
+        names = [
+            [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
+        ]
+        if names != [[INPUT], [OUTPUT]]:
+            raise ConfigurationError(f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}")
+
+    def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map (1, 1, H, W), H and W multiples of 16, to (1, H/4, W/4, slots, values)."""
+        (maps,) = self._session.run([OUTPUT], {INPUT: images})
+        if maps.shape[3:] != (SLOTS, CHANNELS):
+            raise ConfigurationError(f"the model answers with {maps.shape}, which this version cannot read")
+        result: npt.NDArray[np.float32] = maps
+        return result

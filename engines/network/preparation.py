@@ -1,0 +1,91 @@
+"""From a camera's image to the network's input: contrast against the background, in units of the noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from engines.flatfield import FlatField
+from engines.network.layout import MULTIPLE
+
+Float32Array = npt.NDArray[np.float32]
+
+SAMPLED_ROWS = 400
+LEAST_LIGHT = 1.0
+
+
+def padded(size_px: int) -> int:
+    """The next multiple of what the network needs."""
+    return -(-size_px // MULTIPLE) * MULTIPLE
+
+
+class Preparation:
+    """Fills the input (1, 1, H', W') from images (H, W), H' and W' padded with zeros; belongs to one thread.
+
+    `sign` is -1 where particles are dark. The background is the image's median, which is exact as long as the
+    illumination is even or flat-field references are given.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], sign: float, noise_contrast: float, flat_field: FlatField | None
+    ) -> None:
+        height, width = shape
+        self.input: Float32Array = np.zeros((1, 1, padded(height), padded(width)), np.float32)
+        self._scale = sign / noise_contrast
+        self._flat_field = flat_field
+        self._step = max(1, height // SAMPLED_ROWS)
+        self._counts = np.zeros(1 << 16, np.int64)
+        self._corrected = np.empty(shape if flat_field is not None else (0, 0), np.float32)
+
+    def fill(self, image: npt.NDArray[Any]) -> float:
+        """Prepare a uint8 or uint16 image; returns its background in grey values, 0 where there is no light."""
+        out = self.input[0, 0]
+        if self._flat_field is not None:
+            self._flat_field.correct(image, self._corrected)
+            light = 1.0 - float(np.median(self._corrected[:: self._step]))
+            if light <= LEAST_LIGHT / self._flat_field.grey_values:
+                return 0.0
+            _scale_corrected(self._corrected, light, self._scale, out)
+            return light * self._flat_field.grey_values
+        background = float(_median(image, self._step, self._counts))
+        if background < LEAST_LIGHT:
+            return 0.0
+        _scale(image, background, self._scale, out)
+        return background
+
+
+@njit(cache=True, nogil=True)
+def _median(image: Any, step: int, counts: Any) -> float:
+    """The median of whole numbers, between two of them as their counts say."""
+    counts[:] = 0
+    total = 0
+    for row in range(0, image.shape[0], step):
+        for column in range(image.shape[1]):
+            counts[image[row, column]] += 1
+        total += image.shape[1]
+    below, half = 0.0, 0.5 * total
+    for value in range(counts.size):
+        if below + counts[value] >= half:
+            return float(value - 0.5 + (half - below) / counts[value])
+        below += counts[value]
+    return 0.0
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _scale(image: Any, background: float, scale: float, out: Any) -> None:
+    factor, offset = np.float32(scale / background), np.float32(scale)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            out[row, column] = np.float32(image[row, column]) * factor - offset
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _scale_corrected(contrast: Any, light: float, scale: float, out: Any) -> None:
+    factor, offset = np.float32(scale / light), np.float32(scale)
+    one = np.float32(1.0)
+    for row in range(contrast.shape[0]):
+        for column in range(contrast.shape[1]):
+            out[row, column] = (one - contrast[row, column]) * factor - offset

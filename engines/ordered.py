@@ -1,0 +1,61 @@
+"""Work given to threads, its results taken in the order in which it was given."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+WAITING_PER_WORKER = 2
+
+
+def default_workers() -> int:
+    """The processors less two, which the other stages need; at most eight."""
+    return min(8, max(1, (os.cpu_count() or 1) - 2))
+
+
+class OrderedWork(Generic[Result]):
+    """A pool of `workers` threads for one giver, who is also the taker."""
+
+    def __init__(self, workers: int, name: str) -> None:
+        self.workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._waiting: deque[Future[Result]] = deque()
+
+    def __len__(self) -> int:
+        """How much was given and not taken yet."""
+        return len(self._waiting)
+
+    def give(self, work: Callable[[], Result]) -> None:
+        """Have `work` done; waits while twice as much as there are workers is under way."""
+        most = WAITING_PER_WORKER * self.workers
+        if len(self._waiting) >= most:
+            wait_for([self._waiting[-most]])
+        self._waiting.append(self._pool.submit(work))
+
+    def take(self, timeout_s: float) -> list[Result]:
+        """Return what is ready, in order; waits up to `timeout_s` for the first. Raises what the work raised."""
+        deadline_s = time.monotonic() + timeout_s
+        ready: list[Result] = []
+        while self._waiting:
+            head = self._waiting[0]
+            if not head.done():
+                left_s = deadline_s - time.monotonic()
+                if ready or left_s <= 0:
+                    break
+                wait_for([head], left_s)
+                continue
+            self._waiting.popleft()
+            ready.append(head.result())
+        return ready
+
+    def close(self) -> None:
+        """Wait for what is being done, forget the rest. Idempotent."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()

@@ -1,0 +1,130 @@
+"""The command `train`: from a calibration, or the optics, to a network."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from liveptv.cli.console import PLAIN_PERIOD_S, console
+from liveptv.cli.exiting import exiting
+from liveptv.cli.options import Overwrite
+from liveptv.files import refuse_to_replace, writable
+from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.training.train import TrainingProgress
+
+SIZES = ("small", "large")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(exiting(train))
+
+
+def train(
+    calibration: Annotated[Path | None, typer.Argument(help="calibration file, .h5")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the model, .onnx")] = Path("model.onnx"),
+    optics: Annotated[
+        str | None,
+        typer.Option(help="in place of a calibration: a .toml or .json file of the optics, or `simulated`"),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="how long to train", min=0.01)] = 60.0,
+    size: Annotated[str, typer.Option(help="small, for processors, or large, for GPUs")] = "small",
+    start: Annotated[
+        str | None, typer.Option("--from", help="model to start from: a file, or `shipped`")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the weights and the images", min=0)] = 0,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="processes of one thread each; all processors if left out", min=1, max=256),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="folder to keep the training in; one that was cut off goes on from it")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> int:
+    """Train a network on a calibration."""
+    from liveptv.training import SHIPPED, SHIPPED_MODEL, check_libraries, default_processes
+
+    if size not in SIZES:
+        raise ConfigurationError(f"--size is small or large, not {size!r}")
+    if output.suffix.lower() != ".onnx":
+        raise ConfigurationError(f"the model is an .onnx file, unlike {output}; name one")
+    start_from = SHIPPED_MODEL if start == SHIPPED else None if start is None else Path(start)
+    refuse_to_replace(output, calibration, start_from)
+    writable(output, overwrite)
+    check_libraries()
+    import torch
+
+    from calibration.training.settings import TrainingSettings
+    from liveptv.training import recipe_for, train_model
+
+    recipe, digest = recipe_for(calibration, optics)
+    on_gpu = torch.cuda.is_available()
+    settings = TrainingSettings(
+        size="large" if size == "large" else "small",
+        minutes=minutes,
+        seed=seed,
+        processes=1 if on_gpu else processes or default_processes(),
+        device="cuda" if on_gpu else "cpu",
+        batch=256 if on_gpu else 16,
+        start_from=start_from,
+        checkpoint=checkpoint,
+        score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
+    )
+    with _Line() as line:
+        trained = train_model(output, recipe, digest, settings, line.show)
+    found = trained.scores
+    console.print(
+        f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
+        f"particles; lone ones within {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z; rms)"
+    )
+    console.print(f"written to {escape(str(trained.model))}; {escape(str(trained.page))}", soft_wrap=True)
+    return 0
+
+
+class _Line:
+    """A bar with the current scores on a terminal, a plain line for each new score elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=1.0)
+        self._due_s = 0.0
+        self._said: dict[str, Any] = {}
+
+    def show(self, progress: TrainingProgress) -> None:
+        """Show how far the training is, and how good."""
+        text = f"step {progress.steps}, loss {progress.loss:.2f}{_scores(progress.scores)}"
+        self._bar.update(self._task, completed=progress.part, description=text)
+        now_s = time.monotonic()
+        if not console.is_terminal and now_s >= self._due_s and progress.scores != self._said:
+            self._said, self._due_s = progress.scores, now_s + PLAIN_PERIOD_S
+            console.print(f"{100 * progress.part:3.0f} %  {text}")
+
+    def __enter__(self) -> _Line:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    if not scores or scores.get("z_um") is None or scores.get("false") is None:
+        return ""
+    missed, false = 100 * scores["missed"], 100 * scores["false"]
+    return f", missed {missed:.1f} %, false {false:.1f} %, z within {scores['z_um']:.1f} um"

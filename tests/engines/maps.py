@@ -1,0 +1,25 @@
+"""Maps as a network would make them, for particles at known places."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engines.network.layout import CHANNELS, LOGIT, SIGMA_X, SLOTS, STRIDE, X
+
+
+def empty_maps(height_px: int = 64, width_px: int = 96) -> np.ndarray:
+    maps = np.zeros((height_px // STRIDE, width_px // STRIDE, SLOTS, CHANNELS), np.float32)
+    maps[..., LOGIT] = -9.0
+    maps[..., SIGMA_X:] = 0.05
+    return maps
+
+
+def put(maps, x_px, y_px, z, *, p=1.0, slot=0, cell=None, sigma=0.05, brightness=1.0):
+    """Say in one slot that a particle is there; `cell` (row, column) is its own unless given."""
+    x, y = (x_px + 0.5) / STRIDE, (y_px + 0.5) / STRIDE
+    row, column = cell or (int(y), int(x))
+    values = maps[row, column, slot]
+    p = min(p, 1 - 1e-4)
+    values[LOGIT] = np.log(p / (1 - p))
+    values[X : X + 4] = x - column - 0.5, y - row - 0.5, z, brightness
+    values[SIGMA_X:] = sigma
