@@ -48,7 +48,7 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
     """
     known = aligned.information > SUPPORT * np.median(aligned.information[aligned.information > 0])
     signal = np.sqrt((aligned.node_values() ** 2).sum(axis=1)) / noise_sd
-    first, last = _longest(known & (signal > IN_SIGHT))
+    first, last = _longest(known & (signal > IN_SIGHT) & aligned.foretold)
     if last - first + 1 < MIN_NODES:
         raise CalibrationError(
             f"particles are in sight in only {last - first + 1} steps of the scan; take smaller steps, or scan "

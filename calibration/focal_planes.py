@@ -22,6 +22,8 @@ MIN_LENGTHENING = 1.15
 ROUND = 0.02
 TOP_PART = 0.35
 MOMENT_LEVEL = 0.25
+MIDDLE_PART = 0.8
+MIDDLE_PX = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ def find_focal_planes(images: npt.NDArray[np.floating], z_um: FloatArray) -> Foc
     if abs(rotation_deg) > ROUND:
         turned = ndimage.rotate(stack, rotation_deg, axes=(1, 2), reshape=False, order=3, mode="nearest")
     step_um = float(z_um[1] - z_um[0])
+    turned = _middle(turned)
     peaks = [_peak(_sharpness(turned.sum(axis=axis)), z_um) for axis in (1, 2)]
-    overall = _peak((stack**2).sum(axis=(1, 2)), z_um)
+    overall = _peak((turned**2).sum(axis=(1, 2)), z_um)
     for peak, name in ((overall, "all in all"), (peaks[0], "along x"), (peaks[1], "along y")):
         if peak in {z_um[0], z_um[-1]}:
             raise CalibrationError(
@@ -69,6 +72,14 @@ def find_focal_planes(images: npt.NDArray[np.floating], z_um: FloatArray) -> Foc
     if abs(peaks[0] - peaks[1]) < MIN_SEPARATION_STEPS * step_um or not _lengthens(turned, z_um, peaks):
         return FocalPlanes(overall, overall, 0.0, astigmatic=False)
     return FocalPlanes(peaks[0], peaks[1], rotation_deg, astigmatic=True)
+
+
+def _middle(stack: FloatArray) -> FloatArray:
+    """The middle of images (J, P, P): sharp lines lie within it, what is left of neighbours mostly not."""
+    half = stack.shape[1] // 2
+    kept = max(MIDDLE_PX, round(MIDDLE_PART * half))
+    cut = max(0, half - kept)
+    return stack[:, cut : stack.shape[1] - cut, cut : stack.shape[2] - cut]
 
 
 def _sharpness(profiles: FloatArray) -> FloatArray:
@@ -119,7 +130,7 @@ def _second_moments(stack: FloatArray) -> tuple[FloatArray, FloatArray, FloatArr
 
 def _rotation(stack: FloatArray) -> float:
     """Angle of the lines, degrees in (-45, 45]: that which makes the cross moment vanish over all depths."""
-    xx, yy, xy = _second_moments(stack)
+    xx, yy, xy = _second_moments(_middle(stack))
     along = xx - yy
     if np.ptp(along) < MIN_LENGTHENING**2 * float(np.median(xx + yy)) * ROUND:
         return 0.0

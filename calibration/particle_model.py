@@ -14,12 +14,14 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
+from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, evaluate_window
+
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 END_NODES = 4
 
-VALUE, BY_X, BY_Y, BY_Z = range(4)
+__all__ = ["BY_X", "BY_Y", "BY_Z", "VALUE", "ParticleModel"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,79 +111,31 @@ class ParticleModel:
         return out
 
 
-@njit(cache=True, nogil=True, inline="always")
-def weights(fraction: float, value: FloatArray, slope: FloatArray) -> None:
-    """Cubic B-spline weights (4,) of the nodes -1, 0, 1, 2 at `fraction` behind node 0, and their slopes."""
-    t, s = fraction, 1.0 - fraction
-    value[0] = s * s * s / 6.0
-    value[1] = (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0
-    value[2] = (3.0 * s * s * s - 6.0 * s * s + 4.0) / 6.0
-    value[3] = t * t * t / 6.0
-    slope[0] = -s * s / 2.0
-    slope[1] = (3.0 * t * t - 4.0 * t) / 2.0
-    slope[2] = (-3.0 * s * s + 4.0 * s) / 2.0
-    slope[3] = t * t / 2.0
-
-
-@njit(cache=True, nogil=True)
-def _mirror(index: int, size: int) -> int:
-    if index < 0:
-        index = -index
-    if index >= size:
-        index = 2 * (size - 1) - index
-    return min(max(index, 0), size - 1)
-
-
 @njit(cache=True, nogil=True)
 def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyped-def]
-    depths, size = coefficients.shape[0], coefficients.shape[1]
+    size = coefficients.shape[1]
     half = size // 2
     wide = out.shape[3]
-    reach = wide // 2
-    wz, sz, wx = np.empty(4), np.empty(4), np.empty(4)
-    sx, wy, sy = np.empty(4), np.empty(4), np.empty(4)
-    plane = np.empty((2, size, size), np.float32)
-    rows = np.empty((3, size, wide), np.float32)
+    plane = np.empty((2, wide + TAPS, wide + TAPS), np.float32)
+    rows = np.empty((3, wide + TAPS, wide), np.float32)
     for n in range(node.size):
         if node[n] < 0.0:
             continue
-        base = min(int(node[n]), depths - 2)
-        weights(node[n] - base, wz, sz)
-        plane[:] = 0.0
-        for k in range(4):
-            source = coefficients[_mirror(base - 1 + k, depths)]
-            w, s = np.float32(wz[k]), np.float32(sz[k] * per_um)
-            for i in range(size):
-                for j in range(size):
-                    plane[0, i, j] += w * source[i, j]
-                    plane[1, i, j] += s * source[i, j]
         # pixel p of the image shows the model at p - reach - shift + half
-        start = half - reach - dx[n]
-        first = int(np.floor(start))
-        weights(start - first, wx, sx)
-        rows[:] = 0.0
-        for i in range(size):
-            for p in range(wide):
-                column = first + p
-                if column < 0 or column > size - 1:
-                    continue
-                for k in range(4):
-                    q = _mirror(column - 1 + k, size)
-                    rows[0, i, p] += np.float32(wx[k]) * plane[0, i, q]
-                    rows[1, i, p] -= np.float32(sx[k]) * plane[0, i, q]
-                    rows[2, i, p] += np.float32(wx[k]) * plane[1, i, q]
-        start = half - reach - dy[n]
-        first = int(np.floor(start))
-        weights(start - first, wy, sy)
-        for r in range(wide):
-            line = first + r
-            if line < 0 or line > size - 1:
-                continue
-            for k in range(4):
-                q = _mirror(line - 1 + k, size)
-                w, s = np.float32(wy[k]), np.float32(sy[k])
-                for p in range(wide):
-                    out[n, 0, r, p] += w * rows[0, q, p]
-                    out[n, 1, r, p] += w * rows[1, q, p]
-                    out[n, 2, r, p] -= s * rows[0, q, p]
-                    out[n, 3, r, p] += w * rows[2, q, p]
+        start_x, start_y = half - wide // 2 - dx[n], half - wide // 2 - dy[n]
+        left, top = max(0, -int(np.floor(start_x))), max(0, -int(np.floor(start_y)))
+        right, bottom = min(wide, size - int(np.floor(start_x))), min(wide, size - int(np.floor(start_y)))
+        if left < right and top < bottom:
+            evaluate_window(
+                coefficients,
+                node[n],
+                start_y + top,
+                start_x + left,
+                bottom - top,
+                right - left,
+                per_um,
+                True,
+                plane,
+                rows,
+                out[n, :, top:bottom, left:right],
+            )

@@ -28,6 +28,8 @@ PARAMETERS = 4
 BRIGHTNESS, Z, X, Y = range(PARAMETERS)
 END_NODES = 4
 SUPPORT = 0.15
+FORETOLD_PART = 0.75
+FORETOLD_NODES = 5
 FOLDS = 8
 INNER_STEPS = 8
 MAX_STEP_NODES = 2.0
@@ -58,7 +60,8 @@ class Aligned:
     `coefficients` (J, R) of `basis` on nodes `z_first_um + j * node_um`; `information` (J,) is the sum of
     squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the mean
     squared residual of each; `variances` (N, 4), for a pixel noise of 1, are those of brightness, z in um, x
-    and y in px.
+    and y in px. `foretold` (J,) tells at which nodes the traces foretell one another's images, that is where a
+    particle is in sight.
     """
 
     positions: Positions
@@ -70,6 +73,7 @@ class Aligned:
     values: FloatArray
     chi2: FloatArray
     variances: FloatArray
+    foretold: npt.NDArray[np.bool_]
     steps: int
     moved_um: float
 
@@ -129,6 +133,7 @@ def align(
         state.values,
         chi2,
         state.variances(now),
+        state.foretold(now),
         steps,
         moved,
     )
@@ -175,6 +180,7 @@ class _Step:
         self._yy = basis.gram(basis.by_y, basis.by_y)
         self._vx, self._vy = basis.gram(basis.images, basis.by_x), basis.gram(basis.images, basis.by_y)
         self._stiffness: FloatArray | None = None
+        self._gain = (np.zeros(0), np.zeros(0))
         self._folds = np.empty(self.count, np.int64)
         self._folds[np.argsort(now.z_um)] = np.arange(self.count) % min(FOLDS, self.count)
 
@@ -194,6 +200,17 @@ class _Step:
     def values(self) -> FloatArray:
         """The images (N, K, R) in the basis."""
         return self._value.reshape(self.count, self.planes, -1)
+
+    def foretold(self, now: Positions) -> npt.NDArray[np.bool_]:
+        """At which nodes (J,) the splines of the other traces make the residuals of most traces smaller."""
+        self.step(now)
+        gain, node = self._gain
+        place = np.clip(np.round(node).astype(int), 0, self.nodes.count - 1)
+        better = np.bincount(place.ravel(), (gain > 0).ravel(), self.nodes.count)
+        there = np.bincount(place.ravel(), minlength=self.nodes.count)
+        width = np.ones(FORETOLD_NODES)
+        share = np.convolve(better, width, "same") / np.maximum(np.convolve(there, width, "same"), 1.0)
+        return np.asarray(share > FORETOLD_PART)
 
     def variances(self, now: Positions) -> FloatArray:
         """Variances (N, 4) of brightness, z in um, x and y in px for a noise of 1, that of the spline included."""
@@ -235,6 +252,7 @@ class _Step:
         weight = self._trust(node, chi2_in_basis)
         matrix = _JointNormal(normal * weight[..., None, None], node, now.brightness, self.nodes.count)
         change = matrix.solve(gradient * weight[..., None])
+        self._gain = (self._power.reshape(chi2.shape) - chi2, node)
         change[:, BRIGHTNESS] = np.clip(change[:, BRIGHTNESS], -0.3, 0.3)
         change[:, Z] = np.clip(change[:, Z], -MAX_STEP_NODES, MAX_STEP_NODES)
         change[:, X:] = np.clip(change[:, X:], -MAX_STEP_PX, MAX_STEP_PX)

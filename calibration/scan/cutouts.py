@@ -21,11 +21,13 @@ IntArray = npt.NDArray[np.int64]
 LARGEST_HALF_PX = 80
 SMALLEST_HALF_PX = 8
 POWER_PART = 2e-5
+CROWD_PART = 0.5
 OUTER_SCATTERS = 4.0
 QUIET_PX = 6
 ROOM = 1.2
 EDGE_PX = 5
 FEW = 3
+LOW_QUANTILE = 0.3
 MOST_LOOKED_AT = 200
 
 
@@ -71,8 +73,8 @@ def window(
 def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
     """Half the size of cutouts, px, that hold the largest images.
 
-    `power` (H, W) is the mean over the planes of the squared contrast, without noise. Its median over the
-    candidates tells how far out there is anything; neighbours, being elsewhere around each, do not change it much.
+    `power` (H, W) is the mean over the planes of the squared contrast, without noise. A low quantile of it over
+    the candidates tells how far out there is anything around all of them; neighbours are elsewhere around each.
     """
     half = LARGEST_HALF_PX
     height, width = power.shape
@@ -91,7 +93,7 @@ def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
         windows.append(np.where(inside, part, np.nan))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # beyond the image's edge there may be no value at all
-        typical = np.nan_to_num(np.nanmedian(np.array(windows), axis=0))
+        typical = np.nan_to_num(np.nanquantile(np.array(windows), LOW_QUANTILE, axis=0))
     # the farthest reach along x or y counts, in strips through the middle
     strip = 4
     along = [
@@ -103,8 +105,11 @@ def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
     reach = 0
     for profile in [*(np.maximum(line[half:], line[half::-1]) for line in along), round_about]:
         outer = profile[-half // 5 :]
-        limit = np.median(outer) + max(
-            POWER_PART * float(profile[:3].max()), OUTER_SCATTERS * 1.4826 * _scatter(outer)
+        level = float(np.median(outer))  # what neighbours add everywhere
+        limit = level + max(
+            CROWD_PART * abs(level),
+            POWER_PART * float(profile[:3].max()),
+            OUTER_SCATTERS * 1.4826 * _scatter(outer),
         )
         smooth = ndimage.uniform_filter1d(profile, 3)
         # where it ends for good; farther out are neighbours

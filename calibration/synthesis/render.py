@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from calibration.particle_model import weights
 from calibration.synthesis.reach import EDGE_PX, mask
+from engines.refine.spline import weights
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})

@@ -111,7 +111,7 @@ def test_a_window_holds_what_is_around_a_pixel_and_nothing_beyond_the_edge(row, 
     )
 
 
-def astigmatic(z, separation=60.0, angle_deg=0.0, half=24):
+def astigmatic(z, separation=60.0, angle_deg=0.0, half=32):
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     turn = np.deg2rad(angle_deg)
     u, v = x * np.cos(turn) + y * np.sin(turn), -x * np.sin(turn) + y * np.cos(turn)
@@ -203,4 +203,4 @@ def test_particles_on_a_tilted_plate_lie_on_a_surface_and_others_fill_a_volume()
 def test_the_radius_is_that_of_the_largest_image():
     images = np.array([astigmatic(z) for z in np.linspace(0, 90, 60)])
     y = 1.5 * np.sqrt(1 + (120 / 12) ** 2) * np.sqrt(2 * np.log(10))
-    assert image_radius(images) == pytest.approx(min(0.95 * y, 24), abs=2)
+    assert image_radius(images) == pytest.approx(min(0.95 * y, 32), abs=2)
