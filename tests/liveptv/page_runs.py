@@ -9,8 +9,12 @@ import msgspec
 import numpy as np
 from websockets.sync.client import connect
 
+from liveptv.application import run_experiment
+from liveptv.files import RunFiles
 from liveptv.monitor.packets import unpack
+from liveptv.monitor.process import Page
 from liveptv.monitor.run_view import RunView
+from liveptv.session.events import read_events
 from liveptv.session.front import RunCard
 from stream.messages import Detections, Frame, FrameInfo, Tracks
 
@@ -89,3 +93,34 @@ def serving(page):
     finally:
         page.end()
         thread.join(WAIT_S)
+
+
+class Visited:
+    """A run with a page beside it, while `visit(page)` is at work in a thread of its own."""
+
+    def __init__(self, experiment, visit):
+        self.files = RunFiles.beside(experiment.run.output)
+        self._visit = visit
+        self._faults = []
+        self.outcome = run_experiment(
+            experiment, self.files, on_update=lambda _: None, on_note=lambda _: None, beside=self._beside
+        )
+        assert not self._faults, self._faults
+        self.events = read_events(self.files.events)
+
+    @contextmanager
+    def _beside(self, card):
+        thread = threading.Thread(target=self._look, args=(card,))
+        thread.start()
+        yield
+        thread.join(30)
+
+    def _look(self, card):
+        try:
+            with serving(Page(card, 0, print)) as page:
+                self._visit(page)
+        except Exception as error:  # noqa: BLE001 - told in the test's own thread
+            self._faults.append(error)
+
+    def texts(self, kind):
+        return [event["text"] for event in self.events if event["kind"] == kind]

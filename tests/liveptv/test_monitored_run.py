@@ -1,20 +1,17 @@
-import contextlib
 import json
 import re
-import threading
 
 import numpy as np
 import psutil
 import pytest
 import tifffile
-from page_runs import browser, packets, serving
+from page_runs import Visited, browser, packets
 from small_run import small_experiment
 
-from liveptv.application import run_experiment
 from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.monitor.listening import newest_run
-from liveptv.monitor.process import Page, PageProcess
+from liveptv.monitor.process import PageProcess
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.front import Front, cards_folder, read_card
 from stream.errors import SourceError
@@ -27,37 +24,6 @@ THREADS = {"mode": "threads", "monitor_hz": 20.0}
 @pytest.fixture(autouse=True)
 def _own_cards(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVEPTV_RUNS", str(tmp_path / "runs"))
-
-
-class Visited:
-    """A run with a page beside it, while `visit(page)` is at work in a thread of its own."""
-
-    def __init__(self, experiment, visit):
-        self.files = RunFiles.beside(experiment.run.output)
-        self._visit = visit
-        self._faults = []
-        self.outcome = run_experiment(
-            experiment, self.files, on_update=lambda _: None, on_note=lambda _: None, beside=self._beside
-        )
-        assert not self._faults, self._faults
-        self.events = read_events(self.files.events)
-
-    @contextlib.contextmanager
-    def _beside(self, card):
-        thread = threading.Thread(target=self._look, args=(card,))
-        thread.start()
-        yield
-        thread.join(30)
-
-    def _look(self, card):
-        try:
-            with serving(Page(card, 0, print)) as page:
-                self._visit(page)
-        except Exception as error:  # noqa: BLE001 - told in the test's own thread
-            self._faults.append(error)
-
-    def texts(self, kind):
-        return [event["text"] for event in self.events if event["kind"] == kind]
 
 
 def steer(socket, heard, *wishes):

@@ -12,7 +12,7 @@ const SPACE_MS = 120, ALIVE_MS = 10000, AGAIN_MS = 1500;
 const decode = new TextDecoder();
 const trails = new Trails(), picture = new Picture(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
 const steering = new Steering((said) => say(said), snapshot);
-const measured = { pictures: 0, ages: [] };
+const measured = { pictures: 0, ages: [], velocity_um_s: null };
 let socket = null, shown = 0, last = null, summary = null, spaceDue = 0, over = false;
 window.liveptv = { measured };
 
@@ -99,8 +99,9 @@ function showSummary(now) {
   text("file", over ? `${now.state}: ${now.why}; ${now.output}` : now.output);
   steering.show(now);
   series.show(now.series);
+  measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
   drawProfile(el("profile"), now.profile);
-  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories since ${fixed(now.profile.since_s, 0)} s, bars: standard error${now.profile.theory ? ", dashed: laminar flow" : ""}` : "");
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories, standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
   el("stages").replaceChildren(...now.stages.map(stageRow));
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
 }

@@ -1,0 +1,77 @@
+"""The page in a real browser, where there is one: Debian's chromium, or Chrome."""
+
+import shutil
+import time
+
+import pytest
+from page_runs import Visited
+from small_run import small_experiment
+
+from tracking.trajectory_file import TrajectoryFile
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LIMITS = {"max_flow_ul_s": 0.06, "min_focus_um": 100.0, "max_focus_um": 200.0}
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")]
+
+
+def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVEPTV_RUNS", str(tmp_path / "runs"))
+    troubles, outside, answers = [], [], []
+
+    def visit(served):
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            page = browser.new_page()
+            page.set_default_timeout(60_000)
+            page.on("pageerror", lambda error: troubles.append(str(error)))
+            page.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
+            page.on("request", lambda request: outside.append(request.url))
+            page.goto(served.url)
+            wait(page, "() => window.liveptv.measured.pictures > 10")
+            assert page.locator("#state").inner_text() == "running"
+            assert int(page.locator("#f-particles").inner_text()) > 0
+            caption = page.locator("#picture-caption").inner_text()
+            wait(page, "before => document.getElementById('picture-caption').textContent !== before", caption)
+            wait(page, "() => /^\\d+ traj/.test(document.getElementById('profile-caption').textContent)")
+            slow_um_s = page.evaluate("window.liveptv.measured.velocity_um_s")
+            act(page, "set_flow", "0.0492")
+            answers.append(page.locator("#answer").inner_text())
+            wait(page, "slow => Math.abs(window.liveptv.measured.velocity_um_s / slow - 2) < 0.3", slow_um_s)
+            act(page, "move_focus", "900")
+            answers.append(page.locator("#answer").inner_text())
+            page.click("#stop")
+            assert "completed with its" in page.locator("#stop-text").inner_text()
+            page.click("button[value=stop]")
+            wait(page, "() => document.body.dataset.state === 'ended'")
+            browser.close()
+
+    experiment = small_experiment(
+        tmp_path, rate=30, frames=1500, limits=LIMITS, session={"mode": "threads", "monitor_hz": 10.0}
+    )
+    run = Visited(experiment, visit)
+    assert "shows from frame" in answers[0]
+    assert "refused" in answers[1]
+    assert not troubles
+    assert {url.split("/")[2].partition(":")[0] for url in outside} == {"127.0.0.1"}
+    assert run.outcome.result.ok
+    assert run.outcome.result.reason == "stopped from the page"
+    with TrajectoryFile(run.files.tracks) as file:
+        assert file.finished
+        assert len(file.frames) == run.outcome.frames > 0
+
+
+def act(page, kind, value):
+    form = page.locator(f"form[data-kind={kind}]")
+    form.locator("input").fill(value)
+    form.locator("button").click()
+    wait(page, "() => document.getElementById('answer').className !== 'answer '")
+
+
+def wait(page, condition, given=None):
+    """Wait until a JavaScript function is true; the page's own policy forbids the browser's way of polling."""
+    deadline_s = time.monotonic() + 40
+    while not page.evaluate(condition, given):
+        assert time.monotonic() < deadline_s, condition
+        page.wait_for_timeout(50)
