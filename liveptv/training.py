@@ -98,7 +98,7 @@ def train_model(
 
     Raises `TrainingError` where the training fails or came to nothing, `OutputError` if files cannot be written.
     """
-    from calibration.training.export import export, make_card, read_weights
+    from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
     from calibration.training.train import train
@@ -111,8 +111,11 @@ def train_model(
     if not course.weights:
         raise TrainingError("the training ended before anything was learnt; give it more --minutes")
     material = recipe()
-    export(output, course.weights, make_card(material, settings, course, calibration_sha256))
+    scale = measure_sigma_scale(material, settings, course.weights)
+    export(output, course.weights, make_card(material, settings, course, calibration_sha256, scale))
     model = OnnxModel(output)
-    scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(model, at_once=1)
+    scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
+        model, at_once=1, sigma_scale=model.card.sigma_scale
+    )
     page = write_training_page(output, model.card, course.scores, scores)
     return Trained(output, page, model.card, scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import warnings
 import zlib
 from importlib.metadata import version
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
 from calibration.training.checkpoint import Course
 from calibration.training.material import Material
+from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet
 from engines.network.card import KEY, SCHEMA, ModelCard
@@ -28,10 +31,36 @@ LIBRARIES = ("liveptv", "torch", "onnx")
 OPSET = 18
 EXAMPLE_PX = 64
 AGREEMENT = 2e-3
+SIGMA_IMAGES = 96
+SIGMA_RANGE = (0.2, 5.0)
+
+
+def measure_sigma_scale(
+    material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
+) -> tuple[float, float, float]:
+    """Actual errors over stated ones, root mean square, on held-out images; 1 where too few were found."""
+    network = ParticleNet(settings.size).eval()
+    network.load_state_dict(weights)
+
+    @torch.no_grad()
+    def detect(given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        maps: npt.NDArray[np.float32] = network(torch.from_numpy(given)).numpy()
+        return maps
+
+    errors = HeldOut(material, images, SCORING_SEED + 2).score(detect).evaluation.errors
+    x, y, z = (errors[axis].calibration if axis in errors else math.nan for axis in "xyz")
+    low, high = SIGMA_RANGE
+    if not all(low < ratio < high for ratio in (x, y, z)):
+        return 1.0, 1.0, 1.0
+    return x, y, z
 
 
 def make_card(
-    material: Material, settings: TrainingSettings, course: Course, calibration_sha256: str = ""
+    material: Material,
+    settings: TrainingSettings,
+    course: Course,
+    calibration_sha256: str = "",
+    sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> ModelCard:
     """What the model says of itself; its scores are those of the weights that were kept."""
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
@@ -43,6 +72,7 @@ def make_card(
         half_range_um=material.half_range_um,
         noise_contrast=material.noise_contrast,
         peak_contrast=material.peak_contrast,
+        sigma_scale=sigma_scale,
         size=settings.size,
         made_from=material.made_from,
         calibration_sha256=calibration_sha256,

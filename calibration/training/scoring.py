@@ -54,7 +54,9 @@ class HeldOut:
         self._material = material
         self._scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
 
-    def score(self, network: Network, at_once: int = 8) -> Scores:
+    def score(
+        self, network: Network, at_once: int = 8, sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> Scores:
         """Detect in all images and compare with the truth."""
         images, material = self._scene.images, self._material
         rows = []
@@ -73,9 +75,9 @@ class HeldOut:
                 "x_um": table[:, 1] * pixel,
                 "y_um": table[:, 2] * pixel,
                 "z_um": table[:, 3] * depth + material.middle_um,
-                "sigma_x_um": table[:, 5] * pixel,
-                "sigma_y_um": table[:, 6] * pixel,
-                "sigma_z_um": table[:, 7] * depth,
+                "sigma_x_um": table[:, 5] * pixel * sigma_scale[0],
+                "sigma_y_um": table[:, 6] * pixel * sigma_scale[1],
+                "sigma_z_um": table[:, 7] * depth * sigma_scale[2],
             },
         )
         errors = score.lone.errors

@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 from calibration.synthesis import Layout, NoiseModel, Rendered  # noqa: E402
 from calibration.training import checkpoint  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
-from calibration.training.export import export, make_card, read_weights  # noqa: E402
+from calibration.training.export import export, make_card, measure_sigma_scale, read_weights  # noqa: E402
 from calibration.training.loss import Targets, particle_loss, share_out  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
 from calibration.training.scoring import HeldOut  # noqa: E402
@@ -162,7 +162,7 @@ def test_a_training_of_seconds_learns_to_find_particles(learnt):
 
 
 def test_the_file_agrees_with_torch_and_carries_all_that_its_use_needs(learnt, tmp_path):
-    trainer = learnt[0]
+    trainer, held_out = learnt[:2]
     weights = trainer.averaged.state_dict()
     course = Course(scores=[{"trained_s": 0.0, "missed": 0.3}], weights=weights)
     path = tmp_path / "model.onnx"
@@ -178,6 +178,11 @@ def test_the_file_agrees_with_torch_and_carries_all_that_its_use_needs(learnt, t
     assert (card.made_from, card.calibration_sha256) == ("gaussians", "ab" * 32)
     assert card.training["seed"] == 0
     assert card.scores["missed"] == 0.3
+    stated = held_out.score(model, 1).evaluation.errors["z"].calibration
+    scale = measure_sigma_scale(trainer.material, QUICK, weights, 24)
+    assert scale[2] == pytest.approx(stated, rel=0.3)
+    right = held_out.score(model, 1, scale).evaluation.errors["z"].calibration
+    assert right == pytest.approx(1.0, rel=0.3)
     again = read_weights(path, "small")
     assert again.keys() == weights.keys()
     assert all(torch.equal(again[name], weights[name]) for name in weights)
