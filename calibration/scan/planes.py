@@ -153,6 +153,13 @@ def group_images(
         return [ScanPlane(number * z_step_um, group) for number, group in enumerate(groups)]
     if not np.isfinite(focus).all():
         raise CalibrationError("the scan does not say at which focus its images were taken; add --z-step UM")
+    for number, group in enumerate(groups):
+        if len(_by_position(group, focus)) > 1:
+            low_um, high_um = focus[list(group)].min(), focus[list(group)].max()
+            raise CalibrationError(
+                f"with --repeats {repeats} plane {number} would hold images taken at focus {low_um:.2f} to "
+                f"{high_um:.2f} um; leave --repeats out, or say --z-step if the file is wrong"
+            )
     return [ScanPlane(float(np.mean(focus[list(group)])), group) for group in groups]
 
 

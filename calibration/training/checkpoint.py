@@ -19,7 +19,7 @@ FREE = {"minutes", "steps", "checkpoint", "processes", "score_every_s", "patienc
 
 @dataclass(slots=True)
 class Course:
-    """How far a training has come: its time and its scores, the best of them with its weights."""
+    """How far a training has come: its time and its scores, the least loss on held-out images with its weights."""
 
     trained_s: float = 0.0
     best: float = float("inf")

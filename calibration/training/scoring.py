@@ -32,12 +32,6 @@ class Scores:
     missed_close: float
     evaluation: Evaluation
 
-    @property
-    def figure(self) -> float:
-        """One number to compare with: the smaller the better; a depth error of 1 % of 400 um counts as 1 %."""
-        none = np.nan_to_num(self.false, nan=1.0), np.nan_to_num(self.z_um, nan=400.0) / 400.0
-        return float(self.missed + sum(none))
-
     def summary(self) -> dict[str, Any]:
         """The numbers that are kept with a model."""
         names = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
@@ -52,13 +46,13 @@ class HeldOut:
 
     def __init__(self, material: Material, count: int = 48, seed: int = SCORING_SEED) -> None:
         self._material = material
-        self._scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
+        self.scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
 
     def score(
         self, network: Network, at_once: int = 8, sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     ) -> Scores:
         """Detect in all images and compare with the truth."""
-        images, material = self._scene.images, self._material
+        images, material = self.scene.images, self._material
         rows = []
         for start in range(0, len(images), at_once):
             some = images[start : start + at_once, None] / material.noise_contrast
@@ -69,7 +63,7 @@ class HeldOut:
         table = np.concatenate(rows)
         pixel, depth = material.pixel_size_um, material.half_range_um
         score = evaluate(
-            self._scene.table(),
+            self.scene.table(),
             {
                 "frame": table[:, 0],
                 "x_um": table[:, 1] * pixel,

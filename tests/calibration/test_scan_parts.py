@@ -46,6 +46,12 @@ def test_repeats_and_step_given_count_more_than_what_the_file_says():
     assert [group.focus_um for group in groups] == [0, 2, 4]
 
 
+def test_repeats_that_contradict_the_positions_in_the_file_are_refused():
+    focus = [float(z) for z in np.repeat(np.arange(6) * 3.0, 4)]
+    with pytest.raises(CalibrationError, match="plane 0 would hold images taken at focus 0.00 to 3.00 um"):
+        group_images(focus, info(24), z_step_um=None, repeats=7)
+
+
 def test_gaps_returns_and_repetitions_of_the_focus_are_named():
     focus = [0, 3, 6, 15, 18, 21, 12, 15, 18, 18.1, 21]
     found = position_faults([ScanPlane(float(z), (k,)) for k, z in enumerate(focus)])
