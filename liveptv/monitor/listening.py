@@ -23,7 +23,10 @@ LAST_WORDS_S = 1.0
 
 
 def newest_run() -> Path:
-    """The card of the newest run on this computer whose session lives; raises `SourceError` if there is none."""
+    """The card of the newest run on this computer whose session lives; cards of dead sessions are removed.
+
+    Raises `SourceError` if there is none.
+    """
     living: list[tuple[float, Path]] = []
     for path in cards_folder().glob("*.json"):
         try:
@@ -32,6 +35,8 @@ def newest_run() -> Path:
             continue
         if psutil.pid_exists(card.pid):
             living.append((card.began_s, path))
+        else:
+            path.unlink(missing_ok=True)
     if not living:
         raise SourceError("no run is on at this computer; start one, or name the address of its monitor")
     return max(living)[1]

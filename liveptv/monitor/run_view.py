@@ -26,7 +26,7 @@ REMEMBERED_FRAMES = 64
 EVENTS_KEPT = 400
 QUIET_EVENTS = {"measured", "answer", "process", "monitor", "commands"}
 STAGES = ("acquire", "detect", "track", "write", "control")
-GRACE_S = 5.0
+FRESH_S = 2.0
 DEPTH_MEMORY = 0.05
 
 
@@ -49,6 +49,7 @@ class RunView:
         self._found: OrderedDict[int, Detections] = OrderedDict()
         self._tracked: OrderedDict[int, Tracks] = OrderedDict()
         self._statuses: dict[str, Status] = {}
+        self._heard_s: dict[str, float] = {}
         self._profile = RunningProfile()
         self._numbers = 0
         self._image: tuple[int, SmallImage] | None = None
@@ -91,6 +92,7 @@ class RunView:
                 self._complete(message.info.frame)
             elif isinstance(message, Status):
                 self._statuses[message.stage] = message
+                self._heard_s[message.stage] = time.monotonic()
 
     def _complete(self, number: int) -> None:
         if number not in self._frames or number not in self._found:
@@ -175,7 +177,7 @@ class RunView:
             if self.state() not in {"running", "paused", "ending"}:
                 return
             latest, track = self._latest, self._statuses.get("track")
-            fresh = latest is not None and time.perf_counter_ns() - latest.info.monotonic_ns < 2e9
+            fresh = latest is not None and time.perf_counter_ns() - latest.info.monotonic_ns < 1e9 * FRESH_S
             velocity = self._velocity(latest) if latest is not None and fresh else math.nan
             slots = float((self._configured("link") or {}).get("slots") or 64)
             values = (
@@ -202,8 +204,11 @@ class RunView:
         return self.card.configuration.get(section) if self.card is not None else None
 
     def _gauge(self, stage: str, name: str) -> float:
+        """A momentary value; NaN where unknown, and where the stage has fallen silent."""
         status = self._statuses.get(stage)
-        return status.gauges.get(name, math.nan) if status is not None else math.nan
+        if status is None or time.monotonic() - self._heard_s[stage] > FRESH_S:
+            return math.nan
+        return status.gauges.get(name, math.nan)
 
     def _losses(self) -> dict[str, int]:
         return lost_frames({name: status.counts for name, status in self._statuses.items()})

@@ -130,6 +130,7 @@ def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
     (cards_folder() / "garbage.json").write_text("{")
     with pytest.raises(SourceError, match="no run is on"):
         newest_run()
+    assert not (cards_folder() / "old.json").exists()
 
 
 def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):

@@ -113,6 +113,14 @@ def test_the_state_is_that_of_the_run():
     assert (view.state(), view.over) == ("failed", "track was lost")
 
 
+def test_values_of_a_stage_that_has_fallen_silent_are_not_shown_as_present(monkeypatch):
+    view = view_of(2)
+    view.take(Status("r", "track", StageState.RUNNING, gauges={"tracks": 7.0}))
+    assert view.summary()["tracks"] == 7.0
+    monkeypatch.setattr("liveptv.monitor.run_view.FRESH_S", -1.0)
+    assert view.summary()["tracks"] is None
+
+
 def test_losses_are_named_by_where_they_happened():
     view = view_of(2)
     view.take(Status("r", "acquire", StageState.RUNNING, {"lost_in_camera": 3, "to_detect.dropped": 2}))
