@@ -42,6 +42,11 @@ class DetectorSettings(BaseModel):
         0.5, ge=0, le=1, description="detections below this are left out and counted"
     )
     max_particles: int = Field(2000, ge=1, le=100_000, description="most a frame; the faintest are left out")
+    refine: bool = Field(
+        True,
+        description="measure what was found again, by a fit of the calibrated particle image, where the model "
+        "file holds one",
+    )
     workers: int | None = Field(
         None,
         ge=1,

@@ -102,6 +102,11 @@ class SpotDetector:
         if sign < 0:
             np.negative(self._image, out=self._image)
 
+    @property
+    def image(self) -> npt.NDArray[np.float32]:
+        """What `load` took (H, W); after `detect`, what is left of it without the particles."""
+        return self._image
+
     def stronger_polarity(self, image: npt.NDArray[Any]) -> Literal["dark", "bright"] | None:
         """Return the polarity whose strongest candidates are the more significant ones; None without any."""
         self.load(image, 1.0)

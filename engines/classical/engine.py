@@ -16,11 +16,14 @@ from engines.classical.widths import WidthCurve, file_hash
 from engines.engine import DetectionError, EngineInfo
 from engines.flatfield import load_flat_field
 from engines.ordered import OrderedWork, default_workers
+from engines.refine.model import load_fit_model
+from engines.refine.refiner import Refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
+PIXEL_SIZE_TOLERANCE = 0.02
 
 
 class ClassicalEngine:
@@ -41,6 +44,7 @@ class ClassicalEngine:
         self._flat_field = (
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
+        self._refiner = self._open_refiner()
         self._polarity: str | None = settings.polarity
         if self._polarity == "auto":
             self._polarity = None if self._curve is None else self._curve.polarity
@@ -51,10 +55,21 @@ class ClassicalEngine:
         self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(self._workers, "classical")
         self._left_out: Counter[str] = Counter()
 
+    def _open_refiner(self) -> Refiner | None:
+        """The fit, where the settings and the model file have one, for pixels like the calibration's."""
+        model = None
+        if self._settings.refine and self._curve_file is not None:
+            model = load_fit_model(self._curve_file)
+        if model is None or self._settings.polarity not in ("auto", model.polarity):
+            return None
+        alike = abs(model.pixel_size_um / self._pixel_size_um - 1) <= PIXEL_SIZE_TOLERANCE
+        return Refiner(model, self._pixel_size_um) if alike else None
+
     @property
     def info(self) -> EngineInfo:
         """What this engine is; `details` are complete once it has seen an image."""
         details: dict[str, Any] = {"polarity": self._polarity or "auto", "workers": self._workers}
+        details["refine"] = False if self._refiner is None else self._refiner.counts()
         if self._detectors:
             details |= self._detectors[0].details
         if self._curve is not None:
@@ -90,6 +105,8 @@ class ClassicalEngine:
         detector.stronger_polarity(image)
         for sign in SIGNS.values():
             detector.detect(image, sign)
+        if self._refiner is not None:
+            self._refiner.warmup(height, width)
 
     def _prepare(self, shape: tuple[int, int]) -> None:
         if shape == self._shape:
@@ -141,11 +158,22 @@ class ClassicalEngine:
         detector = self._free.get()
         try:
             table, left_out = detector.detect(frame.image, SIGNS[polarity])
+            table = self._refine(detector, frame.image, table)
         except (ArithmeticError, ValueError, IndexError) as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:
             self._free.put(detector)
         return Detections(frame.info, table), left_out
+
+    def _refine(
+        self, detector: SpotDetector, image: npt.NDArray[Any], table: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        if self._refiner is None:
+            return table
+        if self._flat_field is None:
+            return self._refiner.refine(image, table)
+        detector.load(image, -1.0)  # the detector's own image; +1 in it is the reference's darkness
+        return self._refiner.refine(detector.image, table, self._flat_field.grey_values)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

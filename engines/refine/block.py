@@ -1,0 +1,293 @@
+"""Overlapping particles and their background fitted together: weighted least squares by Levenberg-Marquardt.
+
+With the variance of each pixel from the model itself this is Fisher scoring, so its fixed point is that of
+the maximum likelihood of Gaussian noise, and the inverse of its matrix the Cramer-Rao bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from engines.refine.spline import BY_X, BY_Y, BY_Z, VALUE
+from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, A, Z, add, draw
+
+CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
+# A step that lowers, or promises to lower, chi-square by less than this is the last.
+SMALL_GAIN = 0.05
+LARGEST_STEP_PX = 1.0
+LARGEST_STEP_UM = 12.0
+FIRST_DAMPING = 1e-3
+MOST_DAMPING = 1e4
+LEAST_LIGHT = 0.05
+
+
+@njit(cache=True, nogil=True)
+def solve(matrix: Any, right: Any, damping: float, step: Any, lower: Any) -> bool:
+    """Solve (`matrix` + `damping` x its diagonal) `step` = `right` by Cholesky; False where it is singular."""
+    n = right.size
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j] * (1.0 + damping if i == j else 1.0)
+            for k in range(j):
+                total -= lower[i, k] * lower[j, k]
+            if i == j:
+                if not total > 1e-11 * matrix[i, i]:
+                    return False
+                lower[i, i] = np.sqrt(total)
+            else:
+                lower[i, j] = total / lower[j, j]
+    for i in range(n):
+        total = right[i]
+        for k in range(i):
+            total -= lower[i, k] * step[k]
+        step[i] = total / lower[i, i]
+    for i in range(n - 1, -1, -1):
+        total = step[i]
+        for k in range(i + 1, n):
+            total -= lower[k, i] * step[k]
+        step[i] = total / lower[i, i]
+    return True
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+def _own_terms(image: Any, weight: Any, residual: Any, a: float, tall: int, wide: int, sums: Any) -> None:
+    """Fill `sums` (20,): products of the derivatives by x, y, z, brightness; with the residual; with 1."""
+    sums[:] = 0.0
+    for i in range(tall):
+        xx, xy, xz, xv, yy, yz, yv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        zz, zv, vv = 0.0, 0.0, 0.0
+        rx, ry, rz, rv, cx, cy, cz, cv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for j in range(wide):
+            w = weight[i, j]
+            v, x, y, z = image[VALUE, i, j], image[BY_X, i, j], image[BY_Y, i, j], image[BY_Z, i, j]
+            wx, wy, wz, wv, r = w * x, w * y, w * z, w * v, residual[i, j]
+            xx += wx * x
+            xy += wx * y
+            xz += wx * z
+            xv += wx * v
+            yy += wy * y
+            yz += wy * z
+            yv += wy * v
+            zz += wz * z
+            zv += wz * v
+            vv += wv * v
+            rx += wx * r
+            ry += wy * r
+            rz += wz * r
+            rv += wv * r
+            cx += wx
+            cy += wy
+            cz += wz
+            cv += wv
+        terms = (xx, xy, xz, xv, yy, yz, yv, zz, zv, vv, rx, ry, rz, rv, cx, cy, cz, cv)
+        for k in range(18):
+            sums[k] += terms[k]
+    aa = a * a
+    for k in (0, 1, 2, 4, 5, 7):
+        sums[k] *= aa
+    for k in (3, 6, 8, 10, 11, 12, 14, 15, 16):
+        sums[k] *= a
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+def _cross_terms(first: Any, second: Any, weight: Any, out: Any) -> None:
+    """Fill `out` (4, 4), in the order value, x, y, z: products of two particles' derivatives."""
+    out[:] = 0.0
+    for p in range(4):
+        for q in range(4):
+            total = 0.0
+            for i in range(weight.shape[0]):
+                for j in range(weight.shape[1]):
+                    total += weight[i, j] * first[p, i, j] * second[q, i, j]
+            out[p, q] = total
+
+
+@njit(cache=True, nogil=True)
+def _normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual: Any, corner: Any) -> Any:
+    n = theta.shape[0]
+    size = 4 * n + 1
+    matrix, right, sums, cross = np.zeros((size, size)), np.zeros(size), np.empty(20), np.empty((4, 4))
+    for k in range(n):
+        b, o = boxes[k], 4 * k
+        tall, wide = b[BOTTOM] - b[TOP], b[RIGHT] - b[LEFT]
+        top, left = b[TOP] - corner[0], b[LEFT] - corner[1]
+        part = weight[top : top + tall, left : left + wide]
+        _own_terms(images[k], part, residual[top:, left:], theta[k, A], tall, wide, sums)
+        t = 0
+        for i in range(4):
+            for j in range(i, 4):
+                matrix[o + i, o + j] = matrix[o + j, o + i] = sums[t]
+                t += 1
+        for i in range(4):
+            right[o + i] = sums[10 + i]
+            matrix[o + i, size - 1] = matrix[size - 1, o + i] = sums[14 + i]
+        for m in range(k):
+            c = boxes[m]
+            y0, y1 = max(b[TOP], c[TOP]), min(b[BOTTOM], c[BOTTOM])
+            x0, x1 = max(b[LEFT], c[LEFT]), min(b[RIGHT], c[RIGHT])
+            if y0 >= y1 or x0 >= x1:
+                continue
+            _cross_terms(
+                images[k][:, y0 - b[TOP] : y1 - b[TOP], x0 - b[LEFT] : x1 - b[LEFT]],
+                images[m][:, y0 - c[TOP] : y1 - c[TOP], x0 - c[LEFT] : x1 - c[LEFT]],
+                weight[y0 - corner[0] : y1 - corner[0], x0 - corner[1] : x1 - corner[1]],
+                cross,
+            )
+            for i in range(4):
+                for j in range(4):
+                    p, q = (i + 1) % 4, (j + 1) % 4
+                    value = cross[p, q]
+                    if i != A:
+                        value *= theta[k, A]
+                    if j != A:
+                        value *= theta[m, A]
+                    matrix[o + i, 4 * m + j] = matrix[4 * m + j, o + i] = value
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            matrix[size - 1, size - 1] += weight[i, j]
+            right[size - 1] += weight[i, j] * residual[i, j]
+    return matrix, right
+
+
+@njit(cache=True, nogil=True)
+def _pin(theta: Any, z: Any, matrix: Any, right: Any) -> None:
+    """Hold the depths at an end of the model's range that would leave it, so that the others can settle."""
+    for k in range(theta.shape[0]):
+        m = 4 * k + Z
+        if (theta[k, Z] <= z[2] and right[m] < 0.0) or (theta[k, Z] >= z[3] and right[m] > 0.0):
+            diagonal = matrix[m, m]
+            matrix[m, :] = 0.0
+            matrix[:, m] = 0.0
+            matrix[m, m] = diagonal
+            right[m] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _residual(
+    images: Any, theta: Any, boxes: Any, data: Any, weight: Any, ground: float, corner: Any, out: Any
+) -> float:
+    """Fill `out` with `data` less the particles and the background; returns chi-square."""
+    for i in range(data.shape[0]):
+        for j in range(data.shape[1]):
+            out[i, j] = data[i, j] - ground
+    local = np.empty(4, np.int64)
+    for k in range(theta.shape[0]):
+        local[TOP], local[BOTTOM] = boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]
+        local[LEFT], local[RIGHT] = boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]
+        add(out, theta[k], local, images[k], -1.0)
+    chi = 0.0
+    for i in range(data.shape[0]):
+        for j in range(data.shape[1]):
+            chi += weight[i, j] * out[i, j] * out[i, j]
+    return chi
+
+
+@njit(cache=True, nogil=True)
+def fit_block(
+    frame: Any,
+    others: Any,
+    theta: Any,
+    boxes: Any,
+    coefficients: Any,
+    z: Any,
+    noise: Any,
+    space: Any,
+    iterations: int,
+    covariance: Any,
+    fit: Any,
+) -> int:
+    """Fit particles `theta` (n, 4: x px, y px, z um, brightness) in place; returns how it ended.
+
+    `frame` (H, W) is the contrast, `others` (H, W) the image of all particles that are not fitted here; pixels
+    of the rectangles `boxes` (n, 4) count. `noise` is (read variance, shot variance, sign of the contrast in the
+    light). Fills `covariance` (n, 4, 4) with the inverse of the Fisher information's parts, and `fit` (n, 2)
+    with the reduced chi-square of each rectangle and its pixels.
+    """
+    n = theta.shape[0]
+    corner = np.array([boxes[:, TOP].min(), boxes[:, LEFT].min()])
+    tall, wide = boxes[:, BOTTOM].max() - corner[0], boxes[:, RIGHT].max() - corner[1]
+    most_tall = (boxes[:, BOTTOM] - boxes[:, TOP]).max()
+    most_wide = (boxes[:, RIGHT] - boxes[:, LEFT]).max()
+    images = np.empty((n, 4, most_tall, most_wide), np.float32)
+    fresh = np.empty_like(images)
+    data, weight = np.empty((tall, wide), np.float32), np.zeros((tall, wide), np.float32)
+    residual, trial_residual = np.empty_like(data), np.empty_like(data)
+    for k in range(n):
+        draw(theta[k], boxes[k], coefficients, z, True, space, images[k])
+    for i in range(tall):
+        for j in range(wide):
+            data[i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
+    # what is left without a background, with weights of 0, is the data less the particles
+    _residual(images, theta, boxes, data, weight, 0.0, corner, residual)
+    total, count = 0.0, 0
+    for k in range(n):
+        for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
+            for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
+                if weight[i, j] == 0.0:
+                    drawn = others[corner[0] + i, corner[1] + j] + data[i, j] - residual[i, j]
+                    light = max(LEAST_LIGHT, 1.0 + noise[2] * drawn)
+                    weight[i, j] = 1.0 / (noise[0] + noise[1] * light)
+                    total += residual[i, j]
+                    count += 1
+    ground = total / max(count, 1)
+    chi = _residual(images, theta, boxes, data, weight, ground, corner, residual)
+    size = 4 * n + 1
+    step, lower = np.empty(size), np.zeros((size, size))
+    trial = np.empty_like(theta)
+    damping, state = FIRST_DAMPING, NOT_CONVERGED
+    matrix, right = _normal_equations(images, theta, boxes, weight, residual, corner)
+    _pin(theta, z, matrix, right)
+    for _ in range(iterations):
+        if not solve(matrix, right, damping, step, lower):
+            return SINGULAR
+        promised = 0.0
+        for i in range(size):
+            promised += step[i] * right[i]
+        if promised < SMALL_GAIN:
+            state = CONVERGED
+            break
+        scale = 1.0
+        for k in range(n):
+            scale = max(scale, abs(step[4 * k]) / LARGEST_STEP_PX, abs(step[4 * k + 1]) / LARGEST_STEP_PX)
+            scale = max(scale, abs(step[4 * k + Z]) / LARGEST_STEP_UM)
+        for k in range(n):
+            for i in range(4):
+                trial[k, i] = theta[k, i] + step[4 * k + i] / scale
+            trial[k, Z] = min(max(trial[k, Z], z[2]), z[3])
+            draw(trial[k], boxes[k], coefficients, z, True, space, fresh[k])
+        trial_ground = ground + step[size - 1] / scale
+        found = _residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
+        change = found - chi
+        if change < 0.0:
+            chi, ground = found, trial_ground
+            theta[:] = trial
+            images, fresh = fresh, images
+            residual, trial_residual = trial_residual, residual
+            damping = max(damping * 0.1, 1e-7)
+            matrix, right = _normal_equations(images, theta, boxes, weight, residual, corner)
+            _pin(theta, z, matrix, right)
+        else:
+            damping = max(damping * 10.0, 1e-2)
+        if scale == 1.0 and abs(change) < SMALL_GAIN:
+            state = CONVERGED
+            break
+        if change >= 0.0 and damping > MOST_DAMPING:
+            break
+    unit, column = np.zeros(size), np.empty(size)
+    for k in range(n):
+        for i in range(4):
+            unit[:] = 0.0
+            unit[4 * k + i] = 1.0
+            if not solve(matrix, unit, 0.0, column, lower):
+                return SINGULAR
+            covariance[k, i] = column[4 * k : 4 * k + 4]
+        misfit, pixels = 0.0, 0
+        for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
+            for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
+                misfit += weight[i, j] * residual[i, j] * residual[i, j]
+                pixels += 1
+        fit[k, 0], fit[k, 1] = misfit / max(pixels - 5, 1), pixels
+    return state

@@ -1,0 +1,122 @@
+"""The calibrated particle image as the fit needs it: spline coefficients, extent at each depth, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from stream.errors import ConfigurationError
+
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Part of the squared contrast of an image that may lie beyond its extent on either axis.
+ENERGY_LEFT_OUT = 0.004
+LEAST_EXTENT_PX = 5
+SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitModel:
+    """What a particle of brightness 1 looks like, as contrast, and how noisy images of it are.
+
+    `coefficients` (J, P, P) of the cubic B-spline on nodes `z_first_um + j * z_step_um` and whole pixels, P
+    odd; it holds from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
+    at, along y and x. `peak` (J,) is the image's greatest contrast. The variance of the contrast is `read`
+    + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
+    """
+
+    coefficients: Float32Array
+    z_first_um: float
+    z_step_um: float
+    z_min_um: float
+    z_max_um: float
+    pixel_size_um: float
+    polarity: Literal["dark", "bright"]
+    read: float
+    shot: float
+    extent_px: IntArray
+    peak: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        coefficients: Float32Array,
+        z_first_um: float,
+        z_step_um: float,
+        z_range_um: tuple[float, float],
+        *,
+        pixel_size_um: float,
+        polarity: Literal["dark", "bright"],
+        read: float = 0.0,
+        shot: float = 1.0,
+    ) -> FitModel:
+        """The model of these coefficients; by default all noise is that of the light."""
+        extent_px, peak = _extents(coefficients)
+        return cls(
+            np.ascontiguousarray(coefficients, np.float32),
+            z_first_um,
+            z_step_um,
+            *z_range_um,
+            pixel_size_um,
+            polarity,
+            read,
+            shot,
+            extent_px,
+            peak,
+        )
+
+    def peak_at(self, z_um: npt.ArrayLike) -> FloatArray:
+        """Greatest contrast (N,) of the image at depths (N,)."""
+        nodes = self.z_first_um + self.z_step_um * np.arange(self.peak.size)
+        return np.asarray(np.interp(np.asarray(z_um, np.float64), nodes, self.peak), np.float64)
+
+
+def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:
+    half = coefficients.shape[1] // 2
+    extent = np.empty((len(coefficients), 2), np.int64)
+    peak = np.empty(len(coefficients))
+    offset = np.abs(np.arange(-half, half + 1))
+    for j, plane in enumerate(coefficients):
+        image = ndimage.convolve1d(ndimage.convolve1d(plane, SMOOTHING, axis=0), SMOOTHING, axis=1)
+        peak[j] = image.max()
+        for axis in (0, 1):
+            energy = np.bincount(offset, (image.astype(np.float64) ** 2).sum(axis=1 - axis))
+            beyond = 1.0 - np.cumsum(energy) / max(energy.sum(), 1e-300)
+            extent[j, axis] = int(np.argmax(beyond <= ENERGY_LEFT_OUT)) + 1
+    extent = ndimage.maximum_filter1d(extent, 3, axis=0)
+    return np.clip(extent, LEAST_EXTENT_PX, half), peak
+
+
+def load_fit_model(path: Path) -> FitModel | None:
+    """The particle model of a calibration file; None where the file holds a width curve alone.
+
+    Raises `ConfigurationError` where the file is damaged.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if "model/coefficients" not in file:
+                return None
+            group, noise = file["model"], dict(file["noise"].attrs)
+            grey = float(noise["background_grey"])
+            return FitModel.of(
+                group["coefficients"][:],
+                float(group.attrs["z_first_um"]),
+                float(group.attrs["z_step_um"]),
+                (float(group.attrs["z_min_um"]), float(group.attrs["z_max_um"])),
+                pixel_size_um=float(file.attrs["pixel_size_um"]),
+                polarity=cast(Literal["dark", "bright"], file.attrs["polarity"]),
+                read=float(noise["read_variance"]) / grey**2,
+                shot=float(noise["gain"]) / grey,
+            )
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise ConfigurationError(
+            f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
+        ) from error

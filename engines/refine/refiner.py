@@ -1,0 +1,214 @@
+"""Detections of any engine, measured again by the fit; where that fails, the detector's answer stays."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.classical.joint import pixel_noise
+from engines.refine.block import CONVERGED
+from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, refine_frame
+from engines.refine.model import FitModel
+from engines.refine.windows import A, X, Y, Z
+from stream.messages import Detections
+
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+SEARCH_SIGMAS = 3.0
+LEAST_SEARCH_UM = 30.0
+SEARCH_STEP_UM = 7.5
+LARGEST_MOVE_UM = 60.0
+LARGEST_MOVE_SIGMAS = 6.0
+LEAST_BRIGHTNESS_SIGMAS = 3.0
+# Reduced chi-square from which an image is not that of the calibrated particle.
+WORST_FIT = 4.0
+# Two particles nearer than this in all directions are one that was fitted twice.
+SAME_PX = 0.5
+SAME_UM = 5.0
+# A chi-square within so many of its standard deviations of 1 does not widen the standard errors.
+CHANCE_SIGMAS = 3.0
+MEDIAN_STRIDE = 7
+NOISE_SAMPLES = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """What the fit found for each of the detections (N,) that it was given.
+
+    `theta` (N, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (N, 4) their
+    standard errors; `chi_square` (N,) reduced, NaN where nothing was fitted; `accepted` (N,) says where the
+    fit is to be believed, elsewhere the detector is.
+    """
+
+    theta: FloatArray
+    sigma: FloatArray
+    chi_square: FloatArray
+    accepted: BoolArray
+
+
+def fit_particles(
+    contrast: Float32Array,
+    model: FitModel,
+    start: FloatArray,
+    sigma_z_um: FloatArray,
+    noise: tuple[float, float],
+    total: Float32Array | None = None,
+) -> Refined:
+    """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
+
+    `contrast` (H, W) is positive where particles are, with any slowly varying background; `sigma_z_um` (N,) how
+    far off the start may be; `noise` the variance of the contrast, (read, shot x relative brightness). `total`,
+    a work image of the frame's size, comes back with the image of all fitted particles.
+    """
+    n = len(start)
+    theta = np.zeros((n, 4))
+    theta[:, :3] = start
+    blind = ~np.isfinite(theta[:, Z])
+    theta[blind, Z] = 0.5 * (model.z_min_um + model.z_max_um)
+    span = np.maximum(SEARCH_SIGMAS * np.where(np.isfinite(sigma_z_um), sigma_z_um, 0.0), LEAST_SEARCH_UM)
+    span = np.minimum(span, LARGEST_MOVE_UM)
+    span[blind] = 0.5 * (model.z_max_um - model.z_min_um)
+    theta[:, Z] = np.clip(theta[:, Z], model.z_min_um, model.z_max_um)
+    height, width = contrast.shape
+    usable = np.isfinite(theta).all(axis=1)
+    usable &= (np.abs(theta[:, X] - (width - 1) / 2) <= width / 2) & (
+        np.abs(theta[:, Y] - (height - 1) / 2) <= height / 2
+    )
+    covariance, fit = np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
+    state = np.full(n, UNTRIED)
+    if total is None:
+        total = np.zeros_like(contrast)
+    else:
+        total.fill(0)
+    sign = -1.0 if model.polarity == "dark" else 1.0
+    depths = np.array([model.z_first_um, model.z_step_um, model.z_min_um, model.z_max_um])
+    refine_frame(
+        contrast,
+        total,
+        theta,
+        span,
+        SEARCH_STEP_UM,
+        model.coefficients,
+        depths,
+        model.extent_px,
+        np.array([*noise, sign]),
+        usable,
+        covariance,
+        fit,
+        state,
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        misfit = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
+        sigma = sigma * np.sqrt(np.where(misfit, fit[:, 0], 1.0))[:, None]
+        accepted = usable & (state == CONVERGED) & (fit[:, 0] < WORST_FIT) & np.isfinite(sigma).all(axis=1)
+        accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]
+    moved = np.hypot(theta[:, X] - start[:, X], theta[:, Y] - start[:, Y])
+    accepted &= moved <= LARGEST_MOVE_PX
+    allowed = np.fmax(LARGEST_MOVE_UM, LARGEST_MOVE_SIGMAS * sigma_z_um)
+    accepted &= blind | (np.abs(theta[:, Z] - start[:, Z]) <= allowed)
+    accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
+    accepted &= ~_same(theta, accepted)
+    return Refined(theta, sigma, fit[:, 0], accepted)
+
+
+def _same(theta: FloatArray, accepted: BoolArray) -> BoolArray:
+    """Whether a particle (N,) has come to lie on another one."""
+    on_another = np.zeros(len(theta), np.bool_)
+    index = np.flatnonzero(accepted)
+    order = index[np.argsort(theta[index, X])]
+    for p, i in enumerate(order):
+        for j in order[p + 1 :]:
+            if theta[j, X] - theta[i, X] > SAME_PX:
+                break
+            if abs(theta[j, Y] - theta[i, Y]) < SAME_PX and abs(theta[j, Z] - theta[i, Z]) < SAME_UM:
+                on_another[[i, j]] = True
+    return on_another
+
+
+class Refiner:
+    """Measures the detections of frames again; frames may be worked on in several threads at once."""
+
+    def __init__(self, model: FitModel, pixel_size_um: float) -> None:
+        self.model = model
+        self._pixel_size_um = pixel_size_um
+        self._buffers = threading.local()
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter(refined=0, not_refined=0)
+
+    def counts(self) -> dict[str, int]:
+        """Detections so far: `refined`, and `not_refined`, which are as the detector gave them."""
+        with self._lock:
+            return dict(self._counts)
+
+    def warmup(self, height: int, width: int) -> None:
+        """Compile the fit, so that no frame of a live run has to wait for it."""
+        nothing = np.random.default_rng(0).normal(0.0, 0.01, (height, width)).astype(np.float32)
+        start = np.array([[width / 2.0, height / 2.0, np.nan], [width / 2.0 + 2, height / 2.0, np.nan]])
+        fit_particles(nothing, self.model, start, np.full(2, np.nan), (0.0, 1e-4))
+
+    def refine(
+        self, image: npt.NDArray[Any], table: FloatArray, full_light: float | None = None
+    ) -> FloatArray:
+        """The table of a `Detections` (8, N), measured again where the fit is to be believed.
+
+        `image` (H, W) is as the camera gave it; with `full_light`, the grey values of a flat field, it is as
+        `FlatField.correct` gave it. The brightness is then the peak of the particle's image in grey values.
+        """
+        if not table.shape[1]:
+            return table
+        contrast, total, light, noise = self._prepare(image, full_light)
+        columns = dict(zip(Detections.COLUMNS, table, strict=True))
+        start = np.column_stack(
+            [
+                columns["x_um"] / self._pixel_size_um,
+                columns["y_um"] / self._pixel_size_um,
+                columns["z_um"],
+            ]
+        )
+        found = fit_particles(contrast, self.model, start, columns["sigma_z_um"], noise, total)
+        good = found.accepted
+        out = table.copy()
+        scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
+        row = Detections.COLUMNS.index
+        for axis, name in enumerate("xyz"):
+            out[row(f"{name}_um"), good] = found.theta[good, axis] * scale[axis]
+            out[row(f"sigma_{name}_um"), good] = found.sigma[good, axis] * scale[axis]
+        peak = self.model.peak_at(found.theta[good, Z])
+        out[row("brightness"), good] = found.theta[good, A] * peak * light
+        with self._lock:
+            self._counts.update(refined=int(good.sum()), not_refined=int((~good).sum()))
+        return out
+
+    def _prepare(
+        self, image: npt.NDArray[Any], full_light: float | None
+    ) -> tuple[Float32Array, Float32Array, float, tuple[float, float]]:
+        """Contrast, a work image, the background in grey values, and the variance of the contrast.
+
+        Its level is measured on the frame, how it goes with the light is the calibration's.
+        """
+        if getattr(self._buffers, "shape", None) != image.shape:
+            self._buffers.shape = image.shape
+            self._buffers.pair = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
+        contrast, total = self._buffers.pair
+        background = max(float(np.median(image[::MEDIAN_STRIDE, ::MEDIAN_STRIDE])), 1e-6)
+        sign = -1.0 if self.model.polarity == "dark" else 1.0
+        if full_light is None:
+            light, relative = background, background
+        else:  # corrected images are 1 less the relative brightness
+            relative = max(1.0 - background, 1e-6)
+            light, sign = relative * full_light, -sign
+        np.multiply(image, np.float32(sign / relative), out=contrast, casting="unsafe", dtype=np.float32)
+        contrast -= np.float32(sign * background / relative)
+        measured = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES)) ** 2
+        usual = self.model.read + self.model.shot
+        # rounding to whole grey values is the least that there is
+        level = max(measured, 1.0 / 12.0 / light**2) / usual
+        return contrast, total, light, (self.model.read * level, self.model.shot * level)
