@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 from liveptv.config import Experiment, apply_override, build_experiment
 from liveptv.files import RunFiles
+from liveptv.models import SHIPPED_MODEL
 from stream.errors import OutputError
 
 FOLDER = "liveptv-demo"
-CURVE = "width-curve.h5"
+MODEL = "model.onnx"
 SETTINGS = "experiment.toml"
 CONFIG = "simulated"
 
@@ -36,7 +38,7 @@ width_um = {width_um:g}
 depth_um = {depth_um:g}
 
 [detector]
-model = "{curve}"             # depth from the widths of a particle's image
+model = "{model}"             # the network that comes with the program, trained for these optics
 """
 
 
@@ -56,10 +58,10 @@ def prepare_demo(
     overwrite: bool,
     say: Callable[[str], None],
 ) -> PreparedDemo:
-    """Make the folder, the width curve and the experiment file of the demonstration.
+    """Make the folder, the model and the experiment file of the demonstration.
 
     Without `folder` a new one is made in the current folder. With another microscope (`--set
-    microscope.config=...`) there is no width curve and no channel: particles are tracked in 2D.
+    microscope.config=...`) there is no model and no channel: particles are tracked in 2D.
     """
     home = _make_folder(folder)
     files = RunFiles.within(home)
@@ -73,13 +75,16 @@ def prepare_demo(
     for override in overrides:
         apply_override(data, override)
     if data["microscope"].get("config") == CONFIG:
-        curve = home / CURVE
-        make_width_curve(curve, say)
-        data.setdefault("detector", {}).setdefault("model", str(curve))
+        model = home / MODEL
+        try:
+            shutil.copyfile(SHIPPED_MODEL, model)
+        except OSError as error:
+            raise OutputError(f"cannot write {model}: {error.strerror}; pass --output") from error
+        data.setdefault("detector", {}).setdefault("model", str(model))
         data.setdefault("channel", channel)
         data.setdefault("limits", limits)
         text = EXPERIMENT.format(
-            settings=home / SETTINGS, seconds=seconds, curve=curve.absolute().as_posix(), **channel, **limits
+            settings=home / SETTINGS, seconds=seconds, model=model.absolute().as_posix(), **channel, **limits
         )
         (home / SETTINGS).write_text(text, encoding="utf-8")
     else:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from engines.network.card import ModelCard
 
 NEEDED = ("torch", "onnx", "onnxscript")
-SIMULATED, SHIPPED = "simulated", "shipped"
-SHIPPED_MODEL = Path(__file__).parent / "models" / "simulated.onnx"
+SIMULATED = "simulated"
 MOST_PROCESSES = 16
 REPORTED_IMAGES = 192
 

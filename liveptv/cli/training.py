@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from calibration.training.train import TrainingProgress
 
 SIZES = ("small", "large")
+SHIPPED = "shipped"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,8 @@ def train(
     overwrite: Overwrite = False,
 ) -> int:
     """Train a network on a calibration."""
-    from liveptv.training import SHIPPED, SHIPPED_MODEL, check_libraries, default_processes
+    from liveptv.models import SHIPPED_MODEL
+    from liveptv.training import check_libraries, default_processes
 
     if size not in SIZES:
         raise ConfigurationError(f"--size is small or large, not {size!r}")

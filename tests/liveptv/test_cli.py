@@ -218,7 +218,7 @@ def test_the_demo_runs_unattended_and_shows_the_profile_of_the_flow(tmp_path, ca
         "events.jsonl",
         "report.html",
         "experiment.toml",
-        "width-curve.h5",
+        "model.onnx",
     }
     tracks = read_trajectories(folder / "tracks.h5")
     assert tracks.frames["frame"].tolist() == list(range(360))
