@@ -122,7 +122,9 @@ def main() -> None:
     """Run all cases, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "depth_labels.json")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "depth_labels.json"
+    )
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
