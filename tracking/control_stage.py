@@ -214,10 +214,13 @@ class ControlStage:
         trace = "" if error is None else f"\n{whole_traceback(error)}"
         self._report(f"{self.failure}; the run goes on without it, the hardware is made safe{trace}")
         self._record.failed(self.failure + trace)
+        command = Command(CommandKind.MAKE_SAFE, self.failure, sender="control")
         try:
-            self._client.send(Command(CommandKind.MAKE_SAFE, self.failure, sender="control"))
+            self._client.send(command)
         except LinkError as unsent:
             self._report(f"the safe state could not be asked for ({unsent}); the watchdog brings it about")
+            return
+        self._waiting[command.command_id] = time.perf_counter_ns()
 
     def _drain(self) -> bool:
         if self._waiting and time.monotonic() < self._drained_s:

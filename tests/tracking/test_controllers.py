@@ -256,29 +256,23 @@ class Loop:
 
     def run(self, answer=None, limit_s: float = 20.0) -> list[Command]:
         """Step to the end; every command gets the answer that `answer` makes of it."""
-        commands: list[Command] = []
+        commands = []
         deadline_s = time.monotonic() + limit_s
         while self.stage.step(0.01):
             assert time.monotonic() < deadline_s
-            self._answer(commands, answer)
-        until_s = time.monotonic() + (2.0 if self.stage.failure else 0.0)
-        while not self.made_safe and time.monotonic() < until_s:  # it may still be on its way
-            self._answer(commands, answer)
+            for request in self.server.poll():
+                command = request.command
+                if command.kind is CommandKind.HEARTBEAT:
+                    self.heartbeats.append(command.decided_on_frame)
+                    request.reply(Ack(command.command_id, True))
+                    continue
+                if command.kind is CommandKind.MAKE_SAFE:
+                    self.made_safe.append(command.value)
+                    continue
+                commands.append(command)
+                if answer is not None:
+                    request.reply(answer(request.command))
         return commands
-
-    def _answer(self, commands: list[Command], answer) -> None:
-        for request in self.server.poll():
-            command = request.command
-            if command.kind is CommandKind.HEARTBEAT:
-                self.heartbeats.append(command.decided_on_frame)
-                request.reply(Ack(command.command_id, True))
-                continue
-            if command.kind is CommandKind.MAKE_SAFE:
-                self.made_safe.append(command.value)
-                continue
-            commands.append(command)
-            if answer is not None:
-                request.reply(answer(request.command))
 
 
 def accept(command: Command) -> Ack:
