@@ -12,6 +12,7 @@ from calibration.alignment.joint import Aligned
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
 from calibration.particle_model import ParticleModel
+from calibration.runs import runs
 from calibration.scan.contrast import Polarity
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,14 +49,15 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
     """
     known = aligned.information > SUPPORT * np.median(aligned.information[aligned.information > 0])
     signal = np.sqrt((aligned.node_values() ** 2).sum(axis=1)) / noise_sd
-    first, last = _longest(known & (signal > IN_SIGHT) & aligned.foretold)
-    if last - first + 1 < MIN_NODES:
+    in_sight = runs(known & (signal > IN_SIGHT) & aligned.foretold)
+    first, stop = max(in_sight, key=lambda run: run[1] - run[0], default=(0, 0))
+    if stop - first < MIN_NODES:
         raise CalibrationError(
-            f"particles are in sight in only {last - first + 1} steps of the scan; take smaller steps, or scan "
+            f"particles are in sight in only {stop - first} steps of the scan; take smaller steps, or scan "
             "further"
         )
     chosen = np.zeros(len(known), np.bool_)
-    chosen[first : last + 1] = True
+    chosen[first:stop] = True
     images, z_um = aligned.images(chosen), aligned.nodes_um()[chosen]
     planes = find_focal_planes(images, z_um)
     dx, dy = _centre(images)
@@ -98,15 +100,6 @@ def image_radius(images: FloatArray) -> float:
         spans = [np.abs(rows - half).max(), np.abs(columns - half).max()]
         reach.append(float(max(spans)))
     return float(np.percentile(reach, LARGEST_PERCENTILE))
-
-
-def _longest(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    if not edges.size:
-        return 0, -1
-    starts, stops = edges[::2], edges[1::2] - 1
-    best = int(np.argmax(stops - starts))
-    return int(starts[best]), int(stops[best])
 
 
 def _centre(images: FloatArray) -> tuple[float, float]:

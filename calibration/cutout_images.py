@@ -16,7 +16,7 @@ from calibration.errors import CalibrationError
 from calibration.features import background_variance, make_masks
 from calibration.pipeline import Calibrated
 from calibration.result import Calibration
-from calibration.scan.cutouts import window
+from calibration.scan.cutouts import corners, window
 from calibration.scan.planes import FocusScan
 from calibration.synthesis.from_optics import background_for
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution
@@ -27,7 +27,6 @@ FloatArray = npt.NDArray[np.float64]
 LEVELS_A_SIGMA = 8.0
 MOST_BYTES = 1_000_000_000
 DIRTY_PERCENTILE = 95.0
-CORNER = 1.08
 
 
 class CutoutWriter:
@@ -85,8 +84,7 @@ class CutoutWriter:
         done, table = self._calibrated, self._calibrated.calibration.particles
         pixel = self._scan.pixel_size_um
         half = done.half_px
-        y, x = np.mgrid[-half : half + 1, -half : half + 1]
-        corner = np.hypot(x, y) > CORNER * half
+        corner = corners(half)
         raw = self._scan.read(done.prepared.images[number][: self._repeats])
         gain = float(done.prepared.gains[number])
         planes = [done.background.contrast(image[None], gain) for image in raw]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from calibration.alignment.joint import Aligned
 from calibration.alignment.plane_check import apparent_focus
 from calibration.errors import CalibrationError
+from calibration.runs import runs
 from calibration.scan.faults import Fault
 
 FloatArray = npt.NDArray[np.float64]
@@ -100,9 +101,3 @@ def largest_jump(
     if abs(jumps[at]) < max(least_steps * step_um, JUMP_SCATTERS * scatter):
         return None
     return int(known[at + SIDE]), float(jumps[at])
-
-
-def runs(flags: BoolArray) -> list[tuple[int, int]]:
-    """Start and stop of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    return [(int(first), int(stop)) for first, stop in zip(edges[::2], edges[1::2], strict=True)]

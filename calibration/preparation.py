@@ -13,7 +13,7 @@ from calibration.errors import CalibrationError
 from calibration.noise import NoiseModel, background_field, neighbour_correlation, photon_transfer
 from calibration.scan.candidates import Candidates, find_candidates
 from calibration.scan.contrast import Background, Polarity, ScanSums, lamp_gains, make_background
-from calibration.scan.cutouts import TraceImages
+from calibration.scan.cutouts import TraceImages, corners
 from calibration.scan.faults import (
     Fault,
     brightness_faults,
@@ -30,7 +30,6 @@ SPOT_PX = 2.0
 AROUND_PX = 8.0
 MIN_PLANES = 10
 TAPER_PX = 4
-CORNER = 1.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +145,7 @@ def faded(half_px: int) -> Float32Array:
 
 def tidy(traces: TraceImages) -> None:
     """Take each image's own background off, from its corners, and let it fade to 0 outside a circle."""
-    half = traces.half_px
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    radius = np.hypot(x, y)
-    corner = radius > CORNER * half
-    fade = faded(half)
+    corner, fade = corners(traces.half_px), faded(traces.half_px)
     for index, inside in enumerate(traces.inside):
         trace = traces.contrast[index]
         where = corner & inside

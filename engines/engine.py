@@ -72,3 +72,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release threads and memory. Idempotent."""
         ...
+
+
+def image_shape(frame: Frame, shape: tuple[int, ...], reader: str) -> tuple[int, int]:
+    """The shape (H, W) of a frame that `reader` can work on, after images of `shape` (empty before the first).
+
+    Raises `DetectionError` for volumes, other pixel types, and images of another shape than those before.
+    """
+    image, number = frame.image, frame.info.frame
+    if image.ndim != 2:
+        raise DetectionError(
+            f"frame {number} is a volume of shape {image.shape}; {reader} reads single images: use a source of "
+            "images"
+        )
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DetectionError(f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16")
+    if shape and image.shape != shape:
+        raise DetectionError(f"frame {number} is {image.shape} but the images before it were {shape}")
+    return image.shape[0], image.shape[1]

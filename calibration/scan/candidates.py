@@ -17,7 +17,6 @@ FloatArray = npt.NDArray[np.float64]
 
 THRESHOLD = 8.0
 RELATIVE = 0.06
-SPLIT_PX = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,6 +26,7 @@ OUTER_SCATTERS = 4.0
 QUIET_PX = 6
 ROOM = 1.2
 EDGE_PX = 5
+CORNER = 1.08
 FEW = 3
 LOW_QUANTILE = 0.3
 MOST_LOOKED_AT = 200
@@ -68,6 +69,13 @@ def window(
     out[place] = image[top:bottom, left:right]
     inside[place] = True
     return out, inside
+
+
+def corners(half_px: int) -> npt.NDArray[np.bool_]:
+    """The corners of cutouts (P, P), which show the background beside the particle."""
+    y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1]
+    outside: npt.NDArray[np.bool_] = np.hypot(x, y) > CORNER * half_px
+    return outside
 
 
 def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:

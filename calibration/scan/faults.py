@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from calibration.scan.planes import FocusScan, ImageFacts, ScanPlane
+from calibration.scan.planes import FocusScan, ScanPlane
 
 FLASH = 6.0
 FLASH_PART = 0.005
@@ -107,7 +107,7 @@ def repetition_faults(scan: FocusScan) -> tuple[list[Fault], set[int]]:
     usual = scan.repeats
     for number, plane in enumerate(scan.planes):
         for image in plane.images:
-            print_of = _fingerprint(scan.facts[image])
+            print_of = scan.facts[image].fingerprint
             if print_of in seen:
                 text = f"{_place(number, plane)}: image {image} is a copy of image {seen[print_of]}; left out"
                 faults.append(Fault("same image twice", number, text))
@@ -127,10 +127,6 @@ def damage_fault(scan: FocusScan) -> list[Fault]:
     last = len(scan.planes) - 1
     text = f"the file ends in or behind {_place(last, scan.planes[last])}: {scan.damage}"
     return [Fault("cut short", last, text)]
-
-
-def _fingerprint(facts: ImageFacts) -> int:
-    return facts.fingerprint
 
 
 def _place(number: int, plane: ScanPlane) -> str:

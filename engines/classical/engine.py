@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
-from engines.engine import DetectionError, EngineInfo
+from engines.engine import DetectionError, EngineInfo, image_shape
 from engines.flatfield import load_flat_field
 from engines.ordered import OrderedWork, default_workers
 from engines.refine.model import load_fit_model
@@ -126,23 +126,9 @@ class ClassicalEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        image = frame.image
-        if image.ndim != 2:
-            raise DetectionError(
-                f"frame {frame.info.frame} is a volume of shape {image.shape}; the classical detector reads "
-                "single images: use a source of images"
-            )
-        if image.dtype not in (np.uint8, np.uint16):
-            raise DetectionError(
-                f"frame {frame.info.frame} has {image.dtype} pixels; the detector reads uint8 and uint16"
-            )
-        if self._shape and image.shape != self._shape:
-            raise DetectionError(
-                f"frame {frame.info.frame} is {image.shape} but the images before it were {self._shape}"
-            )
-        self._prepare((image.shape[0], image.shape[1]))
+        self._prepare(image_shape(frame, self._shape, "the classical detector"))
         if self._polarity is None:
-            self._polarity = self._decide_polarity(image)
+            self._polarity = self._decide_polarity(frame.image)
         self._work.give(partial(self._detect, frame, self._polarity))
 
     def _decide_polarity(self, image: npt.NDArray[Any]) -> str | None:

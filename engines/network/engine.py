@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.engine import DetectionError, EngineInfo
+from engines.engine import DetectionError, EngineInfo, image_shape
 from engines.flatfield import load_flat_field
 from engines.network.card import ModelCard
 from engines.network.decode import decode
@@ -130,21 +130,7 @@ class NetworkEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        image, number = frame.image, frame.info.frame
-        if image.ndim != 2:
-            raise DetectionError(
-                f"frame {number} is a volume of shape {image.shape}; the network reads single images: use a "
-                "source of images"
-            )
-        if image.dtype not in (np.uint8, np.uint16):
-            raise DetectionError(
-                f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16"
-            )
-        if self._shape and image.shape != self._shape:
-            raise DetectionError(
-                f"frame {number} is {image.shape} but the images before it were {self._shape}"
-            )
-        self._prepare((image.shape[0], image.shape[1]))
+        self._prepare(image_shape(frame, self._shape, "the network"))
         self._work.give(partial(self._detect, frame))
 
     def _detect(self, frame: Frame) -> tuple[Detections, Counter[str]]:

@@ -32,12 +32,18 @@ def test_a_file_overwritten_anywhere_is_read_or_refused_but_never_crashes_us(who
             use(path)
 
 
-def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole, tmp_path):
-    path = tmp_path / "tracks.h5"
+def overwritten_row(whole, folder, nbytes):
+    """A file in which the first bytes of track 7 in frame 12 are all ones."""
     row = np.zeros(1, ROW)
     row["track"], row["frame"], row["x_um"] = 7, 12, 12.0
     at = whole.index(row.tobytes()[:16])
-    path.write_bytes(whole[:at] + b"\xff" * 8 + whole[at + 8 :])
+    path = folder / "tracks.h5"
+    path.write_bytes(whole[:at] + b"\xff" * nbytes + whole[at + nbytes :])
+    return path
+
+
+def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole, tmp_path):
+    path = overwritten_row(whole, tmp_path, 8)
     with pytest.raises(SourceError, match="row 487 is stored under frame 12 and says 4294967295"):
         read_trajectories(path)
     with pytest.raises(SourceError, match="it was left as it is"):
@@ -45,10 +51,6 @@ def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole,
 
 
 def test_a_track_number_beyond_all_births_is_refused(whole, tmp_path):
-    path = tmp_path / "tracks.h5"
-    row = np.zeros(1, ROW)
-    row["track"], row["frame"], row["x_um"] = 7, 12, 12.0
-    at = whole.index(row.tobytes()[:16])
-    path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    path = overwritten_row(whole, tmp_path, 4)
     with pytest.raises(SourceError, match="more than were ever born"):
         read_trajectories(path)
