@@ -29,7 +29,6 @@ from calibration.synthesis.rendered import Rendered
 from calibration.synthesis.scene import Particles, Scene
 from calibration.width_curve import width_curve_from_optics
 from engines.classical.detector import SpotDetector
-from engines.refine.model import FitModel
 from engines.refine.refiner import Refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections
@@ -41,18 +40,6 @@ NEIGHBOUR_PX = 70
 BOUND_HALF_PX = 75
 START_PX, START_UM = 0.5, 12.0
 OUTLIER_SIGMAS = 5.0
-
-
-def fit_model(model: ParticleModel) -> FitModel:
-    """The same model as an engine reads it from a calibration."""
-    return FitModel.of(
-        model.coefficients,
-        model.z_first_um,
-        model.z_step_um,
-        (model.z_min_um, model.z_max_um),
-        pixel_size_um=model.pixel_size_um,
-        polarity=model.polarity,
-    )
 
 
 def bounds(model: ParticleModel, noise: NoiseModel, all_of: Particles, chosen: np.ndarray) -> np.ndarray:
@@ -83,7 +70,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Rows for the neighbour distances of one case; `start` is "detector" or "truth + noise"."""
     pixel_um = model.pixel_size_um
-    refiner = Refiner(fit_model(model), pixel_um)
+    refiner = Refiner(model.for_fit(), pixel_um)
     detector = None
     if start == "detector":
         detector = SpotDetector(*SHAPE, DetectorSettings(), pixel_um, width_curve_from_optics(OpticsModel()))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
+from engines.refine.model import FitModel
 from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, evaluate_window
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,6 +67,18 @@ class ParticleModel:
         spline = ndimage.spline_filter(padded, order=3, mode="mirror").astype(np.float32)
         first_um = z_first_um - room * z_step_um
         return cls(spline, first_um, z_step_um, low_um, high_um, pixel_size_um, polarity)
+
+    def for_fit(self, **noise: float) -> FitModel:
+        """The same model as the fit of the engines reads it; `noise` as for `FitModel.of`."""
+        return FitModel.of(
+            self.coefficients,
+            self.z_first_um,
+            self.z_step_um,
+            (self.z_min_um, self.z_max_um),
+            pixel_size_um=self.pixel_size_um,
+            polarity=self.polarity,
+            **noise,
+        )
 
     @property
     def half_px(self) -> int:

@@ -111,7 +111,8 @@ def train_model(
         raise TrainingError("the training ended before anything was learnt; give it more --minutes")
     material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
-    export(output, course.weights, make_card(material, settings, course, calibration_sha256, scale))
+    card = make_card(material, settings, course, calibration_sha256, scale)
+    export(output, course.weights, card, material.particle)
     model = OnnxModel(output)
     scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale

@@ -24,6 +24,8 @@ from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet
 from engines.network.card import KEY, SCHEMA, ModelCard
 from engines.network.model import INPUT, OUTPUT, OnnxModel
+from engines.refine import packed
+from engines.refine.model import FitModel
 from stream.errors import OutputError
 
 WEIGHTS = "liveptv_weights"
@@ -82,8 +84,10 @@ def make_card(
     )
 
 
-def export(path: Path, weights: dict[str, Any], card: ModelCard) -> None:
+def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitModel | None = None) -> None:
     """Write the model; the file appears under its name only when ONNX Runtime has found it to agree with torch.
+
+    `particle` is what the fit behind the network measures with; without it there is none.
 
     Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
     """
@@ -93,7 +97,10 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard) -> None:
     try:
         _write(part, network)
         model = onnx.load(str(part))
-        onnx.helper.set_model_props(model, {KEY: card.model_dump_json(), WEIGHTS: _pack(weights)})
+        properties = {KEY: card.model_dump_json(), WEIGHTS: _pack(weights)}
+        if particle is not None:
+            properties[packed.KEY] = packed.pack(particle)
+        onnx.helper.set_model_props(model, properties)
         onnx.save(model, str(part))
         _check(part, network)
         part.replace(path)

@@ -17,10 +17,12 @@ from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel,
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY
 from engines.network.card import Polarity
+from engines.refine.model import FitModel
 
 DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
 CLOSE_VARIANCE_PX2 = 6.0
 SIMULATED_SNR = 5.6
+SCATTER_DRAWS = 4096
 # noise of the simulated images over that at SNR 5.6, and light over the reference's
 SIMULATED_LEVEL = Distribution.uniform(0.6, 1.1)
 SIMULATED_LIGHT = Distribution.uniform(0.998, 1.002)
@@ -32,7 +34,8 @@ SCORED = Layout(density_per_px=(2 * PAPER_DENSITY, 2 * PAPER_DENSITY))
 class Material:
     """Sources to train on, used in turn, one to score with, and the units of the network.
 
-    The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`.
+    The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
+    `particle` is what the fit behind the network measures with.
     """
 
     training: tuple[Source, ...]
@@ -44,6 +47,7 @@ class Material:
     noise_contrast: float
     peak_contrast: float
     made_from: str
+    particle: FitModel
 
 
 Recipe = Callable[[], Material]
@@ -72,7 +76,7 @@ def _of_calibration(path: Path, made_from: str) -> Material:
         Rendered(found.model, noise, background, _close(), brightness=bright),
     )
     scoring = CutAndPaste(cutouts, noise, background, SCORED)
-    return _material(found.model, noise, sources, scoring, made_from)
+    return _material(found.model, noise, bright, sources, scoring, made_from)
 
 
 def _of_optics(optics: OpticsModel) -> Material:
@@ -84,7 +88,8 @@ def _of_optics(optics: OpticsModel) -> Material:
         for layout in (Layout(DENSITY_PER_PX), _close())
     )
     scoring = Rendered(model, noise_for_snr(model, SIMULATED_SNR), background, SCORED)
-    return _material(model, noise, sources, scoring, "optics " + optics.model_dump_json())
+    made_from = "optics " + optics.model_dump_json()
+    return _material(model, noise, SIMULATED_BRIGHTNESS, sources, scoring, made_from)
 
 
 def _close() -> Layout:
@@ -92,8 +97,14 @@ def _close() -> Layout:
 
 
 def _material(
-    model: ParticleModel, noise: NoiseModel, training: tuple[Source, ...], scoring: Source, made_from: str
+    model: ParticleModel,
+    noise: NoiseModel,
+    brightness: Distribution,
+    training: tuple[Source, ...],
+    scoring: Source,
+    made_from: str,
 ) -> Material:
+    scatter = float(np.std(brightness.draw(np.random.default_rng(0), SCATTER_DRAWS)))
     depths = np.linspace(model.z_min_um, model.z_max_um, 101)
     return Material(
         training=training,
@@ -105,4 +116,5 @@ def _material(
         noise_contrast=float(np.sqrt(noise.read + noise.shot)),
         peak_contrast=float(model.images(depths).max(axis=(1, 2)).mean()),
         made_from=made_from,
+        particle=model.for_fit(read=noise.read, shot=noise.shot, brightness_sd=scatter),
     )

@@ -17,13 +17,12 @@ from engines.engine import DetectionError, EngineInfo, image_shape
 from engines.flatfield import load_flat_field
 from engines.ordered import OrderedWork, default_workers
 from engines.refine.model import load_fit_model
-from engines.refine.refiner import Refiner
+from engines.refine.refiner import Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
-PIXEL_SIZE_TOLERANCE = 0.02
 
 
 class ClassicalEngine:
@@ -57,13 +56,9 @@ class ClassicalEngine:
 
     def _open_refiner(self) -> Refiner | None:
         """The fit, where the settings and the model file have one, for pixels like the calibration's."""
-        model = None
-        if self._settings.refine and self._curve_file is not None:
-            model = load_fit_model(self._curve_file)
-        if model is None or self._settings.polarity not in ("auto", model.polarity):
+        if not self._settings.refine or self._curve_file is None:
             return None
-        alike = abs(model.pixel_size_um / self._pixel_size_um - 1) <= PIXEL_SIZE_TOLERANCE
-        return Refiner(model, self._pixel_size_um) if alike else None
+        return open_refiner(load_fit_model(self._curve_file), self._settings, self._pixel_size_um)
 
     @property
     def info(self) -> EngineInfo:

@@ -18,6 +18,7 @@ from engines.network.decode import decode
 from engines.network.model import OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
+from engines.refine.refiner import open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
@@ -73,6 +74,9 @@ class NetworkEngine:
                 raise ConfigurationError(
                     f"detector.{name} is for the classical detector; leave it out with {model}"
                 )
+        self._refiner = open_refiner(
+            self._model.particle() if settings.refine else None, settings, pixel_size_um
+        )
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()
@@ -92,6 +96,7 @@ class NetworkEngine:
             "z_um": list(card.z_range_um),
             "size": card.size,
             "scores": card.scores,
+            "refine": False if self._refiner is None else self._refiner.counts(),
         }
         return EngineInfo("network", "onnxruntime", "cpu", str(self._path), self._hash, True, details)
 
@@ -116,6 +121,8 @@ class NetworkEngine:
         maps[:, :, :, 0] = -9.0
         maps[0, 0, :, 0] = 9.0
         decode(maps)
+        if self._refiner is not None:
+            self._refiner.warmup(height, width)
 
     def _prepare(self, shape: tuple[int, int]) -> None:
         if shape == self._shape:
@@ -140,15 +147,26 @@ class NetworkEngine:
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             found = decode(self._model(preparation.input)[0])
+            found, left_out = self._chosen(found)
+            table = to_table(found, self._model.card, background)
+            table = self._refine(preparation, frame.image, table)
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:
             self._free.put(preparation)
-        return self._chosen(frame, found, background)
+        return Detections(frame.info, table), left_out
 
-    def _chosen(
-        self, frame: Frame, found: npt.NDArray[np.float64], background: float
-    ) -> tuple[Detections, Counter[str]]:
+    def _refine(
+        self, preparation: Preparation, image: npt.NDArray[Any], table: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        if self._refiner is None:
+            return table
+        if self._flat_field is None:
+            return self._refiner.refine(image, table)
+        return self._refiner.refine(preparation.corrected, table, self._flat_field.grey_values)
+
+    def _chosen(self, found: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Counter[str]]:
+        """The decoded particles (N, 8) that count, and how many do not, by reason."""
         height, width = self._shape
         x, y = found[:, 0], found[:, 1]
         inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
@@ -159,7 +177,7 @@ class NetworkEngine:
         if len(found) > most:
             left_out["too_many"] = len(found) - most
             found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[:most])]
-        return Detections(frame.info, to_table(found, self._model.card, background)), left_out
+        return found, left_out
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

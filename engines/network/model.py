@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from engines.network.card import ModelCard, card_of
 from engines.network.layout import CHANNELS, SLOTS
+from engines.refine import packed
+from engines.refine.model import FitModel
 from stream.errors import ConfigurationError
 
 ERRORS_ONLY = 3
@@ -37,12 +39,22 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{path} is no ONNX model, or a damaged one: {detail}") from error
-        self.card: ModelCard = card_of(self._session.get_modelmeta().custom_metadata_map, str(path))
+        self._metadata = self._session.get_modelmeta().custom_metadata_map
+        self._path = path
+        self.card: ModelCard = card_of(self._metadata, str(path))
         names = [
             [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
         ]
         if names != [[INPUT], [OUTPUT]]:
             raise ConfigurationError(f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}")
+
+    def particle(self) -> FitModel | None:
+        """The particle image that the network was trained for; None in a model without one.
+
+        Raises `ConfigurationError` where it is damaged.
+        """
+        text = self._metadata.get(packed.KEY)
+        return None if text is None else packed.unpack(text, str(self._path))
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map (1, 1, H, W), H and W multiples of 16, to (1, H/4, W/4, slots, values)."""

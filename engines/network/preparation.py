@@ -40,6 +40,11 @@ class Preparation:
         self._counts = np.zeros(1 << 16, np.int64)
         self._corrected = np.empty(shape if flat_field is not None else (0, 0), np.float32)
 
+    @property
+    def corrected(self) -> Float32Array:
+        """The image that was last filled, as `FlatField.correct` gave it; empty without a flat field."""
+        return self._corrected
+
     def fill(self, image: npt.NDArray[Any]) -> float:
         """Prepare a uint8 or uint16 image; returns its background in grey values, 0 where there is no light."""
         out = self.input[0, 0]

@@ -20,6 +20,7 @@ IntArray = npt.NDArray[np.int64]
 # Part of the squared contrast of an image that may lie beyond its extent on either axis.
 ENERGY_LEFT_OUT = 0.004
 LEAST_EXTENT_PX = 5
+USUAL_BRIGHTNESS_SD = 0.1
 SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 
 
@@ -31,6 +32,7 @@ class FitModel:
     odd; it holds from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
     at, along y and x. `peak` (J,) is the image's greatest contrast. The variance of the contrast is `read`
     + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
+    `brightness_sd` is how much the particles' brightness scatters around 1.
     """
 
     coefficients: Float32Array
@@ -42,6 +44,7 @@ class FitModel:
     polarity: Literal["dark", "bright"]
     read: float
     shot: float
+    brightness_sd: float
     extent_px: IntArray
     peak: FloatArray
 
@@ -57,6 +60,7 @@ class FitModel:
         polarity: Literal["dark", "bright"],
         read: float = 0.0,
         shot: float = 1.0,
+        brightness_sd: float = USUAL_BRIGHTNESS_SD,
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light."""
         extent_px, peak = _extents(coefficients)
@@ -69,6 +73,7 @@ class FitModel:
             polarity,
             read,
             shot,
+            brightness_sd,
             extent_px,
             peak,
         )
@@ -106,6 +111,7 @@ def load_fit_model(path: Path) -> FitModel | None:
                 return None
             group, noise = file["model"], dict(file["noise"].attrs)
             grey = float(noise["background_grey"])
+            scatter = _scatter(file["particles"]) if "particles" in file else USUAL_BRIGHTNESS_SD
             return FitModel.of(
                 group["coefficients"][:],
                 float(group.attrs["z_first_um"]),
@@ -115,8 +121,16 @@ def load_fit_model(path: Path) -> FitModel | None:
                 polarity=cast(Literal["dark", "bright"], file.attrs["polarity"]),
                 read=float(noise["read_variance"]) / grey**2,
                 shot=float(noise["gain"]) / grey,
+                brightness_sd=scatter,
             )
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
         raise ConfigurationError(
             f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
         ) from error
+
+
+def _scatter(particles: h5py.Group) -> float:
+    """Standard deviation of the brightness of the particles that a calibration used."""
+    used = particles["reason"].asstr()[:] == ""
+    bright = particles["brightness"][:][used]
+    return float(np.std(bright)) if bright.size > 1 else USUAL_BRIGHTNESS_SD

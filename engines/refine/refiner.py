@@ -15,6 +15,7 @@ from engines.refine.block import CONVERGED
 from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, refine_frame
 from engines.refine.model import FitModel
 from engines.refine.windows import A, X, Y, Z
+from engines.settings import DetectorSettings
 from stream.messages import Detections
 
 Float32Array = npt.NDArray[np.float32]
@@ -36,6 +37,7 @@ SAME_UM = 5.0
 CHANCE_SIGMAS = 3.0
 MEDIAN_STRIDE = 7
 NOISE_SAMPLES = 20_000
+PIXEL_SIZE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +133,14 @@ def _same(theta: FloatArray, accepted: BoolArray) -> BoolArray:
             if abs(theta[j, Y] - theta[i, Y]) < SAME_PX and abs(theta[j, Z] - theta[i, Z]) < SAME_UM:
                 on_another[[i, j]] = True
     return on_another
+
+
+def open_refiner(model: FitModel | None, settings: DetectorSettings, pixel_size_um: float) -> Refiner | None:
+    """The fit, where there is a particle image, the settings want it, and it is of such pixels and particles."""
+    if model is None or not settings.refine or settings.polarity not in ("auto", model.polarity):
+        return None
+    alike = abs(model.pixel_size_um / pixel_size_um - 1) <= PIXEL_SIZE_TOLERANCE
+    return Refiner(model, pixel_size_um) if alike else None
 
 
 class Refiner:

@@ -34,7 +34,7 @@ def gaussian_material(made_from="gaussians") -> Material:
     model = gaussian_model()
     noise = NoiseModel.steady(0.0, 1e-4, 200.0)
     source = Rendered(model, noise, None, Layout((2e-3, 4e-3), overlapped=0.2))
-    return Material((source,), source, 0.8, "dark", 0.0, 60.0, 0.01, 0.1, made_from)
+    return Material((source,), source, 0.8, "dark", 0.0, 60.0, 0.01, 0.1, made_from, model.for_fit())
 
 
 def broken_recipe() -> Material:
