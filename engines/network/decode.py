@@ -19,6 +19,7 @@ from engines.network.layout import LOGIT, SIGMA_X, STRIDE, X
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_PROBABILITY = 0.03
+LEAST_LOGIT = math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
 ONE_PARTICLE = 1.3
 SAME_DISTANCE2 = 9.0
 SAME_PX = 8.0
@@ -36,9 +37,19 @@ def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
 
     `confidence` is the merged probability, plus the particle's part of what its group was left over.
     """
+    return particles_of(slots_of(maps))
+
+
+def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
+    """Slots (N, 8) of one image's maps (H/4, W/4, slots, values) that may be particles, row by row."""
     if not np.isfinite(maps).all():
         raise ValueError("the network answered with values that are no numbers")
-    slots = _collect(maps, math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY)))
+    slots: FloatArray = _collect(maps, LEAST_LOGIT)
+    return slots
+
+
+def particles_of(slots: FloatArray) -> FloatArray:
+    """Particles (M, 8), the strongest first, of slots (N, 8); columns `ROW`, of slots with their probability."""
     if not slots.shape[0]:
         return np.empty((0, len(ROW)))
     slots = slots[np.argsort(-slots[:, _P], kind="stable")]
@@ -47,6 +58,19 @@ def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
     kept = _keep(merged)
     chosen: FloatArray = merged[kept]
     return chosen
+
+
+@njit(cache=True, nogil=True)
+def fill_slot(values: Any, row: int, column: int, out: Any) -> None:
+    """Fill `out` (8,) with the slot of `values` (values,) in a cell, in columns `ROW`."""
+    out[0] = STRIDE * (column + 0.5 + values[X]) - 0.5
+    out[1] = STRIDE * (row + 0.5 + values[X + 1]) - 0.5
+    out[2] = values[X + 2]
+    out[3] = values[X + 3]
+    out[4] = STRIDE * values[SIGMA_X]
+    out[5] = STRIDE * values[SIGMA_X + 1]
+    out[6] = values[SIGMA_X + 2]
+    out[7] = 1.0 / (1.0 + math.exp(-values[LOGIT]))
 
 
 @njit(cache=True, nogil=True)
@@ -64,14 +88,7 @@ def _collect(maps: Any, least_logit: float) -> FloatArray:
             for slot in range(slots):
                 values = maps[row, column, slot]
                 if values[LOGIT] > least_logit:
-                    found[n, 0] = STRIDE * (column + 0.5 + values[X]) - 0.5
-                    found[n, 1] = STRIDE * (row + 0.5 + values[X + 1]) - 0.5
-                    found[n, 2] = values[X + 2]
-                    found[n, 3] = values[X + 3]
-                    found[n, 4] = STRIDE * values[SIGMA_X]
-                    found[n, 5] = STRIDE * values[SIGMA_X + 1]
-                    found[n, 6] = values[SIGMA_X + 2]
-                    found[n, 7] = 1.0 / (1.0 + math.exp(-values[LOGIT]))
+                    fill_slot(values, row, column, found[n])
                     n += 1
     return found
 
