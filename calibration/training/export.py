@@ -21,7 +21,7 @@ from calibration.training.checkpoint import Course
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
-from engines.network.architecture import ParticleNet
+from engines.network.architecture import ParticleNet, Planes
 from engines.network.card import KEY, SCHEMA, ModelCard
 from engines.network.model import INPUT, OUTPUT, OnnxModel
 from engines.refine import packed
@@ -119,7 +119,7 @@ def _write(path: Path, network: ParticleNet) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, of its libraries
         torch.onnx.export(
-            network,
+            Planes(network),
             (example,),
             str(path),
             dynamo=True,
@@ -136,7 +136,7 @@ def _write(path: Path, network: ParticleNet) -> None:
 def _check(path: Path, network: ParticleNet) -> None:
     images = np.random.default_rng(0).standard_normal((1, 1, 96, 160)).astype(np.float32)
     with torch.no_grad():
-        ours = network(torch.from_numpy(images)).numpy()
+        ours = network.planes(torch.from_numpy(images)).numpy()
     difference = float(np.abs(OnnxModel(path)(images) - ours).max())
     if not difference < AGREEMENT:
         raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")

@@ -12,7 +12,16 @@ from typing import Literal
 import torch
 from torch import nn
 
-from engines.network.layout import CHANNELS, LEAST_SIGMA, SIGMA_X, SLOT_DEPTH, SLOTS, STRIDE, Z
+from engines.network.layout import (
+    CHANNELS,
+    LEAST_SIGMA,
+    LOG_SIGMA_RANGE,
+    SIGMA_X,
+    SLOT_DEPTH,
+    SLOTS,
+    STRIDE,
+    Z,
+)
 
 Size = Literal["small", "large"]
 WIDTHS: dict[str, tuple[int, int, int]] = {"small": (24, 40, 64), "large": (48, 96, 128)}
@@ -72,16 +81,32 @@ class ParticleNet(nn.Module):
         self.head.bias = nn.Parameter(bias.flatten())
         self.register_buffer("least_sigma", torch.tensor(LEAST_SIGMA), persistent=False)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, 1, H, W) to (B, H/4, W/4, slots, values)."""
+    def planes(self, image: torch.Tensor) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, slots x values, H/4, W/4), as model files answer: see `layout`."""
         quarter = self.stem(image)
         eighth = self.middle(self.down_1(quarter))
         deep = self.coarse(self.down_2(eighth))
         eighth = eighth + self.up_2(deep)
-        maps = self.head(self.fine(quarter + self.up_1(eighth))).float()
-        maps = maps.permute(0, 2, 3, 1).unflatten(3, (SLOTS, CHANNELS))
-        sigma = self.least_sigma + torch.exp(maps[..., SIGMA_X:].clamp(-8.0, 3.0))
+        planes: torch.Tensor = self.head(self.fine(quarter + self.up_1(eighth)))
+        return planes.float()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, H/4, W/4, slots, values)."""
+        maps = self.planes(image).permute(0, 2, 3, 1).unflatten(3, (SLOTS, CHANNELS))
+        sigma = self.least_sigma + torch.exp(maps[..., SIGMA_X:].clamp(*LOG_SIGMA_RANGE))
         return torch.cat([maps[..., :SIGMA_X], sigma], dim=-1)
+
+
+class Planes(nn.Module):
+    """A network that answers as model files do."""
+
+    def __init__(self, network: ParticleNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, slots x values, H/4, W/4)."""
+        return self.network.planes(image)
 
 
 def parameters_of(network: nn.Module) -> int:

@@ -12,7 +12,7 @@ from engines.network.layout import CHANNELS, SLOTS, STRIDE
 from stream.errors import ConfigurationError
 
 KEY = "liveptv"
-SCHEMA = 1
+SCHEMA = 2
 Polarity = Literal["dark", "bright"]
 
 
@@ -20,9 +20,9 @@ class ModelCard(BaseModel):
     """The metadata of a model, JSON under the key `liveptv`.
 
     The input is (image / background - 1), times -1 where particles are dark, over `noise_contrast`: the
-    particles are positive and the noise has a standard deviation of about 1. The output is that of `layout`;
-    its depth is in `half_range_um` off `middle_um`, and its standard errors are to be multiplied by `sigma_scale`
-    (x, y, z). A particle of brightness 1 has `peak_contrast` on average.
+    particles are positive and the noise has a standard deviation of about 1. The output is that of `layout`, maps
+    in files of schema 1 and planes since; its depth is in `half_range_um` off `middle_um`, and its standard errors
+    are to be multiplied by `sigma_scale` (x, y, z). A particle of brightness 1 has `peak_contrast` on average.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)

@@ -14,7 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from engines.network.layout import LOGIT, SIGMA_X, STRIDE, X
+from engines.network.layout import (
+    CHANNELS,
+    LEAST_SIGMA,
+    LOG_SIGMA_RANGE,
+    LOGIT,
+    SIGMA_BRIGHTNESS,
+    SIGMA_X,
+    SLOTS,
+    STRIDE,
+    X,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -30,10 +40,12 @@ SAME_FLOOR = (0.3, 0.3, 0.02)
 ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
 """Columns of what `decode` returns; z and its standard error in half depth ranges."""
 _P = 7
+_LEAST_SIGMA = np.array(LEAST_SIGMA)
+_LOG_SIGMA_MIN, _LOG_SIGMA_MAX = LOG_SIGMA_RANGE
 
 
 def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
-    """Particles (N, 8), columns `ROW`, of one image's maps (H/4, W/4, slots, values), the strongest first.
+    """Particles (N, 8), columns `ROW`, of one image's maps or planes (`slots_of`), the strongest first.
 
     `confidence` is the merged probability, plus the particle's part of what its group was left over.
     """
@@ -41,10 +53,18 @@ def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
 
 
 def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
-    """Slots (N, 8) of one image's maps (H/4, W/4, slots, values) that may be particles, row by row."""
-    if not np.isfinite(maps).all():
+    """Slots (N, 8) of one image that may be particles, in rising order of slot or of cell.
+
+    The network's answer is read in both of its forms: maps (H/4, W/4, slots, values), and the planes
+    (slots x values, H/4, W/4) of a model file, of which only what is needed is read. Raises `ValueError` for
+    answers that are no numbers.
+    """
+    if maps.ndim == 3:
+        slots, sound = _collect_planes(maps, LEAST_LOGIT)
+    else:
+        slots, sound = _collect(maps, LEAST_LOGIT), bool(np.isfinite(maps).all())
+    if not sound:
         raise ValueError("the network answered with values that are no numbers")
-    slots: FloatArray = _collect(maps, LEAST_LOGIT)
     return slots
 
 
@@ -91,6 +111,47 @@ def _collect(maps: Any, least_logit: float) -> FloatArray:
                     fill_slot(values, row, column, found[n])
                     n += 1
     return found
+
+
+@njit(cache=True, nogil=True)
+def _count(plane: Any, least_logit: float) -> tuple[int, int]:
+    """How many values of a plane are above the least logit, and how many are no finite numbers."""
+    least, largest = np.float32(least_logit), np.float32(np.inf)
+    above, wrong = 0, 0
+    for row in range(plane.shape[0]):
+        for column in range(plane.shape[1]):
+            value = plane[row, column]
+            above += value > least
+            wrong += not abs(value) < largest
+    return above, wrong
+
+
+@njit(cache=True, nogil=True)
+def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
+    _, height, width = planes.shape
+    count, wrong = 0, 0
+    for slot in range(SLOTS):
+        above, unsound = _count(planes[slot * CHANNELS + LOGIT], least_logit)
+        count += above
+        wrong += unsound
+    if wrong:
+        return np.empty((0, 8)), False
+    found = np.empty((count, 8))
+    values = np.empty(CHANNELS)
+    n = 0
+    for slot in range(SLOTS):
+        first = slot * CHANNELS
+        for row in range(height):
+            for column in range(width):
+                if planes[first + LOGIT, row, column] > least_logit:
+                    for channel in range(CHANNELS):
+                        values[channel] = planes[first + channel, row, column]
+                    for channel in range(SIGMA_X, SIGMA_BRIGHTNESS + 1):
+                        log_sigma = min(max(values[channel], _LOG_SIGMA_MIN), _LOG_SIGMA_MAX)
+                        values[channel] = _LEAST_SIGMA[channel - SIGMA_X] + math.exp(log_sigma)
+                    fill_slot(values, row, column, found[n])
+                    n += 1
+    return found, bool(np.isfinite(found).all())
 
 
 @njit(cache=True, nogil=True)

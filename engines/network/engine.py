@@ -117,10 +117,8 @@ class NetworkEngine:
             preparation.fill(image)
             maps = self._model(preparation.input)[0]
             self._free.put(preparation)
-        # two slots that are particles, so that nothing of the decoding is left to compile
-        maps[:, :, :, 0] = -9.0
-        maps[0, 0, :, 0] = 9.0
-        decode(maps)
+        # a few slots that are particles, so that nothing of the decoding is left to compile
+        decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
         if self._refiner is not None:
             self._refiner.warmup(height, width)
 

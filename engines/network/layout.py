@@ -18,3 +18,7 @@ ranges; the brightness relative to the mean particle's; the standard errors in t
 
 LEAST_SIGMA = (0.004, 0.004, 0.002, 0.02)
 """The smallest standard errors of x, y, z and brightness that the network can state."""
+
+LOG_SIGMA_RANGE = (-8.0, 3.0)
+"""A model file answers with planes (slots x values, H/4, W/4) whose last four values of a slot are the logarithm of
+what the standard error is above the smallest, within this range."""

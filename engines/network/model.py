@@ -39,9 +39,9 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{path} is no ONNX model, or a damaged one: {detail}") from error
-        self._metadata = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._path = path
-        self.card: ModelCard = card_of(self._metadata, str(path))
+        self.card: ModelCard = card_of(self.metadata, str(path))
         names = [
             [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
         ]
@@ -53,13 +53,16 @@ class OnnxModel:
 
         Raises `ConfigurationError` where it is damaged.
         """
-        text = self._metadata.get(packed.KEY)
+        text = self.metadata.get(packed.KEY)
         return None if text is None else packed.unpack(text, str(self._path))
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Map (1, 1, H, W), H and W multiples of 16, to (1, H/4, W/4, slots, values)."""
+        """Map (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4), float32.
+
+        A file of the first version answers with maps (1, H/4, W/4, slots, values).
+        """
         (maps,) = self._session.run([OUTPUT], {INPUT: images})
-        if maps.shape[3:] != (SLOTS, CHANNELS):
+        if maps.shape[1:2] != (SLOTS * CHANNELS,) and maps.shape[3:] != (SLOTS, CHANNELS):
             raise ConfigurationError(f"the model answers with {maps.shape}, which this version cannot read")
         result: npt.NDArray[np.float32] = maps
         return result

@@ -171,7 +171,7 @@ def test_the_file_agrees_with_torch_and_carries_all_that_its_use_needs(learnt, t
     images = np.random.default_rng(1).standard_normal((1, 1, 112, 208)).astype(np.float32)
     with torch.no_grad():
         np.testing.assert_allclose(
-            model(images), trainer.averaged(torch.from_numpy(images)).numpy(), atol=1e-3
+            model(images), trainer.averaged.planes(torch.from_numpy(images)).numpy(), atol=1e-3
         )
     card = model.card
     assert (card.pixel_size_um, card.polarity, card.z_range_um) == (0.8, "dark", (-60.0, 60.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.network.layout import CHANNELS, LOGIT, SIGMA_X, SLOTS, STRIDE, X
+from engines.network.layout import CHANNELS, LEAST_SIGMA, LOGIT, SIGMA_X, SLOTS, STRIDE, X
 
 
 def empty_maps(height_px: int = 64, width_px: int = 96) -> np.ndarray:
@@ -23,3 +23,10 @@ def put(maps, x_px, y_px, z, *, p=1.0, slot=0, cell=None, sigma=0.05, brightness
     values[LOGIT] = np.log(p / (1 - p))
     values[X : X + 4] = x - column - 0.5, y - row - 0.5, z, brightness
     values[SIGMA_X:] = sigma
+
+
+def as_planes(maps: np.ndarray) -> np.ndarray:
+    """The same as a model file answers it."""
+    values = maps.copy()
+    values[..., SIGMA_X:] = np.log(maps[..., SIGMA_X:] - np.array(LEAST_SIGMA, np.float32))
+    return np.ascontiguousarray(values.reshape(*maps.shape[:2], SLOTS * CHANNELS).transpose(2, 0, 1))

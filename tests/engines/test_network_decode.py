@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps import empty_maps, put
+from maps import as_planes, empty_maps, put
 
-from engines.network.decode import decode
-from engines.network.layout import LOGIT, STRIDE
+from engines.network.decode import decode, slots_of
+from engines.network.layout import CHANNELS, LOGIT, SIGMA_X, STRIDE
 
 places = st.tuples(st.floats(0, 95), st.floats(0, 63), st.floats(-1, 1))
 quick = settings(max_examples=60, deadline=None)
@@ -93,6 +93,28 @@ def test_hypotheses_of_one_particle_that_differ_give_it_their_confidence():
     (found,) = decode(maps)
     assert found[2] == pytest.approx(-0.5, abs=1e-4)
     assert found[7] == pytest.approx(0.95, abs=1e-3)
+
+
+@quick
+@given(st.lists(st.tuples(places, st.integers(0, 1), st.floats(0.05, 1), st.floats(0.03, 2)), max_size=12))
+def test_planes_and_maps_are_two_forms_of_one_answer(wanted):
+    maps = empty_maps()
+    for place, slot, p, sigma in wanted:
+        put(maps, *place, p=p, slot=slot, sigma=sigma)
+    from_maps, from_planes = slots_of(maps), slots_of(as_planes(maps))
+    by_place = [rows[np.lexsort(rows.T.round(3))] for rows in (from_maps, from_planes)]
+    np.testing.assert_allclose(by_place[1], by_place[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channel", [LOGIT, CHANNELS + LOGIT, SIGMA_X])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_planes_that_are_no_numbers_are_refused(channel, value):
+    maps = empty_maps()
+    put(maps, 41, 30, 0.0)
+    planes = as_planes(maps)
+    planes[channel, 7, 10] = value if channel != SIGMA_X else np.nan
+    with pytest.raises(ValueError, match="no numbers"):
+        decode(planes)
 
 
 def test_values_that_are_no_numbers_are_refused():
