@@ -16,7 +16,9 @@ from engines.network.decode import decode
 SCORING_SEED = 2**31
 IMAGE_PX = 256
 Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Images (B, 1, H, W) in, maps (B, H/4, W/4, slots, values) out."""
+"""Images (B, 1, H, W) in, maps (B, H/4, W/4, slots, values) out, or what its `Decode` can read."""
+Decode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+"""A network's answer to one image in, particles (N, 8) with the columns `engines.network.decode.ROW` out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ class HeldOut:
         self.scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
 
     def score(
-        self, network: Network, at_once: int = 8, sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+        self,
+        network: Network,
+        at_once: int = 8,
+        sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        read: Decode = decode,
     ) -> Scores:
         """Detect in all images and compare with the truth."""
         images, material = self.scene.images, self._material
@@ -58,7 +64,7 @@ class HeldOut:
             some = images[start : start + at_once, None] / material.noise_contrast
             maps = network(some.astype(np.float32))
             for offset, one in enumerate(maps):
-                found = decode(one)
+                found = read(one)
                 rows.append(np.column_stack([np.full(len(found), start + offset), found]))
         table = np.concatenate(rows)
         pixel, depth = material.pixel_size_um, material.half_range_um

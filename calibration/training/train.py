@@ -14,7 +14,9 @@ from typing import Any
 
 from calibration.training.checkpoint import Course
 from calibration.training.material import Recipe
+from calibration.training.method import Method
 from calibration.training.settings import TrainingError, TrainingSettings
+from calibration.training.trainer import OURS
 
 WAIT_S = 0.2
 LAST_WORDS_S = 5.0
@@ -36,16 +38,17 @@ def train(
     settings: TrainingSettings,
     weights: dict[str, Any] | None = None,
     on_progress: Callable[[TrainingProgress], None] = lambda _progress: None,
+    method: Method = OURS,
 ) -> Course:
     """Train until the time is over, the scores no longer improve, or Ctrl-C; returns the best weights.
 
-    `weights` are those to start from. Raises `TrainingError` where a process fails.
+    `weights` are those to start from, `method` is what is trained. Raises `TrainingError` where a process fails.
     """
     context = mp.get_context("spawn")
     messages: Any = context.Queue()
     stop = context.Event()
     with tempfile.TemporaryDirectory(prefix="liveptv-train-", ignore_cleanup_errors=True) as folder:
-        work = (settings, recipe, weights, Path(folder) / "meeting", messages, stop)
+        work = (settings, recipe, method, weights, Path(folder) / "meeting", messages, stop)
         from calibration.training.worker import run
 
         workers: list[Any]

@@ -14,8 +14,10 @@ from torch import nn
 from calibration.synthesis import Scene
 from calibration.training.loss import Losses, Targets, particle_loss
 from calibration.training.material import Material
+from calibration.training.method import LossParts, Method
 from calibration.training.settings import TrainingSettings
 from engines.network.architecture import ParticleNet
+from engines.network.decode import decode
 from engines.network.layout import STRIDE
 
 WARM_UP = 0.08
@@ -47,14 +49,28 @@ def targets_of(scene: Scene, material: Material, device: torch.device | str = "c
     return Targets(image, row, column, values)
 
 
+def _build(settings: TrainingSettings) -> nn.Module:
+    return ParticleNet(settings.size)
+
+
+def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
+    return particle_loss(maps, targets_of(scene, material, maps.device))
+
+
+OURS = Method(_build, _loss, decode, rate_at)
+"""The network of `liveptv train`."""
+
+
 class Trainer:
     """Takes steps; all processes of a training hold the same weights, and each its own images."""
 
-    def __init__(self, settings: TrainingSettings, material: Material, rank: int = 0) -> None:
-        self.settings, self.material, self.rank = settings, material, rank
+    def __init__(
+        self, settings: TrainingSettings, material: Material, rank: int = 0, method: Method = OURS
+    ) -> None:
+        self.settings, self.material, self.rank, self.method = settings, material, rank, method
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)
-        network = ParticleNet(settings.size).to(self.device, memory_format=torch.channels_last)
+        network = method.build(settings).to(self.device, memory_format=torch.channels_last)
         self.network: nn.Module = network
         self.averaged: nn.Module = copy.deepcopy(network).eval()
         self.optimiser = torch.optim.AdamW(
@@ -74,7 +90,7 @@ class Trainer:
         self.network.load_state_dict(weights)
         self.averaged.load_state_dict(weights)
 
-    def step(self, part: float, stop: bool = False) -> tuple[Losses, float, bool]:
+    def step(self, part: float, stop: bool = False) -> tuple[LossParts, float, bool]:
         """Learn from one batch; `part` of the training is over, as the first process sees it.
 
         Returns the loss here, and what the first process said: the part that is over, and whether to stop.
@@ -84,16 +100,15 @@ class Trainer:
         source = sources[self.steps % len(sources)]
         scene = source.draw(self._rng, (settings.crop_px, settings.crop_px), settings.batch)
         images = torch.from_numpy(scene.images).to(self.device)[:, None] / self.material.noise_contrast
-        targets = targets_of(scene, self.material, self.device)
         self.network.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             maps = self.network(images.contiguous(memory_format=torch.channels_last))
-        losses = particle_loss(maps, targets)
+        losses = self.method.loss(maps, scene, self.material)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
         part, stop = self._agree(part, stop)
         for group in self.optimiser.param_groups:
-            group["lr"] = settings.learning_rate * rate_at(part)
+            group["lr"] = settings.learning_rate * self.method.rate_at(part)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
         if torch.isfinite(norm):
             self.optimiser.step()

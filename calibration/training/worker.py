@@ -17,11 +17,11 @@ import torch.distributed as dist
 
 from calibration.training import checkpoint
 from calibration.training.checkpoint import Course
-from calibration.training.loss import particle_loss
 from calibration.training.material import Recipe
+from calibration.training.method import Method
 from calibration.training.scoring import HeldOut
 from calibration.training.settings import TrainingSettings
-from calibration.training.trainer import Trainer, targets_of
+from calibration.training.trainer import Trainer
 
 REPORT_S = 1.0
 SMOOTHING = 0.98
@@ -31,6 +31,7 @@ def run(
     rank: int,
     settings: TrainingSettings,
     recipe: Recipe,
+    method: Method,
     weights: dict[str, Any] | None,
     meeting: Path,
     messages: Queue[Any],
@@ -47,7 +48,7 @@ def run(
             torch.set_num_threads(1)
             store = dist.FileStore(str(meeting), settings.processes)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=settings.processes)
-        course = _train(rank, settings, recipe, weights, messages, stop)
+        course = _train(rank, settings, recipe, method, weights, messages, stop)
         if rank == 0:
             messages.put(("done", course.with_arrays()))
         if settings.processes > 1:
@@ -62,11 +63,12 @@ def _train(
     rank: int,
     settings: TrainingSettings,
     recipe: Recipe,
+    method: Method,
     weights: dict[str, Any] | None,
     messages: Queue[Any],
     stop: Event,
 ) -> Course:
-    trainer = Trainer(settings, recipe(), rank)
+    trainer = Trainer(settings, recipe(), rank, method)
     if weights is not None:
         trainer.start_from(weights)
     folder = settings.checkpoint
@@ -121,7 +123,8 @@ class _Loop:
 
     def _score(self) -> None:
         course = self._course
-        scores, figure = self._held_out.score(self._detect), self._held_out_loss()
+        scores = self._held_out.score(self._detect, read=self._trainer.method.decode)
+        figure = self._held_out_loss()
         at = {"trained_s": round(course.trained_s, 1), "steps": self._trainer.steps, "loss": self._loss}
         course.scores.append(at | {"held_out_loss": figure} | scores.summary())
         # the counts of missed and false particles are too few to choose by
@@ -136,8 +139,7 @@ class _Loop:
     def _held_out_loss(self) -> float:
         trainer, scene = self._trainer, self._held_out.scene
         images = torch.from_numpy(scene.images).to(trainer.device)[:, None] / trainer.material.noise_contrast
-        targets = targets_of(scene, trainer.material, trainer.device)
-        return float(particle_loss(trainer.averaged(images), targets).total)
+        return float(trainer.method.loss(trainer.averaged(images), scene, trainer.material).total)
 
     @torch.no_grad()
     def _detect(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,40 @@
+"""What may be exchanged to train another network on the same images in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from calibration.synthesis import Scene
+from calibration.training.material import Material
+from calibration.training.settings import TrainingSettings
+
+
+class LossParts(Protocol):
+    """A loss; only its total is minimised."""
+
+    @property
+    def total(self) -> torch.Tensor:
+        """The scalar that is minimised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A network, what it minimises, how its answer is read, and its learning rate.
+
+    All are functions of a module, so that they can be sent to another process. `loss` gets the network's answer
+    to the images of a scene; `decode` makes particles (N, 8), columns `engines.network.decode.ROW`, of the
+    answer to one image; `rate_at` is the learning rate over the largest after a part of the training.
+    """
+
+    build: Callable[[TrainingSettings], nn.Module]
+    loss: Callable[[torch.Tensor, Scene, Material], LossParts]
+    decode: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+    rate_at: Callable[[float], float]

@@ -1,0 +1,1 @@
+"""Detectors of others, trainable on our images, to compare with; they need torch."""

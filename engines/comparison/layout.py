@@ -1,0 +1,16 @@
+"""How the answers of the paper's detector are laid out; shared by the network, its loss and its reading."""
+
+from __future__ import annotations
+
+REGION_PX = 32
+"""Pixels of a region, along x and y; images are padded to multiples of it."""
+HALF_REGION_PX = REGION_PX / 2
+CENTRE_PX = (REGION_PX - 1) / 2
+"""Centre of the first region, from the centre of its first pixel."""
+OUTPUTS = 4
+"""Particles a region can give."""
+FIRST, CORRECTED = range(2)
+"""The answers of an output: the LSTM's, and the one after the interpolation of early features."""
+LOGIT, X, Y, Z = range(4)
+"""Values of an answer: logit of its confidence; x and y off the region's centre, in half regions; z off the
+middle of the depth range, in half ranges."""
