@@ -15,6 +15,14 @@ class DetectionError(LivePTVError, ValueError):
     """An image that a detector cannot read; the text names the frame."""
 
 
+class BackEndError(LivePTVError, RuntimeError):
+    """A back end failed, to start or in the middle of a run; the text names it. Another one may do the work."""
+
+
+class WrongNumbersError(BackEndError):
+    """A back end answered with what no network can have answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine is, for the run's file and the report.
@@ -61,7 +69,7 @@ class Engine(Protocol):
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in the order of submission, waiting for at most `timeout_s`.
 
-        Raises `DetectionError` when a frame could not be worked on.
+        Raises `DetectionError` when a frame could not be worked on, `BackEndError` when no frame can be any more.
         """
         ...
 

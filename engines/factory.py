@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from engines.engine import Engine
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 
+log = logging.getLogger(__name__)
+
 CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
 
 
-def open_engine(settings: DetectorSettings, *, model: Path | None, pixel_size_um: float) -> Engine:
+def open_engine(
+    settings: DetectorSettings,
+    *,
+    model: Path | None,
+    pixel_size_um: float,
+    say: Callable[[str], None] = log.warning,
+) -> Engine:
     """Open an engine for images of `pixel_size_um`.
 
     `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
-    network (.onnx): that, on ONNX Runtime. Raises `ConfigurationError` for every other file, for one that
-    cannot be read, and where the settings ask for another kind of detector than the model is for.
+    network (.onnx): that, on the back end of the settings. `say` is told when a back end fails. Raises
+    `ConfigurationError` for every other file, for one that cannot be read, and where the settings ask for
+    another kind of detector than the model is for.
     """
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
@@ -27,9 +38,9 @@ def open_engine(settings: DetectorSettings, *, model: Path | None, pixel_size_um
     if settings.engine == "classical" and network:
         raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
     if model is not None and network:
-        from engines.network.engine import NetworkEngine
+        from engines.backends.guard import open_guarded
 
-        return NetworkEngine(settings, pixel_size_um, model)
+        return open_guarded(settings, pixel_size_um, model, say)
     if model is not None:
         check_model(model)
     from engines.classical.engine import ClassicalEngine

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+BackEndName = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
+
 
 class DetectorSettings(BaseModel):
     """How particles are found; every default works unattended."""
@@ -20,6 +22,18 @@ class DetectorSettings(BaseModel):
         None,
         description="network (.onnx), or width curve (.h5) from a calibration or the optics; left out: 2D, z "
         "is NaN",
+    )
+    backend: BackEndName = Field(
+        "auto", description="what runs a network; auto: the fastest that can run here (docs/engines.md)"
+    )
+    precision: Literal["auto", "full", "reduced"] = Field(
+        "auto",
+        description="of a network: full is single precision; reduced is half precision on a GPU, and 8 bits on "
+        "a processor once `liveptv engine quantise` has found them accurate; auto: reduced where it can be had",
+    )
+    on_failure: Literal["fall_back", "stop"] = Field(
+        "fall_back",
+        description="when the back end fails in the middle of a run: go on with onnxruntime, or stop",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         "auto",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.engine import DetectionError, EngineInfo, image_shape
+from engines.backends.soundness import fault_of
+from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
 from engines.flatfield import load_flat_field
 from engines.network.card import ModelCard
 from engines.network.decode import decode
-from engines.network.model import OnnxModel
+from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
 from engines.refine.refiner import open_refiner
@@ -49,10 +51,18 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
 class NetworkEngine:
     """Finds particles and their depths with a trained network, on the processor's cores.
 
-    Raises `ConfigurationError` for a model that cannot be read or was made for other images.
+    `open_network` gives what runs the network in place of ONNX Runtime; it is told of the model and how many
+    frames are worked on at a time. Raises `ConfigurationError` for a model that cannot be read or was made for
+    other images, and what `open_network` raises.
     """
 
-    def __init__(self, settings: DetectorSettings, pixel_size_um: float, model: Path) -> None:
+    def __init__(
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        open_network: Callable[[OnnxModel, int], Network] | None = None,
+    ) -> None:
         from engines.classical.widths import file_hash
 
         self._settings = settings
@@ -81,9 +91,9 @@ class NetworkEngine:
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()
         self._free: SimpleQueue[Preparation] = SimpleQueue()
-        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(
-            settings.workers or default_workers(), "network"
-        )
+        workers = settings.workers or default_workers()
+        self._network: Network = self._model if open_network is None else open_network(self._model, workers)
+        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(workers, "network")
         self._left_out: Counter[str] = Counter()
 
     @property
@@ -93,12 +103,16 @@ class NetworkEngine:
         details: dict[str, Any] = {
             "polarity": card.polarity,
             "workers": self._work.workers,
+            "precision": self._network.precision,
             "z_um": list(card.z_range_um),
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
         }
-        return EngineInfo("network", "onnxruntime", "cpu", str(self._path), self._hash, True, details)
+        network = self._network
+        return EngineInfo(
+            "network", network.backend, network.device, str(self._path), self._hash, True, details
+        )
 
     @property
     def pending(self) -> int:
@@ -115,7 +129,7 @@ class NetworkEngine:
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         for preparation in [self._free.get() for _ in range(self._work.workers)]:
             preparation.fill(image)
-            maps = self._model(preparation.input)[0]
+            maps = self._run(preparation.input, "the first image")
             self._free.put(preparation)
         # a few slots that are particles, so that nothing of the decoding is left to compile
         decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
@@ -144,15 +158,29 @@ class NetworkEngine:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
-            found = decode(self._model(preparation.input)[0])
+            found = decode(self._run(preparation.input, f"frame {frame.info.frame}"))
             found, left_out = self._chosen(found)
             table = to_table(found, self._model.card, background)
             table = self._refine(preparation, frame.image, table)
-        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
+        except BackEndError:
+            raise
+        except Exception as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:
             self._free.put(preparation)
         return Detections(frame.info, table), left_out
+
+    def _run(self, given: npt.NDArray[np.float32], what: str) -> npt.NDArray[np.float32]:
+        """The network's answer to one image. Raises `BackEndError` where it fails or cannot be right."""
+        name = self._network.backend
+        try:
+            answer: npt.NDArray[np.float32] = self._network(given)[0]
+        except Exception as error:  # those of ONNX Runtime and the others have no common class but this one
+            raise BackEndError(f"{name} failed at {what}: {' '.join(str(error).split())}") from error
+        fault = fault_of(answer)
+        if fault:
+            raise WrongNumbersError(f"{name} answered {what} with {fault}")
+        return answer
 
     def _refine(
         self, preparation: Preparation, image: npt.NDArray[Any], table: npt.NDArray[Any]

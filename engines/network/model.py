@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,31 @@ ERRORS_ONLY = 3
 INPUT, OUTPUT = "image", "maps"
 
 
+class Network(Protocol):
+    """What runs a network on the processor; several threads may call at once.
+
+    Each call maps (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4), float32, which
+    may be overwritten by the same thread's next call. It may raise anything.
+    """
+
+    backend: str
+    device: str
+    precision: str
+
+    def __call__(self, images: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
+        """Map images to planes."""
+        ...
+
+
 class OnnxModel:
     """The network of a `.onnx` file and what it says of itself. Each call runs on the thread that makes it.
 
     Raises `ConfigurationError` for a file that is not there, no ONNX, no model of ours, or of a newer version.
     """
+
+    backend = "onnxruntime"
+    device = "cpu"
+    precision = "float32"
 
     def __init__(self, path: Path) -> None:
         import onnxruntime

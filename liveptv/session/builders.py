@@ -86,7 +86,9 @@ def build_detect(context: StageContext) -> Stage:
         raise ConfigurationError(
             f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
         )
-    engine = open_engine(settings, model=settings.model, pixel_size_um=picture.pixel_size_um)
+    engine = open_engine(
+        settings, model=settings.model, pixel_size_um=picture.pixel_size_um, say=context.say
+    )
     context.stack.callback(engine.close)
     engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
     hz = plan.experiment.session.monitor_hz

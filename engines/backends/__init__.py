@@ -1,0 +1,1 @@
+"""What can run a network: a list to choose from, and a watch over the one that was chosen."""

@@ -1,0 +1,92 @@
+"""The 8-bit form of a model, a file beside it: OpenVINO's graph and weights, and what it was made of."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.classical.widths import file_hash
+from engines.engine import BackEndError
+from stream.errors import OutputError
+
+SUFFIX = ".int8.zip"
+FORMAT = 1
+GRAPH, WEIGHTS, FACTS = "graph.xml", "weights.bin", "facts.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantised:
+    """`graph` (XML) and `weights` (N bytes) as OpenVINO reads them; `facts` are those of `write_quantised`."""
+
+    graph: str
+    weights: npt.NDArray[np.uint8]
+    facts: dict[str, Any]
+
+
+def quantised_path(model: Path) -> Path:
+    """Where the 8-bit form of a model file is kept."""
+    return model.with_name(model.stem + SUFFIX)
+
+
+def why_not_quantised(model: Path) -> str:
+    """Why there is no 8-bit form of a model file that fits it; "" where there is one."""
+    path = quantised_path(model)
+    again = f"run `liveptv engine quantise {model.name}`"
+    if not path.is_file():
+        return f"no 8-bit form of {model.name}; {again}"
+    try:
+        with zipfile.ZipFile(path) as file:
+            facts = _facts(file)
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        return f"{path.name} is damaged ({error}); {again}"
+    if facts.get("format") != FORMAT or facts.get("model_sha256") != file_hash(model):
+        return f"{path.name} was made from another state of {model.name}; {again}"
+    return ""
+
+
+def read_quantised(model: Path) -> Quantised:
+    """The 8-bit form of a model file. Raises `BackEndError` where it is missing, damaged or of another model."""
+    reason = why_not_quantised(model)
+    if reason:
+        raise BackEndError(reason)
+    try:
+        with zipfile.ZipFile(quantised_path(model)) as file:
+            graph, weights = file.read(GRAPH).decode(), np.frombuffer(file.read(WEIGHTS), np.uint8)
+            return Quantised(graph, weights, _facts(file))
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+        raise BackEndError(
+            f"{quantised_path(model)} is damaged ({error}); quantise the model again"
+        ) from error
+
+
+def write_quantised(model: Path, graph: bytes, weights: bytes, facts: dict[str, Any]) -> Path:
+    """Keep the 8-bit form of a model file, with facts (JSON-able) about it; returns where.
+
+    Raises `OutputError` where it cannot be written; then there is none.
+    """
+    path = quantised_path(model)
+    part = path.with_name(path.name + ".part")
+    facts = {"format": FORMAT, "model_sha256": file_hash(model)} | facts
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(FACTS, json.dumps(facts, indent=1))
+            file.writestr(GRAPH, graph)
+            file.writestr(WEIGHTS, weights)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
+    return path
+
+
+def _facts(file: zipfile.ZipFile) -> dict[str, Any]:
+    facts = json.loads(file.read(FACTS))
+    if not isinstance(facts, dict):
+        raise ValueError(f"{FACTS} is no JSON object")
+    return facts

@@ -1,0 +1,125 @@
+"""The back ends that can run a network, the fastest first; each says why it cannot run here.
+
+Nothing of a back end is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.engine import BackEndError, Engine
+from engines.settings import BackEndName, DetectorSettings
+from stream.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+Open = Callable[[DetectorSettings, float, Path], Engine]
+WhyNot = Callable[[DetectorSettings, Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class BackEnd:
+    """One way to run networks.
+
+    `why_not(settings, model)` says in a few words why it cannot run that model here and what to do, "" where it
+    can. `open(settings, pixel_size_um, model)` opens its engine; it raises `ConfigurationError` for a model that
+    is no good for any back end, `BackEndError` where only this one fails. One that is not `automatic` runs when
+    it is asked for by name.
+    """
+
+    name: BackEndName
+    device: str
+    why_not: WhyNot
+    open: Open
+    automatic: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.device})"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engine, the back end that was chosen, and why each one before it was not."""
+
+    engine: Engine
+    back_end: BackEnd
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def missing(*libraries: str, extra: str) -> str:
+    """Which of `libraries` are not installed and how to get them; "" where all are. Imports none of them."""
+    absent = [name for name in libraries if find_spec(name) is None]
+    if not absent:
+        return ""
+    return f"{' and '.join(absent)} not installed: pip install 'liveptv[{extra}]'"
+
+
+def _always(_settings: DetectorSettings, _model: Path) -> str:
+    return ""
+
+
+def _open_onnxruntime(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+    from engines.network.engine import NetworkEngine
+
+    return NetworkEngine(settings, pixel_size_um, model)
+
+
+def _openvino(settings: DetectorSettings, model: Path) -> str:
+    reason = missing("openvino", extra="openvino")
+    if not reason and settings.precision == "reduced":
+        from engines.backends.quantised import why_not_quantised
+
+        reason = why_not_quantised(model)
+    return reason
+
+
+def _open_openvino(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+    from engines.backends.openvino_network import open_openvino
+    from engines.network.engine import NetworkEngine
+
+    return NetworkEngine(settings, pixel_size_um, model, partial(open_openvino, settings, model))
+
+
+ONNXRUNTIME = BackEnd("onnxruntime", "cpu", _always, _open_onnxruntime)
+BACK_ENDS: tuple[BackEnd, ...] = (BackEnd("openvino", "cpu", _openvino, _open_openvino), ONNXRUNTIME)
+"""In the order in which `auto` tries them."""
+
+
+def candidates(
+    settings: DetectorSettings, model: Path, back_ends: tuple[BackEnd, ...] = BACK_ENDS
+) -> Iterator[tuple[BackEnd, str]]:
+    """The back ends that the settings allow for, in order, each with why it cannot run `model` here."""
+    for back_end in back_ends:
+        if back_end.name == settings.backend or (settings.backend == "auto" and back_end.automatic):
+            yield back_end, back_end.why_not(settings, model)
+
+
+def open_back_end(
+    settings: DetectorSettings,
+    pixel_size_um: float,
+    model: Path,
+    back_ends: tuple[BackEnd, ...] = BACK_ENDS,
+) -> Opened:
+    """Open the first back end that can run `model` here.
+
+    Raises `ConfigurationError` where none can, and for a model that is no good.
+    """
+    skipped: dict[str, str] = {}
+    for back_end, why_not in candidates(settings, model, back_ends):
+        reason = why_not
+        if not reason:
+            try:
+                return Opened(back_end.open(settings, pixel_size_um, model), back_end, skipped)
+            except BackEndError as error:
+                reason = str(error)
+        skipped[str(back_end)] = reason
+        log.info("%s is not used: %s", back_end, reason)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no such back end"
+    raise ConfigurationError(
+        f'detector.backend "{settings.backend}" cannot run {model.name} here ({reasons}); set it to "auto"'
+    )
