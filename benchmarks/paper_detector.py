@@ -20,7 +20,6 @@ from reporting import save
 from torch.utils.flop_counter import FlopCounterMode
 
 from acquisition.simulated.optics import OpticsModel
-from calibration.evaluation import Evaluation
 from calibration.training.material import Material, Recipe, from_calibration, from_optics
 from calibration.training.paper import PAPER
 from calibration.training.scoring import SCORING_SEED, Decode, HeldOut, Network
@@ -34,7 +33,7 @@ from engines.network.model import OnnxModel
 
 FRAME = (1, 1, 1440, 2560)
 LEARNING_RATE = 1e-3
-SCORE_EVERY_S = 120.0
+SCORE_EVERY_S = 240.0
 REPORT_S = 30.0
 RUNS = Path("runs/paper_detector")
 
@@ -94,28 +93,28 @@ def train_detector(
 
 def scored(held_out: HeldOut, network: Network, read: Decode, at_once: int) -> dict[str, Any]:
     found = held_out.score(network, at_once, read=read).evaluation
-    lone = {f"lone_rms_{axis}_um": rounded(found, axis) for axis in "xyz" if axis in found.lone.errors}
     return {
         "particles": found.true_particles,
-        "missed": round(found.missed, 4),
-        "false": round(found.false, 4),
+        "missed": number(found.missed),
+        "false": number(found.false),
         "lone_particles": found.lone.particles,
-        "lone_missed": round(found.lone.missed, 4),
-        **lone,
+        "lone_missed": number(found.lone.missed),
+        **{f"lone_rms_{axis}_um": number(errors.rms_um) for axis, errors in found.lone.errors.items()},
         "by_distance": [
             {
                 "from_um": group.from_um,
-                "to_um": group.to_um if np.isfinite(group.to_um) else None,
+                "to_um": number(group.to_um),
                 "particles": group.particles,
-                "missed": round(group.missed, 4) if group.particles else None,
+                "missed": number(group.missed),
             }
             for group in found.by_distance
         ],
     }
 
 
-def rounded(found: Evaluation, axis: str) -> float:
-    return round(found.lone.errors[axis].rms_um, 3)
+def number(value: float) -> float | None:
+    """The number for JSON, None where it is none."""
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def cost(network: torch.nn.Module) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def test_the_network_learns_a_handful_of_particles_by_heart():
     truth = truth_of(scene, material)
     network = PaperNet(dropout=0.0)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(45):
+    for _ in range(40):
         losses = hungarian_loss(network(images), truth)
         optimiser.zero_grad(set_to_none=True)
         losses.total.backward()

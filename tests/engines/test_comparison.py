@@ -21,7 +21,7 @@ from engines.comparison.layout import (  # noqa: E402
     Y,
     Z,
 )
-from engines.comparison.stitching import read  # noqa: E402
+from engines.comparison.stitching import read, stitch  # noqa: E402
 from engines.comparison.tensorbox import CORRECTION_SCALE, Decoder, PaperNet, positions_px, rezoom  # noqa: E402
 from engines.network.decode import ROW  # noqa: E402
 from stream.errors import ConfigurationError  # noqa: E402
@@ -179,6 +179,22 @@ def test_neighbours_out_of_reach_of_one_another_are_both_kept():
     say(answers, (1, 1), 0, 60.0, 40.0, 0.3, 0.95)
     say(answers, (1, 2), 0, 69.0, 40.0, 0.3, 0.95)
     assert len(read(answers)) == 2
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, OUTPUTS))
+@settings(max_examples=50, deadline=None)
+def test_what_one_region_says_is_kept_and_what_a_second_one_repeats_is_not(seed, count):
+    rng = np.random.default_rng(seed)
+    places = rng.uniform([0, 0, -16], [32, 32, 16], (count, 3))
+    confidence = rng.uniform(0.5, 1.0, count)
+    regions = np.zeros((count, 2), np.intp)
+    assert sorted(stitch(places, confidence, regions)) == list(range(count))
+
+    again = rng.permutation(places) + rng.normal(0, 0.05, places.shape)
+    both = np.concatenate([places, again]), np.concatenate([confidence, rng.uniform(0.5, 1.0, count)])
+    kept = stitch(*both, np.concatenate([regions, regions + np.array([0, 1])]))
+    assert len(kept) == count
+    assert (np.diff(both[1][kept]) <= 0).all()
 
 
 def test_numbers_that_are_none_are_refused():
