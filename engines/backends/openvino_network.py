@@ -26,20 +26,26 @@ def open_openvino(settings: DetectorSettings, path: Path, model: OnnxModel, work
     Raises `BackEndError` where OpenVINO cannot run it, `WrongNumbersError` where it runs it wrongly.
     """
     reduced = settings.precision != "full" and not why_not_quantised(path)
+    if reduced:
+        stored = read_quantised(path)
+        core, graph = open_graph(stored.graph, stored.weights)
+    else:
+        core, graph = open_graph(path)
+    network = OpenVinoNetwork(core, graph, workers, "int8" if reduced else "float32")
+    _check(network, model)
+    return network
+
+
+def open_graph(graph: Path | str, weights: npt.NDArray[np.uint8] | None = None) -> tuple[Any, Any]:
+    """OpenVINO's core and its model of a file, or of its own XML and weights. Raises `BackEndError`."""
     try:
         import openvino
 
         core = openvino.Core()
-        if reduced:
-            stored = read_quantised(path)
-            source = core.read_model(stored.graph, openvino.Tensor(stored.weights))
-        else:
-            source = core.read_model(path)
+        return core, core.read_model(graph, *([] if weights is None else [openvino.Tensor(weights)]))
     except (ImportError, OSError, RuntimeError) as error:
-        raise BackEndError(f"openvino cannot open {path.name}: {' '.join(str(error).split())}") from error
-    network = OpenVinoNetwork(core, source, workers, "int8" if reduced else "float32")
-    _check(network, model)
-    return network
+        name = graph.name if isinstance(graph, Path) else "the quantised model"
+        raise BackEndError(f"openvino cannot open {name}: {' '.join(str(error).split())}") from error
 
 
 class OpenVinoNetwork:

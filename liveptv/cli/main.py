@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import bench, calibration, control, files, live, offline, scan, training, watch
+from liveptv.cli import bench, calibration, control, engine, files, live, offline, scan, training, watch
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -29,6 +29,7 @@ files.register(app)
 watch.register(app)
 bench.register(app)
 control.register(app)
+engine.register(app)
 
 
 def _version(wanted: bool) -> None:

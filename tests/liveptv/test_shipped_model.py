@@ -24,6 +24,7 @@ from stream.messages import Detections, Frame, FrameInfo
 OPTICS = OpticsModel()
 SHAPE = (200, 312)
 MARGIN_UM = 36.0
+ONNXRUNTIME = DetectorSettings(workers=1, backend="onnxruntime")
 
 
 def frames(count, shape=SHAPE, dtype=np.uint8, seed=0, snr=8.0, shading=0.0):
@@ -118,7 +119,7 @@ def test_frames_without_light_or_particles_have_no_detections():
 
 
 def test_the_engine_says_what_it_is_and_refuses_images_that_it_cannot_read():
-    with closing(open_engine(DetectorSettings(workers=1), model=SHIPPED_MODEL, pixel_size_um=0.8)) as engine:
+    with closing(open_engine(ONNXRUNTIME, model=SHIPPED_MODEL, pixel_size_um=0.8)) as engine:
         assert isinstance(engine, Engine)
         engine.warmup(*SHAPE, np.dtype(np.uint8))
         info = engine.info
