@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
-from stream.settings import LinkSettings
+from stream.settings import LinkSettings, describe
 from tracking.control_settings import ControllerSettings, ProtocolSettings
 from tracking.settings import TrackerSettings
 
@@ -109,8 +109,13 @@ class Experiment(Section):
 
     @property
     def is_controlled(self) -> bool:
-        """Whether a controller or a protocol steers the run."""
+        """Whether a controller or a protocol steers the run from its start."""
         return self.controller is not None or self.protocol is not None
+
+    @property
+    def can_be_controlled(self) -> bool:
+        """Whether there is something to steer, by a controller that may also be switched on later."""
+        return self.microscope is not None or self.is_controlled
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, JSON-able, as it goes into the trajectory file."""
@@ -175,20 +180,6 @@ def build_experiment(data: dict[str, Any], origin: str) -> Experiment:
         return Experiment.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(f"{origin}: {describe(error)}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """Render pydantic's findings in one line: where, what, and what was given."""
-    findings = []
-    for item in error.errors(include_url=False):
-        place = ".".join(str(part) for part in item["loc"]) or "settings"
-        if item["type"] == "extra_forbidden":
-            findings.append(f"unknown key {place!r}")
-        else:
-            message = item["msg"][:1].lower() + item["msg"][1:]
-            given = "" if item["type"] == "missing" else f" (given: {item['input']!r})"
-            findings.append(f"{place}: {message}{given}")
-    return "; ".join(findings)
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

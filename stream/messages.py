@@ -184,6 +184,7 @@ class CommandKind(StrEnum):
     HEARTBEAT = "heartbeat"
     MAKE_SAFE = "make_safe"
     MARK = "mark"
+    CONTROL = "control"
 
 
 def _new_id() -> str:
@@ -197,7 +198,8 @@ class Command:
     `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish. With `at_time_s`, on the
     clock of `FrameInfo.time_s`, it is carried out then instead of at once. A `heartbeat` says that a live
     result has been looked at; `make_safe` asks for the safe state, with the reason as its value; a `mark`
-    is for the session, which puts its value into the event log.
+    is for the session, which puts its value into the event log; `control` is for the control stage, and asks
+    for another controller (`tracking.control_switch`).
     """
 
     kind: CommandKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stream.link import Policy
 
@@ -33,3 +33,17 @@ class LinkSettings(BaseModel):
         if self.credits is not None and self.credits >= self.slots:
             raise ValueError(f"credits ({self.credits}) must be fewer than slots ({self.slots})")
         return self
+
+
+def describe(error: ValidationError) -> str:
+    """Render pydantic's findings in one line: where, what, and what was given."""
+    findings = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(part) for part in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            findings.append(f"unknown key {place!r}")
+        else:
+            message = item["msg"][:1].lower() + item["msg"][1:]
+            given = "" if item["type"] == "missing" else f" (given: {item['input']!r})"
+            findings.append(f"{place}: {message}{given}")
+    return "; ".join(findings)

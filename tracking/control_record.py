@@ -2,7 +2,7 @@
 
 An entry is a kind, a line of text and facts. Kinds: `command` (with the controller's measured values and the
 frame they came from), `answer` (with the first frame that shows it, and how long it took), `measured` (a few
-times a second, commands or not), `slice` (of a protocol), `controller` (it failed).
+times a second, commands or not), `slice` (of a protocol), `controller` (it failed, or was switched on or off).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stream.messages import Ack, Command, Tracks
+from tracking.control_switch import Choice
 from tracking.controllers.protocol import Controller, Happening
 
 PERIOD_S = 0.2
@@ -28,11 +29,12 @@ def nothing(_kind: str, _text: str, _facts: dict[str, Any]) -> None:
 class ControlRecord:
     """Turns what the control stage does into entries, for `keep`."""
 
-    def __init__(self, controller: Controller, keep: Record) -> None:
+    def __init__(self, controller: Controller | None, keep: Record) -> None:
         self._controller = controller
         self._keep = keep
         self._sent: dict[str, tuple[Command, int]] = {}
         self._measured_s = -math.inf
+        self.last: dict[str, float] = {}
 
     def frame(self, tracks: Tracks, heartbeat_ms: float = math.nan) -> None:
         """What was measured in a frame, at most five times a second, and what else the controller tells.
@@ -41,7 +43,7 @@ class ControlRecord:
         """
         now_s = tracks.info.time_s
         if now_s - self._measured_s >= PERIOD_S:
-            values = self.values()
+            self.last = values = self.values()
             if values:
                 self._measured_s = now_s
                 beat = {"heartbeat_ms": round(heartbeat_ms, 3)} if math.isfinite(heartbeat_ms) else {}
@@ -96,6 +98,19 @@ class ControlRecord:
     def failed(self, text: str) -> None:
         """The controller failed, or was given up."""
         self._keep("controller", text, {})
+
+    def switched(self, choice: Choice, sender: str, frame: int) -> None:
+        """Another controller was asked for by `sender`, or none; `frame` is the first that it looks at."""
+        self._controller = choice.controller
+        self._measured_s, self.last = -math.inf, {}
+        facts = {
+            "on": choice.controller is not None,
+            "controller": choice.kind,
+            "settings": choice.settings or {},
+            "sender": sender,
+            "first_frame": frame,
+        }
+        self._keep("controller", f"{sender or 'a viewer'} asked for {choice} from frame {frame} on", facts)
 
 
 def _place(tracks: Tracks) -> dict[str, Any]:

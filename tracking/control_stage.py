@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from stream.errors import LinkError
+from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
 from stream.messages import Ack, Command, CommandKind, StageState, StreamEnd, Tracks
 from tracking.control_record import ControlRecord, Record, nothing
-from tracking.controllers import Controller, where_it_failed, whole_traceback
+from tracking.control_switch import Choice, ControllerSwitch
+from tracking.controllers import Controller, ProtocolRun, where_it_failed, whole_traceback
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,9 @@ class ControlStage:
     the error with its traceback goes to `report` (by default the log) and its first line to `failure`, the gauge
     `controller_works` falls to 0, and the stage goes on consuming tracks without sending commands. `record` is
     given everything that was measured, decided and answered (`tracking.control_record`).
+
+    With a `switch` another controller, or none, can be asked for at any time; without one the hardware stays as
+    it is, and heartbeats go on where there have been some.
     """
 
     name = "control"
@@ -60,22 +64,26 @@ class ControlStage:
     def __init__(
         self,
         receiver: Receiver,
-        controller: Controller,
+        controller: Controller | None,
         client: CommandLink,
         report: Callable[[str], None] = log.error,
         record: Record = nothing,
+        switch: ControllerSwitch | None = None,
     ) -> None:
         self._receiver = receiver
         self._controller = controller
         self._client = client
         self._report = report
         self._record = ControlRecord(controller, record)
+        self._switch = switch
+        self._frame = -1
+        self._beats = controller is not None
         self._heartbeats: dict[str, int] = {}
         self._heartbeat_due_s = 0.0
         self._refusals: deque[float] = deque()
         self._said: dict[str, tuple[float, int]] = {}
         self._state = StageState.STARTING
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, tuple[int, Controller | None]] = {}
         self._drained_s = 0.0
         self._gauges: dict[str, float] = {}
         self._counts = dict.fromkeys(
@@ -96,6 +104,7 @@ class ControlStage:
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
         self._take_acks()
+        self._take_requests()
         if self._state is StageState.DRAINING:
             return self._drain()
         self._state = StageState.RUNNING
@@ -119,12 +128,44 @@ class ControlStage:
         delivery.done()
         return True
 
+    def _take_requests(self) -> None:
+        """Switch to the controller that was asked for, or say why not."""
+        for request in self._switch.poll() if self._switch is not None else ():
+            command = request.command
+            try:
+                if self._state is StageState.DRAINING:
+                    raise ConfigurationError("the run is over")
+                choice = self._chosen(command)
+            except ConfigurationError as error:
+                request.reply(Ack(command.command_id, False, -1, str(error), time.perf_counter_ns()))
+                continue
+            first_frame = self._frame + 1
+            self._record.switched(choice, command.sender, first_frame)
+            request.reply(Ack(command.command_id, True, first_frame, monotonic_ns=time.perf_counter_ns()))
+
+    def _chosen(self, command: Command) -> Choice:
+        assert self._switch is not None
+        choice = self._switch.choose(command)
+        if choice.controller is not None and isinstance(self._controller, ProtocolRun) and not self.failure:
+            raise ConfigurationError(
+                f"{self._controller.name} goes through its slices; switch it off before anything else is on"
+            )
+        self._controller = choice.controller
+        self._beats = self._beats or choice.controller is not None
+        self.failure = ""
+        self._refusals.clear()
+        return choice
+
     def _control(self, tracks: Tracks) -> None:
+        controller, self._frame = self._controller, tracks.info.frame
         if self.failure:
             return
+        if controller is None:
+            self._beat(tracks.info.frame, self.name)
+            return
         try:
-            commands: Sequence[Command] = self._controller.update(tracks)
-            prepared = [self._signed(command, tracks.info.frame) for command in commands or ()]
+            commands: Sequence[Command] = controller.update(tracks)
+            prepared = [signed(command, controller.name, tracks.info.frame) for command in commands or ()]
             if len(prepared) > MOST_A_FRAME:
                 raise ValueError(f"{len(prepared)} commands for one frame, at most {MOST_A_FRAME} are sent")
             for command in prepared:
@@ -133,26 +174,20 @@ class ControlStage:
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and must not end the run
             self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
-        self._beat(tracks.info.frame)
+        self._beat(tracks.info.frame, controller.name)
 
-    def _beat(self, frame: int) -> None:
+    def _beat(self, frame: int, sender: str) -> None:
         now_s = time.monotonic()
-        if now_s < self._heartbeat_due_s:
+        if not self._beats or now_s < self._heartbeat_due_s:
             return
         self._heartbeat_due_s = now_s + HEARTBEAT_S
         sent_ns = time.perf_counter_ns()
-        command = Command(CommandKind.HEARTBEAT, decided_on_frame=frame, sender=self._controller.name)
+        command = Command(CommandKind.HEARTBEAT, decided_on_frame=frame, sender=sender)
         try:
             self._client.send(command)
         except LinkError:
             return  # nobody listens: the watchdog there does what is needed
         self._heartbeats[command.command_id] = sent_ns
-
-    def _signed(self, command: Command, frame: int) -> Command:
-        if not isinstance(command, Command):
-            raise TypeError(f"update must return a list of Command, not {type(command).__name__} in it")
-        decided = command.decided_on_frame if command.decided_on_frame >= 0 else frame
-        return replace(command, sender=command.sender or self._controller.name, decided_on_frame=decided)
 
     def _send(self, command: Command, tracks: Tracks) -> None:
         now_ns = time.perf_counter_ns()
@@ -163,7 +198,7 @@ class ControlStage:
             self._say(f"{command.kind} of frame {command.decided_on_frame} was not sent", str(error))
             return
         self._counts["sent"] += 1
-        self._waiting[command.command_id] = now_ns
+        self._waiting[command.command_id] = now_ns, self._controller
         self._gauges["latency_ms"] = (now_ns - tracks.info.monotonic_ns) / 1e6
         self._record.sent(command, tracks, now_ns)
 
@@ -174,14 +209,16 @@ class ControlStage:
             if beat_ns is not None:
                 self._gauges["heartbeat_ms"] = (now_ns - beat_ns) / 1e6
                 continue
-            sent_ns = self._waiting.pop(ack.command_id, None)
+            sent_ns, sender = self._waiting.pop(ack.command_id, (None, None))
             if sent_ns is not None:
                 self._gauges["ack_ms"] = (now_ns - sent_ns) / 1e6
             self._counts["accepted" if ack.accepted else "refused"] += 1
             self._record.answered(ack)
+            if sender is None or sender is not self._controller:
+                continue
             if not ack.accepted:
-                self._refused(ack.reason)
-            acknowledged = getattr(self._controller, "acknowledged", None)
+                self._refused(sender.name, ack.reason)
+            acknowledged = getattr(sender, "acknowledged", None)
             if acknowledged is None or self.failure:
                 continue
             try:
@@ -189,8 +226,8 @@ class ControlStage:
             except Exception as error:  # noqa: BLE001 - as for update
                 self._give_up(f"failed on an acknowledgement: {where_it_failed(error)}", error)
 
-    def _refused(self, reason: str) -> None:
-        self._say(f"the microscope refused a command of {self._controller.name}", reason)
+    def _refused(self, sender: str, reason: str) -> None:
+        self._say(f"the microscope refused a command of {sender}", reason)
         now_s = time.monotonic()
         self._refusals.append(now_s)
         while now_s - self._refusals[0] > REFUSALS_S:
@@ -210,7 +247,8 @@ class ControlStage:
 
     def _give_up(self, why: str, error: Exception | None) -> None:
         self._counts["controller_errors"] += 1
-        self.failure = f"controller {self._controller.name} {why}"
+        self.failure = f"controller {getattr(self._controller, 'name', '')} {why}"
+        self._beats = False
         trace = "" if error is None else f"\n{whole_traceback(error)}"
         self._report(f"{self.failure}; the run goes on without it, the hardware is made safe{trace}")
         self._record.failed(self.failure + trace)
@@ -220,7 +258,7 @@ class ControlStage:
         except LinkError as unsent:
             self._report(f"the safe state could not be asked for ({unsent}); the watchdog brings it about")
             return
-        self._waiting[command.command_id] = time.perf_counter_ns()
+        self._waiting[command.command_id] = time.perf_counter_ns(), None
 
     def _drain(self) -> bool:
         if self._waiting and time.monotonic() < self._drained_s:
@@ -236,14 +274,29 @@ class ControlStage:
     def gauges(self) -> dict[str, float]:
         """`latency_ms` from exposure to the last command, `ack_ms` to its answer, answers waited for in `queue`.
 
-        `heartbeat_ms` is how long the last heartbeat took there and back.
+        `heartbeat_ms` is how long the last heartbeat took there and back. `controller_on` says whether there is
+        a controller, `controller_works` whether it has not failed; `measured_NAME` is what it measured last.
         """
-        return self._gauges | {
-            "queue": float(len(self._waiting)),
-            "controller_works": float(not self.failure),
-        }
+        measured = {} if self.failure else self._record.last
+        return (
+            self._gauges
+            | {f"measured_{name}": value for name, value in measured.items()}
+            | {
+                "queue": float(len(self._waiting)),
+                "controller_on": float(self._controller is not None),
+                "controller_works": float(not self.failure),
+            }
+        )
 
     def close(self) -> None:
         """Close the link and the command channel. Idempotent."""
         self._receiver.close()
         self._client.close()
+
+
+def signed(command: Command, sender: str, frame: int) -> Command:
+    """A controller's command with its sender and the frame that it was decided on, where it has none itself."""
+    if not isinstance(command, Command):
+        raise TypeError(f"update must return a list of Command, not {type(command).__name__} in it")
+    decided = command.decided_on_frame if command.decided_on_frame >= 0 else frame
+    return replace(command, sender=command.sender or sender, decided_on_frame=decided)

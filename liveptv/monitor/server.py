@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from liveptv.monitor.controller_forms import controller_forms
 from liveptv.monitor.packets import packet, picture_packet
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.steering import RefusedWishError, Steering, command_from
@@ -45,6 +46,7 @@ class Visitor:
     shown: int = 0
     number: int = 0
     events: int = 0
+    introduced: bool = False
     heard_s: float = field(default_factory=time.monotonic)
     summary_due_s: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -177,13 +179,21 @@ class PageServer:
                 visitor.summary_due_s = now_s + SUMMARY_S
                 visitor.events, events = self._view.events_after(visitor.events)
                 visitor.sent += 1
-                await self._send(visitor, packet({"summary": self._summary_now(now_s), "events": events}))
+                header = {"summary": self._summary_now(now_s), "events": events}
+                if not visitor.introduced:
+                    visitor.introduced = True
+                    header["forms"] = self._forms()
+                await self._send(visitor, packet(header))
             await asyncio.sleep(max(LOOK_S, period_s - (time.monotonic() - now_s)))
 
     def _summary_now(self, now_s: float) -> dict[str, Any]:
         if now_s - self._summary[0] > SUMMARY_S / 2:
             self._summary = (now_s, self._view.summary())
         return self._summary[1]
+
+    def _forms(self) -> list[dict[str, Any]]:
+        card = self._view.card
+        return [] if card is None else controller_forms(card.configuration)
 
     async def _send(self, visitor: Visitor, data: bytes) -> None:
         async with visitor.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable
@@ -23,6 +24,7 @@ ALLOWED = {
     CommandKind.STOP,
     CommandKind.MAKE_SAFE,
     CommandKind.MARK,
+    CommandKind.CONTROL,
 }
 WITH_NUMBER = {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE, CommandKind.SET_FLOW, CommandKind.SET_EXPOSURE}
 ANSWER_S = 35.0
@@ -36,7 +38,10 @@ class RefusedWishError(LivePTVError):
 
 
 def command_from(wish: dict[str, Any]) -> Command:
-    """Make the command of a wish, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedWishError`."""
+    """Make the command of a wish, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedWishError`.
+
+    For a controller the value is an entry of `[controller]`, `{"stop_when": {"frames": 900}}`, `{}` for none.
+    """
     try:
         kind = CommandKind(wish.get("kind"))  # type: ignore[arg-type]
     except ValueError:
@@ -48,6 +53,10 @@ def command_from(wish: dict[str, Any]) -> Command:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedWishError(f"{kind} needs a number")
         value = float(value)
+    elif kind is CommandKind.CONTROL:
+        if not isinstance(value, dict):
+            raise RefusedWishError("a controller is asked for by its name and settings")
+        value = json.dumps(value)
     elif kind is CommandKind.MARK:
         value = str(value or "")
     elif kind is CommandKind.STOP:

@@ -130,18 +130,25 @@ def build_write(context: StageContext) -> Stage:
 
 
 def build_control(context: StageContext) -> Stage:
-    """Tracks -> commands to the microscope."""
-    from stream.commands import CommandClient
+    """Tracks -> commands to the microscope; without a controller until one is asked for."""
+    from stream.commands import CommandClient, CommandServer
     from tracking.control_stage import ControlStage
+    from tracking.control_switch import ControllerSwitch
     from tracking.controllers import load_controller
 
     experiment = context.plan.experiment
-    if not experiment.is_controlled:
-        raise ConfigurationError("a control stage needs a [controller] or a [protocol] section; add one")
-    controller = load_controller(experiment.controller, experiment.protocol)
+    if not experiment.can_be_controlled:
+        raise ConfigurationError("a control stage needs a microscope to steer; a recording has none")
+    controller = None
+    if experiment.is_controlled:
+        controller = load_controller(experiment.controller, experiment.protocol)
+    requests = CommandServer(LOOPBACK)
+    context.stack.callback(requests.close)
+    context.bound["requests"] = requests.address
     client = CommandClient(context.peers().addresses["commands"])
     context.stack.callback(client.close)
-    return ControlStage(context.upstream(), controller, client, context.say, context.record)
+    switch = ControllerSwitch(requests, experiment.controller)
+    return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)
 
 
 BUILDERS: dict[str, Callable[[StageContext], Stage]] = {

@@ -2,7 +2,8 @@
 
 A card, a small file in a folder of the user's, names the addresses of a run while it is on. Statuses of all
 stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop ends the run as
-Ctrl-C does, everything else goes to the acquisition with its limits. Each wish and its answer is in the event log.
+Ctrl-C does, another controller is the control stage's to give, everything else goes to the acquisition with its
+limits. Each wish and its answer is in the event log.
 """
 
 from __future__ import annotations
@@ -75,9 +76,11 @@ class Front:
     ) -> None:
         self._events = events
         self._on_stop = on_stop
+        self._controllable = experiment.can_be_controlled
         self._publisher = MonitorPublisher(LOOPBACK, run_id=run_id, source="liveptv/session")
         self._server = CommandServer(LOOPBACK)
         self._client: CommandClient | None = None
+        self._control: CommandClient | None = None
         self._waiting: dict[str, Request] = {}
         self._path = cards_folder() / f"{run_id}.json"
         self.card = RunCard(
@@ -101,6 +104,8 @@ class Front:
         """Put on the card what has been bound meanwhile, by `stage.name`."""
         if self._client is None and "acquire.commands" in bound:
             self._client = CommandClient(bound["acquire.commands"])
+        if self._control is None and "control.requests" in bound:
+            self._control = CommandClient(bound["control.requests"])
         known: dict[str, Any] = {
             "detect": bound.get("detect.monitor", ""),
             "track": bound.get("track.monitor", ""),
@@ -134,10 +139,11 @@ class Front:
         """Look after the wishes that have come and the answers to earlier ones."""
         for request in self._server.poll():
             self._take(request)
-        for ack in self._client.acks() if self._client is not None else ():
-            answered = self._waiting.pop(ack.command_id, None)
-            if answered is not None:
-                self._answer(answered, ack)
+        for client in (self._client, self._control):
+            for ack in client.acks() if client is not None else ():
+                answered = self._waiting.pop(ack.command_id, None)
+                if answered is not None:
+                    self._answer(answered, ack)
 
     def _take(self, request: Request) -> None:
         command = request.command
@@ -148,15 +154,23 @@ class Front:
         elif command.kind is CommandKind.STOP:
             self._answer(request, _ack(command))
             self._on_stop(str(command.value or f"stopped by {command.sender or 'a viewer'}"))
-        elif self._client is None:
-            self._answer(request, _ack(command, "the microscope is not ready yet; try again in a moment"))
         else:
-            try:
-                self._client.send(command)
-            except LinkError as error:
-                self._answer(request, _ack(command, str(error)))
-            else:
-                self._waiting[command.command_id] = request
+            self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
+
+    def _pass_on(self, request: Request, client: CommandClient | None) -> None:
+        command = request.command
+        if client is None:
+            why = "the microscope is not ready yet; try again in a moment"
+            if command.kind is CommandKind.CONTROL and not self._controllable:
+                why = "a recording cannot be steered"
+            self._answer(request, _ack(command, why))
+            return
+        try:
+            client.send(command)
+        except LinkError as error:
+            self._answer(request, _ack(command, str(error)))
+        else:
+            self._waiting[command.command_id] = request
 
     def _answer(self, request: Request, ack: Ack) -> None:
         command = request.command
@@ -177,8 +191,9 @@ class Front:
         self._waiting.clear()
         self._publisher.close()
         self._server.close()
-        if self._client is not None:
-            self._client.close()
+        for client in (self._client, self._control):
+            if client is not None:
+                client.close()
 
 
 def _ack(command: Command, why_not: str = "") -> Ack:

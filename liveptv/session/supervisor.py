@@ -5,7 +5,7 @@ A stage is lost when its process dies, when it reports a failure, or when it has
 
 - `detect` is started again, up to `session.restart_detector` times; nothing is lost, since a frame is
   acknowledged only after its detections have been.
-- `control` is lost: the run goes on without feedback and says so.
+- `control` is lost: the run goes on without feedback and says so; the hardware is made safe if there was any.
 - `acquire`, `track` or `write` is lost: the run ends; what was under way is drained as far as it can be, and the
   trajectory file is finished (mended first, if its writer was the one lost).
 - anything lost before the first frame was taken ends the run at once.
@@ -105,7 +105,7 @@ class Session:
             self.request_stop(reason)
 
     def _start_all(self) -> None:
-        control = ("control",) if self.experiment.is_controlled else ()
+        control = ("control",) if self.experiment.can_be_controlled else ()
         self._start("acquire", ("detect",), None)
         self._start("detect", ("track",), "acquire")
         self._start("track", ("write", *control), "detect", waits_for_restart=self._can_restart())
@@ -247,9 +247,11 @@ class Session:
         self._over(view)
         if self._running_since_s is None:
             self._end_at_once()
-        elif stage == "control":
+        elif stage == "control" and (self.experiment.is_controlled or view.gauge("controller_on") == 1.0):
             self._note("policy", "the run goes on without its controller, the hardware is made safe", stage)
             self._make_safe(why)
+        elif stage == "control":
+            self._note("policy", "the run goes on; no controller can be switched on any more", stage)
         else:
             self._note("policy", f"without {stage} the run ends; the trajectory file is finished", stage)
             if not self._stop_reason:

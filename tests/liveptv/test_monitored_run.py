@@ -15,6 +15,7 @@ from liveptv.monitor.process import PageProcess
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.front import Front, cards_folder, read_card
 from stream.errors import SourceError
+from tracking.control_file import read_control
 from tracking.trajectory_file import TrajectoryFile
 
 LIMITS = {"max_flow_ul_s": 0.06, "min_focus_um": 100.0, "max_focus_um": 200.0}
@@ -71,7 +72,13 @@ def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_
     assert "not for the page" in forbidden["reason"]
     assert run.texts("mark")[0] == "the pump hiccups"
     assert sum("refused" in text for text in run.texts("wish")) == 2
-    assert {stage["name"] for stage in seen[0]["stages"]} == {"acquire", "detect", "track", "write"}
+    assert {stage["name"] for stage in seen[0]["stages"]} == {
+        "acquire",
+        "detect",
+        "track",
+        "write",
+        "control",
+    }
     assert seen[-1]["why"] == "stopped from the page"
     assert run.outcome.result.ok
     with TrajectoryFile(run.files.tracks) as file:
@@ -79,6 +86,41 @@ def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_
         assert len(file.frames) == run.outcome.frames
         flows = file.frames["flow_ul_s"]
         assert np.isclose(flows[file.frames["frame"] > flow["first_frame"] + 5][:1], 0.05)
+
+
+def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tmp_path):
+    answers, seen = [], []
+    hold = {"target_um_s": 150.0, "max_flow_ul_s": 0.06, "min_tracks": 2}
+
+    def visit(page):
+        with browser(page) as socket:
+            heard = packets(socket, 60)
+            forms = next(h["forms"] for h, _ in heard if "forms" in h)
+            assert {"hold_flow", "hold_focus", "stop_when"} <= {form["kind"] for form in forms}
+            summary_when(heard, lambda s: s["profile"]["tracks"] > 0)
+            answers.extend(
+                steer(socket, heard, {"kind": "control", "value": {"hold_flow": {"target_um_s": 1}}})
+            )
+            answers.extend(steer(socket, heard, {"kind": "control", "value": {"hold_flow": hold}}))
+            seen.append(summary_when(heard, lambda s: "velocity_um_s" in s["control"]["measured"])["control"])
+            summary_when(heard, lambda s: s["flow_ul_s"] > 0.03)
+            answers.extend(steer(socket, heard, {"kind": "control", "value": {}}))
+            seen.append(summary_when(heard, lambda s: not s["control"]["on"])["control"])
+            steer(socket, heard, {"kind": "stop"})
+            summary_when(heard, lambda s: s["state"] == "ended")
+
+    run = Visited(small_experiment(tmp_path, frames=5000, limits=LIMITS, session=THREADS), visit)
+    refused, on, off = answers
+    assert "hold_flow.max_flow_ul_s: field required" in refused["reason"]
+    assert on["accepted"]
+    assert off["first_frame"] > on["first_frame"]
+    assert (seen[0]["on"], seen[0]["works"], seen[0]["settings"]) == ("hold_flow", True, hold)
+    assert run.outcome.result.ok
+    switched = [entry for entry in read_control(run.files.tracks) if entry["kind"] == "controller"]
+    assert [(entry["on"], entry["controller"]) for entry in switched] == [(True, "hold_flow"), (False, "")]
+    assert switched[0]["settings"] == hold
+    assert any("hold_flow" in text for text in run.texts("controller"))
+    assert any(entry["kind"] == "command" for entry in read_control(run.files.tracks))
 
 
 def test_the_page_shows_that_a_run_has_failed_and_why(tmp_path):
@@ -98,7 +140,13 @@ def test_the_page_shows_that_a_run_has_failed_and_why(tmp_path):
     run = Visited(experiment, visit)
     assert not run.outcome.result.ok
     assert "track" in seen[0]["why"]
-    assert {stage["name"] for stage in seen[0]["stages"]} == {"acquire", "detect", "track", "write"}
+    assert {stage["name"] for stage in seen[0]["stages"]} == {
+        "acquire",
+        "detect",
+        "track",
+        "write",
+        "control",
+    }
 
 
 def kill_process(events, stage):

@@ -52,6 +52,7 @@ async function take(data) {
     return;
   }
   for (const event of header.events || []) showEvent(event);
+  if (header.forms) steering.controllers.offer(header.forms);
   if (header.summary) showSummary(header.summary);
   acknowledge();
 }

@@ -1,11 +1,13 @@
+import { Controllers } from "./controllers.js";
+
 const el = (id) => document.getElementById(id);
 const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPrecision(digits)));
 
 // The buttons: each sends a wish and shows the run's own answer to it.
 export class Steering {
   constructor(send, snapshot) {
-    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {} });
-    for (const form of document.querySelectorAll("#steer form")) form.addEventListener("submit", (event) => {
+    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {}, controllers: new Controllers((...asked) => this.wish(...asked)) });
+    for (const form of document.querySelectorAll("#steer form[data-kind]")) form.addEventListener("submit", (event) => {
       event.preventDefault();
       const value = form.querySelector("input").valueAsNumber, name = form.querySelector("label").textContent;
       if (Number.isFinite(value)) this.wish(form.dataset.kind, value, `${name} ${number(value)} ${form.querySelector("span").textContent}`);
@@ -16,6 +18,7 @@ export class Steering {
     el("mark-dialog").addEventListener("close", () => { if (el("mark-dialog").returnValue === "mark") this.wish("mark", el("mark-text").value, "Note"); });
     el("mark-text").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); el("mark-dialog").close("mark"); } });
     el("snapshot").addEventListener("click", snapshot);
+    el("protocol-off").addEventListener("click", () => this.wish("control", {}, "Protocol off"));
     el("stop").addEventListener("click", () => { el("stop-text").textContent = this.consequence(); el("stop-dialog").showModal(); });
     for (const button of el("stop-dialog").querySelectorAll("button")) button.addEventListener("click", () => { el("stop-dialog").close(); if (button.value === "stop") this.wish("stop", null, "Stop"); });
   }
@@ -48,26 +51,12 @@ export class Steering {
     const acts = ["running", "paused"].includes(summary.state), live = acts && summary.is_live;
     el("pause").disabled = el("stop").disabled = el("mark").disabled = !acts;
     el("pause").textContent = summary.state === "paused" ? "Resume" : "Pause";
-    for (const part of document.querySelectorAll("#steer form button, #steer form input")) part.disabled = !live;
+    for (const part of document.querySelectorAll("#steer form[data-kind] :is(button, input)")) part.disabled = !live;
     const { limits = {} } = summary, range = (low, high, unit) => `${number(low)} to ${number(high)} ${unit}`;
     el("l-flow").textContent = limits.max_flow_ul_s == null ? "no limits.max_flow_ul_s: is not changed" : range(limits.min_flow_ul_s, limits.max_flow_ul_s, "µL/s");
     el("l-focus").textContent = limits.min_focus_um == null ? "no limits.min_focus_um: is not moved" : range(limits.min_focus_um, limits.max_focus_um, "µm");
     el("l-exposure").textContent = limits.min_exposure_ms == null ? "" : range(limits.min_exposure_ms, limits.max_exposure_ms, "ms");
     for (const [id, value] of [["s-flow", summary.flow_ul_s], ["s-focus", summary.focus_um], ["s-exposure", summary.exposure_ms]]) el(id).placeholder = value == null ? "" : number(value);
-    this.controller(summary.controller);
-  }
-
-  controller(facts) {
-    const home = el("controller"), text = JSON.stringify(facts);
-    if (home.dataset.shown === text) return;
-    home.dataset.shown = text; home.replaceChildren();
-    if (!facts) return;
-    const title = document.createElement("b"), list = document.createElement("dl");
-    title.textContent = `Controller ${facts.name}: ${facts.works ? "at work" : "failed, the hardware was made safe"}`;
-    for (const settings of Object.values(facts.settings)) for (const [name, value] of Object.entries(settings ?? {})) if (value != null && typeof value !== "object") {
-      const term = document.createElement("dt"), said = document.createElement("dd");
-      term.textContent = name; said.textContent = value; list.append(term, said);
-    }
-    home.append(title, list);
+    this.controllers.show(summary.control, live);
   }
 }

@@ -1,0 +1,84 @@
+const el = (id) => document.getElementById(id);
+const make = (tag, text = "", name = "") => { const made = document.createElement(tag); made.textContent = text; made.className = name; return made; };
+const shown = (value) => (typeof value === "number" ? String(+value.toPrecision(4)).replace("-", "−") : String(value));
+const UNITS = [["_ul_s", "µL/s"], ["_um_s", "µm/s"], ["_um", "µm"], ["_s", "s"]];
+
+function inWords(name, value) {
+  const [suffix, unit] = UNITS.find(([end]) => name.endsWith(end)) || ["", ""];
+  return `${name.slice(0, name.length - suffix.length).replaceAll("_", " ")} ${shown(value)}${unit ? ` ${unit}` : ""}`;
+}
+
+// The controllers, each with its state and a form for its settings; what is asked for is checked by the run itself.
+export class Controllers {
+  constructor(wish) { Object.assign(this, { wish, forms: [], rows: new Map(), now: null, acts: false }); }
+
+  offer(forms) {
+    this.forms = forms; this.rows.clear();
+    el("controllers").replaceChildren(...forms.map((form) => this.row(form)));
+    this.show(this.now, this.acts);
+  }
+
+  row(form) {
+    const row = make("details", "", "controller"), head = make("summary"), state = make("span", "off", "pill"), about = make("p", form.about, "quiet");
+    head.append(make("b", form.title), state);
+    const body = make("form"), grid = make("div", "", "fields"), more = make("details", "", "more"), rest = make("div", "", "fields");
+    const inputs = form.fields.map((field) => { const [label, input] = this.field(field); (field.required || field.value !== undefined ? grid : rest).append(label); return [field, input]; });
+    if (!grid.children.length) grid.append(...[...rest.children].splice(0, 4));
+    more.append(make("summary", "more settings"), rest);
+    const on = make("button", "Switch on", "main"), off = make("button", "Switch off"), line = make("p", "", "row");
+    off.type = "button"; line.append(off, on);
+    body.append(about, grid, ...(rest.children.length ? [more] : []), line);
+    body.addEventListener("submit", (event) => { event.preventDefault(); this.ask(form, inputs); });
+    off.addEventListener("click", () => this.wish("control", {}, `${form.title} off`));
+    row.append(head, make("p", "", "measured quiet"), body);
+    this.rows.set(form.kind, { row, state, on, off, inputs, measured: row.querySelector(".measured") });
+    return row;
+  }
+
+  field({ name, label, unit, type, about, required, value, default: usual, choices }) {
+    const whole = make("label"), input = document.createElement(type === "choice" ? "select" : "input");
+    whole.title = about || name;
+    if (type === "choice") for (const choice of choices) input.append(new Option(choice, choice, choice === usual, choice === (value ?? usual)));
+    else if (type === "number" || type === "whole") { input.type = "number"; input.step = type === "whole" ? 1 : "any"; input.inputMode = "decimal"; }
+    else if (type === "flag") { input.type = "checkbox"; input.checked = Boolean(value ?? usual); }
+    else input.placeholder = type === "list" ? "50, 100, 150" : "";
+    if (value !== undefined && type !== "choice" && type !== "flag") input.value = Array.isArray(value) ? value.map((v) => +v.toFixed(3)).join(", ") : value;
+    if (usual !== undefined && type !== "choice" && type !== "flag") input.placeholder = usual;
+    input.required = required; input.name = name;
+    whole.append(make("span", label), input, make("small", unit || ""));
+    return [whole, input];
+  }
+
+  ask(form, inputs) {
+    const settings = {};
+    for (const [field, input] of inputs) {
+      if (field.type === "flag") settings[field.name] = input.checked;
+      else if (field.type === "choice") { if (input.value !== field.default) settings[field.name] = input.value; }
+      else if (input.value.trim() === "") continue;
+      else if (field.type === "list") settings[field.name] = input.value.split(/[,;\s]+/).filter(Boolean).map(Number);
+      else settings[field.name] = field.type === "text" ? input.value : Number(input.value);
+    }
+    const value = form.kind === "file" ? { file: form.file, options: settings } : { [form.kind]: settings };
+    this.wish("control", value, `${form.title} on`);
+  }
+
+  show(control, acts) {
+    this.now = control; this.acts = acts;
+    el("no-controllers").hidden = Boolean(control && this.forms.length);
+    const kind = control ? control.on : "";
+    el("protocol").hidden = kind !== "protocol";
+    for (const button of el("protocol").querySelectorAll("button")) button.disabled = !acts;
+    for (const [name, { row, state, on, off, measured }] of this.rows) {
+      const active = name === kind, word = !active ? "off" : control.works ? "on" : "failed";
+      state.textContent = word; row.dataset.state = word;
+      on.disabled = !acts; off.disabled = !acts || !active;
+      on.textContent = active ? "Change" : "Switch on";
+      measured.textContent = active ? (word === "failed" ? "it failed, the hardware was made safe; the event log says why" : this.measured(control)) : "";
+    }
+  }
+
+  measured({ measured, settings }) {
+    const found = Object.entries(measured).filter(([, value]) => value !== null);
+    return (found.length ? found : Object.entries(settings)).map(([name, value]) => inWords(name, value)).join(", ");
+  }
+}
