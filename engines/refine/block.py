@@ -153,6 +153,20 @@ def _normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual
 
 
 @njit(cache=True, nogil=True)
+def _surprise(theta: Any, prior: Any) -> float:
+    """What unexpected brightnesses add to chi-square."""
+    return float(prior[1] * ((theta[:, A] - prior[0]) ** 2).sum())
+
+
+@njit(cache=True, nogil=True)
+def _expect(theta: Any, prior: Any, matrix: Any, right: Any) -> None:
+    """Add to the normal equations what is known of the brightness."""
+    for k in range(theta.shape[0]):
+        matrix[4 * k + A, 4 * k + A] += prior[1]
+        right[4 * k + A] += prior[1] * (prior[0] - theta[k, A])
+
+
+@njit(cache=True, nogil=True)
 def _pin(theta: Any, z: Any, matrix: Any, right: Any) -> None:
     """Hold the depths at an end of the model's range that would leave it, so that the others can settle."""
     for k in range(theta.shape[0]):
@@ -186,63 +200,96 @@ def _residual(
 
 
 @njit(cache=True, nogil=True)
+def weigh_block(
+    others: Any, theta: Any, boxes: Any, region: Any, coefficients: Any, z: Any, noise: Any, space: Any
+) -> tuple[Any, Any]:
+    """First row and column of the rectangles `region` (m, 4), and the weights (H', W') of the pixels from there.
+
+    They are 1 / variance, as the particles `theta` (n, 4) in their rectangles `boxes` (n, 4) and the `others`
+    (H, W) have it, and 0 outside of all rectangles. `noise` is (read variance, shot variance, sign of the
+    contrast in the light).
+    """
+    corner = np.array([region[:, TOP].min(), region[:, LEFT].min()])
+    tall, wide = region[:, BOTTOM].max() - corner[0], region[:, RIGHT].max() - corner[1]
+    drawn = others[corner[0] : corner[0] + tall, corner[1] : corner[1] + wide].copy()
+    image = np.empty((4, tall, wide), np.float32)
+    local = np.empty(4, np.int64)
+    for k in range(theta.shape[0]):
+        draw(theta[k], boxes[k], coefficients, z, False, space, image)
+        _shift(boxes[k], corner, local)
+        add(drawn, theta[k], local, image, 1.0)
+    weight = np.zeros((tall, wide), np.float32)
+    for k in range(region.shape[0]):
+        _shift(region[k], corner, local)
+        for i in range(local[TOP], local[BOTTOM]):
+            for j in range(local[LEFT], local[RIGHT]):
+                light = max(LEAST_LIGHT, 1.0 + noise[2] * drawn[i, j])
+                weight[i, j] = 1.0 / (noise[0] + noise[1] * light)
+    return corner, weight
+
+
+@njit(cache=True, nogil=True)
+def _shift(box: Any, corner: Any, local: Any) -> None:
+    local[TOP], local[BOTTOM] = box[TOP] - corner[0], box[BOTTOM] - corner[0]
+    local[LEFT], local[RIGHT] = box[LEFT] - corner[1], box[RIGHT] - corner[1]
+
+
+@njit(cache=True, nogil=True)
 def fit_block(
     frame: Any,
     others: Any,
     theta: Any,
     boxes: Any,
+    corner: Any,
+    weight: Any,
+    prior: Any,
     coefficients: Any,
     z: Any,
-    noise: Any,
     space: Any,
     iterations: int,
     covariance: Any,
     fit: Any,
-) -> int:
-    """Fit particles `theta` (n, 4: x px, y px, z um, brightness) in place; returns how it ended.
+) -> tuple[int, float]:
+    """Fit particles `theta` (n, 4: x px, y px, z um, brightness) in place; returns how it ended, and chi-square.
 
-    `frame` (H, W) is the contrast, `others` (H, W) the image of all particles that are not fitted here; pixels
-    of the rectangles `boxes` (n, 4) count. `noise` is (read variance, shot variance, sign of the contrast in the
-    light). Fills `covariance` (n, 4, 4) with the inverse of the Fisher information's parts, and `fit` (n, 2)
-    with the reduced chi-square of each rectangle and its pixels.
+    `frame` (H, W) is the contrast, `others` (H, W) the image of all particles that are not fitted here; `corner`
+    and `weight` are those of `weigh_block`, and hold all of the rectangles `boxes` (n, 4). `prior` is what
+    brightness to expect, and 1 / its variance, 0 where nothing is known of it. Fills `covariance` (n, 4, 4) with
+    the inverse of the Fisher information's parts, and `fit` (n, 2) with the reduced chi-square of each rectangle
+    and its pixels.
     """
     n = theta.shape[0]
-    corner = np.array([boxes[:, TOP].min(), boxes[:, LEFT].min()])
-    tall, wide = boxes[:, BOTTOM].max() - corner[0], boxes[:, RIGHT].max() - corner[1]
+    tall, wide = weight.shape
     most_tall = (boxes[:, BOTTOM] - boxes[:, TOP]).max()
     most_wide = (boxes[:, RIGHT] - boxes[:, LEFT]).max()
     images = np.empty((n, 4, most_tall, most_wide), np.float32)
     fresh = np.empty_like(images)
-    data, weight = np.empty((tall, wide), np.float32), np.zeros((tall, wide), np.float32)
+    data = np.empty((tall, wide), np.float32)
     residual, trial_residual = np.empty_like(data), np.empty_like(data)
     for k in range(n):
         draw(theta[k], boxes[k], coefficients, z, True, space, images[k])
     for i in range(tall):
         for j in range(wide):
             data[i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
-    # what is left without a background, with weights of 0, is the data less the particles
     _residual(images, theta, boxes, data, weight, 0.0, corner, residual)
     total, count = 0.0, 0
-    for k in range(n):
-        for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
-            for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
-                if weight[i, j] == 0.0:
-                    drawn = others[corner[0] + i, corner[1] + j] + data[i, j] - residual[i, j]
-                    light = max(LEAST_LIGHT, 1.0 + noise[2] * drawn)
-                    weight[i, j] = 1.0 / (noise[0] + noise[1] * light)
-                    total += residual[i, j]
-                    count += 1
+    for i in range(tall):
+        for j in range(wide):
+            if weight[i, j] > 0.0:
+                total += residual[i, j]
+                count += 1
     ground = total / max(count, 1)
-    chi = _residual(images, theta, boxes, data, weight, ground, corner, residual)
+    chi = _residual(images, theta, boxes, data, weight, ground, corner, residual) + _surprise(theta, prior)
     size = 4 * n + 1
     step, lower = np.empty(size), np.zeros((size, size))
     trial = np.empty_like(theta)
     damping, state = FIRST_DAMPING, NOT_CONVERGED
     matrix, right = _normal_equations(images, theta, boxes, weight, residual, corner)
+    _expect(theta, prior, matrix, right)
     _pin(theta, z, matrix, right)
     for _ in range(iterations):
         if not solve(matrix, right, damping, step, lower):
-            return SINGULAR
+            return SINGULAR, chi
         promised = 0.0
         for i in range(size):
             promised += step[i] * right[i]
@@ -260,6 +307,7 @@ def fit_block(
             draw(trial[k], boxes[k], coefficients, z, True, space, fresh[k])
         trial_ground = ground + step[size - 1] / scale
         found = _residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
+        found += _surprise(trial, prior)
         change = found - chi
         if change < 0.0:
             chi, ground = found, trial_ground
@@ -268,6 +316,7 @@ def fit_block(
             residual, trial_residual = trial_residual, residual
             damping = max(damping * 0.1, 1e-7)
             matrix, right = _normal_equations(images, theta, boxes, weight, residual, corner)
+            _expect(theta, prior, matrix, right)
             _pin(theta, z, matrix, right)
         else:
             damping = max(damping * 10.0, 1e-2)
@@ -282,7 +331,7 @@ def fit_block(
             unit[:] = 0.0
             unit[4 * k + i] = 1.0
             if not solve(matrix, unit, 0.0, column, lower):
-                return SINGULAR
+                return SINGULAR, chi
             covariance[k, i] = column[4 * k : 4 * k + 4]
         misfit, pixels = 0.0, 0
         for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
@@ -290,4 +339,4 @@ def fit_block(
                 misfit += weight[i, j] * residual[i, j] * residual[i, j]
                 pixels += 1
         fit[k, 0], fit[k, 1] = misfit / max(pixels - 5, 1), pixels
-    return state
+    return state, chi

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from engines.refine.block import SINGULAR, fit_block
+from engines.refine.block import SINGULAR, fit_block, weigh_block
 from engines.refine.windows import (
     BOTTOM,
     LEFT,
@@ -159,14 +159,17 @@ def search_depth(
     most = 0.0
     for c in range(2):
         one = pair[c : c + 1]
+        corner, weight = weigh_block(total, one, boxes[:1], boxes[:1], coefficients, z, noise, space)
         fit_block(
             frame,
             total,
             one,
             boxes[:1],
+            corner,
+            weight,
+            np.zeros(2),
             coefficients,
             z,
-            noise,
             space,
             RIVAL_ITERATIONS,
             covariance,
@@ -182,7 +185,7 @@ def search_depth(
 
 
 @njit(cache=True, nogil=True)
-def refine_frame(
+def begin_frame(
     frame: Any,
     total: Any,
     theta: Any,
@@ -193,41 +196,34 @@ def refine_frame(
     extent: Any,
     noise: Any,
     usable: Any,
-    covariance: Any,
-    fit: Any,
-    state: Any,
 ) -> None:
-    """Fit the particles `theta` (N, 4: x px, y px, z um, brightness) of a frame in place.
+    """Give the particles `theta` (N, 4: x px, y px, z um, brightness) their brightness and depth, one by one.
 
     `frame` (H, W) is the contrast; `total` (H, W) comes empty and becomes the image of all particles.
     `span_um` (N,) is how far from the start in depth to search; particles not `usable` (N,) are left alone.
-    `covariance` (N, 4, 4), `fit` (N, 2) and `state` (N,) are filled as by `fit_block`.
     """
     n = theta.shape[0]
     space = work_space(coefficients)
     size = coefficients.shape[1]
     image = np.empty((4, size, size), np.float32)
-    boxes = np.zeros((n, 4), np.int64)
+    box = np.zeros(4, np.int64)
     for i in range(n):
         if usable[i]:
-            _explained(frame, total, theta[i], boxes[i], coefficients, z, extent, space, image)
+            _explained(frame, total, theta[i], box, coefficients, z, extent, space, image)
     order = np.argsort(-theta[:, A])
     for k in range(n):
         i = order[k]
         if usable[i]:
-            _explained(frame, total, theta[i], boxes[i], coefficients, z, extent, space, image)
-            set_box(theta[i], frame.shape, coefficients, z, extent, SPARE_UM, boxes[i])
-            draw(theta[i], boxes[i], coefficients, z, False, space, image)
-            add(total, theta[i], boxes[i], image, 1.0)
+            _explained(frame, total, theta[i], box, coefficients, z, extent, space, image)
+            put(total, theta[i], 1.0, coefficients, z, extent, space, image)
     for i in range(n):
         if usable[i] and span_um[i] > 0:
-            draw(theta[i], boxes[i], coefficients, z, False, space, image)
-            add(total, theta[i], boxes[i], image, -1.0)
+            put(total, theta[i], -1.0, coefficients, z, extent, space, image)
             search_depth(
                 frame,
                 total,
                 theta[i],
-                boxes[i],
+                box,
                 coefficients,
                 z,
                 extent,
@@ -237,29 +233,92 @@ def refine_frame(
                 space,
                 image,
             )
+            put(total, theta[i], 1.0, coefficients, z, extent, space, image)
+
+
+@njit(cache=True, nogil=True)
+def put(
+    total: Any, theta: Any, factor: float, coefficients: Any, z: Any, extent: Any, space: Any, image: Any
+) -> None:
+    """Add `factor` times the image of a particle (4,), in its rectangle, to `total` (H, W)."""
+    box = np.empty(4, np.int64)
+    set_box(theta, total.shape, coefficients, z, extent, SPARE_UM, box)
+    draw(theta, box, coefficients, z, False, space, image)
+    add(total, theta, box, image, factor)
+
+
+@njit(cache=True, nogil=True)
+def take_back(total: Any, theta: Any, start: Any, usable: Any, coefficients: Any, z: Any, extent: Any) -> Any:
+    """Put those of `theta` (N, 4) that left their `start` (N, 4) back there; returns which (N,)."""
+    space = work_space(coefficients)
+    size = coefficients.shape[1]
+    image = np.empty((4, size, size), np.float32)
+    left = np.zeros(theta.shape[0], np.bool_)
+    for i in range(start.shape[0]):
+        far = max(abs(theta[i, X] - start[i, X]), abs(theta[i, Y] - start[i, Y])) > LARGEST_MOVE_PX
+        if usable[i] and far:
+            put(total, theta[i], -1.0, coefficients, z, extent, space, image)
+            theta[i] = start[i]
+            put(total, theta[i], 1.0, coefficients, z, extent, space, image)
+            left[i] = True
+    return left
+
+
+@njit(cache=True, nogil=True)
+def fit_frame(
+    frame: Any,
+    total: Any,
+    theta: Any,
+    coefficients: Any,
+    z: Any,
+    extent: Any,
+    noise: Any,
+    prior: Any,
+    usable: Any,
+    wanted: Any,
+    covariance: Any,
+    fit: Any,
+    state: Any,
+) -> None:
+    """Fit the blocks that hold any of the `wanted` (N,) of the particles `theta` (N, 4), in place.
+
+    `total` (H, W) is the image of all of them and stays so. `prior` is that of `fit_block`, for blocks of
+    more than one. `covariance` (N, 4, 4), `fit` (N, 2) and `state` (N,) are filled as by `fit_block`.
+    """
+    n = theta.shape[0]
+    space = work_space(coefficients)
+    size = coefficients.shape[1]
+    image = np.empty((4, size, size), np.float32)
+    boxes = np.zeros((n, 4), np.int64)
+    for i in range(n):
+        if usable[i]:
             set_box(theta[i], frame.shape, coefficients, z, extent, SPARE_UM, boxes[i])
-            draw(theta[i], boxes[i], coefficients, z, False, space, image)
-            add(total, theta[i], boxes[i], image, 1.0)
     block, touches = blocks_of(boxes, usable)
+    nothing = np.zeros(2)
     for sweep in range(SWEEPS):
         for b in range(n):
             members = np.flatnonzero((block == b) & usable)
             if members.size == 0 or (sweep > 0 and not touches[members].any()):
                 continue
+            if not wanted[members].any():
+                continue
             for k in range(members.size):
                 i = members[k]
-                draw(theta[i], boxes[i], coefficients, z, False, space, image)
-                add(total, theta[i], boxes[i], image, -1.0)
+                put(total, theta[i], -1.0, coefficients, z, extent, space, image)
                 set_box(theta[i], frame.shape, coefficients, z, extent, SPARE_UM, boxes[i])
             some, errors, good = theta[members], covariance[members], fit[members]
-            ended = fit_block(
+            around = boxes[members]
+            corner, weight = weigh_block(total, some, around, around, coefficients, z, noise, space)
+            ended, _ = fit_block(
                 frame,
                 total,
                 some,
-                boxes[members],
+                around,
+                corner,
+                weight,
+                prior if members.size > 1 else nothing,
                 coefficients,
                 z,
-                noise,
                 space,
                 ITERATIONS,
                 errors,
@@ -276,5 +335,4 @@ def refine_frame(
                     block[i], touches[i] = i, True
                 if inside:
                     theta[i], covariance[i], fit[i] = some[k], errors[k], good[k]
-                draw(theta[i], boxes[i], coefficients, z, False, space, image)
-                add(total, theta[i], boxes[i], image, 1.0)
+                put(total, theta[i], 1.0, coefficients, z, extent, space, image)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.classical.joint import pixel_noise
 from engines.refine.block import CONVERGED
-from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, refine_frame
+from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, begin_frame, fit_frame, take_back
 from engines.refine.model import FitModel
+from engines.refine.numbers import FAINT_SIGMAS, settle_frame
 from engines.refine.windows import A, X, Y, Z
 from engines.settings import DetectorSettings
 from stream.messages import Detections
@@ -36,23 +37,33 @@ SAME_UM = 5.0
 # A chi-square within so many of its standard deviations of 1 does not widen the standard errors.
 CHANCE_SIGMAS = 3.0
 MEDIAN_STRIDE = 7
+# The brightness of particles scatters as in the calibration, or more.
+SPREAD_FACTOR, LEAST_SPREAD, UNSURE_SPREAD = 1.5, 0.08, 0.15
+BRIGHT_SIGMAS, BRIGHT_SPREADS = 3.0, 3.0
+NORMAL_MAD = 1.4826
+# How many standard errors the brightness of an added particle has where its confidence is a half.
+EVEN_CHANCE_SIGMAS = 4.0
+# Below so many particles a frame says nothing of what is usual.
+FEWEST = 20
+LEAST_CHI_SQUARE, FEW_WORST, WORST_SIGMAS = 0.5, 1.2, 4.0
 NOISE_SAMPLES = 20_000
 PIXEL_SIZE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """What the fit found for each of the detections (N,) that it was given.
+    """What the fit found: the detections (N,) that it was given, and after them those that it added, M in all.
 
-    `theta` (N, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (N, 4) their
-    standard errors; `chi_square` (N,) reduced, NaN where nothing was fitted; `accepted` (N,) says where the
-    fit is to be believed, elsewhere the detector is.
+    `theta` (M, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (M, 4) their
+    standard errors; `chi_square` (M,) reduced, NaN where nothing was fitted; `accepted` (M,) says where the
+    fit is to be believed, elsewhere the detector is. `present` (M,) is False where there is no particle after all.
     """
 
     theta: FloatArray
     sigma: FloatArray
     chi_square: FloatArray
     accepted: BoolArray
+    present: BoolArray
 
 
 def fit_particles(
@@ -62,63 +73,125 @@ def fit_particles(
     sigma_z_um: FloatArray,
     noise: tuple[float, float],
     total: Float32Array | None = None,
+    proposals: FloatArray | None = None,
 ) -> Refined:
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
     `contrast` (H, W) is positive where particles are, with any slowly varying background; `sigma_z_um` (N,) how
     far off the start may be; `noise` the variance of the contrast, (read, shot x relative brightness). `total`,
-    a work image of the frame's size, comes back with the image of all fitted particles.
+    a work image of the frame's size, comes back with the image of all fitted particles. `proposals` (P, 3) are
+    places where there may be more.
     """
     n = len(start)
-    theta = np.zeros((n, 4))
-    theta[:, :3] = start
-    blind = ~np.isfinite(theta[:, Z])
+    more = np.empty((0, 3)) if proposals is None else proposals
+    room = 2 * n + len(more)
+    theta = np.zeros((room, 4))
+    theta[:n, :3] = start
+    blind = np.zeros(room, np.bool_)
+    blind[:n] = ~np.isfinite(theta[:n, Z])
     theta[blind, Z] = 0.5 * (model.z_min_um + model.z_max_um)
     span = np.maximum(SEARCH_SIGMAS * np.where(np.isfinite(sigma_z_um), sigma_z_um, 0.0), LEAST_SEARCH_UM)
     span = np.minimum(span, LARGEST_MOVE_UM)
-    span[blind] = 0.5 * (model.z_max_um - model.z_min_um)
-    theta[:, Z] = np.clip(theta[:, Z], model.z_min_um, model.z_max_um)
+    span[blind[:n]] = 0.5 * (model.z_max_um - model.z_min_um)
+    theta[:n, Z] = np.clip(theta[:n, Z], model.z_min_um, model.z_max_um)
     height, width = contrast.shape
-    usable = np.isfinite(theta).all(axis=1)
-    usable &= (np.abs(theta[:, X] - (width - 1) / 2) <= width / 2) & (
-        np.abs(theta[:, Y] - (height - 1) / 2) <= height / 2
-    )
-    covariance, fit = np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
-    state = np.full(n, UNTRIED)
+    usable = np.zeros(room, np.bool_)
+    usable[:n] = np.isfinite(theta[:n]).all(axis=1) & _within(theta[:n], height, width)
+    given = usable.copy()
+    covariance, fit = np.full((room, 4, 4), np.nan), np.full((room, 2), np.nan)
+    state = np.full(room, UNTRIED)
     if total is None:
         total = np.zeros_like(contrast)
     else:
         total.fill(0)
     sign = -1.0 if model.polarity == "dark" else 1.0
     depths = np.array([model.z_first_um, model.z_step_um, model.z_min_um, model.z_max_um])
-    refine_frame(
+    image = (model.coefficients, depths, model.extent_px, np.array([*noise, sign]))
+    begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, *image, usable[:n])
+    fitted = (covariance, fit, state)
+    alone = theta[:n].copy()
+    fit_frame(contrast, total, theta, *image, np.zeros(2), usable, usable, *fitted)
+    usual = _usual(theta, covariance, fit, usable & (state == CONVERGED), model)
+    thought = np.column_stack([more, np.full(len(more), usual.brightness)])
+    thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
+    thought[:, Z] = np.clip(thought[:, Z], model.z_min_um, model.z_max_um)
+    bright = usual.spread * BRIGHT_SPREADS
+    with np.errstate(invalid="ignore"):
+        unsure = np.sqrt(usual.spread**2 + np.fmax(covariance[:, A, A], 0.0))
+        noticed = usable & ~(theta[:, A] <= usual.brightness + BRIGHT_SIGMAS * unsure)
+        noticed |= usable & ~(fit[:, 0] <= usual.worst_chi_square)
+        faint = usable & ~(theta[:, A] > FAINT_SIGMAS * np.sqrt(covariance[:, A, A]))
+        faint |= usable & ~(theta[:, A] > usual.brightness - bright)
+    noticed |= take_back(total, theta, alone, usable, *image[:3])
+    changed = np.zeros(room, np.bool_)
+    count = settle_frame(
         contrast,
         total,
         theta,
-        span,
-        SEARCH_STEP_UM,
-        model.coefficients,
-        depths,
-        model.extent_px,
-        np.array([*noise, sign]),
+        n,
+        thought,
+        noticed,
+        faint,
         usable,
-        covariance,
-        fit,
-        state,
+        usual.chi_square,
+        usual.worst_chi_square,
+        usual.brightness,
+        usual.spread,
+        *image,
+        *fitted,
+        changed,
     )
+    prior = np.array([usual.brightness, usual.spread**-2])
+    fit_frame(contrast, total, theta, *image, prior, usable, changed & usable, *fitted)
+    theta, usable, fit, state = theta[:count], usable[:count], fit[:count], state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):
-        sigma = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
         misfit = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
         sigma = sigma * np.sqrt(np.where(misfit, fit[:, 0], 1.0))[:, None]
         accepted = usable & (state == CONVERGED) & (fit[:, 0] < WORST_FIT) & np.isfinite(sigma).all(axis=1)
         accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]
-    moved = np.hypot(theta[:, X] - start[:, X], theta[:, Y] - start[:, Y])
-    accepted &= moved <= LARGEST_MOVE_PX
+    moved = np.hypot(theta[:n, X] - start[:, X], theta[:n, Y] - start[:, Y])
+    accepted[:n] &= moved <= LARGEST_MOVE_PX
     allowed = np.fmax(LARGEST_MOVE_UM, LARGEST_MOVE_SIGMAS * sigma_z_um)
-    accepted &= blind | (np.abs(theta[:, Z] - start[:, Z]) <= allowed)
+    accepted[:n] &= blind[:n] | (np.abs(theta[:n, Z] - start[:, Z]) <= allowed)
     accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
     accepted &= ~_same(theta, accepted)
-    return Refined(theta, sigma, fit[:, 0], accepted)
+    added = accepted & _within(theta, height, width)
+    present = np.where(np.arange(count) < n, usable | ~given[:count], added)
+    return Refined(theta, sigma, fit[:, 0], accepted, present)
+
+
+class _Usual(NamedTuple):
+    """What is usual on a frame: reduced chi-square, brightness and its scatter; and the worst chi-square."""
+
+    chi_square: float
+    brightness: float
+    spread: float
+    worst_chi_square: float
+
+
+def _usual(
+    theta: FloatArray, covariance: FloatArray, fit: FloatArray, good: BoolArray, model: FitModel
+) -> _Usual:
+    spread = max(SPREAD_FACTOR * model.brightness_sd, LEAST_SPREAD)
+    good = good & np.isfinite(fit[:, 0])
+    if good.sum() < FEWEST:
+        return _Usual(1.0, 1.0, max(spread, UNSURE_SPREAD), FEW_WORST)
+    chi = fit[good, 0]
+    middle = max(float(np.median(chi)), LEAST_CHI_SQUARE)
+    chance = np.sqrt(2.0 / float(np.median(fit[good, 1])))
+    scatter = max(NORMAL_MAD * float(np.median(np.abs(chi - middle))), middle * float(chance))
+    brightness = float(np.median(theta[good, A]))
+    apart = NORMAL_MAD * float(np.median(np.abs(theta[good, A] - brightness)))
+    return _Usual(middle, brightness, max(spread, apart), middle + WORST_SIGMAS * scatter)
+
+
+def _within(points: FloatArray, height: int, width: int) -> BoolArray:
+    x, y = points[:, X], points[:, Y]
+    inside: BoolArray = (np.abs(x - (width - 1) / 2) <= width / 2) & (
+        np.abs(y - (height - 1) / 2) <= height / 2
+    )
+    return inside
 
 
 def _same(theta: FloatArray, accepted: BoolArray) -> BoolArray:
@@ -151,10 +224,10 @@ class Refiner:
         self._pixel_size_um = pixel_size_um
         self._buffers = threading.local()
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter(refined=0, not_refined=0)
+        self._counts: Counter[str] = Counter(refined=0, not_refined=0, added=0, not_there=0)
 
     def counts(self) -> dict[str, int]:
-        """Detections so far: `refined`, and `not_refined`, which are as the detector gave them."""
+        """So far: `refined`, and `not_refined`, which are as the detector gave them; `added` and `not_there`."""
         with self._lock:
             return dict(self._counts)
 
@@ -165,37 +238,52 @@ class Refiner:
         fit_particles(nothing, self.model, start, np.full(2, np.nan), (0.0, 1e-4))
 
     def refine(
-        self, image: npt.NDArray[Any], table: FloatArray, full_light: float | None = None
+        self,
+        image: npt.NDArray[Any],
+        table: FloatArray,
+        full_light: float | None = None,
+        proposals: FloatArray | None = None,
     ) -> FloatArray:
         """The table of a `Detections` (8, N), measured again where the fit is to be believed.
 
         `image` (H, W) is as the camera gave it; with `full_light`, the grey values of a flat field, it is as
         `FlatField.correct` gave it. The brightness is then the peak of the particle's image in grey values.
+        Detections that the image of the others explains are left out, particles that it lacks are added, also
+        from `proposals` (8, P), a table of what the detector did not quite believe.
         """
         if not table.shape[1]:
             return table
         contrast, total, light, noise = self._prepare(image, full_light)
-        columns = dict(zip(Detections.COLUMNS, table, strict=True))
-        start = np.column_stack(
-            [
-                columns["x_um"] / self._pixel_size_um,
-                columns["y_um"] / self._pixel_size_um,
-                columns["z_um"],
-            ]
-        )
-        found = fit_particles(contrast, self.model, start, columns["sigma_z_um"], noise, total)
-        good = found.accepted
-        out = table.copy()
-        scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
         row = Detections.COLUMNS.index
+        start, sigma_z_um = self._start(table), table[row("sigma_z_um")]
+        more = None if proposals is None else self._start(proposals)
+        found = fit_particles(contrast, self.model, start, sigma_z_um, noise, total, more)
+        good, given = found.accepted, table.shape[1]
+        out = np.full((table.shape[0], len(good)), np.nan)
+        out[:, :given] = table
+        scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
         for axis, name in enumerate("xyz"):
             out[row(f"{name}_um"), good] = found.theta[good, axis] * scale[axis]
             out[row(f"sigma_{name}_um"), good] = found.sigma[good, axis] * scale[axis]
         peak = self.model.peak_at(found.theta[good, Z])
         out[row("brightness"), good] = found.theta[good, A] * peak * light
+        sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2
+        out[row("confidence"), given:] = sure2 / (sure2 + EVEN_CHANCE_SIGMAS**2)
+        added = int(found.present[given:].sum())
+        gone = int((~found.present[:given]).sum())
         with self._lock:
-            self._counts.update(refined=int(good.sum()), not_refined=int((~good).sum()))
-        return out
+            self._counts.update(
+                refined=int(good[:given].sum()),
+                not_refined=int((~good & found.present)[:given].sum()),
+                added=added,
+                not_there=gone,
+            )
+        return np.ascontiguousarray(out[:, found.present])
+
+    def _start(self, table: FloatArray) -> FloatArray:
+        """Places (N, 3) of a table (8, N): px, px, um."""
+        pixel = self._pixel_size_um
+        return np.column_stack([table[0] / pixel, table[1] / pixel, table[2]])
 
     def _prepare(
         self, image: npt.NDArray[Any], full_light: float | None

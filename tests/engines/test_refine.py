@@ -144,7 +144,7 @@ def test_where_there_is_no_particle_the_detector_is_believed(model: FitModel) ->
     table[0], table[1], table[2] = 64.0, 48.0, 10.0
     grey = np.rint(BACKGROUND * (1 - image)).astype(np.uint8)
     np.testing.assert_array_equal(refiner.refine(grey, table), table)
-    assert refiner.counts() == {"refined": 0, "not_refined": 1}
+    assert refiner.counts() == {"refined": 0, "not_refined": 1, "added": 0, "not_there": 0}
 
 
 def test_an_image_unlike_the_particle_is_not_taken_for_it(model: FitModel) -> None:
@@ -198,7 +198,7 @@ def test_the_classical_engine_measures_with_the_model_of_a_calibration(
     engine = open_engine(DetectorSettings(workers=1), model=path, pixel_size_um=PIXEL_SIZE_UM)
     fine = table_of(engine, grey)
     assert len(plain) == len(fine) == 3
-    assert engine.info.details["refine"] == {"refined": 3, "not_refined": 0}
+    assert engine.info.details["refine"] == {"refined": 3, "not_refined": 0, "added": 0, "not_there": 0}
     order = np.argsort(fine.x_um)
     for found, sigma, truth in (
         (fine.x_um, fine.sigma_x_um, x * PIXEL_SIZE_UM),
