@@ -7,12 +7,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from engines.engine import DetectionError, Engine
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
 
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
+FITTED = ("refined", "not_refined")
 
 
 class Publisher(Protocol):
@@ -69,6 +72,7 @@ class DetectStage:
         self._received = 0
         self._sent = 0
         self._particles = 0
+        self._last: Detections | None = None
         self._gauges = {"queue": 0.0, "particles": 0.0, "detect_ms": 0.0, "latency_ms": 0.0}
 
     @property
@@ -149,6 +153,7 @@ class DetectStage:
         self._gauges["latency_ms"] = 1e3 * latency_s if same_host else float("nan")
         self._gauges["particles"] = float(len(detections))
         self._particles += len(detections)
+        self._last = detections
         if self._monitor is not None:
             if now_s >= self._picture_due_s:
                 self._picture_due_s = now_s + self._monitor_period_s
@@ -187,19 +192,38 @@ class DetectStage:
         return self._state is not StageState.DONE
 
     def counts(self) -> dict[str, int]:
-        """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out."""
+        """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
+
+        Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
+        """
         left_out = {f"left_out_{reason}": count for reason, count in self._engine.counts().items()}
+        fitted = self._engine.info.details.get("refine") or {}
         dropped = self._sender.account.dropped
         return {
             "received": self._received,
             "sent": self._sent,
             "particles": self._particles,
             "dropped": dropped,
-        } | left_out
+            **left_out,
+            **{name: int(fitted[name]) for name in FITTED if name in fitted},
+        }
 
     def gauges(self) -> dict[str, float]:
-        """Of the last frame: `queue` (frames not acknowledged), `particles`, `detect_ms`, `latency_ms`."""
-        return dict(self._gauges)
+        """Of the last frame: `queue` (frames not acknowledged), `particles`, `detect_ms`, `latency_ms`.
+
+        `sigma_*_um` are the medians of the standard errors stated in it, `depth_min_um` and `depth_max_um` the
+        depths that the model covers.
+        """
+        found = dict(self._gauges)
+        for axis in "xyz" if self._last is not None else "":
+            sigma_um = getattr(self._last, f"sigma_{axis}_um")
+            sigma_um = sigma_um[np.isfinite(sigma_um)]
+            if sigma_um.size:
+                found[f"sigma_{axis}_um"] = float(np.median(sigma_um))
+        depths_um = self._engine.info.details.get("z_um")
+        if depths_um is not None:
+            found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}
+        return found
 
     def close(self) -> None:
         """Stop the engine, then forget the frames held, which will be sent again. Idempotent.

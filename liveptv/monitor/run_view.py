@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.config import ChannelSettings
+from liveptv.monitor.detection_quality import DetectionQuality
 from liveptv.monitor.images import SmallImage, small_image
 from liveptv.monitor.running_profile import BINS, RunningProfile
 from liveptv.reports.profile import laminar_flow
@@ -53,6 +54,7 @@ class RunView:
         self._statuses: dict[str, Status] = {}
         self._heard_s: dict[str, float] = {}
         self._profile = RunningProfile()
+        self._quality = DetectionQuality()
         self._numbers = 0
         self._image: tuple[int, SmallImage] | None = None
         self._depth_um: tuple[float, float] | None = None
@@ -89,6 +91,7 @@ class RunView:
                 _remember(self._frames, message.info.frame, message)
             elif isinstance(message, Detections):
                 _remember(self._found, message.info.frame, message)
+                self._quality.found(message)
                 self._complete(message.info.frame)
             elif isinstance(message, Tracks):
                 self._latest = message
@@ -98,6 +101,8 @@ class RunView:
             elif isinstance(message, Status):
                 self._statuses[message.stage] = message
                 self._heard_s[message.stage] = time.monotonic()
+                if message.stage == "detect":
+                    self._quality.heard(message, time.monotonic())
 
     def _complete(self, number: int) -> None:
         if number not in self._frames or number not in self._found:
@@ -259,6 +264,7 @@ class RunView:
                 "control": self._control(),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
+                "detection": self._quality.facts(),
                 "gaps": self.gaps,
             }
 

@@ -309,3 +309,30 @@ def test_frames_pass_from_link_to_link_through_the_real_engine() -> None:
     assert all(len(d) == 1 for d in found)
     assert np.mean([d.x_um[0] for d in found]) == pytest.approx(10, abs=0.02)
     assert stage.gauges()["detect_ms"] > 0
+
+
+class Fitting(Echo):
+    """An engine with a model of depths -60 to 60 um whose fit took nine of ten detections."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            "echo", "", "", details={"z_um": [-60.0, 60.0], "refine": {"refined": 9, "not_refined": 1}}
+        )
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        sigma_um = np.array([0.1, 0.2, 9.0])
+        return [
+            Detections.from_columns(found.info, x_um=np.zeros(3), sigma_x_um=sigma_um)
+            for found in super().results(timeout_s)
+        ]
+
+
+def test_the_stage_tells_how_well_the_detections_fit_their_model() -> None:
+    down = Downstream()
+    stage = DetectStage(Upstream(frames(1), credits=10), Fitting(), down)
+    step_until(stage, lambda: len(down.sent) == 1)
+    counts, gauges = stage.counts(), stage.gauges()
+    assert (counts["refined"], counts["not_refined"]) == (9, 1)
+    assert (gauges["depth_min_um"], gauges["depth_max_um"], gauges["sigma_x_um"]) == (-60.0, 60.0, 0.2)
+    assert "sigma_z_um" not in gauges

@@ -1,4 +1,5 @@
-import { drawBar } from "./colours.js";
+import { depthColour, drawBar } from "./colours.js";
+import { drawHistogram } from "./histogram.js";
 import { Picture } from "./picture.js";
 import { drawProfile } from "./profile.js";
 import { Series } from "./series.js";
@@ -73,7 +74,7 @@ function showPicture(header, bitmap, [, found, tracked]) {
   text("picture-caption", `frame ${header.frame}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
   const range = header.depth_um;
   el("z-bar").hidden = !range;
-  text("z-low", range ? range[0].toFixed(0) : ""); text("z-high", range ? range[1].toFixed(0) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
+  text("z-low", range ? fixed(range[0], 0) : ""); text("z-high", range ? fixed(range[1], 0) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
   measured.pictures += 1;
   if (header.age_ms !== null) {
     measured.ages.push(header.age_ms + Math.max(0, Date.now() - header.sent_ms));
@@ -103,8 +104,24 @@ function showSummary(now) {
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
   drawProfile(el("profile"), now.profile);
   text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories, standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
+  showDetection(now.detection);
   el("stages").replaceChildren(...now.stages.map(stageRow));
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
+}
+
+function showDetection({ depth, accepted, errors_um: errors, left_out: left }) {
+  const percent = (part) => (part == null ? "–" : `${(100 * part).toFixed(part > 0.995 || part < 0.1 ? 1 : 0)} %`), named = (um) => +um.toPrecision(2);
+  const range = depth && [depth.low_um, depth.high_um];
+  drawHistogram(el("depth"), {
+    edges: depth?.edges_um, values: depth?.particles, across: "depth z, µm: the range of the model", up: "particles a frame",
+    colour: depth && ((z) => depthColour(z, last?.header.depth_um ?? range)), nothing: depth ? "no particles yet" : "no depth (2D): give a model",
+  });
+  text("depth-caption", depth ? `the last 10 s, ${depth.low_um.toFixed(0)} to ${depth.high_um.toFixed(0)} µm`.replaceAll("-", "−") : "");
+  text("d-covered", depth ? percent(depth.covered) : "–");
+  text("d-accepted", percent(accepted));
+  text("d-errors", Object.values(errors).map(named).join(", ") || "–");
+  const reasons = Object.entries(left).map(([why, count]) => `${count} ${why}`);
+  text("d-left", reasons.length ? `Left out so far: ${reasons.join(", ")}.` : "");
 }
 
 function stageRow(stage) {

@@ -1,0 +1,68 @@
+"""How well the running detection fits its model: depths covered, fits accepted, errors stated, what is left out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+from liveptv.monitor.depth_cover import DepthCover
+from stream.messages import Detections, Status
+
+REMEMBERED_S = 10.0
+LEFT_OUT = "left_out_"
+
+
+class DetectionQuality:
+    """Takes the detections and the statuses of the detecting stage; `facts` is JSON-able."""
+
+    def __init__(self) -> None:
+        self._cover: DepthCover | None = None
+        self._fits: deque[tuple[float, int, int]] = deque()
+        self._status: Status | None = None
+
+    def found(self, detections: Detections) -> None:
+        """Count the depths of one frame."""
+        if self._cover is not None:
+            self._cover.add(detections.z_um, detections.info.time_s)
+
+    def heard(self, status: Status, now_s: float) -> None:
+        """Take a status of the stage, heard at `now_s`."""
+        self._status = status
+        low, high = (status.gauges.get(f"depth_{end}_um", math.nan) for end in ("min", "max"))
+        if low < high and (self._cover is None or self._cover.edges_um[[0, -1]].tolist() != [low, high]):
+            self._cover = DepthCover(low, high)
+        if "refined" in status.counts:
+            self._remember(now_s, status.counts["refined"], status.counts.get("not_refined", 0))
+
+    def _remember(self, now_s: float, accepted: int, refused: int) -> None:
+        fits = self._fits
+        if fits and (accepted < fits[-1][1] or refused < fits[-1][2]):
+            fits.clear()  # the detector was started again
+        fits.append((now_s, accepted, refused))
+        while now_s - fits[0][0] > REMEMBERED_S and len(fits) > 2:
+            fits.popleft()
+
+    def _accepted(self) -> float | None:
+        """Part of the detections of the last ten seconds for which the fit was accepted; None without a fit."""
+        if len(self._fits) < 2:
+            return None
+        accepted, refused = (self._fits[-1][i] - self._fits[0][i] for i in (1, 2))
+        return round(accepted / (accepted + refused), 4) if accepted + refused else None
+
+    def facts(self) -> dict[str, Any]:
+        """What is known; `depth` is None in 2D, `accepted` None where the model has no fit."""
+        counts = {} if self._status is None else self._status.counts
+        gauges = {} if self._status is None else self._status.gauges
+        errors = {axis: gauges.get(f"sigma_{axis}_um", math.nan) for axis in "xyz"}
+        return {
+            "depth": None if self._cover is None else self._cover.facts(),
+            "accepted": self._accepted(),
+            "errors_um": {axis: round(um, 5) for axis, um in errors.items() if math.isfinite(um)},
+            "left_out": {
+                name.removeprefix(LEFT_OUT).replace("_", " "): count
+                for name, count in counts.items()
+                if name.startswith(LEFT_OUT) and count
+            },
+            "particles": counts.get("particles", 0),
+        }
