@@ -20,7 +20,7 @@ from engines.network.decode import decode
 from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
-from engines.refine.refiner import open_refiner
+from engines.refine.refiner import NETWORK_SEARCH_UM, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
@@ -85,7 +85,7 @@ class NetworkEngine:
                     f"detector.{name} is for the classical detector; leave it out with {model}"
                 )
         self._refiner = open_refiner(
-            self._model.particle() if settings.refine else None, settings, pixel_size_um
+            self._model.particle() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
         )
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)

@@ -358,16 +358,13 @@ def settle_frame(
             for m in range(found.theta.shape[0]):
                 if found.source[m] < 0 and n == theta.shape[0]:
                     continue
-                k = n
-                if found.source[m] >= 0:
-                    k = int(near[found.source[m]])
-                else:
-                    n += 1
-                theta[k] = found.theta[m] + corner
-                covariance[k], fit[k], state[k] = found.covariance[m], found.fit[m], CONVERGED
-                usable[k] = True
-                changed[k] = True
-                put(total, theta[k], 1.0, coefficients, z, extent, space, drawn)
+                row = int(near[found.source[m]]) if found.source[m] >= 0 else n
+                n += row == n
+                theta[row] = found.theta[m] + corner
+                covariance[row], fit[row], state[row] = found.covariance[m], found.fit[m], CONVERGED
+                usable[row] = True
+                changed[row] = True
+                put(total, theta[row], 1.0, coefficients, z, extent, space, drawn)
         else:
             for k in near:
                 put(total, theta[k], 1.0, coefficients, z, extent, space, drawn)

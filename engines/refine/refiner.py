@@ -24,7 +24,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 SEARCH_SIGMAS = 3.0
+# How far from a detector's depth the fit looks at least: a network knows it, widths of images do not quite.
 LEAST_SEARCH_UM = 30.0
+NETWORK_SEARCH_UM = 8.0
 SEARCH_STEP_UM = 7.5
 LARGEST_MOVE_UM = 60.0
 LARGEST_MOVE_SIGMAS = 6.0
@@ -74,11 +76,12 @@ def fit_particles(
     noise: tuple[float, float],
     total: Float32Array | None = None,
     proposals: FloatArray | None = None,
+    search_um: float = LEAST_SEARCH_UM,
 ) -> Refined:
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
     `contrast` (H, W) is positive where particles are, with any slowly varying background; `sigma_z_um` (N,) how
-    far off the start may be; `noise` the variance of the contrast, (read, shot x relative brightness). `total`,
+    far off the start may be, `search_um` at least; `noise` the variance of the contrast, (read, shot x relative brightness). `total`,
     a work image of the frame's size, comes back with the image of all fitted particles. `proposals` (P, 3) are
     places where there may be more.
     """
@@ -90,7 +93,7 @@ def fit_particles(
     blind = np.zeros(room, np.bool_)
     blind[:n] = ~np.isfinite(theta[:n, Z])
     theta[blind, Z] = 0.5 * (model.z_min_um + model.z_max_um)
-    span = np.maximum(SEARCH_SIGMAS * np.where(np.isfinite(sigma_z_um), sigma_z_um, 0.0), LEAST_SEARCH_UM)
+    span = np.maximum(SEARCH_SIGMAS * np.where(np.isfinite(sigma_z_um), sigma_z_um, 0.0), search_um)
     span = np.minimum(span, LARGEST_MOVE_UM)
     span[blind[:n]] = 0.5 * (model.z_max_um - model.z_min_um)
     theta[:n, Z] = np.clip(theta[:n, Z], model.z_min_um, model.z_max_um)
@@ -208,19 +211,25 @@ def _same(theta: FloatArray, accepted: BoolArray) -> BoolArray:
     return on_another
 
 
-def open_refiner(model: FitModel | None, settings: DetectorSettings, pixel_size_um: float) -> Refiner | None:
+def open_refiner(
+    model: FitModel | None,
+    settings: DetectorSettings,
+    pixel_size_um: float,
+    search_um: float = LEAST_SEARCH_UM,
+) -> Refiner | None:
     """The fit, where there is a particle image, the settings want it, and it is of such pixels and particles."""
     if model is None or not settings.refine or settings.polarity not in ("auto", model.polarity):
         return None
     alike = abs(model.pixel_size_um / pixel_size_um - 1) <= PIXEL_SIZE_TOLERANCE
-    return Refiner(model, pixel_size_um) if alike else None
+    return Refiner(model, pixel_size_um, search_um) if alike else None
 
 
 class Refiner:
     """Measures the detections of frames again; frames may be worked on in several threads at once."""
 
-    def __init__(self, model: FitModel, pixel_size_um: float) -> None:
+    def __init__(self, model: FitModel, pixel_size_um: float, search_um: float = LEAST_SEARCH_UM) -> None:
         self.model = model
+        self._search_um = search_um
         self._pixel_size_um = pixel_size_um
         self._buffers = threading.local()
         self._lock = threading.Lock()
@@ -257,7 +266,7 @@ class Refiner:
         row = Detections.COLUMNS.index
         start, sigma_z_um = self._start(table), table[row("sigma_z_um")]
         more = None if proposals is None else self._start(proposals)
-        found = fit_particles(contrast, self.model, start, sigma_z_um, noise, total, more)
+        found = fit_particles(contrast, self.model, start, sigma_z_um, noise, total, more, self._search_um)
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
         out[:, :given] = table
