@@ -32,6 +32,7 @@ class FlatField:
 
     `bright` (H, W) is the background without particles, `dark` (H, W) the image without light (left out: 0),
     `gain` the s of equation (2). Raises `ConfigurationError` where the references do not fit one another.
+    `dark` and `factor`, 1 / (s (bright - dark)), are (H, W) float32; `grey_values` is the mean of 1 / `factor`.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class FlatField:
             raise ConfigurationError(f"the gain of the flat field must be positive, not {gain:g}")
         self.shape: tuple[int, int] = light.shape
         self.grey_values = float(gain * span.mean())
-        self._dark = none.astype(np.float32)
-        self._factor = (1.0 / (gain * span)).astype(np.float32)
+        self.dark = none.astype(np.float32)
+        self.factor = (1.0 / (gain * span)).astype(np.float32)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise `ConfigurationError` where images of this shape are not those of the references."""
@@ -71,7 +72,7 @@ class FlatField:
     def correct(self, image: npt.NDArray[Any], out: Float32Array) -> None:
         """Fill `out` (H, W) with the corrected image; `image` is uint8 or uint16 of the references' shape."""
         self.check(image.shape)
-        _correct(image, self._dark, self._factor, out)
+        _correct(image, self.dark, self.factor, out)
 
 
 def load_flat_field(bright: Path, dark: Path | None) -> FlatField:

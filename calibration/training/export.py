@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 import math
 import warnings
-import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,12 @@ from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes
 from engines.network.card import KEY, SCHEMA, ModelCard
 from engines.network.model import INPUT, OUTPUT, OnnxModel
+from engines.network.weights import KEY as WEIGHTS
+from engines.network.weights import pack, unpack
 from engines.refine import packed
 from engines.refine.model import FitModel
 from stream.errors import OutputError
 
-WEIGHTS = "liveptv_weights"
 LIBRARIES = ("liveptv", "torch", "onnx")
 OPSET = 18
 EXAMPLE_PX = 64
@@ -97,7 +95,10 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
     try:
         _write(part, network)
         model = onnx.load(str(part))
-        properties = {KEY: card.model_dump_json(), WEIGHTS: _pack(weights)}
+        properties = {
+            KEY: card.model_dump_json(),
+            WEIGHTS: pack({name: value.numpy() for name, value in weights.items()}),
+        }
         if particle is not None:
             properties[packed.KEY] = packed.pack(particle)
         onnx.helper.set_model_props(model, properties)
@@ -142,25 +143,14 @@ def _check(path: Path, network: ParticleNet) -> None:
         raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
 
 
-def _pack(weights: dict[str, Any]) -> str:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: value.numpy() for name, value in weights.items()})
-    return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode("ascii")
-
-
 def read_weights(path: Path, size: str) -> dict[str, Any]:
     """The weights of a model to train further.
 
-    Raises `ConfigurationError` for a file that is no model, `TrainingError` for one of another size or without
-    weights.
+    Raises `ConfigurationError` for a file that is no model or has no weights, `TrainingError` for another size.
     """
-    card = OnnxModel(path).card
-    if card.size != size:
-        raise TrainingError(f"{path} is a {card.size} network; pass --size {card.size} to start from it")
-    properties = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
-    try:
-        packed = zlib.decompress(base64.b64decode(properties[WEIGHTS]))
-        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (KeyError, ValueError, zlib.error) as error:
-        raise TrainingError(f"{path} has no weights to start from ({error}); use another model") from error
+    model = OnnxModel(path)
+    if model.card.size != size:
+        raise TrainingError(
+            f"{path} is a {model.card.size} network; pass --size {model.card.size} to start from it"
+        )
+    return {name: torch.from_numpy(array) for name, array in unpack(model.metadata, str(path)).items()}

@@ -85,8 +85,39 @@ def _open_openvino(settings: DetectorSettings, pixel_size_um: float, model: Path
     return NetworkEngine(settings, pixel_size_um, model, partial(open_openvino, settings, model))
 
 
+def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
+    from engines.cuda.device import why_no_cuda
+
+    return why_no_cuda()
+
+
+def _open_torch_on_gpu(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+    from engines.cuda.device import open_cuda
+    from engines.cuda.engine import GpuEngine
+    from engines.cuda.torch_runner import TorchBackEnd
+
+    half = settings.precision != "full"
+    return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_cuda(), half=half))
+
+
+def _torch(_settings: DetectorSettings, _model: Path) -> str:
+    return missing("torch", extra="train")
+
+
+def _open_torch(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+    from engines.network.engine import NetworkEngine
+    from engines.network.torch_model import TorchModel
+
+    return NetworkEngine(settings, pixel_size_um, model, lambda opened, _workers: TorchModel(model, opened))
+
+
 ONNXRUNTIME = BackEnd("onnxruntime", "cpu", _always, _open_onnxruntime)
-BACK_ENDS: tuple[BackEnd, ...] = (BackEnd("openvino", "cpu", _openvino, _open_openvino), ONNXRUNTIME)
+BACK_ENDS: tuple[BackEnd, ...] = (
+    BackEnd("torch", "gpu", _torch_on_gpu, _open_torch_on_gpu),
+    BackEnd("openvino", "cpu", _openvino, _open_openvino),
+    BackEnd("torch", "cpu", _torch, _open_torch, automatic=False),
+    ONNXRUNTIME,
+)
 """In the order in which `auto` tries them."""
 
 

@@ -1,0 +1,190 @@
+"""A back end is asked what ONNX Runtime is asked as well, on a drawn frame, before it sees a real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from engines.cuda.answer import kept_slots
+from engines.cuda.layout import FrameFormat
+from engines.cuda.slot import Slot
+from engines.engine import WrongNumbersError
+from engines.flatfield import FlatField
+from engines.network.card import ModelCard
+from engines.network.decode import decode, particles_of, slots_of
+from engines.network.layout import CHANNELS, LOGIT
+from engines.network.model import OnnxModel
+from engines.network.preparation import Preparation
+from engines.refine.model import FitModel
+from engines.refine.windows import draw, set_box, work_space
+
+FloatArray = npt.NDArray[np.float64]
+
+SPACING_PX = 96
+LIGHT = 0.6
+SURE = 0.9
+NEAR_PX = 2.0
+WIDTHS_PX = (4.0, 12.0)
+SIGNS = {"bright": 1.0, "dark": -1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a back end may be off: x and y in px, z in um or in standard errors, the logits of all cells.
+
+    `missed` is the part of the sure particles that may be missing, or new.
+    """
+
+    xy_px: float
+    z_um: float
+    z_sigmas: float
+    logit: float
+    missed: float
+
+
+EXACT = Tolerance(0.01, 0.1, 0.02, 0.01, 0.0)
+HALF = Tolerance(0.05, 0.5, 0.1, 0.25, 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of two answers to one frame: `sure` particles of the reference, those `missed`, those `invented`.
+
+    The others' greatest differences, but for one in ten, are `xy_px`, `z_um` and `z_sigmas`; that of the
+    cells' logits, but for one in a thousand, is `logit`.
+    """
+
+    sure: int
+    missed: int
+    invented: int
+    xy_px: float
+    z_um: float
+    z_sigmas: float
+    logit: float = 0.0
+
+    def within(self, limit: Tolerance) -> bool:
+        """Whether the two are one answer, to these tolerances."""
+        most = limit.missed * self.sure
+        near = self.xy_px <= limit.xy_px and (self.z_um <= limit.z_um or self.z_sigmas <= limit.z_sigmas)
+        return near and self.logit <= limit.logit and self.missed <= most and self.invented <= most
+
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"of {self.sure} particles {self.missed} are missing and {self.invented} are new; x and y differ by "
+            f"{self.xy_px:.2g} px, z by {self.z_um:.2g} um, logits by {self.logit:.2g}"
+        )
+
+
+def agreement(reference: FloatArray, answer: FloatArray, card: ModelCard) -> Agreement:
+    """How two answers (N, 8), (M, 8), columns `decode.ROW`, agree. A sure particle is one with confidence > 0.9."""
+    sure, new = reference[reference[:, -1] > SURE], answer[answer[:, -1] > SURE]
+    pairs = _nearest(sure, answer, card)
+    found = pairs >= 0
+    invented = int((_nearest(new, reference, card) < 0).sum())
+    here, there = sure[found], answer[pairs[found]]
+    if not len(here):
+        return Agreement(len(sure), int((~found).sum()), invented, 0.0, 0.0, 0.0)
+    off = np.abs(there - here)
+    z_um = off[:, 2] * card.half_range_um
+    sigmas = off[:, 2] / here[:, 6]
+    xy, z, z_sigmas = (float(np.quantile(v, 0.9)) for v in (off[:, :2].max(axis=1), z_um, sigmas))
+    return Agreement(len(sure), int((~found).sum()), invented, xy, z, z_sigmas)
+
+
+def _nearest(points: FloatArray, others: FloatArray, card: ModelCard) -> npt.NDArray[np.int64]:
+    """The nearest of the others (-1: none within reach) in x, y and depth, where a half range counts as reach."""
+    if not len(others) or not len(points):
+        return np.full(len(points), -1)
+    scale = np.array([1.0, 1.0, 10.0 * NEAR_PX])
+    distance, index = cKDTree(others[:, :3] * scale).query(points[:, :3] * scale)
+    return np.where(distance <= NEAR_PX, index, -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What ONNX Runtime answers: particles (N, 8), background in grey values, logits (slots, H/4, W/4)."""
+
+    particles: FloatArray
+    background: float
+    logits: npt.NDArray[np.float32]
+
+
+def reference_answer(
+    model: OnnxModel, image: npt.NDArray[Any], flat_field: FlatField | None = None
+) -> Reference:
+    """What the processor answers to an image (H, W)."""
+    card = model.card
+    preparation = Preparation(image.shape[:2], SIGNS[card.polarity], card.noise_contrast, flat_field)
+    background = preparation.fill(image)
+    maps = model(preparation.input)[0]
+    return Reference(decode(maps), background, logits_of(maps))
+
+
+def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits (slots, H/4, W/4) of one image's planes or maps, as `decode.slots_of` reads them."""
+    return maps[LOGIT::CHANNELS] if maps.ndim == 3 else np.moveaxis(maps[..., LOGIT], -1, 0)
+
+
+def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Tolerance) -> Agreement:
+    """Compare a slot's answer to the drawn frame. Raises `WrongNumbersError` where it is not the reference's."""
+    answer = slot.answer()
+    answer.check()
+    maps = slot.maps()
+    slots = kept_slots(answer, slot.frame) if answer.complete else slots_of(maps)
+    off = np.abs(logits_of(maps) - reference.logits)
+    found = replace(
+        agreement(reference.particles, particles_of(slots), card), logit=float(np.quantile(off, 0.999))
+    )
+    if not found.within(limit):
+        raise WrongNumbersError(f"the network disagrees with ONNX Runtime on a drawn frame: {found}")
+    return found
+
+
+def drawn_frame(
+    card: ModelCard, particle: FitModel | None, frame: FrameFormat, flat_field: FlatField | None
+) -> npt.NDArray[Any]:
+    """An image (H, W) with noise and a particle every 96 px, of the kind that the model was trained for.
+
+    Particles are those of the model's own particle image, or else Gaussian spots. Always the same image.
+    """
+    rng = np.random.default_rng(0)
+    shape = frame.height, frame.width
+    contrast = np.zeros(shape, np.float32)
+    for y in np.arange(SPACING_PX // 2, shape[0], SPACING_PX):
+        for x in np.arange(SPACING_PX // 2, shape[1], SPACING_PX):
+            place = np.array([x, y]) + rng.uniform(-8, 8, 2)
+            if particle is None:
+                _add_spot(contrast, place[0], place[1], rng.uniform(), card.peak_contrast)
+            else:
+                _add_particle(contrast, place[0], place[1], rng.uniform(0.05, 0.95), particle)
+    contrast += card.noise_contrast * rng.standard_normal(shape, np.float32)
+    most = float((1 << (8 * frame.bytes_per_pixel)) - 1)
+    light = np.float32(LIGHT) * (1 + np.float32(SIGNS[card.polarity]) * contrast)
+    grey = most * light if flat_field is None else flat_field.dark + light / flat_field.factor
+    return np.clip(np.rint(grey), 0, most).astype(f"u{frame.bytes_per_pixel}")
+
+
+def _add_spot(total: npt.NDArray[np.float32], x: float, y: float, part: float, peak: float) -> None:
+    """Add an astigmatic spot: the wider along x, the narrower along y."""
+    widths = np.interp([1 - part, part], [0, 1], WIDTHS_PX)
+    profiles = []
+    for at, size, width in zip((y, x), total.shape, widths, strict=True):
+        profiles.append(np.exp(-0.5 * ((np.arange(size, dtype=np.float32) - at) / width) ** 2))
+    total += np.float32(peak) * profiles[0][:, None] * profiles[1]
+
+
+def _add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float, model: FitModel) -> None:
+    z_um = model.z_min_um + part * (model.z_max_um - model.z_min_um)
+    theta = np.array([x, y, z_um, 1.0])
+    depths = np.array([model.z_first_um, model.z_step_um, model.z_min_um, model.z_max_um])
+    box = np.zeros(4, np.int64)
+    set_box(theta, np.array(total.shape), model.coefficients, depths, model.extent_px, 0.0, box)
+    size = model.coefficients.shape[1]
+    image = np.empty((4, size, size), np.float32)
+    draw(theta, box, model.coefficients, depths, False, work_space(model.coefficients), image)
+    total[box[0] : box[1], box[2] : box[3]] += image[0, : box[1] - box[0], : box[3] - box[2]]

@@ -1,0 +1,163 @@
+"""The calls to a CUDA device, all of them: buffers, a stream of its own for each piece of work, and its graph."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.cuda.driver import why_no_gpu
+from engines.engine import BackEndError
+
+Work = Callable[[int], None]
+"""Puts copies and kernels on the stream of the given handle; waits for none of them."""
+WARM_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What a device is: its name, compute capability, multiprocessors and memory."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    memory_bytes: int
+
+
+class Recorded(Protocol):
+    """Work recorded on a stream of its own."""
+
+    def start(self) -> None:
+        """Have it done once more; returns at once."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until it is done. Raises `RuntimeError` where the device failed."""
+        ...
+
+
+class Device(Protocol):
+    """Where tensors live that are no arrays of numpy, and work is done beside the processor."""
+
+    @property
+    def facts(self) -> DeviceFacts:
+        """What the device is."""
+        ...
+
+    def on_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        """A tensor in memory that the device reaches by itself, so that copies run beside other work."""
+        ...
+
+    def on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        """A tensor of zeros in the device's memory."""
+        ...
+
+    def upload(self, array: npt.NDArray[Any]) -> Any:
+        """A tensor in the device's memory with what `array` holds."""
+        ...
+
+    def place(self, module: Any) -> Any:
+        """A torch module, moved there."""
+        ...
+
+    def record(self, work: Work) -> Recorded:
+        """Do `work` a few times, then record it to be done again at the cost of one call."""
+        ...
+
+
+def why_no_cuda() -> str:
+    """Why there is no GPU for us here and what to do; "" where there is one."""
+    reason = why_no_gpu()
+    if reason:
+        return reason
+    if importlib.util.find_spec("torch") is None:
+        return "torch not installed: see pytorch.org for the command that fits your CUDA"
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA: see pytorch.org for one that is"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} cannot use the NVIDIA GPU: its driver is too old"
+    return ""
+
+
+def open_cuda() -> Device:
+    """The first GPU. Raises `BackEndError` where there is none."""
+    reason = why_no_cuda()
+    if reason:
+        raise BackEndError(reason)
+    return TorchCuda()
+
+
+class TorchCuda:
+    """The first GPU, through torch's streams, graphs and allocators."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        self._device = torch.device("cuda", 0)
+        # single precision is to be single precision, so that it can be compared
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+        found = torch.cuda.get_device_properties(self._device)
+        self.facts = DeviceFacts(
+            found.name, (found.major, found.minor), found.multi_processor_count, found.total_memory
+        )
+
+    def _type(self, dtype: type[np.generic]) -> Any:
+        return getattr(self._torch, np.dtype(dtype).name)
+
+    def on_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        """A tensor in page-locked memory."""
+        return self._torch.zeros(shape, dtype=self._type(dtype), pin_memory=True)
+
+    def on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        """A tensor of zeros in the GPU's memory."""
+        return self._torch.zeros(shape, dtype=self._type(dtype), device=self._device)
+
+    def upload(self, array: npt.NDArray[Any]) -> Any:
+        """A tensor in the GPU's memory with what `array` holds."""
+        return self._torch.from_numpy(array).to(self._device)
+
+    def place(self, module: Any) -> Any:
+        """A torch module, moved to the GPU."""
+        return module.to(self._device)
+
+    def record(self, work: Work) -> Recorded:
+        """Do `work` a few times on a stream of its own, as a capture requires, then capture it in a CUDA graph."""
+        return CudaGraph(self._torch, self._device, work)
+
+
+class CudaGraph:
+    """Work captured in a CUDA graph, and the stream that it is launched on."""
+
+    def __init__(self, torch: Any, device: Any, work: Work) -> None:
+        self._torch = torch
+        self._stream = torch.cuda.Stream(device)
+        self._done = torch.cuda.Event(blocking=True)
+        self._graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(device)
+        with torch.inference_mode():
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_RUNS):
+                    work(self._stream.cuda_stream)
+            self._stream.synchronize()
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+                work(self._stream.cuda_stream)
+        torch.cuda.synchronize(device)
+
+    def start(self) -> None:
+        """Launch the graph."""
+        with self._torch.cuda.stream(self._stream):
+            self._graph.replay()
+            self._done.record(self._stream)
+
+    def wait(self) -> None:
+        """Sleep, without the interpreter's lock, until it is done."""
+        self._done.synchronize()

@@ -1,0 +1,207 @@
+"""The network on a GPU as an `Engine`: three frames there at a time, the rest of their work in threads here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.cuda.answer import kept_slots
+from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
+from engines.cuda.device import Device
+from engines.cuda.layout import FrameFormat
+from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
+from engines.engine import BackEndError, DetectionError, EngineInfo, image_shape
+from engines.flatfield import FlatField, load_flat_field
+from engines.network.answers import check_fits, chosen
+from engines.network.decode import particles_of, slots_of
+from engines.network.engine import to_table
+from engines.network.model import OnnxModel
+from engines.network.preparation import LEAST_LIGHT
+from engines.ordered import OrderedWork, default_workers
+from engines.refine.refiner import NETWORK_SEARCH_UM, open_refiner
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+from stream.messages import Detections, Frame
+
+Outcome = tuple[Detections, Counter[str]]
+
+
+class GpuBackEnd(Protocol):
+    """What runs a network on a device: torch or TensorRT."""
+
+    name: str
+    half: bool
+    device: Device
+
+    def runner(
+        self, path: Path, model: OnnxModel, frame: FrameFormat, flat_field: FlatField | None
+    ) -> Runner:
+        """The network for such frames. Raises `ConfigurationError` or `BackEndError` where it cannot be had."""
+        ...
+
+
+class GpuEngine:
+    """Finds particles and their depths with a trained network on a GPU.
+
+    Before the first frame of a format its answer to a drawn frame is compared with that of ONNX Runtime.
+    Raises `ConfigurationError` for a model that cannot be read or was made for other images.
+    """
+
+    def __init__(
+        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd
+    ) -> None:
+        from engines.classical.widths import file_hash
+
+        self._settings, self._back_end = settings, back_end
+        self._model = OnnxModel(model)
+        self._path, self._hash = model, file_hash(model)
+        self._card = self._model.card
+        check_fits(self._card, settings, pixel_size_um, model)
+        particle = self._model.particle()
+        self._particle = particle
+        self._refiner = open_refiner(
+            particle if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
+        )
+        self._flat_field = (
+            None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
+        )
+        self._frame: FrameFormat | None = None
+        self._slots: list[Slot] = []
+        self._free: SimpleQueue[Slot] = SimpleQueue()
+        self._agreement: Agreement | None = None
+        self._work: OrderedWork[Outcome] = OrderedWork(settings.workers or default_workers(), "gpu")
+        self._left_out: Counter[str] = Counter()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What this engine is; `details["agreement"]` says how it agreed with ONNX Runtime."""
+        card, facts = self._card, self._back_end.device.facts
+        details: dict[str, Any] = {
+            "polarity": card.polarity,
+            "workers": self._work.workers,
+            "z_um": list(card.z_range_um),
+            "size": card.size,
+            "scores": card.scores,
+            "refine": False if self._refiner is None else self._refiner.counts(),
+            "precision": "float16" if self._back_end.half else "float32",
+            "frames_in_flight": SLOTS_IN_FLIGHT,
+            "agreement": "" if self._agreement is None else str(self._agreement),
+        }
+        name = self._back_end.name
+        return EngineInfo("network", name, facts.name, str(self._path), self._hash, True, details)
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        return len(self._work)
+
+    def counts(self) -> dict[str, int]:
+        """What was left out so far, frames without light (`no_light`) and frames read in full (`crowded`)."""
+        return dict(self._left_out)
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Allocate, record and check for images of this size and type."""
+        self._prepare((height, width), np.dtype(dtype))
+        if self._refiner is not None:
+            self._refiner.warmup(height, width)
+
+    def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        frame = FrameFormat.of(shape, dtype, self._flat_field is not None, self._settings.max_particles)
+        if frame == self._frame:
+            return
+        if self._flat_field is not None:
+            self._flat_field.check(shape)
+        image = drawn_frame(self._card, self._particle, frame, self._flat_field)
+        reference = reference_answer(self._model, image, self._flat_field)
+        limit = HALF if self._back_end.half else EXACT
+        try:
+            runner = self._back_end.runner(self._path, self._model, frame, self._flat_field)
+            self._slots = [Slot(self._back_end.device, runner) for _ in range(SLOTS_IN_FLIGHT)]
+            for slot in self._slots:
+                slot.fill(image)
+            for slot in self._slots:
+                self._agreement = check_slot(slot, reference, self._card, limit)
+        except (BackEndError, ConfigurationError):
+            raise
+        except (
+            RuntimeError,
+            MemoryError,
+            TypeError,
+        ) as error:  # torch has no narrower class for the device's
+            raise BackEndError(f"{self._back_end.name} could not be started: {_line(error)}") from error
+        self._frame = frame
+        self._free = SimpleQueue()
+        for slot in self._slots:
+            self._free.put(slot)
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while three are on the GPU or the threads have more than enough to do."""
+        known = () if self._frame is None else (self._frame.height, self._frame.width)
+        self._prepare(image_shape(frame, known, "the network"), frame.image.dtype)
+        slot = self._free.get()
+        try:
+            slot.fill(frame.image)
+        except (RuntimeError, MemoryError) as error:
+            self._free.put(slot)
+            raise self._failed(frame, error) from error
+        self._work.give(partial(self._finish, frame, slot))
+
+    def _finish(self, frame: Frame, slot: Slot) -> Outcome:
+        try:
+            answer = slot.answer()
+            full_light = 1.0 if self._flat_field is None else self._flat_field.grey_values
+            background = answer.background * full_light
+            if background < LEAST_LIGHT:
+                return Detections.empty(frame.info), Counter(no_light=1)
+            answer.check()
+            found = particles_of(kept_slots(answer, slot.frame) if answer.complete else slots_of(slot.maps()))
+            crowded = not answer.complete
+        except BackEndError as error:
+            raise type(error)(f"frame {frame.info.frame}: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            raise self._failed(frame, error) from error
+        finally:
+            self._free.put(slot)
+        found, left_out = chosen(found, frame.image.shape, self._settings)
+        left_out += Counter(crowded=int(crowded))
+        table = to_table(found, self._card, background)
+        try:
+            return Detections(frame.info, self._refine(frame.image, table)), left_out
+        except Exception as error:
+            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+
+    def _refine(self, image: npt.NDArray[Any], table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._refiner is None:
+            return table
+        if self._flat_field is None:
+            return self._refiner.refine(image, table)
+        corrected = np.empty(image.shape, np.float32)
+        self._flat_field.correct(image, corrected)
+        return self._refiner.refine(corrected, table, self._flat_field.grey_values)
+
+    def _failed(self, frame: Frame, error: BaseException) -> BackEndError:
+        name = f"{self._back_end.name} on {self._back_end.device.facts.name}"
+        return BackEndError(f"{name} failed at frame {frame.info.frame}: {_line(error)}")
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        ready = []
+        for detections, left_out in self._work.take(timeout_s):
+            self._left_out += left_out
+            ready.append(detections)
+        return ready
+
+    def close(self) -> None:
+        """Wait for the frames at hand, stop the threads and let go of the GPU's memory. Idempotent."""
+        self._work.close()
+        self._slots, self._free, self._frame = [], SimpleQueue(), None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

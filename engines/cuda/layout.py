@@ -1,0 +1,94 @@
+"""What a GPU is given for a frame and what it answers with; numbers only, no device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.network.layout import CHANNELS, SLOTS, STRIDE
+from engines.network.preparation import SAMPLED_ROWS, padded
+
+MOST_KEPT = 3840
+"""Most that TensorRT's TopK returns."""
+FEWEST_STRIPS = 16
+SLOTS_A_PARTICLE = 4
+UNEVEN = 2
+"""A strip has room for so many times its share of the slots."""
+
+INDEX = 0
+KEPT_VALUES = 1 + CHANNELS
+"""Values of a slot that is kept: its index in the strip, then those of the network's `layout`."""
+BACKGROUND, MEAN, COUNTS = 0, 1, 2
+"""Places in the summary: the background, the mean of all maps, then a count for each strip."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFormat:
+    """The frames that a program is made for: pixels (H, W) of 1 or 2 bytes, with a flat field or without.
+
+    `particles` is how many a frame may hold for its slots to find room; with more it takes longer.
+    """
+
+    height: int
+    width: int
+    bytes_per_pixel: int
+    flat_field: bool
+    particles: int
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, int], dtype: np.dtype[Any], flat_field: bool, particles: int
+    ) -> FrameFormat:
+        """The format of images of `shape` and `dtype` (uint8 or uint16)."""
+        return cls(shape[0], shape[1], np.dtype(dtype).itemsize, flat_field, particles)
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Of the bytes on the GPU: (H, W), or (H, W, 2) low byte first."""
+        pixels = (self.height, self.width)
+        return pixels if self.bytes_per_pixel == 1 else (*pixels, 2)
+
+    @property
+    def row_step(self) -> int:
+        """Every so many-th row is looked at for the background, as on the processor."""
+        return max(1, self.height // SAMPLED_ROWS)
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Cells of the network's maps, down and across."""
+        return padded(self.height) // STRIDE, padded(self.width) // STRIDE
+
+    @property
+    def strips(self) -> int:
+        """Strips of equally many rows of cells; the strongest slots of each are kept."""
+        rows = self.cells[0]
+        fewest = max(FEWEST_STRIPS, math.ceil(self._room / MOST_KEPT))
+        return next((n for n in range(fewest, rows) if rows % n == 0), rows)
+
+    @property
+    def kept(self) -> int:
+        """Slots kept of a strip."""
+        slots = SLOTS * self.cells[0] * self.cells[1] // self.strips
+        return min(slots, MOST_KEPT, math.ceil(self._room / self.strips))
+
+    @property
+    def _room(self) -> int:
+        return UNEVEN * SLOTS_A_PARTICLE * self.particles
+
+    @property
+    def kept_shape(self) -> tuple[int, int, int]:
+        """Of the kept slots: strips, slots, values."""
+        return self.strips, self.kept, KEPT_VALUES
+
+    @property
+    def summary_shape(self) -> tuple[int]:
+        """Of the summary."""
+        return (COUNTS + self.strips,)
+
+    @property
+    def maps_shape(self) -> tuple[int, int, int, int, int]:
+        """Of the network's maps, which stay on the GPU."""
+        return 1, *self.cells, SLOTS, CHANNELS

@@ -1,0 +1,81 @@
+"""Everything between a frame's bytes and the few slots that matter, as one torch module without a branch.
+
+So it is one CUDA graph, and one ONNX file for TensorRT.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from engines.cuda.background import contrast_of, pixels_of
+from engines.cuda.layout import FrameFormat
+from engines.network.architecture import ParticleNet, Residual
+from engines.network.card import ModelCard
+from engines.network.decode import LEAST_LOGIT
+from engines.network.layout import CHANNELS, LOGIT
+
+SIGNS = {"bright": 1.0, "dark": -1.0}
+LARGEST_HALF = 4096.0
+"""Contrast beyond this, in standard deviations of the noise, is cut off in half precision."""
+
+
+def folded(network: ParticleNet) -> ParticleNet:
+    """A copy of an evaluating network whose convolutions have taken in the normalisation behind them."""
+    network = deepcopy(network)
+    for module in list(network.modules()):
+        if isinstance(module, Residual):
+            module.convolution = fuse_conv_bn_eval(module.convolution, module.norm)
+            module.norm = nn.Identity()
+        elif isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
+            transposed = isinstance(module[0], nn.ConvTranspose2d)
+            module[0] = fuse_conv_bn_eval(module[0], module[1], transpose=transposed)
+            module[1] = nn.Identity()
+    return network
+
+
+class FrameProgram(nn.Module):
+    """Raw bytes of a frame -> kept slots, summary and maps, laid out as `layout` says, all in float32.
+
+    With `half` the network runs in half precision; its answer is float32 before anything is done with it.
+    The dark reference and the factor of a flat field are inputs, for they change more often than the model.
+    """
+
+    def __init__(self, network: ParticleNet, card: ModelCard, frame: FrameFormat, *, half: bool) -> None:
+        super().__init__()
+        self.frame = frame
+        self.network = folded(network).requires_grad_(False)
+        self._type = torch.half if half else torch.float
+        least = self.network.least_sigma
+        self.network.to(dtype=self._type, memory_format=torch.channels_last)
+        self.network.least_sigma = least
+        self._scale = SIGNS[card.polarity] / card.noise_contrast
+
+    def forward(
+        self, raw: torch.Tensor, dark: torch.Tensor | None = None, factor: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Kept slots (strips, kept, values), summary, maps (1, H/4, W/4, slots, values) of raw bytes."""
+        frame = self.frame
+        flat_field = None if dark is None or factor is None else (dark, factor)
+        contrast, background = contrast_of(
+            pixels_of(raw), frame.row_step, 8 * frame.bytes_per_pixel, self._scale, flat_field
+        )
+        down, across = (4 * cells for cells in frame.cells)
+        image = functional.pad(contrast, (0, across - frame.width, 0, down - frame.height))[None, None]
+        if self._type is torch.half:
+            image = image.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+        maps = self.network(image.contiguous(memory_format=torch.channels_last))
+        kept, counts = self._strongest(maps)
+        return kept, torch.cat([background.reshape(1), maps.mean().reshape(1), counts]), maps
+
+    def _strongest(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The strongest slots of each strip, with their indices, and how many there would be."""
+        strips = maps.reshape(self.frame.strips, -1, CHANNELS)
+        logits = strips[..., LOGIT]
+        index = torch.topk(logits, self.frame.kept, dim=1).indices
+        values = torch.gather(strips, 1, index[..., None].expand(-1, -1, CHANNELS))
+        return torch.cat([index[..., None].float(), values], dim=2), (logits > LEAST_LOGIT).float().sum(dim=1)

@@ -1,0 +1,53 @@
+"""The network on a device by torch alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engines.cuda.device import Device
+from engines.cuda.layout import FrameFormat
+from engines.cuda.program import FrameProgram
+from engines.cuda.slot import Enqueue, Runner
+from engines.flatfield import FlatField
+from engines.network.model import OnnxModel
+from engines.network.torch_model import network_of
+
+
+class TorchRunner:
+    """A `FrameProgram` on a device, with its flat field there as well."""
+
+    def __init__(
+        self, device: Device, program: FrameProgram, frame: FrameFormat, flat_field: FlatField | None
+    ) -> None:
+        self.frame = frame
+        self._program = program
+        references = () if flat_field is None else (flat_field.dark, flat_field.factor)
+        self._references = tuple(device.upload(array) for array in references)
+
+    def bind(self, raw: Any, kept: Any, summary: Any, maps: Any) -> Enqueue:
+        """What runs the program on the current stream."""
+
+        def enqueue(_: int) -> None:
+            found = self._program(raw, *self._references)
+            for there, here in zip((kept, summary, maps), found, strict=True):
+                there.copy_(here)
+
+        return enqueue
+
+
+class TorchBackEnd:
+    """Opens runners by torch, in half precision unless told otherwise."""
+
+    name = "torch"
+
+    def __init__(self, device: Device, *, half: bool = True) -> None:
+        self.device = device
+        self.half = half
+
+    def runner(
+        self, path: Path, model: OnnxModel, frame: FrameFormat, flat_field: FlatField | None
+    ) -> Runner:
+        """A runner for such frames. Raises `ConfigurationError` where the model lacks its weights."""
+        program = FrameProgram(network_of(model, str(path)), model.card, frame, half=self.half).eval()
+        return TorchRunner(self.device, self.device.place(program), frame, flat_field)

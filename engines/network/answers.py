@@ -1,0 +1,51 @@
+"""What a network's engine does whatever it runs on: is the model for these images, and which answers count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.network.card import ModelCard
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+
+PIXEL_SIZE_TOLERANCE = 0.05
+CLASSICAL_ONLY = ("diameter_px", "threshold")
+
+
+def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float, model: Path) -> None:
+    """Raise `ConfigurationError` where a model was made for other images than the settings describe."""
+    if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
+        raise ConfigurationError(
+            f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
+            f"{pixel_size_um:g}: calibrate and train with this camera and lens"
+        )
+    if settings.polarity not in ("auto", card.polarity):
+        raise ConfigurationError(
+            f"{model} was trained for {card.polarity} particles, not {settings.polarity} ones; "
+            'set detector.polarity to "auto"'
+        )
+    for name in CLASSICAL_ONLY:
+        if getattr(settings, name) is not None:
+            raise ConfigurationError(
+                f"detector.{name} is for the classical detector; leave it out with {model}"
+            )
+
+
+def chosen(
+    found: npt.NDArray[np.float64], shape: tuple[int, ...], settings: DetectorSettings
+) -> tuple[npt.NDArray[np.float64], Counter[str]]:
+    """The decoded particles (N, 8) of an image (H, W) that count, and how many do not, by reason."""
+    height, width = shape
+    x, y = found[:, 0], found[:, 1]
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    doubtful = inside & (found[:, -1] < settings.min_confidence)
+    left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
+    found = found[inside & ~doubtful]
+    if len(found) > settings.max_particles:
+        left_out["too_many"] = len(found) - settings.max_particles
+        found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[: settings.max_particles])]
+    return found, left_out
