@@ -15,6 +15,8 @@ Float32Array = npt.NDArray[np.float32]
 
 SAMPLED_ROWS = 400
 LEAST_LIGHT = 1.0
+LEVELS_OF_LIGHT = 1 << 15
+"""Of the histogram whose median is the light, in the reference's; it reaches to twice that."""
 
 
 def padded(size_px: int) -> int:
@@ -49,17 +51,28 @@ class Preparation:
         """Prepare a uint8 or uint16 image; returns its background in grey values, 0 where there is no light."""
         out = self.input[0, 0]
         if self._flat_field is not None:
-            self._flat_field.correct(image, self._corrected)
-            light = 1.0 - float(np.median(self._corrected[:: self._step]))
-            if light <= LEAST_LIGHT / self._flat_field.grey_values:
+            flat_field = self._flat_field
+            flat_field.check(image.shape)
+            light = self._light(image, flat_field)
+            if light <= LEAST_LIGHT / flat_field.grey_values:
                 return 0.0
-            _scale_corrected(self._corrected, light, self._scale, out)
-            return light * self._flat_field.grey_values
+            _correct_and_scale(
+                image, flat_field.dark, flat_field.factor, light, self._scale, self._corrected, out
+            )
+            return float(light * flat_field.grey_values)
         background = float(_median(image, self._step, self._counts))
         if background < LEAST_LIGHT:
             return 0.0
         _scale(image, background, self._scale, out)
         return background
+
+    def _light(self, image: npt.NDArray[Any], flat_field: FlatField) -> float:
+        """The median of the relative brightness."""
+        dark, factor, step = flat_field.dark, flat_field.factor, self._step
+        light = float(_median_relative(image, dark, factor, step, LEVELS_OF_LIGHT, self._counts))
+        if light * LEVELS_OF_LIGHT < self._counts.size - 1:
+            return light
+        return float(np.median((image[::step] - dark[::step]) * factor[::step]))
 
 
 @njit(cache=True, nogil=True)
@@ -87,10 +100,34 @@ def _scale(image: Any, background: float, scale: float, out: Any) -> None:
             out[row, column] = np.float32(image[row, column]) * factor - offset
 
 
+@njit(cache=True, nogil=True)
+def _median_relative(image: Any, dark: Any, factor: Any, step: int, levels: float, counts: Any) -> float:
+    """The median of the relative brightness, to a small part of a level; the last level is all that is brighter."""
+    counts[:] = 0
+    total, last = 0, counts.size - 1
+    per_light = np.float32(levels)
+    for row in range(0, image.shape[0], step):
+        for column in range(image.shape[1]):
+            relative = (np.float32(image[row, column]) - dark[row, column]) * factor[row, column]
+            level = np.int64(relative * per_light)
+            counts[min(max(level, 0), last)] += 1
+        total += image.shape[1]
+    below, half = 0.0, 0.5 * total
+    for value in range(counts.size):
+        if below + counts[value] >= half:
+            return float((value + (half - below) / counts[value]) / levels)
+        below += counts[value]
+    return 0.0
+
+
 @njit(cache=True, nogil=True, fastmath=True)
-def _scale_corrected(contrast: Any, light: float, scale: float, out: Any) -> None:
-    factor, offset = np.float32(scale / light), np.float32(scale)
-    one = np.float32(1.0)
-    for row in range(contrast.shape[0]):
-        for column in range(contrast.shape[1]):
-            out[row, column] = (one - contrast[row, column]) * factor - offset
+def _correct_and_scale(
+    image: Any, dark: Any, factor: Any, light: float, scale: float, corrected: Any, out: Any
+) -> None:
+    """What `FlatField.correct` does, and the network's input, in one go."""
+    by, offset, one = np.float32(scale / light), np.float32(scale), np.float32(1.0)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            relative = (np.float32(image[row, column]) - dark[row, column]) * factor[row, column]
+            corrected[row, column] = one - relative
+            out[row, column] = relative * by - offset
