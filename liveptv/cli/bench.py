@@ -16,7 +16,9 @@ from liveptv.cli.options import Overwrite
 from liveptv.files import writable
 from stream.errors import ConfigurationError
 
-KINDS = ("latency",)
+KINDS = ("engine", "latency")
+ENGINE_SECONDS = 3.0
+LATENCY_SECONDS, LEAST_LATENCY_SECONDS = 30.0, 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -26,40 +28,99 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     what: Annotated[str, typer.Argument(help=f"what to measure: {', '.join(KINDS)}")],
-    seconds: Annotated[float, typer.Option(help="how long to measure", min=5.0)] = 30.0,
-    rate: Annotated[float, typer.Option(help="frames/s of the camera", min=1.0, max=1000.0)] = 60.0,
-    particles: Annotated[int, typer.Option(help="particles in view", min=0)] = 30,
+    seconds: Annotated[
+        float | None, typer.Option(help="latency: how long (30); engine: for each case (3)", min=0.1)
+    ] = None,
+    rate: Annotated[float, typer.Option(help="latency: frames/s of the camera", min=1.0, max=1000.0)] = 60.0,
+    particles: Annotated[int, typer.Option(help="latency: particles in view", min=0)] = 30,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option("-m", "--model", help="engine: a network, .onnx; may be given many times"),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="engine: pixels, as in 512x512,1440x2560", metavar="HxW,HxW")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the rows to this file")] = None,
-    picture: Annotated[Path | None, typer.Option(help="draw it (.png, .svg, .pdf)")] = None,
+    picture: Annotated[Path | None, typer.Option(help="latency: draw it (.png, .svg, .pdf)")] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Measure how fast this machine is: `latency`, the closed loop from the camera to the first affected frame."""
+    """Measure how fast this machine is.
+
+    `engine`: from images to detections, on every back end; `latency`: the closed loop, from the camera to the
+    first frame that a command shows in.
+    """
     if what not in KINDS:
         raise ConfigurationError(f"bench {what!r} is not known; measure one of {', '.join(KINDS)}")
     for path in (json_file, picture):
         writable(path, overwrite)
+    if what == "engine":
+        rows = _engine(seconds or ENGINE_SECONDS, models or [], sizes)
+    else:
+        rows = _latency(max(LEAST_LATENCY_SECONDS, seconds or LATENCY_SECONDS), rate, particles, picture)
+    if json_file is not None:
+        json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _say(text: str) -> None:
+    console.print(escape(text), soft_wrap=True)
+
+
+def _engine(seconds: float, models: list[Path], sizes: str | None) -> list[dict[str, Any]]:
+    from engines.factory import check_model
+    from liveptv.bench.engine import SIZES, Plan, default_models, measure_engines, parse_sizes
+
+    try:
+        wanted = SIZES if sizes is None else parse_sizes(sizes)
+    except ValueError as error:
+        raise ConfigurationError(f"--sizes is like 512x512,1440x2560 (height x width): {error}") from error
+    for model in models:
+        check_model(model)
+    named = {model.name: model for model in models} or default_models()
+    rows = measure_engines(Plan(named, wanted, seconds=seconds), _say)
+    for title in dict.fromkeys((row["model"], row["case"]) for row in rows):
+        console.print(_engine_table(title, [row for row in rows if (row["model"], row["case"]) == title]))
+    return rows
+
+
+def _engine_table(title: tuple[str, str], rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{title[0]}, by {title[1]}", title_justify="left", box=None, pad_edge=False)
+    for name in ("back end", "pixels", "particles"):
+        table.add_column(name, no_wrap=True)
+    for name in ("at once", "frames/s", "CPU ms", "p50 ms", "p99", "max", "MiB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row['backend']} {row['precision'] if row['device'] == 'cpu' else row['device']}",
+            f"{row['height']} x {row['width']}",
+            f"{row['particles']}{' fitted' if row['refine'] else ''}",
+            str(row["workers"]),
+            *(f"{row[name]:.1f}" for name in ("frames_per_s", "cpu_ms_per_frame")),
+            *(f"{row[f'latency_{name}_ms']:.1f}" for name in ("p50", "p99", "max")),
+            f"{row['peak_memory_mib']:.0f}",
+        )
+    return table
+
+
+def _latency(seconds: float, rate: float, particles: int, picture: Path | None) -> list[dict[str, Any]]:
     from liveptv.bench.latency import measure_latency
 
-    latency = measure_latency(
-        seconds, rate, particles, lambda text: console.print(escape(text), soft_wrap=True)
-    )
+    latency = measure_latency(seconds, rate, particles, _say)
     rows = latency.rows()
-    console.print(_table(rows))
+    console.print(_latency_table(rows))
     last = rows[-1]
     console.print(
         f"frames from the decision to the first affected: median {last['p50_frames']}, 99 % {last['p99_frames']}, "
         f"most {last['max_frames']}; {latency.lost} frames lost"
     )
-    if json_file is not None:
-        json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     if picture is not None:
         from liveptv.bench.latency_picture import latency_picture
 
         latency_picture(latency).savefig(picture)
-    return 0
+    return rows
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _latency_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("stage", no_wrap=True)
     for name in ("p50_ms", "p99_ms", "max_ms", "count"):

@@ -1,8 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 
+from liveptv.bench.engine import Plan, measure_engines, parse_sizes
+from liveptv.bench.machine import best_s, measure_limits, peak_memory_mib
 from liveptv.cli.main import run_command_line
+from liveptv.models import SHIPPED_MODEL
 
 
 @pytest.mark.slow
@@ -22,3 +26,43 @@ def test_the_loop_is_timed_from_the_camera_to_the_first_affected_frame(tmp_path)
 
 def test_what_is_not_known_is_not_measured():
     assert run_command_line(["bench", "patience"]) == 2
+
+
+@pytest.mark.slow
+def test_every_back_end_that_can_run_here_is_timed_beside_the_machine():
+    said = []
+    plan = Plan(
+        {"the small one": SHIPPED_MODEL}, sizes=[(64, 96)], full=(128, 160), particles=(5, 40), seconds=0.2
+    )
+    rows = measure_engines(plan, said.append)
+    by_case = {
+        case: [row for row in rows if row["case"] == case] for case in ("back end", "particles", "size")
+    }
+    assert "onnxruntime" in {row["backend"] for row in by_case["back end"]}
+    assert {row["refine"] for row in by_case["back end"]} == {False, True}
+    assert all(row["particles"] == 40 for row in by_case["particles"])
+    assert [(row["height"], row["width"]) for row in by_case["size"]] == [(64, 96)]
+    for row in rows:
+        assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"] <= row["latency_max_ms"]
+        assert row["frames_per_s"] > 0
+        assert row["cpu_ms_per_frame"] > 0
+        assert row["peak_memory_mib"] > 50
+        assert row["sgemm_gflop_s"] > 0
+        assert row["model"] == "the small one"
+        assert row["device"]
+    assert all(10 < row["found_per_frame"] < 50 for row in by_case["particles"])
+
+
+def test_sizes_are_height_and_width():
+    assert parse_sizes("512x768, 64X64") == [(512, 768), (64, 64)]
+    for wrong in ("512", "512x", "8x512", "512x99999", "ax2"):
+        assert run_command_line(["bench", "engine", "--sizes", wrong]) == 2
+
+
+def test_the_machine_itself_is_measured():
+    limits = measure_limits()
+    assert 0.5 < limits.copy_gb_s < 1000
+    assert 0.5 < limits.sgemm_gflop_s < 10_000
+    grown = np.ones(64 << 20, np.uint8)
+    assert peak_memory_mib() > grown.nbytes / 2**20
+    assert best_s(lambda: None, 0.01) < 0.01

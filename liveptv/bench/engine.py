@@ -1,0 +1,196 @@
+"""How fast images become detections, on every back end that can run here: `liveptv bench engine`.
+
+Each case runs in a process of its own, which is given rendered images, shaded and noisy, never zeros.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from acquisition.simulated.bank import load_bank
+from acquisition.simulated.optics import OpticsModel
+from acquisition.simulated.render import Renderer
+from engines.backends.quantised import why_not_quantised
+from engines.backends.registry import BACK_ENDS, ONNXRUNTIME, BackEnd
+from engines.network.model import OnnxModel
+from engines.settings import DetectorSettings
+from liveptv.bench.engine_case import Case, measure
+from liveptv.bench.machine import measure_limits, processor
+from liveptv.models import SHIPPED_MODEL
+from stream.errors import LivePTVError
+
+Size = tuple[int, int]
+Row = dict[str, Any]
+
+FULL: Size = (1440, 2560)
+SIZES: tuple[Size, ...] = ((512, 512), (1024, 1024), FULL, (2048, 2048), (4096, 4096))
+FEW, MANY = 200, 5000
+PICTURES = 4
+REFERENCES = 16
+SNR = 5.6
+SHADING = 0.2
+LARGE = "large (random weights)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`models` by name; `seconds` for each case, half as long again for its latency."""
+
+    models: dict[str, Path]
+    sizes: Sequence[Size] = SIZES
+    full: Size = FULL
+    particles: tuple[int, int] = (FEW, MANY)
+    seconds: float = 3.0
+
+
+def parse_sizes(text: str) -> list[Size]:
+    """Sizes (height, width) from "512x512,1440x2560". Raises `ValueError` for anything else."""
+    sizes = []
+    for part in text.split(","):
+        height, width = (int(number) for number in part.strip().lower().split("x"))
+        if not (16 <= height <= 16384 and 16 <= width <= 16384):
+            raise ValueError(f"{part} is not between 16 and 16384 pixels")
+        sizes.append((height, width))
+    return sizes
+
+
+def measure_engines(plan: Plan, say: Callable[[str], None]) -> list[Row]:
+    """Rows of all cases, each with the machine's limits measured beside them.
+
+    A case that fails is said and left out. Raises `LivePTVError` where all do.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liveptv-engine-")))
+        models = dict(plan.models)
+        if find_spec("torch") and find_spec("onnxscript") and plan.models == default_models():
+            models[LARGE] = _alone(make_large, folder / "large.onnx")
+        limits = asdict(_alone(measure_limits))
+        machine = f"{processor()}, {platform.system()}, Python {platform.python_version()}"
+        say(
+            f"{machine}: {limits['sgemm_gflop_s']} GFLOP/s of a thread, {limits['sgemm_all_gflop_s']} of "
+            f"{limits['threads']}; copies {limits['copy_gb_s']} and {limits['copy_all_gb_s']} GB/s"
+        )
+        rows: list[Row] = []
+        for kind, case in _cases(plan, models, folder, say):
+            try:
+                row = _alone(measure, case)
+            except (LivePTVError, BrokenProcessPool, RuntimeError) as error:
+                say(f"{case.backend} ({case.device}) on {case.name}: {error}")
+                continue
+            rows.append({"case": kind} | row | {"machine": machine} | limits)
+            say(_line(rows[-1]))
+    if not rows:
+        raise LivePTVError("no back end could be measured; see the lines above")
+    return rows
+
+
+def default_models() -> dict[str, Path]:
+    """The network that comes along."""
+    return {"small (shipped)": SHIPPED_MODEL}
+
+
+def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do it in a fresh process, so that neither memory nor threads of another case are there."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def make_large(path: Path) -> Path:
+    """A large network with random weights, to be timed; what it finds means nothing."""
+    import torch
+
+    from calibration.training.export import export
+    from engines.network.architecture import ParticleNet
+
+    torch.manual_seed(0)
+    shipped = OnnxModel(SHIPPED_MODEL)
+    card = shipped.card.model_copy(update={"size": "large", "made_from": "random weights"})
+    export(path, ParticleNet("large").state_dict(), card)
+    return path
+
+
+def _cases(
+    plan: Plan, models: dict[str, Path], folder: Path, say: Callable[[str], None]
+) -> Iterator[tuple[str, Case]]:
+    """Back ends on full frames; few and many particles; sizes at the same number of particles a pixel."""
+    few, many = plan.particles
+    workers = sorted({1, os.cpu_count() or 1})
+    for name, model in models.items():
+        opened = OnnxModel(model)
+        frames, bright = pictures(folder, plan.full, few)
+        common = Case(ONNXRUNTIME.name, "cpu", "full", model, name, opened.card.pixel_size_um, frames, bright)
+        common = replace(common, particles=few, seconds=plan.seconds)
+        cases = []
+        for back_end, precision in _available(model, name, say):
+            case = replace(common, backend=back_end.name, device=back_end.device, precision=precision)
+            if not back_end.automatic:
+                yield "back end", case
+                continue
+            cases.append(case)
+            for number in workers if back_end.device == "cpu" else workers[:1]:
+                yield "back end", replace(case, workers=number)
+                if opened.particle() is not None:
+                    yield "back end", replace(case, workers=number, refine=True)
+        for case in cases:
+            yield "particles", replace(case, frames=pictures(folder, plan.full, many)[0], particles=many)
+        for size in plan.sizes if name != LARGE else ():
+            particles = max(1, round(few * size[0] * size[1] / (plan.full[0] * plan.full[1])))
+            frames, bright = pictures(folder, size, particles)
+            yield "size", replace(cases[0], frames=frames, bright=bright, particles=particles)
+
+
+def _available(model: Path, name: str, say: Callable[[str], None]) -> Iterator[tuple[BackEnd, str]]:
+    """The back ends that can run a model, with the precisions that they offer; says why others cannot."""
+    for back_end in BACK_ENDS:
+        reason = back_end.why_not(DetectorSettings(), model)
+        if reason:
+            say(f"{back_end} on {name}: {reason}")
+            continue
+        reduced = back_end.device != "cpu" or (back_end.name == "openvino" and not why_not_quantised(model))
+        if reduced:
+            yield back_end, "reduced"
+        yield back_end, "full"
+
+
+def pictures(folder: Path, size: Size, particles: int) -> tuple[Path, Path]:
+    """Rendered frames (N, H, W) uint8 of a size, .npy, and a bright reference, .tif; made once."""
+    name = f"{size[0]}x{size[1]}"
+    frames, bright = folder / f"{name}_{particles}.npy", folder / f"{name}_bright.tif"
+    if frames.exists():
+        return frames, bright
+    optics, rng = OpticsModel(), np.random.default_rng(particles)
+    renderer = Renderer(load_bank(optics), size, np.uint8, snr=SNR, shading=SHADING, seed=1)
+    images = np.empty((PICTURES, *size), np.uint8)
+    for image in images:
+        x, y = (rng.uniform(0, optics.pixel_size_um * pixels, particles) for pixels in size[::-1])
+        renderer.render(x, y, rng.uniform(-optics.visible_um, optics.visible_um, particles), image)
+    np.save(frames, images)
+    if not bright.exists():
+        nothing, empty, mean = np.empty(0), np.empty(size, np.uint8), np.zeros(size, np.float32)
+        for _ in range(REFERENCES):
+            renderer.render(nothing, nothing, nothing, empty)
+            mean += empty / REFERENCES
+        tifffile.imwrite(bright, mean)
+    return frames, bright
+
+
+def _line(row: Row) -> str:
+    return (
+        f"{row['backend']} ({row['device']}, {row['precision']}) {row['model']}, {row['height']} x {row['width']}, "
+        f"{row['particles']} particles{', refined' if row['refine'] else ''}, {row['workers']} at a time: "
+        f"{row['frames_per_s']:.1f} frames/s"
+    )
