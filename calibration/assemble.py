@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from calibration.alignment.denoise import wiener
 from calibration.alignment.joint import Aligned
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
@@ -63,7 +64,7 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
     dx, dy = _centre(images)
     size = images.shape[-1]
     phase = np.exp(2j * np.pi * (fft.fftfreq(size)[:, None] * dy + fft.rfftfreq(size)[None, :] * dx))
-    centred = fft.irfft2(fft.rfft2(images) * phase, s=(size, size))
+    centred = wiener(fft.irfft2(fft.rfft2(images) * phase, s=(size, size)))
     middle_um = planes.middle_um
     model = ParticleModel.from_images(
         centred,

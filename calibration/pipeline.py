@@ -11,6 +11,7 @@ import numpy.typing as npt
 from acquisition.recording import read_image
 from calibration.alignment.joint import Aligned, Positions, align
 from calibration.alignment.misfit import central_misfit
+from calibration.alignment.neighbours import without_neighbours
 from calibration.alignment.plane_check import apparent_focus
 from calibration.alignment.start import binned, start_shifts
 from calibration.ambiguity import find_ambiguity
@@ -54,6 +55,8 @@ JUMP_ROUNDS = 6
 SAME_JUMP = 3
 SETTLED_STEPS = 0.15
 FITS_BETTER = 0.8
+NEIGHBOUR_ROUNDS = 2
+NEIGHBOUR_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +125,9 @@ def calibrate(
         members, start = members[good], aligned.positions.take(good)
         aligned = _align(seen, members, start)
         misfit = _misfit(seen, members, aligned)
-    on_progress("aligning", 0.7)
+    on_progress("aligning", 0.6)
+    aligned = _without_neighbours(seen, members, aligned)
+    on_progress("aligning", 0.8)
     made = assemble(aligned, noise_sd=noise.contrast_sd, pixel_size_um=scan.pixel_size_um, polarity=polarity)
     limit_px = options.neighbour_px or neighbour_limit_px(found.neighbour_px(), made.radius_px)
     table = label(seen, aligned, members, misfit, made, limit_px)
@@ -227,6 +232,15 @@ def _images(seen: Seen, members: IndexArray) -> npt.NDArray[np.float32]:
 
 def _align(seen: Seen, members: IndexArray, start: Positions) -> Aligned:
     return align(_images(seen, members), seen.focus_um[seen.plane_used], start, z_step_um=seen.step_um)
+
+
+def _without_neighbours(seen: Seen, members: IndexArray, aligned: Aligned) -> Aligned:
+    """The same traces aligned without what stands out from their common image in the corners."""
+    focus_um, images = seen.focus_um[seen.plane_used], _images(seen, members)
+    for _ in range(NEIGHBOUR_ROUNDS):
+        clean = without_neighbours(images, aligned, focus_um, seen.noise_variance)
+        aligned = align(clean, focus_um, aligned.positions, z_step_um=seen.step_um, max_steps=NEIGHBOUR_STEPS)
+    return aligned
 
 
 def _misfit(seen: Seen, members: IndexArray, aligned: Aligned) -> FloatArray:
