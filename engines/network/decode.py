@@ -180,6 +180,7 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
     merged = np.empty((count, 8))
     near = np.empty(count, np.int64)
     distance = np.empty(count)
+    mean, square = np.empty(4), np.empty(3)
     found = 0
     for seed in range(count):
         if not free[seed]:
@@ -191,32 +192,41 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
                 other = first[i, j]
                 while other >= 0:
                     if free[other]:
-                        apart = 0.0
+                        dx, dy = slots[seed, 0] - slots[other, 0], slots[seed, 1] - slots[other, 1]
+                        apart = np.inf if dx * dx + dy * dy >= SAME_PX**2 else 0.0
                         for axis in range(3):
                             variance = slots[seed, 4 + axis] ** 2 + slots[other, 4 + axis] ** 2
                             step = slots[seed, axis] - slots[other, axis]
                             apart += step * step / (variance + floor[axis] ** 2)
-                        dx, dy = slots[seed, 0] - slots[other, 0], slots[seed, 1] - slots[other, 1]
-                        if apart < SAME_DISTANCE2 and dx * dx + dy * dy < SAME_PX**2:
+                        if apart < SAME_DISTANCE2:
                             near[nearby] = other
                             distance[nearby] = apart
                             nearby += 1
                     other = following[other]
+        for place in range(1, nearby):
+            other, apart, before = near[place], distance[place], place - 1
+            while before >= 0 and distance[before] > apart:
+                near[before + 1], distance[before + 1] = near[before], distance[before]
+                before -= 1
+            near[before + 1], distance[before + 1] = other, apart
         total = slots[seed, _P]
-        mean, square = total * slots[seed, :4], np.zeros(3)
+        for axis in range(4):
+            mean[axis] = total * slots[seed, axis]
         for axis in range(3):
             square[axis] = total * (slots[seed, axis] ** 2 + slots[seed, 4 + axis] ** 2)
-        for place in np.argsort(distance[:nearby]):
+        for place in range(nearby):
             other = near[place]
             p = slots[other, _P]
             if total + p > ONE_PARTICLE:
                 continue
             free[other] = False
             total += p
-            mean += p * slots[other, :4]
+            for axis in range(4):
+                mean[axis] += p * slots[other, axis]
             for axis in range(3):
                 square[axis] += p * (slots[other, axis] ** 2 + slots[other, 4 + axis] ** 2)
-        merged[found, :4] = mean / total
+        for axis in range(4):
+            merged[found, axis] = mean[axis] / total
         for axis in range(3):
             variance = square[axis] / total - merged[found, axis] ** 2
             merged[found, 4 + axis] = math.sqrt(max(variance, 1e-12))
