@@ -12,14 +12,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from calibration.ambiguity import TOLD_APART
 from calibration.focal_planes import FocalPlanes
 from calibration.result import Calibration
+from liveptv.reports.look import INK, LIGHT, ONE, TWO
 
 FloatArray = npt.NDArray[np.float64]
 
 TRACE = "#8a8a8a"
-AVERAGE = "#0b2f4f"
-ALONG_X, ALONG_Y = "#1f6fb2", "#d1495b"
+AVERAGE = INK
+ALONG_X, ALONG_Y = ONE, TWO
 BAD = "#fdecea"
-LIMIT = "#c62828"
+LIMIT = LIGHT["bad"]
 
 
 def curves_picture(found: Calibration) -> Figure:

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from calibration.result import Calibration
 from calibration.surface import FocalSurface
 from liveptv.reports.calibration_curves import plain_log_ticks
+from liveptv.reports.look import INK, ONE, TWO
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 DEPTH_MAP, RESIDUAL_MAP = "viridis", "RdBu_r"
-USED, LEFT_OUT = "#1f6fb2", "#d1495b"
-AXES_COLOURS = (("x", "#1f6fb2"), ("y", "#d1495b"), ("z", "#222222"))
+USED, LEFT_OUT = ONE, TWO
+AXES_COLOURS = (("x", ONE), ("y", TWO), ("z", INK))
 NOT_USED = "#444444"
 MARKS = "x+^sDv"
 GREY = "#8a8a8a"

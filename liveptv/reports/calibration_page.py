@@ -23,6 +23,7 @@ from liveptv.reports.calibration_facts import (
     surface_in_words,
 )
 from liveptv.reports.calibration_labels import labels_picture, places_picture
+from liveptv.reports.look import paper
 from liveptv.reports.particle_images import images_picture, read_raw_images, round_depths
 from liveptv.reports.publishing import Picture, indented, publish
 from stream.errors import SourceError
@@ -30,6 +31,7 @@ from stream.errors import SourceError
 FloatArray = npt.NDArray[np.float64]
 
 
+@paper()
 def write_calibration_report(path: Path) -> tuple[Path, ...]:
     """Make the page and the pictures of a calibration beside it, replacing older ones; the page comes first.
 

@@ -34,17 +34,6 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     return [{"name": name, "value": value} for name, value in found]
 
 
-def accounts_table(attributes: dict[str, Any]) -> list[dict[str, str]]:
-    """Every count of every stage, as `stage`, `name` and `value`."""
-    accounts = attributes.get("accounts", {})
-    order = [*STAGE_ORDER, *sorted(set(accounts) - set(STAGE_ORDER))]
-    return [
-        {"stage": stage, "name": name.replace("_", " "), "value": f"{value}"}
-        for stage in order
-        for name, value in accounts.get(stage, {}).items()
-    ]
-
-
 def problems(attributes: dict[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers: failures, losses, an unfinished file."""
     lines = [str(line) for line in attributes.get("failures", [])]

@@ -8,14 +8,12 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from liveptv.reports.flow_results import LocationErrors, SectionField
+from liveptv.reports.look import INK, LIGHT, ONE, QUIET, TWO
 
 FloatArray = npt.NDArray[np.float64]
 
 AXES = ("x", "y", "z")
 SPEED_MAP, ERROR_MAP, DIFFERENCE_MAP = "plasma", "viridis", "RdBu_r"
-POINT = "#1f6fb2"
-STATED = "#ff5a36"
-GREY = "#8a8a8a"
 DEPTH_BINS = 24
 
 
@@ -36,7 +34,7 @@ def field_picture(section: SectionField) -> Figure:
         drawn = axes.pcolormesh(
             field.b_edges_um, field.a_edges_um, values, cmap=colours, norm=_norm(values, colours)
         )
-        axes.set_facecolor("#eeeeee")
+        axes.set_facecolor(LIGHT["grid"])
         axes.set(xlabel="y (um)", title=name)
         figure.colorbar(drawn, ax=axes, shrink=0.9)
     all_axes[0].set_ylabel("height in the channel (um)")
@@ -52,10 +50,10 @@ def errors_picture(errors: LocationErrors) -> Figure:
     depth = found.depth_um
     across = depth if np.isfinite(depth).any() else np.arange(depth.size, dtype=np.float64)
     for axes, axis in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
-        axes.scatter(across, found.error_um[axis], s=size, c=POINT, alpha=0.25, lw=0, label="one trajectory")
+        axes.scatter(across, found.error_um[axis], s=size, c=ONE, alpha=0.25, lw=0, label="one trajectory")
         middle, measured, stated = _by_depth(across, found.error_um[axis], found.stated_um[axis])
-        axes.plot(middle, measured, color="#0b2f4f", label="median")
-        axes.plot(middle, stated, color=STATED, ls="--", label="median of what the detector states")
+        axes.plot(middle, measured, color=INK, label="median")
+        axes.plot(middle, stated, color=TWO, ls="--", label="median of what the detector states")
         top = float(np.nanpercentile(found.error_um[axis], 99))
         axes.set_ylim(0, 1.25 * max(top, float(np.nanmax(stated, initial=0.0))))
         label = "depth z (um)" if across is depth else "trajectory"
@@ -70,14 +68,14 @@ def neighbours_picture(errors: LocationErrors) -> Figure:
     shown = _axes_with_values(errors.map_um.reshape(len(AXES), -1))
     figure = Figure(figsize=(3.9 * max(len(shown), 1), 4.1), dpi=130, layout="constrained")
     if not shown:
-        figure.text(0.5, 0.5, "no neighbours near enough", ha="center", va="center", color=GREY, fontsize=14)
+        figure.text(0.5, 0.5, "no neighbours near enough", ha="center", va="center", color=QUIET, fontsize=14)
         return figure
     for axes, axis in zip(np.atleast_1d(figure.subplots(1, len(shown), sharey=True)), shown, strict=True):
         values = errors.map_um[axis]
         drawn = axes.pcolormesh(
             errors.edges_um, errors.edges_um, values, cmap=ERROR_MAP, norm=_norm(values, "")
         )
-        axes.set_facecolor("#eeeeee")
+        axes.set_facecolor(LIGHT["grid"])
         axes.set_aspect("equal")
         axes.invert_yaxis()
         axes.set(xlabel="neighbour at x (um)", title=f"error of {AXES[axis]} (um)")

@@ -10,16 +10,28 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
-from liveptv.reports.facts import accounts_table, facts, problems
+from liveptv.reports.drawings import drawings
+from liveptv.reports.facts import facts, problems
 from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbours_picture
 from liveptv.reports.flow_results import LocationErrors, SectionField, location_errors, section_field
+from liveptv.reports.look import paper, scripts
 from liveptv.reports.pictures import frame_picture, profile_picture, trajectory_picture
 from liveptv.reports.profile import FlowProfile, flow_profile
-from liveptv.reports.publishing import Picture, indented, publish
+from liveptv.reports.publishing import Picture, embedded, indented, publish
+from liveptv.reports.run_tables import (
+    events_table,
+    losses_in_words,
+    main_settings,
+    profile_table,
+    run_events,
+    stages_table,
+    went_wrong,
+)
 from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectory_snapshot import Snapshot, read_snapshot
 
-EVENTS_SHOWN = 40
+DRAWN_IN_PAGE = {"trajectories", "profile"}
+SCRIPTS = ("colours", "histogram", "plane", "profile", "space", "report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,14 @@ def write_report(files: RunFiles) -> Report:
     trajectories = read_trajectories(files.tracks)
     snapshot = read_snapshot(files.tracks) if finished else None
     profile = flow_profile(trajectories)
+    with paper():
+        pictures = _pictures(trajectories, profile, snapshot)
+        fields = _fields(files, trajectories, profile, events)
+        made = publish(files, "trajectories.html.j2", pictures, **fields)
+    return Report(files.report, made, profile)
+
+
+def _pictures(trajectories: Trajectories, profile: FlowProfile, snapshot: Snapshot | None) -> list[Picture]:
     drawn = {
         "frame": _frame_figure(snapshot, trajectories.attributes),
         "trajectories": trajectory_picture(trajectories, depth=profile.over == "height"),
@@ -54,16 +74,18 @@ def write_report(files: RunFiles) -> Report:
     captions = {
         "frame": "One camera image of the run with its detections.",
         "trajectories": "The trajectories, as measured.",
-        "profile": f"Velocity along x, one point a trajectory and one a bin. {profile.left_out} trajectories are "
-        "too far from the others of their bin to be in its mean: two particles taken for one, mostly.",
-        "field": "The velocity over the channel's section, cell by cell."
+        "profile": f"{profile.left_out} trajectories are too far from the others of their bin to be in its mean: "
+        "two particles taken for one, mostly.",
+        "field": "The velocity along x over the channel's section, cell by cell."
         + ("" if section is None else _agreement(section)),
         "errors": "" if errors is None else _errors_in_words(errors),
         "neighbours": "The same errors by where in the picture the nearest other particle is.",
     }
-    pictures = [Picture(name, figure, captions[name]) for name, figure in drawn.items() if figure is not None]
-    fields = _fields(files.tracks.name, trajectories, profile, events)
-    return Report(files.report, publish(files, "trajectories.html.j2", pictures, **fields), profile)
+    return [
+        Picture(name, figure, captions[name], in_page=name not in DRAWN_IN_PAGE)
+        for name, figure in drawn.items()
+        if figure is not None
+    ]
 
 
 def _agreement(section: SectionField) -> str:
@@ -99,23 +121,43 @@ def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figu
 
 
 def _fields(
-    name: str, trajectories: Trajectories, profile: FlowProfile, events: list[dict[str, Any]]
+    files: RunFiles, trajectories: Trajectories, profile: FlowProfile, in_file: list[dict[str, Any]]
 ) -> dict[str, Any]:
     attributes = trajectories.attributes
     began_s = float(trajectories.frames["wall_s"][0]) if trajectories.frames.size else 0.0
+    events = run_events(files, in_file)
+    shown = drawings(trajectories, profile)
+    depth_um = shown["space"]["depth_um"]
+    wrong = [*problems(attributes), *went_wrong(events)]
     return {
-        "title": f"liveptv: {name}",
+        "title": f"liveptv: {files.tracks.name}",
         "subtitle": f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
         f"from {attributes.get('source', '?')}",
         "problems": problems(attributes),
         "facts": facts(trajectories, profile),
-        "accounts": accounts_table(attributes),
-        "events": [
-            {"time": f"{event['wall_s'] - began_s:+.1f} s", "text": event["text"]}
-            for event in events[:EVENTS_SHOWN]
-        ],
+        "profile_words": _profile_in_words(profile),
+        "profile_over": "height" if profile.over == "height" else "y",
+        "has_theory": profile.theory is not None,
+        "profile_rows": profile_table(profile),
+        "histograms": shown["histograms"],
+        "depth_range": None if depth_um is None else [f"{value:.0f}" for value in depth_um],
+        "stages": stages_table(attributes),
+        "losses": losses_in_words(attributes),
+        "accounts": indented(attributes.get("accounts", {})),
+        "events": events_table(events, began_s),
+        "wrong": list(dict.fromkeys(wrong)),
+        "settings": main_settings(attributes),
         "configuration": indented(attributes.get("configuration", {})),
         "provenance": indented(
             {key: attributes.get(key, "") for key in ("versions", "computer", "model", "created", "notes")}
         ),
+        "drawings": embedded(shown),
+        "scripts": scripts(SCRIPTS),
     }
+
+
+def _profile_in_words(profile: FlowProfile) -> str:
+    words = f"{profile.tracks.track.size} trajectories"
+    if profile.theory is not None and np.isfinite(profile.deviation):
+        words += f", within {100 * profile.deviation:.1f} % of the maximum of the laminar flow"
+    return words

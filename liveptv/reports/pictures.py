@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
+from liveptv.reports.look import ONE, QUIET, TWO
 from liveptv.reports.profile import MIN_LENGTH, FlowProfile, heights_um
 from tracking.trajectory_file import Trajectories
 
@@ -21,10 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 DEPTH_MAP = "viridis"
 SPEED_MAP = "plasma"
 MARK = "#ff5a36"
-THEORY = "#444444"
-MEASURED = "#1f6fb2"
 MAX_TRACKS_DRAWN = 1500
-GREY = "#8a8a8a"
 
 
 def frame_picture(
@@ -121,7 +119,7 @@ def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normal
 
 
 def _nothing(figure: Figure, text: str) -> Figure:
-    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=14)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, fontsize=14)
     return figure
 
 
@@ -132,12 +130,13 @@ def profile_picture(profile: FlowProfile) -> Figure:
     if not velocity.size:
         return _nothing(figure, f"no trajectory has {MIN_LENGTH} detections")
     axes: Axes = figure.add_subplot()
-    axes.plot(velocity, profile.position_um, ".", ms=3, color=GREY, alpha=0.5, label="one trajectory")
+    axes.plot(velocity, profile.position_um, ".", ms=3, color=QUIET, alpha=0.5, label="one trajectory")
     if profile.theory is not None:
         axes.plot(
             profile.theory.velocity_um_s,
             profile.theory.height_um,
-            color=THEORY,
+            color=TWO,
+            ls="--",
             label="laminar flow at the pump's set-point",
         )
     axes.errorbar(
@@ -146,7 +145,7 @@ def profile_picture(profile: FlowProfile) -> Figure:
         xerr=1.96 * profile.measured.standard_error_um_s,
         fmt="o",
         ms=5,
-        color=MEASURED,
+        color=ONE,
         capsize=2,
         label="mean of a bin, 95 % interval",
     )

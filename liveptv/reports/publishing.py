@@ -14,37 +14,48 @@ import jinja2
 from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
+from liveptv.reports.look import darkened, look_css
 from stream.errors import OutputError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A figure of a report; `name` becomes part of its file's name."""
+    """A figure of a report; `name` becomes part of its file's name.
+
+    One that the page draws itself, `in_page` False, is shown in it only where scripts are not allowed to.
+    """
 
     name: str
     figure: Figure
     caption: str
+    in_page: bool = True
 
 
 def publish(files: RunFiles, template: str, pictures: Sequence[Picture], **fields: Any) -> tuple[Path, ...]:
     """Write the pictures and the page `files.report`, replacing older ones; returns where the pictures are.
 
-    `fields` are what the template names. Raises `OutputError` if a file cannot be written.
+    `fields` are what the template names. The figures are used up. Raises `OutputError` if a file cannot be
+    written.
     """
-    written, shown = [], []
+    written = []
+    shown: dict[str, dict[str, Any]] = {}
     for picture in pictures:
         png = _png(picture.figure)
         path = files.picture(picture.name)
         _write(path, png)
         written.append(path)
-        shown.append({"data": base64.b64encode(png).decode(), "caption": picture.caption})
+        shown[picture.name] = {
+            "light": base64.b64encode(png).decode(),
+            "dark": base64.b64encode(_png(darkened(picture.figure))).decode() if picture.in_page else "",
+            "caption": picture.caption,
+        }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("liveptv", "reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    page = environment.get_template(template).render(pictures=shown, **fields)
+    page = environment.get_template(template).render(pictures=shown, look=look_css(), **fields)
     _write(files.report, page.encode())
     return tuple(written)
 
@@ -52,6 +63,13 @@ def publish(files: RunFiles, template: str, pictures: Sequence[Picture], **field
 def indented(value: object) -> str:
     """JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def embedded(value: object) -> str:
+    """JSON that may stand in a page's script, whatever texts are in it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
+        "<", "\\u003c"
+    )
 
 
 def _png(figure: Figure) -> bytes:

@@ -12,12 +12,14 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from calibration.training.scoring import Scores
 from engines.network.card import ModelCard
 from liveptv.files import RunFiles
+from liveptv.reports.look import INK, ONE, TWO, paper
 from liveptv.reports.publishing import Picture, indented, publish
 
-BLUE, RED, BLACK = "#1f6fb2", "#d1495b", "#222222"
+BLUE, RED, BLACK = ONE, TWO, INK
 LINES = (("z", BLACK, "z", 1), ("x", BLUE, "x, 10 times", 10), ("y", RED, "y, 10 times", 10))
 
 
+@paper()
 def write_training_page(model: Path, card: ModelCard, course: list[dict[str, Any]], scores: Scores) -> Path:
     """Write the page and the pictures beside the model, replacing older ones; returns where the page is."""
     files = RunFiles.beside(model)

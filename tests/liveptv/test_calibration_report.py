@@ -29,7 +29,7 @@ def report(path, capsys):
     assert printed == [str(file) for file in (page, *pictures)]
     assert all(picture.stat().st_size > 10_000 for picture in pictures)
     text = page.read_text("utf-8")
-    assert text.count("data:image/png;base64,") == len(PICTURES)
+    assert text.count("data:image/png;base64,") == 2 * len(PICTURES)  # light and dark
     return re.sub(r"base64,[^\"]*", "", text)
 
 
@@ -45,7 +45,7 @@ def test_the_page_of_a_calibration_is_whole_and_names_what_it_shows(tmp_path, ca
         "0.5 % of the background",
     ):
         assert f"<b>{wanted}</b>" in text
-    assert '<p class="bad">the step is too coarse</p>' in text
+    assert '<p class="trouble">the step is too coarse</p>' in text
     assert re.search(rf">2</td><td>{NEAR}</td>.*>1</td><td>{HIDDEN}</td>", text, re.DOTALL)
     assert "Nothing was found." in text
     assert not re.search(r'(src|href)="(?!data:)', text)
@@ -67,9 +67,9 @@ def test_faults_of_the_scan_stand_in_front_the_first_ones_at_least(tmp_path, cap
     used = np.ones(51, bool)
     used[5:8] = False
     text = report(write_small(tmp_path / "c.h5", small_calibration(faults=faults, plane_used=used)), capsys)
-    assert '<p class="bad">plane 7 flashed</p>' in text
-    assert '<p class="bad">plane 8 flashed</p>' not in text
-    assert '<p class="bad">4 more faults of the scan are listed below</p>' in text
+    assert '<p class="trouble">plane 7 flashed</p>' in text
+    assert '<p class="trouble">plane 8 flashed</p>' not in text
+    assert '<p class="trouble">4 more faults of the scan are listed below</p>' in text
     assert "<td>plane 11 flashed</td>" in text
     assert "Of 51 planes 3 were left out" in text
 

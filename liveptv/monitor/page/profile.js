@@ -5,8 +5,10 @@ const LEFT = 52, BOTTOM = 36, TOP = 8, RIGHT = 12;
 // Velocity over height: bins with their standard errors, and the laminar flow at the present set-point as a line.
 export function drawProfile(canvas, facts) {
   const { pen, width, height } = fitted(canvas);
-  const theory = facts.theory, values = [0, ...facts.velocity_um_s, ...(theory ? theory.velocity_um_s : [])];
-  const heights = [...facts.height_um, ...(theory ? theory.height_um : [])];
+  const theory = facts.theory, dots = facts.dots || { height_um: [], velocity_um_s: [] }, known = (v) => v !== null;
+  const spread = [...dots.velocity_um_s].filter(known).sort((a, b) => a - b), cut = Math.floor(spread.length / 200);
+  const values = [0, ...facts.velocity_um_s.filter(known), ...(theory ? theory.velocity_um_s : []), ...spread.slice(cut, spread.length - cut)];
+  const heights = [...facts.height_um.filter(known), ...(theory ? theory.height_um : []), ...dots.height_um.filter(known)];
   pen.font = "12px system-ui, sans-serif";
   if (!heights.length) {
     pen.fillStyle = theme("quiet"); pen.textAlign = "center";
@@ -24,6 +26,9 @@ export function drawProfile(canvas, facts) {
   for (const h of ticks(h0, h1, height / 50)) { line(LEFT, py(h), width - RIGHT, py(h)); pen.fillText(tickText(h), LEFT - 6, py(h) + 4); }
   pen.textAlign = "center"; pen.fillText("velocity along x, µm/s", (LEFT + width) / 2, height - 5);
   pen.save(); pen.translate(12, (height - BOTTOM) / 2); pen.rotate(-Math.PI / 2); pen.fillText(facts.over === "y" ? "y, µm" : "height, µm", 0, 0); pen.restore();
+  pen.fillStyle = theme("quiet"); pen.globalAlpha = 0.35;
+  dots.height_um.forEach((h, i) => { const v = dots.velocity_um_s[i]; if (v >= v0 && v <= v1) { pen.beginPath(); pen.arc(px(v), py(h), 1.3, 0, 2 * Math.PI); pen.fill(); } });
+  pen.globalAlpha = 1;
   if (theory) {
     pen.beginPath(); theory.height_um.forEach((h, i) => pen.lineTo(px(theory.velocity_um_s[i]), py(h)));
     pen.strokeStyle = theme("two"); pen.lineWidth = 2; pen.setLineDash([6, 4]); pen.stroke(); pen.setLineDash([]);
@@ -31,6 +36,7 @@ export function drawProfile(canvas, facts) {
   pen.strokeStyle = pen.fillStyle = theme("one"); pen.lineWidth = 2;
   facts.height_um.forEach((h, i) => {
     const v = facts.velocity_um_s[i], e = facts.error_um_s[i] || 0;
+    if (v === null || h === null) return;
     line(px(v - e), py(h), px(v + e), py(h));
     pen.beginPath(); pen.arc(px(v), py(h), 3.5, 0, 2 * Math.PI); pen.fill();
   });

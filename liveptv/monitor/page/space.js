@@ -49,7 +49,7 @@ export class Space {
     }
     pen.globalAlpha = 1;
     const more = stretch > 1.05 ? `, height × ${stretch.toFixed(1)}` : "";
-    this.caption.textContent = `the last ${this.trails.keep_s} s${deep ? more : ", no depth"}; drag to rotate`;
+    this.caption.textContent = `${this.trails.what ?? `the last ${this.trails.keep_s} s`}${deep ? more : ", no depth"}; drag to rotate`;
   }
 
   box(pen, place, w, h, low, high, deep) {

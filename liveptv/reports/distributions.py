@@ -1,0 +1,76 @@
+"""How depths, displacements and velocities of a run's trajectories are distributed, as histograms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from liveptv.reports.profile import FlowProfile, heights_um
+from tracking.trajectory_file import Trajectories
+
+FloatArray = npt.NDArray[np.float64]
+
+BINS = 40
+FEWEST = 30
+ALMOST_ALL = (0.25, 99.75)
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """Counts (M,) between edges (M + 1,); `title`, and what is counted over what, with units."""
+
+    title: str
+    edges: FloatArray
+    counts: FloatArray
+    across: str
+    up: str
+
+
+def distributions(trajectories: Trajectories, profile: FlowProfile) -> dict[str, list[Histogram]]:
+    """`depth`, `displacement` (a frame, x, y and z) and `velocity` (a trajectory, x, y and z).
+
+    What has fewer than thirty values is left out.
+    """
+    deep = profile.over == "height"
+    depths = [("depth z below and above the focus", trajectories.z_um, "z, µm")] if deep else []
+    height = heights_um(trajectories) if deep else trajectories.z_um
+    if deep and len(trajectories) and np.ptp(np.nan_to_num(trajectories.of_frame("focus_um"))) > 1.0:
+        depths.append(("height, all slices", height, "height, µm"))
+    moved = displacements_um(trajectories, height)
+    speeds = profile.tracks.velocity_um_s
+    dimensions = AXES if deep else AXES[:2]
+    found = {
+        "depth": [_histogram(name, values, across, "particles") for name, values, across in depths],
+        "displacement": [
+            _histogram(f"along {axis}", moved[i], f"d{axis}, µm a frame", "displacements")
+            for i, axis in enumerate(dimensions)
+        ],
+        "velocity": [
+            _histogram(f"along {axis}", speeds[i], f"v{axis}, µm/s", "trajectories")
+            for i, axis in enumerate(dimensions)
+        ],
+    }
+    return {name: [made for made in kind if made is not None] for name, kind in found.items()}
+
+
+def displacements_um(trajectories: Trajectories, height_um: FloatArray) -> FloatArray:
+    """Displacements (3, K) along x, y and height of a track from one frame to the next, um; gaps are left out."""
+    order = np.lexsort((trajectories.frame, trajectories.track))
+    next_one = (np.diff(trajectories.track[order]) == 0) & (np.diff(trajectories.frame[order]) == 1)
+    positions = np.stack([trajectories.x_um, trajectories.y_um, height_um])[:, order]
+    moved: FloatArray = np.diff(positions, axis=1)[:, next_one]
+    return moved
+
+
+def _histogram(title: str, values: FloatArray, across: str, up: str) -> Histogram | None:
+    """Over almost all of the values; the farthest, half a percent, are beyond the edges."""
+    values = values[np.isfinite(values)]
+    if values.size < FEWEST:
+        return None
+    low = float(np.percentile(values, ALMOST_ALL[0], method="lower"))
+    high = float(np.percentile(values, ALMOST_ALL[1], method="higher"))
+    edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+    return Histogram(title, edges, np.histogram(values, edges)[0].astype(np.float64), across, up)
