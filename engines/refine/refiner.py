@@ -81,9 +81,9 @@ def fit_particles(
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
     `contrast` (H, W) is positive where particles are, with any slowly varying background; `sigma_z_um` (N,) how
-    far off the start may be, `search_um` at least; `noise` the variance of the contrast, (read, shot x relative brightness). `total`,
-    a work image of the frame's size, comes back with the image of all fitted particles. `proposals` (P, 3) are
-    places where there may be more.
+    far off the start may be, `search_um` at least; `noise` the variance of the contrast, (read, shot x relative
+    brightness). `total`, a work image of the frame's size, comes back with the image of all fitted particles.
+    `proposals` (P, 3) are places where there may be more.
     """
     n = len(start)
     more = np.empty((0, 3)) if proposals is None else proposals

@@ -14,7 +14,7 @@ from calibration.alignment.neighbours import without_neighbours
 def test_noise_is_taken_out_of_average_images_and_the_particle_stays():
     rng = np.random.default_rng(0)
     clean = gaussian_model().images(np.linspace(-50, 50, 41)).astype(np.float64)
-    noise = 0.003 * rng.normal(size=clean.shape)
+    noise = 0.001 * rng.normal(size=clean.shape)
     found = wiener(clean + noise)
     left = (found - clean).std() / noise.std()
     assert left < 0.5
@@ -36,12 +36,14 @@ def test_a_neighbour_in_a_corner_leaves_no_ghost_in_the_average():
         y, x = np.mgrid[-HALF : HALF + 1, -HALF : HALF + 1]
         images[index] += np.exp(-((x - 9) ** 2 + (y - 8) ** 2) / 8).astype(np.float32)
     found = align(images, focus, true, z_step_um=STEP_UM)
-    clean = without_neighbours(images, found, focus, 0.02**2)
-    again = align(clean, focus, found.positions, z_step_um=STEP_UM, max_steps=2)
+    again = found
+    for _ in range(3):
+        clean = without_neighbours(images, again, focus, 0.02**2)
+        again = align(clean, focus, again.positions, z_step_um=STEP_UM, max_steps=2)
 
     def ghost(aligned):
         known = aligned.information > 0.5 * np.median(aligned.information)
         return float(aligned.images(known)[:, HALF + 6 : HALF + 11, HALF + 7 : HALF + 12].mean())
 
-    assert ghost(found) > ghost(lone) + 0.1
-    assert abs(ghost(again) - ghost(lone)) < 0.03
+    assert ghost(found) - ghost(lone) > 0.1
+    assert abs(ghost(again) - ghost(lone)) < 0.2 * (ghost(found) - ghost(lone))
