@@ -18,6 +18,7 @@ from stream.errors import ConfigurationError
 
 KINDS = ("engine", "latency")
 ENGINE_SECONDS = 3.0
+TABLE_COLUMNS = 110
 LATENCY_SECONDS, LEAST_LATENCY_SECONDS = 30.0, 5.0
 
 
@@ -79,7 +80,8 @@ def _engine(seconds: float, models: list[Path], sizes: str | None) -> list[dict[
     named = {model.name: model for model in models} or default_models()
     rows = measure_engines(Plan(named, wanted, seconds=seconds), _say)
     for title in dict.fromkeys((row["model"], row["case"]) for row in rows):
-        console.print(_engine_table(title, [row for row in rows if (row["model"], row["case"]) == title]))
+        table = _engine_table(title, [row for row in rows if (row["model"], row["case"]) == title])
+        console.print(table, width=max(console.width, TABLE_COLUMNS))
     return rows
 
 

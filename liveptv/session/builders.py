@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 
@@ -86,11 +87,11 @@ def build_detect(context: StageContext) -> Stage:
         raise ConfigurationError(
             f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
         )
-    engine = open_engine(
-        settings, model=settings.model, pixel_size_um=picture.pixel_size_um, say=context.say
-    )
+    engine = open_engine(settings, model=settings.model, pixel_size_um=picture.pixel_size_um, say=context.say)
     context.stack.callback(engine.close)
     engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+    info = engine.info
+    context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
     return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz)
 

@@ -7,12 +7,13 @@ from functools import cache, partial
 
 import numpy as np
 import pytest
+from small_run import Run, small_experiment
 
 from acquisition.simulated.bank import load_bank
 from acquisition.simulated.optics import OpticsModel
 from acquisition.simulated.render import Renderer
 from engines.backends.guard import GuardedEngine
-from engines.backends.registry import BACK_ENDS, ONNXRUNTIME
+from engines.backends.registry import BACK_ENDS, ONNXRUNTIME, BackEnd, Opened
 from engines.engine import BackEndError, WrongNumbersError
 from engines.factory import open_engine
 from engines.network.engine import NetworkEngine
@@ -117,6 +118,39 @@ def test_a_network_that_answers_background_for_everything_is_found_out():
     assert len(found) == 12
     assert "made (cpu) found nothing in 10 frames" in said[0]
     assert len(found[9]) > 0
+
+
+def small_run(folder):
+    return small_experiment(
+        folder,
+        real_time=False,
+        frames=12,
+        session={"mode": "threads"},
+        link={"transport": "inproc"},
+        detector={"model": str(SHIPPED_MODEL), "diameter_px": None},
+    )
+
+
+def test_a_back_end_that_fails_in_the_middle_of_a_run_costs_no_frame_and_is_told(tmp_path, monkeypatch):
+    made = BackEnd("tensorrt", "gpu", lambda *_: "", lambda *_: made_engine(broken, 6))
+    monkeypatch.setattr(
+        "engines.backends.guard.open_back_end", lambda *_: Opened(made.open(None, 0.8, None), made, {})
+    )
+    run = Run(small_run(tmp_path))
+    assert run.result.ok
+    assert run.frames()[0] == list(range(12))
+    assert any("the driver is gone; onnxruntime (cpu) goes on in its place" in note for note in run.notes)
+    assert run.result.counts["detect"]["left_out_back_end_failures"] == 1
+    assert run.events("engine")[0]["backend"] == "made"
+
+
+def test_a_run_says_what_its_network_runs_on_and_what_was_passed_over(tmp_path):
+    run = Run(small_run(tmp_path))
+    assert run.result.ok
+    (event,) = run.events("engine")
+    assert event["text"].startswith("network detector on ")
+    assert len(event["hash"]) == 64
+    assert all(event["details"]["skipped"].values())
 
 
 def test_auto_says_what_it_passed_over():
