@@ -22,6 +22,8 @@ LARGEST_STEP_UM = 12.0
 FIRST_DAMPING = 1e-3
 MOST_DAMPING = 1e4
 LEAST_LIGHT = 0.05
+# Numbers of the plane that the background is in a block.
+GROUND = 3
 
 
 @njit(cache=True, nogil=True)
@@ -53,13 +55,20 @@ def solve(matrix: Any, right: Any, damping: float, step: Any, lower: Any) -> boo
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
-def _own_terms(image: Any, weight: Any, residual: Any, a: float, tall: int, wide: int, sums: Any) -> None:
-    """Fill `sums` (20,): products of the derivatives by x, y, z, brightness; with the residual; with 1."""
+def _own_terms(
+    image: Any, weight: Any, residual: Any, a: float, tall: int, wide: int, slope: Any, sums: Any
+) -> None:
+    """Fill `sums` (26,): products of the derivatives by x, y, z, brightness; with the residual; with a plane.
+
+    The plane's parts are 1, and columns and rows, from `slope[0]` and `slope[1]`, in units of 1 / `slope[2]`.
+    """
     sums[:] = 0.0
     for i in range(tall):
         xx, xy, xz, xv, yy, yz, yv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         zz, zv, vv = 0.0, 0.0, 0.0
         rx, ry, rz, rv, cx, cy, cz, cv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        ux, uy, uz, uv = 0.0, 0.0, 0.0, 0.0
+        first, step = np.float32(slope[0] * slope[2]), np.float32(slope[2])
         for j in range(wide):
             w = weight[i, j]
             v, x, y, z = image[VALUE, i, j], image[BY_X, i, j], image[BY_Y, i, j], image[BY_Z, i, j]
@@ -82,13 +91,21 @@ def _own_terms(image: Any, weight: Any, residual: Any, a: float, tall: int, wide
             cy += wy
             cz += wz
             cv += wv
-        terms = (xx, xy, xz, xv, yy, yz, yv, zz, zv, vv, rx, ry, rz, rv, cx, cy, cz, cv)
-        for k in range(18):
+            u = first + step * j
+            ux += wx * u
+            uy += wy * u
+            uz += wz * u
+            uv += wv * u
+        terms = (xx, xy, xz, xv, yy, yz, yv, zz, zv, vv, rx, ry, rz, rv, cx, cy, cz, cv, ux, uy, uz, uv)
+        for k in range(22):
             sums[k] += terms[k]
+        row = (slope[1] + i) * slope[2]
+        for k in range(4):
+            sums[22 + k] += terms[14 + k] * row
     aa = a * a
     for k in (0, 1, 2, 4, 5, 7):
         sums[k] *= aa
-    for k in (3, 6, 8, 10, 11, 12, 14, 15, 16):
+    for k in (3, 6, 8, 10, 11, 12, 14, 15, 16, 18, 19, 20, 22, 23, 24):
         sums[k] *= a
 
 
@@ -108,14 +125,18 @@ def _cross_terms(first: Any, second: Any, weight: Any, out: Any) -> None:
 @njit(cache=True, nogil=True)
 def _normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual: Any, corner: Any) -> Any:
     n = theta.shape[0]
-    size = 4 * n + 1
-    matrix, right, sums, cross = np.zeros((size, size)), np.zeros(size), np.empty(20), np.empty((4, 4))
+    size = 4 * n + GROUND
+    matrix, right, sums, cross = np.zeros((size, size)), np.zeros(size), np.empty(26), np.empty((4, 4))
+    scale = 2.0 / max(weight.shape[0], weight.shape[1])
+    slope = np.empty(3)
+    slope[2] = scale
     for k in range(n):
         b, o = boxes[k], 4 * k
         tall, wide = b[BOTTOM] - b[TOP], b[RIGHT] - b[LEFT]
         top, left = b[TOP] - corner[0], b[LEFT] - corner[1]
         part = weight[top : top + tall, left : left + wide]
-        _own_terms(images[k], part, residual[top:, left:], theta[k, A], tall, wide, sums)
+        slope[0], slope[1] = left - 0.5 * (weight.shape[1] - 1), top - 0.5 * (weight.shape[0] - 1)
+        _own_terms(images[k], part, residual[top:, left:], theta[k, A], tall, wide, slope, sums)
         t = 0
         for i in range(4):
             for j in range(i, 4):
@@ -123,7 +144,8 @@ def _normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual
                 t += 1
         for i in range(4):
             right[o + i] = sums[10 + i]
-            matrix[o + i, size - 1] = matrix[size - 1, o + i] = sums[14 + i]
+            for g in range(GROUND):
+                matrix[o + i, 4 * n + g] = matrix[4 * n + g, o + i] = sums[14 + 4 * g + i]
         for m in range(k):
             c = boxes[m]
             y0, y1 = max(b[TOP], c[TOP]), min(b[BOTTOM], c[BOTTOM])
@@ -145,11 +167,34 @@ def _normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual
                     if j != A:
                         value *= theta[m, A]
                     matrix[o + i, 4 * m + j] = matrix[4 * m + j, o + i] = value
-    for i in range(weight.shape[0]):
-        for j in range(weight.shape[1]):
-            matrix[size - 1, size - 1] += weight[i, j]
-            right[size - 1] += weight[i, j] * residual[i, j]
+    _ground_terms(weight, residual, scale, matrix[4 * n :, 4 * n :], right[4 * n :])
     return matrix, right
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+def _ground_terms(weight: Any, residual: Any, scale: float, matrix: Any, right: Any) -> None:
+    """The normal equations (3, 3), (3,) of the plane below the particles."""
+    middle = 0.5 * (weight.shape[1] - 1)
+    for i in range(weight.shape[0]):
+        w0, w1, w2, r0, r1 = 0.0, 0.0, 0.0, 0.0, 0.0
+        for j in range(weight.shape[1]):
+            w, u = weight[i, j], scale * (j - middle)
+            w0 += w
+            w1 += w * u
+            w2 += w * u * u
+            r0 += w * residual[i, j]
+            r1 += w * residual[i, j] * u
+        v = scale * (i - 0.5 * (weight.shape[0] - 1))
+        matrix[0, 0] += w0
+        matrix[0, 1] += w1
+        matrix[0, 2] += w0 * v
+        matrix[1, 1] += w2
+        matrix[1, 2] += w1 * v
+        matrix[2, 2] += w0 * v * v
+        right[0] += r0
+        right[1] += r1
+        right[2] += r0 * v
+    matrix[1, 0], matrix[2, 0], matrix[2, 1] = matrix[0, 1], matrix[0, 2], matrix[1, 2]
 
 
 @njit(cache=True, nogil=True)
@@ -181,12 +226,17 @@ def _pin(theta: Any, z: Any, matrix: Any, right: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _residual(
-    images: Any, theta: Any, boxes: Any, data: Any, weight: Any, ground: float, corner: Any, out: Any
+    images: Any, theta: Any, boxes: Any, data: Any, weight: Any, ground: Any, corner: Any, out: Any
 ) -> float:
     """Fill `out` with `data` less the particles and the background; returns chi-square."""
+    scale, middle = 2.0 / max(data.shape[0], data.shape[1]), 0.5 * (data.shape[1] - 1)
     for i in range(data.shape[0]):
+        level = np.float32(
+            ground[0] + ground[2] * scale * (i - 0.5 * (data.shape[0] - 1)) - ground[1] * scale * middle
+        )
+        step = np.float32(ground[1] * scale)
         for j in range(data.shape[1]):
-            out[i, j] = data[i, j] - ground
+            out[i, j] = data[i, j] - level - step * j
     local = np.empty(4, np.int64)
     for k in range(theta.shape[0]):
         local[TOP], local[BOTTOM] = boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]
@@ -271,16 +321,17 @@ def fit_block(
     for i in range(tall):
         for j in range(wide):
             data[i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
-    _residual(images, theta, boxes, data, weight, 0.0, corner, residual)
+    ground = np.zeros(GROUND)
+    _residual(images, theta, boxes, data, weight, ground, corner, residual)
     total, count = 0.0, 0
     for i in range(tall):
         for j in range(wide):
             if weight[i, j] > 0.0:
                 total += residual[i, j]
                 count += 1
-    ground = total / max(count, 1)
+    ground[0] = total / max(count, 1)
     chi = _residual(images, theta, boxes, data, weight, ground, corner, residual) + _surprise(theta, prior)
-    size = 4 * n + 1
+    size = 4 * n + GROUND
     step, lower = np.empty(size), np.zeros((size, size))
     trial = np.empty_like(theta)
     damping, state = FIRST_DAMPING, NOT_CONVERGED
@@ -305,7 +356,7 @@ def fit_block(
                 trial[k, i] = theta[k, i] + step[4 * k + i] / scale
             trial[k, Z] = min(max(trial[k, Z], z[2]), z[3])
             draw(trial[k], boxes[k], coefficients, z, True, space, fresh[k])
-        trial_ground = ground + step[size - 1] / scale
+        trial_ground = ground + step[4 * n :] / scale
         found = _residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
         found += _surprise(trial, prior)
         change = found - chi
@@ -338,5 +389,5 @@ def fit_block(
             for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
                 misfit += weight[i, j] * residual[i, j] * residual[i, j]
                 pixels += 1
-        fit[k, 0], fit[k, 1] = misfit / max(pixels - 5, 1), pixels
+        fit[k, 0], fit[k, 1] = misfit / max(pixels - 4 - GROUND, 1), pixels
     return state, chi
