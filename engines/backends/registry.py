@@ -59,8 +59,8 @@ def missing(*libraries: str, extra: str) -> str:
     return f"{' and '.join(absent)} not installed: pip install 'liveptv[{extra}]'"
 
 
-def _always(_settings: DetectorSettings, _model: Path) -> str:
-    return ""
+def _onnxruntime(settings: DetectorSettings, _model: Path) -> str:
+    return "runs in single precision only" if settings.precision == "reduced" else ""
 
 
 def _open_onnxruntime(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
@@ -85,6 +85,28 @@ def _open_openvino(settings: DetectorSettings, pixel_size_um: float, model: Path
     return NetworkEngine(settings, pixel_size_um, model, partial(open_openvino, settings, model))
 
 
+def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
+    from engines.tensorrt.library import why_no_tensorrt
+
+    reason = why_no_tensorrt()
+    if not reason:
+        from engines.classical.widths import file_hash
+        from engines.tensorrt.cache import EngineCache
+
+        if model.is_file() and not EngineCache().built(file_hash(model)):
+            reason = f"no engine was built for {model.name}: run `liveptv engine build` with the size of the images"
+    return reason
+
+
+def _open_tensorrt(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+    from engines.cuda.device import open_cuda
+    from engines.cuda.engine import GpuEngine
+    from engines.tensorrt.runner import TensorRTBackEnd
+
+    half = settings.precision != "full"
+    return GpuEngine(settings, pixel_size_um, model, TensorRTBackEnd(open_cuda(), half=half))
+
+
 def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
     from engines.cuda.device import why_no_cuda
 
@@ -100,8 +122,8 @@ def _open_torch_on_gpu(settings: DetectorSettings, pixel_size_um: float, model: 
     return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_cuda(), half=half))
 
 
-def _torch(_settings: DetectorSettings, _model: Path) -> str:
-    return missing("torch", extra="train")
+def _torch(settings: DetectorSettings, model: Path) -> str:
+    return missing("torch", extra="train") or _onnxruntime(settings, model)
 
 
 def _open_torch(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
@@ -111,8 +133,9 @@ def _open_torch(settings: DetectorSettings, pixel_size_um: float, model: Path) -
     return NetworkEngine(settings, pixel_size_um, model, lambda opened, _workers: TorchModel(model, opened))
 
 
-ONNXRUNTIME = BackEnd("onnxruntime", "cpu", _always, _open_onnxruntime)
+ONNXRUNTIME = BackEnd("onnxruntime", "cpu", _onnxruntime, _open_onnxruntime)
 BACK_ENDS: tuple[BackEnd, ...] = (
+    BackEnd("tensorrt", "gpu", _tensorrt, _open_tensorrt),
     BackEnd("torch", "gpu", _torch_on_gpu, _open_torch_on_gpu),
     BackEnd("openvino", "cpu", _openvino, _open_openvino),
     BackEnd("torch", "cpu", _torch, _open_torch, automatic=False),

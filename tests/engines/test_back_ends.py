@@ -146,6 +146,12 @@ def test_the_last_resort_can_always_run():
     assert BACK_ENDS[-1].why_not(DetectorSettings(), MODEL) == ""
 
 
+def test_single_precision_is_not_passed_off_as_reduced():
+    assert (
+        BACK_ENDS[-1].why_not(DetectorSettings(precision="reduced"), MODEL) == "runs in single precision only"
+    )
+
+
 def guarded(engine, other=None, **options):
     said = []
     reference = None if other is None else (lambda: other)
