@@ -120,7 +120,16 @@ def evaluate(
 
 def export(
     tracks: Annotated[Path, typer.Argument(help="trajectory file")],
-    output: Annotated[Path, typer.Option("-o", "--output", help=".csv, .parquet, .xml (TrackMate) or .vtp")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help=".csv, .parquet, .xml (TrackMate), .vtp (ParaView), .rrd (Rerun)"
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FORMAT", help="not the suffix's format: rerun, csv ..."),
+    ] = None,
     predicted: Annotated[bool, typer.Option("--predicted", help="rows without a detection as well")] = False,
     flagged: Annotated[bool, typer.Option("--flagged", help="unconfirmed and double tracks as well")] = False,
     overwrite: Overwrite = False,
@@ -129,7 +138,7 @@ def export(
     from tracking.export import export as convert
 
     report = convert(
-        tracks, output, overwrite=overwrite, include_predicted=predicted, include_flagged=flagged
+        tracks, output, to=to, overwrite=overwrite, include_predicted=predicted, include_flagged=flagged
     )
     _done(f"{report.rows} rows of {report.tracks} trajectories written to {report.output}")
     return 0

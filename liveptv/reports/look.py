@@ -85,12 +85,10 @@ def _recolour(artist: Artist) -> None:
     if isinstance(artist, Text):
         artist.set_color(dark(artist.get_color()))
     elif isinstance(artist, Line2D):
+        face, edge = dark(artist.get_markerfacecolor()), dark(artist.get_markeredgecolor())
         artist.set_color(dark(artist.get_color()))
-        for get, put in (
-            (artist.get_markerfacecolor, artist.set_markerfacecolor),
-            (artist.get_markeredgecolor, artist.set_markeredgecolor),
-        ):
-            put(dark(get()))
+        artist.set_markerfacecolor(face)
+        artist.set_markeredgecolor(edge)
     elif isinstance(artist, Patch):
         artist.set_facecolor(dark(artist.get_facecolor()))
         artist.set_edgecolor(dark(artist.get_edgecolor()))

@@ -119,10 +119,12 @@ def test_a_figure_in_the_dark_has_the_dark_pages_colours():
     figure = Figure()
     axes = figure.add_subplot()
     (line,) = axes.plot([0, 1], color=LIGHT["one"])
+    (dots,) = axes.plot([0, 1], ".", color=LIGHT["ink"])
     shown = axes.pcolormesh(np.eye(2))
     before = shown.cmap.name
     darkened(figure)
     assert np.allclose(line.get_color()[:3], [int(DARK["one"][i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    assert min(dots.get_markerfacecolor()[:3]) > 0.5
     assert max(axes.get_facecolor()[:3]) < 0.3
     assert shown.cmap.name == before
 

@@ -1,4 +1,4 @@
-"""Trajectory files for other programs: tables (CSV, Parquet), TrackMate XML, VTK PolyData."""
+"""Trajectory files for other programs: tables (CSV, Parquet), TrackMate XML, VTK PolyData, Rerun."""
 
 from tracking.export.convert import ExportReport, export
 

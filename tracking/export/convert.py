@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 
 from stream.errors import ConfigurationError, LivePTVError, OutputError
+from tracking.export.rerun_recording import write_rerun
 from tracking.export.table import write_csv, write_parquet
 from tracking.export.trackmate import write_trackmate
 from tracking.export.vtp import write_vtp
@@ -32,7 +33,9 @@ WRITERS: dict[str, Write] = {
     ".parquet": write_parquet,
     ".xml": _whole(write_trackmate),
     ".vtp": _whole(write_vtp),
+    ".rrd": _whole(write_rerun),
 }
+PROGRAMS = {"trackmate": ".xml", "paraview": ".vtp", "rerun": ".rrd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def export(
     include_predicted: bool = False,
     include_flagged: bool = False,
 ) -> ExportReport:
-    """Write the trajectories of `path` to `output`, as `to` (csv, parquet, xml, vtp) or as its suffix says.
+    """Write the trajectories of `path` to `output`, as its suffix says, or as `to` does: a suffix, or the name
+    of a program (`PROGRAMS`).
 
     Rows are left out as in `read_trajectories`; with rows put in that usually are not, tables get a column
     `flags`. The output appears only once it is complete. Raises `ConfigurationError` for an unknown format or
@@ -62,11 +66,12 @@ def export(
     file cannot be read.
     """
     output = Path(output)
-    suffix = f".{to.lower().lstrip('.')}" if to is not None else output.suffix.lower()
+    wanted = output.suffix.lower() if to is None else to.lower()
+    suffix = PROGRAMS.get(wanted, f".{wanted.lstrip('.')}")
     if suffix not in WRITERS:
-        known = ", ".join(WRITERS)
         raise ConfigurationError(
-            f"cannot export to '{suffix or output.name}'; the suffixes known are {known}"
+            f"cannot export to '{wanted or output.name}'; known are {', '.join(WRITERS)} and "
+            f"{', '.join(PROGRAMS)}"
         )
     _check_output(Path(path), output, overwrite)
     part = output.with_name(f"{output.name}.{uuid4().hex[:8]}.part")
