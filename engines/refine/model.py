@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # Part of the squared contrast of an image that may lie beyond its extent on either axis.
-ENERGY_LEFT_OUT = 0.004
+ENERGY_LEFT_OUT = 0.001
 LEAST_EXTENT_PX = 5
 USUAL_BRIGHTNESS_SD = 0.1
 SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
