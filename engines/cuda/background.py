@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from engines.network.preparation import LEVELS_OF_LIGHT
+
 LEVELS_OF_BYTE = 256
-FLAT_FIELD_STEPS = 24
+LIGHT_BITS = 18
+MOST_LIGHT = (1 << LIGHT_BITS) / LEVELS_OF_LIGHT
+"""The light, in that of the bright reference, from which on it is not known."""
 LEAST = 1e-6
 
 
@@ -18,29 +22,19 @@ def pixels_of(raw: torch.Tensor) -> torch.Tensor:
     return values if values.ndim == 2 else values[..., 0] + LEVELS_OF_BYTE * values[..., 1]
 
 
-def _median(values: torch.Tensor, first_step: torch.Tensor | float, steps: int) -> torch.Tensor:
-    """The largest multiple of `first_step` / 2^(`steps` - 1) that fewer than half of the values are below."""
-    half = 0.5 * values.numel()
-    found, step = torch.zeros_like(values[0, 0]), first_step
-    for _ in range(steps):
-        candidate = found + step
-        found = torch.where((values < candidate).float().sum() < half, candidate, found)
-        step = 0.5 * step
-    return found
+def median_of_levels(levels: torch.Tensor, bits: int) -> torch.Tensor:
+    """The median (scalar) of whole numbers (H, W) below 2^`bits`, plus the part of 1 that their counts say.
 
-
-def median_grey(pixels: torch.Tensor, bits: int) -> torch.Tensor:
-    """The median (scalar) of whole grey values (H, W) below 2^`bits`, between two of them as their counts say."""
-    value = _median(pixels, float(1 << (bits - 1)), bits)
-    below = (pixels < value).float().sum()
-    there = (pixels <= value).float().sum() - below
-    return value - 0.5 + (0.5 * pixels.numel() - below) / there
-
-
-def median_light(relative: torch.Tensor) -> torch.Tensor:
-    """The median (scalar) of the relative brightness (H, W), to a few millionths of the largest."""
-    largest = relative.amax(dim=(0, 1)).clamp(min=LEAST)
-    return _median(relative, 0.5 * largest, FLAT_FIELD_STEPS)
+    It is the greatest number that fewer than half of them are below; one binary digit is found after the other.
+    """
+    half = 0.5 * levels.numel()
+    found = torch.zeros_like(levels[0, 0])
+    for bit in reversed(range(bits)):
+        candidate = found + float(1 << bit)
+        found = torch.where((levels < candidate).float().sum() < half, candidate, found)
+    below = (levels < found).float().sum()
+    there = (levels <= found).float().sum() - below
+    return found + (half - below) / there
 
 
 def contrast_of(
@@ -56,9 +50,10 @@ def contrast_of(
     (H, W) and factor (H, W), as `FlatField` has them.
     """
     if flat_field is None:
-        background = median_grey(pixels[::row_step], bits)
+        background = median_of_levels(pixels[::row_step], bits) - 0.5
         return pixels * (scale / background.clamp(min=LEAST)) - scale, background
     dark, factor = flat_field
     relative = (pixels - dark) * factor
-    light = median_light(relative[::row_step])
+    levels = (relative[::row_step] * float(LEVELS_OF_LIGHT)).floor().clamp(0.0, float((1 << LIGHT_BITS) - 1))
+    light = median_of_levels(levels, LIGHT_BITS) / LEVELS_OF_LIGHT
     return relative * (scale / light.clamp(min=LEAST)) - scale, light

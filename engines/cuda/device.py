@@ -139,6 +139,7 @@ class CudaGraph:
 
     def __init__(self, torch: Any, device: Any, work: Work) -> None:
         self._torch = torch
+        self._work = work  # what it reads and writes has to stay where it is
         self._stream = torch.cuda.Stream(device)
         self._done = torch.cuda.Event(blocking=True)
         self._graph = torch.cuda.CUDAGraph()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.answer import kept_slots
+from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
 from engines.cuda.layout import FrameFormat
@@ -129,11 +130,7 @@ class GpuEngine:
                 self._agreement = check_slot(slot, reference, self._card, limit)
         except (BackEndError, ConfigurationError):
             raise
-        except (
-            RuntimeError,
-            MemoryError,
-            TypeError,
-        ) as error:  # torch has no narrower class for the device's
+        except (RuntimeError, MemoryError, TypeError) as error:  # torch has no class for the device's alone
             raise BackEndError(f"{self._back_end.name} could not be started: {_line(error)}") from error
         self._frame = frame
         self._free = SimpleQueue()
@@ -159,6 +156,11 @@ class GpuEngine:
             background = answer.background * full_light
             if background < LEAST_LIGHT:
                 return Detections.empty(frame.info), Counter(no_light=1)
+            if self._flat_field is not None and answer.background >= MOST_LIGHT - 1:
+                raise DetectionError(
+                    f"frame {frame.info.frame} is {MOST_LIGHT - 1:g} times as bright as the bright reference or "
+                    "more; take a new reference"
+                )
             answer.check()
             found = particles_of(kept_slots(answer, slot.frame) if answer.complete else slots_of(slot.maps()))
             crowded = not answer.complete

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark
 from liveptv.models import SHIPPED_MODEL
+from stream.errors import ConfigurationError
 
 engine = typer.Typer(help="What runs a network here, and faster forms of one.", no_args_is_help=True)
 
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     engine.command("list")(exiting(list_back_ends))
     engine.command()(exiting(quantise))
+    engine.command()(exiting(build))
     app.add_typer(engine, name="engine")
 
 
@@ -63,4 +66,46 @@ def quantise(
         model, images, bright, dark, lambda text: console.print(escape(text), soft_wrap=True)
     )
     console.print(f"written to {escape(str(kept.path))}", soft_wrap=True)
+    return 0
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="the network, .onnx")],
+    height: Annotated[int, typer.Option(help="of the images, in pixels", min=16, max=16384)],
+    width: Annotated[int, typer.Option(help="of the images, in pixels", min=16, max=16384)],
+    bits: Annotated[
+        int, typer.Option(help="of a pixel as the camera stream has it, 8 or 16", min=8, max=16)
+    ] = 8,
+    flat_field: Annotated[bool, typer.Option(help="the experiment has flat-field references")] = False,
+    precision: Annotated[
+        str, typer.Option(help="reduced: half precision; full: single precision")
+    ] = "reduced",
+) -> int:
+    """Build the engine of a network for TensorRT, on the GPU that will run it; it is kept, and takes minutes."""
+    if bits not in (8, 16):
+        raise ConfigurationError(f"pixels of {bits} bits come as 16: pass --bits 16")
+    if precision not in ("full", "reduced"):
+        raise ConfigurationError(f"--precision is full or reduced, not {precision}")
+    from engines.cuda.device import open_cuda
+    from engines.cuda.layout import FrameFormat
+    from engines.factory import check_model
+    from engines.tensorrt.library import load_tensorrt
+    from engines.tensorrt.make import make_engine
+    from engines.tensorrt.runner import PARTICLES, TensorRTBackEnd
+
+    check_model(model)
+    trt = load_tensorrt()
+    back_end = TensorRTBackEnd(open_cuda(), half=precision == "reduced", trt=trt)
+    frame = FrameFormat(height, width, bits // 8, flat_field, PARTICLES)
+    with Progress(console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(phase: str, done: int, of: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(escape(phase), total=of)
+            bars.update(tasks[phase], completed=done)
+
+        path, found = make_engine(model, frame, back_end, tell)
+    console.print(f"compared with ONNX Runtime on a drawn frame: {escape(str(found))}", soft_wrap=True)
+    console.print(f"written to {escape(str(path))}", soft_wrap=True)
     return 0

@@ -1,0 +1,114 @@
+"""The library TensorRT, 10 or 11, and its two ways of telling what it does.
+
+`trt` is the module throughout this package. Only what versions 10 and 11 have in common is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from engines.cuda.device import why_no_cuda
+from engines.engine import BackEndError
+
+log = logging.getLogger(__name__)
+
+NAME = "tensorrt"
+OLDEST, NEWEST = 10, 11
+KEPT_MESSAGES = 5
+Progress = Callable[[str, int, int], None]
+"""Told of each step: what is being done, steps done, steps in all."""
+
+
+def why_no_tensorrt() -> str:
+    """Why TensorRT cannot run here and what to do; "" where it can. Loads it only where there is a GPU."""
+    reason = why_no_cuda()
+    if reason:
+        return reason
+    if importlib.util.find_spec(NAME) is None:
+        return (
+            "tensorrt not installed: pip install 'liveptv[tensorrt]' (its libraries come from NVIDIA's index)"
+        )
+    return ""
+
+
+def load_tensorrt() -> Any:
+    """The module. Raises `BackEndError` where it cannot run: its runtime ends the process where there is no GPU."""
+    reason = why_no_tensorrt()
+    if reason:
+        raise BackEndError(reason)
+    try:
+        import tensorrt as trt
+    except (ImportError, OSError) as error:
+        raise BackEndError(
+            f"tensorrt is installed but cannot be loaded ({' '.join(str(error).split())}); install it again"
+        ) from error
+    major = str(trt.__version__).split(".", maxsplit=1)[0]
+    if major not in (str(OLDEST), str(NEWEST)):
+        raise BackEndError(
+            f"TensorRT {trt.__version__} is not supported; install version {OLDEST} or {NEWEST}"
+        )
+    return trt
+
+
+class Messages:
+    """What TensorRT says, passed on to the log; its last errors are kept for ours."""
+
+    def __init__(self, trt: Any) -> None:
+        levels = {
+            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+            trt.ILogger.Severity.ERROR: logging.ERROR,
+            trt.ILogger.Severity.WARNING: logging.WARNING,
+            trt.ILogger.Severity.INFO: logging.DEBUG,
+        }
+        errors: deque[str] = deque(maxlen=KEPT_MESSAGES)
+
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                level = levels.get(severity)
+                if level is not None:
+                    log.log(level, "TensorRT: %s", msg)
+                if level == logging.ERROR:
+                    errors.append(" ".join(msg.split()))
+
+        self.logger = Logger()
+        self._errors = errors
+
+    def errors(self) -> str:
+        """The last errors in one line."""
+        return "; ".join(self._errors) or "it does not say why"
+
+
+def monitor_of(trt: Any, progress: Progress) -> Any:
+    """A monitor of a build that tells `progress`; its `stopped` says that the user has had enough."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped = False
+            self._steps: dict[str, int] = {}
+
+        def _tell(self, phase: str, done: int) -> None:
+            try:
+                progress(phase, done, self._steps.get(phase, 0))
+            except KeyboardInterrupt:  # must not pass through the library
+                self.stopped = True
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return not self.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._tell(phase_name, self._steps.pop(phase_name, 0))
+
+    return Monitor()

@@ -1,0 +1,205 @@
+"""Every name of TensorRT's that is used is one of TensorRT's: asked of its bindings, wherever they are installed.
+
+The bindings (a wheel of 1.3 MB, `tensorrt-cu12-bindings`) load only with TensorRT's libraries, which are large and
+come from NVIDIA. Where those are missing, libraries without content take their places: enough to ask for names.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "engines" / "tensorrt"
+NAMES = {  # what the variables of our code hold
+    "trt": "",
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "config": "IBuilderConfig",
+    "parser": "OnnxParser",
+    "error": "ParserError",
+    "runtime": "Runtime",
+    "engine": "ICudaEngine",
+    "context": "IExecutionContext",
+}
+OVERRIDDEN = {
+    "ILogger": {"log": ("severity", "msg")},
+    "IProgressMonitor": {
+        "phase_start": ("phase_name", "parent_phase", "num_steps"),
+        "step_complete": ("phase_name", "step"),
+        "phase_finish": ("phase_name",),
+    },
+}
+EMPTY = "".join(
+    f"void *{name}(void) {{ return 0; }}\n"
+    for name in (
+        "createInferBuilder_INTERNAL",
+        "createInferRefitter_INTERNAL",
+        "createInferRuntime_INTERNAL",
+        "createNvOnnxParserRefitter_INTERNAL",
+        "createNvOnnxParser_INTERNAL",
+        "getBuilderPluginRegistry",
+        "getNvOnnxParserVersion",
+        "getPluginRegistry",
+        "initLibNvInferPlugins",
+    )
+)
+ASK = """
+import json, sys
+import tensorrt_bindings as trt
+answers = {}
+for name in json.load(sys.stdin):
+    found = trt
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    answers[name] = None if found is None else found.__doc__ or ""
+class Logger(trt.ILogger):
+    def __init__(self): trt.ILogger.__init__(self)
+    def log(self, severity, msg): pass
+class Monitor(trt.IProgressMonitor):
+    def __init__(self): trt.IProgressMonitor.__init__(self)
+Logger(), Monitor()
+assert 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # 2 in version 10, 1 in 11
+print(json.dumps([trt.__version__, answers]))
+"""
+
+
+def used() -> tuple[set[str], dict[str, int]]:
+    """The names of TensorRT's that our code uses, and with how many arguments it calls its functions."""
+    names, calls = set(), {}
+    for path in PACKAGE.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                name = full_name(node.func)
+                if name and not node.keywords:
+                    calls[name] = len(node.args) - name.endswith("__init__")
+            name = full_name(node)
+            if name:
+                names.add(name)
+    return names, calls
+
+
+def full_name(node: ast.AST) -> str:
+    """`Builder.create_network` of the expression `builder.create_network`; "" of any other."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not parts or not isinstance(node, ast.Name) or node.id not in NAMES:
+        return ""
+    name = ".".join([*filter(None, [NAMES[node.id]]), *reversed(parts)])
+    # an exception that is caught is called `error` too
+    return "" if name in ("ParserError.name", "__version__") else name
+
+
+@pytest.fixture(scope="module")
+def bindings(tmp_path_factory) -> tuple[str, dict]:
+    """Version of the bindings, and the docstring (None where there is no such thing) of each name."""
+    spec = importlib.util.find_spec("tensorrt_bindings")
+    if spec is None or spec.origin is None:
+        pytest.skip("tensorrt-cu12-bindings is not installed")
+    names, _ = used()
+    names |= {f"{name}.{method}" for name, methods in OVERRIDDEN.items() for method in methods}
+    names |= stand_in_names()
+    environment = dict(os.environ)
+    first = ask(names, environment)
+    if first.returncode:
+        compiler = shutil.which("cc")
+        if compiler is None or sys.platform != "linux":
+            pytest.skip("the libraries of TensorRT are not installed, nor a compiler to make empty ones")
+        folder = tmp_path_factory.mktemp("libraries")
+        source = folder / "empty.c"
+        source.write_text(EMPTY)
+        major = re.search(r'__version__ = "(\d+)', Path(spec.origin).read_text(encoding="utf-8"))[1]
+        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+            library = f"lib{name}.so.{major}"
+            made = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, source]
+            subprocess.run(made, cwd=folder, check=True)
+        environment["LD_LIBRARY_PATH"] = str(folder)
+        first = ask(names, environment)
+        if first.returncode:
+            pytest.skip(f"the bindings cannot be loaded: {first.stderr.splitlines()[-1]}")
+    version, answers = json.loads(first.stdout)
+    return version, answers
+
+
+def ask(names: set[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ASK]
+    return subprocess.run(
+        command, input=json.dumps(sorted(names)), env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def stand_in_names() -> set[str]:
+    """The names that the tests' stand-in for TensorRT has."""
+    pytest.importorskip("onnx")
+    from stand_in_tensorrt import stand_in
+
+    names = set()
+    for name, what in vars(stand_in()).items():
+        if isinstance(what, type):
+            names.add(name)
+            names |= {f"{name}.{method}" for method in vars(what) if not method.startswith("_")}
+    return names
+
+
+def test_our_use_of_tensorrt_is_found_in_our_code():
+    names, calls = used()
+    assert {"Builder.create_network", "IExecutionContext.execute_async_v3", "Runtime"} <= names
+    assert calls["Builder.build_serialized_network"] == 2
+    assert len(names) > 25
+
+
+def test_every_name_exists_in_the_bindings(bindings):
+    version, answers = bindings
+    missing = [name for name, doc in answers.items() if doc is None]
+    assert not missing, f"TensorRT {version} has no {', '.join(missing)}"
+    assert version.split(".")[0] in ("10", "11")
+
+
+def test_functions_take_as_many_arguments_as_we_give(bindings):
+    _, answers = bindings
+    checked = 0
+    for name, given in used()[1].items():
+        signatures = re.findall(r"\w+\(self: [\w.]+(.*?)\) ->", answers[name] or "")
+        counts = []
+        for signature in signatures:
+            parameters = [p for p in signature.split(", ") if ": " in p]
+            least = sum("=" not in p for p in parameters)
+            counts.append((least, len(parameters)))
+        if counts:
+            checked += 1
+            assert any(least <= given <= most for least, most in counts), f"{name}: {counts}, given {given}"
+    assert checked > 10
+
+
+def test_what_tensorrt_calls_has_its_parameters(bindings):
+    _, answers = bindings
+    for name, methods in OVERRIDDEN.items():
+        for method, parameters in methods.items():
+            found = re.findall(r"(\w+): ", answers[f"{name}.{method}"].splitlines()[0])
+            assert tuple(found[1:]) == parameters
+
+
+def test_our_overrides_have_those_parameters_too():
+    from stand_in_tensorrt import stand_in
+
+    from engines.tensorrt.library import Messages, monitor_of
+
+    trt = stand_in()
+    for ours, methods in (
+        (Messages(trt).logger, OVERRIDDEN["ILogger"]),
+        (monitor_of(trt, lambda *_: None), OVERRIDDEN["IProgressMonitor"]),
+    ):
+        for method, parameters in methods.items():
+            assert tuple(inspect.signature(getattr(ours, method)).parameters) == parameters
