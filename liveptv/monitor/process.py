@@ -18,6 +18,7 @@ from typing import Self
 
 import uvicorn
 
+from liveptv.monitor.gate import gate
 from liveptv.monitor.listening import Listener
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.server import PageServer
@@ -29,7 +30,6 @@ from stream.messages import Command, CommandKind
 START_S = 30.0
 JOIN_S = 5.0
 LAST_LOOK_S = 1.0
-MOST_CONNECTIONS = 200
 LARGEST_WISH = 4096
 
 
@@ -64,7 +64,7 @@ class Page:
             log_level="critical",
             access_log=False,
             lifespan="off",
-            limit_concurrency=MOST_CONNECTIONS,
+            http=gate(server.turn_away),
             ws_max_size=LARGEST_WISH,
             ws_ping_interval=20.0,
             ws_per_message_deflate=False,

@@ -74,7 +74,8 @@ class PageServer:
             ]
         )
 
-    def _turn_away(self, why: str) -> None:
+    def turn_away(self, why: str) -> None:
+        """Count a visitor who was refused, and say why; what comes thick and fast is said every five seconds."""
         self.refused += 1
         now_s = time.monotonic()
         if now_s - self._said_s > 5.0:
@@ -84,7 +85,7 @@ class PageServer:
     async def _page(self, request: Request) -> Response:
         why = why_refused(self._token, request.headers, request.query_params)
         if why:
-            self._turn_away(why)
+            self.turn_away(why)
             text = f"{why}; open the address that the run printed, with its token\n"
             return PlainTextResponse(text, 403, HEADERS)
         return _file("index.html")
@@ -98,7 +99,7 @@ class PageServer:
         if not why and self._visitors >= MOST_VISITORS:
             why = f"{MOST_VISITORS} pages are open already"
         if why:
-            self._turn_away(why)
+            self.turn_away(why)
             await socket.close(4403, why)
             return
         self._visitors += 1
@@ -134,7 +135,7 @@ class PageServer:
                 if "shown" in said:
                     visitor.shown = min(max(visitor.shown, int(said["shown"])), visitor.sent)
             except (ValueError, TypeError, OverflowError, RecursionError):
-                self._turn_away("it sent what is no message of the page")
+                self.turn_away("it sent what is no message of the page")
                 return
             if "wish" in said:
                 task = asyncio.create_task(self._wish(visitor, said))
@@ -148,7 +149,7 @@ class PageServer:
             ack = await asyncio.wrap_future(self._steering.ask(command_from(wish)))
             answer |= {"accepted": ack.accepted, "reason": ack.reason, "first_frame": ack.first_frame}
         except RefusedWishError as error:
-            self._turn_away(str(error))
+            self.turn_away(str(error))
             answer["reason"] = str(error)
         except LivePTVError as error:
             answer["reason"] = str(error)
