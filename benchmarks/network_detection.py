@@ -21,8 +21,8 @@ from acquisition.simulated.render import Renderer, in_sight
 from calibration.evaluation import Evaluation, evaluate
 from calibration.width_curve import width_curve_from_optics
 from engines.classical.detector import SpotDetector
+from engines.network.answers import to_table
 from engines.network.decode import decode
-from engines.network.engine import SIGNS, to_table
 from engines.network.model import OnnxModel
 from engines.network.preparation import Preparation
 from engines.settings import DetectorSettings
@@ -42,7 +42,7 @@ CASES = {  # name: shape, particles a frame, SNR, depths within um, frames
 def network(model: Path, shape: tuple[int, int]) -> Detect:
     opened = OnnxModel(model)
     card = opened.card
-    preparation = Preparation(shape, SIGNS[card.polarity], card.noise_contrast, None)
+    preparation = Preparation(shape, card.sign, card.noise_contrast, None)
     least = DetectorSettings().min_confidence
 
     def detect(image: np.ndarray) -> np.ndarray:

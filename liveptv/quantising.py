@@ -21,7 +21,6 @@ from engines.backends.quantise import quantise_graph
 from engines.backends.quantised import quantised_path, write_quantised
 from engines.flatfield import load_flat_field
 from engines.network.card import ModelCard
-from engines.network.engine import SIGNS
 from engines.network.layout import MULTIPLE
 from engines.network.model import OnnxModel
 from engines.network.preparation import Preparation
@@ -130,7 +129,7 @@ def typical_inputs(
             raise SourceError(f"{images} has images of {shape[1]} x {shape[0]} pixels; give larger ones")
         if flat_field is not None:
             flat_field.check(shape)
-        preparation = Preparation(shape, SIGNS[card.polarity], card.noise_contrast, flat_field)
+        preparation = Preparation(shape, card.sign, card.noise_contrast, flat_field)
         chosen = np.unique(np.linspace(0, stack.info.planes - 1, FRAMES).round().astype(int))
         for index in chosen.tolist():
             if preparation.fill(stack.read(index).image) <= 0:

@@ -29,7 +29,6 @@ LIGHT = 0.6
 SURE = 0.9
 NEAR_PX = 2.0
 WIDTHS_PX = (4.0, 12.0)
-SIGNS = {"bright": 1.0, "dark": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def reference_answer(
 ) -> Reference:
     """What the processor answers to an image (H, W)."""
     card = model.card
-    preparation = Preparation(image.shape[:2], SIGNS[card.polarity], card.noise_contrast, flat_field)
+    preparation = Preparation(image.shape[:2], card.sign, card.noise_contrast, flat_field)
     background = preparation.fill(image)
     maps = model(preparation.input)[0]
     return Reference(decode(maps), background, logits_of(maps))
@@ -164,7 +163,7 @@ def drawn_frame(
                 _add_particle(contrast, place[0], place[1], rng.uniform(0.05, 0.95), particle)
     contrast += card.noise_contrast * rng.standard_normal(shape, np.float32)
     most = float((1 << (8 * frame.bytes_per_pixel)) - 1)
-    light = np.float32(LIGHT) * (1 + np.float32(SIGNS[card.polarity]) * contrast)
+    light = np.float32(LIGHT) * (1 + np.float32(card.sign) * contrast)
     grey = most * light if flat_field is None else flat_field.dark + light / flat_field.factor
     return np.clip(np.rint(grey), 0, most).astype(f"u{frame.bytes_per_pixel}")
 

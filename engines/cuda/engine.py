@@ -19,9 +19,8 @@ from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.engine import BackEndError, DetectionError, EngineInfo, image_shape
 from engines.flatfield import FlatField, load_flat_field
-from engines.network.answers import check_fits, chosen
+from engines.network.answers import check_fits, chosen, to_table
 from engines.network.decode import particles_of, slots_of
-from engines.network.engine import to_table
 from engines.network.model import OnnxModel
 from engines.network.preparation import LEAST_LIGHT
 from engines.ordered import OrderedWork, default_workers

@@ -19,7 +19,6 @@ from engines.network.card import ModelCard
 from engines.network.decode import LEAST_LOGIT
 from engines.network.layout import CHANNELS, LOGIT
 
-SIGNS = {"bright": 1.0, "dark": -1.0}
 LARGEST_HALF = 4096.0
 """Contrast beyond this, in standard deviations of the noise, is cut off in half precision."""
 
@@ -53,7 +52,7 @@ class FrameProgram(nn.Module):
         least = self.network.least_sigma
         self.network.to(dtype=self._type, memory_format=torch.channels_last)
         self.network.least_sigma = least
-        self._scale = SIGNS[card.polarity] / card.noise_contrast
+        self._scale = card.sign / card.noise_contrast
 
     def forward(
         self, raw: torch.Tensor, dark: torch.Tensor | None = None, factor: torch.Tensor | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,3 +50,21 @@ def chosen(
         left_out["too_many"] = len(found) - settings.max_particles
         found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[: settings.max_particles])]
     return found, left_out
+
+
+def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
+    """The table (8, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
+    pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
+    return np.ascontiguousarray(
+        [
+            x * pixel,
+            y * pixel,
+            card.middle_um + z * depth,
+            sigma_x * pixel * scale[0],
+            sigma_y * pixel * scale[1],
+            sigma_z * depth * scale[2],
+            np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
+            confidence,
+        ]
+    )

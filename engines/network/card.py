@@ -54,6 +54,11 @@ class ModelCard(BaseModel):
         return self
 
     @property
+    def sign(self) -> float:
+        """Of the particles' contrast: -1 where they are darker than the background."""
+        return -1.0 if self.polarity == "dark" else 1.0
+
+    @property
     def z_range_um(self) -> tuple[float, float]:
         """The depths that the network was trained for."""
         return self.middle_um - self.half_range_um, self.middle_um + self.half_range_um

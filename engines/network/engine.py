@@ -15,37 +15,14 @@ import numpy.typing as npt
 from engines.backends.soundness import fault_of
 from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
 from engines.flatfield import load_flat_field
-from engines.network.card import ModelCard
+from engines.network.answers import check_fits, chosen, to_table
 from engines.network.decode import decode
 from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
 from engines.refine.refiner import NETWORK_SEARCH_UM, open_refiner
 from engines.settings import DetectorSettings
-from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
-
-PIXEL_SIZE_TOLERANCE = 0.05
-SIGNS = {"bright": 1.0, "dark": -1.0}
-CLASSICAL_ONLY = ("diameter_px", "threshold")
-
-
-def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (8, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
-    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
-    pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
-    return np.ascontiguousarray(
-        [
-            x * pixel,
-            y * pixel,
-            card.middle_um + z * depth,
-            sigma_x * pixel * scale[0],
-            sigma_y * pixel * scale[1],
-            sigma_z * depth * scale[2],
-            np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
-            confidence,
-        ]
-    )
 
 
 class NetworkEngine:
@@ -69,21 +46,7 @@ class NetworkEngine:
         self._model = OnnxModel(model)
         self._path, self._hash = model, file_hash(model)
         card = self._model.card
-        if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
-            raise ConfigurationError(
-                f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
-                f"{pixel_size_um:g}: calibrate and train with this camera and lens"
-            )
-        if settings.polarity not in ("auto", card.polarity):
-            raise ConfigurationError(
-                f"{model} was trained for {card.polarity} particles, not {settings.polarity} ones; "
-                'set detector.polarity to "auto"'
-            )
-        for name in CLASSICAL_ONLY:
-            if getattr(settings, name) is not None:
-                raise ConfigurationError(
-                    f"detector.{name} is for the classical detector; leave it out with {model}"
-                )
+        check_fits(card, settings, pixel_size_um, model)
         self._refiner = open_refiner(
             self._model.particle() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
         )
@@ -145,7 +108,7 @@ class NetworkEngine:
         card = self._model.card
         self._free = SimpleQueue()
         for _ in range(self._work.workers):
-            self._free.put(Preparation(shape, SIGNS[card.polarity], card.noise_contrast, self._flat_field))
+            self._free.put(Preparation(shape, card.sign, card.noise_contrast, self._flat_field))
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
@@ -159,7 +122,7 @@ class NetworkEngine:
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             found = decode(self._run(preparation.input, f"frame {frame.info.frame}"))
-            found, left_out = self._chosen(found)
+            found, left_out = chosen(found, self._shape, self._settings)
             table = to_table(found, self._model.card, background)
             table = self._refine(preparation, frame.image, table)
         except BackEndError:
@@ -190,20 +153,6 @@ class NetworkEngine:
         if self._flat_field is None:
             return self._refiner.refine(image, table)
         return self._refiner.refine(preparation.corrected, table, self._flat_field.grey_values)
-
-    def _chosen(self, found: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Counter[str]]:
-        """The decoded particles (N, 8) that count, and how many do not, by reason."""
-        height, width = self._shape
-        x, y = found[:, 0], found[:, 1]
-        inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-        doubtful = inside & (found[:, -1] < self._settings.min_confidence)
-        left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
-        found = found[inside & ~doubtful]
-        most = self._settings.max_particles
-        if len(found) > most:
-            left_out["too_many"] = len(found) - most
-            found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[:most])]
-        return found, left_out
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
