@@ -58,6 +58,20 @@ class HeldOut:
         read: Decode = decode,
     ) -> Scores:
         """Detect in all images and compare with the truth."""
+        score = evaluate(self.scene.table(), self.detect(network, at_once, sigma_scale, read))
+        errors = score.lone.errors
+        x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
+        close = score.by_distance[0].missed
+        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score)
+
+    def detect(
+        self,
+        network: Network,
+        at_once: int = 8,
+        sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        read: Decode = decode,
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """What the network finds in all images, `at_once` of them at a time, as a table for `evaluate`."""
         images, material = self.scene.images, self._material
         rows = []
         for start in range(0, len(images), at_once):
@@ -68,19 +82,12 @@ class HeldOut:
                 rows.append(np.column_stack([np.full(len(found), start + offset), found]))
         table = np.concatenate(rows)
         pixel, depth = material.pixel_size_um, material.half_range_um
-        score = evaluate(
-            self.scene.table(),
-            {
-                "frame": table[:, 0],
-                "x_um": table[:, 1] * pixel,
-                "y_um": table[:, 2] * pixel,
-                "z_um": table[:, 3] * depth + material.middle_um,
-                "sigma_x_um": table[:, 5] * pixel * sigma_scale[0],
-                "sigma_y_um": table[:, 6] * pixel * sigma_scale[1],
-                "sigma_z_um": table[:, 7] * depth * sigma_scale[2],
-            },
-        )
-        errors = score.lone.errors
-        x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
-        close = score.by_distance[0].missed
-        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score)
+        return {
+            "frame": table[:, 0],
+            "x_um": table[:, 1] * pixel,
+            "y_um": table[:, 2] * pixel,
+            "z_um": table[:, 3] * depth + material.middle_um,
+            "sigma_x_um": table[:, 5] * pixel * sigma_scale[0],
+            "sigma_y_um": table[:, 6] * pixel * sigma_scale[1],
+            "sigma_z_um": table[:, 7] * depth * sigma_scale[2],
+        }
