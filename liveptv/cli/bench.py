@@ -18,7 +18,6 @@ from stream.errors import ConfigurationError
 
 KINDS = ("engine", "latency")
 ENGINE_SECONDS = 3.0
-TABLE_COLUMNS = 110
 LATENCY_SECONDS, LEAST_LATENCY_SECONDS = 30.0, 5.0
 
 
@@ -80,22 +79,22 @@ def _engine(seconds: float, models: list[Path], sizes: str | None) -> list[dict[
     named = {model.name: model for model in models} or default_models()
     rows = measure_engines(Plan(named, wanted, seconds=seconds), _say)
     for title in dict.fromkeys((row["model"], row["case"]) for row in rows):
-        table = _engine_table(title, [row for row in rows if (row["model"], row["case"]) == title])
-        console.print(table, width=max(console.width, TABLE_COLUMNS))
+        console.print(_engine_table(title, [row for row in rows if (row["model"], row["case"]) == title]))
     return rows
 
 
 def _engine_table(title: tuple[str, str], rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"{title[0]}, by {title[1]}", title_justify="left", box=None, pad_edge=False)
+    title_text = f"{title[0]}, by {title[1]}"
+    table = Table(title=title_text, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("back end", "pixels", "particles"):
         table.add_column(name, no_wrap=True)
-    for name in ("at once", "frames/s", "CPU ms", "p50 ms", "p99", "max", "MiB"):
+    for name in ("at\nonce", "frames\n/s", "CPU\nms", "p50\nms", "p99\nms", "max\nms", "MiB"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             f"{row['backend']} {row['precision'] if row['device'] == 'cpu' else row['device']}",
-            f"{row['height']} x {row['width']}",
-            f"{row['particles']}{' fitted' if row['refine'] else ''}",
+            f"{row['height']}x{row['width']}",
+            f"{row['particles']}{' fit' if row['refine'] else ''}",
             str(row["workers"]),
             *(f"{row[name]:.1f}" for name in ("frames_per_s", "cpu_ms_per_frame")),
             *(f"{row[f'latency_{name}_ms']:.1f}" for name in ("p50", "p99", "max")),
