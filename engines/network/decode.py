@@ -31,6 +31,7 @@ FloatArray = npt.NDArray[np.float64]
 LEAST_PROBABILITY = 0.03
 LEAST_LOGIT = math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
 ONE_PARTICLE = 1.3
+LEAST_DOUBT = 0.1
 SAME_DISTANCE2 = 9.0
 SAME_PX = 8.0
 GROUP_PX = 10.0
@@ -70,14 +71,18 @@ def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
 
 def particles_of(slots: FloatArray) -> FloatArray:
     """Particles (M, 8), the strongest first, of slots (N, 8); columns `ROW`, of slots with their probability."""
+    return particles_and_doubts_of(slots)[0]
+
+
+def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Particles as `particles_of` gives them, and (K, 8) what was merged but is too unlikely to be one."""
     if not slots.shape[0]:
-        return np.empty((0, len(ROW)))
+        return np.empty((0, len(ROW))), np.empty((0, len(ROW)))
     slots = slots[np.argsort(-slots[:, _P], kind="stable")]
     merged = _merge(slots, np.array(SAME_FLOOR))
     merged = merged[np.argsort(-merged[:, _P], kind="stable")]
     kept = _keep(merged)
-    chosen: FloatArray = merged[kept]
-    return chosen
+    return merged[kept], merged[~kept & (merged[:, _P] > LEAST_DOUBT)]
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ from engines.backends.soundness import fault_of
 from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
 from engines.flatfield import load_flat_field
 from engines.network.answers import check_fits, chosen, to_table
-from engines.network.decode import decode
+from engines.network.decode import decode, particles_and_doubts_of, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
@@ -121,10 +121,11 @@ class NetworkEngine:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
-            found = decode(self._run(preparation.input, f"frame {frame.info.frame}"))
+            slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
+            found, doubts = particles_and_doubts_of(slots)
             found, left_out = chosen(found, self._shape, self._settings)
-            table = to_table(found, self._model.card, background)
-            table = self._refine(preparation, frame.image, table)
+            table, more = (to_table(some, self._model.card, background) for some in (found, doubts))
+            table = self._refine(preparation, frame.image, table, more)
         except BackEndError:
             raise
         except Exception as error:
@@ -146,13 +147,20 @@ class NetworkEngine:
         return answer
 
     def _refine(
-        self, preparation: Preparation, image: npt.NDArray[Any], table: npt.NDArray[Any]
+        self,
+        preparation: Preparation,
+        image: npt.NDArray[Any],
+        table: npt.NDArray[Any],
+        doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
         if self._refiner is None:
             return table
         if self._flat_field is None:
-            return self._refiner.refine(image, table)
-        return self._refiner.refine(preparation.corrected, table, self._flat_field.grey_values)
+            table = self._refiner.refine(image, table, proposals=doubts)
+        else:
+            full_light = self._flat_field.grey_values
+            table = self._refiner.refine(preparation.corrected, table, full_light, doubts)
+        return table[:, : self._settings.max_particles]
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

@@ -48,6 +48,8 @@ MARGIN_PX = 4
 ASIDE_PX, ASIDE_UM = 1.5, 12.0
 GRID_PX, GRID_UM = 3.0, 15.0
 TRIED = 2
+# Other depths that are tried: in such steps, and so far from its own.
+DEPTH_UM, OWN_DEPTH_UM = 10.0, 15.0
 
 
 class Pixels(NamedTuple):
@@ -239,6 +241,34 @@ def _split(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _at_another_depth(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
+    """The state with particle `k` at the depth, among those far from its own, that explains most; if better."""
+    rest = pixels.others.copy()
+    boxes = _boxes(now.theta, rest.shape, image)
+    for i in range(now.theta.shape[0]):
+        if i != k:
+            draw(now.theta[i], boxes[i], image.coefficients, image.z, False, image.space, image.drawn)
+            add(rest, now.theta[i], boxes[i], image.drawn, 1.0)
+    trial, place, box, most = now.theta[k].copy(), now.theta[k].copy(), np.empty(4, np.int64), 0.0
+    trial[Z] = image.z[2] + 0.5 * DEPTH_UM
+    while trial[Z] < image.z[3]:
+        if abs(trial[Z] - now.theta[k, Z]) > OWN_DEPTH_UM:
+            set_box(trial, rest.shape, image.coefficients, image.z, image.extent, 0.0, box)
+            draw(trial, box, image.coefficients, image.z, False, image.space, image.drawn)
+            trial[A], gain = best_brightness(pixels.frame, rest, box, image.drawn)
+            if gain > most:
+                most = gain
+                place[:] = trial
+        trial[Z] += DEPTH_UM
+    if most == 0.0:
+        return now
+    start = now.theta.copy()
+    start[k] = place
+    there = _fitted(pixels, start, now.source, image, rules)
+    return there if there.score < now.score else now
+
+
+@njit(cache=True, nogil=True)
 def settle(
     frame: Any, others: Any, theta: Any, proposals: Any, noticed: Any, noise: Any, image: Any, rules: Any
 ) -> Any:
@@ -280,6 +310,9 @@ def settle(
                     break
         if not now.score < before:
             break
+    if now.theta.shape[0] > 1:
+        for k in range(now.theta.shape[0]):
+            now = _at_another_depth(pixels, now, k, image, rules)
     return now
 
 
