@@ -160,7 +160,7 @@ def drawn_frame(
             if particle is None:
                 _add_spot(contrast, place[0], place[1], rng.uniform(), card.peak_contrast)
             else:
-                _add_particle(contrast, place[0], place[1], rng.uniform(0.05, 0.95), particle)
+                add_particle(contrast, place[0], place[1], rng.uniform(0.05, 0.95), particle)
     contrast += card.noise_contrast * rng.standard_normal(shape, np.float32)
     most = float((1 << (8 * frame.bytes_per_pixel)) - 1)
     light = np.float32(LIGHT) * (1 + np.float32(card.sign) * contrast)
@@ -177,7 +177,8 @@ def _add_spot(total: npt.NDArray[np.float32], x: float, y: float, part: float, p
     total += np.float32(peak) * profiles[0][:, None] * profiles[1]
 
 
-def _add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float, model: FitModel) -> None:
+def add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float, model: FitModel) -> None:
+    """Add the image of a particle at x, y (px) and a `part` of the depth range to a contrast (H, W)."""
     z_um = model.z_min_um + part * (model.z_max_um - model.z_min_um)
     theta = np.array([x, y, z_um, 1.0])
     depths = np.array([model.z_first_um, model.z_step_um, model.z_min_um, model.z_max_um])

@@ -14,6 +14,8 @@ from engines.network.preparation import SAMPLED_ROWS, padded
 MOST_KEPT = 3840
 """Most that TensorRT's TopK returns."""
 FEWEST_STRIPS = 16
+MOST_PARTICLES = 4000
+"""Particles for whose slots there is room at most: beyond that, reading all maps is as quick."""
 SLOTS_A_PARTICLE = 4
 UNEVEN = 2
 """A strip has room for so many times its share of the slots."""
@@ -43,7 +45,8 @@ class FrameFormat:
         cls, shape: tuple[int, int], dtype: np.dtype[Any], flat_field: bool, particles: int
     ) -> FrameFormat:
         """The format of images of `shape` and `dtype` (uint8 or uint16)."""
-        return cls(shape[0], shape[1], np.dtype(dtype).itemsize, flat_field, particles)
+        room_for = min(particles, MOST_PARTICLES)
+        return cls(shape[0], shape[1], np.dtype(dtype).itemsize, flat_field, room_for)
 
     @property
     def raw_shape(self) -> tuple[int, ...]:

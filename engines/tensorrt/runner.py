@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.classical.widths import file_hash
 from engines.cuda.device import Device
-from engines.cuda.layout import FrameFormat
+from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Enqueue, Runner
 from engines.engine import BackEndError
 from engines.flatfield import FlatField
@@ -19,9 +19,6 @@ from engines.tensorrt.build import OPTIMISATION
 from engines.tensorrt.cache import EngineCache, EngineKey
 from engines.tensorrt.library import Messages, load_tensorrt
 from engines.tensorrt.onnx_file import DARK, FACTOR, KEPT, MAPS, RAW, SUMMARY, shapes_of
-
-PARTICLES = 4000
-"""Particles for whose slots an engine has room; frames with more are read in full."""
 
 
 class TensorRTRunner:
@@ -85,7 +82,7 @@ class TensorRTBackEnd:
 
     def frame_of(self, frame: FrameFormat) -> FrameFormat:
         """The format that an engine for such frames has: its room does not depend on the settings."""
-        return replace(frame, particles=PARTICLES)
+        return replace(frame, particles=MOST_PARTICLES)
 
     def key(self, path: Path, frame: FrameFormat) -> EngineKey:
         """What an engine for such frames is kept under."""

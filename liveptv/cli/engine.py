@@ -87,16 +87,16 @@ def build(
     if precision not in ("full", "reduced"):
         raise ConfigurationError(f"--precision is full or reduced, not {precision}")
     from engines.cuda.device import open_cuda
-    from engines.cuda.layout import FrameFormat
+    from engines.cuda.layout import MOST_PARTICLES, FrameFormat
     from engines.factory import check_model
     from engines.tensorrt.library import load_tensorrt
     from engines.tensorrt.make import make_engine
-    from engines.tensorrt.runner import PARTICLES, TensorRTBackEnd
+    from engines.tensorrt.runner import TensorRTBackEnd
 
     check_model(model)
     trt = load_tensorrt()
     back_end = TensorRTBackEnd(open_cuda(), half=precision == "reduced", trt=trt)
-    frame = FrameFormat(height, width, bits // 8, flat_field, PARTICLES)
+    frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES)
     with Progress(console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -1,0 +1,404 @@
+"""What only a GPU can tell of the engines for it: are they right, how fast are they, what takes the time.
+
+    python benchmarks/gpu_engine.py --json benchmarks/results/gpu_engine.json        # under 8 minutes
+
+Needs torch with CUDA, onnx, onnxscript, onnxruntime, numba, scipy, h5py, tifffile, pydantic and platformdirs, but
+not the whole program. TensorRT is measured as well where it is installed. Each part stands alone: one that fails
+is recorded with its reason and the next goes on. Frames are drawn from the model's own particle image, with noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from engines.cuda.check import EXACT, HALF, add_particle, agreement, reference_answer
+from engines.cuda.device import Device, open_cuda
+from engines.cuda.engine import GpuBackEnd, GpuEngine
+from engines.cuda.layout import MOST_PARTICLES, FrameFormat
+from engines.cuda.slot import SLOTS_IN_FLIGHT, Slot
+from engines.cuda.torch_runner import TorchBackEnd
+from engines.flatfield import FlatField
+from engines.network.decode import particles_of, slots_of
+from engines.network.model import OnnxModel
+from engines.settings import DetectorSettings
+from stream.messages import Frame, FrameInfo
+
+SHIPPED = Path(__file__).parents[1] / "liveptv" / "models" / "simulated.onnx"
+FULL = (1440, 2560)
+PICTURES = 8
+LIGHT = 0.6
+CAMERA_HZ = 800.0
+Image = npt.NDArray[Any]
+Row = dict[str, Any]
+
+
+def picture(model: OnnxModel, shape: tuple[int, int], dtype: type, particles: int, seed: int) -> Image:
+    """A frame with particles anywhere."""
+    rng = np.random.default_rng(seed)
+    contrast = model.card.noise_contrast * rng.standard_normal(shape, np.float32)
+    particle = model.particle()
+    assert particle is not None, "take a model that carries its particle image"
+    for _ in range(particles):
+        x, y = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])
+        add_particle(contrast, x, y, rng.uniform(0.05, 0.95), particle)
+    full = np.iinfo(dtype).max
+    return np.clip(np.rint(full * LIGHT * (1 + model.card.sign * contrast)), 0, full).astype(dtype)
+
+
+def make_large(folder: Path) -> Path:
+    """A large network with random weights, for times; what it finds means nothing."""
+    import onnx
+    import torch
+
+    from engines.network.architecture import ParticleNet, Planes
+    from engines.network.card import KEY
+    from engines.network.model import INPUT, OUTPUT
+    from engines.network.weights import KEY as WEIGHTS
+    from engines.network.weights import pack
+    from engines.refine import packed
+
+    torch.manual_seed(0)
+    shipped, network = OnnxModel(SHIPPED), ParticleNet("large").eval()
+    path = folder / "large.onnx"
+    rows, columns = (16 * torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            Planes(network).eval(),
+            (torch.zeros(1, 1, 64, 128),),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            opset_version=18,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({2: rows, 3: columns},),
+            verbose=False,
+        )
+    model = onnx.load(str(path))
+    card = shipped.card.model_copy(update={"size": "large", "made_from": "random weights"})
+    arrays = {name: value.numpy() for name, value in network.state_dict().items()}
+    onnx.helper.set_model_props(
+        model,
+        {KEY: card.model_dump_json(), WEIGHTS: pack(arrays), packed.KEY: shipped.metadata[packed.KEY]},
+    )
+    onnx.save(model, str(path))
+    return path
+
+
+def check(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], particles: int) -> Iterator[Row]:
+    """Every kind of frame, by a back end and by ONNX Runtime; the demands are those on the program."""
+    model = OnnxModel(path)
+    limit = HALF if back_end.half else EXACT
+    for dtype in (np.uint8, np.uint16):
+        for flat in (False, True):
+            images = [picture(model, shape, dtype, particles, seed) for seed in range(4)]
+            across = np.linspace(0.8, 1.0, shape[1])
+            field = FlatField(np.iinfo(dtype).max * np.broadcast_to(across, shape)) if flat else None
+            if flat:
+                images = [np.rint(image * across).astype(dtype) for image in images]
+            frame = FrameFormat.of(shape, np.dtype(dtype), flat, MOST_PARTICLES)
+            row: Row = {"part": "agreement", "back_end": back_end.name, "half": back_end.half}
+            row |= {"bits": 8 * frame.bytes_per_pixel, "flat_field": flat, "shape": list(shape)}
+            slot = Slot(back_end.device, back_end.runner(path, model, frame, field))
+            for image in images:
+                slot.fill(image)
+                slot.answer().check()
+                reference = reference_answer(model, image, field)
+                found = agreement(reference.particles, particles_of(slots_of(slot.maps())), model.card)
+                most = {name: getattr(found, name) for name in ("missed", "invented", "xy_px", "z_um")}
+                row |= {name: max(row.get(name, 0), value) for name, value in most.items()}
+                row["sure"] = row.get("sure", 0) + found.sure
+            near = row["xy_px"] <= limit.xy_px and row["z_um"] <= limit.z_um
+            row["passed"] = bool(near and row["missed"] + row["invented"] <= limit.missed * row["sure"])
+            yield row
+
+
+def frames_of(images: list[Image]) -> Iterator[Frame]:
+    """The images over and over."""
+    for number in count():
+        yield Frame(FrameInfo("bench", number, number, 0.0, 0, 0.0), images[number % len(images)])
+
+
+def throughput(engine: GpuEngine, frames: Iterator[Frame], seconds: float) -> Row:
+    """Frames/s and processor time with frames always waiting."""
+    given = 0
+    begun_s, cpu_s = time.perf_counter(), time.process_time()
+    while time.perf_counter() < begun_s + seconds:
+        engine.submit(next(frames))
+        given += 1
+        engine.results(0.0)
+    while engine.pending:
+        engine.results(10.0)
+    wall_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - cpu_s
+    return {"frames": given, "frames_per_s": given / wall_s, "cpu_ms_per_frame": 1e3 * cpu_s / given}
+
+
+def latency(engine: GpuEngine, frames: Iterator[Frame], rate_hz: float, seconds: float) -> Row:
+    """From handing a frame over until its detections are there, frames coming at a camera's rate; in ms."""
+    given_s: list[float] = []
+    took_ms: list[float] = []
+    begun_s = time.perf_counter()
+    late = 0
+    for number in range(int(rate_hz * seconds)):
+        due_s = begun_s + number / rate_hz
+        while (left_s := due_s - time.perf_counter()) > 0:
+            for _ in engine.results(min(left_s, 2e-4)):
+                took_ms.append(1e3 * (time.perf_counter() - given_s[len(took_ms)]))
+        late += time.perf_counter() - due_s > 1 / rate_hz
+        given_s.append(max(due_s, begun_s))
+        engine.submit(next(frames))
+    while engine.pending:
+        for _ in engine.results(10.0):
+            took_ms.append(1e3 * (time.perf_counter() - given_s[len(took_ms)]))
+    p50, p99, most = np.percentile(took_ms, (50, 99, 100))
+    names = ("latency_p50_ms", "latency_p99_ms", "latency_max_ms")
+    return dict(zip(names, map(float, (p50, p99, most)), strict=True)) | {
+        "rate_hz": rate_hz,
+        "late": int(late),
+    }
+
+
+def engine_rows(
+    back_end: GpuBackEnd, path: Path, shape: tuple[int, int], particles: int, seconds: float
+) -> Iterator[Row]:
+    """The whole engine, frame to detections, with and without the fit."""
+    model = OnnxModel(path)
+    images = [picture(OnnxModel(SHIPPED), shape, np.uint8, particles, seed) for seed in range(PICTURES)]
+    for refine in (False, True):
+        settings = DetectorSettings(refine=refine, workers=min(8, os.cpu_count() or 1))
+        with closing(GpuEngine(settings, model.card.pixel_size_um, path, back_end)) as engine:
+            engine.warmup(*shape, np.dtype(np.uint8))
+            frames = frames_of(images)
+            throughput(engine, frames, 0.2 * seconds)
+            row: Row = {"part": "engine", "back_end": back_end.name, "model": model.card.size}
+            row |= {"half": back_end.half, "refine": refine, "particles": particles, "shape": list(shape)}
+            row |= throughput(engine, frames, seconds)
+            rate_hz = min(CAMERA_HZ, 0.8 * row["frames_per_s"])
+            yield row | latency(engine, frames, rate_hz, seconds)
+
+
+def parts_of_a_frame(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], seconds: float) -> Row:
+    """Frames/s of the recorded work alone, of one slot and of three, and ms of what the processor does."""
+    model = OnnxModel(path)
+    image = picture(OnnxModel(SHIPPED), shape, np.uint8, 200, 0)
+    frame = FrameFormat.of(shape, np.dtype(np.uint8), False, MOST_PARTICLES)
+    runner = back_end.runner(path, model, frame, None)
+    slots = [Slot(back_end.device, runner) for _ in range(SLOTS_IN_FLIGHT)]
+    row: Row = {"part": "parts", "back_end": back_end.name, "model": model.card.size, "half": back_end.half}
+    for number in (1, SLOTS_IN_FLIGHT):
+        for slot in slots[:number]:
+            slot.fill(image)
+        done, begun_s = 0, time.perf_counter()
+        while time.perf_counter() < begun_s + seconds:
+            slot = slots[done % number]
+            slot.answer()
+            slot.fill(image)
+            done += 1
+        row[f"frames_per_s_{number}_slots"] = done / (time.perf_counter() - begun_s)
+        for slot in slots[:number]:
+            slot.answer()
+    sent = np.empty_like(image)
+    row["copy_to_pinned_like_ms"] = median_ms(lambda: np.copyto(sent, image))
+    slots[0].fill(image)
+    slots[0].answer()
+    maps = slots[0].maps()
+    row["read_all_maps_ms"] = median_ms(slots[0].maps)
+    row["decode_ms"] = median_ms(lambda: particles_of(slots_of(maps)))
+    return row
+
+
+def median_ms(work: Callable[[], object], times: int = 30) -> float:
+    """The median time of `work`."""
+    took = []
+    for _ in range(times):
+        begun_s = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - begun_s))
+    return float(np.median(took))
+
+
+def kernels(path: Path, device: Device, shape: tuple[int, int]) -> Row:
+    """Where a frame's time on the GPU goes: the kernels of the torch program, in us a frame."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from engines.cuda.program import FrameProgram
+    from engines.network.torch_model import network_of
+
+    model = OnnxModel(path)
+    frame = FrameFormat.of(shape, np.dtype(np.uint8), False, MOST_PARTICLES)
+    program = device.place(FrameProgram(network_of(model, str(path)), model.card, frame, half=True).eval())
+    raw = device.upload(picture(OnnxModel(SHIPPED), shape, np.uint8, 200, 0))
+    frames = 20
+    with torch.inference_mode():
+        for _ in range(3):
+            program(raw)
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            for _ in range(frames):
+                program(raw)
+            torch.cuda.synchronize()
+    times = {event.key: event.self_device_time_total / frames for event in recorded.key_averages()}
+    most = sorted(times.items(), key=lambda item: -item[1])[:15]
+    found = {name[:90]: round(us, 1) for name, us in most}
+    return {
+        "part": "kernels",
+        "model": model.card.size,
+        "us_a_frame": round(sum(times.values()), 1),
+        "us": found,
+    }
+
+
+def copies(shape: tuple[int, int]) -> Row:
+    """GB/s of a frame's bytes to the GPU from page-locked memory and back, and within the processor's memory."""
+    import torch
+
+    here = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+    there = torch.zeros(shape, dtype=torch.uint8, device="cuda")
+    gigabytes = 1e-9 * here.numel()
+    row: Row = {"part": "copies", "bytes": here.numel()}
+    for name, target, source in (("to_gpu", there, here), ("from_gpu", here, there)):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        target.copy_(source, non_blocking=True)
+        begin.record()
+        for _ in range(50):
+            target.copy_(source, non_blocking=True)
+        end.record()
+        torch.cuda.synchronize()
+        row[f"{name}_gb_s"] = 50 * gigabytes / (1e-3 * begin.elapsed_time(end))
+    a, b = np.ones(shape, np.uint8), np.ones(shape, np.uint8)
+    row["in_memory_gb_s"] = gigabytes / (1e-3 * median_ms(lambda: np.copyto(b, a)))
+    return row
+
+
+def with_flat_field(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], folder: Path) -> Row:
+    """The start of an engine with references, which compares itself with ONNX Runtime and raises if they differ."""
+    model = OnnxModel(path)
+    bright = folder / "bright.tif"
+    tifffile.imwrite(bright, np.broadcast_to(np.linspace(180, 240, shape[1]), shape).astype(np.float32))
+    settings = DetectorSettings(bright=bright, refine=False)
+    with closing(GpuEngine(settings, model.card.pixel_size_um, path, back_end)) as engine:
+        begun_s = time.perf_counter()
+        engine.warmup(*shape, np.dtype(np.uint8))
+        started_s = time.perf_counter() - begun_s
+        said = engine.info.details["agreement"]
+    return {"part": "start", "back_end": back_end.name, "start_s": started_s, "agreement": said}
+
+
+def tensorrt_back_end(device: Device, paths: list[Path], shape: tuple[int, int], folder: Path) -> GpuBackEnd:
+    """TensorRT with engines built now, for each of the models."""
+    from engines.tensorrt.cache import EngineCache
+    from engines.tensorrt.make import make_engine
+    from engines.tensorrt.runner import TensorRTBackEnd
+
+    back_end = TensorRTBackEnd(device, cache=EngineCache(folder / "engines"))
+    for path in paths:
+        frame = FrameFormat.of(shape, np.dtype(np.uint8), False, MOST_PARTICLES)
+        make_engine(path, frame, back_end, lambda *_: None)
+    return back_end
+
+
+def facts(device: Device) -> Row:
+    """What ran it."""
+    import onnxruntime
+    import torch
+
+    found = device.facts
+    return {
+        "gpu": found.name,
+        "capability": ".".join(map(str, found.capability)),
+        "multiprocessors": found.multiprocessors,
+        "memory_gib": round(found.memory_bytes / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "threads": os.cpu_count(),
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+class Record:
+    """Rows as they come; written after each, so that nothing is lost if a later part fails."""
+
+    def __init__(self, path: Path | None, device: Row) -> None:
+        self._path, self._device = path, device
+        self.rows: list[Row] = []
+
+    def do(self, name: str, work: Callable[[], Any]) -> None:
+        """Do a part; a row, or several, or what went wrong."""
+        begun_s = time.perf_counter()
+        try:
+            found = work()
+            rows = [found] if isinstance(found, dict) else list(found)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts are still worth having
+            rows = [{"part": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}]
+        for row in rows:
+            kept = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+            self.rows.append(kept)
+            print(json.dumps(kept), flush=True)
+        print(f"# {name}: {time.perf_counter() - begun_s:.1f} s", flush=True)
+        if self._path is not None:
+            content = {"device": self._device, "rows": self.rows}
+            self._path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each timing")
+    arguments = parser.parse_args()
+    device, seconds = open_cuda(), arguments.seconds
+    half, single = TorchBackEnd(device, half=True), TorchBackEnd(device, half=False)
+    record = Record(arguments.json, facts(device))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        record.do("copies", lambda: copies(FULL))
+        for back_end in (single, half):
+            record.do("agreement", lambda b=back_end: check(b, SHIPPED, (720, 1280), 60))
+        record.do("start", lambda: with_flat_field(half, SHIPPED, FULL, folder))
+        models = [SHIPPED]
+        record.do("large", lambda: models.append(make_large(folder)) or {"part": "large model written"})
+        for path in models:
+            record.do("parts", lambda p=path: parts_of_a_frame(half, p, FULL, 0.5 * seconds))
+            record.do("engine", lambda p=path: engine_rows(half, p, FULL, 200, seconds))
+            record.do("kernels", lambda p=path: kernels(p, device, FULL))
+        record.do("engine, 5,000 particles", lambda: engine_rows(half, SHIPPED, FULL, 5000, 0.5 * seconds))
+        record.do(
+            "engine, single precision", lambda: engine_rows(single, models[-1], FULL, 200, 0.5 * seconds)
+        )
+
+        def tensorrt() -> Iterator[Row]:
+            begun_s = time.perf_counter()
+            back_end = tensorrt_back_end(device, models, FULL, folder)
+            yield {"part": "tensorrt built", "seconds": time.perf_counter() - begun_s, "models": len(models)}
+            for path in models:
+                yield parts_of_a_frame(back_end, path, FULL, 0.5 * seconds)
+                yield from engine_rows(back_end, path, FULL, 200, seconds)
+
+        record.do("tensorrt", tensorrt)
+
+
+if __name__ == "__main__":
+    main()
