@@ -34,7 +34,9 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(5e-3, gt=0, description="the largest; it rises to it and falls to nearly 0")
     average: float = Field(0.9985, ge=0, lt=1, description="of the running mean of the weights")
     patience: float = Field(
-        0.4, gt=0, description="stop after such a part of the time without a smaller held-out loss"
+        0.4,
+        gt=0,
+        description="stop after such a part of the time without a smaller held-out loss, once the rate is low",
     )
     start_from: Path | None = Field(None, description="a model of the same size whose weights are the start")
     score_every_s: float = Field(60.0, gt=0)

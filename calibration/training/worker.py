@@ -25,6 +25,10 @@ from calibration.training.trainer import Trainer
 
 REPORT_S = 1.0
 SMOOTHING = 0.98
+HELD_OUT_IMAGES = 160
+AT_ONCE = 16
+# While the learning rate is high, the loss need not fall.
+SETTLING_PART = 0.7
 
 
 def run(
@@ -92,7 +96,7 @@ class _Loop:
     def __init__(self, trainer: Trainer, course: Course, messages: Queue[Any]) -> None:
         self._trainer, self._course, self._messages = trainer, course, messages
         self._settings = trainer.settings
-        self._held_out = HeldOut(trainer.material)
+        self._held_out = HeldOut(trainer.material, HELD_OUT_IMAGES)
         self._start_s = time.monotonic() - course.trained_s
         self._score_s = course.trained_s + self._settings.score_every_s
         self._report_s = 0.0
@@ -133,13 +137,14 @@ class _Loop:
             state = self._trainer.averaged.state_dict()
             course.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
         late = course.trained_s - course.best_at_s > self._settings.patience * 60.0 * self._settings.minutes
-        self.stuck = bool(late and course.weights)
+        self.stuck = bool(late and course.weights and self.part() > SETTLING_PART)
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
         trainer, scene = self._trainer, self._held_out.scene
-        images = torch.from_numpy(scene.images).to(trainer.device)[:, None] / trainer.material.noise_contrast
-        return float(trainer.method.loss(trainer.averaged(images), scene, trainer.material).total)
+        images = torch.from_numpy(scene.images)[:, None] / trainer.material.noise_contrast
+        answers = [trainer.averaged(some.to(trainer.device)) for some in images.split(AT_ONCE)]
+        return float(trainer.method.loss(torch.cat(answers), scene, trainer.material).total)
 
     @torch.no_grad()
     def _detect(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

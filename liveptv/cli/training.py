@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from calibration.training.train import TrainingProgress
 
 SIZES = ("small", "large")
-SHIPPED = "shipped"
+SHIPPED, NOTHING = "shipped", "nothing"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,11 @@ def train(
     minutes: Annotated[float, typer.Option(help="how long to train", min=0.01)] = 60.0,
     size: Annotated[str, typer.Option(help="small, for processors, or large, for GPUs")] = "small",
     start: Annotated[
-        str | None, typer.Option("--from", help="model to start from: a file, or `shipped`")
+        str | None,
+        typer.Option(
+            "--from",
+            help="model to start from: a file, `shipped` (what a small one starts from if left out), or `nothing`",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the weights and the images", min=0)] = 0,
     processes: Annotated[
@@ -58,7 +62,8 @@ def train(
         raise ConfigurationError(f"--size is small or large, not {size!r}")
     if output.suffix.lower() != ".onnx":
         raise ConfigurationError(f"the model is an .onnx file, unlike {output}; name one")
-    start_from = SHIPPED_MODEL if start == SHIPPED else None if start is None else Path(start)
+    start = start or (SHIPPED if size == "small" else NOTHING)
+    start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     refuse_to_replace(output, calibration, start_from)
     writable(output, overwrite)
     check_libraries()
