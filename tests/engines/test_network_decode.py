@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maps import as_planes, empty_maps, put
 
-from engines.network.decode import decode, slots_of
+from engines.network.decode import _strongest_first, decode, slots_of
 from engines.network.layout import CHANNELS, LOGIT, SIGMA_X, STRIDE
 
 places = st.tuples(st.floats(0, 95), st.floats(0, 63), st.floats(-1, 1))
@@ -122,3 +122,12 @@ def test_values_that_are_no_numbers_are_refused():
     maps[3, 4, 0, LOGIT] = np.nan
     with pytest.raises(ValueError, match="no numbers"):
         decode(maps)
+
+
+@quick
+@given(st.lists(st.sampled_from([0.0, 0.03, 0.5, 0.5 + 1e-9, 0.99, 1.0, 1.3]), max_size=40))
+def test_the_strongest_come_first_and_equals_in_their_order(probabilities):
+    rows = np.zeros((len(probabilities), 8))
+    rows[:, 0], rows[:, 7] = np.arange(len(rows)), probabilities
+    expected = sorted(range(len(rows)), key=lambda n: -probabilities[n])
+    assert _strongest_first(rows)[:, 0].tolist() == expected
