@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from threading import Barrier
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -38,6 +39,17 @@ class OrderedWork(Generic[Result]):
         if len(self._waiting) >= most:
             wait_for([self._waiting[-most]])
         self._waiting.append(self._pool.submit(work))
+
+    def on_every_thread(self, work: Callable[[], object]) -> None:
+        """Have `work` done once by each thread, at the same time; raises what it raised."""
+        all_here = Barrier(self.workers)
+
+        def at_once() -> None:
+            all_here.wait()
+            work()
+
+        for future in [self._pool.submit(at_once) for _ in range(self.workers)]:
+            future.result()
 
     def take(self, timeout_s: float) -> list[Result]:
         """Return what is ready, in order; waits up to `timeout_s` for the first. Raises what the work raised."""

@@ -90,14 +90,21 @@ class NetworkEngine:
         """Compile for, and allocate, images of this size and type."""
         self._prepare((height, width))
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
-        for preparation in [self._free.get() for _ in range(self._work.workers)]:
-            preparation.fill(image)
-            maps = self._run(preparation.input, "the first image")
-            self._free.put(preparation)
-        # a few slots that are particles, so that nothing of the decoding is left to compile
-        decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
+        self._look_at(image)
+        self._work.on_every_thread(partial(self._look_at, image))
         if self._refiner is not None:
             self._refiner.warmup(height, width)
+
+    def _look_at(self, image: npt.NDArray[Any]) -> None:
+        """Do with an image what is done with a frame, as far as to compile and allocate all of it."""
+        preparation = self._free.get()
+        try:
+            preparation.fill(image)
+            maps = self._run(preparation.input, "the first image")
+            # a few slots that are particles, so that nothing of the decoding is left to compile
+            decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
+        finally:
+            self._free.put(preparation)
 
     def _prepare(self, shape: tuple[int, int]) -> None:
         if shape == self._shape:
