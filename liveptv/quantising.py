@@ -16,7 +16,7 @@ import numpy.typing as npt
 from acquisition.recording import open_stack
 from acquisition.simulated.optics import OpticsModel
 from acquisition.simulated.render import BACKGROUND_OF_FULL_SCALE
-from engines.backends.openvino_network import OpenVinoNetwork, open_graph
+from engines.backends.openvino_network import OpenVinoNetwork, open_graph, processor_of
 from engines.backends.quantise import quantise_graph
 from engines.backends.quantised import quantised_path, write_quantised
 from engines.flatfield import load_flat_field
@@ -79,12 +79,15 @@ def quantise_model(
     quantised_path(model).unlink(missing_ok=True)
     for fine_in_float in (False, True):
         graph, weights = quantise_graph(model, inputs, fine_in_float=fine_in_float)
-        network = OpenVinoNetwork(*open_graph(graph.decode(), np.frombuffer(weights, np.uint8)), 1, "int8")
+        core, read = open_graph(graph.decode(), np.frombuffer(weights, np.uint8))
+        network = OpenVinoNetwork(core, read, 1, "int8")
         reduced = held_out.score(network, 1, opened.card.sigma_scale)
         say(f"in 8 bits{', fine level in single precision' if fine_in_float else ''}: {described(reduced)}")
         worse = shortcomings(full, reduced)
         if not worse:
-            facts = _facts(images, len(inputs), full, reduced, fine_in_float)
+            facts = _facts(images, len(inputs), full, reduced, fine_in_float) | {
+                "processor": processor_of(core)
+            }
             return Kept(write_quantised(model, graph, weights, facts), full, reduced, fine_in_float)
     raise AccuracyError(
         f"{model.name} in 8 bits is not offered, {'; '.join(worse)}: more than a tenth worse than in single "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from engines.backends.quantised import read_quantised, why_not_quantised
 from engines.engine import BackEndError, WrongNumbersError
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings
+
+log = logging.getLogger(__name__)
 
 DEVICE = "CPU"
 CHECK_PX = 128
@@ -26,14 +29,26 @@ def open_openvino(settings: DetectorSettings, path: Path, model: OnnxModel, work
     Raises `BackEndError` where OpenVINO cannot run it, `WrongNumbersError` where it runs it wrongly.
     """
     reduced = settings.precision != "full" and not why_not_quantised(path)
-    if reduced:
-        stored = read_quantised(path)
+    stored = read_quantised(path) if reduced else None
+    if stored is not None:
         core, graph = open_graph(stored.graph, stored.weights)
-    else:
+        made_on, here = stored.facts.get("processor"), processor_of(core)
+        if made_on != here:
+            why = f"the 8-bit form of {path.name} was measured on {made_on}, not on {here}; quantise it here"
+            if settings.precision == "reduced":
+                raise BackEndError(why)
+            log.warning("%s; it runs in single precision until then", why)
+            stored = None
+    if stored is None:
         core, graph = open_graph(path)
-    network = OpenVinoNetwork(core, graph, workers, "int8" if reduced else "float32")
+    network = OpenVinoNetwork(core, graph, workers, "int8" if stored is not None else "float32")
     _check(network, model)
     return network
+
+
+def processor_of(core: Any) -> str:
+    """The processor's name, as OpenVINO has it: 8-bit products are exact on some and saturate on others."""
+    return str(core.get_property(DEVICE, "FULL_DEVICE_NAME"))
 
 
 def open_graph(graph: Path | str, weights: npt.NDArray[np.uint8] | None = None) -> tuple[Any, Any]:

@@ -115,6 +115,12 @@ def test_a_network_in_8_bits_that_is_as_accurate_is_kept_and_used_and_one_that_i
     with closing(open_engine(DetectorSettings(workers=1), model=model, pixel_size_um=0.8)) as engine:
         assert (engine.info.backend, engine.info.details["precision"]) == ("openvino", "int8")
 
+    monkeypatch.setattr("engines.backends.openvino_network.processor_of", lambda core: "another processor")
+    with closing(open_engine(DetectorSettings(workers=1), model=model, pixel_size_um=0.8)) as engine:
+        assert engine.info.details["precision"] == "float32"
+    with pytest.raises(ConfigurationError, match="not on another processor; quantise it here"):
+        open_engine(DetectorSettings(precision="reduced"), model=model, pixel_size_um=0.8)
+
     monkeypatch.setattr(quantising, "TOLERANCE", -0.5)
     assert run_command_line(["engine", "quantise", str(model), str(images)]) == 1
     said = " ".join(capsys.readouterr().err.split())
