@@ -41,6 +41,10 @@ def open_engine(
         from engines.backends.guard import open_guarded
 
         return open_guarded(settings, pixel_size_um, model, say)
+    if settings.backend != "auto":
+        raise ConfigurationError(
+            f'detector.backend "{settings.backend}" runs networks; give a model (.onnx), or leave it out'
+        )
     if model is not None:
         check_model(model)
     from engines.classical.engine import ClassicalEngine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,9 +78,9 @@ def processor() -> str:
 
 def peak_memory_mib() -> float:
     """The most memory that this process has had in its hands so far."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 2**20
     import resource
 
-    unit = 1 if platform.system() == "Darwin" else 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

@@ -170,6 +170,11 @@ def test_a_back_end_asked_for_that_cannot_run_is_one_line(monkeypatch):
         open_engine(DetectorSettings(backend="openvino"), model=SHIPPED_MODEL, pixel_size_um=0.8)
 
 
+def test_a_back_end_is_for_networks():
+    with pytest.raises(ConfigurationError, match=r"runs networks; give a model \(.onnx\)"):
+        open_engine(DetectorSettings(backend="onnxruntime"), model=None, pixel_size_um=0.8)
+
+
 def test_what_can_run_here_is_listed(capsys):
     assert run_command_line(["engine", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
