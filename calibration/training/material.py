@@ -35,7 +35,7 @@ class Material:
     """Sources to train on, used in turn, one to score with, and the units of the network.
 
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
-    `particle` is what the fit behind the network measures with.
+    `particle` is what the fit behind the network measures with, None without such a fit.
     """
 
     training: tuple[Source, ...]
@@ -47,7 +47,7 @@ class Material:
     noise_contrast: float
     peak_contrast: float
     made_from: str
-    particle: FitModel
+    particle: FitModel | None
 
 
 Recipe = Callable[[], Material]
