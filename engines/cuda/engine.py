@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -15,19 +17,22 @@ from engines.cuda.answer import kept_slots
 from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
+from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.engine import BackEndError, DetectionError, EngineInfo, image_shape
 from engines.flatfield import FlatField, load_flat_field
-from engines.network.answers import check_fits, chosen, to_table
-from engines.network.decode import particles_of, slots_of
+from engines.network.answers import check_fits, detections_of, to_table
+from engines.network.decode import slots_of
 from engines.network.model import OnnxModel
 from engines.network.preparation import LEAST_LIGHT
 from engines.ordered import OrderedWork, default_workers
-from engines.refine.refiner import NETWORK_SEARCH_UM, open_refiner
+from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
+
+log = logging.getLogger(__name__)
 
 Outcome = tuple[Detections, Counter[str]]
 
@@ -75,6 +80,7 @@ class GpuEngine:
         self._slots: list[Slot] = []
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._agreement: Agreement | None = None
+        self._fit_on = "processor"
         self._work: OrderedWork[Outcome] = OrderedWork(settings.workers or default_workers(), "gpu")
         self._left_out: Counter[str] = Counter()
 
@@ -89,6 +95,7 @@ class GpuEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "fit_on": self._fit_on,
             "precision": "float16" if self._back_end.half else "float32",
             "frames_in_flight": SLOTS_IN_FLIGHT,
             "agreement": "" if self._agreement is None else str(self._agreement),
@@ -110,6 +117,27 @@ class GpuEngine:
         self._prepare((height, width), np.dtype(dtype))
         if self._refiner is not None:
             self._refiner.warmup(height, width)
+            self._choose_fit(self._refiner, (height, width), np.dtype(dtype))
+
+    def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        """Let the GPU fit if it takes less time than the processor, whose threads fit frames in parallel."""
+        frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles)
+        image = drawn_frame(self._card, self._particle, frame, None)
+        found = reference_answer(self._model, image)
+        table = to_table(found.particles, self._card, found.background)
+        anywhere = self._back_end.device.upload(np.zeros(1, np.float32)).device
+        took_s: dict[str, float] = {}
+        for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, anywhere))):
+            trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
+            trial.fit_all = fit
+            for _ in range(2):  # the first compiles
+                begun_s = time.perf_counter()
+                trial.refine(image, table)
+                took_s[name] = time.perf_counter() - begun_s
+            if name == "gpu" and took_s["gpu"] < took_s["processor"] / self._work.workers:
+                refiner.fit_all = fit
+                self._fit_on = name
+        log.info("the fit is done on the %s: %s", self._fit_on, took_s)
 
     def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         frame = FrameFormat.of(shape, dtype, self._flat_field is not None, self._settings.max_particles)
@@ -161,7 +189,7 @@ class GpuEngine:
                     "more; take a new reference"
                 )
             answer.check()
-            found = particles_of(kept_slots(answer, slot.frame) if answer.complete else slots_of(slot.maps()))
+            slots = kept_slots(answer, slot.frame) if answer.complete else slots_of(slot.maps())
             crowded = not answer.complete
         except BackEndError as error:
             raise type(error)(f"frame {frame.info.frame}: {error}") from error
@@ -169,22 +197,23 @@ class GpuEngine:
             raise self._failed(frame, error) from error
         finally:
             self._free.put(slot)
-        found, left_out = chosen(found, frame.image.shape, self._settings)
-        left_out += Counter(crowded=int(crowded))
-        table = to_table(found, self._card, background)
+        refine = None if self._refiner is None else partial(self._refine, self._refiner, frame)
         try:
-            return Detections(frame.info, self._refine(frame.image, table)), left_out
+            found, left_out = detections_of(frame, slots, background, self._card, self._settings, refine)
+        except RuntimeError as error:  # the fit may be on the GPU
+            raise self._failed(frame, error) from error
         except Exception as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+        return found, left_out + Counter(crowded=int(crowded))
 
-    def _refine(self, image: npt.NDArray[Any], table: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self._refiner is None:
-            return table
+    def _refine(
+        self, refiner: Refiner, frame: Frame, table: npt.NDArray[Any], doubts: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         if self._flat_field is None:
-            return self._refiner.refine(image, table)
-        corrected = np.empty(image.shape, np.float32)
-        self._flat_field.correct(image, corrected)
-        return self._refiner.refine(corrected, table, self._flat_field.grey_values)
+            return refiner.refine(frame.image, table, proposals=doubts)
+        corrected = np.empty(frame.image.shape, np.float32)
+        self._flat_field.correct(frame.image, corrected)
+        return refiner.refine(corrected, table, self._flat_field.grey_values, doubts)
 
     def _failed(self, frame: Frame, error: BaseException) -> BackEndError:
         name = f"{self._back_end.name} on {self._back_end.device.facts.name}"

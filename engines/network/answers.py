@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.network.card import ModelCard
+from engines.network.decode import particles_and_doubts_of
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
+from stream.messages import Detections, Frame
+
+Refine = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
+"""Measures a frame's table (8, N) again; it is also given the table (8, P) of what was not quite believed."""
 
 PIXEL_SIZE_TOLERANCE = 0.05
 CLASSICAL_ONLY = ("diameter_px", "threshold")
@@ -68,3 +74,20 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
             confidence,
         ]
     )
+
+
+def detections_of(
+    frame: Frame,
+    slots: npt.NDArray[np.float64],
+    background_grey: float,
+    card: ModelCard,
+    settings: DetectorSettings,
+    refine: Refine | None,
+) -> tuple[Detections, Counter[str]]:
+    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason."""
+    found, doubts = particles_and_doubts_of(slots)
+    found, left_out = chosen(found, frame.image.shape, settings)
+    table, more = (to_table(some, card, background_grey) for some in (found, doubts))
+    if refine is not None:
+        table = refine(table, more)[:, : settings.max_particles]
+    return Detections(frame.info, table), left_out

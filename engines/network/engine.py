@@ -15,12 +15,12 @@ import numpy.typing as npt
 from engines.backends.soundness import fault_of
 from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
 from engines.flatfield import load_flat_field
-from engines.network.answers import check_fits, chosen, to_table
-from engines.network.decode import decode, particles_and_doubts_of, slots_of
+from engines.network.answers import check_fits, detections_of
+from engines.network.decode import decode, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
 from engines.ordered import OrderedWork, default_workers
-from engines.refine.refiner import NETWORK_SEARCH_UM, open_refiner
+from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -129,17 +129,16 @@ class NetworkEngine:
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
-            found, doubts = particles_and_doubts_of(slots)
-            found, left_out = chosen(found, self._shape, self._settings)
-            table, more = (to_table(some, self._model.card, background) for some in (found, doubts))
-            table = self._refine(preparation, frame.image, table, more)
+            refine = (
+                None if self._refiner is None else partial(self._refine, self._refiner, preparation, frame)
+            )
+            return detections_of(frame, slots, background, self._model.card, self._settings, refine)
         except BackEndError:
             raise
         except Exception as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:
             self._free.put(preparation)
-        return Detections(frame.info, table), left_out
 
     def _run(self, given: npt.NDArray[np.float32], what: str) -> npt.NDArray[np.float32]:
         """The network's answer to one image. Raises `BackEndError` where it fails or cannot be right."""
@@ -155,19 +154,15 @@ class NetworkEngine:
 
     def _refine(
         self,
+        refiner: Refiner,
         preparation: Preparation,
-        image: npt.NDArray[Any],
+        frame: Frame,
         table: npt.NDArray[Any],
         doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
-        if self._refiner is None:
-            return table
         if self._flat_field is None:
-            table = self._refiner.refine(image, table, proposals=doubts)
-        else:
-            full_light = self._flat_field.grey_values
-            table = self._refiner.refine(preparation.corrected, table, full_light, doubts)
-        return table[:, : self._settings.max_particles]
+            return refiner.refine(frame.image, table, proposals=doubts)
+        return refiner.refine(preparation.corrected, table, self._flat_field.grey_values, doubts)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ from stream.messages import Detections
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+FitFrame = Callable[..., None]
+"""`refine.frame.fit_frame`, or what does the same elsewhere."""
 
 SEARCH_SIGMAS = 3.0
 # How far from a detector's depth the fit looks at least: a network knows it, widths of images do not quite.
@@ -77,13 +81,14 @@ def fit_particles(
     total: Float32Array | None = None,
     proposals: FloatArray | None = None,
     search_um: float = LEAST_SEARCH_UM,
+    fit_all: FitFrame = fit_frame,
 ) -> Refined:
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
     `contrast` (H, W) is positive where particles are, with any slowly varying background; `sigma_z_um` (N,) how
     far off the start may be, `search_um` at least; `noise` the variance of the contrast, (read, shot x relative
     brightness). `total`, a work image of the frame's size, comes back with the image of all fitted particles.
-    `proposals` (P, 3) are places where there may be more.
+    `proposals` (P, 3) are places where there may be more. `fit_all` is what fits the blocks.
     """
     n = len(start)
     more = np.empty((0, 3)) if proposals is None else proposals
@@ -113,7 +118,7 @@ def fit_particles(
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, *image, usable[:n])
     fitted = (covariance, fit, state)
     alone = theta[:n].copy()
-    fit_frame(contrast, total, theta, *image, np.zeros(2), usable, usable, *fitted)
+    fit_all(contrast, total, theta, *image, np.zeros(2), usable, usable, *fitted)
     usual = _usual(theta, covariance, fit, usable & (state == CONVERGED), model)
     thought = np.column_stack([more, np.full(len(more), usual.brightness)])
     thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
@@ -145,7 +150,7 @@ def fit_particles(
         changed,
     )
     prior = np.array([usual.brightness, usual.spread**-2])
-    fit_frame(contrast, total, theta, *image, prior, usable, changed & usable, *fitted)
+    fit_all(contrast, total, theta, *image, prior, usable, changed & usable, *fitted)
     theta, usable, fit, state = theta[:count], usable[:count], fit[:count], state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
@@ -229,6 +234,7 @@ class Refiner:
 
     def __init__(self, model: FitModel, pixel_size_um: float, search_um: float = LEAST_SEARCH_UM) -> None:
         self.model = model
+        self.fit_all: FitFrame = fit_frame
         self._search_um = search_um
         self._pixel_size_um = pixel_size_um
         self._buffers = threading.local()
@@ -266,7 +272,9 @@ class Refiner:
         row = Detections.COLUMNS.index
         start, sigma_z_um = self._start(table), table[row("sigma_z_um")]
         more = None if proposals is None else self._start(proposals)
-        found = fit_particles(contrast, self.model, start, sigma_z_um, noise, total, more, self._search_um)
+        found = fit_particles(
+            contrast, self.model, start, sigma_z_um, noise, total, more, self._search_um, self.fit_all
+        )
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
         out[:, :given] = table

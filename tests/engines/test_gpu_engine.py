@@ -101,7 +101,7 @@ def test_a_frame_without_light_has_no_detections(device):
 
 
 def test_frames_of_two_bytes_are_read(device):
-    with closing(on_gpu(device)) as engine:
+    with closing(on_gpu(device, DetectorSettings(workers=2, refine=False))) as engine:
         engine.warmup(*SHAPE, np.dtype(np.uint16))
         (found,) = run(engine, images(1, np.uint16))
         assert "0 are missing" in engine.info.details["agreement"]
@@ -162,3 +162,18 @@ def test_images_and_models_that_do_not_fit_are_refused(device):
             engine.submit(frame(7, np.zeros((64, 64), np.uint8)))
     with pytest.raises(ConfigurationError, match="um a pixel"):
         GpuEngine(SETTINGS, 2 * PIXEL_SIZE_UM, SHIPPED_MODEL, TorchBackEnd(device))
+
+
+def test_the_fit_is_done_where_it_takes_less_time(device, monkeypatch):
+    """By the threads of the processor, unless one thread that has a GPU do it is faster than all of them."""
+    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.4])
+    with closing(on_gpu(device)) as engine:
+        engine.warmup(*SHAPE, np.dtype(np.uint8))
+        assert engine.info.details["fit_on"] == "processor"
+        expected = run(engine, images(1))
+        monkeypatch.setattr("engines.cuda.engine.time.perf_counter", lambda: next(clock))
+        engine._choose_fit(engine._refiner, SHAPE, np.dtype(np.uint8))
+        monkeypatch.undo()
+        assert engine.info.details["fit_on"] == "gpu"
+        found = run(engine, images(1))
+    np.testing.assert_allclose(found[0].table[:3], expected[0].table[:3], atol=0.01)

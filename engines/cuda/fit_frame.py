@@ -1,0 +1,215 @@
+"""The blocks of a frame in batches: what `refine.frame.fit_frame` does one block after the other.
+
+Blocks that touch are fitted in its order, in one round after another; those of a round are far from each other
+and make up batches, of blocks of about one size. So the result is its result.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+
+from engines.cuda.fit import Blocks, ParticleImages, fit_blocks
+from engines.refine.block import SINGULAR, weigh_block
+from engines.refine.frame import ITERATIONS, SPARE_UM, SWEEPS, blocks_of, put
+from engines.refine.model import FitModel
+from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, X, Y, set_box, work_space
+
+SIZES_PX = (24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)
+MEMBERS = (1, 2, 3, 6)
+MARGIN_PX = 4
+"""A rectangle may grow by so much on a side while its block is fitted."""
+LARGEST_BATCH_PIXELS = 1 << 22
+
+
+class BatchedFit:
+    """Fits frames' blocks on a device, those of one frame at a time; `refiner.FitFrame`."""
+
+    def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
+        self._images = ParticleImages(model, device)
+        self._device = self._images.device
+        self._lock = threading.Lock()
+
+    def __call__(self, *arguments: Any) -> None:
+        """Do what `refine.frame.fit_frame` does, with its arguments."""
+        with self._lock:
+            self._fit_frame(*arguments)
+
+    def _fit_frame(
+        self,
+        frame: Any,
+        total: Any,
+        theta: Any,
+        coefficients: Any,
+        z: Any,
+        extent: Any,
+        noise: Any,
+        prior: Any,
+        usable: Any,
+        wanted: Any,
+        covariance: Any,
+        fit: Any,
+        state: Any,
+    ) -> None:
+        image = (coefficients, z, extent)
+        boxes = _boxes(theta, np.flatnonzero(usable), frame.shape, *image)
+        block, touches = blocks_of(boxes, usable)
+        for sweep in range(SWEEPS):
+            todo = []
+            for members in _members(block, usable):
+                if (sweep == 0 or touches[members].any()) and wanted[members].any():
+                    todo.append(members)
+            for blocks in rounds(todo, boxes):
+                taken = np.concatenate(blocks)
+                _put_all(total, theta, taken, -1.0, *image)
+                boxes[taken] = _boxes(theta, taken, frame.shape, *image)[taken]
+                for some in _batches(blocks, boxes):
+                    self._fit(frame, total, theta, boxes, some, image, noise, prior, (covariance, fit, state))
+                _put_all(total, theta, taken, 1.0, *image)
+                alone = [m for m in blocks if len(m) > 1 and state[m[0]] == SINGULAR]
+                for members in alone:  # each by itself in the next sweep
+                    block[members], touches[members] = members, True
+
+    def _fit(
+        self,
+        frame: Any,
+        total: Any,
+        theta: Any,
+        boxes: Any,
+        blocks: list[npt.NDArray[np.int64]],
+        image: tuple[Any, Any, Any],
+        noise: Any,
+        prior: Any,
+        out: tuple[Any, Any, Any],
+    ) -> None:
+        covariance, fit, state = out
+        members = np.full((len(blocks), _fits(MEMBERS, max(map(len, blocks)))), -1)
+        for row, some in zip(members, blocks, strict=True):
+            row[: len(some)] = some
+        corner, extent = _regions(boxes, members)
+        tall, wide = (_fits(SIZES_PX, int(most)) for most in extent.max(axis=0))
+        data = np.zeros((len(blocks), tall, wide), np.float32)
+        weight = np.zeros_like(data)
+        _cut(frame, total, theta, boxes, members, *image[:2], noise, data, weight)
+        present = members >= 0
+        priors = np.where(present.sum(axis=1, keepdims=True) > 1, prior, 0.0)
+        arrays = (data, weight, corner, extent, theta[members], boxes[members], present, priors)
+        batch = Blocks(*(torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays))
+        with torch.inference_mode():
+            found = fit_blocks(self._images, batch, ITERATIONS)
+        fitted, errors, good, ended = (
+            tensor.cpu().numpy() for tensor in (found.theta, found.covariance, found.fit, found.state)
+        )
+        for b, some in enumerate(blocks):
+            for k, i in enumerate(some):
+                state[i] = ended[b]
+                x, y = fitted[b, k, X], fitted[b, k, Y]
+                across = boxes[i, LEFT] - 0.5 <= x <= boxes[i, RIGHT] - 0.5
+                if across and boxes[i, TOP] - 0.5 <= y <= boxes[i, BOTTOM] - 0.5:
+                    theta[i] = fitted[b, k]
+                    if ended[b] != SINGULAR:
+                        covariance[i], fit[i] = errors[b, k], good[b, k]
+
+
+def rounds(
+    blocks: list[npt.NDArray[np.int64]], boxes: npt.NDArray[np.int64]
+) -> list[list[npt.NDArray[np.int64]]]:
+    """The blocks (lists of particles) in rounds: one that touches an earlier one comes in a later round."""
+    if not blocks:
+        return []
+    bounds = np.array(
+        [[*boxes[m][:, [TOP, LEFT]].min(axis=0), *boxes[m][:, [BOTTOM, RIGHT]].max(axis=0)] for m in blocks]
+    )
+    when = np.zeros(len(blocks), np.int64)
+    for b in range(len(blocks)):
+        low, high = bounds[:b, :2], bounds[:b, 2:]
+        apart = (low >= bounds[b, 2:] + MARGIN_PX).any(axis=1) | (high + MARGIN_PX <= bounds[b, :2]).any(
+            axis=1
+        )
+        if not apart.all():
+            when[b] = when[:b][~apart].max() + 1
+    return [[blocks[b] for b in np.flatnonzero(when == r)] for r in range(int(when.max()) + 1)]
+
+
+def _members(block: Any, usable: Any) -> list[npt.NDArray[np.int64]]:
+    """The particles of each block, blocks in rising order."""
+    index = np.flatnonzero(usable)
+    order = index[np.argsort(block[index], kind="stable")]
+    ends = np.flatnonzero(np.diff(block[order])) + 1
+    return [part for part in np.split(order, ends) if part.size]
+
+
+def _batches(blocks: list[npt.NDArray[np.int64]], boxes: Any) -> list[list[npt.NDArray[np.int64]]]:
+    """Blocks of about one size together, no more than fit into memory."""
+    found: dict[tuple[int, int, int], list[npt.NDArray[np.int64]]] = {}
+    for members in blocks:
+        own = boxes[members]
+        tall = _fits(SIZES_PX, int(own[:, BOTTOM].max() - own[:, TOP].min()))
+        wide = _fits(SIZES_PX, int(own[:, RIGHT].max() - own[:, LEFT].min()))
+        found.setdefault((_fits(MEMBERS, len(members)), tall, wide), []).append(members)
+    parts = []
+    for (count, tall, wide), some in found.items():
+        most = max(1, LARGEST_BATCH_PIXELS // (count * tall * wide))
+        parts += [some[k : k + most] for k in range(0, len(some), most)]
+    return parts
+
+
+def _fits(sizes: tuple[int, ...], least: int) -> int:
+    return next((size for size in sizes if size >= least), least)
+
+
+def _regions(boxes: Any, members: Any) -> tuple[Any, Any]:
+    """First row and column, rows and columns (B, 2) of what the rectangles of each block cover."""
+    there = members >= 0
+    low = np.where(there[..., None], boxes[members][..., [TOP, LEFT]], np.iinfo(np.int64).max).min(axis=1)
+    high = np.where(there[..., None], boxes[members][..., [BOTTOM, RIGHT]], 0).max(axis=1)
+    return low, high - low
+
+
+@njit(cache=True, nogil=True)
+def _boxes(theta: Any, which: Any, shape: Any, coefficients: Any, z: Any, extent: Any) -> Any:
+    boxes = np.zeros((theta.shape[0], 4), np.int64)
+    for i in which:
+        set_box(theta[i], shape, coefficients, z, extent, SPARE_UM, boxes[i])
+    return boxes
+
+
+@njit(cache=True, nogil=True)
+def _put_all(
+    total: Any, theta: Any, which: Any, factor: float, coefficients: Any, z: Any, extent: Any
+) -> None:
+    space = work_space(coefficients)
+    image = np.empty((4, coefficients.shape[1], coefficients.shape[1]), np.float32)
+    for i in which:
+        put(total, theta[i], factor, coefficients, z, extent, space, image)
+
+
+@njit(cache=True, nogil=True)
+def _cut(
+    frame: Any,
+    others: Any,
+    theta: Any,
+    boxes: Any,
+    members: Any,
+    coefficients: Any,
+    z: Any,
+    noise: Any,
+    data: Any,
+    weight: Any,
+) -> None:
+    """Fill `data` and `weight` (B, H, W) with what each block has to explain, and 1 / its variance."""
+    space = work_space(coefficients)
+    for b in range(members.shape[0]):
+        some = members[b][members[b] >= 0]
+        own = boxes[some]
+        corner, found = weigh_block(others, theta[some], own, own, coefficients, z, noise, space)
+        tall, wide = found.shape
+        weight[b, :tall, :wide] = found
+        for i in range(tall):
+            for j in range(wide):
+                data[b, i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
