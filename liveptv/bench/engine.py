@@ -48,13 +48,17 @@ LARGE = "large (random weights)"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`models` by name; `seconds` for each case, half as long again for its latency."""
+    """`models` by name; `seconds` for each case, half as long again for its latency.
+
+    With `large` a large network with random weights is timed too, where the libraries to make one are there.
+    """
 
     models: dict[str, Path]
     sizes: Sequence[Size] = SIZES
     full: Size = FULL
     particles: tuple[int, int] = (FEW, MANY)
     seconds: float = 3.0
+    large: bool = True
 
 
 def parse_sizes(text: str) -> list[Size]:
@@ -76,7 +80,7 @@ def measure_engines(plan: Plan, say: Callable[[str], None]) -> list[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liveptv-engine-")))
         models = dict(plan.models)
-        if find_spec("torch") and find_spec("onnxscript") and plan.models == default_models():
+        if plan.large and find_spec("torch") and find_spec("onnxscript"):
             models[LARGE] = _alone(make_large, folder / "large.onnx")
         limits = asdict(_alone(measure_limits))
         machine = f"{processor()}, {platform.system()}, Python {platform.python_version()}"

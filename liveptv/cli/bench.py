@@ -40,6 +40,9 @@ def bench(
     sizes: Annotated[
         str | None, typer.Option(help="engine: pixels, as in 512x512,1440x2560", metavar="HxW,HxW")
     ] = None,
+    large: Annotated[
+        bool, typer.Option(help="engine: also a large network, with random weights, where torch is there")
+    ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the rows to this file")] = None,
     picture: Annotated[Path | None, typer.Option(help="latency: draw it (.png, .svg, .pdf)")] = None,
     overwrite: Overwrite = False,
@@ -54,7 +57,7 @@ def bench(
     for path in (json_file, picture):
         writable(path, overwrite)
     if what == "engine":
-        rows = _engine(seconds or ENGINE_SECONDS, models or [], sizes)
+        rows = _engine(seconds or ENGINE_SECONDS, models or [], sizes, large)
     else:
         rows = _latency(max(LEAST_LATENCY_SECONDS, seconds or LATENCY_SECONDS), rate, particles, picture)
     if json_file is not None:
@@ -66,7 +69,7 @@ def _say(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 
-def _engine(seconds: float, models: list[Path], sizes: str | None) -> list[dict[str, Any]]:
+def _engine(seconds: float, models: list[Path], sizes: str | None, large: bool) -> list[dict[str, Any]]:
     from engines.factory import check_model
     from liveptv.bench.engine import SIZES, Plan, default_models, measure_engines, parse_sizes
 
@@ -77,7 +80,7 @@ def _engine(seconds: float, models: list[Path], sizes: str | None) -> list[dict[
     for model in models:
         check_model(model)
     named = {model.name: model for model in models} or default_models()
-    rows = measure_engines(Plan(named, wanted, seconds=seconds), _say)
+    rows = measure_engines(Plan(named, wanted, seconds=seconds, large=large), _say)
     for title in dict.fromkeys((row["model"], row["case"]) for row in rows):
         console.print(_engine_table(title, [row for row in rows if (row["model"], row["case"]) == title]))
     return rows

@@ -32,7 +32,12 @@ def test_what_is_not_known_is_not_measured():
 def test_every_back_end_that_can_run_here_is_timed_beside_the_machine():
     said = []
     plan = Plan(
-        {"the small one": SHIPPED_MODEL}, sizes=[(64, 96)], full=(128, 160), particles=(5, 40), seconds=0.2
+        {"the small one": SHIPPED_MODEL},
+        sizes=[(64, 96)],
+        full=(128, 160),
+        particles=(5, 40),
+        seconds=0.2,
+        large=False,
     )
     rows = measure_engines(plan, said.append)
     by_case = {
