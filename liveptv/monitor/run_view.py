@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.config import ChannelSettings
+from liveptv.monitor.control_state import ControlState
 from liveptv.monitor.detection_quality import DetectionQuality
 from liveptv.monitor.images import SmallImage, small_image
 from liveptv.monitor.running_profile import BINS, RunningProfile
@@ -20,7 +21,6 @@ from liveptv.reports.profile import laminar_flow
 from liveptv.session.front import RunCard
 from liveptv.session.views import lost_frames
 from stream.messages import Detections, Frame, Message, StageState, Status, TrackFlag, Tracks
-from tracking.control_settings import KINDS
 
 SERIES_PERIOD_S = 0.5
 SERIES_LENGTH = 600
@@ -29,7 +29,6 @@ EVENTS_KEPT = 400
 QUIET_EVENTS = {"measured", "answer", "process", "monitor", "commands"}
 STAGES = ("acquire", "detect", "track", "write", "control")
 FRESH_S = 2.0
-MEASURED = "measured_"
 DEPTH_MEMORY = 0.05
 
 
@@ -60,8 +59,7 @@ class RunView:
         self._depth_um: tuple[float, float] | None = None
         self._latest: Tracks | None = None
         self._paused = False
-        self._controller = ""
-        self._settings: dict[str, Any] = {}
+        self._control = ControlState()
         self.card: RunCard | None = None
         self.shown: Shown | None = None
         self.series: deque[list[float | None]] = deque(maxlen=SERIES_LENGTH)
@@ -81,7 +79,7 @@ class RunView:
                     floor_um, depth_um = float(channel["floor_um"]), float(channel["depth_um"])
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
-                self._controller, self._settings = _configured_controller(card.configuration)
+                self._control = ControlState(card.configuration)
             self.card = card
 
     def take(self, message: Message) -> None:
@@ -124,9 +122,8 @@ class RunView:
                 self.over = "; ".join(failures) or str(event.get("text") or "done")
             if kind == "wish" and event.get("accepted") and event.get("command") in {"pause", "resume"}:
                 self._paused = event["command"] == "pause"
-            if kind == "controller" and "on" in event:
-                self._controller = str(event["controller"]) if event["on"] else ""
-                self._settings = dict(event.get("settings") or {})
+            if kind == "controller":
+                self._control.happened(event)
             if kind in QUIET_EVENTS:
                 return
             text = str(event.get("text", "")).split("\n", maxsplit=1)[0]
@@ -261,31 +258,12 @@ class RunView:
                 "exposure_ms": _plain(info.exposure_ms if info is not None else math.nan),
                 "limits": self._configured("limits") or {},
                 "is_live": self._configured("microscope") is not None,
-                "control": self._control(),
+                "control": self._control.facts(self._statuses.get("control")),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),
                 "gaps": self.gaps,
             }
-
-    def _control(self) -> dict[str, Any] | None:
-        """Which controller is on, with what settings, whether it works, and what it measures; None in a replay."""
-        if self._configured("microscope") is None and not self._controller:
-            return None
-        status = self._statuses.get("control")
-        gauges = {} if status is None else status.gauges
-        measured = {
-            name.removeprefix(MEASURED): _plain(value)
-            for name, value in gauges.items()
-            if name.startswith(MEASURED)
-        }
-        failed = status is not None and status.state is StageState.FAILED
-        return {
-            "on": self._controller,
-            "settings": self._settings,
-            "works": not failed and gauges.get("controller_works", 1.0) != 0.0,
-            "measured": measured,
-        }
 
     def _profile_facts(self) -> dict[str, Any]:
         profile = self._profile.profile()
@@ -309,18 +287,6 @@ class RunView:
                 "velocity_um_s": _plains(laminar.velocity_um_s[::4]),
             }
         return facts
-
-
-def _configured_controller(configuration: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The controller that a run begins with, and its settings; "" without one."""
-    if configuration.get("protocol"):
-        return "protocol", {}
-    own = configuration.get("controller") or {}
-    for kind in KINDS:
-        if own.get(kind):
-            settings = own.get("options") if kind == "file" else own[kind]
-            return kind, {key: value for key, value in (settings or {}).items() if value is not None}
-    return "", {}
 
 
 def _remember(store: OrderedDict[int, Any], number: int, message: Message) -> None:

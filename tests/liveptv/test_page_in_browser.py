@@ -41,6 +41,18 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             wait(page, "slow => Math.abs(window.liveptv.measured.velocity_um_s / slow - 2) < 0.3", slow_um_s)
             act(page, "move_focus", "900")
             answers.append(page.locator("#answer").inner_text())
+            hold = page.locator("details.controller", has_text="hold flow")
+            hold.locator("> summary").click()
+            hold.locator("input[name=max_flow_ul_s]").fill("5")
+            hold.locator("input[name=target_um_s]").fill("100")
+            hold.locator("input[name=min_flow_ul_s]").evaluate("input => { input.value = '6'; }")
+            answers.append(switch(page, hold, "Switch on", "refused"))
+            hold.locator("input[name=min_flow_ul_s]").evaluate("input => { input.value = ''; }")
+            answers.append(switch(page, hold, "Switch on", "done"))
+            wait(page, "() => document.querySelector('.controller').dataset.state === 'on'")
+            wait(page, "() => /target 100 µm/.test(document.querySelector('.measured').textContent)")
+            answers.append(switch(page, hold, "Switch off", "done"))
+            wait(page, "() => document.querySelector('.controller').dataset.state === 'off'")
             page.click("#stop")
             assert "completed with its" in page.locator("#stop-text").inner_text()
             page.click("button[value=stop]")
@@ -53,6 +65,7 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
     run = Visited(experiment, visit)
     assert "shows from frame" in answers[0]
     assert "refused" in answers[1]
+    assert "min_flow_ul_s must be less than max_flow_ul_s" in answers[2]
     assert not troubles
     assert {url.split("/")[2].partition(":")[0] for url in outside} == {"127.0.0.1"}
     assert run.outcome.result.ok
@@ -67,6 +80,13 @@ def act(page, kind, value):
     form.locator("input").fill(value)
     form.locator("button").click()
     wait(page, "() => document.getElementById('answer').className !== 'answer '")
+
+
+def switch(page, controller, button, outcome):
+    """Press a button of a controller; the run's answer."""
+    controller.get_by_role("button", name=button, exact=True).click()
+    wait(page, "word => document.getElementById('answer').textContent.includes(': ' + word)", outcome)
+    return page.locator("#answer").inner_text()
 
 
 def wait(page, condition, given=None):
