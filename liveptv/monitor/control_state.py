@@ -1,4 +1,4 @@
-"""Which controller is on, as far as a viewer can know: from the configuration, the event log and the stage's status."""
+"""Which controller is on, as a viewer knows it: from the configuration, the event log and the stage's status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ControlState:
         self._steerable = bool(found.get("microscope")) or bool(self._on)
 
     def happened(self, event: dict[str, Any]) -> None:
-        """Take an entry of kind `controller` of the event log; one without `on` is a failure, seen in the status."""
+        """Take an entry of kind `controller` of the event log; one without `on` tells of a failure."""
         if "on" in event:
             self._on = str(event["controller"]) if event["on"] else ""
             self._settings = dict(event.get("settings") or {})
