@@ -6,7 +6,7 @@ seeds that no training uses. Detections are those of the engines, as `liveptv de
 of the same images' own optics, of the first frames' particles, with x, y, z and brightness of each and of its
 neighbours, and a constant background, unknown; it knows nothing of the fields and of the rounding to grey values.
 "Same centre" is a nearest neighbour within 1.5 px. Where the model comes from a calibration, whose zero of depth is
-its own, the median offset is taken off (--offset).
+its own, the median offset of the first frames is taken off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from calibration.evaluation import GATE_XY_UM, GATE_Z_UM, match
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
 from calibration.synthesis.rendered import Rendered
-from calibration.synthesis.scene import Particles
+from calibration.synthesis.scene import Particles, Scene
 from calibration.width_curve import width_curve_from_optics
 from engines.engine import Engine
 from engines.factory import open_engine
@@ -72,6 +72,7 @@ def measure(args: argparse.Namespace, optics: OpticsModel) -> tuple[dict[str, di
     opened = engines(args.model, optics, args.workers)
     found: dict[str, dict[str, Any]] = {name: {"rows": [], "false": 0, "detections": 0} for name in opened}
     bound = []
+    offset_um = None if args.calibrated else 0.0
     for start in range(0, args.frames, AT_ONCE):
         count = min(AT_ONCE, args.frames - start)
         scene = source.draw(rng, SHAPE, count, np.uint8)
@@ -84,6 +85,9 @@ def measure(args: argparse.Namespace, optics: OpticsModel) -> tuple[dict[str, di
             tables[name] = []
             while engine.pending:
                 tables[name] += [detections.table for detections in engine.results(60.0)]
+        if offset_um is None:
+            offset_um = offset_of(scene, tables["network and fit"], scale)
+            print(f"offset of the depths: {offset_um:.2f} um")
         for n in range(count):
             truth = scene.particles.where(scene.particles.frame == n)
             xyz = np.column_stack([truth.x_px, truth.y_px, truth.z_um]) * scale
@@ -93,7 +97,7 @@ def measure(args: argparse.Namespace, optics: OpticsModel) -> tuple[dict[str, di
                 bound.append(np.column_stack([truth.nearest_px, of_frame]))
             for name, some in tables.items():
                 table = some[n].copy()
-                table[2] -= args.offset
+                table[2] -= offset_um
                 i, j = match(xyz, table[:3].T, GATE_XY_UM, GATE_Z_UM)
                 rows = np.full((len(xyz), len(COLUMNS)), np.nan)
                 rows[:, 0], rows[:, 1:4], rows[:, 4], rows[:, 5] = start + n, xyz, truth.nearest_px, 0
@@ -107,6 +111,17 @@ def measure(args: argparse.Namespace, optics: OpticsModel) -> tuple[dict[str, di
         engine.close()
     found = {name: one | {"rows": np.concatenate(one["rows"])} for name, one in found.items() if one["rows"]}
     return found, np.concatenate(bound)
+
+
+def offset_of(scene: Scene, tables: list[np.ndarray], scale: np.ndarray) -> float:
+    """Median of found less true depth, um."""
+    off = []
+    for n, table in enumerate(tables):
+        truth = scene.particles.where(scene.particles.frame == n)
+        xyz = np.column_stack([truth.x_px, truth.y_px, truth.z_um]) * scale
+        i, j = match(xyz, table[:3].T, GATE_XY_UM, GATE_Z_UM)
+        off.append(table[2, j] - xyz[i, 2])
+    return float(np.median(np.concatenate(off)))
 
 
 def rms(values: np.ndarray) -> np.ndarray:
@@ -216,7 +231,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1_000_001)
     parser.add_argument("--snr", type=float, default=5.6)
     parser.add_argument("--density", type=float, default=1.0, help="times 200 a frame")
-    parser.add_argument("--offset", type=float, default=0.0, help="found less true depth, um")
+    parser.add_argument("--calibrated", action="store_true", help="the zero of depth is a calibration's own")
     parser.add_argument("--plain", action="store_true", help="no out-of-focus fields")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--picture", type=Path)
