@@ -33,12 +33,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from engines.cuda.check import EXACT, HALF, add_particle, agreement, reference_answer
 from engines.cuda.device import Device, open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
+from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Slot
 from engines.cuda.torch_runner import TorchBackEnd
 from engines.flatfield import FlatField
+from engines.network.answers import to_table
 from engines.network.decode import particles_of, slots_of
 from engines.network.model import OnnxModel
+from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner
 from engines.settings import DetectorSettings
 from stream.messages import Frame, FrameInfo
 
@@ -179,12 +182,17 @@ def latency(engine: GpuEngine, frames: Iterator[Frame], rate_hz: float, seconds:
 
 
 def engine_rows(
-    back_end: GpuBackEnd, path: Path, shape: tuple[int, int], particles: int, seconds: float
+    back_end: GpuBackEnd,
+    path: Path,
+    shape: tuple[int, int],
+    particles: int,
+    seconds: float,
+    refine_too: tuple[bool, ...] = (False, True),
 ) -> Iterator[Row]:
     """The whole engine, frame to detections, with and without the fit."""
     model = OnnxModel(path)
     images = [picture(OnnxModel(SHIPPED), shape, np.uint8, particles, seed) for seed in range(PICTURES)]
-    for refine in (False, True):
+    for refine in refine_too:
         settings = DetectorSettings(refine=refine, workers=min(8, os.cpu_count() or 1))
         with closing(GpuEngine(settings, model.card.pixel_size_um, path, back_end)) as engine:
             engine.warmup(*shape, np.dtype(np.uint8))
@@ -192,6 +200,7 @@ def engine_rows(
             throughput(engine, frames, 0.2 * seconds)
             row: Row = {"part": "engine", "back_end": back_end.name, "model": model.card.size}
             row |= {"half": back_end.half, "refine": refine, "particles": particles, "shape": list(shape)}
+            row |= {"fit_on": engine.info.details["fit_on"] if refine else ""}
             row |= throughput(engine, frames, seconds)
             rate_hz = min(CAMERA_HZ, 0.8 * row["frames_per_s"])
             yield row | latency(engine, frames, rate_hz, seconds)
@@ -225,6 +234,33 @@ def parts_of_a_frame(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], s
     row["read_all_maps_ms"] = median_ms(slots[0].maps)
     row["decode_ms"] = median_ms(lambda: particles_of(slots_of(maps)))
     return row
+
+
+def fit_rows(device: Device, shape: tuple[int, int], counts: tuple[int, ...]) -> Iterator[Row]:
+    """The fit of a frame's particles, by one thread of the processor and in batches; and how the two agree."""
+    model = OnnxModel(SHIPPED)
+    particle = model.particle()
+    assert particle is not None
+    for particles in counts:
+        image = picture(model, shape, np.uint8, particles, 0)
+        found = reference_answer(model, image)
+        table = to_table(found.particles[found.particles[:, -1] >= 0.5], model.card, found.background)
+        refiner = Refiner(particle, model.card.pixel_size_um, NETWORK_SEARCH_UM)
+        row: Row = {"part": "fit", "particles": particles, "shape": list(shape)}
+        tables = []
+        for name, fit in (
+            ("processor", refiner.fit_all),
+            ("batched", BatchedFit(particle, device.on_device((1,), np.float32).device)),
+        ):
+            refiner.fit_all = fit
+            tables.append(refiner.refine(image, table))
+            row[f"{name}_ms"] = median_ms(lambda: refiner.refine(image, table), 5)  # noqa: B023
+        one, other = tables
+        row["as_many"] = one.shape == other.shape
+        if row["as_many"]:
+            off = np.quantile(np.abs(one[:3] - other[:3]), 0.99, axis=1)
+            row |= {"xy_px": off[:2].max() / model.card.pixel_size_um, "z_um": off[2]}
+        yield row
 
 
 def median_ms(work: Callable[[], object], times: int = 30) -> float:
@@ -384,7 +420,8 @@ def main() -> None:
             record.do("parts", lambda p=path: parts_of_a_frame(half, p, FULL, 0.5 * seconds))
             record.do("engine", lambda p=path: engine_rows(half, p, FULL, 200, seconds))
             record.do("kernels", lambda p=path: kernels(p, device, FULL))
-        record.do("engine, 5,000 particles", lambda: engine_rows(half, SHIPPED, FULL, 5000, 0.5 * seconds))
+        record.do("fit", lambda: fit_rows(device, FULL, (50, 200, 500)))
+        record.do("engine, 2,000 particles", lambda: engine_rows(half, SHIPPED, FULL, 2000, 0.5 * seconds))
         record.do(
             "engine, single precision", lambda: engine_rows(single, models[-1], FULL, 200, 0.5 * seconds)
         )

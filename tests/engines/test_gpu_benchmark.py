@@ -46,8 +46,8 @@ def test_agreement_is_found_for_every_kind_of_frame(device, half):
 
 def test_the_engine_is_timed_with_a_large_network_as_well(device, tmp_path):
     path = bench.make_large(tmp_path)
-    rows = list(bench.engine_rows(TorchBackEnd(device, half=False), path, SHAPE, 5, 0.2))
-    assert [row["refine"] for row in rows] == [False, True]
+    rows = list(bench.engine_rows(TorchBackEnd(device, half=False), path, SHAPE, 5, 0.2, (False,)))
+    assert len(rows) == 1
     for row in rows:
         assert row["model"] == "large"
         assert row["frames_per_s"] > 0
@@ -59,6 +59,15 @@ def test_the_parts_of_a_frame_are_timed(device):
     assert row["frames_per_s_1_slots"] > 0
     assert row["frames_per_s_3_slots"] > 0
     assert row["decode_ms"] > 0
+
+
+def test_both_ways_to_fit_are_timed_and_compared(device):
+    (row,) = bench.fit_rows(device, SHAPE, (3,))
+    assert row["as_many"]
+    assert row["xy_px"] < 0.01
+    assert row["z_um"] < 0.1
+    assert row["processor_ms"] > 0
+    assert row["batched_ms"] > 0
 
 
 def test_the_start_with_references_is_compared_with_onnx_runtime(device, tmp_path):
