@@ -14,7 +14,6 @@ from torch import Tensor
 from engines.refine.block import (
     CONVERGED,
     FIRST_DAMPING,
-    GROUND,
     LARGEST_STEP_PX,
     LARGEST_STEP_UM,
     MOST_DAMPING,
@@ -22,6 +21,7 @@ from engines.refine.block import (
     SINGULAR,
     SMALL_GAIN,
 )
+from engines.refine.equations import GROUND
 from engines.refine.model import FitModel
 from engines.refine.spline import TAPS
 from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z

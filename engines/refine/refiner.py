@@ -15,7 +15,8 @@ from engines.classical.joint import pixel_noise
 from engines.refine.block import CONVERGED
 from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, begin_frame, fit_frame, take_back
 from engines.refine.model import FitModel
-from engines.refine.numbers import FAINT_SIGMAS, settle_frame
+from engines.refine.numbers import settle_frame
+from engines.refine.trials import FAINT_SIGMAS
 from engines.refine.windows import A, X, Y, Z
 from engines.settings import DetectorSettings
 from stream.messages import Detections
