@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from liveptv.monitor.packets import unpack
@@ -75,15 +76,26 @@ def publish(seconds, detect, track):
     return cost_ms, len(cost_ms) / (time.perf_counter() - began_s)
 
 
+def connected(place, until_s):
+    """Connect, and try again like the page's own script where a crowd is in front."""
+    while True:
+        try:
+            return connect(place)
+        except (InvalidHandshake, OSError):
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.5)
+
+
 def visit(url, seconds, silent, ages):
     """Visit as a browser would; in its own process."""
     place = url.replace("http://", "ws://").replace("/?", "/live?")
     shown, until_s = 0, time.monotonic() + seconds
-    with connect(place) as socket:
+    with connected(place, until_s) as socket:
         if silent:
             time.sleep(seconds)
             return
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, ConnectionClosed):
             while (left_s := until_s - time.monotonic()) > 0:
                 header, _ = unpack(socket.recv(timeout=left_s))
                 shown += 1

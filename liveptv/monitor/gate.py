@@ -10,27 +10,30 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 200
 FIRST_REQUEST_S = 10.0
+GRACE_S = 0.3
 
 
 def gate(say: Callable[[str], None], most: int = MOST_CONNECTIONS) -> type[H11Protocol]:
     """The HTTP protocol of a server with at most `most` connections, websockets included.
 
-    When all are taken, the oldest one that has not made a request makes room for the new one; where there is
-    none, the new one is closed. A connection without a request is closed after ten seconds. `say` is told of each.
+    When all are taken, the oldest one that has had time for a request and made none makes room for the new one;
+    where there is none, the new one is closed. A connection without a request is closed after ten seconds. `say` is
+    told of each.
     """
 
-    silent: dict[H11Protocol, None] = {}  # in order of coming
+    silent: dict[H11Protocol, float] = {}  # since when, in order of coming
 
     class Guarded(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > most:
                 say(f"{most} connections are open already")
-                oldest = next(iter(silent), self)
-                leave(oldest)
-                if oldest is self:
+                oldest, since_s = next(iter(silent.items()), (self, self.loop.time()))
+                if self.loop.time() - since_s < GRACE_S:
+                    leave(self)
                     return
-            silent[self] = None
+                leave(oldest)
+            silent[self] = self.loop.time()
             self.loop.call_later(FIRST_REQUEST_S, self._time_is_over)
 
         def data_received(self, data: bytes) -> None:
