@@ -16,7 +16,7 @@ MOST_KEPT = 3840
 FEWEST_STRIPS = 16
 MOST_PARTICLES = 4000
 """Particles for whose slots there is room at most: beyond that, reading all maps is as quick."""
-SLOTS_A_PARTICLE = 4
+SLOTS_A_PARTICLE = 3
 UNEVEN = 2
 """A strip has room for so many times its share of the slots."""
 
