@@ -13,7 +13,7 @@ export class Controllers {
   constructor(wish) { Object.assign(this, { wish, forms: [], rows: new Map(), now: null, acts: false }); }
 
   offer(forms) {
-    this.forms = forms; this.rows.clear();
+    this.forms = forms; this.asked = ""; this.rows.clear();
     el("controllers").replaceChildren(...forms.map((form) => this.row(form)));
     this.show(this.now, this.acts);
   }
@@ -62,15 +62,28 @@ export class Controllers {
     this.wish("control", value, `${form.title} on`);
   }
 
-  show(control, acts) {
+  // What another page, or the experiment's file, has switched on stands in this page's form as well.
+  fill(inputs, settings) {
+    for (const [field, input] of inputs) {
+      const value = settings[field.name];
+      if (value === undefined || value === null) continue;
+      if (field.type === "flag") input.checked = Boolean(value);
+      else input.value = Array.isArray(value) ? value.join(", ") : value;
+    }
+  }
+
+  show(control, acts, over = false) {
     this.now = control; this.acts = acts;
     el("no-controllers").hidden = Boolean(control && this.forms.length);
     const kind = control ? control.on : "";
     el("protocol").hidden = kind !== "protocol";
     for (const button of el("protocol").querySelectorAll("button")) button.disabled = !acts;
+    const asked = kind ? JSON.stringify([kind, control.settings]) : "";
+    if (asked && asked !== this.asked && this.rows.has(kind)) this.fill(this.rows.get(kind).inputs, control.settings);
+    this.asked = asked;
     for (const [name, { row, state, on, off, measured }] of this.rows) {
-      const active = name === kind, word = !active ? "off" : control.works ? "on" : "failed";
-      state.textContent = word; row.dataset.state = word;
+      const active = name === kind, word = !active ? "off" : control.works ? (over ? "over" : "on") : "failed";
+      state.textContent = word === "over" ? "was on" : word; row.dataset.state = word;
       on.disabled = !acts; off.disabled = !acts || !active;
       on.textContent = active ? "Change" : "Switch on";
       measured.textContent = active ? (word === "failed" ? "it failed, the hardware was made safe; the event log says why" : this.measured(control)) : "";

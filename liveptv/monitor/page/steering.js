@@ -57,6 +57,6 @@ export class Steering {
     el("l-focus").textContent = limits.min_focus_um == null ? "no limits.min_focus_um: is not moved" : range(limits.min_focus_um, limits.max_focus_um, "µm");
     el("l-exposure").textContent = limits.min_exposure_ms == null ? "" : range(limits.min_exposure_ms, limits.max_exposure_ms, "ms");
     for (const [id, value] of [["s-flow", summary.flow_ul_s], ["s-focus", summary.focus_um], ["s-exposure", summary.exposure_ms]]) el(id).placeholder = value == null ? "" : number(value);
-    this.controllers.show(summary.control, live);
+    this.controllers.show(summary.control, live, ["ended", "failed"].includes(summary.state));
   }
 }
