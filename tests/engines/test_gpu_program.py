@@ -185,3 +185,12 @@ def test_answers_that_cannot_be_are_refused(value, what):
         maps[3, 4, 1, 5] = value
     with pytest.raises(WrongNumbersError, match=what):
         strongest(maps, 2000)[1].check()
+
+
+def test_a_model_without_a_particle_image_is_shown_spots():
+    frame = FrameFormat.of((300, 400), np.dtype(np.uint8), False, 2000)
+    image = drawn_frame(MODEL.card, None, frame, None)
+    reference = reference_answer(MODEL, image)
+    assert len(reference.particles) >= 3
+    np.testing.assert_array_equal(image, drawn_frame(MODEL.card, None, frame, None))
+    assert np.isfinite(reference.logits).all()

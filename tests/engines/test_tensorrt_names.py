@@ -192,6 +192,7 @@ def test_what_tensorrt_calls_has_its_parameters(bindings):
 
 
 def test_our_overrides_have_those_parameters_too():
+    pytest.importorskip("onnx")
     from stand_in_tensorrt import stand_in
 
     from engines.tensorrt.library import Messages, monitor_of
