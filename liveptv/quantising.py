@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from acquisition.recording import open_stack
 from acquisition.simulated.optics import OpticsModel
 from acquisition.simulated.render import BACKGROUND_OF_FULL_SCALE
 from engines.backends.openvino_network import OpenVinoNetwork, open_graph, processor_of
-from engines.backends.quantise import quantise_graph
+from engines.backends.quantise import RECIPES, Recipe, quantise_graph
 from engines.backends.quantised import quantised_path, write_quantised
 from engines.flatfield import load_flat_field
 from engines.network.card import ModelCard
@@ -55,7 +55,7 @@ class Kept:
     path: Path
     full: Scores
     reduced: Scores
-    fine_in_float: bool
+    recipe: Recipe
 
 
 def quantise_model(
@@ -64,8 +64,8 @@ def quantise_model(
     """Make the 8-bit form of `model` from recorded images, and keep it beside the model if it is as good.
 
     As good is: particles missed and false ones, and the errors of x, y and z, at most a tenth above those in
-    single precision, on the same images drawn for the purpose. First all but the first and last convolution are
-    in 8 bits, then fewer. Raises `AccuracyError` where neither is as good (then nothing is kept),
+    single precision, on the same images drawn for the purpose. The `RECIPES` are tried in turn, the fastest first.
+    Raises `AccuracyError` where none is as good (then nothing is kept),
     `ConfigurationError` for a model that images cannot be drawn for, `SourceError` for bad recordings.
     """
     from calibration.training.scoring import HeldOut
@@ -77,18 +77,16 @@ def quantise_model(
     full = held_out.score(opened, 1, opened.card.sigma_scale)
     say(f"in single precision: {described(full)}")
     quantised_path(model).unlink(missing_ok=True)
-    for fine_in_float in (False, True):
-        graph, weights = quantise_graph(model, inputs, fine_in_float=fine_in_float)
+    for recipe in RECIPES:
+        graph, weights = quantise_graph(model, inputs, recipe)
         core, read = open_graph(graph.decode(), np.frombuffer(weights, np.uint8))
         network = OpenVinoNetwork(core, read, 1, "int8")
         reduced = held_out.score(network, 1, opened.card.sigma_scale)
-        say(f"in 8 bits{', fine level in single precision' if fine_in_float else ''}: {described(reduced)}")
+        say(f"{recipe}: {described(reduced)}")
         worse = shortcomings(full, reduced)
         if not worse:
-            facts = _facts(images, len(inputs), full, reduced, fine_in_float) | {
-                "processor": processor_of(core)
-            }
-            return Kept(write_quantised(model, graph, weights, facts), full, reduced, fine_in_float)
+            facts = _facts(images, len(inputs), full, reduced, recipe) | {"processor": processor_of(core)}
+            return Kept(write_quantised(model, graph, weights, facts), full, reduced, recipe)
     raise AccuracyError(
         f"{model.name} in 8 bits is not offered, {'; '.join(worse)}: more than a tenth worse than in single "
         "precision; give other images, with as many particles as in the experiment"
@@ -198,7 +196,7 @@ def _of_particle(particle: FitModel, card: ModelCard) -> Material:
     )
 
 
-def _facts(images: Path, parts: int, full: Scores, reduced: Scores, fine_in_float: bool) -> dict[str, Any]:
+def _facts(images: Path, parts: int, full: Scores, reduced: Scores, recipe: Recipe) -> dict[str, Any]:
     rows = {
         name: {k: v if v is None or math.isfinite(v) else None for k, v in scores.summary().items()}
         for name, scores in (("float32", full), ("int8", reduced))
@@ -206,7 +204,7 @@ def _facts(images: Path, parts: int, full: Scores, reduced: Scores, fine_in_floa
     return {
         "images": images.name,
         "parts": parts,
-        "fine_in_float": fine_in_float,
+        "recipe": asdict(recipe),
         "scores": rows,
         "versions": {name: version(name) for name in ("liveptv", "openvino", "nncf")},
     }

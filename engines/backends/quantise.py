@@ -6,6 +6,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,35 @@ import numpy.typing as npt
 
 from engines.backends.registry import missing
 from engines.engine import BackEndError
-from engines.network.layout import STRIDE
 from stream.errors import ConfigurationError
 
 TELEMETRY = "openvino_telemetry"
-FINE_STRIDE = STRIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to lose less: the widest convolution, at a quarter of the resolution, left in single precision,
+    and weights of seven bits, whose products cannot saturate on processors without VNNI."""
+
+    fine_in_float: bool
+    seven_bits: bool
+
+    def __str__(self) -> str:
+        fine = ", the finest level in single precision" if self.fine_in_float else ""
+        return f"in 8 bits{', weights in 7' if self.seven_bits else ''}{fine}"
+
+
+RECIPES = (Recipe(False, False), Recipe(True, False), Recipe(True, True))
+"""The fastest first."""
 
 
 def quantise_graph(
-    path: Path, inputs: Sequence[npt.NDArray[np.float32]], *, fine_in_float: bool = False
+    path: Path, inputs: Sequence[npt.NDArray[np.float32]], recipe: Recipe
 ) -> tuple[bytes, bytes]:
     """OpenVINO's graph and weights, in 8 bits, of a model file; `inputs` (1, 1, H, W) are typical ones.
 
-    The first and the last convolution, which see the noise and say the place, stay in single precision; with
-    `fine_in_float` all at a quarter of the resolution do. Raises `ConfigurationError` where the libraries are
-    missing, `BackEndError` where they fail.
+    The first and the last convolution, which see the noise and say the place, stay in single precision. Raises
+    `ConfigurationError` where the libraries are missing, `BackEndError` where they fail.
     """
     reason = missing("openvino", "nncf", extra="openvino")
     if reason:
@@ -38,7 +53,8 @@ def quantise_graph(
 
     try:
         graph = openvino.Core().read_model(path)
-        kept = _kept_in_float(graph, fine_in_float)
+        kept = _kept_in_float(graph, recipe.fine_in_float)
+        fix = nncf.OverflowFix.ENABLE if recipe.seven_bits else nncf.OverflowFix.DISABLE
         quantised = nncf.quantize(
             graph,
             nncf.Dataset(list(inputs)),
@@ -46,6 +62,7 @@ def quantise_graph(
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=kept),
             fast_bias_correction=False,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
         )
         with tempfile.TemporaryDirectory(prefix="liveptv-int8-") as folder:
             xml, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
@@ -76,5 +93,5 @@ def _kept_in_float(graph: Any, fine: bool) -> list[str]:
     convolutions = [node for node in graph.get_ordered_ops() if node.get_type_name() in kinds]
     ends = [convolutions[0], convolutions[-1]]
     if fine:
-        ends += [node for node in convolutions[-3:-1] if node not in ends]
+        ends.append(convolutions[-2])
     return [node.get_friendly_name() for node in ends]
