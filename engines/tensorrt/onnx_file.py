@@ -6,7 +6,6 @@ float32. The file takes the bytes of a frame and, with a flat field, its two ref
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -75,6 +74,5 @@ def _export(program: FrameProgram, examples: tuple[Any, ...], names: tuple[str, 
             )
     finally:
         exporter.setLevel(level)
-    content = io.BytesIO()
-    exported.save(content)
-    return content.getvalue()
+    content: bytes = exported.model_proto.SerializeToString()
+    return content

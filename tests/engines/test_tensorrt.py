@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -59,6 +60,19 @@ def cache(tmp_path):
     return EngineCache(tmp_path / "engines")
 
 
+@functools.cache
+def written(frame: FrameFormat, half: bool) -> bytes:
+    return write_onnx(SHIPPED_MODEL, MODEL, frame, half=half)
+
+
+@pytest.fixture(autouse=True)
+def each_file_is_written_once(monkeypatch):
+    """Writing one takes a second, and always gives the same file."""
+    monkeypatch.setattr(
+        "engines.tensorrt.make.write_onnx", lambda _path, _model, frame, *, half: written(frame, half)
+    )
+
+
 def on_tensorrt(device, cache, trt=None, *, half=True) -> TensorRTBackEnd:
     return TensorRTBackEnd(device, half=half, trt=trt or stand_in(), cache=cache)
 
@@ -77,7 +91,7 @@ def assert_refused(back_end, shape, what: str) -> None:
 @pytest.mark.parametrize("half", [True, False])
 def test_the_file_for_tensorrt_has_every_type_written_in_it(dtype, flat, half):
     frame = FrameFormat.of(SHAPE, np.dtype(dtype), flat, 2000)
-    model = onnx.load_from_string(write_onnx(SHIPPED_MODEL, MODEL, frame, half=half))
+    model = onnx.load_from_string(written(frame, half))
     onnx.checker.check_model(model, full_check=True)
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     types = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
