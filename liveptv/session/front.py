@@ -174,11 +174,10 @@ class Front:
 
     def _answer(self, request: Request, ack: Ack) -> None:
         command = request.command
-        value = "" if command.value is None else f" {command.value}"
         outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
         if ack.accepted and ack.first_frame >= 0:
             outcome = f"shows from frame {ack.first_frame} on"
-        text = f"{command.sender or 'a viewer'}: {command.kind}{value}: {outcome}"
+        text = f"{command.sender or 'a viewer'}: {_in_words(command)}: {outcome}"
         self._events.write("wish", text, command=str(command.kind), accepted=ack.accepted)
         request.reply(ack)
 
@@ -198,3 +197,13 @@ class Front:
 
 def _ack(command: Command, why_not: str = "") -> Ack:
     return Ack(command.command_id, not why_not, reason=why_not, monotonic_ns=time.perf_counter_ns())
+
+
+def _in_words(command: Command) -> str:
+    if command.kind is not CommandKind.CONTROL:
+        return f"{command.kind}" + ("" if command.value is None else f" {command.value}")
+    try:
+        wanted = msgspec.json.decode(str(command.value or "{}"), type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return str(command.kind)
+    return f"controller {', '.join(wanted)} on" if wanted else "controller off"

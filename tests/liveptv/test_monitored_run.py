@@ -120,6 +120,9 @@ def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tm
     assert [(entry["on"], entry["controller"]) for entry in switched] == [(True, "hold_flow"), (False, "")]
     assert switched[0]["settings"] == hold
     assert any("hold_flow" in text for text in run.texts("controller"))
+    said = [text for text in run.texts("wish") if "controller" in text]
+    assert said[0].startswith("page: controller hold_flow on: refused: hold_flow.max_flow_ul_s")
+    assert said[2].startswith("page: controller off: shows from frame")
     assert any(entry["kind"] == "command" for entry in read_control(run.files.tracks))
 
 
