@@ -21,7 +21,7 @@ from reporting import save
 from calibration.evaluation import evaluate, nearest_neighbour
 from calibration.synthesis import CutAndPaste, Cutouts, Layout, NoiseModel
 from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
-from calibration.training.material import Material
+from calibration.training.material import KNEE, Material
 from calibration.training.settings import TrainingSettings
 from calibration.training.train import train
 from engines.factory import open_engine
@@ -93,14 +93,15 @@ def material() -> Material:
     return Material(
         (source,),
         scoring,
-        1.0,
-        "bright",
-        middle,
-        half,
-        float(np.sqrt(noise)),
-        peak,
-        "dtai frames 1 to 5",
-        None,
+        pixel_size_um=1.0,
+        polarity="bright",
+        middle_um=middle,
+        half_range_um=half,
+        noise_contrast=float(np.sqrt(noise)),
+        peak_contrast=peak,
+        made_from="dtai frames 1 to 5",
+        particle=None,
+        knee=KNEE,
     )
 
 

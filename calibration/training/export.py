@@ -39,7 +39,7 @@ def measure_sigma_scale(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
 ) -> tuple[float, float, float]:
     """Actual errors over stated ones, root mean square, on held-out images; 1 where too few were found."""
-    network = ParticleNet(settings.size).eval()
+    network = ParticleNet(settings.size, material.knee).eval()
     network.load_state_dict(weights)
 
     @torch.no_grad()
@@ -72,6 +72,7 @@ def make_card(
         half_range_um=material.half_range_um,
         noise_contrast=material.noise_contrast,
         peak_contrast=material.peak_contrast,
+        knee=material.knee,
         sigma_scale=sigma_scale,
         size=settings.size,
         made_from=material.made_from,
@@ -89,7 +90,7 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
 
     Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
     """
-    network = ParticleNet(card.size).eval()  # type: ignore[arg-type]
+    network = ParticleNet(card.size, card.knee).eval()  # type: ignore[arg-type]
     network.load_state_dict(weights)
     part = path.with_name(path.name + ".part")
     try:

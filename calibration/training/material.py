@@ -23,6 +23,8 @@ DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
 CLOSE_VARIANCE_PX2 = 6.0
 SIMULATED_SNR = 5.6
 SCATTER_DRAWS = 4096
+# Where peaks are above so many standard deviations of the noise, contrasts are compressed from there.
+LARGEST_PEAK, KNEE = 40.0, 10.0
 # noise of the simulated images over that at SNR 5.6, and light over the reference's
 SIMULATED_LEVEL = Distribution.uniform(0.6, 1.1)
 SIMULATED_LIGHT = Distribution.uniform(0.998, 1.002)
@@ -35,7 +37,8 @@ class Material:
     """Sources to train on, used in turn, one to score with, and the units of the network.
 
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
-    `particle` is what the fit behind the network measures with, None without such a fit.
+    contrasts above `knee` are compressed. `particle` is what the fit behind the network measures with, None
+    without such a fit.
     """
 
     training: tuple[Source, ...]
@@ -48,6 +51,7 @@ class Material:
     peak_contrast: float
     made_from: str
     particle: FitModel | None
+    knee: float | None = None
 
 
 Recipe = Callable[[], Material]
@@ -106,6 +110,8 @@ def _material(
 ) -> Material:
     scatter = float(np.std(brightness.draw(np.random.default_rng(0), SCATTER_DRAWS)))
     depths = np.linspace(model.z_min_um, model.z_max_um, 101)
+    noise_contrast = float(np.sqrt(noise.read + noise.shot))
+    peaks = model.images(depths).max(axis=(1, 2))
     return Material(
         training=training,
         scoring=scoring,
@@ -113,8 +119,9 @@ def _material(
         polarity=model.polarity,
         middle_um=0.5 * (model.z_min_um + model.z_max_um),
         half_range_um=0.5 * (model.z_max_um - model.z_min_um),
-        noise_contrast=float(np.sqrt(noise.read + noise.shot)),
-        peak_contrast=float(model.images(depths).max(axis=(1, 2)).mean()),
+        noise_contrast=noise_contrast,
+        peak_contrast=float(peaks.mean()),
         made_from=made_from,
         particle=model.for_fit(read=noise.read, shot=noise.shot, brightness_sd=scatter),
+        knee=KNEE if float(peaks.max()) > LARGEST_PEAK * noise_contrast else None,
     )

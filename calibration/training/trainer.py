@@ -70,7 +70,10 @@ class Trainer:
         self.settings, self.material, self.rank, self.method = settings, material, rank, method
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)
-        network = method.build(settings).to(self.device, memory_format=torch.channels_last)
+        network = method.build(settings)
+        if isinstance(network, ParticleNet):
+            network.knee = material.knee
+        network = network.to(self.device, memory_format=torch.channels_last)
         self.network: nn.Module = network
         self.averaged: nn.Module = copy.deepcopy(network).eval()
         self.optimiser = torch.optim.AdamW(

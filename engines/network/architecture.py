@@ -56,11 +56,13 @@ class ParticleNet(nn.Module):
     """(B, 1, H, W) contrast in standard deviations of the noise -> (B, H/4, W/4, slots, values).
 
     H and W are multiples of 16. The values are those of `layout`, the logit of the probability first, standard
-    errors positive.
+    errors positive. With a `knee`, contrasts x beyond it grow as their root only, x / sqrt(1 + |x| / knee): for
+    particles a hundred times brighter in focus than far from it.
     """
 
-    def __init__(self, size: Size = "small") -> None:
+    def __init__(self, size: Size = "small", knee: float | None = None) -> None:
         super().__init__()
+        self.knee = knee
         fine, middle, coarse = WIDTHS[size]
         on_fine, on_middle, on_coarse = BLOCKS[size]
         self.stem = _resample(nn.Conv2d, 1, fine, STRIDE)
@@ -83,6 +85,8 @@ class ParticleNet(nn.Module):
 
     def planes(self, image: torch.Tensor) -> torch.Tensor:
         """Map (B, 1, H, W) to (B, slots x values, H/4, W/4), as model files answer: see `layout`."""
+        if self.knee is not None:
+            image = image / torch.sqrt(1.0 + image.abs() / self.knee)
         quarter = self.stem(image)
         eighth = self.middle(self.down_1(quarter))
         deep = self.coarse(self.down_2(eighth))

@@ -20,7 +20,8 @@ class ModelCard(BaseModel):
     """The metadata of a model, JSON under the key `liveptv`.
 
     The input is (image / background - 1), times -1 where particles are dark, over `noise_contrast`: the
-    particles are positive and the noise has a standard deviation of about 1. The output is that of `layout`, maps
+    particles are positive and the noise has a standard deviation of about 1; with a `knee` the network itself
+    compresses what is above (`architecture.ParticleNet`). The output is that of `layout`, maps
     in files of schema 1 and planes since; its depth is in `half_range_um` off `middle_um`, and its standard errors
     are to be multiplied by `sigma_scale` (x, y, z). A particle of brightness 1 has `peak_contrast` on average.
     """
@@ -34,6 +35,7 @@ class ModelCard(BaseModel):
     half_range_um: float = Field(gt=0)
     noise_contrast: float = Field(gt=0)
     peak_contrast: float = Field(gt=0)
+    knee: float | None = Field(None, gt=0)
     sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     stride: int = STRIDE
     slots: int = SLOTS

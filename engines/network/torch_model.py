@@ -24,7 +24,7 @@ def network_of(model: OnnxModel, name: str) -> ParticleNet:
     if size not in WIDTHS:
         raise ConfigurationError(f"{name} holds a network of size {size!r}, which this version does not know")
     weights = {key: torch.from_numpy(array) for key, array in unpack(model.metadata, name).items()}
-    network = ParticleNet(cast(Size, size))
+    network = ParticleNet(cast(Size, size), model.card.knee)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 
@@ -252,3 +253,22 @@ def test_the_rate_rises_and_then_falls_to_nearly_nothing():
     assert rates[0] < 0.01
     assert rates[-1] < 0.01
     assert np.argmax(rates) < 12
+
+
+def test_a_network_with_a_knee_is_exported_with_it(tmp_path):
+    torch.manual_seed(3)
+    material = dataclasses.replace(gaussian_material(), knee=10.0)
+    trainer = Trainer(QUICK, material)
+    weights = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+    path = tmp_path / "model.onnx"
+    export(path, weights, make_card(material, QUICK, Course()))
+    model = OnnxModel(path)
+    assert model.card.knee == 10.0
+    image = 300.0 * np.random.default_rng(0).random((1, 1, 32, 48)).astype(np.float32)
+    with torch.no_grad():
+        ours = trainer.averaged.planes(torch.from_numpy(image)).numpy()
+        without = ParticleNet().eval()
+        without.load_state_dict(weights)
+        plain = without.planes(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(model(image), ours, atol=2e-3)
+    assert np.abs(plain - ours).max() > 0.01
