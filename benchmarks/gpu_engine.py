@@ -81,6 +81,7 @@ def make_large(folder: Path) -> Path:
 
     torch.manual_seed(0)
     shipped, network = OnnxModel(SHIPPED), ParticleNet("large").eval()
+    network.knee = getattr(shipped.card, "knee", None)  # as its card will say
     path = folder / "large.onnx"
     rows, columns = (16 * torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
     with warnings.catch_warnings():
