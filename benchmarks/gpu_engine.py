@@ -80,8 +80,8 @@ def make_large(folder: Path) -> Path:
     from engines.refine import packed
 
     torch.manual_seed(0)
-    shipped, network = OnnxModel(SHIPPED), ParticleNet("large").eval()
-    network.knee = getattr(shipped.card, "knee", None)  # as its card will say
+    shipped = OnnxModel(SHIPPED)
+    network = ParticleNet("large", shipped.card.knee).eval()
     path = folder / "large.onnx"
     rows, columns = (16 * torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
     with warnings.catch_warnings():
