@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from liveptv.monitor.packets import unpack
@@ -81,7 +81,7 @@ def connected(place, until_s):
     while True:
         try:
             return connect(place)
-        except (InvalidHandshake, OSError):
+        except (WebSocketException, OSError):
             if time.monotonic() > until_s:
                 raise
             time.sleep(0.5)

@@ -3,7 +3,7 @@
 One real run (camera, detector, tracker, writer, control, each a process) of 1440 x 2560 with 200 particles,
 detected in 2D by the classical detector. While it is on, the page is opened and closed and visitors come and go, in
 turns of some seconds, so that whatever else the computer does shows in all cases alike. A row has the medians over
-the rounds and the median change against the same round's turn without a page. Latency is from exposure to the
+the rounds and the median change against the turns without a page before and after. Latency is from exposure to the
 arrival of the tracks at a listener.
 
     python benchmarks/live_page_run.py --json benchmarks/results/live_page_run.json
@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ from stream.messages import Command, CommandKind, Tracks
 from stream.monitor import MonitorSubscriber
 
 IMAGES_HZ = 15.0
-SETTLE_S = 2.5
+SETTLE_S = 4.0
 CONNECTIONS = 1000
 # visitors, visitors that read nothing, connections that ask for nothing; None without a page
 CASES = {
@@ -107,8 +108,10 @@ class Turns:
         while len(self.arrived) < 100 and not self._over.is_set():
             time.sleep(0.1)
         try:
-            for _ in range(self.rounds):
+            for _ in range(self.rounds + 1):
                 for case, counts in CASES.items():
+                    if len(self.rows["no page"]) > self.rounds:
+                        break
                     with contextlib.ExitStack() as stack:
                         self.rows[case].append(self._turn(card, counts, stack))
                     told = {key: round(value, 2) for key, value in self.rows[case][-1].items()}
@@ -169,12 +172,15 @@ class Turns:
 
 
 def summary(case, rows, without):
-    """Medians over the rounds, and of the changes against the same round's turn without a page, per cent."""
+    """Medians over the rounds, and of the changes, per cent; each turn is compared with the mean of those without a
+    page before and after it.
+    """
     found = {"case": case, "rounds": len(rows)}
     for name in rows[0]:
         found[name] = round(float(np.median([row[name] for row in rows])), 2)
     for name in COMPARED:
-        changes = [100 * (row[name] / other[name] - 1) for row, other in zip(rows, without, strict=True)]
+        between = [(before[name] + after[name]) / 2 for before, after in pairwise(without)]
+        changes = [100 * (row[name] / other - 1) for row, other in zip(rows, between, strict=True)]
         found[f"{name}_change_percent"] = round(float(np.median(changes)), 2)
         found[f"{name}_changes_percent"] = [round(change, 1) for change in changes]
     return found
@@ -205,7 +211,8 @@ def main():
         outcome = run_experiment(experiment, run, on_update=lambda _: None, on_note=print, beside=turns)
     if turns.fault is not None:
         raise turns.fault
-    rows = [summary(case, rows, turns.rows["no page"]) for case, rows in turns.rows.items()]
+    without = turns.rows["no page"]
+    rows = [summary(case, rows[: options.rounds], without) for case, rows in turns.rows.items()]
     print("lost:", outcome.result.lost)
     for row in rows:
         print(row)

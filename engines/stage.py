@@ -154,17 +154,22 @@ class DetectStage:
         self._gauges["particles"] = float(len(detections))
         self._particles += len(detections)
         self._last = detections
-        if self._monitor is not None:
-            if now_s >= self._picture_due_s:
-                self._picture_due_s = now_s + self._monitor_period_s
-                self._monitor.publish(frame)
-            self._monitor.publish(detections)
         held.offered = True
         if self._sender.send(detections):
             self._sent += 1
         else:
             held.refused = True
             self._refused += 1
+        self._publish(frame, detections, now_s)
+
+    def _publish(self, frame: Frame, detections: Detections, now_s: float) -> None:
+        """Copies for monitors, after what the run itself needs."""
+        if self._monitor is None:
+            return
+        if now_s >= self._picture_due_s:
+            self._picture_due_s = now_s + self._monitor_period_s
+            self._monitor.publish(frame)
+        self._monitor.publish(detections)
 
     def _acknowledge(self) -> None:
         """Give back, in order, the deliveries whose detections have been acknowledged or declared dropped."""

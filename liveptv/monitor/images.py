@@ -59,9 +59,12 @@ def block_means(image: np.ndarray, block: int) -> np.ndarray:
     if block == 1:
         return image.astype(np.float32)
     rows, columns = image.shape[0] // block, image.shape[1] // block
-    total = np.zeros((rows, columns), np.float32)
+    fits = image.dtype == np.uint8 and block * np.iinfo(np.uint8).max <= np.iinfo(np.uint16).max
+    tall = np.zeros((rows, image.shape[1]), np.uint16 if fits else np.uint32)
     for row in range(block):
-        for column in range(block):
-            total += image[row : rows * block : block, column : columns * block : block]
-    means: np.ndarray = total / (block * block)
+        tall += image[row : rows * block : block]
+    total = np.zeros((rows, columns), np.uint32)
+    for column in range(block):
+        total += tall[:, column : columns * block : block]
+    means: np.ndarray = total.astype(np.float32) / np.float32(block * block)
     return means
