@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 import time
+from datetime import timedelta
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -20,11 +22,12 @@ from calibration.training.checkpoint import Course
 from calibration.training.material import Recipe
 from calibration.training.method import Method
 from calibration.training.scoring import HeldOut
-from calibration.training.settings import TrainingSettings
+from calibration.training.settings import TrainingError, TrainingSettings
 from calibration.training.trainer import Trainer
 
 REPORT_S = 1.0
 SMOOTHING = 0.98
+PEER_TIMEOUT = timedelta(minutes=10)
 HELD_OUT_IMAGES = 160
 AT_ONCE = 16
 # While the learning rate is high, the loss need not fall.
@@ -51,7 +54,9 @@ def run(
         if settings.processes > 1:
             torch.set_num_threads(1)
             store = dist.FileStore(str(meeting), settings.processes)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=settings.processes)
+            dist.init_process_group(
+                "gloo", store=store, rank=rank, world_size=settings.processes, timeout=PEER_TIMEOUT
+            )
         course = _train(rank, settings, recipe, method, weights, messages, stop)
         if rank == 0:
             messages.put(("done", course.with_arrays()))
@@ -79,7 +84,10 @@ def _train(
     course = (checkpoint.resume(folder, trainer) if folder is not None else None) or Course()
     loop = _Loop(trainer, course, messages) if rank == 0 else None
     part, ended = 0.0, False
+    parent = multiprocessing.parent_process() if settings.processes > 1 else None
     while not ended:
+        if parent is not None and not parent.is_alive():
+            raise TrainingError("the program that started this training was killed")
         if loop is not None:
             part = loop.part()
         out_of_steps = settings.steps is not None and trainer.steps + 1 >= settings.steps

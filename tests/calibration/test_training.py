@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 from functools import partial
 
 import numpy as np
+import psutil
 import pytest
 from training_particles import gaussian_model
 
@@ -272,3 +276,34 @@ def test_a_network_with_a_knee_is_exported_with_it(tmp_path):
         plain = without.planes(torch.from_numpy(image)).numpy()
     np.testing.assert_allclose(model(image), ours, atol=2e-3)
     assert np.abs(plain - ours).max() > 0.01
+
+
+def test_no_process_outlives_a_training_that_was_killed(tmp_path):
+    command = [sys.executable, "-m", "liveptv", "train", "--optics", "simulated", "--from", "nothing"]
+    command += ["--processes", "2", "--minutes", "5", "-o", str(tmp_path / "model.onnx")]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    main = psutil.Process(training.pid)
+
+    def workers():
+        return [child for child in main.children() if "spawn_main" in " ".join(child.cmdline())]
+
+    deadline_s = time.monotonic() + 60
+    while len(workers()) < 2 and training.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    children = workers()
+    assert len(children) == 2
+    time.sleep(1.0)
+    training.kill()
+    training.wait()
+
+    def alive():
+        running = [child for child in children if child.is_running()]
+        return [child for child in running if child.status() != psutil.STATUS_ZOMBIE]
+
+    deadline_s = time.monotonic() + 150
+    while alive() and time.monotonic() < deadline_s:
+        time.sleep(0.5)
+    left = alive()
+    for child in left:
+        child.kill()
+    assert not left
