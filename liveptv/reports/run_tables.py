@@ -39,11 +39,18 @@ def stages_table(attributes: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def losses_in_words(attributes: dict[str, Any]) -> str:
-    """Where frames were lost."""
-    lost = {where: count for where, count in lost_frames(attributes.get("accounts", {})).items() if count}
-    if not lost:
-        return "No frame was lost." if attributes.get("accounts") else ""
-    return "Lost: " + ", ".join(f"{count} frames {where}" for where, count in lost.items()) + "."
+    """Where frames were lost, those included that were on their way when a stage was lost."""
+    accounts: dict[str, dict[str, int]] = attributes.get("accounts", {})
+    lost = lost_frames(accounts)
+    words = [f"{count} frames {where}" for where, count in lost.items() if count]
+    if {"acquire", "write"} <= set(accounts):
+        declared = lost["before the detector"] + lost["before the tracker"]
+        missing = accounts["acquire"].get("received", 0) - declared - accounts["write"].get("received", 0)
+        if missing > 0:
+            words.append(f"{missing} frames on their way when the run ended")
+    if not words:
+        return "No frame was lost." if accounts else ""
+    return "Lost: " + ", ".join(words) + "."
 
 
 def profile_table(profile: FlowProfile) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from liveptv.reports.look import DARK, LIGHT, PAGE, dark, darkened, scripts
 from liveptv.reports.page import SCRIPTS, write_report
 from liveptv.reports.profile import flow_profile
 from liveptv.reports.publishing import embedded
-from liveptv.reports.run_tables import MOST_EVENTS, events_table, stages_table, went_wrong
+from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
 from tracking.trajectory_file import read_trajectories
 
@@ -148,6 +148,14 @@ def test_each_stage_is_a_row_with_what_it_lost():
     rows = stages_table({"accounts": accounts})
     assert [row["stage"] for row in rows] == ["acquire", "detect"]
     assert (rows[1]["dropped"], rows[1]["rest"]) == ("2", "left out no fit 3")
+
+
+def test_frames_that_were_on_their_way_when_a_stage_was_lost_are_among_the_losses():
+    accounts = {"acquire": {"received": 895, "to_detect.dropped": 2}, "write": {"received": 890}}
+    words = losses_in_words({"accounts": accounts})
+    assert words == "Lost: 2 frames before the detector, 3 frames on their way when the run ended."
+    whole = {"acquire": {"received": 9}, "write": {"received": 9}}
+    assert losses_in_words({"accounts": whole}) == "No frame was lost."
 
 
 @pytest.mark.slow
