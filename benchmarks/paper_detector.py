@@ -194,7 +194,11 @@ def main() -> None:
     if arguments.beside is not None:
         model = OnnxModel(arguments.beside)
         rows.append(
-            {"detector": "ours", "model": arguments.beside.name, "made_from": model.card.made_from}
+            {
+                "detector": "ours",
+                "model": arguments.beside.name,
+                "training": {"settings": model.card.training, "scores": model.card.scores},
+            }
             | scored(held_out, model, decode, 1)
             | cost(ParticleNet(model.card.size))  # type: ignore[arg-type]
             | {"ms_per_frame": ms_per_frame(model, decode, frame)}
