@@ -31,7 +31,7 @@ PEER_TIMEOUT = timedelta(minutes=10)
 HELD_OUT_IMAGES = 160
 AT_ONCE = 16
 # While the learning rate is high, the loss need not fall.
-SETTLING_PART = 0.7
+SETTLING_PART = 0.9
 
 
 def run(

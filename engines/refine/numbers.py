@@ -76,9 +76,8 @@ def settle(
                     break
         if not now.score < before:
             break
-    if now.theta.shape[0] > 1:
-        for k in range(now.theta.shape[0]):
-            now = another_depth(pixels, now, k, image, rules)
+    for k in range(now.theta.shape[0]):
+        now = another_depth(pixels, now, k, image, rules)
     return now
 
 

@@ -36,7 +36,7 @@ SEARCH_STEP_UM = 7.5
 LARGEST_MOVE_UM = 60.0
 LARGEST_MOVE_SIGMAS = 6.0
 LEAST_BRIGHTNESS_SIGMAS = 3.0
-# Reduced chi-square from which an image is not that of the calibrated particle.
+# Reduced chi-square, over the usual one, from which an image is not that of the calibrated particle.
 WORST_FIT = 4.0
 # Two particles nearer than this in all directions are one that was fitted twice.
 SAME_PX = 0.5
@@ -157,12 +157,13 @@ def fit_particles(
         sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
         misfit = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
         sigma = sigma * np.sqrt(np.where(misfit, fit[:, 0], 1.0))[:, None]
-        accepted = usable & (state == CONVERGED) & (fit[:, 0] < WORST_FIT) & np.isfinite(sigma).all(axis=1)
+        accepted = usable & (state == CONVERGED) & (fit[:, 0] < WORST_FIT * max(1.0, usual.chi_square)) & np.isfinite(sigma).all(axis=1)
         accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]
     moved = np.hypot(theta[:n, X] - start[:, X], theta[:n, Y] - start[:, Y])
     accepted[:n] &= moved <= LARGEST_MOVE_PX
     allowed = np.fmax(LARGEST_MOVE_UM, LARGEST_MOVE_SIGMAS * sigma_z_um)
-    accepted[:n] &= blind[:n] | (np.abs(theta[:n, Z] - start[:, Z]) <= allowed)
+    near = np.abs(theta[:n, Z] - start[:, Z]) <= allowed
+    accepted[:n] &= blind[:n] | near | (fit[:n, 0] <= usual.worst_chi_square)
     accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
     accepted &= ~_same(theta, accepted)
     added = accepted & _within(theta, height, width)
