@@ -1,35 +1,53 @@
-"""How well a detector finds particles: detections matched to a known truth, frame by frame.
+"""How well a detector finds particles: missed, false, errors and stated errors, by neighbour and by depth.
 
-Matching is the assignment of most pairs within the gates, and among those of the least total distance
-(Chenouard et al. 2014, Nature Methods 11, 281, pair points in the same way). Everything in um.
+The scores are those of section 3 of Franchini & Krevor (2020). Everything in um.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
-from stream.errors import ConfigurationError
+from calibration.matching import (
+    AXES,
+    GATE_XY_UM,
+    GATE_Z_UM,
+    Matched,
+    Table,
+    match,
+    match_tables,
+    nearest_neighbour,
+)
+
+__all__ = [
+    "GATE_XY_UM",
+    "GATE_Z_UM",
+    "AxisErrors",
+    "Evaluation",
+    "GroupScore",
+    "depth_edges",
+    "evaluate",
+    "match",
+    "nearest_neighbour",
+    "pulls",
+    "score",
+    "within",
+]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Table = Mapping[str, npt.ArrayLike]
+BoolArray = npt.NDArray[np.bool_]
 
-GATE_XY_UM = 4.0
-GATE_Z_UM = 30.0
 LONE_UM = 28.0
 DISTANCE_BINS_UM = (0.0, 2.0, 4.0, 8.0, 16.0, 28.0, math.inf)
-AXES = ("x", "y", "z")
+MOST_DEPTH_BINS, FEWEST_DEPTH_BINS, PARTICLES_A_BIN = 34, 4, 20
+FEWEST_IN_A_PART = 5
+COVERED = 0.5
+MEDIAN_TO_SD = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +55,24 @@ class AxisErrors:
     """Errors, found minus true, of the matched particles along one axis, um.
 
     `calibration` is the root mean square of error / stated standard error: 1 where those are right, above 1
-    where they are too small. NaN where there is nothing to compute it from.
+    where they are too small. `calibration_robust` is the same of the usual particle, whatever the few
+    with large errors are: 1.4826 times the median of its magnitude, 1 where errors are Gaussian and the stated
+    ones right. NaN where there is nothing to compute it from.
     """
 
     bias_um: float
     rms_um: float
     median_um: float
     calibration: float
+    calibration_robust: float
 
 
 @dataclass(frozen=True, slots=True)
 class GroupScore:
     """The score of some of the true particles: how many they are, and which part of them was `missed`.
 
-    `from_um` to `to_um` is the range of distances to the nearest true neighbour that they were chosen by.
-    `errors` holds `AxisErrors` for x, y and, where depth was measured, z.
+    `from_um` to `to_um` is the range that they were chosen by: of distances to the nearest true neighbour, or
+    of depths. `errors` holds `AxisErrors` for x, y and, where depth was measured, z.
     """
 
     from_um: float
@@ -67,7 +88,10 @@ class Evaluation:
 
     `missed` is the part of the true particles without a detection, `false` the part of the detections without
     a true particle. `lone` is the score of the particles without a neighbour within `lone_um`, `by_distance`
-    that of all, by the distance of their nearest neighbour.
+    that of all, by the distance of their nearest neighbour. `by_depth` is that of all by their true depth, in
+    equal parts of the range of true depths, empty where these are not known or too few. `depth_covered` is the
+    part of that range in which at least half of the largest recall (1 - missed) of a part is reached; parts
+    with fewer than five particles do not count.
     """
 
     frames: int
@@ -82,6 +106,8 @@ class Evaluation:
     errors: dict[str, AxisErrors]
     lone: GroupScore
     by_distance: list[GroupScore]
+    by_depth: list[GroupScore]
+    depth_covered: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain dictionaries, lists and numbers; what is not a finite number becomes None."""
@@ -98,166 +124,101 @@ def evaluate(
     lone_um: float = LONE_UM,
     distance_bins_um: tuple[float, ...] = DISTANCE_BINS_UM,
 ) -> Evaluation:
-    """Match `found` to `truth` and score it.
+    """Match `found` to `truth` as `match_tables` does, and score it; raises what that raises."""
+    matched = match_tables(truth, found, gate_xy_um=gate_xy_um, gate_z_um=gate_z_um)
+    return score(matched, lone_um=lone_um, distance_bins_um=distance_bins_um)
 
-    Both have the columns `frame, x_um, y_um, z_um`, `found` may have `sigma_x_um, sigma_y_um, sigma_z_um`.
-    Pairs are within `gate_xy_um` in the plane and `gate_z_um` in depth; depth plays no part where the gate is
-    None or all depths of one of the tables are missing (NaN). Raises `ConfigurationError` for tables without
-    these columns or with columns of different lengths.
-    """
-    true_rows = _columns(truth, "the truth")
-    found_rows = _columns(found, "the detections")
-    if not (gate_xy_um > 0 and (gate_z_um is None or gate_z_um > 0)):
-        raise ConfigurationError(f"gates must be positive, not {gate_xy_um} and {gate_z_um}")
-    depth = bool(np.isfinite(true_rows["z_um"]).any() and np.isfinite(found_rows["z_um"]).any())
-    gate_z = gate_z_um if depth else None
-    frames = np.unique(np.concatenate([true_rows["frame"], found_rows["frame"]]))
-    neighbour_um = np.full(true_rows["frame"].size, np.inf)
-    pair_true: list[IntArray] = []
-    pair_found: list[IntArray] = []
-    true_of = _rows_of(true_rows["frame"], frames)
-    found_of = _rows_of(found_rows["frame"], frames)
-    for mine, theirs in zip(true_of, found_of, strict=True):
-        true_points = _points(true_rows, mine)
-        neighbour_um[mine] = nearest_neighbour(true_points[:, :2])
-        rows, columns = match(true_points, _points(found_rows, theirs), gate_xy_um, gate_z)
-        pair_true.append(mine[rows])
-        pair_found.append(theirs[columns])
-    rows = np.concatenate(pair_true) if pair_true else np.empty(0, np.int64)
-    columns = np.concatenate(pair_found) if pair_found else np.empty(0, np.int64)
 
-    def group(low_um: float, high_um: float) -> GroupScore:
-        chosen = (neighbour_um >= low_um) & (neighbour_um < high_um)
-        if high_um == math.inf:
-            chosen |= np.isinf(neighbour_um)
-        inside = chosen[rows]
-        total = int(chosen.sum())
-        return GroupScore(
-            from_um=low_um,
-            to_um=high_um,
-            particles=total,
-            missed=1 - int(inside.sum()) / total if total else math.nan,
-            errors=_errors(true_rows, found_rows, rows[inside], columns[inside], depth),
-        )
-
-    total_true, total_found = true_rows["frame"].size, found_rows["frame"].size
+def score(
+    matched: Matched, *, lone_um: float = LONE_UM, distance_bins_um: tuple[float, ...] = DISTANCE_BINS_UM
+) -> Evaluation:
+    """Score what was found of each true particle; `lone_um` and the bins are distances of neighbours."""
+    neighbour_um, depth_um = matched.neighbour_um, matched.position_um[2]
+    by_depth = [
+        _group(matched, within(depth_um, low, high), low, high)
+        for low, high in pairwise(depth_edges(depth_um).tolist())
+    ]
+    true_particles, detections = matched.found.size, matched.detections
     return Evaluation(
-        frames=int(frames.size),
-        true_particles=total_true,
-        detections=total_found,
-        matched=int(rows.size),
-        missed=1 - rows.size / total_true if total_true else math.nan,
-        false=1 - rows.size / total_found if total_found else math.nan,
-        depth=depth,
-        gate_xy_um=gate_xy_um,
-        gate_z_um=gate_z,
-        errors=_errors(true_rows, found_rows, rows, columns, depth),
-        lone=group(lone_um, math.inf),
-        by_distance=[group(low, high) for low, high in pairwise(distance_bins_um)],
+        frames=matched.frames,
+        true_particles=true_particles,
+        detections=detections,
+        matched=int(matched.found.sum()),
+        missed=_missed(matched.found),
+        false=matched.false_um.size / detections if detections else math.nan,
+        depth=matched.depth,
+        gate_xy_um=matched.gate_xy_um,
+        gate_z_um=matched.gate_z_um,
+        errors=_errors(matched, np.ones(true_particles, bool)),
+        lone=_group(matched, within(neighbour_um, lone_um, math.inf), lone_um, math.inf),
+        by_distance=[
+            _group(matched, within(neighbour_um, low, high), low, high)
+            for low, high in pairwise(distance_bins_um)
+        ],
+        by_depth=by_depth,
+        depth_covered=_covered(by_depth),
     )
 
 
-def match(
-    truth: FloatArray, found: FloatArray, gate_xy_um: float, gate_z_um: float | None
-) -> tuple[IntArray, IntArray]:
-    """Pair points (N, 3) with (M, 3): most pairs within the gates first, then least total distance.
+def depth_edges(depth_um: FloatArray) -> FloatArray:
+    """Edges (M + 1,) of equal parts of the range of the depths (N,), a number of parts that N allows.
 
-    The distance of a pair is that in the plane in units of its gate, with that in depth in units of its own.
-    Returns the indices of the partners, (P,) each. A point whose depth is NaN pairs with nothing where there
-    is a gate in depth. Solved per group of points that the gates connect (scipy's exact assignment).
+    There are no more than 34 parts, 20 particles in each on the average; empty for fewer than four parts.
     """
-    if not truth.shape[0] or not found.shape[0]:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    candidates = KDTree(truth[:, :2]).sparse_distance_matrix(
-        KDTree(found[:, :2]), gate_xy_um, output_type="ndarray"
+    known = depth_um[np.isfinite(depth_um)]
+    parts = min(MOST_DEPTH_BINS, known.size // PARTICLES_A_BIN)
+    if parts < FEWEST_DEPTH_BINS or np.ptp(known) == 0:
+        return np.empty(0)
+    edges = np.linspace(known.min(), known.max(), parts + 1)
+    edges[-1] = np.nextafter(known.max(), np.inf)
+    return edges
+
+
+def within(values: FloatArray, low: float, high: float) -> BoolArray:
+    """Which of the values (N,) are `low` or above, and below `high`; an infinite `high` is no limit."""
+    chosen: BoolArray = values >= low
+    return chosen if high == math.inf else chosen & (values < high)
+
+
+def pulls(error_um: FloatArray, sigma_um: FloatArray) -> FloatArray:
+    """Errors over stated standard errors (K,), those left out where one of both is missing."""
+    known = np.isfinite(error_um) & np.isfinite(sigma_um) & (sigma_um > 0)
+    return error_um[known] / sigma_um[known]
+
+
+def _group(matched: Matched, chosen: BoolArray, low_um: float, high_um: float) -> GroupScore:
+    return GroupScore(
+        from_um=low_um,
+        to_um=high_um,
+        particles=int(chosen.sum()),
+        missed=_missed(matched.found[chosen]),
+        errors=_errors(matched, chosen),
     )
-    i, j = candidates["i"].astype(np.int64), candidates["j"].astype(np.int64)
-    squared = (candidates["v"] / gate_xy_um) ** 2
-    if gate_z_um is not None:
-        apart = np.abs(truth[i, 2] - found[j, 2]) / gate_z_um
-        near = apart <= 1
-        i, j, squared = i[near], j[near], squared[near] + apart[near] ** 2
-    cost = np.sqrt(squared)
-    count = truth.shape[0]
-    links = coo_array((np.ones(i.size), (i, count + j)), shape=(count + found.shape[0],) * 2)
-    label = connected_components(links, directed=False)[1][i]
-    rows: list[IntArray] = []
-    columns: list[IntArray] = []
-    for group in np.unique(label):
-        inside = label == group
-        own, own_index = np.unique(i[inside], return_inverse=True)
-        other, other_index = np.unique(j[inside], return_inverse=True)
-        # No pair is dearer than all pairs of the group together, so that more pairs always win.
-        no_pair = 1.0 + 2.0 * min(own.size, other.size)
-        costs = np.full((own.size, other.size), no_pair)
-        costs[own_index, other_index] = cost[inside]
-        left, right = linear_sum_assignment(costs)
-        paired = costs[left, right] < no_pair
-        rows.append(own[left[paired]])
-        columns.append(other[right[paired]])
-    if not rows:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate(rows), np.concatenate(columns)
 
 
-def nearest_neighbour(points: FloatArray) -> FloatArray:
-    """Return each point's distance to the nearest other one, (N,), infinite for a single point."""
-    if points.shape[0] < 2:
-        return np.full(points.shape[0], np.inf)
-    distance, _ = KDTree(points).query(points, k=2)
-    return np.asarray(distance, dtype=np.float64)[:, 1]
+def _missed(found: BoolArray) -> float:
+    return 1 - int(found.sum()) / found.size if found.size else math.nan
 
 
-def _columns(table: Table, name: str) -> dict[str, FloatArray]:
-    columns: dict[str, FloatArray] = {}
-    for column in ("frame", "x_um", "y_um", "z_um"):
-        if column not in table:
-            if column != "z_um":
-                raise ConfigurationError(f"{name} has no column {column}")
-            columns[column] = np.full(columns["x_um"].shape, np.nan)
-            continue
-        columns[column] = np.asarray(table[column], dtype=np.float64)
-    for axis in AXES:
-        key = f"sigma_{axis}_um"
-        columns[key] = (
-            np.asarray(table[key], dtype=np.float64)
-            if key in table
-            else np.full(columns["frame"].shape, np.nan)
-        )
-    if len({column.shape for column in columns.values()}) != 1 or columns["frame"].ndim != 1:
-        raise ConfigurationError(f"the columns of {name} differ in length")
-    if not all(np.isfinite(columns[column]).all() for column in ("frame", "x_um", "y_um")):
-        raise ConfigurationError(f"{name} has rows without frame, x or y")
-    return columns
+def _covered(by_depth: list[GroupScore]) -> float:
+    recall = np.array([1 - group.missed for group in by_depth if group.particles >= FEWEST_IN_A_PART])
+    if not recall.size:
+        return math.nan
+    return float((recall >= COVERED * recall.max()).mean()) if recall.max() > 0 else 0.0
 
 
-def _rows_of(frame: FloatArray, frames: FloatArray) -> list[IntArray]:
-    """Return the rows of each of `frames`, which rise."""
-    order = np.argsort(frame, kind="stable")
-    starts = np.searchsorted(frame[order], frames, side="left")
-    return np.split(order, starts[1:])
-
-
-def _points(columns: dict[str, FloatArray], rows: IntArray) -> FloatArray:
-    return np.column_stack([columns[f"{axis}_um"][rows] for axis in AXES])
-
-
-def _errors(
-    truth: dict[str, FloatArray], found: dict[str, FloatArray], rows: IntArray, columns: IntArray, depth: bool
-) -> dict[str, AxisErrors]:
+def _errors(matched: Matched, chosen: BoolArray) -> dict[str, AxisErrors]:
     result = {}
-    for axis in AXES if depth else AXES[:2]:
-        error = found[f"{axis}_um"][columns] - truth[f"{axis}_um"][rows]
-        sigma = found[f"sigma_{axis}_um"][columns]
-        known = np.isfinite(error)
-        stated = known & (sigma > 0) & np.isfinite(sigma)
-        scaled = error[stated] / sigma[stated]
-        error = error[known]
+    for row, axis in enumerate(AXES if matched.depth else AXES[:2]):
+        error = matched.error_um[row, chosen]
+        scaled = pulls(error, matched.sigma_um[row, chosen])
+        error = error[np.isfinite(error)]
         result[axis] = AxisErrors(
             bias_um=float(error.mean()) if error.size else math.nan,
             rms_um=float(np.sqrt((error**2).mean())) if error.size else math.nan,
             median_um=float(np.median(np.abs(error))) if error.size else math.nan,
             calibration=float(np.sqrt((scaled**2).mean())) if scaled.size else math.nan,
+            calibration_robust=MEDIAN_TO_SD * float(np.median(np.abs(scaled))) if scaled.size else math.nan,
         )
     return result
 

@@ -6,7 +6,19 @@ import typer
 from rich.markup import escape
 
 from liveptv import __version__
-from liveptv.cli import bench, calibration, control, engine, files, live, offline, scan, training, watch
+from liveptv.cli import (
+    bench,
+    calibration,
+    control,
+    engine,
+    evaluation,
+    files,
+    live,
+    offline,
+    scan,
+    training,
+    watch,
+)
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
 
@@ -25,6 +37,7 @@ scan.register(app)
 calibration.register(app)
 training.register(app)
 offline.register(app)
+evaluation.register(app)
 files.register(app)
 watch.register(app)
 bench.register(app)

@@ -38,26 +38,41 @@ def publish(files: RunFiles, template: str, pictures: Sequence[Picture], **field
     written.
     """
     written = []
-    shown: dict[str, dict[str, Any]] = {}
+    drawn = []
     for picture in pictures:
         png = _png(picture.figure)
         path = files.picture(picture.name)
         _write(path, png)
         written.append(path)
-        shown[picture.name] = {
+        drawn.append((picture, png))
+    _write_page(files.report, template, drawn, fields)
+    return tuple(written)
+
+
+def publish_page(page: Path, template: str, pictures: Sequence[Picture], **fields: Any) -> None:
+    """Write the page alone, as `publish` does; the pictures are in it only."""
+    _write_page(page, template, [(picture, _png(picture.figure)) for picture in pictures], fields)
+
+
+def _write_page(
+    page: Path, template: str, drawn: Sequence[tuple[Picture, bytes]], fields: dict[str, Any]
+) -> None:
+    shown = {
+        picture.name: {
             "light": base64.b64encode(png).decode(),
             "dark": base64.b64encode(_png(darkened(picture.figure))).decode() if picture.in_page else "",
             "caption": picture.caption,
         }
+        for picture, png in drawn
+    }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("liveptv", "reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    page = environment.get_template(template).render(pictures=shown, look=look_css(), **fields)
-    _write(files.report, page.encode())
-    return tuple(written)
+    text = environment.get_template(template).render(pictures=shown, look=look_css(), **fields)
+    _write(page, text.encode())
 
 
 def indented(value: object) -> str:

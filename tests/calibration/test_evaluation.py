@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.evaluation import evaluate, match, nearest_neighbour
+from calibration.evaluation import depth_edges, evaluate, match, nearest_neighbour, within
+from calibration.matching import match_tables
 from stream.errors import ConfigurationError
 
 
@@ -123,7 +124,10 @@ def test_the_score_can_be_written_as_json() -> None:
     plain = evaluate(table([(0, 0, 0)]), table([(1, 0, 0)])).to_dict()
     again = json.loads(json.dumps(plain, allow_nan=False))
     assert again["lone"]["to_um"] is None
-    assert again["errors"]["x"] == {"bias_um": 1, "rms_um": 1, "median_um": 1, "calibration": None}
+    assert again["errors"]["x"] == {
+        "bias_um": 1, "rms_um": 1, "median_um": 1, "calibration": None, "calibration_robust": None
+    }  # fmt: skip
+    assert (again["by_depth"], again["depth_covered"]) == ([], None)
 
 
 def test_a_large_table_is_matched_in_a_moment() -> None:
@@ -155,3 +159,107 @@ def test_tables_that_cannot_be_read_are_refused(change: dict, says: str) -> None
 def test_a_single_point_has_no_neighbour() -> None:
     assert nearest_neighbour(np.zeros((1, 2))).tolist() == [math.inf]
     assert nearest_neighbour(np.array([[0.0, 0.0], [3.0, 4.0]])).tolist() == [5.0, 5.0]
+
+
+def spread(count: int = 4000, seed: int = 0) -> dict[str, np.ndarray]:
+    """Particles far apart, evenly over depths of 200 um."""
+    rng = np.random.default_rng(seed)
+    x, y = np.unravel_index(np.arange(count), (100, -(-count // 100)))
+    return table(list(zip(50.0 * x, 50.0 * y, rng.uniform(-100, 100, count), strict=True)))
+
+
+def measured(
+    truth: dict[str, np.ndarray], sigma_um: tuple[float, ...], seed: int = 1
+) -> dict[str, np.ndarray]:
+    """The truth with Gaussian errors that are stated as they are."""
+    rng = np.random.default_rng(seed)
+    found = dict(truth)
+    for axis, sigma in zip("xyz", sigma_um, strict=True):
+        found[f"{axis}_um"] = truth[f"{axis}_um"] + rng.normal(0, sigma, truth["frame"].size)
+        found[f"sigma_{axis}_um"] = np.full(truth["frame"].size, sigma)
+    return found
+
+
+def rows(of: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[chosen] for name, values in of.items()}
+
+
+def test_a_detector_that_is_blind_far_from_focus_covers_the_part_of_the_depths_that_it_sees() -> None:
+    truth = spread()
+    whole = evaluate(truth, truth)
+    assert (whole.depth_covered, len(whole.by_depth)) == (1.0, 34)
+    seen = evaluate(truth, rows(truth, np.abs(truth["z_um"]) < 60))
+    assert seen.depth_covered == pytest.approx(0.6, abs=0.03)
+    assert [group.missed for group in seen.by_depth[:5]] == [1.0] * 5
+    rng = np.random.default_rng(2)
+    half_blind = (np.abs(truth["z_um"]) < 60) | (rng.random(4000) < 0.3)
+    assert evaluate(truth, rows(truth, half_blind)).depth_covered == pytest.approx(0.6, abs=0.03)
+    weak_all_over = evaluate(truth, rows(truth, rng.random(4000) < 0.3))
+    assert weak_all_over.depth_covered > 0.9
+
+
+def test_a_range_of_depths_without_particles_says_nothing_about_the_detector() -> None:
+    truth = rows(spread(), np.abs(spread()["z_um"]) > 50)
+    score = evaluate(truth, truth)
+    assert min(group.particles for group in score.by_depth) == 0
+    assert score.depth_covered == 1.0
+
+
+def test_a_detector_without_depth_has_a_recall_over_the_true_depth() -> None:
+    truth = spread()
+    flat = {k: v for k, v in rows(truth, truth["z_um"] < 0).items() if k != "z_um"}
+    score = evaluate(truth, flat)
+    assert not score.depth
+    assert score.depth_covered == pytest.approx(0.5, abs=0.03)
+    assert set(score.by_depth[0].errors) == {"x", "y"}
+    truth["z_um"] = np.full(4000, math.nan)
+    assert evaluate(truth, flat).by_depth == []
+
+
+def test_a_detector_that_finds_nothing_covers_nothing() -> None:
+    assert evaluate(spread(), table([])).depth_covered == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=80, max_size=300))
+def test_every_depth_is_in_one_part_of_the_range(depths: list[float]) -> None:
+    depth_um = np.append(np.array(depths), math.nan)
+    edges = depth_edges(depth_um)
+    if edges.size:
+        chosen = [within(depth_um, low, high) for low, high in itertools.pairwise(edges)]
+        np.testing.assert_array_equal(np.sum(chosen, axis=0), np.isfinite(depth_um))
+    else:
+        assert np.ptp(depths) == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.2, 5.0), st.integers(0, 1000))
+def test_stated_errors_that_are_too_small_by_a_factor_show_that_factor(factor: float, seed: int) -> None:
+    truth = spread(1500)
+    found = measured(truth, (0.1, 0.2, 2.0), seed)
+    for axis in "xyz":
+        found[f"sigma_{axis}_um"] = found[f"sigma_{axis}_um"] / factor
+    for errors in evaluate(truth, found).errors.values():
+        assert errors.calibration == pytest.approx(factor, rel=0.1)
+        assert errors.calibration_robust == pytest.approx(factor, rel=0.15)
+
+
+def test_a_few_large_errors_do_not_change_what_is_said_of_the_usual_one() -> None:
+    truth = spread()
+    found = measured(truth, (0.1, 0.1, 1.0))
+    found["x_um"][:80] += 3.0
+    errors = evaluate(truth, found).errors["x"]
+    assert errors.calibration > 3
+    assert errors.calibration_robust == pytest.approx(1.0, abs=0.08)
+
+
+def test_what_was_matched_tells_where_the_false_detections_are() -> None:
+    truth = table([(0, 0, 0), (100, 0, 0)]) | {"frame": np.array([0, 1])}
+    found = table([(0, 1, 0), (6, 8, 0), (0, 0, 0), (0, 0, 0)]) | {"frame": np.array([0, 0, 1, 2])}
+    matched = match_tables(truth, found)
+    assert matched.found.tolist() == [True, False]
+    assert matched.false_um.tolist() == [10.0, 100.0, math.inf]
+    assert (matched.detections, matched.frames) == (4, 3)
+    assert matched.error_um[:, 0].tolist() == [0, 1, 0]
+    assert np.isnan(matched.error_um[:, 1]).all()
+    assert np.isnan(matched.sigma_um).all()

@@ -1,0 +1,136 @@
+"""The command `evaluate`: detections, and trajectories, against a truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from liveptv.cli.console import console
+from liveptv.cli.exiting import exiting
+from liveptv.cli.options import Json, Overwrite
+from liveptv.files import refuse_to_replace, writable
+from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.evaluation import AxisErrors, Evaluation
+    from liveptv.track_scores import TrajectoryScores
+
+PAGE = {".html", ".htm"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(exiting(evaluate))
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="table of the true positions")],
+    found: Annotated[Path, typer.Option(help="table of detections or of trajectories, or trajectory file")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="page with tables and pictures, .html")
+    ] = None,
+    gate_xy: Annotated[float, typer.Option(help="farthest match in the plane, um", min=1e-9)] = 4.0,
+    gate_z: Annotated[float, typer.Option(help="farthest match in depth, um", min=1e-9)] = 30.0,
+    as_json: Json = False,
+    overwrite: Overwrite = False,
+) -> int:
+    """Score detections against a truth, and trajectories where both have them (column track or particle)."""
+    from calibration.evaluation import score
+    from calibration.matching import match_tables
+    from liveptv.track_scores import read_points, score_trajectories
+
+    if output is not None:
+        if output.suffix.lower() not in PAGE:
+            raise ConfigurationError(f"the page is an .html file, unlike {output}; name one")
+        refuse_to_replace(output, truth, found)
+        writable(output, overwrite)
+    true_points, found_points = read_points(truth), read_points(found)
+    matched = match_tables(true_points, found_points, gate_xy_um=gate_xy, gate_z_um=gate_z)
+    result = score(matched)
+    tracks = score_trajectories(true_points, found_points, gate_xy, result.gate_z_um)
+    if output is not None:
+        from liveptv.reports.evaluation_page import write_evaluation_page
+
+        write_evaluation_page(output, result, matched, tracks, truth=truth.name, found=found.name)
+    if as_json:
+        plain = result.to_dict() | ({} if tracks is None else {"tracks": tracks.to_dict()})
+        typer.echo(json.dumps(plain, indent=2))
+        return 0
+    _say(result, tracks)
+    if output is not None:
+        console.print(f"written to {escape(str(output))}", soft_wrap=True)
+    return 0
+
+
+def _say(result: Evaluation, tracks: TrajectoryScores | None) -> None:
+    console.print(
+        f"{result.frames} frames, {result.true_particles} true particles, {result.detections} detections: "
+        f"[bold]{_percent(result.missed)} missed[/], [bold]{_percent(result.false)} false[/]"
+    )
+    console.print(_score_table(result))
+    if result.by_depth:
+        low, high = result.by_depth[0].from_um, result.by_depth[-1].to_um
+        console.print(
+            f"[bold]{100 * result.depth_covered:.0f} %[/] of the depths from {low:.0f} to {high:.0f} um covered: "
+            "half the best recall or more"
+        )
+    if tracks is not None:
+        console.print(_track_lines(tracks))
+
+
+def _score_table(result: Evaluation) -> Table:
+    """Fits 80 columns."""
+    axes = list(result.errors)
+    stated = any(math.isfinite(errors.calibration) for errors in result.errors.values())
+    table = Table(box=None, pad_edge=False)
+    table.add_column("nearest\nneighbour", no_wrap=True)
+    for name in ("\nnumber", "\nmissed", *(f"{axis} rms\n(um)" for axis in axes)):
+        table.add_column(name, justify="right")
+    if stated:
+        for name in ("error/stated", "usual"):
+            table.add_column(f"{name}\n{', '.join(axes)}", justify="right")
+
+    def add(name: str, particles: int, missed: float, errors: dict[str, AxisErrors]) -> None:
+        cells = [name, f"{particles}", _percent(missed), *(_number(errors[axis].rms_um) for axis in axes)]
+        if stated:
+            cells.append(" ".join(_ratio(errors[axis].calibration) for axis in axes))
+            cells.append(" ".join(_ratio(errors[axis].calibration_robust) for axis in axes))
+        table.add_row(*cells)
+
+    add("all", result.true_particles, result.missed, result.errors)
+    add("lone", result.lone.particles, result.lone.missed, result.lone.errors)
+    for group in result.by_distance:
+        add(_range(group.from_um, group.to_um), group.particles, group.missed, group.errors)
+    return table
+
+
+def _track_lines(scores: TrajectoryScores) -> str:
+    tracks, links = scores.tracks, scores.links
+    return (
+        f"{tracks.true_tracks} true trajectories, {tracks.found_tracks} found: alpha [bold]{tracks.alpha:.3f}[/], "
+        f"beta [bold]{tracks.beta:.3f}[/], JSC {tracks.jsc:.3f}, JSC of trajectories {tracks.jsc_tracks:.3f}\n"
+        f"{links.found_links} links: precision [bold]{links.precision:.4f}[/], recall [bold]{links.recall:.4f}[/], "
+        f"{links.fragments:.2f} fragments a trajectory"
+    )
+
+
+def _range(low_um: float, high_um: float) -> str:
+    return f"> {low_um:g} um" if math.isinf(high_um) else f"{low_um:g}-{high_um:g} um"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:#.3g}".rstrip(".")
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
