@@ -157,7 +157,8 @@ def fit_particles(
         sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
         misfit = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
         sigma = sigma * np.sqrt(np.where(misfit, fit[:, 0], 1.0))[:, None]
-        accepted = usable & (state == CONVERGED) & (fit[:, 0] < WORST_FIT * max(1.0, usual.chi_square)) & np.isfinite(sigma).all(axis=1)
+        alike = fit[:, 0] < WORST_FIT * max(1.0, usual.chi_square)
+        accepted = usable & (state == CONVERGED) & alike & np.isfinite(sigma).all(axis=1)
         accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]
     moved = np.hypot(theta[:n, X] - start[:, X], theta[:n, Y] - start[:, Y])
     accepted[:n] &= moved <= LARGEST_MOVE_PX
