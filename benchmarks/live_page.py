@@ -13,6 +13,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import tempfile
 import threading
@@ -84,7 +85,7 @@ def connected(place, until_s):
         except (WebSocketException, OSError):
             if time.monotonic() > until_s:
                 raise
-            time.sleep(0.5)
+            time.sleep(random.uniform(0.1, 0.9))
 
 
 def visit(url, seconds, silent, ages):

@@ -141,7 +141,7 @@ class Turns:
         row = self._measured()
         if people and ours.poll(self.seconds + 10):
             ages = ours.recv()
-            every = [age for each in ages for age in each]
+            every = [age for each in ages for age in each] or [np.nan]
             row |= {
                 "age_p50_ms": float(np.median(every)),
                 "age_p95_ms": float(np.percentile(every, 95)),
@@ -177,7 +177,7 @@ def summary(case, rows, without):
     """
     found = {"case": case, "rounds": len(rows)}
     for name in rows[0]:
-        found[name] = round(float(np.median([row[name] for row in rows])), 2)
+        found[name] = round(float(np.nanmedian([row[name] for row in rows])), 2)
     for name in COMPARED:
         between = [(before[name] + after[name]) / 2 for before, after in pairwise(without)]
         changes = [100 * (row[name] / other - 1) for row, other in zip(rows, between, strict=True)]
