@@ -138,6 +138,15 @@ def test_a_controller_that_dies_leaves_the_hardware_safe(run_with):
     assert said(run, "the controller was lost", "safe state")
 
 
+def test_a_control_stage_that_dies_while_no_controller_is_on_leaves_the_pump_as_it_is(tmp_path):
+    run = Run(small_experiment(tmp_path, frames=200, limits=LIMITS), kill("control"))
+    flow, _ = flows_and_foci(run)
+    assert len(flow) == 200
+    assert flow == pytest.approx(0.0246)
+    assert said(run, "no controller can be switched on any more")
+    assert not said(run, "safe state")
+
+
 def test_a_detector_that_stays_away_leaves_the_hardware_safe_until_live_results_are_back(run_with):
     run = run_with(QUIET, kill("detect"), 40, frames=500, limits={**LIMITS, "watchdog_s": 0.5})
     flow, _ = flows_and_foci(run)
