@@ -39,6 +39,7 @@ BINS_PX = (0.0, 1.5, 4.0, 8.0, 16.0, 35.0, np.inf)
 NEIGHBOUR_PX = 70
 BOUND_HALF_PX = 75
 START_PX, START_UM = 0.5, 12.0
+START_GATE_UM = 4.0
 OUTLIER_SIGMAS = 5.0
 
 
@@ -103,14 +104,17 @@ def measure(
         if detector is None:
             i = j = np.arange(len(truth))
         else:
-            i, j = match(xyz, table[:3].T, GATE_XY_UM, GATE_Z_UM)
+            i, j = match(xyz, out[:3].T, GATE_XY_UM, GATE_Z_UM)
+        before = np.full_like(xyz, np.nan)
+        rows, columns = match(xyz, table[:3].T, START_GATE_UM, None)
+        before[rows] = table[:3, columns].T - xyz[rows]
         everyone = Particles.joined([truth, scene.outside])
-        parts["before"].append(table[:3, j].T - xyz[i])
+        parts["before"].append(before[i])
         parts["after"].append(out[:3, j].T - xyz[i])
         parts["sigma"].append(out[3:6, j].T)
         parts["bound"].append(bounds(model, noise, everyone, i) * scale)
         parts["near"].append(truth.nearest_px[i])
-        parts["done"].append(np.any(out[:3, j] != table[:3, j], axis=0))
+        parts["done"].append(~np.isin(out[2, j], table[2]))
     joined = {k: np.concatenate(v) for k, v in parts.items()}
     common = {
         "case": case,
@@ -135,7 +139,7 @@ def summary(of: dict[str, np.ndarray]) -> dict[str, Any]:
     usual = (np.abs(pull) < OUTLIER_SIGMAS).all(axis=1)
 
     def rms(values: np.ndarray) -> np.ndarray:
-        return np.sqrt((values**2).mean(axis=0))
+        return np.sqrt(np.nanmean(values**2, axis=0))
 
     def rounded(values: np.ndarray, digits: int = 3) -> list[float]:
         return [round(float(v), digits) for v in values]
