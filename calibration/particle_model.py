@@ -7,7 +7,7 @@ background's brightness and positive where the particle is, whichever its polari
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class ParticleModel:
         first_um = z_first_um - room * z_step_um
         return cls(spline, first_um, z_step_um, low_um, high_um, pixel_size_um, polarity)
 
-    def for_fit(self, **noise: float) -> FitModel:
+    def for_fit(self, **noise: Any) -> FitModel:
         """The same model as the fit of the engines reads it; `noise` as for `FitModel.of`."""
         return FitModel.of(
             self.coefficients,

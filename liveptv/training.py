@@ -98,6 +98,7 @@ def train_model(
     Raises `TrainingError` where the training fails or came to nothing, `OutputError` if files cannot be written.
     """
     from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
+    from calibration.training.fit_scale import with_measured_errors
     from calibration.training.scoring import SCORING_SEED, HeldOut
     from calibration.training.settings import TrainingError
     from calibration.training.train import train
@@ -114,6 +115,8 @@ def train_model(
     card = make_card(material, settings, course, calibration_sha256, scale)
     export(output, course.weights, card, material.particle)
     model = OnnxModel(output)
+    if material.particle is not None:
+        export(output, course.weights, card, with_measured_errors(material, model))
     scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale
     )

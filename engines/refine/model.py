@@ -32,7 +32,8 @@ class FitModel:
     odd; it holds from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
     at, along y and x. `peak` (J,) is the image's greatest contrast. The variance of the contrast is `read`
     + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
-    `brightness_sd` is how much the particles' brightness scatters around 1.
+    `brightness_sd` is how much the particles' brightness scatters around 1; `sigma_scale` by how much standard
+    errors of x, y and z are larger than the noise alone makes them, as real particles are not all alike.
     """
 
     coefficients: Float32Array
@@ -45,6 +46,7 @@ class FitModel:
     read: float
     shot: float
     brightness_sd: float
+    sigma_scale: tuple[float, float, float]
     extent_px: IntArray
     peak: FloatArray
 
@@ -61,6 +63,7 @@ class FitModel:
         read: float = 0.0,
         shot: float = 1.0,
         brightness_sd: float = USUAL_BRIGHTNESS_SD,
+        sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light."""
         extent_px, peak = _extents(coefficients)
@@ -74,6 +77,7 @@ class FitModel:
             read,
             shot,
             brightness_sd,
+            sigma_scale,
             extent_px,
             peak,
         )

@@ -35,6 +35,7 @@ def pack(model: FitModel) -> str:
     low, high = planes[::2], planes[1::2]
     numbers: dict[str, Any] = {name: float(getattr(model, name)) for name in NUMBERS}
     header = {**numbers, "polarity": model.polarity, "scale": scale, "shape": rounded.shape}
+    header["sigma_scale"] = model.sigma_scale
     content = io.BytesIO()
     text = json.dumps(header).encode()
     content.write(len(text).to_bytes(4, "little") + text + low + high)
@@ -51,6 +52,7 @@ def unpack(text: str, name: str) -> FitModel:
         rounded = np.stack([low, high], axis=1).reshape(-1).view("<i2").reshape(header["shape"])
         if rounded.ndim != 3 or header["polarity"] not in ("dark", "bright"):
             raise ValueError(f"a particle image of shape {rounded.shape}, {header['polarity']}")
+        x, y, z = (float(value) for value in header.get("sigma_scale", (1.0, 1.0, 1.0)))
         return FitModel.of(
             (rounded * np.float32(header["scale"])).astype(np.float32),
             header["z_first_um"],
@@ -61,6 +63,7 @@ def unpack(text: str, name: str) -> FitModel:
             read=header["read"],
             shot=header["shot"],
             brightness_sd=header["brightness_sd"],
+            sigma_scale=(x, y, z),
         )
     except (ValueError, LookupError, TypeError, zlib.error) as error:
         raise ConfigurationError(

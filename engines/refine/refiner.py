@@ -284,7 +284,8 @@ class Refiner:
         scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
         for axis, name in enumerate("xyz"):
             out[row(f"{name}_um"), good] = found.theta[good, axis] * scale[axis]
-            out[row(f"sigma_{name}_um"), good] = found.sigma[good, axis] * scale[axis]
+            stated = found.sigma[good, axis] * scale[axis]
+            out[row(f"sigma_{name}_um"), good] = stated * self.model.sigma_scale[axis]
         peak = self.model.peak_at(found.theta[good, Z])
         out[row("brightness"), good] = found.theta[good, A] * peak * light
         sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2

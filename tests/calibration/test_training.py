@@ -20,6 +20,7 @@ from calibration.synthesis import Layout, NoiseModel, Rendered  # noqa: E402
 from calibration.training import checkpoint  # noqa: E402
 from calibration.training.checkpoint import Course  # noqa: E402
 from calibration.training.export import export, make_card, measure_sigma_scale, read_weights  # noqa: E402
+from calibration.training.fit_scale import with_measured_errors  # noqa: E402
 from calibration.training.loss import Targets, particle_loss, share_out  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
 from calibration.training.scoring import HeldOut  # noqa: E402
@@ -307,3 +308,13 @@ def test_no_process_outlives_a_training_that_was_killed(tmp_path):
     for child in left:
         child.kill()
     assert not left
+
+
+def test_the_errors_of_the_fit_are_measured_on_held_out_images(learnt, tmp_path):
+    trainer, *_ = learnt
+    weights = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+    path = tmp_path / "model.onnx"
+    export(path, weights, make_card(trainer.material, QUICK, Course()))
+    particle = with_measured_errors(trainer.material, OnnxModel(path))
+    assert all(1.0 <= scale < 2.0 for scale in particle.sigma_scale)
+    assert with_measured_errors(dataclasses.replace(trainer.material, particle=None), OnnxModel(path)) is None

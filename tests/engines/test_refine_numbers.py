@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,7 +90,8 @@ def test_added_particles_have_all_columns_and_are_counted(model: FitModel) -> No
 
 
 def test_a_packed_particle_image_comes_back(model: FitModel) -> None:  # noqa: F811
-    back = unpack(pack(model), "model.onnx")
+    back = unpack(pack(replace(model, sigma_scale=(1.0, 1.5, 2.0))), "model.onnx")
+    assert back.sigma_scale == (1.0, 1.5, 2.0)
     np.testing.assert_allclose(
         back.coefficients, model.coefficients, atol=np.abs(model.coefficients).max() / 30000
     )
@@ -105,3 +107,14 @@ def test_a_packed_particle_image_comes_back(model: FitModel) -> None:  # noqa: F
 def test_a_damaged_particle_image_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"particle image in model\.onnx"):
         unpack(text, "model.onnx")
+
+
+def test_stated_errors_are_as_much_larger_as_was_measured(model: FitModel) -> None:  # noqa: F811
+    rng = np.random.default_rng(7)
+    grey = np.rint(BACKGROUND * (1 - noisy(rng, clean(SHAPE, 80.0, 60.0, 10.0)))).astype(np.uint16)
+    table = np.full((len(Detections.COLUMNS), 1), 5.0)
+    table[:3, 0] = 80.0 * PIXEL_SIZE_UM, 60.0 * PIXEL_SIZE_UM, 12.0
+    plain = Refiner(model, PIXEL_SIZE_UM).refine(grey, table)
+    wider = Refiner(replace(model, sigma_scale=(1.0, 1.5, 2.0)), PIXEL_SIZE_UM).refine(grey, table)
+    np.testing.assert_allclose(wider[3:6, 0], plain[3:6, 0] * [1.0, 1.5, 2.0])
+    np.testing.assert_array_equal(wider[:3], plain[:3])
