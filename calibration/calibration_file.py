@@ -184,6 +184,8 @@ def _column(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
 
 def _read(file: h5py.File) -> Calibration:
     model = file["model"]
+    if file.attrs["polarity"] not in ("dark", "bright"):
+        raise ValueError(f"particles are {file.attrs['polarity']}, neither dark nor bright")
     surface = dict(file["surface"].attrs)
     planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
     return Calibration(

@@ -63,6 +63,7 @@ def make_card(
     sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> ModelCard:
     """What the model says of itself; its scores are those of the weights that were kept."""
+    start = None if settings.start_from is None else settings.start_from.name
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
         schema_version=SCHEMA,
@@ -77,7 +78,8 @@ def make_card(
         size=settings.size,
         made_from=material.made_from,
         calibration_sha256=calibration_sha256,
-        training=settings.model_dump(mode="json", exclude={"checkpoint"}),
+        training=settings.model_dump(mode="json", exclude={"checkpoint", "start_from"})
+        | {"start_from": start},
         scores=kept[-1] if kept else {},
         versions={name: version(name) for name in LIBRARIES},
     )
@@ -96,6 +98,7 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
     try:
         _write(part, network)
         model = onnx.load(str(part))
+        _forget_where_it_was_made(model)
         properties = {
             KEY: card.model_dump_json(),
             WEIGHTS: pack({name: value.numpy() for name, value in weights.items()}),
@@ -133,6 +136,15 @@ def _write(path: Path, network: ParticleNet) -> None:
             verbose=False,
         )
     exporter.setLevel(level)
+
+
+def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """Take out the exporter's notes: they hold the paths of this machine's files."""
+    graph = model.graph
+    for some in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer, [graph]):
+        for part in some:
+            del part.metadata_props[:]
+            part.doc_string = ""
 
 
 def _check(path: Path, network: ParticleNet) -> None:

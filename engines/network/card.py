@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from engines.network.layout import CHANNELS, SLOTS, STRIDE
 from stream.errors import ConfigurationError
@@ -36,7 +36,7 @@ class ModelCard(BaseModel):
     noise_contrast: float = Field(gt=0)
     peak_contrast: float = Field(gt=0)
     knee: float | None = Field(None, gt=0)
-    sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    sigma_scale: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
     stride: int = STRIDE
     slots: int = SLOTS
     channels: int = CHANNELS

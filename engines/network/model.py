@@ -15,6 +15,7 @@ from engines.refine.model import FitModel
 from stream.errors import ConfigurationError
 
 ERRORS_ONLY = 3
+SAME_PIXELS = 1e-3
 INPUT, OUTPUT = "image", "maps"
 
 
@@ -75,7 +76,16 @@ class OnnxModel:
         Raises `ConfigurationError` where it is damaged.
         """
         text = self.metadata.get(packed.KEY)
-        return None if text is None else packed.unpack(text, str(self._path))
+        if text is None:
+            return None
+        particle, card = packed.unpack(text, str(self._path)), self.card
+        alike = abs(particle.pixel_size_um / card.pixel_size_um - 1) < SAME_PIXELS
+        if not alike or particle.polarity != card.polarity:
+            raise ConfigurationError(
+                f"the particle image in {self._path} is of {particle.polarity} particles and pixels of "
+                f"{particle.pixel_size_um:g} um, its network is not; train it again, or set detector.refine off"
+            )
+        return particle
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4), float32.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import zipfile
 import zlib
 from collections.abc import Mapping
 from typing import Any, cast
@@ -29,7 +30,7 @@ def unpack(metadata: Mapping[str, str], name: str) -> dict[str, npt.NDArray[np.g
         content = zlib.decompress(base64.b64decode(metadata[KEY]))
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (KeyError, ValueError, OSError, zlib.error) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(
             f"{name} does not carry its weights ({error}); train it again, or use the back end onnxruntime"
         ) from error

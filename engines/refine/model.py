@@ -20,6 +20,8 @@ IntArray = npt.NDArray[np.int64]
 # Part of the squared contrast of an image that may lie beyond its extent on either axis.
 ENERGY_LEFT_OUT = 0.001
 LEAST_EXTENT_PX = 5
+FEWEST_NODES = 4
+LARGEST_CONTRAST = 1e9
 USUAL_BRIGHTNESS_SD = 0.1
 SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 
@@ -65,7 +67,21 @@ class FitModel:
         brightness_sd: float = USUAL_BRIGHTNESS_SD,
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> FitModel:
-        """The model of these coefficients; by default all noise is that of the light."""
+        """The model of these coefficients; by default all noise is that of the light.
+
+        Raises `ValueError` for numbers that no particle image can have.
+        """
+        z_min_um, z_max_um = z_range_um
+        numbers = [z_first_um, z_step_um, z_min_um, z_max_um, pixel_size_um, read, shot, brightness_sd]
+        _check(coefficients, [*numbers, *sigma_scale])
+        last_um = z_first_um + z_step_um * (len(coefficients) - 1)
+        if not (z_step_um > 0 and pixel_size_um > 0 and z_first_um <= z_min_um < z_max_um <= last_um):
+            raise ValueError(
+                f"depths from {z_min_um} to {z_max_um} on nodes from {z_first_um} to {last_um}, {z_step_um} apart, "
+                f"pixels of {pixel_size_um} um"
+            )
+        if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
+            raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
         extent_px, peak = _extents(coefficients)
         return cls(
             np.ascontiguousarray(coefficients, np.float32),
@@ -86,6 +102,17 @@ class FitModel:
         """Greatest contrast (N,) of the image at depths (N,)."""
         nodes = self.z_first_um + self.z_step_um * np.arange(self.peak.size)
         return np.asarray(np.interp(np.asarray(z_um, np.float64), nodes, self.peak), np.float64)
+
+
+def _check(coefficients: Float32Array, numbers: list[float]) -> None:
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"among {numbers} are some that are no numbers")
+    shape = coefficients.shape
+    square = len(shape) == 3 and shape[1] == shape[2] and shape[1] % 2 == 1
+    if not square or shape[0] < FEWEST_NODES or shape[1] <= 2 * LEAST_EXTENT_PX:
+        raise ValueError(f"a particle image of shape {shape}")
+    if not (np.isfinite(coefficients).all() and np.abs(coefficients).max() < LARGEST_CONTRAST):
+        raise ValueError("contrasts that are no numbers, or beyond all sense")
 
 
 def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:

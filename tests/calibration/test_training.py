@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -318,3 +319,15 @@ def test_the_errors_of_the_fit_are_measured_on_held_out_images(learnt, tmp_path)
     particle = with_measured_errors(trainer.material, OnnxModel(path))
     assert all(1.0 <= scale < 2.0 for scale in particle.sigma_scale)
     assert with_measured_errors(dataclasses.replace(trainer.material, particle=None), OnnxModel(path)) is None
+
+
+def test_a_model_file_says_nothing_of_the_machine_it_was_made_on(learnt, tmp_path):
+    trainer, *_ = learnt
+    settings = QUICK.model_copy(update={"start_from": tmp_path / "first.onnx", "checkpoint": tmp_path})
+    weights = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+    path = tmp_path / "model.onnx"
+    export(path, weights, make_card(trainer.material, settings, Course()), trainer.material.particle)
+    content = path.read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
+    assert OnnxModel(path).card.training["start_from"] == "first.onnx"

@@ -118,3 +118,19 @@ def test_stated_errors_are_as_much_larger_as_was_measured(model: FitModel) -> No
     wider = Refiner(replace(model, sigma_scale=(1.0, 1.5, 2.0)), PIXEL_SIZE_UM).refine(grey, table)
     np.testing.assert_allclose(wider[3:6, 0], plain[3:6, 0] * [1.0, 1.5, 2.0])
     np.testing.assert_array_equal(wider[:3], plain[:3])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"z_step_um": 0.0},
+        {"z_min_um": 1e9, "z_max_um": 2e9},
+        {"shot": float("nan")},
+        {"pixel_size_um": -1.0},
+        {"sigma_scale": (1.0, -1.0, 1.0)},
+        {"coefficients": np.zeros((60, 1, 1), np.float32)},
+    ],
+)
+def test_a_particle_image_that_cannot_be_is_refused(model: FitModel, wrong: dict[str, object]) -> None:  # noqa: F811
+    with pytest.raises(ConfigurationError, match=r"particle image in model\.onnx is damaged"):
+        unpack(pack(replace(model, **wrong)), "model.onnx")
