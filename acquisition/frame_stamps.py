@@ -81,10 +81,13 @@ class CameraNumbers:
 class CameraClock:
     """When frames were taken: on the camera's clock where it has one, else as they reached the core.
 
-    `exposed_ns` is a lower bound of when the exposure of the last frame began.
+    `exposed_ns` is a lower bound of when the exposure of the last frame began. Without a clock of the camera's
+    own that rests on the frame having reached the core within a period of its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_time: bool = True) -> None:
+        """`keeps_time`: whether the camera's clock, if it has one, runs as fast as ours (not in simulated time)."""
+        self._keeps_time = keeps_time
         self._started_ns = 0
         self._camera_first_s: float | None = None
         self._run_offset_s = 0.0
@@ -124,8 +127,8 @@ class CameraClock:
             self._camera_first_s = camera_s
         since_s = camera_s - self._camera_first_s
         self._latest_offset_ns = min(self._latest_offset_ns, arrived_ns - exposure_ns - 1e9 * since_s)
-        offset_ns = min(self._started_ns, self._latest_offset_ns)
-        self.exposed_ns = round(max(offset_ns + 1e9 * since_s, bound_ns))
+        exposed_ns = min(self._started_ns, self._latest_offset_ns) + 1e9 * since_s
+        self.exposed_ns = round(exposed_ns if self._keeps_time else max(exposed_ns, bound_ns))
         return self._run_offset_s + since_s
 
 

@@ -43,7 +43,7 @@ class MicroscopeStream:
         self._queue = frame_queue(self._core)
         self._simulated_time = microscope.simulated_time()
         self._faults = CameraThreadFaults()
-        self._clock = CameraClock()
+        self._clock = CameraClock(keeps_time=not self._simulated_time)
         self._numbers = CameraNumbers(settings.frame_number_key)
         self._readings = Readings()
         self._kept: deque[tuple[Frame, int]] = deque()

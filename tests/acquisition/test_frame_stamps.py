@@ -58,6 +58,25 @@ def test_a_frame_was_not_exposed_before_the_camera_was_started():
     assert clock.exposed_ns == 1089 * MS
 
 
+def test_a_frame_that_comes_late_was_not_exposed_later_for_that():
+    clock = CameraClock()
+    clock.restart(1000 * MS, 1000 * MS)
+    for number in range(50):
+        due_ms, late_ms = 10 * number, 25 if number == 49 else 2
+        clock.take(
+            {"SimulatedCamera-Time-s": f"{1e-3 * due_ms}"}, (1000 + due_ms + late_ms) * MS, MS, 10 * MS
+        )
+        assert (1000 + due_ms - 1) * MS <= clock.exposed_ns <= (1000 + due_ms) * MS
+
+
+def test_where_the_cameras_time_is_simulated_a_frame_was_exposed_shortly_before_it_came():
+    clock = CameraClock(keeps_time=False)
+    clock.restart(1000 * MS, 1000 * MS)
+    for number in range(50):
+        clock.take({"SimulatedCamera-Time-s": f"{0.01 * number}"}, (1040 + 40 * number) * MS, MS, 10 * MS)
+        assert (1025 + 40 * number) * MS <= clock.exposed_ns <= (1040 + 40 * number) * MS
+
+
 @pytest.fixture
 def readings():
     """Focus from 10 to 20 um between 100 and 200 ms; exposure from 5 to 50 ms at 200 ms."""
