@@ -10,6 +10,7 @@ from liveptv.bench.latency import Latency
 
 BAR = "#1f6fb2"
 MARK = "#ff5a36"
+MOST_FRAMES = 12
 WAY = ("camera -> detections", "detections -> tracks", "tracks -> command", "command -> executed")
 ADDED = ("command -> executed", "heartbeat -> acknowledged", "command -> acknowledged")
 
@@ -20,13 +21,14 @@ def latency_picture(latency: Latency) -> Figure:
     way, added, frames = figure.subplots(3, 1, height_ratios=(1.5, 1.2, 1.0))
     _way(way, latency)
     _added(added, latency)
-    counts = np.bincount(latency.frames)
+    counts = np.bincount(np.minimum(latency.frames, MOST_FRAMES))
     bars = frames.bar(np.arange(len(counts)), 100.0 * counts / counts.sum(), color=BAR, width=0.7)
     frames.bar_label(bars, [f"{100 * c / counts.sum():.1f}" if c else "" for c in counts], fontsize=8)
     frames.set(
         xlabel="first frame that shows a command, frames after the one it was decided on",
         ylabel="commands (%)",
         xticks=np.arange(len(counts)),
+        xticklabels=[f">= {n}" if n == MOST_FRAMES else str(n) for n in range(len(counts))],
         ylim=(0, 115),
     )
     title = f"512 x 512 at {latency.rate_hz:g} frames/s, {len(latency.frames)} commands, {latency.lost} frames lost"
@@ -35,6 +37,8 @@ def latency_picture(latency: Latency) -> Figure:
 
 
 def _way(plot: Axes, latency: Latency) -> None:
+    period_ms = 1e3 / latency.rate_hz
+    shown_ms = 3.1 * period_ms
     begun = 0.0
     for row, stage in enumerate(WAY):
         values = latency.stages_ms[stage]
@@ -43,15 +47,16 @@ def _way(plot: Axes, latency: Latency) -> None:
         plot.plot([begun + p50, begun + p99], [row, row], color=BAR, lw=1.5)
         label = f"{p50:.2f} (p99 {p99:.2f}) ms"
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-        plot.text(begun + p99 + 0.4, row, label, va="center", fontsize=8, bbox=box)
+        end = begun + p99 + 0.4
+        place, side = (end, "left") if end < 0.7 * shown_ms else (0.995 * shown_ms, "right")
+        plot.text(place, row, label, va="center", ha=side, fontsize=8, bbox=box)
         begun += p50
-    period_ms = 1e3 / latency.rate_hz
     for frame in range(1, 4):
         plot.axvline(frame * period_ms, color=MARK, lw=0.8, ls="--")
         plot.annotate(f"frame n + {frame}", (frame * period_ms, -0.75), fontsize=8, color=MARK, ha="right")
     plot.set(
         yticks=range(len(WAY)), yticklabels=WAY, xlabel="ms since the core got frame n (median; line: to p99)",
-        xlim=(0, 3.1 * period_ms), ylim=(len(WAY) - 0.4, -1.0),
+        xlim=(0, shown_ms), ylim=(len(WAY) - 0.4, -1.0),
     )  # fmt: skip
 
 
