@@ -137,7 +137,7 @@ def test_switching_is_on_record_with_who_asked_and_what_for():
         ({"stop_when": {}}, "give trajectories, frames or both"),
         ({"stop_when": {"frames": 9, "hours": 2}}, "unknown key 'stop_when.hours'"),
         ({"hold_flow": HOLD["hold_flow"], "hold_focus": {}}, "exactly one"),
-        ({"file": "/tmp/code.py"}, "only the experiment's own"),
+        ({"file": "code.py"}, "only the experiment's own"),
         ({"nonsense": {}}, "unknown key"),
         ("[" * 3000, "JSON"),
         ("5", "dictionary"),
