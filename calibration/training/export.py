@@ -121,21 +121,23 @@ def _write(path: Path, network: ParticleNet) -> None:
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, of its libraries
-        torch.onnx.export(
-            Planes(network),
-            (example,),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({2: rows, 3: columns},),
-            verbose=False,
-        )
-    exporter.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own, of its libraries
+            torch.onnx.export(
+                Planes(network),
+                (example,),
+                str(path),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({2: rows, 3: columns},),
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
 
 
 def _forget_where_it_was_made(model: onnx.ModelProto) -> None:

@@ -62,7 +62,7 @@ def run(
             messages.put(("done", course.with_arrays()))
         if settings.processes > 1:
             dist.destroy_process_group()
-    except Exception as error:
+    except Exception as error:  # whatever it was: who started the training has to hear of it
         messages.put(("failed", f"{type(error).__name__}: {error}"))
         if settings.processes > 1:
             raise

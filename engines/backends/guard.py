@@ -103,7 +103,7 @@ class GuardedEngine:
             self._engine.submit(frame)
         except BackEndError as error:
             self._replace(error)
-        except BaseException:
+        except BaseException:  # an interruption too: the frame was not taken
             self._waiting.pop()
             raise
 

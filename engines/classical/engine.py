@@ -15,7 +15,8 @@ from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
 from engines.engine import DetectionError, EngineInfo, image_shape
 from engines.flatfield import load_flat_field
-from engines.ordered import OrderedWork, default_workers
+from engines.frame_work import FrameWork, Outcome
+from engines.ordered import default_workers
 from engines.refine.model import load_fit_model
 from engines.refine.refiner import Refiner, open_refiner
 from engines.settings import DetectorSettings
@@ -51,8 +52,7 @@ class ClassicalEngine:
         self._free: SimpleQueue[SpotDetector] = SimpleQueue()
         self._shape: tuple[int, ...] = ()
         self._workers = settings.workers or default_workers()
-        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(self._workers, "classical")
-        self._left_out: Counter[str] = Counter()
+        self._work = FrameWork(self._workers, "classical")
 
     def _open_refiner(self) -> Refiner | None:
         """The fit, where the settings and the model file have one, for pixels like the calibration's."""
@@ -86,7 +86,7 @@ class ClassicalEngine:
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`."""
-        return dict(self._left_out)
+        return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile for, and allocate, images of this size and type."""
@@ -133,7 +133,7 @@ class ClassicalEngine:
         finally:
             self._free.put(detector)
 
-    def _detect(self, frame: Frame, polarity: str | None) -> tuple[Detections, Counter[str]]:
+    def _detect(self, frame: Frame, polarity: str | None) -> Outcome:
         if polarity is None:
             return Detections.empty(frame.info), Counter()
         detector = self._free.get()
@@ -158,11 +158,7 @@ class ClassicalEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
-        ready: list[Detections] = []
-        for detections, left_out in self._work.take(timeout_s):
-            self._left_out += left_out
-            ready.append(detections)
-        return ready
+        return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Wait for the frame at hand and stop the threads. Idempotent."""

@@ -22,19 +22,18 @@ from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.engine import BackEndError, DetectionError, EngineInfo, image_shape
 from engines.flatfield import FlatField, load_flat_field
+from engines.frame_work import FrameWork, Outcome
 from engines.network.answers import check_fits, detections_of, to_table
 from engines.network.decode import slots_of
 from engines.network.model import OnnxModel
 from engines.network.preparation import LEAST_LIGHT
-from engines.ordered import OrderedWork, default_workers
+from engines.ordered import default_workers
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
 
 log = logging.getLogger(__name__)
-
-Outcome = tuple[Detections, Counter[str]]
 
 
 class GpuBackEnd(Protocol):
@@ -81,8 +80,7 @@ class GpuEngine:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._agreement: Agreement | None = None
         self._fit_on = "processor"
-        self._work: OrderedWork[Outcome] = OrderedWork(settings.workers or default_workers(), "gpu")
-        self._left_out: Counter[str] = Counter()
+        self._work = FrameWork(settings.workers or default_workers(), "gpu")
 
     @property
     def info(self) -> EngineInfo:
@@ -110,7 +108,7 @@ class GpuEngine:
 
     def counts(self) -> dict[str, int]:
         """What was left out so far, frames without light (`no_light`) and frames read in full (`crowded`)."""
-        return dict(self._left_out)
+        return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Allocate, record and check for images of this size and type."""
@@ -202,8 +200,9 @@ class GpuEngine:
             found, left_out = detections_of(frame, slots, background, self._card, self._settings, refine)
         except RuntimeError as error:  # the fit may be on the GPU
             raise self._failed(frame, error) from error
-        except Exception as error:
-            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+        except Exception as error:  # whatever it was: the run's end has to name the frame
+            what = f"{type(error).__name__}: {error}"
+            raise DetectionError(f"frame {frame.info.frame} could not be worked on ({what})") from error
         return found, left_out + Counter(crowded=int(crowded))
 
     def _refine(
@@ -221,11 +220,7 @@ class GpuEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
-        ready = []
-        for detections, left_out in self._work.take(timeout_s):
-            self._left_out += left_out
-            ready.append(detections)
-        return ready
+        return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Wait for the frames at hand, stop the threads and let go of the GPU's memory. Idempotent."""

@@ -16,9 +16,9 @@ from numba import njit
 
 from engines.cuda.fit import Blocks, ParticleImages, fit_blocks
 from engines.refine.block import SINGULAR, weigh_block
-from engines.refine.frame import ITERATIONS, SPARE_UM, SWEEPS, blocks_of, put
+from engines.refine.frame import ITERATIONS, SWEEPS, blocks_of, boxes_of, put
 from engines.refine.model import FitModel
-from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, X, Y, set_box, work_space
+from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, X, Y, work_space
 
 SIZES_PX = (24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)
 MEMBERS = (1, 2, 3, 6)
@@ -57,7 +57,7 @@ class BatchedFit:
         state: Any,
     ) -> None:
         image = (coefficients, z, extent)
-        boxes = _boxes(theta, np.flatnonzero(usable), frame.shape, *image)
+        boxes = boxes_of(theta, np.flatnonzero(usable), frame.shape, *image)
         block, touches = blocks_of(boxes, usable)
         for sweep in range(SWEEPS):
             todo = []
@@ -67,7 +67,7 @@ class BatchedFit:
             for blocks in rounds(todo, boxes):
                 taken = np.concatenate(blocks)
                 _put_all(total, theta, taken, -1.0, *image)
-                boxes[taken] = _boxes(theta, taken, frame.shape, *image)[taken]
+                boxes[taken] = boxes_of(theta, taken, frame.shape, *image)[taken]
                 for some in _batches(blocks, boxes):
                     self._fit(frame, total, theta, boxes, some, image, noise, prior, (covariance, fit, state))
                 _put_all(total, theta, taken, 1.0, *image)
@@ -169,14 +169,6 @@ def _regions(boxes: Any, members: Any) -> tuple[Any, Any]:
     low = np.where(there[..., None], boxes[members][..., [TOP, LEFT]], np.iinfo(np.int64).max).min(axis=1)
     high = np.where(there[..., None], boxes[members][..., [BOTTOM, RIGHT]], 0).max(axis=1)
     return low, high - low
-
-
-@njit(cache=True, nogil=True)
-def _boxes(theta: Any, which: Any, shape: Any, coefficients: Any, z: Any, extent: Any) -> Any:
-    boxes = np.zeros((theta.shape[0], 4), np.int64)
-    for i in which:
-        set_box(theta[i], shape, coefficients, z, extent, SPARE_UM, boxes[i])
-    return boxes
 
 
 @njit(cache=True, nogil=True)

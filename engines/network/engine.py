@@ -15,11 +15,12 @@ import numpy.typing as npt
 from engines.backends.soundness import fault_of
 from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
 from engines.flatfield import load_flat_field
+from engines.frame_work import FrameWork, Outcome
 from engines.network.answers import check_fits, detections_of
 from engines.network.decode import decode, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.preparation import Preparation
-from engines.ordered import OrderedWork, default_workers
+from engines.ordered import default_workers
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
@@ -56,8 +57,7 @@ class NetworkEngine:
         self._free: SimpleQueue[Preparation] = SimpleQueue()
         workers = settings.workers or default_workers()
         self._network: Network = self._model if open_network is None else open_network(self._model, workers)
-        self._work: OrderedWork[tuple[Detections, Counter[str]]] = OrderedWork(workers, "network")
-        self._left_out: Counter[str] = Counter()
+        self._work = FrameWork(workers, "network")
 
     @property
     def info(self) -> EngineInfo:
@@ -84,7 +84,7 @@ class NetworkEngine:
 
     def counts(self) -> dict[str, int]:
         """What was left out so far: particles by reason, and frames without light as `no_light`."""
-        return dict(self._left_out)
+        return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile for, and allocate, images of this size and type."""
@@ -122,7 +122,7 @@ class NetworkEngine:
         self._prepare(image_shape(frame, self._shape, "the network"))
         self._work.give(partial(self._detect, frame))
 
-    def _detect(self, frame: Frame) -> tuple[Detections, Counter[str]]:
+    def _detect(self, frame: Frame) -> Outcome:
         preparation = self._free.get()
         try:
             background = preparation.fill(frame.image)
@@ -135,8 +135,9 @@ class NetworkEngine:
             return detections_of(frame, slots, background, self._model.card, self._settings, refine)
         except BackEndError:
             raise
-        except Exception as error:
-            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+        except Exception as error:  # whatever it was: the run's end has to name the frame
+            what = f"{type(error).__name__}: {error}"
+            raise DetectionError(f"frame {frame.info.frame} could not be worked on ({what})") from error
         finally:
             self._free.put(preparation)
 
@@ -166,11 +167,7 @@ class NetworkEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
-        ready = []
-        for detections, left_out in self._work.take(timeout_s):
-            self._left_out += left_out
-            ready.append(detections)
-        return ready
+        return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Wait for the frames at hand and stop the threads. Idempotent."""

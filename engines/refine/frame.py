@@ -171,7 +171,7 @@ def search_depth(
             coefficients,
             z,
             space,
-            RIVAL_ITERATIONS,
+            np.int64(RIVAL_ITERATIONS),
             covariance,
             fit,
         )
@@ -265,6 +265,15 @@ def take_back(total: Any, theta: Any, start: Any, usable: Any, coefficients: Any
 
 
 @njit(cache=True, nogil=True)
+def boxes_of(theta: Any, which: Any, shape: Any, coefficients: Any, z: Any, extent: Any) -> Any:
+    """The rectangles (N, 4) of `which` of the particles, with room for their depth to change; else zeros."""
+    boxes = np.zeros((theta.shape[0], 4), np.int64)
+    for i in which:
+        set_box(theta[i], shape, coefficients, z, extent, SPARE_UM, boxes[i])
+    return boxes
+
+
+@njit(cache=True, nogil=True)
 def fit_frame(
     frame: Any,
     total: Any,
@@ -289,10 +298,7 @@ def fit_frame(
     space = work_space(coefficients)
     size = coefficients.shape[1]
     image = np.empty((4, size, size), np.float32)
-    boxes = np.zeros((n, 4), np.int64)
-    for i in range(n):
-        if usable[i]:
-            set_box(theta[i], frame.shape, coefficients, z, extent, SPARE_UM, boxes[i])
+    boxes = boxes_of(theta, np.flatnonzero(usable), frame.shape, coefficients, z, extent)
     block, touches = blocks_of(boxes, usable)
     nothing = np.zeros(2)
     for sweep in range(SWEEPS):
@@ -320,7 +326,7 @@ def fit_frame(
                 coefficients,
                 z,
                 space,
-                ITERATIONS,
+                np.int64(ITERATIONS),
                 errors,
                 good,
             )

@@ -141,8 +141,8 @@ def settle_frame(
         for k in near:
             put(total, theta[k], -1.0, coefficients, z, extent, space, drawn)
         found = settle(
-            frame[top:bottom, left:right],
-            total[top:bottom, left:right],
+            frame[top:bottom, left:right].copy(),
+            total[top:bottom, left:right].copy(),
             theta[near] - corner,
             proposals[thought] - corner,
             noticed[near],

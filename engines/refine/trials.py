@@ -109,7 +109,7 @@ def fitted(pixels: Any, start: Any, source: Any, image: Any, rules: Any) -> Any:
         image.coefficients,
         image.z,
         image.space,
-        ITERATIONS,
+        np.int64(ITERATIONS),
         covariance,
         fit,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ pytest.importorskip("onnxscript")
 from host_device import HostDevice
 
 from engines.cuda.torch_runner import TorchBackEnd
+from engines.network.model import OnnxModel
 
-SPEC = importlib.util.spec_from_file_location(
-    "gpu_engine", Path(__file__).parents[2] / "benchmarks" / "gpu_engine.py"
-)
-bench = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(bench)
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import gpu_engine
+import gpu_material
+import gpu_parts
+
 SHAPE = (192, 256)
 
 
@@ -33,7 +35,7 @@ def device():
 
 @pytest.mark.parametrize("half", [False, True])
 def test_agreement_is_found_for_every_kind_of_frame(device, half):
-    rows = list(bench.check(TorchBackEnd(device, half=half), bench.SHIPPED, SHAPE, 6))
+    rows = list(gpu_parts.check(TorchBackEnd(device, half=half), gpu_material.SHIPPED, SHAPE, 6))
     assert [(row["bits"], row["flat_field"]) for row in rows] == [
         (8, False),
         (8, True),
@@ -45,8 +47,8 @@ def test_agreement_is_found_for_every_kind_of_frame(device, half):
 
 
 def test_the_engine_is_timed_with_a_large_network_as_well(device, tmp_path):
-    path = bench.make_large(tmp_path)
-    rows = list(bench.engine_rows(TorchBackEnd(device, half=False), path, SHAPE, 5, 0.2, (False,)))
+    path = gpu_material.make_large(tmp_path)
+    rows = list(gpu_parts.engine_rows(TorchBackEnd(device, half=False), path, SHAPE, 5, 0.2, (False,)))
     assert len(rows) == 1
     for row in rows:
         assert row["model"] == "large"
@@ -55,14 +57,14 @@ def test_the_engine_is_timed_with_a_large_network_as_well(device, tmp_path):
 
 
 def test_the_parts_of_a_frame_are_timed(device):
-    row = bench.parts_of_a_frame(TorchBackEnd(device, half=False), bench.SHIPPED, SHAPE, 0.1)
+    row = gpu_parts.parts_of_a_frame(TorchBackEnd(device, half=False), gpu_material.SHIPPED, SHAPE, 0.1)
     assert row["frames_per_s_1_slots"] > 0
     assert row["frames_per_s_3_slots"] > 0
     assert row["decode_ms"] > 0
 
 
 def test_both_ways_to_fit_are_timed_and_compared(device):
-    (row,) = bench.fit_rows(device, SHAPE, (3,))
+    (row,) = gpu_parts.fit_rows(device, SHAPE, (3,))
     assert row["as_many"]
     assert row["xy_px"] < 0.01
     assert row["z_um"] < 0.1
@@ -71,13 +73,13 @@ def test_both_ways_to_fit_are_timed_and_compared(device):
 
 
 def test_the_start_with_references_is_compared_with_onnx_runtime(device, tmp_path):
-    row = bench.with_flat_field(TorchBackEnd(device, half=True), bench.SHIPPED, SHAPE, tmp_path)
+    row = gpu_parts.with_flat_field(TorchBackEnd(device, half=True), gpu_material.SHIPPED, SHAPE, tmp_path)
     assert "0 are missing and 0 are new" in row["agreement"]
 
 
 def test_a_part_that_fails_is_recorded_and_the_others_are_kept(tmp_path):
     path = tmp_path / "rows.json"
-    record = bench.Record(path, {"gpu": "none"})
+    record = gpu_engine.Record(path, {"gpu": "none"})
     record.do("first", lambda: {"part": "first", "value": 1 / 3})
     record.do("second", lambda: iter([{"part": "second"}, {}["missing"]]))
     content = json.loads(path.read_text("utf-8"))
@@ -86,7 +88,7 @@ def test_a_part_that_fails_is_recorded_and_the_others_are_kept(tmp_path):
 
 
 def test_its_pictures_are_no_zeros_and_no_two_are_alike():
-    model = bench.OnnxModel(bench.SHIPPED)
-    one, other = (bench.picture(model, SHAPE, np.uint8, 5, seed) for seed in (0, 1))
+    model = OnnxModel(gpu_material.SHIPPED)
+    one, other = (gpu_material.picture(model, SHAPE, np.uint8, 5, seed) for seed in (0, 1))
     assert 100 < np.median(one) < 200
     assert (one != other).mean() > 0.5

@@ -102,7 +102,10 @@ def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tm
                 steer(socket, heard, {"kind": "control", "value": {"hold_flow": {"target_um_s": 1}}})
             )
             answers.extend(steer(socket, heard, {"kind": "control", "value": {"hold_flow": hold}}))
-            seen.append(summary_when(heard, lambda s: "velocity_um_s" in s["control"]["measured"])["control"])
+            works = summary_when(
+                heard, lambda s: s["control"]["on"] and "velocity_um_s" in s["control"]["measured"]
+            )
+            seen.append(works["control"])
             summary_when(heard, lambda s: s["flow_ul_s"] > 0.03)
             answers.extend(steer(socket, heard, {"kind": "control", "value": {}}))
             seen.append(summary_when(heard, lambda s: not s["control"]["on"])["control"])
