@@ -74,7 +74,11 @@ class SessionSettings(Section):
     restart_detector: int = Field(3, ge=0, description="how often a lost detector is started again")
     hang_s: float = Field(10.0, gt=0, description="a stage that is silent for so long is killed as hung")
     recover_s: float = Field(30.0, gt=0, description="how long the tracker waits for a restarted detector")
-    start_timeout_s: float = Field(90.0, gt=0, description="how long stages may take to get ready")
+    start_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="how long stages may take to get ready; the first start compiles the detector",
+    )
     stop_timeout_s: float = Field(60.0, gt=0, description="how long stages may take to drain at the end")
     monitor: str = Field("tcp://127.0.0.1:0", description="where viewers connect to; port 0: any free port")
     monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to viewers")

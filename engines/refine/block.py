@@ -71,7 +71,7 @@ def fit_block(
     coefficients: Any,
     z: Any,
     space: Any,
-    iterations: int,
+    iterations: Any,
     covariance: Any,
     fit: Any,
 ) -> tuple[int, float]:

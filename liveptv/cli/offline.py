@@ -42,13 +42,16 @@ def detect(
     given = {"model": model, "bright": bright, "dark": dark}
     detector = revised(settings_only(settings or []), detector=given).detector
     refuse_to_replace(output, images, detector.model, detector.bright, detector.dark)
-    with DetectionTableWriter(output, overwrite) as table, progress_bar("detecting") as bar:
+    with (
+        DetectionTableWriter(output, overwrite) as table,
+        progress_bar("starting (a minute the first time)") as bar,
+    ):
         frames = 0
         try:
             for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size):
                 table.append(detections)
                 frames += 1
-                bar.update(bar.task_ids[0], completed=frames, total=expected)
+                bar.update(bar.task_ids[0], description="detecting", completed=frames, total=expected)
         except LivePTVError:
             if frames == 0:
                 table.discard()

@@ -32,6 +32,7 @@ from stream.status import StatusSink
 
 POLL_S = 0.05
 GRACE_S = 5.0
+COMPILES_AFTER_S = 8.0
 
 
 def new_run_id() -> str:
@@ -313,18 +314,20 @@ class Session:
                 view.worker.kill()
                 view.over = True
 
+    def _starting(self) -> str:
+        waiting = [name for name, view in self.stages.items() if not view.ready and name != "acquire"]
+        slow = "detect" in waiting and time.monotonic() - self._began_s > COMPILES_AFTER_S
+        why = " (compiling for this processor, once: about a minute)" if slow else ""
+        return f"starting {', '.join(waiting) or 'camera'}{why}"
+
     def progress(self) -> Progress:
         """The run as it is now."""
         views, counts = self.stages, {name: view.counts for name, view in self.stages.items()}
-        waiting = [name for name, view in views.items() if not view.ready and name != "acquire"]
-        stage = (
-            "running" if self._running_since_s is not None else f"starting {', '.join(waiting) or 'camera'}"
-        )
         in_source = None if self.picture is None else self.picture.frames
         expected = [count for count in (self.experiment.run.frames, in_source) if count is not None]
         since_s = self._running_since_s
         return Progress(
-            stage=stage,
+            stage=self._starting() if self._running_since_s is None else "running",
             frames=counts.get("write", {}).get("sent", 0),
             frames_expected=min(expected, default=None),
             frames_per_s=views["acquire"].gauge("frames_per_s"),

@@ -46,7 +46,7 @@ class Run:
 
     def __init__(self, experiment, act=None, act_after=20):
         self.files = RunFiles.beside(experiment.run.output)
-        self.notes = []
+        self.notes, self.shown = [], []
         self._act, self._act_after = act, act_after
         self.acted_at = None
         self.outcome = run_experiment(
@@ -55,6 +55,7 @@ class Run:
         self.result = self.outcome.result
 
     def _update(self, progress):
+        self.shown.append(progress.stage)
         if self._act is not None and progress.frames >= self._act_after:
             act, self._act = self._act, None
             self.acted_at = progress.frames

@@ -7,6 +7,7 @@ import psutil
 import pytest
 from small_run import Run, kill, small_experiment, wait_until
 
+from liveptv.session import supervisor
 from stream.errors import OutputError
 from tracking.control_file import read_control
 from tracking.control_record import KINDS
@@ -222,3 +223,12 @@ def test_when_the_session_itself_is_killed_its_stages_finish_the_file_and_leave(
         assert file.finished
         assert "session" in file.attributes["end_reason"]
         assert len(file.frames) > 30
+
+
+def test_a_start_that_takes_long_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "COMPILES_AFTER_S", 0.0)
+    run = Run(small_experiment(tmp_path, frames=5))
+    slow = [text for text in run.shown if "detect" in text]
+    assert slow
+    assert all("compiling" in text for text in slow)
+    assert run.shown[-1] == "running"
