@@ -54,15 +54,21 @@ def open_recording(
     run_id: str,
     frame_rate_hz: float | None = None,
     pixel_size_um: float | None = None,
+    model_pixel_size_um: float | None = None,
     pace: bool = False,
     volumes: bool = False,
 ) -> Recording:
     """Open a recording. `frame_rate_hz` and `pixel_size_um` take precedence over what the file says.
 
+    Where nobody says how large a pixel is, it is `model_pixel_size_um`, that of the images a detector was made
+    for; without that 1 um.
+
     With `pace` frames come at their own rate. With `volumes` the z planes of each time are one frame (Z, H, W)
     instead of frames one after the other, each with its focus position. Raises `SourceError`.
     """
-    return Recording(open_stack(Path(path)), Path(path), run_id, frame_rate_hz, pixel_size_um, pace, volumes)
+    stack = open_stack(Path(path))
+    pixel = _pixel_size(pixel_size_um, stack.info.pixel_size_um, model_pixel_size_um)
+    return Recording(stack, Path(path), run_id, frame_rate_hz, pixel, pace, volumes)
 
 
 def read_image(path: Path) -> npt.NDArray[np.float64]:
@@ -77,6 +83,15 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
         stack.close()
 
 
+def _pixel_size(given_um: float | None, found_um: float, model_um: float | None) -> tuple[float, str]:
+    """The size of a pixel, um, and what was assumed for it."""
+    if given_um is not None or found_um > 0:
+        return given_um or found_um, ""
+    if model_um is not None:
+        return model_um, f"{model_um:g} um a pixel assumed, as the model was made for"
+    return 1.0, "1 um a pixel assumed (--pixel-size)"
+
+
 class Recording:
     """The `Source` of recorded frames."""
 
@@ -86,7 +101,7 @@ class Recording:
         path: Path,
         run_id: str,
         frame_rate_hz: float | None,
-        pixel_size_um: float | None,
+        pixel: tuple[float, str],
         pace: bool,
         volumes: bool,
     ) -> None:
@@ -99,17 +114,15 @@ class Recording:
         said = frame_rate_hz or (found.frame_rate_hz if found.frame_rate_hz > 0 else None)
         self._rate_hz = said or 1.0
         self._file_times = frame_rate_hz is None
-        pixel_um = pixel_size_um or (found.pixel_size_um if found.pixel_size_um > 0 else None)
-        assumed = [
-            *(["1 frame/s assumed (--frame-rate)"] if said is None else []),
-            *(["1 um a pixel assumed (--pixel-size)"] if pixel_um is None else []),
-        ]
+        pixel_um, self.assumed_pixel = pixel
+        assumed = ["1 frame/s assumed (--frame-rate)"] if said is None else []
+        assumed += [self.assumed_pixel] if self.assumed_pixel else []
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
             depth=self._depth,
             dtype=found.dtype,
-            pixel_size_um=pixel_um or 1.0,
+            pixel_size_um=pixel_um,
             frame_rate_hz=said or math.nan,
             frames=self._count,
             name=path.name,

@@ -52,6 +52,23 @@ def open_engine(
     return ClassicalEngine(settings, pixel_size_um, model)
 
 
+def pixel_size_of(model: Path | None) -> float | None:
+    """Size of a pixel, um, of the images that a model was made for; None without a model.
+
+    Raises `ConfigurationError` if the model is not there or is no model that `open_engine` can use.
+    """
+    if model is None:
+        return None
+    if model.suffix.lower() == NETWORK_SUFFIX:
+        from engines.network.model import OnnxModel
+
+        return OnnxModel(model).card.pixel_size_um
+    check_model(model)
+    from engines.classical.widths import WidthCurve
+
+    return WidthCurve.load(model).pixel_size_um
+
+
 def check_model(model: Path) -> None:
     """Raise `ConfigurationError` if `model` is not there or is no model that `open_engine` can use."""
     if not model.is_file():

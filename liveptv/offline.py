@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,39 @@ from tracking.packing import pack
 from tracking.tracker import OnlineTracker
 from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter
 
+log = logging.getLogger(__name__)
+
 COMMIT_S = 1.0
 READ_S = 1.0
 WAIT_S = 10.0
 
 
 def detect_images(
-    path: Path, settings: DetectorSettings, *, pixel_size_um: float | None = None
+    path: Path,
+    settings: DetectorSettings,
+    *,
+    pixel_size_um: float | None = None,
+    say: Callable[[str], None] = log.warning,
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
+
+    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
     """
     from acquisition.recording import open_recording
-    from engines.factory import open_engine
+    from engines.factory import open_engine, pixel_size_of
 
-    recording = open_recording(path, run_id=new_run_id(), pixel_size_um=pixel_size_um)
+    recording = open_recording(
+        path,
+        run_id=new_run_id(),
+        pixel_size_um=pixel_size_um,
+        model_pixel_size_um=pixel_size_of(settings.model),
+    )
     try:
         info = recording.info
+        if recording.assumed_pixel:
+            say(f"{path.name} does not say how large a pixel is: {recording.assumed_pixel}")
         if info.depth > 1:
             raise ConfigurationError(f"{path} holds volumes of {info.depth} planes; give single images")
         engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um)

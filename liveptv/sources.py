@@ -39,6 +39,7 @@ def open_source(
 
 def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     from acquisition.recording import open_recording
+    from engines.factory import pixel_size_of
 
     settings = experiment.recording
     assert settings is not None
@@ -47,6 +48,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         run_id=run_id,
         frame_rate_hz=settings.frame_rate_hz,
         pixel_size_um=settings.pixel_size_um,
+        model_pixel_size_um=pixel_size_of(experiment.detector.model),
         pace=settings.pace,
     )
     return OpenedSource(recording, None, recording.close)

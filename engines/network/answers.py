@@ -28,7 +28,8 @@ def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float
     if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
         raise ConfigurationError(
             f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
-            f"{pixel_size_um:g}: calibrate and train with this camera and lens"
+            f"{pixel_size_um:g}: say so if that is wrong (--pixel-size, microscope.pixel_size_um), else calibrate "
+            "and train with this camera and lens"
         )
     if settings.polarity not in ("auto", card.polarity):
         raise ConfigurationError(

@@ -48,7 +48,8 @@ def detect(
     ):
         frames = 0
         try:
-            for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size):
+            found = detect_images(images, detector, pixel_size_um=pixel_size, say=_note)
+            for detections, expected in found:
                 table.append(detections)
                 frames += 1
                 bar.update(bar.task_ids[0], description="detecting", completed=frames, total=expected)
@@ -58,6 +59,10 @@ def detect(
             raise
     _done(f"{table.rows} particles in {frames} frames written to {output}")
     return 0
+
+
+def _note(text: str) -> None:
+    console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 
 def track(
@@ -76,6 +81,10 @@ def track(
         tracker={"frame_rate_hz": frame_rate},
     )
     refuse_to_replace(output, detections)
+    if "frame_rate_hz" not in loaded.tracker.model_fields_set:
+        _note(
+            f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
+        )
     statistics = track_table(detections, loaded)
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "

@@ -9,6 +9,7 @@ import tifffile
 from acquisition.simulated.flow import channel_velocity_um_s
 from liveptv.cli import run_command_line
 from liveptv.files import PICTURES
+from liveptv.models import SHIPPED_MODEL
 from liveptv.reports.profile import flow_profile
 from tracking.trajectory_file import read_trajectories
 
@@ -72,6 +73,31 @@ def test_detect_then_evaluate_finds_the_particles_where_they_are(tmp_path, capsy
     assert scores["errors"]["x"]["rms_um"] < 0.05
     assert run_command_line(["evaluate", "--truth", str(table), "--found", str(found)]) == 0
     assert "0.0 % missed" in capsys.readouterr().out
+
+
+def test_where_images_do_not_say_how_large_a_pixel_is_it_is_the_models_and_said_so(tmp_path, capsys):
+    images, _ = spots(dark=True)
+    video, found = tmp_path / "spots.tif", tmp_path / "found.csv"
+    tifffile.imwrite(video, images, photometric="minisblack")
+    plain = ["--set", "detector.refine=false", "--overwrite"]
+    assert run_command_line(["detect", str(video), "-m", str(SHIPPED_MODEL), "-o", str(found), *plain]) == 0
+    assert "0.8 um a pixel assumed, as the model was made for" in capsys.readouterr().out
+    status, why = failure(
+        capsys, "detect", video, "-m", SHIPPED_MODEL, "-o", found, *plain, "--pixel-size", "0.5"
+    )
+    assert (status, "trained for 0.8 um a pixel, but the images have 0.5" in why) == (2, True)
+    assert run_command_line(["detect", str(video), "-o", str(found), *plain]) == 0
+    assert "1 um a pixel assumed (--pixel-size)" in capsys.readouterr().out
+
+
+def test_a_table_without_times_is_tracked_at_a_frame_rate_that_is_said(tmp_path, video, capsys):
+    table, tracks = tmp_path / "found.csv", tmp_path / "tracks.h5"
+    run_command_line(["detect", str(video), "-o", str(table), "--set", "detector.diameter_px=15"])
+    assert run_command_line(["track", str(table), "-o", str(tracks)]) == 0
+    assert "1 frame/s assumed (--frame-rate)" in capsys.readouterr().out
+    said = ["--frame-rate", "10", "--overwrite"]
+    assert run_command_line(["track", str(table), "-o", str(tracks), *said]) == 0
+    assert "assumed" not in capsys.readouterr().out
 
 
 def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video, capsys):
