@@ -72,6 +72,7 @@ class InfoFields(msgspec.Struct, frozen=True):
     flow_ul_s: Number = None
     exposure_ms: Number = None
     pixel_size_um: Number = 1.0
+    detector_ms: Number = None
 
 
 class CommandFields(msgspec.Struct, frozen=True):

@@ -28,7 +28,8 @@ class FrameInfo:
     `camera_frame` is the camera's image number; a gap in it is a frame lost in the camera or its driver.
     `time_s` is the exposure time in seconds since the run began, from the camera's clock where there is one,
     else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
-    Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point.
+    Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is for
+    how long the detector worked on the frame, without waiting for its turn; NaN before that.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class FrameInfo:
     flow_ul_s: float = NAN
     exposure_ms: float = NAN
     pixel_size_um: float = 1.0
+    detector_ms: float = NAN
 
 
 @dataclass(frozen=True, slots=True, eq=False)

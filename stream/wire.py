@@ -183,6 +183,7 @@ def _describe_array(
         info.flow_ul_s,
         info.exposure_ms,
         info.pixel_size_um,
+        info.detector_ms,
     )
     name: Any = array.dtype.name
     columns = TABLES[kind].COLUMNS if kind in TABLES else ()
@@ -227,4 +228,5 @@ def _info(header: Header) -> FrameInfo:
         _number(i.flow_ul_s),
         _number(i.exposure_ms),
         _number(i.pixel_size_um),
+        _number(i.detector_ms),
     )

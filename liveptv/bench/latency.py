@@ -1,7 +1,8 @@
 """How long the loop takes, stage by stage: camera, detection, tracks, command, first frame that shows it.
 
 An ordinary run on the simulated microscope, its stages processes, with a controller that sends a command every
-few frames. All stamps are of one host's clock. A frame's begins when the core got it from the camera.
+few frames. All stamps are of one host's clock. A frame's begins when the core got it from the camera. "camera ->
+command but detection" is what the pipeline adds to the detector's own time on each frame.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 
 FLOW_UL_S = 0.0246
 WARM_UP_FRAMES = 60
+SHAPE = (512, 512)
 STAGES = (
     "camera -> detections",
     "detections -> tracks",
@@ -42,6 +44,7 @@ STAGES = (
     "executed -> first affected frame",
     "command -> acknowledged",
     "heartbeat -> acknowledged",
+    "camera -> command but detection",
     "camera -> executed",
     "camera -> first affected frame",
 )
@@ -55,6 +58,7 @@ class Latency:
     frames: npt.NDArray[np.int64]
     rate_hz: float
     lost: int
+    shape: tuple[int, int] = SHAPE
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a stage: `stage`, `p50_ms`, `p99_ms`, `max_ms`, `count`; the last also in frames."""
@@ -69,27 +73,48 @@ class Latency:
         return rows
 
 
-def measure_latency(seconds: float, rate_hz: float, particles: int, say: Callable[[str], None]) -> Latency:
-    """Run the loop at 512 x 512 with the classical detector. Raises `LivePTVError` if the run fails."""
+def measure_latency(
+    seconds: float,
+    rate_hz: float,
+    particles: int,
+    say: Callable[[str], None],
+    *,
+    shape: tuple[int, int] = SHAPE,
+    model: Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Latency:
+    """Run the loop at `shape`, with `model`, or else the classical detector; `settings` are more of `[detector]`.
+
+    Raises `LivePTVError` if the run fails.
+    """
     with tempfile.TemporaryDirectory(prefix="liveptv-latency-") as folder:
         home = Path(folder)
-        curve = home / "curve.h5"
-        make_width_curve(curve, say)
-        experiment = _experiment(home, curve, seconds, rate_hz, particles)
+        if model is None:
+            model = home / "curve.h5"
+            make_width_curve(model, say)
+        detector = {"model": str(model), **(settings or {})}
+        experiment = _experiment(home, detector, seconds, rate_hz, particles, shape)
         files = RunFiles.beside(experiment.run.output)
         with _DetectionTimes(experiment.session.monitor) as detected:
             outcome = run_experiment(experiment, files, on_update=lambda _: None, on_note=say)
         if not outcome.result.ok or not outcome.frames:
             raise LivePTVError(f"the run that was to be timed failed: {'; '.join(outcome.result.failures)}")
         lost = sum(outcome.result.lost.values())
-        return _latency(files.tracks, detected.at_ns, rate_hz, lost)
+        return _latency(files.tracks, detected.at_ns, rate_hz, lost, shape)
 
 
-def _experiment(home: Path, curve: Path, seconds: float, rate_hz: float, particles: int) -> Experiment:
+def _experiment(
+    home: Path,
+    detector: dict[str, Any],
+    seconds: float,
+    rate_hz: float,
+    particles: int,
+    shape: tuple[int, int],
+) -> Experiment:
     text = config_path().read_text(encoding="utf-8")
     for name, value in (
-        ("Width", 512),
-        ("Height", 512),
+        ("Width", shape[1]),
+        ("Height", shape[0]),
         ("FrameRate", rate_hz),
         ("ParticlesPerFrame", particles),
     ):
@@ -103,7 +128,7 @@ def _experiment(home: Path, curve: Path, seconds: float, rate_hz: float, particl
         "run": {"seconds": seconds, "output": str(home / "latency.h5")},
         "microscope": {"config": str(config)},
         "limits": {"max_flow_ul_s": 2 * FLOW_UL_S, "safe_flow_ul_s": 0.0, "commands_per_s": 1000},
-        "detector": {"model": str(curve)},
+        "detector": detector,
         "controller": {"file": str(Path(latency_probe.__file__)), "options": {"flow_ul_s": FLOW_UL_S}},
         "session": {"monitor": f"tcp://127.0.0.1:{_free_port()}"},
     }
@@ -142,7 +167,9 @@ class _DetectionTimes:
         self._thread.join(5.0)
 
 
-def _latency(tracks: Path, detected_ns: dict[int, int], rate_hz: float, lost: int) -> Latency:
+def _latency(
+    tracks: Path, detected_ns: dict[int, int], rate_hz: float, lost: int, shape: tuple[int, int]
+) -> Latency:
     with TrajectoryFile(tracks) as file:
         frames = file.frames
     wall_s = dict(zip(frames["frame"].tolist(), frames["wall_s"].tolist(), strict=True))
@@ -174,6 +201,7 @@ def _latency(tracks: Path, detected_ns: dict[int, int], rate_hz: float, lost: in
         )
         for stage, value in zip(STAGES, values, strict=False):
             found[stage].append(value)
+        found["camera -> command but detection"].append(command_ms - command["measured"]["detector_ms"])
         found["camera -> executed"].append(executed_ms)
         found["camera -> first affected frame"].append(shown_ms)
         late.append(first - frame)
@@ -185,4 +213,4 @@ def _latency(tracks: Path, detected_ns: dict[int, int], rate_hz: float, lost: in
     if not late or not found["heartbeat -> acknowledged"]:
         raise LivePTVError("too few commands were answered to say anything; measure for longer")
     arrays = {stage: np.array(values) for stage, values in found.items()}
-    return Latency(arrays, np.array(late), rate_hz, lost)
+    return Latency(arrays, np.array(late), rate_hz, lost, shape)

@@ -31,7 +31,8 @@ def latency_picture(latency: Latency) -> Figure:
         xticklabels=[f">= {n}" if n == MOST_FRAMES else str(n) for n in range(len(counts))],
         ylim=(0, 115),
     )
-    title = f"512 x 512 at {latency.rate_hz:g} frames/s, {len(latency.frames)} commands, {latency.lost} frames lost"
+    size = f"{latency.shape[0]} x {latency.shape[1]} at {latency.rate_hz:g} frames/s"
+    title = f"{size}, {len(latency.frames)} commands, {latency.lost} frames lost"
     figure.suptitle(title, fontsize=11)
     return figure
 

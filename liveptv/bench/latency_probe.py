@@ -18,13 +18,20 @@ class LatencyProbe:
         self._stamps: dict[str, float] = {}
 
     def measured(self) -> dict[str, float]:
-        """`taken_ns`: the core got the frame; `tracks_ns`: its tracks were here; `time.perf_counter_ns()`."""
+        """`taken_ns`: the core got the frame; `tracks_ns`: its tracks were here; both `time.perf_counter_ns()`.
+
+        `detector_ms`: for how long the detector worked on it.
+        """
         return self._stamps
 
     def update(self, tracks: Tracks) -> list[Command]:
         """A command every few frames."""
         now_ns, info = time.perf_counter_ns(), tracks.info
-        self._stamps = {"taken_ns": float(info.monotonic_ns), "tracks_ns": float(now_ns)}
+        self._stamps = {
+            "taken_ns": float(info.monotonic_ns),
+            "tracks_ns": float(now_ns),
+            "detector_ms": info.detector_ms,
+        }
         if info.frame - self._last < self._every:
             return []
         self._last, self._up = info.frame, not self._up

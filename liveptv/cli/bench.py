@@ -12,7 +12,8 @@ from rich.table import Table
 
 from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Overwrite
+from liveptv.cli.options import Overwrite, Settings
+from liveptv.config import settings_only
 from liveptv.files import writable
 from stream.errors import ConfigurationError
 
@@ -35,14 +36,15 @@ def bench(
     particles: Annotated[int, typer.Option(help="latency: particles in view", min=0)] = 30,
     models: Annotated[
         list[Path] | None,
-        typer.Option("-m", "--model", help="engine: a network, .onnx; may be given many times"),
+        typer.Option("-m", "--model", help="a network, .onnx; engine: may be given many times"),
     ] = None,
     sizes: Annotated[
-        str | None, typer.Option(help="engine: pixels, as in 512x512,1440x2560", metavar="HxW,HxW")
+        str | None, typer.Option(help="pixels, as in 512x512,1440x2560; latency: one", metavar="HxW,HxW")
     ] = None,
     large: Annotated[
         bool, typer.Option(help="engine: also a large network, with random weights, where torch is there")
     ] = True,
+    settings: Settings = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the rows to this file")] = None,
     picture: Annotated[Path | None, typer.Option(help="latency: draw it (.png, .svg, .pdf)")] = None,
     overwrite: Overwrite = False,
@@ -54,12 +56,15 @@ def bench(
     """
     if what not in KINDS:
         raise ConfigurationError(f"bench {what!r} is not known; measure one of {', '.join(KINDS)}")
+    if settings and what != "latency":
+        raise ConfigurationError("--set is for bench latency; engines are measured with all that they can do")
     for path in (json_file, picture):
         writable(path, overwrite)
     if what == "engine":
         rows = _engine(seconds or ENGINE_SECONDS, models or [], sizes, large)
     else:
-        rows = _latency(max(LEAST_LATENCY_SECONDS, seconds or LATENCY_SECONDS), rate, particles, picture)
+        seconds = max(LEAST_LATENCY_SECONDS, seconds or LATENCY_SECONDS)
+        rows = _latency(seconds, rate, particles, models or [], sizes, settings or [], picture)
     if json_file is not None:
         json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -69,14 +74,20 @@ def _say(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 
-def _engine(seconds: float, models: list[Path], sizes: str | None, large: bool) -> list[dict[str, Any]]:
-    from engines.factory import check_model
-    from liveptv.bench.engine import SIZES, Plan, default_models, measure_engines, parse_sizes
+def _parsed(sizes: str) -> list[tuple[int, int]]:
+    from liveptv.bench.engine import parse_sizes
 
     try:
-        wanted = SIZES if sizes is None else parse_sizes(sizes)
+        return parse_sizes(sizes)
     except ValueError as error:
         raise ConfigurationError(f"--sizes is like 512x512,1440x2560 (height x width): {error}") from error
+
+
+def _engine(seconds: float, models: list[Path], sizes: str | None, large: bool) -> list[dict[str, Any]]:
+    from engines.factory import check_model
+    from liveptv.bench.engine import SIZES, Plan, default_models, measure_engines
+
+    wanted = SIZES if sizes is None else _parsed(sizes)
     for model in models:
         check_model(model)
     named = {model.name: model for model in models} or default_models()
@@ -106,10 +117,23 @@ def _engine_table(title: tuple[str, str], rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _latency(seconds: float, rate: float, particles: int, picture: Path | None) -> list[dict[str, Any]]:
-    from liveptv.bench.latency import measure_latency
+def _latency(
+    seconds: float,
+    rate: float,
+    particles: int,
+    models: list[Path],
+    sizes: str | None,
+    settings: list[str],
+    picture: Path | None,
+) -> list[dict[str, Any]]:
+    from liveptv.bench.latency import SHAPE, measure_latency
 
-    latency = measure_latency(seconds, rate, particles, _say)
+    shapes = [SHAPE] if sizes is None else _parsed(sizes)
+    if len(models) > 1 or len(shapes) > 1:
+        raise ConfigurationError("bench latency takes one model and one size")
+    model = models[0] if models else None
+    detector = settings_only(settings).detector.model_dump(exclude_unset=True)
+    latency = measure_latency(seconds, rate, particles, _say, shape=shapes[0], model=model, settings=detector)
     rows = latency.rows()
     console.print(_latency_table(rows))
     last = rows[-1]
