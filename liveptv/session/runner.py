@@ -6,6 +6,7 @@ A stage first binds what it sends (`Bound`), then learns whom to listen to (`Pee
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -149,6 +150,8 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
             context.report(StageState.STARTING)
             stage = _build(context)
             stack.callback(stage.close)
+            if in_main_thread:
+                _spare_what_is_here_to_stay()
             context.report(StageState.RUNNING)
             _step_until_done(stage, context)
             context.observe(stage)
@@ -169,6 +172,12 @@ def _build(context: StageContext) -> Stage:
     from liveptv.session.builders import BUILDERS
 
     return BUILDERS[context.plan.stage](context)
+
+
+def _spare_what_is_here_to_stay() -> None:
+    """Keep the garbage collector from looking, in the middle of a run, at all that was imported and built."""
+    gc.collect()
+    gc.freeze()
 
 
 def _step_until_done(stage: Stage, context: StageContext) -> None:
