@@ -122,8 +122,20 @@ class CutoutWriter:
 def read_cutouts(path: Path, *, only_clean: bool = True) -> Cutouts:
     """The particles' images of a calibration file, those with something in the background left out.
 
-    Raises `CalibrationError` if there are none.
+    Raises `CalibrationError` if there are none, or if they cannot be read.
     """
+    try:
+        return _read(path, only_clean)
+    except CalibrationError:
+        raise
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        detail = " ".join(str(error).strip("'\"").split())
+        raise CalibrationError(
+            f"the particle images of {path} are damaged or missing ({detail}); calibrate again"
+        ) from error
+
+
+def _read(path: Path, only_clean: bool) -> Cutouts:
     with h5py.File(path, "r", locking=False) as file:
         group = file["traces"]
         kept = group["clean"][:].astype(bool) if only_clean else np.ones(len(group["z_um"]), bool)

@@ -17,7 +17,7 @@ from acquisition.recording import open_stack
 from acquisition.simulated.optics import OpticsModel
 from acquisition.simulated.render import BACKGROUND_OF_FULL_SCALE
 from engines.backends.openvino_network import OpenVinoNetwork, open_graph, processor_of
-from engines.backends.quantise import RECIPES, Recipe, quantise_graph
+from engines.backends.quantise import RECIPES, Recipe, check_libraries, quantise_graph
 from engines.backends.quantised import quantised_path, write_quantised
 from engines.flatfield import load_flat_field
 from engines.network.card import ModelCard
@@ -66,10 +66,12 @@ def quantise_model(
     As good is: particles missed and false ones, and the errors of x, y and z, at most a tenth above those in
     single precision, on the same images drawn for the purpose. The `RECIPES` are tried in turn, the fastest first.
     Raises `AccuracyError` where none is as good (then nothing is kept),
-    `ConfigurationError` for a model that images cannot be drawn for, `SourceError` for bad recordings.
+    `ConfigurationError` for a model that images cannot be drawn for, or where libraries are missing, `SourceError`
+    for bad recordings.
     """
     from calibration.training.scoring import HeldOut
 
+    check_libraries()
     opened = OnnxModel(model)
     inputs = typical_inputs(opened.card, images, bright, dark)
     say(f"{len(inputs)} pictures of {images.name} to measure ranges on")

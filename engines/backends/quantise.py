@@ -37,6 +37,13 @@ RECIPES = (Recipe(False, False), Recipe(True, False), Recipe(True, True))
 """The fastest first."""
 
 
+def check_libraries() -> None:
+    """Raise `ConfigurationError` where what is needed to quantise is not installed."""
+    reason = missing("openvino", "nncf", extra="openvino")
+    if reason:
+        raise ConfigurationError(reason)
+
+
 def quantise_graph(
     path: Path, inputs: Sequence[npt.NDArray[np.float32]], recipe: Recipe
 ) -> tuple[bytes, bytes]:
@@ -45,9 +52,7 @@ def quantise_graph(
     The first and the last convolution, which see the noise and say the place, stay in single precision. Raises
     `ConfigurationError` where the libraries are missing, `BackEndError` where they fail.
     """
-    reason = missing("openvino", "nncf", extra="openvino")
-    if reason:
-        raise ConfigurationError(reason)
+    check_libraries()
     nncf = _nncf_without_telemetry()
     import openvino
 

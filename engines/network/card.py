@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from engines.network.layout import CHANNELS, SLOTS, STRIDE
 from stream.errors import ConfigurationError
+from stream.settings import describe
 
 KEY = "liveptv"
 SCHEMA = 2
@@ -79,5 +80,5 @@ def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
     except ConfigurationError:
         raise
     except (ValidationError, ValueError, TypeError, AttributeError) as error:
-        detail = " ".join(str(error).split())
+        detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise ConfigurationError(f"the metadata of {name} are damaged: {detail}; train it again") from error

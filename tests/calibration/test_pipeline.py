@@ -1,3 +1,6 @@
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 from small_scan import PIXEL_UM, SmallScan
@@ -119,6 +122,18 @@ def test_the_particles_images_are_in_the_file_with_their_labels(made):
     contrast = cutouts.contrast.mean(axis=1) * cutouts.scale
     left = contrast - cutouts.brightness[:, None, None] * model
     assert left.std() < 1.3 * calibration.noise.contrast_sd / np.sqrt(scan.repeats)
+
+
+@pytest.mark.parametrize("what", ["traces", "traces/contrast", "traces/dx_px"])
+def test_a_calibration_without_its_particles_images_is_named(made, tmp_path, what):
+    path = tmp_path / "damaged.h5"
+    shutil.copy(made[2], path)
+    with h5py.File(path, "r+") as file:
+        del file[what]
+    with pytest.raises(
+        CalibrationError, match=r"images of .*damaged\.h5 are damaged or missing.*calibrate again"
+    ):
+        read_cutouts(path)
 
 
 def test_training_images_can_be_pasted_from_it(made):
