@@ -58,7 +58,7 @@ def detect_images(
             say(f"{path.name} does not say how large a pixel is: {recording.assumed_pixel}")
         if info.depth > 1:
             raise ConfigurationError(f"{path} holds volumes of {info.depth} planes; give single images")
-        engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um)
+        engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um, say=say)
         try:
             engine.warmup(info.height, info.width, np.dtype(info.dtype))
             recording.start()

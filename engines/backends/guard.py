@@ -15,6 +15,8 @@ import numpy as np
 from engines.backends.registry import ONNXRUNTIME, open_back_end
 from engines.backends.soundness import has_structure
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.network.model import OnnxModel
+from engines.noisiness import NoiseWatch
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -39,6 +41,7 @@ def open_guarded(
         reference,
         falls_back=settings.on_failure == "fall_back",
         skipped=opened.skipped,
+        noise=NoiseWatch(OnnxModel(model).card.noise_contrast, say),
         say=say,
     )
 
@@ -51,7 +54,7 @@ class GuardedEngine:
     Frames that come back without a detection although there is something in them are counted as `blank`. Ten
     such frames in a row, then twice as many and so on, have the reference look at the last one; when it finds
     particles there, the back end has failed. `say` is told of a failure; `skipped` are the back ends that were
-    not chosen, and why.
+    not chosen, and why; `noise` looks at the frames.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class GuardedEngine:
         *,
         falls_back: bool = True,
         skipped: dict[str, str] | None = None,
+        noise: NoiseWatch | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> None:
         self._engine = engine
         self._reference = reference
         self._falls_back = falls_back
+        self._noise = noise
         self._say = say
         self._skipped = dict(skipped or {})
         self._failure = ""
@@ -98,6 +103,8 @@ class GuardedEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while as many as the engine can hold are being worked on."""
+        if self._noise is not None:
+            self._noise.look(frame)
         self._waiting.append(frame)
         try:
             self._engine.submit(frame)

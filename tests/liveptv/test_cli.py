@@ -90,6 +90,17 @@ def test_where_images_do_not_say_how_large_a_pixel_is_it_is_the_models_and_said_
     assert "1 um a pixel assumed (--pixel-size)" in capsys.readouterr().out
 
 
+def test_images_much_noisier_than_those_a_network_was_trained_on_are_said_to_be(tmp_path, capsys):
+    video, found = tmp_path / "noise.tif", tmp_path / "found.csv"
+    noise = np.random.default_rng(0).normal(150, 10, (2, 128, 160))
+    tifffile.imwrite(video, np.clip(noise, 0, 255).astype(np.uint8), photometric="minisblack")
+    plain = ["--set", "detector.refine=false", "--pixel-size", "0.8"]
+    assert run_command_line(["detect", str(video), "-m", str(SHIPPED_MODEL), "-o", str(found), *plain]) == 0
+    assert "times as noisy as the images that the network was trained on" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+
+
 def test_a_table_without_times_is_tracked_at_a_frame_rate_that_is_said(tmp_path, video, capsys):
     table, tracks = tmp_path / "found.csv", tmp_path / "tracks.h5"
     run_command_line(["detect", str(video), "-o", str(table), "--set", "detector.diameter_px=15"])
