@@ -15,6 +15,9 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Json, Overwrite
 from stream.errors import ConfigurationError, OutputError
 
+MOST_LISTED = 12
+NAME_COLUMNS = 40
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -70,11 +73,21 @@ def report(
 
 def _tree(found: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", max_width=NAME_COLUMNS)
     table.add_column(overflow="fold")
     for name, value in _flat(found):
         table.add_row(escape(name), escape(value))
     return table
+
+
+def _listed(values: list[Any]) -> str:
+    """All of a short list; of a long one how many there are and, of numbers, from where to where they go."""
+    if len(values) <= MOST_LISTED:
+        return ", ".join(str(item) for item in values) or "-"
+    whole = "(--json lists them)"
+    if all(isinstance(item, (int, float)) for item in values):
+        return f"{len(values)}, from {min(values):.5g} to {max(values):.5g} {whole}"
+    return f"{len(values)}, the first {values[0]} {whole}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -83,7 +96,8 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(inner, dict):
             rows += _flat(inner, f"{prefix}{name}.")
         elif isinstance(inner, list):
-            rows.append((f"{prefix}{name}", ", ".join(str(item) for item in inner) or "-"))
+            rows.append((f"{prefix}{name}", _listed(inner)))
         else:
-            rows.append((f"{prefix}{name}", "-" if inner is None else str(inner)))
+            text = f"{inner:.7g}" if isinstance(inner, float) else str(inner)
+            rows.append((f"{prefix}{name}", "-" if inner is None else text))
     return rows

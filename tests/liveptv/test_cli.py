@@ -7,7 +7,9 @@ import pytest
 import tifffile
 
 from acquisition.simulated.flow import channel_velocity_um_s
+from liveptv.cli import files as files_module
 from liveptv.cli import run_command_line
+from liveptv.cli.console import console
 from liveptv.files import PICTURES
 from liveptv.models import SHIPPED_MODEL
 from liveptv.reports.profile import flow_profile
@@ -145,6 +147,16 @@ def test_info_of_every_kind_of_file_is_json(tmp_path, video, capsys):
     assert kinds["recording"]["frames"] == kinds["trajectories"]["frames"] == 20
     assert kinds["detections"]["rows"] == 60
     assert kinds["trajectories"]["configuration"]["tracker"]["mode"] == "flow"
+
+
+def test_long_lists_and_long_names_leave_room_for_what_is_said(tmp_path, capsys):
+    found = {"left out": {"x" * 70: 3}, "z_um": [0.5 * n for n in range(40)], "few": [1, 2]}
+    with console.capture() as screen:
+        console.print(files_module._tree(found), width=80)
+    text = screen.get()
+    assert "40, from 0 to 19.5 (--json lists them)" in text
+    assert "1, 2" in text
+    assert any(line.rstrip().endswith(" 3") for line in text.splitlines())
 
 
 def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsys):
