@@ -103,8 +103,6 @@ class GuardedEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while as many as the engine can hold are being worked on."""
-        if self._noise is not None:
-            self._noise.look(frame)
         self._waiting.append(frame)
         try:
             self._engine.submit(frame)
@@ -113,6 +111,8 @@ class GuardedEngine:
         except BaseException:  # an interruption too: the frame was not taken
             self._waiting.pop()
             raise
+        if self._noise is not None:
+            self._noise.look(frame)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.
