@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engines.flatfield import FlatField
@@ -26,6 +26,7 @@ def shaded(seed, light, dtype, dark_grey):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.1, 1.2), st.sampled_from([np.uint8, np.uint16]), st.integers(0, 20))
+@example(486, 0.544769041211787, np.uint8, 0)
 def test_with_references_the_input_is_contrast_against_the_median_light(seed, light, dtype, dark_grey):
     image, flat_field = shaded(seed, light, dtype, dark_grey)
     preparation = Preparation(SHAPE, -1.0, NOISE, flat_field)
@@ -33,8 +34,11 @@ def test_with_references_the_input_is_contrast_against_the_median_light(seed, li
     expected = np.empty(SHAPE, np.float32)
     flat_field.correct(image, expected)
     np.testing.assert_allclose(preparation.corrected, expected, atol=1e-6)
-    median = float(np.median(1 - expected))
-    assert background == pytest.approx(median * flat_field.grey_values, rel=1.1 * LEVEL / light)
+    below, above = np.sort(1 - expected, axis=None)[expected.size // 2 - 1 :][
+        :2
+    ]  # a median may lie anywhere between
+    found = background / flat_field.grey_values
+    assert below - 1.1 * LEVEL <= found <= above + 1.1 * LEVEL
     contrast = (1 - (1 - expected) * flat_field.grey_values / background) / NOISE
     np.testing.assert_allclose(preparation.input[0, 0, :90, :130], contrast, atol=1e-3)
 
