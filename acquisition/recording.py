@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,14 @@ def open_recording(
     run_id: str,
     frame_rate_hz: float | None = None,
     pixel_size_um: float | None = None,
-    model_pixel_size_um: float | None = None,
+    model_pixel_size_um: Callable[[], float | None] = lambda: None,
     pace: bool = False,
     volumes: bool = False,
 ) -> Recording:
     """Open a recording. `frame_rate_hz` and `pixel_size_um` take precedence over what the file says.
 
-    Where nobody says how large a pixel is, it is `model_pixel_size_um`, that of the images a detector was made
-    for; without that 1 um.
+    Where nobody says how large a pixel is, `model_pixel_size_um` is asked, that of the images a detector was made
+    for; without that it is 1 um.
 
     With `pace` frames come at their own rate. With `volumes` the z planes of each time are one frame (Z, H, W)
     instead of frames one after the other, each with its focus position. Raises `SourceError`.
@@ -83,10 +84,13 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
         stack.close()
 
 
-def _pixel_size(given_um: float | None, found_um: float, model_um: float | None) -> tuple[float, str]:
+def _pixel_size(
+    given_um: float | None, found_um: float, ask_model: Callable[[], float | None]
+) -> tuple[float, str]:
     """The size of a pixel, um, and what was assumed for it."""
     if given_um is not None or found_um > 0:
         return given_um or found_um, ""
+    model_um = ask_model()
     if model_um is not None:
         return model_um, f"{model_um:g} um a pixel assumed, as the model was made for"
     return 1.0, "1 um a pixel assumed (--pixel-size)"

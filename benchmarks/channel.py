@@ -22,7 +22,7 @@ import numpy as np
 from reporting import save
 
 from acquisition.simulated.optics import OpticsModel
-from calibration.evaluation import match
+from calibration.matching import match
 from calibration.width_curve import width_curve_from_optics
 from liveptv.files import RunFiles
 from liveptv.reports.flow_results import location_errors, section_field

@@ -21,7 +21,8 @@ from scipy import ndimage
 
 from acquisition.simulated.optics import OpticsModel
 from acquisition.simulated.render import simulate_images
-from calibration.evaluation import Evaluation, evaluate, match, nearest_neighbour
+from calibration.evaluation import Evaluation, evaluate
+from calibration.matching import match, nearest_neighbour
 from calibration.width_curve import width_curve_from_optics, width_curve_from_widths
 from engines.classical.centre import CONVERGED, FULL_ITERATIONS, fit_gaussian
 from engines.classical.detector import SpotDetector

@@ -23,7 +23,7 @@ from refine import bounds
 from reporting import save
 
 from acquisition.simulated.optics import OpticsModel
-from calibration.evaluation import GATE_XY_UM, GATE_Z_UM, match
+from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
 from calibration.synthesis.rendered import Rendered

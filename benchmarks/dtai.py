@@ -18,7 +18,8 @@ import numpy as np
 import tifffile
 from reporting import save
 
-from calibration.evaluation import evaluate, nearest_neighbour
+from calibration.evaluation import evaluate
+from calibration.matching import nearest_neighbour
 from calibration.synthesis import CutAndPaste, Cutouts, Layout, NoiseModel
 from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
 from calibration.training.material import KNEE, Material

@@ -20,7 +20,7 @@ from chain import run
 from reporting import save
 
 from calibration.calibration_file import read_calibration
-from calibration.evaluation import nearest_neighbour
+from calibration.matching import nearest_neighbour
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
 from stream.messages import Frame, FrameInfo

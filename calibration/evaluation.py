@@ -19,25 +19,8 @@ from calibration.matching import (
     GATE_Z_UM,
     Matched,
     Table,
-    match,
     match_tables,
-    nearest_neighbour,
 )
-
-__all__ = [
-    "GATE_XY_UM",
-    "GATE_Z_UM",
-    "AxisErrors",
-    "Evaluation",
-    "GroupScore",
-    "depth_edges",
-    "evaluate",
-    "match",
-    "nearest_neighbour",
-    "pulls",
-    "score",
-    "within",
-]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -59,26 +59,21 @@ def pixel_size_of(model: Path | None) -> float | None:
     """
     if model is None:
         return None
-    if model.suffix.lower() == NETWORK_SUFFIX:
-        from engines.network.model import OnnxModel
-
-        return OnnxModel(model).card.pixel_size_um
-    check_model(model)
-    from engines.classical.widths import WidthCurve
-
-    return WidthCurve.load(model).pixel_size_um
+    return check_model(model)
 
 
-def check_model(model: Path) -> None:
-    """Raise `ConfigurationError` if `model` is not there or is no model that `open_engine` can use."""
+def check_model(model: Path) -> float:
+    """Size of a pixel, um, of the images that `model` was made for.
+
+    Raises `ConfigurationError` if it is not there or is no model that `open_engine` can use.
+    """
     if not model.is_file():
         raise ConfigurationError(f"no model file {model}")
     suffix = model.suffix.lower()
     if suffix == NETWORK_SUFFIX:
         from engines.network.model import OnnxModel
 
-        OnnxModel(model)
-        return
+        return OnnxModel(model).card.pixel_size_um
     if suffix not in CURVE_SUFFIXES:
         raise ConfigurationError(
             f"{model} is no model that this program knows; give a network (.onnx) or a width curve (.h5), "
@@ -86,4 +81,4 @@ def check_model(model: Path) -> None:
         )
     from engines.classical.widths import WidthCurve
 
-    WidthCurve.load(model)
+    return WidthCurve.load(model).pixel_size_um

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from engines.classical.joint import pixel_noise
+from engines.network.preparation import LEAST_LIGHT
 from stream.messages import Frame
 
 MUCH = 2.0
 EVERY_FRAMES = 100
 LARGEST_SIDE_PX = 512
-LEAST_LIGHT = 1.0
 
 
 class NoiseWatch:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def detect_images(
         path,
         run_id=new_run_id(),
         pixel_size_um=pixel_size_um,
-        model_pixel_size_um=pixel_size_of(settings.model),
+        model_pixel_size_um=partial(pixel_size_of, settings.model),
     )
     try:
         info = recording.info

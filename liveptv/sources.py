@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from acquisition.execution import CommandExecutor
 from acquisition.source import Source
@@ -48,7 +49,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         run_id=run_id,
         frame_rate_hz=settings.frame_rate_hz,
         pixel_size_um=settings.pixel_size_um,
-        model_pixel_size_um=pixel_size_of(experiment.detector.model),
+        model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         pace=settings.pace,
     )
     return OpenedSource(recording, None, recording.close)

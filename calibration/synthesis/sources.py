@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.errors import CalibrationError
-from calibration.evaluation import nearest_neighbour
+from calibration.matching import nearest_neighbour
 from calibration.synthesis.background import add_background
 from calibration.synthesis.canvas import Canvas, Light, Scale, develop
 from calibration.synthesis.inputs import BackgroundModel, NoiseModel, Polarity

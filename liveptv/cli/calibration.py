@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from liveptv.cli.console import console
+from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, Overwrite, PixelSize
 from liveptv.files import refuse_to_replace, writable
@@ -87,7 +87,7 @@ def calibrate(
 
 def _say(found: Calibration, output: Path) -> None:
     for fault in found.faults:
-        console.print(f"[yellow]{escape(fault.text)}[/]", soft_wrap=True)
+        warn(fault.text)
     for text in found.warnings:
         console.print(f"[bold yellow]{escape(text)}[/]", soft_wrap=True)
     table, planes = found.particles, found.focal_planes

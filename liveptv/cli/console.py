@@ -44,7 +44,7 @@ class LiveLine:
 
     def note(self, text: str) -> None:
         """Say something above the line."""
-        console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+        warn(text)
 
     def __enter__(self) -> Self:
         if self._moving:
@@ -56,6 +56,11 @@ class LiveLine:
     ) -> None:
         if self._moving:
             self._live.stop()
+
+
+def warn(text: str) -> None:
+    """Say something that a user should notice."""
+    console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 
 def describe(progress: Progress) -> str:

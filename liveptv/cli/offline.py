@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from liveptv.cli.console import console
+from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
 from liveptv.config import revised, settings_only
@@ -48,7 +48,7 @@ def detect(
     ):
         frames = 0
         try:
-            found = detect_images(images, detector, pixel_size_um=pixel_size, say=_note)
+            found = detect_images(images, detector, pixel_size_um=pixel_size, say=warn)
             for detections, expected in found:
                 table.append(detections)
                 frames += 1
@@ -59,10 +59,6 @@ def detect(
             raise
     _done(f"{table.rows} particles in {frames} frames written to {output}")
     return 0
-
-
-def _note(text: str) -> None:
-    console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 
 def track(
@@ -82,7 +78,7 @@ def track(
     )
     refuse_to_replace(output, detections)
     if "frame_rate_hz" not in loaded.tracker.model_fields_set:
-        _note(
+        warn(
             f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
         )
     statistics = track_table(detections, loaded)

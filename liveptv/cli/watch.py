@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from liveptv.cli.console import console
+from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Port
 from liveptv.config import Experiment, revised
@@ -119,7 +119,7 @@ def page_beside(port: int) -> Callable[[Path], AbstractContextManager[None]]:
         try:
             url = page.wait_for_url()
         except LinkError as error:
-            console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
+            warn(str(error))
             return
         _say(f"live page: {url}")
         _open(url)

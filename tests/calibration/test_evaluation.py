@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.evaluation import depth_edges, evaluate, match, nearest_neighbour, within
-from calibration.matching import match_tables
+from calibration.evaluation import depth_edges, evaluate, within
+from calibration.matching import match, match_tables, nearest_neighbour
 from stream.errors import ConfigurationError
 
 
