@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from useq import MDASequence
@@ -16,11 +16,12 @@ micrometres = st.floats(-5000, 5000).map(lambda value: round(value, 3))
 steps = st.floats(0.05, 50).map(lambda value: round(value, 3))
 
 
+@settings(deadline=None)
 @given(start=micrometres, stop=micrometres, step=steps, images=st.integers(1, 10))
 def test_the_plan_covers_the_range_with_the_step_and_never_leaves_it(start, stop, step, images):
     assume(abs(stop - start) / step < 300)
-    settings = ScanSettings(start_um=start, stop_um=stop, step_um=step, images=images)
-    plan = plan_scan(settings, FREE, 0.0)
+    wanted = ScanSettings(start_um=start, stop_um=stop, step_um=step, images=images)
+    plan = plan_scan(wanted, FREE, 0.0)
     positions = planned_positions(plan)
     down = stop < start
     assert positions[0] == start
