@@ -132,13 +132,14 @@ def finish_file(
     return frames
 
 
-def add_control_record(files: RunFiles) -> None:
+def add_control_record(files: RunFiles, events: Path | None = None) -> None:
     """Put what the event log has of the control of a run into its finished file, where it is not there yet.
 
     Raises `LivePTVError` if one cannot be read or the other cannot be written.
     """
-    if files.events.exists() and not read_control(files.tracks):
-        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
+    log = files.events if events is None else events
+    if log.exists() and not read_control(files.tracks):
+        control = [event for event in read_events(log) if event["kind"] in KINDS]
         if control:
             store_control(files.tracks, control)
 

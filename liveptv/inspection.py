@@ -64,6 +64,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
 def _trajectories(path: Path) -> dict[str, Any]:
     with TrajectoryFile(path) as file:
         attributes = file.attributes
+        file.check()
         census = file.census()
         frames = len(file.frames)
         numbers = file.frames["frame"]
