@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from liveptv.session.run_log import left_by_a_run_that_did_not_start
 from stream.errors import ConfigurationError, OutputError
 
 PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
@@ -36,6 +37,7 @@ class RunFiles:
 
     tracks: Path
     prefix: str
+    log: Path | None = None
 
     @classmethod
     def beside(cls, tracks: Path) -> RunFiles:
@@ -52,8 +54,8 @@ class RunFiles:
 
     @property
     def events(self) -> Path:
-        """The event log, one JSON object a line."""
-        return self._beside("events.jsonl")
+        """The event log, one JSON object a line; `log` where it had to go elsewhere."""
+        return self.log or self._beside("events.jsonl")
 
     @property
     def report(self) -> Path:
@@ -64,23 +66,27 @@ class RunFiles:
         """One of the report's pictures."""
         return self._beside(f"{name}.png")
 
-    def _left_by_a_run_that_did_not_start(self) -> bool:
-        """Whether there is an event log of ours without the trajectory file that it belongs to."""
-        with self.events.open("rb") as file:
-            return b'"kind":"start"' in file.readline()
-
-    def check(self, overwrite: bool) -> None:
-        """Raise `OutputError` if a file of the run exists, or its folder does not."""
+    def check_folder(self) -> None:
+        """Raise `OutputError` if the folder of the run does not exist."""
         folder = self.tracks.parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+
+    def check(self, overwrite: bool) -> None:
+        """Raise `OutputError` if a file of the run exists, or its folder does not."""
+        self.check_folder()
         if overwrite:
             return
         for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
-            if path.exists() and not (path == self.events and self._left_by_a_run_that_did_not_start()):
+            if path.exists() and not (path == self.events and left_by_a_run_that_did_not_start(path)):
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+    def clear_report(self) -> None:
+        """Remove the report of an earlier run and its pictures."""
+        for path in (self.report, *map(self.picture, PICTURES)):
+            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier run has left beside the trajectory file."""
-        for path in (self.events, self.report, *map(self.picture, PICTURES)):
-            path.unlink(missing_ok=True)
+        self.events.unlink(missing_ok=True)
+        self.clear_report()

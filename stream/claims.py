@@ -101,9 +101,7 @@ class Claim:
             raise OutputError(
                 f"{output} is or was being written by {holder}; if that is over, delete {self._path}"
             )
-        mine = Holder(
-            socket.gethostname(), os.getpid(), what, time.strftime("%Y-%m-%d %H:%M:%S")
-        )
+        mine = Holder(socket.gethostname(), os.getpid(), what, time.strftime("%Y-%m-%d %H:%M:%S"))
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         os.write(self._fd, b" " * TEXT_AT + json.dumps(asdict(mine)).encode())

@@ -1,11 +1,11 @@
 """Makes a trajectory file whole again whose writer was killed: nothing that was committed is lost.
 
 Nothing is touched that is not surely ours and dead: locks of the operating system decide whether somebody writes
-it (`tracking.open_elsewhere`), and a file of another computer needs to be forced. It is first read through a view in
-which only the superblock differs. Then a copy of it is mended: the 48 bytes of the superblock are written, the torn
-end behind the last committed frame is cut off, attributes say what was done. The copy is checked as every reader
-checks a file (`tracking.soundness`) and takes the name of the old file, which is kept beside it. Only a run that has
-seen its own writer die mends in place, see `docs/decisions/0007`.
+it (`tracking.open_elsewhere`), and a file of another computer needs to be forced. It is first read through a view
+in which only the superblock differs. Then a copy of it is mended: the 48 bytes of the superblock are written, the
+torn end behind the last committed frame is cut off, attributes say what was done. The copy is checked as every
+reader checks a file (`tracking.soundness`) and takes the name of the old file, which is kept beside it. Only a run
+that has seen its own writer die mends in place, see `docs/decisions/0007`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tracking.trajectory_schema import (
     ROWS,
     committed_frames,
     complete_event_bytes,
+    decode_attribute,
     encode_attribute,
     file_statistics,
 )
@@ -123,6 +124,19 @@ def recover(
         return _mend_a_copy(path, target, build(block), build(repaired), contents, report)
 
 
+def run_of(path: Path) -> str:
+    """The id of the run that a trajectory file is of, whether or not it was closed; "" if it cannot be read."""
+    try:
+        block = _superblock(path)
+        if block is None:
+            return ""
+        head = build(replace(block, flags=0, end_of_file=path.stat().st_size))
+        with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, head), "r") as file:
+            return str(decode_attribute(file.attrs.get("run_id", "")))
+    except UNREADABLE:
+        return ""
+
+
 def _superblock(path: Path) -> Superblock | None:
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
@@ -147,7 +161,9 @@ def _whole_or_foreign(path: Path) -> RecoveryReport:
         file.check()
         rows = sum(len(piece) for piece in file.pieces())
         if not file.finished:
-            raise SourceError(f"{path} was not finished and then changed by another program; it can be exported")
+            raise SourceError(
+                f"{path} was not finished and then changed by another program; it can be exported"
+            )
         frames = file.frames
         return RecoveryReport(path, True, len(frames), rows, int(frames["frame"][-1]) if len(frames) else -1)
 
@@ -155,9 +171,7 @@ def _whole_or_foreign(path: Path) -> RecoveryReport:
 def _check_that_nobody_writes(path: Path, in_place: bool) -> None:
     who = who_writes(path, (WRITER,) if in_place else WORK)
     if who.startswith("still"):
-        raise SourceError(
-            f"{path} is {who}; it can be read as it is, and end the run before recovering"
-        )
+        raise SourceError(f"{path} is {who}; it can be read as it is, and end the run before recovering")
     if who:
         raise SourceError(f"{path} is {who}; close it there before recovering")
 
@@ -220,7 +234,7 @@ def _mend_a_copy(
         _mend(part, old, mended, contents, report)
         _check_whole(part)
         if target != path:
-            os.replace(part, target)
+            part.replace(target)
             return replace(report, path=target, kept=path)
         kept = _free_name(path)
         _take_its_place(part, path, kept)
@@ -276,7 +290,7 @@ def _take_its_place(part: Path, path: Path, kept: Path) -> None:
     if not linked:
         path.rename(kept)
     try:
-        os.replace(part, path)
+        part.replace(path)
     except OSError:
         if linked:
             kept.unlink()

@@ -1,4 +1,4 @@
-"""What makes a trajectory file whole: the one judgement that `info`, `recover`, `export`, `report` and all readers share.
+"""What makes a trajectory file whole: the one judgement that all commands and readers share.
 
 A file is whole if its superblock is valid and says that nobody has it open, it is as long as the superblock says,
 its tables and attributes can be read, each row belongs to its frame, and its writer has come to its end.

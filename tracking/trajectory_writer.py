@@ -56,8 +56,8 @@ class TrajectoryWriter:
     """One trajectory file, open for writing; see `docs/files.md` for what is in it.
 
     `append` buffers, `commit` writes; what has not been committed when the process dies is not in the file.
-    A file that is to be replaced is replaced by the first commit of a frame, not before. A file that is removed,
-    replaced or cut short by another program while it is written is gone on with in a second place: `path` says where.
+    A file that is to be replaced is replaced by the first commit of a frame, not before. If another program removes,
+    replaces or cuts the file short while it is written, writing continues in a second place: `path` says where.
     """
 
     def __init__(
@@ -271,7 +271,8 @@ class TrajectoryWriter:
             os.close(descriptor)
 
     def _copy_on(self) -> bool:
-        assert self._copying is not None and self._file is not None
+        assert self._copying is not None
+        assert self._file is not None
         try:
             if self._copying.step():
                 return True

@@ -22,7 +22,8 @@ class WriteStage:
     A commit is due after `commit_every_s`, `commit_rows` rows or eight messages, or when nothing has come for
     20 ms (a sender whose ring is full waits for acknowledgements), whichever is first. A frame whose number
     is not greater than the last one's is a repetition: acknowledged, counted in `duplicates`, not written.
-    Each second it looks whether the file is still in its place. When the stream ends, breaks, or the disk fills up, the file is finished, complete up to the last commit.
+    Each second it looks whether the file is still in its place. When the stream ends, breaks, or the disk fills up,
+    the file is finished, complete up to the last commit.
     """
 
     name = "write"

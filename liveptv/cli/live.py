@@ -118,7 +118,7 @@ def _say(text: str) -> None:
 def summarise(outcome: RunOutcome) -> None:
     """Say how the run ended, what was measured and where it is."""
     result = outcome.result
-    if outcome.frames:
+    if outcome.frames or outcome.account.total_lost:
         for name, value in _facts(outcome):
             console.print(f"[dim]{name:>17}[/]  {escape(value)}", soft_wrap=True)
     if result.ok and not result.started:
@@ -129,12 +129,11 @@ def summarise(outcome: RunOutcome) -> None:
 
 def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     result, report = outcome.result, outcome.report
-    losses = ", ".join(f"{count} {where}" for where, count in result.lost.items() if count)
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
     rows = [
         ("ended", result.reason),
         ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
-        ("frames lost", losses or "none"),
+        ("frames lost", outcome.account.in_words()),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
     if report is not None:

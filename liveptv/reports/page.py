@@ -128,12 +128,12 @@ def _fields(
     events = run_events(files, in_file)
     shown = drawings(trajectories, profile)
     depth_um = shown["space"]["depth_um"]
-    wrong = [*problems(attributes), *went_wrong(events)]
+    wrong = [*problems(attributes, trajectories.frames), *went_wrong(events)]
     return {
         "title": f"liveptv: {files.tracks.name}",
         "subtitle": f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
         f"from {attributes.get('source', '?')}",
-        "problems": problems(attributes),
+        "problems": problems(attributes, trajectories.frames),
         "facts": facts(trajectories, profile),
         "profile_words": _profile_in_words(profile),
         "profile_over": "height" if profile.over == "height" else "y",
@@ -142,7 +142,7 @@ def _fields(
         "histograms": shown["histograms"],
         "depth_range": None if depth_um is None else [f"{value:.0f}" for value in depth_um],
         "stages": stages_table(attributes),
-        "losses": losses_in_words(attributes),
+        "losses": losses_in_words(attributes, trajectories.frames),
         "accounts": indented(attributes.get("accounts", {})),
         "events": events_table(events, began_s),
         "wrong": list(dict.fromkeys(wrong)),

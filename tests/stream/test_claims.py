@@ -111,7 +111,7 @@ def test_on_a_disk_without_locks_the_words_in_the_file_decide(output, monkeypatc
 
 
 def test_a_folder_that_is_not_there_or_not_writable_is_said_in_one_line(output):
-    with pytest.raises(OutputError, match="cannot write .*no such file or directory") as caught:
+    with pytest.raises(OutputError, match=r"cannot write .*no such file or directory") as caught:
         Claim(output.parent / "nowhere" / "tracks.h5", "run 1")
     assert "\n" not in str(caught.value)
 

@@ -121,10 +121,8 @@ def test_only_reading_in_another_program_disturbs_nobody(path, left_open):
 
 
 def test_nothing_is_added_to_a_file_that_another_program_writes(path):
-    with Notebook(path, "a"), pytest.raises(OutputError, match="still being written|another program"):
+    with Notebook(path, "a"), pytest.raises(OutputError, match="another program"):
         annotate(path, {"losses": 0})
-    with h5py.File(path, "r+", libver="earliest"):
-        pass
 
 
 @pytest.mark.parametrize("step_s", [5.0, -3600.0, 1e6])
