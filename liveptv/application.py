@@ -12,15 +12,14 @@ from typing import Any, Protocol
 
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import RunFiles, refuse_to_replace
+from liveptv.files import RunFiles, claimed, refuse_to_replace
 from liveptv.reports.page import Report, write_report
 from liveptv.session.account import FileContents, FrameAccount, close_account
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.run_log import RunLog
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
-from stream.claims import WRITER, Claim, holder_of
-from stream.errors import LivePTVError, OutputError, SourceError
+from stream.errors import LivePTVError, SourceError
 from tracking.control_file import read_control, store_control
 from tracking.control_record import KINDS
 from tracking.packing import pack
@@ -90,10 +89,14 @@ def _run(
 
     def settle() -> None:
         nonlocal settled
-        if not settled:
-            settled = True
-            events.settle()
+        if settled:
+            return
+        settled = True
+        events.settle()
+        try:
             files.clear_report()
+        except OSError as error:
+            on_note(f"the report of an earlier run cannot be removed: {error}")
 
     def update(progress: Progress) -> None:
         events.look_after()
@@ -155,16 +158,6 @@ def discard(tracks: Path, run_id: str) -> None:
     """Remove the empty file of a run that did not start; nobody else's."""
     if run_of(tracks) == run_id:
         tracks.unlink(missing_ok=True)
-
-
-@contextmanager
-def claimed(output: Path, what: str) -> Iterator[None]:
-    """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
-    with Claim(output, what):
-        writer = holder_of(output, WRITER)
-        if writer is not None:
-            raise OutputError(f"{output} is still being written by {writer}; wait for its end")
-        yield
 
 
 def with_output(experiment: Experiment, tracks: Path) -> Experiment:

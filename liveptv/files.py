@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from liveptv.session.run_log import left_by_a_run_that_did_not_start
+from stream.claims import WRITER, Claim, holder_of
 from stream.errors import ConfigurationError, OutputError
 
 PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
@@ -29,6 +32,16 @@ def writable(path: Path | None, overwrite: bool) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+
+@contextmanager
+def claimed(output: Path, what: str) -> Iterator[None]:
+    """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
+    with Claim(output, what):
+        writer = holder_of(output, WRITER)
+        if writer is not None:
+            raise OutputError(f"{output} is still being written by {writer}; wait for its end")
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +80,20 @@ class RunFiles:
         return self._beside(f"{name}.png")
 
     def check_folder(self) -> None:
-        """Raise `OutputError` if the folder of the run does not exist."""
+        """Raise `OutputError` if the folder of the run does not exist or cannot be looked into."""
         folder = self.tracks.parent
-        if not folder.is_dir():
-            raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+        try:
+            if not folder.is_dir():
+                raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+            self.tracks.exists()
+        except PermissionError as error:
+            raise OutputError(f"cannot write {self.tracks}: no permission to look into {folder}") from error
 
     def check(self, overwrite: bool) -> None:
         """Raise `OutputError` if a file of the run exists, or its folder does not."""
         self.check_folder()
+        if self.tracks.is_dir():
+            raise OutputError(f"cannot write {self.tracks}: it is a folder; name a file in it")
         if overwrite:
             return
         for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):

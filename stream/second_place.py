@@ -1,4 +1,4 @@
-"""Where a result goes when its own place is gone: beside it, else to the user's own folder, else a temporary one."""
+"""Where a result goes when its place is gone: beside it, else to the user's folder, else to a temporary one."""
 
 from __future__ import annotations
 

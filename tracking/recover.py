@@ -81,14 +81,20 @@ class _Contents:
 
 
 def recover(
-    path: Path, *, output: Path | None = None, force: bool = False, in_place: bool = False
+    path: Path,
+    *,
+    output: Path | None = None,
+    force: bool = False,
+    locked: bool = False,
+    in_place: bool = False,
 ) -> RecoveryReport:
     """Repair a trajectory file; a file that is whole is left alone.
 
     The mended copy takes the file's name, and the file as it was is kept as `NAME.before-recovery.h5`; with
     `output` the copy is written there instead, and the file stays where it is. `force` is for a file that another
-    computer has written, whose locks may not be seen from here. `in_place`, without a copy, is for who holds the
-    output's lock and knows its writer dead. It can be run again after having been killed.
+    computer has written, whose locks may not be seen from here. `locked` is for who holds the output's lock
+    himself, and `in_place`, without a copy, for who in addition has seen its writer end. It can be run again after
+    having been killed.
 
     Raises `SourceError` if the file is none of ours, is damaged beyond this, is open for writing anywhere, or is
     another computer's, and `OutputError` if there is no room for the copy or it cannot be written.
@@ -101,16 +107,16 @@ def recover(
     repaired = replace(block, flags=0, end_of_file=size)
     closed = block.flags == 0 and block.end_of_file <= size
     if not closed:
-        _check_that_nobody_writes(path, in_place)
+        _check_that_nobody_writes(path, locked or in_place)
     contents = _inspect(path, build(block if closed else repaired))
     if closed and contents.finished and not contents.unreadable:
         return RecoveryReport(path, True, contents.frames, contents.rows, contents.last_frame)
     if closed:
-        _check_that_nobody_writes(path, in_place)
+        _check_that_nobody_writes(path, locked or in_place)
     if contents.host not in {"", socket.gethostname()} and not force:
         raise SourceError(
             f"{path} was written on another computer ({contents.host}), which may still be writing it; recover it "
-            "there, or pass --force if you know that its run is over"
+            "there, or use `liveptv recover --force` if you know that its run is over"
         )
     report = RecoveryReport(path, False, contents.frames, contents.rows, contents.last_frame, *contents.torn)
     if in_place:
@@ -168,8 +174,8 @@ def _whole_or_foreign(path: Path) -> RecoveryReport:
         return RecoveryReport(path, True, len(frames), rows, int(frames["frame"][-1]) if len(frames) else -1)
 
 
-def _check_that_nobody_writes(path: Path, in_place: bool) -> None:
-    who = who_writes(path, (WRITER,) if in_place else WORK)
+def _check_that_nobody_writes(path: Path, locked: bool) -> None:
+    who = who_writes(path, (WRITER,) if locked else WORK)
     if who.startswith("still"):
         raise SourceError(f"{path} is {who}; it can be read as it is, and end the run before recovering")
     if who:

@@ -56,8 +56,8 @@ class TrajectoryWriter:
     """One trajectory file, open for writing; see `docs/files.md` for what is in it.
 
     `append` buffers, `commit` writes; what has not been committed when the process dies is not in the file.
-    A file that is to be replaced is replaced by the first commit of a frame, not before. If another program removes,
-    replaces or cuts the file short while it is written, writing continues in a second place: `path` says where.
+    A file that is to be replaced is replaced by the first commit of a frame, not before. If another program
+    removes, replaces or spoils the file while it is written, writing continues in a second place, see `path`.
     """
 
     def __init__(

@@ -16,15 +16,15 @@ from liveptv.cli.options import FrameRate, Model, Monitor, Overwrite, PixelSize,
 from liveptv.cli.watch import page_beside, with_pictures
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.demo import prepare_demo
-from liveptv.files import RunFiles
+from liveptv.files import RunFiles, claimed
 from liveptv.reports.profile import MIN_LENGTH
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(exiting(demo))
-    app.command()(exiting(run))
-    app.command()(exiting(replay))
+    app.command()(exiting(demo, claims_output=False))
+    app.command()(exiting(run, claims_output=False))
+    app.command()(exiting(replay, claims_output=False))
 
 
 def demo(
@@ -65,14 +65,17 @@ def run(
 def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
     from liveptv.resuming import finish_resumed, prepare_to_resume
 
-    resumed = prepare_to_resume(experiment, files)
+    files.check_folder()
+    with claimed(files.tracks, "liveptv run --resume"):
+        resumed = prepare_to_resume(experiment, files)
     if resumed.part is None:
         return _run(experiment, files, monitor, port)
     _say(f"{resumed.done} slices have been measured; going on with the next")
     status = _run(resumed.experiment, files, monitor, port)
     if files.tracks.exists():
-        finish_resumed(resumed, files)
-        make_report_anew(files)
+        with claimed(files.tracks, "liveptv run --resume"):
+            finish_resumed(resumed, files)
+            make_report_anew(files)
     return status
 
 

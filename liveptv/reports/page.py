@@ -27,6 +27,7 @@ from liveptv.reports.run_tables import (
     stages_table,
     went_wrong,
 )
+from stream.claims import Claim
 from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectory_snapshot import Snapshot, read_snapshot
 
@@ -56,7 +57,8 @@ def write_report(files: RunFiles) -> Report:
     with paper():
         pictures = _pictures(trajectories, profile, snapshot)
         fields = _fields(files, trajectories, profile, events)
-        made = publish(files, "trajectories.html.j2", pictures, **fields)
+        with Claim(files.report, "report"):
+            made = publish(files, "trajectories.html.j2", pictures, **fields)
     return Report(files.report, made, profile)
 
 

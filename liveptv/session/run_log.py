@@ -11,7 +11,7 @@ from typing import Any
 
 from liveptv.session.events import EventLog
 from stream.claims import Claim
-from stream.errors import OutputError
+from stream.errors import LivePTVError, OutputError
 from stream.second_place import second_places
 
 LOOK_S = 1.0
@@ -39,9 +39,12 @@ class RunLog(EventLog):
             keeps_older = path.exists() and not left_by_a_run_that_did_not_start(path)
             super().__init__(path.with_name(f"{path.stem}.new{path.suffix}") if keeps_older else path)
             self._watch()
-        except BaseException:
+        except LivePTVError:
             self.close()
             raise
+        except OSError as error:
+            self.close()
+            raise OutputError(f"cannot write the event log {path}: {error.strerror}") from error
 
     def write(self, kind: str, text: str, **details: Any) -> None:
         """Write one event; `details` must be JSON-able."""
@@ -131,8 +134,11 @@ class RunLog(EventLog):
 
 def left_by_a_run_that_did_not_start(path: Path) -> bool:
     """Whether an event log of ours has no trajectory file that it belongs to: nothing is lost with it."""
-    with path.open("rb") as file:
-        ours = b'"kind":"start"' in file.readline()
+    try:
+        with path.open("rb") as file:
+            ours = b'"kind":"start"' in file.readline()
+    except OSError:
+        return False
     tracks = [path.with_name(name) for name in _trajectory_files(path.name)]
     return ours and not any(file.exists() for file in tracks)
 

@@ -1,4 +1,4 @@
-"""A file that another program removes, replaces or spoils while it is written: nothing that is in memory is lost."""
+"""A file that another program removes or spoils while it is written: nothing that is in memory is lost."""
 
 import errno
 import os
@@ -193,7 +193,7 @@ def test_a_new_file_that_cannot_be_written_gives_the_old_one_its_name_back(path,
 
     monkeypatch.setattr(growing_file, "_extend", full)
     writer.append(tracks(7))
-    with pytest.raises(OutputError, match="no space left|cannot create"):
+    with pytest.raises(OutputError, match=r"no space left|cannot create"):
         writer.commit()
     writer.close()
     assert path.read_bytes() == before
