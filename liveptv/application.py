@@ -218,16 +218,25 @@ def finish_file(
     return contents
 
 
+def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:
+    """What the event log (`events`, or that of `files`) has of the control of a run and its file has not.
+
+    Raises `LivePTVError` if one of them cannot be read.
+    """
+    log = files.events if events is None else events
+    if not log.exists() or read_control(files.tracks):
+        return []
+    return [event for event in read_events(log) if event["kind"] in KINDS]
+
+
 def add_control_record(files: RunFiles, events: Path | None = None) -> None:
     """Put what the event log has of the control of a run into its finished file, where it is not there yet.
 
     Raises `LivePTVError` if one cannot be read or the other cannot be written.
     """
-    log = files.events if events is None else events
-    if log.exists() and not read_control(files.tracks):
-        control = [event for event in read_events(log) if event["kind"] in KINDS]
-        if control:
-            store_control(files.tracks, control)
+    control = missing_control_record(files, events)
+    if control:
+        store_control(files.tracks, control)
 
 
 def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:

@@ -126,7 +126,7 @@ def recover(
     ] = False,
 ) -> int:
     """Make a trajectory file whole again whose writer was killed."""
-    from liveptv.application import add_control_record
+    from liveptv.application import add_control_record, missing_control_record
     from liveptv.files import RunFiles
     from stream.claims import Claim
     from tracking.packing import pack
@@ -134,8 +134,9 @@ def recover(
 
     report = mend(file, output=output, force=force)
     if report.already_whole:
-        with Claim(file, "recovering"):
-            add_control_record(RunFiles.beside(file))
+        if missing_control_record(RunFiles.beside(file)):
+            with Claim(file, "recovering"):
+                add_control_record(RunFiles.beside(file))
         _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
         return 0
     try:

@@ -21,7 +21,7 @@ DROPS = (
     ("before the detector", "acquire", "to_detect.dropped"),
     ("before the tracker", "detect", "to_track.dropped"),
     ("before the writer", "track", "to_write.dropped"),
-    ("in a file that another program has spoilt", "write", "in_spoilt_file"),
+    ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
 )
 IN_CAMERA = "in the camera"
 IN_BUFFER = "in the camera's buffer, never read"

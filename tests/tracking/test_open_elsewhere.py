@@ -277,3 +277,13 @@ def test_a_lock_left_by_a_killed_writer_hinders_nobody(tmp_path):
     assert json.loads(h5py.File(path).attrs["writer"])["pid"]
     with adding_to(path, 0):
         pass
+
+
+def test_info_says_who_writes_a_file_that_is_not_finished_and_that_nobody_does(tmp_path):
+    path = tmp_path / "tracks.h5"
+    with start_writing(path) as process:
+        assert f"still being written by process {process.pid}" in describe_file(path)["state"]
+        kill(process)
+    assert "`liveptv recover`" in describe_file(path)["state"]
+    recover(path)
+    assert "state" not in describe_file(path)
