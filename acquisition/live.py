@@ -222,9 +222,11 @@ class MicroscopeStream:
 
     def counts(self) -> dict[str, int]:
         """`received` frames and `lost_in_camera`, and where there are any: `left_in_buffer`, taken but not read
-        before the end, and `counter_resets`, when the camera's counter fell back by itself."""
+        so far (while it runs) or ever (after `stop`), and `counter_resets`, when the camera's counter fell back by
+        itself.
+        """
         counts = {"received": self._frame - len(self._kept), "lost_in_camera": self._numbers.lost}
-        left = self._left if self._closed else self._waiting() * self._stopped
+        left = self._left if self._closed else self._waiting() * (self._running or self._stopped)
         rare = {"left_in_buffer": left, "counter_resets": self._numbers.resets}
         return counts | {name: count for name, count in rare.items() if count}
 

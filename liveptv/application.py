@@ -5,23 +5,25 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import PICTURES, RunFiles, refuse_to_replace
+from liveptv.files import RunFiles, claimed, refuse_to_replace
 from liveptv.reports.page import Report, write_report
+from liveptv.session.account import FileContents, FrameAccount, close_account
 from liveptv.session.events import EventLog, read_events
+from liveptv.session.run_log import RunLog
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
 from stream.errors import LivePTVError, SourceError
 from tracking.control_file import read_control, store_control
 from tracking.control_record import KINDS
 from tracking.packing import pack
-from tracking.recover import recover
+from tracking.recover import recover, run_of
 from tracking.trajectory_file import TrajectoryFile, annotate
 from tracking.trajectory_snapshot import store_snapshot
 
@@ -36,12 +38,17 @@ class Stoppable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, and its report where one could be made."""
+    """How a run ended, where its files are, its report where one could be made, and what became of its frames."""
 
     files: RunFiles
     result: SessionResult
     report: Report | None
-    frames: int
+    account: FrameAccount
+
+    @property
+    def frames(self) -> int:
+        """Frames in the file."""
+        return self.account.in_file
 
 
 def run_experiment(
@@ -54,31 +61,103 @@ def run_experiment(
 ) -> RunOutcome:
     """Run an experiment and leave complete files behind, also when it fails or is interrupted.
 
-    `beside` is entered while the run is on and gets the path of its card (`liveptv.session.front`).
+    Its files are locked until the report is written. Those of an earlier run are replaced once there is a frame to
+    replace them by. `beside` is entered while the run is on and gets the path of its card
+    (`liveptv.session.front`).
 
-    Raises `OutputError` before anything is started if a file of the run exists, and `ConfigurationError` for
-    a model that is not there.
+    Raises `OutputError` before anything is started if a file of the run exists or is being written by somebody
+    else, and `ConfigurationError` for a model that is not there.
     """
     experiment = with_output(experiment, files.tracks)
-    files.check(experiment.run.overwrite)
-    check_inputs(experiment)
-    for stale in (files.report, *map(files.picture, ("frame", "trajectories", "profile"))):
-        stale.unlink(missing_ok=True)
-    with EventLog(files.events) as events:
-        session = Session(experiment, events=events, on_update=on_update, on_note=on_note)
-        frames, report = 0, None
-        with (
-            nullcontext() if beside is None else beside(session.front.path),
-            stopping_on_interrupt(session),
-        ):
-            result = session.run()
-            if result.started:
-                frames = finish_file(files, result, events, on_note)
-            else:
-                files.tracks.unlink(missing_ok=True)
-        if frames:
-            report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, frames)
+    files.check_folder()
+    with claimed(files.tracks, "a run"):
+        files.check(experiment.run.overwrite)
+        check_inputs(experiment)
+        with RunLog(files.events, on_note) as events:
+            return _run(experiment, files, events, on_update, on_note, beside)
+
+
+def _run(
+    experiment: Experiment,
+    files: RunFiles,
+    events: RunLog,
+    on_update: Callable[[Progress], None],
+    on_note: Callable[[str], None],
+    beside: Callable[[Path], AbstractContextManager[object]] | None,
+) -> RunOutcome:
+    settled = False
+
+    def settle() -> None:
+        nonlocal settled
+        if settled:
+            return
+        settled = True
+        events.settle()
+        try:
+            files.clear_report()
+        except OSError as error:
+            on_note(f"the report of an earlier run cannot be removed: {error}")
+
+    def update(progress: Progress) -> None:
+        events.look_after()
+        if progress.frames:
+            settle()
+        on_update(progress)
+
+    session = Session(experiment, events=events, on_update=update, on_note=on_note)
+    contents, report = FileContents(), None
+    with (
+        nullcontext() if beside is None else beside(session.front.path),
+        stopping_on_interrupt(session),
+    ):
+        result = session.run()
+        files, result = _where_it_went(files, result, events)
+        if not result.started:
+            discard(files.tracks, result.run_id)
+        elif run_of(files.tracks) == result.run_id:
+            settle()
+            files = replace(files, log=events.path)
+            contents = finish_file(files, result, events, on_note)
+        else:
+            contents = FileContents(readable=False)
+            missing = "of another run" if files.tracks.exists() else "not there"
+            result = failed(result, f"{files.tracks} is {missing}: nothing was written to it")
+            events.write("finish", result.failures[-1])
+    account = close_account(
+        result.counts, contents, lost_stages=final_losses(events, result), as_asked=result.reason == "done"
+    )
+    if contents.frames:
+        report = make_report(files, events, on_note)
+    return RunOutcome(files, result, report, account)
+
+
+def failed(result: SessionResult, why: str) -> SessionResult:
+    """The same result with one more line of failure."""
+    return replace(result, failures=(*result.failures, why))
+
+
+def _where_it_went(files: RunFiles, result: SessionResult, events: RunLog) -> tuple[RunFiles, SessionResult]:
+    """The files of a run whose trajectory file had to leave its place, which is a failure however well it went."""
+    moved = events.newest.get("moved")
+    if moved is None:
+        return files, result
+    there = RunFiles.beside(Path(str(moved["path"])))
+    why = f"{files.tracks} was lost while it was written; the run is in {there.tracks}"
+    return there, failed(result, why)
+
+
+def final_losses(events: RunLog, result: SessionResult) -> set[str]:
+    """The stages that were lost for good: a detector that was started again and came to its end was not."""
+    lost = set(events.lost_stages)
+    if result.ok:
+        lost.discard("detect")
+    return lost
+
+
+def discard(tracks: Path, run_id: str) -> None:
+    """Remove the empty file of a run that did not start; nobody else's."""
+    if run_of(tracks) == run_id:
+        tracks.unlink(missing_ok=True)
 
 
 def with_output(experiment: Experiment, tracks: Path) -> Experiment:
@@ -101,26 +180,33 @@ def check_inputs(experiment: Experiment) -> None:
 
 
 def finish_file(
-    files: RunFiles, result: SessionResult, events: EventLog, on_note: Callable[[str], None]
-) -> int:
-    """Mend the trajectory file if its writer was lost, add the accounts, pack it; returns the frames in it.
+    files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+) -> FileContents:
+    """Mend the trajectory file if its writer was lost, add the accounts, pack it; returns what is in it.
 
     What cannot be done is noted; the run is over and its result stands.
     """
-    frames = 0
+    contents = FileContents(readable=False)
     try:
-        mended = recover(files.tracks)
+        mended = recover(files.tracks, in_place=True)
         if not mended.already_whole:
             text = f"{files.tracks.name} was left open by its writer and was mended: {mended.frames} frames"
             events.write("recovered", text)
             on_note(text)
+        with TrajectoryFile(files.tracks) as file:
+            contents = FileContents.of(file.frames)
+        account = close_account(
+            result.counts,
+            contents,
+            lost_stages=final_losses(events, result),
+            as_asked=result.reason == "done",
+        )
         facts: dict[str, Any] = {
             "accounts": result.counts,
+            "account": account.to_dict(),
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
-        with TrajectoryFile(files.tracks) as file:
-            frames = len(file.frames)
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
@@ -129,18 +215,28 @@ def finish_file(
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
-    return frames
+    return contents
 
 
-def add_control_record(files: RunFiles) -> None:
+def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:
+    """What the event log (`events`, or that of `files`) has of the control of a run and its file has not.
+
+    Raises `LivePTVError` if one of them cannot be read.
+    """
+    log = files.events if events is None else events
+    if not log.exists() or read_control(files.tracks):
+        return []
+    return [event for event in read_events(log) if event["kind"] in KINDS]
+
+
+def add_control_record(files: RunFiles, events: Path | None = None) -> None:
     """Put what the event log has of the control of a run into its finished file, where it is not there yet.
 
     Raises `LivePTVError` if one cannot be read or the other cannot be written.
     """
-    if files.events.exists() and not read_control(files.tracks):
-        control = [event for event in read_events(files.events) if event["kind"] in KINDS]
-        if control:
-            store_control(files.tracks, control)
+    control = missing_control_record(files, events)
+    if control:
+        store_control(files.tracks, control)
 
 
 def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:
@@ -157,8 +253,7 @@ def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None
 
 def make_report_anew(files: RunFiles) -> None:
     """Replace the report by one of the trajectory file as it is now, which has grown since."""
-    for path in (files.report, *map(files.picture, PICTURES)):
-        path.unlink(missing_ok=True)
+    files.clear_report()
     write_report(files)
 
 

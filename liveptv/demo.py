@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liveptv.config import Experiment, apply_override, build_experiment
-from liveptv.files import RunFiles
+from liveptv.files import RunFiles, claimed
 from liveptv.models import SHIPPED_MODEL
 from stream.errors import OutputError
 
@@ -66,6 +66,19 @@ def prepare_demo(
     home = _make_folder(folder)
     files = RunFiles.within(home)
     files.check(overwrite)
+    with claimed(files.tracks, "a demonstration"):
+        experiment = _prepare(home, files, seconds, overrides, overwrite, say)
+    return PreparedDemo(experiment, files)
+
+
+def _prepare(
+    home: Path,
+    files: RunFiles,
+    seconds: float,
+    overrides: Iterable[str],
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> Experiment:
     channel = {"width_um": 1000.0, "depth_um": 300.0}
     limits = {"max_flow_ul_s": 0.1, "min_focus_um": 0.0, "max_focus_um": 300.0}
     data: dict[str, Any] = {
@@ -86,12 +99,15 @@ def prepare_demo(
         text = EXPERIMENT.format(
             settings=home / SETTINGS, seconds=seconds, model=model.absolute().as_posix(), **channel, **limits
         )
-        (home / SETTINGS).write_text(text, encoding="utf-8")
+        try:
+            (home / SETTINGS).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {home / SETTINGS}: {error.strerror}; pass --output") from error
     else:
         say(
             f"{data['microscope'].get('config')} is not the simulated microscope: particles are tracked in 2D"
         )
-    return PreparedDemo(build_experiment(data, "the settings of the demo"), files)
+    return build_experiment(data, "the settings of the demo")
 
 
 def make_width_curve(path: Path, say: Callable[[str], None]) -> None:
@@ -119,11 +135,18 @@ def make_width_curve(path: Path, say: Callable[[str], None]) -> None:
 
 
 def _make_folder(folder: Path | None) -> Path:
-    if folder is None:
-        candidates = itertools.chain([FOLDER], (f"{FOLDER}-{number}" for number in itertools.count(2)))
-        folder = next(path for name in candidates if not (path := Path(name)).exists())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}; pass --output") from error
-    return folder
+    given = [] if folder is None else [folder]
+    names = itertools.chain([FOLDER], (f"{FOLDER}-{number}" for number in itertools.count(2)))
+    for candidate in itertools.chain(given, map(Path, names)):
+        try:
+            candidate.mkdir(parents=True, exist_ok=folder is not None)
+        except FileExistsError as error:
+            if folder is None:
+                continue  # an earlier demonstration's, or that of one that is being started now
+            raise OutputError(f"{folder} is a file; pass a folder as --output") from error
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {candidate}: {error.strerror}; pass --output"
+            ) from error
+        return candidate
+    raise OutputError("there is no folder to write to")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from liveptv.session.run_log import left_by_a_run_that_did_not_start
+from stream.claims import WRITER, Claim, holder_of
 from stream.errors import ConfigurationError, OutputError
 
 PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
@@ -30,12 +34,23 @@ def writable(path: Path | None, overwrite: bool) -> None:
         raise OutputError(f"{path} exists; choose another name or pass --overwrite")
 
 
+@contextmanager
+def claimed(output: Path, what: str) -> Iterator[None]:
+    """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
+    with Claim(output, what):
+        writer = holder_of(output, WRITER)
+        if writer is not None:
+            raise OutputError(f"{output} is still being written by {writer}; wait for its end")
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class RunFiles:
     """Where a run writes: `tracks` is the trajectory file, the others are beside it."""
 
     tracks: Path
     prefix: str
+    log: Path | None = None
 
     @classmethod
     def beside(cls, tracks: Path) -> RunFiles:
@@ -52,8 +67,8 @@ class RunFiles:
 
     @property
     def events(self) -> Path:
-        """The event log, one JSON object a line."""
-        return self._beside("events.jsonl")
+        """The event log, one JSON object a line; `log` where it had to go elsewhere."""
+        return self.log or self._beside("events.jsonl")
 
     @property
     def report(self) -> Path:
@@ -64,23 +79,33 @@ class RunFiles:
         """One of the report's pictures."""
         return self._beside(f"{name}.png")
 
-    def _left_by_a_run_that_did_not_start(self) -> bool:
-        """Whether there is an event log of ours without the trajectory file that it belongs to."""
-        with self.events.open("rb") as file:
-            return b'"kind":"start"' in file.readline()
+    def check_folder(self) -> None:
+        """Raise `OutputError` if the folder of the run does not exist or cannot be looked into."""
+        folder = self.tracks.parent
+        try:
+            if not folder.is_dir():
+                raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+            self.tracks.exists()
+        except PermissionError as error:
+            raise OutputError(f"cannot write {self.tracks}: no permission to look into {folder}") from error
 
     def check(self, overwrite: bool) -> None:
         """Raise `OutputError` if a file of the run exists, or its folder does not."""
-        folder = self.tracks.parent
-        if not folder.is_dir():
-            raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
+        self.check_folder()
+        if self.tracks.is_dir():
+            raise OutputError(f"cannot write {self.tracks}: it is a folder; name a file in it")
         if overwrite:
             return
         for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
-            if path.exists() and not (path == self.events and self._left_by_a_run_that_did_not_start()):
+            if path.exists() and not (path == self.events and left_by_a_run_that_did_not_start(path)):
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+    def clear_report(self) -> None:
+        """Remove the report of an earlier run and its pictures."""
+        for path in (self.report, *map(self.picture, PICTURES)):
+            path.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier run has left beside the trajectory file."""
-        for path in (self.events, self.report, *map(self.picture, PICTURES)):
-            path.unlink(missing_ok=True)
+        self.events.unlink(missing_ok=True)
+        self.clear_report()

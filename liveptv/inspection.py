@@ -11,7 +11,9 @@ import numpy as np
 
 from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
+from liveptv.session.account import account_of
 from stream.errors import SourceError
+from tracking.open_elsewhere import who_writes
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
 
@@ -64,18 +66,28 @@ def _hdf5(path: Path) -> dict[str, Any]:
 def _trajectories(path: Path) -> dict[str, Any]:
     with TrajectoryFile(path) as file:
         attributes = file.attributes
+        file.check()
         census = file.census()
         frames = len(file.frames)
         numbers = file.frames["frame"]
         missing = int(numbers[-1]) - int(numbers[0]) + 1 - frames if frames else 0
+        account = account_of(attributes, file.frames)
+        if account is not None:
+            attributes["account"] = account.to_dict()
         return {
             "kind": "trajectories",
             "finished": file.finished,
+            **({} if file.finished else {"state": _state(path)}),
             "frames": frames,
             "frames_missing": missing,
             **census.statistics(),
             **attributes,
         }
+
+
+def _state(path: Path) -> str:
+    """Why a file is not finished."""
+    return who_writes(path) or "left open by a program that has ended; `liveptv recover` makes it whole"
 
 
 def _curve(path: Path) -> dict[str, Any]:

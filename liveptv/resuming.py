@@ -96,7 +96,7 @@ def _put_aside(events: Path, aside: Path) -> None:
 
 def _complete(files: RunFiles) -> None:
     """Mend the trajectory file, and give it its record from the event log if the session died before it could."""
-    recover(files.tracks)
+    recover(files.tracks, locked=True)
     add_control_record(files)
 
 

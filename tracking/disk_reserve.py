@@ -10,6 +10,9 @@ import contextlib
 import os
 from pathlib import Path
 
+from tracking.superblock import SIGNATURE
+
+FLAGS_AT = 11  # the byte of the flags, after signature, version and the two sizes
 AHEAD_BYTES = 8 << 20
 ZEROS = bytes(1 << 20)
 
@@ -49,6 +52,20 @@ class DiskReserve:
         if os.fstat(self._fd).st_size > end:
             os.ftruncate(self._fd, end)
         os.fsync(self._fd)
+
+    def status(self) -> os.stat_result:
+        """What the system says of the file itself, whatever its name now leads to."""
+        return os.fstat(self._fd)
+
+    def begins_with_flags(self, flags: int) -> bool:
+        """Whether it still begins like a file of HDF5 whose superblock has these flags."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        head = os.read(self._fd, FLAGS_AT + 1)
+        return head[: len(SIGNATURE)] == SIGNATURE and bool(head[FLAGS_AT] & flags)
+
+    def duplicate(self) -> int:
+        """Another descriptor of the file, which the caller closes."""
+        return os.dup(self._fd)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

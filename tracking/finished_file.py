@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 
 from tracking.disk_reserve import DiskReserve
+from tracking.open_elsewhere import hdf5_says_written
 from tracking.superblock import SIZE, Superblock, parse
 from tracking.trajectory_schema import LIBVER
 
@@ -24,9 +25,11 @@ def adding_to(path: Path, nbytes: int) -> Iterator[h5py.File]:
     """Open a finished file to add up to `nbytes` of values; afterwards they are on the disk.
 
     Raises OSError if there is no room for them or the file cannot be opened, and ValueError if it is none that
-    liveptv writes, or is not finished; it is as it was then.
+    liveptv writes, is not finished, or is open for writing in another program; it is as it was then.
     """
     block = _superblock(path)
+    if hdf5_says_written(path):
+        raise ValueError("it is open for writing in another program; close it there")
     if block.flags:
         raise ValueError("it is still being written, or was left open (`liveptv recover`)")
     reserve = DiskReserve(path)

@@ -36,7 +36,8 @@ def join(first: Path, second: Path, output: Path) -> None:
         parts = list(one.attributes.get("joined", [])) or [_part(one, 0)]
         frames, tracks, time_s = _offsets(one, other)
         kept["joined"] = [*parts, _part(other, frames)]
-        writer = TrajectoryWriter(unfinished, run_id=attributes["run_id"], attributes=kept, overwrite=True)
+        unfinished.unlink(missing_ok=True)
+        writer = TrajectoryWriter(unfinished, run_id=attributes["run_id"], attributes=kept)
         with writer:
             _copy(one, writer, 0, 0, 0.0)
             _copy(other, writer, frames, tracks, time_s)

@@ -1,35 +1,44 @@
 """Makes a trajectory file whole again whose writer was killed: nothing that was committed is lost.
 
-The file is repaired in place, and checked before a byte of it is changed: it is first opened through a view
-in which only the superblock differs. Then these 48 bytes are written at once, the torn end behind the last
-committed frame is cut off, and attributes say what was done. A megabyte of room is needed, no second copy.
+Nothing is touched that is not surely ours and dead: locks of the operating system decide whether somebody writes
+it (`tracking.open_elsewhere`), and a file of another computer needs to be forced. It is first read through a view
+in which only the superblock differs. Then a copy of it is mended: the 48 bytes of the superblock are written, the
+torn end behind the last committed frame is cut off, attributes say what was done. The copy is checked as every
+reader checks a file (`tracking.soundness`) and takes the name of the old file, which is kept beside it. Only a run
+that has seen its own writer die mends in place, see `docs/decisions/0007`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
+import shutil
 import socket
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import h5py
 import numpy as np
-import psutil
 
+from stream.claims import WRITER, Claim
 from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.census import TrackCensus
 from tracking.finished_file import adding_to
 from tracking.integrity import nonsense_in_rows
+from tracking.open_elsewhere import WORK, who_writes
+from tracking.soundness import EXTRAS, UNREADABLE, check_rest, check_schema, read_attributes, read_superblock
 from tracking.superblock import SIZE, Superblock, build, parse
-from tracking.trajectory_reader import PIECE_ROWS
+from tracking.trajectory_reader import PIECE_ROWS, TrajectoryFile
 from tracking.trajectory_schema import (
     EVENTS,
     FRAMES,
     ROWS,
-    SCHEMA,
     committed_frames,
     complete_event_bytes,
     decode_attribute,
@@ -42,7 +51,10 @@ END_REASON = "the writer was lost; recovered"
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What a recovery found and did; all zero `_cut` and `already_whole` where there was nothing to do."""
+    """What a recovery found and did; all zero `_cut` and `already_whole` where there was nothing to do.
+
+    `path` is the file that is whole now, `kept` the one it was mended from, as it was.
+    """
 
     path: Path
     already_whole: bool
@@ -52,6 +64,7 @@ class RecoveryReport:
     frames_cut: int = 0
     rows_cut: int = 0
     event_bytes_cut: int = 0
+    kept: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +76,124 @@ class _Contents:
     torn: tuple[int, int, int]
     statistics: dict[str, float]
     finished: bool
+    host: str
+    unreadable: bool
 
 
-def recover(path: Path) -> RecoveryReport:
-    """Repair a trajectory file in place; a file that is whole is left alone.
+def recover(
+    path: Path,
+    *,
+    output: Path | None = None,
+    force: bool = False,
+    locked: bool = False,
+    in_place: bool = False,
+) -> RecoveryReport:
+    """Repair a trajectory file; a file that is whole is left alone.
 
-    Killed itself while at it, it can be run again. Raises `SourceError` if the file is none of ours, is
-    damaged beyond this, or is still being written, and `OutputError` if it cannot be written to.
+    The mended copy takes the file's name, and the file as it was is kept as `NAME.before-recovery.h5`; with
+    `output` the copy is written there instead, and the file stays where it is. `force` is for a file that another
+    computer has written, whose locks may not be seen from here. `locked` is for who holds the output's lock
+    himself, and `in_place`, without a copy, for who in addition has seen its writer end. It can be run again after
+    having been killed.
+
+    Raises `SourceError` if the file is none of ours, is damaged beyond this, is open for writing anywhere, or is
+    another computer's, and `OutputError` if there is no room for the copy or it cannot be written.
     """
     path = Path(path)
-    block = _read_superblock(path)
-    repaired = block.repaired(path.stat().st_size)
-    contents = _inspect(path, build(repaired), check_writer=bool(block.flags))
-    if block == repaired and contents.finished:
+    block = _superblock(path)
+    if block is None:
+        return _whole_or_foreign(path)
+    size = path.stat().st_size
+    repaired = replace(block, flags=0, end_of_file=size)
+    closed = block.flags == 0 and block.end_of_file <= size
+    if not closed:
+        _check_that_nobody_writes(path, locked or in_place)
+    contents = _inspect(path, build(block if closed else repaired))
+    if closed and contents.finished and not contents.unreadable:
         return RecoveryReport(path, True, contents.frames, contents.rows, contents.last_frame)
+    if closed:
+        _check_that_nobody_writes(path, locked or in_place)
+    if contents.host not in {"", socket.gethostname()} and not force:
+        raise SourceError(
+            f"{path} was written on another computer ({contents.host}), which may still be writing it; recover it "
+            "there, or use `liveptv recover --force` if you know that its run is over"
+        )
     report = RecoveryReport(path, False, contents.frames, contents.rows, contents.last_frame, *contents.torn)
-    _mend(path, build(block), build(repaired), contents, report)
-    return report
+    if in_place:
+        with Claim(path, "recovering", WRITER):
+            _mend(path, build(block), build(repaired), contents, report)
+        return report
+    target = path if output is None else Path(output)
+    with contextlib.ExitStack() as stack:
+        for claimed in {path, target}:
+            stack.enter_context(Claim(claimed, "recovering", WRITER))
+        return _mend_a_copy(path, target, build(block), build(repaired), contents, report)
 
 
-def _read_superblock(path: Path) -> Superblock:
+def run_of(path: Path) -> str:
+    """The id of the run that a trajectory file is of, whether or not it was closed; "" if it cannot be read."""
+    try:
+        block = _superblock(path)
+        if block is None:
+            return ""
+        head = build(replace(block, flags=0, end_of_file=path.stat().st_size))
+        with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, head), "r") as file:
+            return str(decode_attribute(file.attrs.get("run_id", "")))
+    except UNREADABLE:
+        return ""
+
+
+def _superblock(path: Path) -> Superblock | None:
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
     try:
         with path.open("rb") as file:
-            return parse(file.read(SIZE))
+            head = file.read(SIZE)
+        try:
+            return parse(head)
+        except ValueError:
+            if read_superblock(path) is None:
+                return None
+            raise
     except ValueError as error:
         raise SourceError(f"cannot recover {path}: {error}") from error
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _inspect(path: Path, superblock: bytes, *, check_writer: bool) -> _Contents:
+def _whole_or_foreign(path: Path) -> RecoveryReport:
+    """A file that HDF5's own tools have rewritten: it can be judged, but not mended."""
+    with TrajectoryFile(path) as file:
+        file.check()
+        rows = sum(len(piece) for piece in file.pieces())
+        if not file.finished:
+            raise SourceError(
+                f"{path} was not finished and then changed by another program; it can be exported"
+            )
+        frames = file.frames
+        return RecoveryReport(path, True, len(frames), rows, int(frames["frame"][-1]) if len(frames) else -1)
+
+
+def _check_that_nobody_writes(path: Path, locked: bool) -> None:
+    who = who_writes(path, (WRITER,) if locked else WORK)
+    if who.startswith("still"):
+        raise SourceError(f"{path} is {who}; it can be read as it is, and end the run before recovering")
+    if who:
+        raise SourceError(f"{path} is {who}; close it there before recovering")
+
+
+def _inspect(path: Path, superblock: bytes) -> _Contents:
     """Read the file as if it had that superblock."""
     try:
         with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, superblock), "r") as file:
-            if file.attrs.get("schema") != SCHEMA:
-                raise SourceError(f"{path} is no trajectory file of liveptv")
-            if check_writer:
-                _check_that_writer_is_gone(path, decode_attribute(file.attrs.get("writer", "{}")))
+            unfit = check_schema(file)
+            if unfit:
+                raise SourceError(f"{path} {unfit}")
             return _contents(file)
     except LivePTVError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise SourceError(
-            f"{path} is damaged beyond its superblock ({error}); it was left as it is"
-        ) from error
+    except UNREADABLE as error:
+        raise SourceError(f"{path} is damaged ({error}); it was left as it is") from error
 
 
 def _contents(file: h5py.File) -> _Contents:
@@ -125,6 +210,12 @@ def _contents(file: h5py.File) -> _Contents:
         if nonsense:
             raise ValueError(nonsense)
         census.add(piece)
+    writer = read_attributes(file).get("writer", {})
+    try:
+        check_rest(file)
+        unreadable = False
+    except UNREADABLE:
+        unreadable = True
     return _Contents(
         frames=count,
         rows=rows,
@@ -133,23 +224,92 @@ def _contents(file: h5py.File) -> _Contents:
         torn=(len(table) - count, stored_rows - rows, len(events) - event_bytes),
         statistics=census.statistics() | file_statistics(frames),
         finished="end_reason" in file.attrs,
+        host=str(writer.get("host", "")) if isinstance(writer, dict) else "",
+        unreadable=unreadable,
     )
 
 
-def _check_that_writer_is_gone(path: Path, writer: dict[str, Any]) -> None:
-    if writer.get("host") != socket.gethostname() or writer.get("inode") != path.stat().st_ino:
-        return
+def _mend_a_copy(
+    path: Path, target: Path, old: bytes, mended: bytes, contents: _Contents, report: RecoveryReport
+) -> RecoveryReport:
+    if target != path and target.exists():
+        raise OutputError(f"{target} exists; choose another name for the recovered file")
+    part = target.with_name(f"{target.name}.{uuid4().hex[:8]}.part")
     try:
-        process = psutil.Process(writer["pid"])
-        same = abs(process.create_time() - writer["started_s"]) < 1.0
-        alive = same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return
-    if alive:
-        raise SourceError(
-            f"{path} is still being written by process {writer['pid']}; it can be read as it is, and end the "
-            "run before recovering"
-        )
+        _copy(path, part)
+        _mend(part, old, mended, contents, report)
+        _check_whole(part)
+        if target != path:
+            part.replace(target)
+            return replace(report, path=target, kept=path)
+        kept = _free_name(path)
+        _take_its_place(part, path, kept)
+        return replace(report, kept=kept)
+    except LivePTVError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise OutputError(f"cannot put {target} in its place: {reason}; {path} is as it was") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _copy(path: Path, part: Path) -> None:
+    """Copy a file, its bytes on the disk afterwards; says how much room is missing before it begins."""
+    size = path.stat().st_size
+    try:
+        free = shutil.disk_usage(part.parent).free
+        if free < size + (1 << 20):
+            raise OutputError(
+                f"cannot recover {path}: its copy needs {size / 1e6:.0f} MB of disk space and {free / 1e6:.0f} MB "
+                "are free; free some, or write the copy to another disk with --output"
+            )
+        shutil.copyfile(path, part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+    except LivePTVError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise OutputError(
+            f"cannot copy {path} beside it: {reason}; check permission and disk space, or pass --output"
+        ) from error
+
+
+def _free_name(path: Path) -> Path:
+    names = (f"{path.stem}.before-recovery{number}{path.suffix}" for number in _numbers())
+    return next(path.with_name(name) for name in names if not path.with_name(name).exists())
+
+
+def _numbers() -> itertools.chain[str]:
+    return itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+
+
+def _take_its_place(part: Path, path: Path, kept: Path) -> None:
+    """Let the mended copy take the file's name, and the file another: where links exist, without a gap between."""
+    linked = False
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            os.link(path, kept)
+            linked = True
+    if not linked:
+        path.rename(kept)
+    try:
+        part.replace(path)
+    except OSError:
+        if linked:
+            kept.unlink()
+        else:
+            kept.rename(path)
+        raise
+
+
+def _check_whole(path: Path) -> None:
+    with TrajectoryFile(path) as file:
+        file.check()
+        for _ in file.pieces():
+            pass
 
 
 def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: RecoveryReport) -> None:
@@ -157,6 +317,9 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
         _write_superblock(path, mended)
         try:
             with adding_to(path, 0) as file:
+                if contents.unreadable:
+                    for name in EXTRAS:  # a picture or a record that was being added when the program died
+                        file.pop(name, None)
                 for name, size in (
                     (ROWS, contents.rows),
                     (FRAMES, contents.frames),
@@ -164,7 +327,7 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
                 ):
                     if file[name].shape[0] > size:
                         file[name].resize((size,))
-                done = {name: value for name, value in asdict(report).items() if name != "path"}
+                done = {name: value for name, value in asdict(report).items() if name not in {"path", "kept"}}
                 done["at"] = datetime.now(UTC).isoformat(timespec="seconds")
                 added: dict[str, object] = {"recovered": done, "statistics": contents.statistics}
                 if "end_reason" not in file.attrs:
@@ -172,12 +335,17 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
                 for name, value in added.items():
                     file.attrs[name] = encode_attribute(value)
         except BaseException:
-            if parse(mended) != parse(old) and _read_superblock(path) == parse(mended):
+            if parse(mended) != parse(old) and _head(path) == mended:
                 _write_superblock(path, old)
             raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
         raise OutputError(f"cannot repair {path}: {reason}; check permission and disk space") from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(SIZE)
 
 
 def _write_superblock(path: Path, data: bytes) -> None:

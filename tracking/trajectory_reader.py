@@ -20,23 +20,21 @@ from stream.errors import LivePTVError, SourceError
 from stream.messages import TrackFlag
 from tracking.census import BoolArray, TrackCensus
 from tracking.integrity import nonsense_in_rows
-from tracking.superblock import OPEN_FOR_SWMR, SIGNATURE, SIZE, VERSIONS, parse
+from tracking.open_elsewhere import who_writes
+from tracking.soundness import UNREADABLE, check_rest, check_schema, read_attributes, read_superblock
+from tracking.superblock import OPEN_FOR_SWMR
 from tracking.trajectory_schema import (
     EVENTS,
     FRAME,
     FRAMES,
     ROW,
     ROWS,
-    SCHEMA,
-    SCHEMA_VERSION,
     RecordArray,
     committed_frames,
-    decode_attribute,
     decode_events,
 )
 
 PIECE_ROWS = 1 << 19
-VERSION_BYTES = (b"", *(bytes([version]) for version in VERSIONS))
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
@@ -115,22 +113,15 @@ class TrajectoryFile:
             yield
         except LivePTVError:
             raise
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from error
 
     def _check(self) -> None:
-        schema = self._file.attrs.get("schema")
-        if schema != SCHEMA:
-            raise SourceError(f"{self.path} is no trajectory file of liveptv")
-        version = int(self._file.attrs["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise SourceError(
-                f"{self.path} has schema version {version}, newer than this program's {SCHEMA_VERSION}; "
-                "update liveptv"
-            )
+        unfit = check_schema(self._file)
+        if unfit:
+            raise SourceError(f"{self.path} {unfit}")
+        read_attributes(self._file)
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
-        if self._row_set.dtype != ROW or self._frame_set.dtype != FRAME:
-            raise SourceError(f"{self.path} has other columns than schema version {version} says")
 
     def refresh(self) -> int:
         """Take notice of what was committed since the last call; returns how many frames that are."""
@@ -163,7 +154,7 @@ class TrajectoryFile:
     def attributes(self) -> dict[str, Any]:
         """The attributes of the root, JSON decoded."""
         with self._readable():
-            return {name: decode_attribute(value) for name, value in self._file.attrs.items()}
+            return read_attributes(self._file)
 
     @property
     def finished(self) -> bool:
@@ -196,6 +187,14 @@ class TrajectoryFile:
         """All committed rows, as stored, some at a time."""
         for start in range(0, self.row_count, piece_rows):
             yield self.rows(start, start + piece_rows)
+
+    def check(self) -> None:
+        """Read what is not read with the rows, so that nothing damaged is called whole.
+
+        Raises `SourceError`. The rows themselves are checked wherever they are read.
+        """
+        with self._readable():
+            check_rest(self._file)
 
     def census(self) -> TrackCensus:
         """Read all rows once to see which tracks count."""
@@ -274,18 +273,20 @@ def _open(path: Path) -> h5py.File:
     HDF5 retries what it cannot read of a SWMR file for ever, so one that is not whole must not reach it.
     """
     try:
-        with path.open("rb") as raw:
-            head = raw.read(SIZE)
-        live = False
-        if head[: len(SIGNATURE)] != SIGNATURE or head[len(SIGNATURE) :][:1] in VERSION_BYTES:
-            block = parse(head)
-            live = bool(block.flags & OPEN_FOR_SWMR)
-            if block.flags and not live:
-                raise ValueError(
-                    "it is just being finished (try again), or was left open (`liveptv recover`)"
-                )
-            if path.stat().st_size < block.end_of_file:
-                raise ValueError(f"it is cut short: {path.stat().st_size} of {block.end_of_file} bytes")
+        block = read_superblock(path)
+        live = block is not None and bool(block.flags & OPEN_FOR_SWMR)
+        if block is not None and block.flags and not live:
+            raise ValueError(_why_open(path))
         return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
+
+
+def _why_open(path: Path) -> str:
+    """What to do about a file that is marked as open for writing."""
+    who = who_writes(path)
+    if who.startswith("still"):
+        return f"it is {who}, which is just finishing it; try again"
+    if who:
+        return f"it is {who}; close it there"
+    return "a program that has ended left it open; `liveptv recover` makes it whole"

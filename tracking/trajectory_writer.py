@@ -6,53 +6,47 @@ mark. What `commit` has returned for is safe against the death of this process, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import h5py
 import numpy as np
-import psutil
 
-from stream.errors import OutputError
+from stream.claims import WRITER, Claim
+from stream.errors import LivePTVError, OutputError
 from stream.messages import Tracks
+from stream.second_place import second_places
 from tracking.census import TrackCensus
-from tracking.disk_reserve import DiskReserve
 from tracking.finished_file import adding_to
+from tracking.growing_file import CopyingOut, GrowingFile
+from tracking.open_elsewhere import hdf5_says_written
 from tracking.row_precision import rounded, warmup
 from tracking.trajectory_schema import (
     AXES,
-    EVENT_CHUNK,
-    EVENTS,
     FRAME,
-    FRAME_CHUNK,
-    FRAME_COLUMNS,
-    FRAMES,
-    LIBVER,
     ROW,
-    ROW_CHUNK,
-    ROW_COLUMNS,
-    ROWS,
     SCHEMA,
     SCHEMA_VERSION,
     Attribute,
     RecordArray,
-    column_attributes,
     encode_attribute,
     encode_event,
     file_statistics,
 )
 
-MARGIN_BYTES = 2 << 20
+LOOK_S = 1.0  # between two looks at whether the file is still in its place
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 UNFINISHED = "closed before the end of the run"
 PACKAGES = ("liveptv", "h5py", "numpy", "numba", "pymmcore-plus", "pyzmq", "onnxruntime")
@@ -62,6 +56,8 @@ class TrajectoryWriter:
     """One trajectory file, open for writing; see `docs/files.md` for what is in it.
 
     `append` buffers, `commit` writes; what has not been committed when the process dies is not in the file.
+    A file that is to be replaced is replaced by the first commit of a frame, not before. If another program
+    removes, replaces or spoils the file while it is written, writing continues in a second place, see `path`.
     """
 
     def __init__(
@@ -69,92 +65,78 @@ class TrajectoryWriter:
     ) -> None:
         """Create the file, with `attributes` at its root (dicts and lists are stored as JSON).
 
-        Raises `OutputError` if the file exists and is not to be overwritten, or cannot be created.
+        Raises `OutputError` if the file exists and is not to be overwritten, is being written by somebody else,
+        or cannot be created.
         """
         self.path = Path(path)
-        self._make_way(overwrite)
-        warmup()
+        _check_place(self.path, overwrite)
+        self._claim = Claim(self.path, f"run {run_id}", WRITER)
+        self._run_id, self._attributes = run_id, dict(attributes)
         self._rows: list[RecordArray] = []
         self._frames: list[tuple[Any, ...]] = []
         self._events: list[bytes] = []
         self._census = TrackCensus()
-        self._row_count = self._frame_count = self._event_bytes = self._commits = 0
+        self._commits = self._elsewhere = 0
         self._newest = -1
         self._broken = self._finalized = False
-        self._file: h5py.File | None = None
+        self._file: GrowingFile | None = None
+        self._aside: Path | None = None
+        self._copying: CopyingOut | None = None
+        self._looked_s = time.monotonic()
+        self.moved: list[str] = []
         try:
-            self._file = h5py.File(self.path, "x", libver=LIBVER)
-            self._reserve = DiskReserve(self.path)
-        except OSError as error:
-            self._abandon()
-            raise OutputError(f"cannot create {self.path}: {_reason(error)}") from error
-        try:
-            self._reserve.ensure(2 * MARGIN_BYTES)
-            self._create(self._file, run_id, attributes)
+            warmup()
+            if self.path.exists():
+                check_replaceable(self.path)
+            else:
+                self._file = self._create(self.path, {})
         except BaseException as error:
-            self._reserve.close()
-            self._abandon()
-            if isinstance(error, OSError):
+            self._claim.release()
+            if isinstance(error, OSError) and not isinstance(error, LivePTVError):
                 raise self._failure(error) from error
             raise
 
-    def _make_way(self, overwrite: bool) -> None:
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                f"cannot write {self.path}: there is no folder {self.path.parent}; create it first"
-            )
-        if self.path.is_dir():
-            raise OutputError(f"cannot write {self.path}: it is a folder; name a file in it")
-        if not os.access(self.path.parent, os.W_OK):
-            raise OutputError(f"cannot write {self.path}: no permission to write in its folder")
-        if not self.path.exists():
-            return
-        if not overwrite:
-            raise OutputError(f"{self.path} exists; choose another name or pass --overwrite")
-        try:
-            self.path.unlink()
-        except OSError as error:
-            raise OutputError(
-                f"cannot replace {self.path}: {_reason(error)}; is it open elsewhere?"
-            ) from error
-
-    def _abandon(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
-            self._file = None
-
-    def _create(self, file: h5py.File, run_id: str, attributes: Mapping[str, object]) -> None:
+    def _create(self, path: Path, more: Mapping[str, object]) -> GrowingFile:
         own: dict[str, object] = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
-            "run_id": run_id,
+            "run_id": self._run_id,
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "axes": AXES,
             "versions": _versions(),
-            "writer": _who_writes(self.path),
+            "writer": _who_writes(),
         }
-        for name, value in {**own, **attributes}.items():
-            file.attrs[name] = encode_attribute(value)
-        self._row_set = file.create_dataset(ROWS, (0,), ROW, maxshape=(None,), chunks=(ROW_CHUNK,))
-        self._frame_set = file.create_dataset(FRAMES, (0,), FRAME, maxshape=(None,), chunks=(FRAME_CHUNK,))
-        self._event_set = file.create_dataset(EVENTS, (0,), "u1", maxshape=(None,), chunks=(EVENT_CHUNK,))
-        for dataset, columns in ((self._row_set, ROW_COLUMNS), (self._frame_set, FRAME_COLUMNS)):
-            for name, texts in column_attributes(columns).items():
-                dataset.attrs[name] = texts
-        self._row_set.attrs["axes"] = AXES
-        self._event_set.attrs["format"] = "UTF-8, one JSON object a line"
-        file.swmr_mode = True
+        return GrowingFile(path, {**own, **self._attributes, **more})
+
+    def _replace(self) -> GrowingFile:
+        """Put the old file aside and create the new one in its place; the old one is back if that fails."""
+        aside = self.path.with_name(f"{self.path.name}.{uuid4().hex[:8]}.replaced")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return self._create(self.path, {})
+        try:
+            made = self._create(self.path, {})
+        except BaseException:
+            aside.rename(self.path)
+            raise
+        self._aside = aside
+        return made
 
     @property
     def frames(self) -> int:
-        """Frames committed."""
-        return self._frame_count
+        """Frames committed to the file at `path`."""
+        return self._file.frames if self._file is not None else 0
+
+    @property
+    def frames_elsewhere(self) -> int:
+        """Frames committed to an earlier file of this run, which another program has spoilt since."""
+        return self._elsewhere
 
     @property
     def rows(self) -> int:
-        """Rows committed."""
-        return self._row_count
+        """Rows committed to the file at `path`."""
+        return self._file.rows if self._file is not None else 0
 
     @property
     def newest_frame(self) -> int:
@@ -205,35 +187,153 @@ class TrajectoryWriter:
         Raises `OutputError` if there is no room or the disk fails; the file then stays as it was after the
         last commit, and takes no more.
         """
-        if not self._frames and not self._events:
-            return
-        file = self._open_file()
+        if not self._frames and (not self._events or self._file is None):
+            return  # what is to be replaced is replaced by frames, not by events
+        if self._broken or self._finalized:
+            raise OutputError(f"{self.path} is closed or has failed before; nothing can be added to it")
+        self.look_after(now=True)
+        while self._copying is not None:
+            self.look_after()
+        try:
+            self._append()
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, LivePTVError) or _is_full(error) or self._file is None or self._aside:
+                self._broken = True
+                self._put_back()
+                raise error if isinstance(error, LivePTVError) else self._failure(error) from error
+            self._begin_anew(f"cannot be written ({_reason(error)})")
+            try:
+                self._append()
+            except (OSError, RuntimeError) as again:
+                self._broken = True
+                raise self._failure(again) from again
+        self._rows, self._frames, self._events = [], [], []
+
+    def _append(self) -> None:
+        if self._file is None:
+            self._file = self._replace()
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
         frames = np.array(self._frames, FRAME)
         events = np.frombuffer(b"".join(self._events), np.uint8)
-        frames["first_row"] = self._row_count + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
+        frames["first_row"] = self._file.rows + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
         frames["commit"] = self._commits + 1
+        self._file.append(rows, events, frames)
+        self._census.add(rows)
+        self._commits += 1
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+    def _put_back(self) -> None:
+        """Give the old file its name again, where the new one did not get as far as its first frame."""
+        aside, self._aside = self._aside, None
+        if aside is None or self._file is None:
+            return
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+        self._file.close_reserve()
+        self._file = None
+        aside.replace(self.path)
+
+    def look_after(self, *, now: bool = False) -> bool:
+        """See, once a second or `now`, whether the file is still in its place, and go on elsewhere if it is not.
+
+        What a file without a name holds is copied out, some megabytes a call: True as long as there is more to
+        copy. Raises `OutputError` if there is no other place either.
+        """
+        if self._copying is not None:
+            return self._copy_on()
+        if self._file is None or self._finalized or not (now or time.monotonic() - self._looked_s > LOOK_S):
+            return False
+        self._looked_s = time.monotonic()
+        what, contents_lost = self._file.damage()
+        if not what:
+            return False
+        if contents_lost:
+            self._begin_anew(what)
+            return False
+        self._begin_to_copy(what)
+        return True
+
+    def _begin_to_copy(self, what: str) -> None:
+        assert self._file is not None
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+        descriptor = self._file.take_descriptor()
+        self._file.close_reserve()
+
+        def opened(path: Path) -> None:
+            self._copying = CopyingOut(os.dup(descriptor), path)
+
         try:
-            size = int(file.id.get_filesize())
-            self._reserve.ensure(size + rows.nbytes + frames.nbytes + events.nbytes + MARGIN_BYTES)
-            _extend(self._row_set, rows, self._row_count)
-            _extend(self._event_set, events, self._event_bytes)
-            _extend(self._frame_set, frames, self._frame_count)
+            self._go_to_second_place(what, opened)
+        finally:
+            os.close(descriptor)
+
+    def _copy_on(self) -> bool:
+        assert self._copying is not None
+        assert self._file is not None
+        try:
+            if self._copying.step():
+                return True
+            before, self._copying = self._file, None
+            self._file = GrowingFile(self.path, None)
+            self._file.rows, self._file.frames, self._file.event_bytes = (
+                before.rows, before.frames, before.event_bytes
+            )  # fmt: skip
         except (OSError, RuntimeError) as error:
             self._broken = True
-            raise self._failure(error) from error
-        self._census.add(rows)
-        self._row_count += len(rows)
-        self._frame_count += len(frames)
-        self._event_bytes += len(events)
-        self._commits += 1
-        self._rows, self._frames, self._events = [], [], []
+            if self._copying is not None:
+                self._copying.close()
+            self._copying = None
+            raise OutputError(
+                f"what is in the lost file cannot be copied to {self.path}: {_reason(error)}"
+            ) from error
+        return False
+
+    def _begin_anew(self, what: str) -> None:
+        """Go on in a new file, with what is not committed yet."""
+        assert self._file is not None
+        spoilt, old = self._file, self.path
+        before = {"file": str(old), "frames": spoilt.frames, "why": what}
+
+        def opened(path: Path) -> None:
+            self._file = self._create(path, {"begun_in": before})
+
+        self._go_to_second_place(what, opened)
+        spoilt.let_go()
+        self._elsewhere += spoilt.frames
+        self._census = TrackCensus()
+
+    def _go_to_second_place(self, what: str, open_there: Callable[[Path], None]) -> None:
+        tried = []
+        for path in second_places(self.path):
+            try:
+                claim = Claim(path, f"run {self._run_id}", WRITER)
+            except OutputError as error:
+                tried.append(str(error))
+                continue
+            try:
+                open_there(path)
+            except (OSError, RuntimeError) as error:
+                claim.release()
+                tried.append(f"{path}: {_reason(error)}")
+                continue
+            text = f"{self.path} {what}; the run goes on in {path}"
+            self._claim.release()
+            self._claim, self.path = claim, path
+            self.moved.append(text)
+            self.event("moved", text)
+            return
+        self._broken = True
+        raise OutputError(f"{self.path} {what}, and there is no other place ({'; '.join(tried)})")
 
     def finalize(self, attributes: Mapping[str, object], end_reason: str) -> None:
         """Commit what is left, add `attributes`, statistics and `end_reason`, and close the file.
 
-        After a commit that failed, what it could not write is left out and the file is closed as it is.
-        Raises `OutputError` if even that cannot be written; the file still opens then, without them.
+        After a commit that failed, what it could not write is left out and the file is closed as it is. A file
+        that was to be replaced is left alone if there was no frame. Raises `OutputError` if even that cannot be
+        written; the file still opens then, without them.
         """
         if self._finalized:
             return
@@ -241,24 +341,25 @@ class TrajectoryWriter:
         if not self._broken:
             try:
                 self.commit()
+                while self._copying is not None:
+                    self.look_after()
             except OutputError as error:
                 failure = error
         try:
-            statistics = self._census.statistics() | file_statistics(self._frame_set[: self._frame_count])
-            self._close_swmr()
-            _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason})
-        except (OSError, RuntimeError) as error:
+            if self._file is not None:
+                table = self._file.table_of_frames()
+                statistics = self._census.statistics() | file_statistics(table)
+                self._file.close()
+                _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason})
+        except (OSError, RuntimeError, ValueError) as error:
             raise failure or self._failure(error) from error
         finally:
             self._finalized = True
-            self._reserve.close()
+            if self._file is not None:
+                self._file.close_reserve()
+            self._claim.release()
         if failure is not None:
             raise failure
-
-    def _close_swmr(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
 
     def close(self) -> None:
         """Finish the file if nobody has, saying so in its `end_reason`. Idempotent."""
@@ -272,16 +373,38 @@ class TrajectoryWriter:
     ) -> None:
         self.close()
 
-    def _open_file(self) -> h5py.File:
-        if self._file is None or self._broken:
-            raise OutputError(f"{self.path} is closed or has failed before; nothing can be added to it")
-        return self._file
-
     def _failure(self, error: BaseException) -> OutputError:
-        safe = f"{self._frame_count} frames are safe in it"
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        safe = f"{self.frames} frames are safe in it"
+        if self._file is None:
+            return OutputError(f"cannot create {self.path}: {_reason(error)}")
+        with contextlib.suppress(OSError, RuntimeError):
+            what, _ = self._file.damage()
+            safe = f"it {what}" if what else safe
+        if _is_full(error):
             return OutputError(f"no space left for {self.path}; {safe}; free some before the next run")
         return OutputError(f"cannot write {self.path}: {_reason(error)}; {safe}")
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission to write in its folder")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `OutputError` if another program has the file open, and it cannot be replaced later."""
+    try:
+        path.rename(path)  # Windows refuses that while another program has it open
+        who = "open for writing in another program" if hdf5_says_written(path) else ""
+    except OSError as error:
+        raise OutputError(f"cannot replace {path}: {_reason(error)}; is it open elsewhere?") from error
+    if who:
+        raise OutputError(f"cannot replace {path}: it is {who}; close it there")
 
 
 def annotate(path: Path, attributes: Mapping[str, object]) -> None:
@@ -305,11 +428,8 @@ def _size(value: Attribute) -> int:
     return value.nbytes if isinstance(value, np.ndarray) else len(str(value).encode())
 
 
-def _extend(dataset: h5py.Dataset, values: np.ndarray[Any, Any], start: int) -> None:
-    if len(values):
-        dataset.resize((start + len(values),))
-        dataset[start:] = values
-        dataset.flush()
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in NO_SPACE
 
 
 def _reason(error: BaseException) -> str:
@@ -328,12 +448,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _who_writes(path: Path) -> dict[str, object]:
-    """Who has the file open, so that `recover` never touches a file that is being written."""
-    process = psutil.Process()
-    return {
-        "host": socket.gethostname(),
-        "pid": process.pid,
-        "started_s": process.create_time(),
-        "inode": path.stat().st_ino,
-    }
+def _who_writes() -> dict[str, object]:
+    """Which computer and process have written the file. Whether they still do is for locks to say."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

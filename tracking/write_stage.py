@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 from stream.errors import LinkError, LivePTVError, OutputError
@@ -21,7 +22,8 @@ class WriteStage:
     A commit is due after `commit_every_s`, `commit_rows` rows or eight messages, or when nothing has come for
     20 ms (a sender whose ring is full waits for acknowledgements), whichever is first. A frame whose number
     is not greater than the last one's is a repetition: acknowledged, counted in `duplicates`, not written.
-    When the stream ends, breaks, or the disk fills up, the file is finished, complete up to the last commit.
+    Each second it looks whether the file is still in its place. When the stream ends, breaks, or the disk fills up,
+    the file is finished, complete up to the last commit.
     """
 
     name = "write"
@@ -33,16 +35,20 @@ class WriteStage:
         *,
         commit_every_s: float = 0.5,
         commit_rows: int = 50_000,
+        record: Callable[[str, str, dict[str, object]], None] | None = None,
     ) -> None:
+        """`record` is told, as kind, text and facts, where the file has gone when its place was lost."""
         self._receiver = receiver
         self._writer = writer
         self._commit_every_s = commit_every_s
         self._commit_rows = commit_rows
+        self._record = record
         self._pending: list[Delivery] = []
         self._pending_since_s = 0.0
         self._state = StageState.STARTING
         self._counts = dict.fromkeys(("received", "duplicates", "missing_frames", "commits"), 0)
         self._gauges: dict[str, float] = {}
+        self._moves = 0
 
     @property
     def state(self) -> StageState:
@@ -65,6 +71,10 @@ class WriteStage:
             raise
 
     def _step(self, timeout_s: float) -> bool:
+        copying = self._writer.look_after()
+        self._tell_of_moves()
+        if copying:
+            return True
         wait_s = min(timeout_s, IDLE_S, self._until_due_s()) if self._pending else timeout_s
         delivery = self._receiver.receive(wait_s)
         if delivery is not None:
@@ -85,6 +95,13 @@ class WriteStage:
         if self._pending and (delivery is None or self._commit_due()):
             self._commit()
         return True
+
+    def _tell_of_moves(self) -> None:
+        moved, self._writer.moved[:] = list(self._writer.moved), []
+        for text in moved:
+            self._moves += 1
+            if self._record is not None:
+                self._record("moved", text, {"path": str(self._writer.path)})
 
     def _append(self, tracks: Tracks) -> None:
         if tracks.info.frame <= self._writer.newest_frame:
@@ -108,6 +125,7 @@ class WriteStage:
     def _commit(self) -> None:
         began_s = time.perf_counter()
         self._writer.commit()
+        self._tell_of_moves()
         self._gauges["commit_ms"] = (time.perf_counter() - began_s) * 1e3
         self._counts["commits"] += 1
         pending, self._pending = self._pending, []
@@ -138,9 +156,13 @@ class WriteStage:
     def counts(self) -> dict[str, int]:
         """Frames `received`, `sent` (committed), `dropped` (0), `duplicates`, `missing_frames`; `rows`, `commits`.
 
-        `missing_frames` are numbers from 0 on that never came, wherever they were lost.
+        `missing_frames` are numbers from 0 on that never came, wherever they were lost. Where another program has
+        spoilt the file, `in_spoilt_file` are the frames that had been committed to it, and `moves` counts the
+        places that had to be left.
         """
-        return self._counts | {"sent": self._writer.frames, "dropped": 0, "rows": self._writer.rows}
+        rare = {"in_spoilt_file": self._writer.frames_elsewhere, "moves": self._moves}
+        own = {"sent": self._writer.frames, "dropped": 0, "rows": self._writer.rows}
+        return self._counts | own | {name: count for name, count in rare.items() if count}
 
     def gauges(self) -> dict[str, float]:
         """`queue`: frames not yet committed; of the last ones `commit_ms` and `latency_ms` since exposure."""

@@ -16,15 +16,15 @@ from liveptv.cli.options import FrameRate, Model, Monitor, Overwrite, PixelSize,
 from liveptv.cli.watch import page_beside, with_pictures
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.demo import prepare_demo
-from liveptv.files import RunFiles
+from liveptv.files import RunFiles, claimed
 from liveptv.reports.profile import MIN_LENGTH
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(exiting(demo))
-    app.command()(exiting(run))
-    app.command()(exiting(replay))
+    app.command()(exiting(demo, claims_output=False))
+    app.command()(exiting(run, claims_output=False))
+    app.command()(exiting(replay, claims_output=False))
 
 
 def demo(
@@ -65,14 +65,17 @@ def run(
 def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
     from liveptv.resuming import finish_resumed, prepare_to_resume
 
-    resumed = prepare_to_resume(experiment, files)
+    files.check_folder()
+    with claimed(files.tracks, "liveptv run --resume"):
+        resumed = prepare_to_resume(experiment, files)
     if resumed.part is None:
         return _run(experiment, files, monitor, port)
     _say(f"{resumed.done} slices have been measured; going on with the next")
     status = _run(resumed.experiment, files, monitor, port)
     if files.tracks.exists():
-        finish_resumed(resumed, files)
-        make_report_anew(files)
+        with claimed(files.tracks, "liveptv run --resume"):
+            finish_resumed(resumed, files)
+            make_report_anew(files)
     return status
 
 
@@ -118,7 +121,7 @@ def _say(text: str) -> None:
 def summarise(outcome: RunOutcome) -> None:
     """Say how the run ended, what was measured and where it is."""
     result = outcome.result
-    if outcome.frames:
+    if outcome.frames or outcome.account.total_lost:
         for name, value in _facts(outcome):
             console.print(f"[dim]{name:>17}[/]  {escape(value)}", soft_wrap=True)
     if result.ok and not result.started:
@@ -129,12 +132,11 @@ def summarise(outcome: RunOutcome) -> None:
 
 def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     result, report = outcome.result, outcome.report
-    losses = ", ".join(f"{count} {where}" for where, count in result.lost.items() if count)
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
     rows = [
         ("ended", result.reason),
         ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
-        ("frames lost", losses or "none"),
+        ("frames lost", outcome.account.in_words()),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
     if report is not None:

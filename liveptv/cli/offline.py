@@ -14,7 +14,7 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
-from stream.errors import LivePTVError, OutputError
+from stream.errors import LivePTVError
 
 
 def register(app: typer.Typer) -> None:
@@ -115,26 +115,41 @@ def export(
     return 0
 
 
-def recover(file: Annotated[Path, typer.Argument(help="trajectory file")]) -> int:
+def recover(
+    file: Annotated[Path, typer.Argument(help="trajectory file")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="write the recovered copy there, and leave the file where it is"),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="a file of another computer, whose run is surely over")
+    ] = False,
+) -> int:
     """Make a trajectory file whole again whose writer was killed."""
-    from liveptv.application import add_control_record
+    from liveptv.application import add_control_record, missing_control_record
     from liveptv.files import RunFiles
+    from stream.claims import Claim
     from tracking.packing import pack
     from tracking.recover import recover as mend
 
-    report = mend(file)
-    add_control_record(RunFiles.beside(file))
+    report = mend(file, output=output, force=force)
     if report.already_whole:
+        if missing_control_record(RunFiles.beside(file)):
+            with Claim(file, "recovering"):
+                add_control_record(RunFiles.beside(file))
         _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
         return 0
     try:
-        pack(file)
-    except OutputError as error:
+        add_control_record(RunFiles.beside(report.path), RunFiles.beside(file).events)
+        pack(report.path)
+    except LivePTVError as error:
         _done(str(error))
     _done(
-        f"{file} is whole again: {report.frames} frames, {report.rows} rows; "
+        f"{report.path} is whole again: {report.frames} frames, {report.rows} rows; "
         f"cut {report.frames_cut} frames and {report.rows_cut} rows that were never committed"
     )
+    if report.kept is not None and report.kept != file:
+        _done(f"the file as it was is kept as {report.kept}; delete it when you have looked at the result")
     return 0
 
 

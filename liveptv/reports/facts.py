@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from liveptv.reports.profile import FlowProfile
-from liveptv.session.views import lost_frames
+from liveptv.session.account import FrameAccount, account_of
 from tracking.trajectory_file import Trajectories
+from tracking.trajectory_schema import RecordArray
 
 STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
 
@@ -19,10 +20,10 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     statistics = attributes.get("statistics", {})
     frames = trajectories.frames.size
     lengths = np.unique(trajectories.track, return_counts=True)[1]
-    lost = sum(lost_frames(attributes.get("accounts", {})).values())
+    account = account_of(attributes, trajectories.frames)
     found = [
         ("frames", f"{frames}"),
-        ("frames lost", f"{lost}"),
+        ("frames lost", _lost(account)),
         ("duration", f"{statistics.get('duration_s', float('nan')):.1f} s"),
         ("trajectories", f"{lengths.size}"),
         ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
@@ -34,11 +35,19 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     return [{"name": name, "value": value} for name, value in found]
 
 
-def problems(attributes: dict[str, Any]) -> list[str]:
+def _lost(account: FrameAccount | None) -> str:
+    if account is None:
+        return "not known"
+    return f"at least {account.total_lost}" if account.not_known else f"{account.total_lost}"
+
+
+def problems(attributes: dict[str, Any], frames: RecordArray) -> list[str]:
     """What a reader must know before believing the numbers: failures, losses, an unfinished file."""
     lines = [str(line) for line in attributes.get("failures", [])]
-    lost = lost_frames(attributes.get("accounts", {}))
-    lines += [f"{count} frames were lost {where}" for where, count in lost.items() if count]
+    account = account_of(attributes, frames)
+    if account is not None:
+        lines += [f"{count} frames were lost {where}" for where, count in account.lost.items()]
+        lines += account.not_known
     if "end_reason" not in attributes:
         lines.append("the run has not ended, or its file was not finished; `liveptv recover` finishes it")
     return lines

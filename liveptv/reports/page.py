@@ -27,6 +27,7 @@ from liveptv.reports.run_tables import (
     stages_table,
     went_wrong,
 )
+from stream.claims import Claim
 from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectory_snapshot import Snapshot, read_snapshot
 
@@ -56,7 +57,8 @@ def write_report(files: RunFiles) -> Report:
     with paper():
         pictures = _pictures(trajectories, profile, snapshot)
         fields = _fields(files, trajectories, profile, events)
-        made = publish(files, "trajectories.html.j2", pictures, **fields)
+        with Claim(files.report, "report"):
+            made = publish(files, "trajectories.html.j2", pictures, **fields)
     return Report(files.report, made, profile)
 
 
@@ -128,12 +130,12 @@ def _fields(
     events = run_events(files, in_file)
     shown = drawings(trajectories, profile)
     depth_um = shown["space"]["depth_um"]
-    wrong = [*problems(attributes), *went_wrong(events)]
+    wrong = [*problems(attributes, trajectories.frames), *went_wrong(events)]
     return {
         "title": f"liveptv: {files.tracks.name}",
         "subtitle": f"run {attributes.get('run_id', '?')}, {attributes.get('created', '?')}, "
         f"from {attributes.get('source', '?')}",
-        "problems": problems(attributes),
+        "problems": problems(attributes, trajectories.frames),
         "facts": facts(trajectories, profile),
         "profile_words": _profile_in_words(profile),
         "profile_over": "height" if profile.over == "height" else "y",
@@ -142,7 +144,7 @@ def _fields(
         "histograms": shown["histograms"],
         "depth_range": None if depth_um is None else [f"{value:.0f}" for value in depth_um],
         "stages": stages_table(attributes),
-        "losses": losses_in_words(attributes),
+        "losses": losses_in_words(attributes, trajectories.frames),
         "accounts": indented(attributes.get("accounts", {})),
         "events": events_table(events, began_s),
         "wrong": list(dict.fromkeys(wrong)),

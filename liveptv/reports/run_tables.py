@@ -10,8 +10,9 @@ import numpy as np
 from liveptv.files import RunFiles
 from liveptv.reports.facts import STAGE_ORDER
 from liveptv.reports.profile import FlowProfile
+from liveptv.session.account import account_of
 from liveptv.session.events import read_events
-from liveptv.session.views import lost_frames
+from tracking.trajectory_schema import RecordArray
 
 QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
 WRONG = {"lost", "kill", "policy", "finish", "recovered"}
@@ -38,19 +39,15 @@ def stages_table(attributes: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def losses_in_words(attributes: dict[str, Any]) -> str:
-    """Where frames were lost, those included that were on their way when a stage was lost."""
-    accounts: dict[str, dict[str, int]] = attributes.get("accounts", {})
-    lost = lost_frames(accounts)
-    words = [f"{count} frames {where}" for where, count in lost.items() if count]
-    if {"acquire", "write"} <= set(accounts):
-        declared = lost["before the detector"] + lost["before the tracker"]
-        missing = accounts["acquire"].get("received", 0) - declared - accounts["write"].get("received", 0)
-        if missing > 0:
-            words.append(f"{missing} frames on their way when the run ended")
-    if not words:
-        return "No frame was lost." if accounts else ""
-    return "Lost: " + ", ".join(words) + "."
+def losses_in_words(attributes: dict[str, Any], frames: RecordArray) -> str:
+    """Where frames were lost, by the account of the run."""
+    account = account_of(attributes, frames)
+    if account is None:
+        return ""
+    if not account.lost and not account.not_known:
+        return "No frame was lost."
+    taken = f"The camera took {account.exposed} frames, {account.in_file} are in the file."
+    return f"{taken} Lost: {account.in_words()}."
 
 
 def profile_table(profile: FlowProfile) -> list[dict[str, str]]:

@@ -127,7 +127,7 @@ def build_write(context: StageContext) -> Stage:
         overwrite=run.overwrite,
     )
     context.stack.callback(writer.close)
-    return WriteStage(receiver, writer)
+    return WriteStage(receiver, writer, record=context.record)
 
 
 def build_control(context: StageContext) -> Stage:

@@ -15,11 +15,12 @@ from stream.errors import OutputError
 class EventLog:
     """Appends events to a JSONL file: `{"wall_s": ..., "since_s": ..., "kind": ..., "text": ..., ...}`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        """Begin a log, or go on with one (`append`). Raises `OutputError` if it cannot be written."""
         self.path = path
         self._began_s = time.monotonic()
         try:
-            self._file: TextIO | None = path.open("w", encoding="utf-8")
+            self._file: TextIO | None = path.open("a" if append else "w", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write the event log {path}: {error.strerror}") from error
 

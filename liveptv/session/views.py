@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from liveptv.session.account import DROPS, IN_CAMERA
 from liveptv.session.plan import Picture, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
@@ -90,11 +92,10 @@ class SessionResult:
         return lost_frames(self.counts)
 
 
-def lost_frames(counts: dict[str, Counts]) -> dict[str, int]:
-    """Frames lost in the camera, dropped before the detector, or dropped before the tracker."""
-    acquire, detect = counts.get("acquire", {}), counts.get("detect", {})
-    return {
-        "in the camera": acquire.get("lost_in_camera", 0),
-        "before the detector": acquire.get("to_detect.dropped", 0),
-        "before the tracker": detect.get("to_track.dropped", 0),
-    }
+def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Frames declared lost so far, by where: in the camera, before a stage, in a file that was spoilt.
+
+    The account of a run that is over is `liveptv.session.account`.
+    """
+    found = {IN_CAMERA: counts.get("acquire", {}).get("lost_in_camera", 0)}
+    return found | {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}

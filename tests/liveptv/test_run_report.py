@@ -22,6 +22,7 @@ from liveptv.reports.publishing import embedded
 from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
 from tracking.trajectory_file import read_trajectories
+from tracking.trajectory_schema import FRAME
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -150,12 +151,22 @@ def test_each_stage_is_a_row_with_what_it_lost():
     assert (rows[1]["dropped"], rows[1]["rest"]) == ("2", "left out no fit 3")
 
 
+def entries(count):
+    """The entries of the first frames of a file."""
+    frames = np.zeros(count, FRAME)
+    frames["frame"] = frames["camera_frame"] = np.arange(count)
+    return frames
+
+
 def test_frames_that_were_on_their_way_when_a_stage_was_lost_are_among_the_losses():
     accounts = {"acquire": {"received": 895, "to_detect.dropped": 2}, "write": {"received": 890}}
-    words = losses_in_words({"accounts": accounts})
-    assert words == "Lost: 2 frames before the detector, 3 frames on their way when the run ended."
+    words = losses_in_words({"accounts": accounts}, entries(890))
+    assert words == (
+        "The camera took 895 frames, 890 are in the file. "
+        "Lost: 2 before the detector, 3 on their way when the run ended."
+    )
     whole = {"acquire": {"received": 9}, "write": {"received": 9}}
-    assert losses_in_words({"accounts": whole}) == "No frame was lost."
+    assert losses_in_words({"accounts": whole}, entries(9)) == "No frame was lost."
 
 
 @pytest.mark.slow
