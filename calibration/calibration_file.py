@@ -30,7 +30,8 @@ from calibration.surface import FocalSurface
 from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
-from stream.errors import OutputError, SourceError
+from stream.errors import SourceError
+from stream.unfinished import written_beside
 
 SCHEMA = "liveptv-calibration"
 SCHEMA_VERSION = 1
@@ -57,19 +58,10 @@ def write_calibration(
 
     Raises `OutputError` if it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(part, "w", libver="latest") as file:
-            _write(file, calibrated.calibration, provenance or {})
-            writer = CutoutWriter(file.create_group("traces"), calibrated, scan)
-            writer.write(lambda done: on_progress("writing", done))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with written_beside(path, overwrite=True) as part, h5py.File(part, "w", libver="latest") as file:
+        _write(file, calibrated.calibration, provenance or {})
+        writer = CutoutWriter(file.create_group("traces"), calibrated, scan)
+        writer.write(lambda done: on_progress("writing", done))
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from liveptv.guard import explain, hidden_packages
+from liveptv.terminal import make_output_safe
 
 
 def main() -> None:
     """Run the command line; the exit status is 0 (done), 1 (the run failed) or 2 (wrong usage)."""
     multiprocessing.freeze_support()
+    make_output_safe()
+    _stop_politely()
     try:
         status = _run()
     except KeyboardInterrupt:
         sys.stderr.write("error: stopped by the user\n")
         status = 1
     raise SystemExit(status)
+
+
+def _stop_politely() -> None:
+    """Let `kill`, a closed terminal and Ctrl-Break do what Ctrl-C does, unless they are ignored (`nohup`)."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def _run() -> int:

@@ -8,14 +8,31 @@ from typing import ParamSpec
 
 import typer
 
+from stream.errors import LivePTVError
+
 Parameters = ParamSpec("Parameters")
 
 
+class StoppedByUserError(LivePTVError):
+    """Ctrl-C, or a polite `kill`, ended a command before it was done."""
+
+
 def exiting(command: Callable[Parameters, int]) -> Callable[Parameters, None]:
-    """Wrap a command that returns its exit status."""
+    """Wrap a command that returns its exit status.
+
+    Ctrl-C becomes a `StoppedByUserError` with the same notes: typer would end the program without a word.
+    """
 
     @functools.wraps(command)
     def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> None:
-        raise typer.Exit(command(*arguments, **options))
+        try:
+            status = command(*arguments, **options)
+        except KeyboardInterrupt as interrupt:
+            how = f" ({interrupt})" if str(interrupt) else ""
+            stopped = StoppedByUserError(f"stopped by the user{how}")
+            for note in getattr(interrupt, "__notes__", ()):
+                stopped.add_note(note)
+            raise stopped from interrupt
+        raise typer.Exit(status)
 
     return run

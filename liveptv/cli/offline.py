@@ -14,7 +14,7 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
-from stream.errors import LivePTVError, OutputError
+from stream.errors import OutputError
 
 
 def register(app: typer.Typer) -> None:
@@ -46,18 +46,11 @@ def detect(
         DetectionTableWriter(output, overwrite) as table,
         progress_bar("starting (a minute the first time)") as bar,
     ):
-        frames = 0
-        try:
-            found = detect_images(images, detector, pixel_size_um=pixel_size, say=warn)
-            for detections, expected in found:
-                table.append(detections)
-                frames += 1
-                bar.update(bar.task_ids[0], description="detecting", completed=frames, total=expected)
-        except LivePTVError:
-            if frames == 0:
-                table.discard()
-            raise
-    _done(f"{table.rows} particles in {frames} frames written to {output}")
+        for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size, say=warn):
+            table.frames_expected = expected
+            table.append(detections)
+            bar.update(bar.task_ids[0], description="detecting", completed=table.frames, total=expected)
+    _done(f"{table.rows} particles in {table.frames} frames written to {output}")
     return 0
 
 
