@@ -1,14 +1,12 @@
-"""Entry of the command line: checks that our packages are ours, then hands over to `liveptv.cli`."""
+"""Entry of the command line: makes output and signals safe, then hands over to `liveptv.cli`."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
-from liveptv.guard import explain, hidden_packages
 from liveptv.terminal import make_output_safe
 
 
@@ -38,11 +36,6 @@ def _stop_politely() -> None:
 
 
 def _run() -> int:
-    home = Path(__file__).resolve().parent.parent
-    hidden = hidden_packages(home)
-    if hidden:
-        sys.stderr.write(f"error: {explain(hidden, home)}\n")
-        return 1
     from liveptv.cli import run_command_line
 
     return run_command_line(sys.argv[1:])
