@@ -15,7 +15,7 @@ from stream.errors import SourceError
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".parquet", ".tsv", ".txt")
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -96,12 +96,15 @@ def _curve(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
+    from liveptv.dialects import Wanted
     from liveptv.tables import read_detection_table
 
-    table = read_detection_table(path)
+    told: list[str] = []
+    table = read_detection_table(path, Wanted(keep_pixels=True), told.append)
     columns = table.columns()
+    unit_less = any("in pixels" in line or "without a unit" in line for line in told)
     ranges = {
-        name: [float(np.nanmin(values)), float(np.nanmax(values))]
+        name.removesuffix("_um") if unit_less else name: [float(np.nanmin(values)), float(np.nanmax(values))]
         for name, values in columns.items()
         if values.size and np.isfinite(values).any()
     }
@@ -111,6 +114,7 @@ def _table(path: Path) -> dict[str, Any]:
         "frames": int(np.unique(table.frame).size),
         "depth": bool(np.isfinite(table.z_um).any()),
         "ranges": ranges,
+        **({"read_as": told[0]} if told else {}),
     }
 
 

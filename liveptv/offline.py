@@ -15,8 +15,10 @@ import numpy as np
 from engines.engine import Engine
 from engines.settings import DetectorSettings
 from liveptv.config import Experiment
+from liveptv.dialects import Wanted
 from liveptv.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
+from liveptv.table_reader import AS_IT_IS
 from liveptv.tables import DetectionTable, iter_detections, read_detection_table
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.messages import Detections
@@ -83,12 +85,20 @@ def _rest(engine: Engine) -> Iterator[Detections]:
         yield from engine.results(WAIT_S)
 
 
-def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
+def track_table(
+    path: Path,
+    experiment: Experiment,
+    wanted: Wanted = AS_IT_IS,
+    *,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
+
+    `wanted` and `say` are those of `read_detection_table`.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
-    table = read_detection_table(path)
+    table = read_detection_table(path, wanted, say)
     if len(table) == 0:
         raise SourceError(f"{path} holds no detections; there is nothing to track")
     unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)

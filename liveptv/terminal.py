@@ -29,7 +29,7 @@ def safe_stream(stream: TextIO | None) -> TextIO:
     """The same stream, whose `write` and `flush` never fail; None (no terminal) takes all and keeps nothing."""
     if stream is None:
         return cast("TextIO", _SafeText(io.StringIO(), keeps=False))
-    if isinstance(stream, _SafeText):
+    if isinstance(cast("object", stream), _SafeText):
         return stream
     if isinstance(stream, io.TextIOWrapper):
         with contextlib.suppress(OSError, ValueError):

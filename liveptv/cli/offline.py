@@ -11,7 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
+from liveptv.cli.options import (
+    Bright,
+    Columns,
+    Dark,
+    FrameRate,
+    Model,
+    Overwrite,
+    PixelSize,
+    Settings,
+    TablePixelSize,
+)
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
 from stream.errors import OutputError
@@ -58,11 +68,16 @@ def track(
     detections: Annotated[Path, typer.Argument(help="table of detections: .csv, .parquet or .h5")],
     output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file")],
     frame_rate: FrameRate = None,
+    columns: Columns = None,
+    pixel_size: TablePixelSize = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
     """Link detections into trajectories."""
+    from liveptv.dialects import Wanted, parse_columns
     from liveptv.offline import track_table
+
+    wanted = Wanted(parse_columns(columns), pixel_size)
 
     loaded = revised(
         settings_only(settings or []),
@@ -74,7 +89,7 @@ def track(
         warn(
             f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
         )
-    statistics = track_table(detections, loaded)
+    statistics = track_table(detections, loaded, wanted, say=_done)
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
         f"in {statistics['frames']:.0f} frames written to {output}"
