@@ -12,6 +12,8 @@ import numpy as np
 from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
 from stream.errors import SourceError
+from stream.hdf5_reading import attribute, schema_of
+from stream.text import storable
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
 
@@ -45,8 +47,8 @@ def _hdf5(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             names = set(file)
-            schema = file.attrs.get("schema", "")
-            kind = file.attrs.get("kind", "")
+            schema = schema_of(file)
+            kind = attribute(file, "kind")
     except (OSError, RuntimeError, KeyError):
         # unreadable, or a trajectory file that is being written or was left open; its reader says which
         return _trajectories(path)
@@ -56,7 +58,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
         return describe_calibration(path)
     if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
         return _curve(path)
-    if {"frame", "x_um", "y_um"} <= names or kind == "detections":
+    if {"frame", "x_um", "y_um"} <= names or str(kind) == "detections":
         return _table(path)
     return _recording(path)
 
@@ -153,13 +155,15 @@ def _plain_dict(found: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Numbers and text that JSON knows; what is not finite becomes None."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {storable(str(key)): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, str):
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from liveptv.dialects import Wanted
 from liveptv.table_reader import AS_IT_IS, COLUMNS, read_columns
 from stream.errors import SourceError
-from stream.hdf5_reading import attribute
+from stream.hdf5_reading import schema_of
 from stream.messages import NAN
 from tracking.metrics import LinkScores, TrackPoints, TrackScores, link_scores, nearest_tracks, track_scores
 from tracking.trajectory_file import read_trajectories
@@ -69,7 +69,7 @@ def is_trajectory_file(path: Path) -> bool:
         return False
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return bool(attribute(file, "schema") == SCHEMA)
+            return bool(schema_of(file) == SCHEMA)
     except (OSError, RuntimeError):
         return True  # being written, or left open: its reader says which
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -20,9 +20,12 @@ import psutil
 
 from stream.errors import LivePTVError, SourceError
 
+T = TypeVar("T")
+
 NUMBERS = "biuf"
 TEXT = "OS"
 RECORDS = "V"
+ANY = "biufcOSUVmM"
 
 MOST_BYTES = 16 << 30
 """No single dataset that is read as a whole is larger."""
@@ -36,10 +39,11 @@ OWN_FILTERS = 6
 MOST_OTHERWISE = 100_000
 MOST_CHUNK_BYTES = 1 << 30
 MOST_LINKS = 16
+NOT_AS_IT_SHOULD = "it is damaged, cut short, or not what it should be"
 
 
 @contextmanager
-def reading(path: Path, what: str = "it is damaged, cut short, or not what it should be") -> Iterator[None]:
+def reading(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[None]:
     """Turn what is raised while a file is read into a `SourceError` of one line; our own errors pass."""
     try:
         yield
@@ -60,14 +64,17 @@ def _one_line(error: object) -> str:
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a finished file for reading; raises `SourceError` for all that goes wrong within the block."""
+def open_hdf5(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[h5py.File]:
+    """Open a finished file for reading; raises `SourceError` for all that goes wrong within the block.
+
+    `what` is said of a file that cannot be understood.
+    """
     path = Path(path)
     if path.is_dir():
         raise SourceError(f"{path} is a folder, not a file")
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
-    with reading(path), h5py.File(path, "r", locking=False) as file:
+    with reading(path, what), h5py.File(path, "r", locking=False) as file:
         yield file
 
 
@@ -215,9 +222,7 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type | None = No
     if name not in item.attrs:
         return None
     place = f"{item.file.filename}: the attribute {name}"
-    found = item.attrs.get_id(name)
-    if int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
-        raise SourceError(f"{place} is larger than an attribute can be; it is damaged or made up")
+    _check_attribute(item, name)
     value = item.attrs[name]
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -226,6 +231,12 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type | None = No
     if isinstance(value, np.ndarray) and value.size == 1 and kind is not None:
         value = value.reshape(()).item()  # as MATLAB writes every number
     return value if kind is None else _of_kind(value, kind, place)
+
+
+def schema_of(file: h5py.File) -> str:
+    """What a file says that it is: the text of its attribute `schema`, "" without one."""
+    found = attribute(file, "schema")
+    return found if isinstance(found, str) else ""
 
 
 def _of_kind(value: Any, kind: type, place: str) -> Any:
@@ -237,3 +248,44 @@ def _of_kind(value: Any, kind: type, place: str) -> Any:
         what = {str: "text", float: "a number", int: "a whole number"}[kind]
         raise SourceError(f"{place} is {str(value)[:40]!r}, not {what}")
     return kind(value)
+
+
+def check_file(file: h5py.File, *, most_bytes: int = MOST_BYTES, in_pieces: tuple[str, ...] = ()) -> None:
+    """Look through a whole file of ours before anything of it is read: what its datasets and attributes claim.
+
+    A dataset whose name begins with one of `in_pieces` may be larger than `most_bytes`. Raises `SourceError`.
+    """
+
+    links: list[str] = []
+    items: list[tuple[str, h5py.Dataset | h5py.Group]] = []
+    file.visititems_links(lambda name, link: _keep(links, name, isinstance(link, h5py.ExternalLink)))
+    for name in links:
+        find(file, name)
+    file.visititems(lambda name, item: _keep(items, (name, item), hasattr(item, "attrs")))
+    check_attributes(file)
+    for name, item in items:
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            most = None if in_pieces and name.startswith(in_pieces) else most_bytes
+            check_dataset(item, f"{file.filename}: {name}", kinds=ANY, most_bytes=most)
+        if isinstance(item, h5py.Dataset | h5py.Group):
+            check_attributes(item)
+
+
+def _keep(found: list[T], item: T, wanted: bool) -> None:
+    """Collect what HDF5 visits: it must not be interrupted by an exception there."""
+    if wanted:
+        found.append(item)
+
+
+def check_attributes(item: h5py.Group | h5py.Dataset) -> None:
+    """Raise `SourceError` if an attribute claims more than one can have."""
+    for name in item.attrs:
+        _check_attribute(item, name)
+
+
+def _check_attribute(item: h5py.Group | h5py.Dataset, name: str) -> None:
+    found = item.attrs.get_id(name)
+    if int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
+        raise SourceError(
+            f"{item.file.filename}: the attribute {name} is larger than one can be; it is damaged or made up"
+        )

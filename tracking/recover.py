@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from stream.errors import LivePTVError, OutputError, SourceError
+from stream.hdf5_reading import RECORDS, check_attributes, dataset, schema_of, values
 from tracking.census import TrackCensus
 from tracking.finished_file import adding_to
 from tracking.integrity import nonsense_in_rows
@@ -27,7 +28,9 @@ from tracking.superblock import SIZE, Superblock, build, parse
 from tracking.trajectory_reader import PIECE_ROWS
 from tracking.trajectory_schema import (
     EVENTS,
+    FRAME,
     FRAMES,
+    ROW,
     ROWS,
     SCHEMA,
     committed_frames,
@@ -98,29 +101,34 @@ def _inspect(path: Path, superblock: bytes, *, check_writer: bool) -> _Contents:
     """Read the file as if it had that superblock."""
     try:
         with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, superblock), "r") as file:
-            if file.attrs.get("schema") != SCHEMA:
+            if schema_of(file) != SCHEMA:
                 raise SourceError(f"{path} is no trajectory file of liveptv")
+            check_attributes(file)
             if check_writer:
                 _check_that_writer_is_gone(path, decode_attribute(file.attrs.get("writer", "{}")))
             return _contents(file)
     except LivePTVError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise SourceError(
             f"{path} is damaged beyond its superblock ({error}); it was left as it is"
         ) from error
 
 
 def _contents(file: h5py.File) -> _Contents:
-    table, stored_rows = file[FRAMES][:], file[ROWS].shape[0]
-    events = bytes(file[EVENTS][:])
+    rows_set = dataset(file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
+    frame_set = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
+    if rows_set.dtype != ROW or frame_set.dtype != FRAME:
+        raise ValueError("its columns are not those of a trajectory file")
+    table, stored_rows = frame_set[:], rows_set.shape[0]
+    events = bytes(values(file, EVENTS, kinds="u", ndim=1))
     count = committed_frames(table, stored_rows)
     frames = table[:count]
     rows = int(frames["rows"].sum(dtype=np.int64))
     event_bytes = complete_event_bytes(events)
     census = TrackCensus()
     for start in range(0, rows, PIECE_ROWS):
-        piece = file[ROWS][start : min(start + PIECE_ROWS, rows)]
+        piece = rows_set[start : min(start + PIECE_ROWS, rows)]
         nonsense = nonsense_in_rows(piece, start, frames)
         if nonsense:
             raise ValueError(nonsense)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import LivePTVError, SourceError
+from stream.hdf5_reading import RECORDS, attribute, check_attributes, dataset, schema_of
 from stream.messages import TrackFlag
 from tracking.census import BoolArray, TrackCensus
 from tracking.integrity import nonsense_in_rows
@@ -115,20 +116,24 @@ class TrajectoryFile:
             yield
         except LivePTVError:
             raise
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error
+        except (MemoryError, OverflowError) as error:
+            raise self._damaged("it claims more than there is room for in memory") from error
 
     def _check(self) -> None:
-        schema = self._file.attrs.get("schema")
-        if schema != SCHEMA:
+        if schema_of(self._file) != SCHEMA:
             raise SourceError(f"{self.path} is no trajectory file of liveptv")
-        version = int(self._file.attrs["schema_version"])
+        version = int(attribute(self._file, "schema_version", int) or 0)
         if version > SCHEMA_VERSION:
             raise SourceError(
                 f"{self.path} has schema version {version}, newer than this program's {SCHEMA_VERSION}; "
                 "update liveptv"
             )
-        self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+        check_attributes(self._file)
+        self._row_set = dataset(self._file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
+        self._frame_set = dataset(self._file, FRAMES, kinds=RECORDS, ndim=1)
+        self._event_set = dataset(self._file, EVENTS, kinds="u", ndim=1)
         if self._row_set.dtype != ROW or self._frame_set.dtype != FRAME:
             raise SourceError(f"{self.path} has other columns than schema version {version} says")
 
@@ -287,5 +292,5 @@ def _open(path: Path) -> h5py.File:
             if path.stat().st_size < block.end_of_file:
                 raise ValueError(f"it is cut short: {path.stat().st_size} of {block.end_of_file} bytes")
         return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error

@@ -25,6 +25,7 @@ from liveptv.cli import (
 )
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
+from stream.text import storable
 
 DONE, FAILED, USAGE = 0, 1, 2
 TRACEBACK = "LIVEPTV_TRACEBACK"
@@ -105,6 +106,6 @@ def _usage_message(error: Exception) -> str | None:
 
 def _say(error: object, status: int) -> int:
     """Print an error, and what was noted on its way, in one line."""
-    text = " ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split())
+    text = storable(" ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split()))
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     return status
