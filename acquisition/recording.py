@@ -17,6 +17,7 @@ from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
+from stream.text import storable
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -129,8 +130,10 @@ class Recording:
             pixel_size_um=pixel_um,
             frame_rate_hz=said or math.nan,
             frames=self._count,
-            name=path.name,
-            description=", ".join([f"{path.name} ({found.format}, {self._count} frames)", *assumed]),
+            name=storable(path.name),
+            description=", ".join(
+                [f"{storable(path.name)} ({found.format}, {self._count} frames)", *assumed]
+            ),
         )
         self._next = 0
         self._first_time_s: float | None = None

@@ -30,10 +30,16 @@ from calibration.surface import FocalSurface
 from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
-from stream.errors import OutputError, SourceError
+from stream.errors import SourceError
+from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of
+from stream.unfinished import written_beside
 
 SCHEMA = "liveptv-calibration"
 SCHEMA_VERSION = 1
+DAMAGED = "it is damaged: calibrate again, or use a copy"
+MOST_BYTES = 1 << 30
+"""No part of a calibration that is read at once is larger; the particles' images are not."""
+IN_PIECES = ("traces",)
 LIBRARIES = ("liveptv", "numpy", "scipy", "h5py")
 
 AXES = (
@@ -57,43 +63,28 @@ def write_calibration(
 
     Raises `OutputError` if it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with h5py.File(part, "w", libver="latest") as file:
-            _write(file, calibrated.calibration, provenance or {})
-            writer = CutoutWriter(file.create_group("traces"), calibrated, scan)
-            writer.write(lambda done: on_progress("writing", done))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with written_beside(path, overwrite=True) as part, h5py.File(part, "w", libver="latest") as file:
+        _write(file, calibrated.calibration, provenance or {})
+        writer = CutoutWriter(file.create_group("traces"), calibrated, scan)
+        writer.write(lambda done: on_progress("writing", done))
 
 
 def read_calibration(path: Path) -> Calibration:
     """Read all but the particles' images. Raises `SourceError` for anything that is no calibration."""
-    if not Path(path).is_file():
-        raise SourceError(f"there is no file {path}")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("schema") != SCHEMA:
-                raise SourceError(f"{path} is no calibration of liveptv; make one with `liveptv calibrate`")
-            if int(file.attrs["schema_version"]) > SCHEMA_VERSION:
-                raise SourceError(f"{path} was made by a newer liveptv; update this one")
-            return _read(file)
-    except SourceError:
-        raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise SourceError(f"{path} is damaged ({error}); calibrate again, or use a copy") from error
+    with open_hdf5(path, DAMAGED) as file:
+        if schema_of(file) != SCHEMA:
+            raise SourceError(f"{path} is no calibration of liveptv; make one with `liveptv calibrate`")
+        if (attribute(file, "schema_version", int) or 0) > SCHEMA_VERSION:
+            raise SourceError(f"{path} was made by a newer liveptv; update this one")
+        check_file(file, most_bytes=MOST_BYTES, in_pieces=IN_PIECES)
+        return _read(file)
 
 
 def is_calibration(path: Path) -> bool:
     """Whether a file says that it is a calibration."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return bool(file.attrs.get("schema") == SCHEMA)
+            return bool(schema_of(file) == SCHEMA)
     except (OSError, RuntimeError):
         return False
 
@@ -229,8 +220,8 @@ def describe_calibration(path: Path) -> dict[str, Any]:
     used = found.particles.used
     table = found.particles
     usual = float(np.median(table.sigma_z_um[used]))
-    with h5py.File(path, "r", locking=False) as file:
-        created, images = file.attrs["created"], len(file["traces/z_um"])
+    with open_hdf5(path, DAMAGED) as file:
+        created, images = attribute(file, "created", str), len(dataset(file, "traces/z_um", ndim=1))
     return {
         "kind": "calibration",
         "created": created,

@@ -21,6 +21,7 @@ from calibration.scan.planes import FocusScan
 from calibration.synthesis.from_optics import background_for
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution
 from calibration.synthesis.inputs import NoiseModel as ImageNoise
+from stream.hdf5_reading import check_file, open_hdf5
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -136,7 +137,8 @@ def read_cutouts(path: Path, *, only_clean: bool = True) -> Cutouts:
 
 
 def _read(path: Path, only_clean: bool) -> Cutouts:
-    with h5py.File(path, "r", locking=False) as file:
+    with open_hdf5(path) as file:
+        check_file(file)
         group = file["traces"]
         kept = group["clean"][:].astype(bool) if only_clean else np.ones(len(group["z_um"]), bool)
         # a particle may be edge of a pixel off after rounding

@@ -1,17 +1,20 @@
-"""Entry of the command line: checks that our packages are ours, then hands over to `liveptv.cli`."""
+"""Entry of the command line: makes output and signals safe, then hands over to `liveptv.cli`."""
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
-from pathlib import Path
+from types import FrameType
 
-from liveptv.guard import explain, hidden_packages
+from liveptv.terminal import make_output_safe
 
 
 def main() -> None:
     """Run the command line; the exit status is 0 (done), 1 (the run failed) or 2 (wrong usage)."""
     multiprocessing.freeze_support()
+    make_output_safe()
+    _stop_politely()
     try:
         status = _run()
     except KeyboardInterrupt:
@@ -20,12 +23,19 @@ def main() -> None:
     raise SystemExit(status)
 
 
+def _stop_politely() -> None:
+    """Let `kill`, a closed terminal and Ctrl-Break do what Ctrl-C does, unless they are ignored (`nohup`)."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
+
+
 def _run() -> int:
-    home = Path(__file__).resolve().parent.parent
-    hidden = hidden_packages(home)
-    if hidden:
-        sys.stderr.write(f"error: {explain(hidden, home)}\n")
-        return 1
     from liveptv.cli import run_command_line
 
     return run_command_line(sys.argv[1:])

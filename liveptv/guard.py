@@ -1,36 +1,116 @@
-"""Notices when a user's own file hides one of our root packages (`stream.py` beside the experiment, say)."""
+"""Keeps our root packages ours where a user's own file has the name of one: `tracking.py` beside the data, say.
+
+Python looks in the folder of a script or a notebook first, so such a file would be taken for our package. From
+`import liveptv` on, our five names mean our packages, in this process and in those that it starts, and one warning
+says which file is passed over. A file that was imported under such a name before is an `ImportError` that names it.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 ROOT_PACKAGES = ("acquisition", "stream", "engines", "tracking", "calibration")
+HOME = Path(__file__).resolve().parent.parent
 
 
-def hidden_packages(home: Path, names: Iterable[str] = ROOT_PACKAGES) -> dict[str, str]:
-    """Return, for each of our packages that Python would import from elsewhere, where it would come from.
+class HiddenFileWarning(UserWarning):
+    """A file or folder of the user's has the name of one of our packages, and is passed over."""
+
+
+class HomeFinder:
+    """Finds our root packages where they are installed, whatever comes first on `sys.path`."""
+
+    def __init__(self, home: Path = HOME) -> None:
+        self.home = home
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What `sys.meta_path` asks for; None for all names that are not ours."""
+        if name not in ROOT_PACKAGES or path is not None:
+            return None
+        return PathFinder.find_spec(name, [str(self.home)])
+
+
+def protect(home: Path = HOME) -> None:
+    """Let our names mean our packages from now on, and warn of what has one of them. Done by `import liveptv`.
+
+    Raises `ImportError` if something else was imported under one of them already.
+    """
+    imported = {name: origin for name in ROOT_PACKAGES if (origin := _imported_from_elsewhere(name, home))}
+    if imported:
+        raise ImportError(
+            f"liveptv cannot be used here: {_listed(imported)}, which liveptv has for packages of its own; "
+            "rename your file, or import liveptv before it and do without it"
+        )
+    if not any(isinstance(finder, HomeFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, HomeFinder(home))
+    hidden = hidden_packages(home)
+    if hidden and multiprocessing.current_process().name == "MainProcess":
+        warnings.warn_explicit(explain(hidden), HiddenFileWarning, "liveptv", 0)
+
+
+def hidden_packages(home: Path = HOME, names: Iterable[str] = ROOT_PACKAGES) -> dict[str, str]:
+    """For each of our packages that Python would take from elsewhere by itself, where it would come from.
 
     `home` is the folder our packages are installed in (`site-packages`, or the checkout when installed
-    with `-e`). A package that cannot be found at all is reported as "nowhere".
+    with `-e`).
     """
     hidden: dict[str, str] = {}
     for name in names:
-        spec = importlib.util.find_spec(name)
-        origin = None if spec is None else spec.origin
-        if origin is None:
-            places = list(spec.submodule_search_locations or ()) if spec is not None else []
-            hidden[name] = places[0] if places else "nowhere"
-        elif Path(origin).resolve() != (home / name / "__init__.py").resolve():
-            hidden[name] = origin
+        spec = PathFinder.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue  # nowhere, or a folder without Python in it, which hides nothing
+        if Path(spec.origin).resolve() != (home / name / "__init__.py").resolve():
+            hidden[name] = spec.origin
     return hidden
 
 
-def explain(hidden: dict[str, str], home: Path) -> str:
-    """One line that says what hides what, and what to do."""
-    what = ", ".join(f"{name!r} is taken from {origin}" for name, origin in hidden.items())
+def explain(hidden: dict[str, str]) -> str:
+    """One line that says which files are passed over, and what to do."""
+    files = ", ".join(hidden.values())
+    names = ", ".join(hidden)
     return (
-        f"liveptv's own packages in {home} are hidden: {what}. "
-        "Rename that file or folder, or start liveptv from another folder."
+        f"{files} cannot be imported beside liveptv, which has packages of the same name ({names}): liveptv's own "
+        "are used; rename yours if you want to import it"
     )
+
+
+@contextmanager
+def home_first(home: Path = HOME) -> Iterator[None]:
+    """Let processes that are started meanwhile find our packages first, if something would hide them there.
+
+    A new process inherits `sys.path`, and `liveptv` is not always the first that it imports.
+    """
+    if not hidden_packages(home):
+        yield
+        return
+    sys.path.insert(0, str(home))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(home))
+
+
+def _imported_from_elsewhere(name: str, home: Path) -> str:
+    """Where a module of one of our names was imported from, if that is not ours; else empty."""
+    module = sys.modules.get(name)
+    if module is None:
+        return ""
+    ours = (home / name / "__init__.py").resolve()
+    origin = getattr(module, "__file__", None)
+    if origin is not None:
+        return "" if Path(origin).resolve() == ours else str(origin)
+    folders = [str(folder) for folder in getattr(module, "__path__", ())]
+    return folders[0] if folders else "a module without a file"
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{origin} was imported as {name!r}" for name, origin in found.items())

@@ -13,11 +13,13 @@ from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
 from liveptv.session.account import account_of
 from stream.errors import SourceError
+from stream.hdf5_reading import attribute, schema_of
+from stream.text import storable
 from tracking.open_elsewhere import who_writes
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".parquet", ".tsv", ".txt")
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def _hdf5(path: Path) -> dict[str, Any]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             names = set(file)
-            schema = file.attrs.get("schema", "")
-            kind = file.attrs.get("kind", "")
+            schema = schema_of(file)
+            kind = attribute(file, "kind")
     except (OSError, RuntimeError, KeyError):
         # unreadable, or a trajectory file that is being written or was left open; its reader says which
         return _trajectories(path)
@@ -58,7 +60,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
         return describe_calibration(path)
     if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
         return _curve(path)
-    if {"frame", "x_um", "y_um"} <= names or kind == "detections":
+    if {"frame", "x_um", "y_um"} <= names or str(kind) == "detections":
         return _table(path)
     return _recording(path)
 
@@ -108,12 +110,15 @@ def _curve(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
+    from liveptv.dialects import Wanted
     from liveptv.tables import read_detection_table
 
-    table = read_detection_table(path)
+    told: list[str] = []
+    table = read_detection_table(path, Wanted(keep_pixels=True), told.append)
     columns = table.columns()
+    unit_less = any("in pixels" in line or "without a unit" in line for line in told)
     ranges = {
-        name: [float(np.nanmin(values)), float(np.nanmax(values))]
+        name.removesuffix("_um") if unit_less else name: [float(np.nanmin(values)), float(np.nanmax(values))]
         for name, values in columns.items()
         if values.size and np.isfinite(values).any()
     }
@@ -123,6 +128,7 @@ def _table(path: Path) -> dict[str, Any]:
         "frames": int(np.unique(table.frame).size),
         "depth": bool(np.isfinite(table.z_um).any()),
         "ranges": ranges,
+        **({"read_as": told[0]} if told else {}),
     }
 
 
@@ -161,13 +167,15 @@ def _plain_dict(found: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Numbers and text that JSON knows; what is not finite becomes None."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {storable(str(key)): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, np.generic):
         return _plain(value.item())
+    if isinstance(value, str):
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -15,11 +15,14 @@ import numpy as np
 from engines.engine import Engine
 from engines.settings import DetectorSettings
 from liveptv.config import Experiment
+from liveptv.dialects import Wanted
 from liveptv.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
-from liveptv.tables import iter_detections, read_detection_table
-from stream.errors import ConfigurationError, SourceError
+from liveptv.table_reader import AS_IT_IS
+from liveptv.tables import DetectionTable, iter_detections, read_detection_table
+from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.messages import Detections
+from stream.unfinished import UnfinishedFile
 from tracking.packing import pack
 from tracking.tracker import OnlineTracker
 from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 COMMIT_S = 1.0
 READ_S = 1.0
 WAIT_S = 10.0
+STOPPED = "stopped before the end of the table"
 
 
 def detect_images(
@@ -81,33 +85,70 @@ def _rest(engine: Engine) -> Iterator[Detections]:
         yield from engine.results(WAIT_S)
 
 
-def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
+def track_table(
+    path: Path,
+    experiment: Experiment,
+    wanted: Wanted = AS_IT_IS,
+    *,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
+
+    `wanted` and `say` are those of `read_detection_table`.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
-    table = read_detection_table(path)
+    table = read_detection_table(path, wanted, say)
     if len(table) == 0:
         raise SourceError(f"{path} holds no detections; there is nothing to track")
-    settings, run, run_id = experiment.tracker, experiment.run, new_run_id()
-    tracker = OnlineTracker(settings)
-    attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": path.name}
-    with TrajectoryWriter(
-        run.output, run_id=run_id, attributes=attributes, overwrite=run.overwrite
-    ) as writer:
-        due_s = time.monotonic() + COMMIT_S
-        for detections in iter_detections(table, settings.frame_rate_hz, run_id):
-            writer.append(tracker.step(detections))
-            if time.monotonic() > due_s:
-                writer.commit()
-                due_s = time.monotonic() + COMMIT_S
-        tracker.finish()
-        learnt = (
-            {"diffusion_um2_s": tracker.diffusion_um2_s} if math.isfinite(tracker.diffusion_um2_s) else {}
-        )
-        accounts = {"accounts": {"track": dict(tracker.counts)}, "failures": []}
-        writer.finalize({**accounts, "learnt": learnt}, "done")
-    pack(run.output)
-    with TrajectoryFile(run.output) as file:
-        statistics: dict[str, float] = file.attributes["statistics"]
+    unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
+    try:
+        _link(table, path.name, experiment, unfinished.path)
+        pack(unfinished.path)
+        with TrajectoryFile(unfinished.path) as file:
+            statistics: dict[str, float] = file.attributes["statistics"]
+    except BaseException as error:
+        _keep(unfinished, error)
+        raise
+    unfinished.finish()
     return statistics
+
+
+def _link(table: DetectionTable, source: str, experiment: Experiment, output: Path) -> None:
+    settings, run_id = experiment.tracker, new_run_id()
+    tracker = OnlineTracker(settings)
+    attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": source}
+    with TrajectoryWriter(output, run_id=run_id, attributes=attributes, overwrite=True) as writer:
+        end_reason = STOPPED
+        try:
+            due_s = time.monotonic() + COMMIT_S
+            for detections in iter_detections(table, settings.frame_rate_hz, run_id):
+                writer.append(tracker.step(detections))
+                if time.monotonic() > due_s:
+                    writer.commit()
+                    due_s = time.monotonic() + COMMIT_S
+            tracker.finish()
+            end_reason = "done"
+        finally:
+            learnt = tracker.diffusion_um2_s
+            writer.finalize(
+                {
+                    "accounts": {"track": dict(tracker.counts)},
+                    "failures": [],
+                    "learnt": {"diffusion_um2_s": learnt} if math.isfinite(learnt) else {},
+                },
+                end_reason,
+            )
+
+
+def _keep(unfinished: UnfinishedFile, error: BaseException) -> None:
+    """Keep what is linked of a table where there is something, and note it on the error; else remove it."""
+    try:
+        with TrajectoryFile(unfinished.path) as file:
+            frames = len(file.frames)
+    except LivePTVError:
+        frames = 0
+    if frames == 0:
+        unfinished.discard()
+        return
+    error.add_note(unfinished.kept(f"trajectories of the first {frames} frames are"))

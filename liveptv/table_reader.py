@@ -1,25 +1,35 @@
-"""Reads detection tables: one row a particle and frame, as .csv, .parquet or .h5."""
+"""Reads detection tables, ours and those of other programs: one row a particle and frame."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.csv_table import FloatArray, Rule, check_columns, read_csv_columns
+from liveptv.csv_table import FloatArray, Rule, read_text_columns
+from liveptv.csv_text import open_text_table
+from liveptv.dialects import Reading, Wanted, understand
 from stream.errors import SourceError
+from stream.hdf5_reading import NUMBERS, RECORDS, check_memory, dataset, find, open_hdf5, reading
+from stream.hdf5_reading import values as values_of
 from stream.messages import NAN, Detections, FrameInfo
 from tracking.export.table import pyarrow
 
+log = logging.getLogger(__name__)
+
 COLUMNS = ("frame", *Detections.COLUMNS)
-REQUIRED = ("frame", "x_um", "y_um")
-RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS}
+RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
+    "track": Rule(whole=True, optional=True)
+}
+AS_IT_IS = Wanted()
 
 LONGEST_GAP = 100_000
 
@@ -48,29 +58,63 @@ class DetectionTable:
         return {name: getattr(self, name) for name in COLUMNS}
 
 
-def read_detection_table(path: Path) -> DetectionTable:
-    """Read a table of detections, or of true positions; only `frame`, `x_um` and `y_um` must be there.
+def read_detection_table(
+    path: Path, wanted: Wanted = AS_IT_IS, say: Callable[[str], None] = log.info
+) -> DetectionTable:
+    """Read a table of detections, or of true positions: frame, x and y must be there; ours, or another program's.
 
-    Raises `SourceError` if it cannot be read, a column is missing, or a number is bad (with its line).
+    `wanted` is what a user says of its columns; `say` is told how another program's table is read. Raises
+    `SourceError` if it cannot be read, a column is missing or not clear, or a number is bad (with its line).
+    """
+    columns = read_columns(path, wanted, say)
+    rows = len(columns["frame"])
+    values = {name: columns[name] if name in columns else np.full(rows, NAN) for name in COLUMNS}
+    return DetectionTable(values.pop("frame").astype(np.int64), **values)
+
+
+def read_columns(
+    path: Path, wanted: Wanted = AS_IT_IS, say: Callable[[str], None] = log.info
+) -> dict[str, FloatArray]:
+    """The columns that a table has, by our names, in order of frames; `track` too, NaN where a row has none.
+
+    See `read_detection_table`.
     """
     path = Path(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise SourceError(f"{path} is no detection table; those end in {', '.join(READERS)}")
+    opener = OPENERS.get(path.suffix.lower())
+    if opener is None:
+        raise SourceError(f"{path} is no detection table; those end in {', '.join(OPENERS)}")
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder, not a table")
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
-    try:
-        columns = reader(path)
-    except SourceError:
-        raise
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise SourceError(f"cannot read {path}: {reason}") from error
-    _check_values(path, columns)
-    rows = len(columns["frame"])
+    with reading(path):
+        with opener(path) as source:
+            how = understand(path, source.names, wanted, source.units)
+            if how.told:
+                say(how.told)
+            rules = {name: column.name for name, column in how.columns.items()}
+            columns = source.read(rules)
+        columns = _scaled(path, columns, how)
     order = np.argsort(columns["frame"], kind="stable")
-    values = {name: columns[name][order] if name in columns else np.full(rows, NAN) for name in COLUMNS}
-    return DetectionTable(values.pop("frame").astype(np.int64), **values)
+    return {name: values[order] for name, values in columns.items()}
+
+
+def _scaled(path: Path, columns: dict[str, FloatArray], how: Reading) -> dict[str, FloatArray]:
+    """The columns in um and frames from 0."""
+    found = {}
+    for name, values in columns.items():
+        column = how.columns[name]
+        if name == "frame" and column.first and values.size and values.min() < column.first:
+            raise SourceError(
+                f"{path}: {column.name} is {values.min():g}, but frames are counted from {column.first} there; "
+                f"say --columns frame={column.name}[0] if they are not"
+            )
+        found[name] = (
+            values * column.scale - column.first if (column.scale, column.first) != (1, 0) else values
+        )
+    if how.flat and "z_um" in found and not found["z_um"].any():
+        del found["z_um"]
+    return found
 
 
 def iter_detections(table: DetectionTable, frame_rate_hz: float, run_id: str) -> Iterator[Detections]:
@@ -104,46 +148,111 @@ def iter_detections(table: DetectionTable, frame_rate_hz: float, run_id: str) ->
         start = stop
 
 
-def _read_csv(path: Path) -> dict[str, FloatArray]:
-    return read_csv_columns(path, RULES, REQUIRED)
+class _Source(Protocol):
+    """An open table: the `names` of its columns, and the `units` that it gives beside them."""
+
+    names: list[str]
+    units: dict[str, str]
+
+    def read(self, columns: Mapping[str, str]) -> dict[str, FloatArray]:
+        """Columns by our name, given the file's; (N,) each, checked."""
+        ...
 
 
-def _read_parquet(path: Path) -> dict[str, FloatArray]:
-    pa, parquet = pyarrow()
-    try:
-        present = parquet.read_schema(path).names
-        check_columns(path, present, REQUIRED)
-        table = parquet.read_table(path, columns=[name for name in COLUMNS if name in present])
-        return {
-            name: table[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in table.column_names
-        }
-    except pa.ArrowException as error:
-        raise SourceError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+class _Text:
+    def __init__(self, path: Path) -> None:
+        self._table = open_text_table(path)
+        self.names, self.units = self._table.names, self._table.units
+
+    def read(self, columns: Mapping[str, str]) -> dict[str, FloatArray]:
+        """Columns by our name; one of the file's may stand for two of ours."""
+        found = read_text_columns(self._table, {theirs: RULES[ours] for ours, theirs in columns.items()})
+        return {ours: found[theirs] for ours, theirs in columns.items()}
 
 
-def _read_h5(path: Path) -> dict[str, FloatArray]:
-    with h5py.File(path, "r") as file:
-        check_columns(path, list(file), REQUIRED)
-        present = [name for name in COLUMNS if name in file]
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._pa, self._parquet = pyarrow()
+        self._path = path
         try:
-            columns = {name: np.asarray(file[name][:], np.float64) for name in present}
-        except (TypeError, ValueError, AttributeError) as error:
-            raise SourceError(f"{path}: {', '.join(present)} are not all columns of numbers") from error
-    if len({values.shape for values in columns.values()}) != 1 or columns["frame"].ndim != 1:
-        raise SourceError(f"{path}: its columns are not of one length")
-    return columns
+            metadata = self._parquet.read_metadata(path)
+            self._rows = metadata.num_rows
+            self.names = list(self._parquet.read_schema(path).names)
+        except self._pa.ArrowException as error:
+            raise self._failure(error) from error
+        self.units: dict[str, str] = {}
+
+    def read(self, columns: Mapping[str, str]) -> dict[str, FloatArray]:
+        """Columns by our name."""
+        check_memory(self._rows * len(columns) * 8, str(self._path))
+        wanted = list(dict.fromkeys(columns.values()))
+        try:
+            table = self._parquet.read_table(self._path, columns=wanted)
+            found = {
+                name: table[name].cast(self._pa.float64()).to_numpy(zero_copy_only=False) for name in wanted
+            }
+        except self._pa.ArrowException as error:
+            raise self._failure(error) from error
+        return _checked(self._path, {ours: found[theirs] for ours, theirs in columns.items()}, columns)
+
+    def _failure(self, error: Exception) -> SourceError:
+        return SourceError(f"cannot read {self._path}: {str(error).splitlines()[0]}")
 
 
-READERS: dict[str, Callable[[Path], dict[str, FloatArray]]] = {
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-    ".h5": _read_h5,
+class _Hdf5:
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self._path, self._file = path, file
+        records = [name for name in file if isinstance(find(file, name), h5py.Dataset)]
+        tables = [name for name in records if find(file, name).dtype.names]
+        self._table = None
+        if len(tables) == 1 and not {"frame", "x_um"} <= set(records):
+            self._table = dataset(file, tables[0], kinds=RECORDS, ndim=1)
+        self.names = list(file) if self._table is None else list(self._table.dtype.names)
+        self.units: dict[str, str] = {}
+
+    def read(self, columns: Mapping[str, str]) -> dict[str, FloatArray]:
+        """Columns by our name."""
+        found = {}
+        for name in dict.fromkeys(columns.values()):
+            if self._table is None:
+                values = self._column(name)
+            else:
+                values = self._table.fields(name)[:]
+                if values.dtype.kind not in NUMBERS or values.ndim != 1:
+                    raise SourceError(
+                        f"{self._path}: the values of {name} are not numbers, but {values.dtype}"
+                    )
+            found[name] = np.asarray(values, np.float64)
+        if len({values.shape for values in found.values()}) != 1:
+            raise SourceError(f"{self._path}: its columns are not of one length")
+        return _checked(self._path, {ours: found[theirs] for ours, theirs in columns.items()}, columns)
+
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        return values_of(self._file, name, ndim=1)
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[_Hdf5]:
+    with open_hdf5(path) as file:
+        yield _Hdf5(path, file)
+
+
+OPENERS: dict[str, Callable[[Path], AbstractContextManager[_Source]]] = {
+    ".csv": lambda path: nullcontext(_Text(path)),
+    ".parquet": lambda path: nullcontext(_Parquet(path)),
+    ".h5": _open_hdf5,
+    ".hdf5": _open_hdf5,
+    ".tsv": lambda path: nullcontext(_Text(path)),
+    ".txt": lambda path: nullcontext(_Text(path)),
 }
 
 
-def _check_values(path: Path, columns: dict[str, FloatArray]) -> None:
+def _checked(path: Path, columns: dict[str, FloatArray], theirs: Mapping[str, str]) -> dict[str, FloatArray]:
     for name, values in columns.items():
         broken = RULES[name].broken(values)
         if broken.any():
             row = int(np.argmax(broken))
-            raise SourceError(f"{path}, row {row} (from 0): {name} is {values[row]:g}, not {RULES[name]}")
+            raise SourceError(
+                f"{path}, row {row} (from 0): {theirs[name]} is {values[row]:g}, not {RULES[name]}"
+            )
+    return columns

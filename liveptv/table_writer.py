@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.table_reader import COLUMNS, RULES
-from stream.errors import ConfigurationError, OutputError
+from stream.errors import ConfigurationError, LivePTVError, OutputError
 from stream.messages import Detections
+from stream.unfinished import UnfinishedFile
 from tracking.export.table import FORMATS, UNITS, pyarrow
 
 BLOCK_ROWS = 20_000
@@ -31,7 +32,11 @@ class _Sink(Protocol):
 
 
 class DetectionTableWriter:
-    """A detection table open for writing; rows are written in blocks, the rest at `close`."""
+    """A detection table open for writing; rows are written in blocks, the rest at `close`.
+
+    Until then it lies beside its name (`found.partial.csv`). As a context it keeps that file where the work fails
+    or is stopped after the first frame, and the error gets a note that says so. `frames_expected` is for that note.
+    """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
         """Create the file.
@@ -43,20 +48,20 @@ class DetectionTableWriter:
         make = SINKS.get(self.path.suffix.lower())
         if make is None:
             raise ConfigurationError(f"cannot write {self.path}; detection tables end in {', '.join(SINKS)}")
-        if not self.path.parent.is_dir():
-            raise OutputError(
-                f"cannot write {self.path}: there is no folder {self.path.parent}; create it first"
-            )
-        if self.path.exists() and not overwrite:
-            raise OutputError(f"{self.path} exists; choose another name or pass --overwrite")
+        self._unfinished = UnfinishedFile(self.path, overwrite=overwrite)
         self._blocks: list[Columns] = []
         self._buffered = 0
         self._closed = False
         self.rows = 0
+        self.frames = 0
+        self.frames_expected: int | None = None
         try:
-            self._sink = make(self.path)
-        except OSError as error:
-            raise self._failure(error) from error
+            self._sink = make(self._unfinished.path)
+        except BaseException as error:
+            self._unfinished.discard()
+            if isinstance(error, OSError) and not isinstance(error, LivePTVError):
+                raise self._failure(error) from error
+            raise
 
     def append(self, detections: Detections) -> None:
         """Add a frame's detections, in order of frames.
@@ -65,6 +70,7 @@ class DetectionTableWriter:
         """
         if self._closed:
             raise OutputError(f"{self.path} is closed; nothing can be added to it")
+        self.frames += 1
         if len(detections) == 0:
             return
         frame = np.full(len(detections), detections.info.frame, np.int64)
@@ -85,9 +91,33 @@ class DetectionTableWriter:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Write what is left and close the file. Idempotent."""
+        """Write what is left, close the file and give it its name. Idempotent."""
         if self._closed:
             return
+        try:
+            self._end()
+        except BaseException:
+            self._unfinished.discard()
+            raise
+        self._unfinished.finish()
+
+    def keep(self) -> str:
+        """Close the file as it is, under the name that says that it is not whole; returns a line about it."""
+        if not self._closed:
+            self._end()
+        of = "" if self.frames_expected is None else f" of {self.frames_expected}"
+        return self._unfinished.kept(f"{self.frames}{of} frames with {self.rows} particles are")
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self._blocks = []
+        try:
+            if not self._closed:
+                self._end()
+        finally:
+            self._unfinished.discard()
+
+    def _end(self) -> None:
         self._closed = True
         try:
             self._write()
@@ -96,12 +126,6 @@ class DetectionTableWriter:
                 self._sink.close()
             except (OSError, RuntimeError) as error:
                 raise self._failure(error) from error
-
-    def discard(self) -> None:
-        """Close the file and remove it."""
-        self._blocks = []
-        self.close()
-        self.path.unlink(missing_ok=True)
 
     def _failure(self, error: BaseException) -> OutputError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -113,7 +137,15 @@ class DetectionTableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+        elif self.frames == 0:
+            self.discard()
+        else:
+            try:
+                error.add_note(self.keep())
+            except LivePTVError as failure:
+                error.add_note(str(failure))
 
 
 class _CsvSink:

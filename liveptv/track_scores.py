@@ -5,7 +5,8 @@ Trajectories are a column `track` (or `particle`) beside those of a detection ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.csv_table import Rule, read_csv_columns
-from liveptv.tables import read_detection_table
+from liveptv.dialects import Wanted
+from liveptv.table_reader import AS_IT_IS, COLUMNS, read_columns
 from stream.errors import SourceError
-from tracking.export.table import pyarrow
+from stream.hdf5_reading import schema_of
+from stream.messages import NAN
 from tracking.metrics import LinkScores, TrackPoints, TrackScores, link_scores, nearest_tracks, track_scores
 from tracking.trajectory_file import read_trajectories
 from tracking.trajectory_schema import SCHEMA
 
 FloatArray = npt.NDArray[np.float64]
 
-NAMES = ("track", "particle")
+log = logging.getLogger(__name__)
+
 GATE = 1.0
 
 
@@ -40,17 +43,24 @@ class TrajectoryScores:
         return {**self.tracks.to_dict(), **self.links.to_dict()}
 
 
-def read_points(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_points(
+    path: Path, wanted: Wanted = AS_IT_IS, say: Callable[[str], None] = log.info
+) -> dict[str, npt.NDArray[Any]]:
     """The columns of a detection table or of what counts in a trajectory file; `track` where there is one.
 
-    Raises `SourceError` if it cannot be read.
+    `wanted` and `say` are those of `read_detection_table`. Raises `SourceError` if it cannot be read.
     """
     if is_trajectory_file(path):
         columns = read_trajectories(path).columns()
         return {name: np.asarray(values) for name, values in columns.items()}
-    columns = dict(read_detection_table(path).columns())
-    name = _names(path)
-    return columns | ({"track": name} if name is not None else {})
+    table = read_columns(path, wanted, say)
+    rows = len(table["frame"])
+    points = {name: table[name] if name in table else np.full(rows, NAN) for name in COLUMNS}
+    if "track" in table:
+        if not np.isfinite(table["track"]).all():
+            raise SourceError(f"{path} has rows without a trajectory's number; give every point one")
+        points["track"] = table["track"]
+    return points
 
 
 def is_trajectory_file(path: Path) -> bool:
@@ -59,8 +69,8 @@ def is_trajectory_file(path: Path) -> bool:
         return False
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return bool(file.attrs.get("schema") == SCHEMA)
-    except OSError:
+            return bool(schema_of(file) == SCHEMA)
+    except (OSError, RuntimeError):
         return True  # being written, or left open: its reader says which
 
 
@@ -88,35 +98,3 @@ def _points(table: Mapping[str, npt.ArrayLike], gate_xy_um: float, gate_z_um: fl
     known = np.isfinite(points).all(axis=0)
     track, frame = (np.asarray(table[name])[known] for name in ("track", "frame"))
     return TrackPoints.of(track, frame, points[:, known])
-
-
-def _names(path: Path) -> FloatArray | None:
-    """The numbers of the trajectories in the order of `read_detection_table`, None without such a column."""
-    columns = _READERS[path.suffix.lower()](path)
-    for name in NAMES:
-        if name in columns:
-            order = np.argsort(columns["frame"], kind="stable")
-            numbers: FloatArray = np.asarray(columns[name], np.float64)[order]
-            if not np.isfinite(numbers).all():
-                raise SourceError(f"{path} has rows without a number in {name}; give every point one")
-            return numbers
-    return None
-
-
-def _from_csv(path: Path) -> dict[str, Any]:
-    return dict(read_csv_columns(path, dict.fromkeys(("frame", *NAMES), Rule(whole=True)), ("frame",)))
-
-
-def _from_parquet(path: Path) -> dict[str, Any]:
-    _, parquet = pyarrow()
-    present = [name for name in ("frame", *NAMES) if name in parquet.read_schema(path).names]
-    table = parquet.read_table(path, columns=present)
-    return {name: table[name].to_numpy() for name in present}
-
-
-def _from_h5(path: Path) -> dict[str, Any]:
-    with h5py.File(path, "r", locking=False) as file:
-        return {name: file[name][:] for name in ("frame", *NAMES) if name in file}
-
-
-_READERS = {".csv": _from_csv, ".parquet": _from_parquet, ".h5": _from_h5}

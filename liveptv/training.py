@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from acquisition.simulated.optics import OpticsModel
+from liveptv.guard import home_first
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def train_model(
 
     start = settings.start_from
     weights = None if start is None else read_weights(start, settings.size)
-    course = train(recipe, settings, weights, on_progress)
+    with home_first():
+        course = train(recipe, settings, weights, on_progress)
     if not course.weights:
         raise TrainingError("the training ended before anything was learnt; give it more --minutes")
     material = recipe()

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from stream.errors import OutputError, SourceError
+from stream.errors import OutputError
+from stream.hdf5_reading import open_hdf5, values
 from tracking.finished_file import adding_to
 from tracking.trajectory_schema import decode_events, to_json
 
@@ -40,8 +40,5 @@ def store_control(path: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 def read_control(path: Path) -> list[dict[str, Any]]:
     """The record in a finished file, empty if it has none. Raises `SourceError` if it cannot be read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            return decode_events(bytes(file[RECORD][:])) if RECORD in file else []
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise SourceError(f"the record of control in {path} cannot be read: {error}") from error
+    with open_hdf5(path, "its record of control is damaged") as file:
+        return decode_events(bytes(values(file, RECORD, kinds="u", ndim=1))) if RECORD in file else []

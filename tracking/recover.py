@@ -186,9 +186,7 @@ def _inspect(path: Path, superblock: bytes) -> _Contents:
     """Read the file as if it had that superblock."""
     try:
         with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, superblock), "r") as file:
-            unfit = check_schema(file)
-            if unfit:
-                raise SourceError(f"{path} {unfit}")
+            check_schema(file, path)
             return _contents(file)
     except LivePTVError:
         raise

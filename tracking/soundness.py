@@ -11,6 +11,8 @@ from typing import Any
 
 import h5py
 
+from stream.errors import SourceError
+from stream.hdf5_reading import RECORDS, attribute, check_attributes, dataset, schema_of
 from tracking.superblock import SIGNATURE, SIZE, VERSIONS, Superblock, parse
 from tracking.trajectory_schema import (
     EVENTS,
@@ -26,7 +28,7 @@ from tracking.trajectory_schema import (
 
 VERSION_BYTES = (b"", *(bytes([version]) for version in VERSIONS))
 EXTRAS = ("snapshot", "control")
-UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
+UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 """What HDF5 and the decoding raise on a file whose middle is damaged."""
 
 
@@ -45,16 +47,21 @@ def read_superblock(path: Path) -> Superblock | None:
     return block
 
 
-def check_schema(file: h5py.File) -> str:
-    """Why an HDF5 file is no trajectory file that this program reads, "" if it is one."""
-    if file.attrs.get("schema") != SCHEMA:
-        return "is no trajectory file of liveptv"
-    version = int(file.attrs["schema_version"])
+def check_schema(file: h5py.File, path: Path) -> None:
+    """Raise `SourceError` if a file is no trajectory file that this program reads, or claims what cannot be."""
+    if schema_of(file) != SCHEMA:
+        raise SourceError(f"{path} is no trajectory file of liveptv")
+    version = int(attribute(file, "schema_version", int) or 0)
     if version > SCHEMA_VERSION:
-        return f"has schema version {version}, newer than this program's {SCHEMA_VERSION}; update liveptv"
-    if file[ROWS].dtype != ROW or file[FRAMES].dtype != FRAME:
-        return f"has other columns than schema version {version} says"
-    return ""
+        raise SourceError(
+            f"{path} has schema version {version}, newer than this program's {SCHEMA_VERSION}; update liveptv"
+        )
+    check_attributes(file)
+    rows = dataset(file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
+    frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
+    dataset(file, EVENTS, kinds="u", ndim=1)
+    if rows.dtype != ROW or frames.dtype != FRAME:
+        raise SourceError(f"{path} has other columns than schema version {version} says")
 
 
 def read_attributes(file: h5py.File) -> dict[str, Any]:

@@ -115,11 +115,11 @@ class TrajectoryFile:
             raise
         except UNREADABLE as error:
             raise self._damaged(error) from error
+        except (MemoryError, OverflowError) as error:
+            raise self._damaged("it claims more than there is room for in memory") from error
 
     def _check(self) -> None:
-        unfit = check_schema(self._file)
-        if unfit:
-            raise SourceError(f"{self.path} {unfit}")
+        check_schema(self._file, self.path)
         read_attributes(self._file)
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
 
@@ -278,7 +278,7 @@ def _open(path: Path) -> h5py.File:
         if block is not None and block.flags and not live:
             raise ValueError(_why_open(path))
         return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream.text import storable
+
 SCHEMA = "liveptv-trajectories"
 SCHEMA_VERSION = 1
 LIBVER = ("v110", "v110")
@@ -107,7 +109,9 @@ def encode_attribute(value: object) -> Attribute:
 
     Anything JSON does not know (paths, dates) is written as its text, see `to_json`.
     """
-    if isinstance(value, str | bool | int | float | np.generic):
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, bool | int | float | np.generic):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return value
@@ -116,7 +120,7 @@ def encode_attribute(value: object) -> Attribute:
 
 def to_json(value: object) -> str:
     """JSON text; arrays become lists, numpy's numbers Python's, and what JSON does not know its text."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
+    return storable(json.dumps(value, default=_plain, ensure_ascii=False))
 
 
 def _plain(value: object) -> object:

@@ -10,11 +10,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from stream.errors import OutputError, SourceError
+from stream.errors import OutputError
+from stream.hdf5_reading import attribute, dataset, open_hdf5
 from stream.messages import Detections, Frame, ImageArray
 from tracking.finished_file import adding_to
 
@@ -49,14 +49,12 @@ def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
 
 def read_snapshot(path: Path) -> Snapshot | None:
     """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if GROUP not in file:
-                return None
-            image, table = file[f"{GROUP}/image"], file[f"{GROUP}/detections"]
-            columns = [
-                name.decode() if isinstance(name, bytes) else str(name) for name in table.attrs["columns"]
-            ]
-            return Snapshot(int(image.attrs["frame"]), image[:], dict(zip(columns, table[:], strict=True)))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise SourceError(f"the picture in {path} cannot be read: {error}") from error
+    with open_hdf5(path, "its picture is damaged") as file:
+        if GROUP not in file:
+            return None
+        image = dataset(file, f"{GROUP}/image", ndim=2)
+        table = dataset(file, f"{GROUP}/detections", ndim=2)
+        names = attribute(table, "columns")
+        columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+        frame = int(attribute(image, "frame", int))
+        return Snapshot(frame, image[:], dict(zip(columns, table[:], strict=True)))

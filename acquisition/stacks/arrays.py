@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from acquisition.stacks.stack import (
     to_um,
 )
 from stream.errors import SourceError
+from stream.hdf5_reading import attribute, check_dataset, check_memory, find, reading
 
 SEPARATOR = "::"
 
@@ -108,24 +110,29 @@ class Hdf5Stack(ArrayStack):
             raise SourceError(f"there is no recording {file}")
         try:
             self._file = h5py.File(file, "r", locking=False)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise SourceError(f"cannot read {file} as HDF5: {' '.join(str(error).split())}") from error
         try:
-            dataset = self._find(file, name)
-            facts = {
-                "pixel_um": float(dataset.attrs.get("pixel_size_um", NAN)),
-                "rate_hz": float(dataset.attrs.get("frame_rate_hz", NAN)),
-            }
-            super().__init__(path, dataset, axes_of(dataset.ndim), facts, "HDF5")
+            with reading(file):
+                images = check_dataset(
+                    self._find(file, name), f"{file}: {name or 'the stack'}", most_bytes=None
+                )
+                check_plane(images, str(path))
+                facts = {
+                    "pixel_um": float(attribute(images, "pixel_size_um", float) or NAN),
+                    "rate_hz": float(attribute(images, "frame_rate_hz", float) or NAN),
+                }
+                super().__init__(path, images, axes_of(images.ndim), facts, "HDF5")
         except BaseException:
             self._file.close()
             raise
 
     def _find(self, file: Path, name: str) -> h5py.Dataset:
         if name:
-            if not isinstance(self._file.get(name), h5py.Dataset):
+            chosen = find(self._file, name)
+            if not isinstance(chosen, h5py.Dataset):
                 raise SourceError(f"there is no dataset {name!r} in {file}")
-            return self._file[name]
+            return chosen
         found: list[h5py.Dataset] = []
         try:
             self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
@@ -142,6 +149,14 @@ class Hdf5Stack(ArrayStack):
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
+
+
+def check_plane(images: h5py.Dataset, place: str) -> None:
+    """Raise `SourceError` if one plane of a stack, or what must be read for one, does not fit into memory."""
+    pieces = images.chunks or images.shape
+    plane = math.prod(images.shape[-2:])
+    read = math.prod(pieces) if images.chunks else plane
+    check_memory(max(plane, read) * images.dtype.itemsize, f"{place}: one of its planes")
 
 
 def _is_stack(item: object) -> bool:

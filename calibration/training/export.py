@@ -25,7 +25,7 @@ from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
 from engines.refine import packed
 from engines.refine.model import FitModel
-from stream.errors import OutputError
+from stream.unfinished import written_beside
 
 LIBRARIES = ("liveptv", "torch", "onnx")
 OPSET = 18
@@ -94,8 +94,7 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
     """
     network = ParticleNet(card.size, card.knee).eval()  # type: ignore[arg-type]
     network.load_state_dict(weights)
-    part = path.with_name(path.name + ".part")
-    try:
+    with written_beside(path, overwrite=True) as part:
         _write(part, network)
         model = onnx.load(str(part))
         _forget_where_it_was_made(model)
@@ -108,11 +107,6 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
         onnx.helper.set_model_props(model, properties)
         onnx.save(model, str(part))
         _check(part, network)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}; check permission and disk space") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write(path: Path, network: ParticleNet) -> None:

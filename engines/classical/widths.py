@@ -20,12 +20,15 @@ import numpy.typing as npt
 from numba import njit
 
 from stream.errors import ConfigurationError
+from stream.hdf5_reading import check_file
 
 FloatArray = npt.NDArray[np.float64]
 Polarity = Literal["dark", "bright"]
 
 SCHEMA = 1
 KIND = "liveptv width curve"
+MOST_BYTES = 1 << 30
+"""No part of a curve's file that is read at once is larger."""
 COLUMNS = ("z_um", "sigma_x_um", "sigma_y_um", "amplitude")
 TABLE_STEPS = 512
 # Relative scatter of the widths between particles and with the position in the image.
@@ -100,7 +103,8 @@ class WidthCurve:
     def load(cls, path: Path) -> WidthCurve:
         """Read a curve written by `save`, or that of a calibration; else raises `ConfigurationError`."""
         try:
-            with h5py.File(path, "r") as whole:
+            with h5py.File(path, "r", locking=False) as whole:
+                check_file(whole, most_bytes=MOST_BYTES, in_pieces=("traces",))
                 file = whole.get(cls.GROUP, whole)
                 if file.attrs.get("kind") != KIND:
                     raise ConfigurationError(
@@ -123,7 +127,7 @@ class WidthCurve:
                 )
         except FileNotFoundError as error:
             raise ConfigurationError(f"no width curve at {path}") from error
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"cannot read {path} as a width curve: {error}") from error

@@ -12,12 +12,15 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from stream.errors import ConfigurationError
+from stream.hdf5_reading import check_file
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 # Part of the squared contrast of an image that may lie beyond its extent on either axis.
+MOST_BYTES = 1 << 30
+"""No part of a calibration that is read at once is larger."""
 ENERGY_LEFT_OUT = 0.001
 LEAST_EXTENT_PX = 5
 FEWEST_NODES = 4
@@ -138,6 +141,7 @@ def load_fit_model(path: Path) -> FitModel | None:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
+            check_file(file, most_bytes=MOST_BYTES, in_pieces=("traces",))
             if "model/coefficients" not in file:
                 return None
             group, noise = file["model"], dict(file["noise"].attrs)

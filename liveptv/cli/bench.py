@@ -16,6 +16,7 @@ from liveptv.cli.options import Overwrite, Settings
 from liveptv.config import settings_only
 from liveptv.files import writable
 from stream.errors import ConfigurationError
+from stream.unfinished import written_beside
 
 KINDS = ("engine", "latency")
 ENGINE_SECONDS = 3.0
@@ -66,7 +67,8 @@ def bench(
         seconds = max(LEAST_LATENCY_SECONDS, seconds or LATENCY_SECONDS)
         rows = _latency(seconds, rate, particles, models or [], sizes, settings or [], picture)
     if json_file is not None:
-        json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        with written_beside(json_file, overwrite=overwrite) as part:
+            part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -144,7 +146,8 @@ def _latency(
     if picture is not None:
         from liveptv.bench.latency_picture import latency_picture
 
-        latency_picture(latency).savefig(picture)
+        with written_beside(picture, overwrite=True) as part:
+            latency_picture(latency).savefig(part)
     return rows
 
 

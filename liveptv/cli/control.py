@@ -16,6 +16,7 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Overwrite, Settings
 from liveptv.files import writable
 from stream.errors import ConfigurationError
+from stream.unfinished import written_beside
 
 SUFFIXES = (".csv", ".jsonl")
 
@@ -59,7 +60,8 @@ def control(
     if not would:
         console.print(f"{controller.name} would have asked for nothing")
     if output is not None:
-        _write(output, rows)
+        with written_beside(output, overwrite=overwrite) as part:
+            _write(part, rows)
     return 0
 
 

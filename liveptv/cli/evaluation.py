@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from liveptv.cli.console import console
+from liveptv.cli.console import console, errors
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Json, Overwrite
+from liveptv.cli.options import Columns, Json, Overwrite, TablePixelSize
 from liveptv.files import refuse_to_replace, writable
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
     from calibration.evaluation import AxisErrors, Evaluation
     from liveptv.track_scores import TrajectoryScores
 
@@ -37,12 +41,19 @@ def evaluate(
     ] = None,
     gate_xy: Annotated[float, typer.Option(help="farthest match in the plane, um", min=1e-9)] = 4.0,
     gate_z: Annotated[float, typer.Option(help="farthest match in depth, um", min=1e-9)] = 30.0,
+    columns: Columns = None,
+    truth_columns: Annotated[
+        str | None,
+        typer.Option(metavar="x=NAME[um],...", help="as --columns, of the table of true positions"),
+    ] = None,
+    pixel_size: TablePixelSize = None,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> int:
     """Score detections against a truth, and trajectories where both have them (column track or particle)."""
     from calibration.evaluation import score
     from calibration.matching import match_tables
+    from liveptv.dialects import Wanted, parse_columns
     from liveptv.track_scores import read_points, score_trajectories
 
     if output is not None:
@@ -50,7 +61,12 @@ def evaluate(
             raise ConfigurationError(f"the page is an .html file, unlike {output}; name one")
         refuse_to_replace(output, truth, found)
         writable(output, overwrite)
-    true_points, found_points = read_points(truth), read_points(found)
+    theirs, ours = parse_columns(truth_columns), parse_columns(columns)
+    true_points, found_points = (
+        read_points(path, Wanted(given, pixel_size, may_be_um=True), _say_aside)
+        for path, given in ((truth, theirs), (found, ours))
+    )
+    _compare_first_frames(true_points, found_points, truth.name, found.name)
     matched = match_tables(true_points, found_points, gate_xy_um=gate_xy, gate_z_um=gate_z)
     result = score(matched)
     tracks = score_trajectories(true_points, found_points, gate_xy, result.gate_z_um)
@@ -66,6 +82,29 @@ def evaluate(
     if output is not None:
         console.print(f"written to {escape(str(output))}", soft_wrap=True)
     return 0
+
+
+def _say_aside(text: str) -> None:
+    """Say something that is no result, so not where results go: they may be JSON."""
+    errors.print(escape(text), soft_wrap=True)
+
+
+def _compare_first_frames(
+    truth: Mapping[str, npt.NDArray[Any]],
+    found: Mapping[str, npt.NDArray[Any]],
+    truth_name: str,
+    found_name: str,
+) -> None:
+    """Warn where one table seems to count its frames from 1 and the other from 0."""
+    if not (len(truth["frame"]) and len(found["frame"])):
+        return
+    ends = [(int(table["frame"].min()), int(table["frame"].max())) for table in (truth, found)]
+    (first, last), (other_first, other_last) = ends
+    if abs(first - other_first) == 1 and abs(last - other_last) == 1 and {first, other_first} == {0, 1}:
+        _say_aside(
+            f"the frames of {truth_name} are {first} to {last}, of {found_name} {other_first} to {other_last}: "
+            "if one of them counts from 1, say so, as in --columns frame=NAME[1]"
+        )
 
 
 def _say(result: Evaluation, tracks: TrajectoryScores | None) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Json, Overwrite
+from liveptv.terminal import is_unicode
 from stream.errors import ConfigurationError, OutputError
 
 MOST_LISTED = 12
@@ -42,7 +43,7 @@ def info(
         raise ConfigurationError("name a file, or pass --devices")
     found = describe_devices() if file is None else describe_file(file)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=not is_unicode(), default=str))
         return 0
     console.print(_tree(found))
     return 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from pathlib import Path
+
 import typer
 from rich.markup import escape
 
@@ -21,8 +25,10 @@ from liveptv.cli import (
 )
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
+from stream.text import storable
 
 DONE, FAILED, USAGE = 0, 1, 2
+TRACEBACK = "LIVEPTV_TRACEBACK"
 
 app = typer.Typer(
     name="liveptv",
@@ -70,10 +76,20 @@ def run_command_line(arguments: list[str]) -> int:
         return _say("stopped by the user", FAILED)
     except Exception as error:
         message = _usage_message(error)
-        if message is None:
+        if message is not None:
+            return _say(message, USAGE)
+        if os.environ.get(TRACEBACK):
             raise
-        return _say(message, USAGE)
+        return _say(_unexpected(error), FAILED)
     return status if isinstance(status, int) else DONE
+
+
+def _unexpected(error: Exception) -> str:
+    """One line for what nobody thought of: what was raised and in which line, so that it can be reported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"this is a fault of liveptv, please report it: {what}{place} ({TRACEBACK}=1 shows all of it)"
 
 
 def _usage_message(error: Exception) -> str | None:
@@ -89,6 +105,7 @@ def _usage_message(error: Exception) -> str | None:
 
 
 def _say(error: object, status: int) -> int:
-    text = " ".join(str(error).split())
+    """Print an error, and what was noted on its way, in one line."""
+    text = storable(" ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split()))
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     return status

@@ -11,7 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
+from liveptv.cli.options import (
+    Bright,
+    Columns,
+    Dark,
+    FrameRate,
+    Model,
+    Overwrite,
+    PixelSize,
+    Settings,
+    TablePixelSize,
+)
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
 from stream.errors import LivePTVError
@@ -46,18 +56,11 @@ def detect(
         DetectionTableWriter(output, overwrite) as table,
         progress_bar("starting (a minute the first time)") as bar,
     ):
-        frames = 0
-        try:
-            found = detect_images(images, detector, pixel_size_um=pixel_size, say=warn)
-            for detections, expected in found:
-                table.append(detections)
-                frames += 1
-                bar.update(bar.task_ids[0], description="detecting", completed=frames, total=expected)
-        except LivePTVError:
-            if frames == 0:
-                table.discard()
-            raise
-    _done(f"{table.rows} particles in {frames} frames written to {output}")
+        for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size, say=warn):
+            table.frames_expected = expected
+            table.append(detections)
+            bar.update(bar.task_ids[0], description="detecting", completed=table.frames, total=expected)
+    _done(f"{table.rows} particles in {table.frames} frames written to {output}")
     return 0
 
 
@@ -65,11 +68,16 @@ def track(
     detections: Annotated[Path, typer.Argument(help="table of detections: .csv, .parquet or .h5")],
     output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file")],
     frame_rate: FrameRate = None,
+    columns: Columns = None,
+    pixel_size: TablePixelSize = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
     """Link detections into trajectories."""
+    from liveptv.dialects import Wanted, parse_columns
     from liveptv.offline import track_table
+
+    wanted = Wanted(parse_columns(columns), pixel_size)
 
     loaded = revised(
         settings_only(settings or []),
@@ -81,7 +89,7 @@ def track(
         warn(
             f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
         )
-    statistics = track_table(detections, loaded)
+    statistics = track_table(detections, loaded, wanted, say=_done)
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
         f"in {statistics['frames']:.0f} frames written to {output}"

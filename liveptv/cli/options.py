@@ -24,6 +24,18 @@ FrameRate = Annotated[
 PixelSize = Annotated[
     float | None, typer.Option(help="um in object space, where the file does not say", min=1e-6, max=1e7)
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="x=NAME[um],...",
+        help="columns of another program's table: x=POS_X[um],y=POS_Y[px],frame=FRAME[1] (counted from 1)",
+    ),
+]
+TablePixelSize = Annotated[
+    float | None,
+    typer.Option("--pixel-size", help="um in object space, for tables in pixels", min=1e-6, max=1e7),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Monitor = Annotated[bool, typer.Option("--monitor", help="show it live in the browser")]
 Port = Annotated[

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from calibration.calibration_file import read_calibration
+from calibration.calibration_file import DAMAGED, read_calibration
 from calibration.result import Calibration
 from engines.classical.widths import WidthCurve
 from liveptv.files import RunFiles
@@ -26,7 +25,7 @@ from liveptv.reports.calibration_labels import labels_picture, places_picture
 from liveptv.reports.look import paper
 from liveptv.reports.particle_images import images_picture, read_raw_images, round_depths
 from liveptv.reports.publishing import Picture, indented, publish
-from stream.errors import SourceError
+from stream.hdf5_reading import attribute, open_hdf5, values
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -39,14 +38,12 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
     """
     found = read_calibration(path)
     depths_um = round_depths(found.model.z_min_um, found.model.z_max_um)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            created, versions = str(file.attrs["created"]), json.loads(file.attrs["versions"])
-            clean = file["traces/clean"][:].astype(bool)
-            raw = read_raw_images(file["traces"], found, depths_um)
-            width_curve = WidthCurve.GROUP in file
-    except (OSError, RuntimeError, LookupError, ValueError) as error:
-        raise SourceError(f"{path} is damaged ({error}); calibrate again, or use a copy") from error
+    with open_hdf5(path, DAMAGED) as file:
+        created = str(attribute(file, "created", str))
+        versions = json.loads(str(attribute(file, "versions", str)))
+        clean = values(file, "traces/clean", ndim=1).astype(bool)
+        raw = read_raw_images(file["traces"], found, depths_um)
+        width_curve = WidthCurve.GROUP in file
     files = RunFiles.beside(path)
     pictures = publish(
         files,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
 from liveptv.reports.look import darkened, look_css
-from stream.errors import OutputError
+from stream.unfinished import written_beside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ def _write_page(
         trim_blocks=True,
     )
     text = environment.get_template(template).render(pictures=shown, look=look_css(), **fields)
-    _write(page, text.encode())
+    _write(page, text.encode(errors="backslashreplace"))
 
 
 def indented(value: object) -> str:
@@ -94,7 +94,5 @@ def _png(figure: Figure) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    with written_beside(path, overwrite=True) as part:
+        part.write_bytes(data)

@@ -10,6 +10,7 @@ from typing import Any, Self, TextIO
 import msgspec
 
 from stream.errors import OutputError
+from stream.text import json_bytes
 
 
 class EventLog:
@@ -35,7 +36,7 @@ class EventLog:
             "text": text,
             **details,
         }
-        self._file.write(msgspec.json.encode(event).decode() + "\n")
+        self._file.write(json_bytes(event).decode() + "\n")
         self._file.flush()
 
     def close(self) -> None:

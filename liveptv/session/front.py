@@ -25,6 +25,7 @@ from stream.commands import CommandClient, CommandServer, Request
 from stream.errors import LinkError, SourceError
 from stream.messages import Ack, Command, CommandKind, Status
 from stream.monitor import MonitorPublisher
+from stream.text import json_bytes
 
 LOOPBACK = "tcp://127.0.0.1:0"
 NOTE_LENGTH = 500
@@ -126,7 +127,7 @@ class Front:
         part = self._path.with_suffix(".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(self.card))
+            part.write_bytes(json_bytes(self.card))
             part.replace(self._path)
         except OSError as error:
             self._events.write("note", f"the run is not announced to viewers: {error}")

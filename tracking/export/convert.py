@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
-from stream.errors import ConfigurationError, LivePTVError, OutputError
+from stream.errors import ConfigurationError, OutputError
+from stream.unfinished import written_beside
 from tracking.export.rerun_recording import write_rerun
 from tracking.export.table import write_csv, write_parquet
 from tracking.export.trackmate import write_trackmate
@@ -74,30 +74,16 @@ def export(
             f"{', '.join(PROGRAMS)}"
         )
     _check_output(Path(path), output, overwrite)
-    part = output.with_name(f"{output.name}.{uuid4().hex[:8]}.part")
     seen = _Seen()
-    try:
-        with TrajectoryFile(path) as file:
-            pieces = file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
-            WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged)
-        part.replace(output)
-    except LivePTVError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with TrajectoryFile(path) as file, written_beside(output, overwrite=overwrite) as part:
+        pieces = file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
+        WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged)
     return ExportReport(output, suffix[1:], seen.rows, seen.tracks)
 
 
 def _check_output(path: Path, output: Path, overwrite: bool) -> None:
-    if not output.parent.is_dir():
-        raise OutputError(f"cannot write {output}: there is no folder {output.parent}; create it first")
-    if output.exists():
-        if not overwrite:
-            raise OutputError(f"{output} exists; choose another name or pass --overwrite")
-        if output.is_dir() or (path.exists() and output.samefile(path)):
-            raise OutputError(f"cannot write {output}: it is a folder or the file to be exported")
+    if overwrite and output.exists() and path.exists() and output.samefile(path):
+        raise OutputError(f"cannot write {output}: it is the file to be exported; choose another name")
 
 
 class _Seen:
