@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engines.engine import Engine
-from engines.settings import DetectorSettings
+from engines.settings import MOST_PARTICLES, DetectorSettings
 from liveptv.config import Experiment
 from liveptv.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
@@ -40,13 +40,18 @@ def detect_images(
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
 
-    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told.
+    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told. Unless the
+    settings say how many particles a frame may have, it may have as many as a detector can give: no link has to
+    hold them here. What is left out is said once when it begins, and in total at the end.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
     """
     from acquisition.recording import open_recording
     from engines.factory import open_engine, pixel_size_of
+    from engines.watched import summary_of
 
+    if "max_particles" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
     recording = open_recording(
         path,
         run_id=new_run_id(),
@@ -70,6 +75,8 @@ def detect_images(
                 engine.submit(frame)
                 yield from ((found, info.frames) for found in engine.results(0.0))
             yield from ((found, info.frames) for found in _rest(engine))
+            if left_out := summary_of(engine.counts()):
+                say(f"in all: {left_out}")
         finally:
             engine.close()
     finally:
@@ -81,8 +88,12 @@ def _rest(engine: Engine) -> Iterator[Detections]:
         yield from engine.results(WAIT_S)
 
 
-def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
+def track_table(
+    path: Path, experiment: Experiment, say: Callable[[str], None] = log.warning
+) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
+
+    `say` is told of displacements that links cannot resolve.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
@@ -102,6 +113,8 @@ def track_table(path: Path, experiment: Experiment) -> dict[str, float]:
                 writer.commit()
                 due_s = time.monotonic() + COMMIT_S
         tracker.finish()
+        if tracker.remark:
+            say(tracker.remark)
         learnt = (
             {"diffusion_um2_s": tracker.diffusion_um2_s} if math.isfinite(tracker.diffusion_um2_s) else {}
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
-from engines.engine import DetectionError, EngineInfo, image_shape
+from engines.engine import DetectionError, EngineInfo, readable, working_dtype
 from engines.flatfield import load_flat_field
 from engines.frame_work import FrameWork, Outcome
 from engines.ordered import default_workers
@@ -91,6 +91,7 @@ class ClassicalEngine:
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile for, and allocate, images of this size and type."""
         self._prepare((height, width))
+        dtype = working_dtype(dtype)
         middle = np.iinfo(dtype).max // 2
         rows, columns = np.ogrid[:height, :width]
         spot = np.exp(-((rows - height // 2) ** 2 + (columns - width // 2) ** 2) / (2.0 * WARMUP_SIGMA_PX**2))
@@ -121,7 +122,8 @@ class ClassicalEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        self._prepare(image_shape(frame, self._shape, "the classical detector"))
+        frame = readable(frame, self._shape, "the classical detector")
+        self._prepare(frame.image.shape)
         if self._polarity is None:
             self._polarity = self._decide_polarity(frame.image)
         self._work.give(partial(self._detect, frame, self._polarity))
