@@ -29,6 +29,7 @@ from engines.classical.spots import PIXEL_NOISE_SAMPLES, ROUNDING_NOISE, SpotFil
 from engines.classical.widths import WidthCurve, depth_from_widths
 from engines.flatfield import FlatField
 from engines.settings import DetectorSettings
+from engines.strongest import strongest
 from stream.messages import Detections
 
 Float32Array = npt.NDArray[np.float32]
@@ -167,7 +168,9 @@ class SpotDetector:
         found = self._filter.candidates(residual, 1.0)
         noise = max(noise, self._filter.pixel_sigma)
         fits = self._fit(residual, _no_fits(), found, noise, FIRST_SWEEPS)
-        objects = badly_fitted(residual, fits.parameters, fits.state == CONVERGED, self._wide_px, noise)
+        # those too, that were fitted once and then lost: beyond the edge, or with too little inside of it
+        seen = (fits.parameters[:, AMPLITUDE] > 0) & ~np.isin(fits.state, (MERGED, EXPLAINED))
+        objects = badly_fitted(residual, fits.parameters, seen, self._wide_px, noise)
         large = fits.chosen(objects)
         hidden_px = 0
         if objects.size:
@@ -250,8 +253,5 @@ class SpotDetector:
         doubtful = keep & (confidence < self._settings.min_confidence)
         left_out["doubtful"] = int(doubtful.sum())
         table = table[:, keep & ~doubtful]
-        if table.shape[1] > self._settings.max_particles:
-            left_out["too_many"] = table.shape[1] - self._settings.max_particles
-            order = np.argsort(-table[6], kind="stable")[: self._settings.max_particles]
-            table = table[:, np.sort(order)]
+        table, left_out["too_many"] = strongest(table, self._settings.max_particles)
         return np.ascontiguousarray(table), left_out

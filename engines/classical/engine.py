@@ -20,6 +20,7 @@ from engines.ordered import default_workers
 from engines.refine.model import load_fit_model
 from engines.refine.refiner import Refiner, open_refiner
 from engines.settings import DetectorSettings
+from engines.strongest import strongest
 from stream.messages import Detections, Frame
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
@@ -85,7 +86,11 @@ class ClassicalEngine:
         return len(self._work)
 
     def counts(self) -> dict[str, int]:
-        """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`."""
+        """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`.
+
+        `explained` are candidates that a brighter particle's misfit explains, `hidden_px` pixels under objects much
+        larger than particles, where none are looked for.
+        """
         return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
@@ -141,7 +146,10 @@ class ClassicalEngine:
         detector = self._free.get()
         try:
             table, left_out = detector.detect(frame.image, SIGNS[polarity])
-            table = self._refine(detector, frame.image, table)
+            table, beyond = strongest(
+                self._refine(detector, frame.image, table), self._settings.max_particles
+            )
+            left_out["too_many"] += beyond
         except (ArithmeticError, ValueError, IndexError) as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:

@@ -63,11 +63,13 @@ def fit_all(
 
     `residual` (H, W) is bright on dark. `start` (N, 6), `parameters` (N, 6), `covariance` (N, 6, 6),
     `state` (N,): CONVERGED particles go on from where they are and have been subtracted from `residual`
-    before; the others begin at `start`. A refit that fails keeps the fit before. Objects of a mean width of
+    before; the others begin at `start`. A refit that fails keeps the fit before; one that
+    leaves the image keeps where it went. Objects of a mean width of
     more than `wide` pixels are no particles.
     """
     height, width = residual.shape
     work = np.empty(start.shape[1])
+    before = np.empty(start.shape[1])
     errors = np.empty((start.shape[1], start.shape[1]))
     # The sweep in which a particle last changed its image by more than a little.
     changed = np.full(start.shape[0], -2)
@@ -87,8 +89,9 @@ def fit_all(
                 continue
             was_fitted = state[index] == CONVERGED
             if was_fitted:
-                add_particle(residual, parameters[index], 1.0)
-                work[:] = parameters[index]
+                before[:] = parameters[index]
+                add_particle(residual, before, 1.0)
+                work[:] = before
             else:
                 work[:] = start[index]
             result = fit_gaussian(residual, work, noise, circular, FULL_ITERATIONS, errors)
@@ -96,11 +99,12 @@ def fit_all(
                 -0.5 <= work[X] <= width - 0.5 and -0.5 <= work[Y] <= height - 0.5
             ):
                 result = OFF_IMAGE
+                parameters[index] = work
             if result == NOT_CONVERGED and was_fitted:
-                add_particle(residual, parameters[index], -1.0)
+                add_particle(residual, before, -1.0)
                 continue
             if result == CONVERGED:
-                if not was_fitted or _differs(work, parameters[index]):
+                if not was_fitted or _differs(work, before):
                     changed[index] = sweep
                 parameters[index] = work
                 covariance[index] = errors

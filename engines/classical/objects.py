@@ -30,7 +30,7 @@ REACH_SIGMAS = 3.5
 # many times the noise and not farther than so many pixels, and a seam.
 COVERED_PART = 0.15
 EDGE_SIGMAS = 4.0
-EDGE_PX = 8
+EDGE_PX = 16
 SEAM_PX = 2
 FILL_ROUNDS = 200
 RING_FROM_SIGMAS = 2.5
@@ -46,7 +46,10 @@ def mean_widths(parameters: FloatArray) -> FloatArray:
 def badly_fitted(
     residual: Float32Array, parameters: FloatArray, fitted: BoolArray, wide_px: float, noise: float
 ) -> npt.NDArray[np.intp]:
-    """Which of the `fitted` (N,) are wider than `wide_px` and no Gaussians, by what they left in `residual`."""
+    """Which of the `fitted` (N,) are wider than `wide_px` and no Gaussians, by what they left in `residual`.
+
+    What lies partly in the image, with a centre beyond its edge, is not taken out of it and so left as a whole.
+    """
     wide = np.flatnonzero(fitted & (mean_widths(parameters) > wide_px))
     bad = [index for index in wide if _left(residual, parameters[index]) > BAD_FIT * noise]
     return np.array(bad, np.intp)
