@@ -23,7 +23,7 @@ from engines.classical.joint import (
     UNTRIED,
     fit_all,
 )
-from engines.classical.objects import WIDE_OBJECT, badly_fitted, disturbed, fill_in
+from engines.classical.objects import STRONG, WIDE_OBJECT, badly_fitted, disturbed, fill_in
 from engines.classical.pixel_noise import pixel_noise
 from engines.classical.spots import PIXEL_NOISE_SAMPLES, ROUNDING_NOISE, SpotFilter, Template
 from engines.classical.widths import WidthCurve, depth_from_widths
@@ -209,6 +209,7 @@ class SpotDetector:
             circular,
             sweeps,
             self._wide_px,
+            STRONG * noise,
         )
         return fits
 

@@ -39,7 +39,8 @@ SMALL_CHANGE = 0.02
 MISFIT_FRACTION = 0.3
 MISFIT_REACH_SIGMAS = 2.0
 MISFIT_END_SIGMAS = 6.0
-# Beyond so many widths, and anywhere around an object wider than a particle, a misfit has to show: the image is
+# Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to show,
+# for there it would explain away too much: the image is
 # above the background by this part of the object's amplitude (its footprint), or the same is left all around.
 MISFIT_NEAR_SIGMAS = 4.0
 FOOTPRINT_PART = 0.15
@@ -58,6 +59,7 @@ def fit_all(
     circular: bool,
     sweeps: int,
     wide: float,
+    strong: float,
 ) -> None:
     """Fit every particle in up to `sweeps` sweeps, and take those that could be fitted out of `residual`.
 
@@ -65,7 +67,7 @@ def fit_all(
     `state` (N,): CONVERGED particles go on from where they are and have been subtracted from `residual`
     before; the others begin at `start`. A refit that fails keeps the fit before; one that
     leaves the image keeps where it went. Objects of a mean width of
-    more than `wide` pixels are no particles.
+    more than `wide` pixels are no particles. Where an amplitude is above `strong`, its misfit has to show.
     """
     height, width = residual.shape
     work = np.empty(start.shape[1])
@@ -80,7 +82,9 @@ def fit_all(
         for index in range(start.shape[0]):
             if state[index] in (MERGED, EXPLAINED, OFF_IMAGE):
                 continue
-            if state[index] == UNTRIED and _is_misfit(residual, start[index], parameters, state, wide):
+            if state[index] == UNTRIED and _is_misfit(
+                residual, start[index], parameters, state, wide, strong
+            ):
                 state[index] = EXPLAINED
                 continue
             if state[index] != UNTRIED and not _neighbour_changed(
@@ -117,7 +121,12 @@ def fit_all(
 
 @njit(cache=True, nogil=True)
 def _is_misfit(
-    residual: Float32Array, candidate: FloatArray, parameters: FloatArray, state: IntArray, wide: float
+    residual: Float32Array,
+    candidate: FloatArray,
+    parameters: FloatArray,
+    state: IntArray,
+    wide: float,
+    strong: float,
 ) -> bool:
     """Say whether a candidate is what an imperfect model has left of the particles fitted around it.
 
@@ -136,8 +145,10 @@ def _is_misfit(
         dy = (candidate[Y] - p[Y]) / math.exp(p[LN_SY])
         squared = dx * dx + dy * dy
         if squared < MISFIT_END_SIGMAS * MISFIT_END_SIGMAS:
-            if (squared > MISFIT_NEAR_SIGMAS**2 or mean_width(p) > wide) and not _shows_misfit(
-                residual, candidate, p, squared
+            if (
+                p[AMPLITUDE] > strong
+                and (squared > MISFIT_NEAR_SIGMAS**2 or mean_width(p) > wide)
+                and not _shows_misfit(residual, candidate, p, squared)
             ):
                 continue
             strength = p[AMPLITUDE] * mean_width(p)

@@ -22,6 +22,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 # A fitted object of a mean width of so many times that of the widest filter is no particle.
 WIDE_OBJECT = 1.2
+# What stands out of the noise less than so many times is taken out as a Gaussian, like a blurred particle: what that
+# leaves hides little.
+STRONG = 50.0
 # A Gaussian fits badly where it leaves so many times the noise (rms over its image).
 BAD_FIT = 3.0
 # How far the image of a fitted Gaussian reaches, in widths, and how far away it still disturbs.
@@ -46,11 +49,12 @@ def mean_widths(parameters: FloatArray) -> FloatArray:
 def badly_fitted(
     residual: Float32Array, parameters: FloatArray, fitted: BoolArray, wide_px: float, noise: float
 ) -> npt.NDArray[np.intp]:
-    """Which of the `fitted` (N,) are wider than `wide_px` and no Gaussians, by what they left in `residual`.
+    """Which of the `fitted` (N,) are strong, wider than `wide_px` and no Gaussians, by what they left in `residual`.
 
     What lies partly in the image, with a centre beyond its edge, is not taken out of it and so left as a whole.
     """
-    wide = np.flatnonzero(fitted & (mean_widths(parameters) > wide_px))
+    strong = parameters[:, AMPLITUDE] > STRONG * noise
+    wide = np.flatnonzero(fitted & strong & (mean_widths(parameters) > wide_px))
     bad = [index for index in wide if _left(residual, parameters[index]) > BAD_FIT * noise]
     return np.array(bad, np.intp)
 
