@@ -21,12 +21,15 @@ FloatArray = npt.NDArray[np.float64]
 
 UNRESOLVED_SPACINGS = 0.23
 """Random step a frame and axis, over the mean distance between neighbours."""
-LONGEST_NEW = 0.3
-FEWEST_FOLLOWED = 0.6
+DOUBTFUL_SPACINGS, DOUBTFUL_NEW, DOUBTFUL_MISSED = 0.08, 0.12, 0.2
+"""Smaller steps are too large as well where so many detections are new and so many predictions missed: some links of
+a sheared flow are right, others not. In diffusion as large few are."""
+MOST_NEW, FEWEST_FOLLOWED = 0.3, 0.6
 """More than this share of detections new, and less than this share in confirmed tracks: most are not followed."""
 FEWEST_PARTICLES = 5
 PERSISTENT_FRAMES = 6
-"""So many frames in a row are beyond what links resolve before it is said; the first ones are learnt from."""
+"""So many frames in a row are beyond what links resolve before it is said, twice as many where it is less clear: the
+first ones are learnt from."""
 MEDIAN_TO_SIGMA = 1.4826
 ADVICE = "take more frames a second, or fewer particles; such velocities are not to be trusted"
 
@@ -58,11 +61,15 @@ class DisplacementWatch:
             return
         confirmed = int(((tracks.flags[measured].astype(np.int64) & TrackFlag.TENTATIVE) == 0).sum())
         followed = confirmed / count if self._is_flow else 1.0 - born / count
-        large = step_um > UNRESOLVED_SPACINGS * spacing_um
-        few = born > LONGEST_NEW * count and followed < FEWEST_FOLLOWED
+        missed = len(tracks) - count
+        doubtful = born > DOUBTFUL_NEW * count and missed > DOUBTFUL_MISSED * count
+        clear = step_um > UNRESOLVED_SPACINGS * spacing_um
+        large = clear or (doubtful and step_um > DOUBTFUL_SPACINGS * spacing_um)
+        few = born > MOST_NEW * count and followed < FEWEST_FOLLOWED
         self._in_a_row = self._in_a_row + 1 if large or few else 0
-        self.unresolved += self._in_a_row >= PERSISTENT_FRAMES
-        if self._in_a_row >= PERSISTENT_FRAMES and not self.remark:
+        sure = self._in_a_row >= (PERSISTENT_FRAMES if clear else 2 * PERSISTENT_FRAMES)
+        self.unresolved += sure
+        if sure and not self.remark:
             self.remark = _remark(tracks, large, step_um, spacing_um, born / count)
 
     def _step_of(self, tracks: Tracks, frame_s: float) -> float:
