@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.errors import LivePTVError
 from stream.messages import Detections, Frame
@@ -82,10 +83,15 @@ class Engine(Protocol):
         ...
 
 
-def image_shape(frame: Frame, shape: tuple[int, ...], reader: str) -> tuple[int, int]:
-    """The shape (H, W) of a frame that `reader` can work on, after images of `shape` (empty before the first).
+READABLE = (np.dtype(np.uint8), np.dtype(np.uint16))
 
-    Raises `DetectionError` for volumes, other pixel types, and images of another shape than those before.
+
+def readable(frame: Frame, shape: tuple[int, ...], reader: str) -> Frame:
+    """The frame as `reader` can work on it: its own, or with a copy of its image.
+
+    Images (H, W) of whole numbers are read if their values are within 0 to 65535, whatever their type and byte
+    order, and booleans as 0 and 1; `shape` is that of the images before (empty before the first). Raises
+    `DetectionError` for volumes, other values, and images of another shape than those before.
     """
     image, number = frame.image, frame.info.frame
     if image.ndim != 2:
@@ -93,8 +99,35 @@ def image_shape(frame: Frame, shape: tuple[int, ...], reader: str) -> tuple[int,
             f"frame {number} is a volume of shape {image.shape}; {reader} reads single images: use a source of "
             "images"
         )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise DetectionError(f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16")
+    if not image.size:
+        raise DetectionError(f"frame {number} has no pixels, its shape is {image.shape}; take it out")
     if shape and image.shape != shape:
         raise DetectionError(f"frame {number} is {image.shape} but the images before it were {shape}")
-    return image.shape[0], image.shape[1]
+    if image.dtype in READABLE and image.flags.c_contiguous and image.flags.aligned:
+        return frame
+    return replace(frame, image=_converted(image, number))
+
+
+def working_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The type that images of `dtype` are worked on in: uint8 or uint16, of this computer's byte order."""
+    given = np.dtype(dtype)
+    return READABLE[0] if given.itemsize == 1 and given.kind in "bu" else READABLE[1]
+
+
+def _converted(image: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
+    """The image as uint8 or uint16 of this computer's byte order, contiguous."""
+    kind, size = image.dtype.kind, image.dtype.itemsize
+    if kind == "b" or (kind == "u" and size <= READABLE[-1].itemsize):
+        return np.require(image, working_dtype(image.dtype), ["C", "A"])
+    if kind not in "iu":
+        raise DetectionError(
+            f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16, and other whole numbers "
+            "from 0 to 65535: convert the images"
+        )
+    low, high = int(image.min(initial=0)), int(image.max(initial=0))
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise DetectionError(
+            f"frame {number} has {image.dtype} pixels from {low} to {high}; the detector reads 0 to 65535: convert "
+            "the images to uint16"
+        )
+    return np.require(image, READABLE[-1], ["C", "A"])

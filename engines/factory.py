@@ -23,13 +23,22 @@ def open_engine(
     pixel_size_um: float,
     say: Callable[[str], None] = log.warning,
 ) -> Engine:
-    """Open an engine for images of `pixel_size_um`.
+    """Open an engine for images of `pixel_size_um`, watched over for what it leaves out (`WatchedEngine`).
 
     `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
-    network (.onnx): that, on the back end of the settings. `say` is told when a back end fails. Raises
+    network (.onnx): that, on the back end of the settings. `say` is told when a back end fails, and of
+    what is left out. Raises
     `ConfigurationError` for every other file, for one that cannot be read, and where the settings ask for
     another kind of detector than the model is for.
     """
+    from engines.watched import WatchedEngine
+
+    return WatchedEngine(_open(settings, model, pixel_size_um, say), settings.max_particles, say)
+
+
+def _open(
+    settings: DetectorSettings, model: Path | None, pixel_size_um: float, say: Callable[[str], None]
+) -> Engine:
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
     network = model is not None and model.suffix.lower() == NETWORK_SUFFIX

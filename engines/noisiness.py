@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from engines.classical.joint import pixel_noise
+from engines.classical.pixel_noise import pixel_noise
 from engines.network.preparation import LEAST_LIGHT
 from stream.messages import Frame
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_PARTICLES = 100_000
+"""Particles a frame that can be asked for."""
 BackEndName = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
 
 
@@ -55,7 +57,13 @@ class DetectorSettings(BaseModel):
     min_confidence: float = Field(
         0.5, ge=0, le=1, description="detections below this are left out and counted"
     )
-    max_particles: int = Field(2000, ge=1, le=100_000, description="most a frame; the faintest are left out")
+    max_particles: int = Field(
+        2000,
+        ge=1,
+        le=MOST_PARTICLES,
+        description="most a frame; the faintest are left out, which is said; the links of a run hold tables of this "
+        "size. `detect`, which has no links, takes all unless this is given",
+    )
     refine: bool = Field(
         True,
         description="measure what was found again, by a fit of the calibrated particle image, where the model "

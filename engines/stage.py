@@ -10,11 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from engines.engine import DetectionError, Engine
+from engines.watched import REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
 
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
+LEFT_OUT = "left_out_"
+"""What an engine left out has this before its reason in the counts of the stage."""
 FITTED = ("refined", "not_refined")
 
 
@@ -199,9 +202,13 @@ class DetectStage:
     def counts(self) -> dict[str, int]:
         """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
 
+        `repeated_images` are frames that the source delivered twice, where there were any.
+
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
         """
-        left_out = {f"left_out_{reason}": count for reason, count in self._engine.counts().items()}
+        counted = self._engine.counts()
+        own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
+        left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
         fitted = self._engine.info.details.get("refine") or {}
         dropped = self._sender.account.dropped
         return {
@@ -210,6 +217,7 @@ class DetectStage:
             "particles": self._particles,
             "dropped": dropped,
             **left_out,
+            **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},
         }
 

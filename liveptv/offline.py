@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engines.engine import Engine
-from engines.settings import DetectorSettings
+from engines.settings import MOST_PARTICLES, DetectorSettings
 from liveptv.config import Experiment
 from liveptv.dialects import Wanted
 from liveptv.provenance import file_attributes
@@ -44,13 +44,18 @@ def detect_images(
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
 
-    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told.
+    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told. Unless the
+    settings say how many particles a frame may have, it may have as many as a detector can give: no link has to
+    hold them here. What is left out is said once when it begins, and in total at the end.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
     """
     from acquisition.recording import open_recording
     from engines.factory import open_engine, pixel_size_of
+    from engines.watched import summary_of
 
+    if "max_particles" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
     recording = open_recording(
         path,
         run_id=new_run_id(),
@@ -74,6 +79,8 @@ def detect_images(
                 engine.submit(frame)
                 yield from ((found, info.frames) for found in engine.results(0.0))
             yield from ((found, info.frames) for found in _rest(engine))
+            if left_out := summary_of(engine.counts()):
+                say(f"in all: {left_out}")
         finally:
             engine.close()
     finally:
@@ -91,10 +98,12 @@ def track_table(
     wanted: Wanted = AS_IT_IS,
     *,
     say: Callable[[str], None] = log.info,
+    caution: Callable[[str], None] = log.warning,
 ) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
 
-    `wanted` and `say` are those of `read_detection_table`.
+    `wanted` and `say` are those of `read_detection_table`; `caution` is told of displacements that links cannot
+    resolve.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
@@ -103,7 +112,7 @@ def track_table(
         raise SourceError(f"{path} holds no detections; there is nothing to track")
     unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
     try:
-        _link(table, path.name, experiment, unfinished.path)
+        _link(table, path.name, experiment, unfinished.path, caution)
         pack(unfinished.path)
         with TrajectoryFile(unfinished.path) as file:
             statistics: dict[str, float] = file.attributes["statistics"]
@@ -114,7 +123,9 @@ def track_table(
     return statistics
 
 
-def _link(table: DetectionTable, source: str, experiment: Experiment, output: Path) -> None:
+def _link(
+    table: DetectionTable, source: str, experiment: Experiment, output: Path, caution: Callable[[str], None]
+) -> None:
     settings, run_id = experiment.tracker, new_run_id()
     tracker = OnlineTracker(settings)
     attributes: dict[str, Any] = file_attributes(experiment, None) | {"source": source}
@@ -129,6 +140,8 @@ def _link(table: DetectionTable, source: str, experiment: Experiment, output: Pa
                     due_s = time.monotonic() + COMMIT_S
             tracker.finish()
             end_reason = "done"
+            if tracker.remark:
+                caution(tracker.remark)
         finally:
             learnt = tracker.diffusion_um2_s
             writer.finalize(

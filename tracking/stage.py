@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,10 +49,12 @@ class TrackStage:
         max_rows: int | None = None,
         drain_patience_s: float = 10.0,
         monitor: Publisher | None = None,
+        say: Callable[[str], None] = log.warning,
     ) -> None:
         """`max_rows` is what fits into a message of the senders: predicted rows beyond it are left out and
         counted (`rows_left_out`); it must hold one frame's detections. `drain_patience_s` is how long, at the
-        end, a first consumer that is gone is waited for. `monitor` is given a copy of all tracks.
+        end, a first consumer that is gone is waited for. `monitor` is given a copy of all tracks. `say`
+        is told, once each, of rows left out and of displacements that links cannot resolve.
         """
         if not senders:
             raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
@@ -62,6 +64,8 @@ class TrackStage:
         self._max_rows = max_rows
         self._drain_patience_s = drain_patience_s
         self._monitor = monitor
+        self._say = say
+        self._said: set[str] = set()
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -117,6 +121,7 @@ class TrackStage:
             return
         self._count_gaps(info)
         tracks = self._fitting(self._tracker.step(detections))
+        self._tell(self._tracker.remark)
         step_ms = (time.perf_counter_ns() - began_ns) / 1e6
         self._counts["received"] += 1
         if self._main.send(tracks):
@@ -143,7 +148,17 @@ class TrackStage:
             return tracks
         predicted = np.flatnonzero(tracks.detection < 0)[:excess]
         self._counts["rows_left_out"] += len(predicted)
+        self._tell(
+            f"tracks of more than {self._max_rows} particles and predictions: predicted rows are left out of the file; "
+            "raise detector.max_particles"
+        )
         return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
+
+    def _tell(self, text: str) -> None:
+        """Say something, once."""
+        if text and text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
     def _count_gaps(self, info: FrameInfo) -> None:
         last = self._last

@@ -12,6 +12,7 @@ from stream.messages import Detections, FrameInfo, Tracks
 from tracking import kalman
 from tracking.assignment import solve
 from tracking.candidates import OVERFLOW, gate_by_chi_square, gate_by_distance, index_points
+from tracking.displacements import DisplacementWatch
 from tracking.duplicates import DuplicateFinder
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
@@ -45,7 +46,8 @@ class OnlineTracker:
 
     Depths are tracked as height, focus + z, so that a focus move does not look like motion; a frame without
     focus reading counts as not moved. `counts` holds `born`, `ended`, `linked`, `missed` (predicted rows),
-    `duplicates` (frames) and `ignored` (detections).
+    `duplicates` (frames) and `ignored` (detections), and, where there are any, the frames with displacements beyond
+    what links can resolve (`unresolved`, see `tracking.displacements`).
 
     Tracks that are second detections of another's particle are flagged as soon as that is clear, see
     `tracking.duplicates`; `doubles` of them were in the last frame.
@@ -63,6 +65,7 @@ class OnlineTracker:
         self._noise = StepNoise(settings.diffusion_um2_s)
         self._flow = FlowField(3)
         self._finder = _finder(settings)
+        self._displacements = DisplacementWatch(is_flow=self._is_flow)
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
         self.doubles = 0
@@ -91,6 +94,11 @@ class OnlineTracker:
         """The in-plane diffusion coefficient that the filter works with; NaN before it has one."""
         return float(self._noise.rate[:2].mean() / 2.0) if self._noise.ready else math.nan
 
+    @property
+    def remark(self) -> str:
+        """One line once particles are seen to move farther between frames than links can resolve; else ""."""
+        return self._displacements.remark
+
     def warmup(self) -> None:
         """Compile everything a live run needs (seconds at first, then from numba's cache)."""
         rng = np.random.default_rng(0)
@@ -114,6 +122,7 @@ class OnlineTracker:
             self._focus_um = float(info.focus_um)
         self._drop_stale()
         count = self._take(detections)
+        born = self.counts["born"]
         if self._is_flow and self._alive:
             self._predict()
         self._link(count)
@@ -122,7 +131,16 @@ class OnlineTracker:
             self._learn(count)
         if self._finder is not None:
             self._mark_doubles(tracks, self._finder)
+        self._watch(tracks, count, self.counts["born"] - born)
         return tracks
+
+    def _watch(self, tracks: Tracks, count: int, born: int) -> None:
+        """Look whether links are resolved; `counts["unresolved"]` are the frames in which they are not."""
+        noise, frame_s = self._noise, self._clock.frame_s
+        step_um = math.sqrt(float(noise.rate[:2].mean()) * frame_s) if noise.ready else math.nan
+        self._displacements.look(tracks, self._spacing_um(count), step_um, frame_s, born)
+        if self._displacements.unresolved:
+            self.counts["unresolved"] = self._displacements.unresolved
 
     def finish(self) -> None:
         """End all live tracks and count them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 
 from calibration.training.settings import TrainingError, TrainingSettings
 from calibration.training.trainer import Trainer
+from engines.bounded import refuse_beyond
 
 NAME = "training.pt"
+MOST_BYTES = 1 << 31
+"""Of a training, unpacked: 20 MB are typical."""
 # what may differ between a training and its continuation
 FREE = {"minutes", "steps", "checkpoint", "processes", "score_every_s", "patience", "device"}
 
@@ -67,6 +71,9 @@ def resume(folder: Path, trainer: Trainer) -> Course | None:
     if not path.is_file():
         return None
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        refuse_beyond(size, MOST_BYTES, path.name)
         data = torch.load(path, map_location=trainer.device, weights_only=True)
         if data["settings"] != _kept(trainer.settings, trainer.material.made_from):
             raise TrainingError(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engines.backends.quantised import read_quantised, why_not_quantised
 from engines.engine import BackEndError, WrongNumbersError
-from engines.network.model import OnnxModel
+from engines.network.model import LONGEST_RUN_S, OnnxModel
 from engines.settings import DetectorSettings
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,13 @@ class OpenVinoNetwork:
 
         request = self._request(images.shape)
         request.set_input_tensor(openvino.Tensor(images, shared_memory=True))
-        request.infer()
+        request.start_async()
+        if not request.wait_for(round(1e3 * LONGEST_RUN_S)):
+            request.cancel()
+            size = f"{images.shape[-2]} x {images.shape[-1]}"
+            raise BackEndError(
+                f"openvino was stopped after {LONGEST_RUN_S:g} s on one image of {size} pixels; use another model"
+            )
         answer: npt.NDArray[np.float32] = request.get_output_tensor(0).data
         return answer
 

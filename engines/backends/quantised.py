@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.bounded import MOST_TEXT_BYTES, MOST_WEIGHTS_BYTES, read_member
 from engines.classical.widths import file_hash
 from engines.engine import BackEndError
 from stream.errors import OutputError
@@ -18,6 +20,10 @@ from stream.errors import OutputError
 SUFFIX = ".int8.zip"
 FORMAT = 1
 GRAPH, WEIGHTS, FACTS = "graph.xml", "weights.bin", "facts.json"
+MOST_GRAPH_BYTES = 32 << 20
+"""Of the graph as XML: 1 MB is typical."""
+DAMAGES = (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What a damaged archive makes `zipfile` and `json` raise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +49,7 @@ def why_not_quantised(model: Path) -> str:
     try:
         with zipfile.ZipFile(path) as file:
             facts = _facts(file)
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         return f"{path.name} is damaged ({error}); {again}"
     if facts.get("format") != FORMAT or facts.get("model_sha256") != file_hash(model):
         return f"{path.name} was made from another state of {model.name}; {again}"
@@ -57,9 +63,10 @@ def read_quantised(model: Path) -> Quantised:
         raise BackEndError(reason)
     try:
         with zipfile.ZipFile(quantised_path(model)) as file:
-            graph, weights = file.read(GRAPH).decode(), np.frombuffer(file.read(WEIGHTS), np.uint8)
+            graph = read_member(file, GRAPH, MOST_GRAPH_BYTES).decode()
+            weights = np.frombuffer(read_member(file, WEIGHTS, MOST_WEIGHTS_BYTES), np.uint8)
             return Quantised(graph, weights, _facts(file))
-    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise BackEndError(
             f"{quantised_path(model)} is damaged ({error}); quantise the model again"
         ) from error
@@ -86,7 +93,7 @@ def write_quantised(model: Path, graph: bytes, weights: bytes, facts: dict[str, 
 
 
 def _facts(file: zipfile.ZipFile) -> dict[str, Any]:
-    facts = json.loads(file.read(FACTS))
+    facts = json.loads(read_member(file, FACTS, MOST_TEXT_BYTES))
     if not isinstance(facts, dict):
         raise ValueError(f"{FACTS} is no JSON object")
     return facts

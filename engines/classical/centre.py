@@ -68,19 +68,19 @@ def start_amplitude(samples: FloatArray, x_axis: FloatArray, y_axis: FloatArray)
 
 
 @njit(cache=True, nogil=True)
-def amplitude_at(image: Float32Array, parameters: FloatArray) -> float:
-    """Return the amplitude of the Gaussian with the centre and widths of `parameters` that fits best."""
+def amplitude_at(image: Float32Array, parameters: FloatArray) -> tuple[float, float]:
+    """Return amplitude and background of the Gaussian with the centre and widths of `parameters` that fits best."""
     fx, bx, nx = sample_grid(parameters[X], math.exp(parameters[LN_SX]), image.shape[1])
     fy, by, ny = sample_grid(parameters[Y], math.exp(parameters[LN_SY]), image.shape[0])
     if nx < 2 or ny < 2:
-        return 0.0
+        return 0.0, 0.0
     samples = np.empty((ny, nx))
     x_axis = np.empty((3, nx))
     y_axis = np.empty((3, ny))
     bin_window(image, fx, bx, fy, by, samples)
     profiles(parameters[X], parameters[LN_SX], fx, bx, nx, x_axis[0], x_axis[1], x_axis[2])
     profiles(parameters[Y], parameters[LN_SY], fy, by, ny, y_axis[0], y_axis[1], y_axis[2])
-    return start_amplitude(samples, x_axis, y_axis)[0]
+    return start_amplitude(samples, x_axis, y_axis)
 
 
 @njit(cache=True, nogil=True)

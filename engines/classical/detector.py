@@ -6,22 +6,33 @@ been subtracted, which are particles that a brighter neighbour hid; all fitted a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.classical.centre import CONVERGED
+from engines.classical.centre import CONVERGED, add_particle
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, X, Y
-from engines.classical.joint import EXPLAINED, MERGED, UNTRIED, fit_all, pixel_noise
-from engines.classical.spots import ROUNDING_NOISE, SpotFilter, Template
+from engines.classical.joint import (
+    EXPLAINED,
+    MERGED,
+    UNTRIED,
+    fit_all,
+)
+from engines.classical.objects import STRONG, WIDE_OBJECT, badly_fitted, disturbed, fill_in
+from engines.classical.pixel_noise import pixel_noise
+from engines.classical.spots import PIXEL_NOISE_SAMPLES, ROUNDING_NOISE, SpotFilter, Template
 from engines.classical.widths import WidthCurve, depth_from_widths
 from engines.flatfield import FlatField
 from engines.settings import DetectorSettings
+from engines.strongest import strongest
 from stream.messages import Detections
 
+Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 FIRST_SWEEPS = 2
@@ -37,7 +48,6 @@ HALF_CONFIDENCE_SIGMAS = 4.0
 # A squared distance to the width curve with confidence one half.
 HALF_CONFIDENCE_DISTANCE = 9.0
 POLARITY_CANDIDATES = 50
-NOISE_SAMPLES = 20_000
 
 
 def templates_of_curve(table: FloatArray) -> list[Template]:
@@ -55,6 +65,33 @@ def templates_of_diameter(diameter_px: float | None) -> list[Template]:
     """Return round filters for one diameter, or for a range of them where it is not known."""
     sigmas = BLIND_SIGMAS_PX if diameter_px is None else (SIGMA_PER_DIAMETER * diameter_px,)
     return [Template(sigma, sigma) for sigma in sigmas]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fits:
+    """Candidates and their fits, as `fit_all` takes them: (N, 6), (N, 6), (N, 6, 6), (N,)."""
+
+    start: FloatArray
+    parameters: FloatArray
+    covariance: FloatArray
+    state: npt.NDArray[np.int64]
+
+    def chosen(self, index: npt.NDArray[np.intp]) -> _Fits:
+        """Those of the indices."""
+        return _Fits(self.start[index], self.parameters[index], self.covariance[index], self.state[index])
+
+    def and_these(self, other: _Fits) -> _Fits:
+        """These, then the others."""
+        return _Fits(
+            np.concatenate([self.start, other.start]),
+            np.concatenate([self.parameters, other.parameters]),
+            np.concatenate([self.covariance, other.covariance]),
+            np.concatenate([self.state, other.state]),
+        )
+
+
+def _no_fits() -> _Fits:
+    return _Fits(np.zeros((0, 6)), np.zeros((0, 6)), np.zeros((0, 6, 6)), np.zeros(0, np.int64))
 
 
 class SpotDetector:
@@ -81,6 +118,8 @@ class SpotDetector:
         self._rounding_noise = ROUNDING_NOISE / (1.0 if flat_field is None else flat_field.grey_values)
         self._filter = SpotFilter(height, width, templates, settings.threshold, self._rounding_noise)
         self._image = np.empty((height, width), np.float32)
+        widest_px = max(math.sqrt(t.sigma_x_px * t.sigma_y_px) for t in templates)
+        self._wide_px = WIDE_OBJECT * widest_px
 
     @property
     def details(self) -> dict[str, Any]:
@@ -103,7 +142,7 @@ class SpotDetector:
             np.negative(self._image, out=self._image)
 
     @property
-    def image(self) -> npt.NDArray[np.float32]:
+    def image(self) -> Float32Array:
         """What `load` took (H, W); after `detect`, what is left of it without the particles."""
         return self._image
 
@@ -125,24 +164,56 @@ class SpotDetector:
         """
         self.load(image, sign)
         residual = self._image
-        noise = max(self._rounding_noise, pixel_noise(residual, max(1, residual.size // 4 // NOISE_SAMPLES)))
-        found = self._filter.candidates(residual, 1.0)[:, : self._settings.max_particles]
-        start = self._start(found)
-        count = start.shape[0]
-        parameters = np.zeros((count, 6))
-        covariance = np.zeros((count, 6, 6))
-        state = np.full(count, UNTRIED)
-        circular = self._table is None
-        fit_all(residual, start, parameters, covariance, state, noise, circular, FIRST_SWEEPS)
+        noise = max(
+            self._rounding_noise, pixel_noise(residual, max(1, residual.size // 4 // PIXEL_NOISE_SAMPLES))
+        )
+        found = self._filter.candidates(residual, 1.0)
+        noise = max(noise, self._filter.pixel_sigma)
+        fits = self._fit(residual, _no_fits(), found, noise, FIRST_SWEEPS)
+        # those too, that were fitted once and then lost: beyond the edge, or with too little inside of it
+        seen = (fits.parameters[:, AMPLITUDE] > 0) & ~np.isin(fits.state, (MERGED, EXPLAINED))
+        objects = badly_fitted(residual, fits.parameters, seen, self._wide_px, noise)
+        large = fits.chosen(objects)
+        hidden_px = 0
+        if objects.size:
+            fits = fits.chosen(np.flatnonzero(~disturbed(fits.parameters, objects)))
+            self.load(image, sign)
+            for p in fits.parameters[fits.state == CONVERGED]:
+                add_particle(residual, p, -1.0)
+            hidden_px = fill_in(residual, large.parameters, noise)
+            # around the objects everything has to be found anew, before what it hides
+            beside = self._filter.candidates(residual, 1.0, same_noise=True)
+            fits = self._fit(residual, fits, beside, noise, FIRST_SWEEPS)
         hidden = self._filter.candidates(residual, 1.0, same_noise=True)
-        extra = hidden.shape[1]
-        if extra:
-            start = np.concatenate([start, self._start(hidden)])
-            parameters = np.concatenate([parameters, np.zeros((extra, 6))])
-            covariance = np.concatenate([covariance, np.zeros((extra, 6, 6))])
-            state = np.concatenate([state, np.full(extra, UNTRIED)])
-        fit_all(residual, start, parameters, covariance, state, noise, circular, LAST_SWEEPS)
-        return self._rows(parameters, covariance, state)
+        fits = self._fit(residual, fits, hidden, noise, LAST_SWEEPS)
+        table, left_out = self._rows(large.and_these(fits))
+        left_out["explained"] = int((fits.state == EXPLAINED).sum())
+        left_out["hidden_px"] = hidden_px
+        return table, left_out
+
+    def _fit(
+        self, residual: Float32Array, fits: _Fits, found: FloatArray, noise: float, sweeps: int
+    ) -> _Fits:
+        """Fit the candidates `found` together with those of before; `residual` becomes what is left."""
+        count = found.shape[1]
+        new = _Fits(
+            self._start(found), np.zeros((count, 6)), np.zeros((count, 6, 6)), np.full(count, UNTRIED)
+        )
+        fits = fits.and_these(new)
+        circular = self._table is None
+        fit_all(
+            residual,
+            fits.start,
+            fits.parameters,
+            fits.covariance,
+            fits.state,
+            noise,
+            circular,
+            sweeps,
+            self._wide_px,
+            STRONG * noise,
+        )
+        return fits
 
     def _start(self, found: FloatArray) -> FloatArray:
         shapes = np.log([(t.sigma_x_px, t.sigma_y_px) for t in self._filter.templates])
@@ -151,10 +222,9 @@ class SpotDetector:
         start[:, [LN_SX, LN_SY]] = shapes[found[2].astype(np.int64)]
         return start
 
-    def _rows(
-        self, parameters: FloatArray, covariance: FloatArray, state: npt.NDArray[np.int64]
-    ) -> tuple[FloatArray, Counter[str]]:
+    def _rows(self, fits: _Fits) -> tuple[FloatArray, Counter[str]]:
         left_out: Counter[str] = Counter()
+        parameters, covariance, state = fits.parameters, fits.covariance, fits.state
         left_out["no_fit"] = int((~np.isin(state, (CONVERGED, MERGED, EXPLAINED))).sum())
         fitted = state == CONVERGED
         parameters, covariance = parameters[fitted], covariance[fitted]
@@ -186,8 +256,5 @@ class SpotDetector:
         doubtful = keep & (confidence < self._settings.min_confidence)
         left_out["doubtful"] = int(doubtful.sum())
         table = table[:, keep & ~doubtful]
-        if table.shape[1] > self._settings.max_particles:
-            left_out["too_many"] = table.shape[1] - self._settings.max_particles
-            order = np.argsort(-table[6], kind="stable")[: self._settings.max_particles]
-            table = table[:, np.sort(order)]
+        table, left_out["too_many"] = strongest(table, self._settings.max_particles)
         return np.ascontiguousarray(table), left_out

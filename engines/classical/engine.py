@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
-from engines.engine import DetectionError, EngineInfo, image_shape
+from engines.engine import DetectionError, EngineInfo, readable, working_dtype
 from engines.flatfield import load_flat_field
 from engines.frame_work import FrameWork, Outcome
 from engines.ordered import default_workers
 from engines.refine.model import load_fit_model
 from engines.refine.refiner import Refiner, open_refiner
 from engines.settings import DetectorSettings
+from engines.strongest import strongest
 from stream.messages import Detections, Frame
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
@@ -85,12 +86,17 @@ class ClassicalEngine:
         return len(self._work)
 
     def counts(self) -> dict[str, int]:
-        """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`."""
+        """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`.
+
+        `explained` are candidates that a brighter particle's misfit explains, `hidden_px` pixels under objects much
+        larger than particles, where none are looked for.
+        """
         return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile for, and allocate, images of this size and type."""
         self._prepare((height, width))
+        dtype = working_dtype(dtype)
         middle = np.iinfo(dtype).max // 2
         rows, columns = np.ogrid[:height, :width]
         spot = np.exp(-((rows - height // 2) ** 2 + (columns - width // 2) ** 2) / (2.0 * WARMUP_SIGMA_PX**2))
@@ -121,7 +127,8 @@ class ClassicalEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        self._prepare(image_shape(frame, self._shape, "the classical detector"))
+        frame = readable(frame, self._shape, "the classical detector")
+        self._prepare(frame.image.shape)
         if self._polarity is None:
             self._polarity = self._decide_polarity(frame.image)
         self._work.give(partial(self._detect, frame, self._polarity))
@@ -139,7 +146,10 @@ class ClassicalEngine:
         detector = self._free.get()
         try:
             table, left_out = detector.detect(frame.image, SIGNS[polarity])
-            table = self._refine(detector, frame.image, table)
+            table, beyond = strongest(
+                self._refine(detector, frame.image, table), self._settings.max_particles
+            )
+            left_out["too_many"] += beyond
         except (ArithmeticError, ValueError, IndexError) as error:
             raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
         finally:

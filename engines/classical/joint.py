@@ -21,7 +21,7 @@ from engines.classical.centre import (
     amplitude_at,
     fit_gaussian,
 )
-from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, WINDOW_SIGMAS, X, Y
+from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, OFFSET, WINDOW_SIGMAS, X, Y
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -39,41 +39,13 @@ SMALL_CHANGE = 0.02
 MISFIT_FRACTION = 0.3
 MISFIT_REACH_SIGMAS = 2.0
 MISFIT_END_SIGMAS = 6.0
-
-
-@njit(cache=True, nogil=True)
-def pixel_noise(image: Float32Array, stride: int) -> float:
-    """Return the standard deviation of independent pixel noise, from 2 x 2 differences clipped at 3 sigma."""
-    height, width = image.shape
-    values = np.empty((height // 2) * (width // 2) // stride + 1)
-    count = 0
-    number = 0
-    for row in range(0, height - 1, 2):
-        for column in range(0, width - 1, 2):
-            number += 1
-            if number % stride == 0 and count < values.size:
-                values[count] = 0.5 * (
-                    image[row, column]
-                    - image[row, column + 1]
-                    - image[row + 1, column]
-                    + image[row + 1, column + 1]
-                )
-                count += 1
-    limit = np.inf
-    sigma = 0.0
-    for _ in range(6):
-        total = 0.0
-        kept = 0
-        for value in values[:count]:
-            if abs(value) < limit:
-                total += value * value
-                kept += 1
-        # 0.9866 is what clipping at 3 sigma leaves of a normal distribution's standard deviation.
-        sigma = math.sqrt(total / max(1, kept)) / (1.0 if limit == np.inf else 0.9866)
-        if sigma == 0:
-            break
-        limit = 3 * sigma
-    return sigma
+# Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to show,
+# for there it would explain away too much: the image is
+# above the background by this part of the object's amplitude (its footprint), or the same is left all around.
+MISFIT_NEAR_SIGMAS = 4.0
+FOOTPRINT_PART = 0.15
+RING_PLACES = 8
+RING_PART = 0.5
 
 
 @njit(cache=True, nogil=True)
@@ -86,15 +58,20 @@ def fit_all(
     noise: float,
     circular: bool,
     sweeps: int,
+    wide: float,
+    strong: float,
 ) -> None:
     """Fit every particle in up to `sweeps` sweeps, and take those that could be fitted out of `residual`.
 
     `residual` (H, W) is bright on dark. `start` (N, 6), `parameters` (N, 6), `covariance` (N, 6, 6),
     `state` (N,): CONVERGED particles go on from where they are and have been subtracted from `residual`
-    before; the others begin at `start`. A refit that fails keeps the fit before.
+    before; the others begin at `start`. A refit that fails keeps the fit before; one that
+    leaves the image keeps where it went. Objects of a mean width of
+    more than `wide` pixels are no particles. Where an amplitude is above `strong`, its misfit has to show.
     """
     height, width = residual.shape
     work = np.empty(start.shape[1])
+    before = np.empty(start.shape[1])
     errors = np.empty((start.shape[1], start.shape[1]))
     # The sweep in which a particle last changed its image by more than a little.
     changed = np.full(start.shape[0], -2)
@@ -105,7 +82,9 @@ def fit_all(
         for index in range(start.shape[0]):
             if state[index] in (MERGED, EXPLAINED, OFF_IMAGE):
                 continue
-            if state[index] == UNTRIED and _is_misfit(residual, start[index], parameters, state):
+            if state[index] == UNTRIED and _is_misfit(
+                residual, start[index], parameters, state, wide, strong
+            ):
                 state[index] = EXPLAINED
                 continue
             if state[index] != UNTRIED and not _neighbour_changed(
@@ -114,8 +93,9 @@ def fit_all(
                 continue
             was_fitted = state[index] == CONVERGED
             if was_fitted:
-                add_particle(residual, parameters[index], 1.0)
-                work[:] = parameters[index]
+                before[:] = parameters[index]
+                add_particle(residual, before, 1.0)
+                work[:] = before
             else:
                 work[:] = start[index]
             result = fit_gaussian(residual, work, noise, circular, FULL_ITERATIONS, errors)
@@ -123,11 +103,12 @@ def fit_all(
                 -0.5 <= work[X] <= width - 0.5 and -0.5 <= work[Y] <= height - 0.5
             ):
                 result = OFF_IMAGE
+                parameters[index] = work
             if result == NOT_CONVERGED and was_fitted:
-                add_particle(residual, parameters[index], -1.0)
+                add_particle(residual, before, -1.0)
                 continue
             if result == CONVERGED:
-                if not was_fitted or _differs(work, parameters[index]):
+                if not was_fitted or _differs(work, before):
                     changed[index] = sweep
                 parameters[index] = work
                 covariance[index] = errors
@@ -140,7 +121,12 @@ def fit_all(
 
 @njit(cache=True, nogil=True)
 def _is_misfit(
-    residual: Float32Array, candidate: FloatArray, parameters: FloatArray, state: IntArray
+    residual: Float32Array,
+    candidate: FloatArray,
+    parameters: FloatArray,
+    state: IntArray,
+    wide: float,
+    strong: float,
 ) -> bool:
     """Say whether a candidate is what an imperfect model has left of the particles fitted around it.
 
@@ -159,12 +145,49 @@ def _is_misfit(
         dy = (candidate[Y] - p[Y]) / math.exp(p[LN_SY])
         squared = dx * dx + dy * dy
         if squared < MISFIT_END_SIGMAS * MISFIT_END_SIGMAS:
-            strength = p[AMPLITUDE] * math.exp(0.5 * (p[LN_SX] + p[LN_SY]))
+            if (
+                p[AMPLITUDE] > strong
+                and (squared > MISFIT_NEAR_SIGMAS**2 or mean_width(p) > wide)
+                and not _shows_misfit(residual, candidate, p, squared)
+            ):
+                continue
+            strength = p[AMPLITUDE] * mean_width(p)
             limit += MISFIT_FRACTION * strength * math.exp(-0.5 * squared / MISFIT_REACH_SIGMAS**2)
     if limit == 0:
         return False
-    left = amplitude_at(residual, candidate) * math.exp(0.5 * (candidate[LN_SX] + candidate[LN_SY]))
+    left = amplitude_at(residual, candidate)[0] * mean_width(candidate)
     return bool(left < limit)
+
+
+@njit(cache=True, nogil=True)
+def mean_width(p: FloatArray) -> float:
+    """Return the geometric mean of the widths along x and y, px."""
+    return math.exp(0.5 * (p[LN_SX] + p[LN_SY]))
+
+
+@njit(cache=True, nogil=True)
+def _shows_misfit(residual: Float32Array, candidate: FloatArray, p: FloatArray, squared: float) -> bool:
+    """Say whether a candidate lies on the object `p`, whose image this is, or is part of a ring around it.
+
+    `squared` is the distance in widths of `p`, squared.
+    """
+    own, background = amplitude_at(residual, candidate)
+    if background - p[OFFSET] + p[AMPLITUDE] * math.exp(-0.5 * squared) > FOOTPRINT_PART * p[AMPLITUDE]:
+        return True
+    dx = candidate[X] - p[X]
+    dy = (candidate[Y] - p[Y]) * math.exp(p[LN_SX] - p[LN_SY])
+    elsewhere = candidate.copy()
+    seen = 0
+    alike = 0
+    for place in range(1, RING_PLACES):
+        angle = 2 * math.pi * place / RING_PLACES
+        elsewhere[X] = p[X] + dx * math.cos(angle) - dy * math.sin(angle)
+        turned = dx * math.sin(angle) + dy * math.cos(angle)
+        elsewhere[Y] = p[Y] + turned * math.exp(p[LN_SY] - p[LN_SX])
+        if 0 <= elsewhere[X] < residual.shape[1] and 0 <= elsewhere[Y] < residual.shape[0]:
+            seen += 1
+            alike += amplitude_at(residual, elsewhere)[0] > RING_PART * own
+    return bool(2 * alike > seen)
 
 
 @njit(cache=True, nogil=True)

@@ -17,6 +17,9 @@ import numpy.typing as npt
 from numba import njit
 from scipy.optimize import brentq
 
+from engines.classical.coarse_noise import is_coarse, level_as_rare, noise_of
+from engines.classical.pixel_noise import pixel_noise
+
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,6 +35,12 @@ NOISE_SAMPLES = 4_000
 ROUNDING_NOISE = 1 / math.sqrt(12)
 # A candidate within this many widths of a stronger one is taken for a part of it.
 SAME_PARTICLE = 2.0
+# Pixels that the noise of single pixels is measured on.
+PIXEL_NOISE_SAMPLES = 20_000
+# Widths around a candidate that are not looked at for the distribution of the noise, and how often it is measured
+# anew without the candidates that were noise.
+PARTICLE_RADIUS = 3.0
+COARSE_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,15 @@ class _Filter:
         squared = (kx @ kx) * (ky @ ky) + (wx @ wx) * (wy @ wy) - 2 * (kx @ near_x) * (ky @ near_y)
         return math.sqrt(squared) / binning
 
+    def weights(self, binning: int) -> tuple[FloatArray, FloatArray]:
+        """The weights (W,) of single pixels in the response, and how many pixels (W,) have each."""
+        kx, ky, wx, wy = (half.astype(np.float64) for half in self.kernels)
+        whole = -np.outer(wy, wx)
+        whole[: ky.size, : kx.size] += np.outer(ky, kx)
+        along_x, along_y = (np.where(np.arange(half.size) == 0, 1.0, 2.0) for half in (wx, wy))
+        counts = np.outer(along_y, along_x) * binning**2
+        return whole.ravel() / binning**2, counts.ravel()
+
 
 def false_alarm_threshold(filter_areas: float) -> float:
     """Return the threshold, in noise sigmas, that noise alone passes in one frame out of ten.
@@ -87,6 +105,9 @@ def false_alarm_threshold(filter_areas: float) -> float:
 
 class SpotFilter:
     """The filter bank for images of one size; owns every buffer it needs.
+
+    `pixel_sigma` is the standard deviation of the last image's noise where that is far from normal
+    (`engines.classical.coarse_noise`), else 0.
 
     `rounding_noise` is the least standard deviation of a pixel, that of rounding to whole grey values: images
     whose background is constant have a noise after all.
@@ -112,6 +133,8 @@ class SpotFilter:
         self._rows = [np.empty(largest, np.float32) for _ in range(2)]
         self._response = np.empty(largest, np.float32)
         self._noise = np.zeros(len(templates))
+        self._rounding_noise = rounding_noise
+        self.pixel_sigma = 0.0
         self._least_noise = [rounding_noise * bank.gain(self._levels[bank.level]) for bank in self._filters]
         self._found = np.empty((4, max(1024, largest[0] * largest[1] // 8)))
         areas = sum(height * width / bank.area_px(self._levels[bank.level]) for bank in self._filters)
@@ -163,10 +186,38 @@ class SpotFilter:
                 count,
             )
         found = self._found[:, :count]
+        if not same_noise:
+            found = self._without_coarse_noise(image, sign, found)
         found = np.ascontiguousarray(found[:, np.argsort(-found[3], kind="stable")])
         shapes = np.array([(t.sigma_x_px, t.sigma_y_px) for t in self.templates])
         keep = strongest_only(found, shapes, SAME_PARTICLE)
         return np.ascontiguousarray(found[:, keep])
+
+    def _without_coarse_noise(self, image: Float32Array, sign: float, found: FloatArray) -> FloatArray:
+        """The maxima (4, N) that noise far from normal does not explain either; sets the noise levels to it."""
+        self.pixel_sigma = 0.0
+        sigma = max(self._rounding_noise, pixel_noise(image, max(1, image.size // 4 // PIXEL_NOISE_SAMPLES)))
+        if not is_coarse(image, sigma):
+            return found
+        radii = PARTICLE_RADIUS * np.array([max(t.sigma_x_px, t.sigma_y_px) for t in self.templates])
+        for _ in range(COARSE_ROUNDS):
+            number = found[2].astype(np.int64)
+            particles = np.stack([found[0], found[1], radii[number]])
+            noise = noise_of(image, particles, sigma, self._rounding_noise / ROUNDING_NOISE)
+            if noise is None:
+                break
+            self.pixel_sigma = noise.sigma
+            signed = noise if sign > 0 else noise.mirrored()
+            before = self._noise.copy()
+            for n, bank in enumerate(self._filters):
+                level = level_as_rare(signed, *bank.weights(self._levels[bank.level]), self.threshold)
+                self._noise[n] = max(before[n], level / self.threshold)
+            significance = found[3] * before[number] / self._noise[number]
+            passes = significance >= self.threshold
+            found = np.vstack([found[:3], significance])[:, passes]
+            if passes.all():
+                break
+        return found
 
 
 def gaussian_kernel(sigma: float) -> Float32Array:

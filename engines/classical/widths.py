@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from engines.bounded import read_dataset
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file
 
@@ -31,6 +32,8 @@ MOST_BYTES = 1 << 30
 """No part of a curve's file that is read at once is larger."""
 COLUMNS = ("z_um", "sigma_x_um", "sigma_y_um", "amplitude")
 TABLE_STEPS = 512
+MOST_COLUMN_BYTES = 1 << 20
+"""Of a column of a curve: 100,000 depths."""
 # Relative scatter of the widths between particles and with the position in the image.
 WIDTH_SCATTER = 0.015
 
@@ -114,7 +117,10 @@ class WidthCurve:
                     raise ConfigurationError(
                         f"{path} has schema {file.attrs['schema']}, newer than this program reads ({SCHEMA})"
                     )
-                columns = {name: np.asarray(file[name], dtype=np.float64) for name in COLUMNS}
+                columns = {
+                    name: np.asarray(read_dataset(file, name, MOST_COLUMN_BYTES), dtype=np.float64)
+                    for name in COLUMNS
+                }
                 provenance = {
                     key: value if isinstance(value, str) else float(value)
                     for key, value in file["provenance"].attrs.items()
@@ -127,7 +133,15 @@ class WidthCurve:
                 )
         except FileNotFoundError as error:
             raise ConfigurationError(f"no width curve at {path}") from error
-        except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"cannot read {path} as a width curve: {error}") from error

@@ -20,7 +20,7 @@ from engines.cuda.device import Device
 from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
-from engines.engine import BackEndError, DetectionError, EngineInfo, image_shape
+from engines.engine import BackEndError, DetectionError, EngineInfo, readable, working_dtype
 from engines.flatfield import FlatField, load_flat_field
 from engines.frame_work import FrameWork, Outcome
 from engines.network.answers import check_fits, detections_of, to_table
@@ -112,10 +112,11 @@ class GpuEngine:
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Allocate, record and check for images of this size and type."""
-        self._prepare((height, width), np.dtype(dtype))
+        dtype = working_dtype(dtype)
+        self._prepare((height, width), dtype)
         if self._refiner is not None:
             self._refiner.warmup(height, width)
-            self._choose_fit(self._refiner, (height, width), np.dtype(dtype))
+            self._choose_fit(self._refiner, (height, width), dtype)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Let the GPU fit if it takes less time than the processor, whose threads fit frames in parallel."""
@@ -165,7 +166,8 @@ class GpuEngine:
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while three are on the GPU or the threads have more than enough to do."""
         known = () if self._frame is None else (self._frame.height, self._frame.width)
-        self._prepare(image_shape(frame, known, "the network"), frame.image.dtype)
+        frame = readable(frame, known, "the network")
+        self._prepare(frame.image.shape, frame.image.dtype)
         slot = self._free.get()
         try:
             slot.fill(frame.image)

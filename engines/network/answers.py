@@ -13,6 +13,7 @@ import numpy.typing as npt
 from engines.network.card import ModelCard
 from engines.network.decode import particles_and_doubts_of
 from engines.settings import DetectorSettings
+from engines.strongest import strongest
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
 
@@ -90,5 +91,7 @@ def detections_of(
     found, left_out = chosen(found, frame.image.shape, settings)
     table, more = (to_table(some, card, background_grey) for some in (found, doubts))
     if refine is not None:
-        table = refine(table, more)[:, : settings.max_particles]
+        # the fit may have found more
+        table, beyond = strongest(refine(table, more), settings.max_particles)
+        left_out["too_many"] += beyond
     return Detections(frame.info, table), left_out

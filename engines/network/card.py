@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
+from engines.bounded import refuse_long_text
 from engines.network.layout import CHANNELS, SLOTS, STRIDE
 from stream.errors import ConfigurationError
 from stream.settings import describe
@@ -73,12 +74,13 @@ def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
     if text is None:
         raise ConfigurationError(f"{name} is no model of liveptv; make one with `liveptv train`")
     try:
+        refuse_long_text(metadata, KEY)
         data = json.loads(text)
         if int(data.get("schema_version", 0)) > SCHEMA:
             raise ConfigurationError(f"{name} was made by a newer liveptv; update this one")
         return ModelCard.model_validate(data)
     except ConfigurationError:
         raise
-    except (ValidationError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
         raise ConfigurationError(f"the metadata of {name} are damaged: {detail}; train it again") from error

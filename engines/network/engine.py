@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.backends.soundness import fault_of
-from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, image_shape
+from engines.engine import (
+    BackEndError,
+    DetectionError,
+    EngineInfo,
+    WrongNumbersError,
+    readable,
+    working_dtype,
+)
 from engines.flatfield import load_flat_field
 from engines.frame_work import FrameWork, Outcome
 from engines.network.answers import check_fits, detections_of
@@ -89,6 +96,7 @@ class NetworkEngine:
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile for, and allocate, images of this size and type."""
         self._prepare((height, width))
+        dtype = working_dtype(dtype)
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         self._look_at(image)
         self._work.on_every_thread(partial(self._look_at, image))
@@ -119,7 +127,8 @@ class NetworkEngine:
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        self._prepare(image_shape(frame, self._shape, "the network"))
+        frame = readable(frame, self._shape, "the network")
+        self._prepare(frame.image.shape)
         self._work.give(partial(self._detect, frame))
 
     def _detect(self, frame: Frame) -> Outcome:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.bounded import MOST_MODEL_BYTES, read_file
+from engines.engine import BackEndError
 from engines.network.card import ModelCard, card_of
 from engines.network.layout import CHANNELS, SLOTS
+from engines.network.time_limit import LIMITS
 from engines.refine import packed
 from engines.refine.model import FitModel
 from stream.errors import ConfigurationError
 
-ERRORS_ONLY = 3
+ERRORS_ONLY, NOTHING = 3, 4
+"""Of what ONNX Runtime writes to the terminal: a run's errors are raised as well."""
 SAME_PIXELS = 1e-3
 INPUT, OUTPUT = "image", "maps"
+LOAD_S = 60.0
+"""A file is given up that takes longer to open; this program's take 0.1 s."""
+TRIAL_PX = 64
+"""Side of the image that a network is tried out on."""
+TRIAL_S = 20.0
+LONGEST_RUN_S = 120.0
+"""A frame of 4 megapixels takes 0.5 s, several times that on a busy computer."""
 
 
 class Network(Protocol):
@@ -38,7 +50,8 @@ class Network(Protocol):
 class OnnxModel:
     """The network of a `.onnx` file and what it says of itself. Each call runs on the thread that makes it.
 
-    Raises `ConfigurationError` for a file that is not there, no ONNX, no model of ours, or of a newer version.
+    Raises `ConfigurationError` for a file that is not there, no ONNX, no model of ours, of a newer version, or
+    that does not come to an end on a small image.
     """
 
     backend = "onnxruntime"
@@ -55,9 +68,11 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
         try:
-            self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            content = read_file(path, MOST_MODEL_BYTES)
+            with LIMITS.limited(LOAD_S, partial(options.set_load_cancellation_flag, True)):
+                self._session = onnxruntime.InferenceSession(
+                    content, options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{path} is no ONNX model, or a damaged one: {detail}") from error
@@ -69,6 +84,18 @@ class OnnxModel:
         ]
         if names != [[INPUT], [OUTPUT]]:
             raise ConfigurationError(f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}")
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Run the network on a small image, for a limited time: a file can hold a loop without an end."""
+        try:
+            planes = self._run(np.zeros((1, 1, TRIAL_PX, TRIAL_PX), np.float32), TRIAL_S)
+        except BackEndError as error:
+            raise ConfigurationError(f"{error}; it is no network of this program") from error
+        except Exception as error:  # as above
+            detail = " ".join(str(error).split())
+            raise ConfigurationError(f"{self._path} cannot be run: {detail}; train it again") from error
+        _check_shape(planes.shape)
 
     def particle(self) -> FitModel | None:
         """The particle image that the network was trained for; None in a model without one.
@@ -92,8 +119,36 @@ class OnnxModel:
 
         A file of the first version answers with maps (1, H/4, W/4, slots, values).
         """
-        (maps,) = self._session.run([OUTPUT], {INPUT: images})
-        if maps.shape[1:2] != (SLOTS * CHANNELS,) and maps.shape[3:] != (SLOTS, CHANNELS):
-            raise ConfigurationError(f"the model answers with {maps.shape}, which this version cannot read")
+        maps = self._run(images, LONGEST_RUN_S)
+        _check_shape(maps.shape)
+        return maps
+
+    def _run(self, images: npt.NDArray[np.float32], limit_s: float) -> npt.NDArray[np.float32]:
+        """The network's answer. Raises `BackEndError` where it takes longer than `limit_s`."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = NOTHING
+        stopped: list[bool] = []
+
+        def stop() -> None:
+            stopped.append(True)
+            options.terminate = True
+
+        with LIMITS.limited(limit_s, stop):
+            try:
+                (maps,) = self._session.run([OUTPUT], {INPUT: images}, options)
+            except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
+                if not stopped:
+                    raise
+                size = f"{images.shape[-2]} x {images.shape[-1]}"
+                raise BackEndError(
+                    f"{self._path} was stopped after {limit_s:g} s on one image of {size} pixels"
+                ) from error
         result: npt.NDArray[np.float32] = maps
         return result
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if shape[1:2] != (SLOTS * CHANNELS,) and shape[3:] != (SLOTS, CHANNELS):
+        raise ConfigurationError(f"the model answers with {shape}, which this version cannot read")

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from engines.bounded import MOST_WEIGHTS_BYTES, inflate, read_arrays
 from stream.errors import ConfigurationError
 
 KEY = "liveptv_weights"
@@ -27,10 +28,9 @@ def pack(weights: Mapping[str, npt.NDArray[np.generic]]) -> str:
 def unpack(metadata: Mapping[str, str], name: str) -> dict[str, npt.NDArray[np.generic]]:
     """The weights in the metadata of the model `name`. Raises `ConfigurationError` where there are none."""
     try:
-        content = zlib.decompress(base64.b64decode(metadata[KEY]))
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        content = inflate(base64.b64decode(metadata[KEY]), MOST_WEIGHTS_BYTES, KEY)
+        return read_arrays(content, MOST_WEIGHTS_BYTES)
+    except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(
             f"{name} does not carry its weights ({error}); train it again, or use the back end onnxruntime"
         ) from error

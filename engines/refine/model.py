@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from engines.bounded import MOST_IMAGE_BYTES, read_dataset, refuse_beyond
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file
 
@@ -148,7 +149,7 @@ def load_fit_model(path: Path) -> FitModel | None:
             grey = float(noise["background_grey"])
             scatter = _scatter(file["particles"]) if "particles" in file else USUAL_BRIGHTNESS_SD
             return FitModel.of(
-                group["coefficients"][:],
+                np.asarray(read_dataset(group, "coefficients", MOST_IMAGE_BYTES), np.float32),
                 float(group.attrs["z_first_um"]),
                 float(group.attrs["z_step_um"]),
                 (float(group.attrs["z_min_um"]), float(group.attrs["z_max_um"])),
@@ -158,7 +159,15 @@ def load_fit_model(path: Path) -> FitModel | None:
                 shot=float(noise["gain"]) / grey,
                 brightness_sd=scatter,
             )
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         raise ConfigurationError(
             f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
         ) from error
@@ -166,6 +175,8 @@ def load_fit_model(path: Path) -> FitModel | None:
 
 def _scatter(particles: h5py.Group) -> float:
     """Standard deviation of the brightness of the particles that a calibration used."""
+    for name in ("reason", "brightness"):
+        refuse_beyond(particles[name].size * max(1, particles[name].dtype.itemsize), MOST_IMAGE_BYTES, name)
     used = particles["reason"].asstr()[:] == ""
     bright = particles["brightness"][:][used]
     return float(np.std(bright)) if bright.size > 1 else USUAL_BRIGHTNESS_SD

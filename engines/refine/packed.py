@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import zlib
 from typing import Any
 
 import numpy as np
 
+from engines.bounded import MOST_IMAGE_BYTES, inflate
 from engines.refine.model import FitModel
 from stream.errors import ConfigurationError
 
@@ -45,9 +47,11 @@ def pack(model: FitModel) -> str:
 def unpack(text: str, name: str) -> FitModel:
     """The model that `pack` made. Raises `ConfigurationError` where the text of the file `name` is damaged."""
     try:
-        content = zlib.decompress(base64.b64decode(text))
+        content = inflate(base64.b64decode(text), MOST_IMAGE_BYTES, KEY)
         start = 4 + int.from_bytes(content[:4], "little")
         header = json.loads(content[4:start])
+        if len(content) - start != math.prod(header["shape"]) * np.dtype("<i2").itemsize:
+            raise ValueError(f"{len(content) - start} bytes for a shape of {header['shape']}")
         low, high = np.split(np.frombuffer(content[start:], np.uint8), 2)
         rounded = np.stack([low, high], axis=1).reshape(-1).view("<i2").reshape(header["shape"])
         if rounded.ndim != 3 or header["polarity"] not in ("dark", "bright"):
@@ -65,7 +69,7 @@ def unpack(text: str, name: str) -> FitModel:
             brightness_sd=header["brightness_sd"],
             sigma_scale=(x, y, z),
         )
-    except (ValueError, LookupError, TypeError, zlib.error) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, zlib.error) as error:
         raise ConfigurationError(
             f"the particle image in {name} is damaged ({error}); train it again, or set detector.refine off"
         ) from error

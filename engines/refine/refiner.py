@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engines.classical.joint import pixel_noise
+from engines.classical.pixel_noise import pixel_noise
 from engines.refine.block import CONVERGED
 from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, begin_frame, fit_frame, take_back
 from engines.refine.model import FitModel

@@ -11,12 +11,16 @@ from typing import Any
 
 import platformdirs
 
+from engines.bounded import MOST_TEXT_BYTES, read_file
 from engines.cuda.device import DeviceFacts
 from engines.cuda.layout import FrameFormat
 from stream.errors import OutputError
 
 PROGRAM = 1
 """Counts the changes of the program around the network, so that engines of an older one are not used."""
+
+MOST_PLAN_BYTES = 2 << 30
+"""Of a built engine: 20 MB are typical."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,9 @@ class EngineCache:
         """The engine of a key; None where there is none, or not the one that was written."""
         path = self.path(key)
         try:
-            plan, facts = path.read_bytes(), json.loads(path.with_suffix(".json").read_text("utf-8"))
-        except (OSError, ValueError):
+            facts = json.loads(read_file(path.with_suffix(".json"), MOST_TEXT_BYTES))
+            plan = read_file(path, MOST_PLAN_BYTES)
+        except (OSError, ValueError, RecursionError):
             return None
         whole = isinstance(facts, dict) and facts.get("sha256") == hashlib.sha256(plan).hexdigest()
         return plan if whole else None
@@ -126,10 +131,10 @@ class EngineCache:
         found: list[tuple[float, EngineKey]] = []
         for path in self.folder.glob("*.json"):
             try:
-                key = json.loads(path.read_text("utf-8"))["key"]
+                key = json.loads(read_file(path, MOST_TEXT_BYTES))["key"]
                 made = EngineKey(**{**key, "capability": tuple(key["capability"])})
                 found.append((path.stat().st_mtime, made))
-            except (OSError, ValueError, LookupError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):
                 continue  # not one of ours, or of another version
         return [
             key for _, key in sorted(found, key=lambda pair: -pair[0]) if key.model_sha256 == model_sha256

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from liveptv.application import RunOutcome, make_report_anew, run_experiment
+from liveptv.beyond import beyond_the_method
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
@@ -139,6 +140,8 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         ("frames lost", outcome.account.in_words()),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
+    if beyond := beyond_the_method(result.counts):
+        rows.append(("beyond limits", beyond))
     if report is not None:
         profile = report.profile
         rows.append(("trajectories", f"{profile.tracks.track.size} of at least {MIN_LENGTH} detections"))

@@ -89,7 +89,7 @@ def track(
         warn(
             f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
         )
-    statistics = track_table(detections, loaded, wanted, say=_done)
+    statistics = track_table(detections, loaded, wanted, say=_done, caution=warn)
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
         f"in {statistics['frames']:.0f} frames written to {output}"

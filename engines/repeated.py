@@ -1,0 +1,51 @@
+"""Notices images that a camera, or whoever wrote the recording, delivered twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+EVERY_ROWS = 16
+# Of the differences between neighbouring pixels so many are not zero where a camera's noise is seen: two such images
+# are never alike by chance, not even in the rows that are looked at.
+NOISY_PART = 0.5
+
+
+class RepeatedImages:
+    """Compares each image with the one before it.
+
+    Of images with a camera's noise some rows are compared, of others (drawn, or almost dark) every pixel. Images of
+    one grey value are never called repeated: without light all are alike.
+    """
+
+    def __init__(self) -> None:
+        self._before: npt.NDArray[Any] | None = None
+        self._step = 1
+
+    def is_repeated(self, image: npt.NDArray[Any]) -> bool:
+        """Whether an image (H, W) is the one before it once more, pixel for pixel."""
+        if self._before is None:
+            self._step = EVERY_ROWS if _is_noisy(image[::EVERY_ROWS]) else 1
+        seen = image[:: self._step]
+        if (
+            self._before is not None
+            and self._before.shape == seen.shape
+            and np.array_equal(seen, self._before)
+        ):
+            if self._step > 1 and not _is_noisy(seen):
+                self._before = None  # the light went out: the rows do not tell any more
+                return False
+            return bool((seen != seen.flat[0]).any())
+        if self._before is None or self._before.shape != seen.shape or self._before.dtype != seen.dtype:
+            self._before = seen.copy()
+        else:
+            np.copyto(self._before, seen)
+        return False
+
+
+def _is_noisy(rows: npt.NDArray[Any]) -> bool:
+    if rows.shape[0] < 2 or rows.shape[1] < 2:
+        return False
+    return bool((rows[:, 1:] != rows[:, :-1]).mean() > NOISY_PART)
