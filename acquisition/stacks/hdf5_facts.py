@@ -42,7 +42,10 @@ def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:
     if not between:
         between = interval(attributes.get("frame_interval_s"), "s") or between
     return Scales(
-        length(x, "um", PIXEL), length(y, "um", PIXEL), length(z, "um", STEP) if z is not None else Said(), between
+        length(x, "um", PIXEL),
+        length(y, "um", PIXEL),
+        length(z, "um", STEP) if z is not None else Said(),
+        between,
     )
 
 
@@ -50,8 +53,15 @@ def _values(value: Any) -> list[Any]:
     """The entries of an attribute that may be one value or several."""
     if value is None:
         return []
-    return np.asarray(value).ravel().tolist()  # type: ignore[no-any-return]
+    entries: list[Any] = np.asarray(value).ravel().tolist()
+    return entries
 
 
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    return (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else value
+        if isinstance(value, str)
+        else ""
+    )

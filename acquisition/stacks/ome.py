@@ -22,13 +22,14 @@ class OmePlane:
 
 
 UNKNOWN = OmePlane()
+UNSCALED = Scales()
 
 
 @dataclass(frozen=True, slots=True)
 class OmeFacts:
     """Facts of a whole image; `planes` is how many planes its metadata promise."""
 
-    scales: Scales = Scales()
+    scales: Scales = UNSCALED
     planes: int = 0
     by_plane: Mapping[tuple[int, int], OmePlane] = field(default_factory=dict)
 
@@ -54,7 +55,9 @@ def ome_facts(xml: str | None) -> OmeFacts:
         length(pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", "µm"), PIXEL),
         length(pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm"), STEP),
         interval(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")),
-        remarks=tuple(f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown),
+        remarks=tuple(
+            f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown
+        ),
     )
     planes = {
         (_whole(plane, "TheT", 0), _whole(plane, "TheZ", 0)): OmePlane(

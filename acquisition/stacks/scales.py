@@ -60,7 +60,13 @@ def rate(value: object, what: str = "the frame rate") -> Said:
 
 
 def _quantity(
-    value: object, unit: str, what: str, convert: Callable[[float, str], float], least: float, most: float, name: str
+    value: object,
+    unit: str,
+    what: str,
+    convert: Callable[[float, str], float],
+    least: float,
+    most: float,
+    name: str,
 ) -> Said:
     if value is None:
         return Said()
@@ -68,7 +74,11 @@ def _quantity(
     if math.isnan(found):
         return Said(NAN, f"{what} is {str(value)!r} in the file, which is no number")
     if unit.strip().lower() in NO_UNITS:
-        return Said() if found in {0.0, 1.0} else Said(NAN, f"{what} has no unit in the file ({found:g}): not used")
+        return (
+            Said()
+            if found in {0.0, 1.0}
+            else Said(NAN, f"{what} has no unit in the file ({found:g}): not used")
+        )
     converted = convert(found, unit)
     if math.isnan(converted):
         return Said(NAN, f"{what} is in {unit!r} in the file, a unit that is not known: not used")
@@ -112,7 +122,9 @@ def pixel_size(
     `given_um` takes precedence; where the file `name` has none, `ask_model` is asked, then 1 um assumed.
     Raises `SourceError` for pixels that are not square.
     """
-    uneven = "" if _ratio(x_um, y_um) <= NEARLY else f"{name} has pixels of {x_um:g} um (x) by {y_um:g} um (y)"
+    uneven = (
+        "" if _ratio(x_um, y_um) <= NEARLY else f"{name} has pixels of {x_um:g} um (x) by {y_um:g} um (y)"
+    )
     if given_um is not None:
         return given_um, f"{uneven}; {given_um:g} um is used for both (--pixel-size)" if uneven else ""
     if uneven:

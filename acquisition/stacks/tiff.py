@@ -84,7 +84,7 @@ class TiffStack:
         if self._given_axes is None:
             evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
             axes, decided = decide_axes(axes, shape, evidence, is_scan=self._is_scan)
-            if kind == "TIFF" and set(str(series.axes)) - set("TZCYX") or (same and shape[0] > 1):
+            if (kind == "TIFF" and set(str(series.axes)) - set("TZCYX")) or (same and shape[0] > 1):
                 decided = assumed_axes(axes, "its pages")
         self._layout: Layout = layout_of(self._path, shape, axes)
         self._spacing_um = scales.z.value if self._layout.size("Z") > 1 else NAN
@@ -102,9 +102,13 @@ class TiffStack:
             lead=self._layout.lead,
             pixel_size_y_um=scales.y.value,
             stamps_s=stamps_s,
-            remarks=tuple(text for text in (decided, scales.z.remark if self._layout.size("Z") > 1 else "") if text),
+            remarks=tuple(
+                text for text in (decided, scales.z.remark if self._layout.size("Z") > 1 else "") if text
+            ),
             pixel_remarks=scales.pixel_remarks,
-            time_remarks=tuple(t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t),
+            time_remarks=tuple(
+                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
+            ),
         )
         _ = len(self._file.pages)  # walks through them all, and complains where that fails
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
@@ -119,11 +123,11 @@ class TiffStack:
         if file.is_ome:
             return self._ome.scales, "OME-TIFF"
         tags = file.pages.first.tags
-        per_unit = [_ratio(tags.get(name)) for name in ("XResolution", "YResolution")]
+        x_per_unit, y_per_unit = _ratio(tags.get("XResolution")), _ratio(tags.get("YResolution"))
         if file.is_imagej:
-            return imagej_scales(file.imagej_metadata or {}, *per_unit), "ImageJ TIFF"
+            return imagej_scales(file.imagej_metadata or {}, x_per_unit, y_per_unit), "ImageJ TIFF"
         unit = tags.get("ResolutionUnit")
-        return plain_scales(*per_unit, 0 if unit is None else int(unit.value)), "TIFF"
+        return plain_scales(x_per_unit, y_per_unit, 0 if unit is None else int(unit.value)), "TIFF"
 
     def _micromanager_columns(self) -> PlaneColumns:
         """What Micro-Manager says of each plane, read once."""
@@ -171,7 +175,9 @@ class TiffStack:
             time_s=_first(said.time_s[index] if has_said else NAN, ome.time_s),
             focus_um=_first(said.focus_um[index] if has_said else NAN, ome.focus_um, by_spacing_um),
             exposure_ms=_first(said.exposure_ms[index] if has_said else NAN, ome.exposure_ms),
-            camera_frame=int(said.camera_frame[index]) if has_said and said.camera_frame[index] >= 0 else None,
+            camera_frame=int(said.camera_frame[index])
+            if has_said and said.camera_frame[index] >= 0
+            else None,
         )
 
     def _pixels(self, index: int) -> npt.NDArray[Any]:

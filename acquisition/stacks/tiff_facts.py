@@ -41,7 +41,7 @@ def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float
         step = Said()  # ImageJ has a spacing without a unit wherever nobody set one
     between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"))
     speed = number(facts.get("fps"))
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if not between and speed > 0:
         remarks = (f"{speed:g} frames/s is the speed at which ImageJ shows it, not the camera's: not used",)
     return Scales(x, y, step, between, remarks=remarks)
@@ -68,7 +68,10 @@ def micromanager_scales(summary: Mapping[str, Any], first: Mapping[str, Any]) ->
     pixel = length(said, "um", PIXEL)
     step = number(summary.get("z-step_um"))
     return Scales(
-        pixel, pixel, length(step, "um", STEP) if step > 0 else Said(), interval(summary.get("Interval_ms"), "ms")
+        pixel,
+        pixel,
+        length(step, "um", STEP) if step > 0 else Said(),
+        interval(summary.get("Interval_ms"), "ms"),
     )
 
 
@@ -104,7 +107,11 @@ def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> Plan
     time_s, name = _best_clock(clocks)
     remark = ""
     if name in CLOCK_READINGS:
-        why = f"{spelled[ELAPSED[0]]} does not tell them" if spelled[ELAPSED[0]] else "there are no elapsed times"
+        why = (
+            f"{spelled[ELAPSED[0]]} does not tell them"
+            if spelled[ELAPSED[0]]
+            else "there are no elapsed times"
+        )
         remark = f"the times of frames are those of {spelled[name]}, for {why}"
     return PlaneColumns(time_s, focus_um, exposure_ms, numbers, remark)
 

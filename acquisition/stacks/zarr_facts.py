@@ -31,11 +31,15 @@ def zarr_axes(image: Mapping[str, Any], dimensions: int) -> str:
 
 def _letter(axis: object, from_end: int) -> str:
     """T, C, Z, Y or X; of axes in space the last is x, whatever its name."""
-    name, kind = (str(axis.get("name", "")), axis.get("type")) if isinstance(axis, Mapping) else (str(axis), None)
+    name, kind = (
+        (str(axis.get("name", "")), axis.get("type")) if isinstance(axis, Mapping) else (str(axis), None)
+    )
     known = {"time": "T", "channel": "C"}.get(str(kind))
     if known is not None:
         return known
-    letter = {"TIME": "T", "CHANNEL": "C", "DEPTH": "Z", "HEIGHT": "Y", "WIDTH": "X"}.get(name.upper(), name.upper())
+    letter = {"TIME": "T", "CHANNEL": "C", "DEPTH": "Z", "HEIGHT": "Y", "WIDTH": "X"}.get(
+        name.upper(), name.upper()
+    )
     if letter in {"T", "C", "Z", "Y", "X"}:
         return letter
     return {1: "X", 2: "Y", 3: "Z"}.get(from_end, "Q") if kind == "space" else "Q"
@@ -54,7 +58,9 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
                 continue
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
                 where = f" in {step['path']!r}" if "path" in step else ""
-                remarks.append(f"a transformation of its coordinates ({kind}{where}) is not read: the scales are not used")
+                remarks.append(
+                    f"a transformation of its coordinates ({kind}{where}) is not read: the scales are not used"
+                )
                 return Scales(remarks=tuple(remarks))
             numbers = [number(value) for value in values]
             if kind == "scale":
@@ -80,7 +86,9 @@ def _length(size: float, unit: str, what: str) -> Said:
     if unit.strip().lower() not in NO_UNITS or size == 1.0:
         return length(size, unit, what)
     found = length(size, "um", what)
-    return replace(found, remark=f"{what} has no unit in the file: um assumed ({size:g} um)") if found else found
+    return (
+        replace(found, remark=f"{what} has no unit in the file: um assumed ({size:g} um)") if found else found
+    )
 
 
 def _interval(size: float, unit: str) -> Said:
