@@ -82,10 +82,11 @@ class TiffStack:
         focus_um, stamps_s = self._positions_and_stamps()
         decided = ""
         if self._given_axes is None:
-            evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
-            axes, decided = decide_axes(axes, shape, evidence, is_scan=self._is_scan)
             if (kind == "TIFF" and set(str(series.axes)) - set("TZCYX")) or (same and shape[0] > 1):
                 decided = assumed_axes(axes, "its pages")
+            else:
+                evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
+                axes, decided = decide_axes(axes, shape, evidence, is_scan=self._is_scan)
         self._layout: Layout = layout_of(self._path, shape, axes)
         self._spacing_um = scales.z.value if self._layout.size("Z") > 1 else NAN
         self._expected = max(self._layout.planes, self._ome.planes)
@@ -251,11 +252,13 @@ def _listening(lines: list[str]) -> Iterator[None]:
 
 def _axes(series: tifffile.TiffPageSeries) -> str:
     """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
-    axes = str(series.axes)
+    names = list(str(series.axes))
     for name in "TZ":
-        unnamed = next((other for other in axes if other in "IQRP"), None)
-        if unnamed is not None and name not in axes:
-            axes = axes.replace(unnamed, name, 1)
+        unnamed = [place for place, other in enumerate(names) if other in "IQRP"]
+        longer = [place for place in unnamed if series.shape[place] > 1] or unnamed
+        if longer and name not in names:
+            names[longer[0]] = name
+    axes = "".join(names)
     if axes.startswith("S") and "T" not in axes:
         # three or four frames that tifffile was not told are not the colours of one
         axes = axes.replace("S", "T", 1)
