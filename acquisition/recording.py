@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ import numpy.typing as npt
 
 from acquisition.source import SourceInfo
 from acquisition.stacks.arrays import SEPARATOR, Hdf5Stack, open_zarr
+from acquisition.stacks.axes import given_axes
 from acquisition.stacks.folder import SUFFIXES, TIFF, FolderStack
-from acquisition.stacks.stack import ImageStack
+from acquisition.stacks.scales import pixel_size
+from acquisition.stacks.stack import ImageStack, layout_of
 from acquisition.stacks.tiff import TiffStack
+from acquisition.stacks.timing import timing_of
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
 from stream.text import storable
@@ -24,10 +28,14 @@ ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 FILMS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".cine", ".mpg", ".webm")
 
 
-def open_stack(path: Path) -> ImageStack:
+def open_stack(path: Path, axes: str | None = None, *, is_scan: bool = False) -> ImageStack:
     """Open a TIFF, OME-TIFF, OME-Zarr, HDF5 file or a folder of images, by what it is.
 
-    Raises `SourceError` with what it is instead, or why it cannot be read.
+    `axes`, such as `TYX`, takes precedence over what the file says of them. Planes that a file calls a focus
+    series are believed more readily where a scan is wanted (`is_scan`) than in a video.
+
+    Raises `SourceError` with what it is instead, or why it cannot be read, and `ConfigurationError` for `axes`
+    that it cannot have.
     """
     plain = Path(str(path).partition(SEPARATOR)[0])
     suffix = plain.suffix.lower()
@@ -35,42 +43,72 @@ def open_stack(path: Path) -> ImageStack:
         raise SourceError(f"there is no recording {plain}")
     if plain.is_dir():
         is_zarr = suffix == ".zarr" or any((plain / mark).is_file() for mark in ZARR_MARKS)
-        return open_zarr(plain) if is_zarr else FolderStack(plain)
+        return open_zarr(path, axes, is_scan=is_scan) if is_zarr else _open_folder(plain, axes)
     if plain.stat().st_size == 0:
         raise SourceError(f"{plain} is empty")
     if suffix in HDF5:
-        return Hdf5Stack(path)
+        return Hdf5Stack(path, axes, is_scan=is_scan)
     if suffix in FILMS:
         raise SourceError(
             f"{plain} is a film, which is not read; convert it to images without loss, as with: "
             "ffmpeg -i FILM -pix_fmt gray frames/%06d.png, and give the folder"
         )
     if suffix in TIFF or suffix not in SUFFIXES:
-        return TiffStack(plain)
+        return TiffStack(plain, axes, is_scan=is_scan)
     raise SourceError(f"{plain} is a single picture; give the folder that it is in")
+
+
+def _open_folder(path: Path, axes: str | None) -> FolderStack:
+    stack = FolderStack(path)
+    if axes is not None:
+        shape = (stack.info.planes, stack.info.height, stack.info.width)
+        layout = layout_of(path, shape, given_axes(path, shape, axes))
+        stack.info = replace(stack.info, axes=layout.axes, lead=layout.lead)
+    return stack
 
 
 def open_recording(
     path: Path,
     *,
     run_id: str,
+    axes: str | None = None,
     frame_rate_hz: float | None = None,
     pixel_size_um: float | None = None,
     model_pixel_size_um: Callable[[], float | None] = lambda: None,
     pace: bool = False,
     volumes: bool = False,
+    only_describe: bool = False,
 ) -> Recording:
-    """Open a recording. `frame_rate_hz` and `pixel_size_um` take precedence over what the file says.
+    """Open a recording. `axes`, `frame_rate_hz` and `pixel_size_um` take precedence over what the file says.
 
     Where nobody says how large a pixel is, `model_pixel_size_um` is asked, that of the images a detector was made
     for; without that it is 1 um.
 
     With `pace` frames come at their own rate. With `volumes` the z planes of each time are one frame (Z, H, W)
-    instead of frames one after the other, each with its focus position. Raises `SourceError`.
+    instead of frames one after the other, each with its focus position. With `only_describe` pixels that are not
+    square are a remark, and their size NaN.
+
+    Raises `SourceError`, also for pixels that are not square, and `ConfigurationError` for `axes` that the file
+    cannot have.
     """
-    stack = open_stack(Path(path))
-    pixel = _pixel_size(pixel_size_um, stack.info.pixel_size_um, model_pixel_size_um)
-    return Recording(stack, Path(path), run_id, frame_rate_hz, pixel, pace, volumes)
+    path = Path(path)
+    stack = open_stack(path, axes)
+    found = stack.info
+    try:
+        pixel = pixel_size(
+            found.pixel_size_um, found.pixel_size_y_um, path.name, pixel_size_um, model_pixel_size_um
+        )
+    except SourceError as error:
+        if not only_describe:
+            stack.close()
+            raise
+        pixel = math.nan, str(error)
+    except BaseException:
+        stack.close()
+        raise
+    told = [*(found.pixel_remarks if pixel_size_um is None else ()), pixel[1]]
+    remarks = (*found.remarks, *(text for text in told if text))
+    return Recording(stack, path, run_id, frame_rate_hz, pixel[0], remarks, pace, volumes)
 
 
 def read_image(path: Path) -> npt.NDArray[np.float64]:
@@ -85,20 +123,11 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
         stack.close()
 
 
-def _pixel_size(
-    given_um: float | None, found_um: float, ask_model: Callable[[], float | None]
-) -> tuple[float, str]:
-    """The size of a pixel, um, and what was assumed for it."""
-    if given_um is not None or found_um > 0:
-        return given_um or found_um, ""
-    model_um = ask_model()
-    if model_um is not None:
-        return model_um, f"{model_um:g} um a pixel assumed, as the model was made for"
-    return 1.0, "1 um a pixel assumed (--pixel-size)"
-
-
 class Recording:
-    """The `Source` of recorded frames."""
+    """The `Source` of recorded frames.
+
+    `remarks` are lines for the user: what was assumed, what was decided, and what is not as the file says it.
+    """
 
     def __init__(
         self,
@@ -106,7 +135,8 @@ class Recording:
         path: Path,
         run_id: str,
         frame_rate_hz: float | None,
-        pixel: tuple[float, str],
+        pixel_size_um: float,
+        remarks: tuple[str, ...],
         pace: bool,
         volumes: bool,
     ) -> None:
@@ -116,30 +146,25 @@ class Recording:
         found = stack.info
         self._depth = found.volume if volumes else 1
         self._count = found.planes // self._depth
-        said = frame_rate_hz or (found.frame_rate_hz if found.frame_rate_hz > 0 else None)
-        self._rate_hz = said or 1.0
-        self._file_times = frame_rate_hz is None
-        pixel_um, self.assumed_pixel = pixel
-        assumed = ["1 frame/s assumed (--frame-rate)"] if said is None else []
-        assumed += [self.assumed_pixel] if self.assumed_pixel else []
+        self._timing = timing_of(found, frame_rate_hz, self._depth)
+        self.remarks: tuple[str, ...] = (*remarks, *self._timing.remarks)
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
             depth=self._depth,
             dtype=found.dtype,
-            pixel_size_um=pixel_um,
-            frame_rate_hz=said or math.nan,
+            pixel_size_um=pixel_size_um,
+            frame_rate_hz=self._timing.rate_hz if self._timing.is_known else math.nan,
             frames=self._count,
             name=storable(path.name),
-            description=", ".join(
-                [f"{storable(path.name)} ({found.format}, {self._count} frames)", *assumed]
+            description="; ".join(
+                [f"{storable(path.name)} ({found.format}, {self._count} frames)", *self.remarks]
             ),
         )
         self._next = 0
-        self._first_time_s: float | None = None
+        self._elapsed = 0
+        self._last_camera_frame: int | None = None
         self._began_s = 0.0
-        self._began_wall_s = 0.0
-        self._previous_s = -math.inf
         self._stopped = False
 
     @property
@@ -149,7 +174,7 @@ class Recording:
 
     def start(self) -> None:
         """Begin at the first frame; with `pace` the clock starts now."""
-        self._began_s, self._began_wall_s = time.monotonic(), time.time()
+        self._began_s = time.monotonic()
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame; with `pace`, None if it is not due within `timeout_s`.
@@ -161,7 +186,7 @@ class Recording:
         if self._next >= self._count:
             raise SourceError(self._stack.damage)
         if self._pace:
-            due_s = self._began_s + self._next / self._rate_hz
+            due_s = self._began_s + self._planned_s()
             wait_s = due_s - time.monotonic()
             if wait_s > timeout_s:
                 time.sleep(max(0.0, timeout_s))
@@ -169,7 +194,7 @@ class Recording:
             time.sleep(max(0.0, wait_s))
         planes = [self._stack.read(self._next * self._depth + z) for z in range(self._depth)]
         first = planes[0]
-        time_s = self._time_of(first.time_s)
+        time_s = self._time_of(first.camera_frame)
         image: ImageArray = first.image if self._depth == 1 else np.stack([plane.image for plane in planes])
         info = FrameInfo(
             run_id=self._run_id,
@@ -186,20 +211,25 @@ class Recording:
         self._next += 1
         return Frame(info, image)
 
-    def _time_of(self, said_s: float) -> float:
-        """The frame's time from the first one on: the file's while it rises, else by the frame rate."""
-        by_rate_s = self._next / self._rate_hz
-        if not (self._file_times and math.isfinite(said_s)):
-            return by_rate_s
-        if self._first_time_s is None:
-            if self._next > 0:
-                return by_rate_s
-            self._first_time_s = said_s
-        time_s = said_s - self._first_time_s
-        if time_s <= self._previous_s:
-            time_s = self._previous_s + 1 / self._rate_hz
-        self._previous_s = time_s
-        return time_s
+    def _planned_s(self) -> float:
+        """The next frame's time from the first one on, but for frames that were lost in the camera."""
+        if self._timing.time_s is not None:
+            return float(self._timing.time_s[self._next])
+        return self._next / self._timing.rate_hz
+
+    def _time_of(self, camera_frame: int | None) -> float:
+        """The frame's time from the first one on: the file's, else by the frame rate.
+
+        By the rate, frames that the camera's numbers say were lost have taken their time.
+        """
+        if self._next > 0:
+            last, self._elapsed = self._last_camera_frame, self._elapsed + 1
+            if last is not None and camera_frame is not None and self._depth == 1 and camera_frame > last:
+                self._elapsed += camera_frame - last - 1
+        self._last_camera_frame = camera_frame
+        if self._timing.time_s is not None:
+            return float(self._timing.time_s[self._next])
+        return self._elapsed / self._timing.rate_hz
 
     def stop(self) -> None:
         """Read no more."""
@@ -210,7 +240,7 @@ class Recording:
 
     def resume(self) -> None:
         """With `pace`, go on from here."""
-        self._began_s = time.monotonic() - self._next / self._rate_hz
+        self._began_s = time.monotonic() - (self._planned_s() if self._next < self._count else 0.0)
 
     def counts(self) -> dict[str, int]:
         """`received` frames."""

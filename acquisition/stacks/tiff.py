@@ -12,9 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from acquisition.stacks.ome import OmeFacts, ome_facts
-from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, check_pixels, layout_of, to_s, to_um
-from stream.errors import SourceError
+from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
+from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
+from acquisition.stacks.scales import Scales
+from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, check_pixels, layout_of
+from acquisition.stacks.tiff_facts import (
+    PlaneColumns,
+    imagej_scales,
+    micromanager_planes,
+    micromanager_scales,
+    plain_scales,
+)
+from stream.errors import ConfigurationError, SourceError
 
 MICROMANAGER_TAG = 51123
 DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to reshape", "truncated")
@@ -23,9 +32,13 @@ DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to r
 class TiffStack:
     """One series of a TIFF file, read page by page."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file. Raises `SourceError` if it is no TIFF or has no images that we read."""
-        self._path = path
+    def __init__(self, path: Path, axes: str | None = None, *, is_scan: bool = False) -> None:
+        """Open the file. `axes` takes precedence over its own; `is_scan` where it should be a focus scan.
+
+        Raises `SourceError` if it is no TIFF or has no images that we read, `ConfigurationError` for `axes` that
+        it cannot have.
+        """
+        self._path, self._given_axes, self._is_scan = path, axes, is_scan
         self.damage = ""
         self._complaints: list[str] = []
         try:
@@ -36,7 +49,7 @@ class TiffStack:
                 except BaseException:
                     self._file.close()
                     raise
-        except SourceError:
+        except (SourceError, ConfigurationError):
             raise
         except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
             raise SourceError(f"cannot read {path} as TIFF: {_plain(error)}") from error
@@ -56,11 +69,26 @@ class TiffStack:
             raise SourceError(
                 f"{self._path} holds {len(same) + 1} series of images of the same size; save one of them alone"
             )
-        self._layout: Layout = layout_of(self._path, shape, axes)
+        named = axes
+        if self._given_axes is not None:
+            axes = given_axes(self._path, shape, self._given_axes)
+        layout = layout_of(self._path, shape, axes)  # what cannot be read is said before anything else
+        lead = max(named.find("Y"), 0)
+        self._named = Layout(shape[:lead], named[:lead], layout.height, layout.width)
         dtype = check_pixels(self._path, np.dtype(series.dtype))
         self._ome = ome_facts(self._file.ome_metadata) if self._file.is_ome else OmeFacts()
-        pixel_um, rate_hz, kind = self._facts()
-        self._spacing_um = self._spacing() if self._layout.size("Z") > 1 else NAN
+        scales, kind = self._facts()
+        self._columns = self._micromanager_columns()
+        focus_um, stamps_s = self._positions_and_stamps()
+        decided = ""
+        if self._given_axes is None:
+            if (kind == "TIFF" and set(str(series.axes)) - set("TZCYX")) or (same and shape[0] > 1):
+                decided = assumed_axes(axes, "its pages")
+            else:
+                evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
+                axes, decided = decide_axes(axes, shape, evidence, is_scan=self._is_scan)
+        self._layout: Layout = layout_of(self._path, shape, axes)
+        self._spacing_um = scales.z.value if self._layout.size("Z") > 1 else NAN
         self._expected = max(self._layout.planes, self._ome.planes)
         self.info = StackInfo(
             planes=self._layout.planes,
@@ -68,48 +96,63 @@ class TiffStack:
             width=self._layout.width,
             dtype=dtype,
             volume=self._layout.volume,
-            pixel_size_um=pixel_um,
-            frame_rate_hz=rate_hz,
+            pixel_size_um=scales.x.value,
+            frame_rate_hz=scales.rate_hz,
             format=kind,
             axes=self._layout.axes,
             lead=self._layout.lead,
+            pixel_size_y_um=scales.y.value,
+            stamps_s=stamps_s,
+            remarks=tuple(
+                text for text in (decided, scales.z.remark if self._layout.size("Z") > 1 else "") if text
+            ),
+            pixel_remarks=scales.pixel_remarks,
+            time_remarks=tuple(
+                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
+            ),
         )
         _ = len(self._file.pages)  # walks through them all, and complains where that fails
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
         if problem or self._expected > self._layout.planes:
             self.damage = str(self._cut_short(self._layout.planes, problem or "pages are missing"))
 
-    def _facts(self) -> tuple[float, float, str]:
+    def _facts(self) -> tuple[Scales, str]:
         file = self._file
         if file.is_micromanager:
             summary = (file.micromanager_metadata or {}).get("Summary", {})
-            pixel_um = _number(summary.get("PixelSize_um", summary.get("PixelSizeUm")))
-            interval_ms = _number(summary.get("Interval_ms"))
-            first = self._micromanager(0)
-            pixel_um = pixel_um if pixel_um > 0 else _number(first.get("PixelSizeUm"))
-            return (
-                pixel_um if pixel_um > 0 else NAN,
-                1e3 / interval_ms if interval_ms > 0 else NAN,
-                "Micro-Manager",
-            )
+            return micromanager_scales(summary, self._micromanager(0)), "Micro-Manager"
         if file.is_ome:
-            return self._ome.pixel_size_um, self._ome.frame_rate_hz, "OME-TIFF"
+            return self._ome.scales, "OME-TIFF"
+        tags = file.pages.first.tags
+        x_per_unit, y_per_unit = _ratio(tags.get("XResolution")), _ratio(tags.get("YResolution"))
         if file.is_imagej:
-            facts = file.imagej_metadata or {}
-            interval_s = to_s(_number(facts.get("finterval")), str(facts.get("tunit", "s")))
-            rate_hz = 1 / interval_s if interval_s > 0 else _number(facts.get("fps"))
-            return self._resolution_um(str(facts.get("unit", ""))), rate_hz, "ImageJ TIFF"
-        return NAN, NAN, "TIFF"
+            return imagej_scales(file.imagej_metadata or {}, x_per_unit, y_per_unit), "ImageJ TIFF"
+        unit = tags.get("ResolutionUnit")
+        return plain_scales(x_per_unit, y_per_unit, 0 if unit is None else int(unit.value)), "TIFF"
 
-    def _spacing(self) -> float:
-        facts = (self._file.imagej_metadata or {}) if self._file.is_imagej else {}
-        return to_um(_number(facts.get("spacing")), str(facts.get("unit", "")))
+    def _micromanager_columns(self) -> PlaneColumns:
+        """What Micro-Manager says of each plane, read once."""
+        count = self._named.planes if self._file.is_micromanager else 0
+        return micromanager_planes(count, (self._micromanager(index) for index in range(count)))
 
-    def _resolution_um(self, unit: str) -> float:
-        tag = self._file.pages.first.tags.get("XResolution")
-        if tag is None or not tag.value[0]:
-            return NAN
-        return to_um(tag.value[1] / tag.value[0], unit)
+    def _positions_and_stamps(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Focus positions, um, and time stamps, s, of all planes."""
+        planes = []
+        if self._ome.by_plane:
+            t, z = self._named.positions("T").tolist(), self._named.positions("Z").tolist()
+            planes = [self._ome.plane(*place) for place in zip(t, z, strict=True)]
+        focus_um, stamps_s = np.full((2, self._named.planes), NAN)
+        if planes:
+            focus_um, stamps_s = np.array([(plane.focus_um, plane.time_s) for plane in planes]).T
+        if self._columns.time_s.size:
+            columns = self._columns
+            focus_um = np.where(np.isfinite(columns.focus_um), columns.focus_um, focus_um)
+            stamps_s = np.where(np.isfinite(columns.time_s), columns.time_s, stamps_s)
+        return focus_um, stamps_s
+
+    def _ome_plane(self, index: int) -> OmePlane:
+        position = self._named.position
+        return self._ome.plane(position(index, "T"), position(index, "Z"))
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError`, also where the file is cut short."""
@@ -125,18 +168,17 @@ class TiffStack:
                 f"frame {index} of {self._path} is {image.shape[0]} x {image.shape[1]} pixels, the first was "
                 f"{self.info.height} x {self.info.width}"
             )
-        position = self._layout.position
-        ome = self._ome.plane(position(index, "T"), position(index, "Z"))
-        facts = self._micromanager(index)
-        elapsed_ms = _number(facts.get("ElapsedTime-ms"))
+        ome, said = self._ome_plane(index), self._columns
+        has_said = index < said.time_s.size
+        by_spacing_um = self._layout.position(index, "Z") * self._spacing_um
         return Plane(
             image=np.ascontiguousarray(image, self.info.dtype),
-            time_s=1e-3 * elapsed_ms if np.isfinite(elapsed_ms) else ome.time_s,
-            focus_um=_first(
-                _number(facts.get("ZPositionUm")), ome.focus_um, position(index, "Z") * self._spacing_um
-            ),
-            exposure_ms=_first(_number(facts.get("Exposure-ms")), ome.exposure_ms),
-            camera_frame=int(facts["ImageNumber"]) if str(facts.get("ImageNumber", "")).isdigit() else None,
+            time_s=_first(said.time_s[index] if has_said else NAN, ome.time_s),
+            focus_um=_first(said.focus_um[index] if has_said else NAN, ome.focus_um, by_spacing_um),
+            exposure_ms=_first(said.exposure_ms[index] if has_said else NAN, ome.exposure_ms),
+            camera_frame=int(said.camera_frame[index])
+            if has_said and said.camera_frame[index] >= 0
+            else None,
         )
 
     def _pixels(self, index: int) -> npt.NDArray[Any]:
@@ -209,26 +251,31 @@ def _listening(lines: list[str]) -> Iterator[None]:
 
 
 def _axes(series: tifffile.TiffPageSeries) -> str:
-    """tifffile's names, with a plain stack's pages (I, Q) taken for times."""
-    axes = str(series.axes)
-    for unnamed in "IQRP":
-        if unnamed in axes and "T" not in axes:
-            axes = axes.replace(unnamed, "T", 1)
+    """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
+    names = list(str(series.axes))
+    for name in "TZ":
+        unnamed = [place for place, other in enumerate(names) if other in "IQRP"]
+        longer = [place for place in unnamed if series.shape[place] > 1] or unnamed
+        if longer and name not in names:
+            names[longer[0]] = name
+    axes = "".join(names)
     if axes.startswith("S") and "T" not in axes:
         # three or four frames that tifffile was not told are not the colours of one
         axes = axes.replace("S", "T", 1)
     return axes
 
 
-def _number(value: object) -> float:
+def _ratio(tag: tifffile.TiffTag | None) -> float:
+    """The value of a resolution tag; NaN where there is none."""
+    value = None if tag is None else tag.value
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return float(value[0] / value[1]) if isinstance(value, tuple) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError, IndexError):
         return NAN
 
 
 def _first(*values: float) -> float:
-    return next((value for value in values if np.isfinite(value)), NAN)
+    return next((float(value) for value in values if np.isfinite(value)), NAN)
 
 
 def _plain(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import (
+    Axes,
     Bright,
     Columns,
     Dark,
@@ -42,6 +43,7 @@ def detect(
     bright: Bright = None,
     dark: Dark = None,
     pixel_size: PixelSize = None,
+    axes: Axes = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
@@ -56,7 +58,9 @@ def detect(
         DetectionTableWriter(output, overwrite) as table,
         progress_bar("starting (a minute the first time)") as bar,
     ):
-        for detections, expected in detect_images(images, detector, pixel_size_um=pixel_size, say=warn):
+        for detections, expected in detect_images(
+            images, detector, pixel_size_um=pixel_size, axes=axes, say=warn
+        ):
             table.frames_expected = expected
             table.append(detections)
             bar.update(bar.task_ids[0], description="detecting", completed=table.frames, total=expected)
