@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.source import SourceInfo
-from acquisition.stacks.arrays import SEPARATOR, Hdf5Stack, open_zarr
-from acquisition.stacks.folder import SUFFIXES, TIFF, FolderStack
+from acquisition.stacks.arrays import Hdf5Stack, open_zarr
+from acquisition.stacks.choice import file_of, name_of, parse_choice
+from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
+from acquisition.stacks.library import GuardedStack
+from acquisition.stacks.numbers import RecordedNumbers
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from stream.errors import SourceError
@@ -23,29 +26,39 @@ ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 FILMS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".cine", ".mpg", ".webm")
 
 
-def open_stack(path: Path) -> ImageStack:
+def open_stack(path: Path, *, any_type: bool = False) -> ImageStack:
     """Open a TIFF, OME-TIFF, OME-Zarr, HDF5 file or a folder of images, by what it is.
 
-    Raises `SourceError` with what it is instead, or why it cannot be read.
+    Behind `::` stands which of several is meant: `FILE.h5::DATASET`, `FOLDER::position=1,channel=0`. With `any_type`
+    the pixels may be of any numeric type, else of a camera's. Raises `SourceError` with what it is instead, or why it
+    cannot be read.
     """
-    plain = Path(str(path).partition(SEPARATOR)[0])
+    return GuardedStack(path, lambda: _open_unguarded(path, any_type))
+
+
+def _open_unguarded(path: Path, any_type: bool) -> ImageStack:
+    plain, choice = file_of(path), parse_choice(path)
     suffix = plain.suffix.lower()
     if not plain.exists():
         raise SourceError(f"there is no recording {plain}")
     if plain.is_dir():
-        is_zarr = suffix == ".zarr" or any((plain / mark).is_file() for mark in ZARR_MARKS)
-        return open_zarr(plain) if is_zarr else FolderStack(plain)
+        if suffix != ".zarr" and not any((plain / mark).is_file() for mark in ZARR_MARKS):
+            return open_folder(plain, choice, any_type=any_type)
+        choice.refuse_rest(plain, ())
+        return open_zarr(plain, any_type=any_type)
     if plain.stat().st_size == 0:
         raise SourceError(f"{plain} is empty")
     if suffix in HDF5:
-        return Hdf5Stack(path)
+        if choice.given:
+            choice.refuse_rest(plain, ())
+        return Hdf5Stack(path, any_type=any_type)
     if suffix in FILMS:
         raise SourceError(
             f"{plain} is a film, which is not read; convert it to images without loss, as with: "
             "ffmpeg -i FILM -pix_fmt gray frames/%06d.png, and give the folder"
         )
     if suffix in TIFF or suffix not in SUFFIXES:
-        return TiffStack(plain)
+        return TiffStack(plain, choice, any_type=any_type)
     raise SourceError(f"{plain} is a single picture; give the folder that it is in")
 
 
@@ -121,6 +134,7 @@ class Recording:
         pixel_um, self.assumed_pixel = pixel
         assumed = ["1 frame/s assumed (--frame-rate)"] if said is None else []
         assumed += [self.assumed_pixel] if self.assumed_pixel else []
+        self._numbers = RecordedNumbers(found.lost_before)
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
@@ -129,8 +143,10 @@ class Recording:
             pixel_size_um=pixel_um,
             frame_rate_hz=said or math.nan,
             frames=self._count,
-            name=path.name,
-            description=", ".join([f"{path.name} ({found.format}, {self._count} frames)", *assumed]),
+            name=name_of(path),
+            description=", ".join(
+                [f"{name_of(path)} ({found.format}, {self._count} frames)", *assumed, *found.remarks]
+            ),
         )
         self._next = 0
         self._first_time_s: float | None = None
@@ -143,6 +159,11 @@ class Recording:
     def ended(self) -> bool:
         """Whether all frames have been read, or the recording was stopped."""
         return self._stopped or (self._next >= self._count and not self._stack.damage)
+
+    @property
+    def first_number(self) -> int:
+        """The number (`camera_frame`) of the first frame that was read; 0 before that."""
+        return self._numbers.first
 
     def start(self) -> None:
         """Begin at the first frame; with `pace` the clock starts now."""
@@ -166,12 +187,13 @@ class Recording:
             time.sleep(max(0.0, wait_s))
         planes = [self._stack.read(self._next * self._depth + z) for z in range(self._depth)]
         first = planes[0]
+        number = self._numbers.take(first.camera_frame if self._depth == 1 else None)
         time_s = self._time_of(first.time_s)
         image: ImageArray = first.image if self._depth == 1 else np.stack([plane.image for plane in planes])
         info = FrameInfo(
             run_id=self._run_id,
             frame=self._next,
-            camera_frame=self._next if first.camera_frame is None else first.camera_frame,
+            camera_frame=number,
             time_s=time_s,
             monotonic_ns=time.perf_counter_ns(),
             wall_s=time.time(),
@@ -185,7 +207,7 @@ class Recording:
 
     def _time_of(self, said_s: float) -> float:
         """The frame's time from the first one on: the file's while it rises, else by the frame rate."""
-        by_rate_s = self._next / self._rate_hz
+        by_rate_s = self._numbers.since_first / self._rate_hz
         if not (self._file_times and math.isfinite(said_s)):
             return by_rate_s
         if self._first_time_s is None:
@@ -210,8 +232,13 @@ class Recording:
         self._began_s = time.monotonic() - self._next / self._rate_hz
 
     def counts(self) -> dict[str, int]:
-        """`received` frames."""
-        return {"received": self._next, "lost_in_camera": 0}
+        """`received` frames, and `lost_in_recording`: those that gaps in its numbers and missing files leave out."""
+        behind = self._stack.info.lost_after if self._next >= self._count else 0
+        return {
+            "received": self._next,
+            "lost_in_camera": 0,
+            "lost_in_recording": self._numbers.lost + behind,
+        }
 
     def gauges(self) -> dict[str, float]:
         """Nothing waits in a file."""

@@ -45,8 +45,13 @@ class ArrayStack:
         facts: dict[str, float],
         kind: str,
         planes: dict[str, Any] | None = None,
+        *,
+        any_type: bool = False,
     ) -> None:
-        """`planes` are lists by z of what was read back at each, as our own scans have them."""
+        """`planes` are lists by z of what was read back at each, as our own scans have them.
+
+        `any_type`: pixels need not be a camera's, as in references.
+        """
         self._path, self._array, self._facts = path, array, facts
         self._planes = planes or {}
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
@@ -56,7 +61,7 @@ class ArrayStack:
             planes=self._layout.planes,
             height=self._layout.height,
             width=self._layout.width,
-            dtype=check_pixels(path, np.dtype(array.dtype)),
+            dtype=_type_of(path, np.dtype(array.dtype), any_type),
             volume=self._layout.volume,
             pixel_size_um=facts.get("pixel_um", NAN),
             frame_rate_hz=facts.get("rate_hz", NAN),
@@ -100,7 +105,7 @@ class ArrayStack:
 class Hdf5Stack(ArrayStack):
     """The one dataset of images in an HDF5 file, or the one named behind `::`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, any_type: bool = False) -> None:
         """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if there is no single stack in it."""
         text, _, name = str(path).partition(SEPARATOR)
         file = Path(text)
@@ -111,24 +116,24 @@ class Hdf5Stack(ArrayStack):
         except OSError as error:
             raise SourceError(f"cannot read {file} as HDF5: {' '.join(str(error).split())}") from error
         try:
-            dataset = self._find(file, name)
+            dataset = self._find(file, name, any_type)
             facts = {
                 "pixel_um": float(dataset.attrs.get("pixel_size_um", NAN)),
                 "rate_hz": float(dataset.attrs.get("frame_rate_hz", NAN)),
             }
-            super().__init__(path, dataset, axes_of(dataset.ndim), facts, "HDF5")
+            super().__init__(path, dataset, axes_of(dataset.ndim), facts, "HDF5", any_type=any_type)
         except BaseException:
             self._file.close()
             raise
 
-    def _find(self, file: Path, name: str) -> h5py.Dataset:
+    def _find(self, file: Path, name: str, any_type: bool) -> h5py.Dataset:
         if name:
             if not isinstance(self._file.get(name), h5py.Dataset):
                 raise SourceError(f"there is no dataset {name!r} in {file}")
             return self._file[name]
         found: list[h5py.Dataset] = []
         try:
-            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item, any_type) else None)
         except (OSError, RuntimeError, KeyError) as error:
             raise SourceError(f"{file} is damaged ({error}); use a copy of it if there is one") from error
         if len(found) != 1:
@@ -144,11 +149,20 @@ class Hdf5Stack(ArrayStack):
         self._file.close()
 
 
-def _is_stack(item: object) -> bool:
-    return isinstance(item, h5py.Dataset) and item.ndim in {3, 4} and item.dtype in (np.uint8, np.uint16)
+def _type_of(path: Path, dtype: np.dtype[Any], any_type: bool) -> str:
+    """The name of the pixel type, which must be a camera's but in references."""
+    return dtype.newbyteorder("=").name if any_type and dtype.kind in "iuf" else check_pixels(path, dtype)
 
 
-def open_zarr(path: Path) -> ArrayStack:
+def _is_stack(item: object, any_type: bool) -> bool:
+    if not isinstance(item, h5py.Dataset):
+        return False
+    if any_type:
+        return item.ndim in {2, 3, 4} and item.dtype.kind in "iuf"
+    return item.ndim in {3, 4} and item.dtype in (np.uint8, np.uint16)
+
+
+def open_zarr(path: Path, *, any_type: bool = False) -> ArrayStack:
     """Open an OME-Zarr image (0.4 or 0.5) at full resolution, or a plain Zarr array.
 
     Raises `SourceError` if it is neither.
@@ -158,7 +172,7 @@ def open_zarr(path: Path) -> ArrayStack:
         attributes: dict[str, Any] = dict(node.attrs)
         scales = (attributes.get("ome") or attributes).get("multiscales")
         if isinstance(node, zarr.Array):
-            return ArrayStack(path, _as_array(node), axes_of(node.ndim), {}, "Zarr")
+            return ArrayStack(path, _as_array(node), axes_of(node.ndim), {}, "Zarr", any_type=any_type)
         if not scales:
             raise SourceError(f"{path} is a Zarr group without an image; name the array in it")
         axes = "".join(
@@ -169,7 +183,8 @@ def open_zarr(path: Path) -> ArrayStack:
         if not isinstance(array, zarr.Array):
             raise SourceError(f"{path} has no array {level['path']!r}")
         planes = (attributes.get("liveptv") or {}).get("planes")
-        return ArrayStack(path, _as_array(array), axes, _scales(scales[0], level, axes), "OME-Zarr", planes)
+        facts = _scales(scales[0], level, axes)
+        return ArrayStack(path, _as_array(array), axes, facts, "OME-Zarr", planes, any_type=any_type)
     except SourceError:
         raise
     except Exception as error:

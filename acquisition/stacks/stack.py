@@ -42,6 +42,9 @@ class Plane:
 class StackInfo:
     """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1.
 
+    `remarks` are what its user must know, a sentence each. `lost_before` and `lost_after` are planes that are known to be
+    lost before the first one and behind the last, as in a file that is missing.
+
     `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest.
     """
 
@@ -55,6 +58,9 @@ class StackInfo:
     format: str = ""
     axes: str = ""
     lead: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
+    lost_before: int = 0
+    lost_after: int = 0
 
 
 class ImageStack(Protocol):

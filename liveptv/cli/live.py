@@ -93,7 +93,8 @@ def replay(
     """Track a recorded video through the same stages as a live one."""
     source = {"path": recording, "pace": pace, "frame_rate_hz": frame_rate, "pixel_size_um": pixel_size}
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
-    tracks = output or Path(f"{recording.name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
+    name = Path(str(recording).partition("::")[0]).name
+    tracks = output or Path(f"{name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
     loaded = revised(
         load_experiment(None, settings or [], base=base),
         run={"output": tracks, "overwrite": overwrite or None},
