@@ -32,7 +32,7 @@ class Choice:
                 raise SourceError(f"{path} has no {key} to choose; leave {SEPARATOR}{key}=... out")
         if self.dataset:
             raise SourceError(
-                f"{path} has no dataset {self.dataset!r}; choose with {SEPARATOR}position=..., {SEPARATOR}channel=..."
+                f"{path} has no dataset {self.dataset!r}; choose with {SEPARATOR}position=1 or {SEPARATOR}channel=0"
             )
 
 
@@ -95,7 +95,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _example(names: Sequence[str]) -> str:
-    name = names[-1 if len(names) == 2 else 0]  # noqa: PLR2004
+    name = names[-1 if len(names) == 2 else 0]
     return name if not any(sign in name for sign in ",: ") else str(names.index(name))
 
 

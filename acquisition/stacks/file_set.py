@@ -58,31 +58,33 @@ def member_files(path: Path, members: TiffMembers) -> set[Path]:
 
 
 def open_file_set(
-    path: Path, members: TiffMembers, choice: Choice, *, whole: bool = False
+    path: Path, members: TiffMembers, choice: Choice, *, whole: bool = False, all_channels: bool = False
 ) -> FileSet | None:
     """The planes that `choice` means of the set that `path` belongs to; None for a file without such metadata.
 
-    A file that holds one position alone means that position, unless the `whole` set was opened by its folder. Raises `SourceError` where files are missing or damaged, or several videos could be meant.
+    A file that holds one position alone means that position, unless the `whole` set was opened by its folder. With
+    `all_channels` channels are an axis, whose meaning the user gives. Raises `SourceError` where files are missing or
+    damaged, or several videos could be meant.
     """
     if path.name.endswith(".index"):
-        return _ndtiff(path, path, members, choice)
+        return _ndtiff(path, path, members, choice, all_channels)
     if is_ome_xml(path):
-        return _ome(path, None, members, choice)
+        return _ome(path, None, members, choice, all_channels)
     file = members.file(path)
     if file.is_ndtiff:
         index = ndtiff_index(path)
         if index is not None:
-            return _ndtiff(path, index, members, choice)
+            return _ndtiff(path, index, members, choice, all_channels)
     table = micromanager_table(path, file)
     if table is not None:
         table.own = set() if whole else table.own
-        return _finish(path, table, members, choice, read_summary(file))
-    return _ome(path, file, members, choice, whole=whole) if file.is_ome else None
+        return _finish(path, table, members, choice, all_channels, read_summary(file))
+    return _ome(path, file, members, choice, all_channels, whole=whole) if file.is_ome else None
 
 
-def _ndtiff(path: Path, index: Path, members: TiffMembers, choice: Choice) -> FileSet:
+def _ndtiff(path: Path, index: Path, members: TiffMembers, choice: Choice, all_channels: bool) -> FileSet:
     table, first = ndtiff_table(index)
-    return _finish(path, table, members, choice, read_summary(members.file(first)))
+    return _finish(path, table, members, choice, all_channels, read_summary(members.file(first)))
 
 
 def _ome(
@@ -90,6 +92,7 @@ def _ome(
     file: tifffile.TiffFile | None,
     members: TiffMembers,
     choice: Choice,
+    all_channels: bool,
     *,
     whole: bool = True,
 ) -> FileSet | None:
@@ -101,7 +104,7 @@ def _ome(
     if not table.places:
         return None
     table.own = set() if whole else table.own
-    found = _finish(path, table, members, choice, {})
+    found = _finish(path, table, members, choice, all_channels, {})
     image: OmeImage = images[found.chosen.position]
     if found.shape[-2:] != image.shape:
         return None
@@ -112,9 +115,14 @@ def _ome(
 
 
 def _finish(
-    path: Path, table: PlaneTable, members: TiffMembers, choice: Choice, summary: dict[str, Any]
+    path: Path,
+    table: PlaneTable,
+    members: TiffMembers,
+    choice: Choice,
+    all_channels: bool,
+    summary: dict[str, Any],
 ) -> FileSet:
-    chosen = select(path, table, choice)
+    chosen = select(path, table, choice, all_channels=all_channels)
     shape, dtype = table.shape, table.dtype
     if not table.dtype:
         first = next(place for place in chosen.planes if place is not None)
@@ -122,7 +130,9 @@ def _finish(
         if page.samplesperpixel > 1:
             raise SourceError(f"{path} has colour images; convert them to grey")
         if page.dtype is None:
-            raise SourceError(f"{path} has pixels of {page.bitspersample} bits, which are not read; convert it to 16-bit")
+            raise SourceError(
+                f"{path} has pixels of {page.bitspersample} bits, which are not read; convert it to 16-bit"
+            )
         shape, dtype = (page.imagelength, page.imagewidth), page.dtype.name
     # the whole of a grid counts: its last volume may have been cut off
     lead = chosen.lead

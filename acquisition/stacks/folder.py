@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image
 
+from acquisition.stacks.axes import given_axes
 from acquisition.stacks.choice import Choice, choose
 from acquisition.stacks.file_set import member_files
 from acquisition.stacks.image_order import sort_images
@@ -17,24 +19,28 @@ from acquisition.stacks.library import plain
 from acquisition.stacks.micromanager import MARK, ndtiff_index
 from acquisition.stacks.micromanager_text import read_metadata_text
 from acquisition.stacks.plane_table import Place, select
+from acquisition.stacks.scales import Said, Scales
 from acquisition.stacks.sizes import check_size
-from acquisition.stacks.stack import NAN, ImageStack, Plane, StackInfo, check_pixels
+from acquisition.stacks.stack import ImageStack, Plane, StackInfo, layout_of, type_name
 from acquisition.stacks.tiff import TiffStack
-from acquisition.stacks.tiff_pages import Cut, TiffMembers
+from acquisition.stacks.tiff_facts import micromanager_planes, micromanager_scales
+from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
 from stream.errors import SourceError
 
 TIFF = (".tif", ".tiff")
 SUFFIXES = (*TIFF, ".png", ".bmp", ".jpg", ".jpeg", ".pgm")
 
 
-def open_folder(folder: Path, choice: Choice, *, any_type: bool = False) -> ImageStack:
-    """Open the one recording in a folder, or the one that is chosen.
+def open_folder(
+    folder: Path, choice: Choice, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+) -> ImageStack:
+    """Open the one recording in a folder, or the one that is chosen; the options are those of `TiffStack`.
 
     It may lie in the only subfolder that has images, as Micro-Manager writes it. Raises `SourceError`.
     """
     index = ndtiff_index(folder)
     if index is not None:
-        return TiffStack(index, choice, any_type=any_type)
+        return TiffStack(index, axes, choice=choice, is_scan=is_scan, any_type=any_type)
     images = _images(folder)
     if not images:
         inner = [place for place in _subfolders(folder) if _images(place) or ndtiff_index(place)]
@@ -43,9 +49,11 @@ def open_folder(folder: Path, choice: Choice, *, any_type: bool = False) -> Imag
         names = [place.name for place in inner]
         place = inner[choose(folder, "position", names, choice.get("position") if len(inner) > 1 else None)]
         rest = {key: value for key, value in choice.given.items() if key != "position" or len(inner) == 1}
-        return open_folder(place, replace(choice, given=rest), any_type=any_type)
-    stack = _open_stack_files(folder, images, choice, any_type) if images[0].suffix.lower() in TIFF else None
-    return stack or FolderStack(folder, images, choice, any_type=any_type)
+        return open_folder(place, replace(choice, given=rest), axes, is_scan=is_scan, any_type=any_type)
+    found = _stack_files(folder, images, choice) if images[0].suffix.lower() in TIFF else None
+    if found is None:
+        return FolderStack(folder, images, choice, axes, any_type=any_type)
+    return TiffStack(found[0], axes, choice=found[1], is_scan=is_scan, any_type=any_type, whole=True)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -53,15 +61,17 @@ def _images(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise SourceError(f"cannot read the folder {folder}: {plain(error)}") from error
-    return [path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()]
+    return [
+        path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+    ]
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _open_stack_files(folder: Path, files: list[Path], choice: Choice, any_type: bool) -> TiffStack | None:
-    """The stack whose files lie in a folder; None where the first file has one image and names no others."""
+def _stack_files(folder: Path, files: list[Path], choice: Choice) -> tuple[Path, Choice] | None:
+    """The first file of the stack in a folder, and what else is chosen; None where a file has one image alone."""
     files = [path for path in files if path.suffix.lower() in TIFF]
     members = TiffMembers()
     try:
@@ -78,7 +88,7 @@ def _open_stack_files(folder: Path, files: list[Path], choice: Choice, any_type:
     key, names = _names_of(leaders)
     number = choose(folder, key, names, choice.get(key) if len(sets) > 1 else None)
     given = {name: value for name, value in choice.given.items() if name != key or len(sets) == 1}
-    return TiffStack(leaders[number], replace(choice, given=given), any_type=any_type, whole=True)
+    return leaders[number], replace(choice, given=given)
 
 
 def _planes(members: TiffMembers, path: Path) -> int:
@@ -100,7 +110,13 @@ class FolderStack:
     damage = ""
 
     def __init__(
-        self, folder: Path, images: list[Path], choice: Choice | None = None, *, any_type: bool = False
+        self,
+        folder: Path,
+        images: list[Path],
+        choice: Choice | None = None,
+        axes: str | None = None,
+        *,
+        any_type: bool = False,
     ) -> None:
         """Sort the images. Raises `SourceError` for images of several kinds, or of several videos."""
         self._folder, self._any_type = folder, any_type
@@ -115,60 +131,94 @@ class FolderStack:
         found = sort_images(folder, images, choice.get("files"))
         self._chosen = select(folder, found.table, choice)
         self._first = found.first if self._chosen.axes in {"", "T"} else None
-        self._text = read_metadata_text(folder)
-        first = self._file(0)
         try:
-            image, facts = self._pixels(first)
+            image = self._pixels(self._file(0))
+            self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
         except BaseException:
             self._members.close()
             raise
-        summary = self._text.summary
-        interval_ms = _number(summary.get("Interval_ms"))
-        sizes_um = summary.get("PixelSize_um"), summary.get("PixelSizeUm"), facts.get("PixelSizeUm")
-        pixel_um = next((size for size in map(_number, sizes_um) if size > 0), NAN)
-        self.info = StackInfo(
-            planes=len(self._chosen.planes),
+
+    def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
+        first, chosen = self._file(0), self._chosen
+        axes, lead = chosen.axes, chosen.lead
+        if given is not None:
+            layout = layout_of(
+                self._folder, (*lead, *image.shape), given_axes(self._folder, (*lead, *image.shape), given)
+            )
+            axes, lead = layout.axes, layout.lead
+        text = read_metadata_text(self._folder)
+        said = [text.images.get(place.file.name, {}) if place is not None else {} for place in chosen.planes]
+        if not any(said) and self._tag(first):
+            said = [self._tag(place.file) if place is not None else {} for place in chosen.planes]
+        self._columns = micromanager_planes(len(said), said)
+        scales = (
+            micromanager_scales(text.summary, said[0]) if text.summary or said[0] else self._own_scales(first)
+        )
+        return StackInfo(
+            planes=len(chosen.planes),
             height=image.shape[0],
             width=image.shape[1],
             dtype=image.dtype.name,
-            volume=self._chosen.lead[-1] if self._chosen.axes == "TZ" else 1,
-            pixel_size_um=pixel_um if pixel_um > 0 else self._pixel_size_of(first),
-            frame_rate_hz=1e3 / interval_ms if interval_ms > 0 else NAN,
+            volume=lead[-1] if axes == "TZ" else 1,
+            pixel_size_um=scales.x.value,
+            frame_rate_hz=scales.rate_hz,
             format=f"folder of {_kind(first)} images",
-            axes=self._chosen.axes,
-            lead=self._chosen.lead,
-            remarks=(*found.notes, *self._gaps()),
+            axes=axes,
+            lead=lead,
+            pixel_size_y_um=scales.y.value,
+            stamps_s=self._columns.time_s if np.isfinite(self._columns.time_s).any() else None,
+            remarks=notes,
+            pixel_remarks=scales.pixel_remarks,
+            time_remarks=tuple(
+                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
+            ),
         )
+
+    def _tag(self, path: Path) -> dict[str, Any]:
+        """What Micro-Manager says in an image of its own."""
+        if path.suffix.lower() not in TIFF:
+            return {}
+        try:
+            return self._members.facts(Place(path, ifd=0))
+        except (CutShortError, OSError, ValueError, tifffile.TiffFileError):
+            return {}
+
+    def _own_scales(self, path: Path) -> Scales:
+        """What the first image says of the size of its pixels."""
+        if path.suffix.lower() not in TIFF:
+            return Scales()
+        stack = TiffStack(path, any_type=True)
+        stack.close()
+        x, y = Said(stack.info.pixel_size_um), Said(stack.info.pixel_size_y_um)
+        return Scales(x, y)
 
     def _file(self, index: int) -> Path:
         place: Place | None = self._chosen.planes[index]
         if place is None:
             t, z = self._chosen.at[index]
-            raise SourceError(f"frame {index} of {self._folder} (time {t}, height {z}) is missing; copy it again")
+            raise SourceError(
+                f"frame {index} of {self._folder} (time {t}, height {z}) is missing; copy it again"
+            )
         return place.file
 
     def _gaps(self) -> tuple[str, ...]:
         """What is said of numbers that are left out."""
-        if self._first is None or len(self._chosen.at) < 2:  # noqa: PLR2004
+        if self._first is None or len(self._chosen.at) < 2:
             return ()
         times = [t for t, _ in self._chosen.at]
         lost = times[-1] - times[0] + 1 - len(times)
         behind = next((place for place, t in enumerate(times[1:]) if t - times[place] > 1), None)
         if behind is None:
             return ()
-        return (f"{lost} images are missing by their numbers, the first behind {self._file(behind).name}: they count as lost",)
-
-    def _pixel_size_of(self, path: Path) -> float:
-        if path.suffix.lower() not in TIFF:
-            return NAN
-        stack = TiffStack(path, any_type=True)
-        stack.close()
-        return stack.info.pixel_size_um
+        return (
+            f"{lost} images are missing by their numbers, the first behind {self._file(behind).name}: they are "
+            "counted as lost",
+        )
 
     def read(self, index: int) -> Plane:
         """Image `index`. Raises `SourceError` if it cannot be read or differs from the first."""
         path = self._file(index)
-        image, facts = self._pixels(path)
+        image, said = self._pixels(path), self._columns
         if image.shape != (self.info.height, self.info.width) or image.dtype.name != self.info.dtype:
             raise SourceError(
                 f"{path} (frame {index}) is {image.shape} {image.dtype}, the first image was "
@@ -177,36 +227,34 @@ class FolderStack:
         t, _ = self._chosen.at[index]
         return Plane(
             np.ascontiguousarray(image),
-            time_s=1e-3 * _number(facts.get("ElapsedTime-ms")),
-            focus_um=_number(facts.get("ZPositionUm")),
-            exposure_ms=_number(facts.get("Exposure-ms")),
+            time_s=float(said.time_s[index]),
+            focus_um=float(said.focus_um[index]),
+            exposure_ms=float(said.exposure_ms[index]),
             camera_frame=None if self._first is None else self._first + t,
         )
 
-    def _pixels(self, path: Path) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """An image (H, W) in the machine's byte order, and what Micro-Manager says of it."""
-        facts = dict(self._text.images.get(path.name, {}))
+    def _pixels(self, path: Path) -> npt.NDArray[Any]:
+        """An image (H, W) in the machine's byte order."""
         try:
-            if path.suffix.lower() in TIFF:
-                image, tag = self._members.read(Place(path, ifd=0), (), "")
-                facts = tag | facts
-            else:
-                image = _picture(path)
+            image = (
+                self._members.read(Place(path, ifd=0), (), "uint8")
+                if path.suffix.lower() in TIFF
+                else _picture(path)
+            )
         except SourceError:
             raise
-        except Cut as cut:
+        except CutShortError as cut:
             raise SourceError(f"{path} is damaged or cut short ({cut}); copy it again") from cut
         except Exception as error:
             raise SourceError(f"cannot read {path}: {plain(error)}; copy it again") from error
-        if image.ndim == 3 and image.shape[2] in {2, 3, 4}:  # noqa: PLR2004
+        if image.ndim == 3 and image.shape[2] in {2, 3, 4}:
             raise SourceError(f"{path} is a colour image; convert it to grey")
-        if image.ndim != 2:  # noqa: PLR2004
+        if image.ndim != 2:
             raise SourceError(
                 f"{path} holds {image.shape} values, not one image; give the file itself, not its folder"
             )
-        if not self._any_type:
-            check_pixels(path, image.dtype)
-        return image, facts
+        type_name(path, image.dtype, any_type=self._any_type)
+        return image
 
     def close(self) -> None:
         """Close the files. Idempotent."""
@@ -224,14 +272,7 @@ def _picture(path: Path) -> npt.NDArray[Any]:
         if picture.mode == "P":
             raise SourceError(f"{path} has a colour table; convert it to grey")
         image = np.asarray(picture)
-    if image.dtype == np.int32 and image.size and 0 <= image.min() and image.max() <= np.iinfo(np.uint16).max:
+    if image.dtype == np.int32 and image.size and image.min() >= 0 and image.max() <= np.iinfo(np.uint16).max:
         # PIL has no other form for a PGM of 16 bits
         return image.astype(np.uint16)
     return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return NAN

@@ -63,7 +63,8 @@ def parse_name(path: Path) -> ImageName:
         texts=(*texts_found, stem[at:].lower()),
         digits=tuple(match[0] for match in matches),
         numbers=tuple(
-            _microseconds(match) if stamp else int(match[0]) for match, stamp in zip(matches, stamps, strict=True)
+            _microseconds(match) if stamp else int(match[0])
+            for match, stamp in zip(matches, stamps, strict=True)
         ),
         words=tuple(_word(text) for text in texts_found),
         stamps=tuple(stamps),
@@ -110,7 +111,7 @@ def unnumbered_first(groups: list[list[ImageName]]) -> list[ImageName]:
     """`frame.tif` beside `frame (1).tif`, `frame (2).tif` ... is the one before the first; else nothing."""
     lone, rest = sorted(groups, key=len)[0], sorted(groups, key=len)[-1]
     first = min(rest, key=lambda name: name.numbers)
-    if len(groups) > 2 or len(lone) > 1 or not first.numbers or first.numbers[-1] < 1:  # noqa: PLR2004
+    if len(groups) > 2 or len(lone) > 1 or not first.numbers or first.numbers[-1] < 1:
         return []
     for name in rest:
         found = COPY.fullmatch(name.path.stem)

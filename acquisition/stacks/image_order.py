@@ -6,6 +6,7 @@ positions, heights and channels; a date with a time is one number. A gap in the 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ def _table(
                     f"{table.places[where].file} and {name.path.name} have the same number; move one of them away"
                 )
             table.places[where] = Place(name.path)
-    return SortedImages(table, (first if step == 1 else 0) if step else None, _notes(step, len(rank), is_stamp))
+    return SortedImages(
+        table, (first if step == 1 else 0) if step else None, _notes(step, len(rank), is_stamp)
+    )
 
 
 def _notes(step: int, count: int, is_stamp: bool) -> tuple[str, ...]:
@@ -159,7 +162,9 @@ def _frame_numbers(cells: list[list[ImageName]], free: list[int]) -> tuple[dict[
         _check_one_order(names, counters, best)
         return {name.path: name.numbers[best] for name in names}, False
     tuples = {name.path: tuple(name.numbers[c] for c in free) for name in names}
-    if names[0].stamps[free[0]] and all(len({tuples[name.path] for name in cell}) == len(cell) for cell in cells):
+    if names[0].stamps[free[0]] and all(
+        len({tuples[name.path] for name in cell}) == len(cell) for cell in cells
+    ):
         rank = {found: place for place, found in enumerate(sorted(set(tuples.values())))}
         return {path: rank[found] for path, found in tuples.items()}, True
     return None
@@ -187,7 +192,7 @@ def _counter(values: list[int]) -> tuple[int, int]:
     """The first number and the step of a counter; step 0 where the numbers are none."""
     if len(values) == 1:
         return values[0], 1
-    steps = Counter(after - before for before, after in zip(values, values[1:], strict=False))
+    steps = Counter(after - before for before, after in itertools.pairwise(values))
     step, times = steps.most_common(1)[0]
     if times >= MOSTLY * (len(values) - 1) and all(found % step == 0 for found in steps):
         return values[0], step

@@ -1,4 +1,4 @@
-"""Where a reader meets the libraries that open files for it: nothing they raise, warn of or log gets through raw."""
+"""Where a reader meets the libraries that open files for it: nothing they raise or log gets through raw."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Micro-Manager's stacks: its TIFF in one or several files, by their index maps, and NDTiff, by its index.
 
-A recording of more than 4 GB goes on in `NAME_1.ome.tif`, `NAME_2.ome.tif` ... Each file has an index map of its own
-with channel, slice, frame, position and place of each image; the summary is the same in all.
+A recording of more than 4 GB goes on in `NAME_1.ome.tif`, `NAME_2.ome.tif` ... Each file has an index map of its
+own with channel, slice, frame, position and place of each image; the summary is the same in all.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _header(file: tifffile.TiffFile) -> dict[str, Any]:
 
 
 def _index_map(file: tifffile.TiffFile, header: dict[str, Any]) -> npt.NDArray[np.int64]:
-    """Rows of channel, slice, frame, position, byte; from the pages where a recording was cut off before its map."""
+    """Rows of channel, slice, frame, position, byte; by the pages where a recording has no map at its end."""
     rows = header.get("IndexMap")
     if rows is not None and len(rows):
         return np.asarray(rows, np.int64)
@@ -121,7 +121,7 @@ def _split(path: Path) -> tuple[str, str]:
 
 
 def _parts(stems: list[str], *, begun: bool) -> tuple[str, list[int]]:
-    """The name of the first file, and the number of each part, 0 for the first; `begun`: whether frame 0 is there."""
+    """The name of the first file, and the number of each part, 0 for the first; `begun`: frame 0 is there."""
     for base in sorted(stems, key=len):
         found = [re.fullmatch(re.escape(base) + r"(?:_(\d+))?", stem) for stem in stems]
         if all(found) and (begun or len(stems) > 1):
@@ -165,11 +165,11 @@ def _size(summary: dict[str, Any], key: str, seen: npt.NDArray[np.int64]) -> int
 
 
 def _order(rows: npt.NDArray[np.int64]) -> str:
-    """`ZT` where the second plane in the file is the first height at another time."""
+    """Time changes faster than height where the second plane in the file is the first height at another time."""
     first = rows[(rows[:, 0] == rows[0, 0]) & (rows[:, 3] == rows[0, 3])]
-    if len(first) < 2:  # noqa: PLR2004
-        return "TZ"
-    return "ZT" if first[1, 1] == first[0, 1] and len(np.unique(first[:, 1])) > 1 else "TZ"
+    if len(first) < 2:
+        return "TZC"
+    return "ZTC" if first[1, 1] == first[0, 1] and len(np.unique(first[:, 1])) > 1 else "TZC"
 
 
 def ndtiff_index(path: Path) -> Path | None:
@@ -211,8 +211,13 @@ def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
     if not files:
         raise SourceError(f"{index} is alone: {table.missing[0]} is missing; put them into one folder")
     keys = list(table.places)
-    if len(keys) > 1 and keys[0].z == keys[1].z and keys[0].t != keys[1].t and len({key.z for key in keys}) > 1:
-        table.order = "ZT"
+    if (
+        len(keys) > 1
+        and keys[0].z == keys[1].z
+        and keys[0].t != keys[1].t
+        and len({key.z for key in keys}) > 1
+    ):
+        table.order = "ZTC"
     return _from_zero(table), files[0]
 
 
@@ -230,7 +235,9 @@ def _coordinates(axes: dict[str, Any], time_axis: str, table: PlaneTable) -> Coo
     if not isinstance(t, int) or not isinstance(z, int):
         raise SourceError(f"the index of the recording has no number for a time or a height ({axes})")
     rest = [(name, value) for name, value in axes.items() if name not in {time_axis, "z", "channel"}]
-    position = str(rest[0][1]) if len(rest) == 1 else " ".join(f"{name}={value}" for name, value in rest) or "0"
+    position = (
+        str(rest[0][1]) if len(rest) == 1 else " ".join(f"{name}={value}" for name, value in rest) or "0"
+    )
     channel = _number_of(table.channels, str(axes.get("channel", 0)))
     return Coordinates(_number_of(table.positions, position), channel, t, z)
 

@@ -1,4 +1,4 @@
-"""The planes of an OME-TIFF in one or several files, by its XML, which may lie in a file of its own (`.companion.ome`)."""
+"""The planes of an OME-TIFF in one or several files, by its XML; that may be a file of its own (`.companion.ome`)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def read_ome_xml(path: Path) -> ElementTree.Element:
     except (OSError, ValueError, ElementTree.ParseError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(f"{path} holds no OME-XML that can be read ({plain(error)}); copy it again") from error
+        raise SourceError(
+            f"{path} holds no OME-XML that can be read ({plain(error)}); copy it again"
+        ) from error
 
 
 def parse_ome(text: str | None) -> ElementTree.Element | None:
@@ -143,10 +145,12 @@ def ome_table(
     channels = max((image.sizes["C"] for image in images), default=1)
     table.channels = [str(number) for number in range(channels)]
     if images:
-        table.order = "TZ" if images[0].order.index("Z") < images[0].order.index("T") else "ZT"
+        table.order = images[0].order[::-1]
     table.missing = members.missing
     if not table.places and table.missing:
-        raise SourceError(f"{path} names {listed(table.missing)}, missing: put all files of the set into one folder")
+        raise SourceError(
+            f"{path} names {listed(table.missing)}, missing: put all files of the set into one folder"
+        )
     table.own = {where.position for where, place in table.places.items() if place.file == path}
     return table, images, notes
 
@@ -155,7 +159,9 @@ def only_image(root: ElementTree.Element, image: OmeImage, channel: int) -> str:
     """The XML with this image and channel alone: what is said of the planes that were chosen."""
     space = _namespace(root)
     lone = ElementTree.Element(root.tag)
-    kept = ElementTree.SubElement(ElementTree.SubElement(lone, f"{space}Image"), f"{space}Pixels", image.pixels.attrib)
+    kept = ElementTree.SubElement(
+        ElementTree.SubElement(lone, f"{space}Image"), f"{space}Pixels", image.pixels.attrib
+    )
     kept.set("SizeC", "1")
     kept.extend(
         plane for plane in image.pixels.iter(f"{space}Plane") if plane.get("TheC", "0") == str(channel)
@@ -175,18 +181,20 @@ class _Members:
         self._names = {other.name.lower(): other for other in self._folder.iterdir()}
         self._pages: dict[Path, int] = {}
         self._counts: dict[Path, int] = {}
-        named = {_plain_name(uuid.get("FileName", "")) for uuid in root.iter(f"{_namespace(root)}UUID")} - {""}
+        named = {_plain_name(uuid.get("FileName", "")) for uuid in root.iter(f"{_namespace(root)}UUID")} - {
+            ""
+        }
         gone = [name for name in named if name.lower() not in self._names]
         # a file that was renamed, and is the whole of its set
         self._renamed = gone[0] if len(named) == len(gone) == 1 and not is_ome_xml(self._own) else ""
         self.missing: list[str] = []
 
     def find(self, uuid: ElementTree.Element | None) -> Path | None:
+        """The file that holds planes; without a name it is the one that describes them."""
         name = "" if uuid is None else _plain_name(uuid.get("FileName", ""))
-        own_uuid = uuid is None or (uuid.text or "").strip() == self._root_uuid != ""
-        if (not name or own_uuid or name == self._renamed) and not is_ome_xml(self._own):
-            if uuid is None or own_uuid or name == self._renamed:
-                return self._own
+        is_own = uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
+        if is_own and not is_ome_xml(self._own):
+            return self._own
         found = self._names.get(name.lower()) if name else None
         if found is None and (name or "a file without a name") not in self.missing:
             self.missing.append(name or "a file without a name")
@@ -236,7 +244,7 @@ def _place(table: PlaneTable, number: int, image: OmeImage, members: _Members) -
 
 
 def _videos(path: Path, images: list[OmeImage]) -> tuple[list[OmeImage], list[str]]:
-    """The images that can be the recording: labels, overviews and thumbnails of other sizes are left out, and named."""
+    """The images that can be the recording: single ones of other sizes (labels, overviews) are left out, and named."""
     if not images:
         raise SourceError(f"{path} holds no images")
     largest = max(images, key=lambda image: (image.planes, image.shape[0] * image.shape[1]))
@@ -255,7 +263,9 @@ def _videos(path: Path, images: list[OmeImage]) -> tuple[list[OmeImage], list[st
 def _whole(path: Path, element: ElementTree.Element, name: str, default: int | None = None) -> int:
     text = element.get(name, "" if default is None else str(default))
     if not text.strip().isdigit() or int(text) < 1:
-        raise SourceError(f"the OME-XML of {path} has {name} {text!r}, which is no number of pixels or planes")
+        raise SourceError(
+            f"the OME-XML of {path} has {name} {text!r}, which is no number of pixels or planes"
+        )
     return int(text)
 
 

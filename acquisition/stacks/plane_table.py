@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,8 +43,9 @@ class Coordinates:
 class PlaneTable:
     """All planes of a recording. `sizes` (times, heights) of each position are what its metadata promise.
 
-    `order` is `TZ` where z changes faster than time, else `ZT`. `missing` are the files that belong to it and are not
-    there; `next_file` is what the next one would be called. `own` are the positions in the file that was opened.
+    `order` has the letters of time, height and channel, the last one changes fastest. `missing` are the files that
+    belong to it and are not there; `next_file` is what the next one would be called. `own` are the positions in the
+    file that was opened.
     """
 
     kind: str
@@ -51,7 +53,7 @@ class PlaneTable:
     positions: list[str] = field(default_factory=lambda: ["0"])
     channels: list[str] = field(default_factory=lambda: ["0"])
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    order: str = "TZ"
+    order: str = "TZC"
     key: str = "position"
     missing: list[str] = field(default_factory=list)
     next_file: str = ""
@@ -64,9 +66,9 @@ class PlaneTable:
 class Chosen:
     """The planes of one video in their order, None for one that is missing in the middle of volumes.
 
-    `at` are (t, z) of each, `axes` and `lead` how they lie. `lost_before` and `lost_after` are planes in missing files
-    before the first one and behind the last; `absent` are those that were promised, though no file of them is missing.
-    `single`: the file holds no other position, channel or height. `notes` are what its user must know.
+    `at` are (t, z) of each, `axes` and `lead` how they lie. `lost_before` and `lost_after` are planes in missing
+    files before the first one and behind the last; `absent` are those that were promised, though no file of them is
+    missing. `single`: the file holds no other position, channel or height. `notes` are what its user must know.
     """
 
     planes: tuple[Place | None, ...]
@@ -82,14 +84,19 @@ class Chosen:
     notes: tuple[str, ...]
 
 
-def select(path: Path, table: PlaneTable, choice: Choice) -> Chosen:
-    """The planes that `choice` means. Raises `SourceError`, with the names, where it leaves several open."""
+def select(path: Path, table: PlaneTable, choice: Choice, *, all_channels: bool = False) -> Chosen:
+    """The planes that `choice` means. Raises `SourceError`, with the names, where it leaves several open.
+
+    With `all_channels` channels are an axis (C) of the video: the user says what it means.
+    """
     choice.refuse_rest(path, (*KEYS, "files") if path.is_dir() else KEYS)
     if not table.places:
         raise SourceError(f"{path} holds no images")
     position = _position(path, table, choice)
     channels = sorted({where.channel for where in table.places if where.position == position})
     names = [table.channels[c] if c < len(table.channels) else str(c) for c in channels]
+    if all_channels and len(channels) > 1 and choice.get("channel") is None:
+        return _with_channels(path, table, position)
     channel = channels[choose(path, "channel", names, choice.get("channel"))]
     found = {
         (where.t, where.z): place
@@ -107,16 +114,19 @@ def select(path: Path, table: PlaneTable, choice: Choice) -> Chosen:
     all_times, all_heights = max(promised[0], times), max(promised[1], depth) if given is None else 1
     check_count(path, all_times * all_heights)
     if times * depth > SPARSE + MOST_HOLES * len(found):
-        raise SourceError(f"{path} names {len(found)} images of {times} times and {depth} heights; it is damaged")
+        raise SourceError(
+            f"{path} names {len(found)} images of {times} times and {depth} heights; it is damaged"
+        )
     if times == 1 or depth == 1:
         at = sorted(found)
         axes = "" if len(at) == 1 else "T" if depth == 1 else "Z"
         lead: tuple[int, ...] = (len(at),) if axes else ()
     else:
         at = [(t, z) for t in range(times) for z in range(depth)]
-        if table.order == "ZT":
+        axes, lead = "TZ", (times, depth)
+        if table.order.index("Z") < table.order.index("T"):
             at = [(t, z) for z in range(depth) for t in range(times)]
-        lead, axes = ((times, depth) if table.order == "TZ" else (depth, times)), table.order
+            axes, lead = "ZT", (depth, times)
     while found.get(at[-1]) is None:
         at.pop()
     absent = all_times * all_heights - len(found)
@@ -136,6 +146,34 @@ def select(path: Path, table: PlaneTable, choice: Choice) -> Chosen:
     )
 
 
+def _with_channels(path: Path, table: PlaneTable, position: int) -> Chosen:
+    """All planes of a position in the order of the file, with the channels as an axis."""
+    found = {where: place for where, place in table.places.items() if where.position == position}
+    sizes = {axis: max(_along(where, axis) for where in found) + 1 for axis in table.order}
+    axes = "".join(axis for axis in table.order if sizes[axis] > 1)
+    order = sorted(found, key=lambda where: tuple(_along(where, axis) for axis in table.order))
+    lead = tuple(sizes[axis] for axis in axes)
+    if math.prod(lead) != len(order):
+        raise SourceError(f"{path} has not all images of its channels, times and heights; choose one channel")
+    return Chosen(
+        planes=tuple(found[where] for where in order),
+        at=tuple((where.t, where.z) for where in order),
+        axes=axes,
+        lead=lead,
+        lost_before=0,
+        lost_after=0,
+        absent=0,
+        position=position,
+        channel=0,
+        single=False,
+        notes=_notes(table, 0, len(order)),
+    )
+
+
+def _along(where: Coordinates, axis: str) -> int:
+    return where.t if axis == "T" else where.z if axis == "Z" else where.channel
+
+
 def _position(path: Path, table: PlaneTable, choice: Choice) -> int:
     """A file that holds one position alone has chosen it; else the user must."""
     present = sorted({where.position for where in table.places})
@@ -152,7 +190,9 @@ def _notes(table: PlaneTable, absent: int, promised: int) -> tuple[str, ...]:
     if table.missing:
         verb = "is" if len(table.missing) == 1 else "are"
         lost = f"{absent} of {promised} images are lost" if absent > 0 else "no image of this video is in it"
-        return (f"{listed(table.missing)} {verb} missing: {lost}; put all files of the recording into one folder",)
+        return (
+            f"{listed(table.missing)} {verb} missing: {lost}; put all files of the recording into one folder",
+        )
     if absent > 0 and table.next_file:
         return (
             f"{promised} images were planned, {promised - absent} are there: the recording was stopped early, or "

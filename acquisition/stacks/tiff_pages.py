@@ -21,7 +21,7 @@ MOST_OPEN = 16
 """Files of a set that are open at a time; there may be one for each plane."""
 
 
-class Cut(Exception):
+class CutShortError(Exception):
     """A page lies behind the end of its file."""
 
     def __init__(self, file: Path, text: str) -> None:
@@ -51,19 +51,19 @@ class TiffMembers:
         check_size(path, first.imagelength, first.imagewidth)
         return file
 
-    def read(
-        self, place: Place, shape: tuple[int, ...], dtype: npt.DTypeLike
-    ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """The pixels (H, W) of a plane, and its own metadata. Raises `Cut` where the file ends before them."""
+    def read(self, place: Place, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The pixels (H, W) of a plane, which has this shape and type if it is no page.
+
+        Raises `CutShortError` where the file ends before it.
+        """
         if not place.data:
-            page = self.page(place)
-            return self._asarray(self.file(place.file), page), _tag(page)
+            return self._asarray(self.file(place.file), self.page(place))
         handle = self.file(place.file).filehandle
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if place.data + nbytes > handle.size:
-            raise Cut(place.file, f"it ends at byte {handle.size} of {place.data + nbytes}")
+            raise CutShortError(place.file, f"it ends at byte {handle.size} of {place.data + nbytes}")
         handle.seek(place.data)
-        return np.frombuffer(handle.read(nbytes), dtype).reshape(shape), self.facts(place)
+        return np.frombuffer(handle.read(nbytes), dtype).reshape(shape)
 
     def facts(self, place: Place) -> dict[str, Any]:
         """What is said of a plane beside its pixels."""
@@ -81,26 +81,26 @@ class TiffMembers:
         return found if isinstance(found, dict) else {}
 
     def page(self, place: Place) -> tifffile.TiffPage:
-        """The page of a plane. Raises `Cut` where the file ends before it."""
+        """The page of a plane. Raises `CutShortError` where the file ends before it."""
         if self._last is not None and self._last[0] == place:
             return self._last[1]
         file = self.file(place.file)
         if place.offset:
             if place.offset >= file.filehandle.size:
-                raise Cut(place.file, f"it ends at byte {file.filehandle.size} of {place.offset}")
+                raise CutShortError(place.file, f"it ends at byte {file.filehandle.size} of {place.offset}")
             file.filehandle.seek(place.offset)
             page = tifffile.TiffPage(file, index=0)
         else:
             try:
                 found = file.pages[place.ifd]
             except IndexError as error:
-                raise Cut(place.file, f"it has no page {place.ifd}") from error
+                raise CutShortError(place.file, f"it has no page {place.ifd}") from error
             page = found if isinstance(found, tifffile.TiffPage) else found.aspage()
         self._last = place, page
         return page
 
     def read_page(self, file: tifffile.TiffFile, video: Video, index: int) -> npt.NDArray[Any]:
-        """The pixels (H, W) of a plane of the only file. Raises `Cut` where it ends before them."""
+        """The pixels (H, W) of a plane of the only file. Raises `CutShortError` where it ends before them."""
         if video.data is None:
             return self._asarray(file, video.pages[index])
         # ImageJ's files over 4 GB, and blocks that others wrote: one page, then all images in a row
@@ -109,9 +109,11 @@ class TiffMembers:
         nbytes = int(np.prod(shape)) * dtype.itemsize
         start = video.data + index * nbytes
         if start + nbytes > file.filehandle.size:
-            raise Cut(Path(file.filehandle.path), f"it ends at byte {file.filehandle.size}")
+            raise CutShortError(Path(file.filehandle.path), f"it ends at byte {file.filehandle.size}")
         file.filehandle.seek(start)
-        return np.frombuffer(file.filehandle.read(nbytes), dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        return (
+            np.frombuffer(file.filehandle.read(nbytes), dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        )
 
     def page_facts(self, file: tifffile.TiffFile, index: int) -> dict[str, Any]:
         """Micro-Manager's metadata of a page of the only file."""
@@ -123,21 +125,21 @@ class TiffMembers:
     def _asarray(self, file: tifffile.TiffFile, page: Any) -> npt.NDArray[Any]:
         path, size = Path(file.filehandle.path), file.filehandle.size
         if len(page.dataoffsets) != len(page.databytecounts):
-            raise Cut(path, "a page does not say where its pixels are")
+            raise CutShortError(path, "a page does not say where its pixels are")
         ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > size:
-            raise Cut(path, f"it ends at byte {size} of {max(ends, default=0)}")
+            raise CutShortError(path, f"it ends at byte {size} of {max(ends, default=0)}")
         key = page.keyframe
         itemsize = 1 if key.dtype is None else key.dtype.itemsize
         check_size(path, key.imagelength, key.imagewidth, itemsize, sum(page.databytecounts))
         if key.compression == 1 and not key.is_tiled:
             least = key.imagelength * ((key.imagewidth * key.bitspersample + 7) // 8)
             if sum(page.databytecounts) < least:
-                raise Cut(path, f"a page has {sum(page.databytecounts)} bytes of {least}")
+                raise CutShortError(path, f"a page has {sum(page.databytecounts)} bytes of {least}")
         image = np.asarray(page.asarray())
-        if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:  # noqa: PLR2004
+        if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:
             image = image.reshape(image.shape[-2:])
-        if image.ndim == 3 and key.samplesperpixel > 1:  # noqa: PLR2004
+        if image.ndim == 3 and key.samplesperpixel > 1:
             raise SourceError(f"{path} holds a colour image between the others; convert them to grey")
         return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
 

@@ -18,7 +18,10 @@ UNNAMED = "IQRP"
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row."""
+    """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row.
+
+    `is_unnamed`: the file does not say what its axes are.
+    """
 
     pages: tuple[Any, ...]
     shape: tuple[int, ...]
@@ -26,6 +29,7 @@ class Video:
     dtype: np.dtype[Any]
     data: int | None
     notes: tuple[str, ...] = ()
+    is_unnamed: bool = False
 
 
 def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
@@ -40,15 +44,14 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
         raise SourceError(f"{path} holds no images")
     first = every[0]
     given = choice.get("series", "position")
-    if given is None and first.ndim == 2:  # noqa: PLR2004
+    if given is None and first.ndim == 2:
         alike = [series for series in every if (series.shape, series.dtype) == (first.shape, first.dtype)]
         if len(alike) > 1 and len(alike) >= len(every) - len(alike):
             # one image after the other, each written by itself
             pages = tuple(page for series in alike for page in series.pages)
-            return Video(
-                pages, (len(pages), *first.shape), "TYX", first.dtype, None, _left_out(len(every) - len(alike))
-            )
-    videos = [series for series in every if series.ndim > 2 or given is not None]  # noqa: PLR2004
+            notes = _left_out(len(every) - len(alike))
+            return Video(pages, (len(pages), *first.shape), "TYX", first.dtype, None, notes, is_unnamed=True)
+    videos = [series for series in every if series.ndim > 2 or given is not None]
     videos = videos or [max(every, key=lambda series: series.size)]
     sizes = [" x ".join(str(size) for size in series.shape) for series in videos]
     about = f": {', '.join(sizes)}" if given is None and len(videos) > 1 else ""
@@ -64,7 +67,8 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
         data = int(series.dataoffset)
     elif any(page is None for page in pages):
         raise SourceError(f"{path} names pages that are not there; copy it again")
-    return Video(pages, shape, axes, series.dtype, data, notes)
+    is_unnamed = bool(set(str(series.axes)) - set("TZCYX"))
+    return Video(pages, shape, axes, series.dtype, data, notes, is_unnamed)
 
 
 def _left_out(count: int) -> tuple[str, ...]:
@@ -72,11 +76,12 @@ def _left_out(count: int) -> tuple[str, ...]:
 
 
 def _axes(series: tifffile.TiffPageSeries) -> str:
-    """tifffile's names, with a plain stack's pages (I, Q) taken for times."""
+    """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
     axes = str(series.axes)
-    for unnamed in UNNAMED:
-        if unnamed in axes and "T" not in axes:
-            axes = axes.replace(unnamed, "T", 1)
+    for name in "TZ":
+        unnamed = next((other for other in axes if other in UNNAMED), None)
+        if unnamed is not None and name not in axes:
+            axes = axes.replace(unnamed, name, 1)
     if axes.startswith("S") and "T" not in axes:
         # three or four frames that tifffile was not told are not the colours of one
         axes = axes.replace("S", "T", 1)
