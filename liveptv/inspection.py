@@ -120,7 +120,7 @@ def _table(path: Path) -> dict[str, Any]:
 def _recording(path: Path) -> dict[str, Any]:
     from acquisition.recording import open_recording
 
-    recording = open_recording(path, run_id="info")
+    recording = open_recording(path, run_id="info", only_describe=True)
     try:
         found = recording.info
         return {
@@ -133,6 +133,7 @@ def _recording(path: Path) -> dict[str, Any]:
             "pixel_size_um": found.pixel_size_um,
             "frame_rate_hz": found.frame_rate_hz,
             "description": found.description,
+            "remarks": list(recording.remarks),
         }
     finally:
         recording.close()

@@ -63,8 +63,8 @@ def open_file_set(
     """The planes that `choice` means of the set that `path` belongs to; None for a file without such metadata.
 
     A file that holds one position alone means that position, unless the `whole` set was opened by its folder. With
-    `all_channels` channels are an axis, whose meaning the user gives. Raises `SourceError` where files are missing or
-    damaged, or several videos could be meant.
+    `all_channels` channels are an axis, whose meaning the user gives. Raises `SourceError` where files are missing
+    or damaged, or several videos could be meant.
     """
     if path.name.endswith(".index"):
         return _ndtiff(path, path, members, choice, all_channels)

@@ -131,12 +131,8 @@ class FolderStack:
         found = sort_images(folder, images, choice.get("files"))
         self._chosen = select(folder, found.table, choice)
         self._first = found.first if self._chosen.axes in {"", "T"} else None
-        try:
-            image = self._pixels(self._file(0))
-            self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
-        except BaseException:
-            self._members.close()
-            raise
+        image = self._pixels(self._file(0))
+        self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
 
     def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
         first, chosen = self._file(0), self._chosen
@@ -182,6 +178,8 @@ class FolderStack:
             return self._members.facts(Place(path, ifd=0))
         except (CutShortError, OSError, ValueError, tifffile.TiffFileError):
             return {}
+        finally:
+            self._members.close()
 
     def _own_scales(self, path: Path) -> Scales:
         """What the first image says of the size of its pixels."""
@@ -247,6 +245,8 @@ class FolderStack:
             raise SourceError(f"{path} is damaged or cut short ({cut}); copy it again") from cut
         except Exception as error:
             raise SourceError(f"cannot read {path}: {plain(error)}; copy it again") from error
+        finally:
+            self._members.close()
         if image.ndim == 3 and image.shape[2] in {2, 3, 4}:
             raise SourceError(f"{path} is a colour image; convert it to grey")
         if image.ndim != 2:
@@ -257,8 +257,7 @@ class FolderStack:
         return image
 
     def close(self) -> None:
-        """Close the files. Idempotent."""
-        self._members.close()
+        """Nothing is held open."""
 
 
 def _kind(path: Path) -> str:

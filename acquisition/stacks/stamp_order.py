@@ -75,10 +75,10 @@ def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
                 times[first:end] += change_s
                 resets.append(int(index[first]))
                 ahead = 0
-            elif behind_cost < ahead_cost:
-                begin, ahead = first + behind, 0
             elif behind_cost == ahead_cost and min(ahead_off, behind_off) > MISFIT:
                 begin = first + behind  # they changed places, say: neither can be trusted
+            elif (behind_cost, behind_off) < (ahead_cost, ahead_off):
+                begin, ahead = first + behind, 0
         size -= ahead
         count = end - begin
         kept[size : size + count] = np.arange(begin, end)

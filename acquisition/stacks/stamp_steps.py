@@ -32,7 +32,7 @@ def clock_step(stamp_s: FloatArray, is_coarse: bool) -> float:
     least_s = float(rises_s.min(initial=np.inf))
     if is_coarse and _are_multiples(rises_s, least_s, TICK * least_s):
         return least_s
-    if TICK_S <= least_s + ROUNDED_S and _are_multiples(rises_s, TICK_S, ROUNDED_S):
+    if least_s + ROUNDED_S >= TICK_S and _are_multiples(rises_s, TICK_S, ROUNDED_S):
         return TICK_S
     for step_s in CLOCK_STEPS_S:
         if step_s <= (1 + REGULAR) * least_s and _are_multiples(stamp_s - stamp_s[0], step_s, 1e-3 * step_s):

@@ -31,6 +31,8 @@ RARE = 0.1
 """Up to this part of the stamps, repeats are errors; more of them mean a clock that is coarser than a frame."""
 COARSE = 0.02
 """Stamps in steps of more than this part of the frame interval are coarse, and frames are spread between them."""
+LATEST_S = 1e12
+"""No clock of a camera or a computer shows more."""
 RISE = 1e-6
 """The least step from a frame to the next, as a part of the frame interval."""
 DISAGREE = 0.1
@@ -55,14 +57,11 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     `stated_hz` is the rate that the file states beside them; the stamps take precedence over it.
     """
     stamps = np.array(stamps_s, np.float64).ravel()
-    index = np.flatnonzero(np.isfinite(stamps)).astype(np.int64)
+    index = np.flatnonzero(np.abs(stamps) < LATEST_S).astype(np.int64)
     if index.size == 0 or stamps.size == 1:
-        return FrameTimes()
-    with np.errstate(over="ignore", invalid="ignore"):
-        # from the first stamp on, before anything else: an epoch leaves few digits behind the point
-        stamp_s = stamps[index] - stamps[index[0]]
-    if not np.isfinite(stamp_s).all() or not math.isfinite(float(stamp_s.max()) - float(stamp_s.min())):
-        return FrameTimes(remarks=("the time stamps are not believed and not used",))
+        is_odd = stamps.size > 1 and not np.isnan(stamps).all()
+        return FrameTimes(remarks=("the time stamps are not believed and not used",) if is_odd else ())
+    stamp_s = stamps[index] - stamps[index[0]]  # before anything else: an epoch leaves few digits behind the point
     if not stamp_s.any():
         return FrameTimes(
             remarks=(f"the time stamps are all the same ({stamps[index[0]]:g} s) and not used",)
@@ -81,6 +80,8 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     time_s = fill(stamps.size, anchors, anchor_s, found.interval_s)
     time_s = rising(time_s - time_s[0], found.interval_s)
     steps_s = np.diff(time_s)
+    if not (steps_s > 0).all():
+        return FrameTimes(remarks=("the time stamps are too far apart to tell frames apart and are not used",))
     interval_s = float(steps_s[steps_s <= GAP * found.interval_s].mean())
     rate_hz = 1 / interval_s
     remarks = (
