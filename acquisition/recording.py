@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from acquisition.source import SourceInfo
 from acquisition.stacks.arrays import Hdf5Stack, open_zarr
@@ -113,18 +112,6 @@ def open_recording(
     told = [*(found.pixel_remarks if pixel_size_um is None else ()), pixel[1]]
     remarks = (*found.remarks, *(text for text in told if text))
     return Recording(stack, path, run_id, frame_rate_hz, pixel[0], remarks, pace, volumes)
-
-
-def read_image(path: Path) -> npt.NDArray[np.float64]:
-    """The mean (H, W) of the images in a file: a bright or a dark reference. Raises `SourceError`."""
-    stack = open_stack(Path(path))
-    try:
-        total = np.zeros((stack.info.height, stack.info.width))
-        for index in range(stack.info.planes):
-            total += stack.read(index).image
-        return total / stack.info.planes
-    finally:
-        stack.close()
 
 
 class Recording:

@@ -237,7 +237,7 @@ class FolderStack:
             image = (
                 self._members.read(Place(path, ifd=0), (), "uint8")
                 if path.suffix.lower() in TIFF
-                else _picture(path)
+                else read_picture(path)
             )
         except SourceError:
             raise
@@ -265,7 +265,8 @@ def _kind(path: Path) -> str:
     return ".tif" if suffix in TIFF else ".jpg" if suffix == ".jpeg" else suffix
 
 
-def _picture(path: Path) -> npt.NDArray[Any]:
+def read_picture(path: Path) -> npt.NDArray[Any]:
+    """A single grey picture (H, W) in the machine's byte order. Raises `SourceError` for a colour table."""
     with Image.open(path) as picture:
         check_size(path, picture.height, picture.width)
         if picture.mode == "P":

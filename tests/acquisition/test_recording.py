@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from acquisition.recording import open_recording, read_image
+from acquisition.recording import open_recording
+from acquisition.references import read_image
 from acquisition.source import Source
 from acquisition.stacks.image_order import sort_images
 from stream.errors import SourceError
