@@ -129,6 +129,8 @@ def _finish(
         page = members.page(first)
         if page.samplesperpixel > 1:
             raise SourceError(f"{path} has colour images; convert them to grey")
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            raise SourceError(f"{path} has a colour table; convert it to grey")
         if page.dtype is None:
             raise SourceError(
                 f"{path} has pixels of {page.bitspersample} bits, which are not read; convert it to 16-bit"

@@ -192,7 +192,9 @@ class _Members:
     def find(self, uuid: ElementTree.Element | None) -> Path | None:
         """The file that holds planes; without a name it is the one that describes them."""
         name = "" if uuid is None else _plain_name(uuid.get("FileName", ""))
-        is_own = uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
+        is_own = (
+            uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
+        )
         if is_own and not is_ome_xml(self._own):
             return self._own
         found = self._names.get(name.lower()) if name else None

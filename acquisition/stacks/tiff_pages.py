@@ -139,7 +139,7 @@ class TiffMembers:
         image = np.asarray(page.asarray())
         if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:
             image = image.reshape(image.shape[-2:])
-        if image.ndim == 3 and key.samplesperpixel > 1:
+        if image.ndim >= 3 and key.samplesperpixel > 1:
             raise SourceError(f"{path} holds a colour image between the others; convert them to grey")
         return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
 

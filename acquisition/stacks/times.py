@@ -61,7 +61,9 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     if index.size == 0 or stamps.size == 1:
         is_odd = stamps.size > 1 and not np.isnan(stamps).all()
         return FrameTimes(remarks=("the time stamps are not believed and not used",) if is_odd else ())
-    stamp_s = stamps[index] - stamps[index[0]]  # before anything else: an epoch leaves few digits behind the point
+    stamp_s = (
+        stamps[index] - stamps[index[0]]
+    )  # before anything else: an epoch leaves few digits behind the point
     if not stamp_s.any():
         return FrameTimes(
             remarks=(f"the time stamps are all the same ({stamps[index[0]]:g} s) and not used",)
@@ -81,7 +83,9 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     time_s = rising(time_s - time_s[0], found.interval_s)
     steps_s = np.diff(time_s)
     if not (steps_s > 0).all():
-        return FrameTimes(remarks=("the time stamps are too far apart to tell frames apart and are not used",))
+        return FrameTimes(
+            remarks=("the time stamps are too far apart to tell frames apart and are not used",)
+        )
     interval_s = float(steps_s[steps_s <= GAP * found.interval_s].mean())
     rate_hz = 1 / interval_s
     remarks = (

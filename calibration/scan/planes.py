@@ -86,9 +86,7 @@ class FocusScan:
                 raise CalibrationError(
                     f"{self.path} does not say how large a pixel is{why}; add --pixel-size UM"
                 )
-        size_um, remark = pixel_size(
-            found.pixel_size_um, found.pixel_size_y_um, self.path.name, given_um
-        )
+        size_um, remark = pixel_size(found.pixel_size_um, found.pixel_size_y_um, self.path.name, given_um)
         return size_um, (*told, *([remark] if remark else []))
 
     def _look(self, on_progress: Callable[[float], None]) -> list[ImageFacts]:

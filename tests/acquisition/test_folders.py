@@ -63,7 +63,9 @@ GAPS = {
 }
 
 
-@pytest.mark.parametrize("name", ["img_{:04d}", "{}", "Image ({})", "run2_{:03d}_x10", "2024-05-01 {:d}", "a.b.{:03d}"])
+@pytest.mark.parametrize(
+    "name", ["img_{:04d}", "{}", "Image ({})", "run2_{:03d}_x10", "2024-05-01 {:d}", "a.b.{:03d}"]
+)
 @pytest.mark.parametrize("gap", GAPS)
 @pytest.mark.parametrize("suffix", [".tif", ".png"])
 def test_a_gap_in_the_numbers_is_a_loss(tmp_path, name, gap, suffix):
@@ -134,7 +136,10 @@ def test_the_number_that_changes_is_the_frames_and_a_width_that_changes_does_not
 
 def test_a_counter_beside_a_time_of_day_is_the_number(tmp_path):
     times = ["12-00-58.900", "12-00-59.400", "12-00-59.900", "12-01-00.900"]
-    names = [f"Basler_a2A_2024-01-31_{time}_{number:04d}" for time, number in zip(times, (7, 8, 9, 11), strict=True)]
+    names = [
+        f"Basler_a2A_2024-01-31_{time}_{number:04d}"
+        for time, number in zip(times, (7, 8, 9, 11), strict=True)
+    ]
     write(tmp_path, names)
     _, frames, counts = replay(tmp_path)
     assert [frame.info.camera_frame for frame in frames] == [7, 8, 9, 11]
@@ -297,7 +302,11 @@ def test_channels_of_the_old_names_are_asked_for_by_their_names(tmp_path):
 
 def test_a_choice_that_a_recording_does_not_have_is_refused(tmp_path):
     write(tmp_path / "run", ["img_0", "img_1"])
-    for path in (f"{tmp_path / 'run'}::position=1", f"{tmp_path / 'run'}::channel=red", f"{tmp_path / 'run'}::data"):
+    for path in (
+        f"{tmp_path / 'run'}::position=1",
+        f"{tmp_path / 'run'}::channel=red",
+        f"{tmp_path / 'run'}::data",
+    ):
         assert "has no" in refused(path)
     tifffile.imwrite(tmp_path / "video.tif", np.zeros((4, *SHAPE), np.uint16), photometric="minisblack")
     assert "has no" in refused(f"{tmp_path / 'video.tif'}::channel=1")

@@ -17,7 +17,9 @@ STACK = np.random.default_rng(1).integers(0, 99, (6, 8, 9), np.uint8)
 
 
 def write_imagej(path, stack=STACK, **facts):
-    tifffile.imwrite(path, stack, imagej=True, resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", **facts})
+    tifffile.imwrite(
+        path, stack, imagej=True, resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", **facts}
+    )
 
 
 def write_ome(path, axes="ZYX", stack=STACK, **facts):

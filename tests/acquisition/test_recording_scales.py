@@ -25,7 +25,9 @@ def described(path, **options):
     return recording
 
 
-def zarr_image(path, *, level=None, image=None, units=("second", "micrometer", "micrometer"), version="0.4", **more):
+def zarr_image(
+    path, *, level=None, image=None, units=("second", "micrometer", "micrometer"), version="0.4", **more
+):
     """An OME-Zarr of t, y, x with the transformations of its level and of the whole image."""
     group = zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3)
     group.create_array("0", shape=STACK.shape, dtype="uint8")[...] = STACK
@@ -145,7 +147,9 @@ UNEVEN = {"imagej": 1.0, "ome": 1.0, "zarr": 0.4, "hdf5": 0.51, "cm": 0.25}
 
 def write_uneven(kind, path, y_um):
     if kind == "imagej":
-        tifffile.imwrite(path, STACK, imagej=True, resolution=(2, 1 / y_um), metadata={"axes": "TYX", "unit": "um"})
+        tifffile.imwrite(
+            path, STACK, imagej=True, resolution=(2, 1 / y_um), metadata={"axes": "TYX", "unit": "um"}
+        )
     elif kind == "ome":
         size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 1000 * y_um, "PhysicalSizeYUnit": "nm"}
         tifffile.imwrite(path, STACK, ome=True, metadata={"axes": "TYX", **size}, photometric="minisblack")
@@ -153,7 +157,9 @@ def write_uneven(kind, path, y_um):
         zarr_image(path, level=scaled(1.0, y_um, 0.5))
     elif kind == "cm":
         resolution = (1e4 / 0.5, 1e4 / y_um)
-        tifffile.imwrite(path, STACK, photometric="minisblack", resolution=resolution, resolutionunit="CENTIMETER")
+        tifffile.imwrite(
+            path, STACK, photometric="minisblack", resolution=resolution, resolutionunit="CENTIMETER"
+        )
     else:
         with h5py.File(path, "w") as file:
             file["images"] = STACK
@@ -230,7 +236,9 @@ def test_sizes_that_cannot_be_are_told_and_not_used(value, unit, what):
     assert what in found.remark
 
 
-@pytest.mark.parametrize(("size", "unit"), [("0.0", "µm"), ("-1", "µm"), ("1e9", "µm"), ("NaN", "µm"), ("0.5", "furlong")])
+@pytest.mark.parametrize(
+    ("size", "unit"), [("0.0", "µm"), ("-1", "µm"), ("1e9", "µm"), ("NaN", "µm"), ("0.5", "furlong")]
+)
 def test_an_ome_file_with_such_a_size_says_so_and_assumes_one_um(tmp_path, size, unit):
     path = tmp_path / "v.ome.tif"
     units = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}

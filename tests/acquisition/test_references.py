@@ -13,7 +13,19 @@ from acquisition.references import read_image, read_reference
 from engines.flatfield import load_flat_field
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 
-TYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+TYPES = [
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+]
 
 
 def light(shape=(30, 40)):
@@ -29,7 +41,9 @@ def write_single_axes(path, image):
 
 
 def write_stack(path, image):
-    tifffile.imwrite(path, np.stack([image - 3, image, image + 3]).astype(np.float32), photometric="minisblack")
+    tifffile.imwrite(
+        path, np.stack([image - 3, image, image + 3]).astype(np.float32), photometric="minisblack"
+    )
 
 
 def write_hyperstack(path, image):
@@ -38,7 +52,9 @@ def write_hyperstack(path, image):
 
 
 def write_tiles(path, image):
-    tifffile.imwrite(path, image.astype(np.float64), tile=(16, 16), compression="zlib", photometric="minisblack")
+    tifffile.imwrite(
+        path, image.astype(np.float64), tile=(16, 16), compression="zlib", photometric="minisblack"
+    )
 
 
 def write_big(path, image):
@@ -94,7 +110,9 @@ def test_values_that_are_no_numbers_are_refused_with_how_many_and_where(tmp_path
         lambda: read_reference(path, what),
         lambda: load_flat_field(path, None) if what == "bright" else load_flat_field(good, path),
     ):
-        with pytest.raises(ConfigurationError, match=rf"{what} reference.*3 pixels.*first at x = 5, y = 7") as caught:
+        with pytest.raises(
+            ConfigurationError, match=rf"{what} reference.*3 pixels.*first at x = 5, y = 7"
+        ) as caught:
             read()
         assert "\n" not in str(caught.value)
 
