@@ -135,8 +135,9 @@ def test_a_zarr_of_a_later_version_is_refused_with_what_to_do():
 
 
 @pytest.mark.parametrize(("axes", "letters"), [
-    (["t", "z", "y", "x"], "TZYX"), (None, "ZYX"), ([{"name": "frames", "type": "time"}, {"name": "y"}, {"name": "x"}], "TYX"),
-    ([{"name": "c", "type": "channel"}, {"name": "row", "type": "space"}, {"name": "column", "type": "space"}], "CYX"),
+    (["t", "z", "y", "x"], "TZYX"), (None, "ZYX"),
+    ([{"name": "frames", "type": "time"}, {"name": "y"}, {"name": "x"}], "TYX"),
+    ([{"name": "c", "type": "channel"}, {"name": "row", "type": "space"}, {"name": "col", "type": "space"}], "CYX"),
 ])  # fmt: skip
 def test_axes_are_named_by_kind_and_by_name(axes, letters):
     assert zarr_axes({} if axes is None else {"axes": axes}, len(letters)) == letters
@@ -199,8 +200,8 @@ def test_sizes_that_differ_by_rounding_are_one():
 
 
 UNITS = {
-    "um": 1, "µm": 1, "μm": 1, "\\u00B5m": 1, "micron": 1, "Microns": 1, "micrometers": 1, "micrometre": 1, "nm": 1e-3,
-    "nanometers": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25400, "Å": 1e-4, "Âµm": 1, " um ": 1,
+    "um": 1, "µm": 1, "μm": 1, "\\u00B5m": 1, "micron": 1, "Microns": 1, "micrometers": 1, "micrometre": 1,
+    "nm": 1e-3, "nanometers": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25400, "Å": 1e-4, "Âµm": 1, " um ": 1,
 }  # fmt: skip
 TIMES = {"s": 1, "sec": 1, "Seconds": 1, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3, "µs": 1e-6, "us": 1e-6,
          "min": 60, "minutes": 60, "h": 3600, "hours": 3600, "ns": 1e-9, "d": 86400}  # fmt: skip
@@ -227,8 +228,10 @@ def test_spellings_of_um_are_read_from_imagej_files(tmp_path, unit):
 
 
 @pytest.mark.parametrize(("value", "unit", "what"), [
-    (0, "um", "not believed"), (-0.5, "um", "not believed"), (1e9, "um", "not believed"), ("NaN", "um", "no number"),
-    ("half", "um", "no number"), (0.5, "furlong", "not known"), (0.5, "pixel", "no unit"), (np.inf, "um", "not believed"),
+    (0, "um", "not believed"), (-0.5, "um", "not believed"), (1e9, "um", "not believed"),
+    ("NaN", "um", "no number"), ("half", "um", "no number"), (0.5, "furlong", "not known"),
+    (0.5, "pixel", "no unit"),
+    (np.inf, "um", "not believed"),
 ])  # fmt: skip
 def test_sizes_that_cannot_be_are_told_and_not_used(value, unit, what):
     found = length(value, unit, "a pixel's size")
