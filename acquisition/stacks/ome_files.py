@@ -1,4 +1,4 @@
-"""The planes of an OME-TIFF in one or several files, by its XML, perhaps in a file of its own (`.companion.ome`)."""
+"""The planes of an OME-TIFF in one or several files, by its XML, perhaps in a companion file of its own."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def _place(table: PlaneTable, number: int, image: OmeImage, members: _Members) -
 
 
 def _videos(path: Path, images: list[OmeImage]) -> tuple[list[OmeImage], list[str]]:
-    """The images that can be the recording. Single ones of other sizes (labels, overviews) are left out and named."""
+    """The images that can be the recording. Single ones of other sizes, such as labels, are left out and named."""
     if not images:
         raise SourceError(f"{path} holds no images")
     largest = max(images, key=lambda image: (image.planes, image.shape[0] * image.shape[1]))

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def write_stack(path, planes, *, with_index=True, **summary):
     said = {
         "Prefix": path.name.partition("_MMStack")[0], "MicroManagerVersion": "2.0.3", "PixelSize_um": 0.5,
         "Frames": int(coordinates[:, 2].max()) + 1, "Slices": int(coordinates[:, 1].max()) + 1,
-        "Channels": int(coordinates[:, 0].max()) + 1, "Positions": int(coordinates[:, 3].max()) + 1, "Interval_ms": 0,
+        "Channels": int(coordinates[:, 0].max()) + 1, "Positions": int(coordinates[:, 3].max()) + 1,
+        "Interval_ms": 0,
     }  # fmt: skip
     text = json.dumps(said | summary).encode()
     at = first = 40 + len(text) + len(text) % 2
@@ -72,7 +74,7 @@ def write_split(folder, images, parts, name="a_1_MMStack_Pos0", position=0, **su
     folder.mkdir(exist_ok=True)
     files = []
     bounds = np.linspace(0, len(images), parts + 1).astype(int)
-    for part, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for part, (begin, end) in enumerate(pairwise(bounds)):
         path = folder / f"{name}{f'_{part}' if part else ''}.ome.tif"
         planes = [(0, 0, t, position, images[t]) for t in range(begin, end)]
         write_stack(path, planes, **({"Frames": len(images)} | summary))

@@ -1,4 +1,4 @@
-"""Folders of images: their order and their losses by the numbers in their names; more than one of anything is asked."""
+"""Folders of images: order and losses by the numbers in their names; more than one of anything is asked for."""
 
 import json
 from pathlib import Path

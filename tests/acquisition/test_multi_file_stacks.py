@@ -222,7 +222,8 @@ def write_ome_set(folder, stack, per_file=2, companion=False, sizes=None, images
         body += (
             f'<Image ID="Image:{image}" Name="place {image}"><Pixels ID="Pixels:{image}" DimensionOrder="XYZCT" '
             f'Type="uint16" SizeX="30" SizeY="20" SizeZ="1" SizeC="1" SizeT="{sizes or count}" PhysicalSizeX="0.5" '
-            f'PhysicalSizeY="0.5"><Channel ID="Channel:{image}:0" SamplesPerPixel="1"/>{data}{planes}</Pixels></Image>'
+            f'PhysicalSizeY="0.5"><Channel ID="Channel:{image}:0" SamplesPerPixel="1"/>{data}{planes}'
+            "</Pixels></Image>"
         )
     space = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
     for image, begin, path in parts:

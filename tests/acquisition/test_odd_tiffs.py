@@ -1,4 +1,4 @@
-"""TIFF files that are damaged, hostile or unusual: read right or refused in one line, and nothing huge is allocated."""
+"""TIFF files that are damaged, hostile or unusual: read right or refused in a line; nothing huge is allocated."""
 
 import tracemalloc
 from pathlib import Path
@@ -137,12 +137,13 @@ def test_whatever_bytes_are_wrong_no_library_raises_and_no_frame_is_invented(tmp
         place = data.draw(st.integers(0, max(len(content) - 4, 0)))
         content[place : place + data.draw(st.integers(1, 4))] = data.draw(st.binary(max_size=4))
     path.write_bytes(bytes(content))
+    said = ""
     try:
-        _, frames = replay(path)
+        count = len(replay(path)[1])
     except SourceError as error:
-        assert "\n" not in str(error)
-    else:
-        assert len(frames) <= len(stack)
+        count, said = 0, str(error)
+    assert "\n" not in said
+    assert count <= len(stack)
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda f: f.__name__[6:])
