@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from acquisition.source import SourceInfo
-from acquisition.stacks.arrays import SEPARATOR, Hdf5Stack, open_zarr
-from acquisition.stacks.axes import given_axes
-from acquisition.stacks.folder import SUFFIXES, TIFF, FolderStack
+from acquisition.stacks.arrays import Hdf5Stack, open_zarr
+from acquisition.stacks.choice import file_of, name_of, parse_choice
+from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
+from acquisition.stacks.library import GuardedStack
+from acquisition.stacks.numbers import RecordedNumbers
 from acquisition.stacks.scales import pixel_size
-from acquisition.stacks.stack import ImageStack, layout_of
+from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
 from stream.errors import SourceError
@@ -28,43 +28,47 @@ ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 FILMS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".cine", ".mpg", ".webm")
 
 
-def open_stack(path: Path, axes: str | None = None, *, is_scan: bool = False) -> ImageStack:
+def open_stack(
+    path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+) -> ImageStack:
     """Open a TIFF, OME-TIFF, OME-Zarr, HDF5 file or a folder of images, by what it is.
 
-    `axes`, such as `TYX`, takes precedence over what the file says of them. Planes that a file calls a focus
-    series are believed more readily where a scan is wanted (`is_scan`) than in a video.
+    Behind `::` stands which of several is meant: `FILE.h5::DATASET`, `FOLDER::position=1,channel=0`. `axes`, such
+    as `TYX`, takes precedence over what the file says of them. Planes that a file calls a focus series are believed
+    more readily where a scan is wanted (`is_scan`) than in a video. With `any_type` pixels may be of any numeric
+    type, as those of references; else they must be a camera's.
 
     Raises `SourceError` with what it is instead, or why it cannot be read, and `ConfigurationError` for `axes`
     that it cannot have.
     """
-    plain = Path(str(path).partition(SEPARATOR)[0])
+    return GuardedStack(path, lambda: _open_unguarded(path, axes, is_scan, any_type))
+
+
+def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool) -> ImageStack:
+    plain, choice = file_of(path), parse_choice(path)
     suffix = plain.suffix.lower()
     if not plain.exists():
         raise SourceError(f"there is no recording {plain}")
     if plain.is_dir():
-        is_zarr = suffix == ".zarr" or any((plain / mark).is_file() for mark in ZARR_MARKS)
-        return open_zarr(path, axes, is_scan=is_scan) if is_zarr else _open_folder(plain, axes)
+        if suffix != ".zarr" and not any((plain / mark).is_file() for mark in ZARR_MARKS):
+            return open_folder(plain, choice, axes, is_scan=is_scan, any_type=any_type)
+        if choice.given:
+            choice.refuse_rest(plain, ())
+        return open_zarr(path, axes, is_scan=is_scan, any_type=any_type)
     if plain.stat().st_size == 0:
         raise SourceError(f"{plain} is empty")
     if suffix in HDF5:
-        return Hdf5Stack(path, axes, is_scan=is_scan)
+        if choice.given:
+            choice.refuse_rest(plain, ())
+        return Hdf5Stack(path, axes, is_scan=is_scan, any_type=any_type)
     if suffix in FILMS:
         raise SourceError(
             f"{plain} is a film, which is not read; convert it to images without loss, as with: "
             "ffmpeg -i FILM -pix_fmt gray frames/%06d.png, and give the folder"
         )
     if suffix in TIFF or suffix not in SUFFIXES:
-        return TiffStack(plain, axes, is_scan=is_scan)
+        return TiffStack(plain, axes, choice=choice, is_scan=is_scan, any_type=any_type)
     raise SourceError(f"{plain} is a single picture; give the folder that it is in")
-
-
-def _open_folder(path: Path, axes: str | None) -> FolderStack:
-    stack = FolderStack(path)
-    if axes is not None:
-        shape = (stack.info.planes, stack.info.height, stack.info.width)
-        layout = layout_of(path, shape, given_axes(path, shape, axes))
-        stack.info = replace(stack.info, axes=layout.axes, lead=layout.lead)
-    return stack
 
 
 def open_recording(
@@ -111,18 +115,6 @@ def open_recording(
     return Recording(stack, path, run_id, frame_rate_hz, pixel[0], remarks, pace, volumes)
 
 
-def read_image(path: Path) -> npt.NDArray[np.float64]:
-    """The mean (H, W) of the images in a file: a bright or a dark reference. Raises `SourceError`."""
-    stack = open_stack(Path(path))
-    try:
-        total = np.zeros((stack.info.height, stack.info.width))
-        for index in range(stack.info.planes):
-            total += stack.read(index).image
-        return total / stack.info.planes
-    finally:
-        stack.close()
-
-
 class Recording:
     """The `Source` of recorded frames.
 
@@ -146,6 +138,7 @@ class Recording:
         found = stack.info
         self._depth = found.volume if volumes else 1
         self._count = found.planes // self._depth
+        self._numbers = RecordedNumbers(found.lost_before)
         self._timing = timing_of(found, frame_rate_hz, self._depth)
         self.remarks: tuple[str, ...] = (*remarks, *self._timing.remarks)
         self.info = SourceInfo(
@@ -156,14 +149,12 @@ class Recording:
             pixel_size_um=pixel_size_um,
             frame_rate_hz=self._timing.rate_hz if self._timing.is_known else math.nan,
             frames=self._count,
-            name=storable(path.name),
+            name=storable(name_of(path)),
             description="; ".join(
-                [f"{storable(path.name)} ({found.format}, {self._count} frames)", *self.remarks]
+                [f"{storable(name_of(path))} ({found.format}, {self._count} frames)", *self.remarks]
             ),
         )
         self._next = 0
-        self._elapsed = 0
-        self._last_camera_frame: int | None = None
         self._began_s = 0.0
         self._stopped = False
 
@@ -171,6 +162,11 @@ class Recording:
     def ended(self) -> bool:
         """Whether all frames have been read, or the recording was stopped."""
         return self._stopped or (self._next >= self._count and not self._stack.damage)
+
+    @property
+    def first_number(self) -> int:
+        """The number (`camera_frame`) of the first frame that was read; 0 before that."""
+        return self._numbers.first
 
     def start(self) -> None:
         """Begin at the first frame; with `pace` the clock starts now."""
@@ -194,13 +190,13 @@ class Recording:
             time.sleep(max(0.0, wait_s))
         planes = [self._stack.read(self._next * self._depth + z) for z in range(self._depth)]
         first = planes[0]
-        time_s = self._time_of(first.camera_frame)
+        number = self._numbers.take(first.camera_frame if self._depth == 1 else None)
         image: ImageArray = first.image if self._depth == 1 else np.stack([plane.image for plane in planes])
         info = FrameInfo(
             run_id=self._run_id,
             frame=self._next,
-            camera_frame=self._next if first.camera_frame is None else first.camera_frame,
-            time_s=time_s,
+            camera_frame=number,
+            time_s=self._time_s(),
             monotonic_ns=time.perf_counter_ns(),
             wall_s=time.time(),
             camera_time_s=first.time_s,
@@ -217,19 +213,14 @@ class Recording:
             return float(self._timing.time_s[self._next])
         return self._next / self._timing.rate_hz
 
-    def _time_of(self, camera_frame: int | None) -> float:
+    def _time_s(self) -> float:
         """The frame's time from the first one on: the file's, else by the frame rate.
 
-        By the rate, frames that the camera's numbers say were lost have taken their time.
+        By the rate, frames that the numbers say were lost have taken their time.
         """
-        if self._next > 0:
-            last, self._elapsed = self._last_camera_frame, self._elapsed + 1
-            if last is not None and camera_frame is not None and self._depth == 1 and camera_frame > last:
-                self._elapsed += camera_frame - last - 1
-        self._last_camera_frame = camera_frame
         if self._timing.time_s is not None:
             return float(self._timing.time_s[self._next])
-        return self._elapsed / self._timing.rate_hz
+        return self._numbers.since_first / self._timing.rate_hz
 
     def stop(self) -> None:
         """Read no more."""
@@ -243,8 +234,13 @@ class Recording:
         self._began_s = time.monotonic() - (self._planned_s() if self._next < self._count else 0.0)
 
     def counts(self) -> dict[str, int]:
-        """`received` frames."""
-        return {"received": self._next, "lost_in_camera": 0}
+        """`received` frames, and `lost_in_recording`: those that gaps in numbers and missing files leave out."""
+        behind = self._stack.info.lost_after if self._next >= self._count else 0
+        return {
+            "received": self._next,
+            "lost_in_camera": 0,
+            "lost_in_recording": self._numbers.lost + behind,
+        }
 
     def gauges(self) -> dict[str, float]:
         """Nothing waits in a file."""

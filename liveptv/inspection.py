@@ -27,8 +27,11 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     Raises `SourceError` if it is none of them or cannot be read.
     """
-    if not path.exists():
-        raise SourceError(f"there is no file {path}")
+    file = Path(str(path).partition("::")[0])
+    if not file.exists():
+        raise SourceError(f"there is no file {file}")
+    if file != path:
+        return _plain_dict(_recording(path))
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return _plain_dict(_table(path))

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from liveptv.session.supervisor import new_run_id
 from liveptv.table_reader import AS_IT_IS
 from liveptv.tables import DetectionTable, iter_detections, read_detection_table
 from stream.errors import ConfigurationError, LivePTVError, SourceError
-from stream.messages import Detections
+from stream.messages import Detections, Frame
 from stream.unfinished import UnfinishedFile
 from tracking.packing import pack
 from tracking.tracker import OnlineTracker
@@ -49,6 +50,8 @@ def detect_images(
     how many particles a frame may have, it may have as many as a detector can give: no link has to hold them
     here. `say` gets a line for whatever was assumed or decided of the recording; what is left out is said once
     when it begins, and in total at the end.
+
+    Frames are numbered as in the recording: the number of one that is lost is left out.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
@@ -79,7 +82,7 @@ def detect_images(
                 frame = recording.read(READ_S)
                 if frame is None:
                     continue
-                engine.submit(frame)
+                engine.submit(_numbered(frame, recording.first_number))
                 yield from ((found, info.frames) for found in engine.results(0.0))
             yield from ((found, info.frames) for found in _rest(engine))
             if left_out := summary_of(engine.counts()):
@@ -88,6 +91,11 @@ def detect_images(
             engine.close()
     finally:
         recording.close()
+
+
+def _numbered(frame: Frame, first: int) -> Frame:
+    """The frame under its number in the recording: where one is lost, its number is left out."""
+    return replace(frame, info=replace(frame.info, frame=frame.info.camera_frame - first))
 
 
 def _rest(engine: Engine) -> Iterator[Detections]:

@@ -15,7 +15,8 @@ import zarr
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
 from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
 from acquisition.stacks.scales import NAN, Scales
-from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, check_pixels, layout_of
+from acquisition.stacks.sizes import check_count, check_size
+from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_of, type_name
 from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from stream.errors import ConfigurationError, SourceError
 from stream.hdf5_reading import check_attributes, check_dataset, check_memory, find, reading
@@ -45,19 +46,22 @@ class ArrayStack:
         *,
         planes: dict[str, Any] | None = None,
         remarks: tuple[str, ...] = (),
+        any_type: bool = False,
     ) -> None:
         """`planes` are lists by z of what was read back at each, as our own scans have them."""
         self._path, self._array, self._scales = path, array, scales
         self._planes = planes or {}
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
         self._layout: Layout = layout_of(path, array.shape, axes)
+        check_size(path, self._layout.height, self._layout.width)
+        check_count(path, self._layout.planes)
         self._singles = [array.shape[axis] == 1 and axes[axis] == "C" for axis in self._kept]
         has_depth = self._layout.size("Z") > 1
         self.info = StackInfo(
             planes=self._layout.planes,
             height=self._layout.height,
             width=self._layout.width,
-            dtype=check_pixels(path, np.dtype(array.dtype)),
+            dtype=type_name(path, array.dtype, any_type=any_type),
             volume=self._layout.volume,
             pixel_size_um=scales.x.value,
             frame_rate_hz=scales.rate_hz,
@@ -119,10 +123,13 @@ class ArrayStack:
 class Hdf5Stack(ArrayStack):
     """The one dataset of images in an HDF5 file, or the one named behind `::`."""
 
-    def __init__(self, path: Path, axes: str | None = None, *, is_scan: bool = False) -> None:
+    def __init__(
+        self, path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+    ) -> None:
         """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if there is no single stack in it.
 
-        `axes` takes precedence over what the file names; `is_scan` where it should be a focus scan.
+        `axes` takes precedence over what the file names; `is_scan` where it should be a focus scan; `any_type`
+        where pixels need not be a camera's, as in references.
         """
         text, _, name = str(path).partition(SEPARATOR)
         file = Path(text)
@@ -135,18 +142,18 @@ class Hdf5Stack(ArrayStack):
         try:
             with reading(file):
                 images = check_dataset(
-                    self._find(file, name), f"{file}: {name or 'the stack'}", most_bytes=None
+                    self._find(file, name, any_type), f"{file}: {name or 'the stack'}", most_bytes=None
                 )
                 check_plane(images, str(path))
                 check_attributes(images)
                 scales = hdf5_scales(images.attrs)
                 named, remarks = _named_axes(file, images.shape, hdf5_axes(images), scales, axes, is_scan)
-                super().__init__(path, images, named, scales, "HDF5", remarks=remarks)
+                super().__init__(path, images, named, scales, "HDF5", remarks=remarks, any_type=any_type)
         except BaseException:
             self._file.close()
             raise
 
-    def _find(self, file: Path, name: str) -> h5py.Dataset:
+    def _find(self, file: Path, name: str, any_type: bool) -> h5py.Dataset:
         if name:
             chosen = find(self._file, name)
             if not isinstance(chosen, h5py.Dataset):
@@ -154,7 +161,7 @@ class Hdf5Stack(ArrayStack):
             return chosen
         found: list[h5py.Dataset] = []
         try:
-            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item, any_type) else None)
         except (OSError, RuntimeError, KeyError) as error:
             raise SourceError(f"{file} is damaged ({error}); use a copy of it if there is one") from error
         if len(found) != 1:
@@ -178,11 +185,15 @@ def check_plane(images: h5py.Dataset, place: str) -> None:
     check_memory(max(plane, read) * images.dtype.itemsize, f"{place}: one of its planes")
 
 
-def _is_stack(item: object) -> bool:
+def _is_stack(item: object, any_type: bool) -> bool:
+    if any_type:
+        return isinstance(item, h5py.Dataset) and item.ndim in {2, 3, 4} and item.dtype.kind in "iuf"
     return isinstance(item, h5py.Dataset) and item.ndim in {3, 4} and item.dtype in (np.uint8, np.uint16)
 
 
-def open_zarr(path: Path, axes: str | None = None, *, is_scan: bool = False) -> ArrayStack:
+def open_zarr(
+    path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+) -> ArrayStack:
     """Open an OME-Zarr image (0.1 to 0.5) at full resolution, or a plain Zarr array.
 
     What is inside is named behind `::`: an image by its number or name, a group or an array by its path. `axes`
@@ -200,7 +211,9 @@ def open_zarr(path: Path, axes: str | None = None, *, is_scan: bool = False) -> 
             node = node[name]
         if isinstance(node, zarr.Array):
             found, remarks = _named_axes(path, node.shape, _dimension_names(node), Scales(), axes, is_scan)
-            return ArrayStack(path, _as_array(node), found, Scales(), "Zarr", remarks=remarks)
+            return ArrayStack(
+                path, _as_array(node), found, Scales(), "Zarr", remarks=remarks, any_type=any_type
+            )
         image, group = _one_image(text, node, inside)
         level = image["datasets"][0]
         array = group[level["path"]]
@@ -214,7 +227,16 @@ def open_zarr(path: Path, axes: str | None = None, *, is_scan: bool = False) -> 
         planes = (dict(group.attrs).get("liveptv") or {}).get("planes")
         focus_um = _positions(planes)
         found, remarks = _named_axes(path, array.shape, own, scales, axes, is_scan, focus_um)
-        return ArrayStack(path, _as_array(array), found, scales, "OME-Zarr", planes=planes, remarks=remarks)
+        return ArrayStack(
+            path,
+            _as_array(array),
+            found,
+            scales,
+            "OME-Zarr",
+            planes=planes,
+            remarks=remarks,
+            any_type=any_type,
+        )
     except (SourceError, ConfigurationError):
         raise
     except Exception as error:

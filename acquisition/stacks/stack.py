@@ -37,7 +37,8 @@ class StackInfo:
     the time stamps of all planes, s, NaN where one has none; None where there are no stamps in the file.
 
     What was decided, is not believed or could not be followed is told in `remarks`; in `pixel_remarks` and
-    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate.
+    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate. `lost_before`
+    and `lost_after` are planes known to be lost before the first one and behind the last, as in a missing file.
     """
 
     planes: int
@@ -55,6 +56,8 @@ class StackInfo:
     remarks: tuple[str, ...] = ()
     pixel_remarks: tuple[str, ...] = ()
     time_remarks: tuple[str, ...] = ()
+    lost_before: int = 0
+    lost_after: int = 0
 
 
 class ImageStack(Protocol):
@@ -63,8 +66,15 @@ class ImageStack(Protocol):
     `damage` says why there should be more images than `info` tells: the file was cut short; else it is empty.
     """
 
-    info: StackInfo
-    damage: str
+    @property
+    def info(self) -> StackInfo:
+        """What the stack holds."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """Why there should be more images, or nothing."""
+        ...
 
     def read(self, index: int) -> Plane:
         """Plane `index`, from 0. Raises `SourceError` with its number if it cannot be read."""
@@ -84,6 +94,12 @@ def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:
             "Type > 16-bit)"
         )
     return native
+
+
+def type_name(path: Path, dtype: npt.DTypeLike, *, any_type: bool) -> str:
+    """The name of the pixel type, which must be a camera's, but in references (`any_type`) any number."""
+    found = np.dtype(dtype)
+    return found.newbyteorder("=").name if any_type and found.kind in "iufb" else check_pixels(path, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ def replay(
         "axes": None if axes is None else parse_axes(axes),
     }
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
-    tracks = output or Path(f"{recording.name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
+    name = Path(str(recording).partition("::")[0]).name
+    tracks = output or Path(f"{name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
     loaded = revised(
         load_experiment(None, settings or [], base=base),
         run={"output": tracks, "overwrite": overwrite or None},

@@ -1,0 +1,116 @@
+"""The video in a TIFF file that says little of itself: which of its pages are the frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from acquisition.stacks.choice import Choice, choose
+from stream.errors import SourceError
+
+UNNAMED = "IQRP"
+"""tifffile's names for axes that a file does not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row.
+
+    `is_unnamed`: the file does not say what its axes are.
+    """
+
+    pages: tuple[Any, ...]
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    data: int | None
+    notes: tuple[str, ...] = ()
+    is_unnamed: bool = False
+
+
+def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
+    """The one video in a file, or the one that is chosen.
+
+    Single images of another size beside it (a label, a thumbnail, an overview) are left out, and named. Raises
+    `SourceError` where the file has no images, or several videos.
+    """
+    choice.refuse_rest(path, ("series", "position"))
+    every = [series for series in file.series if series.dtype is not None]
+    if not every:
+        raise SourceError(f"{path} holds no images")
+    first = every[0]
+    given = choice.get("series", "position")
+    if given is None and first.ndim == 2:
+        alike = [series for series in every if (series.shape, series.dtype) == (first.shape, first.dtype)]
+        if len(alike) > 1 and len(alike) >= len(every) - len(alike):
+            # one image after the other, each written by itself
+            pages = tuple(page for series in alike for page in series.pages)
+            notes = _left_out(len(every) - len(alike)) + _shades(
+                path, first.keyframe, is_imagej=file.is_imagej
+            )
+            return Video(pages, (len(pages), *first.shape), "TYX", first.dtype, None, notes, is_unnamed=True)
+    videos = [series for series in every if _planes(series) > 1 or given is not None]
+    videos = videos or [max(every, key=lambda series: series.size)]
+    sizes = [" x ".join(str(size) for size in series.shape) for series in videos]
+    about = f": {', '.join(sizes)}" if given is None and len(videos) > 1 else ""
+    series = videos[choose(path, "series", [str(n) for n in range(len(videos))], given, about)]
+    notes = _left_out(len(every) - 1) if given is None else ()
+    notes += _shades(path, series.keyframe, is_imagej=file.is_imagej)
+    pages = tuple(series.pages)
+    shape, axes = tuple(series.shape), _axes(series)
+    planes = int(np.prod(shape[: axes.index("Y")])) if "Y" in axes else len(pages)
+    data = None
+    if len(pages) < planes:
+        if series.dataoffset is None:
+            raise SourceError(f"{path} has {len(pages)} pages for {planes} images")
+        data = int(series.dataoffset)
+    elif any(page is None for page in pages):
+        raise SourceError(f"{path} names pages that are not there; copy it again")
+    is_unnamed = bool(set(str(series.axes)) - set("TZCYX"))
+    return Video(pages, shape, axes, series.dtype, data, notes, is_unnamed)
+
+
+def _planes(series: tifffile.TiffPageSeries) -> int:
+    sizes = zip(str(series.axes), series.shape, strict=True)
+    return math.prod(size for axis, size in sizes if axis not in "YXS")
+
+
+def _shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
+    """What is said of pixels that are not simply brighter where there is more light.
+
+    Raises `SourceError` for a table of colours, but for ImageJ's: there they are how it shows the grey values.
+    """
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        table = page.colormap
+        is_grey = table is not None and bool((table[0] == table[1]).all() and (table[0] == table[2]).all())
+        rises = is_grey and bool((np.diff(table[0].astype(np.int64)) >= 0).all())
+        if not (is_imagej or rises):
+            raise SourceError(f"{path} has a colour table; convert it to grey")
+        return ("its colours are how it is shown: the grey values below them are taken",) if not rises else ()
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        return ("it says that 0 is white: its values are taken as they are, and dark is bright",)
+    return ()
+
+
+def _left_out(count: int) -> tuple[str, ...]:
+    return (f"{count} images of another size or type in the file are left out",) if count else ()
+
+
+def _axes(series: tifffile.TiffPageSeries) -> str:
+    """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
+    names = list(str(series.axes))
+    for name in "TZ":
+        unnamed = [place for place, other in enumerate(names) if other in UNNAMED]
+        longer = [place for place in unnamed if series.shape[place] > 1] or unnamed
+        if longer and name not in names:
+            names[longer[0]] = name
+    axes = "".join(names)
+    if axes.startswith("S") and "T" not in axes:
+        # three or four frames that tifffile was not told are not the colours of one
+        axes = axes.replace("S", "T", 1)
+    return axes
