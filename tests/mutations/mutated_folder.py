@@ -83,15 +83,33 @@ for name, make in {
     cases.add(name, make, ONLY_RIGHT, given=True)
 small = (video() // 4).astype(np.uint8)
 for suffix in ("png", "bmp", "pgm", "tif"):
-    cases.add(f"8-bit {suffix}", folder_of("img_{:04d}." + suffix, images=small), ONLY_RIGHT, given=True,
-              truth=Truth(stack=video() // 4))  # fmt: skip
-cases.add("JPEG", folder_of("img_{:04d}.jpg", images=small), NEVER_WRONG, given=True,
-          truth=Truth(stack=video() // 4, alike=0.95))  # fmt: skip
+    cases.add(
+        f"8-bit {suffix}",
+        folder_of("img_{:04d}." + suffix, images=small),
+        ONLY_RIGHT,
+        given=True,
+        truth=Truth(stack=video() // 4),
+    )
+cases.add(
+    "JPEG",
+    folder_of("img_{:04d}.jpg", images=small),
+    NEVER_WRONG,
+    given=True,
+    truth=Truth(stack=video() // 4, alike=0.95),
+)
 cases.add("nothing given", folder_of(), ONLY_SAID, words="frame(.|\n)*pixel|pixel(.|\n)*frame")
-cases.add("copies: frame.tif, frame (1).tif", folder_of(lambda k: f"frame ({k}).tif" if k else "frame.tif"), RIGHT_OR_SAID,
-          given=True)  # fmt: skip
-cases.add("copies: frame.tif, frame_1.tif", folder_of(lambda k: f"frame_{k}.tif" if k else "frame.tif"), RIGHT_OR_SAID,
-          given=True)  # fmt: skip
+cases.add(
+    "copies: frame.tif, frame (1).tif",
+    folder_of(lambda k: f"frame ({k}).tif" if k else "frame.tif"),
+    RIGHT_OR_SAID,
+    given=True,
+)
+cases.add(
+    "copies: frame.tif, frame_1.tif",
+    folder_of(lambda k: f"frame_{k}.tif" if k else "frame.tif"),
+    RIGHT_OR_SAID,
+    given=True,
+)
 
 # what is missing
 for name, numbers in {
@@ -101,8 +119,13 @@ for name, numbers in {
     "a gap behind the first": [0, 4, 5, 6, 7, 8, 9, 10, 11],
 }.items():
     for suffix in ("tif", "png"):
-        cases.add(f"{name}, {suffix}", folder_of("img_{:04d}." + suffix, numbers), RIGHT_OR_SAID, given=True,
-                  truth=frames_of(FRAMES, order=numbers))  # fmt: skip
+        cases.add(
+            f"{name}, {suffix}",
+            folder_of("img_{:04d}." + suffix, numbers),
+            RIGHT_OR_SAID,
+            given=True,
+            truth=frames_of(FRAMES, order=numbers),
+        )
 cases.add(
     "numbers in steps of 50, as stamps in ms",
     folder_of(lambda k: f"img_{50 * k}.tif"),
@@ -110,8 +133,13 @@ cases.add(
     given=True,
 )
 cases.add("numbers in steps of 2", folder_of(lambda k: f"img_{2 * k:04d}.tif"), RIGHT_OR_SAID, given=True)
-cases.add("numbers in steps of 2 with a gap", folder_of(lambda k: f"img_{2 * k:04d}.tif", [0, 1, 2, 3, 7, 8, 9, 10, 11]),
-          RIGHT_OR_SAID, given=True, truth=frames_of(FRAMES, order=[0, 1, 2, 3, 7, 8, 9, 10, 11]))  # fmt: skip
+cases.add(
+    "numbers in steps of 2 with a gap",
+    folder_of(lambda k: f"img_{2 * k:04d}.tif", [0, 1, 2, 3, 7, 8, 9, 10, 11]),
+    RIGHT_OR_SAID,
+    given=True,
+    truth=frames_of(FRAMES, order=[0, 1, 2, 3, 7, 8, 9, 10, 11]),
+)
 cases.add(
     "the same number twice", folder_of(after=with_file("img_4.tif", video()[4])), SAID_OR_REFUSED, given=True
 )
@@ -158,12 +186,21 @@ cases.add(
     given=True,
 )
 summary = {"Summary": {"PixelSize_um": PIXEL_UM, "Interval_ms": 1e3 / RATE_HZ}}
-cases.add("Micro-Manager's files with its metadata",
-          folder_of("img_channel000_position000_time{:09d}_z000.tif", after=with_file("metadata.txt", json.dumps(summary).encode())),
-          RIGHT_OR_SAID)  # fmt: skip
-cases.add("Micro-Manager's files with damaged metadata",
-          folder_of("img_channel000_position000_time{:09d}_z000.tif", after=with_file("metadata.txt", b'{"Summary": {')),
-          ONLY_SAID)  # fmt: skip
+cases.add(
+    "Micro-Manager's files with its metadata",
+    folder_of(
+        "img_channel000_position000_time{:09d}_z000.tif",
+        after=with_file("metadata.txt", json.dumps(summary).encode()),
+    ),
+    RIGHT_OR_SAID,
+)
+cases.add(
+    "Micro-Manager's files with damaged metadata",
+    folder_of(
+        "img_channel000_position000_time{:09d}_z000.tif", after=with_file("metadata.txt", b'{"Summary": {')
+    ),
+    ONLY_SAID,
+)
 cases.add(
     "a mean of them beside them",
     folder_of(after=with_file("AVG_images.tif", video()[0])),
@@ -184,18 +221,32 @@ cases.add(
     SAID_OR_REFUSED,
     given=True,
 )
-cases.add("the first of another size", folder_of(after=with_file("img_0000.tif", video()[0, :60])), SAID_OR_REFUSED, given=True,
-          truth=Truth(stack=[video()[0, :60], *video()[1:]]))  # fmt: skip
+cases.add(
+    "the first of another size",
+    folder_of(after=with_file("img_0000.tif", video()[0, :60])),
+    SAID_OR_REFUSED,
+    given=True,
+    truth=Truth(stack=[video()[0, :60], *video()[1:]]),
+)
 cases.add(
     "one of another type", folder_of(after=with_file("img_0005.tif", small[5])), SAID_OR_REFUSED, given=True
 )
-cases.add("one of floating point", folder_of(after=with_file("img_0005.tif", video()[5].astype("float32"))), SAID_OR_REFUSED,
-          given=True)  # fmt: skip
+cases.add(
+    "one of floating point",
+    folder_of(after=with_file("img_0005.tif", video()[5].astype("float32"))),
+    SAID_OR_REFUSED,
+    given=True,
+)
 cases.add(
     "one of another kind", folder_of(after=with_file("img_0012.png", video()[5])), SAID_OR_REFUSED, given=True
 )
-cases.add("one is garbage", folder_of(after=with_file("img_0005.tif", b"this is not an image")), SAID_OR_REFUSED, given=True,
-          words="img_0005")  # fmt: skip
+cases.add(
+    "one is garbage",
+    folder_of(after=with_file("img_0005.tif", b"this is not an image")),
+    SAID_OR_REFUSED,
+    given=True,
+    words="img_0005",
+)
 cases.add(
     "one is empty",
     folder_of(after=with_file("img_0005.tif", b"")),
@@ -203,8 +254,13 @@ cases.add(
     given=True,
     words="img_0005",
 )
-cases.add("one PNG is empty", folder_of("img_{:04d}.png", after=with_file("img_0005.png", b"")), SAID_OR_REFUSED,
-          given=True, words="img_0005")  # fmt: skip
+cases.add(
+    "one PNG is empty",
+    folder_of("img_{:04d}.png", after=with_file("img_0005.png", b"")),
+    SAID_OR_REFUSED,
+    given=True,
+    words="img_0005",
+)
 cases.add(
     "the first is empty",
     folder_of(after=with_file("img_0000.tif", b"")),
@@ -212,8 +268,14 @@ cases.add(
     given=True,
     words="img_0000",
 )
-cases.add("one is a folder", folder_of(numbers=[0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11],
-          after=lambda home: (home / "img_0005.tif").mkdir()), SAID_OR_REFUSED, given=True)  # fmt: skip
+cases.add(
+    "one is a folder",
+    folder_of(
+        numbers=[0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11], after=lambda home: (home / "img_0005.tif").mkdir()
+    ),
+    SAID_OR_REFUSED,
+    given=True,
+)
 cases.add(
     "one holds a stack",
     folder_of(after=with_file("img_0005.tif", video())),
@@ -234,10 +296,22 @@ def cut_last(suffix):
 
 
 for suffix in ("tif", "png", "bmp", "pgm"):
-    cases.add(f"the last {suffix} is cut", folder_of("img_{:04d}." + suffix, images=small, after=cut_last(suffix)),
-              SAID_OR_REFUSED, given=True, words="img_0011", truth=Truth(stack=video() // 4))  # fmt: skip
-cases.add("colour", folder_of("img_{:04d}.png", images=np.repeat(small[..., None], 3, -1)), SAID_OR_REFUSED, given=True,
-          words="colou?r", truth=Truth(stack=video() // 4))  # fmt: skip
+    cases.add(
+        f"the last {suffix} is cut",
+        folder_of("img_{:04d}." + suffix, images=small, after=cut_last(suffix)),
+        SAID_OR_REFUSED,
+        given=True,
+        words="img_0011",
+        truth=Truth(stack=video() // 4),
+    )
+cases.add(
+    "colour",
+    folder_of("img_{:04d}.png", images=np.repeat(small[..., None], 3, -1)),
+    SAID_OR_REFUSED,
+    given=True,
+    words="colou?r",
+    truth=Truth(stack=video() // 4),
+)
 
 
 def palettes(home):
@@ -248,8 +322,14 @@ def palettes(home):
         picture.save(home / f"img_{k:04d}.png")
 
 
-cases.add("a palette that turns grey around", folder_of(numbers=[], after=palettes), SAID_OR_REFUSED, given=True,
-          words="palette|colou?r", truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "a palette that turns grey around",
+    folder_of(numbers=[], after=palettes),
+    SAID_OR_REFUSED,
+    given=True,
+    words="palette|colou?r",
+    truth=Truth(stack=video() // 4),
+)
 cases.add("black and white", folder_of("img_{:04d}.png", images=video() > 220), ONLY_REFUSED, given=True)
 cases.add("an empty folder", folder_of(numbers=[]), ONLY_REFUSED, words="no images")
 cases.add(
@@ -259,6 +339,11 @@ cases.add(
     words="no images",
 )
 cases.add("one image", folder_of(numbers=[0]), RIGHT_OR_SAID, given=True, truth=Truth(order=(0,)))
-cases.add("one of its images", lambda folder: folder_of("img_{:04d}.png")(folder) / "img_0003.png", NEVER_WRONG, given=True,
-          truth=Truth(order=(3,)))  # fmt: skip
+cases.add(
+    "one of its images",
+    lambda folder: folder_of("img_{:04d}.png")(folder) / "img_0003.png",
+    NEVER_WRONG,
+    given=True,
+    truth=Truth(order=(3,)),
+)
 cases.add("a film", film, ONLY_REFUSED, words="film|video")

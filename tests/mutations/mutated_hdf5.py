@@ -1,5 +1,7 @@
 """HDF5 stacks: one dataset, `pixel_size_um` and `frame_rate_hz` as its attributes."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 from damage import cut, flipped, poked, renamed
@@ -13,7 +15,6 @@ from mutation import (
     SAID_OR_REFUSED,
     Cases,
 )
-from pathlib import Path
 
 cases = Cases("hdf5")
 
@@ -95,8 +96,11 @@ cases.add(
     "attributes as text", hdf5(attributes={"pixel_size_um": "0.5", "frame_rate_hz": "20"}), RIGHT_OR_SAID
 )
 cases.add("attributes as bytes", hdf5(attributes={"pixel_size_um": np.bytes_(b"0.5")}), NEVER_WRONG)
-cases.add("attributes at the file, not the dataset", hdf5(attributes=dict.fromkeys(GOOD), also=lambda file: file.attrs.update(GOOD)),
-          RIGHT_OR_SAID)  # fmt: skip
+cases.add(
+    "attributes at the file, not the dataset",
+    hdf5(attributes=dict.fromkeys(GOOD), also=lambda file: file.attrs.update(GOOD)),
+    RIGHT_OR_SAID,
+)
 cases.add(
     "no attributes",
     hdf5(attributes=dict.fromkeys(GOOD)),
@@ -107,10 +111,17 @@ for key, word in (("pixel_size_um", "pixel"), ("frame_rate_hz", "frame")):
     for value in (0.0, -0.5, float("nan"), float("inf"), 1e300, "half", [1.0, 2.0], 1 + 2j, h5py.Empty("f")):
         shown = "empty" if isinstance(value, h5py.Empty) else value
         cases.add(f"{key} is {shown}", hdf5(attributes={key: value}), SAID_OR_REFUSED, words=word)
-cases.add("two stacks", hdf5(also=lambda file: file.create_dataset("more", data=video(seed=2))), SAID_OR_REFUSED,
-          words="images|more")  # fmt: skip
-cases.add("two stacks, one named", hdf5(also=lambda file: file.create_dataset("more", data=video(seed=2)), behind="::images"),
-          ONLY_RIGHT)  # fmt: skip
+cases.add(
+    "two stacks",
+    hdf5(also=lambda file: file.create_dataset("more", data=video(seed=2))),
+    SAID_OR_REFUSED,
+    words="images|more",
+)
+cases.add(
+    "two stacks, one named",
+    hdf5(also=lambda file: file.create_dataset("more", data=video(seed=2)), behind="::images"),
+    ONLY_RIGHT,
+)
 cases.add("a name that is not there", hdf5(behind="::picture"), ONLY_REFUSED, words="picture")
 cases.add("the name of a group", hdf5(dataset="run/images", behind="::run"), NEVER_WRONG)
 cases.add("one picture, not a stack", hdf5(stack=video()[0]), NEVER_WRONG, truth=Truth(order=(0,)))
@@ -118,8 +129,12 @@ cases.add("five axes", hdf5(stack=video()[:, None, None]), NEVER_WRONG)
 cases.add("an axis of length 1 behind", hdf5(stack=video()[..., None]), NEVER_WRONG)
 cases.add("two channels behind", hdf5(stack=np.stack([video(), video(seed=2)], -1)), SAID_OR_REFUSED)
 cases.add("two channels between", hdf5(stack=np.stack([video(), video(seed=2)], 1)), SAID_OR_REFUSED)
-cases.add("colour", hdf5(stack=np.repeat((video() // 4).astype(np.uint8)[..., None], 3, -1)), SAID_OR_REFUSED,
-          truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "colour",
+    hdf5(stack=np.repeat((video() // 4).astype(np.uint8)[..., None], 3, -1)),
+    SAID_OR_REFUSED,
+    truth=Truth(stack=video() // 4),
+)
 for kind in ("int16", "int32", "float32", "float64"):
     cases.add(f"{kind} pixels", hdf5(stack=video().astype(kind)), NEVER_WRONG, words=kind)
 cases.add("black and white", hdf5(stack=video() > 220), ONLY_REFUSED)
@@ -190,8 +205,13 @@ cases.add(
     SAID_OR_REFUSED,
     words="frame|written|chunk|missing",
 )
-cases.add("a million frames made ready, 12 written", claimed((10**6, HEIGHT, WIDTH)), SAID_OR_REFUSED, claims=True,
-          words="frame|written|chunk|missing")  # fmt: skip
+cases.add(
+    "a million frames made ready, 12 written",
+    claimed((10**6, HEIGHT, WIDTH)),
+    SAID_OR_REFUSED,
+    claims=True,
+    words="frame|written|chunk|missing",
+)
 cases.add(
     "frames of a million by a million pixels", claimed((12, 10**6, 10**6)), SAID_OR_REFUSED, claims=True
 )

@@ -84,11 +84,20 @@ def with_resolution(numerator, denominator):
 
 
 for numerator, denominator in ((0, 1), (1, 0), (0, 0)):
-    cases.add(f"a resolution of {numerator}/{denominator}", with_resolution(numerator, denominator), SAID_OR_REFUSED,
-              words="pixel")  # fmt: skip
+    cases.add(
+        f"a resolution of {numerator}/{denominator}",
+        with_resolution(numerator, denominator),
+        SAID_OR_REFUSED,
+        words="pixel",
+    )
 cases.add("pixels twice as tall as wide", imagej(y_um=2 * PIXEL_UM), SAID_OR_REFUSED, words="square|tall|y")
-cases.add("pixels twice as wide as tall", imagej(x_um=2 * PIXEL_UM), SAID_OR_REFUSED, words="square|wide|x",
-          truth=Truth(pixel_um=2 * PIXEL_UM))  # fmt: skip
+cases.add(
+    "pixels twice as wide as tall",
+    imagej(x_um=2 * PIXEL_UM),
+    SAID_OR_REFUSED,
+    words="square|wide|x",
+    truth=Truth(pixel_um=2 * PIXEL_UM),
+)
 cases.add("pixels taller by a rounding", imagej(y_um=1.0002 * PIXEL_UM), ONLY_RIGHT)
 
 # times
@@ -124,10 +133,18 @@ cases.add(
     SAID_OR_REFUSED,
     words="channel",
 )
-cases.add("two channels shown as one", imagej({"frames": 6, "channels": 2, "mode": "composite"}), SAID_OR_REFUSED,
-          words="channel")  # fmt: skip
-cases.add("six volumes of two planes", imagej({"frames": 6, "slices": 2, "hyperstack": "true", "spacing": 2.0}),
-          RIGHT_OR_SAID, truth=Truth(focus_um=np.tile([0.0, 2.0], 6), times_s=np.arange(FRAMES) / RATE_HZ / 2))  # fmt: skip
+cases.add(
+    "two channels shown as one",
+    imagej({"frames": 6, "channels": 2, "mode": "composite"}),
+    SAID_OR_REFUSED,
+    words="channel",
+)
+cases.add(
+    "six volumes of two planes",
+    imagej({"frames": 6, "slices": 2, "hyperstack": "true", "spacing": 2.0}),
+    RIGHT_OR_SAID,
+    truth=Truth(focus_um=np.tile([0.0, 2.0], 6), times_s=np.arange(FRAMES) / RATE_HZ / 2),
+)
 cases.add(
     "more frames than pages",
     imagej({"images": 20, "frames": 20}),
@@ -186,8 +203,12 @@ cases.add(
     ONLY_REFUSED,
     words="cut|damage|cannot read",
 )
-cases.add("one page, more images claimed", one_page({"images": 40, "frames": 40}), SAID_OR_REFUSED,
-          words="cut|damage|missing|40|pages")  # fmt: skip
+cases.add(
+    "one page, more images claimed",
+    one_page({"images": 40, "frames": 40}),
+    SAID_OR_REFUSED,
+    words="cut|damage|missing|40|pages",
+)
 cases.add("byte order lies", poked(imagej(), 0, b"II"), ONLY_REFUSED)
 for where, keep in {"to 5 bytes": 5, "in the first tags": 80, "to a half": 0.5, "by 30 bytes": -30}.items():
     cases.add(

@@ -9,9 +9,9 @@ from damage import cut, flipped, renamed
 from known_video import FRAMES, HEIGHT, PIXEL_UM, RATE_HZ, WIDTH, Truth, video
 from mutation import (
     NEVER_WRONG,
-    ONLY_REFUSED,
     ONLY_RIGHT,
     ONLY_SAID,
+    RIGHT_OR_REFUSED,
     RIGHT_OR_SAID,
     SAID_OR_REFUSED,
     Cases,
@@ -67,11 +67,19 @@ TIME = "ElapsedTime-ms"
 cases.add("as it is", tagged(), ONLY_RIGHT)
 cases.add("times begin late", tagged(put(TIME, lambda k: TIMES_MS[k] + 5321.5)), ONLY_RIGHT)
 cases.add("times as text", tagged(put(TIME, lambda k: str(TIMES_MS[k]))), ONLY_RIGHT)
-cases.add("times of uneven frames", tagged(put(TIME, lambda k: TIMES_MS[k] + 20 * (k % 2))), ONLY_RIGHT,
-          truth=Truth(times_s=1e-3 * (TIMES_MS + 20 * (np.arange(FRAMES) % 2))))  # fmt: skip
+cases.add(
+    "times of uneven frames",
+    tagged(put(TIME, lambda k: TIMES_MS[k] + 20 * (k % 2))),
+    ONLY_RIGHT,
+    truth=Truth(times_s=1e-3 * (TIMES_MS + 20 * (np.arange(FRAMES) % 2))),
+)
 fast = np.arange(FRAMES) / 2000.0
-cases.add("2,000 frames/s in whole ms", tagged(put(TIME, lambda k: int(1e3 * fast[k]))), RIGHT_OR_SAID,
-          truth=Truth(times_s=fast))  # fmt: skip
+cases.add(
+    "2,000 frames/s in whole ms",
+    tagged(put(TIME, lambda k: int(1e3 * fast[k]))),
+    RIGHT_OR_SAID,
+    truth=Truth(times_s=fast),
+)
 for page in (0, 5, FRAMES - 1):
     for name, value in {
         "missing": None, "no number": "late", "zero": 0.0, "that of the frame before": TIMES_MS[max(page - 1, 0)],
@@ -97,17 +105,28 @@ cases.add(
     RIGHT_OR_SAID,
     mostly=True,
 )
-cases.add("all times but one missing", tagged(put(TIME, lambda k: None if k else 0.0)), ONLY_SAID,
-          words="frame.?rate|time|stamp")  # fmt: skip
-cases.add("a pause of 2 s", tagged(put(TIME, lambda k: TIMES_MS[k] + 2000 * (k > 6))), ONLY_RIGHT,
-          truth=Truth(times_s=1e-3 * (TIMES_MS + 2000 * (np.arange(FRAMES) > 6))))  # fmt: skip
+cases.add(
+    "all times but one missing",
+    tagged(put(TIME, lambda k: None if k else 0.0)),
+    ONLY_SAID,
+    words="frame.?rate|time|stamp",
+)
+cases.add(
+    "a pause of 2 s",
+    tagged(put(TIME, lambda k: TIMES_MS[k] + 2000 * (k > 6))),
+    ONLY_RIGHT,
+    truth=Truth(times_s=1e-3 * (TIMES_MS + 2000 * (np.arange(FRAMES) > 6))),
+)
 cases.add("the clock starts anew half-way", tagged(put(TIME, lambda k: TIMES_MS[k % 6])), RIGHT_OR_SAID)
 for size in (0, -0.5, "none", None):
     cases.add(f"the size of a pixel is {size}", tagged(put("PixelSizeUm", size)), ONLY_SAID, words="pixel")
 cases.add("the size of a pixel is NaN", tagged(put("PixelSizeUm", float("nan"))), ONLY_SAID, words="pixel")
 cases.add("the size of a pixel as text", tagged(put("PixelSizeUm", "0.5")), RIGHT_OR_SAID)
-cases.add("the size of a pixel is only in the first page", tagged(put("PixelSizeUm", lambda k: None if k else PIXEL_UM)),
-          RIGHT_OR_SAID)  # fmt: skip
+cases.add(
+    "the size of a pixel is only in the first page",
+    tagged(put("PixelSizeUm", lambda k: None if k else PIXEL_UM)),
+    RIGHT_OR_SAID,
+)
 cases.add("no image numbers", tagged(put("ImageNumber", None)), ONLY_RIGHT)
 cases.add("image numbers all 0", tagged(put("ImageNumber", "0")), RIGHT_OR_SAID)
 cases.add("image numbers as numbers", tagged(put("ImageNumber", lambda k: k)), ONLY_RIGHT)
@@ -136,13 +155,15 @@ cases.add(
     RIGHT_OR_SAID,
     mostly=True,
 )
-cases.add("the text of all pages is damaged", tagged(raw=lambda text, k: text[:20]), ONLY_SAID,
-          words="frame(.|\n)*pixel|pixel(.|\n)*frame")  # fmt: skip
+cases.add(
+    "the text of all pages is damaged",
+    tagged(raw=lambda text, k: text[:20]),
+    ONLY_SAID,
+    words="frame(.|\n)*pixel|pixel(.|\n)*frame",
+)
 cases.add("the text is a list", tagged(raw=lambda text, k: f"[{text}]"), NEVER_WRONG)
 cases.add("the text is a number", tagged(raw=lambda text, k: "12"), SAID_OR_REFUSED)
 cases.add("the text is an empty object", tagged(raw=lambda text, k: "{}"), SAID_OR_REFUSED)
-cases.add("one frame twice with its tags", tagged(stack=[*video()[:6], video()[5], *video()[7:]]), NEVER_WRONG,
-          truth=Truth(order=(0, 1, 2, 3, 4, 5, 5, 7, 8, 9, 10, 11)))  # fmt: skip
 for where, keep in {"to a half": 0.5, "by a page": -HEIGHT * WIDTH * 2, "by 7 bytes": -7}.items():
     cases.add(
         f"cut {where}", cut(tagged(), keep), SAID_OR_REFUSED, words="cut|damage|cannot read|broken|missing"
@@ -156,7 +177,7 @@ SUMMARY = {
 
 
 def write_part(path, images, facts, summary, first_index):
-    """One file of a Micro-Manager 2 stack as its own writer lays it out: header, index map, pages with tag 51123."""
+    """One file of a Micro-Manager 2 stack as its own writer lays it out: header, index map, tagged pages."""
     head = json.dumps(summary).encode()
     first = 40 + len(head) + len(head) % 2
     at, blobs, offsets = first, [], []
@@ -229,8 +250,12 @@ stacks.add(
 )
 stacks.add("a planned interval that was not kept", stack(summary={"Interval_ms": 10}), RIGHT_OR_SAID)
 stacks.add("no size of a pixel in the summary", stack(summary={"PixelSize_um": 0}), ONLY_RIGHT)
-stacks.add("no size of a pixel anywhere", stack(summary={"PixelSize_um": 0}, change=put("PixelSizeUm", 0)), ONLY_SAID,
-           words="pixel")  # fmt: skip
+stacks.add(
+    "no size of a pixel anywhere",
+    stack(summary={"PixelSize_um": 0}, change=put("PixelSizeUm", 0)),
+    ONLY_SAID,
+    words="pixel",
+)
 stacks.add(
     "text for numbers in the summary", stack(summary={"Interval_ms": "none", "Frames": "many"}), NEVER_WRONG
 )
@@ -300,9 +325,12 @@ def nd(
             place = json.dumps({"time": k} if axes is None else axes(k)).encode()
             name = b"a_NDTiffStack.tif"
             entries.append(
-                struct.pack("<I", len(place)) + place + struct.pack("<I", len(name)) + name
+                struct.pack("<I", len(place))
+                + place
+                + struct.pack("<I", len(name))
+                + name
                 + struct.pack("<IiiiiIii", data, WIDTH, HEIGHT, 1, 0, tail + 16, len(text) - 1, 0)
-            )  # fmt: skip
+            )
             at = following
         (home / "a_NDTiffStack.tif").write_bytes(start.ljust(first, b"\0") + b"".join(blobs))
         if index:
@@ -315,14 +343,22 @@ def nd(
 
 ndtiff.add("as it is", nd(), ONLY_RIGHT)
 ndtiff.add("by its folder", nd(folder_named=True), NEVER_WRONG)
-ndtiff.add("by its index", nd(opened="NDTiff.index"), ONLY_REFUSED)
+ndtiff.add("by its index", nd(opened="NDTiff.index"), RIGHT_OR_REFUSED)
 ndtiff.add("without its index", nd(index=False), RIGHT_OR_SAID)
 ndtiff.add("its index cut", nd(keep_index=300), SAID_OR_REFUSED)
 ndtiff.add("its index empty", nd(keep_index=0), NEVER_WRONG)
 ndtiff.add("two frames missing in its index", nd(rows=[0, 1, 2, 3, 6, 7, 8, 9, 10, 11]), SAID_OR_REFUSED)
-ndtiff.add("two positions", nd(axes=lambda k: {"position": k % 2, "time": k // 2}), SAID_OR_REFUSED,
-           words="position|series|axes|images")  # fmt: skip
-ndtiff.add("two channels", nd(axes=lambda k: {"time": k // 2, "channel": ["a", "b"][k % 2]}), SAID_OR_REFUSED,
-           words="channel")  # fmt: skip
+ndtiff.add(
+    "two positions",
+    nd(axes=lambda k: {"position": k % 2, "time": k // 2}),
+    SAID_OR_REFUSED,
+    words="position|series|axes|images",
+)
+ndtiff.add(
+    "two channels",
+    nd(axes=lambda k: {"time": k // 2, "channel": ["a", "b"][k % 2]}),
+    SAID_OR_REFUSED,
+    words="channel",
+)
 ndtiff.add("no times", nd(change=put(TIME, None)), ONLY_SAID, words="frame.?rate|time|stamp")
 ndtiff.add("one time missing", nd(change=put(TIME, None, 5)), RIGHT_OR_SAID, mostly=True)

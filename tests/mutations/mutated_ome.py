@@ -94,17 +94,27 @@ for name, changes in {
     "axes of length 1": {"axes": "TYX"},
 }.items():
     cases.add(name, ome(changes), ONLY_RIGHT)
-cases.add("sizes in angstrom", ome({"PhysicalSizeX": 5000, "PhysicalSizeXUnit": "Å", "PhysicalSizeY": 5000,
-          "PhysicalSizeYUnit": "Å"}), RIGHT_OR_SAID)  # fmt: skip
+cases.add(
+    "sizes in angstrom",
+    ome({"PhysicalSizeX": 5000, "PhysicalSizeXUnit": "Å", "PhysicalSizeY": 5000, "PhysicalSizeYUnit": "Å"}),
+    RIGHT_OR_SAID,
+)
 for unit in ("micrometers", "micron", "um", "MICROMETER", "Âµm", "microm"):
     cases.add(f"the unit is written {unit}", ome(edits=[('Unit="µm"', f'Unit="{unit}"')]), RIGHT_OR_SAID)
 for unit in ("pixel", "reference frame", "furlong", ""):
     cases.add(f"the unit is '{unit}'", ome(edits=[('Unit="µm"', f'Unit="{unit}"')]), ONLY_SAID, words="pixel")
 for size in ("0", "-0.5", "NaN", "INF", "1e30", "half", ""):
-    cases.add(f"the size of a pixel is '{size}'", ome(edits=[(r'(PhysicalSize[XY])="[^"]*"', rf'\1="{size}"')]),
-              SAID_OR_REFUSED, words="pixel")  # fmt: skip
-cases.add("a decimal comma in the size of a pixel",
-          ome(edits=[(r'(PhysicalSize[XY])="[^"]*"', r'\1="0,5"')]), RIGHT_OR_SAID)  # fmt: skip
+    cases.add(
+        f"the size of a pixel is '{size}'",
+        ome(edits=[(r'(PhysicalSize[XY])="[^"]*"', rf'\1="{size}"')]),
+        SAID_OR_REFUSED,
+        words="pixel",
+    )
+cases.add(
+    "a decimal comma in the size of a pixel",
+    ome(edits=[(r'(PhysicalSize[XY])="[^"]*"', r'\1="0,5"')]),
+    RIGHT_OR_SAID,
+)
 cases.add("no size of a pixel", ome(dict.fromkeys(list(GOOD)[1:5])), ONLY_SAID, words="pixel")
 cases.add("no size in x", ome(dict.fromkeys(["PhysicalSizeX", "PhysicalSizeXUnit"])), RIGHT_OR_SAID)
 cases.add("no size in y", ome(dict.fromkeys(["PhysicalSizeY", "PhysicalSizeYUnit"])), RIGHT_OR_SAID)
@@ -114,34 +124,55 @@ cases.add(
     SAID_OR_REFUSED,
     words="square|tall|Y",
 )
-cases.add("pixels twice as wide as tall", ome({"PhysicalSizeX": 2 * PIXEL_UM}), SAID_OR_REFUSED, words="square|wide|X",
-          truth=Truth(pixel_um=2 * PIXEL_UM))  # fmt: skip
+cases.add(
+    "pixels twice as wide as tall",
+    ome({"PhysicalSizeX": 2 * PIXEL_UM}),
+    SAID_OR_REFUSED,
+    words="square|wide|X",
+    truth=Truth(pixel_um=2 * PIXEL_UM),
+)
 cases.add("y in a unit of its own", ome({"PhysicalSizeYUnit": "mm"}), SAID_OR_REFUSED, words="square|tall|Y")
 
 # times
 for value in ("0", "-0.05", "NaN", "INF", "soon", "1e-30"):
-    cases.add(f"an increment of '{value}'", ome(edits=[(r'TimeIncrement="[^"]*"', f'TimeIncrement="{value}"')]),
-              SAID_OR_REFUSED, words="frame")  # fmt: skip
-cases.add("an increment in an unknown unit", ome(edits=[('TimeIncrementUnit="s"', 'TimeIncrementUnit="tick"')]),
-          ONLY_SAID, words="frame")  # fmt: skip
-cases.add("a decimal comma in the increment", ome(edits=[(r'TimeIncrement="[^"]*"', 'TimeIncrement="0,05"')]),
-          RIGHT_OR_SAID)  # fmt: skip
+    cases.add(
+        f"an increment of '{value}'",
+        ome(edits=[(r'TimeIncrement="[^"]*"', f'TimeIncrement="{value}"')]),
+        SAID_OR_REFUSED,
+        words="frame",
+    )
+cases.add(
+    "an increment in an unknown unit",
+    ome(edits=[('TimeIncrementUnit="s"', 'TimeIncrementUnit="tick"')]),
+    ONLY_SAID,
+    words="frame",
+)
+cases.add(
+    "a decimal comma in the increment",
+    ome(edits=[(r'TimeIncrement="[^"]*"', 'TimeIncrement="0,05"')]),
+    RIGHT_OR_SAID,
+)
 cases.add("no times at all", ome(NO_RATE), ONLY_SAID, words="frame.?rate")
 uneven = np.cumsum([0, 1, 1, 2, 1, 1, 1, 3, 1, 1, 1, 1]) / RATE_HZ
 cases.add("stamps without an increment", stamped(TIMES, changes=NO_RATE), ONLY_RIGHT)
 cases.add("stamps in ms", stamped(1e3 * TIMES, "ms", NO_RATE), ONLY_RIGHT)
 cases.add("stamps that begin late", stamped(TIMES + 17.25, changes=NO_RATE), ONLY_RIGHT)
 cases.add("stamps that begin before zero", stamped(TIMES - 0.3, changes=NO_RATE), ONLY_RIGHT)
-cases.add("stamps of uneven frames", stamped(uneven, changes=NO_RATE), ONLY_RIGHT,
-          truth=Truth(times_s=uneven))  # fmt: skip
+cases.add(
+    "stamps of uneven frames", stamped(uneven, changes=NO_RATE), ONLY_RIGHT, truth=Truth(times_s=uneven)
+)
 cases.add(
     "stamps and a planned increment that differ",
     stamped(TIMES, changes={"TimeIncrement": 1.0}),
     RIGHT_OR_SAID,
 )
 for told, changes in {"": NO_RATE, " beside an increment": {}}.items():
-    cases.add(f"one stamp missing{told}", stamped([*TIMES[:5], None, *TIMES[6:]], changes=changes), RIGHT_OR_SAID,
-              mostly=True)  # fmt: skip
+    cases.add(
+        f"one stamp missing{told}",
+        stamped([*TIMES[:5], None, *TIMES[6:]], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
     cases.add(
         f"the first stamp missing{told}",
         stamped([None, *TIMES[1:]], changes=changes),
@@ -154,19 +185,39 @@ for told, changes in {"": NO_RATE, " beside an increment": {}}.items():
         RIGHT_OR_SAID,
         mostly=True,
     )
-    cases.add(f"one stamp repeated{told}", stamped([*TIMES[:5], TIMES[4], *TIMES[6:]], changes=changes),
-              RIGHT_OR_SAID, mostly=True)  # fmt: skip
-    cases.add(f"one stamp far ahead{told}", stamped([*TIMES[:5], 30.0, *TIMES[6:]], changes=changes),
-              RIGHT_OR_SAID, mostly=True)  # fmt: skip
-    cases.add(f"one stamp is zero{told}", stamped([*TIMES[:5], 0.0, *TIMES[6:]], changes=changes),
-              RIGHT_OR_SAID, mostly=True)  # fmt: skip
-    cases.add(f"one stamp is no number{told}", stamped([*TIMES[:5], np.nan, *TIMES[6:]], changes=changes),
-              RIGHT_OR_SAID, mostly=True)  # fmt: skip
-    cases.add(f"stamps in whole tenths{told}", stamped(np.floor(10 * TIMES) / 10, changes=changes),
-              RIGHT_OR_SAID)  # fmt: skip
-    cases.add(f"every second stamp missing{told}",
-              stamped([None if k % 2 else t for k, t in enumerate(TIMES)], changes=changes), RIGHT_OR_SAID,
-              mostly=True)  # fmt: skip
+    cases.add(
+        f"one stamp repeated{told}",
+        stamped([*TIMES[:5], TIMES[4], *TIMES[6:]], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
+    cases.add(
+        f"one stamp far ahead{told}",
+        stamped([*TIMES[:5], 30.0, *TIMES[6:]], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
+    cases.add(
+        f"one stamp is zero{told}",
+        stamped([*TIMES[:5], 0.0, *TIMES[6:]], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
+    cases.add(
+        f"one stamp is no number{told}",
+        stamped([*TIMES[:5], np.nan, *TIMES[6:]], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
+    cases.add(
+        f"stamps in whole tenths{told}", stamped(np.floor(10 * TIMES) / 10, changes=changes), RIGHT_OR_SAID
+    )
+    cases.add(
+        f"every second stamp missing{told}",
+        stamped([None if k % 2 else t for k, t in enumerate(TIMES)], changes=changes),
+        RIGHT_OR_SAID,
+        mostly=True,
+    )
 cases.add(
     "all stamps are zero", stamped(0 * TIMES, changes=NO_RATE), ONLY_SAID, words="frame.?rate|time|stamp"
 )
@@ -180,23 +231,38 @@ cases.add(
     SAID_OR_REFUSED,
     words="time|stamp|frame.?rate",
 )
-cases.add("only the first frame has a stamp", stamped([0.0] + [None] * 11, changes=NO_RATE), ONLY_SAID,
-          words="time|stamp|frame.?rate")  # fmt: skip
+cases.add(
+    "only the first frame has a stamp",
+    stamped([0.0] + [None] * 11, changes=NO_RATE),
+    ONLY_SAID,
+    words="time|stamp|frame.?rate",
+)
 
 
 def placed(heights, unit="µm"):
     """A focus position on every plane."""
-    return stamped(TIMES, changes={"Plane": {
-        "DeltaT": list(TIMES), "PositionZ": [float(z) for z in heights], "PositionZUnit": [unit] * len(heights),
-    }})  # fmt: skip
+    return stamped(
+        TIMES,
+        changes={
+            "Plane": {
+                "DeltaT": list(TIMES),
+                "PositionZ": [float(z) for z in heights],
+                "PositionZUnit": [unit] * len(heights),
+            }
+        },
+    )
 
 
 heights = 3.0 * np.arange(FRAMES)
 cases.add("the focus is at 12.5 um in all", placed([12.5] * FRAMES), ONLY_RIGHT)
 cases.add("the focus moves", placed(heights), ONLY_RIGHT, truth=Truth(focus_um=heights))
 cases.add("the focus moves, in mm", placed(heights / 1e3, "mm"), ONLY_RIGHT, truth=Truth(focus_um=heights))
-cases.add("the focus moves in the reference frame of a stage", placed(heights, "reference frame"), NEVER_WRONG,
-          words="focus|position|reference")  # fmt: skip
+cases.add(
+    "the focus moves in the reference frame of a stage",
+    placed(heights, "reference frame"),
+    NEVER_WRONG,
+    words="focus|position|reference",
+)
 
 # axes
 SCAN_STEP = {"PhysicalSizeZ": 2.0, "PhysicalSizeZUnit": "µm"}
@@ -219,11 +285,19 @@ cases.add(
     SAID_OR_REFUSED,
     words="channel",
 )
-cases.add("channels before times", ome({"axes": "CTYX"}, stack=video().reshape(2, 6, 64, 80)), SAID_OR_REFUSED,
-          words="channel")  # fmt: skip
+cases.add(
+    "channels before times",
+    ome({"axes": "CTYX"}, stack=video().reshape(2, 6, 64, 80)),
+    SAID_OR_REFUSED,
+    words="channel",
+)
 volume = np.tile(2.0 * np.arange(3), 4)
-cases.add("four volumes of three planes", ome({"axes": "TZYX"} | SCAN_STEP, stack=video().reshape(4, 3, 64, 80)),
-          RIGHT_OR_SAID, truth=Truth(focus_um=volume, times_s=TIMES / 3))  # fmt: skip
+cases.add(
+    "four volumes of three planes",
+    ome({"axes": "TZYX"} | SCAN_STEP, stack=video().reshape(4, 3, 64, 80)),
+    RIGHT_OR_SAID,
+    truth=Truth(focus_um=volume, times_s=TIMES / 3),
+)
 
 # series
 OTHER = video(FRAMES, seed=2)
@@ -247,36 +321,68 @@ def series(*stacks, changes=None):
 
 cases.add("two positions", series(video(), OTHER), SAID_OR_REFUSED, words="series|position|images")
 cases.add("three positions", series(video(), OTHER, OTHER), SAID_OR_REFUSED, words="series|position|images")
-cases.add("two positions, the second aborted", series(video(), OTHER[:-1]), SAID_OR_REFUSED,
-          words="series|position|images")  # fmt: skip
-cases.add("two positions, the second aborted at its first frame", series(video(), OTHER[0]), SAID_OR_REFUSED,
-          words="series|position|images")  # fmt: skip
-cases.add("two positions, the first aborted", series(OTHER[:-3], video()), SAID_OR_REFUSED,
-          words="series|position|images")  # fmt: skip
+cases.add(
+    "two positions, the second aborted",
+    series(video(), OTHER[:-1]),
+    SAID_OR_REFUSED,
+    words="series|position|images",
+)
+cases.add(
+    "two positions, the second aborted at its first frame",
+    series(video(), OTHER[0]),
+    SAID_OR_REFUSED,
+    words="series|position|images",
+)
+cases.add(
+    "two positions, the first aborted",
+    series(OTHER[:-3], video()),
+    SAID_OR_REFUSED,
+    words="series|position|images",
+)
 cases.add("a preview behind the frames", series(video(), video()[0, ::4, ::4]), RIGHT_OR_SAID)
 
 # the XML and what lies in the file
 cases.add(
     "the XML is cut in the middle", ome(raw=lambda text: text[: len(text) // 2].encode()), SAID_OR_REFUSED
 )
-cases.add("the XML of an old namespace", ome(edits=[("2016-06", "2011-06"), (r' PhysicalSize.Unit="[^"]*"', ""),
-          (r' TimeIncrementUnit="[^"]*"', "")]), ONLY_RIGHT)  # fmt: skip
+cases.add(
+    "the XML of an old namespace",
+    ome(
+        edits=[
+            ("2016-06", "2011-06"),
+            (r' PhysicalSize.Unit="[^"]*"', ""),
+            (r' TimeIncrementUnit="[^"]*"', ""),
+        ]
+    ),
+    ONLY_RIGHT,
+)
 cases.add("the XML in Latin-1", ome(raw=lambda text: text.encode("latin-1")), NEVER_WRONG)
 cases.add("the XML says uint8", ome(edits=[('Type="uint16"', 'Type="uint8"')]), NEVER_WRONG)
 cases.add("the XML says big-endian", ome(edits=[(r"<Pixels ", '<Pixels BigEndian="true" ')]), ONLY_RIGHT)
-cases.add("more frames in the XML than in the file", ome(edits=[('SizeT="12"', 'SizeT="20"')]), SAID_OR_REFUSED,
-          words="cut|missing|damage|pages")  # fmt: skip
+cases.add(
+    "more frames in the XML than in the file",
+    ome(edits=[('SizeT="12"', 'SizeT="20"')]),
+    SAID_OR_REFUSED,
+    words="cut|missing|damage|pages",
+)
 cases.add("fewer frames in the XML than in the file", ome(edits=[('SizeT="12"', 'SizeT="8"')]), NEVER_WRONG)
-cases.add("width and height swapped in the XML",
-          ome(edits=[('SizeX="80" SizeY="64"', 'SizeX="64" SizeY="80"')]), NEVER_WRONG)  # fmt: skip
+cases.add(
+    "width and height swapped in the XML",
+    ome(edits=[('SizeX="80" SizeY="64"', 'SizeX="64" SizeY="80"')]),
+    NEVER_WRONG,
+)
 cases.add(
     "a million frames in the XML",
     ome(edits=[('SizeT="12"', 'SizeT="1000000"')]),
     SAID_OR_REFUSED,
     claims=True,
 )
-cases.add("a thousand million frames in the XML", ome(edits=[('SizeT="12"', 'SizeT="1000000000"')]), SAID_OR_REFUSED,
-          claims=True)  # fmt: skip
+cases.add(
+    "a thousand million frames in the XML",
+    ome(edits=[('SizeT="12"', 'SizeT="1000000000"')]),
+    SAID_OR_REFUSED,
+    claims=True,
+)
 cases.add("a negative number of frames in the XML", ome(edits=[('SizeT="12"', 'SizeT="-12"')]), NEVER_WRONG)
 cases.add("no number of frames in the XML", ome(edits=[('SizeT="12" ', "")]), NEVER_WRONG)
 cases.add("a description in the XML", ome({"Description": "5 % glycerol; <b>"}), ONLY_RIGHT)
@@ -299,8 +405,12 @@ def turned(text):
     return substituted(text, (r"<TiffData[^>]*/?>(</TiffData>)?", data)).encode()
 
 
-cases.add("the pages lie in reverse order", ome(raw=turned), ONLY_RIGHT,
-          truth=Truth(order=tuple(range(FRAMES - 1, -1, -1)), times_s=TIMES[::-1]))  # fmt: skip
+cases.add(
+    "the pages lie in reverse order",
+    ome(raw=turned),
+    ONLY_RIGHT,
+    truth=Truth(order=tuple(range(FRAMES - 1, -1, -1)), times_s=TIMES[::-1]),
+)
 
 
 def set_of_files(opened, missing=""):
@@ -318,9 +428,11 @@ def set_of_files(opened, missing=""):
             with tifffile.TiffFile(path) as file:
                 text = file.ome_metadata
             text = substituted(
-                text, ('SizeT="6"', 'SizeT="12"'), (r"<TiffData[^>]*/?>(</TiffData>)?", data),
+                text,
+                ('SizeT="6"', 'SizeT="12"'),
+                (r"<TiffData[^>]*/?>(</TiffData>)?", data),
                 (r'UUID="[^"]*"', f'UUID="{ids[number]}"'),
-            )  # fmt: skip
+            )
             tifffile.tiffcomment(path, text.encode())
         if missing:
             (folder / missing).unlink()
@@ -331,7 +443,15 @@ def set_of_files(opened, missing=""):
 
 cases.add("a set of two files, by its first", set_of_files("set_1.ome.tif"), ONLY_RIGHT)
 cases.add("a set of two files, by its second", set_of_files("set_2.ome.tif"), ONLY_RIGHT)
-cases.add("a set of two files, the second missing", set_of_files("set_1.ome.tif", "set_2.ome.tif"), SAID_OR_REFUSED,
-          words="missing|set_2")  # fmt: skip
-cases.add("a set of two files, the first missing", set_of_files("set_2.ome.tif", "set_1.ome.tif"), SAID_OR_REFUSED,
-          words="missing|set_1")  # fmt: skip
+cases.add(
+    "a set of two files, the second missing",
+    set_of_files("set_1.ome.tif", "set_2.ome.tif"),
+    SAID_OR_REFUSED,
+    words="missing|set_2",
+)
+cases.add(
+    "a set of two files, the first missing",
+    set_of_files("set_2.ome.tif", "set_1.ome.tif"),
+    SAID_OR_REFUSED,
+    words="missing|set_1",
+)

@@ -144,11 +144,19 @@ for name, make in {
 }.items():
     add(name, make, NEVER_WRONG)
 pixels = {"frame": columns()["frame"], "y": columns()["y_um"] / PIXEL_UM, "x": columns()["x_um"] / PIXEL_UM}
-add("trackpy's columns, in pixels", table(lines({"y": pixels["y"], "x": pixels["x"], "mass": np.ones(72), "frame": pixels["frame"]})),
-    SAID_OR_REFUSED, words="pixel|x_um|column")  # fmt: skip
+add(
+    "trackpy's columns, in pixels",
+    table(lines({"y": pixels["y"], "x": pixels["x"], "mass": np.ones(72), "frame": pixels["frame"]})),
+    SAID_OR_REFUSED,
+    words="pixel|x_um|column",
+)
 add("columns x and y without a unit", table(lines(pixels)), SAID_OR_REFUSED, words="pixel|x_um|column")
-add("columns x_px and y_px", table(lines({"frame": pixels["frame"], "x_px": pixels["x"], "y_px": pixels["y"]})), SAID_OR_REFUSED,
-    words="pixel|px|x_um|column")  # fmt: skip
+add(
+    "columns x_px and y_px",
+    table(lines({"frame": pixels["frame"], "x_px": pixels["x"], "y_px": pixels["y"]})),
+    SAID_OR_REFUSED,
+    words="pixel|px|x_um|column",
+)
 
 
 def trackmate(header_rows=4, unit="micron"):
@@ -189,7 +197,8 @@ add(
 )
 add("TrackMate's spots in pixels", table(trackmate(unit="pixel")), SAID_OR_REFUSED, words="pixel|column")
 storm = {
-    "id": np.arange(72), "frame": columns()["frame"] + 1, "x [nm]": 1e3 * columns()["x_um"], "y [nm]": 1e3 * columns()["y_um"],
+    "id": np.arange(72), "frame": columns()["frame"] + 1,
+    "x [nm]": 1e3 * columns()["x_um"], "y [nm]": 1e3 * columns()["y_um"],
     "sigma [nm]": np.full(72, 130.0), "intensity [photon]": np.full(72, 900.0),
 }  # fmt: skip
 add("ThunderSTORM's table", table(lines(storm, header=",".join(f'"{name}"' for name in storm))), NEVER_WRONG)
@@ -214,9 +223,22 @@ add(
     table(lines(columns() | {"other": np.ones(72)}, header="frame,x_um,y_um,x_um")),
     NEVER_WRONG,
 )
-add("x_um twice, the wrong one first",
-    table(lines({"frame": columns()["frame"], "other": np.ones(72), "y_um": columns()["y_um"], "x_um": columns()["x_um"]},
-                header="frame,x_um,y_um,x_um")), SAID_OR_REFUSED, words="x_um|twice|column")  # fmt: skip
+add(
+    "x_um twice, the wrong one first",
+    table(
+        lines(
+            {
+                "frame": columns()["frame"],
+                "other": np.ones(72),
+                "y_um": columns()["y_um"],
+                "x_um": columns()["x_um"],
+            },
+            header="frame,x_um,y_um,x_um",
+        )
+    ),
+    SAID_OR_REFUSED,
+    words="x_um|twice|column",
+)
 for value in (
     "",
     "NaN",
@@ -235,11 +257,21 @@ for value in (
     "12 um",
     "#N/A",
 ):
-    add(f"one x is '{value}'", table(change=with_row(30, lambda row, value=value: f"{row.split(',')[0]},{value},{row.split(',')[2]}")),
-        SAID_OR_REFUSED, words="line 31|x_um|fields")  # fmt: skip
+    add(
+        f"one x is '{value}'",
+        table(
+            change=with_row(30, lambda row, value=value: f"{row.split(',')[0]},{value},{row.split(',')[2]}")
+        ),
+        SAID_OR_REFUSED,
+        words="line 31|x_um|fields",
+    )
 for value in ("", "-1", "2.5", "1e12", "nan", "two", "1e400", "99999999999999999999"):
-    add(f"one frame is '{value}'", table(change=with_row(30, lambda row, value=value: f"{value},{row.split(',', 1)[1]}")),
-        SAID_OR_REFUSED, words="line 31|frame")  # fmt: skip
+    add(
+        f"one frame is '{value}'",
+        table(change=with_row(30, lambda row, value=value: f"{value},{row.split(',', 1)[1]}")),
+        SAID_OR_REFUSED,
+        words="line 31|frame",
+    )
 add(
     "one frame is far away",
     table(change=with_row(72, lambda row: f"3000000,{row.split(',', 1)[1]}")),
@@ -253,8 +285,12 @@ add(
     words="line 31",
 )
 add("a row is too long", table(change=with_row(30, lambda row: f"{row},7,8")), NEVER_WRONG)
-add("all rows are longer than the header", table(change=lambda rows: [rows[0], *(f"{k},{row}" for k, row in enumerate(rows[1:]))]),
-    SAID_OR_REFUSED, words="fields|column|header|line|x_um|frame")  # fmt: skip
+add(
+    "all rows are longer than the header",
+    table(change=lambda rows: [rows[0], *(f"{k},{row}" for k, row in enumerate(rows[1:]))]),
+    SAID_OR_REFUSED,
+    words="fields|column|header|line|x_um|frame",
+)
 add(
     "the last row is cut",
     table(change=lambda rows: "\n".join(rows)[:-9].encode()),
@@ -402,12 +438,23 @@ hadd(
 )
 hadd("no y", as_h5(drop=["y_um"]), ONLY_REFUSED)
 hadd("no rows", as_h5({key: value[:0] for key, value in columns().items()}), ONLY_REFUSED)
-hadd("x is a link to nothing", as_h5(drop=["x_um"], also=lambda file: file.__setitem__("x_um", h5py.SoftLink("/gone"))),
-     ONLY_REFUSED)  # fmt: skip
+hadd(
+    "x is a link to nothing",
+    as_h5(drop=["x_um"], also=lambda file: file.__setitem__("x_um", h5py.SoftLink("/gone"))),
+    ONLY_REFUSED,
+)
 hadd("a million million rows claimed", unwritten((10**12,)), ONLY_REFUSED, claims=True)
 hadd("a thousand million rows claimed", unwritten((10**9,)), ONLY_REFUSED, claims=True)
-hadd("records, as pandas writes them", as_h5(drop=tuple(columns()), also=lambda file: file.create_dataset(
-    "df/table", data=np.zeros(72, [("index", "i8"), ("values", "f8", (3,))]))), ONLY_REFUSED)  # fmt: skip
+hadd(
+    "records, as pandas writes them",
+    as_h5(
+        drop=tuple(columns()),
+        also=lambda file: file.create_dataset(
+            "df/table", data=np.zeros(72, [("index", "i8"), ("values", "f8", (3,))])
+        ),
+    ),
+    ONLY_REFUSED,
+)
 for where, keep in {"to 5 bytes": 5, "to a half": 0.5, "by 40 bytes": -40}.items():
     hadd(f"cut {where}", cut(as_h5(), keep), ONLY_REFUSED)
 all_cases = [*csv.all, *arrow.all, *h5.all]

@@ -72,23 +72,33 @@ for name, make in {
     cases.add(name, make, ONLY_RIGHT, given=True)
 
 cases.add("an axis of length 1 behind", plain(video()[..., None]), RIGHT_OR_REFUSED, given=True, words="axes")
-cases.add("8-bit", plain((video() // 4).astype(np.uint8)), ONLY_RIGHT, given=True,
-          truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "8-bit", plain((video() // 4).astype(np.uint8)), ONLY_RIGHT, given=True, truth=Truth(stack=video() // 4)
+)
 cases.add("three frames", plain(video(3)), ONLY_RIGHT, given=True, truth=frames_of(3))
 cases.add("four frames, page by page", pages(video(4)), ONLY_RIGHT, given=True, truth=frames_of(4))
 cases.add("one frame", plain(video(1)), ONLY_RIGHT, given=True, truth=frames_of(1))
 cases.add(
     "nothing given", plain(), ONLY_SAID, words="frame-rate(.|\n)*pixel-size|pixel-size(.|\n)*frame-rate"
 )
-cases.add("resolution in pixels per cm", plain(resolution=(1e4 / PIXEL_UM, 1e4 / PIXEL_UM),
-          resolutionunit="CENTIMETER"), RIGHT_OR_SAID)  # fmt: skip
+cases.add(
+    "resolution in pixels per cm",
+    plain(resolution=(1e4 / PIXEL_UM, 1e4 / PIXEL_UM), resolutionunit="CENTIMETER"),
+    RIGHT_OR_SAID,
+)
 cases.add("resolution of a screen, 72 dpi", plain(resolution=(72, 72), resolutionunit="INCH"), ONLY_SAID)
 cases.add("resolution without a unit", plain(resolution=(2, 2), resolutionunit="NONE"), RIGHT_OR_SAID)
 
 for kind in ("int8", "int16", "int32", "uint32", "int64", "float16", "float32", "float64"):
     stack = (video() // 4 if kind == "int8" else video()).astype(kind)
-    cases.add(f"{kind} pixels", plain(stack), NEVER_WRONG, given=True, truth=Truth(stack=stack.astype(float)),
-              words=kind)  # fmt: skip
+    cases.add(
+        f"{kind} pixels",
+        plain(stack),
+        NEVER_WRONG,
+        given=True,
+        truth=Truth(stack=stack.astype(float)),
+        words=kind,
+    )
 scaled = (video() / 1000).astype("float32")
 cases.add(
     "float32 from 0 to 1", plain(scaled), NEVER_WRONG, given=True, truth=Truth(stack=scaled), words="float32"
@@ -96,20 +106,43 @@ cases.add(
 cases.add("black and white", plain(video() > 220), ONLY_REFUSED, given=True, words="bool")
 cases.add("complex pixels", plain(video().astype("complex64")), ONLY_REFUSED, given=True, words="complex")
 colour = np.repeat((video() // 4).astype(np.uint8)[..., None], 3, -1)
-cases.add("colour", plain(colour, photometric="rgb"), SAID_OR_REFUSED, given=True, words="colou?r",
-          truth=Truth(stack=video() // 4))  # fmt: skip
-cases.add("colour, plane by plane", plain(np.moveaxis(colour, -1, 1), photometric="rgb", planarconfig="separate"),
-          SAID_OR_REFUSED, given=True, words="colou?r", truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "colour",
+    plain(colour, photometric="rgb"),
+    SAID_OR_REFUSED,
+    given=True,
+    words="colou?r",
+    truth=Truth(stack=video() // 4),
+)
+cases.add(
+    "colour, plane by plane",
+    plain(np.moveaxis(colour, -1, 1), photometric="rgb", planarconfig="separate"),
+    SAID_OR_REFUSED,
+    given=True,
+    words="colou?r",
+    truth=Truth(stack=video() // 4),
+)
 cases.add(
     "a single colour picture", plain(colour[0], photometric="rgb"), ONLY_REFUSED, given=True, words="colou?r"
 )
 rgba = np.concatenate([colour, np.full_like(colour[..., :1], 255)], -1)
-cases.add("colour with alpha", plain(rgba, photometric="rgb", extrasamples=["unassalpha"]), SAID_OR_REFUSED,
-          given=True, words="colou?r", truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "colour with alpha",
+    plain(rgba, photometric="rgb", extrasamples=["unassalpha"]),
+    SAID_OR_REFUSED,
+    given=True,
+    words="colou?r",
+    truth=Truth(stack=video() // 4),
+)
 ramp = np.linspace(65535, 0, 256).astype(np.uint16)
-cases.add("a palette that turns grey around",
-          plain((video() // 4).astype(np.uint8), photometric="palette", colormap=np.stack([ramp] * 3)),
-          SAID_OR_REFUSED, given=True, words="palette|colou?r", truth=Truth(stack=video() // 4))  # fmt: skip
+cases.add(
+    "a palette that turns grey around",
+    plain((video() // 4).astype(np.uint8), photometric="palette", colormap=np.stack([ramp] * 3)),
+    SAID_OR_REFUSED,
+    given=True,
+    words="palette|colou?r",
+    truth=Truth(stack=video() // 4),
+)
 
 
 def with_small_page(folder):
@@ -151,8 +184,13 @@ for what, make in whole.items():
         "to 95 %": 0.95, "by a page": -HEIGHT * WIDTH * 2, "by one byte": -1,
     }.items():  # fmt: skip
         # the last byte of a stack written at once is the zero that ends its list of pages
-        cases.add(f"{what}, cut {where}", cut(make, keep), SAID_OR_REFUSED, given=True,
-                  words="cut|damage|cannot read|broken|incomplete|missing|no images")  # fmt: skip
+        cases.add(
+            f"{what}, cut {where}",
+            cut(make, keep),
+            SAID_OR_REFUSED,
+            given=True,
+            words="cut|damage|cannot read|broken|incomplete|missing|no images",
+        )
 cases.add("the list of pages is zeros", zeroed_tail(plain(), 0.01), SAID_OR_REFUSED, given=True)
 cases.add("the last third is zeros, page by page", zeroed_tail(pages(), 0.33), SAID_OR_REFUSED, given=True)
 cases.add("little-endian that says it is big", poked(plain(), 0, b"MM"), ONLY_REFUSED, given=True)
@@ -171,8 +209,12 @@ cases.add(
     SAID_OR_REFUSED,
     given=True,
 )
-cases.add("the height is halved on one page", tag_changed(pages(), 257, value=HEIGHT // 2, page=5),
-          SAID_OR_REFUSED, given=True)  # fmt: skip
+cases.add(
+    "the height is halved on one page",
+    tag_changed(pages(), 257, value=HEIGHT // 2, page=5),
+    SAID_OR_REFUSED,
+    given=True,
+)
 cases.add(
     "8 bits claimed for 16", tag_changed(plain(metadata=None), 258, value=8), SAID_OR_REFUSED, given=True
 )
@@ -191,15 +233,30 @@ cases.add(
     given=True,
 )
 cases.add("no bytes in a strip", tag_changed(pages(), 279, value=0, page=4), SAID_OR_REFUSED, given=True)
-cases.add("a width of 2 thousand million", tag_changed(plain(metadata=None), 256, kind=4, value=2**31 - 1),
-          ONLY_REFUSED, given=True, claims=True)  # fmt: skip
-cases.add("a height of 4 thousand million", tag_changed(pages(), 257, kind=4, value=2**32 - 1), ONLY_REFUSED,
-          given=True, claims=True)  # fmt: skip
+cases.add(
+    "a width of 2 thousand million",
+    tag_changed(plain(metadata=None), 256, kind=4, value=2**31 - 1),
+    ONLY_REFUSED,
+    given=True,
+    claims=True,
+)
+cases.add(
+    "a height of 4 thousand million",
+    tag_changed(pages(), 257, kind=4, value=2**32 - 1),
+    ONLY_REFUSED,
+    given=True,
+    claims=True,
+)
 cases.add(
     "400 samples a pixel", tag_changed(pages(), 277, value=400), SAID_OR_REFUSED, given=True, claims=True
 )
-cases.add("a description of 4 thousand million bytes", tag_changed(plain(), 270, count=2**32 - 2), NEVER_WRONG,
-          given=True, claims=True)  # fmt: skip
+cases.add(
+    "a description of 4 thousand million bytes",
+    tag_changed(plain(), 270, count=2**32 - 2),
+    NEVER_WRONG,
+    given=True,
+    claims=True,
+)
 cases.add("the pages go round in a ring", next_page_changed(pages(), FRAMES - 1, 8), NEVER_WRONG, given=True)
 cases.add(
     "the list of pages ends early in nothing",

@@ -38,9 +38,11 @@ def ome_zarr(
         how = {"chunks": (1,) * (data.ndim - 2) + data.shape[-2:], "shape": data.shape, "dtype": data.dtype}
         group.create_array("0", **how | (array or {}))[...] = data
         facts = {
-            "version": version, "name": "video", "axes": [TIME, *SPACE],
+            "version": version,
+            "name": "video",
+            "axes": [TIME, *SPACE],
             "datasets": [{"path": "0", "coordinateTransformations": scaled(*SCALE)}],
-        } | (image or {})  # fmt: skip
+        } | (image or {})
         facts = {key: value for key, value in facts.items() if value is not None}
         ome = {"multiscales": [facts]} | (attributes or {})
         group.attrs.update(ome if version == "0.4" else {"ome": {"version": version} | ome})
@@ -81,8 +83,13 @@ def chunks(path):
         for file in (path / "0").rglob("*")
         if file.is_file() and not file.name.startswith((".z", "zarr"))
     ]
-    return sorted(files, key=lambda file: [int(part) for part in file.relative_to(path / "0").as_posix()
-                  .replace("c/", "").replace(".", "/").split("/")])  # fmt: skip
+    return sorted(
+        files,
+        key=lambda file: [
+            int(part)
+            for part in file.relative_to(path / "0").as_posix().replace("c/", "").replace(".", "/").split("/")
+        ],
+    )
 
 
 def on_chunk(number, act):
@@ -127,16 +134,34 @@ def cases_of(version):
 
     add("as it is", ONLY_RIGHT)
     # scales
-    add("the scale at the level of the multiscales", ONLY_RIGHT,
-        image={"datasets": level(*scaled(1, 1, 1)), "coordinateTransformations": scaled(*SCALE)})  # fmt: skip
-    add("the scale in both, multiplied", ONLY_RIGHT,
-        image={"datasets": level(*scaled(1, 0.25, 0.25)), "coordinateTransformations": scaled(0.05, 2, 2)})  # fmt: skip
-    add("time in one level, space in the other", ONLY_RIGHT,
-        image={"datasets": level(*scaled(1, PIXEL_UM, PIXEL_UM)), "coordinateTransformations": scaled(0.05, 1, 1)})  # fmt: skip
-    add("the scale only at the level of the multiscales", ONLY_RIGHT,
-        image={"datasets": [{"path": "0"}], "coordinateTransformations": scaled(*SCALE)})  # fmt: skip
-    add("a translation beside the scale", ONLY_RIGHT,
-        image={"datasets": level(*scaled(*SCALE), {"type": "translation", "translation": [0, 10, 20]})})  # fmt: skip
+    add(
+        "the scale at the level of the multiscales",
+        ONLY_RIGHT,
+        image={"datasets": level(*scaled(1, 1, 1)), "coordinateTransformations": scaled(*SCALE)},
+    )
+    add(
+        "the scale in both, multiplied",
+        ONLY_RIGHT,
+        image={"datasets": level(*scaled(1, 0.25, 0.25)), "coordinateTransformations": scaled(0.05, 2, 2)},
+    )
+    add(
+        "time in one level, space in the other",
+        ONLY_RIGHT,
+        image={
+            "datasets": level(*scaled(1, PIXEL_UM, PIXEL_UM)),
+            "coordinateTransformations": scaled(0.05, 1, 1),
+        },
+    )
+    add(
+        "the scale only at the level of the multiscales",
+        ONLY_RIGHT,
+        image={"datasets": [{"path": "0"}], "coordinateTransformations": scaled(*SCALE)},
+    )
+    add(
+        "a translation beside the scale",
+        ONLY_RIGHT,
+        image={"datasets": level(*scaled(*SCALE), {"type": "translation", "translation": [0, 10, 20]})},
+    )
     add("no scale", ONLY_SAID, "pixel", image={"datasets": [{"path": "0"}]})
     add(
         "only a translation",
@@ -145,14 +170,30 @@ def cases_of(version):
         image={"datasets": level({"type": "translation", "translation": [0, 1, 1]})},
     )
     add("an identity", SAID_OR_REFUSED, "pixel|identity", image={"datasets": level({"type": "identity"})})
-    add("a transformation nobody knows", SAID_OR_REFUSED, "pixel|transform",
-        image={"datasets": level({"type": "affine", "affine": [[1, 0], [0, 1]]})})  # fmt: skip
-    add("a scale in a file of its own", SAID_OR_REFUSED, "pixel|transform|scale",
-        image={"datasets": level({"type": "scale", "path": "scale"})})  # fmt: skip
-    add("a scale of two numbers for three axes", SAID_OR_REFUSED, "scale|axes|pixel",
-        image={"datasets": level(*scaled(PIXEL_UM, PIXEL_UM))})  # fmt: skip
-    add("a scale of four numbers for three axes", SAID_OR_REFUSED, "scale|axes|pixel",
-        image={"datasets": level(*scaled(0.05, 1, PIXEL_UM, PIXEL_UM))})  # fmt: skip
+    add(
+        "a transformation nobody knows",
+        SAID_OR_REFUSED,
+        "pixel|transform",
+        image={"datasets": level({"type": "affine", "affine": [[1, 0], [0, 1]]})},
+    )
+    add(
+        "a scale in a file of its own",
+        SAID_OR_REFUSED,
+        "pixel|transform|scale",
+        image={"datasets": level({"type": "scale", "path": "scale"})},
+    )
+    add(
+        "a scale of two numbers for three axes",
+        SAID_OR_REFUSED,
+        "scale|axes|pixel",
+        image={"datasets": level(*scaled(PIXEL_UM, PIXEL_UM))},
+    )
+    add(
+        "a scale of four numbers for three axes",
+        SAID_OR_REFUSED,
+        "scale|axes|pixel",
+        image={"datasets": level(*scaled(0.05, 1, PIXEL_UM, PIXEL_UM))},
+    )
     for value in (0, -PIXEL_UM, "0.5 um", None, 1e300):
         may = SAID_OR_REFUSED
         add(f"a pixel of {value}", may, "pixel|scale", image={"datasets": level(*scaled(0.05, value, value))})
@@ -163,12 +204,24 @@ def cases_of(version):
             image={"datasets": level(*scaled(value, 0.5, 0.5))},
         )
     add("a pixel of NaN", SAID_OR_REFUSED, "pixel|scale|read", after=edited("0.5", "NaN"))
-    add("pixels twice as tall as wide", SAID_OR_REFUSED, "square|tall|y",
-        image={"datasets": level(*scaled(0.05, 2 * PIXEL_UM, PIXEL_UM))})  # fmt: skip
-    add("pixels taller by the scale above", SAID_OR_REFUSED, "square|tall|y",
-        image={"coordinateTransformations": scaled(1, 2, 1)})  # fmt: skip
-    add("y in a unit of its own", SAID_OR_REFUSED, "square|tall|y|unit",
-        image={"axes": [TIME, SPACE[0] | {"unit": "millimeter"}, SPACE[1]]})  # fmt: skip
+    add(
+        "pixels twice as tall as wide",
+        SAID_OR_REFUSED,
+        "square|tall|y",
+        image={"datasets": level(*scaled(0.05, 2 * PIXEL_UM, PIXEL_UM))},
+    )
+    add(
+        "pixels taller by the scale above",
+        SAID_OR_REFUSED,
+        "square|tall|y",
+        image={"coordinateTransformations": scaled(1, 2, 1)},
+    )
+    add(
+        "y in a unit of its own",
+        SAID_OR_REFUSED,
+        "square|tall|y|unit",
+        image={"axes": [TIME, SPACE[0] | {"unit": "millimeter"}, SPACE[1]]},
+    )
     add(
         "sizes in nm",
         ONLY_RIGHT,
@@ -207,15 +260,28 @@ def cases_of(version):
         {"name": "z", "type": "space", "unit": "micrometer"},
         *SPACE,
     ]
-    add("five axes, each but t of length 1", ONLY_RIGHT, stack=video()[:, None, None],
-        image={"axes": five, "datasets": level(*scaled(0.05, 1, 1, 0.5, 0.5))})  # fmt: skip
-    add("five axes, two channels", SAID_OR_REFUSED, "channel", stack=video().reshape(6, 2, 1, HEIGHT, WIDTH),
-        image={"axes": five, "datasets": level(*scaled(0.05, 1, 1, 0.5, 0.5))})  # fmt: skip
+    add(
+        "five axes, each but t of length 1",
+        ONLY_RIGHT,
+        stack=video()[:, None, None],
+        image={"axes": five, "datasets": level(*scaled(0.05, 1, 1, 0.5, 0.5))},
+    )
+    add(
+        "five axes, two channels",
+        SAID_OR_REFUSED,
+        "channel",
+        stack=video().reshape(6, 2, 1, HEIGHT, WIDTH),
+        image={"axes": five, "datasets": level(*scaled(0.05, 1, 1, 0.5, 0.5))},
+    )
     add("four axes named for three", SAID_OR_REFUSED, "axes", image={"axes": [TIME, five[2], *SPACE]})
     add("two axes named for three", SAID_OR_REFUSED, "axes", image={"axes": SPACE})
     add("axes with x before y", NEVER_WRONG, image={"axes": [TIME, SPACE[1], SPACE[0]]})
-    add("y and x before the times", NEVER_WRONG, stack=np.moveaxis(video(), 0, -1),
-        image={"axes": [*SPACE, TIME], "datasets": level(*scaled(0.5, 0.5, 0.05))})  # fmt: skip
+    add(
+        "y and x before the times",
+        NEVER_WRONG,
+        stack=np.moveaxis(video(), 0, -1),
+        image={"axes": [*SPACE, TIME], "datasets": level(*scaled(0.5, 0.5, 0.05))},
+    )
     add("the same axis twice", SAID_OR_REFUSED, image={"axes": [TIME, SPACE[0], SPACE[0]]})
     add("axes of only names", NEVER_WRONG, image={"axes": ["t", "y", "x"]})
     add(
@@ -226,8 +292,11 @@ def cases_of(version):
     add("an axis with a long name", NEVER_WRONG, image={"axes": [TIME | {"name": "time"}, *SPACE]})
     add("no axes", NEVER_WRONG, image={"axes": None})
     add("axes are a number", SAID_OR_REFUSED, image={"axes": 3})
-    add("a time-lapse called z", NEVER_WRONG,
-        image={"axes": [five[2], *SPACE], "datasets": level(*scaled(1, 0.5, 0.5))})  # fmt: skip
+    add(
+        "a time-lapse called z",
+        NEVER_WRONG,
+        image={"axes": [five[2], *SPACE], "datasets": level(*scaled(1, 0.5, 0.5))},
+    )
     add("a time-lapse called channels", NEVER_WRONG, image={"axes": [five[1], *SPACE]})
     # structure
     add("two images in one group", NEVER_WRONG, after=lambda path: second_image(path, version))
@@ -247,8 +316,13 @@ def cases_of(version):
     )
     add("a path out of the folder", NEVER_WRONG, image={"datasets": [{"path": "../../etc"}]})
     add("a name without .zarr", ONLY_RIGHT, name="video")
-    add("the metadata of the array is cut", ONLY_REFUSED, after=lambda path: halve(next(
-        file for file in (path / "0" / ".zarray", path / "0" / "zarr.json") if file.exists())))  # fmt: skip
+    add(
+        "the metadata of the array is cut",
+        ONLY_REFUSED,
+        after=lambda path: halve(
+            next(file for file in (path / "0" / ".zarray", path / "0" / "zarr.json") if file.exists())
+        ),
+    )
     # chunks
     add(
         "a chunk is missing",
@@ -256,10 +330,18 @@ def cases_of(version):
         "missing|chunk|lost",
         after=on_chunk(5, lambda file: file.unlink()),
     )
-    add("the last chunks are missing", SAID_OR_REFUSED, "missing|chunk|lost",
-        after=lambda path: [file.unlink() for file in chunks(path)[9:]])  # fmt: skip
-    add("all chunks are missing", SAID_OR_REFUSED, "missing|chunk|lost|empty",
-        after=lambda path: [file.unlink() for file in chunks(path)])  # fmt: skip
+    add(
+        "the last chunks are missing",
+        SAID_OR_REFUSED,
+        "missing|chunk|lost",
+        after=lambda path: [file.unlink() for file in chunks(path)[9:]],
+    )
+    add(
+        "all chunks are missing",
+        SAID_OR_REFUSED,
+        "missing|chunk|lost|empty",
+        after=lambda path: [file.unlink() for file in chunks(path)],
+    )
     add("a chunk is cut", SAID_OR_REFUSED, after=on_chunk(5, halve))
     add("a chunk is empty", SAID_OR_REFUSED, after=on_chunk(5, lambda file: file.write_bytes(b"")))
     add(
@@ -270,12 +352,25 @@ def cases_of(version):
     add(
         "an uncompressed chunk is cut", SAID_OR_REFUSED, after=on_chunk(5, halve), array={"compressors": None}
     )
-    add("more frames claimed than chunks", SAID_OR_REFUSED, "missing|chunk|lost",
-        after=lambda path: metadata_of_array(path, shape=[20, HEIGHT, WIDTH]))  # fmt: skip
-    add("a million frames claimed", SAID_OR_REFUSED, "missing|chunk|lost", claims=True,
-        after=lambda path: metadata_of_array(path, shape=[10**6, HEIGHT, WIDTH]))  # fmt: skip
-    add("frames of a million by a million pixels claimed", SAID_OR_REFUSED, claims=True,
-        after=lambda path: metadata_of_array(path, shape=[12, 10**6, 10**6]))  # fmt: skip
+    add(
+        "more frames claimed than chunks",
+        SAID_OR_REFUSED,
+        "missing|chunk|lost",
+        after=lambda path: metadata_of_array(path, shape=[20, HEIGHT, WIDTH]),
+    )
+    add(
+        "a million frames claimed",
+        SAID_OR_REFUSED,
+        "missing|chunk|lost",
+        claims=True,
+        after=lambda path: metadata_of_array(path, shape=[10**6, HEIGHT, WIDTH]),
+    )
+    add(
+        "frames of a million by a million pixels claimed",
+        SAID_OR_REFUSED,
+        claims=True,
+        after=lambda path: metadata_of_array(path, shape=[12, 10**6, 10**6]),
+    )
     add(
         "a negative shape",
         ONLY_REFUSED,
@@ -299,13 +394,23 @@ def cases_of(version):
             ONLY_REFUSED,
             after=lambda path: metadata_of_array(path, compressor={"id": "magic"}),
         )
-        add("big-endian that says it is little", NEVER_WRONG, stack=video().astype(">u2"), array={"compressors": None},
-            after=lambda path: metadata_of_array(path, dtype=">u2"))  # fmt: skip
+        add(
+            "big-endian that says it is little",
+            NEVER_WRONG,
+            stack=video().astype(">u2"),
+            array={"compressors": None},
+            after=lambda path: metadata_of_array(path, dtype=">u2"),
+        )
         add("no attributes", ONLY_REFUSED, after=lambda path: attributes_file(path).unlink())
     else:
         add("shards", ONLY_RIGHT, array={"shards": (4, HEIGHT, WIDTH)})
-        add("a shard is missing", SAID_OR_REFUSED, "missing|chunk|lost", array={"shards": (4, HEIGHT, WIDTH)},
-            after=on_chunk(1, lambda file: file.unlink()))  # fmt: skip
+        add(
+            "a shard is missing",
+            SAID_OR_REFUSED,
+            "missing|chunk|lost",
+            array={"shards": (4, HEIGHT, WIDTH)},
+            after=on_chunk(1, lambda file: file.unlink()),
+        )
         add(
             "a codec nobody knows",
             ONLY_REFUSED,
@@ -351,9 +456,12 @@ def array(stack=None, zarr_format=3, after=None, name="video.zarr", **how):
     def made(folder):
         data = video() if stack is None else stack
         found = zarr.create_array(
-            str(folder / name), shape=data.shape, dtype=data.dtype, zarr_format=zarr_format,
+            str(folder / name),
+            shape=data.shape,
+            dtype=data.dtype,
+            zarr_format=zarr_format,
             **{"chunks": (1, *data.shape[1:])} | how,
-        )  # fmt: skip
+        )
         found[...] = data
         if after is not None:
             after(folder / name)
@@ -376,8 +484,12 @@ for form in (2, 3):
         ONLY_SAID,
         words="frame(.|\n)*pixel|pixel(.|\n)*frame",
     )
-zarr_plain.add("named dimensions, time last", array(np.moveaxis(video(), 0, -1), dimension_names=("y", "x", "t")),
-               NEVER_WRONG, given=True)  # fmt: skip
+zarr_plain.add(
+    "named dimensions, time last",
+    array(np.moveaxis(video(), 0, -1), dimension_names=("y", "x", "t")),
+    NEVER_WRONG,
+    given=True,
+)
 zarr_plain.add("an axis of length 1 behind", array(video()[..., None]), NEVER_WRONG, given=True)
 zarr_plain.add("an axis of length 1 between", array(video()[:, None]), ONLY_RIGHT, given=True)
 zarr_plain.add("one axis", array(np.arange(12, dtype="uint16"), chunks=(12,)), ONLY_REFUSED, given=True)
