@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from acquisition.stacks.axes import parse_axes
 
 
 class _Section(BaseModel):
@@ -46,9 +48,17 @@ class RecordingSettings(_Section):
     """A recorded video, replayed through the same stages."""
 
     path: Path = Field(description="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")
-    frame_rate_hz: float | None = Field(None, gt=0, description="overrides what the file says")
-    pixel_size_um: float | None = Field(None, gt=0, description="overrides what the file says")
+    frame_rate_hz: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
+    pixel_size_um: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
+    axes: str | None = Field(
+        None, description='overrides what the file says: T time, Z focus, C channel, as in "TYX", slowest first'
+    )
     pace: bool = Field(False, description="replay at its own frame rate instead of as fast as it goes")
+
+    @field_validator("axes")
+    @classmethod
+    def _known_axes(cls, axes: str | None) -> str | None:
+        return None if axes is None else parse_axes(axes)
 
 
 class LimitsSettings(_Section):

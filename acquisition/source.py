@@ -66,7 +66,8 @@ class Source(Protocol):
         ...
 
     def counts(self) -> dict[str, int]:
-        """Totals since the start: `received` frames, `lost_in_camera`, and what else the source counts."""
+        """Totals since the start: `received` frames, `lost_in_camera`, and what else the source counts, as
+        `lost_in_recording`."""
         ...
 
     def gauges(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.recording import read_image
+from acquisition.references import read_reference
 from calibration.alignment.joint import Aligned, Positions, align
 from calibration.alignment.misfit import central_misfit
 from calibration.alignment.neighbours import without_neighbours
@@ -73,10 +73,10 @@ def calibrate(
     scan: FocusScan, options: Options, on_progress: Progress = lambda _what, _part: None
 ) -> Calibrated:
     """Calibrate from a scan. Raises `CalibrationError` where it cannot give a depth, and says why."""
+    bright, of_bright = (None, ()) if options.bright is None else read_reference(options.bright, "bright")
+    dark, of_dark = (None, ()) if options.dark is None else read_reference(options.dark, "dark")
     prepared = prepare(scan)
     sums = add_up(scan, prepared.images, prepared.gains, lambda part: on_progress("adding up", part))
-    bright = None if options.bright is None else read_image(options.bright)
-    dark = None if options.dark is None else read_image(options.dark)
     polarity = options.polarity or which_polarity(sums)
     background = make_background(sums.mean, polarity, bright=bright, dark=dark)
     mean = background.contrast(sums.mean[None].astype(np.float32))
@@ -148,7 +148,7 @@ def calibrate(
         repeats=scan.repeats,
         shape=scan.shape,
         faults=sorted(prepared.faults + jumps + checked.faults, key=lambda fault: fault.plane),
-        warnings=warnings_for(made, ambiguity, seen.step_um),
+        warnings=[*of_bright, *of_dark, *warnings_for(made, ambiguity, seen.step_um)],
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
     )
     return Calibrated(calibration, background, prepared, half)

@@ -5,6 +5,8 @@ I_corr = 1 - (I_raw - I_dark) / (s (I_bright - I_dark)): background near 1 - 1/s
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,12 @@ import tifffile
 from numba import njit
 
 from stream.errors import ConfigurationError
+from stream.references import checked_reference
 
+log = logging.getLogger(__name__)
+
+MOST_SQUEEZED = 2000
+"""Bytes of images for one in the file: deflate reaches 1032, LZW less than 1400."""
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -76,13 +83,46 @@ class FlatField:
 
 
 def load_flat_field(bright: Path, dark: Path | None) -> FlatField:
-    """Read the references from TIFF files; several images in a file are averaged."""
-    return FlatField(_read(bright), None if dark is None else _read(dark))
+    """Read the references from TIFF files of any numeric type; several images in a file are averaged.
+
+    What was done to them is logged. Raises `ConfigurationError` for files and values that cannot be used.
+    """
+    light, remarks = checked_reference(bright, _read(bright), "bright")
+    for remark in remarks:
+        log.warning(remark)
+    return FlatField(light, None if dark is None else checked_reference(dark, _read(dark), "dark")[0])
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
     try:
-        images = np.asarray(tifffile.imread(path), dtype=np.float64)
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise ConfigurationError(f"cannot read the flat-field reference {path}: {error}") from error
-    return images.mean(axis=0) if images.ndim == 3 else images
+        with tifffile.TiffFile(path) as file:
+            if not file.series:
+                raise ConfigurationError(f"cannot read the flat-field reference {path}: it holds no images")
+            series = file.series[0]
+            shape, axes = tuple(series.shape), str(series.axes)
+            claimed = math.prod(shape) * (1 if series.dtype is None else series.dtype.itemsize)
+            if claimed > MOST_SQUEEZED * file.filehandle.size:
+                raise ConfigurationError(
+                    f"cannot read the flat-field reference {path}: it claims {claimed} bytes of images and has "
+                    f"{file.filehandle.size}; it is damaged"
+                )
+            images = np.asarray(series.asarray())
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigurationError(f"cannot read the flat-field reference {path}: {why}") from error
+    finally:
+        logger.disabled = before
+    if images.dtype.kind not in "iufb":
+        raise ConfigurationError(f"the flat-field reference {path} has {images.dtype.name} values; save real ones")
+    sizes = dict(zip(axes, shape, strict=True))
+    if sizes.get("S", 1) > 1 or sizes.get("C", 1) > 1:
+        raise ConfigurationError(f"the flat-field reference {path} has colours or channels; save a grey image")
+    if images.ndim < 2 or "Y" not in sizes or "X" not in sizes:
+        raise ConfigurationError(f"the flat-field reference {path} is no image but {shape}")
+    stack = images.reshape(-1, sizes["Y"], sizes["X"])
+    mean: npt.NDArray[np.float64] = stack.mean(axis=0, dtype=np.float64)
+    return mean

@@ -23,8 +23,11 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     Raises `SourceError` if it is none of them or cannot be read.
     """
-    if not path.exists():
-        raise SourceError(f"there is no file {path}")
+    file = Path(str(path).partition("::")[0])
+    if not file.exists():
+        raise SourceError(f"there is no file {file}")
+    if file != path:
+        return _plain_dict(_recording(path))
     suffix = path.suffix.lower()
     if suffix in TABLES:
         return _plain_dict(_table(path))
@@ -117,7 +120,7 @@ def _table(path: Path) -> dict[str, Any]:
 def _recording(path: Path) -> dict[str, Any]:
     from acquisition.recording import open_recording
 
-    recording = open_recording(path, run_id="info")
+    recording = open_recording(path, run_id="info", only_describe=True)
     try:
         found = recording.info
         return {
@@ -130,6 +133,7 @@ def _recording(path: Path) -> dict[str, Any]:
             "pixel_size_um": found.pixel_size_um,
             "frame_rate_hz": found.frame_rate_hz,
             "description": found.description,
+            "remarks": list(recording.remarks),
         }
     finally:
         recording.close()

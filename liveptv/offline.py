@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from liveptv.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
 from liveptv.tables import iter_detections, read_detection_table
 from stream.errors import ConfigurationError, SourceError
-from stream.messages import Detections
+from stream.messages import Detections, Frame
 from tracking.packing import pack
 from tracking.tracker import OnlineTracker
 from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter
@@ -36,13 +37,17 @@ def detect_images(
     settings: DetectorSettings,
     *,
     pixel_size_um: float | None = None,
+    axes: str | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
 
-    A pixel's size that neither is given nor stands in the file is the model's, or 1 um; `say` is told.
+    A pixel's size that neither is given nor stands in the file is the model's, or 1 um. `say` gets a line for
+    whatever was assumed or decided of the recording.
 
-    Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model does not fit it.
+    Frames are numbered as in the recording: the number of one that is lost is left out.
+
+    Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
     from acquisition.recording import open_recording
     from engines.factory import open_engine, pixel_size_of
@@ -50,13 +55,14 @@ def detect_images(
     recording = open_recording(
         path,
         run_id=new_run_id(),
+        axes=axes,
         pixel_size_um=pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, settings.model),
     )
     try:
         info = recording.info
-        if recording.assumed_pixel:
-            say(f"{path.name} does not say how large a pixel is: {recording.assumed_pixel}")
+        for text in recording.remarks:
+            say(f"{path.name}: {text}")
         if info.depth > 1:
             raise ConfigurationError(f"{path} holds volumes of {info.depth} planes; give single images")
         engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um, say=say)
@@ -67,13 +73,18 @@ def detect_images(
                 frame = recording.read(READ_S)
                 if frame is None:
                     continue
-                engine.submit(frame)
+                engine.submit(_numbered(frame, recording.first_number))
                 yield from ((found, info.frames) for found in engine.results(0.0))
             yield from ((found, info.frames) for found in _rest(engine))
         finally:
             engine.close()
     finally:
         recording.close()
+
+
+def _numbered(frame: Frame, first: int) -> Frame:
+    """The frame under its number in the recording: where one is lost, its number is left out."""
+    return replace(frame, info=replace(frame.info, frame=frame.info.camera_frame - first))
 
 
 def _rest(engine: Engine) -> Iterator[Detections]:

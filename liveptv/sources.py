@@ -17,11 +17,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """A source, what executes commands on it (None for a recording), and how to let go of both."""
+    """A source, what executes commands on it (None for a recording), and how to let go of both.
+
+    `remarks` are lines for the user: what was assumed or decided of a recording.
+    """
 
     source: Source
     executor: CommandExecutor | None
     close: Callable[[], None]
+    remarks: tuple[str, ...] = ()
 
 
 def open_source(
@@ -47,12 +51,14 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     recording = open_recording(
         settings.path,
         run_id=run_id,
+        axes=settings.axes,
         frame_rate_hz=settings.frame_rate_hz,
         pixel_size_um=settings.pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         pace=settings.pace,
     )
-    return OpenedSource(recording, None, recording.close)
+    remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
+    return OpenedSource(recording, None, recording.close, remarks)
 
 
 def _open_microscope(experiment: Experiment, run_id: str, report: Callable[[str], None]) -> OpenedSource:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import zarr
 
-from acquisition.stacks.stack import (
-    NAN,
-    Layout,
-    Plane,
-    StackInfo,
-    axes_of,
-    check_pixels,
-    layout_of,
-    to_s,
-    to_um,
-)
-from stream.errors import SourceError
+from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
+from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
+from acquisition.stacks.scales import NAN, Scales
+from acquisition.stacks.sizes import check_count, check_size
+from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_of, type_name
+from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
+from stream.errors import ConfigurationError, SourceError
 
 SEPARATOR = "::"
 
@@ -42,28 +39,52 @@ class ArrayStack:
         path: Path,
         array: _Array,
         axes: str,
-        facts: dict[str, float],
+        scales: Scales,
         kind: str,
+        *,
         planes: dict[str, Any] | None = None,
+        remarks: tuple[str, ...] = (),
+        any_type: bool = False,
     ) -> None:
         """`planes` are lists by z of what was read back at each, as our own scans have them."""
-        self._path, self._array, self._facts = path, array, facts
+        self._path, self._array, self._scales = path, array, scales
         self._planes = planes or {}
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
         self._layout: Layout = layout_of(path, array.shape, axes)
+        check_size(path, self._layout.height, self._layout.width)
+        check_count(path, self._layout.planes)
         self._singles = [array.shape[axis] == 1 and axes[axis] == "C" for axis in self._kept]
+        has_depth = self._layout.size("Z") > 1
         self.info = StackInfo(
             planes=self._layout.planes,
             height=self._layout.height,
             width=self._layout.width,
-            dtype=check_pixels(path, np.dtype(array.dtype)),
+            dtype=type_name(path, array.dtype, any_type=any_type),
             volume=self._layout.volume,
-            pixel_size_um=facts.get("pixel_um", NAN),
-            frame_rate_hz=facts.get("rate_hz", NAN),
+            pixel_size_um=scales.x.value,
+            frame_rate_hz=scales.rate_hz,
             format=kind,
             axes=self._layout.axes,
             lead=self._layout.lead,
+            pixel_size_y_um=scales.y.value,
+            stamps_s=self._stamps(),
+            remarks=tuple(text for text in (*remarks, scales.z.remark if has_depth else "") if text),
+            pixel_remarks=scales.pixel_remarks,
+            time_remarks=tuple(text for text in (scales.interval.remark, *scales.remarks) if text),
         )
+
+    def _stamps(self) -> npt.NDArray[np.float64] | None:
+        """Time stamps of all planes, where they were read back."""
+        said = self._planes.get("time_s")
+        if said is None:
+            return None
+        stamps_s = np.full(self._layout.planes, NAN)
+        for index, (z, t) in enumerate(
+            zip(self._layout.positions("Z").tolist(), self._layout.positions("T").tolist(), strict=True)
+        ):
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # reading that plane tells
+                stamps_s[index] = float(said[z][t])
+        return stamps_s
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError` if it cannot be read."""
@@ -78,8 +99,8 @@ class ArrayStack:
         pixels = np.ascontiguousarray(image, self.info.dtype)
         t, z = self._layout.position(index, "T"), self._layout.position(index, "Z")
         if not self._planes:
-            step_um = self._facts.get("z_um", NAN)
-            return Plane(pixels, focus_um=z * step_um if self._layout.size("Z") > 1 else NAN)
+            focus_um = self._scales.z_first_um + z * self._scales.z.value
+            return Plane(pixels, focus_um=focus_um if self._layout.size("Z") > 1 else NAN)
         try:
             said = self._planes
             return Plane(
@@ -100,8 +121,14 @@ class ArrayStack:
 class Hdf5Stack(ArrayStack):
     """The one dataset of images in an HDF5 file, or the one named behind `::`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if there is no single stack in it."""
+    def __init__(
+        self, path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+    ) -> None:
+        """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if there is no single stack in it.
+
+        `axes` takes precedence over what the file names; `is_scan` where it should be a focus scan; `any_type`
+        where pixels need not be a camera's, as in references.
+        """
         text, _, name = str(path).partition(SEPARATOR)
         file = Path(text)
         if not file.is_file():
@@ -111,24 +138,22 @@ class Hdf5Stack(ArrayStack):
         except OSError as error:
             raise SourceError(f"cannot read {file} as HDF5: {' '.join(str(error).split())}") from error
         try:
-            dataset = self._find(file, name)
-            facts = {
-                "pixel_um": float(dataset.attrs.get("pixel_size_um", NAN)),
-                "rate_hz": float(dataset.attrs.get("frame_rate_hz", NAN)),
-            }
-            super().__init__(path, dataset, axes_of(dataset.ndim), facts, "HDF5")
+            dataset = self._find(file, name, any_type)
+            scales = hdf5_scales(dataset.attrs)
+            found, remarks = _named_axes(file, dataset.shape, hdf5_axes(dataset), scales, axes, is_scan)
+            super().__init__(path, dataset, found, scales, "HDF5", remarks=remarks, any_type=any_type)
         except BaseException:
             self._file.close()
             raise
 
-    def _find(self, file: Path, name: str) -> h5py.Dataset:
+    def _find(self, file: Path, name: str, any_type: bool) -> h5py.Dataset:
         if name:
             if not isinstance(self._file.get(name), h5py.Dataset):
                 raise SourceError(f"there is no dataset {name!r} in {file}")
             return self._file[name]
         found: list[h5py.Dataset] = []
         try:
-            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item) else None)
+            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item, any_type) else None)
         except (OSError, RuntimeError, KeyError) as error:
             raise SourceError(f"{file} is damaged ({error}); use a copy of it if there is one") from error
         if len(found) != 1:
@@ -144,56 +169,130 @@ class Hdf5Stack(ArrayStack):
         self._file.close()
 
 
-def _is_stack(item: object) -> bool:
+def _is_stack(item: object, any_type: bool) -> bool:
+    if any_type:
+        return isinstance(item, h5py.Dataset) and item.ndim in {2, 3, 4} and item.dtype.kind in "iuf"
     return isinstance(item, h5py.Dataset) and item.ndim in {3, 4} and item.dtype in (np.uint8, np.uint16)
 
 
-def open_zarr(path: Path) -> ArrayStack:
-    """Open an OME-Zarr image (0.4 or 0.5) at full resolution, or a plain Zarr array.
+def open_zarr(
+    path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+) -> ArrayStack:
+    """Open an OME-Zarr image (0.1 to 0.5) at full resolution, or a plain Zarr array.
 
-    Raises `SourceError` if it is neither.
+    What is inside is named behind `::`: an image by its number or name, a group or an array by its path. `axes`
+    takes precedence over what the file names; `is_scan` where it should be a focus scan.
+
+    Raises `SourceError` if there is no single image, `ConfigurationError` for `axes` that it cannot have.
     """
+    text, _, inside = str(path).partition(SEPARATOR)
     try:
-        node = zarr.open(str(path), mode="r")
-        attributes: dict[str, Any] = dict(node.attrs)
-        scales = (attributes.get("ome") or attributes).get("multiscales")
+        node: Any = zarr.open(text, mode="r")
+        while inside and not _is_choice(node, inside):
+            name, _, inside = inside.partition("/")
+            if isinstance(node, zarr.Array) or name not in node:
+                raise SourceError(f"there is no image {name!r} in {text}")
+            node = node[name]
         if isinstance(node, zarr.Array):
-            return ArrayStack(path, _as_array(node), axes_of(node.ndim), {}, "Zarr")
-        if not scales:
-            raise SourceError(f"{path} is a Zarr group without an image; name the array in it")
-        axes = "".join(
-            str(axis["name"] if isinstance(axis, dict) else axis).upper() for axis in scales[0]["axes"]
-        )
-        level = scales[0]["datasets"][0]
-        array = node[level["path"]]
+            found, remarks = _named_axes(path, node.shape, _dimension_names(node), Scales(), axes, is_scan)
+            return ArrayStack(
+                path, _as_array(node), found, Scales(), "Zarr", remarks=remarks, any_type=any_type
+            )
+        image, group = _one_image(text, node, inside)
+        level = image["datasets"][0]
+        array = group[level["path"]]
         if not isinstance(array, zarr.Array):
             raise SourceError(f"{path} has no array {level['path']!r}")
-        planes = (attributes.get("liveptv") or {}).get("planes")
-        return ArrayStack(path, _as_array(array), axes, _scales(scales[0], level, axes), "OME-Zarr", planes)
-    except SourceError:
+        try:
+            own = zarr_axes(image, array.ndim)
+        except SourceError as error:
+            raise SourceError(f"{path}: {error}") from error
+        scales = zarr_scales(image, level, own)
+        planes = (dict(group.attrs).get("liveptv") or {}).get("planes")
+        focus_um = None if planes is None else np.array(planes["focus_um"], np.float64)
+        found, remarks = _named_axes(path, array.shape, own, scales, axes, is_scan, focus_um)
+        return ArrayStack(
+            path,
+            _as_array(array),
+            found,
+            scales,
+            "OME-Zarr",
+            planes=planes,
+            remarks=remarks,
+            any_type=any_type,
+        )
+    except (SourceError, ConfigurationError):
         raise
     except Exception as error:
-        raise SourceError(f"cannot read {path} as OME-Zarr: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"cannot read {path} as OME-Zarr: {why}") from error
+
+
+def _images(node: Any) -> list[dict[str, Any]]:
+    """The images of a group."""
+    attributes: dict[str, Any] = dict(node.attrs)
+    return list((attributes.get("ome") or attributes).get("multiscales") or [])
+
+
+def _is_choice(node: Any, inside: str) -> bool:
+    """Whether `inside` is the number or the name of one of the images of a group."""
+    images = [] if isinstance(node, zarr.Array) else _images(node)
+    return any(inside in {str(number), image.get("name")} for number, image in enumerate(images))
+
+
+def _one_image(path: str, node: Any, inside: str) -> tuple[dict[str, Any], Any]:
+    """The image that is meant, with its group. Raises `SourceError` that asks which, where there are several."""
+    images = _images(node)
+    if inside:
+        chosen = [image for number, image in enumerate(images) if inside in {str(number), image.get("name")}]
+        return chosen[0], node
+    if len(images) == 1:
+        return images[0], node
+    if images:
+        names = ", ".join(str(image.get("name") or number) for number, image in enumerate(images))
+        raise SourceError(f"{path} holds {len(images)} images ({names}); name one, as in {path}::0")
+    children = [name for name, child in node.groups() if _images(child)]
+    if len(children) == 1:
+        return _one_image(f"{path}/{children[0]}", node[children[0]], "")
+    if children:
+        raise SourceError(
+            f"{path} holds {len(children)} images ({', '.join(sorted(children))}); name one, as in {path}::{min(children)}"
+        )
+    raise SourceError(f"{path} is a Zarr group without an image; name the array in it, as in {path}::ARRAY")
+
+
+def _named_axes(
+    path: Path,
+    shape: tuple[int, ...],
+    own: str | None,
+    scales: Scales,
+    given: str | None,
+    is_scan: bool,
+    focus_um: npt.NDArray[np.float64] | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """The axes of an array: those given, its `own` or the usual ones, and what is to be told of them."""
+    if given is not None:
+        return given_axes(path, shape, given), ()
+    if own is None:
+        axes = axes_of(len(shape))
+        return axes, (assumed_axes(axes, "the array"),) if len(shape) > 2 else ()
+    evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
+    axes, remark = decide_axes(own, shape, evidence, is_scan=is_scan)
+    return axes, (remark,) if remark else ()
+
+
+def _dimension_names(array: Any) -> str | None:
+    """The axes that a plain Zarr array names: version 3 itself, version 2 as xarray writes them."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not names or len(names) != array.ndim or not all(names):
+        return None
+    try:
+        axes = zarr_axes({"axes": [{"name": str(name)} for name in names]}, array.ndim)
+    except SourceError:
+        return None
+    return axes if axes.endswith("YX") and len(set(axes)) == len(axes) else None
 
 
 def _as_array(array: Any) -> _Array:
     found: _Array = array
     return found
-
-
-def _scales(image: dict[str, Any], level: dict[str, Any], axes: str) -> dict[str, float]:
-    scale = next(
-        (t["scale"] for t in level.get("coordinateTransformations", []) if t["type"] == "scale"), None
-    )
-    if scale is None:
-        return {}
-    units = [axis.get("unit", "") if isinstance(axis, dict) else "" for axis in image["axes"]]
-    by_axis = {name: (float(size), unit) for name, size, unit in zip(axes, scale, units, strict=True)}
-    facts = {}
-    if by_axis.get("X", (0, ""))[1]:
-        facts["pixel_um"] = to_um(*by_axis["X"])
-    if by_axis.get("Z", (0, ""))[1]:
-        facts["z_um"] = to_um(*by_axis["Z"])
-    if by_axis.get("T", (0, ""))[1] and by_axis["T"][0] > 0:
-        facts["rate_hz"] = 1 / to_s(*by_axis["T"])
-    return facts

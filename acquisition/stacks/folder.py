@@ -1,8 +1,8 @@
-"""A folder of images as a stack, in natural order of the names."""
+"""A folder as a recording: images in files of their own, in the order of their names, or the files of one stack."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,97 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from acquisition.stacks.stack import Plane, StackInfo, check_pixels
+from acquisition.stacks.axes import given_axes
+from acquisition.stacks.choice import Choice, choose
+from acquisition.stacks.file_set import member_files
+from acquisition.stacks.image_order import sort_images
+from acquisition.stacks.library import plain
+from acquisition.stacks.micromanager import MARK, ndtiff_index
+from acquisition.stacks.micromanager_text import read_metadata_text
+from acquisition.stacks.plane_table import Place, select
+from acquisition.stacks.scales import Said, Scales
+from acquisition.stacks.sizes import check_size
+from acquisition.stacks.stack import ImageStack, Plane, StackInfo, layout_of, type_name
+from acquisition.stacks.tiff import TiffStack
+from acquisition.stacks.tiff_facts import micromanager_planes, micromanager_scales
+from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
 from stream.errors import SourceError
 
 TIFF = (".tif", ".tiff")
 SUFFIXES = (*TIFF, ".png", ".bmp", ".jpg", ".jpeg", ".pgm")
+
+
+def open_folder(
+    folder: Path, choice: Choice, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
+) -> ImageStack:
+    """Open the one recording in a folder, or the one that is chosen; the options are those of `TiffStack`.
+
+    It may lie in the only subfolder that has images, as Micro-Manager writes it. Raises `SourceError`.
+    """
+    index = ndtiff_index(folder)
+    if index is not None:
+        return TiffStack(index, axes, choice=choice, is_scan=is_scan, any_type=any_type)
+    images = _images(folder)
+    if not images:
+        inner = [place for place in _subfolders(folder) if _images(place) or ndtiff_index(place)]
+        if not inner:
+            raise SourceError(f"there are no images in {folder} ({', '.join(SUFFIXES)})")
+        names = [place.name for place in inner]
+        place = inner[choose(folder, "position", names, choice.get("position") if len(inner) > 1 else None)]
+        rest = {key: value for key, value in choice.given.items() if key != "position" or len(inner) == 1}
+        return open_folder(place, replace(choice, given=rest), axes, is_scan=is_scan, any_type=any_type)
+    found = _stack_files(folder, images, choice) if images[0].suffix.lower() in TIFF else None
+    if found is None:
+        return FolderStack(folder, images, choice, axes, any_type=any_type)
+    return TiffStack(found[0], axes, choice=found[1], is_scan=is_scan, any_type=any_type, whole=True)
+
+
+def _images(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"cannot read the folder {folder}: {plain(error)}") from error
+    return [
+        path for path in entries if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _stack_files(folder: Path, files: list[Path], choice: Choice) -> tuple[Path, Choice] | None:
+    """The first file of the stack in a folder, and what else is chosen; None where a file has one image alone."""
+    files = [path for path in files if path.suffix.lower() in TIFF]
+    members = TiffMembers()
+    try:
+        first = member_files(files[0], members)
+        if len(first) == 1 and len(members.file(files[0]).pages) == 1 and _planes(members, files[0]) == 1:
+            return None
+        sets = [first]
+        for path in files:
+            if not any(path in found for found in sets):
+                sets.append(member_files(path, members))
+    finally:
+        members.close()
+    leaders = [min(found, key=lambda path: (len(path.name), path.name)) for found in sets]
+    key, names = _names_of(leaders)
+    number = choose(folder, key, names, choice.get(key) if len(sets) > 1 else None)
+    given = {name: value for name, value in choice.given.items() if name != key or len(sets) == 1}
+    return leaders[number], replace(choice, given=given)
+
+
+def _planes(members: TiffMembers, path: Path) -> int:
+    series = members.file(path).series
+    return int(np.prod(series[0].shape[:-2])) if series else 1
+
+
+def _names_of(files: list[Path]) -> tuple[str, list[str]]:
+    """What the stacks in a folder are called: positions of Micro-Manager's, else their files."""
+    labels = [path.name.partition(MARK)[2].partition(".")[0].strip("_") for path in files]
+    if all(labels) and len(set(labels)) == len(files):
+        return "position", labels
+    return "files", [path.name for path in files]
 
 
 class FolderStack:
@@ -23,52 +109,155 @@ class FolderStack:
 
     damage = ""
 
-    def __init__(self, folder: Path) -> None:
-        """List the folder. Raises `SourceError` if there are no images, or images of several kinds, in it."""
-        self._files = sorted(
-            (
-                path
-                for path in folder.iterdir()
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-            ),
-            key=natural_key,
+    def __init__(
+        self,
+        folder: Path,
+        images: list[Path],
+        choice: Choice | None = None,
+        axes: str | None = None,
+        *,
+        any_type: bool = False,
+    ) -> None:
+        """Sort the images. Raises `SourceError` for images of several kinds, or of several videos."""
+        self._folder, self._any_type = folder, any_type
+        choice = choice or Choice()
+        self._members = TiffMembers()
+        kinds = sorted({_kind(path) for path in images})
+        if len(kinds) > 1 and choice.get("files") is None:
+            raise SourceError(
+                f"{folder} has images of several kinds ({', '.join(kinds)}); keep one, or choose, as in "
+                f'"{folder}::files=*{kinds[0]}"'
+            )
+        found = sort_images(folder, images, choice.get("files"))
+        self._chosen = select(folder, found.table, choice)
+        self._first = found.first if self._chosen.axes in {"", "T"} else None
+        image = self._pixels(self._file(0))
+        self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
+
+    def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
+        first, chosen = self._file(0), self._chosen
+        axes, lead = chosen.axes, chosen.lead
+        if given is not None:
+            layout = layout_of(
+                self._folder, (*lead, *image.shape), given_axes(self._folder, (*lead, *image.shape), given)
+            )
+            axes, lead = layout.axes, layout.lead
+        text = read_metadata_text(self._folder)
+        said = [text.images.get(place.file.name, {}) if place is not None else {} for place in chosen.planes]
+        if not any(said) and self._tag(first):
+            said = [self._tag(place.file) if place is not None else {} for place in chosen.planes]
+        self._columns = micromanager_planes(len(said), said)
+        scales = (
+            micromanager_scales(text.summary, said[0]) if text.summary or said[0] else self._own_scales(first)
         )
-        if not self._files:
-            raise SourceError(f"there are no images in {folder} ({', '.join(SUFFIXES)})")
-        kinds = {_kind(path) for path in self._files}
-        if len(kinds) > 1:
-            raise SourceError(f"{folder} has images of several kinds ({', '.join(sorted(kinds))}); keep one")
-        first = _pixels(self._files[0])
-        self.info = StackInfo(
-            planes=len(self._files),
-            height=first.shape[0],
-            width=first.shape[1],
-            dtype=check_pixels(self._files[0], first.dtype),
-            format=f"folder of {kinds.pop()} images",
+        return StackInfo(
+            planes=len(chosen.planes),
+            height=image.shape[0],
+            width=image.shape[1],
+            dtype=image.dtype.name,
+            volume=lead[-1] if axes == "TZ" else 1,
+            pixel_size_um=scales.x.value,
+            frame_rate_hz=scales.rate_hz,
+            format=f"folder of {_kind(first)} images",
+            axes=axes,
+            lead=lead,
+            pixel_size_y_um=scales.y.value,
+            stamps_s=self._columns.time_s if np.isfinite(self._columns.time_s).any() else None,
+            remarks=notes,
+            pixel_remarks=scales.pixel_remarks,
+            time_remarks=tuple(
+                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
+            ),
+        )
+
+    def _tag(self, path: Path) -> dict[str, Any]:
+        """What Micro-Manager says in an image of its own."""
+        if path.suffix.lower() not in TIFF:
+            return {}
+        try:
+            return self._members.facts(Place(path, ifd=0))
+        except (CutShortError, OSError, ValueError, tifffile.TiffFileError):
+            return {}
+        finally:
+            self._members.close()
+
+    def _own_scales(self, path: Path) -> Scales:
+        """What the first image says of the size of its pixels."""
+        if path.suffix.lower() not in TIFF:
+            return Scales()
+        stack = TiffStack(path, any_type=True)
+        stack.close()
+        x, y = Said(stack.info.pixel_size_um), Said(stack.info.pixel_size_y_um)
+        return Scales(x, y)
+
+    def _file(self, index: int) -> Path:
+        place: Place | None = self._chosen.planes[index]
+        if place is None:
+            t, z = self._chosen.at[index]
+            raise SourceError(
+                f"frame {index} of {self._folder} (time {t}, height {z}) is missing; copy it again"
+            )
+        return place.file
+
+    def _gaps(self) -> tuple[str, ...]:
+        """What is said of numbers that are left out."""
+        if self._first is None or len(self._chosen.at) < 2:
+            return ()
+        times = [t for t, _ in self._chosen.at]
+        lost = times[-1] - times[0] + 1 - len(times)
+        behind = next((place for place, t in enumerate(times[1:]) if t - times[place] > 1), None)
+        if behind is None:
+            return ()
+        return (
+            f"{lost} images are missing by their numbers, the first behind {self._file(behind).name}: they are "
+            "counted as lost",
         )
 
     def read(self, index: int) -> Plane:
         """Image `index`. Raises `SourceError` if it cannot be read or differs from the first."""
-        path = self._files[index]
-        image = _pixels(path)
-        if (
-            image.shape != (self.info.height, self.info.width)
-            or check_pixels(path, image.dtype) != self.info.dtype
-        ):
+        path = self._file(index)
+        image, said = self._pixels(path), self._columns
+        if image.shape != (self.info.height, self.info.width) or image.dtype.name != self.info.dtype:
             raise SourceError(
                 f"{path} (frame {index}) is {image.shape} {image.dtype}, the first image was "
                 f"({self.info.height}, {self.info.width}) {self.info.dtype}; remove it or convert it"
             )
-        return Plane(np.ascontiguousarray(image, self.info.dtype))
+        t, _ = self._chosen.at[index]
+        return Plane(
+            np.ascontiguousarray(image),
+            time_s=float(said.time_s[index]),
+            focus_um=float(said.focus_um[index]),
+            exposure_ms=float(said.exposure_ms[index]),
+            camera_frame=None if self._first is None else self._first + t,
+        )
+
+    def _pixels(self, path: Path) -> npt.NDArray[Any]:
+        """An image (H, W) in the machine's byte order."""
+        try:
+            image = (
+                self._members.read(Place(path, ifd=0), (), "uint8")
+                if path.suffix.lower() in TIFF
+                else read_picture(path)
+            )
+        except SourceError:
+            raise
+        except CutShortError as cut:
+            raise SourceError(f"{path} is damaged or cut short ({cut}); copy it again") from cut
+        except Exception as error:
+            raise SourceError(f"cannot read {path}: {plain(error)}; copy it again") from error
+        finally:
+            self._members.close()
+        if image.ndim == 3 and image.shape[2] in {2, 3, 4}:
+            raise SourceError(f"{path} is a colour image; convert it to grey")
+        if image.ndim != 2:
+            raise SourceError(
+                f"{path} holds {image.shape} values, not one image; give the file itself, not its folder"
+            )
+        type_name(path, image.dtype, any_type=self._any_type)
+        return image
 
     def close(self) -> None:
         """Nothing is held open."""
-
-
-def natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """A key that sorts `image10` behind `image9`."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in parts if part]
 
 
 def _kind(path: Path) -> str:
@@ -76,21 +265,14 @@ def _kind(path: Path) -> str:
     return ".tif" if suffix in TIFF else ".jpg" if suffix == ".jpeg" else suffix
 
 
-def _pixels(path: Path) -> npt.NDArray[Any]:
-    try:
-        if path.suffix.lower() in TIFF:
-            image = np.asarray(tifffile.imread(path))
-        else:
-            with Image.open(path) as picture:
-                image = np.asarray(picture)
-    except Exception as error:
-        raise SourceError(
-            f"cannot read {path}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
-    if image.ndim == 3 and image.shape[2] in {3, 4}:
-        raise SourceError(f"{path} is a colour image; convert it to grey")
-    if image.ndim != 2:
-        raise SourceError(
-            f"{path} holds {image.shape} values, not one image; give the file itself, not its folder"
-        )
-    return image
+def read_picture(path: Path) -> npt.NDArray[Any]:
+    """A single grey picture (H, W) in the machine's byte order. Raises `SourceError` for a colour table."""
+    with Image.open(path) as picture:
+        check_size(path, picture.height, picture.width)
+        if picture.mode == "P":
+            raise SourceError(f"{path} has a colour table; convert it to grey")
+        image = np.asarray(picture)
+    if image.dtype == np.int32 and image.size and image.min() >= 0 and image.max() <= np.iinfo(np.uint16).max:
+        # PIL has no other form for a PGM of 16 bits
+        return image.astype(np.uint16)
+    return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))

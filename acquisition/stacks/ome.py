@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-from acquisition.stacks.stack import NAN, to_s, to_um
+from acquisition.stacks.scales import NAN, Scales, interval, length, number
+from acquisition.stacks.tiff_facts import PIXEL, STEP
+from acquisition.stacks.units import to_s, to_um
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +28,13 @@ UNKNOWN = OmePlane()
 class OmeFacts:
     """Facts of a whole image; `planes` is how many planes its metadata promise."""
 
-    pixel_size_um: float = NAN
-    frame_rate_hz: float = NAN
-    z_step_um: float = NAN
+    scales: Scales = Scales()
     planes: int = 0
     by_plane: Mapping[tuple[int, int], OmePlane] = field(default_factory=dict)
 
     def plane(self, t: int, z: int) -> OmePlane:
         """Facts of the plane at time index `t` and z index `z`."""
-        known = self.by_plane.get((t, z), UNKNOWN)
-        if known.focus_um == known.focus_um or not self.z_step_um > 0:
-            return known
-        return OmePlane(known.time_s, z * self.z_step_um, known.exposure_ms)
+        return self.by_plane.get((t, z), UNKNOWN)
 
 
 def ome_facts(xml: str | None) -> OmeFacts:
@@ -49,27 +47,28 @@ def ome_facts(xml: str | None) -> OmeFacts:
     pixels = root.find(f"{name}Image/{name}Pixels")
     if pixels is None:
         return OmeFacts()
-    interval_s = to_s(_value(pixels, "TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
+    units = {plane.get("DeltaTUnit", "s") for plane in pixels.iter(f"{name}Plane") if plane.get("DeltaT")}
+    unknown = sorted(unit for unit in units if not math.isfinite(to_s(1.0, unit)))
+    scales = Scales(
+        length(pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm"), PIXEL),
+        length(pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", "µm"), PIXEL),
+        length(pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm"), STEP),
+        interval(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")),
+        remarks=tuple(
+            f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown
+        ),
+    )
     planes = {
-        (int(_value(plane, "TheT", 0)), int(_value(plane, "TheZ", 0))): OmePlane(
-            to_s(_value(plane, "DeltaT"), plane.get("DeltaTUnit", "s")),
-            to_um(_value(plane, "PositionZ"), plane.get("PositionZUnit", "µm")),
-            1e3 * to_s(_value(plane, "ExposureTime"), plane.get("ExposureTimeUnit", "s")),
+        (_whole(plane, "TheT", 0), _whole(plane, "TheZ", 0)): OmePlane(
+            to_s(number(plane.get("DeltaT")), plane.get("DeltaTUnit", "s")),
+            to_um(number(plane.get("PositionZ")), plane.get("PositionZUnit", "µm")),
+            1e3 * to_s(number(plane.get("ExposureTime")), plane.get("ExposureTimeUnit", "s")),
         )
         for plane in pixels.iter(f"{name}Plane")
     }
-    sizes = [_value(pixels, f"Size{axis}", 1) for axis in "CZT"]
-    return OmeFacts(
-        pixel_size_um=to_um(_value(pixels, "PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm")),
-        frame_rate_hz=1 / interval_s if interval_s > 0 else NAN,
-        z_step_um=to_um(_value(pixels, "PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm")),
-        planes=int(sizes[0] * sizes[1] * sizes[2]),
-        by_plane=planes,
-    )
+    return OmeFacts(scales, math.prod(_whole(pixels, f"Size{axis}", 1) for axis in "CZT"), planes)
 
 
-def _value(element: ElementTree.Element, name: str, default: float = NAN) -> float:
-    try:
-        return float(element.get(name, default))
-    except ValueError:
-        return default
+def _whole(element: ElementTree.Element, name: str, default: int) -> int:
+    value = number(element.get(name, default))
+    return int(value) if math.isfinite(value) else default

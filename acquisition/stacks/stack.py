@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +15,6 @@ from stream.errors import SourceError
 
 NAN = math.nan
 PIXEL_TYPES = ("uint8", "uint16")
-
-UM_PER_UNIT = {
-    "pm": 1e-6, "nm": 1e-3, "nanometer": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6,
-    "inch": 25_400.0,
-}  # fmt: skip
-S_PER_UNIT = {
-    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "millisecond": 1e-3, "msec": 1e-3, "s": 1.0, "sec": 1.0,
-    "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +32,13 @@ class Plane:
 class StackInfo:
     """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1.
 
-    `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest.
+    `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest. Pixels may be of
+    another size along y; `frame_rate_hz` counts points in time, as the file states it. `stamps_s` (planes,) are
+    the time stamps of all planes, s, NaN where one has none; None where there are no stamps in the file.
+
+    What was decided, is not believed or could not be followed is told in `remarks`; in `pixel_remarks` and
+    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate. `lost_before`
+    and `lost_after` are planes known to be lost before the first one and behind the last, as in a missing file.
     """
 
     planes: int
@@ -55,6 +51,13 @@ class StackInfo:
     format: str = ""
     axes: str = ""
     lead: tuple[int, ...] = ()
+    pixel_size_y_um: float = NAN
+    stamps_s: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    remarks: tuple[str, ...] = ()
+    pixel_remarks: tuple[str, ...] = ()
+    time_remarks: tuple[str, ...] = ()
+    lost_before: int = 0
+    lost_after: int = 0
 
 
 class ImageStack(Protocol):
@@ -63,8 +66,15 @@ class ImageStack(Protocol):
     `damage` says why there should be more images than `info` tells: the file was cut short; else it is empty.
     """
 
-    info: StackInfo
-    damage: str
+    @property
+    def info(self) -> StackInfo:
+        """What the stack holds."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """Why there should be more images, or nothing."""
+        ...
 
     def read(self, index: int) -> Plane:
         """Plane `index`, from 0. Raises `SourceError` with its number if it cannot be read."""
@@ -73,21 +83,6 @@ class ImageStack(Protocol):
     def close(self) -> None:
         """Close the file. Idempotent."""
         ...
-
-
-def to_um(value: float, unit: str) -> float:
-    """A length in um; NaN for a unit nobody knows."""
-    return value * UM_PER_UNIT.get(_unit(unit), NAN)
-
-
-def to_s(value: float, unit: str) -> float:
-    """A time in s; NaN for a unit nobody knows."""
-    return value * S_PER_UNIT.get(_unit(unit), NAN)
-
-
-def _unit(text: str) -> str:
-    plain = text.replace("\\u00B5", "µ").strip()
-    return plain if plain in UM_PER_UNIT or plain in S_PER_UNIT else plain.lower()
 
 
 def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:
@@ -99,6 +94,12 @@ def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:
             "Type > 16-bit)"
         )
     return native
+
+
+def type_name(path: Path, dtype: npt.DTypeLike, *, any_type: bool) -> str:
+    """The name of the pixel type, which must be a camera's, but in references (`any_type`) any number."""
+    found = np.dtype(dtype)
+    return found.newbyteorder("=").name if any_type and found.kind in "iufb" else check_pixels(path, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,12 @@ class Layout:
             return 0
         return int(np.unravel_index(index, self.lead)[self.axes.index(axis)])
 
+    def positions(self, axis: str) -> npt.NDArray[np.int64]:
+        """Where all planes (N,) are along an axis; 0 for an axis that is not there."""
+        if axis not in self.axes:
+            return np.zeros(self.planes, np.int64)
+        return np.asarray(np.indices(self.lead)[self.axes.index(axis)].ravel(), np.int64)
+
     def size(self, axis: str) -> int:
         """The length of an axis; 1 if it is not there."""
         return self.lead[self.axes.index(axis)] if axis in self.axes else 1
@@ -138,7 +145,7 @@ def layout_of(path: Path, shape: Sequence[int], axes: str) -> Layout:
     sizes = dict(zip(axes, shape, strict=True))
     for name, what in (
         ("S", "colour images; convert them to grey"),
-        ("C", "channels; save one of them alone"),
+        ("C", "channels; save one of them alone (or say --axes TYX if they are times)"),
     ):
         if sizes.get(name, 1) > 1:
             raise SourceError(f"{path} has {sizes[name]} {what}")

@@ -1,10 +1,7 @@
-"""TIFF stacks: plain, ImageJ, OME (also in several files), and Micro-Manager's."""
+"""TIFF stacks: plain, ImageJ, OME, Micro-Manager's and NDTiff, in one file or several."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,224 +9,252 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from acquisition.stacks.ome import OmeFacts, ome_facts
-from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, check_pixels, layout_of, to_s, to_um
+from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
+from acquisition.stacks.choice import Choice
+from acquisition.stacks.file_set import FileSet, open_file_set
+from acquisition.stacks.library import kept_quiet, plain
+from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
+from acquisition.stacks.scales import Scales
+from acquisition.stacks.sizes import check_count
+from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, layout_of, type_name
+from acquisition.stacks.tiff_facts import (
+    PlaneColumns,
+    imagej_scales,
+    micromanager_planes,
+    micromanager_scales,
+    plain_scales,
+)
+from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
+from acquisition.stacks.tiff_series import Video, find_video
 from stream.errors import SourceError
 
-MICROMANAGER_TAG = 51123
 DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to reshape", "truncated")
+MICROMANAGER = ("Micro-Manager", "NDTiff")
 
 
 class TiffStack:
-    """One series of a TIFF file, read page by page."""
+    """The planes of one video in a TIFF file, or in the files of a set."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file. Raises `SourceError` if it is no TIFF or has no images that we read."""
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        axes: str | None = None,
+        *,
+        choice: Choice | None = None,
+        is_scan: bool = False,
+        any_type: bool = False,
+        whole: bool = False,
+    ) -> None:
+        """Open the file, an OME companion or an NDTiff index.
+
+        `axes` takes precedence over its own; `choice` says which of several videos; `is_scan` where it should be a
+        focus scan; `any_type` where pixels need not be a camera's, as in references; `whole` where the folder was
+        opened, not this file.
+
+        Raises `SourceError` if it is no TIFF or has no images that we read, `ConfigurationError` for `axes` that
+        it cannot have.
+        """
+        self._path, self._choice, self._any_type, self._whole = path, choice or Choice(), any_type, whole
         self.damage = ""
         self._complaints: list[str] = []
+        self._members = TiffMembers()
         try:
-            with _listening(self._complaints):
-                self._file = tifffile.TiffFile(path)
-                try:
-                    self._open()
-                except BaseException:
-                    self._file.close()
-                    raise
-        except SourceError:
+            with kept_quiet(self._complaints):
+                self._open(axes, is_scan)
+        except BaseException:
+            self._members.close()
             raise
-        except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-            raise SourceError(f"cannot read {path} as TIFF: {_plain(error)}") from error
 
-    def _open(self) -> None:
-        if not self._file.series:
-            raise SourceError(f"{self._path} holds no images")
-        series = self._series = self._file.series[0]
-        self._pages = list(series.pages)
-        shape, axes = tuple(series.shape), _axes(series)
-        same = [other for other in self._file.series[1:] if other.shape == series.shape]
-        if same and series.ndim == 2 and not self._file.is_ome:
-            # one image after the other, each written by itself
-            self._pages += [page for other in same for page in other.pages]
-            shape, axes = (len(self._pages), *shape), "TYX"
-        elif same:
-            raise SourceError(
-                f"{self._path} holds {len(same) + 1} series of images of the same size; save one of them alone"
-            )
+    def _open(self, given: str | None, is_scan: bool) -> None:
+        self._set: FileSet | None = open_file_set(
+            self._path, self._members, self._choice, whole=self._whole, all_channels=given is not None
+        )
+        self._video: Video | None = None if self._set is not None else self._lone_file()
+        found: FileSet | Video | None = self._set or self._video
+        assert found is not None
+        shape, axes = found.shape, found.axes
+        if given is not None:
+            axes = given_axes(self._path, shape, given)
+        layout = layout_of(self._path, shape, axes)  # what cannot be read is said before anything else
+        check_count(self._path, layout.planes)
+        dtype = type_name(self._path, found.dtype, any_type=self._any_type)
+        lead = max(found.axes.find("Y"), 0)
+        named = Layout(shape[:lead], found.axes[:lead], layout.height, layout.width)
+        self._at = self._set.chosen.at if self._set is not None else _places(named)
+        self._ome = (
+            ome_facts(self._set.ome_xml) if self._set is not None and self._set.ome_xml else OmeFacts()
+        )
+        scales, kind = self._facts()
+        self._columns = self._micromanager_columns(kind)
+        focus_um, stamps_s = self._positions_and_stamps()
+        decided = ""
+        if given is None:
+            evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
+            axes, decided = decide_axes(axes, shape, evidence, is_scan=is_scan)
+            if self._video is not None and kind == "TIFF" and self._video.is_unnamed:
+                decided = assumed_axes(axes, "its pages")
         self._layout: Layout = layout_of(self._path, shape, axes)
-        dtype = check_pixels(self._path, np.dtype(series.dtype))
-        self._ome = ome_facts(self._file.ome_metadata) if self._file.is_ome else OmeFacts()
-        pixel_um, rate_hz, kind = self._facts()
-        self._spacing_um = self._spacing() if self._layout.size("Z") > 1 else NAN
-        self._expected = max(self._layout.planes, self._ome.planes)
+        self._spacing_um = scales.z.value if self._layout.size("Z") > 1 else NAN
+        has_depth = self._layout.size("Z") > 1
+        planes = len(self._at)
         self.info = StackInfo(
-            planes=self._layout.planes,
+            planes=planes,
             height=self._layout.height,
             width=self._layout.width,
             dtype=dtype,
             volume=self._layout.volume,
-            pixel_size_um=pixel_um,
-            frame_rate_hz=rate_hz,
+            pixel_size_um=scales.x.value,
+            frame_rate_hz=scales.rate_hz,
             format=kind,
             axes=self._layout.axes,
             lead=self._layout.lead,
+            pixel_size_y_um=scales.y.value,
+            stamps_s=stamps_s,
+            remarks=tuple(t for t in (*found.notes, decided, scales.z.remark if has_depth else "") if t),
+            pixel_remarks=scales.pixel_remarks,
+            time_remarks=tuple(
+                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
+            ),
+            lost_before=0 if self._set is None else self._set.chosen.lost_before,
+            lost_after=0 if self._set is None else self._set.chosen.lost_after,
         )
-        _ = len(self._file.pages)  # walks through them all, and complains where that fails
+        self._expected = planes + (0 if self._set is None else self._set.absent)
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
-        if problem or self._expected > self._layout.planes:
-            self.damage = str(self._cut_short(self._layout.planes, problem or "pages are missing"))
+        if problem or self._expected > planes:
+            self.damage = str(self._cut_short(planes, problem or "pages are missing"))
 
-    def _facts(self) -> tuple[float, float, str]:
+    def _lone_file(self) -> Video:
+        self._file: tifffile.TiffFile = self._members.file(self._path)
+        video = find_video(self._path, self._file, self._choice)
+        _ = len(self._file.pages)  # walks through them all, and complains where that fails
+        return video
+
+    def _facts(self) -> tuple[Scales, str]:
+        if self._set is not None and self._set.kind == "OME-TIFF":
+            return self._ome.scales, self._set.kind
+        if self._set is not None:
+            return micromanager_scales(self._set.summary, self._plane_facts(0)), self._set.kind
         file = self._file
         if file.is_micromanager:
             summary = (file.micromanager_metadata or {}).get("Summary", {})
-            pixel_um = _number(summary.get("PixelSize_um", summary.get("PixelSizeUm")))
-            interval_ms = _number(summary.get("Interval_ms"))
-            first = self._micromanager(0)
-            pixel_um = pixel_um if pixel_um > 0 else _number(first.get("PixelSizeUm"))
-            return (
-                pixel_um if pixel_um > 0 else NAN,
-                1e3 / interval_ms if interval_ms > 0 else NAN,
-                "Micro-Manager",
-            )
-        if file.is_ome:
-            return self._ome.pixel_size_um, self._ome.frame_rate_hz, "OME-TIFF"
+            return micromanager_scales(
+                summary if isinstance(summary, dict) else {}, self._plane_facts(0)
+            ), "Micro-Manager"
+        tags = file.pages.first.tags
+        x_per_unit, y_per_unit = _ratio(tags.get("XResolution")), _ratio(tags.get("YResolution"))
         if file.is_imagej:
-            facts = file.imagej_metadata or {}
-            interval_s = to_s(_number(facts.get("finterval")), str(facts.get("tunit", "s")))
-            rate_hz = 1 / interval_s if interval_s > 0 else _number(facts.get("fps"))
-            return self._resolution_um(str(facts.get("unit", ""))), rate_hz, "ImageJ TIFF"
-        return NAN, NAN, "TIFF"
+            return imagej_scales(file.imagej_metadata or {}, x_per_unit, y_per_unit), "ImageJ TIFF"
+        unit = tags.get("ResolutionUnit")
+        return plain_scales(x_per_unit, y_per_unit, 0 if unit is None else int(unit.value)), "TIFF"
 
-    def _spacing(self) -> float:
-        facts = (self._file.imagej_metadata or {}) if self._file.is_imagej else {}
-        return to_um(_number(facts.get("spacing")), str(facts.get("unit", "")))
+    def _micromanager_columns(self, kind: str) -> PlaneColumns:
+        """What Micro-Manager says of each plane, read once."""
+        count = len(self._at) if kind in MICROMANAGER else 0
+        return micromanager_planes(count, (self._plane_facts(index) for index in range(count)))
 
-    def _resolution_um(self, unit: str) -> float:
-        tag = self._file.pages.first.tags.get("XResolution")
-        if tag is None or not tag.value[0]:
-            return NAN
-        return to_um(tag.value[1] / tag.value[0], unit)
+    def _positions_and_stamps(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Focus positions, um, and time stamps, s, of all planes."""
+        focus_um, stamps_s = np.full((2, len(self._at)), NAN)
+        if self._ome.by_plane:
+            planes = [self._ome_plane(index) for index in range(len(self._at))]
+            focus_um, stamps_s = np.array([(plane.focus_um, plane.time_s) for plane in planes]).T
+        if self._columns.time_s.size:
+            columns = self._columns
+            focus_um = np.where(np.isfinite(columns.focus_um), columns.focus_um, focus_um)
+            stamps_s = np.where(np.isfinite(columns.time_s), columns.time_s, stamps_s)
+        return focus_um, stamps_s
+
+    def _ome_plane(self, index: int) -> OmePlane:
+        return self._ome.plane(*self._at[index])
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError`, also where the file is cut short."""
         try:
-            with _listening(self._complaints):
+            with kept_quiet(self._complaints):
                 image = self._pixels(index)
+        except CutShortError as cut:
+            raise self._cut_short(index, str(cut), cut.file) from cut
         except SourceError:
             raise
-        except (OSError, ValueError, RuntimeError, TypeError, IndexError, KeyError) as error:
-            raise self._cut_short(index, _plain(error)) from error
-        if image.shape != (self.info.height, self.info.width):
+        except Exception as error:
+            raise self._cut_short(index, plain(error)) from error
+        if image.shape != (self.info.height, self.info.width) or image.dtype.name != self.info.dtype:
             raise SourceError(
-                f"frame {index} of {self._path} is {image.shape[0]} x {image.shape[1]} pixels, the first was "
-                f"{self.info.height} x {self.info.width}"
+                f"frame {index} of {self._path} is {image.shape[-2]} x {image.shape[-1]} pixels of "
+                f"{image.dtype.name}, the first was {self.info.height} x {self.info.width} {self.info.dtype}"
             )
-        position = self._layout.position
-        ome = self._ome.plane(position(index, "T"), position(index, "Z"))
-        facts = self._micromanager(index)
-        elapsed_ms = _number(facts.get("ElapsedTime-ms"))
+        ome, said = self._ome_plane(index), self._columns
+        has_said = index < said.time_s.size
+        by_spacing_um = self._layout.position(index, "Z") * self._spacing_um
         return Plane(
             image=np.ascontiguousarray(image, self.info.dtype),
-            time_s=1e-3 * elapsed_ms if np.isfinite(elapsed_ms) else ome.time_s,
-            focus_um=_first(
-                _number(facts.get("ZPositionUm")), ome.focus_um, position(index, "Z") * self._spacing_um
-            ),
-            exposure_ms=_first(_number(facts.get("Exposure-ms")), ome.exposure_ms),
-            camera_frame=int(facts["ImageNumber"]) if str(facts.get("ImageNumber", "")).isdigit() else None,
+            time_s=_first(said.time_s[index] if has_said else NAN, ome.time_s),
+            focus_um=_first(said.focus_um[index] if has_said else NAN, ome.focus_um, by_spacing_um),
+            exposure_ms=_first(said.exposure_ms[index] if has_said else NAN, ome.exposure_ms),
+            camera_frame=self._camera_frame(index),
         )
 
+    def _camera_frame(self, index: int) -> int | None:
+        """The camera's number of a plane, which rises at least by as much as its place in the recording does."""
+        numbers = self._columns.camera_frame
+        said = int(numbers[index]) if index < numbers.size and numbers[index] >= 0 else None
+        if self._set is None:
+            return said
+        if self._layout.axes != "T":
+            return None
+        place, first = sum(self._at[index]), sum(self._at[0])
+        if not self._set.chosen.single or not numbers.size or numbers[0] < 0:
+            return place
+        by_place = int(numbers[0]) + place - first
+        return by_place if said is None else max(said, by_place)
+
     def _pixels(self, index: int) -> npt.NDArray[Any]:
-        size = self._file.filehandle.size
-        pages = self._pages
-        if len(pages) >= self._layout.planes:
-            page = pages[index]
-            if page is None:
-                raise SourceError(
-                    f"frame {index} of {self._path} lies in a file that is missing; keep all files of the "
-                    "recording in one folder"
-                )
-            ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-            if page.parent is self._file and max(ends, default=0) > size:
-                raise self._cut_short(index, f"it ends at byte {size} of {max(ends)}")
-            return np.asarray(page.asarray()).reshape(page.shape[-2:])
-        if self._series.dataoffset is None:
-            raise SourceError(f"{self._path} has {len(pages)} pages for {self._layout.planes} images")
-        # ImageJ's files over 4 GB: one page, then all images in a row
-        dtype = np.dtype(self._series.dtype).newbyteorder(self._file.byteorder)
-        nbytes = self.info.height * self.info.width * dtype.itemsize
-        start = self._series.dataoffset + index * nbytes
-        if start + nbytes > size:
-            raise self._cut_short(index, f"it ends at byte {size}")
-        handle = self._file.filehandle
-        handle.seek(start)
-        return np.frombuffer(handle.read(nbytes), dtype).reshape(self.info.height, self.info.width)
+        if self._set is None:
+            assert self._video is not None
+            return self._members.read_page(self._file, self._video, index)
+        place = self._set.chosen.planes[index]
+        if place is None:
+            raise SourceError(
+                f"frame {index} of {self._path} is missing, or lies in a file that is; keep all files of the "
+                "recording in one folder"
+            )
+        return self._members.read(place, self._set.shape[-2:], self._set.dtype)
 
-    def _micromanager(self, index: int) -> dict[str, Any]:
-        if not self._file.is_micromanager or index >= len(self._pages):
+    def _plane_facts(self, index: int) -> dict[str, Any]:
+        """What Micro-Manager says of a plane; nothing where the file ends before it, which reading it tells."""
+        if self._set is None:
+            return self._members.page_facts(self._file, index)
+        place = self._set.chosen.planes[index]
+        try:
+            return {} if place is None else self._members.facts(place)
+        except (CutShortError, tifffile.TiffFileError):
             return {}
-        page = self._pages[index]
-        tags = getattr(page, "tags", None) or getattr(self._file.pages[index], "tags", {})
-        tag = tags.get(MICROMANAGER_TAG) if tags else None
-        return tag.value if tag is not None and isinstance(tag.value, dict) else {}
 
-    def _cut_short(self, index: int, why: str) -> SourceError:
+    def _cut_short(self, index: int, why: str, file: Path | None = None) -> SourceError:
         of = f" of {self._expected}" if self._expected > index else ""
         return SourceError(
-            f"{self._path} is damaged or cut short at frame {index}{of} ({why}); copy it again from where it was "
-            "recorded"
+            f"{file or self._path} is damaged or cut short at frame {index}{of} ({why}); copy it again from where "
+            "it was recorded"
         )
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        self._file.close()
+        self._members.close()
 
 
-class _Listener(logging.Handler):
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
+def _places(named: Layout) -> tuple[tuple[int, int], ...]:
+    """Time and height, as indices, of all planes of a layout."""
+    return tuple(zip(named.positions("T").tolist(), named.positions("Z").tolist(), strict=True))
 
 
-@contextmanager
-def _listening(lines: list[str]) -> Iterator[None]:
-    """Collect what tifffile only logs."""
-    logger = logging.getLogger("tifffile")
-    listener, propagate = _Listener(lines), logger.propagate
-    logger.addHandler(listener)
-    logger.propagate = False
+def _ratio(tag: tifffile.TiffTag | None) -> float:
+    """The value of a resolution tag; NaN where there is none."""
+    value = None if tag is None else tag.value
     try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-        logger.propagate = propagate
-
-
-def _axes(series: tifffile.TiffPageSeries) -> str:
-    """tifffile's names, with a plain stack's pages (I, Q) taken for times."""
-    axes = str(series.axes)
-    for unnamed in "IQRP":
-        if unnamed in axes and "T" not in axes:
-            axes = axes.replace(unnamed, "T", 1)
-    if axes.startswith("S") and "T" not in axes:
-        # three or four frames that tifffile was not told are not the colours of one
-        axes = axes.replace("S", "T", 1)
-    return axes
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        return float(value[0] / value[1]) if isinstance(value, tuple) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError, IndexError):
         return NAN
 
 
 def _first(*values: float) -> float:
-    return next((value for value in values if np.isfinite(value)), NAN)
-
-
-def _plain(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return next((float(value) for value in values if np.isfinite(value)), NAN)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
+from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.stack import ImageStack, StackInfo
 from calibration.errors import CalibrationError
 from stream.errors import SourceError
@@ -53,6 +54,7 @@ class FocusScan:
         z_step_um: float | None = None,
         repeats: int | None = None,
         pixel_size_um: float | None = None,
+        axes: str | None = None,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Look at every image once. What is given takes precedence over what the file says.
@@ -60,14 +62,11 @@ class FocusScan:
         Raises `SourceError` if it cannot be read, `CalibrationError` if it does not say what belongs where.
         """
         self.path = Path(path)
-        self._stack: ImageStack = open_stack(self.path)
+        self._stack: ImageStack = open_stack(self.path, axes, is_scan=True)
         try:
             self.info: StackInfo = self._stack.info
             self.damage = self._stack.damage
-            said_um = self.info.pixel_size_um
-            self.pixel_size_um = pixel_size_um or (said_um if said_um > 0 else math.nan)
-            if not self.pixel_size_um > 0:
-                raise CalibrationError(f"{path} does not say how large a pixel is; add --pixel-size UM")
+            self.pixel_size_um, self.remarks = self._pixel_size(pixel_size_um)
             self.facts = self._look(on_progress)
             self.planes = group_images(
                 [facts.focus_um for facts in self.facts], self.info, z_step_um=z_step_um, repeats=repeats
@@ -75,6 +74,22 @@ class FocusScan:
         except BaseException:
             self._stack.close()
             raise
+
+    def _pixel_size(self, given_um: float | None) -> tuple[float, tuple[str, ...]]:
+        """The size of a pixel, um, and what is to be told of the file."""
+        found = self.info
+        told = found.remarks
+        if given_um is None:
+            told += found.pixel_remarks
+            if not (found.pixel_size_um > 0 or found.pixel_size_y_um > 0):
+                why = f" ({'; '.join(found.pixel_remarks)})" if found.pixel_remarks else ""
+                raise CalibrationError(
+                    f"{self.path} does not say how large a pixel is{why}; add --pixel-size UM"
+                )
+        size_um, remark = pixel_size(
+            found.pixel_size_um, found.pixel_size_y_um, self.path.name, given_um
+        )
+        return size_um, (*told, *([remark] if remark else []))
 
     def _look(self, on_progress: Callable[[float], None]) -> list[ImageFacts]:
         facts: list[ImageFacts] = []

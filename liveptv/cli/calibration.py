@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Bright, Dark, Overwrite, PixelSize
+from liveptv.cli.options import Axes, Bright, Dark, Overwrite, PixelSize
 from liveptv.files import refuse_to_replace, writable
 from stream.errors import ConfigurationError
 
@@ -37,6 +37,7 @@ def calibrate(
         float | None, typer.Option(help="um between focus positions, where the scan does not say", min=1e-3)
     ] = None,
     pixel_size: PixelSize = None,
+    axes: Axes = None,
     repeats: Annotated[
         int | None, typer.Option(help="images at each focus position, where the scan does not say", min=1)
     ] = None,
@@ -67,8 +68,11 @@ def calibrate(
             z_step_um=z_step,
             repeats=repeats,
             pixel_size_um=pixel_size,
+            axes=axes,
             on_progress=lambda part: steps("reading", part),
         )
+        for text in opened.remarks:
+            warn(f"{scan.name}: {text}")
         with opened:
             calibrated = run(opened, options, steps)
             provenance = {
@@ -78,6 +82,8 @@ def calibrate(
                 "dark": "" if dark is None else dark.name,
                 "z_step_um": z_step,
                 "repeats": repeats,
+                "axes": axes,
+                "remarks": list(opened.remarks),
                 "polarity": polarity,
             }
             write_calibration(output, calibrated, opened, provenance=provenance, on_progress=steps)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from liveptv.application import RunOutcome, make_report_anew, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
+from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
 from liveptv.cli.watch import page_beside, with_pictures
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.demo import prepare_demo
@@ -82,6 +82,7 @@ def replay(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
     frame_rate: FrameRate = None,
     pixel_size: PixelSize = None,
+    axes: Axes = None,
     pace: Annotated[
         bool, typer.Option("--pace", help="at its own frame rate, not as fast as it goes")
     ] = False,
@@ -91,9 +92,16 @@ def replay(
     port: Port = 0,
 ) -> int:
     """Track a recorded video through the same stages as a live one."""
-    source = {"path": recording, "pace": pace, "frame_rate_hz": frame_rate, "pixel_size_um": pixel_size}
+    source = {
+        "path": recording,
+        "pace": pace,
+        "frame_rate_hz": frame_rate,
+        "pixel_size_um": pixel_size,
+        "axes": axes,
+    }
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
-    tracks = output or Path(f"{recording.name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
+    name = Path(str(recording).partition("::")[0]).name
+    tracks = output or Path(f"{name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
     loaded = revised(
         load_experiment(None, settings or [], base=base),
         run={"output": tracks, "overwrite": overwrite or None},

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
+from liveptv.cli.options import Axes, Bright, Dark, FrameRate, Model, Overwrite, PixelSize, Settings
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
 from stream.errors import LivePTVError, OutputError
@@ -32,6 +32,7 @@ def detect(
     bright: Bright = None,
     dark: Dark = None,
     pixel_size: PixelSize = None,
+    axes: Axes = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
@@ -48,7 +49,7 @@ def detect(
     ):
         frames = 0
         try:
-            found = detect_images(images, detector, pixel_size_um=pixel_size, say=warn)
+            found = detect_images(images, detector, pixel_size_um=pixel_size, axes=axes, say=warn)
             for detections, expected in found:
                 table.append(detections)
                 frames += 1

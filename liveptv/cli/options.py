@@ -24,6 +24,13 @@ FrameRate = Annotated[
 PixelSize = Annotated[
     float | None, typer.Option(help="um in object space, where the file does not say", min=1e-6, max=1e7)
 ]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYX|ZYX|TZYX...",
+        help="what the axes of the file are, slowest first, where it says it wrongly: T time, Z focus, C channel",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Monitor = Annotated[bool, typer.Option("--monitor", help="show it live in the browser")]
 Port = Annotated[

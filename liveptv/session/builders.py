@@ -36,6 +36,8 @@ def build_acquire(context: StageContext) -> Stage:
     plan = context.plan
     opened = open_source(plan.experiment, plan.run_id, context.say)
     context.stack.callback(opened.close)
+    for text in opened.remarks:
+        context.record("recording", text, {})
     info = opened.source.info
     context.picture = Picture(
         info.height,

@@ -173,7 +173,7 @@ class Session:
 
     def _keep(self, entry: Recorded) -> None:
         self._events.write(entry.kind, entry.text, **entry.facts)
-        if entry.kind == "slice" and self._on_note is not None:
+        if entry.kind in {"slice", "recording"} and self._on_note is not None:
             self._on_note(entry.text)
 
     def _introduce(self) -> None:

@@ -91,10 +91,11 @@ class SessionResult:
 
 
 def lost_frames(counts: dict[str, Counts]) -> dict[str, int]:
-    """Frames lost in the camera, dropped before the detector, or dropped before the tracker."""
+    """Frames lost in the camera or missing in a recording, dropped before the detector or before the tracker."""
     acquire, detect = counts.get("acquire", {}), counts.get("detect", {})
     return {
         "in the camera": acquire.get("lost_in_camera", 0),
+        "in the recording": acquire.get("lost_in_recording", 0),
         "before the detector": acquire.get("to_detect.dropped", 0),
         "before the tracker": detect.get("to_track.dropped", 0),
     }

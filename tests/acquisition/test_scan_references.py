@@ -3,7 +3,8 @@ import pytest
 import tifffile
 
 from acquisition.microscope import Microscope
-from acquisition.recording import open_stack, read_image
+from acquisition.recording import open_stack
+from acquisition.references import read_image
 from acquisition.scan.burst import Burst, BurstCamera
 from acquisition.scan.references import (
     check_references,

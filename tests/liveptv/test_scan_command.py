@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.recording import open_stack, read_image
+from acquisition.recording import open_stack
+from acquisition.references import read_image
 from liveptv.cli import run_command_line
 from liveptv.config import build_experiment
 

@@ -1,0 +1,103 @@
+"""Which of several recordings in one file or folder is meant: `PATH::position=1,channel=GFP`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stream.errors import SourceError
+
+SEPARATOR = "::"
+KEYS = ("position", "channel", "series", "z", "files")
+MOST_NAMES = 8
+"""Names that an error lists before it says how many more there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What stands behind `::`, by key; `dataset` where it is a name alone, as of an HDF5 dataset."""
+
+    given: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
+
+    def get(self, *keys: str) -> str | None:
+        """What was given for the first of these keys that was given."""
+        return next((self.given[key] for key in keys if key in self.given), None)
+
+    def refuse_rest(self, path: Path, known: Sequence[str]) -> None:
+        """Raise `SourceError` for a key that this kind of recording does not have."""
+        for key in self.given:
+            if key not in known:
+                raise SourceError(f"{path} has no {key} to choose; leave {SEPARATOR}{key}=... out")
+        if self.dataset:
+            raise SourceError(
+                f"{path} has no dataset {self.dataset!r}; choose with {SEPARATOR}position=1 or {SEPARATOR}channel=0"
+            )
+
+
+def file_of(path: Path) -> Path:
+    """The file or folder of a path, without the choice behind `::`."""
+    return Path(str(path).partition(SEPARATOR)[0])
+
+
+def name_of(path: Path) -> str:
+    """The last part of a path, with the choice behind `::`."""
+    _, separator, rest = str(path).partition(SEPARATOR)
+    return file_of(path).name + separator + rest
+
+
+def parse_choice(path: Path) -> Choice:
+    """What is chosen behind `::`. Raises `SourceError` for a key given twice or without a value."""
+    rest = str(path).partition(SEPARATOR)[2]
+    if not any(rest.startswith(f"{key}=") for key in KEYS):
+        return Choice(dataset=rest)
+    given: dict[str, str] = {}
+    for part in rest.split(","):
+        key, _, value = (text.strip() for text in part.partition("="))
+        if key not in KEYS or not value or key in given:
+            raise SourceError(
+                f"{part!r} in {path} is no choice; write for example {SEPARATOR}position=1,channel=0 "
+                f"(of {', '.join(KEYS)}), each once"
+            )
+        given[key] = value
+    return Choice(given)
+
+
+def choose(path: Path, key: str, names: Sequence[str], given: str | None, about: str = "") -> int:
+    """The index of the one of `names` that is meant; `given` is a name or a number, or None.
+
+    Raises `SourceError`, with the names, where there are several and none is given, or none of that name.
+    """
+    if given is None:
+        if len(names) == 1:
+            return 0
+        raise SourceError(
+            f"{path} holds {len(names)} {_plural(key)} ({listed(names)}){about}; choose one, as in "
+            f'"{path}{SEPARATOR}{key}={_example(names)}"'
+        )
+    if given in names:
+        return names.index(given)
+    if given.isdigit():
+        numbers = [int(name) if name.isdigit() else None for name in names]
+        if int(given) in numbers:
+            return numbers.index(int(given))
+        if not any(name.isdigit() for name in names) and int(given) < len(names):
+            return int(given)
+    raise SourceError(f"{path} has no {key} {given!r}, only {listed(names)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for an error, the first few of them."""
+    shown = ", ".join(names[:MOST_NAMES])
+    more = len(names) - MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _example(names: Sequence[str]) -> str:
+    name = names[-1 if len(names) == 2 else 0]
+    return name if not any(sign in name for sign in ",: ") else str(names.index(name))
+
+
+def _plural(key: str) -> str:
+    return {"series": "series", "z": "heights", "files": "series of images"}.get(key, f"{key}s")

@@ -1,0 +1,66 @@
+"""What the attributes of an HDF5 dataset say of its axes and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from acquisition.stacks.scales import Said, Scales, interval, length, rate
+from acquisition.stacks.tiff_facts import PIXEL, STEP
+from acquisition.stacks.zarr_facts import zarr_axes
+from stream.errors import SourceError
+
+
+def hdf5_axes(dataset: h5py.Dataset) -> str | None:
+    """The axes that a dataset names, by labels of its dimensions or an attribute `axes`; None where it does not."""
+    labels = [dimension.label for dimension in dataset.dims]
+    said = _text(dataset.attrs.get("axes"))
+    names = labels if all(labels) else list(said) if said and len(said) == dataset.ndim else None
+    if names is None:
+        return None
+    try:
+        axes = zarr_axes({"axes": [{"name": name} for name in names]}, dataset.ndim)
+    except SourceError:
+        return None
+    return axes if axes.endswith("YX") and len(set(axes)) == len(axes) and "Q" not in axes else None
+
+
+def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:
+    """Scales from `pixel_size_um`, `frame_rate_hz` or `frame_interval_s`, `z_step_um`, or `element_size_um`.
+
+    The last is how ImageJ's HDF5 plugin and ilastik write z, y and x; a pixel's size may be given as (y, x).
+    """
+    size, element = _values(attributes.get("pixel_size_um")), _values(attributes.get("element_size_um"))
+    y, x = (size[-2], size[-1]) if len(size) > 1 else (size[0], size[0]) if size else (None, None)
+    z = attributes.get("z_step_um")
+    if x is None and len(element) == 3:
+        z, y, x = element
+    between = rate(attributes.get("frame_rate_hz"))
+    if not between:
+        between = interval(attributes.get("frame_interval_s"), "s") or between
+    return Scales(
+        length(x, "um", PIXEL),
+        length(y, "um", PIXEL),
+        length(z, "um", STEP) if z is not None else Said(),
+        between,
+    )
+
+
+def _values(value: Any) -> list[Any]:
+    """The entries of an attribute that may be one value or several."""
+    if value is None:
+        return []
+    return np.asarray(value).ravel().tolist()  # type: ignore[no-any-return]
+
+
+def _text(value: Any) -> str:
+    return (
+        value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else value
+        if isinstance(value, str)
+        else ""
+    )

@@ -1,0 +1,177 @@
+"""How large a pixel is, how far apart planes and times are: what a file says of it, and whether to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from acquisition.stacks.units import to_s, to_um
+from stream.errors import SourceError
+
+NAN = math.nan
+LEAST_UM, MOST_UM = 1e-4, 1e4
+"""What a pixel or a step of the focus can be: from below an atom to a centimetre."""
+LEAST_S, MOST_S = 1e-7, 1e6
+"""What an interval between frames can be: from 10 MHz to eleven days."""
+SAME = 1e-3
+"""Sizes along x and y that differ by no more than this part are the same, rounded."""
+NEARLY = 1e-2
+"""Sizes that differ by no more than this part are two measurements of one."""
+PRINTING_DPI = (72, 75, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 350, 360, 400, 600, 720, 1200, 2400)
+"""Resolutions that programs write of pictures whose size they do not know, pixels an inch."""
+FINEST_PRINT_UM = 25.0
+"""A pixel of a TIFF's resolution tags that is larger belongs to a print."""
+NO_UNITS = ("", "pixel", "pixels", "px", "reference frame", "none", "null", "arbitrary", "unitless")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A quantity as a file says it: NaN where it does not; `remark` tells what is not believed or was assumed."""
+
+    value: float = NAN
+    remark: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is a value."""
+        return math.isfinite(self.value)
+
+
+def length(value: object, unit: str, what: str) -> Said:
+    """A length in um. `what` names it in the remark, such as `a pixel's size`."""
+    return _quantity(value, unit, what, to_um, LEAST_UM, MOST_UM, "um")
+
+
+def interval(value: object, unit: str, what: str = "the time between frames") -> Said:
+    """A time between frames in s. Zero is how many programs write that they do not know it."""
+    if number(value) == 0:
+        return Said()
+    return _quantity(value, unit, what, to_s, LEAST_S, MOST_S, "s")
+
+
+def rate(value: object, what: str = "the frame rate") -> Said:
+    """A frame rate, as the interval in s."""
+    if value is None or number(value) == 0:
+        return Said()
+    hz = number(value)
+    if not 1 / MOST_S <= hz <= 1 / LEAST_S:
+        return Said(NAN, f"{what} of {value} frames/s is not believed")
+    return Said(1 / hz)
+
+
+def _quantity(
+    value: object,
+    unit: str,
+    what: str,
+    convert: Callable[[float, str], float],
+    least: float,
+    most: float,
+    name: str,
+) -> Said:
+    if value is None:
+        return Said()
+    found = number(value)
+    if math.isnan(found):
+        return Said(NAN, f"{what} is {str(value)!r} in the file, which is no number")
+    if unit.strip().lower() in NO_UNITS:
+        return (
+            Said()
+            if found in {0.0, 1.0}
+            else Said(NAN, f"{what} has no unit in the file ({found:g}): not used")
+        )
+    converted = convert(found, unit)
+    if math.isnan(converted):
+        return Said(NAN, f"{what} is in {unit!r} in the file, a unit that is not known: not used")
+    if not least <= converted <= most:
+        return Said(NAN, f"{what} of {converted:g} {name} in the file is not believed")
+    return Said(converted)
+
+
+def number(value: object) -> float:
+    """A number, also where it is written as text; NaN for all else."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return NAN
+
+
+def printed_size(pixels: float, unit: str) -> Said:
+    """The size of a pixel, um, from `pixels` an inch or a centimetre in a TIFF's resolution tags.
+
+    Nothing where it is the resolution of a print, as most programs write it without knowing.
+    """
+    if not (math.isfinite(pixels) and pixels > 0):
+        return Said()
+    size_um = to_um(1 / pixels, unit)
+    dpi = to_um(1.0, "inch") / size_um
+    is_print = any(abs(dpi - usual) < 0.01 * usual for usual in PRINTING_DPI)
+    if is_print or not LEAST_UM <= size_um <= FINEST_PRINT_UM:
+        return Said()
+    return Said(size_um, f"{size_um:g} um a pixel, from the resolution tags ({pixels:g} pixels a {unit})")
+
+
+def pixel_size(
+    x_um: float,
+    y_um: float,
+    name: str,
+    given_um: float | None = None,
+    ask_model: Callable[[], float | None] = lambda: None,
+) -> tuple[float, str]:
+    """The size of the (square) pixels, um, and what has to be told of it.
+
+    `given_um` takes precedence; where the file `name` has none, `ask_model` is asked, then 1 um assumed.
+    Raises `SourceError` for pixels that are not square.
+    """
+    uneven = (
+        "" if _ratio(x_um, y_um) <= NEARLY else f"{name} has pixels of {x_um:g} um (x) by {y_um:g} um (y)"
+    )
+    if given_um is not None:
+        return given_um, f"{uneven}; {given_um:g} um is used for both (--pixel-size)" if uneven else ""
+    if uneven:
+        raise SourceError(
+            f"{uneven}, and only square pixels are measured right: resample it (ImageJ: Image > Scale), or give "
+            "--pixel-size UM where the file is wrong"
+        )
+    found_um = x_um if x_um > 0 else y_um
+    if found_um > 0:
+        if _ratio(x_um, y_um) <= SAME:
+            return found_um, ""
+        mean_um = (x_um + y_um) / 2
+        return mean_um, f"pixels of {x_um:g} um (x) by {y_um:g} um (y): {mean_um:g} um is used for both"
+    model_um = ask_model()
+    if model_um is not None:
+        return model_um, f"{model_um:g} um a pixel assumed, as the model was made for (--pixel-size)"
+    return 1.0, "1 um a pixel assumed (--pixel-size)"
+
+
+def _ratio(x_um: float, y_um: float) -> float:
+    """By what part two sizes differ; 0 where one is not known."""
+    return abs(x_um - y_um) / max(x_um, y_um) if x_um > 0 and y_um > 0 else 0.0
+
+
+NOTHING = Said()
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """All that a file says of distances: pixels along x and y, um, planes along z, um, frames in time, s.
+
+    `z_first_um` is where the focus stands at the first plane. `remarks` are told beside those of the values.
+    """
+
+    x: Said = NOTHING
+    y: Said = NOTHING
+    z: Said = NOTHING
+    interval: Said = NOTHING
+    z_first_um: float = 0.0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def rate_hz(self) -> float:
+        """Time points a second, NaN if not known."""
+        return 1 / self.interval.value
+
+    @property
+    def pixel_remarks(self) -> tuple[str, ...]:
+        """What is to be told of the size of a pixel."""
+        return tuple(dict.fromkeys(text for text in (self.x.remark, self.y.remark) if text))

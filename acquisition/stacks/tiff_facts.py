@@ -1,0 +1,174 @@
+"""What ImageJ, Micro-Manager and the tags of a TIFF say of scales, times and focus positions: from dictionaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.stacks.scales import NAN, Said, Scales, interval, length, number, printed_size
+
+PIXEL = "a pixel's size"
+STEP = "the step between planes"
+CENTIMETRE_TAG, INCH_TAG = 3, 2
+"""Values of a TIFF's ResolutionUnit."""
+
+ELAPSED = ("elapsedtimems",)
+"""Keys of Micro-Manager's planes with a time in ms: letters and digits alone, in lower case."""
+CLOCK_READINGS = ("timereceivedbycore", "receivedtime", "time")
+"""Keys with a date and a time of day, the finest first."""
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,:](\d{1,9}))?\s*([+-]\d\d:?\d\d|Z)?")
+
+
+def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float) -> Scales:
+    """Scales of an ImageJ file; its resolution tags count pixels a unit."""
+    unit = str(facts.get("unit") or "")
+    y_unit = str(facts.get("yunit") or unit)
+    if unit.strip().lower() in {"inch", "inches", "in"}:
+        x, y = printed_size(x_per_unit, "inch"), printed_size(y_per_unit, "inch")
+    else:
+        x, y = (
+            length(None if np.isnan(per_unit) else _inverse(per_unit), name, PIXEL)
+            for per_unit, name in ((x_per_unit, unit), (y_per_unit, y_unit))
+        )
+    step = length(facts.get("spacing"), str(facts.get("zunit") or unit), STEP)
+    if not step:
+        step = Said()  # ImageJ has a spacing without a unit wherever nobody set one
+    between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"))
+    speed = number(facts.get("fps"))
+    remarks = ()
+    if not between and speed > 0:
+        remarks = (f"{speed:g} frames/s is the speed at which ImageJ shows it, not the camera's: not used",)
+    return Scales(x, y, step, between, remarks=remarks)
+
+
+def plain_scales(x_per_unit: float, y_per_unit: float, unit_tag: int) -> Scales:
+    """Scales of a TIFF that has only its resolution tags."""
+    unit = {CENTIMETRE_TAG: "cm", INCH_TAG: "inch"}.get(unit_tag)
+    if unit is None:
+        return Scales()
+    return Scales(printed_size(x_per_unit, unit), printed_size(y_per_unit, unit))
+
+
+def micromanager_scales(summary: Mapping[str, Any], first: Mapping[str, Any]) -> Scales:
+    """Scales of a Micro-Manager file, from its summary and the metadata of its first plane."""
+    said = next(
+        (
+            value
+            for value in (summary.get("PixelSize_um"), summary.get("PixelSizeUm"), first.get("PixelSizeUm"))
+            if value is not None and number(value) != 0
+        ),
+        None,
+    )
+    pixel = length(said, "um", PIXEL)
+    step = number(summary.get("z-step_um"))
+    return Scales(
+        pixel,
+        pixel,
+        length(step, "um", STEP) if step > 0 else Said(),
+        interval(summary.get("Interval_ms"), "ms"),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlaneColumns:
+    """What is said of each plane (N,): times, s, focus, um, exposure, ms, NaN where nothing; camera numbers, -1."""
+
+    time_s: npt.NDArray[np.float64]
+    focus_um: npt.NDArray[np.float64]
+    exposure_ms: npt.NDArray[np.float64]
+    camera_frame: npt.NDArray[np.int64]
+    remark: str = ""
+
+
+def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> PlaneColumns:
+    """Collect what Micro-Manager says of each of `count` planes."""
+    clocks = {name: np.full(count, NAN) for name in (*ELAPSED, *CLOCK_READINGS)}
+    spelled = dict.fromkeys(clocks, "")
+    focus_um, exposure_ms = np.full(count, NAN), np.full(count, NAN)
+    numbers = np.full(count, -1, np.int64)
+    for place, facts in enumerate(planes):
+        for key, value in _entries(facts):
+            name = _letters(key)
+            if name in clocks:
+                clocks[name][place] = 1e-3 * number(value) if name in ELAPSED else _moment_s(value)
+                spelled[name] = key
+            elif name == "zpositionum":
+                focus_um[place] = number(value)
+            elif name == "exposurems":
+                exposure_ms[place] = number(value)
+            elif name == "imagenumber" and str(value).isdigit() and int(value) < 2**62:
+                numbers[place] = int(value)
+    time_s, name = _best_clock(clocks)
+    remark = ""
+    if name in CLOCK_READINGS:
+        why = (
+            f"{spelled[ELAPSED[0]]} does not tell them"
+            if spelled[ELAPSED[0]]
+            else "there are no elapsed times"
+        )
+        remark = f"the times of frames are those of {spelled[name]}, for {why}"
+    return PlaneColumns(time_s, focus_um, exposure_ms, numbers, remark)
+
+
+def _best_clock(clocks: Mapping[str, npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float64], str]:
+    """The first clock that most planes have and that moves; else the first that any has."""
+    for name, stamps in clocks.items():
+        known = stamps[np.isfinite(stamps)]
+        if 2 * known.size > stamps.size and known.size > 1 and np.ptp(known) > 0:
+            return stamps, name
+    return next(
+        ((stamps, name) for name, stamps in clocks.items() if np.isfinite(stamps).any()),
+        (clocks[ELAPSED[0]], ELAPSED[0]),
+    )
+
+
+def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys and values, those inside other dictionaries first, so that the outer ones have the last word."""
+    for key, value in facts.items():
+        if not isinstance(value, dict):
+            continue
+        if "scalar" in value:
+            yield key, value["scalar"]
+            continue
+        for inner, nested in value.items():
+            yield inner, nested.get("scalar") if isinstance(nested, dict) else nested
+    for key, value in facts.items():
+        if not isinstance(value, dict):
+            yield key, value
+
+
+_KNOWN: dict[str, str] = {}
+
+
+def _letters(key: str) -> str:
+    """A key without case and signs, remembered: each plane has the same hundred."""
+    found = _KNOWN.get(key)
+    if found is None:
+        found = "".join(sign for sign in key.lower() if sign.isalnum())
+        if len(_KNOWN) < 10_000:
+            _KNOWN[key] = found
+    return found
+
+
+def _moment_s(value: object) -> float:
+    """Seconds of a date and a time of day, such as `2019-06-03 12:34:56.123 -0700`; NaN for all else."""
+    match = MOMENT.fullmatch(str(value).strip())
+    if match is None:
+        return NAN
+    date, time, fraction, zone = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{time}{'' if zone is None else zone}")
+    except ValueError:
+        return NAN
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def _inverse(value: float) -> float:
+    return 1 / value if value else np.inf

@@ -1,0 +1,155 @@
+"""Pages of TIFF files, of which only a few are open at a time; nothing is allocated that a file cannot hold."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from acquisition.stacks.plane_table import Place
+from acquisition.stacks.sizes import check_size
+from acquisition.stacks.tiff_series import Video
+from stream.errors import SourceError
+
+MICROMANAGER_TAG = 51123
+MOST_OPEN = 16
+"""Files of a set that are open at a time; there may be one for each plane."""
+
+
+class CutShortError(Exception):
+    """A page lies behind the end of its file."""
+
+    def __init__(self, file: Path, text: str) -> None:
+        super().__init__(text)
+        self.file = file
+
+
+class TiffMembers:
+    """The files of a recording, opened when they are read."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, tifffile.TiffFile] = OrderedDict()
+        self._last: tuple[Place, tifffile.TiffPage] | None = None
+
+    def file(self, path: Path) -> tifffile.TiffFile:
+        """An open file. Raises `SourceError` if it is no TIFF."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        while len(self._open) >= MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+        # members are found by this project, never by tifffile
+        file = self._open[path] = tifffile.TiffFile(path, _multifile=False)
+        if not len(file.pages):
+            raise SourceError(f"{path} holds no images")
+        first = file.pages.first
+        check_size(path, first.imagelength, first.imagewidth)
+        return file
+
+    def read(self, place: Place, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The pixels (H, W) of a plane, which has this shape and type if it is no page.
+
+        Raises `CutShortError` where the file ends before it.
+        """
+        if not place.data:
+            return self._asarray(self.file(place.file), self.page(place))
+        handle = self.file(place.file).filehandle
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if place.data + nbytes > handle.size:
+            raise CutShortError(place.file, f"it ends at byte {handle.size} of {place.data + nbytes}")
+        handle.seek(place.data)
+        return np.frombuffer(handle.read(nbytes), dtype).reshape(shape)
+
+    def facts(self, place: Place) -> dict[str, Any]:
+        """What is said of a plane beside its pixels."""
+        if not place.data:
+            return _tag(self.page(place))
+        start, length = place.text
+        handle = self.file(place.file).filehandle
+        if length <= 0 or start + length > handle.size:
+            return {}
+        handle.seek(start)
+        try:
+            found = json.loads(handle.read(length))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def page(self, place: Place) -> tifffile.TiffPage:
+        """The page of a plane. Raises `CutShortError` where the file ends before it."""
+        if self._last is not None and self._last[0] == place:
+            return self._last[1]
+        file = self.file(place.file)
+        if place.offset:
+            if place.offset >= file.filehandle.size:
+                raise CutShortError(place.file, f"it ends at byte {file.filehandle.size} of {place.offset}")
+            file.filehandle.seek(place.offset)
+            page = tifffile.TiffPage(file, index=0)
+        else:
+            try:
+                found = file.pages[place.ifd]
+            except IndexError as error:
+                raise CutShortError(place.file, f"it has no page {place.ifd}") from error
+            page = found if isinstance(found, tifffile.TiffPage) else found.aspage()
+        self._last = place, page
+        return page
+
+    def read_page(self, file: tifffile.TiffFile, video: Video, index: int) -> npt.NDArray[Any]:
+        """The pixels (H, W) of a plane of the only file. Raises `CutShortError` where it ends before them."""
+        if video.data is None:
+            return self._asarray(file, video.pages[index])
+        # ImageJ's files over 4 GB, and blocks that others wrote: one page, then all images in a row
+        dtype = np.dtype(video.dtype).newbyteorder(file.byteorder)
+        shape = video.shape[-2:]
+        nbytes = int(np.prod(shape)) * dtype.itemsize
+        start = video.data + index * nbytes
+        if start + nbytes > file.filehandle.size:
+            raise CutShortError(Path(file.filehandle.path), f"it ends at byte {file.filehandle.size}")
+        file.filehandle.seek(start)
+        return (
+            np.frombuffer(file.filehandle.read(nbytes), dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        )
+
+    def page_facts(self, file: tifffile.TiffFile, index: int) -> dict[str, Any]:
+        """Micro-Manager's metadata of a page of the only file."""
+        if index >= len(file.pages):
+            return {}
+        page = file.pages[index]
+        return _tag(page if isinstance(page, tifffile.TiffPage) else page.aspage())
+
+    def _asarray(self, file: tifffile.TiffFile, page: Any) -> npt.NDArray[Any]:
+        path, size = Path(file.filehandle.path), file.filehandle.size
+        if len(page.dataoffsets) != len(page.databytecounts):
+            raise CutShortError(path, "a page does not say where its pixels are")
+        ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        if not ends or max(ends) > size:
+            raise CutShortError(path, f"it ends at byte {size} of {max(ends, default=0)}")
+        key = page.keyframe
+        itemsize = 1 if key.dtype is None else key.dtype.itemsize
+        check_size(path, key.imagelength, key.imagewidth, itemsize, sum(page.databytecounts))
+        if key.compression == 1 and not key.is_tiled:
+            least = key.imagelength * ((key.imagewidth * key.bitspersample + 7) // 8)
+            if sum(page.databytecounts) < least:
+                raise CutShortError(path, f"a page has {sum(page.databytecounts)} bytes of {least}")
+        image = np.asarray(page.asarray())
+        if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:
+            image = image.reshape(image.shape[-2:])
+        if image.ndim == 3 and key.samplesperpixel > 1:
+            raise SourceError(f"{path} holds a colour image between the others; convert them to grey")
+        return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
+
+    def close(self) -> None:
+        """Close all files. Idempotent."""
+        self._last = None
+        while self._open:
+            self._open.popitem()[1].close()
+
+
+def _tag(page: Any) -> dict[str, Any]:
+    tag = page.tags.get(MICROMANAGER_TAG)
+    return tag.value if tag is not None and isinstance(tag.value, dict) else {}

@@ -1,0 +1,88 @@
+"""The video in a TIFF file that says little of itself: which of its pages are the frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from acquisition.stacks.choice import Choice, choose
+from stream.errors import SourceError
+
+UNNAMED = "IQRP"
+"""tifffile's names for axes that a file does not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row.
+
+    `is_unnamed`: the file does not say what its axes are.
+    """
+
+    pages: tuple[Any, ...]
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype[Any]
+    data: int | None
+    notes: tuple[str, ...] = ()
+    is_unnamed: bool = False
+
+
+def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
+    """The one video in a file, or the one that is chosen.
+
+    Single images of another size beside it (a label, a thumbnail, an overview) are left out, and named. Raises
+    `SourceError` where the file has no images, or several videos.
+    """
+    choice.refuse_rest(path, ("series", "position"))
+    every = [series for series in file.series if series.dtype is not None]
+    if not every:
+        raise SourceError(f"{path} holds no images")
+    first = every[0]
+    given = choice.get("series", "position")
+    if given is None and first.ndim == 2:
+        alike = [series for series in every if (series.shape, series.dtype) == (first.shape, first.dtype)]
+        if len(alike) > 1 and len(alike) >= len(every) - len(alike):
+            # one image after the other, each written by itself
+            pages = tuple(page for series in alike for page in series.pages)
+            notes = _left_out(len(every) - len(alike))
+            return Video(pages, (len(pages), *first.shape), "TYX", first.dtype, None, notes, is_unnamed=True)
+    videos = [series for series in every if series.ndim > 2 or given is not None]
+    videos = videos or [max(every, key=lambda series: series.size)]
+    sizes = [" x ".join(str(size) for size in series.shape) for series in videos]
+    about = f": {', '.join(sizes)}" if given is None and len(videos) > 1 else ""
+    series = videos[choose(path, "series", [str(n) for n in range(len(videos))], given, about)]
+    notes = _left_out(len(every) - 1) if given is None else ()
+    pages = tuple(series.pages)
+    shape, axes = tuple(series.shape), _axes(series)
+    planes = int(np.prod(shape[: axes.index("Y")])) if "Y" in axes else len(pages)
+    data = None
+    if len(pages) < planes:
+        if series.dataoffset is None:
+            raise SourceError(f"{path} has {len(pages)} pages for {planes} images")
+        data = int(series.dataoffset)
+    elif any(page is None for page in pages):
+        raise SourceError(f"{path} names pages that are not there; copy it again")
+    is_unnamed = bool(set(str(series.axes)) - set("TZCYX"))
+    return Video(pages, shape, axes, series.dtype, data, notes, is_unnamed)
+
+
+def _left_out(count: int) -> tuple[str, ...]:
+    return (f"{count} images of another size or type in the file are left out",) if count else ()
+
+
+def _axes(series: tifffile.TiffPageSeries) -> str:
+    """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
+    axes = str(series.axes)
+    for name in "TZ":
+        unnamed = next((other for other in axes if other in UNNAMED), None)
+        if unnamed is not None and name not in axes:
+            axes = axes.replace(unnamed, name, 1)
+    if axes.startswith("S") and "T" not in axes:
+        # three or four frames that tifffile was not told are not the colours of one
+        axes = axes.replace("S", "T", 1)
+    return axes

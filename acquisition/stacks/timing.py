@@ -1,0 +1,39 @@
+"""The times of the frames that a stack delivers: by the user's rate, its time stamps, the rate it states, or 1 Hz."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from acquisition.stacks.stack import StackInfo
+from acquisition.stacks.stamp_order import FloatArray
+from acquisition.stacks.times import FrameTimes, frame_times
+
+ASSUMED_HZ = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timing:
+    """`time_s` (frames,), from 0 and strictly rising, where the file has time stamps; else frames are 1 / `rate_hz`
+    apart. `is_known` is False where the rate is assumed; `remarks` are lines for the user."""
+
+    time_s: FloatArray | None
+    rate_hz: float
+    is_known: bool = True
+    remarks: tuple[str, ...] = ()
+
+
+def timing_of(info: StackInfo, given_hz: float | None, depth: int) -> Timing:
+    """When frames of `depth` planes were taken; `given_hz`, frames/s, takes precedence over what the file says."""
+    if given_hz is not None:
+        return Timing(None, given_hz)
+    stated_hz = info.frame_rate_hz * info.volume  # of planes: a volume takes one step in time
+    stamps = FrameTimes() if info.stamps_s is None else frame_times(info.stamps_s, stated_hz)
+    remarks = (*info.time_remarks, *stamps.remarks)
+    if stamps.time_s is not None:
+        return Timing(stamps.time_s[::depth], stamps.rate_hz / depth, remarks=remarks)
+    if math.isfinite(stated_hz) and stated_hz > 0:
+        if info.volume > depth:
+            remarks += (f"the {info.volume} planes of each time are spread evenly over the step to the next",)
+        return Timing(None, stated_hz / depth, remarks=remarks)
+    return Timing(None, ASSUMED_HZ, False, (*remarks, f"{ASSUMED_HZ:g} frame/s assumed (--frame-rate)"))
