@@ -11,7 +11,9 @@ from typing import Any
 
 from stream.commands import CommandClient
 from stream.errors import LinkError, LivePTVError
+from stream.limits import fitted, why_refused
 from stream.messages import Ack, Command, CommandKind
+from stream.texts import one_line
 
 ALLOWED = {
     CommandKind.MOVE_FOCUS,
@@ -52,18 +54,25 @@ def command_from(wish: dict[str, Any]) -> Command:
     if kind in WITH_NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedWishError(f"{kind} needs a number")
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise RefusedWishError(f"{kind} needs a number of fewer digits") from None
     elif kind is CommandKind.CONTROL:
         if not isinstance(value, dict):
             raise RefusedWishError("a controller is asked for by its name and settings")
         value = json.dumps(value)
     elif kind is CommandKind.MARK:
-        value = str(value or "")
+        value = one_line(str(value or ""))
     elif kind is CommandKind.STOP:
         value = "stopped from the page"
     else:
         value = "asked for on the page" if kind is CommandKind.MAKE_SAFE else None
-    return Command(kind, value, sender=SENDER)
+    command = fitted(Command(kind, value, sender=SENDER))
+    why = why_refused(command)
+    if why:
+        raise RefusedWishError(why)
+    return command
 
 
 class Steering:
@@ -112,8 +121,10 @@ class Steering:
                     raise LinkError("this page only watches; open it with the run's own `--monitor`")
                 client = client or CommandClient(address)
                 client.send(command)
-            except LinkError as error:
-                future.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - one command must not end the steering of all visitors
+                future.set_exception(
+                    error if isinstance(error, LivePTVError) else LinkError(f"it could not be sent: {error}")
+                )
             else:
                 waiting[command.command_id] = (future, waited_s + ANSWER_S)
         for future, _ in waiting.values():

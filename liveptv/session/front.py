@@ -22,9 +22,10 @@ from liveptv.config import Experiment
 from liveptv.session.events import EventLog
 from liveptv.session.plan import Picture
 from stream.commands import CommandClient, CommandServer, Request
-from stream.errors import LinkError, SourceError
+from stream.errors import LinkError, SourceError, WireError
 from stream.messages import Ack, Command, CommandKind, Status
 from stream.monitor import MonitorPublisher
+from stream.texts import one_line
 
 LOOPBACK = "tcp://127.0.0.1:0"
 NOTE_LENGTH = 500
@@ -128,7 +129,7 @@ class Front:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(msgspec.json.encode(self.card))
             part.replace(self._path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._events.write("note", f"the run is not announced to viewers: {error}")
 
     def publish(self, status: Status) -> None:
@@ -138,7 +139,10 @@ class Front:
     def poll(self) -> None:
         """Look after the wishes that have come and the answers to earlier ones."""
         for request in self._server.poll():
-            self._take(request)
+            try:
+                self._take(request)
+            except Exception as error:  # noqa: BLE001 - whatever a viewer asks for, the run goes on and it is told
+                self._refuse(request, f"this could not be done: {one_line(str(error), NOTE_LENGTH)}")
         for client in (self._client, self._control):
             for ack in client.acks() if client is not None else ():
                 answered = self._waiting.pop(ack.command_id, None)
@@ -148,12 +152,12 @@ class Front:
     def _take(self, request: Request) -> None:
         command = request.command
         if command.kind is CommandKind.MARK:
-            text = " ".join(str(command.value or "").split())[:NOTE_LENGTH] or "mark"
+            text = _note(command) or "mark"
             self._events.write("mark", text, sender=command.sender)
             request.reply(_ack(command))
         elif command.kind is CommandKind.STOP:
             self._answer(request, _ack(command))
-            self._on_stop(str(command.value or f"stopped by {command.sender or 'a viewer'}"))
+            self._on_stop(_note(command) or f"stopped by {one_line(command.sender) or 'a viewer'}")
         else:
             self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
 
@@ -167,17 +171,22 @@ class Front:
             return
         try:
             client.send(command)
-        except LinkError as error:
+        except (LinkError, WireError) as error:
             self._answer(request, _ack(command, str(error)))
         else:
             self._waiting[command.command_id] = request
+
+    def _refuse(self, request: Request, why: str) -> None:
+        self._events.write("note", f"a command of a viewer failed: {why}")
+        with contextlib.suppress(LinkError):  # it may have been answered before it failed
+            request.reply(_ack(request.command, why))
 
     def _answer(self, request: Request, ack: Ack) -> None:
         command = request.command
         outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
         if ack.accepted and ack.first_frame >= 0:
             outcome = f"shows from frame {ack.first_frame} on"
-        text = f"{command.sender or 'a viewer'}: {_in_words(command)}: {outcome}"
+        text = f"{one_line(command.sender) or 'a viewer'}: {_in_words(command)}: {outcome}"
         self._events.write("wish", text, command=str(command.kind), accepted=ack.accepted)
         request.reply(ack)
 
@@ -201,9 +210,14 @@ def _ack(command: Command, why_not: str = "") -> Ack:
 
 def _in_words(command: Command) -> str:
     if command.kind is not CommandKind.CONTROL:
-        return f"{command.kind}" + ("" if command.value is None else f" {command.value}")
+        return f"{command.kind}" + ("" if command.value is None else f" {_note(command)}")
     try:
         wanted = msgspec.json.decode(str(command.value or "{}"), type=dict[str, Any])
     except msgspec.MsgspecError:
         return str(command.kind)
-    return f"controller {', '.join(wanted)} on" if wanted else "controller off"
+    return f"controller {one_line(', '.join(wanted), NOTE_LENGTH)} on" if wanted else "controller off"
+
+
+def _note(command: Command) -> str:
+    """The words of a command in one line, as long as a note may be."""
+    return one_line("" if command.value is None else str(command.value), NOTE_LENGTH)

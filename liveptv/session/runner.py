@@ -19,6 +19,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.events import plain
 from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan
 from liveptv.session.upstream import ResilientReceiver
 from stream.errors import LinkError, LivePTVError
@@ -102,7 +103,7 @@ class StageContext:
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
         with contextlib.suppress(BrokenPipeError, OSError):
-            self.pipe.send(Recorded(kind, text, facts))
+            self.pipe.send(Recorded(kind, text, plain(facts)))
 
     def observe(self, stage: Stage) -> None:
         """Take the stage's counts and gauges, and the accounts of its links, for the next report."""
