@@ -78,7 +78,9 @@ class CommandServer:
                 self.malformed += 1
                 continue
             if isinstance(message, Command) and is_id(message.command_id):
-                command = fitted(message)  # a long reason must not keep anything from being stopped or made safe
+                command = fitted(
+                    message
+                )  # a long reason must not keep anything from being stopped or made safe
                 if self._is_acceptable(client, command) and self._is_new(client, command):
                     requests.append(Request(self, command))
             elif isinstance(message, Status) and clock.is_probe(message):
@@ -92,7 +94,9 @@ class CommandServer:
         why = why_refused(command)
         if why:
             self.refused += 1
-            self._send(client, Ack(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns()))
+            self._send(
+                client, Ack(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns())
+            )
         return not why
 
     def _is_new(self, client: bytes, command: Command) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from numbers import Real
 from typing import TypeVar
 
 from stream.messages import Ack, Command, CommandKind, Message, Status, StreamEnd, StreamStart
@@ -46,11 +45,18 @@ def why_refused(command: Command) -> str:
     if isinstance(value, str):
         if len(value) > VALUE_LENGTH:
             return f"{command.kind}: a text of {len(value)} characters, at most {VALUE_LENGTH} are taken"
-    elif value is not None and not (isinstance(value, Real) and abs(value) <= LARGEST_NUMBER):
+    elif value is not None and not _is_number(value):
         return f"{command.kind}: the value must be a finite number, at most {LARGEST_NUMBER:g}"
     if not math.isnan(time_s) and not abs(time_s) <= LARGEST_TIME_S:
         return f"{command.kind}: at_time_s must be a finite time, at most {LARGEST_TIME_S:g} s"
     return ""
+
+
+def _is_number(value: float) -> bool:
+    try:
+        return abs(float(value)) <= LARGEST_NUMBER
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def fitted(message: M) -> M:

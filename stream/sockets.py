@@ -14,7 +14,7 @@ from stream.errors import ConfigurationError, LinkError, LivePTVError
 
 LINGER_MS = 1000
 MAX_PAYLOAD_BYTES = 2**30
-MAX_CONTROL_PART_BYTES = 64 * 1024
+MAX_CONTROL_PART_BYTES = 64 * 1024 + 256  # a header of ours, and what CURVE adds to it
 CONTROL_HWM = 256
 HEARTBEAT_MS = 300
 HEARTBEAT_TIMEOUT_MS = 900

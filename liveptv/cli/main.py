@@ -13,6 +13,7 @@ from liveptv.cli import (
     engine,
     evaluation,
     files,
+    keys,
     live,
     offline,
     scan,
@@ -43,6 +44,7 @@ watch.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)
+keys.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from stream.commands import CommandClient
 from stream.errors import LinkError, LivePTVError
 from stream.limits import fitted, why_refused
 from stream.messages import Ack, Command, CommandKind
+from stream.sockets import Security
 from stream.texts import one_line
 
 ALLOWED = {
@@ -78,8 +79,8 @@ def command_from(wish: dict[str, Any]) -> Command:
 class Steering:
     """Sends commands to a run from a thread of its own; `ask` may be called from any thread."""
 
-    def __init__(self, address_of: Callable[[], str]) -> None:
-        """`address_of` tells where the run takes wishes, "" where it does not."""
+    def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
+        """`address_of` tells where the run takes wishes, "" where it does not, and what opens it."""
         self._address_of = address_of
         self._asked: queue.Queue[tuple[Command, Future[Ack]]] = queue.Queue(MOST_WAITING)
         self._stop = threading.Event()
@@ -116,10 +117,10 @@ class Steering:
             except queue.Empty:
                 continue
             try:
-                address = self._address_of()
+                address, security = self._address_of()
                 if not address:
                     raise LinkError("this page only watches; open it with the run's own `--monitor`")
-                client = client or CommandClient(address)
+                client = client or CommandClient(address, security)
                 client.send(command)
             except Exception as error:  # noqa: BLE001 - one command must not end the steering of all visitors
                 future.set_exception(

@@ -1,6 +1,6 @@
 """The run's front to people: where viewers find it, what they are told, and the wishes they send.
 
-A card, a small file in a folder of the user's, names the addresses of a run while it is on. Statuses of all
+A card, a small file that only the user can read, names the addresses of a run while it is on, and its secrets. Statuses of all
 stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop ends the run as
 Ctrl-C does, another controller is the control stage's to give, everything else goes to the acquisition with its
 limits. Each wish and its answer is in the event log.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +26,19 @@ from stream.commands import CommandClient, CommandServer, Request
 from stream.errors import LinkError, SourceError, WireError
 from stream.messages import Ack, Command, CommandKind, Status
 from stream.monitor import MonitorPublisher
+from stream.run_keys import Pass, RunKeys
 from stream.texts import one_line
 
 LOOPBACK = "tcp://127.0.0.1:0"
 NOTE_LENGTH = 500
+LARGEST_CARD = 1 << 24
 
 
 class RunCard(msgspec.Struct, frozen=True):
-    """What a viewer must know of a run. Addresses that are not bound yet are empty."""
+    """What a viewer must know of a run, secrets included. Addresses that are not bound yet are empty.
+
+    `steering` opens `wishes`, `listening` opens `session` and `track`, `watching` opens `detect`.
+    """
 
     run_id: str
     pid: int
@@ -47,6 +53,9 @@ class RunCard(msgspec.Struct, frozen=True):
     image_shape: tuple[int, int] | None = None
     pixel_size_um: float = 1.0
     frame_rate_hz: float | None = None
+    steering: Pass = Pass()
+    listening: Pass = Pass()
+    watching: Pass = Pass()
 
     @property
     def complete(self) -> bool:
@@ -60,26 +69,57 @@ def cards_folder() -> Path:
 
 
 def read_card(path: Path) -> RunCard:
-    """Read a card; raises `SourceError` if there is none or it is not one."""
+    """Read a card; raises `SourceError` if there is none, it is not one, or another user has put it there."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunCard)
+        with path.open("rb") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            card = msgspec.json.decode(file.read(LARGEST_CARD + 1), type=RunCard)
     except OSError as error:
         raise SourceError(f"no run is announced at {path}; is it over?") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} does not announce a run: {error}") from error
+    if hasattr(os, "geteuid") and os.geteuid() not in (owner, 0):
+        raise SourceError(f"{path} belongs to another user; only your own runs are watched")
+    return card
+
+
+def write_card(path: Path, card: RunCard) -> None:
+    """Write a card that nobody but its owner can read, at any moment; raises `OSError`.
+
+    On Windows the user's profile is closed to others by itself.
+    """
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if "LIVEPTV_RUNS" not in os.environ:
+        folder.chmod(0o700)
+    part = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(msgspec.json.encode(card))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Front:
     """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
 
     def __init__(
-        self, run_id: str, experiment: Experiment, events: EventLog, on_stop: Callable[[str], None]
+        self,
+        run_id: str,
+        experiment: Experiment,
+        events: EventLog,
+        on_stop: Callable[[str], None],
+        keys: RunKeys,
     ) -> None:
+        self._keys = keys
         self._events = events
         self._on_stop = on_stop
         self._controllable = experiment.can_be_controlled
-        self._publisher = MonitorPublisher(LOOPBACK, run_id=run_id, source="liveptv/session")
-        self._server = CommandServer(LOOPBACK)
+        self._publisher = MonitorPublisher(
+            LOOPBACK, run_id=run_id, source="liveptv/session", security=keys.password
+        )
+        self._server = CommandServer(LOOPBACK, keys.curve)
         self._client: CommandClient | None = None
         self._control: CommandClient | None = None
         self._waiting: dict[str, Request] = {}
@@ -93,6 +133,9 @@ class Front:
             session=self._publisher.address,
             wishes=self._server.address,
             configuration=experiment.resolved(),
+            steering=keys.commander,
+            listening=keys.viewer_of_bulk,
+            watching=keys.viewer_of_monitor(experiment.session.monitor),
         )
         self._keep()
 
@@ -104,9 +147,9 @@ class Front:
     def introduce(self, bound: dict[str, str], picture: Picture | None) -> None:
         """Put on the card what has been bound meanwhile, by `stage.name`."""
         if self._client is None and "acquire.commands" in bound:
-            self._client = CommandClient(bound["acquire.commands"])
+            self._client = CommandClient(bound["acquire.commands"], self._keys.curve)
         if self._control is None and "control.requests" in bound:
-            self._control = CommandClient(bound["control.requests"])
+            self._control = CommandClient(bound["control.requests"], self._keys.curve)
         known: dict[str, Any] = {
             "detect": bound.get("detect.monitor", ""),
             "track": bound.get("track.monitor", ""),
@@ -124,11 +167,8 @@ class Front:
 
     def _keep(self) -> None:
         """Write the card; a run that cannot be announced goes on, and says so in its event log."""
-        part = self._path.with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(self.card))
-            part.replace(self._path)
+            write_card(self._path, self.card)
         except (OSError, ValueError) as error:
             self._events.write("note", f"the run is not announced to viewers: {error}")
 

@@ -54,11 +54,13 @@ class StageContext:
     def sender(self, consumer: str, slot_bytes: int) -> Sender:
         """Open the link to one consumer, at the address it had before where this is a restart."""
         link = self.plan.experiment.link
+        address = self.plan.addresses.get(consumer) or link.fresh_address()
         sender = open_sender(
-            self.plan.addresses.get(consumer) or link.fresh_address(),
+            address,
             run_id=self.plan.run_id,
             source=f"liveptv/{self.plan.stage}",
             slot_bytes=slot_bytes,
+            security=self.plan.keys.link(address),
             **link.sender_options(),
         )
         self.stack.callback(sender.close)
@@ -87,7 +89,7 @@ class StageContext:
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s),
+            lambda: open_receiver(address, patience_s=link.patience_s, security=self.plan.keys.link(address)),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
             recover_s=self.plan.experiment.session.recover_s if self.plan.waits_for_restart else 0.0,
@@ -142,7 +144,7 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = StatusSource(plan.status_address)
+    status = StatusSource(plan.status_address, plan.keys.curve)
     failed = False
     with ExitStack() as stack:
         stack.callback(pipe.close)

@@ -47,7 +47,11 @@ def test_a_controller_that_no_microscope_could_follow_is_refused_by_name(wanted,
 
 def test_a_protocol_has_bounds_too():
     step = {"focus_um": 1.0, "frames": 5}
-    for wrong in ({"repeats": 10**9}, {"steps": [step | {"target": 1e308}]}, {"steps": [step | {"focus_um": 1e99}]}):
+    for wrong in (
+        {"repeats": 10**9},
+        {"steps": [step | {"target": 1e308}]},
+        {"steps": [step | {"focus_um": 1e99}]},
+    ):
         with pytest.raises(ValueError, match="validation error"):
             ProtocolSettings.model_validate({"steps": [step]} | wrong)
 
@@ -55,7 +59,12 @@ def test_a_protocol_has_bounds_too():
 def test_what_an_experiment_asks_for_is_within_the_bounds():
     for wanted in (
         {"hold_flow": {"target_um_s": -5e4, "max_flow_ul_s": 500.0, "ul_s_per_um_s": 1e-9}},
-        {"until_enough": {"slices": {"first_um": -5e3, "last_um": 5e3, "count": 2000}, "trajectories": 10**6}},
+        {
+            "until_enough": {
+                "slices": {"first_um": -5e3, "last_um": 5e3, "count": 2000},
+                "trajectories": 10**6,
+            }
+        },
         {"stop_when": {"frames": 10**8}},
     ):
         ControllerSettings.model_validate(wanted)
@@ -64,12 +73,16 @@ def test_what_an_experiment_asks_for_is_within_the_bounds():
 NUMBERS = st.one_of(st.floats(), st.integers(), st.sampled_from([10**400, -(10**400), 1e308, 5e-324]))
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(), st.just("\ud800"), st.just("x" * 100_000))
 NESTED = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
 )
 FIELDS = sorted({name for kind in KINDS[:-1] for name in ControllerSettings.model_json_schema()["$defs"][
     "".join(part.title() for part in kind.split("_")) + "Settings"]["properties"]})  # fmt: skip
 WANTED = st.dictionaries(
-    st.sampled_from((*KINDS, "other")), st.dictionaries(st.sampled_from(FIELDS), NESTED, max_size=5) | NESTED, max_size=2
+    st.sampled_from((*KINDS, "other")),
+    st.dictionaries(st.sampled_from(FIELDS), NESTED, max_size=5) | NESTED,
+    max_size=2,
 )
 
 
