@@ -36,7 +36,7 @@ def open_channel(
     socket = endpoint.socket
     socket.ipv6 = where.host.startswith("[")
     socket.sndhwm = hwm
-    # answers are bounded by the commands that wait for one; a queue that fills could end the process, see `Endpoint`
+    # answers are bounded by the commands that wait for one; a full queue could end the process, see `Endpoint`
     socket.rcvhwm = 0 if kind == zmq.DEALER else hwm
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     # A peer that leaves is waited for with the linger that was set before the bind; without end by default.

@@ -41,9 +41,9 @@ class CommandServer:
     """Takes commands from any number of clients, each command once.
 
     A command whose texts or numbers are beyond the limits (`stream.limits`) is refused. A command whose id was
-    seen before is not handed out again: its client gets the same answer, now or once it is known. With 256 unanswered commands further ones are refused. Counted are `malformed` messages,
-    `repeated` and `refused` commands, and `undelivered` answers, whose client was gone. All methods belong to
-    one thread.
+    seen before is not handed out again: its client gets the same answer, now or once it is known. With 256
+    unanswered commands further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
+    commands, and `undelivered` answers, whose client was gone. All methods belong to one thread.
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:

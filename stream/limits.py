@@ -62,8 +62,8 @@ def _is_number(value: float) -> bool:
 def fitted(message: M) -> M:
     """The message with texts that can be sent; only what cannot be told in full is shortened.
 
-    A command is as it was asked for or not at all: of it only the words of a note, or of a reason to stop or to
-    make safe, are shortened.
+    A command is as it was asked for or not at all, but nothing keeps a note, a stop or a safe state away: their
+    words are shortened, and what is beyond the limits and means nothing to them is left out.
     """
     return _fitted(message, TEXT_LENGTH, NAME_LENGTH, 4 * LAST_ENTRIES)
 
@@ -97,8 +97,22 @@ def _fitted(message: M, text: int, name: int, entries: int) -> M:
                 run_id=sendable(e.run_id, name),
                 reason=sendable(e.reason, text),
             )
-        case Command() as c if c.kind in _REASONS and isinstance(c.value, str):
-            return replace(  # type: ignore[return-value]
-                c, value=sendable(c.value, min(text, VALUE_LENGTH)), sender=sendable(c.sender, name)
-            )
+        case Command() as c if c.kind in _REASONS:
+            return _without_excess(c, min(text, VALUE_LENGTH), name)  # type: ignore[return-value]
     return message
+
+
+def _without_excess(command: Command, text: int, name: int) -> Command:
+    value = command.value
+    if isinstance(value, str):
+        value = sendable(value, text)
+    elif value is not None and not _is_number(value):
+        value = None
+    return replace(
+        command,
+        value=value,
+        sender=sendable(command.sender, name),
+        device=sendable(command.device, name),
+        property=sendable(command.property, name),
+        at_time_s=command.at_time_s if abs(command.at_time_s) <= LARGEST_TIME_S else math.nan,
+    )

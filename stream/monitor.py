@@ -28,9 +28,9 @@ class MonitorPublisher:
 
     Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
     Whenever a subscriber comes, a `StreamStart` goes before the next message. `published` counts the
-    messages, whether somebody listened or not. Subscribers cost little: one with a subscription of more than 1 kB is
-    cut off, and when all subscriptions have more than 64 kB everybody is, and comes back (`renewed` counts it). All
-    methods belong to one thread.
+    messages, whether somebody listened or not. Subscribers cost little: one with a subscription of more than
+    1 kB is cut off, and when all subscriptions have more than 64 kB everybody is, and comes back (`renewed` counts
+    it). All methods belong to one thread.
     """
 
     def __init__(self, address: str, *, run_id: str, source: str, security: Security | None = None) -> None:

@@ -1,8 +1,8 @@
 """The secrets of one run, drawn at its start: who holds them may command it, report to it and listen to it.
 
-The stages get them with their plan, over the pipe that they are born with; viewers from the run's card, which only
-the user can read. What carries orders and reports is encrypted (`curve`). Camera images on this machine, over tcp or
-to viewers, are not, but nobody gets in without the `password`. An address that the user names for viewers
+The stages get them with their plan, over the pipe that they are born with; viewers from the run's card, which
+only the user can read. What carries orders and reports is encrypted (`curve`). Camera images on this machine, over
+tcp or to viewers, are not, but nobody gets in without the `password`. An address that the user names for viewers
 (`session.monitor` with a port) is open to the programs of this machine, or to the holders of the keys in
 `session.keys`.
 """

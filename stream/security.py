@@ -1,9 +1,11 @@
 """Who may talk to us: CURVE keys (RFC 26) for other machines and for commands, a password (PLAIN, RFC 24) for bulk.
 
-A socket without either takes whoever is on this machine; on an address that other machines reach it is refused.
-Who gets in is asked of us by libzmq (ZAP, RFC 27). A key folder holds `server.key_secret` and `client.key_secret` (secret), `server.key` and `client.key`
-(public), and `authorised/`, the public keys of the clients that are let in. A machine that only connects
-needs `server.key` and its own `client.key_secret`.
+A socket without either takes whoever is on this machine; on an address that other machines reach it is refused. Who
+gets in is asked of us by libzmq (ZAP, RFC 27).
+
+A key folder holds `server.key_secret` and `client.key_secret` (secret), `server.key` and `client.key` (public), and
+`authorised/`, the public keys of the clients that are let in. A machine that only connects needs `server.key` and
+its own `client.key_secret`.
 """
 
 from __future__ import annotations

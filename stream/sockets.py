@@ -88,8 +88,9 @@ class Endpoint:
         if self._owns_context:
             self.address += f":{address.port}"
             if kind in (zmq.XPUB, zmq.SUB):
-                # Heartbeats cut off a viewer whose queue is full, for it does not read them, and libzmq 4.3.5 aborts
-                # the process when it reads again (zeromq/libzmq#3937): here the system looks after the connection.
+                # Heartbeats cut off a viewer whose queue is full, for it does not read them, and libzmq 4.3.5
+                # aborts the process when it reads again (zeromq/libzmq#3937): here the system looks after the
+                # connection.
                 self.socket.tcp_keepalive = 1
                 self.socket.tcp_keepalive_idle = KEEPALIVE_IDLE_S
                 self.socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL_S

@@ -7,7 +7,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-
 # The largest of each quantity that means anything, by the end of its name: 10 m, 1 km/s, 1 L/s, 100 days.
 LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "": 1e9}
 SMALLEST = 1e-15  # less than that is 0 or a slip; divided by, it would overflow

@@ -1,9 +1,9 @@
 """The run's front to people: where viewers find it, what they are told, and the wishes they send.
 
-A card, a small file that only the user can read, names the addresses of a run while it is on, and its secrets. Statuses of all
-stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop ends the run as
-Ctrl-C does, another controller is the control stage's to give, everything else goes to the acquisition with its
-limits. Each wish and its answer is in the event log.
+A card, a small file that only the user can read, names the addresses of a run while it is on, and its secrets.
+Statuses of all stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop
+ends the run as Ctrl-C does, another controller is the control stage's to give, everything else goes to the
+acquisition with its limits. Each wish and its answer is in the event log.
 """
 
 from __future__ import annotations

@@ -349,16 +349,14 @@ def steered_page(detector):
     server.close()
 
 
-REQUESTS = st.lists(
-    st.sampled_from(
-        [b"GET / HTTP/1.1\r\n", b"POST /live HTTP/1.1\r\n", b"Host: [::1\r\n", b"Host: 127.0.0.1\r\n", b"\r\n", b"\x00",
-         b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 13\r\n",
-         b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n", b"zz\r\n", b"GET /\xff HTTP/9.9\r\n", b"PRI * HTTP/2.0\r\n",
-         b"GET /?token=%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"Origin: http://[bad\r\n", b"A" * 70_000]
-    )
-    | st.binary(max_size=40),
-    max_size=8,
-)  # fmt: skip
+PIECES = [
+    b"GET / HTTP/1.1\r\n", b"POST /live HTTP/1.1\r\n", b"Host: [::1\r\n", b"Host: 127.0.0.1\r\n", b"\r\n", b"\x00",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 13\r\n",
+    b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n", b"zz\r\n", b"GET /\xff HTTP/9.9\r\n",
+    b"PRI * HTTP/2.0\r\n", b"GET /?token=%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"Origin: http://[bad\r\n",
+    b"A" * 70_000,
+]  # fmt: skip
+REQUESTS = st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=8)
 
 
 def test_no_bytes_end_the_page_or_reach_its_terminal(page, capfd):
