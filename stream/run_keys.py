@@ -51,10 +51,14 @@ class RunKeys:
             public.check_server()
         return cls(new_keys(), Password.fresh(), public)
 
-    def link(self, address: str) -> Security | None:
-        """For a link of the run at this address: over tcp go the frames themselves."""
-        scheme = LinkAddress.parse(address).scheme
-        return None if scheme == "inproc" else self.password if scheme == "tcp" else self.curve
+    def link(self, address: str, sender: str) -> Security | None:
+        """For the link that the stage `sender` opens: frames, which come from `acquire`, are not encrypted.
+
+        A detector that is started again opens its address again; the keys tell it from a program that was faster.
+        """
+        if LinkAddress.parse(address).scheme == "inproc":
+            return None
+        return self.password if sender == "acquire" else self.curve
 
     def monitor(self, setting: str) -> Security | None:
         """For the detector's monitor, which binds as `session.monitor` says."""

@@ -11,7 +11,7 @@ from rich.markup import escape
 from liveptv.cli.console import console
 from liveptv.cli.exiting import exiting
 
-keys = typer.Typer(help="CURVE keys, for a monitor that other machines reach.", no_args_is_help=True)
+keys = typer.Typer(help="CURVE keys, for a monitor that other machines reach.", no_args_is_help=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def make(
 
     generate_keys(folder)
     for line in (
-        f"keys are in {folder}; in the experiment file: session.keys = {str(folder)!r}",
+        f"keys are in {folder}; in the experiment file, under [session]: keys = {folder.as_posix()!r}",
         f"copy {folder / 'server.key'} and {folder / 'client.key_secret'} to the computer that watches, "
         "and nothing else; there: liveptv monitor tcp://HOST:PORT --keys FOLDER",
         "whoever has client.key_secret can watch; server.key_secret must not leave this computer",

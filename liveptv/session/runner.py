@@ -60,7 +60,7 @@ class StageContext:
             run_id=self.plan.run_id,
             source=f"liveptv/{self.plan.stage}",
             slot_bytes=slot_bytes,
-            security=self.plan.keys.link(address),
+            security=self.plan.keys.link(address, self.plan.stage),
             **link.sender_options(),
         )
         self.stack.callback(sender.close)
@@ -88,8 +88,9 @@ class StageContext:
         """Open the link to the stage before this one."""
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
+        security = self.plan.keys.link(address, peers.upstream_stage)
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s, security=self.plan.keys.link(address)),
+            lambda: open_receiver(address, patience_s=link.patience_s, security=security),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
             recover_s=self.plan.experiment.session.recover_s if self.plan.waits_for_restart else 0.0,

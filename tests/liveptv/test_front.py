@@ -157,9 +157,9 @@ def test_nobody_without_the_secrets_of_a_run_commands_reports_or_listens():
     server, sink = CommandServer(ANYWHERE, keys.curve), StatusSink(ANYWHERE, keys.curve)
     monitor = MonitorPublisher(ANYWHERE, run_id="r", source="t", security=keys.password)
     shm = open_sender(
-        "shm://127.0.0.1:0", run_id="r", source="t", slot_bytes=64, security=keys.link("shm://127.0.0.1:0")
+        "shm://127.0.0.1:0", run_id="r", source="t", slot_bytes=64, security=keys.link("shm://127.0.0.1:0", "detect")
     )
-    tcp = open_sender(ANYWHERE, run_id="r", source="t", slot_bytes=64, security=keys.link(ANYWHERE))
+    tcp = open_sender(ANYWHERE, run_id="r", source="t", slot_bytes=64, security=keys.link(ANYWHERE, "acquire"))
     status = Status("r", "acquire", StageState.DONE)
     with ExitStack() as stack:
         ends = []
