@@ -22,6 +22,7 @@ from small_run import small_experiment
 
 from liveptv.application import run_experiment
 from liveptv.cli.console import LiveLine, PlainConsole
+from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.session.events import EventLog, plain, read_events
 from liveptv.session.front import Front, cards_folder, read_card, write_card
@@ -31,7 +32,7 @@ from stream.links import open_receiver, open_sender
 from stream.messages import Ack, Command, CommandKind, StageState, Status
 from stream.monitor import MonitorPublisher, MonitorSubscriber
 from stream.run_keys import Pass, RunKeys
-from stream.security import Password, generate_keys, new_keys
+from stream.security import Password, generate_keys, load_keys, new_keys
 from stream.status import StatusSink, StatusSource
 from stream.wire import encode
 from tracking.trajectory_file import TrajectoryFile
@@ -111,6 +112,7 @@ def test_every_command_of_any_length_gets_an_answer_and_its_line_in_the_log(worl
         assert command.command_id.encode() in world.answer_to(parts)[0]
 
     ask()
+    world.answer_to(encode(Command(CommandKind.MARK, "\x1b[2J" * 1000)))
     events = read_events(world.events.path)
     assert any(event["kind"] == "mark" for event in events)
     assert all("\x1b" not in event["text"] for event in events)
@@ -157,9 +159,15 @@ def test_nobody_without_the_secrets_of_a_run_commands_reports_or_listens():
     server, sink = CommandServer(ANYWHERE, keys.curve), StatusSink(ANYWHERE, keys.curve)
     monitor = MonitorPublisher(ANYWHERE, run_id="r", source="t", security=keys.password)
     shm = open_sender(
-        "shm://127.0.0.1:0", run_id="r", source="t", slot_bytes=64, security=keys.link("shm://127.0.0.1:0", "detect")
+        "shm://127.0.0.1:0",
+        run_id="r",
+        source="t",
+        slot_bytes=64,
+        security=keys.link("shm://127.0.0.1:0", "detect"),
     )
-    tcp = open_sender(ANYWHERE, run_id="r", source="t", slot_bytes=64, security=keys.link(ANYWHERE, "acquire"))
+    tcp = open_sender(
+        ANYWHERE, run_id="r", source="t", slot_bytes=64, security=keys.link(ANYWHERE, "acquire")
+    )
     status = Status("r", "acquire", StageState.DONE)
     with ExitStack() as stack:
         ends = []
@@ -352,6 +360,23 @@ def test_an_address_of_another_machine_is_refused_without_keys_and_says_how_to_m
     (tmp_path / "keys" / "server.key_secret").unlink()
     with pytest.raises(ConfigurationError, match="key_secret is missing"):
         RunKeys.fresh(tmp_path / "keys")
+
+
+def test_keys_are_made_from_the_command_line_and_what_misses_is_said_in_one_line(tmp_path, capsys):
+    folder = tmp_path / "keys"
+    assert run_command_line(["keys", "make", str(folder)]) == 0
+    assert "session" in capsys.readouterr().out
+    assert load_keys(folder).server_secret
+    for arguments, status, why in (
+        (["keys", "make", str(folder)], 1, "holds keys already"),
+        (["keys"], 2, "command"),
+        (["monitor", "--keys", str(folder)], 1, "no run is on"),
+        (["monitor", "20260101-a", "--keys", str(folder)], 2, "belong to the address"),
+        (["monitor", "tcp://127.0.0.1:9", "--text", "--keys", str(tmp_path)], 2, "no server.key"),
+        (["monitor", "tcp://10.1.2.3:9", "--text"], 2, "liveptv keys make"),
+    ):
+        assert run_command_line(arguments) == status, arguments
+        assert why in " ".join(capsys.readouterr().err.split())
 
 
 # --- the event log, and what is shown of it
