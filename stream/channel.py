@@ -7,7 +7,7 @@ import time
 
 import zmq
 
-from stream.errors import ConfigurationError, LinkError, WireError
+from stream.errors import ConfigurationError, LinkError, LivePTVError, WireError
 from stream.security import check_bind
 from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import Received, decode
@@ -45,7 +45,7 @@ def open_channel(
         if security is not None and where.scheme != "inproc":
             (security.apply_server if bind else security.apply_client)(socket)
         (socket.bind if bind else socket.connect)(where.endpoint)
-    except ConfigurationError:
+    except LivePTVError:
         endpoint.close(0)
         raise
     except zmq.ZMQError as error:
