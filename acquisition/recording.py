@@ -21,7 +21,7 @@ from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
-from stream.text import storable
+from stream.texts import storable
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")

@@ -96,7 +96,7 @@ class Turns:
     def _listen(self, card):
         while not (address := read_card(card).track):
             time.sleep(0.1)
-        tracks = MonitorSubscriber(address)
+        tracks = MonitorSubscriber(address, security=read_card(card).listening.security())
         while not self._over.is_set():
             message = tracks.receive(0.2)
             if isinstance(message, Tracks):
@@ -118,7 +118,7 @@ class Turns:
                     print(case, json.dumps(told), flush=True)
         except Exception as error:  # noqa: BLE001 - told at the end
             self.fault = error
-        client = CommandClient(read_card(card).wishes)
+        client = CommandClient(read_card(card).wishes, read_card(card).steering.security())
         client.request(Command(CommandKind.STOP, "measured"), 10.0)
         client.close()
 

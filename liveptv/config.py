@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
+from stream.security import HOW_TO_MAKE_KEYS
 from stream.settings import LinkSettings, describe
+from stream.sockets import LinkAddress
 from tracking.control_settings import ControllerSettings, ProtocolSettings
 from tracking.settings import TrackerSettings
 
@@ -80,7 +82,13 @@ class SessionSettings(Section):
         description="how long stages may take to get ready; the first start compiles the detector",
     )
     stop_timeout_s: float = Field(60.0, gt=0, description="how long stages may take to drain at the end")
-    monitor: str = Field("tcp://127.0.0.1:0", description="where viewers connect to; port 0: any free port")
+    monitor: str = Field(
+        "tcp://127.0.0.1:0",
+        description="where viewers connect to; port 0: any free port, for this user's viewers only",
+    )
+    keys: Path | None = Field(
+        None, description="folder of CURVE keys (liveptv keys make), for a monitor that other machines reach"
+    )
     monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to viewers")
 
 
@@ -107,6 +115,12 @@ class Experiment(Section):
             raise ValueError("both a microscope and a recording are named; leave one section out")
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
+        monitor = LinkAddress.parse(self.session.monitor)
+        if not monitor.is_local and self.session.keys is None:
+            raise ValueError(
+                f"session.monitor {self.session.monitor} can be reached from other machines, which needs keys; "
+                f"make them with `{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
+            )
         if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
             raise ValueError("a protocol goes through its slices itself; leave controller.until_enough out")
         return self

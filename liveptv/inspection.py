@@ -14,7 +14,7 @@ from calibration.calibration_file import describe_calibration
 from liveptv.session.account import account_of
 from stream.errors import SourceError
 from stream.hdf5_reading import attribute, schema_of
-from stream.text import storable
+from stream.texts import storable
 from tracking.open_elsewhere import who_writes
 from tracking.trajectory_file import TrajectoryFile
 from tracking.trajectory_schema import SCHEMA as TRAJECTORIES

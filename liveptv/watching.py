@@ -9,17 +9,20 @@ from collections.abc import Callable
 from stream.errors import LinkError
 from stream.messages import Detections, Frame, StreamEnd, StreamStart
 from stream.monitor import MonitorSubscriber
+from stream.sockets import Security
 
 PERIOD_S = 1.0
 SILENCE_S = 10.0
 
 
-def watch(address: str, seconds: float | None, say: Callable[[str], None]) -> None:
+def watch(
+    address: str, seconds: float | None, say: Callable[[str], None], security: Security | None = None
+) -> None:
     """Print what is published at `address` until the stream ends, or for `seconds`.
 
     Raises `LinkError` if nothing is heard for ten seconds.
     """
-    subscriber = MonitorSubscriber(address)
+    subscriber = MonitorSubscriber(address, security=security)
     began_s = heard_s = due_s = time.monotonic()
     frames = particles = images = 0
     try:

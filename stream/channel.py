@@ -7,7 +7,7 @@ import time
 
 import zmq
 
-from stream.errors import ConfigurationError, LinkError, WireError
+from stream.errors import ConfigurationError, LinkError, LivePTVError, WireError
 from stream.security import check_bind
 from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import Received, decode
@@ -36,7 +36,8 @@ def open_channel(
     socket = endpoint.socket
     socket.ipv6 = where.host.startswith("[")
     socket.sndhwm = hwm
-    socket.rcvhwm = hwm
+    # answers are bounded by the commands that wait for one; a full queue could end the process, see `Endpoint`
+    socket.rcvhwm = 0 if kind == zmq.DEALER else hwm
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     # A peer that leaves is waited for with the linger that was set before the bind; without end by default.
     socket.linger = LINGER_MS
@@ -44,7 +45,7 @@ def open_channel(
         if security is not None and where.scheme != "inproc":
             (security.apply_server if bind else security.apply_client)(socket)
         (socket.bind if bind else socket.connect)(where.endpoint)
-    except ConfigurationError:
+    except LivePTVError:
         endpoint.close(0)
         raise
     except zmq.ZMQError as error:

@@ -10,6 +10,7 @@ import zmq
 from stream import clock
 from stream.channel import LINGER_MS, MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
 from stream.errors import LinkError, WireError
+from stream.limits import fitted, is_id, why_refused
 from stream.messages import Ack, Command, Message, Status
 from stream.sockets import Security, read_parts
 from stream.wire import encode
@@ -18,7 +19,6 @@ HWM = 256
 REQUESTS_PER_POLL = 64
 PENDING_LIMIT = 256
 REMEMBERED = 1024
-MAX_ID = 128
 
 
 class Request:
@@ -40,10 +40,10 @@ class Request:
 class CommandServer:
     """Takes commands from any number of clients, each command once.
 
-    A command whose id was seen before is not handed out again: its client gets the same answer, now or once
-    it is known. With 256 unanswered commands further ones are refused. Counted are `malformed` messages,
-    `repeated` and `refused` commands, and `undelivered` answers, whose client was gone. All methods belong to
-    one thread.
+    A command whose texts or numbers are beyond the limits (`stream.limits`) is refused. A command whose id was
+    seen before is not handed out again: its client gets the same answer, now or once it is known. With 256
+    unanswered commands further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
+    commands, and `undelivered` answers, whose client was gone. All methods belong to one thread.
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -77,15 +77,27 @@ class CommandServer:
             except WireError:
                 self.malformed += 1
                 continue
-            if isinstance(message, Command) and 0 < len(message.command_id) <= MAX_ID:
-                if self._is_new(client, message):
-                    requests.append(Request(self, message))
+            if isinstance(message, Command) and is_id(message.command_id):
+                command = fitted(
+                    message
+                )  # a long reason must not keep anything from being stopped or made safe
+                if self._is_acceptable(client, command) and self._is_new(client, command):
+                    requests.append(Request(self, command))
             elif isinstance(message, Status) and clock.is_probe(message):
                 now_ns = time.perf_counter_ns()
                 self._send(client, clock.answer(message, now_ns, time.perf_counter_ns()))
             else:
                 self.malformed += 1
         return requests
+
+    def _is_acceptable(self, client: bytes, command: Command) -> bool:
+        why = why_refused(command)
+        if why:
+            self.refused += 1
+            self._send(
+                client, Ack(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns())
+            )
+        return not why
 
     def _is_new(self, client: bytes, command: Command) -> bool:
         key = command.command_id
@@ -151,8 +163,12 @@ class CommandClient:
         """Send without waiting for the answer.
 
         Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 wait for their
-        answer.
+        answer, `WireError` for a command that is beyond the limits.
         """
+        command = fitted(command)
+        why = why_refused(command)
+        if why:
+            raise WireError(f"not sent: {why}")
         if len(self._outstanding) >= REMEMBERED and command.command_id not in self._outstanding:
             raise LinkError(
                 f"{len(self._outstanding)} commands to {self._endpoint.address} have no answer; wait for it"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
+from collections import Counter
 
 import zmq
 
 from stream.channel import LINGER_MS, Intake, open_channel
 from stream.errors import LinkError
 from stream.messages import Detections, Frame, Message, StreamEnd, StreamStart, Tracks
-from stream.sockets import MAX_PAYLOAD_BYTES, Security, read_parts
+from stream.sockets import MAX_PAYLOAD_BYTES, Endpoint, Security, read_parts
 from stream.wire import KINDS, LinkFields, encode
 
 HWM = 8
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
 SUBSCRIPTIONS_PER_PUBLISH = 100
+MAX_SUBSCRIPTION_BYTES = 1024  # of one subscription; libzmq keeps some 100 bytes for each of them
+MAX_SUBSCRIBED_BYTES = 64 * 1024  # of all subscriptions together: thousands of those that viewers make
+RENEW_S = 1.0
 
 
 class MonitorPublisher:
@@ -23,14 +28,20 @@ class MonitorPublisher:
 
     Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
     Whenever a subscriber comes, a `StreamStart` goes before the next message. `published` counts the
-    messages, whether somebody listened or not. All methods belong to one thread.
+    messages, whether somebody listened or not. Subscribers cost little: one with a subscription of more than
+    1 kB is cut off, and when all subscriptions have more than 64 kB everybody is, and comes back (`renewed` counts
+    it). All methods belong to one thread.
     """
 
     def __init__(self, address: str, *, run_id: str, source: str, security: Security | None = None) -> None:
-        self._endpoint = open_channel(
-            zmq.XPUB, address, security, bind=True, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
-        )
-        self._endpoint.socket.setsockopt(zmq.XPUB_MANUAL, 1)
+        self._security = security
+        self._address = address
+        self._endpoint: Endpoint | None = self._open()
+        self._address = self._endpoint.address
+        self._topics: Counter[bytes] = Counter()
+        self._subscribed_bytes = 0
+        self._renewed_s = -RENEW_S
+        self.renewed = 0
         self._run_id = run_id
         self._source = source
         self._sender = secrets.token_hex(8)
@@ -40,10 +51,17 @@ class MonitorPublisher:
         self._closed = False
         self.published = 0
 
+    def _open(self) -> Endpoint:
+        endpoint = open_channel(
+            zmq.XPUB, self._address, self._security, bind=True, hwm=HWM, max_bytes=MAX_SUBSCRIPTION_BYTES
+        )
+        endpoint.socket.setsockopt(zmq.XPUB_MANUAL, 1)
+        return endpoint
+
     @property
     def address(self) -> str:
         """Where subscribers connect to."""
-        return self._endpoint.address
+        return self._address
 
     def publish(self, message: Message) -> None:
         """Hand a copy of the message to the subscribers that have room; raises `LinkError` once closed."""
@@ -51,6 +69,8 @@ class MonitorPublisher:
             raise LinkError(f"monitor {self._source} is closed; nothing can be published any more")
         if isinstance(message, Frame | Detections | Tracks):
             self._frame = message.info.frame
+        if self._endpoint is None and time.monotonic() - self._renewed_s > RENEW_S:
+            self._renew()
         self._greet_newcomers()
         self.published += 1
         self._ended = isinstance(message, StreamEnd)
@@ -58,22 +78,54 @@ class MonitorPublisher:
 
     def _greet_newcomers(self) -> None:
         newcomers = False
+        if self._endpoint is None:
+            return
         for _ in range(SUBSCRIPTIONS_PER_PUBLISH):
             parts = read_parts(self._endpoint.socket, 1)
             if parts is None:
                 break
             request = bytes(parts[0].buffer)
+            topic = request[1:]
             if request[:1] == SUBSCRIBE:
-                self._endpoint.socket.setsockopt(zmq.SUBSCRIBE, request[1:])
+                self._endpoint.socket.setsockopt(zmq.SUBSCRIBE, topic)
+                self._topics[topic] += 1
+                self._subscribed_bytes += len(topic)
                 newcomers = True
             elif request[:1] == UNSUBSCRIBE:
-                self._endpoint.socket.setsockopt(zmq.UNSUBSCRIBE, request[1:])
-        if newcomers:
+                self._endpoint.socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+                self._forget(topic)
+        if self._subscribed_bytes > MAX_SUBSCRIBED_BYTES and time.monotonic() - self._renewed_s > RENEW_S:
+            self._renew()
+        elif newcomers:
             self._send(StreamStart(self._run_id, self._source))
+
+    def _forget(self, topic: bytes) -> None:
+        if topic in self._topics:
+            self._subscribed_bytes -= len(topic)
+            self._topics[topic] -= 1
+            if not self._topics[topic]:
+                del self._topics[topic]
+
+    def _renew(self) -> None:
+        """Let go of every subscription; who still listens connects and subscribes again by itself.
+
+        If another program has taken the port meanwhile, it is tried again a second later: nobody waits for viewers.
+        """
+        self._renewed_s = time.monotonic()
+        if self._endpoint is not None:
+            self._endpoint.close(0)
+            self._endpoint = None
+            self.renewed += 1
+        self._topics.clear()
+        self._subscribed_bytes = 0
+        with contextlib.suppress(LinkError):
+            self._endpoint = self._open()
 
     def _send(self, message: Message) -> None:
         link = LinkFields(self._sequence, self._sender, sent_ns=time.perf_counter_ns())
         self._sequence += 1
+        if self._endpoint is None:
+            return
         parts = encode(message, f"{self._source}/{KINDS[type(message)]}", link, frame=self._frame)
         self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
 
@@ -84,7 +136,8 @@ class MonitorPublisher:
         if not self._ended:
             self.publish(StreamEnd(self._run_id, self._source, self.published, 0))
         self._closed = True
-        self._endpoint.close(LINGER_MS)
+        if self._endpoint is not None:
+            self._endpoint.close(LINGER_MS)
 
 
 class MonitorSubscriber:

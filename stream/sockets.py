@@ -14,10 +14,12 @@ from stream.errors import ConfigurationError, LinkError, LivePTVError
 
 LINGER_MS = 1000
 MAX_PAYLOAD_BYTES = 2**30
-MAX_CONTROL_PART_BYTES = 64 * 1024
+MAX_CONTROL_PART_BYTES = 64 * 1024 + 256  # a header of ours, and what CURVE adds to it
 CONTROL_HWM = 256
 HEARTBEAT_MS = 300
 HEARTBEAT_TIMEOUT_MS = 900
+KEEPALIVE_IDLE_S = 10  # then a connection to a machine that is gone is noticed in about a minute
+KEEPALIVE_INTERVAL_S = 5
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 _NETWORK = re.compile(r"(?P<scheme>tcp|shm)://(?P<host>\[[0-9a-fA-F:]+\]|[^\[\]:/]+):(?P<port>\d{1,5})")
@@ -85,8 +87,16 @@ class Endpoint:
         self.address = f"{address.scheme}://{address.host}"
         if self._owns_context:
             self.address += f":{address.port}"
-            self.socket.heartbeat_ivl = HEARTBEAT_MS
-            self.socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+            if kind in (zmq.XPUB, zmq.SUB):
+                # Heartbeats cut off a viewer whose queue is full, for it does not read them, and libzmq 4.3.5
+                # aborts the process when it reads again (zeromq/libzmq#3937): here the system looks after the
+                # connection.
+                self.socket.tcp_keepalive = 1
+                self.socket.tcp_keepalive_idle = KEEPALIVE_IDLE_S
+                self.socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL_S
+            else:
+                self.socket.heartbeat_ivl = HEARTBEAT_MS
+                self.socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
             self.socket.reconnect_ivl = 50
             self.socket.reconnect_ivl_max = 200
 
@@ -169,7 +179,8 @@ def connect_dealer(address: LinkAddress, security: Security | None, identity: by
     socket = endpoint.socket
     socket.setsockopt(zmq.ROUTING_ID, identity)
     socket.sndhwm = CONTROL_HWM
-    socket.rcvhwm = 0 if address.scheme == "inproc" else 2 * CONTROL_HWM
+    # credits bound what waits here; a queue that can be full would end the process, see `Endpoint`
+    socket.rcvhwm = 0
     socket.setsockopt(
         zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES if address.scheme == "tcp" else MAX_CONTROL_PART_BYTES
     )

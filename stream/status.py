@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import zmq
 
 from stream.channel import LINGER_MS, MAX_SMALL_BYTES, Intake, open_channel
+from stream.limits import fitted
 from stream.messages import StageState, Status
 from stream.sockets import Security
 from stream.wire import encode
@@ -14,7 +13,6 @@ from stream.wire import encode
 SOURCE_HWM = 64
 SINK_HWM = 1000
 LAST_WORD_MS = 500
-MAX_TEXT = 8000
 
 
 class StatusSink:
@@ -69,11 +67,10 @@ class StatusSource:
     def send(self, status: Status) -> bool:
         """Report without waiting, but for `done` and `failed`, which wait half a second for room.
 
-        Returns whether the report was queued. A text of more than 8000 characters is cut, and what is no
-        Unicode in it is replaced: a failure must be told. Raises `WireError` if the rest cannot be sent.
+        Returns whether the report was queued. What is too long or no Unicode in it is shortened or replaced
+        (`stream.limits`): a failure must be told.
         """
-        text = status.text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
-        parts = encode(replace(status, text=text))
+        parts = encode(fitted(status))
         last_word = status.state in {StageState.DONE, StageState.FAILED}
         if not self._endpoint.socket.poll(LAST_WORD_MS if last_word else 0, zmq.POLLOUT):
             self.dropped += 1

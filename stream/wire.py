@@ -35,6 +35,7 @@ from stream.header import (
     decode_header,
     encode_header,
 )
+from stream.limits import fitted, least
 from stream.messages import (
     NAN,
     Ack,
@@ -80,11 +81,27 @@ def encode(
     """Return header and buffer of a message; the buffer is a view if the array is C-contiguous little-endian.
 
     `frame` is what a message without a frame of its own says in this field, which others read as its id.
-    Raises `WireError` for what the format cannot carry: an image that is not 2D or 3D uint8 or uint16, a
-    non-finite command value, an integer beyond 64 bits, a header beyond 64 kB.
+    The words of an answer, a report or an end, and of a note, are shortened where they do not fit, and what is no
+    Unicode in them is replaced (`stream.limits`). Raises `WireError` for what the format cannot carry: an image
+    that is not 2D or 3D uint8 or uint16, a non-finite command value, an integer beyond 64 bits, a header beyond
+    64 kB.
     """
     header, payload = _describe(message, source, link, frame)
-    return encode_header(header), payload
+    try:
+        return encode_header(header), payload
+    except WireError:
+        return _encode_shortened(message, source, link, frame)
+
+
+def _encode_shortened(
+    message: Message, source: str, link: LinkFields | None, frame: int
+) -> tuple[bytes, memoryview | bytes]:
+    try:
+        header, payload = _describe(fitted(message), source, link, frame)
+        return encode_header(header), payload
+    except WireError:
+        header, payload = _describe(least(message), source, link, frame)
+        return encode_header(header), payload
 
 
 def assemble(header: Header, payload: Payload) -> Message:

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+# The largest of each quantity that means anything, by the end of its name: 10 m, 1 km/s, 1 L/s, 100 days.
+LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "": 1e9}
+SMALLEST = 1e-15  # less than that is 0 or a slip; divided by, it would overflow
+MOST_POSITIONS = 10_000
+LONGEST_TEXT = 1000
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _sane(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a number, a list or a text beyond anything that a microscope has."""
+        name = info.field_name or ""
+        largest = next(limit for end, limit in LARGEST.items() if name.endswith(end))
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise ValueError(f"the text is longer than {LONGEST_TEXT} characters")
+        if isinstance(value, list) and len(value) > MOST_POSITIONS:
+            raise ValueError(f"there are {len(value)} of them, at most {MOST_POSITIONS} are taken")
+        inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        for number in inner:
+            if isinstance(number, int | float) and not isinstance(number, bool) and number:
+                if abs(number) > largest:
+                    raise ValueError(f"it is larger than {largest:g}, which no microscope reaches")
+                if abs(number) < SMALLEST:
+                    raise ValueError(f"it is smaller than {SMALLEST:g}; give 0 or a larger number")
+        return value
 
 
 class HoldFlowSettings(_Section):
@@ -98,7 +123,7 @@ class Foci(_Section):
 
     first_um: float
     last_um: float
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, le=MOST_POSITIONS)
 
     def positions_um(self) -> list[float]:
         """Every position, um."""
@@ -144,7 +169,7 @@ class ProtocolSettings(_Section):
     """Steps that are gone through in order, `repeats` times; the run ends after the last one."""
 
     steps: list[StepSettings] = Field(min_length=1)
-    repeats: int = Field(1, ge=1)
+    repeats: int = Field(1, ge=1, le=MOST_POSITIONS)
     resume_at: int = Field(0, ge=0, description="slices that have been measured already are passed over")
 
 

@@ -139,6 +139,11 @@ class ControlStage:
             except ConfigurationError as error:
                 request.reply(Ack(command.command_id, False, -1, str(error), time.perf_counter_ns()))
                 continue
+            except Exception as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
+                why = f"the controller cannot be switched on: {type(error).__name__}: {error}"
+                self._report(why)
+                request.reply(Ack(command.command_id, False, -1, why, time.perf_counter_ns()))
+                continue
             first_frame = self._frame + 1
             self._record.switched(choice, command.sender, first_frame)
             request.reply(Ack(command.command_id, True, first_frame, monotonic_ns=time.perf_counter_ns()))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stream.text import storable
+from stream.texts import storable
 
 SCHEMA = "liveptv-trajectories"
 SCHEMA_VERSION = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -13,9 +13,19 @@ from rich.markup import escape
 from rich.text import Text
 
 from liveptv.session.views import Progress
+from stream.texts import printable
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console on which no text acts: escape sequences in a message, a name or a file's words are replaced."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a text that may come from anywhere."""
+        return super().render_str(printable(text), **options)
+
+
+console = PlainConsole(highlight=False)
+errors = PlainConsole(stderr=True, highlight=False)
 
 PLAIN_PERIOD_S = 5.0
 REFRESH_HZ = 8.0
@@ -34,7 +44,7 @@ class LiveLine:
         """Show where the run is."""
         text = describe(progress)
         if self._moving:
-            self._live.update(Text(text, overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(printable(text), overflow="ellipsis", no_wrap=True))
             return
         now_s = time.monotonic()
         stage = progress.stopping or progress.stage.split(" ", maxsplit=1)[0]

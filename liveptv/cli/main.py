@@ -17,6 +17,7 @@ from liveptv.cli import (
     engine,
     evaluation,
     files,
+    keys,
     live,
     offline,
     scan,
@@ -25,7 +26,7 @@ from liveptv.cli import (
 )
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
-from stream.text import storable
+from stream.texts import storable
 
 DONE, FAILED, USAGE = 0, 1, 2
 TRACEBACK = "LIVEPTV_TRACEBACK"
@@ -49,6 +50,7 @@ watch.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)
+keys.register(app)
 
 
 def _version(wanted: bool) -> None:

@@ -20,6 +20,7 @@ from stream.errors import ConfigurationError, LinkError
 
 if TYPE_CHECKING:
     from liveptv.monitor.process import PageProcess
+    from stream.sockets import Security
 
 PICTURES_HZ = 15.0
 ADDRESS = re.compile(r"(tcp|ipc)://.+")
@@ -43,12 +44,17 @@ def monitor(
         bool, typer.Option("--text", help="a line a second in the terminal instead of a page")
     ] = False,
     seconds: Annotated[float | None, typer.Option(help="end after so many seconds", min=0.1)] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="folder with the keys for a monitor of another computer (liveptv keys make)"),
+    ] = None,
     port: Port = 0,
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
 ) -> int:
     """Watch a run, and steer it, from the browser."""
-    from liveptv.monitor.listening import newest_run
+    from liveptv.monitor.listening import door_of, newest_run
     from liveptv.session.front import cards_folder, read_card
+    from stream.security import load_keys
 
     is_address = run is not None and ADDRESS.fullmatch(run) is not None
     if run is not None and not is_address and not re.fullmatch(r"[\w-]+", run):
@@ -60,16 +66,22 @@ def monitor(
         target = newest_run()
     elif is_address:
         target = run
+    if keys is not None and not is_address:
+        raise ConfigurationError("--keys belong to the address of a monitor; give it, tcp://HOST:PORT")
+    security = None
+    if isinstance(target, str):
+        security = door_of(target) if keys is None else load_keys(keys)
     if as_text:
         from liveptv.watching import watch
 
-        watch(_detector(target), seconds, _say)
+        address, door = _detector(target)
+        watch(address, seconds, _say, security or door)
         return 0
     if isinstance(target, Path):
         read_card(target)
     from liveptv.monitor.process import Page
 
-    page = Page(target, port, _say)
+    page = Page(target, port, _say, security)
     _say(f"the page is at {page.url}")
     _say("Ctrl-C closes the page; the run goes on")
     if browser:
@@ -82,15 +94,16 @@ def monitor(
     return 0
 
 
-def _detector(target: Path | str) -> str:
+def _detector(target: Path | str) -> tuple[str, Security | None]:
+    """The address of a detector's monitor, and what opens it as far as its card says."""
     from liveptv.session.front import read_card
 
     if isinstance(target, str):
-        return target
-    address = read_card(target).detect
-    if not address:
+        return target, None
+    card = read_card(target)
+    if not card.detect:
         raise LinkError(f"the run {target.stem} is still starting; try again in a moment")
-    return address
+    return card.detect, card.watching.security()
 
 
 def with_pictures(experiment: Experiment) -> Experiment:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -16,6 +16,8 @@ from liveptv.monitor.run_view import SERIES_PERIOD_S, RunView
 from liveptv.session.front import RunCard, cards_folder, read_card
 from stream.errors import LivePTVError, SourceError
 from stream.monitor import MonitorSubscriber
+from stream.sockets import Security
+from stream.texts import one_line
 
 RECEIVE_S = 0.2
 READ_S = 0.3
@@ -42,6 +44,16 @@ def newest_run() -> Path:
     return max(living)[1]
 
 
+def door_of(address: str) -> Security | None:
+    """What opens a detector's monitor on this computer, from the card of the run that it belongs to."""
+    for path in cards_folder().glob("*.json"):
+        with contextlib.suppress(SourceError):
+            card = read_card(path)
+            if card.detect == address:
+                return card.watching.security()
+    return None
+
+
 class Listener:
     """Feeds a `RunView` from a run until `close`; what goes wrong in a stream is told to `say`, once."""
 
@@ -52,6 +64,7 @@ class Listener:
         self._threads: list[threading.Thread] = []
         self._subscribed: dict[str, MonitorSubscriber] = {}
         self.wishes = ""
+        self.steering: Security | None = None
 
     def follow(self, path: Path) -> None:
         """Follow the run of a card, also one whose addresses are still to come."""
@@ -61,17 +74,18 @@ class Listener:
         self._start(lambda: self._read_events(Path(card.events)))
         self._start(self._sample)
 
-    def watch(self, address: str) -> None:
+    def watch(self, address: str, security: Security | None = None) -> None:
         """Follow a detector alone: images and detections, nothing else."""
-        self._subscribe(address)
+        self._subscribe(address, security)
         self._start(self._sample)
 
     def _introduce(self, card: RunCard) -> None:
         self._view.introduce(card)
-        self.wishes = card.wishes
-        for address in (card.session, card.detect, card.track):
+        self.wishes, self.steering = card.wishes, card.steering.security()
+        doors = ((card.session, card.listening), (card.detect, card.watching), (card.track, card.listening))
+        for address, door in doors:
             if address and address not in self._subscribed:
-                self._subscribe(address)
+                self._subscribe(address, door.security())
 
     def _start(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -84,8 +98,8 @@ class Listener:
         self._threads.append(thread)
         thread.start()
 
-    def _subscribe(self, address: str) -> None:
-        subscriber = MonitorSubscriber(address)
+    def _subscribe(self, address: str, security: Security | None) -> None:
+        subscriber = MonitorSubscriber(address, security=security)
         self._subscribed[address] = subscriber
 
         def listen() -> None:
@@ -121,11 +135,10 @@ class Listener:
                 *lines, rest = rest.split(b"\n")
                 for line in lines:
                     try:
-                        self._view.happened(msgspec.json.decode(line))
-                    except msgspec.DecodeError:
-                        self._say(
-                            f"{path.name} has a line that is no event: {json.dumps(line[:80].decode())}"
-                        )
+                        self._view.happened(msgspec.json.decode(line, type=dict[str, Any]))
+                    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
+                        start = one_line(line[:80].decode(errors="replace"))
+                        self._say(f"{path.name} has a line that is no event: {start!r}")
                 self._stop.wait(READ_S)
 
     def _sample(self) -> None:

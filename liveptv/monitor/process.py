@@ -26,6 +26,7 @@ from liveptv.monitor.steering import SENDER, Steering
 from liveptv.monitor.visitors import new_token
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Command, CommandKind
+from stream.sockets import Security
 
 START_S = 30.0
 JOIN_S = 5.0
@@ -36,8 +37,10 @@ LARGEST_WISH = 4096
 class Page:
     """The server with all that feeds it; `url` is where a browser finds it, its token included."""
 
-    def __init__(self, target: Path | str, port: int, say: Callable[[str], None]) -> None:
-        """`target` is a run's card, or the address of a detector's monitor.
+    def __init__(
+        self, target: Path | str, port: int, say: Callable[[str], None], security: Security | None = None
+    ) -> None:
+        """`target` is a run's card, or the address of a detector's monitor and `security` what opens it.
 
         Raises `ConfigurationError` if the port is taken.
         """
@@ -46,7 +49,7 @@ class Page:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/?token={token}"
         view = RunView()
         self._listener = Listener(view, say)
-        self._steering = Steering(lambda: self._listener.wishes)
+        self._steering = Steering(lambda: (self._listener.wishes, self._listener.steering))
         self._say = say
 
         def refused(text: str) -> None:
@@ -58,7 +61,7 @@ class Page:
         if isinstance(target, Path):
             self._listener.follow(target)
         else:
-            self._listener.watch(target)
+            self._listener.watch(target, security)
         config = uvicorn.Config(
             server.app,
             log_level="critical",

@@ -144,7 +144,9 @@ class PageServer:
 
     async def _wish(self, visitor: Visitor, said: dict[str, Any]) -> None:
         wish = said["wish"] if isinstance(said["wish"], dict) else {}
-        answer: dict[str, Any] = {"to": said.get("id"), "accepted": False}
+        number = said.get("id")
+        fits = isinstance(number, int) and not isinstance(number, bool) and abs(number) < 2**53
+        answer: dict[str, Any] = {"to": number if fits else None, "accepted": False}
         try:
             ack = await asyncio.wrap_future(self._steering.ask(command_from(wish)))
             answer |= {"accepted": ack.accepted, "reason": ack.reason, "first_frame": ack.first_frame}

@@ -11,7 +11,10 @@ from typing import Any
 
 from stream.commands import CommandClient
 from stream.errors import LinkError, LivePTVError
+from stream.limits import fitted, why_refused
 from stream.messages import Ack, Command, CommandKind
+from stream.sockets import Security
+from stream.texts import one_line
 
 ALLOWED = {
     CommandKind.MOVE_FOCUS,
@@ -52,25 +55,32 @@ def command_from(wish: dict[str, Any]) -> Command:
     if kind in WITH_NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedWishError(f"{kind} needs a number")
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise RefusedWishError(f"{kind} needs a number of fewer digits") from None
     elif kind is CommandKind.CONTROL:
         if not isinstance(value, dict):
             raise RefusedWishError("a controller is asked for by its name and settings")
         value = json.dumps(value)
     elif kind is CommandKind.MARK:
-        value = str(value or "")
+        value = one_line(str(value or ""))
     elif kind is CommandKind.STOP:
         value = "stopped from the page"
     else:
         value = "asked for on the page" if kind is CommandKind.MAKE_SAFE else None
-    return Command(kind, value, sender=SENDER)
+    command = fitted(Command(kind, value, sender=SENDER))
+    why = why_refused(command)
+    if why:
+        raise RefusedWishError(why)
+    return command
 
 
 class Steering:
     """Sends commands to a run from a thread of its own; `ask` may be called from any thread."""
 
-    def __init__(self, address_of: Callable[[], str]) -> None:
-        """`address_of` tells where the run takes wishes, "" where it does not."""
+    def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
+        """`address_of` tells where the run takes wishes, "" where it does not, and what opens it."""
         self._address_of = address_of
         self._asked: queue.Queue[tuple[Command, Future[Ack]]] = queue.Queue(MOST_WAITING)
         self._stop = threading.Event()
@@ -107,13 +117,15 @@ class Steering:
             except queue.Empty:
                 continue
             try:
-                address = self._address_of()
+                address, security = self._address_of()
                 if not address:
                     raise LinkError("this page only watches; open it with the run's own `--monitor`")
-                client = client or CommandClient(address)
+                client = client or CommandClient(address, security)
                 client.send(command)
-            except LinkError as error:
-                future.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - one command must not end the steering of all visitors
+                future.set_exception(
+                    error if isinstance(error, LivePTVError) else LinkError(f"it could not be sent: {error}")
+                )
             else:
                 waiting[command.command_id] = (future, waited_s + ANSWER_S)
         for future, _ in waiting.values():

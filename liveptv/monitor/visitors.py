@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 
-LOCAL = {"127.0.0.1", "localhost", "::1", "[::1]"}
+LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -17,6 +17,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
+    "Connection": "close",
 }
 
 
@@ -31,12 +32,11 @@ def why_refused(token: str, headers: Headers, query: QueryParams) -> str:
     The host must be this computer under its own name (a foreign name that leads here is another site's trick), and
     a page that sends its origin must be this one.
     """
-    host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
-    if name not in LOCAL:
+    host = headers.get("host", "").lower()
+    if not LOCAL.fullmatch(host):
         return f"the host {host[:60]!r} is not this computer"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.lower() != f"http://{host}":
         return f"the request comes from another site, {origin[:60]!r}"
     given = query.get("token", "")
     if not given:

@@ -50,7 +50,7 @@ def build_acquire(context: StageContext) -> Stage:
         info.description,
     )
     senders = [context.sender(consumer, context.picture.nbytes) for consumer in plan.consumers]
-    commands = CommandServer(LOOPBACK)
+    commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
     context.peers()
@@ -79,6 +79,7 @@ def build_detect(context: StageContext) -> Stage:
         plan.addresses.get("monitor", plan.experiment.session.monitor),
         run_id=plan.run_id,
         source="liveptv/detect",
+        security=plan.keys.monitor(plan.experiment.session.monitor),
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
@@ -105,7 +106,9 @@ def build_track(context: StageContext) -> Stage:
 
     plan = context.plan
     rows = track_rows(plan.experiment.detector.max_particles)
-    monitor = MonitorPublisher(LOOPBACK, run_id=plan.run_id, source="liveptv/track")
+    monitor = MonitorPublisher(
+        LOOPBACK, run_id=plan.run_id, source="liveptv/track", security=plan.keys.password
+    )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
     senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
@@ -145,10 +148,10 @@ def build_control(context: StageContext) -> Stage:
     controller = None
     if experiment.is_controlled:
         controller = load_controller(experiment.controller, experiment.protocol)
-    requests = CommandServer(LOOPBACK)
+    requests = CommandServer(LOOPBACK, context.plan.keys.curve)
     context.stack.callback(requests.close)
     context.bound["requests"] = requests.address
-    client = CommandClient(context.peers().addresses["commands"])
+    client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
     context.stack.callback(client.close)
     switch = ControllerSwitch(requests, experiment.controller)
     return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)

@@ -1,15 +1,16 @@
 """The run's front to people: where viewers find it, what they are told, and the wishes they send.
 
-A card, a small file in a folder of the user's, names the addresses of a run while it is on. Statuses of all
-stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop ends the run as
-Ctrl-C does, another controller is the control stage's to give, everything else goes to the acquisition with its
-limits. Each wish and its answer is in the event log.
+A card, a small file that only the user can read, names the addresses of a run while it is on, and its secrets.
+Statuses of all stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop
+ends the run as Ctrl-C does, another controller is the control stage's to give, everything else goes to the
+acquisition with its limits. Each wish and its answer is in the event log.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +23,22 @@ from liveptv.config import Experiment
 from liveptv.session.events import EventLog
 from liveptv.session.plan import Picture
 from stream.commands import CommandClient, CommandServer, Request
-from stream.errors import LinkError, SourceError
+from stream.errors import LinkError, SourceError, WireError
 from stream.messages import Ack, Command, CommandKind, Status
 from stream.monitor import MonitorPublisher
-from stream.text import json_bytes
+from stream.run_keys import Pass, RunKeys
+from stream.texts import json_bytes, one_line
 
 LOOPBACK = "tcp://127.0.0.1:0"
 NOTE_LENGTH = 500
+LARGEST_CARD = 1 << 24
 
 
 class RunCard(msgspec.Struct, frozen=True):
-    """What a viewer must know of a run. Addresses that are not bound yet are empty."""
+    """What a viewer must know of a run, secrets included. Addresses that are not bound yet are empty.
+
+    `steering` opens `wishes`, `listening` opens `session` and `track`, `watching` opens `detect`.
+    """
 
     run_id: str
     pid: int
@@ -47,6 +53,9 @@ class RunCard(msgspec.Struct, frozen=True):
     image_shape: tuple[int, int] | None = None
     pixel_size_um: float = 1.0
     frame_rate_hz: float | None = None
+    steering: Pass = Pass()
+    listening: Pass = Pass()
+    watching: Pass = Pass()
 
     @property
     def complete(self) -> bool:
@@ -60,26 +69,57 @@ def cards_folder() -> Path:
 
 
 def read_card(path: Path) -> RunCard:
-    """Read a card; raises `SourceError` if there is none or it is not one."""
+    """Read a card; raises `SourceError` if there is none, it is not one, or another user has put it there."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=RunCard)
+        with path.open("rb") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            card = msgspec.json.decode(file.read(LARGEST_CARD + 1), type=RunCard)
     except OSError as error:
         raise SourceError(f"no run is announced at {path}; is it over?") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} does not announce a run: {error}") from error
+    if hasattr(os, "geteuid") and os.geteuid() not in (owner, 0):
+        raise SourceError(f"{path} belongs to another user; only your own runs are watched")
+    return card
+
+
+def write_card(path: Path, card: RunCard) -> None:
+    """Write a card that nobody but its owner can read, at any moment; raises `OSError`.
+
+    On Windows the user's profile is closed to others by itself.
+    """
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if "LIVEPTV_RUNS" not in os.environ:
+        folder.chmod(0o700)
+    part = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(json_bytes(card))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Front:
     """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
 
     def __init__(
-        self, run_id: str, experiment: Experiment, events: EventLog, on_stop: Callable[[str], None]
+        self,
+        run_id: str,
+        experiment: Experiment,
+        events: EventLog,
+        on_stop: Callable[[str], None],
+        keys: RunKeys,
     ) -> None:
+        self._keys = keys
         self._events = events
         self._on_stop = on_stop
         self._controllable = experiment.can_be_controlled
-        self._publisher = MonitorPublisher(LOOPBACK, run_id=run_id, source="liveptv/session")
-        self._server = CommandServer(LOOPBACK)
+        self._publisher = MonitorPublisher(
+            LOOPBACK, run_id=run_id, source="liveptv/session", security=keys.password
+        )
+        self._server = CommandServer(LOOPBACK, keys.curve)
         self._client: CommandClient | None = None
         self._control: CommandClient | None = None
         self._waiting: dict[str, Request] = {}
@@ -93,6 +133,9 @@ class Front:
             session=self._publisher.address,
             wishes=self._server.address,
             configuration=experiment.resolved(),
+            steering=keys.commander,
+            listening=keys.viewer_of_bulk,
+            watching=keys.viewer_of_monitor(experiment.session.monitor),
         )
         self._keep()
 
@@ -104,9 +147,9 @@ class Front:
     def introduce(self, bound: dict[str, str], picture: Picture | None) -> None:
         """Put on the card what has been bound meanwhile, by `stage.name`."""
         if self._client is None and "acquire.commands" in bound:
-            self._client = CommandClient(bound["acquire.commands"])
+            self._client = CommandClient(bound["acquire.commands"], self._keys.curve)
         if self._control is None and "control.requests" in bound:
-            self._control = CommandClient(bound["control.requests"])
+            self._control = CommandClient(bound["control.requests"], self._keys.curve)
         known: dict[str, Any] = {
             "detect": bound.get("detect.monitor", ""),
             "track": bound.get("track.monitor", ""),
@@ -124,12 +167,9 @@ class Front:
 
     def _keep(self) -> None:
         """Write the card; a run that cannot be announced goes on, and says so in its event log."""
-        part = self._path.with_suffix(".part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(json_bytes(self.card))
-            part.replace(self._path)
-        except OSError as error:
+            write_card(self._path, self.card)
+        except (OSError, ValueError) as error:
             self._events.write("note", f"the run is not announced to viewers: {error}")
 
     def publish(self, status: Status) -> None:
@@ -139,7 +179,10 @@ class Front:
     def poll(self) -> None:
         """Look after the wishes that have come and the answers to earlier ones."""
         for request in self._server.poll():
-            self._take(request)
+            try:
+                self._take(request)
+            except Exception as error:  # noqa: BLE001 - whatever a viewer asks for, the run goes on and it is told
+                self._refuse(request, f"this could not be done: {one_line(str(error), NOTE_LENGTH)}")
         for client in (self._client, self._control):
             for ack in client.acks() if client is not None else ():
                 answered = self._waiting.pop(ack.command_id, None)
@@ -149,12 +192,12 @@ class Front:
     def _take(self, request: Request) -> None:
         command = request.command
         if command.kind is CommandKind.MARK:
-            text = " ".join(str(command.value or "").split())[:NOTE_LENGTH] or "mark"
+            text = _note(command) or "mark"
             self._events.write("mark", text, sender=command.sender)
             request.reply(_ack(command))
         elif command.kind is CommandKind.STOP:
             self._answer(request, _ack(command))
-            self._on_stop(str(command.value or f"stopped by {command.sender or 'a viewer'}"))
+            self._on_stop(_note(command) or f"stopped by {one_line(command.sender) or 'a viewer'}")
         else:
             self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
 
@@ -168,17 +211,22 @@ class Front:
             return
         try:
             client.send(command)
-        except LinkError as error:
+        except (LinkError, WireError) as error:
             self._answer(request, _ack(command, str(error)))
         else:
             self._waiting[command.command_id] = request
+
+    def _refuse(self, request: Request, why: str) -> None:
+        self._events.write("note", f"a command of a viewer failed: {why}")
+        with contextlib.suppress(LinkError):  # it may have been answered before it failed
+            request.reply(_ack(request.command, why))
 
     def _answer(self, request: Request, ack: Ack) -> None:
         command = request.command
         outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
         if ack.accepted and ack.first_frame >= 0:
             outcome = f"shows from frame {ack.first_frame} on"
-        text = f"{command.sender or 'a viewer'}: {_in_words(command)}: {outcome}"
+        text = f"{one_line(command.sender) or 'a viewer'}: {_in_words(command)}: {outcome}"
         self._events.write("wish", text, command=str(command.kind), accepted=ack.accepted)
         request.reply(ack)
 
@@ -202,9 +250,14 @@ def _ack(command: Command, why_not: str = "") -> Ack:
 
 def _in_words(command: Command) -> str:
     if command.kind is not CommandKind.CONTROL:
-        return f"{command.kind}" + ("" if command.value is None else f" {command.value}")
+        return f"{command.kind}" + ("" if command.value is None else f" {_note(command)}")
     try:
         wanted = msgspec.json.decode(str(command.value or "{}"), type=dict[str, Any])
     except msgspec.MsgspecError:
         return str(command.kind)
-    return f"controller {', '.join(wanted)} on" if wanted else "controller off"
+    return f"controller {one_line(', '.join(wanted), NOTE_LENGTH)} on" if wanted else "controller off"
+
+
+def _note(command: Command) -> str:
+    """The words of a command in one line, as long as a note may be."""
+    return one_line("" if command.value is None else str(command.value), NOTE_LENGTH)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from liveptv.config import Experiment
+from stream.run_keys import RunKeys
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage is told at birth.
+    """What a stage is told at birth, with the secrets of the run.
 
     `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are given
     where it must bind what an earlier life of it had bound.
@@ -23,6 +24,7 @@ class StagePlan:
     run_id: str
     experiment: Experiment
     status_address: str
+    keys: RunKeys
     consumers: tuple[str, ...] = ()
     waits_for_restart: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)

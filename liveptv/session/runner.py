@@ -19,6 +19,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.events import plain
 from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan
 from liveptv.session.upstream import ResilientReceiver
 from stream.errors import LinkError, LivePTVError
@@ -53,11 +54,13 @@ class StageContext:
     def sender(self, consumer: str, slot_bytes: int) -> Sender:
         """Open the link to one consumer, at the address it had before where this is a restart."""
         link = self.plan.experiment.link
+        address = self.plan.addresses.get(consumer) or link.fresh_address()
         sender = open_sender(
-            self.plan.addresses.get(consumer) or link.fresh_address(),
+            address,
             run_id=self.plan.run_id,
             source=f"liveptv/{self.plan.stage}",
             slot_bytes=slot_bytes,
+            security=self.plan.keys.link(address, self.plan.stage),
             **link.sender_options(),
         )
         self.stack.callback(sender.close)
@@ -85,8 +88,9 @@ class StageContext:
         """Open the link to the stage before this one."""
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
+        security = self.plan.keys.link(address, peers.upstream_stage)
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s),
+            lambda: open_receiver(address, patience_s=link.patience_s, security=security),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
             recover_s=self.plan.experiment.session.recover_s if self.plan.waits_for_restart else 0.0,
@@ -102,7 +106,7 @@ class StageContext:
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
         with contextlib.suppress(BrokenPipeError, OSError):
-            self.pipe.send(Recorded(kind, text, facts))
+            self.pipe.send(Recorded(kind, text, plain(facts)))
 
     def observe(self, stage: Stage) -> None:
         """Take the stage's counts and gauges, and the accounts of its links, for the next report."""
@@ -141,7 +145,7 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = StatusSource(plan.status_address)
+    status = StatusSource(plan.status_address, plan.keys.curve)
     failed = False
     with ExitStack() as stack:
         stack.callback(pipe.close)

@@ -7,6 +7,7 @@ from typing import Any
 
 from stream.messages import Detections, Frame
 from stream.monitor import MonitorSubscriber
+from stream.sockets import Security
 
 MESSAGES_PER_POLL = 20
 
@@ -22,8 +23,8 @@ class Snapshot:
 class SnapshotTaker:
     """Subscribes to the detector's monitor and pairs images with detections of the same frame number."""
 
-    def __init__(self, address: str) -> None:
-        self._monitor = MonitorSubscriber(address)
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self._monitor = MonitorSubscriber(address, security=security)
         self._frames: dict[int, Frame] = {}
         self._found: dict[int, Detections] = {}
         self.best: Snapshot | None = None

@@ -28,6 +28,7 @@ from liveptv.session.snapshots import SnapshotTaker
 from liveptv.session.views import Progress, SessionResult, StageView, lost_frames
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind, StageState, Status
+from stream.run_keys import RunKeys
 from stream.status import StatusSink
 
 POLL_S = 0.05
@@ -59,7 +60,8 @@ class Session:
         self._events = events
         self._on_update = on_update
         self._on_note = on_note
-        self._sink = StatusSink("tcp://127.0.0.1:0")
+        self._keys = RunKeys.fresh(experiment.session.keys)
+        self._sink = StatusSink("tcp://127.0.0.1:0", self._keys.curve)
         self._bound: dict[str, str] = {}
         self._commands: CommandClient | None = None
         self._snapshots: SnapshotTaker | None = None
@@ -70,7 +72,7 @@ class Session:
         self._stop_sent = False
         self._deadline_s = math.inf
         self._failures: list[str] = []
-        self.front = Front(self.run_id, experiment, events, self._wished_stop)
+        self.front = Front(self.run_id, experiment, events, self._wished_stop, self._keys)
 
     def run(self) -> SessionResult:
         """Start every stage, wait for the end, and return what happened."""
@@ -122,7 +124,7 @@ class Session:
         self, stage: str, consumers: tuple[str, ...], upstream: str | None, *, waits_for_restart: bool = False
     ) -> None:
         plan = StagePlan(
-            stage, self.run_id, self.experiment, self._sink.address, consumers, waits_for_restart
+            stage, self.run_id, self.experiment, self._sink.address, self._keys, consumers, waits_for_restart
         )
         self._begin(StageView(plan, start_worker(plan, self.experiment.session.mode), upstream))
 
@@ -191,10 +193,11 @@ class Session:
                 view.worker.tell(peers)
         self.front.introduce(self._bound, self.picture)
         if self._commands is None and "acquire.commands" in self._bound:
-            self._commands = CommandClient(self._bound["acquire.commands"])
+            self._commands = CommandClient(self._bound["acquire.commands"], self._keys.curve)
             self._events.write("commands", self._bound["acquire.commands"])
         if self._snapshots is None and "detect.monitor" in self._bound:
-            self._snapshots = SnapshotTaker(self._bound["detect.monitor"])
+            door = self._keys.viewer_of_monitor(self.experiment.session.monitor)
+            self._snapshots = SnapshotTaker(self._bound["detect.monitor"], door.security())
             self._events.write("monitor", self._bound["detect.monitor"])
 
     def _peers_of(self, view: StageView) -> Peers | None:

@@ -15,6 +15,7 @@ from liveptv.monitor.process import PageProcess
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.front import Front, cards_folder, read_card
 from stream.errors import SourceError
+from stream.run_keys import RunKeys
 from tracking.control_file import read_control
 from tracking.trajectory_file import TrajectoryFile
 
@@ -162,7 +163,7 @@ def kill_process(events, stage):
 def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
         assert newest_run() == front.path
         card = read_card(front.path)
         assert not card.complete
@@ -177,7 +178,7 @@ def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
 def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
         text = front.path.read_text()
         front.close()
     (cards_folder() / "old.json").write_text(re.sub(r'"pid":\d+', '"pid":4194399', text))
@@ -190,7 +191,7 @@ def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
 def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None)
+        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
         with PageProcess(front.path) as page:
             page.wait_for_url()
             with browser(page) as socket:

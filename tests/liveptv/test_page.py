@@ -11,15 +11,19 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from page_runs import browser, messages_of, packets, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from liveptv.monitor import gate, server
 from liveptv.monitor.process import Page
 from liveptv.monitor.steering import RefusedWishError, command_from
+from stream.commands import CommandServer
 from stream.errors import ConfigurationError
-from stream.messages import CommandKind
+from stream.messages import Ack, CommandKind
 from stream.monitor import MonitorPublisher
+from stream.run_keys import RunKeys
 
 PAGE = Path(server.__file__).with_name("page")
 
@@ -252,3 +256,122 @@ def test_a_port_that_is_taken_is_named(page, detector):
     port = int(re.search(r":(\d+)/", page.url)[1])
     with pytest.raises(ConfigurationError, match=f"port {port}"):
         Page(detector.monitor.address, port, print)
+
+
+def place_of(page):
+    host, _, port = page.url.removeprefix("http://").partition("/")[0].partition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n",
+        "PUT /page.js HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    ],
+)
+def test_bodies_that_never_end_keep_nobody_out(page, request_of):
+    host, port = place_of(page)
+    with contextlib.ExitStack() as held:
+        for _ in range(gate.MOST_CONNECTIONS + 50):
+            connection = sockets.create_connection((host, port), timeout=20)
+            held.callback(connection.close)
+            with contextlib.suppress(OSError):
+                connection.sendall(request_of.format(host=f"{host}:{port}").encode() + b"x" * 1000)
+        time.sleep(2 * gate.GRACE_S)
+        assert get(page.url)[0] == 200
+        with browser(page) as late:
+            assert late.recv(timeout=20)
+    assert len(page._server.server_state.connections) < 20
+
+
+@pytest.mark.parametrize("text", ["[::1", "[bad", "[", "]", "[::1]]:80", "\x7f", "//"])
+def test_a_malformed_host_or_origin_is_refused_not_stumbled_over(page, text):
+    assert get(page.url, {"Host": text})[0] in {400, 403}
+    assert get(page.url, {"Origin": text})[0] in {400, 403}
+    assert get(page.url, {"Origin": f"http://{text}"})[0] in {400, 403}
+
+
+WISHES = [
+    {"kind": "mark", "value": "half \ud800"},
+    {"kind": "mark", "value": float("nan")},
+    {"kind": "set_flow", "value": float("nan")},
+    {"kind": "set_flow", "value": 10**400},
+    {"kind": "move_focus", "value": float("-inf")},
+    {"kind": "set_exposure", "value": 1e308},
+    {"kind": "control", "value": {"hold_flow": {"target_um_s": float("nan")}}},
+    {"kind": "control", "value": {"\ud800": "\udfff" * 100}},
+    {"kind": "mark", "value": {"a": ["\ud800", None, 1e400]}},
+    {"kind": "mark", "value": "\x1b[2J" * 200},
+    {"kind": "make_safe", "value": "\ud800"},
+    {"kind": "\ud800"},
+    {"kind": None},
+]
+
+
+def test_no_wish_goes_without_an_answer_or_ends_the_steering(steered_page):
+    page, taken = steered_page
+    with browser(page) as socket:
+        heard = packets(socket)
+        for number, wish in enumerate([*WISHES, {"kind": "make_safe"}]):
+            socket.send(json.dumps({"wish": wish, "id": number}))
+            answer = next(header["answer"] for header, _ in heard if "answer" in header)
+            assert answer["to"] == number
+            assert answer["accepted"] or answer["reason"]
+        assert answer["accepted"]
+        for odd in ("\ud800", [1], {}, 1e300, 2**80):
+            socket.send(json.dumps({"wish": {"kind": "trigger"}, "id": odd}))
+            assert next(header["answer"] for header, _ in heard if "answer" in header)["to"] is None
+    assert taken.count(CommandKind.MAKE_SAFE) == 2
+
+
+@pytest.fixture
+def steered_page(detector):
+    """A page beside somebody who takes every command that gets to him."""
+    keys = RunKeys.fresh()
+    server, taken, stop = CommandServer("tcp://127.0.0.1:0", keys.curve), [], threading.Event()
+
+    def serve():
+        while not stop.wait(0.001):
+            for request in server.poll():
+                taken.append(request.command.kind)
+                request.reply(Ack(request.command.command_id, True))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with serving(Page(detector.monitor.address, 0, lambda _: None)) as made:
+        made._listener.wishes, made._listener.steering = server.address, keys.commander.security()
+        yield made, taken
+    stop.set()
+    thread.join()
+    server.close()
+
+
+PIECES = [
+    b"GET / HTTP/1.1\r\n", b"POST /live HTTP/1.1\r\n", b"Host: [::1\r\n", b"Host: 127.0.0.1\r\n", b"\r\n", b"\x00",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Sec-WebSocket-Key: x\r\n", b"Sec-WebSocket-Version: 13\r\n",
+    b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n", b"zz\r\n", b"GET /\xff HTTP/9.9\r\n",
+    b"PRI * HTTP/2.0\r\n", b"GET /?token=%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"Origin: http://[bad\r\n",
+    b"A" * 70_000,
+]  # fmt: skip
+REQUESTS = st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=8)
+
+
+def test_no_bytes_end_the_page_or_reach_its_terminal(page, capfd):
+    host, port = place_of(page)
+
+    @settings(max_examples=150, deadline=None)
+    @given(REQUESTS)
+    def throw(pieces):
+        with sockets.create_connection((host, port), timeout=20) as connection, contextlib.suppress(OSError):
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(sockets.SHUT_WR)
+
+    throw()
+    assert get(page.url)[0] == 200
+    with browser(page) as late:
+        assert late.recv(timeout=20)
+    assert "Traceback" not in capfd.readouterr().err

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zmq
 from wire_strategies import a_frame, same, some_detections
 
+from stream import monitor
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Frame, FrameInfo, Message, StreamEnd, StreamStart
 from stream.monitor import MonitorPublisher, MonitorSubscriber
@@ -168,6 +170,97 @@ def test_nonsense_from_a_subscriber_does_not_reach_the_publisher() -> None:
         assert subscriber.receive(5.0) is not None
     vandal.close(0)
     context.term()
+    subscriber.close()
+    publisher.close()
+
+
+STALLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from wire_strategies import a_frame
+from stream.monitor import MonitorPublisher, MonitorSubscriber
+
+publisher = MonitorPublisher("tcp://127.0.0.1:0", run_id="run", source="test")
+viewer = MonitorSubscriber(publisher.address)
+for _ in range(3):
+    for _ in range(150):
+        publisher.publish(a_frame())
+        time.sleep(0.01)
+    while viewer.receive(0.2) is not None:
+        pass
+publisher.publish(a_frame(7))
+assert viewer.receive(5.0) is not None
+"""
+
+
+def test_a_viewer_that_was_frozen_while_much_was_published_reads_on() -> None:
+    """With heartbeats libzmq 4.3.5 cuts it off, and aborts its process when it reads again."""
+    program = [sys.executable, "-c", STALLED, str(Path(__file__).parent)]
+    assert subprocess.run(program, check=False, timeout=100).returncode == 0
+
+
+VANDAL = """
+import os, sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.sndhwm = 0
+socket.connect(sys.argv[1])
+for number in range(int(sys.argv[2])):
+    socket.subscribe(os.urandom(int(sys.argv[3])))
+print("subscribed", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "cut"), [(3, 1_000_000, 0), (3, 2000, 0), (20_000, 900, 1), (20_000, 40, 1)]
+)
+def test_subscriptions_of_any_size_and_number_cost_little_and_nobody_else_is_lost(
+    count: int, size: int, cut: int
+) -> None:
+    publisher, subscriber = a_pair()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    vandal = subprocess.Popen(
+        [sys.executable, "-c", VANDAL, publisher.address, str(count), str(size)], stdout=subprocess.PIPE
+    )
+    assert vandal.stdout is not None
+    vandal.stdout.readline()
+    most = 0
+    for _ in range(150):
+        publisher.publish(a_frame())
+        most = max(most, process.memory_info().rss - before)
+        time.sleep(0.01)
+    vandal.kill()
+    vandal.communicate()
+    while subscriber.receive(0.0) is not None:
+        pass
+    publish_until(publisher, a_frame(1), lambda: subscriber.receive(0.0))
+    assert most < 200 * 2**20
+    assert publisher.renewed >= cut
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_publisher_whose_port_was_taken_while_it_renewed_goes_on_and_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(monitor, "RENEW_S", 0.0)
+    publisher, subscriber = a_pair()
+    thief = None
+
+    def taken(endpoint_close: Callable[[int], None], linger_ms: int) -> None:
+        nonlocal thief
+        endpoint_close(linger_ms)
+        thief = MonitorPublisher(publisher.address, run_id="thief", source="thief")
+
+    assert publisher._endpoint is not None
+    close = publisher._endpoint.close
+    monkeypatch.setattr(publisher._endpoint, "close", lambda linger_ms: taken(close, linger_ms))
+    publisher._renew()
+    publisher.publish(a_frame(2))
+    assert thief is not None
+    thief.close()
+    publish_until(publisher, a_frame(3), lambda: isinstance(subscriber.receive(0.0), Frame))
     subscriber.close()
     publisher.close()
 

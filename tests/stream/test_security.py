@@ -114,7 +114,7 @@ def test_the_lossless_link_serves_only_a_known_key(keys: CurveKeys) -> None:
     "address", ["tcp://0.0.0.0:5", "tcp://*:0", "tcp://10.0.0.1:5", "tcp://127.0.0.1.org:5"]
 )
 def test_an_address_that_others_can_reach_needs_keys(address: str, keys: CurveKeys) -> None:
-    with pytest.raises(ConfigurationError, match="generate_keys"):
+    with pytest.raises(ConfigurationError, match="liveptv keys make"):
         check_bind(address, None)
     assert check_bind(address, keys).scheme == "tcp"
 
@@ -154,7 +154,7 @@ def test_a_machine_that_only_connects_needs_no_secret_of_the_server(tmp_path: Pa
 
 
 def test_a_folder_without_keys_or_with_a_broken_one_is_said_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="generate_keys"):
+    with pytest.raises(ConfigurationError, match="liveptv keys make"):
         load_keys(tmp_path / "nowhere")
     for text in ("", 'curve\n    public-key = "short"\n'):
         (tmp_path / "server.key").write_text(text, encoding="utf-8")
