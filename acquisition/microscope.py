@@ -24,7 +24,10 @@ PIXEL_BYTES = {1: "uint8", 2: "uint16"}
 
 
 class Microscope:
-    """A loaded core with the roles of its devices. All methods belong to one thread.
+    """A loaded core with the roles of its devices.
+
+    Methods that wait belong to one thread; those that set or read one device may be called from any, for the
+    core locks each device.
 
     `focus_commanded_um` is where the focus drive was sent last. Raises `SourceError` when a device fails, with
     its label and the adapter's reason.
@@ -231,6 +234,10 @@ class Microscope:
     def set_shutter(self, is_open: bool) -> None:
         """Open or close the shutter."""
         self._do(self.shutter, self.core.setShutterOpen, self.shutter, is_open)
+
+    def shutter_is_open(self) -> bool:
+        """Whether the shutter is open, as read back."""
+        return bool(self._do(self.shutter, self.core.getShutterOpen, self.shutter))
 
     def set_auto_shutter(self, is_on: bool) -> bool:
         """Let the core open its shutter for every image, or not; returns what held before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -33,9 +34,11 @@ def build_acquire(context: StageContext) -> Stage:
     from liveptv.sources import open_source
     from stream.commands import CommandServer
 
-    plan = context.plan
-    opened = open_source(plan.experiment, plan.run_id, context.say)
+    plan, lane = context.plan, context.lane
+    opened = open_source(plan.experiment, plan.run_id, context.say, lane.opening)
     context.stack.callback(opened.close)
+    lane.start(opened.executor)
+    context.stack.callback(lane.close)
     info = opened.source.info
     context.picture = Picture(
         info.height,
@@ -60,8 +63,10 @@ def build_acquire(context: StageContext) -> Stage:
         executor=opened.executor,
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
+        on_end=lane.ended,
     )
-    context.on_orphaned = lambda: stage.request_stop("the session that started this run is gone")
+    drain_s = plan.experiment.session.stop_timeout_s
+    lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
     return stage
 
 
