@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from acquisition.device_calls import DeviceCalls
 from acquisition.device_safety import DeviceSafety
-from acquisition.microscope import Microscope
+from acquisition.microscope import Actuators
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
 
@@ -40,7 +40,7 @@ class SafeState:
     Methods may be called from any thread.
     """
 
-    def __init__(self, microscope: Microscope, limits: LimitsSettings) -> None:
+    def __init__(self, microscope: Actuators, limits: LimitsSettings) -> None:
         """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
         if limits.safe_flow_ul_s is not None and not microscope.pump:
             raise ConfigurationError(
@@ -88,7 +88,7 @@ class SafeState:
         )
 
 
-def _parts(scope: Microscope, limits: LimitsSettings) -> tuple[_Part, ...]:
+def _parts(scope: Actuators, limits: LimitsSettings) -> tuple[_Part, ...]:
     parts = []
     flow_ul_s, focus_um = limits.safe_flow_ul_s, limits.safe_focus_um
     if flow_ul_s is not None:

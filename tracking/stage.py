@@ -195,9 +195,13 @@ class TrackStage:
     def gauges(self) -> dict[str, float]:
         """Of the last frame: `particles`, `tracks`, `doubles`, `step_ms`, `latency_ms` since exposure; `queue` now.
 
+        `age_ms` is how long ago the last frame was exposed, now.
+
         `diffusion_um2_s` is what has been learnt so far, NaN before that.
         """
-        return self._gauges | {"queue": float(self._main.queued)}
+        last = self._last
+        age_ms = float("nan") if last is None else (time.perf_counter_ns() - last.monotonic_ns) / 1e6
+        return self._gauges | {"queue": float(self._main.queued), "age_ms": age_ms}
 
     def close(self) -> None:
         """Close the links. Idempotent."""

@@ -137,6 +137,8 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         ("frames lost", losses or "none"),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
+    if result.safety:
+        rows.append(("hardware", "; ".join(str(device) for device in result.safety)))
     if report is not None:
         profile = report.profile
         rows.append(("trajectories", f"{profile.tracks.track.size} of at least {MIN_LENGTH} detections"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 
+from acquisition.device_safety import DeviceSafety
 from liveptv.session.plan import Picture, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
@@ -27,6 +29,7 @@ class StageView:
     over: bool = False
     failure: str = ""
     restarts: int = 0
+    began_s: float = field(default_factory=time.monotonic)
     past_counts: Counts = field(default_factory=dict)
 
     @property
@@ -56,6 +59,7 @@ class Progress:
     latency_ms: float
     running_s: float
     stopping: str
+    late: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class SessionResult:
     """How a run ended.
 
     `started` tells whether the source was asked for its first frame; `failures` holds a line a stage that did
-    not come to its regular end.
+    not come to its regular end; `safety` is what is known of each device that has a safe state.
     """
 
     run_id: str
@@ -74,6 +78,7 @@ class SessionResult:
     picture: Picture | None
     snapshot: Snapshot | None
     duration_s: float
+    safety: tuple[DeviceSafety, ...] = ()
 
     @property
     def ok(self) -> bool:
