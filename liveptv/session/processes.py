@@ -113,7 +113,8 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
 def start_deaf(process: SpawnProcess) -> None:
     """Start a process that hears no Ctrl-C and no closing of the terminal; the session decides for it."""
     with _deaf_to_signals():
-        _quiet_resource_tracker()
+        _quiet_resource_tracker()  # which hears Ctrl-C and `kill` again when it has started
+    with _deaf_to_signals():
         process.start()
 
 
