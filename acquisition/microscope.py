@@ -14,6 +14,7 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from acquisition.core import close_core, open_core, reason
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
+from acquisition.watched_state import WatchedState
 from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan
@@ -260,6 +261,16 @@ class Microscope(Actuators):
             return self.settings.pixel_size_um
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         return size_um if size_um > 0 else None
+
+    def read_state(self) -> WatchedState:
+        """What can change while the camera runs, by the core, whatever the settings say."""
+        size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
+        return WatchedState(
+            pixel_size_um=size_um if size_um > 0 else None,
+            exposure_ms=self.read_exposure(),
+            bit_depth=int(self._do(self.camera, self.core.getImageBitDepth)),
+            shutter_open=self.shutter_is_open() if self.shutter else None,
+        )
 
     def _pixel_size_um(self) -> tuple[float, str]:
         size_um = self.known_pixel_size_um()

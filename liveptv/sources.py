@@ -73,7 +73,7 @@ def _open_microscope(
     opening()
     microscope = Microscope(settings)
     try:
-        source = MicroscopeStream(microscope, settings, run_id=run_id)
+        source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
         executor = CommandExecutor(microscope, source, experiment.limits, report=report)
     except BaseException:
         microscope.close()

@@ -35,7 +35,7 @@ class TrackStage:
     hold up the run: tracks for which one has no room, or which cannot be sent to it, are `skipped`.
 
     A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
-    and counted in `duplicates`. `missing_frames` counts our own numbers that never came, from 0 on;
+    and counted in `duplicates`. Where the pixel size changes (another objective) all tracks end. `missing_frames` counts our own numbers that never came, from 0 on;
     `lost_in_camera` what the camera's numbers skipped beyond that.
     """
 
@@ -115,6 +115,8 @@ class TrackStage:
         if self._last is not None and info.frame <= self._last.frame:
             self._counts["repeated_frames"] += 1
             return
+        if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
+            self._tracker.finish()  # positions are on another scale: no track goes on across it
         self._count_gaps(info)
         tracks = self._fitting(self._tracker.step(detections))
         step_ms = (time.perf_counter_ns() - began_ns) / 1e6

@@ -72,7 +72,8 @@ def build_acquire(context: StageContext) -> Stage:
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.factory import open_engine
+    from engines.engine import Engine
+    from engines.factory import check_pixel_size, open_engine
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -92,13 +93,25 @@ def build_detect(context: StageContext) -> Stage:
         raise ConfigurationError(
             f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
         )
-    engine = open_engine(settings, model=settings.model, pixel_size_um=picture.pixel_size_um, say=context.say)
-    context.stack.callback(engine.close)
-    engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+
+    def open_for(pixel_size_um: float) -> Engine:
+        engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
+        context.stack.callback(engine.close)
+        engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+        return engine
+
+    def reopen(pixel_size_um: float) -> Engine:
+        check_pixel_size(settings.model, pixel_size_um)
+        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks begin anew")
+        return open_for(pixel_size_um)
+
+    engine = open_for(picture.pixel_size_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz)
+    return DetectStage(
+        context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen
+    )
 
 
 def build_track(context: StageContext) -> Stage:
