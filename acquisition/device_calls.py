@@ -29,10 +29,11 @@ class DeviceCalls:
         for device, (thread, problem) in begun.items():
             if thread is not None:
                 thread.join(max(0.0, until_s - time.monotonic()))
-                if thread.is_alive():
-                    problem = [f"{device} has not answered for {deadline_s:g} s"]
-                else:
-                    self._forget(device, thread)
+            if thread is not None and thread.is_alive():
+                problems[device] = f"{device} has not answered for {deadline_s:g} s"
+                continue
+            if thread is not None:
+                self._forget(device, thread)
             problems[device] = "; ".join(problem)
         return problems
 

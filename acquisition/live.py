@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class MicroscopeStream:
-    """Frames of a running camera, numbered from 0, each with focus, pump, exposure and pixel size as they were then.
+    """Frames of a running camera, numbered from 0, with focus, pump, exposure and pixel size as they were then.
 
     Pixel size, exposure, bit depth and shutter are read twice a second and after each command; what changed goes
     to `report`. A change of the images' size or type ends the stream with an error.

@@ -1,4 +1,4 @@
-"""What focus drive, pump, camera and objective were set to, by time: a frame is stamped with what held when it was exposed."""
+"""What the devices were set to, by time: a frame is stamped with what held when it was exposed."""
 
 from __future__ import annotations
 

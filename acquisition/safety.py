@@ -76,9 +76,7 @@ class SafeState:
     def enter_and_confirm(self) -> tuple[DeviceSafety, ...]:
         """Send every device into its safe state and read it back; what is known of each. Raises nothing."""
         problems = self._calls.run({part.name: part.enter for part in self._parts}, DEVICE_S)
-        calls = {
-            part.name: _reading_back(part) for part in self._parts if not problems[part.name]
-        }
+        calls = {part.name: _reading_back(part) for part in self._parts if not problems[part.name]}
         longest_s = max((part.confirm_s for part in self._parts), default=0.0)
         problems |= self._calls.run(calls, longest_s + DEVICE_S)
         return tuple(

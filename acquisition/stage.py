@@ -78,8 +78,8 @@ class AcquireStage:
         seconds: float | None = None,
         on_end: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """`frames` and `seconds` (of the frames' own time) end the stream early. `on_end` is told why the stream ends
-        or fails, before anything is waited for."""
+        """`frames` and `seconds` (of the frames' own time) end the stream early. `on_end` is told why it ends or
+        fails, before anything is waited for."""
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
         self._source = source

@@ -102,7 +102,9 @@ threading.Thread(target=watch, daemon=True).start()
 class LiveRun:
     """One run of the program, its files, and its processes."""
 
-    def __init__(self, folder: Path, *, controller: bool, page: bool = True, extra: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, controller: bool, page: bool = True, extra: tuple[str, ...] = ()
+    ) -> None:
         self.folder, self.log = folder, folder / "settings.jsonl"
         (folder / "scope.cfg").write_text(CONFIG.format(log=self.log, rate=RATE_HZ))
         (folder / "quiet.py").write_text(QUIET)
@@ -150,7 +152,9 @@ class LiveRun:
         if stage == "page":
             known = {event.get("pid") for event in self.events()}
             children = [child for child in self.process.children() if child.pid not in known]
-            return max((c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda c: c.create_time())
+            return max(
+                (c for c in children if "spawn_main" in " ".join(c.cmdline())), key=lambda c: c.create_time()
+            )
         pids = [event["pid"] for event in self.events() if event.get("stage") == stage and event.get("pid")]
         return psutil.Process(pids[-1])
 

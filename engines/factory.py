@@ -71,8 +71,8 @@ def check_pixel_size(model: Path | None, pixel_size_um: float) -> None:
     made_for_um = pixel_size_of(model)
     if made_for_um is not None and abs(pixel_size_um / made_for_um - 1) > OTHER_OBJECTIVE:
         raise ConfigurationError(
-            f"the images have {pixel_size_um:g} um a pixel now, but {model} was made for {made_for_um:g}: go back to "
-            "that objective, or calibrate with this one"
+            f"the images have {pixel_size_um:g} um a pixel now, but {model} was made for {made_for_um:g}: go back "
+            "to that objective, or calibrate with this one"
         )
 
 

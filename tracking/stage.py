@@ -35,8 +35,9 @@ class TrackStage:
     hold up the run: tracks for which one has no room, or which cannot be sent to it, are `skipped`.
 
     A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
-    and counted in `duplicates`. Where the pixel size changes (another objective) all tracks end. `missing_frames` counts our own numbers that never came, from 0 on;
-    `lost_in_camera` what the camera's numbers skipped beyond that.
+    and counted in `duplicates`. Where the pixel size changes (another objective) all tracks end.
+    `missing_frames` counts our own numbers that never came, from 0 on; `lost_in_camera` what the camera's numbers
+    skipped beyond that.
     """
 
     name = "track"

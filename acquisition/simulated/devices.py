@@ -168,7 +168,9 @@ class SimulatedShutter(LoggedDevice, ShutterDevice):
     def __init__(self) -> None:
         super().__init__()
         self._open = False
-        self.add("State", int, lambda: int(self._open), lambda state: self.set_open(bool(state)), limits=(0, 1))
+        self.add(
+            "State", int, lambda: int(self._open), lambda state: self.set_open(bool(state)), limits=(0, 1)
+        )
 
     def get_open(self) -> bool:
         """Whether it is open."""

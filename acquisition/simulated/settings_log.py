@@ -30,7 +30,13 @@ class SettingsLog:
         """Log one setting, in one write, and hang where the device is said to."""
         if not self.path:
             return
-        entry = {"wall_s": time.time(), "pid": os.getpid(), "device": device, "setting": setting, "value": value}
+        entry = {
+            "wall_s": time.time(),
+            "pid": os.getpid(),
+            "device": device,
+            "setting": setting,
+            "value": value,
+        }
         line = (json.dumps(entry) + "\n").encode()
         file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:

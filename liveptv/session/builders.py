@@ -109,9 +109,7 @@ def build_detect(context: StageContext) -> Stage:
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(
-        context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen
-    )
+    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
 
 
 def build_track(context: StageContext) -> Stage:

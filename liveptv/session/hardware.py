@@ -86,7 +86,9 @@ class Hardware:
         if not was_a_process:
             self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
             return
-        self._note("safety", "the acquisition has not made the hardware safe: its devices are opened anew", {})
+        self._note(
+            "safety", "the acquisition has not made the hardware safe: its devices are opened anew", {}
+        )
         context = multiprocessing.get_context("spawn")
         self._answer, theirs = context.Pipe(duplex=False)
         self._rescuer = context.Process(
@@ -153,7 +155,12 @@ class Hardware:
         devices = [
             DeviceSafety(name, state, False, why, warning)
             for name, state, warning, wanted in (
-                ("pump", "the pump at its safe flow", "the pump may still run", limits.safe_flow_ul_s is not None),
+                (
+                    "pump",
+                    "the pump at its safe flow",
+                    "the pump may still run",
+                    limits.safe_flow_ul_s is not None,
+                ),
                 ("shutter", "the shutter closed", "the shutter may still be open", bool(scope.shutter)),
                 (
                     "focus",

@@ -82,8 +82,10 @@ class UpstreamLost:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """To the acquisition, by its own lane: make the hardware safe, and (`ends`) end the run. `orphaned`: nobody is
-    left to say more."""
+    """To the acquisition, by its own lane: make the hardware safe, and (`ends`) end the run.
+
+    `orphaned`: nobody is left to say more.
+    """
 
     reason: str
     ends: bool
@@ -97,7 +99,10 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """From the acquisition: what is known of each device after it was made safe; `ends`: nothing changes it after."""
+    """From the acquisition: what is known of each device after it was made safe.
+
+    With `ends` nothing changes that any more.
+    """
 
     devices: tuple[DeviceSafety, ...]
     reason: str

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -209,7 +208,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
 
 
 def _ignore_the_terminal() -> None:
-    """Ctrl-C, Ctrl-Z and a terminal that is closed reach every process of it; the session decides what they mean."""
+    """Ctrl-C, Ctrl-Z and a closed terminal reach every process of it; the session decides what they mean."""
     for name in ("SIGINT", "SIGBREAK", "SIGHUP", "SIGQUIT", "SIGTSTP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

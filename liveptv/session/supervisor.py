@@ -1,8 +1,8 @@
 """The supervisor of a run: starts the stages, watches them, applies the policy when one is lost, adds it all up.
 
 A stage is lost when its process dies, when it reports a failure, or when it has been silent for
-`session.hang_s` (it is killed then); the links between the stages judge nothing. However a run ends, the hardware is
-made safe first, by a lane of its own (`session.lane`, `session.hardware`). The policy:
+`session.hang_s` (it is killed then); the links between the stages judge nothing. However a run ends, the
+hardware is made safe first, by a lane of its own (`session.lane`, `session.hardware`). The policy:
 
 - `detect` is started again, up to `session.restart_detector` times; nothing is lost, since a frame is
   acknowledged only after its detections have been.
@@ -38,7 +38,9 @@ from stream.status import StatusSink
 
 POLL_S = 0.05
 GRACE_S = 5.0
-DRAIN_S = 20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
+DRAIN_S = (
+    20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
+)
 COMPILES_AFTER_S = 8.0
 
 

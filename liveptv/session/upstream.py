@@ -1,4 +1,4 @@
-"""A receiver that outlives its sender: it waits until the sender is back, or until the session says that it is lost.
+"""A receiver that outlives its sender: it waits until that is back, or the session says that it is lost.
 
 The links only notice: silence (`PeerState.STALLED`), a sender that closed, or another one at its address. Who is
 lost is the session's judgement alone: it sees whether the process lives, and starts a detector again. It tells
@@ -103,7 +103,9 @@ class ResilientReceiver:
             self._is_back()
         silent_s = 0.0 if self._silent_since_s is None else time.monotonic() - self._silent_since_s
         if silent_s > self._longest_s:
-            return self._end(f"{self._neighbour} was lost: silent for {silent_s:.0f} s, and the session is gone")
+            return self._end(
+                f"{self._neighbour} was lost: silent for {silent_s:.0f} s, and the session is gone"
+            )
         return None
 
     def _is_silent(self, why: str) -> None:

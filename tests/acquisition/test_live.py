@@ -221,7 +221,7 @@ def test_a_camera_of_micro_manager_runs_through_the_same_code(opened, bits, dtyp
     assert stream.counts()["lost_in_camera"] == 0
 
 
-OBJECTIVE = """#py pyDevice,Objective,acquisition.simulated.trigger,SimulatedTrigger
+OBJECTIVE = """Device,Objective,DemoCamera,DObjective
 #py pyDevice,Camera"""
 TWO_OBJECTIVES = """
 ConfigPixelSize,Res10x,Objective,State,0

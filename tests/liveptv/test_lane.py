@@ -103,6 +103,10 @@ def test_closing_makes_safe_and_tells_what_is_known(opened):
 
 def test_what_is_not_safe_is_one_line():
     pump = DeviceSafety("pump P", "the pump at 0 uL/s", False, "no answer", "the pump may still run")
-    shutter = DeviceSafety("shutter S", "the shutter closed", False, "no answer", "the shutter may still be open")
-    assert unsafe((pump, SAFE, shutter)) == "the pump may still run and the shutter may still be open: no answer"
+    shutter = DeviceSafety(
+        "shutter S", "the shutter closed", False, "no answer", "the shutter may still be open"
+    )
+    assert (
+        unsafe((pump, SAFE, shutter)) == "the pump may still run and the shutter may still be open: no answer"
+    )
     assert unsafe((SAFE,)) == ""

@@ -38,7 +38,9 @@ def logged(experiment):
     config = Path(experiment.microscope.config)
     log = config.with_name("settings.jsonl")
     lines = "".join(f"#py Property,{device},LogFile,{log}\n" for device in ("Pump", "Focus"))
-    config.write_text(config.read_text().replace("Property,Core,Initialize,1", f"{lines}Property,Core,Initialize,1"))
+    config.write_text(
+        config.read_text().replace("Property,Core,Initialize,1", f"{lines}Property,Core,Initialize,1")
+    )
     return log
 
 
@@ -101,7 +103,9 @@ def test_a_freeze_shorter_than_hang_s_ends_nothing_and_loses_nothing(tmp_path, s
 def test_what_fails_in_the_session_leaves_the_hardware_safe_and_a_complete_file(tmp_path, monkeypatch):
     experiment = small_experiment(tmp_path, frames=100_000, limits=LIMITS, session=QUICK)
     log = logged(experiment)
-    monkeypatch.setattr(supervisor.Session, "_watch_age", lambda session: 1 / (session.progress().frames < 40))
+    monkeypatch.setattr(
+        supervisor.Session, "_watch_age", lambda session: 1 / (session.progress().frames < 40)
+    )
     run = Run(experiment)
     assert_safe(run, log)
     assert "the session failed: ZeroDivisionError" in run.result.failures[0]

@@ -264,7 +264,14 @@ def test_stopping_and_making_safe_pass_commands_that_wait_for_their_answers(kind
         (request,) = eventually(server.poll)
         assert request.command == command
         accept(request)
-        assert command.command_id in {ack.command_id for ack in eventually(lambda: _acks_with(client, command))}
+        assert command.command_id in {
+            ack.command_id for ack in eventually(lambda: _acks_with(client, command))
+        }
+
+
+def _fill(client: CommandClient) -> None:
+    for _ in range(100_000):
+        client.send(Command(CommandKind.TRIGGER))
 
 
 def _acks_with(client: CommandClient, command: Command) -> list[Ack]:
@@ -275,11 +282,8 @@ def _acks_with(client: CommandClient, command: Command) -> list[Ack]:
 @pytest.mark.parametrize("kind", [CommandKind.STOP, CommandKind.MAKE_SAFE])
 def test_stopping_and_making_safe_pass_a_full_socket_and_are_handed_out_first(kind: CommandKind) -> None:
     with both() as (server, client):
-        sent = 0
         with pytest.raises(LinkError):
-            while sent < 100_000:
-                client.send(Command(CommandKind.TRIGGER))
-                sent += 1
+            _fill(client)
         urgent = Command(kind)
         client.send(urgent)
         handed_out: list[Command] = []
