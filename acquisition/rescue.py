@@ -115,8 +115,17 @@ def _secure(settings: MicroscopeSettings, limits: LimitsSettings) -> tuple[Devic
 
 
 def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connection) -> None:
-    """The body of a process: sends what is known of each device, or why nothing is (a text)."""
+    """The body of a process: waits to be told, then sends what is known of each device, or why nothing is (a text).
+
+    Nobody tells it where the acquisition comes back: it ends with the pipe, or is killed.
+    """
+    import acquisition.safety  # noqa: F401 - so that all is loaded when its time comes
+
     found: tuple[DeviceSafety, ...] | str
+    try:
+        answer.recv()
+    except (EOFError, OSError):
+        return
     try:
         found = make_safe_anew(settings, limits)
     except LivePTVError as error:

@@ -198,19 +198,23 @@ def safe_after(log: Path, since_s: float) -> dict[str, float | None]:
     return after
 
 
-def shared_memory() -> set[str]:
-    """Segments of shared memory that are there (Linux)."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+def shared_memory(processes: list[psutil.Process]) -> set[Path]:
+    """Segments of shared memory that these processes have mapped (Linux)."""
+    found = set()
+    for process in processes:
+        maps = Path(f"/proc/{process.pid}/maps")
+        lines = maps.read_text().splitlines() if maps.exists() else []
+        found |= {Path(line.split()[-1]) for line in lines if "/dev/shm/psm_" in line}
+    return found
 
 
 def one(stage: str, fault: str, *, controller: bool) -> dict[str, Any]:
     """One run with one fault."""
-    segments = shared_memory()
     with tempfile.TemporaryDirectory(prefix="liveptv-fault-") as name:
         run = LiveRun(Path(name), controller=controller, page=stage == "page")
         run.wait_for_frames(BEFORE_FRAMES)
         children = run.process.children(recursive=True)
+        segments = shared_memory(children)
         before = run.frames()
         began_s = time.time()
         run.inflict(stage, fault)
@@ -241,7 +245,7 @@ def one(stage: str, fault: str, *, controller: bool) -> dict[str, Any]:
                 row["gaps"] = int((file.frames["frame"][1:] - file.frames["frame"][:-1] != 1).sum())
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the file is the finding
             row |= {"frames": 0, "whole": f"{type(error).__name__}: {error}", "gaps": None}
-        row |= {"before": before, "orphans": len(alive), "segments": len(shared_memory() - segments)}
+        row |= {"before": before, "orphans": len(alive), "segments": sum(path.exists() for path in segments)}
         output = run.output.read_text()
         row["said"] = [line for line in output.splitlines() if "error" in line or "hardware" in line][-3:]
         row["traceback"] = "Traceback" in output

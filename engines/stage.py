@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,6 +62,7 @@ class DetectStage:
         self._receiver = receiver
         self._engine = engine
         self._reopen = reopen
+        self._past: Counter[str] = Counter()
         self._pixel_size_um: float | None = None
         self._sender = sender
         self._monitor = monitor
@@ -155,6 +156,7 @@ class DetectStage:
         while self._engine.pending:
             for detections in self._engine.results(RESULT_S):
                 self._offer(detections)
+        self._past += Counter(self._engine.counts())
         self._engine.close()
         self._engine = self._reopen(pixel_size_um)
 
@@ -220,7 +222,8 @@ class DetectStage:
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
         """
-        left_out = {f"left_out_{reason}": count for reason, count in self._engine.counts().items()}
+        engine = self._past + Counter(self._engine.counts())
+        left_out = {f"left_out_{reason}": engine[reason] for reason in self._engine.counts()}
         fitted = self._engine.info.details.get("refine") or {}
         dropped = self._sender.account.dropped
         return {

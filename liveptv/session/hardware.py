@@ -16,7 +16,7 @@ from liveptv.config import Experiment
 from liveptv.session.plan import Opening, Order, Secured
 from liveptv.session.processes import start_deaf
 
-ANSWER_S = 6.0  # devices answer or are given up within 2 s each way; a focus that travels is not waited for
+ANSWER_S = 3.0  # devices answer or are given up within 2 s; a focus that travels is not waited for
 RESCUE_S = 30.0  # a process starts, opens the devices (8 s of tries) and reads them back
 LOOK_S = 0.02
 
@@ -39,6 +39,7 @@ class Hardware:
         self._touched = False
         self._rescuer: SpawnProcess | None = None
         self._answer: Connection | None = None
+        self._is_rescuing = False
         self._until_s = 0.0
         self.has_safe_state = self._microscope is not None and has_safe_state(
             self._limits, self._microscope.shutter
@@ -58,43 +59,62 @@ class Hardware:
     def poll(self) -> None:
         """Take what has been reported, without waiting."""
         self._read_lane()
-        if self._rescuer is not None:
+        if self._is_rescuing:
             self._read_rescue()
 
-    def wait(self, timeout_s: float = ANSWER_S) -> None:
-        """Give the acquisition a moment to report, before it is killed."""
+    def wait(self, meanwhile: Callable[[], None], timeout_s: float = ANSWER_S) -> None:
+        """Give the acquisition a moment to report, before it is killed; `meanwhile` is called again and again."""
         until_s = time.monotonic() + timeout_s
         while self._touched and self.known is None and self._lane is not None and time.monotonic() < until_s:
             self._read_lane()
+            meanwhile()
             time.sleep(LOOK_S)
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing more will become known."""
-        return self._rescuer is None
+        return not self._is_rescuing
+
+    def stand_by(self, is_silent: bool) -> None:
+        """While the acquisition is silent, have a process ready that could open its devices at once."""
+        if is_silent and self._rescuer is None and self.known is None and self._can_be_rescued:
+            self._start_rescuer()
+        elif not is_silent and not self._is_rescuing:
+            self.close()
+
+    @property
+    def _can_be_rescued(self) -> bool:
+        return self.has_safe_state and self._touched
 
     def acquisition_is_gone(self, *, was_a_process: bool) -> None:
         """Called once the acquisition is over: where it has not reported, its devices are opened anew."""
         self._read_lane()
         self._lane = None
-        if self.known is not None or self._rescuer is not None:
+        if self.known is not None or self._is_rescuing:
+            self.stand_by(is_silent=False)
             return
-        if not (self.has_safe_state and self._touched):
+        if not self._can_be_rescued:
             self.known = ()
             return
-        assert self._microscope is not None
         if not was_a_process:
             self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
             return
-        self._note(
-            "safety", "the acquisition has not made the hardware safe: its devices are opened anew", {}
-        )
+        self._note("safety", "the acquisition has not made the hardware safe: its devices are opened anew", {})
+        if self._rescuer is None:
+            self._start_rescuer()
+        self._is_rescuing = True
+        self._until_s = time.monotonic() + RESCUE_S
+        assert self._answer is not None
+        with contextlib.suppress(OSError):  # that it is not there any more is seen when it should answer
+            self._answer.send(True)
+
+    def _start_rescuer(self) -> None:
+        assert self._microscope is not None
         context = multiprocessing.get_context("spawn")
-        self._answer, theirs = context.Pipe(duplex=False)
+        self._answer, theirs = context.Pipe()
         self._rescuer = context.Process(
             target=rescue, args=(self._microscope, self._limits, theirs), name="liveptv-rescue", daemon=True
         )
-        self._until_s = time.monotonic() + RESCUE_S
         start_deaf(self._rescuer)
         theirs.close()
 
@@ -136,10 +156,7 @@ class Hardware:
             found = f"its devices could not be opened anew within {RESCUE_S:g} s"
         if found is None:
             return
-        self._rescuer.kill()
-        self._rescuer.join()
-        self._answer.close()
-        self._rescuer = self._answer = None
+        self.close()
         if isinstance(found, tuple):
             self.known = found
             unsafe = "; ".join(str(device) for device in found if not device.safe)
@@ -176,11 +193,14 @@ class Hardware:
         self._note("safety", "; ".join(str(device) for device in devices), facts)
 
     def close(self) -> None:
-        """End the rescue, should it still run. Idempotent."""
+        """End the process of the rescue, should there be one. Idempotent."""
+        self._is_rescuing = False
         if self._rescuer is not None:
             self._rescuer.kill()
             self._rescuer.join()
-            self._rescuer = None
+        if self._answer is not None:
+            self._answer.close()
+        self._rescuer = self._answer = None
 
 
 def unsafe(known: tuple[DeviceSafety, ...]) -> str:

@@ -38,6 +38,7 @@ from stream.status import StatusSink
 
 POLL_S = 0.05
 GRACE_S = 5.0
+SILENT_S = 1.0  # a stage reports five times a second; on a busy machine it may miss a few
 DRAIN_S = (
     20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
 )
@@ -116,13 +117,12 @@ class Session:
         left = [view for view in self.stages.values() if not view.over]
         if left:
             self._hardware.order(self._stop_reason or "the session ends", ends=True)
-            self._hardware.wait()
+            self._hardware.wait(self._listen)
             for view in left:
                 view.worker.hang_up()
             until_s = time.monotonic() + min(DRAIN_S, self.experiment.session.stop_timeout_s)
             while any(view.worker.alive() for view in left) and time.monotonic() < until_s:
-                with contextlib.suppress(Exception):
-                    self._take_status(POLL_S)
+                self._listen()
         for view in self.stages.values():
             view.worker.kill()
         with contextlib.suppress(Exception):  # what can be known is known; the log may be what failed
@@ -134,6 +134,11 @@ class Session:
             self._snapshots.close()
         self.front.close()
         self._sink.close()
+
+    def _listen(self) -> None:
+        """Hear the other stages while one is waited for, so that they are not taken for silent."""
+        with contextlib.suppress(Exception):  # what it is that fails has been said
+            self._take_status(POLL_S)
 
     def request_stop(self, reason: str) -> None:
         """End the stream; everything behind it drains. A second request ends it at once.
@@ -289,6 +294,8 @@ class Session:
         stage, session = view.plan.stage, self.experiment.session
         longest_s = self._longest_silence_s(view)
         now_s = time.monotonic()
+        if stage == "acquire" and view.ready:
+            self._hardware.stand_by(now_s - view.heard_s > max(SILENT_S, longest_s / 3))
         if not view.worker.alive():
             self._take_status(0.0)
             if view.status is not None and view.status.state is StageState.DONE:
@@ -322,7 +329,7 @@ class Session:
         """Kill a stage; the acquisition is given a moment before to make the hardware safe."""
         if view.plan.stage == "acquire":
             self._hardware.order(self._stop_reason or "the acquisition is ended", ends=True)
-            self._hardware.wait()
+            self._hardware.wait(self._listen)
         view.worker.kill()
 
     def _over(self, view: StageView) -> None:
