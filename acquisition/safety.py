@@ -74,15 +74,18 @@ class SafeState:
             raise SourceError("; ".join(problem for problem in problems.values() if problem))
 
     def enter_and_confirm(self) -> tuple[DeviceSafety, ...]:
-        """Send every device into its safe state and read it back; what is known of each. Raises nothing."""
-        problems = self._calls.run({part.name: part.enter for part in self._parts}, DEVICE_S)
-        calls = {part.name: _reading_back(part) for part in self._parts if not problems[part.name]}
+        """Send every device into its safe state and read it back; what is known of each. Raises nothing.
+
+        While a focus travels and is read back, the devices can be sent again.
+        """
+        told = self._calls.run({part.name: part.enter for part in self._parts}, DEVICE_S)
+        there = {_reading(part): _reading_back(part) for part in self._parts if not told[part.name]}
         longest_s = max((part.confirm_s for part in self._parts), default=0.0)
-        problems |= self._calls.run(calls, longest_s + DEVICE_S)
+        read = self._calls.run(there, longest_s + DEVICE_S)
         return tuple(
             DeviceSafety(part.name, part.state, not problem, problem, part.warning)
             for part in self._parts
-            for problem in (problems[part.name],)
+            for problem in (told[part.name] or read[_reading(part)],)
         )
 
 
@@ -122,6 +125,10 @@ def _parts(scope: Actuators, limits: LimitsSettings) -> tuple[_Part, ...]:
             )
         )
     return tuple(parts)
+
+
+def _reading(part: _Part) -> str:
+    return f"reading {part.name}"
 
 
 def _reading_back(part: _Part) -> Callable[[], None]:

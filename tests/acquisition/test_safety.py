@@ -301,3 +301,46 @@ def test_a_result_of_a_frame_that_was_never_taken_keeps_nothing_quiet():
     watchdog.taken(1, 0.0)
     assert watchdog.age_s(0) == float("inf")  # forgotten, so older than the limit
     assert watchdog.is_stale(0)
+
+
+def test_the_safe_state_may_be_entered_by_several_threads_at_once():
+    scope, known = HangingScope(), []
+    state = SafeState(scope, LIMITS)
+    told = scope._told
+    scope._told = lambda device, value: (time.sleep(0.05), told(device, value))
+    threads = [
+        threading.Thread(target=lambda: known.append(state.enter_and_confirm())) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    state.enter()
+    for thread in threads:
+        thread.join()
+    assert len(known) == 4
+    assert all(device.safe for devices in known for device in devices)
+
+
+def test_a_device_that_comes_back_is_called_again(quick):
+    scope = HangingScope("Pump")
+    state = SafeState(scope, LIMITS)
+    assert not all(device.safe for device in state.enter_and_confirm())
+    scope.released.set()
+    deadline_s = time.monotonic() + 20
+    while not all(device.safe for device in state.enter_and_confirm()):
+        assert time.monotonic() < deadline_s
+    assert scope.calls["Pump"] == 0.001
+
+
+def test_the_devices_can_be_sent_again_while_a_focus_still_travels(quick):
+    scope = HangingScope()
+    travelling = threading.Event()
+    scope.read_focus = lambda: 150.0 if not travelling.wait(0.05) else 120.0
+    state, known = SafeState(scope, LIMITS), []
+    thread = threading.Thread(target=lambda: known.extend(state.enter_and_confirm()))
+    thread.start()
+    time.sleep(0.1)
+    for _ in range(3):
+        state.enter()
+    travelling.set()
+    thread.join()
+    assert [device.safe for device in known] == [True, True, True]
