@@ -72,10 +72,17 @@ class Front:
     """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
 
     def __init__(
-        self, run_id: str, experiment: Experiment, events: EventLog, on_stop: Callable[[str], None]
+        self,
+        run_id: str,
+        experiment: Experiment,
+        events: EventLog,
+        on_stop: Callable[[str], None],
+        on_make_safe: Callable[[str], None] = lambda _why: None,
     ) -> None:
+        """`on_make_safe` is told at once, besides the command that goes its way and is answered."""
         self._events = events
         self._on_stop = on_stop
+        self._on_make_safe = on_make_safe
         self._controllable = experiment.can_be_controlled
         self._publisher = MonitorPublisher(LOOPBACK, run_id=run_id, source="liveptv/session")
         self._server = CommandServer(LOOPBACK)
@@ -155,6 +162,8 @@ class Front:
             self._answer(request, _ack(command))
             self._on_stop(str(command.value or f"stopped by {command.sender or 'a viewer'}"))
         else:
+            if command.kind is CommandKind.MAKE_SAFE:
+                self._on_make_safe(str(command.value or f"asked for by {command.sender or 'a viewer'}"))
             self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
 
     def _pass_on(self, request: Request, client: CommandClient | None) -> None:

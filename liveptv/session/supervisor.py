@@ -81,7 +81,7 @@ class Session:
         self._stop_reason = ""
         self._deadline_s = math.inf
         self._failures: list[str] = []
-        self.front = Front(self.run_id, experiment, events, self._wished_stop)
+        self.front = Front(self.run_id, experiment, events, self._wished_stop, self._make_safe)
 
     def run(self) -> SessionResult:
         """Start every stage, wait for the end, and return what happened.
@@ -156,6 +156,9 @@ class Session:
     def _wished_stop(self, reason: str) -> None:
         if not self._stop_reason:
             self.request_stop(reason)
+
+    def _make_safe(self, why: str) -> None:
+        self._hardware.order(why, ends=False)
 
     def _start_all(self) -> None:
         control = ("control",) if self.experiment.can_be_controlled else ()
