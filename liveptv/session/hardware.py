@@ -99,7 +99,9 @@ class Hardware:
         if not was_a_process:
             self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
             return
-        self._note("safety", "the acquisition has not made the hardware safe: its devices are opened anew", {})
+        self._note(
+            "safety", "the acquisition has not made the hardware safe: its devices are opened anew", {}
+        )
         if self._rescuer is None:
             self._start_rescuer()
         self._is_rescuing = True

@@ -308,9 +308,7 @@ def test_the_safe_state_may_be_entered_by_several_threads_at_once():
     state = SafeState(scope, LIMITS)
     told = scope._told
     scope._told = lambda device, value: (time.sleep(0.05), told(device, value))
-    threads = [
-        threading.Thread(target=lambda: known.append(state.enter_and_confirm())) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: known.append(state.enter_and_confirm())) for _ in range(4)]
     for thread in threads:
         thread.start()
     state.enter()

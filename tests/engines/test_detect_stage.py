@@ -344,7 +344,9 @@ def test_the_stage_tells_how_well_the_detections_fit_their_model() -> None:
 def frames_of_two_objectives() -> list[Message]:
     made = frames(10)
     return [
-        Frame(replace(m.info, pixel_size_um=0.4), m.image) if isinstance(m, Frame) and m.info.frame >= 6 else m
+        Frame(replace(m.info, pixel_size_um=0.4), m.image)
+        if isinstance(m, Frame) and m.info.frame >= 6
+        else m
         for m in made
     ]
 

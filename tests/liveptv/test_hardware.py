@@ -95,7 +95,9 @@ def test_where_the_devices_cannot_be_opened_it_is_said_what_may_still_run(sessio
     one.acquisition.send(Opening())
     one.hardware.acquisition_is_gone(was_a_process=True)
     one.hardware.settle()
-    assert unsafe(one.hardware.known).startswith("the pump may still run: there is no microscope configuration")
+    assert unsafe(one.hardware.known).startswith(
+        "the pump may still run: there is no microscope configuration"
+    )
     assert one.notes[-1].startswith("the pump may still run (there is no")
 
 
