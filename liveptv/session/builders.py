@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from liveptv.session.console_window import before_it_closes
 from liveptv.session.plan import Picture
 from liveptv.session.runner import StageContext
 from stream.errors import ConfigurationError, LinkError
@@ -39,6 +40,7 @@ def build_acquire(context: StageContext) -> Stage:
     context.stack.callback(opened.close)
     lane.start(opened.executor)
     context.stack.callback(lane.close)
+    before_it_closes(lane.close)
     info = opened.source.info
     context.picture = Picture(
         info.height,
