@@ -16,8 +16,11 @@ def before_it_closes(act: Callable[[], None]) -> None:
 
     Other systems send SIGHUP, which a stage ignores and its session takes for a stop.
     """
-    if sys.platform != "win32":
-        return
+    if sys.platform == "win32":
+        _register(act)
+
+
+def _register(act: Callable[[], None]) -> None:
     import ctypes
     from ctypes import wintypes
 
@@ -27,6 +30,7 @@ def before_it_closes(act: Callable[[], None]) -> None:
             return True
         return False
 
-    handler = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)(handle)
+    windows: Any = ctypes  # what only Windows has
+    handler = windows.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)(handle)
     _kept.append(handler)  # Windows calls it later: it must not be collected
-    ctypes.windll.kernel32.SetConsoleCtrlHandler(handler, True)
+    windows.windll.kernel32.SetConsoleCtrlHandler(handler, True)
