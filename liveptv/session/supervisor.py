@@ -38,6 +38,8 @@ from stream.status import StatusSink
 
 POLL_S = 0.05
 GRACE_S = 5.0
+FROZEN_S = 5.0  # a busy machine, or a laptop that wakes up, freezes a process for less
+LEAVE_S = 25.0  # a stage that is done lets go of its devices, of which one may hang or travel
 SILENT_S = 1.0  # a stage reports five times a second; on a busy machine it may miss a few
 DRAIN_S = (
     20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
@@ -305,6 +307,11 @@ class Session:
                 self._over(view)
                 return
             why = view.failure or f"{stage} ended without a word ({view.worker.describe_exit()})"
+        elif view.status is not None and view.status.state is StageState.DONE:
+            if now_s - view.heard_s > LEAVE_S:
+                self._secure_and_kill(view)
+                self._over(view)
+            return
         elif view.ready and now_s - view.heard_s > longest_s:
             self._secure_and_kill(view)
             why = f"{stage} hung: no sign of life for {longest_s:g} s"
@@ -319,7 +326,7 @@ class Session:
         """An acquisition that is frozen cannot make its hardware safe: no longer than its watchdog would wait."""
         session, is_watched = self.experiment.session, self._hardware.has_safe_state and self._steers
         if view.plan.stage == "acquire" and is_watched:
-            return min(session.hang_s, self.experiment.limits.watchdog_s)
+            return min(session.hang_s, max(self.experiment.limits.watchdog_s, FROZEN_S))
         return session.hang_s
 
     @property
