@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from acquisition.device_safety import DeviceSafety
 from acquisition.limits import (
     RateLimit,
     Refused,
@@ -20,13 +21,16 @@ from acquisition.limits import (
     switch,
 )
 from acquisition.microscope import Microscope
-from acquisition.safety import SafeState, Watchdog
+from acquisition.safety import SafeState
 from acquisition.settings import LimitsSettings
+from acquisition.watchdog import Watchdog
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Ack, Command, CommandKind, Frame
 
 FOCUS_TIMEOUT_S = 30.0
 FARTHEST_AHEAD_S = 60.0
+OVERLOOKED_S = 0.3  # the loop looks at the watchdog every few milliseconds; after so long it is stuck
+SAFE_ANSWERS = 16  # more requests for the safe state than these are answered before a frame shows them
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +64,12 @@ class CommandExecutor:
     A command is acknowledged by the first frame whose exposure began after the device had taken it (the focus
     drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. One with
     `at_time_s` waits for its time and is checked then. Once a live result has been heard of (a heartbeat, or a
-    command decided on a frame), `limits.watchdog_s` without another one brings the safe state; what the
+    command decided on a frame), the safe state is brought about as soon as the newest frame that a result
+    shows was exposed more than `limits.watchdog_s` ago; a command decided on an older frame is refused. What the
     executor does of itself goes to `report`.
+
+    `make_safe` passes the rate limit and everything that waits for its time, which is refused. `secure`
+    and `overlooked` may be called from another thread, also while this one is stuck in a device.
     """
 
     def __init__(
@@ -80,10 +88,11 @@ class CommandExecutor:
         self._report = report
         self._safe = SafeState(microscope, limits)
         self._watchdog = Watchdog(limits.watchdog_s, clock)
-        self._watchdog_acted = False
+        self._ending = ""
         self._rate = RateLimit(limits.commands_per_s, clock)
         self._pending: list[_Pending] = []
         self._later: list[Command] = []
+        self._dropped: list[Ack] = []
         self._newest_frame = -1
         self._actions: dict[CommandKind, Callable[[Command], None]] = {
             CommandKind.SET_PROPERTY: self._set_property,
@@ -100,18 +109,29 @@ class CommandExecutor:
     def execute(self, command: Command) -> Ack | None:
         """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
         if command.kind is CommandKind.HEARTBEAT:
-            self._hear()
+            self._hear(command)
             return Ack(command.command_id, True, self._newest_frame, monotonic_ns=_now(), executed_ns=_now())
         self._counts["commands"] += 1
+        if command.kind is CommandKind.MAKE_SAFE:
+            return self._carry_out(command)
         try:
-            if command.kind is not CommandKind.MAKE_SAFE:
-                self._rate.check(command.kind)
+            if self._ending:
+                raise Refused(f"the run is ending: {self._ending}")
+            self._rate.check(command.kind)
+            self._refuse_stale(command)
             if math.isfinite(command.at_time_s) and self._is_for_later(command):
                 self._later.append(command)
                 return None
         except Refused as error:
             return self._refusal(command, str(error))
         return self._carry_out(command)
+
+    def _refuse_stale(self, command: Command) -> None:
+        if self._watchdog.is_stale(command.decided_on_frame):
+            raise Refused(
+                f"{command.kind} was decided on frame {command.decided_on_frame}, which was exposed more than "
+                f"{self._limits.watchdog_s:g} s ago (limits.watchdog_s)"
+            )
 
     def _is_for_later(self, command: Command) -> bool:
         ahead_s = command.at_time_s - self._stream.now_s()
@@ -129,8 +149,11 @@ class CommandExecutor:
             action(command)
         except (Refused, SourceError, ConfigurationError) as error:
             return self._refusal(command, str(error))
-        if command.decided_on_frame >= 0 and command.kind is not CommandKind.MAKE_SAFE:
-            self._hear()
+        is_safe = command.kind is CommandKind.MAKE_SAFE
+        if command.decided_on_frame >= 0 and not is_safe:
+            self._hear(command)
+        if is_safe and sum(p.command.kind is command.kind for p in self._pending) >= SAFE_ANSWERS:
+            return Ack(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
         changed_ns = self._stream.devices_changed()
         moves = command.kind in {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE}
         self._pending.append(_Pending(command, self._clock(), None if moves else changed_ns))
@@ -140,16 +163,19 @@ class CommandExecutor:
         self._counts["commands_refused"] += 1
         return _ack(command, why)
 
-    def _hear(self) -> None:
-        self._watchdog.heard()
-        if self._watchdog_acted:
-            self._watchdog_acted = False
+    def _hear(self, command: Command) -> None:
+        if self._watchdog.heard(command.decided_on_frame):
             self._report("live results are back; commands are carried out again")
 
     def _make_safe(self, command: Command) -> None:
         self._watchdog.disarm()
-        self.safe_state()
+        self._drop_what_waits("the safe state was asked for")
+        self._safe.enter()
         self._report(f"safe state ({self._safe}): {command.value or 'asked for'}")
+
+    def _drop_what_waits(self, why: str) -> None:
+        dropped, self._later = self._later, []
+        self._dropped += [self._refusal(command, why) for command in dropped]
 
     def _set_property(self, command: Command) -> None:
         check_property(self._limits, command)
@@ -209,7 +235,7 @@ class CommandExecutor:
 
     def poll(self) -> list[Ack]:
         """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
-        answers: list[Ack] = []
+        answers, self._dropped = self._dropped, []
         for pending in [p for p in self._pending if p.effective_ns is None]:
             try:
                 if not self._scope.focus_moves():
@@ -239,16 +265,17 @@ class CommandExecutor:
 
     def _watchdog_acts(self) -> list[Ack]:
         self._counts["watchdog"] += 1
-        self._watchdog_acted = True
-        self.safe_state()
+        self._drop_what_waits("the watchdog entered the safe state")
+        self._safe.enter()
         self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
         self._stream.devices_changed()
-        dropped, self._later = self._later, []
-        return [self._refusal(command, "the watchdog entered the safe state") for command in dropped]
+        answers, self._dropped = self._dropped, []
+        return answers
 
     def frame_taken(self, frame: Frame) -> list[Ack]:
         """Answers to the commands that this frame is the first to show."""
         self._newest_frame = frame.info.frame
+        self._watchdog.taken(frame.info.frame, 1e-9 * (_now() - self._stream.exposed_ns))
         shown = [
             p
             for p in self._pending
@@ -260,14 +287,28 @@ class CommandExecutor:
     def abandon(self) -> list[Ack]:
         """Answers to the commands that no frame will show any more."""
         left, self._pending = self._pending, []
-        late, self._later = self._later, []
         why = "no frame was taken after it"
         carried_out = [Ack(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left]
-        return carried_out + [self._refusal(command, "the run ended before its time") for command in late]
+        self._drop_what_waits("the run ended before its time")
+        refused, self._dropped = self._dropped, []
+        return carried_out + refused
 
     def safe_state(self) -> None:
         """Bring every device into its safe state; raises `SourceError` if one does not obey."""
         self._safe.enter()
+
+    def secure(self, reason: str, *, ends: bool) -> tuple[DeviceSafety, ...]:
+        """Make the hardware safe and read it back; with `ends`, no command changes it any more. Raises nothing.
+
+        Each device has a deadline of its own, so this returns even where one hangs.
+        """
+        if ends:
+            self._ending = self._ending or reason
+        return self._safe.enter_and_confirm()
+
+    def overlooked(self) -> bool:
+        """Whether the watchdog should have acted and has not, because the loop is stuck."""
+        return self._watchdog.overdue(OVERLOOKED_S)
 
     def counts(self) -> dict[str, int]:
         """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,22 @@ from acquisition.microscope import Microscope
 from acquisition.readings import Reading, Readings
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
+from acquisition.watched_state import changes
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 
 POLL_S = 0.0005
 STALLED_EXPOSURES = 10
+STATE_S = 0.5  # how often pixel size, exposure, bit depth and shutter are read: they change by hand
+
+log = logging.getLogger(__name__)
 
 
 class MicroscopeStream:
-    """Frames of a running camera, numbered from 0, with focus, pump and exposure as they were when it was taken.
+    """Frames of a running camera, numbered from 0, with focus, pump, exposure and pixel size as they were then.
+
+    Pixel size, exposure, bit depth and shutter are read twice a second and after each command; what changed goes
+    to `report`. A change of the images' size or type ends the stream with an error.
 
     A frame's `camera_frame` is the camera's own number where its adapter gives one, else Micro-Manager's. Gaps
     in it, also those of frames that the core discarded because nobody took them in time, are counted in
@@ -33,7 +41,14 @@ class MicroscopeStream:
     meanwhile does not show in them.
     """
 
-    def __init__(self, microscope: Microscope, settings: MicroscopeSettings, *, run_id: str) -> None:
+    def __init__(
+        self,
+        microscope: Microscope,
+        settings: MicroscopeSettings,
+        *,
+        run_id: str,
+        report: Callable[[str], None] = log.warning,
+    ) -> None:
         self._scope = microscope
         self._core = microscope.core
         self._settings = settings
@@ -50,7 +65,11 @@ class MicroscopeStream:
         self._began_ns = 0
         self._began_wall_s = 0.0
         self._period_ns = self._arrived_ns = 0
-        self._exposure_ms = microscope.read_exposure()
+        self._report = report
+        self._state = microscope.read_state()
+        self._exposure_ms = self._state.exposure_ms
+        self._pixel_size_um = self.info.pixel_size_um
+        self._state_due_s = 0.0
         self._readings_due_s = 0.0
         self._last_frame_s = 0.0
         self._frame = self._left = 0
@@ -136,6 +155,8 @@ class MicroscopeStream:
             )
         taken_ns = self._clock.arrival_ns(metadata, time.perf_counter_ns())
         self._last_frame_s = time.monotonic()
+        if self._last_frame_s >= self._state_due_s:
+            self._read_state(commanded=False)
         if self._last_frame_s >= self._readings_due_s:
             self._read_devices()
         camera_frame = self._numbers.take(metadata)
@@ -160,7 +181,7 @@ class MicroscopeStream:
             focus_commanded_um=devices.focus_commanded_um,
             flow_ul_s=devices.flow_ul_s,
             exposure_ms=devices.exposure_ms,
-            pixel_size_um=self.info.pixel_size_um,
+            pixel_size_um=devices.pixel_size_um,
         )
         self._frame += 1
         self._newest = info
@@ -179,13 +200,36 @@ class MicroscopeStream:
         scope = self._scope
         focus_um, flow_ul_s = scope.read_focus(), scope.read_flow()
         time_ns = time.perf_counter_ns() if since_ns is None else since_ns
-        self._readings.add(Reading(time_ns, focus_um, scope.focus_commanded_um, flow_ul_s, self._exposure_ms))
+        self._readings.add(
+            Reading(
+                time_ns,
+                focus_um,
+                scope.focus_commanded_um,
+                flow_ul_s,
+                self._exposure_ms,
+                self._pixel_size_um,
+            )
+        )
         self._readings_due_s = time.monotonic() + 1 / self._settings.read_hz
 
+    def _read_state(self, *, commanded: bool) -> None:
+        """Take over what has changed meanwhile, and say so."""
+        before, self._state = self._state, self._scope.read_state()
+        self._state_due_s = time.monotonic() + STATE_S
+        if self._state == before:
+            return
+        self._exposure_ms = self._state.exposure_ms
+        fixed_um = self._settings.pixel_size_um
+        if fixed_um is None and self._state.pixel_size_um is not None:
+            self._pixel_size_um = self._state.pixel_size_um
+        self._readings_due_s = 0.0
+        for line in changes(before, self._state, fixed_pixel_size_um=fixed_um, commanded=commanded):
+            self._report(f"from about frame {self._frame} on: {line}")
+
     def devices_changed(self) -> int:
-        """Read focus, pump and exposure anew, which hold from now on; returns now (`perf_counter_ns`)."""
+        """Read all that commands can change anew, which holds from now on; returns now (`perf_counter_ns`)."""
         now_ns = time.perf_counter_ns()
-        self._exposure_ms = self._scope.read_exposure()
+        self._read_state(commanded=True)
         self._read_devices(now_ns)
         return now_ns
 

@@ -14,6 +14,7 @@ from pymmcore_plus.experimental.unicore import UniMMCore
 from acquisition.core import close_core, open_core, reason
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
+from acquisition.watched_state import WatchedState
 from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan
@@ -23,15 +24,18 @@ READING_APART_S = 0.01
 PIXEL_BYTES = {1: "uint8", 2: "uint16"}
 
 
-class Microscope:
-    """A loaded core with the roles of its devices. All methods belong to one thread.
+class Actuators:
+    """A loaded core with what can be made safe: focus drive, pump and shutter, where there are such.
+
+    Methods that wait belong to one thread; those that set or read one device may be called from any, for the
+    core locks each device.
 
     `focus_commanded_um` is where the focus drive was sent last. Raises `SourceError` when a device fails, with
     its label and the adapter's reason.
     """
 
     def __init__(self, settings: MicroscopeSettings) -> None:
-        """Load the configuration, find the devices and apply the settings.
+        """Load the configuration and find the devices.
 
         Raises `ConfigurationError` for a device or property that is not there.
         """
@@ -39,30 +43,15 @@ class Microscope:
         self.core: UniMMCore = open_core(settings.config, buffer_mb=settings.buffer_mb)
         self._closed = False
         self._last_reading: tuple[float, float] | None = None
+        self.focus_commanded_um = NAN
         try:
             self._labels = tuple(self.core.getLoadedDevices())
-            self.camera = self._camera()
             self.focus = self._role(settings.focus, self.core.getFocusDevice(), "microscope.focus")
             self.shutter = self._role(settings.shutter, "", "microscope.shutter")
             self.pump = self._pump()
-            self._apply()
-            self.focus_commanded_um = self.read_focus()
         except BaseException:
             self.close()
             raise
-
-    def _camera(self) -> str:
-        label = self._role(self.settings.camera, self.core.getCameraDevice(), "microscope.camera")
-        if not label:
-            raise ConfigurationError(
-                f"{self.settings.config} names no camera; set microscope.camera to one of "
-                f"{', '.join(self._labels)}"
-            )
-        if label != self.core.getCameraDevice():
-            self._do(label, lambda: self.core.setCameraDevice(label))
-        if not self.core.isPyDevice(label):
-            self._do(label, self.core.setCircularBufferMemoryFootprint, self.settings.buffer_mb)
-        return label
 
     def _role(self, wanted: str | None, default: str, setting: str) -> str:
         label = wanted if wanted is not None else str(default or "")
@@ -91,14 +80,6 @@ class Microscope:
     def _is_native_pump(self, label: str) -> bool:
         return self.core.getDeviceType(label) == DeviceType.VolumetricPumpDevice
 
-    def _apply(self) -> None:
-        for key, value in self.settings.properties.items():
-            device, _, name = key.partition(".")
-            self.check_property(device, name)
-            self.set_property(device, name, value)
-        if self.settings.exposure_ms is not None:
-            self.set_exposure(self.settings.exposure_ms)
-
     def check_property(self, device: str, name: str) -> None:
         """Raise `ConfigurationError` if there is no such device or property."""
         if device not in self._labels:
@@ -108,6 +89,124 @@ class Microscope:
         if not self.core.hasProperty(device, name):
             names = ", ".join(self.core.getDevicePropertyNames(device))
             raise ConfigurationError(f"{device} has no property {name!r}; it has {names}")
+
+    def read_focus(self) -> float:
+        """Focus position read back, um; NaN without a drive."""
+        return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
+
+    def move_focus(self, position_um: float) -> None:
+        """Send the focus drive off, without waiting."""
+        self._do(self.focus, self.core.setPosition, self.focus, position_um)
+        self.focus_commanded_um = position_um
+        self._last_reading = None
+
+    def focus_moves(self) -> bool:
+        """Whether the focus drive is on its way, or has arrived and not come to rest.
+
+        Many drives are no longer busy while the carriage still creeps: it rests once two readings, some
+        milliseconds apart, are the same within `STILL_UM`.
+        """
+        if self._do(self.focus, self.core.deviceBusy, self.focus):
+            self._last_reading = None
+            return True
+        now_s, last = time.monotonic(), self._last_reading
+        if last is not None and now_s - last[0] < READING_APART_S:
+            return True
+        position_um = self.read_focus()
+        self._last_reading = (now_s, position_um)
+        return last is None or abs(position_um - last[1]) > STILL_UM
+
+    def read_flow(self) -> float:
+        """The pump's set-point, uL/s; NaN without a pump."""
+        if not self.pump:
+            return NAN
+        if self._is_native_pump(self.pump):
+            return float(self._do(self.pump, self.core.getPumpFlowrate, self.pump))
+        return float(self._do(self.pump, self.core.getProperty, self.pump, self.settings.pump_property))
+
+    def set_flow(self, flow_ul_s: float) -> None:
+        """Set the pump."""
+        if self._is_native_pump(self.pump):
+            self._do(self.pump, self.core.setPumpFlowrate, self.pump, flow_ul_s)
+        else:
+            self.set_property(self.pump, self.settings.pump_property, flow_ul_s)
+
+    def set_property(self, device: str, name: str, value: str | float | bool) -> None:
+        """Set a property of a device."""
+        given: str | float = int(value) if isinstance(value, bool) else value
+        self._do(f"{device}.{name}", self.core.setProperty, device, name, given)
+
+    def read_property(self, device: str, name: str) -> str | float:
+        """The value of a device's property: text from adapters, a number from some Python devices."""
+        value: object = self._do(f"{device}.{name}", self.core.getProperty, device, name)
+        return value if isinstance(value, str | int | float) else str(value)
+
+    def set_shutter(self, is_open: bool) -> None:
+        """Open or close the shutter."""
+        self._do(self.shutter, self.core.setShutterOpen, self.shutter, is_open)
+
+    def shutter_is_open(self) -> bool:
+        """Whether the shutter is open, as read back."""
+        return bool(self._do(self.shutter, self.core.getShutterOpen, self.shutter))
+
+    def wait_for_focus(self, timeout_s: float) -> None:
+        """Wait until the focus drive stands. Raises `SourceError` if it still moves after `timeout_s`."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.focus and self.focus_moves():
+            if time.monotonic() > deadline_s:
+                raise SourceError(f"{self.focus} still moves after {timeout_s:g} s; is it blocked?")
+            time.sleep(0.002)
+
+    def _do(self, what: str, call: Callable[..., Value], *arguments: object) -> Value:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise SourceError(f"{what} of {self.settings.config} failed: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Let go of all devices. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            close_core(self.core)
+
+
+class Microscope(Actuators):
+    """A microscope with its camera, set as the settings say; see `Actuators`."""
+
+    def __init__(self, settings: MicroscopeSettings) -> None:
+        """Load the configuration, find the devices and apply the settings.
+
+        Raises `ConfigurationError` for a device or property that is not there.
+        """
+        super().__init__(settings)
+        try:
+            self.camera = self._camera()
+            self._apply()
+            self.focus_commanded_um = self.read_focus()
+        except BaseException:
+            self.close()
+            raise
+
+    def _camera(self) -> str:
+        label = self._role(self.settings.camera, self.core.getCameraDevice(), "microscope.camera")
+        if not label:
+            raise ConfigurationError(
+                f"{self.settings.config} names no camera; set microscope.camera to one of "
+                f"{', '.join(self._labels)}"
+            )
+        if label != self.core.getCameraDevice():
+            self._do(label, lambda: self.core.setCameraDevice(label))
+        if not self.core.isPyDevice(label):
+            self._do(label, self.core.setCircularBufferMemoryFootprint, self.settings.buffer_mb)
+        return label
+
+    def _apply(self) -> None:
+        for key, value in self.settings.properties.items():
+            device, _, name = key.partition(".")
+            self.check_property(device, name)
+            self.set_property(device, name, value)
+        if self.settings.exposure_ms is not None:
+            self.set_exposure(self.settings.exposure_ms)
 
     def info(self) -> SourceInfo:
         """What the camera's images look like now.
@@ -163,62 +262,21 @@ class Microscope:
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         return size_um if size_um > 0 else None
 
+    def read_state(self) -> WatchedState:
+        """What can change while the camera runs, by the core, whatever the settings say."""
+        size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
+        return WatchedState(
+            pixel_size_um=size_um if size_um > 0 else None,
+            exposure_ms=self.read_exposure(),
+            bit_depth=int(self._do(self.camera, self.core.getImageBitDepth)),
+            shutter_open=self.shutter_is_open() if self.shutter else None,
+        )
+
     def _pixel_size_um(self) -> tuple[float, str]:
         size_um = self.known_pixel_size_um()
         if size_um is not None:
             return size_um, ""
         return 1.0, "; it knows no pixel size, 1 um is assumed: set microscope.pixel_size_um"
-
-    def read_focus(self) -> float:
-        """Focus position read back, um; NaN without a drive."""
-        return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
-
-    def move_focus(self, position_um: float) -> None:
-        """Send the focus drive off, without waiting."""
-        self._do(self.focus, self.core.setPosition, self.focus, position_um)
-        self.focus_commanded_um = position_um
-        self._last_reading = None
-
-    def focus_moves(self) -> bool:
-        """Whether the focus drive is on its way, or has arrived and not come to rest.
-
-        Many drives are no longer busy while the carriage still creeps: it rests once two readings, some
-        milliseconds apart, are the same within `STILL_UM`.
-        """
-        if self._do(self.focus, self.core.deviceBusy, self.focus):
-            self._last_reading = None
-            return True
-        now_s, last = time.monotonic(), self._last_reading
-        if last is not None and now_s - last[0] < READING_APART_S:
-            return True
-        position_um = self.read_focus()
-        self._last_reading = (now_s, position_um)
-        return last is None or abs(position_um - last[1]) > STILL_UM
-
-    def read_flow(self) -> float:
-        """The pump's set-point, uL/s; NaN without a pump."""
-        if not self.pump:
-            return NAN
-        if self._is_native_pump(self.pump):
-            return float(self._do(self.pump, self.core.getPumpFlowrate, self.pump))
-        return float(self._do(self.pump, self.core.getProperty, self.pump, self.settings.pump_property))
-
-    def set_flow(self, flow_ul_s: float) -> None:
-        """Set the pump."""
-        if self._is_native_pump(self.pump):
-            self._do(self.pump, self.core.setPumpFlowrate, self.pump, flow_ul_s)
-        else:
-            self.set_property(self.pump, self.settings.pump_property, flow_ul_s)
-
-    def set_property(self, device: str, name: str, value: str | float | bool) -> None:
-        """Set a property of a device."""
-        given: str | float = int(value) if isinstance(value, bool) else value
-        self._do(f"{device}.{name}", self.core.setProperty, device, name, given)
-
-    def read_property(self, device: str, name: str) -> str | float:
-        """The value of a device's property: text from adapters, a number from some Python devices."""
-        value: object = self._do(f"{device}.{name}", self.core.getProperty, device, name)
-        return value if isinstance(value, str | int | float) else str(value)
 
     def read_exposure(self) -> float:
         """Exposure time, ms."""
@@ -228,23 +286,11 @@ class Microscope:
         """Set the exposure time, ms."""
         self._do(self.camera, self.core.setExposure, exposure_ms)
 
-    def set_shutter(self, is_open: bool) -> None:
-        """Open or close the shutter."""
-        self._do(self.shutter, self.core.setShutterOpen, self.shutter, is_open)
-
     def set_auto_shutter(self, is_on: bool) -> bool:
         """Let the core open its shutter for every image, or not; returns what held before."""
         before = bool(self._do("auto-shutter", self.core.getAutoShutter))
         self._do("auto-shutter", self.core.setAutoShutter, is_on)
         return before
-
-    def wait_for_focus(self, timeout_s: float) -> None:
-        """Wait until the focus drive stands. Raises `SourceError` if it still moves after `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
-        while self.focus and self.focus_moves():
-            if time.monotonic() > deadline_s:
-                raise SourceError(f"{self.focus} still moves after {timeout_s:g} s; is it blocked?")
-            time.sleep(0.002)
 
     def camera_error(self) -> str:
         """Why a Python camera stopped, if it says so."""
@@ -261,15 +307,3 @@ class Microscope:
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
         """Pixel type of the images."""
         return np.dtype(np.uint8) if self.core.getBytesPerPixel() == 1 else np.dtype(np.uint16)
-
-    def _do(self, what: str, call: Callable[..., Value], *arguments: object) -> Value:
-        try:
-            return call(*arguments)
-        except Exception as error:
-            raise SourceError(f"{what} of {self.settings.config} failed: {reason(error)}") from error
-
-    def close(self) -> None:
-        """Let go of all devices. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            close_core(self.core)

@@ -1,4 +1,4 @@
-"""What focus drive, pump and camera were set to, by time: a frame is stamped with what held when it was exposed."""
+"""What the devices were set to, by time: a frame is stamped with what held when it was exposed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Reading:
     focus_commanded_um: float
     flow_ul_s: float
     exposure_ms: float
+    pixel_size_um: float = math.nan
 
 
 class Readings:

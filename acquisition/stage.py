@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from acquisition.source import Source
@@ -59,9 +60,9 @@ class AcquireStage:
     """Sends every frame of `source` to every one of `senders`, until it ends or is told to stop.
 
     Commands are looked at in every step, at least every few milliseconds and also while a consumer has no
-    room: the frame at hand is kept and offered again. At the end the source is stopped and the hardware left
-    safe first; then the stage waits until everything offered has been acknowledged. The hardware is left
-    safe, too, when the stage fails or is closed early. Who opened senders and commands closes them.
+    room: the frame at hand is kept and offered again. At the end, however it comes, the hardware is made safe
+    first and the source stopped; only then the frame at hand and everything offered is waited for. The hardware
+    is made safe, too, when the stage fails or is closed early. Who opened senders and commands closes them.
     """
 
     name = "acquire"
@@ -75,8 +76,10 @@ class AcquireStage:
         executor: Executor | None = None,
         frames: int | None = None,
         seconds: float | None = None,
+        on_end: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """`frames` and `seconds` (of the frames' own time) end the stream early."""
+        """`frames` and `seconds` (of the frames' own time) end the stream early. `on_end` is told why it ends or
+        fails, before anything is waited for."""
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
         self._source = source
@@ -85,6 +88,7 @@ class AcquireStage:
         self._executor = executor
         self._frames = frames
         self._seconds = seconds
+        self._on_end = on_end
         self._state = StageState.STARTING
         self._requests: dict[str, Request] = {}
         self._frame: Frame | None = None
@@ -92,6 +96,9 @@ class AcquireStage:
         self._first_time_s: float | None = None
         self._reason = ""
         self._paused = False
+        self._told_end = False
+        self._unsafe = ""
+        self._drain_until_s = math.inf
         self._resumed: tuple[Command, int] | None = None
         self._made_safe = False
         self._sent = self._received = self._refused = 0
@@ -105,8 +112,8 @@ class AcquireStage:
     def step(self, timeout_s: float) -> bool:
         """Carry out commands, pass on one frame; False once everything offered has been acknowledged.
 
-        Raises `SourceError` if the source fails and `PeerLostError` if a consumer is gone for too long; the
-        hardware has been left safe then.
+        Raises `SourceError` if the source fails or the hardware does not become safe, `PeerLostError` if a
+        consumer is gone for too long; what can be made safe is safe then.
         """
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
@@ -118,6 +125,7 @@ class AcquireStage:
             self._pass_on(timeout_s)
         except Exception as error:
             self._state = StageState.FAILED
+            self._on_end(str(error))
             try:
                 self._make_safe()
             except LivePTVError as unsafe:
@@ -133,10 +141,10 @@ class AcquireStage:
     def _pass_on(self, timeout_s: float) -> None:
         if self._frame is None and not self._reason:
             self._take(min(timeout_s, TAKE_S))
-        if self._frame is not None:
-            self._offer(min(timeout_s, TAKE_S))
-        if self._frame is None and self._reason:
+        if self._reason:
             self._end()
+        elif self._frame is not None:
+            self._offer(min(timeout_s, TAKE_S))
 
     def _take(self, timeout_s: float) -> None:
         if self._source.ended:
@@ -185,6 +193,9 @@ class AcquireStage:
             if command.kind is CommandKind.STOP:
                 self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
                 self._accept(command)
+            elif self._reason and command.kind is CommandKind.MAKE_SAFE and self._executor is not None:
+                ack = self._executor.execute(command)
+                self._answer([ack] if ack is not None else self._executor.abandon())
             elif self._reason:
                 self._refuse(command, "the run is ending")
             elif command.kind is CommandKind.HEARTBEAT and self._executor is None:
@@ -231,23 +242,32 @@ class AcquireStage:
             if request is not None:
                 request.reply(ack)
 
-    def request_stop(self, reason: str) -> None:
-        """End the stream after the frame at hand; what is still in the camera's buffer is left there."""
+    def request_stop(self, reason: str, drain_s: float = math.inf) -> None:
+        """End the stream after the frame at hand; what is still in the camera's buffer is left there.
+
+        Consumers are waited for at most `drain_s`. May be called from another thread.
+        """
+        self._drain_until_s = min(self._drain_until_s, time.monotonic() + drain_s)
         if not self._reason:
             self._reason = reason
 
     def _end(self) -> None:
-        self._source.stop()
-        self._make_safe()
-        self._give_up_on_answers("the run is ending")
-        for sender in self._senders:
-            sender.end(self._reason)
+        """Nothing is waited for here but the devices, each for a time of its own."""
         self._state = StageState.DRAINING
+        self._on_end(self._reason)
+        try:
+            self._make_safe()
+        except LivePTVError as error:
+            self._unsafe = str(error)  # what was measured is delivered first
+        self._source.stop()
+        self._give_up_on_answers("the run is ending")
 
     def _deliver_what_was_sent(self, why: str) -> None:
         """Let the consumers take the frames that were sent before a failure."""
-        for sender in self._senders:
-            sender.end(f"failed: {why}")
+        if not self._told_end:
+            self._told_end = True
+            for sender in self._senders:
+                sender.end(f"failed: {why}")
         until_s = time.monotonic() + LAST_FRAMES_S
         while time.monotonic() < until_s:
             if all(sender.flush(WAIT_S) for sender in self._senders):
@@ -269,10 +289,25 @@ class AcquireStage:
             self._refuse(request.command, why)
 
     def _drain(self, timeout_s: float) -> bool:
-        if not all(sender.flush(min(timeout_s, WAIT_S)) for sender in self._senders):
+        if not self._delivered(min(timeout_s, WAIT_S)):
+            if time.monotonic() > self._drain_until_s:
+                left = max(sender.queued for sender in self._senders) + (self._frame is not None)
+                raise LinkError(f"{left} frames were not taken by their consumers in time: {self._reason}")
             return True
+        if self._unsafe:
+            raise SourceError(f"the hardware is not in its safe state: {self._unsafe}")
         self._state = StageState.DONE
         return False
+
+    def _delivered(self, timeout_s: float) -> bool:
+        """Offer the frame at hand, then the end, then wait a little for acknowledgements."""
+        if self._frame is not None:
+            self._offer(timeout_s)
+        if self._frame is None and not self._told_end:
+            self._told_end = True
+            for sender in self._senders:
+                sender.end(self._reason)
+        return self._told_end and all(sender.flush(timeout_s) for sender in self._senders)
 
     def counts(self) -> dict[str, int]:
         """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the commands' totals."""

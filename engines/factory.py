@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
+OTHER_OBJECTIVE = 0.05  # relative; pixel sizes of the same objective, measured twice, agree better
 
 
 def open_engine(
@@ -69,6 +70,19 @@ def pixel_size_of(model: Path | None) -> float | None:
     if model is None:
         return None
     return check_model(model)
+
+
+def check_pixel_size(model: Path | None, pixel_size_um: float) -> None:
+    """Raise `ConfigurationError` where a run goes on with another pixel size than its model was made for.
+
+    Another objective has other particle images: what a model knows of depth does not hold for it.
+    """
+    made_for_um = pixel_size_of(model)
+    if made_for_um is not None and abs(pixel_size_um / made_for_um - 1) > OTHER_OBJECTIVE:
+        raise ConfigurationError(
+            f"the images have {pixel_size_um:g} um a pixel now, but {model} was made for {made_for_um:g}: go back "
+            "to that objective, or calibrate with this one"
+        )
 
 
 def check_model(model: Path) -> float:

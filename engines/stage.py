@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """What an engine left out has this before its reason in the counts of the stage."""
+RESULT_S = 0.05
 FITTED = ("refined", "not_refined")
 
 
@@ -46,7 +48,8 @@ class DetectStage:
     A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
     has declared them dropped): a stage that is killed and started again gets every other frame anew.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
-    Who opened the receiver and the sender closes them, after the stage.
+    Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
+    raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
     """
 
     def __init__(
@@ -57,9 +60,13 @@ class DetectStage:
         *,
         monitor: Publisher | None = None,
         monitor_hz: float = 2.0,
+        reopen: Callable[[float], Engine] | None = None,
     ) -> None:
         self._receiver = receiver
         self._engine = engine
+        self._reopen = reopen
+        self._past: Counter[str] = Counter()
+        self._pixel_size_um: float | None = None
         self._sender = sender
         self._monitor = monitor
         self._monitor_period_s = 1.0 / monitor_hz
@@ -129,6 +136,8 @@ class DetectStage:
         now_s = time.perf_counter()
         if isinstance(message, Frame):
             self._received += 1
+            if message.info.pixel_size_um != self._pixel_size_um:
+                self._follow_pixel_size(message.info.pixel_size_um)
             self._engine.submit(message)
             self._held.append(_Held(delivery, message, now_s))
         elif isinstance(message, StreamEnd):
@@ -141,6 +150,18 @@ class DetectStage:
             raise DetectionError(
                 f"the detector was sent a {type(message).__name__}, not a frame; connect it to a source"
             )
+
+    def _follow_pixel_size(self, pixel_size_um: float) -> None:
+        """Finish what was taken with the former objective, then go on with an engine for this one."""
+        is_first, self._pixel_size_um = self._pixel_size_um is None, pixel_size_um
+        if is_first or self._reopen is None:
+            return
+        while self._engine.pending:
+            for detections in self._engine.results(RESULT_S):
+                self._offer(detections)
+        self._past += Counter(self._engine.counts())
+        self._engine.close()
+        self._engine = self._reopen(pixel_size_um)
 
     def _offer(self, detections: Detections) -> None:
         held = next(h for h in self._held if h.frame is not None and not h.offered)
@@ -206,7 +227,7 @@ class DetectStage:
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
         """
-        counted = self._engine.counts()
+        counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
         left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
         fitted = self._engine.info.details.get("refine") or {}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from engines.factory import check_model
@@ -17,6 +15,7 @@ from liveptv.reports.page import Report, write_report
 from liveptv.session.account import FileContents, FrameAccount, close_account
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.run_log import RunLog
+from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from liveptv.session.views import Progress, SessionResult
 from stream.errors import LivePTVError, SourceError
@@ -259,16 +258,6 @@ def make_report_anew(files: RunFiles) -> None:
 
 @contextmanager
 def stopping_on_interrupt(session: Stoppable) -> Iterator[None]:
-    """Let Ctrl-C (and a polite `kill`) end the run cleanly; a second one ends it at once."""
-    before: dict[signal.Signals, Any] = {}
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        session.request_stop(f"stopped by the user ({signal.Signals(number).name})")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
-    try:
+    """Let Ctrl-C, a polite `kill` and a closed terminal end the run cleanly; a second one ends it at once."""
+    with ending_signals(lambda name: session.request_stop(f"stopped by the user ({name})")):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -64,9 +64,16 @@ class TransportSettings(LinkSettings):
             return f"inproc://{uuid.uuid4().hex}"
         return f"{self.transport}://127.0.0.1:0"
 
-    def sender_options(self) -> dict[str, Any]:
-        """Keyword arguments of `stream.links.open_sender`."""
-        return self.model_dump(exclude={"transport"})
+    def frame_options(self) -> dict[str, Any]:
+        """Keyword arguments of `stream.links.open_sender` for the frames, from the camera to the detector."""
+        return self.model_dump(exclude={"transport", "give_up_s"}) | {"give_up_s": None}
+
+    def result_options(self) -> dict[str, Any]:
+        """The same for what comes of them: whatever was detected reaches the file, so nothing is ever dropped.
+
+        Who is lost is judged by the session alone, so no link gives up by itself.
+        """
+        return {"patience_s": self.patience_s, "give_up_s": None}
 
 
 class SessionSettings(Section):

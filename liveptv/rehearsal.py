@@ -112,7 +112,7 @@ class Rehearsal:
             else:
                 self._carry_out(command)
         self._control.frame(tracks)
-        self.executor.execute(Command(CommandKind.HEARTBEAT))
+        self.executor.execute(Command(CommandKind.HEARTBEAT, decided_on_frame=tracks.info.frame))
 
     def _carry_out(self, command: Command) -> None:
         ack = self.executor.execute(command)

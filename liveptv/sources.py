@@ -29,16 +29,21 @@ class OpenedSource:
 
 
 def open_source(
-    experiment: Experiment, run_id: str, report: Callable[[str], None] = log.warning
+    experiment: Experiment,
+    run_id: str,
+    report: Callable[[str], None] = log.warning,
+    opening: Callable[[], None] = lambda: None,
 ) -> OpenedSource:
     """Open the microscope or the recording; `report` gets a line where the hardware is made safe.
+
+    `opening` is called before the first device is touched.
 
     Raises `SourceError` where it cannot deliver frames.
     """
     if experiment.recording is not None:
         return _open_recording(experiment, run_id)
     if experiment.microscope is not None:
-        return _open_microscope(experiment, run_id, report)
+        return _open_microscope(experiment, run_id, report, opening)
     raise ConfigurationError("no source is named: add a [microscope] or a [recording] section")
 
 
@@ -61,15 +66,20 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     return OpenedSource(recording, None, recording.close, remarks)
 
 
-def _open_microscope(experiment: Experiment, run_id: str, report: Callable[[str], None]) -> OpenedSource:
+def _open_microscope(
+    experiment: Experiment, run_id: str, report: Callable[[str], None], opening: Callable[[], None]
+) -> OpenedSource:
+    from acquisition.core import find_config
     from acquisition.live import MicroscopeStream
     from acquisition.microscope import Microscope
 
     settings = experiment.microscope
     assert settings is not None
+    find_config(settings.config)
+    opening()
     microscope = Microscope(settings)
     try:
-        source = MicroscopeStream(microscope, settings, run_id=run_id)
+        source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
         executor = CommandExecutor(microscope, source, experiment.limits, report=report)
     except BaseException:
         microscope.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from functools import partial
 
 import zmq
 
@@ -11,14 +12,16 @@ from stream import clock
 from stream.channel import LINGER_MS, MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
 from stream.errors import LinkError, WireError
 from stream.limits import fitted, is_id, why_refused
-from stream.messages import Ack, Command, Message, Status
-from stream.sockets import Security, read_parts
+from stream.messages import Ack, Command, CommandKind, Message, Status
+from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import encode
 
 HWM = 256
 REQUESTS_PER_POLL = 64
 PENDING_LIMIT = 256
 REMEMBERED = 1024
+URGENT = frozenset({CommandKind.STOP, CommandKind.MAKE_SAFE})
+NEVER_REFUSED = URGENT | {CommandKind.HEARTBEAT}
 
 
 class Request:
@@ -88,6 +91,7 @@ class CommandServer:
                 self._send(client, clock.answer(message, now_ns, time.perf_counter_ns()))
             else:
                 self.malformed += 1
+        requests.sort(key=lambda request: request.command.kind not in URGENT)
         return requests
 
     def _is_acceptable(self, client: bytes, command: Command) -> bool:
@@ -109,7 +113,7 @@ class CommandServer:
             self.repeated += 1
             self._pending[key] = client
             return False
-        if len(self._pending) >= PENDING_LIMIT:
+        if len(self._pending) >= PENDING_LIMIT and command.kind not in NEVER_REFUSED:
             self.refused += 1
             reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer or later"
             self._send(client, Ack(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
@@ -145,14 +149,19 @@ class CommandServer:
 class CommandClient:
     """Sends commands and collects their acknowledgements; all methods belong to one thread.
 
+    `stop` and `make_safe` have a connection of their own, opened with the first of them: they are sent however many
+    commands are queued or wait for their answers.
+
     `malformed` counts messages that are not ours, `unexpected` answers to commands that wait for none (also
     the second answer to a command that was sent twice).
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
-        self._endpoint = open_channel(
-            zmq.DEALER, address, security, bind=False, hwm=HWM, max_bytes=MAX_SMALL_BYTES
+        self._open = partial(
+            open_channel, zmq.DEALER, address, security, bind=False, hwm=HWM, max_bytes=MAX_SMALL_BYTES
         )
+        self._endpoint = self._open()
+        self._urgent: Endpoint | None = None
         self._outstanding: OrderedDict[str, None] = OrderedDict()
         self._acks: deque[Ack] = deque()
         self._closed = False
@@ -163,18 +172,28 @@ class CommandClient:
         """Send without waiting for the answer.
 
         Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 wait for their
-        answer, `WireError` for a command that is beyond the limits.
+        answer; neither counts for `stop` and `make_safe`, of which 256 may be queued themselves. Raises `WireError`
+        for a command that is beyond the limits.
         """
         command = fitted(command)
         why = why_refused(command)
         if why:
             raise WireError(f"not sent: {why}")
-        if len(self._outstanding) >= REMEMBERED and command.command_id not in self._outstanding:
+        is_urgent = command.kind in URGENT
+        is_repeated = command.command_id in self._outstanding
+        if len(self._outstanding) >= REMEMBERED and not (is_repeated or is_urgent):
             raise LinkError(
                 f"{len(self._outstanding)} commands to {self._endpoint.address} have no answer; wait for it"
             )
-        self._send(command)
+        self._send(command, self._lane(command))
         self._outstanding[command.command_id] = None
+
+    def _lane(self, command: Command) -> Endpoint:
+        if command.kind not in URGENT:
+            return self._endpoint
+        if self._urgent is None:
+            self._urgent = self._open()
+        return self._urgent
 
     def acks(self) -> list[Ack]:
         """Return the acknowledgements that have come since the last call, without waiting."""
@@ -197,7 +216,7 @@ class CommandClient:
                 if ack.command_id == command.command_id:
                     self._acks.remove(ack)
                     return ack
-            if not wait_readable(self._endpoint.socket, deadline_s):
+            if not wait_readable(self._lane(command).socket, deadline_s):
                 raise LinkError(
                     f"{command.kind} got no answer from {self._endpoint.address} within {timeout_s:g} s; "
                     "check that the acquisition runs"
@@ -220,18 +239,23 @@ class CommandClient:
                     f"{self._endpoint.address} did not answer for its clock within {timeout_s:g} s"
                 )
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, endpoint: Endpoint | None = None) -> None:
         parts = encode(message)
         try:
-            self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+            (endpoint or self._endpoint).socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again as error:
             raise LinkError(
                 f"commands to {self._endpoint.address} pile up; check that the acquisition runs"
             ) from error
 
     def _collect(self, sent_ns: int | None = None) -> clock.ClockSample | None:
+        if self._urgent is not None:
+            self._collect_from(self._urgent, None)
+        return self._collect_from(self._endpoint, sent_ns)
+
+    def _collect_from(self, endpoint: Endpoint, sent_ns: int | None) -> clock.ClockSample | None:
         for _ in range(HWM):
-            parts = read_parts(self._endpoint.socket, PARTS)
+            parts = read_parts(endpoint.socket, PARTS)
             if parts is None:
                 break
             returned_ns = time.perf_counter_ns()
@@ -255,3 +279,5 @@ class CommandClient:
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)
+            if self._urgent is not None:
+                self._urgent.close(LINGER_MS)

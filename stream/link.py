@@ -162,6 +162,10 @@ class Receiver(Protocol):
         """
         ...
 
+    def give_up(self, why: str) -> None:
+        """Take the sender for lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
+        ...
+
     def close(self) -> LinkAccount:
         """Say goodbye to the sender and release everything; returns the final account. Idempotent."""
         ...

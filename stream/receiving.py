@@ -77,9 +77,12 @@ class LosslessDelivery:
 class LosslessReceiver:
     """The `Receiver` of all three transports; they differ in where the arrays lie."""
 
-    def __init__(self, address: LinkAddress, patience_s: float, security: Security | None) -> None:
+    def __init__(
+        self, address: LinkAddress, patience_s: float, lost_after_s: float, security: Security | None
+    ) -> None:
         self._where = address
         self._patience_s = patience_s
+        self._lost_after_s = lost_after_s
         self._security = security
         self._ledger = ReceiveLedger()
         self._ring: SlotReader | None = None
@@ -154,6 +157,10 @@ class LosslessReceiver:
             if self._ring is not None:
                 self._ring.mark_consumed(number)
         self._acknowledge(time.monotonic())
+
+    def give_up(self, why: str) -> None:
+        """Take the sender for lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
+        self._lose(f"was lost: {why}")
 
     def close(self) -> LinkAccount:
         """Say goodbye to the sender and release everything; returns the final account. Idempotent."""
@@ -290,8 +297,11 @@ class LosslessReceiver:
         if self._silent_since_s is None:
             self._silent_since_s = now_s
         silent_s = now_s - self._silent_since_s
-        if self._sender and silent_s > self._patience_s:
-            self._lose(f"gave no sign of life for {self._patience_s:g} s")
+        if self._sender and silent_s > self._lost_after_s:
+            self._lose(f"gave no sign of life for {self._lost_after_s:g} s")
+        if self._state in {PeerState.CONNECTED, PeerState.STALLED}:
+            is_silent = silent_s > self._patience_s
+            self._state = PeerState.STALLED if is_silent else PeerState.CONNECTED
         if self._lost and not self._ready:
             self._state = PeerState.LOST
             raise PeerLostError(

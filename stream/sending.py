@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stream.errors import LinkError, NoRoomError, PeerLostError
@@ -32,6 +33,7 @@ class SenderOptions:
     policy: Policy
     patience_s: float
     give_up_s: float | None
+    while_waiting: Callable[[], None] | None = None
 
 
 class LosslessSender:
@@ -172,6 +174,8 @@ class LosslessSender:
                     )
             self._lock.wait(left_s)
             self._check_open()
+            if self._options.while_waiting is not None:
+                self._options.while_waiting()
 
     def _hand_over(self, entry: Entry) -> None:
         with self._lock:

@@ -18,7 +18,11 @@ class LinkSettings(BaseModel):
     credits: int | None = Field(
         None, ge=1, description="messages on their way at a time; half of the slots if left out"
     )
-    policy: Policy = Field(Policy.BLOCK, description="full ring: block, drop_oldest (unsent) or drop_newest")
+    policy: Policy = Field(
+        Policy.BLOCK,
+        description="frames for the detector, full ring: block, drop_oldest (unsent) or drop_newest; results are "
+        "never dropped",
+    )
     patience_s: float = Field(
         3.0, gt=0, description="without a sign of life for so long the other end is flagged"
     )

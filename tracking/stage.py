@@ -35,8 +35,9 @@ class TrackStage:
     hold up the run: tracks for which one has no room, or which cannot be sent to it, are `skipped`.
 
     A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
-    and counted in `duplicates`. `missing_frames` counts our own numbers that never came, from 0 on;
-    `lost_in_camera` what the camera's numbers skipped beyond that.
+    and counted in `duplicates`. Where the pixel size changes (another objective) all tracks end.
+    `missing_frames` counts our own numbers that never came, from 0 on; `lost_in_camera` what the camera's numbers
+    skipped beyond that.
     """
 
     name = "track"
@@ -119,6 +120,8 @@ class TrackStage:
         if self._last is not None and info.frame <= self._last.frame:
             self._counts["repeated_frames"] += 1
             return
+        if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
+            self._tracker.finish()  # positions are on another scale: no track goes on across it
         self._count_gaps(info)
         tracks = self._fitting(self._tracker.step(detections))
         self._tell(self._tracker.remark)
@@ -210,9 +213,13 @@ class TrackStage:
     def gauges(self) -> dict[str, float]:
         """Of the last frame: `particles`, `tracks`, `doubles`, `step_ms`, `latency_ms` since exposure; `queue` now.
 
+        `age_ms` is how long ago the last frame was exposed, now.
+
         `diffusion_um2_s` is what has been learnt so far, NaN before that.
         """
-        return self._gauges | {"queue": float(self._main.queued)}
+        last = self._last
+        age_ms = float("nan") if last is None else (time.perf_counter_ns() - last.monotonic_ns) / 1e6
+        return self._gauges | {"queue": float(self._main.queued), "age_ms": age_ms}
 
     def close(self) -> None:
         """Close the links. Idempotent."""

@@ -1,20 +1,36 @@
-"""The simulated microscope's devices, as its configuration files name them: camera, focus drive, pump."""
+"""The simulated microscope's devices, as its configuration files name them: camera, focus drive, pump, shutter."""
 
 from __future__ import annotations
 
-from pymmcore_plus.experimental.unicore import GenericDevice, StageDevice
+from pymmcore_plus.experimental.unicore import GenericDevice, ShutterDevice, StageDevice
 
 from stream.errors import ConfigurationError
 
 from .camera import SimulatedCamera
 from .properties import SimulatedDevice
+from .settings_log import SettingsLog
 
-__all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump"]
+__all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
 
 MAX_FLOW_UL_S = 10.0
 
 
-class SimulatedFocus(SimulatedDevice, StageDevice):
+class LoggedDevice(SimulatedDevice):
+    """A device that logs what it is set to, with times, in the file `LogFile` (see `settings_log`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = SettingsLog()
+        self.add("LogFile", str, lambda: self._log.path, self._log.set_path, pre_init=True)
+
+    def told(self, setting: str, value: float | bool) -> None:
+        """Log a setting that is about to take effect."""
+        self._log.hang(self.get_label())
+        if self.attached:
+            self._log.write(self.get_label(), setting, value)
+
+
+class SimulatedFocus(LoggedDevice, StageDevice):
     """The focus drive: finite speed, a lag to settle, a range, and a drift that its encoder does not see.
 
     Position 0 has the mid-plane on the floor of the channel; it rises with the position.
@@ -46,6 +62,7 @@ class SimulatedFocus(SimulatedDevice, StageDevice):
     def set_position_um(self, val: float) -> None:
         """Set out for a position, um; `busy` until the ramp ends, then it settles within a few lags."""
         self._check(float(val))
+        self.told("Position", float(val))
         with self.world.lock:
             self.world.focus.move(float(val), self.world.time_s)
 
@@ -104,7 +121,7 @@ class SimulatedFocus(SimulatedDevice, StageDevice):
                 self.world.focus.set_drift(drift_um_s, self.world.time_s)
 
 
-class SimulatedPump(SimulatedDevice, GenericDevice):
+class SimulatedPump(LoggedDevice, GenericDevice):
     """The pump: a set-point in uL/s, a gain error, and a lag; negative flow runs backwards."""
 
     def __init__(self) -> None:
@@ -124,6 +141,7 @@ class SimulatedPump(SimulatedDevice, GenericDevice):
         return self.world.pump.flow_ul_s(self.world.time_s) if self.attached else 0.0
 
     def _set_flow(self, flow_ul_s: float) -> None:
+        self.told("FlowRate", flow_ul_s)
         self._flow_ul_s = flow_ul_s
         self._apply()
 
@@ -142,3 +160,23 @@ class SimulatedPump(SimulatedDevice, GenericDevice):
             self.world.pump.set(
                 self.world.time_s, setpoint_ul_s=self._flow_ul_s, gain=self._gain, lag_s=self._lag_s
             )
+
+
+class SimulatedShutter(LoggedDevice, ShutterDevice):
+    """A shutter, closed at the start; it darkens nothing, for the simulated light is steady."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open = False
+        self.add(
+            "State", int, lambda: int(self._open), lambda state: self.set_open(bool(state)), limits=(0, 1)
+        )
+
+    def get_open(self) -> bool:
+        """Whether it is open."""
+        return self._open
+
+    def set_open(self, open: bool) -> None:  # noqa: A002 - the name that the core's interface has
+        """Open or close it."""
+        self.told("Open", bool(open))
+        self._open = bool(open)

@@ -62,7 +62,7 @@ class SteppedStream:
             focus_commanded_um=focus_commanded_um,
             flow_ul_s=flow_ul_s,
             exposure_ms=scope.read_exposure(),
-            pixel_size_um=self.info.pixel_size_um,
+            pixel_size_um=scope.known_pixel_size_um() or self.info.pixel_size_um,
         )
         self._frame += 1
         self._next_s = time_s + 1.0 / self.info.frame_rate_hz

@@ -88,6 +88,8 @@ def describe(progress: Progress) -> str:
         f"tracks {_number(progress.tracks, '.0f')}",
         f"latency {_number(progress.latency_ms, '.0f')} ms",
     ]
+    if progress.late:
+        parts.append(progress.late)
     if progress.stopping:
         parts.append(f"stopping: {progress.stopping}")
     return "  ".join(parts)

@@ -151,6 +151,8 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     ]
     if beyond := beyond_the_method(result.counts):
         rows.append(("beyond limits", beyond))
+    if result.safety:
+        rows.append(("hardware", "; ".join(str(device) for device in result.safety)))
     if report is not None:
         profile = report.profile
         rows.append(("trajectories", f"{profile.tracks.track.size} of at least {MIN_LENGTH} detections"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 
+from liveptv.session.console_window import before_it_closes
 from liveptv.session.plan import Picture
 from liveptv.session.runner import StageContext
 from stream.errors import ConfigurationError, LinkError
@@ -33,9 +35,12 @@ def build_acquire(context: StageContext) -> Stage:
     from liveptv.sources import open_source
     from stream.commands import CommandServer
 
-    plan = context.plan
-    opened = open_source(plan.experiment, plan.run_id, context.say)
+    plan, lane = context.plan, context.lane
+    opened = open_source(plan.experiment, plan.run_id, context.say, lane.opening)
     context.stack.callback(opened.close)
+    lane.start(opened.executor)
+    context.stack.callback(lane.close)
+    before_it_closes(lane.close)
     for text in opened.remarks:
         context.record("recording", text, {})
     info = opened.source.info
@@ -62,14 +67,17 @@ def build_acquire(context: StageContext) -> Stage:
         executor=opened.executor,
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
+        on_end=lane.ended,
     )
-    context.on_orphaned = lambda: stage.request_stop("the session that started this run is gone")
+    drain_s = plan.experiment.session.stop_timeout_s
+    lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
     return stage
 
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.factory import open_engine
+    from engines.engine import Engine
+    from engines.factory import check_pixel_size, open_engine
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -90,13 +98,23 @@ def build_detect(context: StageContext) -> Stage:
         raise ConfigurationError(
             f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
         )
-    engine = open_engine(settings, model=settings.model, pixel_size_um=picture.pixel_size_um, say=context.say)
-    context.stack.callback(engine.close)
-    engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+
+    def open_for(pixel_size_um: float) -> Engine:
+        engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
+        context.stack.callback(engine.close)
+        engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+        return engine
+
+    def reopen(pixel_size_um: float) -> Engine:
+        check_pixel_size(settings.model, pixel_size_um)
+        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks begin anew")
+        return open_for(pixel_size_um)
+
+    engine = open_for(picture.pixel_size_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz)
+    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
 
 
 def build_track(context: StageContext) -> Stage:

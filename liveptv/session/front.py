@@ -111,10 +111,13 @@ class Front:
         events: EventLog,
         on_stop: Callable[[str], None],
         keys: RunKeys,
+        on_make_safe: Callable[[str], None] = lambda _why: None,
     ) -> None:
+        """`on_make_safe` is told at once, besides the command that goes its way and is answered."""
         self._keys = keys
         self._events = events
         self._on_stop = on_stop
+        self._on_make_safe = on_make_safe
         self._controllable = experiment.can_be_controlled
         self._publisher = MonitorPublisher(
             LOOPBACK, run_id=run_id, source="liveptv/session", security=keys.password
@@ -199,6 +202,8 @@ class Front:
             self._answer(request, _ack(command))
             self._on_stop(_note(command) or f"stopped by {one_line(command.sender) or 'a viewer'}")
         else:
+            if command.kind is CommandKind.MAKE_SAFE:
+                self._on_make_safe(_note(command) or f"asked for by {one_line(command.sender) or 'a viewer'}")
             self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
 
     def _pass_on(self, request: Request, client: CommandClient | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from acquisition.device_safety import DeviceSafety
 from liveptv.config import Experiment
 from stream.run_keys import RunKeys
 
@@ -26,7 +27,6 @@ class StagePlan:
     status_address: str
     keys: RunKeys
     consumers: tuple[str, ...] = ()
-    waits_for_restart: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -73,3 +73,39 @@ class Peers:
     addresses: dict[str, str]
     upstream_stage: str = ""
     picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLost:
+    """The supervisor's judgement: the stage before this one will not come back."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """To the acquisition, by its own lane: make the hardware safe, and (`ends`) end the run.
+
+    `orphaned`: nobody is left to say more.
+    """
+
+    reason: str
+    ends: bool
+    orphaned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """From the acquisition: devices are touched from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """From the acquisition: what is known of each device after it was made safe.
+
+    With `ends` nothing changes that any more.
+    """
+
+    devices: tuple[DeviceSafety, ...]
+    reason: str
+    ends: bool

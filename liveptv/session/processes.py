@@ -1,4 +1,4 @@
-"""A stage's vessel: a spawned process by default, a thread where the session asks for threads."""
+"""What a stage runs in: a spawned process by default, a thread where the session asks for threads."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from liveptv.session.plan import Bound, Peers, Recorded, StagePlan
+from liveptv.session.plan import Bound, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.runner import run_stage
 
 JOIN_S = 5.0
+HAS_LANE = frozenset({"acquire"})
+ENDING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
+)
 
 
 class Worker:
-    """One running stage and the pipe to it. `waiting` is whether it waits to be told its inputs."""
+    """One running stage and the pipe to it; `lane` is the acquisition's second pipe (`session.lane`)."""
 
-    def __init__(self, vessel: SpawnProcess | threading.Thread, pipe: Connection) -> None:
+    def __init__(
+        self, vessel: SpawnProcess | threading.Thread, pipe: Connection, lane: Connection | None = None
+    ) -> None:
         self._vessel = vessel
         self._pipe = pipe
-        self.waiting = False
+        self.lane = lane
 
     @property
     def pid(self) -> int | None:
@@ -45,12 +51,23 @@ class Worker:
             pass  # the stage has closed its end; whether that was right is seen by `alive`
         return found
 
-    def tell(self, peers: Peers) -> None:
-        """Send the stage its inputs; a stage that died meanwhile is seen by `alive`."""
+    @property
+    def can_be_killed(self) -> bool:
+        """Whether it is a process, which can be killed and started anew."""
+        return isinstance(self._vessel, SpawnProcess)
+
+    def tell(self, message: Peers | UpstreamLost) -> None:
+        """Tell the stage something; a stage that died meanwhile is seen by `alive`."""
         try:
-            self._pipe.send(peers)
-        except (BrokenPipeError, OSError):
+            self._pipe.send(message)
+        except (BrokenPipeError, OSError, ValueError):
             return
+
+    def hang_up(self) -> None:
+        """Close the pipes: the stage then knows that the session is gone, and drains."""
+        self._pipe.close()
+        if self.lane is not None:
+            self.lane.close()
 
     def describe_exit(self) -> str:
         """How the process ended, in words."""
@@ -70,40 +87,47 @@ class Worker:
             if self._vessel.is_alive():
                 self._vessel.kill()
             self._vessel.join(JOIN_S)
-        self._pipe.close()
+        self.hang_up()
 
 
 def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Worker:
     """Start one stage."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
+    lane, their_lane = context.Pipe() if plan.stage in HAS_LANE else (None, None)
+    arguments = (plan, theirs, their_lane)
+    name = f"liveptv-{plan.stage}"
     vessel: SpawnProcess | threading.Thread
     if mode == "processes":
-        vessel = context.Process(
-            target=run_stage, args=(plan, theirs), name=f"liveptv-{plan.stage}", daemon=True
-        )
-        _quiet_resource_tracker()
-        with _deaf_to_signals():
-            vessel.start()
+        vessel = context.Process(target=run_stage, args=arguments, name=name, daemon=True)
+        start_deaf(vessel)
         theirs.close()
+        if their_lane is not None:
+            their_lane.close()
     else:
-        vessel = threading.Thread(
-            target=run_stage, args=(plan, theirs), name=f"liveptv-{plan.stage}", daemon=True
-        )
+        vessel = threading.Thread(target=run_stage, args=arguments, name=name, daemon=True)
         vessel.start()
-    return Worker(vessel, ours)
+    return Worker(vessel, ours, lane)
+
+
+def start_deaf(process: SpawnProcess) -> None:
+    """Start a process that hears no Ctrl-C and no closing of the terminal; the session decides for it."""
+    with _deaf_to_signals():
+        _quiet_resource_tracker()  # which hears Ctrl-C and `kill` again when it has started
+    with _deaf_to_signals():
+        process.start()
 
 
 @contextmanager
 def _deaf_to_signals() -> Iterator[None]:
-    """Let processes be born deaf to Ctrl-C and `kill`, which reach every process of a terminal or a service.
+    """Let processes be born deaf to Ctrl-C, `kill` and a terminal that is closed, which reach all processes of it.
 
     What they do then is the session's decision. On Windows a stage ignores Ctrl-C from its first line on.
     """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:

@@ -13,16 +13,16 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
 from liveptv.session.events import plain
-from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan
+from liveptv.session.lane import ORPHANED, Lane
+from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan, UpstreamLost
 from liveptv.session.upstream import ResilientReceiver
-from stream.errors import LinkError, LivePTVError
+from stream.errors import LinkError, LivePTVError, PeerLostError
 from stream.link import Receiver, Sender
 from stream.links import open_receiver, open_sender
 from stream.messages import StageState, Status
@@ -31,20 +31,30 @@ from stream.status import StatusSource
 
 STATUS_PERIOD_S = 0.2
 STEP_S = 0.05
+ORPHAN_PATIENCE_S = 30.0  # without a session nobody judges: a neighbour silent for so long is lost
 
 
 class StageContext:
     """What the builders share: the plan, the pipe to the supervisor, the links, and how to report."""
 
-    def __init__(self, plan: StagePlan, pipe: Connection, status: StatusSource, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        plan: StagePlan,
+        pipe: Connection,
+        status: StatusSource,
+        stack: ExitStack,
+        lane: Connection | None = None,
+    ) -> None:
         self.plan = plan
         self.pipe = pipe
         self.stack = stack
+        self.lane = Lane(lane)
         self.picture: Picture | None = None
         self.bound: dict[str, str] = {}
-        self.on_orphaned: Callable[[], None] | None = None
         self._senders: dict[str, Sender] = {}
-        self._receiver: Receiver | None = None
+        self._receiver: ResilientReceiver | None = None
+        self._orphaned_s: float | None = None
+        self._due_s = 0.0
         self._peers: Peers | None = None
         self._status = status
         self._state = StageState.STARTING
@@ -61,7 +71,8 @@ class StageContext:
             source=f"liveptv/{self.plan.stage}",
             slot_bytes=slot_bytes,
             security=self.plan.keys.link(address, self.plan.stage),
-            **link.sender_options(),
+            while_waiting=lambda: self.look_up(consumer),
+            **(link.frame_options() if self.plan.stage == "acquire" else link.result_options()),
         )
         self.stack.callback(sender.close)
         self._senders[consumer] = sender
@@ -90,10 +101,9 @@ class StageContext:
         address = peers.addresses["upstream"]
         security = self.plan.keys.link(address, peers.upstream_stage)
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s, security=security),
+            lambda: open_receiver(address, patience_s=link.patience_s, lost_after_s=None, security=security),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
-            recover_s=self.plan.experiment.session.recover_s if self.plan.waits_for_restart else 0.0,
             report=self.say,
         )
         self.stack.callback(self._receiver.close)
@@ -102,6 +112,35 @@ class StageContext:
     def say(self, text: str) -> None:
         """Send one line to the session's event log."""
         self.report(self._state, text=text)
+
+    def look_up(self, consumer: str = "", stage: Stage | None = None) -> None:
+        """Report and hear the session, at most five times a second; also while a consumer has no room.
+
+        Who is lost is the session's judgement alone, which also ends those who wait for somebody lost. Without a
+        session, a `consumer` that takes nothing for long raises `PeerLostError`.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._due_s:
+            self._due_s = now_s + STATUS_PERIOD_S
+            if stage is not None:
+                self.observe(stage)
+            self.report(self._state if stage is None else stage.state)
+            self._hear_session(now_s)
+        if consumer and self._orphaned_s is not None and now_s - self._orphaned_s > ORPHAN_PATIENCE_S:
+            raise PeerLostError(f"{ORPHANED}, and {consumer} takes nothing")
+
+    def _hear_session(self, now_s: float) -> None:
+        if self._peers is None or self._orphaned_s is not None:
+            return
+        try:
+            while self.pipe.poll():
+                message = self.pipe.recv()
+                if isinstance(message, UpstreamLost) and self._receiver is not None:
+                    self._receiver.give_up(message.why)
+        except (EOFError, OSError):
+            self._orphaned_s = now_s
+            if self._receiver is not None:
+                self._receiver.orphaned(ORPHAN_PATIENCE_S)
 
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
@@ -137,19 +176,19 @@ class StageContext:
         )
 
 
-def run_stage(plan: StagePlan, pipe: Connection) -> None:
+def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None) -> None:
     """Build and run one stage until it is done.
 
     A process exits with status 1 after a failure, which has then been reported to the supervisor.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_the_terminal()
     status = StatusSource(plan.status_address, plan.keys.curve)
     failed = False
     with ExitStack() as stack:
         stack.callback(pipe.close)
-        context = StageContext(plan, pipe, status, stack)
+        context = StageContext(plan, pipe, status, stack, lane)
         try:
             context.report(StageState.STARTING)
             stage = _build(context)
@@ -172,6 +211,13 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
         raise SystemExit(1)
 
 
+def _ignore_the_terminal() -> None:
+    """Ctrl-C, Ctrl-Z and a closed terminal reach every process of it; the session decides what they mean."""
+    for name in ("SIGINT", "SIGBREAK", "SIGHUP", "SIGQUIT", "SIGTSTP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _build(context: StageContext) -> Stage:
     from liveptv.session.builders import BUILDERS
 
@@ -185,26 +231,8 @@ def _spare_what_is_here_to_stay() -> None:
 
 
 def _step_until_done(stage: Stage, context: StageContext) -> None:
-    due_s = 0.0
     while stage.step(STEP_S):
-        now_s = time.monotonic()
-        if now_s < due_s:
-            continue
-        due_s = now_s + STATUS_PERIOD_S
-        context.observe(stage)
-        context.report(stage.state)
-        if context.on_orphaned is not None and _session_gone(context.pipe):
-            context.on_orphaned()
-            context.on_orphaned = None
-
-
-def _session_gone(pipe: Connection) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        try:
-            return pipe.poll() and pipe.recv() is None
-        except (EOFError, OSError):
-            return True
-    return False
+        context.look_up(stage=stage)
 
 
 def _unexpected(stage: str, error: Exception) -> str:

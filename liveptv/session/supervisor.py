@@ -1,7 +1,8 @@
 """The supervisor of a run: starts the stages, watches them, applies the policy when one is lost, adds it all up.
 
 A stage is lost when its process dies, when it reports a failure, or when it has been silent for
-`session.hang_s` (it is killed then). The policy:
+`session.hang_s` (it is killed then); the links between the stages judge nothing. However a run ends, the
+hardware is made safe first, by a lane of its own (`session.lane`, `session.hardware`). The policy:
 
 - `detect` is started again, up to `session.restart_detector` times; nothing is lost, since a frame is
   acknowledged only after its detections have been.
@@ -13,26 +14,37 @@ A stage is lost when its process dies, when it reports a failure, or when it has
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from liveptv.config import Experiment
+from liveptv.session.ageing import AgeWatch
 from liveptv.session.events import EventLog
 from liveptv.session.front import Front
-from liveptv.session.plan import Peers, Picture, Recorded, StagePlan
+from liveptv.session.hardware import Hardware, unsafe
+from liveptv.session.plan import Peers, Picture, Recorded, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
 from liveptv.session.snapshots import SnapshotTaker
 from liveptv.session.views import Progress, SessionResult, StageView, lost_frames
-from stream.commands import CommandClient
-from stream.messages import Command, CommandKind, StageState, Status
+from stream.errors import LivePTVError
+from stream.messages import StageState, Status
 from stream.run_keys import RunKeys
 from stream.status import StatusSink
 
 POLL_S = 0.05
 GRACE_S = 5.0
+FROZEN_S = 5.0  # a busy machine, or a laptop that wakes up, freezes a process for less
+LEAVE_S = 25.0  # a stage that is done lets go of its devices, of which one may hang or travel
+SILENT_S = 1.0  # a stage reports five times a second; on a busy machine it may miss a few
+DRAIN_S = (
+    20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
+)
 COMPILES_AFTER_S = 8.0
 
 
@@ -63,55 +75,100 @@ class Session:
         self._keys = RunKeys.fresh(experiment.session.keys)
         self._sink = StatusSink("tcp://127.0.0.1:0", self._keys.curve)
         self._bound: dict[str, str] = {}
-        self._commands: CommandClient | None = None
+        self._hardware = Hardware(experiment, self._note_safety)
+        self._age = AgeWatch(experiment)
+        self._commands_known = False
         self._snapshots: SnapshotTaker | None = None
         self._began_s = time.monotonic()
         self._running_since_s: float | None = None
         self._ended_s: float | None = None
         self._stop_reason = ""
-        self._stop_sent = False
         self._deadline_s = math.inf
         self._failures: list[str] = []
-        self.front = Front(self.run_id, experiment, events, self._wished_stop, self._keys)
+        self.front = Front(self.run_id, experiment, events, self._wished_stop, self._keys, self._make_safe)
 
     def run(self) -> SessionResult:
-        """Start every stage, wait for the end, and return what happened."""
-        self._events.write("start", f"run {self.run_id}", settings=self.experiment.resolved())
+        """Start every stage, wait for the end, and return what happened.
+
+        A failure of the session itself ends the run like the loss of a stage: the hardware is made safe, the
+        stages deliver what is under way, and what failed is in the result.
+        """
         try:
+            self._events.write("start", f"run {self.run_id}", settings=self.experiment.resolved())
             self._start_all()
-            while not all(view.over for view in self.stages.values()):
+            while not all(view.over for view in self.stages.values()) or not self._hardware.is_settled:
                 self._poll()
             self._take_status(0.0)
             self._introduce()
-            return self._result()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the stages must not be left alone with the hardware
+            self._fail(error)
         finally:
-            for view in self.stages.values():
-                view.worker.kill()
-            if self._commands is not None:
-                self._commands.close()
-            if self._snapshots is not None:
-                self._snapshots.close()
-            self.front.close()
-            self._sink.close()
+            self._let_go()
+        return self._result()
+
+    def _fail(self, error: Exception) -> None:
+        is_ours = isinstance(error, LivePTVError)
+        what = f"{error}" if is_ours else f"{type(error).__name__}: {error}"
+        why = f"the session failed: {what}".splitlines()[0]
+        self._failures.append(why)
+        self._stop_reason = self._stop_reason or why
+        self._hardware.order(why, ends=True)
+        with contextlib.suppress(Exception):  # the event log may be what failed
+            self._events.write("failure", why, traceback="" if is_ours else traceback.format_exc())
+
+    def _let_go(self) -> None:
+        """Leave nothing running: the hardware is made safe, the stages drain for a while, then they are ended."""
+        left = [view for view in self.stages.values() if not view.over]
+        if left:
+            self._hardware.order(self._stop_reason or "the session ends", ends=True)
+            self._hardware.wait(self._listen)
+            for view in left:
+                view.worker.hang_up()
+            until_s = time.monotonic() + min(DRAIN_S, self.experiment.session.stop_timeout_s)
+            while any(view.worker.alive() for view in left) and time.monotonic() < until_s:
+                self._listen()
+        for view in self.stages.values():
+            view.worker.kill()
+        with contextlib.suppress(Exception):  # what can be known is known; the log may be what failed
+            if "acquire" in self.stages:
+                self._hardware.acquisition_is_gone(was_a_process=self.stages["acquire"].worker.can_be_killed)
+            self._hardware.settle()
+        self._hardware.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
+        self.front.close()
+        self._sink.close()
+
+    def _listen(self) -> None:
+        """Hear the other stages while one is waited for, so that they are not taken for silent."""
+        with contextlib.suppress(Exception):  # what it is that fails has been said
+            self._take_status(POLL_S)
 
     def request_stop(self, reason: str) -> None:
-        """Ask acquisition to end the stream; everything behind it drains. A second request ends it at once."""
+        """End the stream; everything behind it drains. A second request ends it at once.
+
+        The hardware is made safe at once, by the acquisition's own lane, whatever else waits or hangs.
+        """
         if self._stop_reason:
             self._deadline_s = time.monotonic()
             return
         self._stop_reason = reason
         self._deadline_s = time.monotonic() + self.experiment.session.stop_timeout_s
+        self._hardware.order(reason, ends=True)
         self._events.write("stop", reason)
 
     def _wished_stop(self, reason: str) -> None:
         if not self._stop_reason:
             self.request_stop(reason)
 
+    def _make_safe(self, why: str) -> None:
+        self._hardware.order(why, ends=False)
+
     def _start_all(self) -> None:
         control = ("control",) if self.experiment.can_be_controlled else ()
         self._start("acquire", ("detect",), None)
         self._start("detect", ("track",), "acquire")
-        self._start("track", ("write", *control), "detect", waits_for_restart=self._can_restart())
+        self._start("track", ("write", *control), "detect")
         self._start("write", (), "track")
         for name in control:
             self._start(name, (), "track")
@@ -120,24 +177,26 @@ class Session:
         session = self.experiment.session
         return session.restart_detector > 0 and session.mode == "processes"
 
-    def _start(
-        self, stage: str, consumers: tuple[str, ...], upstream: str | None, *, waits_for_restart: bool = False
-    ) -> None:
-        plan = StagePlan(
-            stage, self.run_id, self.experiment, self._sink.address, self._keys, consumers, waits_for_restart
-        )
+    def _start(self, stage: str, consumers: tuple[str, ...], upstream: str | None) -> None:
+        plan = StagePlan(stage, self.run_id, self.experiment, self._sink.address, self._keys, consumers)
         self._begin(StageView(plan, start_worker(plan, self.experiment.session.mode), upstream))
 
     def _begin(self, view: StageView) -> None:
         stage = view.plan.stage
         self.stages[stage] = view
+        if stage == "acquire":
+            self._hardware.connect(view.worker.lane)
+            if self._stop_reason:
+                self._hardware.order(self._stop_reason, ends=True)
         self._events.write("process", f"{stage} started", stage=stage, pid=view.worker.pid)
 
     def _poll(self) -> None:
         self._take_status(POLL_S)
         self._introduce()
         self.front.poll()
-        self._send_stop()
+        self._hardware.poll()
+        if self._stop_reason and self._running_since_s is None:
+            self._end_at_once()
         for view in list(self.stages.values()):
             if not view.over:
                 self._look_after(view)
@@ -145,8 +204,25 @@ class Session:
             self._snapshots.poll()
         if time.monotonic() > self._deadline_s:
             self._give_up()
-        if self._on_update is not None:
+        self._watch_age()
+        self._show()
+
+    def _watch_age(self) -> None:
+        track = self.stages["track"]
+        latency_ms = math.nan if self._stop_reason else track.gauge("age_ms")
+        note = self._age.note(time.monotonic(), latency_ms)
+        if note:
+            self._note("late", note, "track")
+
+    def _show(self) -> None:
+        """What shows the run must not end it: a terminal may be closed."""
+        if self._on_update is None:
+            return
+        try:
             self._on_update(self.progress())
+        except Exception as error:  # noqa: BLE001 - whatever shows the run
+            self._on_update = None
+            self._events.write("note", f"the run is no longer shown: {type(error).__name__}: {error}")
 
     def _take_status(self, timeout_s: float) -> None:
         while (status := self._sink.receive(timeout_s)) is not None:
@@ -170,13 +246,25 @@ class Session:
 
     def _note(self, kind: str, text: str, stage: str) -> None:
         self._events.write(kind, text, stage=stage)
-        if self._on_note is not None:
-            self._on_note(text.splitlines()[0])
+        self._tell(text.splitlines()[0])
+
+    def _note_safety(self, kind: str, text: str, facts: dict[str, Any]) -> None:
+        self._events.write(kind, text, **facts)
+        self._tell(text)
+
+    def _tell(self, line: str) -> None:
+        if self._on_note is None:
+            return
+        try:
+            self._on_note(line)
+        except Exception as error:  # noqa: BLE001 - as for `_show`
+            self._on_note = None
+            self._events.write("note", f"nobody is told any more: {type(error).__name__}: {error}")
 
     def _keep(self, entry: Recorded) -> None:
         self._events.write(entry.kind, entry.text, **entry.facts)
-        if entry.kind in {"slice", "recording"} and self._on_note is not None:
-            self._on_note(entry.text)
+        if entry.kind in {"slice", "recording"}:
+            self._tell(entry.text)
 
     def _introduce(self) -> None:
         """Collect what stages have bound and tell each stage its inputs as soon as they are known."""
@@ -192,8 +280,8 @@ class Session:
                 view.waits_for_peers = False
                 view.worker.tell(peers)
         self.front.introduce(self._bound, self.picture)
-        if self._commands is None and "acquire.commands" in self._bound:
-            self._commands = CommandClient(self._bound["acquire.commands"], self._keys.curve)
+        if not self._commands_known and "acquire.commands" in self._bound:
+            self._commands_known = True
             self._events.write("commands", self._bound["acquire.commands"])
         if self._snapshots is None and "detect.monitor" in self._bound:
             door = self._keys.viewer_of_monitor(self.experiment.session.monitor)
@@ -210,33 +298,57 @@ class Session:
             return None
         return Peers({"upstream": upstream, "commands": commands}, view.upstream, self.picture)
 
-    def _send_stop(self) -> None:
-        if not self._stop_reason or self._stop_sent:
-            return
-        if self._running_since_s is None:
-            self._end_at_once()
-        elif self._commands is not None:
-            self._commands.send(Command(CommandKind.STOP, value=self._stop_reason, sender="session"))
-            self._stop_sent = True
-
     def _look_after(self, view: StageView) -> None:
-        stage = view.plan.stage
+        stage, session = view.plan.stage, self.experiment.session
+        longest_s = self._longest_silence_s(view)
+        now_s = time.monotonic()
+        if stage == "acquire" and view.ready:
+            self._hardware.stand_by(now_s - view.heard_s > max(SILENT_S, longest_s / 3))
         if not view.worker.alive():
             self._take_status(0.0)
             if view.status is not None and view.status.state is StageState.DONE:
                 self._over(view)
                 return
             why = view.failure or f"{stage} ended without a word ({view.worker.describe_exit()})"
-        elif view.ready and time.monotonic() - view.heard_s > self.experiment.session.hang_s:
-            view.worker.kill()
-            why = f"{stage} hung: no sign of life for {self.experiment.session.hang_s:g} s"
+        elif view.status is not None and view.status.state is StageState.DONE:
+            if now_s - view.heard_s > LEAVE_S:
+                self._secure_and_kill(view)
+                self._over(view)
+            return
+        elif view.ready and now_s - view.heard_s > longest_s:
+            self._secure_and_kill(view)
+            why = f"{stage} hung: no sign of life for {longest_s:g} s"
+        elif view.restarts and not view.ready and now_s - view.began_s > session.recover_s:
+            self._secure_and_kill(view)
+            why = f"{stage} was not back within {session.recover_s:g} s (session.recover_s)"
         else:
             return
         self._lost(view, why)
 
+    def _longest_silence_s(self, view: StageView) -> float:
+        """An acquisition that is frozen cannot make its hardware safe: no longer than its watchdog would wait."""
+        session, is_watched = self.experiment.session, self._hardware.has_safe_state and self._steers
+        if view.plan.stage == "acquire" and is_watched:
+            return min(session.hang_s, max(self.experiment.limits.watchdog_s, FROZEN_S))
+        return session.hang_s
+
+    @property
+    def _steers(self) -> bool:
+        control = self.stages.get("control")
+        is_on = control is not None and control.gauge("controller_on") == 1.0
+        return self.experiment.is_controlled or is_on
+
+    def _secure_and_kill(self, view: StageView) -> None:
+        """Kill a stage; the acquisition is given a moment before to make the hardware safe."""
+        if view.plan.stage == "acquire":
+            self._hardware.order(self._stop_reason or "the acquisition is ended", ends=True)
+            self._hardware.wait(self._listen)
+        view.worker.kill()
+
     def _over(self, view: StageView) -> None:
         view.over = True
         if view.plan.stage == "acquire":
+            self._hardware.acquisition_is_gone(was_a_process=view.worker.can_be_killed)
             self._ended_s = time.monotonic()
             self._deadline_s = min(
                 self._deadline_s, time.monotonic() + self.experiment.session.stop_timeout_s
@@ -249,24 +361,21 @@ class Session:
             return
         self._failures.append(why.splitlines()[0])
         self._over(view)
+        for other in self.stages.values():
+            if other.upstream == stage:
+                other.worker.tell(UpstreamLost(why.splitlines()[0]))
         if self._running_since_s is None:
             self._end_at_once()
         elif stage == "control" and (self.experiment.is_controlled or view.gauge("controller_on") == 1.0):
             self._note("policy", "the run goes on without its controller, the hardware is made safe", stage)
-            self._make_safe(why)
+            self._hardware.order(f"the controller was lost: {why}".splitlines()[0], ends=False)
         elif stage == "control":
             self._note("policy", "the run goes on; no controller can be switched on any more", stage)
         else:
             self._note("policy", f"without {stage} the run ends; the trajectory file is finished", stage)
             if not self._stop_reason:
                 self.request_stop(f"{stage} was lost")
-            notice_s = GRACE_S + 2 * self.experiment.link.patience_s
-            self._deadline_s = min(self._deadline_s, time.monotonic() + notice_s)
-
-    def _make_safe(self, why: str) -> None:
-        if self._commands is not None:
-            reason = f"the controller was lost: {why}".splitlines()[0]
-            self._commands.send(Command(CommandKind.MAKE_SAFE, reason, sender="session"))
+            self._deadline_s = min(self._deadline_s, time.monotonic() + GRACE_S)
 
     def _restart(self, view: StageView) -> bool:
         limit = self.experiment.session.restart_detector
@@ -299,23 +408,23 @@ class Session:
             if not (spared and view is writer):
                 self._kill(view)
         if spared:
-            self._deadline_s = time.monotonic() + GRACE_S + 2 * self.experiment.link.patience_s
+            writer.worker.tell(UpstreamLost("the run was ended"))
+            self._deadline_s = time.monotonic() + GRACE_S
 
     def _kill(self, view: StageView) -> None:
         what = f"{view.plan.stage} did not end in time and was stopped"
         if not self._failures:
             self._failures.append(what)
         self._note("kill", what, view.plan.stage)
-        view.worker.kill()
+        self._secure_and_kill(view)
         self._over(view)
 
     def _end_at_once(self) -> None:
-        """Nothing has been measured yet: there is nothing to drain."""
-        self._stop_sent = True
+        """Nothing has been measured yet: there is nothing to drain, but a pump may run already."""
         for view in self.stages.values():
             if not view.over:
-                view.worker.kill()
-                view.over = True
+                self._secure_and_kill(view)
+                self._over(view)
 
     def _starting(self) -> str:
         waiting = [name for name, view in self.stages.items() if not view.ready and name != "acquire"]
@@ -341,12 +450,17 @@ class Session:
             latency_ms=views["track"].gauge("latency_ms"),
             running_s=0.0 if since_s is None else time.monotonic() - since_s,
             stopping=self._stop_reason,
+            late=self._age.late,
         )
 
     def _result(self) -> SessionResult:
         reason = self._stop_reason or "done"
         counts = {name: view.counts for name, view in self.stages.items()}
-        self._events.write("end", reason, counts=counts, failures=self._failures)
+        known = self._hardware.known or ()
+        if (warning := unsafe(known)) and not any("safe state" in failure for failure in self._failures):
+            self._failures.append(warning)
+        with contextlib.suppress(Exception):  # a log that cannot be written is no reason to lose the result
+            self._events.write("end", reason, counts=counts, failures=self._failures)
         began_s = self._running_since_s
         return SessionResult(
             run_id=self.run_id,
@@ -357,4 +471,5 @@ class Session:
             picture=self.picture,
             snapshot=self._snapshots.best if self._snapshots is not None else None,
             duration_s=0.0 if began_s is None else (self._ended_s or time.monotonic()) - began_s,
+            safety=known,
         )

@@ -1,12 +1,14 @@
-"""A receiver that outlives its sender: it waits for a restarted neighbour, or ends the stream and says why.
+"""A receiver that outlives its sender: it waits until that is back, or the session says that it is lost.
 
-The links themselves only flag a lost producer (`PeerLostError`). What then happens is the session's policy:
-a stage that will be started again is waited for, any other loss becomes an ordinary end of stream, so that
-everything downstream drains and the trajectory file is finished.
+The links only notice: silence (`PeerState.STALLED`), a sender that closed, or another one at its address. Who is
+lost is the session's judgement alone: it sees whether the process lives, and starts a detector again. It tells
+`give_up`, and the loss becomes an ordinary end of stream, so that everything downstream drains and the trajectory
+file is finished. Without a session (`orphaned`) a long silence ends the stream.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -36,18 +38,18 @@ class ResilientReceiver:
         *,
         run_id: str,
         neighbour: str,
-        recover_s: float,
         report: Callable[[str], None],
     ) -> None:
-        """`recover_s` is how long a lost neighbour is waited for (0: not at all); `report` gets one line."""
+        """`report` gets a line when the neighbour falls silent, and when it is back."""
         self._open = open_link
         self._run_id = run_id
         self._neighbour = neighbour
-        self._recover_s = recover_s
         self._report = report
         self._link = open_link()
         self._past = LinkAccount()
-        self._lost_at_s: float | None = None
+        self._silent_since_s: float | None = None
+        self._longest_s = math.inf
+        self._lost = ""
         self._ended = False
         self.losses = 0
 
@@ -71,30 +73,56 @@ class ResilientReceiver:
         """Whether nothing more will come."""
         return self._ended or self._link.ended
 
+    def give_up(self, why: str) -> None:
+        """The neighbour will not come back: what has come is still delivered, then the stream ends."""
+        self._lost = self._lost or why
+
+    def orphaned(self, longest_s: float) -> None:
+        """The session is gone: a neighbour that is silent for `longest_s` is taken for lost."""
+        self._longest_s = longest_s
+
     def receive(self, timeout_s: float) -> Delivery | None:
-        """Return the next message; a lost neighbour gives None while it is waited for, then a `StreamEnd`."""
+        """Return the next message; a silent neighbour gives None, one that is lost a `StreamEnd`."""
         if self._ended:
             return None
         try:
-            delivery = self._link.receive(timeout_s)
+            delivery = self._link.receive(0.0 if self._lost else timeout_s)
         except PeerLostError as error:
-            return self._lost(str(error))
-        if self._lost_at_s is None:
-            return delivery
+            return self._reopen(str(error))
         if delivery is not None:
-            self._report(f"{self._neighbour} is back after {time.monotonic() - self._lost_at_s:.1f} s")
-            self._lost_at_s = None
-        elif time.monotonic() - self._lost_at_s > self._recover_s:
-            return self._end(f"{self._neighbour} did not come back within {self._recover_s:g} s")
-        return delivery
+            self._is_back()
+            return delivery
+        if self._link.ended:
+            return None
+        if self._lost:
+            self._link.give_up(self._lost)  # nothing is left to read; what has arrived is handed out
+            return None
+        if self._link.peer is PeerState.STALLED:
+            self._is_silent("gives no sign of life")
+        elif self._link.peer is PeerState.CONNECTED:
+            self._is_back()
+        silent_s = 0.0 if self._silent_since_s is None else time.monotonic() - self._silent_since_s
+        if silent_s > self._longest_s:
+            return self._end(
+                f"{self._neighbour} was lost: silent for {silent_s:.0f} s, and the session is gone"
+            )
+        return None
 
-    def _lost(self, why: str) -> Delivery | None:
-        self.losses += 1
-        if self._recover_s <= 0:
-            return self._end(f"{self._neighbour} was lost: {why}")
-        if self._lost_at_s is None:
-            self._lost_at_s = time.monotonic()
-        self._report(f"{self._neighbour} was lost ({why}); waiting for it to come back")
+    def _is_silent(self, why: str) -> None:
+        if self._silent_since_s is None:
+            self.losses += 1
+            self._silent_since_s = time.monotonic()
+            self._report(f"{self._neighbour} {why}; waiting for it to come back")
+
+    def _is_back(self) -> None:
+        if self._silent_since_s is not None:
+            self._report(f"{self._neighbour} is back after {time.monotonic() - self._silent_since_s:.1f} s")
+            self._silent_since_s = None
+
+    def _reopen(self, why: str) -> Delivery | None:
+        if self._lost:
+            return self._end(f"{self._neighbour} was lost: {self._lost}")
+        self._is_silent(f"was lost ({why})")
         self._past = add_accounts(self._past, self._link.close())
         self._link = self._open()
         return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from acquisition.device_safety import DeviceSafety
 from liveptv.session.account import DROPS, IN_CAMERA, IN_RECORDING
 from liveptv.session.plan import Picture, StagePlan
 from liveptv.session.processes import Worker
@@ -29,6 +31,7 @@ class StageView:
     over: bool = False
     failure: str = ""
     restarts: int = 0
+    began_s: float = field(default_factory=time.monotonic)
     past_counts: Counts = field(default_factory=dict)
 
     @property
@@ -58,6 +61,7 @@ class Progress:
     latency_ms: float
     running_s: float
     stopping: str
+    late: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class SessionResult:
     """How a run ended.
 
     `started` tells whether the source was asked for its first frame; `failures` holds a line a stage that did
-    not come to its regular end.
+    not come to its regular end; `safety` is what is known of each device that has a safe state.
     """
 
     run_id: str
@@ -76,6 +80,7 @@ class SessionResult:
     picture: Picture | None
     snapshot: Snapshot | None
     duration_s: float
+    safety: tuple[DeviceSafety, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -310,3 +310,68 @@ def test_closing_the_stage_closes_the_source():
     stage.close()
     assert source.closed
     assert math.isnan(stage.gauges()["frames_per_s"])
+
+
+@pytest.mark.parametrize("how", ["command", "order", "frames"])
+def test_the_hardware_is_safe_and_the_camera_stopped_while_a_consumer_takes_nothing(how):
+    executor, commands = FakeExecutor(), FakeCommands()
+    sender, source = FakeSender(room=2), FakeSource(10)
+    frames = 3 if how == "frames" else None
+    stage = AcquireStage(source, [sender], commands=commands, executor=executor, frames=frames)
+    for _ in range(20):
+        stage.step(0.0)
+    if how == "command":
+        commands.put(CommandKind.STOP, "enough")
+    elif how == "order":
+        stage.request_stop("enough")
+    for _ in range(20):
+        assert stage.step(0.0)
+    assert executor.safe == 1
+    assert stage.state is StageState.DRAINING
+    assert source.stopped
+    sender.room = 1000
+    run(stage)
+    assert executor.safe == 1
+    assert sender.sent == [0, 1, 2]  # the frame at hand was kept
+
+
+def test_devices_that_do_not_become_safe_cost_no_frame_and_are_said_at_the_end():
+    executor, sender = FakeExecutor(obeys=False), FakeSender()
+    stage = AcquireStage(FakeSource(3), [sender], executor=executor)
+    with pytest.raises(SourceError, match=r"not in its safe state.*unplugged"):
+        run(stage)
+    assert sender.sent == [0, 1, 2]
+    assert sender.reason == "done"
+
+
+def test_the_reason_of_the_end_is_told_before_anything_is_waited_for():
+    told, sender = [], FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(1), [sender], executor=FakeExecutor(), on_end=told.append)
+    for _ in range(5):
+        stage.step(0.0)
+    assert told == ["done"]
+    source = FakeSource(5, fails_at=2)
+    failing = AcquireStage(source, [FakeSender()], executor=FakeExecutor(), on_end=told.append)
+    with pytest.raises(SourceError):
+        run(failing)
+    assert told[1:] == ["the cable is out"]
+
+
+def test_without_a_session_consumers_are_not_waited_for_without_end():
+    sender = FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(1), [sender], executor=FakeExecutor())
+    stage.step(0.0)
+    stage.request_stop("the session is gone", drain_s=0.0)
+    time.sleep(0.001)
+    with pytest.raises(LinkError, match="not taken by their consumers"):
+        run(stage)
+
+
+def test_the_safe_state_may_be_asked_for_while_the_run_ends():
+    commands, sender = FakeCommands(), FakeSender(acknowledges=False)
+    stage = AcquireStage(FakeSource(1), [sender], commands=commands, executor=FakeExecutor())
+    for _ in range(10):
+        stage.step(0.0)
+    late = commands.put(CommandKind.MAKE_SAFE)
+    stage.step(0.0)
+    assert commands.answers[late].accepted

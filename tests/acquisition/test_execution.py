@@ -330,16 +330,62 @@ def test_when_the_controller_falls_silent_the_pump_goes_to_its_safe_flow(rig):
     now[0] += 1000
     one.executor.poll()
     assert one.microscope.read_flow() == pytest.approx(0.03)
-    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=7)
-    now[0] += 4.9
-    one.do(CommandKind.HEARTBEAT)
-    now[0] += 4.9
+    one.stream.start()
+    shown = one.run(1)[-1].info.frame
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=shown)
+    now[0] += 4.8
+    shown = one.run(1)[-1].info.frame
+    one.do(CommandKind.HEARTBEAT, decided_on_frame=shown)
+    now[0] += 4.8
     one.executor.poll()
     assert one.microscope.read_flow() == pytest.approx(0.03)
-    now[0] += 0.2
+    now[0] += 0.3
     one.executor.poll()
     assert one.microscope.read_flow() == pytest.approx(0.001)
     assert one.executor.counts()["watchdog"] == 1
+
+
+def test_results_of_frames_that_were_exposed_too_long_ago_do_not_keep_the_watchdog_quiet(rig):
+    now = [100.0]
+    limits = LIMITS.model_copy(update={"watchdog_s": 2.0, "safe_flow_ul_s": 0.001})
+    one = rig(limits=limits, clock=lambda: now[0])
+    one.stream.start()
+    old = one.run(1)[-1].info.frame
+    one.do(CommandKind.HEARTBEAT, decided_on_frame=old)
+    for _ in range(10):  # messages come all the time, but what they show grows old
+        now[0] += 0.25
+        one.do(CommandKind.HEARTBEAT, decided_on_frame=old)
+        one.executor.poll()
+    assert one.microscope.read_flow() == pytest.approx(0.001)
+    assert one.executor.counts()["watchdog"] == 1
+    refused = one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=old)
+    assert "exposed more than 2 s ago" in one.acks[refused].reason
+    assert one.microscope.read_flow() == pytest.approx(0.001)
+    fresh = one.run(1)[-1].info.frame
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=fresh)
+    assert one.microscope.read_flow() == pytest.approx(0.03)
+
+
+def test_the_safe_state_passes_the_rate_limit_and_drops_what_was_scheduled(rig):
+    limits = LIMITS.model_copy(update={"commands_per_s": 300.0, "safe_flow_ul_s": 0.001})
+    one = rig(limits=limits)
+    one.stream.start()
+    one.run(1)
+    scheduled = [one.do(CommandKind.SET_FLOW, 0.03, at_time_s=50.0) for _ in range(256)]
+    asked = [one.do(CommandKind.MAKE_SAFE, at_time_s=40.0) for _ in range(100)]
+    assert one.microscope.read_flow() == pytest.approx(0.001)
+    one.run(20)
+    assert all("the safe state was asked for" in one.acks[command].reason for command in scheduled)
+    assert all(one.acks[command].accepted for command in asked)
+
+
+def test_nothing_undoes_the_safe_state_of_a_run_that_ends(rig):
+    one = rig(limits=LIMITS.model_copy(update={"safe_flow_ul_s": 0.001}))
+    (pump,) = one.executor.secure("stopped by the user", ends=True)
+    assert pump.safe
+    late = one.do(CommandKind.SET_FLOW, 0.03)
+    assert "the run is ending" in one.acks[late].reason
+    assert one.microscope.read_flow() == pytest.approx(0.001)
 
 
 def test_commands_that_no_frame_will_show_are_answered_at_the_end(rig):

@@ -7,6 +7,7 @@ from small_microscope import small_settings
 from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
+from acquisition.watched_state import WatchedState, changes
 from stream.errors import SourceError
 
 
@@ -218,3 +219,79 @@ def test_a_camera_of_micro_manager_runs_through_the_same_code(opened, bits, dtyp
     assert np.isfinite(frames[0].info.focus_um)
     assert np.isnan(frames[0].info.flow_ul_s)
     assert stream.counts()["lost_in_camera"] == 0
+
+
+OBJECTIVE = """Device,Objective,DemoCamera,DObjective
+#py pyDevice,Camera"""
+TWO_OBJECTIVES = """
+ConfigPixelSize,Res10x,Objective,State,0
+PixelSize_um,Res10x,0.8
+ConfigPixelSize,Res20x,Objective,State,1
+PixelSize_um,Res20x,0.4
+"""
+
+
+@pytest.fixture
+def with_objectives(opened, tmp_path):
+    """A microscope with two objectives, and what its stream reported."""
+
+    def build(**more):
+        settings = small_settings(tmp_path, **more)
+        path = tmp_path / "small.cfg"
+        path.write_text(path.read_text().replace("#py pyDevice,Camera", OBJECTIVE, 1) + TWO_OBJECTIVES)
+        microscope, stream = opened(settings)
+        said = []
+        stream._report = said.append
+        stream.start()
+        return microscope, stream, said
+
+    return build
+
+
+def change_objective(microscope, stream):
+    """Somebody turns the turret; the stream is not told."""
+    take(stream, 3)
+    microscope.core.setProperty("Objective", "State", 1)
+    time.sleep(0.6)  # the state is read twice a second
+    return take(stream, 120)
+
+
+def test_frames_carry_the_pixel_size_of_the_objective_that_they_were_taken_with(with_objectives):
+    microscope, stream, said = with_objectives()
+    assert stream.info.pixel_size_um == 0.8
+    frames = change_objective(microscope, stream)
+    assert frames[-1].info.pixel_size_um == 0.4
+    assert len(said) == 1
+    assert "pixel size of the microscope changed from 0.8 um to 0.4 um" in said[0]
+
+
+def test_a_pixel_size_that_the_settings_fix_holds_and_it_is_said(with_objectives):
+    microscope, stream, said = with_objectives(pixel_size_um=0.5)
+    frames = change_objective(microscope, stream)
+    assert {frame.info.pixel_size_um for frame in frames} == {0.5}
+    assert "microscope.pixel_size_um = 0.5 is set and still holds" in said[0]
+
+
+def test_an_exposure_that_is_changed_from_outside_is_carried_and_said(with_objectives):
+    microscope, stream, said = with_objectives(exposure_ms=2.0)
+    take(stream, 3)
+    microscope.core.setExposure("Camera", 4.0)
+    time.sleep(0.6)
+    assert take(stream, 120)[-1].info.exposure_ms == 4.0
+    assert any("exposure was changed from outside, from 2 to 4 ms" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (WatchedState(None, 2.0, 12, True), "from 0.8 um to unknown"),
+        (WatchedState(0.8, 2.0, 16, True), "bit depth changed from 12 to 16"),
+        (WatchedState(0.8, 2.0, 12, False), "shutter was closed from outside"),
+        (WatchedState(0.8, 3.0, 12, True), "exposure was changed from outside"),
+    ],
+)
+def test_a_change_is_said_once_and_in_words(now, words):
+    before = WatchedState(0.8, 2.0, 12, True)
+    (line,) = changes(before, now, fixed_pixel_size_um=None, commanded=False)
+    assert words in line
+    assert changes(now, now, fixed_pixel_size_um=None, commanded=False) == []

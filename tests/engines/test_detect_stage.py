@@ -6,15 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astigmatic import frame
 
 from engines.engine import DetectionError, Engine, EngineInfo
-from engines.factory import open_engine
+from engines.factory import check_pixel_size, open_engine, pixel_size_of
 from engines.settings import DetectorSettings
 from engines.stage import DetectStage
+from stream.errors import ConfigurationError
 from stream.link import LinkAccount, PeerState
 from stream.links import open_receiver, open_sender
 from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
@@ -336,3 +339,54 @@ def test_the_stage_tells_how_well_the_detections_fit_their_model() -> None:
     assert (counts["refined"], counts["not_refined"]) == (9, 1)
     assert (gauges["depth_min_um"], gauges["depth_max_um"], gauges["sigma_x_um"]) == (-60.0, 60.0, 0.2)
     assert "sigma_z_um" not in gauges
+
+
+def frames_of_two_objectives() -> list[Message]:
+    made = frames(10)
+    return [
+        Frame(replace(m.info, pixel_size_um=0.4), m.image)
+        if isinstance(m, Frame) and m.info.frame >= 6
+        else m
+        for m in made
+    ]
+
+
+def test_another_objective_gets_an_engine_for_its_pixel_size_once_the_former_is_done() -> None:
+    up, down = Upstream(frames_of_two_objectives(), credits=20), Downstream()
+    engines, sizes = [Echo(lag=3), Echo(lag=3)], []
+
+    def reopen(pixel_size_um: float) -> Engine:
+        assert engines[0].pending == 0
+        sizes.append(pixel_size_um)
+        return engines[1]
+
+    stage = DetectStage(up, engines[0], down, reopen=reopen)
+
+    def done() -> bool:
+        down.acknowledged = len(down.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert sizes == [0.4]
+    assert [m.info.frame for m in down.sent if isinstance(m, Detections)] == list(range(10))
+    assert stage.counts()["left_out_doubtful"] == 6  # of both engines
+
+
+def test_a_model_that_was_made_for_another_objective_ends_the_run_with_a_line() -> None:
+    def reopen(_pixel_size_um: float) -> Engine:
+        raise ConfigurationError("the images have 0.4 um a pixel now, but model.onnx was made for 0.8")
+
+    stage = DetectStage(Upstream(frames_of_two_objectives(), credits=20), Echo(), Downstream(), reopen=reopen)
+    with pytest.raises(ConfigurationError, match=r"0\.4 um a pixel now"):
+        step_until(stage, lambda: stage.state is StageState.DONE)
+    assert stage.state is StageState.FAILED
+
+
+def test_a_shipped_model_is_not_used_for_an_objective_that_it_was_not_made_for() -> None:
+    model = Path(__file__).resolve().parents[2] / "liveptv" / "models" / "simulated.onnx"
+    made_for_um = pixel_size_of(model)
+    assert made_for_um is not None
+    check_pixel_size(model, made_for_um)
+    check_pixel_size(None, made_for_um / 2)
+    with pytest.raises(ConfigurationError, match="go back to that objective"):
+        check_pixel_size(model, made_for_um / 2)

@@ -95,7 +95,7 @@ def test_a_hung_detector_is_killed_and_started_again(tmp_path):
     run = Run(experiment, lambda run: run.process("detect").suspend(), act_after=40)
     assert run.frames()[0] == list(range(500))
     assert any("detect hung" in note for note in run.notes)
-    assert any("detect was lost" in note for note in run.notes)  # noticed by the link long before
+    assert any("detect gives no sign of life" in note for note in run.notes)  # noticed by the link before
 
 
 def test_a_controller_closes_the_loop_through_the_pump(tmp_path):

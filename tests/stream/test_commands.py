@@ -248,3 +248,55 @@ def test_the_offset_is_wrong_by_at_most_half_of_the_least_round_trip(
         samples.append(clock.ClockSample(0, there + true_ns, there + work + true_ns, returned_ns))
     least = min(there + back for there, back, _ in trips)
     assert abs(clock.offset_ns(samples) - true_ns) <= least / 2 + 1
+
+
+@pytest.mark.parametrize("kind", [CommandKind.STOP, CommandKind.MAKE_SAFE, CommandKind.HEARTBEAT])
+def test_stopping_and_making_safe_pass_commands_that_wait_for_their_answers(kind: CommandKind) -> None:
+    with both() as (server, client):
+        waiting: list[Request] = []
+        for _ in range(PENDING_LIMIT):
+            client.send(Command(CommandKind.TRIGGER))
+            waiting += eventually(server.poll)
+        client.send(Command(CommandKind.TRIGGER))
+        eventually(lambda: server.poll() or server.refused)
+        command = Command(kind)
+        client.send(command)
+        (request,) = eventually(server.poll)
+        assert request.command == command
+        accept(request)
+        assert command.command_id in {
+            ack.command_id for ack in eventually(lambda: _acks_with(client, command))
+        }
+
+
+def _fill(client: CommandClient) -> None:
+    for _ in range(100_000):
+        client.send(Command(CommandKind.TRIGGER))
+
+
+def _acks_with(client: CommandClient, command: Command) -> list[Ack]:
+    acks = client.acks()
+    return acks if any(ack.command_id == command.command_id for ack in acks) else []
+
+
+@pytest.mark.parametrize("kind", [CommandKind.STOP, CommandKind.MAKE_SAFE])
+def test_stopping_and_making_safe_pass_a_full_socket_and_are_handed_out_first(kind: CommandKind) -> None:
+    with both() as (server, client):
+        with pytest.raises(LinkError):
+            _fill(client)
+        urgent = Command(kind)
+        client.send(urgent)
+        handed_out: list[Command] = []
+
+        def comes() -> bool:
+            handed_out.extend(request.command for request in server.poll())
+            return urgent in handed_out
+
+        eventually(comes)
+        assert handed_out.index(urgent) < 2 * 64
+
+
+def test_the_answer_to_an_urgent_command_is_waited_for_on_its_own_connection() -> None:
+    with both() as (server, client), an_acquisition(server):
+        command = Command(CommandKind.MAKE_SAFE)
+        assert client.request(command, 10.0).accepted

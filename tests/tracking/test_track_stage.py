@@ -205,3 +205,14 @@ def test_without_a_consumer_there_is_no_tracking():
         _, stage_end = link(stack)
         with pytest.raises(LinkError, match="nobody"):
             TrackStage(stage_end, OnlineTracker(TrackerSettings()), [])
+
+
+def test_no_track_goes_on_across_a_change_of_the_pixel_size():
+    with pipeline() as (source, stage, (output,)):
+        for frame in range(8):
+            source.send(particles(frame, pixel_size_um=0.8 if frame < 5 else 0.4))
+        source.end("enough")
+        *tracks, _ = receive_all(stage, output)
+        before, after = set(tracks[4].track.tolist()), set(tracks[5].track.tolist())
+        assert not before & after
+        assert stage.counts()["born"] == stage.counts()["ended"] == 20

@@ -1,0 +1,36 @@
+"""Windows: a console window that is closed ends every program in it, which has about 5 s for a last act."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+CLOSED, LOGOFF, SHUTDOWN = 2, 5, 6  # CTRL_CLOSE_EVENT and the two after it, winbase.h
+
+_kept: list[Any] = []
+
+
+def before_it_closes(act: Callable[[], None]) -> None:
+    """Call `act`, in a thread of Windows' own, before this process is ended with its console; elsewhere nothing.
+
+    Other systems send SIGHUP, which a stage ignores and its session takes for a stop.
+    """
+    if sys.platform == "win32":
+        _register(act)
+
+
+def _register(act: Callable[[], None]) -> None:
+    import ctypes
+    from ctypes import wintypes
+
+    def handle(event: int) -> bool:
+        if event in {CLOSED, LOGOFF, SHUTDOWN}:
+            act()
+            return True
+        return False
+
+    windows: Any = ctypes  # what only Windows has
+    handler = windows.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)(handle)
+    _kept.append(handler)  # Windows calls it later: it must not be collected
+    windows.windll.kernel32.SetConsoleCtrlHandler(handler, True)

@@ -1,0 +1,220 @@
+"""What the session knows of the hardware's safety, and what it does where nobody else is left to do it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from acquisition.device_safety import DeviceSafety, has_safe_state
+from acquisition.rescue import rescue
+from liveptv.config import Experiment
+from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.processes import start_deaf
+
+ANSWER_S = 3.0  # devices answer or are given up within 2 s; a focus that travels is not waited for
+RESCUE_S = 30.0  # a process starts, opens the devices (8 s of tries) and reads them back
+LOOK_S = 0.02
+
+Note = Callable[[str, str, dict[str, Any]], None]
+
+
+class Hardware:
+    """Orders by the acquisition's lane, what it reports of each device, and the rescue where it was killed.
+
+    `known` is what is known of each device at the end: None as long as that is not reported, and where there is
+    nothing to make safe the empty tuple.
+    """
+
+    def __init__(self, experiment: Experiment, note: Note) -> None:
+        """`note` gets an event: its kind, a line, and facts."""
+        self._microscope = experiment.microscope
+        self._limits = experiment.limits
+        self._note = note
+        self._lane: Connection | None = None
+        self._touched = False
+        self._rescuer: SpawnProcess | None = None
+        self._answer: Connection | None = None
+        self._is_rescuing = False
+        self._until_s = 0.0
+        self.has_safe_state = self._microscope is not None and has_safe_state(
+            self._limits, self._microscope.shutter
+        )
+        self.known: tuple[DeviceSafety, ...] | None = None
+
+    def connect(self, lane: Connection | None) -> None:
+        """The lane of an acquisition that has been started."""
+        self._lane = lane
+
+    def order(self, reason: str, *, ends: bool) -> None:
+        """Tell the acquisition to make the hardware safe, now; with `ends`, to end the run after that."""
+        if self._lane is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._lane.send(Order(reason, ends))
+
+    def poll(self) -> None:
+        """Take what has been reported, without waiting."""
+        self._read_lane()
+        if self._is_rescuing:
+            self._read_rescue()
+
+    def wait(self, meanwhile: Callable[[], None], timeout_s: float = ANSWER_S) -> None:
+        """Give the acquisition a moment to report, before it is killed; `meanwhile` is called again and again."""
+        until_s = time.monotonic() + timeout_s
+        while self._touched and self.known is None and self._lane is not None and time.monotonic() < until_s:
+            self._read_lane()
+            meanwhile()
+            time.sleep(LOOK_S)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more will become known."""
+        return not self._is_rescuing
+
+    def stand_by(self, is_silent: bool) -> None:
+        """While the acquisition is silent, have a process ready that could open its devices at once."""
+        if is_silent and self._rescuer is None and self.known is None and self._can_be_rescued:
+            self._start_rescuer()
+        elif not is_silent and not self._is_rescuing:
+            self.close()
+
+    @property
+    def _can_be_rescued(self) -> bool:
+        return self.has_safe_state and self._touched
+
+    def acquisition_is_gone(self, *, was_a_process: bool) -> None:
+        """Called once the acquisition is over: where it has not reported, its devices are opened anew."""
+        self._read_lane()
+        self._lane = None
+        if self.known is not None or self._is_rescuing:
+            self.stand_by(is_silent=False)
+            return
+        if not self._can_be_rescued:
+            self.known = ()
+            return
+        if not was_a_process:
+            self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
+            return
+        self._note(
+            "safety", "the acquisition has not made the hardware safe: its devices are opened anew", {}
+        )
+        if self._rescuer is None:
+            self._start_rescuer()
+        self._is_rescuing = True
+        self._until_s = time.monotonic() + RESCUE_S
+        assert self._answer is not None
+        with contextlib.suppress(OSError):  # that it is not there any more is seen when it should answer
+            self._answer.send(True)
+
+    def _start_rescuer(self) -> None:
+        assert self._microscope is not None
+        context = multiprocessing.get_context("spawn")
+        self._answer, theirs = context.Pipe()
+        self._rescuer = context.Process(
+            target=rescue, args=(self._microscope, self._limits, theirs), name="liveptv-rescue", daemon=True
+        )
+        start_deaf(self._rescuer)
+        theirs.close()
+
+    def settle(self) -> None:
+        """Wait until everything that can become known is known."""
+        while not self.is_settled:
+            self.poll()
+            time.sleep(LOOK_S)
+
+    def _read_lane(self) -> None:
+        try:
+            while self._lane is not None and self._lane.poll():
+                message = self._lane.recv()
+                self._touched = self._touched or isinstance(message, Opening)
+                if isinstance(message, Secured):
+                    self._take(message)
+        except (EOFError, OSError):
+            self._lane = None
+
+    def _take(self, message: Secured) -> None:
+        facts = {"devices": [_facts(device) for device in message.devices]}
+        if message.devices:
+            unsafe = "; ".join(str(device) for device in message.devices if not device.safe)
+            text = f"not safe: {unsafe}" if unsafe else f"safe state ({_states(message.devices)})"
+            self._note("safety", f"{text}: {message.reason}", facts)
+        if message.ends:
+            self.known = message.devices
+
+    def _read_rescue(self) -> None:
+        assert self._rescuer is not None
+        assert self._answer is not None
+        found: object = None
+        try:
+            if self._answer.poll():
+                found = self._answer.recv()
+        except (EOFError, OSError):
+            found = f"the process that opens them anew ended ({self._rescuer.exitcode})"
+        if found is None and time.monotonic() > self._until_s:
+            found = f"its devices could not be opened anew within {RESCUE_S:g} s"
+        if found is None:
+            return
+        self.close()
+        if isinstance(found, tuple):
+            self.known = found
+            unsafe = "; ".join(str(device) for device in found if not device.safe)
+            text = f"not safe: {unsafe}" if unsafe else f"opened anew, safe state ({_states(found)})"
+            self._note("safety", text, {"devices": [_facts(device) for device in found]})
+        else:
+            self._conclude(str(found))
+
+    def _conclude(self, why: str) -> None:
+        """Nothing is known of any device that should be safe."""
+        limits, scope = self._limits, self._microscope
+        assert scope is not None
+        devices = [
+            DeviceSafety(name, state, False, why, warning)
+            for name, state, warning, wanted in (
+                (
+                    "pump",
+                    "the pump at its safe flow",
+                    "the pump may still run",
+                    limits.safe_flow_ul_s is not None,
+                ),
+                ("shutter", "the shutter closed", "the shutter may still be open", bool(scope.shutter)),
+                (
+                    "focus",
+                    "the focus at its safe position",
+                    "the focus may not be at its safe position",
+                    limits.safe_focus_um is not None,
+                ),
+            )
+            if wanted
+        ]
+        self.known = tuple(devices)
+        facts = {"devices": [_facts(device) for device in devices]}
+        self._note("safety", "; ".join(str(device) for device in devices), facts)
+
+    def close(self) -> None:
+        """End the process of the rescue, should there be one. Idempotent."""
+        self._is_rescuing = False
+        if self._rescuer is not None:
+            self._rescuer.kill()
+            self._rescuer.join()
+        if self._answer is not None:
+            self._answer.close()
+        self._rescuer = self._answer = None
+
+
+def unsafe(known: tuple[DeviceSafety, ...]) -> str:
+    """One line of what is not known to be safe; "" where all is."""
+    warnings = [device.warning for device in known if not device.safe]
+    reasons = dict.fromkeys(device.problem for device in known if not device.safe)
+    return f"{' and '.join(warnings)}: {'; '.join(reasons)}" if warnings else ""
+
+
+def _states(devices: tuple[DeviceSafety, ...]) -> str:
+    return ", ".join(device.state for device in devices)
+
+
+def _facts(device: DeviceSafety) -> dict[str, Any]:
+    return {"device": device.device, "state": device.state, "safe": device.safe, "problem": device.problem}

@@ -1,0 +1,109 @@
+"""What the session knows of the hardware, and what it does where the acquisition can do nothing any more."""
+
+import multiprocessing
+
+import pytest
+
+from acquisition.device_safety import DeviceSafety
+from acquisition.simulated.settings_log import read_settings
+from liveptv.config import build_experiment
+from liveptv.session.hardware import Hardware, unsafe
+from liveptv.session.plan import Opening, Order, Secured
+
+SAFE = DeviceSafety("pump Pump", "the pump at 0.001 uL/s", True)
+PUMP = """
+#py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera
+#py pyDevice,Pump,acquisition.simulated.devices,SimulatedPump
+#py Property,Pump,LogFile,{log}
+Property,Core,Initialize,1
+#py Property,Core,Camera,Camera
+#py Property,Pump,FlowRate,0.0246
+"""
+
+
+class Session:
+    """The session's end of the lane, and what it noted."""
+
+    def __init__(self, config="scope.cfg", **limits):
+        limits = limits or {"safe_flow_ul_s": 0.001}
+        experiment = build_experiment({"microscope": {"config": str(config)}, "limits": limits}, "the test")
+        self.notes = []
+        self.hardware = Hardware(experiment, lambda _kind, text, _facts: self.notes.append(text))
+        ours, self.acquisition = multiprocessing.Pipe()
+        self.hardware.connect(ours)
+
+
+@pytest.fixture
+def session():
+    made = []
+
+    def build(*arguments, **limits):
+        made.append(Session(*arguments, **limits))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.hardware.close()
+
+
+def test_what_the_acquisition_reports_is_known_and_needs_no_rescue(session):
+    one = session()
+    one.hardware.order("enough", ends=True)
+    assert one.acquisition.recv() == Order("enough", ends=True)
+    one.acquisition.send(Opening())
+    one.acquisition.send(Secured((SAFE,), "enough", True))
+    one.hardware.wait(lambda: None, 30)
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    assert one.hardware.is_settled
+    assert one.hardware.known == (SAFE,)
+    assert one.notes == ["safe state (the pump at 0.001 uL/s): enough"]
+
+
+def test_an_acquisition_that_never_touched_a_device_needs_no_rescue(session):
+    one = session()
+    one.acquisition.close()
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    assert one.hardware.is_settled
+    assert one.hardware.known == ()
+
+
+def test_a_microscope_without_a_safe_state_needs_no_rescue(session):
+    one = session("scope.cfg", max_flow_ul_s=1.0)
+    one.acquisition.send(Opening())
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    assert one.hardware.known == ()
+
+
+def test_the_devices_of_a_killed_acquisition_are_opened_anew_and_made_safe(session, tmp_path):
+    log = tmp_path / "settings.jsonl"
+    config = tmp_path / "scope.cfg"
+    config.write_text(PUMP.format(log=log))
+    one = session(config)
+    one.acquisition.send(Opening())
+    one.hardware.stand_by(is_silent=True)  # nothing is touched as long as the acquisition may come back
+    one.hardware.poll()
+    assert one.hardware.is_settled
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    one.hardware.settle()
+    assert [device.safe for device in one.hardware.known] == [True]
+    assert [entry["value"] for entry in read_settings(log)] == [0.001]
+    assert one.notes[-1] == "opened anew, safe state (the pump at 0.001 uL/s)"
+
+
+def test_where_the_devices_cannot_be_opened_it_is_said_what_may_still_run(session, tmp_path):
+    one = session(tmp_path / "gone.cfg")
+    one.acquisition.send(Opening())
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    one.hardware.settle()
+    assert unsafe(one.hardware.known).startswith(
+        "the pump may still run: there is no microscope configuration"
+    )
+    assert one.notes[-1].startswith("the pump may still run (there is no")
+
+
+def test_an_acquisition_that_is_a_thread_is_not_opened_twice(session):
+    one = session()
+    one.acquisition.send(Opening())
+    one.hardware.acquisition_is_gone(was_a_process=False)
+    assert one.hardware.is_settled
+    assert "cannot be ended" in unsafe(one.hardware.known)
