@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 EVERY_ROWS = 16
-# Of the differences between neighbouring pixels so many are not zero where a camera's noise is seen: two such images
-# are never alike by chance, not even in the rows that are looked at.
+# Of the differences between neighbouring pixels so many are not zero where a camera's noise is seen: two such
+# images are never alike by chance, not even in the rows that are looked at.
 NOISY_PART = 0.5
 
 
@@ -29,7 +29,11 @@ class RepeatedImages:
         if self._before is None:
             self._step = EVERY_ROWS if _is_noisy(image[::EVERY_ROWS]) else 1
         seen = image[:: self._step]
-        if self._before is not None and self._before.shape == seen.shape and np.array_equal(seen, self._before):
+        if (
+            self._before is not None
+            and self._before.shape == seen.shape
+            and np.array_equal(seen, self._before)
+        ):
             if self._step > 1 and not _is_noisy(seen):
                 self._before = None  # the light went out: the rows do not tell any more
                 return False

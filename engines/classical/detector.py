@@ -164,7 +164,9 @@ class SpotDetector:
         """
         self.load(image, sign)
         residual = self._image
-        noise = max(self._rounding_noise, pixel_noise(residual, max(1, residual.size // 4 // PIXEL_NOISE_SAMPLES)))
+        noise = max(
+            self._rounding_noise, pixel_noise(residual, max(1, residual.size // 4 // PIXEL_NOISE_SAMPLES))
+        )
         found = self._filter.candidates(residual, 1.0)
         noise = max(noise, self._filter.pixel_sigma)
         fits = self._fit(residual, _no_fits(), found, noise, FIRST_SWEEPS)

@@ -129,7 +129,15 @@ class WidthCurve:
                 )
         except FileNotFoundError as error:
             raise ConfigurationError(f"no width curve at {path}") from error
-        except (OSError, LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"cannot read {path} as a width curve: {error}") from error

@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.backends.soundness import fault_of
-from engines.engine import BackEndError, DetectionError, EngineInfo, WrongNumbersError, readable, working_dtype
+from engines.engine import (
+    BackEndError,
+    DetectionError,
+    EngineInfo,
+    WrongNumbersError,
+    readable,
+    working_dtype,
+)
 from engines.flatfield import load_flat_field
 from engines.frame_work import FrameWork, Outcome
 from engines.network.answers import check_fits, detections_of

@@ -155,7 +155,15 @@ def load_fit_model(path: Path) -> FitModel | None:
                 shot=float(noise["gain"]) / grey,
                 brightness_sd=scatter,
             )
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         raise ConfigurationError(
             f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
         ) from error

@@ -109,9 +109,7 @@ def build_track(context: StageContext) -> Stage:
     senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
-    return TrackStage(
-        context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say
-    )
+    return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
 
 
 def build_write(context: StageContext) -> Stage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,9 +27,7 @@ def field(number: int, value: int | bytes | str) -> bytes:
 
 
 def value_info(name: str, kind: int, shape: tuple[int | str, ...]) -> bytes:
-    dims = b"".join(
-        field(1, field(2, size) if isinstance(size, str) else field(1, size)) for size in shape
-    )
+    dims = b"".join(field(1, field(2, size) if isinstance(size, str) else field(1, size)) for size in shape)
     return field(1, name) + field(2, field(1, field(1, kind) + field(2, dims)))
 
 
@@ -47,7 +45,9 @@ def tensor(name: str, kind: int, shape: tuple[int, ...], values: list[float]) ->
     return b"".join(field(1, size) for size in shape) + field(2, kind) + field(8, name) + field(9, raw)
 
 
-def graph(nodes: list[bytes], inputs: list[bytes], outputs: list[bytes], initial: list[bytes] = []) -> bytes:
+def graph(
+    nodes: list[bytes], inputs: list[bytes], outputs: list[bytes], initial: Sequence[bytes] = ()
+) -> bytes:
     return (
         b"".join(field(1, n) for n in nodes)
         + field(2, "g")
@@ -87,5 +87,3 @@ def looping(trips: int, metadata: Mapping[str, str], channels: int) -> bytes:
         ),
         metadata,
     )
-
-

@@ -105,7 +105,9 @@ def test_noise_is_coarse_where_many_pixels_have_the_least_or_the_greatest_value_
 
 
 @given(st.floats(0.2, 50.0), st.floats(3.0, 7.0))
-def test_of_normal_noise_the_level_is_the_threshold_in_standard_deviations(sigma: float, threshold: float) -> None:
+def test_of_normal_noise_the_level_is_the_threshold_in_standard_deviations(
+    sigma: float, threshold: float
+) -> None:
     quantiles = stats.norm.ppf((np.arange(4000) + 0.5) / 4000) * sigma
     noise = PixelNoise(quantiles, np.full(4000, 1 / 4000))
     bank = SpotFilter(64, 64, [Template(2.0, 2.0)])._filters[0]

@@ -59,13 +59,17 @@ def test_a_network_counts_them_as_well(tmp_path: Path) -> None:
     from engines.network.model import OnnxModel
 
     model = OnnxModel(SHIPPED_MODEL)
-    image = drawn_frame(model.card, model.particle(), FrameFormat.of((192, 288), np.dtype("u1"), False, 2000), None)
+    image = drawn_frame(
+        model.card, model.particle(), FrameFormat.of((192, 288), np.dtype("u1"), False, 2000), None
+    )
     found, counts = {}, {}
     for most in (2, 2000):
         said: list[str] = []
         settings = DetectorSettings(workers=1, max_particles=most, backend="onnxruntime")
         size = model.card.pixel_size_um
-        with closing(open_engine(settings, model=SHIPPED_MODEL, pixel_size_um=size, say=said.append)) as engine:
+        with closing(
+            open_engine(settings, model=SHIPPED_MODEL, pixel_size_um=size, say=said.append)
+        ) as engine:
             (found[most],) = results(engine, [image])
             counts[most] = engine.counts().get("too_many", 0)
         assert ["max_particles" in text for text in said] == [True] * (most == 2)
@@ -143,7 +147,9 @@ def test_images_without_light_are_not_called_repeated() -> None:
     watch = RepeatedImages()
     assert not any(watch.is_repeated(np.full(SHAPE, 3, np.uint8)) for _ in range(5))
     noisy = spots(0)
-    assert [watch.is_repeated(image) for image in (noisy, np.zeros_like(noisy), noisy, noisy)][:3] == [False] * 3
+    assert [watch.is_repeated(image) for image in (noisy, np.zeros_like(noisy), noisy, noisy)][:3] == [
+        False
+    ] * 3
 
 
 def test_an_image_of_another_size_is_another_image() -> None:
@@ -156,7 +162,9 @@ def test_an_image_of_another_size_is_another_image() -> None:
 def test_repeated_images_are_counted_and_said_once_and_change_no_result() -> None:
     said: list[str] = []
     images = [spots(0), spots(1), spots(1), spots(2), spots(2)]
-    with closing(open_engine(DetectorSettings(workers=1), model=None, pixel_size_um=1.0, say=said.append)) as engine:
+    with closing(
+        open_engine(DetectorSettings(workers=1), model=None, pixel_size_um=1.0, say=said.append)
+    ) as engine:
         found = results(engine, images)
         assert engine.counts()["repeated_images"] == 2
     assert [text[:28] for text in said] == ["frame 2 is the image before "]

@@ -27,7 +27,9 @@ def followed(*sequences: Sequence, settings: TrackerSettings | None = None) -> O
 @pytest.mark.parametrize("count", [36, 150, 500])
 @pytest.mark.parametrize("spacings", [1.5, 2.0, 3.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_plug_flow_of_more_than_a_spacing_a_frame_is_noticed(count: int, spacings: float, seed: int) -> None:
+def test_a_plug_flow_of_more_than_a_spacing_a_frame_is_noticed(
+    count: int, spacings: float, seed: int
+) -> None:
     tracker = followed(channel_flow(count, spacings, 40, seed=seed, plug=True, planar=True))
     assert "farther than links can resolve" in tracker.remark
     assert tracker.counts["unresolved"] > 5
@@ -102,6 +104,8 @@ def test_an_empty_recording_and_single_particles_say_nothing() -> None:
 
 
 def test_the_summary_has_what_was_beyond_and_nothing_else() -> None:
-    assert summary_of({"unresolved": 4, "born": 9}) == "displacements beyond what links can resolve in 4 frames"
+    assert (
+        summary_of({"unresolved": 4, "born": 9}) == "displacements beyond what links can resolve in 4 frames"
+    )
     assert summary_of({"rows_left_out": 0, "linked": 3}) == ""
     assert summary_of({"unresolved": 1, "rows_left_out": 2}).endswith("; 2 predicted rows left out")
