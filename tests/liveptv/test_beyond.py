@@ -32,12 +32,15 @@ def test_each_limit_has_its_words(stage: str, count: str, says: str) -> None:
     assert beyond_the_method({stage: {count: 7}}) == says
 
 
+APART_PX = 14
+
+
 def crowd(path: Path, count: int) -> Path:
     """A video of two frames with `count` particles, the first frame twice."""
     rng = np.random.default_rng(0)
-    side = 9 * int(np.ceil(np.sqrt(count)))
+    side = APART_PX * int(np.ceil(np.sqrt(count)))
     rows, columns = np.indices((side, side))
-    light = 150 * np.exp(-(((rows % 9 - 4) ** 2 + (columns % 9 - 4) ** 2) / 4.0))
+    light = 150 * np.exp(-(((rows % APART_PX - 6) ** 2 + (columns % APART_PX - 6) ** 2) / 4.0))
     frames = [np.round(200 + light + rng.normal(0, 3, light.shape)).astype(np.uint16) for _ in range(2)]
     tifffile.imwrite(path, np.stack([frames[0], frames[0], frames[1]]), photometric="minisblack")
     return path
