@@ -11,9 +11,19 @@ AMBIGUOUS_PART = 0.3
 COARSE = 0.9
 
 
-def warnings_for(made: Assembled, ambiguity: Ambiguity, step_um: float) -> list[str]:
-    """One line for each: depth that one image does not tell, no focal lines, too coarse a step."""
+def warnings_for(
+    made: Assembled, ambiguity: Ambiguity, step_um: float, particles: int = 0, used: int = 0
+) -> list[str]:
+    """One line for each: depth that one image does not tell, no focal lines, too coarse a step, particles left out.
+
+    `particles` were found in the scan, of which `used` were looked at.
+    """
     found = []
+    if particles > used:
+        found.append(
+            f"of {particles} particles in the scan the {used} farthest from the others were looked at, which is "
+            "enough; the others are left out"
+        )
     if ambiguity.part > AMBIGUOUS_PART:
         found.append(
             f"one image does not tell the depth: in {100 * ambiguity.part:.0f} % of the depth range a particle on "

@@ -88,6 +88,7 @@ def calibrate(
         )
     half = size_of_images(mean**2 + background.contrast_variance(sums.change), found)
     noise = measure_noise(scan, sums, background, found, prepared, half)
+    everything = len(found)
     found = at_most(found, MOST_TRACES)
     traces = cut_out(
         scan,
@@ -148,7 +149,11 @@ def calibrate(
         repeats=scan.repeats,
         shape=scan.shape,
         faults=sorted(prepared.faults + jumps + checked.faults, key=lambda fault: fault.plane),
-        warnings=[*of_bright, *of_dark, *warnings_for(made, ambiguity, seen.step_um)],
+        warnings=[
+            *of_bright,
+            *of_dark,
+            *warnings_for(made, ambiguity, seen.step_um, everything, len(found)),
+        ],
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
     )
     return Calibrated(calibration, background, prepared, half)

@@ -121,8 +121,8 @@ def _converted(image: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
         return np.require(image, working_dtype(image.dtype), ["C", "A"])
     if kind not in "iu":
         raise DetectionError(
-            f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16, and other whole numbers "
-            "from 0 to 65535: convert the images"
+            f"frame {number} has {image.dtype} pixels; the detector reads uint8 and uint16, and other whole "
+            "numbers from 0 to 65535: convert the images"
         )
     low, high = int(image.min(initial=0)), int(image.max(initial=0))
     if low < 0 or high > np.iinfo(np.uint16).max:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 EVERY_ROWS = 16
-# Of the differences between neighbouring pixels so many are not zero where a camera's noise is seen: two such images
-# are never alike by chance, not even in the rows that are looked at.
+# Of the differences between neighbouring pixels so many are not zero where a camera's noise is seen: two such
+# images are never alike by chance, not even in the rows that are looked at.
 NOISY_PART = 0.5
 
 

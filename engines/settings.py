@@ -61,8 +61,8 @@ class DetectorSettings(BaseModel):
         2000,
         ge=1,
         le=MOST_PARTICLES,
-        description="most a frame; the faintest are left out, which is said; the links of a run hold tables of this "
-        "size. `detect`, which has no links, takes all unless this is given",
+        description="most a frame; the faintest are left out, which is said; the links of a run hold tables of "
+        "this size. `detect`, which has no links, takes all unless this is given",
     )
     refine: bool = Field(
         True,

@@ -27,17 +27,18 @@ class Remark:
 
 REMARKS = {
     TOO_MANY: Remark(
-        "{n} particles are left out up to frame {frame}, the faintest of each: detector.max_particles is {most}, raise it",
+        "{n} particles are left out up to frame {frame}, the faintest of each: detector.max_particles is {most}, "
+        "raise it",
         "{n} particles over detector.max_particles left out",
     ),
     HIDDEN_PX: Remark(
-        "objects much larger than particles (bubbles, dust) cover {n} pixels up to frame {frame}: no particles are "
-        "looked for there",
+        "objects much larger than particles (bubbles, dust) cover {n} pixels up to frame {frame}: no particles "
+        "are looked for there",
         "{n} pixels under large objects not searched",
     ),
     REPEATED: Remark(
-        "frame {frame} is the image before it once more, pixel for pixel: its particles seem to rest, and velocities "
-        "come out wrong; check the camera, or take such frames out of the recording",
+        "frame {frame} is the image before it once more, pixel for pixel: its particles seem to rest, and "
+        "velocities come out wrong; check the camera, or take such frames out of the recording",
         "{n} images delivered twice",
     ),
 }

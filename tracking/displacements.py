@@ -22,14 +22,14 @@ FloatArray = npt.NDArray[np.float64]
 UNRESOLVED_SPACINGS = 0.23
 """Random step a frame and axis, over the mean distance between neighbours."""
 DOUBTFUL_SPACINGS, DOUBTFUL_NEW, DOUBTFUL_MISSED = 0.08, 0.12, 0.2
-"""Smaller steps are too large as well where so many detections are new and so many predictions missed: some links of
-a sheared flow are right, others not. In diffusion as large few are."""
+"""Smaller steps are too large as well where so many detections are new and so many predictions missed: some links
+of a sheared flow are right, others not. In diffusion as large few are."""
 MOST_NEW, FEWEST_FOLLOWED = 0.3, 0.6
 """More than this share of detections new, and less than this share in confirmed tracks: most are not followed."""
 FEWEST_PARTICLES = 5
 PERSISTENT_FRAMES = 6
-"""So many frames in a row are beyond what links resolve before it is said, twice as many where it is less clear: the
-first ones are learnt from."""
+"""So many frames in a row are beyond what links resolve before it is said, twice as many where it is less clear:
+the first ones are learnt from."""
 MEDIAN_TO_SIGMA = 1.4826
 ADVICE = "take more frames a second, or fewer particles; such velocities are not to be trusted"
 
@@ -92,8 +92,8 @@ def _remark(tracks: Tracks, large: bool, step_um: float, spacing_um: float, new:
     frame = tracks.info.frame
     if large:
         return (
-            f"particles seem to jump by {step_um:.3g} um a frame at random, which are {step_um / spacing_um:.2f} of "
-            f"the mean distance between neighbours (frame {frame}): they move farther than links can resolve; {ADVICE}"
+            f"particles seem to jump by {step_um:.3g} um a frame at random, {step_um / spacing_um:.2f} of the mean "
+            f"distance between neighbours (frame {frame}): they move farther than links can resolve; {ADVICE}"
         )
     return (
         f"{100 * new:.0f} % of the particles in frame {frame} continue no track: they move farther than links can "

@@ -152,8 +152,8 @@ class TrackStage:
         predicted = np.flatnonzero(tracks.detection < 0)[:excess]
         self._counts["rows_left_out"] += len(predicted)
         self._tell(
-            f"tracks of more than {self._max_rows} particles and predictions: predicted rows are left out of the file; "
-            "raise detector.max_particles"
+            f"tracks of more than {self._max_rows} particles and predictions: predicted rows are left out of the "
+            "file; raise detector.max_particles"
         )
         return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
 

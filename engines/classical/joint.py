@@ -39,9 +39,9 @@ SMALL_CHANGE = 0.02
 MISFIT_FRACTION = 0.3
 MISFIT_REACH_SIGMAS = 2.0
 MISFIT_END_SIGMAS = 6.0
-# Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to show,
-# for there it would explain away too much: the image is
-# above the background by this part of the object's amplitude (its footprint), or the same is left all around.
+# Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to
+# show, or it would explain away too much: the image is above the background by this part of the object's
+# amplitude (its footprint), or the same is left all around.
 MISFIT_NEAR_SIGMAS = 4.0
 FOOTPRINT_PART = 0.15
 RING_PLACES = 8

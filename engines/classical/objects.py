@@ -19,11 +19,12 @@ from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, X, Y
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.intp]
 
 # A fitted object of a mean width of so many times that of the widest filter is no particle.
 WIDE_OBJECT = 1.2
-# What stands out of the noise less than so many times is taken out as a Gaussian, like a blurred particle: what that
-# leaves hides little.
+# What stands out of the noise less than so many times is taken out as a Gaussian, like a blurred particle: what is
+# left of it hides little.
 STRONG = 50.0
 # A Gaussian fits badly where it leaves so many times the noise (rms over its image).
 BAD_FIT = 3.0
@@ -48,9 +49,10 @@ def mean_widths(parameters: FloatArray) -> FloatArray:
 
 def badly_fitted(
     residual: Float32Array, parameters: FloatArray, fitted: BoolArray, wide_px: float, noise: float
-) -> npt.NDArray[np.intp]:
-    """Which of the `fitted` (N,) are strong, wider than `wide_px` and no Gaussians, by what they left in `residual`.
+) -> IntArray:
+    """Which of the `fitted` (N,) are strong, wider than `wide_px` and no Gaussians.
 
+    That is seen in what they left in `residual`.
     What lies partly in the image, with a centre beyond its edge, is not taken out of it and so left as a whole.
     """
     strong = parameters[:, AMPLITUDE] > STRONG * noise
@@ -71,7 +73,7 @@ def _window(shape: tuple[int, ...], p: FloatArray, sigmas: float) -> tuple[slice
     return rows, slice(max(0, int(p[X] - reach_x)), min(shape[1], int(p[X] + reach_x) + 2))
 
 
-def disturbed(parameters: FloatArray, objects: npt.NDArray[np.intp]) -> BoolArray:
+def disturbed(parameters: FloatArray, objects: IntArray) -> BoolArray:
     """Which fits (N, 6) lie so near to one of the objects that they may have been fitted to its misfit."""
     near = np.zeros(parameters.shape[0], np.bool_)
     for p in parameters[objects]:
@@ -109,20 +111,23 @@ def _covered(part: Float32Array, p: FloatArray, window: tuple[slice, slice], noi
 
 
 @njit(cache=True, nogil=True)
-def _smooth_over(image: Float32Array, covered: BoolArray, rows: FloatArray, columns: FloatArray) -> None:
+def _smooth_over(image: Float32Array, covered: BoolArray, rows: IntArray, columns: IntArray) -> None:
     """Give the covered pixels the mean of their neighbours, again and again, from the mean of the border."""
     height, width = image.shape
     total = 0.0
     count = 0
-    for row, column in zip(rows, columns):
+    for n in range(rows.size):
+        row, column = rows[n], columns[n]
         for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
             if 0 <= r < height and 0 <= c < width and not covered[r, c]:
                 total += image[r, c]
                 count += 1
-    for row, column in zip(rows, columns):
+    for n in range(rows.size):
+        row, column = rows[n], columns[n]
         image[row, column] = total / max(1, count)
     for _ in range(FILL_ROUNDS):
-        for row, column in zip(rows, columns):
+        for n in range(rows.size):
+            row, column = rows[n], columns[n]
             above = image[max(0, row - 1), column] + image[min(height - 1, row + 1), column]
             beside = image[row, max(0, column - 1)] + image[row, min(width - 1, column + 1)]
             image[row, column] = 0.25 * (above + beside)

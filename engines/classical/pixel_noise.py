@@ -51,7 +51,7 @@ def pixel_noise(image: Float32Array, stride: int) -> float:
                 total += value * value
                 kept += 1
         # 0.9866 is what clipping at 3 sigma leaves of a normal distribution's standard deviation.
-        sigma = math.sqrt(total / max(1, kept)) / (1.0 if limit == np.inf or limit == least else 0.9866)
+        sigma = math.sqrt(total / max(1, kept)) / (0.9866 if least < limit < np.inf else 1.0)
         if sigma == 0:
             break
         limit = max(3 * sigma, least)

@@ -241,3 +241,10 @@ def test_pixel_sizes_and_steps_on_the_command_line_count_more_than_the_file(tmp_
     halved = table.x_um / 2 / PIXEL_UM
     assert np.abs(np.min(np.abs(halved[table.used, None] - scan.x_px), axis=1)).max() < 0.2
     assert len(true) == len(table)
+
+
+def test_particles_that_are_left_out_because_there_are_more_than_enough_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("calibration.pipeline.MOST_TRACES", 12)
+    calibration = run(SmallScan().write(tmp_path / "scan.ome.tif")).calibration
+    assert len(calibration.particles.used) == 12
+    assert [text for text in calibration.warnings if "the 12 farthest from the others" in text]

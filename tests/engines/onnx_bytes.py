@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -45,7 +45,9 @@ def tensor(name: str, kind: int, shape: tuple[int, ...], values: list[float]) ->
     return b"".join(field(1, size) for size in shape) + field(2, kind) + field(8, name) + field(9, raw)
 
 
-def graph(nodes: list[bytes], inputs: list[bytes], outputs: list[bytes], initial: list[bytes] = []) -> bytes:
+def graph(
+    nodes: list[bytes], inputs: list[bytes], outputs: list[bytes], initial: Sequence[bytes] = ()
+) -> bytes:
     return (
         b"".join(field(1, n) for n in nodes)
         + field(2, "g")

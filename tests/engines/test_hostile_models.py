@@ -1,4 +1,4 @@
-"""Model files made to take all memory or to never come to an end: refused in one line, in little time and memory."""
+"""Model files made to take all memory, or never to come to an end: refused in one line, soon, in little memory."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_particle_image_that_unpacks_to_more_than_a_model_has_is_refused_befor
     text = bomb()
 
     def unpack() -> None:
-        with pytest.raises(ConfigurationError, match="unpacks to more than the 67 MB that are read"):
+        with pytest.raises(ConfigurationError, match=r"unpacks to more than the 67 MB that are read"):
             packed.unpack(text, "m.onnx")
 
     assert memory_of(unpack) < 250
@@ -140,7 +140,7 @@ def test_a_particle_image_that_unpacks_to_more_than_a_model_has_is_refused_befor
 def test_a_particle_image_has_the_shape_that_it_claims(shape: object) -> None:
     header = json.dumps({"shape": shape, "scale": 1.0, "polarity": "dark"}).encode()
     content = len(header).to_bytes(4, "little") + header + bytes(200)
-    with pytest.raises(ConfigurationError, match="particle image in m.onnx is damaged"):
+    with pytest.raises(ConfigurationError, match=r"particle image in m.onnx is damaged"):
         packed.unpack(base64.b64encode(zlib.compress(content)).decode(), "m.onnx")
 
 
@@ -200,7 +200,7 @@ def test_what_is_cut_off_is_not_taken_for_whole() -> None:
     assert inflate(data, 1 << 20, "it") == bytes(range(256)) * 40
     with pytest.raises(ValueError, match="it is cut off"):
         inflate(data[:-8], 1 << 20, "it")
-    with pytest.raises(ValueError, match="unpacks to more"):
+    with pytest.raises(ValueError, match=r"unpacks to more"):
         inflate(data, 1000, "it")
 
 
@@ -214,7 +214,7 @@ def test_an_8_bit_form_that_unpacks_to_more_than_a_network_is_damaged(tmp_path: 
     with zipfile.ZipFile(quantised_path(path), "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in content.items():
             file.writestr(name, data if name != member else bytes(BOMB_BYTES))
-    with pytest.raises(BackEndError, match="is damaged .*at most"):
+    with pytest.raises(BackEndError, match=r"is damaged .*at most"):
         read_quantised(path)
 
 
@@ -226,7 +226,7 @@ def test_a_curve_or_calibration_that_claims_more_than_it_can_have_is_refused(tmp
             kept = file[name][:]
             del file[name]
             file.create_dataset(name, shape=(1 << 40,), dtype="f8", chunks=(1 << 10,))
-        with pytest.raises(ConfigurationError, match=f"cannot read .*{name} has .* at most 1 MB"):
+        with pytest.raises(ConfigurationError, match=rf"cannot read .*{name} has .* at most 1 MB"):
             WidthCurve.load(path)
         with h5py.File(path, "r+") as file:
             del file[name]
@@ -234,7 +234,7 @@ def test_a_curve_or_calibration_that_claims_more_than_it_can_have_is_refused(tmp
     with h5py.File(path, "r+") as file:
         file.create_dataset("model/coefficients", shape=(1 << 20, 999, 999), dtype="f4", chunks=(1, 99, 99))
         file.create_group("noise").attrs.update(background_grey=1.0, read_variance=1.0, gain=1.0)
-    with pytest.raises(LivePTVError, match="coefficients has .* at most 67 MB"):
+    with pytest.raises(LivePTVError, match=r"coefficients has .* at most 67 MB"):
         load_fit_model(path)
 
 

@@ -4,7 +4,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
-from flows import info
+from flows import channel_flow, info
 
 from stream.errors import LinkError, PeerLostError
 from stream.link import Policy
@@ -216,3 +216,26 @@ def test_no_track_goes_on_across_a_change_of_the_pixel_size():
         before, after = set(tracks[4].track.tolist()), set(tracks[5].track.tolist())
         assert not before & after
         assert stage.counts()["born"] == stage.counts()["ended"] == 20
+
+
+def test_displacements_beyond_links_and_rows_left_out_are_said_once_and_counted() -> None:
+    said: list[str] = []
+    sequence = channel_flow(60, 2.0, 30, seed=0, plug=True, planar=True)
+    most = max(len(found) for found in sequence.detections)
+    with ExitStack() as stack:
+        (source, stage_end), (sender, receiver) = link(stack), link(stack)
+        tracker = OnlineTracker(TrackerSettings())
+        stage = TrackStage(stage_end, tracker, [sender], max_rows=most, say=said.append)
+        stack.callback(stage.close)
+        messages = []
+        for found in sequence.detections:
+            source.send(found)
+            stage.step(1.0)
+            while (delivery := receiver.receive(0.0)) is not None:
+                messages.append(delivery.message)
+                delivery.done()
+        counts = stage.counts()
+    assert counts["unresolved"] > 0
+    assert counts["rows_left_out"] > 0
+    assert sorted("links can resolve" in text for text in said) == [False, True]
+    assert [text for text in said if "raise detector.max_particles" in text]
