@@ -19,6 +19,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.account import FINAL
 from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan
 from liveptv.session.upstream import ResilientReceiver
 from stream.errors import LinkError, LivePTVError
@@ -117,6 +118,15 @@ class StageContext:
             key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
         }
 
+    def observe_last(self, stage: Stage | None) -> None:
+        """Take the counts of a stage that has failed in an orderly way, and say that they are its last."""
+        if stage is not None:
+            with contextlib.suppress(
+                Exception
+            ):  # what failed may be what counts; the last report stands then
+                self.observe(stage)
+                self._totals |= {FINAL: 1}
+
     def report(self, state: StageState, text: str = "") -> None:
         """Send a status with the counts last observed."""
         self._state = state
@@ -146,6 +156,7 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
     with ExitStack() as stack:
         stack.callback(pipe.close)
         context = StageContext(plan, pipe, status, stack)
+        stage: Stage | None = None
         try:
             context.report(StageState.STARTING)
             stage = _build(context)
@@ -157,9 +168,11 @@ def run_stage(plan: StagePlan, pipe: Connection) -> None:
             context.observe(stage)
         except LivePTVError as error:
             failed = True
+            context.observe_last(stage)
             context.report(StageState.FAILED, text=str(error))
         except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
             failed = True
+            context.observe_last(stage)
             context.report(StageState.FAILED, text=_unexpected(plan.stage, error))
         else:
             context.report(StageState.DONE)
