@@ -278,7 +278,7 @@ def _open(path: Path) -> h5py.File:
         if block is not None and block.flags and not live:
             raise ValueError(_why_open(path))
         return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error
 
 

@@ -26,6 +26,7 @@ DROPS = (
 FINAL = "account.final"
 """Counted by a stage that failed, but in an orderly way: its counts are complete."""
 IN_CAMERA = "in the camera"
+IN_RECORDING = "in the recording"
 IN_BUFFER = "in the camera's buffer, never read"
 IN_THE_FILE = "in the trajectory file, which cannot be read"
 ON_THE_WAY = "on their way when the run ended"
@@ -106,7 +107,12 @@ def close_account(
     if blind:
         in_camera = max(in_camera, contents.lost_in_camera)
     left = acquire.get("left_in_buffer", 0)
-    lost = {IN_CAMERA: in_camera, IN_BUFFER: 0 if as_asked and not blind else left}
+    in_recording = acquire.get("lost_in_recording", 0)
+    lost = {
+        IN_CAMERA: in_camera,
+        IN_RECORDING: in_recording,
+        IN_BUFFER: 0 if as_asked and not blind else left,
+    }
     lost |= {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
     dropped = sum(lost[where] for where, _, _ in DROPS)
     received = max(acquire.get("received", 0), contents.last_frame + 1, contents.frames + dropped)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from liveptv.session.account import DROPS, IN_CAMERA
+from liveptv.session.account import DROPS, IN_CAMERA, IN_RECORDING
 from liveptv.session.plan import Picture, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
@@ -93,9 +93,13 @@ class SessionResult:
 
 
 def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Frames declared lost so far, by where: in the camera, before a stage, in a file that was spoilt.
+    """Frames declared lost so far, by where: in the camera, missing in a recording, before a stage, in a spoilt file.
 
     The account of a run that is over is `liveptv.session.account`.
     """
-    found = {IN_CAMERA: counts.get("acquire", {}).get("lost_in_camera", 0)}
+    acquire = counts.get("acquire", {})
+    found = {
+        IN_CAMERA: acquire.get("lost_in_camera", 0),
+        IN_RECORDING: acquire.get("lost_in_recording", 0),
+    }
     return found | {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
