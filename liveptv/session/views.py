@@ -93,7 +93,7 @@ class SessionResult:
 
 
 def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Frames declared lost so far, by where: in the camera, missing in a recording, before a stage, in a spoilt file.
+    """Frames declared lost so far, by where: in camera or recording, before a stage, in a spoilt file.
 
     The account of a run that is over is `liveptv.session.account`.
     """
