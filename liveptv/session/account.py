@@ -24,7 +24,7 @@ DROPS = (
     ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
 )
 FINAL = "account.final"
-"""Counted by a stage that failed, but in an orderly way: its counts are complete."""
+"""Counted by a stage that takes nothing more (it drains, or failed in an orderly way): its counts are complete."""
 IN_CAMERA = "in the camera"
 IN_RECORDING = "in the recording"
 IN_BUFFER = "in the camera's buffer, never read"

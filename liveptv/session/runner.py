@@ -112,6 +112,8 @@ class StageContext:
             totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
         if self._receiver is not None:
             totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
+        if stage.state is StageState.DRAINING:
+            totals[FINAL] = 1
         self._totals = totals
         queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
         self._gauges = {
