@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from liveptv.session.run_log import left_by_a_run_that_did_not_start
 from stream.claims import WRITER, Claim, holder_of
 from stream.errors import ConfigurationError, OutputError
 
+FINISHING_S = 2.0  # a writer whose file is finished has let go of it by then
 PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
 
 
@@ -38,7 +40,9 @@ def writable(path: Path | None, overwrite: bool) -> None:
 def claimed(output: Path, what: str) -> Iterator[None]:
     """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
     with Claim(output, what):
-        writer = holder_of(output, WRITER)
+        until_s = time.monotonic() + FINISHING_S
+        while (writer := holder_of(output, WRITER)) is not None and time.monotonic() < until_s:
+            time.sleep(FINISHING_S / 20)
         if writer is not None:
             raise OutputError(f"{output} is still being written by {writer}; wait for its end")
         yield

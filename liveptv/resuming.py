@@ -77,10 +77,23 @@ def finish_resumed(resumed: Resumed, files: RunFiles) -> None:
         return
     join(part, files.tracks, files.tracks)
     part.unlink()
+    _join_events(part, files)
+
+
+def give_back(resumed: Resumed, files: RunFiles) -> None:
+    """After a run that has measured nothing: what was measured before has its names again."""
+    part = resumed.part
+    if part is None or files.tracks.exists():
+        return
+    part.replace(files.tracks)
+    _join_events(part, files)
+
+
+def _join_events(part: Path, files: RunFiles) -> None:
     earlier = _events_of(part)
     if earlier.exists():
-        text = earlier.read_text(encoding="utf-8") + files.events.read_text(encoding="utf-8")
-        files.events.write_text(text, encoding="utf-8")
+        later = files.events.read_text(encoding="utf-8") if files.events.exists() else ""
+        files.events.write_text(earlier.read_text(encoding="utf-8") + later, encoding="utf-8")
         earlier.unlink()
 
 

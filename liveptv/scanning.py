@@ -13,7 +13,7 @@ from acquisition.microscope import Microscope
 from acquisition.recording import open_stack
 from acquisition.scan.burst import BurstCamera
 from acquisition.scan.journal import ScanHeader
-from acquisition.scan.paths import ScanPaths, check_room, writing
+from acquisition.scan.paths import ScanPaths, check_room
 from acquisition.scan.plan import check_focus_range, end_um, plan_scan, planned_images, planned_positions
 from acquisition.scan.plane import PlaneTaker
 from acquisition.scan.references import Ask, check_references, take_reference, write_reference
@@ -150,9 +150,7 @@ class _Run:
         if resume or overwrite:
             self._paths.discard_unfinished()
         scan = ZScan.begin(self._paths, fresh)
-        for kind in kinds:  # those of the scan that is being replaced would be taken for this one's
-            with writing(self._paths.reference(kind)):
-                self._paths.reference(kind).unlink(missing_ok=True)
+        self._paths.put_references_aside(kinds)
         return scan
 
     def _header(self, camera: BurstCamera, focus_um: float) -> ScanHeader:
@@ -185,6 +183,7 @@ class _Run:
         try:
             scan.take(taker, self._settings, self._on_progress)
             scan.finish({"software": f"liveptv {__version__}"})
+            self._paths.discard_old_references()
         except LivePTVError as error:
             raise kept(error, scan) from error
 

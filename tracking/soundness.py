@@ -28,7 +28,9 @@ from tracking.trajectory_schema import (
 
 VERSION_BYTES = (b"", *(bytes([version]) for version in VERSIONS))
 EXTRAS = ("snapshot", "control")
-UNREADABLE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+UNREADABLE = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError,
+)  # fmt: skip
 """What HDF5 and the decoding raise on a file whose middle is damaged."""
 
 

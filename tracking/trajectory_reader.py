@@ -113,10 +113,10 @@ class TrajectoryFile:
             yield
         except LivePTVError:
             raise
-        except UNREADABLE as error:
-            raise self._damaged(error) from error
         except (MemoryError, OverflowError) as error:
             raise self._damaged("it claims more than there is room for in memory") from error
+        except UNREADABLE as error:
+            raise self._damaged(error) from error
 
     def _check(self) -> None:
         check_schema(self._file, self.path)

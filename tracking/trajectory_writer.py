@@ -31,7 +31,7 @@ from stream.second_place import second_places
 from tracking.census import TrackCensus
 from tracking.finished_file import adding_to
 from tracking.growing_file import CopyingOut, GrowingFile
-from tracking.open_elsewhere import hdf5_says_written
+from tracking.open_elsewhere import who_writes
 from tracking.row_precision import rounded, warmup
 from tracking.trajectory_schema import (
     AXES,
@@ -400,7 +400,7 @@ def check_replaceable(path: Path) -> None:
     """Raise `OutputError` if another program has the file open, and it cannot be replaced later."""
     try:
         path.rename(path)  # Windows refuses that while another program has it open
-        who = "open for writing in another program" if hdf5_says_written(path) else ""
+        who = who_writes(path, ())
     except OSError as error:
         raise OutputError(f"cannot replace {path}: {_reason(error)}; is it open elsewhere?") from error
     if who:

@@ -14,6 +14,7 @@ from stream.errors import ConfigurationError, OutputError
 TIFF_SUFFIXES = (".ome.tif", ".ome.tiff")
 ZARR_SUFFIX = ".ome.zarr"
 SPARE_BYTES = 16 << 20
+KINDS = ("bright", "dark")
 RESUME = "go on with --resume"
 
 
@@ -54,6 +55,25 @@ class ScanPaths:
     def reference(self, kind: str) -> Path:
         """`NAME.bright.tif` or `NAME.dark.tif`."""
         return self.whole.with_name(f"{self.stem}.{kind}.tif")
+
+    def _aside(self, kind: str) -> Path:
+        return self.reference(kind).with_name(f"{self.reference(kind).name}.replaced")
+
+    def put_references_aside(self, kinds: Sequence[str]) -> None:
+        """Rename the references of the scan that is being replaced, which would be taken for the new one's.
+
+        Raises `OutputError`.
+        """
+        for kind in kinds:
+            with writing(self.reference(kind)):
+                if self.reference(kind).exists():
+                    self.reference(kind).replace(self._aside(kind))
+
+    def discard_old_references(self) -> None:
+        """Delete what was put aside, once the new scan has taken the old one's place. Raises `OutputError`."""
+        for kind in KINDS:
+            with writing(self._aside(kind)):
+                self._aside(kind).unlink(missing_ok=True)
 
     def check(self, references: Sequence[str], *, resume: bool, overwrite: bool) -> None:
         """Say beforehand what would be replaced.

@@ -65,7 +65,7 @@ def run(
 
 
 def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
-    from liveptv.resuming import finish_resumed, prepare_to_resume
+    from liveptv.resuming import finish_resumed, give_back, prepare_to_resume
 
     files.check_folder()
     with claimed(files.tracks, "liveptv run --resume"):
@@ -73,12 +73,15 @@ def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -
     if resumed.part is None:
         return _run(experiment, files, monitor, port)
     _say(f"{resumed.done} slices have been measured; going on with the next")
-    status = _run(resumed.experiment, files, monitor, port)
-    if files.tracks.exists():
+    try:
+        return _run(resumed.experiment, files, monitor, port)
+    finally:
         with claimed(files.tracks, "liveptv run --resume"):
-            finish_resumed(resumed, files)
+            if files.tracks.exists():
+                finish_resumed(resumed, files)
+            else:
+                give_back(resumed, files)
             make_report_anew(files)
-    return status
 
 
 def replay(

@@ -23,6 +23,8 @@ DROPS = (
     ("before the writer", "track", "to_write.dropped"),
     ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
 )
+FINAL = "account.final"
+"""Counted by a stage that takes nothing more (it drains, or failed in an orderly way): its counts are complete."""
 IN_CAMERA = "in the camera"
 IN_RECORDING = "in the recording"
 IN_BUFFER = "in the camera's buffer, never read"
@@ -100,7 +102,7 @@ def close_account(
     `as_asked`: the run came to its own end, so that what the camera took after it is not missing from it.
     """
     acquire = counts.get("acquire", {})
-    blind = "acquire" in lost_stages or not acquire
+    blind = not acquire or _was_cut_off(counts, lost_stages)
     in_camera = acquire.get("lost_in_camera", 0)
     if blind:
         in_camera = max(in_camera, contents.lost_in_camera)
@@ -133,9 +135,14 @@ def _where_the_rest_is(contents: FileContents, lost_stages: Collection[str]) -> 
     return f"on their way when {' and '.join(names)} ended before time" if names else ON_THE_WAY
 
 
+def _was_cut_off(counts: Counts, lost_stages: Collection[str]) -> bool:
+    """Whether acquisition ended without its last word on what it had counted."""
+    return "acquire" in lost_stages and not counts.get("acquire", {}).get(FINAL)
+
+
 def _not_known(counts: Counts, lost_stages: Collection[str]) -> list[str]:
     words = []
-    if "acquire" in lost_stages:
+    if _was_cut_off(counts, lost_stages):
         words.append("acquisition was lost: how many frames the camera took until then is not known")
     elif "acquire" not in counts:
         words.append("how many frames the camera took is not known")

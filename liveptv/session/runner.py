@@ -18,6 +18,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.account import FINAL
 from liveptv.session.events import plain
 from liveptv.session.lane import ORPHANED, Lane
 from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan, UpstreamLost
@@ -154,11 +155,22 @@ class StageContext:
             totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
         if self._receiver is not None:
             totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
+        if stage.state is StageState.DRAINING:
+            totals[FINAL] = 1
         self._totals = totals
         queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
         self._gauges = {
             key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
         }
+
+    def observe_last(self, stage: Stage | None) -> None:
+        """Take the counts of a stage that has failed in an orderly way, and say that they are its last."""
+        if stage is not None:
+            with contextlib.suppress(
+                Exception
+            ):  # what failed may be what counts; the last report stands then
+                self.observe(stage)
+                self._totals |= {FINAL: 1}
 
     def report(self, state: StageState, text: str = "") -> None:
         """Send a status with the counts last observed."""
@@ -189,6 +201,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
     with ExitStack() as stack:
         stack.callback(pipe.close)
         context = StageContext(plan, pipe, status, stack, lane)
+        stage: Stage | None = None
         try:
             context.report(StageState.STARTING)
             stage = _build(context)
@@ -200,9 +213,11 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             context.observe(stage)
         except LivePTVError as error:
             failed = True
+            context.observe_last(stage)
             context.report(StageState.FAILED, text=str(error))
         except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
             failed = True
+            context.observe_last(stage)
             context.report(StageState.FAILED, text=_unexpected(plan.stage, error))
         else:
             context.report(StageState.DONE)

@@ -98,10 +98,13 @@ class SessionResult:
 
 
 def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Frames declared lost so far, by where: in the camera, in the recording, before a stage, in a spoilt file.
+    """Frames declared lost so far, by where: in camera or recording, before a stage, in a spoilt file.
 
     The account of a run that is over is `liveptv.session.account`.
     """
     acquire = counts.get("acquire", {})
-    found = {IN_CAMERA: acquire.get("lost_in_camera", 0), IN_RECORDING: acquire.get("lost_in_recording", 0)}
+    found = {
+        IN_CAMERA: acquire.get("lost_in_camera", 0),
+        IN_RECORDING: acquire.get("lost_in_recording", 0),
+    }
     return found | {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}

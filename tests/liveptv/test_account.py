@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveptv.session.account import (
+    FINAL,
     IN_BUFFER,
     IN_CAMERA,
     IN_THE_FILE,
@@ -103,6 +104,13 @@ def test_a_hang_leaves_no_frame_unaccounted_for():
         "at least 965: 900 in the camera's buffer, never read, 65 on their way"
     )
     assert "how many frames the camera took until then is not known" in account.in_words()
+
+
+def test_acquisition_that_failed_in_an_orderly_way_has_counted_to_its_end():
+    counts = counts_of({"received": 9, "left_in_buffer": 2, FINAL: 1})
+    account = close_account(counts, FileContents(8, 7), lost_stages=["acquire"], as_asked=False)
+    assert account.not_known == ()
+    assert account.lost == {IN_BUFFER: 2, "on their way when acquire ended before time": 1}
 
 
 def test_drops_before_the_writer_are_losses_while_it_runs_and_in_the_end():

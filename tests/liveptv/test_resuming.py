@@ -118,3 +118,20 @@ def test_only_a_protocol_is_resumed(tmp_path):
     experiment = small_experiment(tmp_path)
     with pytest.raises(ConfigurationError, match="protocol"):
         prepare_to_resume(experiment, RunFiles.beside(experiment.run.output))
+
+
+def test_what_was_measured_before_has_its_names_again_after_a_run_that_measured_nothing(tmp_path):
+    from liveptv.files import RunFiles
+    from liveptv.resuming import Resumed, give_back
+    from tracking.trajectory_file import TrajectoryWriter
+
+    files, part = RunFiles.beside(tmp_path / "all.h5"), tmp_path / "all.part.h5"
+    with TrajectoryWriter(part, run_id="before", attributes={}):
+        pass
+    before = part.read_bytes()
+    (tmp_path / "all.part.events.jsonl").write_text("first\n")
+    files.events.write_text("second\n")
+    give_back(Resumed(small_experiment(tmp_path), part, 1), files)
+    assert files.tracks.read_bytes() == before
+    assert files.events.read_text() == "first\nsecond\n"
+    assert not list(tmp_path.glob("*part*"))

@@ -225,10 +225,13 @@ def test_replacing_a_scan_that_is_interrupted_goes_on_with_the_new_one(
     assert "1 of 13 planes" in failure(capsys, "scan", experiment, "-o", output, "--overwrite")[1]
     assert output.read_bytes() == b"the old scan"
     assert not dark.exists()
+    aside = tmp_path / "beads.dark.tif.replaced"
+    assert aside.read_bytes() == b"the old reference"
     monkeypatch.setattr(ZScan, "_keep", keep)
     assert run("scan", experiment, "-o", output, "--resume") == 0
     assert positions(output)[1].planes == 39
     assert read_image(dark).max() == 0
+    assert not aside.exists()
 
 
 def test_an_experiment_without_a_scan_is_refused(tmp_path, capsys):

@@ -125,6 +125,17 @@ def test_nothing_is_added_to_a_file_that_another_program_writes(path):
         annotate(path, {"losses": 0})
 
 
+@pytest.mark.parametrize(
+    "how", [("a", "{}"), pytest.param(("a", "{'libver': 'latest'}", "swmr"), marks=only_linux)]
+)
+def test_a_file_open_for_writing_in_another_program_is_not_replaced(path, how):
+    with Notebook(path, *how):
+        before = path.read_bytes()
+        with pytest.raises(OutputError, match=r"cannot replace .* open"):
+            TrajectoryWriter(path, run_id="new", attributes={}, overwrite=True)
+        assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("step_s", [5.0, -3600.0, 1e6])
 def test_a_clock_that_was_set_does_not_make_a_writer_dead(tmp_path, monkeypatch, step_s):
     path = tmp_path / "tracks.h5"
