@@ -125,7 +125,8 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
 class Recording:
     """The `Source` of recorded frames.
 
-    `remarks` are lines for the user: what was assumed, what was decided, and what is not as the file says it.
+    `title` says what it is, `remarks` are lines for the user: what was assumed, what was decided, and what is not
+    as the file says it.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Recording:
         self._count = found.planes // self._depth
         self._timing = timing_of(found, frame_rate_hz, self._depth)
         self.remarks: tuple[str, ...] = (*remarks, *self._timing.remarks)
+        self.title = f"{path.name} ({found.format}, {self._count} frames)"
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
@@ -156,7 +158,7 @@ class Recording:
             frame_rate_hz=self._timing.rate_hz if self._timing.is_known else math.nan,
             frames=self._count,
             name=path.name,
-            description="; ".join([f"{path.name} ({found.format}, {self._count} frames)", *self.remarks]),
+            description="; ".join([self.title, *self.remarks]),
         )
         self._next = 0
         self._elapsed = 0
