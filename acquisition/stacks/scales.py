@@ -127,8 +127,8 @@ def pixel_size(
         return given_um, f"{uneven}; {given_um:g} um is used for both (--pixel-size)" if uneven else ""
     if uneven:
         raise SourceError(
-            f"{name} has {uneven}, and only square pixels are measured right: resample it (ImageJ: Image > Scale), or give "
-            "--pixel-size UM where the file is wrong"
+            f"{name} has {uneven}, and only square pixels are measured right: resample it (ImageJ: Image > "
+            "Scale), or give --pixel-size UM where the file is wrong"
         )
     found_um = x_um if x_um > 0 else y_um
     if found_um > 0:
