@@ -158,7 +158,15 @@ def load_fit_model(path: Path) -> FitModel | None:
                 shot=float(noise["gain"]) / grey,
                 brightness_sd=scatter,
             )
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ZeroDivisionError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         raise ConfigurationError(
             f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
         ) from error
