@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import PICTURES, RunFiles, refuse_to_replace
+from liveptv.foreign_code import code_that_will_run
 from liveptv.reports.page import Report, write_report
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.supervisor import Session
@@ -65,6 +66,9 @@ def run_experiment(
     for stale in (files.report, *map(files.picture, ("frame", "trajectories", "profile"))):
         stale.unlink(missing_ok=True)
     with EventLog(files.events) as events:
+        for line in code_that_will_run(experiment):
+            events.write("code", line)
+            on_note(line)
         session = Session(experiment, events=events, on_update=on_update, on_note=on_note)
         frames, report = 0, None
         with (
