@@ -48,12 +48,8 @@ def test_our_own_devices_and_a_missing_configuration_need_no_word(config):
 
 def test_a_built_in_controller_needs_no_word():
     hold = {"hold_flow": {"target_um_s": 1.0, "max_flow_ul_s": 1.0}}
-    assert (
-        code_that_will_run(
-            load_experiment(None, [], base={"microscope": {"config": "simulated"}, "controller": hold})
-        )
-        == []
-    )
+    experiment = load_experiment(None, [], base={"microscope": {"config": "simulated"}, "controller": hold})
+    assert code_that_will_run(experiment) == []
 
 
 def test_a_run_says_it_before_anything_is_started_and_keeps_it_in_the_event_log(

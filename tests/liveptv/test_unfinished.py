@@ -33,9 +33,14 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path):
 def test_what_failed_leaves_the_old_file_and_no_new_one(tmp_path, error):
     target = tmp_path / "page.html"
     target.write_text("old")
-    with pytest.raises(error), written_beside(target, overwrite=True) as part:
-        part.write_text("half")
-        raise error
+
+    def fail():
+        with written_beside(target, overwrite=True) as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert names(tmp_path) == ["page.html"]
     assert target.read_text() == "old"
 
