@@ -31,7 +31,7 @@ from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
 from stream.errors import SourceError
-from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of
+from stream.hdf5_reading import NUMBERS, TEXT, attribute, check_file, dataset, open_hdf5, schema_of, values
 from stream.unfinished import written_beside
 
 SCHEMA = "liveptv-calibration"
@@ -123,12 +123,12 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
     _write_columns(file.create_group("curves"), found.curves)
     _write_columns(file.create_group("ambiguity"), found.ambiguity)
     planes = file.create_group("planes")
-    for name, values in (
+    for name, column in (
         ("focus_um", found.focus_um),
         ("apparent_focus_um", found.apparent_focus_um),
         ("used", found.plane_used),
     ):
-        _column(planes, name, values)
+        _column(planes, name, column)
     _write_width_curve(file, found)
 
 
@@ -163,11 +163,11 @@ def _write_columns(group: h5py.Group, table: object) -> None:
         _column(group, item.name, getattr(table, item.name))
 
 
-def _column(group: h5py.Group, name: str, values: npt.NDArray[Any]) -> None:
-    if values.dtype.kind == "U":
-        data = group.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+def _column(group: h5py.Group, name: str, column: npt.NDArray[Any]) -> None:
+    if column.dtype.kind == "U":
+        data = group.create_dataset(name, data=column.astype(object), dtype=h5py.string_dtype())
     else:
-        data = group.create_dataset(name, data=values)
+        data = group.create_dataset(name, data=column)
     unit = name.rpartition("_")[2]
     if unit in UNITS:
         data.attrs["unit"] = UNITS[unit]
@@ -181,7 +181,7 @@ def _read(file: h5py.File) -> Calibration:
     planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
     return Calibration(
         model=ParticleModel(
-            coefficients=model["coefficients"][:],
+            coefficients=values(model, "coefficients", ndim=3),
             **{
                 name: float(model.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")
             },
@@ -194,9 +194,9 @@ def _read(file: h5py.File) -> Calibration:
         curves=FeatureCurves(**_read_columns(file["curves"], FeatureCurves)),
         ambiguity=Ambiguity(**_read_columns(file["ambiguity"], Ambiguity)),
         surface=FocalSurface(**{name: value.item() for name, value in surface.items()}) if surface else None,
-        focus_um=file["planes/focus_um"][:],
-        apparent_focus_um=file["planes/apparent_focus_um"][:],
-        plane_used=file["planes/used"][:].astype(bool),
+        focus_um=values(file, "planes/focus_um", ndim=1),
+        apparent_focus_um=values(file, "planes/apparent_focus_um", ndim=1),
+        plane_used=values(file, "planes/used", ndim=1).astype(bool),
         repeats=int(file.attrs["repeats"]),
         shape=(int(file.attrs["image_shape"][0]), int(file.attrs["image_shape"][1])),
         faults=[Fault(**fault) for fault in json.loads(file.attrs["faults"])],
@@ -208,9 +208,9 @@ def _read(file: h5py.File) -> Calibration:
 def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]:
     columns = {}
     for item in fields(table):
-        values = group[item.name]
-        text = h5py.check_string_dtype(values.dtype) is not None
-        columns[item.name] = values.asstr()[:].astype(str) if text else values[:]
+        columns[item.name] = values(group, item.name, kinds=TEXT if "str_" in str(item.type) else NUMBERS)
+    if table is ParticleTable and len({column.shape for column in columns.values()}) != 1:
+        raise ValueError(f"the columns of {group.name} are not of one length")
     return columns
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import RunFiles, claimed, refuse_to_replace
+from liveptv.foreign_code import code_that_will_run
 from liveptv.reports.page import Report, write_report
 from liveptv.session.account import FileContents, FrameAccount, close_account
 from liveptv.session.events import EventLog, read_events
@@ -103,6 +104,9 @@ def _run(
             settle()
         on_update(progress)
 
+    for line in code_that_will_run(experiment):
+        events.write("code", line)
+        on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
     contents, report = FileContents(), None
     with (

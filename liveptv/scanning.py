@@ -23,6 +23,7 @@ from acquisition.settings import ScanSettings
 from liveptv import __version__
 from liveptv.application import stopping_on_interrupt
 from liveptv.config import Experiment
+from liveptv.foreign_code import device_code
 from stream.errors import ConfigurationError, LivePTVError
 
 
@@ -79,6 +80,8 @@ def run_scan(
     kinds = tuple(dict.fromkeys(settings.references if references is None else references))
     paths.check(kinds, resume=resume, overwrite=overwrite)
     began_s, stop = time.monotonic(), Stop()
+    for line in device_code(experiment):
+        on_note(line)
     microscope = Microscope(experiment.microscope)
     try:
         with stopping_on_interrupt(stop):

@@ -119,9 +119,10 @@ def dataset(
     for one that is read as a whole; None for one that is read in pieces. Raises `SourceError`, naming it.
     """
     found = find(group, name)
-    place = f"{group.file.filename}: {name}"
+    inside = "" if group.name in {None, "/"} else f"{group.name.lstrip('/')}/"
+    place = f"{group.file.filename}: {inside}{name}"
     if found is None:
-        raise SourceError(f"{place} is missing")
+        raise SourceError(f"{place} is missing; the file is damaged or of another kind")
     return check_dataset(found, place, kinds=kinds, ndim=ndim, most_bytes=most_bytes)
 
 

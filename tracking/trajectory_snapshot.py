@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stream.errors import OutputError
+from stream.errors import OutputError, SourceError
 from stream.hdf5_reading import attribute, dataset, open_hdf5
 from stream.messages import Detections, Frame, ImageArray
 from tracking.finished_file import adding_to
@@ -49,12 +49,15 @@ def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
 
 def read_snapshot(path: Path) -> Snapshot | None:
     """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
-    with open_hdf5(path, "its picture is damaged") as file:
-        if GROUP not in file:
-            return None
-        image = dataset(file, f"{GROUP}/image", ndim=2)
-        table = dataset(file, f"{GROUP}/detections", ndim=2)
-        names = attribute(table, "columns")
-        columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-        frame = int(attribute(image, "frame", int))
-        return Snapshot(frame, image[:], dict(zip(columns, table[:], strict=True)))
+    try:
+        with open_hdf5(path) as file:
+            if GROUP not in file:
+                return None
+            image = dataset(file, f"{GROUP}/image", ndim=2)
+            table = dataset(file, f"{GROUP}/detections", ndim=2)
+            names = attribute(table, "columns")
+            columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+            frame = int(attribute(image, "frame", int))
+            return Snapshot(frame, image[:], dict(zip(columns, table[:], strict=True)))
+    except SourceError as error:
+        raise SourceError(f"the picture in {path} cannot be read: {error}") from error

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from liveptv.cli.console import console
+from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Overwrite, Settings
 from liveptv.files import writable
@@ -37,6 +37,7 @@ def control(
 ) -> int:
     """Show a recorded run to a controller and say what it would have asked for, beside what was asked for."""
     from liveptv.config import load_experiment
+    from liveptv.foreign_code import controller_code
     from tracking.control_file import read_control
     from tracking.controllers import load_controller
     from tracking.playback import reconsider
@@ -50,6 +51,8 @@ def control(
         raise ConfigurationError(
             f"{experiment} has no [controller] and no [protocol]; there is nothing to ask"
         )
+    for line in controller_code(loaded):
+        warn(line)
     controller = load_controller(loaded.controller, loaded.protocol)
     with TrajectoryFile(tracks) as file:
         rows = [decision.row() for decision in reconsider(file, controller)]

@@ -356,7 +356,10 @@ class Session:
 
     def _lost(self, view: StageView, why: str) -> None:
         stage = view.plan.stage
-        self._note("lost", why, stage)
+        if self._running_since_s is None and stage != "detect":
+            self._events.write("lost", why, stage=stage)  # it is said once, as the error of the run
+        else:
+            self._note("lost", why, stage)
         if stage == "detect" and not view.failure and self._restart(view):
             return
         self._failures.append(why.splitlines()[0])
