@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
+from acquisition.stacks.numbers import RecordedNumbers
 from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.stack import ImageStack, StackInfo
 from calibration.errors import CalibrationError
@@ -91,6 +92,7 @@ class FocusScan:
 
     def _look(self, on_progress: Callable[[float], None]) -> list[ImageFacts]:
         facts: list[ImageFacts] = []
+        numbers = RecordedNumbers(self.info.lost_before)
         full = np.iinfo(np.dtype(self.info.dtype)).max
         for index in range(self.info.planes):
             try:
@@ -100,6 +102,12 @@ class FocusScan:
                     raise
                 self.damage = str(error)
                 break
+            numbers.take(plane.camera_frame)
+            if numbers.lost and not math.isfinite(plane.focus_um):
+                raise CalibrationError(
+                    f"images of {self.path} are missing by their numbers before its image {index}, so that nobody "
+                    "knows which belong to one plane; copy the scan again, or take it again"
+                )
             seen = plane.image[::LOOK_EVERY_PX, ::LOOK_EVERY_PX]
             facts.append(
                 ImageFacts(

@@ -12,6 +12,8 @@ from PIL import Image
 
 from acquisition.recording import open_recording
 from acquisition.stacks.image_order import sort_images
+from calibration.errors import CalibrationError
+from calibration.scan.planes import FocusScan
 from stream.errors import SourceError
 
 SHAPE = (12, 16)
@@ -322,3 +324,9 @@ def test_one_stack_in_a_folder_is_it_and_several_are_asked_for(tmp_path):
     tifffile.imwrite(tmp_path / "second.tif", stack[::-1], photometric="minisblack")
     assert "first.tif, second.tif" in refused(tmp_path)
     assert values(replay(f"{tmp_path}::files=second.tif")[1]) == [4, 3, 2, 1, 0]
+
+
+def test_a_focus_scan_with_a_gap_is_refused_where_the_planes_are_only_counted(tmp_path):
+    write(tmp_path, [f"img_{number:03d}" for number in (0, 1, 2, 4, 5)])
+    with pytest.raises(CalibrationError, match="missing by their numbers before its image 3"):
+        FocusScan(tmp_path, z_step_um=1.0, repeats=1, pixel_size_um=0.5)

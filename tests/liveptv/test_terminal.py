@@ -7,7 +7,7 @@ import pytest
 
 from liveptv.guard import HOME
 from liveptv.terminal import is_unicode, safe_stream
-from stream.text import json_bytes, storable
+from stream.texts import json_bytes, storable
 
 CHINESE = "没有文件.csv"
 
