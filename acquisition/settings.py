@@ -51,7 +51,8 @@ class RecordingSettings(_Section):
     frame_rate_hz: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
     pixel_size_um: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
     axes: str | None = Field(
-        None, description='overrides what the file says: T time, Z focus, C channel, as in "TYX", slowest first'
+        None,
+        description='overrides what the file says: T time, Z focus, C channel, as in "TYX", slowest first',
     )
     pace: bool = Field(False, description="replay at its own frame rate instead of as fast as it goes")
 

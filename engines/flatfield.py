@@ -117,10 +117,14 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
     finally:
         logger.disabled = before
     if images.dtype.kind not in "iufb":
-        raise ConfigurationError(f"the flat-field reference {path} has {images.dtype.name} values; save real ones")
+        raise ConfigurationError(
+            f"the flat-field reference {path} has {images.dtype.name} values; save real ones"
+        )
     sizes = dict(zip(axes, shape, strict=True))
     if sizes.get("S", 1) > 1 or sizes.get("C", 1) > 1:
-        raise ConfigurationError(f"the flat-field reference {path} has colours or channels; save a grey image")
+        raise ConfigurationError(
+            f"the flat-field reference {path} has colours or channels; save a grey image"
+        )
     if images.ndim < 2 or "Y" not in sizes or "X" not in sizes:
         raise ConfigurationError(f"the flat-field reference {path} is no image but {shape}")
     stack = images.reshape(-1, sizes["Y"], sizes["X"])

@@ -30,16 +30,16 @@ def checked_reference(
     wrong = ~np.isfinite(light)
     if wrong.any():
         raise ConfigurationError(
-            f"the {what} reference {path} has {_counted(wrong)} without a number (NaN or infinite), {_first(wrong)}; "
-            "take it again, or set them to their neighbours' value"
+            f"the {what} reference {path} has {_counted(wrong)} without a number (NaN or infinite), "
+            f"{_first(wrong)}; take it again, or set them to their neighbours' value"
         )
     dead = light <= 0
     if what == "dark" or not dead.any():
         return light, ()
     if dead.mean() > MOST_DEAD:
         raise ConfigurationError(
-            f"the bright reference {path} is 0 in {_counted(dead)} of {dead.size}, {_first(dead)}; take it again with "
-            "light everywhere"
+            f"the bright reference {path} is 0 in {_counted(dead)} of {dead.size}, {_first(dead)}; take it again "
+            "with light everywhere"
         )
     for y, x in np.argwhere(dead).tolist():
         light[y, x] = _median_around(light, dead, y, x)

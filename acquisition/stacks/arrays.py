@@ -315,8 +315,9 @@ def _one_image(path: str, node: Any, inside: str) -> tuple[dict[str, Any], Any]:
     if len(children) == 1:
         return _one_image(f"{path}/{children[0]}", node[children[0]], "")
     if children:
+        names = ", ".join(sorted(children))
         raise SourceError(
-            f"{path} holds {len(children)} images ({', '.join(sorted(children))}); name one, as in {path}::{min(children)}"
+            f"{path} holds {len(children)} images ({names}); name one, as in {path}::{min(children)}"
         )
     raise SourceError(f"{path} is a Zarr group without an image; name the array in it, as in {path}::ARRAY")
 

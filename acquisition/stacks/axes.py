@@ -39,7 +39,7 @@ def parse_axes(text: str) -> str:
     odd = sorted(set(axes) - set(AXES))
     if odd:
         raise ConfigurationError(
-            f"axes {text!r}: {', '.join(odd)} is no axis; use T (time), Z (focus), C (channel), Y and X, such as TYX"
+            f"axes {text!r}: {', '.join(odd)} is no axis; use T (time), Z (focus), C (channel), Y, X, such as TYX"
         )
     if len(set(axes)) != len(axes):
         raise ConfigurationError(f"axes {text!r}: each axis can be there once")
@@ -107,7 +107,8 @@ def _moving(planes: int, is_scan: bool, step_um: float = NAN) -> str:
     if is_scan:
         return ""
     step = f", {step_um:g} um apart" if step_um > 0 else ""
-    return f"its {planes} planes are taken as a focus series (Z){step}: the focus moves (--axes TYX if they are times)"
+    kind = f"a focus series (Z){step}"
+    return f"its {planes} planes are taken as {kind}: the focus moves (--axes TYX if they are times)"
 
 
 def assumed_axes(axes: str, what: str) -> str:

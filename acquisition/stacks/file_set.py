@@ -130,9 +130,11 @@ def _finish(
     shape, dtype = table.shape, table.dtype
     if not table.dtype:
         first = next(place for place in chosen.planes if place is not None)
-        page = members.page(first)
+        page = members.page(first).keyframe
         if page.samplesperpixel > 1:
             raise SourceError(f"{path} has colour images; convert them to grey")
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            raise SourceError(f"{path} has a colour table; convert it to grey")
         if page.dtype is None:
             raise SourceError(
                 f"{path} has pixels of {page.bitspersample} bits, which are not read; convert it to 16-bit"

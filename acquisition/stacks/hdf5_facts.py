@@ -53,7 +53,8 @@ def _values(value: Any) -> list[Any]:
     """The entries of an attribute that may be one value or several."""
     if value is None:
         return []
-    return np.asarray(value).ravel().tolist()  # type: ignore[no-any-return]
+    entries: list[Any] = np.asarray(value).ravel().tolist()
+    return entries
 
 
 def _text(value: Any) -> str:

@@ -36,6 +36,8 @@ LIKELY = {
 """Words that say what a number counts if it is not the only one that differs."""
 MOSTLY = 0.5
 """A step between numbers that is found at least so often is their step."""
+NEIGHBOURS = 0.1
+"""Numbers of which so many follow the one before are a counter's, however many are lost."""
 DENSE = 2
 """A counter's numbers span less than so many times what there is of them."""
 
@@ -196,4 +198,5 @@ def _counter(values: list[int]) -> tuple[int, int]:
     step, times = steps.most_common(1)[0]
     if times >= MOSTLY * (len(values) - 1) and all(found % step == 0 for found in steps):
         return values[0], step
-    return values[0], 1 if values[-1] - values[0] < DENSE * len(values) else 0
+    is_counter = steps[1] >= NEIGHBOURS * (len(values) - 1) or values[-1] - values[0] < DENSE * len(values)
+    return values[0], 1 if is_counter else 0

@@ -28,6 +28,8 @@ NDTIFF_NUMBERS_BYTES = 32
 """Bytes of the numbers that end an entry of an NDTiff index: offsets, sizes, kinds."""
 NDTIFF_TYPES = {0: "uint8", 1: "uint16", 3: "uint16", 4: "uint16", 5: "uint16", 6: "uint16"}
 INDEX_MAP_COLUMNS = 5
+MOST_OF_A_KIND = 10**5
+"""Channels, heights or positions of a recording; a plate of 1536 wells has fewer positions."""
 SAME = ("UUID", "Prefix", "StartTime", "Frames", "Slices", "Channels", "Positions", "Width", "Height")
 """What the summaries of the files of one recording agree in."""
 INDEXES = ("ChannelIndex", "SliceIndex", "FrameIndex", "PositionIndex")
@@ -44,11 +46,14 @@ def micromanager_table(path: Path, file: tifffile.TiffFile) -> PlaneTable | None
     own = _index_map(file, header)
     if not len(own):
         return None
+    _check_indices(path, own)
     table = PlaneTable("Micro-Manager", positions=_names(summary, own, 3), channels=_names(summary, own, 0))
     table.own = {int(position) for position in np.unique(own[:, 3])}
     maps = {path: own}
     for sibling in _siblings(path):
         other = _same_recording(sibling, summary)
+        if other is not None:
+            _check_indices(sibling, other)
         if other is not None and table.own & set(map(int, np.unique(other[:, 3]))):
             maps[sibling] = other
     members = sorted(maps, key=lambda member: int(maps[member][:, 2].min()))
@@ -63,6 +68,13 @@ def micromanager_table(path: Path, file: tifffile.TiffFile) -> PlaneTable | None
     table.missing = [_part_name(base, n, suffix) for n in range(max(numbers)) if n not in numbers]
     table.next_file = _part_name(base, max(numbers) + 1, suffix)
     return table
+
+
+def _check_indices(path: Path, rows: npt.NDArray[np.int64]) -> None:
+    if rows[:, [0, 1, 3]].max() > MOST_OF_A_KIND:
+        raise SourceError(
+            f"the index of {path} names channels, heights or positions beyond all number; copy it again"
+        )
 
 
 def read_summary(file: tifffile.TiffFile) -> dict[str, Any]:

@@ -22,13 +22,14 @@ class OmePlane:
 
 
 UNKNOWN = OmePlane()
+UNSCALED = Scales()
 
 
 @dataclass(frozen=True, slots=True)
 class OmeFacts:
     """Facts of a whole image; `planes` is how many planes its metadata promise."""
 
-    scales: Scales = Scales()
+    scales: Scales = UNSCALED
     planes: int = 0
     by_plane: Mapping[tuple[int, int], OmePlane] = field(default_factory=dict)
 

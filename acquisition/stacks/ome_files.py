@@ -1,4 +1,4 @@
-"""The planes of an OME-TIFF in one or several files, by its XML, perhaps in a file of its own (`.companion.ome`)."""
+"""The planes of an OME-TIFF in one or several files, by its XML, perhaps in a companion file of its own."""
 
 from __future__ import annotations
 
@@ -192,7 +192,9 @@ class _Members:
     def find(self, uuid: ElementTree.Element | None) -> Path | None:
         """The file that holds planes; without a name it is the one that describes them."""
         name = "" if uuid is None else _plain_name(uuid.get("FileName", ""))
-        is_own = uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
+        is_own = (
+            uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
+        )
         if is_own and not is_ome_xml(self._own):
             return self._own
         found = self._names.get(name.lower()) if name else None
@@ -244,7 +246,7 @@ def _place(table: PlaneTable, number: int, image: OmeImage, members: _Members) -
 
 
 def _videos(path: Path, images: list[OmeImage]) -> tuple[list[OmeImage], list[str]]:
-    """The images that can be the recording. Single ones of other sizes (labels, overviews) are left out and named."""
+    """The images that can be the recording. Single ones of other sizes, such as labels, are left out and named."""
     if not images:
         raise SourceError(f"{path} holds no images")
     largest = max(images, key=lambda image: (image.planes, image.shape[0] * image.shape[1]))

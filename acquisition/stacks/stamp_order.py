@@ -38,14 +38,14 @@ class Ordered:
             yield f"the time stamp of frame {self.wrong[0]} is far off and was interpolated"
         elif self.wrong.size:
             yield (
-                f"{self.wrong.size} time stamps (frame {self.wrong[0]} is the first) are far off or out of order and "
-                "were interpolated"
+                f"{self.wrong.size} time stamps (frame {self.wrong[0]} is the first) are far off or out of order "
+                "and were interpolated"
             )
         if self.resets:
             more = f" and {len(self.resets) - 1} times more" if len(self.resets) > 1 else ""
             yield (
-                f"the clock of the time stamps goes back at frame {self.resets[0]}{more}: times go on from there at "
-                "the frame rate"
+                f"the clock of the time stamps goes back at frame {self.resets[0]}{more}: times go on from there "
+                "at the frame rate"
             )
 
 

@@ -41,7 +41,7 @@ def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float
         step = Said()  # ImageJ has a spacing without a unit wherever nobody set one
     between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"))
     speed = number(facts.get("fps"))
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if not between and speed > 0:
         remarks = (f"{speed:g} frames/s is the speed at which ImageJ shows it, not the camera's: not used",)
     return Scales(x, y, step, between, remarks=remarks)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ MOST_OPEN = 16
 """Files of a set that are open at a time; there may be one for each plane."""
 
 
+FORM_TAGS = frozenset((256, 257, 258, 259, 262, 277, 278, 284, 317, 322, 323, 339))
+"""Width, height, bits, compression, meaning, samples, rows of a strip, planes, predictor, tiles, sample format."""
+
+
 class CutShortError(Exception):
     """A page lies behind the end of its file."""
 
@@ -34,7 +39,8 @@ class TiffMembers:
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, tifffile.TiffFile] = OrderedDict()
-        self._last: tuple[Place, tifffile.TiffPage] | None = None
+        self._forms: dict[Path, list[bytes]] = {}
+        self._last: tuple[Place, Any] | None = None
 
     def file(self, path: Path) -> tifffile.TiffFile:
         """An open file. Raises `SourceError` if it is no TIFF."""
@@ -80,7 +86,7 @@ class TiffMembers:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def page(self, place: Place) -> tifffile.TiffPage:
+    def page(self, place: Place) -> Any:
         """The page of a plane. Raises `CutShortError` where the file ends before it."""
         if self._last is not None and self._last[0] == place:
             return self._last[1]
@@ -92,12 +98,30 @@ class TiffMembers:
             page = tifffile.TiffPage(file, index=0)
         else:
             try:
-                found = file.pages[place.ifd]
+                page = self._page_like_the_first(place.file, file, place.ifd)
             except IndexError as error:
                 raise CutShortError(place.file, f"it has no page {place.ifd}") from error
-            page = found if isinstance(found, tifffile.TiffPage) else found.aspage()
         self._last = place, page
         return page
+
+    def _page_like_the_first(self, path: Path, file: tifffile.TiffFile, number: int) -> Any:
+        """A page; where it has the form of the file's first one only its place is read, which is much faster."""
+        pages = file.pages
+        pages.useframes = True
+        pages.set_keyframe(0)
+        try:
+            frame = pages[number]
+        except RuntimeError:
+            # of another width or arrangement
+            pages.useframes = False
+            return pages[number]
+        finally:
+            pages.useframes = False
+        if isinstance(frame, tifffile.TiffPage):
+            return frame
+        if path not in self._forms:
+            self._forms[path] = _form(file, pages.first.offset)
+        return frame if _form(file, frame.offset) == self._forms[path] else frame.aspage()
 
     def read_page(self, file: tifffile.TiffFile, video: Video, index: int) -> npt.NDArray[Any]:
         """The pixels (H, W) of a plane of the only file. Raises `CutShortError` where it ends before them."""
@@ -139,7 +163,7 @@ class TiffMembers:
         image = np.asarray(page.asarray())
         if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:
             image = image.reshape(image.shape[-2:])
-        if image.ndim == 3 and key.samplesperpixel > 1:
+        if image.ndim >= 3 and key.samplesperpixel > 1:
             raise SourceError(f"{path} holds a colour image between the others; convert them to grey")
         return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
 
@@ -150,6 +174,17 @@ class TiffMembers:
             self._open.popitem()[1].close()
 
 
+def _form(file: tifffile.TiffFile, offset: int) -> list[bytes]:
+    """What a page's entry says of the form of its pixels, as it stands in the file."""
+    handle, layout = file.filehandle, file.tiff
+    handle.seek(offset)
+    count = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))[0]
+    entries = handle.read(count * layout.tagsize)
+    order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
+    rows = (entries[at : at + layout.tagsize] for at in range(0, len(entries), layout.tagsize))
+    return [row for row in rows if int.from_bytes(row[:2], order) in FORM_TAGS]
+
+
 def _tag(page: Any) -> dict[str, Any]:
-    tag = page.tags.get(MICROMANAGER_TAG)
+    tag = getattr(page, "tags", {}).get(MICROMANAGER_TAG)
     return tag.value if tag is not None and isinstance(tag.value, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,17 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
         if len(alike) > 1 and len(alike) >= len(every) - len(alike):
             # one image after the other, each written by itself
             pages = tuple(page for series in alike for page in series.pages)
-            notes = _left_out(len(every) - len(alike))
+            notes = _left_out(len(every) - len(alike)) + _shades(
+                path, first.keyframe, is_imagej=file.is_imagej
+            )
             return Video(pages, (len(pages), *first.shape), "TYX", first.dtype, None, notes, is_unnamed=True)
-    videos = [series for series in every if series.ndim > 2 or given is not None]
+    videos = [series for series in every if _planes(series) > 1 or given is not None]
     videos = videos or [max(every, key=lambda series: series.size)]
     sizes = [" x ".join(str(size) for size in series.shape) for series in videos]
     about = f": {', '.join(sizes)}" if given is None and len(videos) > 1 else ""
     series = videos[choose(path, "series", [str(n) for n in range(len(videos))], given, about)]
     notes = _left_out(len(every) - 1) if given is None else ()
+    notes += _shades(path, series.keyframe, is_imagej=file.is_imagej)
     pages = tuple(series.pages)
     shape, axes = tuple(series.shape), _axes(series)
     planes = int(np.prod(shape[: axes.index("Y")])) if "Y" in axes else len(pages)
@@ -78,11 +82,31 @@ def unnamed_pages(pages: int, file: tifffile.TiffFile) -> tuple[str, ...]:
 
 def left_over(count: int) -> tuple[str, ...]:
     """What is said of images that a file has beyond those it names."""
-    return (
-        (f"{count} more images are in the file than its metadata name: they are left out",)
-        if count > 0
-        else ()
-    )
+    if count <= 0:
+        return ()
+    return (f"{count} more images are in the file than its metadata name: they are left out",)
+
+
+def _planes(series: tifffile.TiffPageSeries) -> int:
+    sizes = zip(str(series.axes), series.shape, strict=True)
+    return math.prod(size for axis, size in sizes if axis not in "YXS")
+
+
+def _shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
+    """What is said of pixels that are not simply brighter where there is more light.
+
+    Raises `SourceError` for a table of colours, but for ImageJ's: there they are how it shows the grey values.
+    """
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        table = page.colormap
+        is_grey = table is not None and bool((table[0] == table[1]).all() and (table[0] == table[2]).all())
+        rises = is_grey and bool((np.diff(table[0].astype(np.int64)) >= 0).all())
+        if not (is_imagej or rises):
+            raise SourceError(f"{path} has a colour table; convert it to grey")
+        return ("its colours are how it is shown: the grey values below them are taken",) if not rises else ()
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        return ("it says that 0 is white: its values are taken as they are, and dark is bright",)
+    return ()
 
 
 def _left_out(count: int) -> tuple[str, ...]:

@@ -61,7 +61,9 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     if index.size == 0 or stamps.size == 1:
         is_odd = stamps.size > 1 and not np.isnan(stamps).all()
         return FrameTimes(remarks=("the time stamps are not believed and not used",) if is_odd else ())
-    stamp_s = stamps[index] - stamps[index[0]]  # before anything else: an epoch leaves few digits behind the point
+    stamp_s = (
+        stamps[index] - stamps[index[0]]
+    )  # before anything else: an epoch leaves few digits behind the point
     if not stamp_s.any():
         return FrameTimes(
             remarks=(f"the time stamps are all the same ({stamps[index[0]]:g} s) and not used",)
@@ -81,7 +83,9 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     time_s = rising(time_s - time_s[0], found.interval_s)
     steps_s = np.diff(time_s)
     if not (steps_s > 0).all():
-        return FrameTimes(remarks=("the time stamps are too far apart to tell frames apart and are not used",))
+        return FrameTimes(
+            remarks=("the time stamps are too far apart to tell frames apart and are not used",)
+        )
     interval_s = float(steps_s[steps_s <= GAP * found.interval_s].mean())
     rate_hz = 1 / interval_s
     remarks = (
@@ -149,7 +153,7 @@ class _Stamps:
         return index, stamp_s, False
 
     def _line(self, index: IntArray, stamp_s: FloatArray) -> FloatArray | None:
-        """Evenly spaced times that meet all stamps of a stretch to a step of their clock; None if there are none."""
+        """Evenly spaced times that meet all stamps of a stretch to a step of their clock, or None."""
         starts = np.concatenate([[0], np.flatnonzero(np.diff(stamp_s)) + 1])
         if self.is_coarse:
             starts = starts[1:]
@@ -161,15 +165,18 @@ class _Stamps:
         off_s = stamp_s - step_s * (index - index[0])
         if step_s <= 0 or np.ptp(off_s) > WITHIN * self.clock_s + COARSE * self.interval_s:
             return None
-        return off_s.max() + step_s * (index - index[0])  # a clock tells the last step that is over
+        line: FloatArray = off_s.max() + step_s * (
+            index - index[0]
+        )  # a clock tells the last step that is over
+        return line
 
     def remarks(self, is_spread: bool) -> Iterator[str]:
         """What was done, in lines."""
         repeats = self.index.size - self.starts.size
         if is_spread or self.is_coarse:
             yield (
-                f"the time stamps rise in steps of {_short(self._step_s())}, a frame takes {_short(self.interval_s)}: "
-                "the times of frames are spread evenly between them"
+                f"the time stamps rise in steps of {_short(self._step_s())}, a frame takes "
+                f"{_short(self.interval_s)}: the times of frames are spread evenly between them"
             )
         elif repeats:
             which = (
@@ -225,7 +232,8 @@ def _gaps(time_s: FloatArray, interval_s: float) -> Iterator[str]:
 
 def _disagreement(rate_hz: float, stated_hz: float) -> Iterator[str]:
     if stated_hz > 0 and abs(rate_hz / stated_hz - 1) > DISAGREE:
-        yield f"the time stamps say {rate_hz:.4g} frames/s, not the {stated_hz:.4g} that the file states; they are used"
+        stated = f"not the {stated_hz:.4g} that the file states"
+        yield f"the time stamps say {rate_hz:.4g} frames/s, {stated}; they are used"
 
 
 def _short(time_s: float) -> str:

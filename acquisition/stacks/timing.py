@@ -1,4 +1,4 @@
-"""The times of the frames that a stack delivers: by the user's rate, its time stamps, the rate it states, or 1 Hz."""
+"""The times of the frames of a stack: by the user's rate, its time stamps, the rate it states, or 1 Hz."""
 
 from __future__ import annotations
 

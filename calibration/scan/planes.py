@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
+from acquisition.stacks.numbers import RecordedNumbers
 from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.stack import ImageStack, StackInfo
 from calibration.errors import CalibrationError
@@ -86,13 +87,12 @@ class FocusScan:
                 raise CalibrationError(
                     f"{self.path} does not say how large a pixel is{why}; add --pixel-size UM"
                 )
-        size_um, remark = pixel_size(
-            found.pixel_size_um, found.pixel_size_y_um, self.path.name, given_um
-        )
+        size_um, remark = pixel_size(found.pixel_size_um, found.pixel_size_y_um, self.path.name, given_um)
         return size_um, (*told, *([remark] if remark else []))
 
     def _look(self, on_progress: Callable[[float], None]) -> list[ImageFacts]:
         facts: list[ImageFacts] = []
+        numbers = RecordedNumbers(self.info.lost_before)
         full = np.iinfo(np.dtype(self.info.dtype)).max
         for index in range(self.info.planes):
             try:
@@ -102,6 +102,12 @@ class FocusScan:
                     raise
                 self.damage = str(error)
                 break
+            numbers.take(plane.camera_frame)
+            if numbers.lost and not math.isfinite(plane.focus_um):
+                raise CalibrationError(
+                    f"images of {self.path} are missing by their numbers before its image {index}, so that nobody "
+                    "knows which belong to one plane; copy the scan again, or take it again"
+                )
             seen = plane.image[::LOOK_EVERY_PX, ::LOOK_EVERY_PX]
             facts.append(
                 ImageFacts(

@@ -17,7 +17,9 @@ STACK = np.random.default_rng(1).integers(0, 99, (6, 8, 9), np.uint8)
 
 
 def write_imagej(path, stack=STACK, **facts):
-    tifffile.imwrite(path, stack, imagej=True, resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", **facts})
+    tifffile.imwrite(
+        path, stack, imagej=True, resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", **facts}
+    )
 
 
 def write_ome(path, axes="ZYX", stack=STACK, **facts):
@@ -184,7 +186,7 @@ def test_axes_given_for_a_series_keep_the_spacing_of_its_file(tmp_path):
 def test_frames_that_a_file_calls_channels_can_be_called_times(tmp_path):
     path = tmp_path / "video.ome.tif"
     write_ome(path, "CYX")
-    with pytest.raises(SourceError, match="6 channels.*--axes TYX"):
+    with pytest.raises(SourceError, match=r"6 channels.*--axes TYX"):
         open_stack(path)
     assert len(opened(path, axes="TYX")[1]) == 6
 

@@ -25,7 +25,9 @@ def described(path, **options):
     return recording
 
 
-def zarr_image(path, *, level=None, image=None, units=("second", "micrometer", "micrometer"), version="0.4", **more):
+def zarr_image(
+    path, *, level=None, image=None, units=("second", "micrometer", "micrometer"), version="0.4", **more
+):
     """An OME-Zarr of t, y, x with the transformations of its level and of the whole image."""
     group = zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3)
     group.create_array("0", shape=STACK.shape, dtype="uint8")[...] = STACK
@@ -133,8 +135,9 @@ def test_a_zarr_of_a_later_version_is_refused_with_what_to_do():
 
 
 @pytest.mark.parametrize(("axes", "letters"), [
-    (["t", "z", "y", "x"], "TZYX"), (None, "ZYX"), ([{"name": "frames", "type": "time"}, {"name": "y"}, {"name": "x"}], "TYX"),
-    ([{"name": "c", "type": "channel"}, {"name": "row", "type": "space"}, {"name": "column", "type": "space"}], "CYX"),
+    (["t", "z", "y", "x"], "TZYX"), (None, "ZYX"),
+    ([{"name": "frames", "type": "time"}, {"name": "y"}, {"name": "x"}], "TYX"),
+    ([{"name": "c", "type": "channel"}, {"name": "row", "type": "space"}, {"name": "col", "type": "space"}], "CYX"),
 ])  # fmt: skip
 def test_axes_are_named_by_kind_and_by_name(axes, letters):
     assert zarr_axes({} if axes is None else {"axes": axes}, len(letters)) == letters
@@ -145,7 +148,9 @@ UNEVEN = {"imagej": 1.0, "ome": 1.0, "zarr": 0.4, "hdf5": 0.51, "cm": 0.25}
 
 def write_uneven(kind, path, y_um):
     if kind == "imagej":
-        tifffile.imwrite(path, STACK, imagej=True, resolution=(2, 1 / y_um), metadata={"axes": "TYX", "unit": "um"})
+        tifffile.imwrite(
+            path, STACK, imagej=True, resolution=(2, 1 / y_um), metadata={"axes": "TYX", "unit": "um"}
+        )
     elif kind == "ome":
         size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 1000 * y_um, "PhysicalSizeYUnit": "nm"}
         tifffile.imwrite(path, STACK, ome=True, metadata={"axes": "TYX", **size}, photometric="minisblack")
@@ -153,7 +158,9 @@ def write_uneven(kind, path, y_um):
         zarr_image(path, level=scaled(1.0, y_um, 0.5))
     elif kind == "cm":
         resolution = (1e4 / 0.5, 1e4 / y_um)
-        tifffile.imwrite(path, STACK, photometric="minisblack", resolution=resolution, resolutionunit="CENTIMETER")
+        tifffile.imwrite(
+            path, STACK, photometric="minisblack", resolution=resolution, resolutionunit="CENTIMETER"
+        )
     else:
         with h5py.File(path, "w") as file:
             file["images"] = STACK
@@ -193,8 +200,8 @@ def test_sizes_that_differ_by_rounding_are_one():
 
 
 UNITS = {
-    "um": 1, "µm": 1, "μm": 1, "\\u00B5m": 1, "micron": 1, "Microns": 1, "micrometers": 1, "micrometre": 1, "nm": 1e-3,
-    "nanometers": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25400, "Å": 1e-4, "Âµm": 1, " um ": 1,
+    "um": 1, "µm": 1, "μm": 1, "\\u00B5m": 1, "micron": 1, "Microns": 1, "micrometers": 1, "micrometre": 1,
+    "nm": 1e-3, "nanometers": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "inch": 25400, "Å": 1e-4, "Âµm": 1, " um ": 1,
 }  # fmt: skip
 TIMES = {"s": 1, "sec": 1, "Seconds": 1, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3, "µs": 1e-6, "us": 1e-6,
          "min": 60, "minutes": 60, "h": 3600, "hours": 3600, "ns": 1e-9, "d": 86400}  # fmt: skip
@@ -221,8 +228,10 @@ def test_spellings_of_um_are_read_from_imagej_files(tmp_path, unit):
 
 
 @pytest.mark.parametrize(("value", "unit", "what"), [
-    (0, "um", "not believed"), (-0.5, "um", "not believed"), (1e9, "um", "not believed"), ("NaN", "um", "no number"),
-    ("half", "um", "no number"), (0.5, "furlong", "not known"), (0.5, "pixel", "no unit"), (np.inf, "um", "not believed"),
+    (0, "um", "not believed"), (-0.5, "um", "not believed"), (1e9, "um", "not believed"),
+    ("NaN", "um", "no number"), ("half", "um", "no number"), (0.5, "furlong", "not known"),
+    (0.5, "pixel", "no unit"),
+    (np.inf, "um", "not believed"),
 ])  # fmt: skip
 def test_sizes_that_cannot_be_are_told_and_not_used(value, unit, what):
     found = length(value, unit, "a pixel's size")
@@ -230,7 +239,9 @@ def test_sizes_that_cannot_be_are_told_and_not_used(value, unit, what):
     assert what in found.remark
 
 
-@pytest.mark.parametrize(("size", "unit"), [("0.0", "µm"), ("-1", "µm"), ("1e9", "µm"), ("NaN", "µm"), ("0.5", "furlong")])
+@pytest.mark.parametrize(
+    ("size", "unit"), [("0.0", "µm"), ("-1", "µm"), ("1e9", "µm"), ("NaN", "µm"), ("0.5", "furlong")]
+)
 def test_an_ome_file_with_such_a_size_says_so_and_assumes_one_um(tmp_path, size, unit):
     path = tmp_path / "v.ome.tif"
     units = {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}

@@ -247,7 +247,9 @@ def test_times_that_are_all_zero_leave_the_interval_that_was_set(tmp_path):
     path = tmp_path / "video.ome.tif"
     plane = {"DeltaT": [0.0] * 6, "DeltaTUnit": ["s"] * 6}
     metadata = {"axes": "TYX", "Plane": plane, "TimeIncrement": 20.0, "TimeIncrementUnit": "ms"}
-    tifffile.imwrite(path, np.zeros((6, 8, 9), np.uint8), ome=True, photometric="minisblack", metadata=metadata)
+    tifffile.imwrite(
+        path, np.zeros((6, 8, 9), np.uint8), ome=True, photometric="minisblack", metadata=metadata
+    )
     times, recording = times_of(path)
     np.testing.assert_allclose(times, even(6, 50))
     assert recording.info.frame_rate_hz == pytest.approx(50)
@@ -269,7 +271,9 @@ def test_delta_t_alone_gives_times_and_rate_in_all_units(tmp_path, unit, per_s):
     path = tmp_path / "video.ome.tif"
     plane = {"DeltaT": [per_s * (3 + k / 20) for k in range(10)], "DeltaTUnit": [unit] * 10}
     metadata = {"axes": "TYX", "Plane": plane}
-    tifffile.imwrite(path, np.zeros((10, 8, 9), np.uint8), ome=True, photometric="minisblack", metadata=metadata)
+    tifffile.imwrite(
+        path, np.zeros((10, 8, 9), np.uint8), ome=True, photometric="minisblack", metadata=metadata
+    )
     times, recording = times_of(path)
     np.testing.assert_allclose(times, even(10), atol=1e-5)
     assert recording.info.frame_rate_hz == pytest.approx(20, rel=1e-4)
@@ -294,7 +298,9 @@ def test_imagej_frame_interval_is_the_rate_and_its_playback_speed_is_not(tmp_pat
     times, recording = times_of(path)
     np.testing.assert_allclose(times, even(6, rate_hz or 1.0))
     assert any("assumed" in text for text in recording.remarks) == (rate_hz is None)
-    assert any("not the camera's" in text for text in recording.remarks) == ("fps" in facts and rate_hz is None)
+    assert any("not the camera's" in text for text in recording.remarks) == (
+        "fps" in facts and rate_hz is None
+    )
 
 
 def test_planes_of_volumes_share_the_step_of_the_time(tmp_path):
