@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import h5py
 import numpy as np
@@ -17,11 +17,14 @@ from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
 from acquisition.stacks.scales import NAN, Scales
 from acquisition.stacks.sizes import check_count, check_size
 from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_of, type_name
+from acquisition.stacks.stored import Written, check_blosc, hdf5_written, zarr_written
 from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from stream.errors import ConfigurationError, SourceError
 from stream.hdf5_reading import check_attributes, check_dataset, check_memory, find, reading
 
 SEPARATOR = "::"
+MOST_CHANNELS = 4
+"""An axis without a name that is no longer than this, behind two longer ones, is colour or channels."""
 
 
 class _Array(Protocol):
@@ -44,11 +47,13 @@ class ArrayStack:
         scales: Scales,
         kind: str,
         *,
+        written: Written | None = None,
         planes: dict[str, Any] | None = None,
         remarks: tuple[str, ...] = (),
         any_type: bool = False,
     ) -> None:
-        """`planes` are lists by z of what was read back at each, as our own scans have them."""
+        """`planes` are lists by z of what was read back at each, as our own scans have them; `written` says which
+        frames were stored at all."""
         self._path, self._array, self._scales = path, array, scales
         self._planes = planes or {}
         self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
@@ -57,8 +62,13 @@ class ArrayStack:
         check_count(path, self._layout.planes)
         self._singles = [array.shape[axis] == 1 and axes[axis] == "C" for axis in self._kept]
         has_depth = self._layout.size("Z") > 1
+        written = written or Written(self._layout.planes)
+        count = written.frames
+        if count < self._layout.planes and not self._layout.axes.startswith("T"):
+            raise SourceError(f"{path} is damaged: {written.remark}")
+        remarks = (*remarks, written.remark)
         self.info = StackInfo(
-            planes=self._layout.planes,
+            planes=count,
             height=self._layout.height,
             width=self._layout.width,
             dtype=type_name(path, array.dtype, any_type=any_type),
@@ -69,13 +79,13 @@ class ArrayStack:
             axes=self._layout.axes,
             lead=self._layout.lead,
             pixel_size_y_um=scales.y.value,
-            stamps_s=self._stamps(),
+            stamps_s=self._stamps(count),
             remarks=tuple(text for text in (*remarks, scales.z.remark if has_depth else "") if text),
             pixel_remarks=scales.pixel_remarks,
             time_remarks=tuple(text for text in (scales.interval.remark, *scales.remarks) if text),
         )
 
-    def _stamps(self) -> npt.NDArray[np.float64] | None:
+    def _stamps(self, count: int) -> npt.NDArray[np.float64] | None:
         """Time stamps of all planes, where they were read back."""
         said = self._planes.get("time_s")
         if said is None:
@@ -86,14 +96,17 @@ class ArrayStack:
         ):
             with contextlib.suppress(LookupError, TypeError, ValueError):  # reading that plane tells
                 stamps_s[index] = float(said[z][t])
-        return stamps_s
+        return stamps_s[:count]
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError` if it cannot be read."""
         where = iter(np.unravel_index(index, self._layout.lead) if self._layout.lead else ())
         place = tuple(0 if single else int(next(where)) for single in self._singles)
         try:
+            self._check_chunks(place)
             image = np.asarray(self._array[place])
+        except SourceError:
+            raise
         except Exception as error:
             raise SourceError(
                 f"frame {index} of {self._path} cannot be read ({' '.join(str(error).split())}); copy it again"
@@ -116,8 +129,18 @@ class ArrayStack:
                 f"the attributes of {self._path} have no position of plane {z}; copy it again"
             ) from error
 
+    def _check_chunks(self, place: tuple[int, ...]) -> None:
+        """Where the format's library does not notice that what a plane is made of is damaged."""
+
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class ZarrStack(ArrayStack):
+    """The planes of a Zarr array."""
+
+    def _check_chunks(self, place: tuple[int, ...]) -> None:
+        check_blosc(self._path, self._array, place)
 
 
 class Hdf5Stack(ArrayStack):
@@ -148,7 +171,10 @@ class Hdf5Stack(ArrayStack):
                 check_attributes(images)
                 scales = hdf5_scales(images.attrs)
                 named, remarks = _named_axes(file, images.shape, hdf5_axes(images), scales, axes, is_scan)
-                super().__init__(path, images, named, scales, "HDF5", remarks=remarks, any_type=any_type)
+                super().__init__(
+                    path, images, named, scales, "HDF5", written=hdf5_written(path, images), remarks=remarks,
+                    any_type=any_type,
+                )  # fmt: skip
         except BaseException:
             self._file.close()
             raise
@@ -159,11 +185,17 @@ class Hdf5Stack(ArrayStack):
             if not isinstance(chosen, h5py.Dataset):
                 raise SourceError(f"there is no dataset {name!r} in {file}")
             return chosen
-        found: list[h5py.Dataset] = []
+        every: list[h5py.Dataset] = []
         try:
-            self._file.visititems(lambda _, item: found.append(item) if _is_stack(item, any_type) else None)
+            self._file.visititems(
+                lambda _, item: every.append(item) if isinstance(item, h5py.Dataset) else None
+            )
         except (OSError, RuntimeError, KeyError) as error:
             raise SourceError(f"{file} is damaged ({error}); use a copy of it if there is one") from error
+        found = [dataset for dataset in every if _is_stack(dataset, any_type)]
+        others = [dataset for dataset in every if _has_planes(dataset)]
+        if not found and len(others) == 1:
+            return others[0]  # whose type is told
         if len(found) != 1:
             names = ", ".join(dataset.name.lstrip("/") for dataset in found) or "none"
             raise SourceError(
@@ -188,7 +220,11 @@ def check_plane(images: h5py.Dataset, place: str) -> None:
 def _is_stack(item: object, any_type: bool) -> bool:
     if any_type:
         return isinstance(item, h5py.Dataset) and item.ndim in {2, 3, 4} and item.dtype.kind in "iuf"
-    return isinstance(item, h5py.Dataset) and item.ndim in {3, 4} and item.dtype in (np.uint8, np.uint16)
+    return _has_planes(item) and item.dtype.newbyteorder("=") in (np.uint8, np.uint16)
+
+
+def _has_planes(item: object) -> TypeGuard[h5py.Dataset]:
+    return isinstance(item, h5py.Dataset) and item.ndim in {3, 4} and item.dtype.kind in "iufbc"
 
 
 def open_zarr(
@@ -211,11 +247,19 @@ def open_zarr(
             node = node[name]
         if isinstance(node, zarr.Array):
             found, remarks = _named_axes(path, node.shape, _dimension_names(node), Scales(), axes, is_scan)
-            return ArrayStack(
-                path, _as_array(node), found, Scales(), "Zarr", remarks=remarks, any_type=any_type
+            stored = zarr_written(path, node)
+            return ZarrStack(
+                path,
+                _as_array(node),
+                found,
+                Scales(),
+                "Zarr",
+                written=stored,
+                remarks=remarks,
+                any_type=any_type,
             )
         image, group = _one_image(text, node, inside)
-        level = image["datasets"][0]
+        level = _first_level(path, image)
         array = group[level["path"]]
         if not isinstance(array, zarr.Array):
             raise SourceError(f"{path} has no array {level['path']!r}")
@@ -227,12 +271,13 @@ def open_zarr(
         planes = (dict(group.attrs).get("liveptv") or {}).get("planes")
         focus_um = _positions(planes)
         found, remarks = _named_axes(path, array.shape, own, scales, axes, is_scan, focus_um)
-        return ArrayStack(
+        return ZarrStack(
             path,
             _as_array(array),
             found,
             scales,
             "OME-Zarr",
+            written=zarr_written(path, array),
             planes=planes,
             remarks=remarks,
             any_type=any_type,
@@ -241,7 +286,9 @@ def open_zarr(
         raise
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(f"cannot read {path} as OME-Zarr: {why}") from error
+        if isinstance(error, AttributeError | TypeError | LookupError):
+            why = "its metadata are not those of an array or an image"
+        raise SourceError(f"cannot read {path} as OME-Zarr: {why}; copy it again") from error
 
 
 def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
@@ -255,7 +302,20 @@ def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
 def _images(node: Any) -> list[dict[str, Any]]:
     """The images of a group."""
     attributes: dict[str, Any] = dict(node.attrs)
-    return list((attributes.get("ome") or attributes).get("multiscales") or [])
+    own = attributes.get("ome") or attributes
+    images = own.get("multiscales") if isinstance(own, dict) else None
+    return [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+
+
+def _first_level(path: Path, image: dict[str, Any]) -> dict[str, Any]:
+    """Full resolution. Raises `SourceError` where the image names none."""
+    levels = image.get("datasets")
+    level = levels[0] if isinstance(levels, list) and levels else None
+    if not isinstance(level, dict) or not isinstance(level.get("path"), str):
+        raise SourceError(
+            f"{path} names no array of its image (`datasets` is {str(levels)[:80]}); copy it again"
+        )
+    return level
 
 
 def _is_choice(node: Any, inside: str) -> bool:
@@ -300,6 +360,11 @@ def _named_axes(
         return given_axes(path, shape, given), ()
     if own is None:
         axes = axes_of(len(shape))
+        if len(shape) == 4 and shape[-1] <= MOST_CHANNELS < min(shape[-3:-1]):
+            raise SourceError(
+                f"{path} is an array of {' x '.join(map(str, shape))} without names for its axes: the last are "
+                "channels or colours, not x; save one of them as an array of its own"
+            )
         return axes, (assumed_axes(axes, "the array"),) if len(shape) > 2 else ()
     evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
     axes, remark = decide_axes(own, shape, evidence, is_scan=is_scan)
@@ -315,7 +380,7 @@ def _dimension_names(array: Any) -> str | None:
         axes = zarr_axes({"axes": [{"name": str(name)} for name in names]}, array.ndim)
     except SourceError:
         return None
-    return axes if axes.endswith("YX") and len(set(axes)) == len(axes) else None
+    return axes if {"Y", "X"} <= set(axes) and len(set(axes)) == len(axes) and "Q" not in axes else None
 
 
 def _as_array(array: Any) -> _Array:

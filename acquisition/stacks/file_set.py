@@ -21,6 +21,7 @@ from acquisition.stacks.ome_files import (
 )
 from acquisition.stacks.plane_table import Chosen, PlaneTable, select
 from acquisition.stacks.tiff_pages import TiffMembers
+from acquisition.stacks.tiff_series import left_over
 from stream.errors import SourceError
 
 
@@ -109,6 +110,9 @@ def _ome(
     if found.shape[-2:] != image.shape:
         return None
     xml = only_image(root, image, found.chosen.channel)
+    if file is not None and not notes:
+        named = {place.ifd for place in table.places.values() if place.file == path and place.ifd >= 0}
+        notes = [*left_over(len(file.pages) - len(named))] if named else notes
     return FileSet(
         "OME-TIFF", found.chosen, found.shape, found.axes, found.dtype, {}, xml, (*notes, *found.notes)
     )

@@ -15,7 +15,7 @@ from acquisition.stacks.axes import given_axes
 from acquisition.stacks.choice import Choice, choose
 from acquisition.stacks.file_set import member_files
 from acquisition.stacks.image_order import sort_images
-from acquisition.stacks.library import plain
+from acquisition.stacks.library import plain, told_in_a_line
 from acquisition.stacks.micromanager import MARK, ndtiff_index
 from acquisition.stacks.micromanager_text import read_metadata_text
 from acquisition.stacks.plane_table import Place, select
@@ -75,7 +75,8 @@ def _stack_files(folder: Path, files: list[Path], choice: Choice) -> tuple[Path,
     files = [path for path in files if path.suffix.lower() in TIFF]
     members = TiffMembers()
     try:
-        first = member_files(files[0], members)
+        with told_in_a_line(f"cannot read {files[0]}", "copy it again"):
+            first = member_files(files[0], members)
         if len(first) == 1 and len(members.file(files[0]).pages) == 1 and _planes(members, files[0]) == 1:
             return None
         sets = [first]
@@ -132,7 +133,7 @@ class FolderStack:
         self._chosen = select(folder, found.table, choice)
         self._first = found.first if self._chosen.axes in {"", "T"} else None
         image = self._pixels(self._file(0))
-        self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
+        self.info = self._describe(image, axes, (*found.notes, *self._heights(), *self._gaps()))
 
     def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
         first, chosen = self._file(0), self._chosen
@@ -199,6 +200,15 @@ class FolderStack:
             )
         return place.file
 
+    def _heights(self) -> tuple[str, ...]:
+        """What is said of several heights at each time."""
+        if self._chosen.axes != "TZ":
+            return ()
+        times, heights = self._chosen.lead
+        return (
+            f"the names say {heights} heights (z) at each of {times} times: they are frames one after the other",
+        )
+
     def _gaps(self) -> tuple[str, ...]:
         """What is said of numbers that are left out."""
         if self._first is None or len(self._chosen.at) < 2:
@@ -234,11 +244,7 @@ class FolderStack:
     def _pixels(self, path: Path) -> npt.NDArray[Any]:
         """An image (H, W) in the machine's byte order."""
         try:
-            image = (
-                self._members.read(Place(path, ifd=0), (), "uint8")
-                if path.suffix.lower() in TIFF
-                else read_picture(path)
-            )
+            image = self._tiff_page(path) if path.suffix.lower() in TIFF else read_picture(path)
         except SourceError:
             raise
         except CutShortError as cut:
@@ -255,6 +261,13 @@ class FolderStack:
             )
         type_name(path, image.dtype, any_type=self._any_type)
         return image
+
+    def _tiff_page(self, path: Path) -> npt.NDArray[Any]:
+        """The one image of a file. Raises `SourceError` if it has more."""
+        pages = len(self._members.file(path).pages)
+        if pages > 1:
+            raise SourceError(f"{path} holds {pages} images, not one; take it out of the folder")
+        return self._members.read(Place(path, ifd=0), (), "uint8")
 
     def close(self) -> None:
         """Nothing is held open."""

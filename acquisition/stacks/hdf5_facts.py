@@ -25,7 +25,7 @@ def hdf5_axes(dataset: h5py.Dataset) -> str | None:
         axes = zarr_axes({"axes": [{"name": name} for name in names]}, dataset.ndim)
     except SourceError:
         return None
-    return axes if axes.endswith("YX") and len(set(axes)) == len(axes) and "Q" not in axes else None
+    return axes if {"Y", "X"} <= set(axes) and len(set(axes)) == len(axes) and "Q" not in axes else None
 
 
 def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:

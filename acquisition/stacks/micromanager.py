@@ -24,6 +24,8 @@ TAG = 51123
 NDTIFF_INDEX = "NDTiff.index"
 NDTIFF_VERSION = 2
 """From this version on a recording has an index file beside it."""
+NDTIFF_NUMBERS_BYTES = 32
+"""Bytes of the numbers that end an entry of an NDTiff index: offsets, sizes, kinds."""
 NDTIFF_TYPES = {0: "uint8", 1: "uint16", 3: "uint16", 4: "uint16", 5: "uint16", 6: "uint16"}
 INDEX_MAP_COLUMNS = 5
 MOST_OF_A_KIND = 10**5
@@ -195,6 +197,7 @@ def ndtiff_index(path: Path) -> Path | None:
 
 def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
     """The planes of an NDTiff recording, and the first of its files. Raises `SourceError`."""
+    _check_index(index)
     entries = list(tifffile.read_ndtiff_index(index))
     if not entries:
         raise SourceError(f"{index} names no images; copy the recording again")
@@ -231,6 +234,22 @@ def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
     ):
         table.order = "ZTC"
     return _from_zero(table), files[0]
+
+
+def _check_index(index: Path) -> None:
+    """Raise `SourceError` for an index that ends in the middle of an image; lengths in it are not believed."""
+    data, at, images = index.read_bytes(), 0, 0
+    while at < len(data):
+        end = at
+        for _ in ("axes", "name of the file"):
+            length = int.from_bytes(data[end : end + 4], "little")
+            end += 4 + length
+        end += NDTIFF_NUMBERS_BYTES
+        if end > len(data):
+            raise SourceError(
+                f"{index} is damaged or cut short behind {images} images; copy the recording again"
+            )
+        at, images = end, images + 1
 
 
 def _time_axis(entries: list[Any]) -> str:

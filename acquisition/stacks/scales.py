@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from acquisition.stacks.units import to_s, to_um
 from stream.errors import SourceError
 
@@ -89,6 +91,8 @@ def _quantity(
 
 def number(value: object) -> float:
     """A number, also where it is written as text; NaN for all else."""
+    if isinstance(value, complex | np.complexfloating):
+        return NAN
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from acquisition.stacks.tiff_facts import (
     plain_scales,
 )
 from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
-from acquisition.stacks.tiff_series import Video, find_video
+from acquisition.stacks.tiff_series import Video, find_video, unnamed_pages
 from stream.errors import SourceError
 
 DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to reshape", "truncated")
@@ -127,8 +128,8 @@ class TiffStack:
     def _lone_file(self) -> Video:
         self._file: tifffile.TiffFile = self._members.file(self._path)
         video = find_video(self._path, self._file, self._choice)
-        _ = len(self._file.pages)  # walks through them all, and complains where that fails
-        return video
+        pages = len(self._file.pages)  # walks through them all, and complains where that fails
+        return replace(video, notes=(*video.notes, *unnamed_pages(pages, self._file)))
 
     def _facts(self) -> tuple[Scales, str]:
         if self._set is not None and self._set.kind == "OME-TIFF":

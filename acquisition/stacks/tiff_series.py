@@ -75,6 +75,18 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
     return Video(pages, shape, axes, series.dtype, data, notes, is_unnamed)
 
 
+def unnamed_pages(pages: int, file: tifffile.TiffFile) -> tuple[str, ...]:
+    """What is said of `pages` of a file of which its metadata, or their sizes, make no series."""
+    return left_over(pages - sum(len(series.pages) for series in file.series))
+
+
+def left_over(count: int) -> tuple[str, ...]:
+    """What is said of images that a file has beyond those it names."""
+    if count <= 0:
+        return ()
+    return (f"{count} more images are in the file than its metadata name: they are left out",)
+
+
 def _planes(series: tifffile.TiffPageSeries) -> int:
     sizes = zip(str(series.axes), series.shape, strict=True)
     return math.prod(size for axis, size in sizes if axis not in "YXS")

@@ -50,6 +50,7 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
     count = len(axes)
     scale, shift = [1.0] * count, [0.0] * count
     remarks: list[str] = []
+    is_scaled = False
     for owner in (level, image):
         for step in owner.get("coordinateTransformations") or ():
             kind = step.get("type")
@@ -64,10 +65,13 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
                 return Scales(remarks=tuple(remarks))
             numbers = [number(value) for value in values]
             if kind == "scale":
+                is_scaled = True
                 scale = [one * other for one, other in zip(scale, numbers, strict=True)]
                 shift = [one * other for one, other in zip(shift, numbers, strict=True)]
             else:
                 shift = [one + other for one, other in zip(shift, numbers, strict=True)]
+    if not is_scaled:
+        return Scales(remarks=tuple(remarks))
     units = _units(image, count)
     by_axis = {name: (scale[place], units[place]) for place, name in enumerate(axes)}
     x, y = (_length(*by_axis.get(name, (1.0, "")), PIXEL) for name in "XY")

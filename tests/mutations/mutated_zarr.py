@@ -327,19 +327,19 @@ def cases_of(version):
     add(
         "a chunk is missing",
         SAID_OR_REFUSED,
-        "missing|chunk|lost",
+        "missing|chunk|lost|written",
         after=on_chunk(5, lambda file: file.unlink()),
     )
     add(
         "the last chunks are missing",
         SAID_OR_REFUSED,
-        "missing|chunk|lost",
+        "missing|chunk|lost|written",
         after=lambda path: [file.unlink() for file in chunks(path)[9:]],
     )
     add(
         "all chunks are missing",
         SAID_OR_REFUSED,
-        "missing|chunk|lost|empty",
+        "missing|chunk|lost|empty|written",
         after=lambda path: [file.unlink() for file in chunks(path)],
     )
     add("a chunk is cut", SAID_OR_REFUSED, after=on_chunk(5, halve))
@@ -355,13 +355,13 @@ def cases_of(version):
     add(
         "more frames claimed than chunks",
         SAID_OR_REFUSED,
-        "missing|chunk|lost",
+        "missing|chunk|lost|written",
         after=lambda path: metadata_of_array(path, shape=[20, HEIGHT, WIDTH]),
     )
     add(
         "a million frames claimed",
         SAID_OR_REFUSED,
-        "missing|chunk|lost",
+        "missing|chunk|lost|written",
         claims=True,
         after=lambda path: metadata_of_array(path, shape=[10**6, HEIGHT, WIDTH]),
     )
@@ -407,7 +407,7 @@ def cases_of(version):
         add(
             "a shard is missing",
             SAID_OR_REFUSED,
-            "missing|chunk|lost",
+            "missing|chunk|lost|written",
             array={"shards": (4, HEIGHT, WIDTH)},
             after=on_chunk(1, lambda file: file.unlink()),
         )

@@ -16,11 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = {case.name: case for case in ALL}
 
 MEASURED = [
-    "ome-tiff: as it is",
     "ome-tiff: one stamp missing",
     "ome-tiff: one stamp repeated",
-    "ome-tiff: stamps in ms",
-    "imagej: an interval in ms",
     "imagej: a time-lapse called slices",
     "micro-manager: the time of frame 5 is 30 s ahead",
     "micro-manager stack: 2 files, by number 2",
@@ -51,13 +48,10 @@ def test_a_replay_measures_the_velocity_of_a_mutated_file(tmp_path, name):
 
 
 SHOWN = [
-    "tiff: page by page, cut to a half",
     "tiff: at once, cut to 3 bytes",
     "ome-tiff: the unit is 'pixel'",
-    "imagej: two channels",
     "micro-manager stack: 2 files, by number 1",
     "ome-zarr 0.5: the metadata of the array is cut",
-    "hdf5: pixel_size_um is half",
     "csv: a row is too short",
 ]
 
