@@ -144,7 +144,7 @@ def _link(
         end_reason = STOPPED
         try:
             due_s = time.monotonic() + COMMIT_S
-            for detections in iter_detections(table, settings.frame_rate_hz, run_id):
+            for detections in iter_detections(table, settings.frame_rate_hz, run_id, source):
                 writer.append(tracker.step(detections))
                 if time.monotonic() > due_s:
                     writer.commit()

@@ -117,10 +117,12 @@ def _scaled(path: Path, columns: dict[str, FloatArray], how: Reading) -> dict[st
     return found
 
 
-def iter_detections(table: DetectionTable, frame_rate_hz: float, run_id: str) -> Iterator[Detections]:
+def iter_detections(
+    table: DetectionTable, frame_rate_hz: float, run_id: str, name: str = "the table"
+) -> Iterator[Detections]:
     """The table as messages, from its first frame to its last; frames without rows are empty messages.
 
-    Raises `SourceError` for a gap of more than `LONGEST_GAP` frames.
+    Raises `SourceError`, with the table's `name`, for a gap of more than `LONGEST_GAP` frames.
     """
     if len(table) == 0:
         return
@@ -130,7 +132,7 @@ def iter_detections(table: DetectionTable, frame_rate_hz: float, run_id: str) ->
     if gap.size and int(gap.max()) > LONGEST_GAP:
         at = int(gap.argmax())
         raise SourceError(
-            f"frame {table.frame[at + 1]} follows frame {table.frame[at]}: more than {LONGEST_GAP} frames "
+            f"{name}: frame {table.frame[at + 1]} follows frame {table.frame[at]}, and more than {LONGEST_GAP} frames "
             "without a particle cannot be tracked; are these frame numbers?"
         )
     start = 0
