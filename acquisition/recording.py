@@ -117,7 +117,8 @@ def open_recording(
 class Recording:
     """The `Source` of recorded frames.
 
-    `remarks` are lines for the user: what was assumed, what was decided, and what is not as the file says it.
+    `title` says what it is, `remarks` are lines for the user: what was assumed, what was decided, and what is not
+    as the file says it.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Recording:
         self._numbers = RecordedNumbers(found.lost_before)
         self._timing = timing_of(found, frame_rate_hz, self._depth)
         self.remarks: tuple[str, ...] = (*remarks, *self._timing.remarks)
+        self.title = f"{name_of(path)} ({found.format}, {self._count} frames)"
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
@@ -149,7 +151,7 @@ class Recording:
             frame_rate_hz=self._timing.rate_hz if self._timing.is_known else math.nan,
             frames=self._count,
             name=name_of(path),
-            description="; ".join([f"{name_of(path)} ({found.format}, {self._count} frames)", *self.remarks]),
+            description="; ".join([self.title, *self.remarks]),
         )
         self._next = 0
         self._began_s = 0.0

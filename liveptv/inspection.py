@@ -132,7 +132,7 @@ def _recording(path: Path) -> dict[str, Any]:
             "dtype": str(found.dtype),
             "pixel_size_um": found.pixel_size_um,
             "frame_rate_hz": found.frame_rate_hz,
-            "description": found.description,
+            "description": recording.title,
             "remarks": list(recording.remarks),
         }
     finally:

@@ -253,7 +253,7 @@ def open_zarr(
             raise SourceError(f"{path}: {error}") from error
         scales = zarr_scales(image, level, own)
         planes = (dict(group.attrs).get("liveptv") or {}).get("planes")
-        focus_um = None if planes is None else np.array(planes["focus_um"], np.float64)
+        focus_um = _positions(planes)
         found, remarks = _named_axes(path, array.shape, own, scales, axes, is_scan, focus_um)
         return ZarrStack(
             path,
@@ -273,6 +273,14 @@ def open_zarr(
         if isinstance(error, AttributeError | TypeError | LookupError):
             why = "its metadata are not those of an array or an image"
         raise SourceError(f"cannot read {path} as OME-Zarr: {why}; copy it again") from error
+
+
+def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
+    """The focus positions, um, that our own scans read back; None where there are none that can be read."""
+    try:
+        return np.array(planes["focus_um"], np.float64)
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def _images(node: Any) -> list[dict[str, Any]]:

@@ -126,15 +126,13 @@ def pixel_size(
     `given_um` takes precedence; where the file `name` has none, `ask_model` is asked, then 1 um assumed.
     Raises `SourceError` for pixels that are not square.
     """
-    uneven = (
-        "" if _ratio(x_um, y_um) <= NEARLY else f"{name} has pixels of {x_um:g} um (x) by {y_um:g} um (y)"
-    )
+    uneven = "" if _ratio(x_um, y_um) <= NEARLY else f"pixels of {x_um:g} um (x) by {y_um:g} um (y)"
     if given_um is not None:
         return given_um, f"{uneven}; {given_um:g} um is used for both (--pixel-size)" if uneven else ""
     if uneven:
         raise SourceError(
-            f"{uneven}, and only square pixels are measured right: resample it (ImageJ: Image > Scale), or give "
-            "--pixel-size UM where the file is wrong"
+            f"{name} has {uneven}, and only square pixels are measured right: resample it (ImageJ: Image > Scale), "
+            "or give --pixel-size UM where the file is wrong"
         )
     found_um = x_um if x_um > 0 else y_um
     if found_um > 0:

@@ -141,7 +141,8 @@ class Layout:
 def layout_of(path: Path, shape: Sequence[int], axes: str) -> Layout:
     """Sort the axes of an array. Raises `SourceError` for colour, several channels, and what is no image."""
     if len(shape) != len(axes) or "Y" not in axes or "X" not in axes:
-        raise SourceError(f"{path} holds no images: its array is {tuple(shape)} ({axes})")
+        hint = "; name its axes, as in --axes TZYX" if "?" in axes else ""
+        raise SourceError(f"{path} holds no images: its array is {tuple(shape)} ({axes}){hint}")
     sizes = dict(zip(axes, shape, strict=True))
     for name, what in (
         ("S", "colour images; convert them to grey"),

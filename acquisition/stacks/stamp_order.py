@@ -85,8 +85,9 @@ def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
         rising_s[size : size + count] = times[begin:end]
         size += count
     kept = _without_far_ends(kept[:size], times, step_s)
-    wrong = np.setdiff1d(np.arange(index.size), kept)
-    return Ordered(kept, times[kept], index[wrong], tuple(resets))
+    is_wrong = np.ones(index.size, np.bool_)
+    is_wrong[kept] = False
+    return Ordered(kept, times[kept], index[is_wrong], tuple(resets))
 
 
 def _misfit(before: int, after: int, index: IntArray, times: FloatArray, step_s: float) -> float:

@@ -82,9 +82,9 @@ def best_of_runs(index: IntArray, stamp_s: FloatArray, starts: IntArray, interva
     for run in np.flatnonzero(ends - starts > 1):
         first, end = int(starts[run]), int(ends[run])
         off_s = np.full(end - first, np.inf)
-        if first > 0:
-            off_s = np.minimum(off_s, _off(index, stamp_s, first, end, first - 1, interval_s))
-        if end < index.size:
+        if run > 0:
+            off_s = np.minimum(off_s, _off(index, stamp_s, first, end, int(best[run - 1]), interval_s))
+        if end < index.size and ends[run + 1] == end + 1:  # one that does not repeat itself
             off_s = np.minimum(off_s, _off(index, stamp_s, first, end, end, interval_s))
         best[run] = first + int(np.argmin(np.round(off_s / interval_s, 6)))
     return best

@@ -90,10 +90,11 @@ class TiffStack:
         focus_um, stamps_s = self._positions_and_stamps()
         decided = ""
         if given is None:
-            evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
-            axes, decided = decide_axes(axes, shape, evidence, is_scan=is_scan)
             if self._video is not None and kind == "TIFF" and self._video.is_unnamed:
                 decided = assumed_axes(axes, "its pages")
+            else:
+                evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)
+                axes, decided = decide_axes(axes, shape, evidence, is_scan=is_scan)
         self._layout: Layout = layout_of(self._path, shape, axes)
         self._spacing_um = scales.z.value if self._layout.size("Z") > 1 else NAN
         has_depth = self._layout.size("Z") > 1

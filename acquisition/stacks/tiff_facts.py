@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.stacks.scales import NAN, Said, Scales, interval, length, number, printed_size
+from acquisition.stacks.scales import NAN, NEARLY, Said, Scales, interval, length, number, printed_size
 
 PIXEL = "a pixel's size"
 STEP = "the step between planes"
@@ -50,9 +50,13 @@ def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float
 def plain_scales(x_per_unit: float, y_per_unit: float, unit_tag: int) -> Scales:
     """Scales of a TIFF that has only its resolution tags."""
     unit = {CENTIMETRE_TAG: "cm", INCH_TAG: "inch"}.get(unit_tag)
-    if unit is None:
-        return Scales()
-    return Scales(printed_size(x_per_unit, unit), printed_size(y_per_unit, unit))
+    x, y = (Said() if unit is None else printed_size(pixels, unit) for pixels in (x_per_unit, y_per_unit))
+    if not (x and y) and x_per_unit > 0 and y_per_unit > 0 and abs(x_per_unit / y_per_unit - 1) > NEARLY:
+        ratio = x_per_unit / y_per_unit
+        return Scales(
+            Said(NAN, f"the resolution tags say that a pixel is {ratio:.4g} times as tall as wide: not used")
+        )
+    return Scales(x, y)
 
 
 def micromanager_scales(summary: Mapping[str, Any], first: Mapping[str, Any]) -> Scales:

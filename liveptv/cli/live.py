@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from acquisition.stacks.axes import parse_axes
 from liveptv.application import RunOutcome, make_report_anew, run_experiment
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
@@ -97,7 +98,7 @@ def replay(
         "pace": pace,
         "frame_rate_hz": frame_rate,
         "pixel_size_um": pixel_size,
-        "axes": axes,
+        "axes": None if axes is None else parse_axes(axes),
     }
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
     name = Path(str(recording).partition("::")[0]).name

@@ -19,10 +19,10 @@ Model = Annotated[
 Bright = Annotated[Path | None, typer.Option(help="flat field: image of the background without particles")]
 Dark = Annotated[Path | None, typer.Option(help="flat field: image without light")]
 FrameRate = Annotated[
-    float | None, typer.Option(help="frames/s, where the file does not say", min=1e-6, max=1e7)
+    float | None, typer.Option(help="frames/s, in place of what the file says", min=1e-6, max=1e7)
 ]
 PixelSize = Annotated[
-    float | None, typer.Option(help="um in object space, where the file does not say", min=1e-6, max=1e7)
+    float | None, typer.Option(help="um in object space, in place of what the file says", min=1e-6, max=1e7)
 ]
 Axes = Annotated[
     str | None,

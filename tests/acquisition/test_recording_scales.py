@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from acquisition.recording import open_recording, open_stack
 from acquisition.stacks.scales import length, pixel_size, printed_size
+from acquisition.stacks.tiff_facts import micromanager_scales
 from acquisition.stacks.units import to_s, to_um
 from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from calibration.errors import CalibrationError
@@ -267,6 +268,24 @@ def test_the_resolution_of_a_print_is_no_pixel_size(pixels, unit, um):
     if um is not None:
         assert found.value == pytest.approx(um)
         assert "from the resolution tags" in found.remark
+
+
+def test_tags_of_pixels_that_are_not_square_are_told_even_without_a_size(tmp_path):
+    path = tmp_path / "v.tif"
+    tifffile.imwrite(path, STACK, photometric="minisblack", resolution=(204, 102), resolutionunit="INCH")
+    assert any("2 times as tall as wide" in text for text in described(path).remarks)
+
+
+@pytest.mark.parametrize(("summary", "plane", "um", "hz"), [
+    ({"PixelSize_um": 0.5, "Interval_ms": 50}, {}, 0.5, 20), ({"PixelSizeUm": "0.5"}, {}, 0.5, None),
+    ({"PixelSize_um": 0.0, "Interval_ms": 0.0}, {"PixelSizeUm": 0.5}, 0.5, None), ({}, {}, None, None),
+    ({"PixelSize_um": -1, "Interval_ms": "soon"}, {}, None, None),
+])  # fmt: skip
+def test_micromanagers_summary_and_planes_tell_the_scales(summary, plane, um, hz):
+    found = micromanager_scales(summary, plane)
+    assert found.x.value == pytest.approx(um or np.nan, nan_ok=True)
+    assert found.rate_hz == pytest.approx(hz or np.nan, nan_ok=True)
+    assert bool(found.x.remark) == (summary.get("PixelSize_um") == -1)
 
 
 def test_an_imagej_file_in_inches_of_the_screen_has_no_pixel_size(tmp_path):

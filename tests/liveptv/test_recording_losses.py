@@ -37,4 +37,4 @@ def test_what_is_missing_and_what_was_chosen_is_said_of_a_recording(tmp_path):
     write_folder(tmp_path)
     found = describe_file(tmp_path / ".." / f"{tmp_path.name}::files=img_*.tif")
     assert found["frames"] == len(NUMBERS)
-    assert "2 images are missing" in found["description"]
+    assert any("2 images are missing" in text for text in found["remarks"])
