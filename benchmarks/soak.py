@@ -132,7 +132,7 @@ class Round:
     done: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     committed: int = 0
-    segments: set[str] = field(default_factory=set)
+    segments: set[Path] = field(default_factory=set)
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         found = []
@@ -167,10 +167,14 @@ class Round:
             return []
 
 
-def shared_memory() -> set[str]:
-    """The names of the segments of shared memory there are."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+def shared_memory(processes: list[psutil.Process]) -> set[Path]:
+    """The segments of shared memory that processes have open."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            found |= {Path(line.split(maxsplit=5)[5]) for line in lines if "/dev/shm/" in line}
+    return found
 
 
 def start(folder: Path, rng: np.random.Generator) -> Round:
@@ -186,7 +190,6 @@ def start(folder: Path, rng: np.random.Generator) -> Round:
         "LIVEPTV_RUNS": str(folder / "cards"),
         "TERM": "dumb",
     }
-    before = shared_memory()
     ours, theirs = pty.openpty()
     with (folder / "screen.txt").open("wb") as screen:
         process = subprocess.Popen(
@@ -194,7 +197,7 @@ def start(folder: Path, rng: np.random.Generator) -> Round:
             cwd=folder, env=environment, stdin=theirs, stdout=screen, stderr=screen, start_new_session=True,
         )  # fmt: skip
     os.close(theirs)
-    return Round(folder, rng, process, ours, segments=before)
+    return Round(folder, rng, process, ours)
 
 
 # The run's own session takes the pseudo-terminal for its own, so that closing it is a closed terminal.
@@ -306,6 +309,7 @@ def attack(run: Round, faults: int) -> None:
         if run.process.poll() is not None:
             return
         run.committed = max(run.committed, run.frames())
+        run.segments |= shared_memory(run.processes())
         act = FAULTS[int(run.rng.choice(len(FAULTS), p=weights / weights.sum()))][0]
         began_s = time.time()
         if what := act(run):
@@ -368,7 +372,7 @@ def judge(run: Round) -> dict[str, Any]:
         problems.append(f"the account does not add up: {account}, {frames} frames in the file")
     if frames < run.committed:
         problems.append(f"{run.committed} frames had been committed, {frames} are in the file")
-    segments = sorted(shared_memory() - run.segments)
+    segments = sorted(path.name for path in run.segments if path.exists())
     if segments:
         problems.append(f"shared memory is left: {segments}")
     lines = (run.folder / "screen.txt").read_text(errors="replace").splitlines()

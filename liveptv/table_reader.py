@@ -132,8 +132,8 @@ def iter_detections(
     if gap.size and int(gap.max()) > LONGEST_GAP:
         at = int(gap.argmax())
         raise SourceError(
-            f"{name}: frame {table.frame[at + 1]} follows frame {table.frame[at]}, and more than {LONGEST_GAP} frames "
-            "without a particle cannot be tracked; are these frame numbers?"
+            f"{name}: frame {table.frame[at + 1]} follows frame {table.frame[at]}, and more than {LONGEST_GAP} "
+            "frames without a particle cannot be tracked; are these frame numbers?"
         )
     start = 0
     for frame in range(first, last + 1):

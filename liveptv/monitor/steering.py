@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from stream.commands import CommandClient
+from stream.commands import URGENT, CommandClient
 from stream.errors import LinkError, LivePTVError
 from stream.limits import fitted, why_refused
 from stream.messages import Ack, Command, CommandKind
@@ -77,12 +78,16 @@ def command_from(wish: dict[str, Any]) -> Command:
 
 
 class Steering:
-    """Sends commands to a run from a thread of its own; `ask` may be called from any thread."""
+    """Sends commands to a run from a thread of its own; `ask` may be called from any thread.
+
+    `stop` and `make_safe` are never refused for others that wait, and are sent before them.
+    """
 
     def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
         """`address_of` tells where the run takes wishes, "" where it does not, and what opens it."""
         self._address_of = address_of
-        self._asked: queue.Queue[tuple[Command, Future[Ack]]] = queue.Queue(MOST_WAITING)
+        self._asked: queue.PriorityQueue[tuple[bool, int, Command, Future[Ack]]] = queue.PriorityQueue()
+        self._number = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="liveptv-page-steering")
         self._thread.start()
@@ -90,13 +95,19 @@ class Steering:
     def ask(self, command: Command) -> Future[Ack]:
         """Send a command; the future gets its answer, or a `LinkError`."""
         future: Future[Ack] = Future()
-        try:
-            self._asked.put_nowait((command, future))
-        except queue.Full:
+        can_wait = command.kind not in URGENT
+        if can_wait and self.waiting >= MOST_WAITING:
             future.set_exception(
                 LinkError(f"{MOST_WAITING} commands wait to be sent; wait for their answers")
             )
+        else:
+            self._asked.put((can_wait, next(self._number), command, future))
         return future
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait to be sent."""
+        return self._asked.qsize()
 
     def _work(self) -> None:
         client: CommandClient | None = None
@@ -113,7 +124,7 @@ class Steering:
                     LinkError(f"no answer within {ANSWER_S:g} s; is the run over?")
                 )
             try:
-                command, future = self._asked.get(timeout=POLL_S)
+                _, _, command, future = self._asked.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             try:

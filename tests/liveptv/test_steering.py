@@ -1,0 +1,72 @@
+"""What a page asks for is sent in order; what makes the hardware safe waits for nothing."""
+
+import threading
+import time
+
+import pytest
+
+from liveptv.monitor.steering import MOST_WAITING, Steering, command_from
+from stream.commands import CommandServer
+from stream.errors import LinkError
+from stream.messages import Ack, CommandKind
+
+
+@pytest.fixture
+def server():
+    server = CommandServer("tcp://127.0.0.1:0")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def held(server):
+    """A steering that sends nothing before `gate` is set."""
+    gate = threading.Event()
+
+    def address():
+        gate.wait(60.0)
+        return server.address, None
+
+    steering = Steering(address)
+    yield steering, gate
+    gate.set()
+    steering.close()
+
+
+def taken(server, count):
+    """The next `count` commands in the order in which they came, each answered."""
+    found = []
+    deadline_s = time.monotonic() + 60.0
+    while len(found) < count and time.monotonic() < deadline_s:
+        for request in server.poll():
+            found.append(request.command.kind)
+            request.reply(Ack(request.command.command_id, True))
+        time.sleep(0.002)
+    return found
+
+
+def flow():
+    return command_from({"kind": "set_flow", "value": 0.01})
+
+
+@pytest.mark.parametrize("kind", ["make_safe", "stop"])
+def test_what_makes_safe_is_taken_when_all_places_are_full_and_is_sent_first(server, held, kind):
+    steering, gate = held
+    first = steering.ask(flow())
+    while steering.waiting:  # until it is in hand
+        time.sleep(0.002)
+    others = [steering.ask(flow()) for _ in range(MOST_WAITING)]
+    urgent = steering.ask(command_from({"kind": kind}))
+    gate.set()
+    kinds = taken(server, MOST_WAITING + 2)
+    assert kinds.index(CommandKind(kind)) <= 1  # only the one in hand was before it
+    assert all(answer.result(60.0).accepted for answer in (first, urgent, *others))
+
+
+def test_more_of_the_others_than_there_are_places_for_are_refused_with_the_reason(held):
+    steering, _ = held
+    answers = [steering.ask(flow()) for _ in range(MOST_WAITING + 2)]
+    refused = [answer for answer in answers if answer.done() and answer.exception() is not None]
+    assert refused
+    with pytest.raises(LinkError, match="32 commands wait to be sent"):
+        refused[0].result(0.0)
