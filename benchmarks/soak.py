@@ -33,6 +33,7 @@ import zmq
 from reporting import save
 
 from acquisition.simulated.settings_log import read_settings
+from liveptv.session.account import account_of
 from tracking.trajectory_file import TrajectoryFile
 
 HERE = Path(__file__).resolve().parent
@@ -202,7 +203,8 @@ def start(folder: Path, rng: np.random.Generator) -> Round:
 
 # The run's own session takes the pseudo-terminal for its own, so that closing it is a closed terminal.
 BEGIN = """
-import fcntl, sys, termios
+import fcntl, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from liveptv.__main__ import main
 main()
@@ -359,7 +361,8 @@ def judge(run: Round) -> dict[str, Any]:
     found = sorted(run.folder.glob("tracks*.h5"))
     try:
         with TrajectoryFile(run.folder / "tracks.h5") as file:
-            frames, account = len(file.frames), file.attributes.get("account")
+            frames, found_account = len(file.frames), account_of(file.attributes, file.frames)
+            account = None if found_account is None else found_account.to_dict()
             end = file.attributes.get("session_end_reason") or file.attributes.get("end_reason")
     except Exception as error:  # noqa: BLE001 - it is a finding
         problems.append(f"the trajectory file cannot be read: {error}")
