@@ -126,6 +126,8 @@ def _run(
             missing = "of another run" if files.tracks.exists() else "not there"
             result = failed(result, f"{files.tracks} is {missing}: nothing was written to it")
             events.write("finish", result.failures[-1])
+    if not settled and events.path != files.events:
+        on_note(f"what happened is in {events.path}; the earlier run's files are as they were")
     account = close_account(
         result.counts, contents, lost_stages=final_losses(events, result), as_asked=result.reason == "done"
     )

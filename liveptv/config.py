@@ -31,8 +31,8 @@ class RunSettings(Section):
 
     output: Path = Field(Path("tracks.h5"), description="trajectory file; the other files go beside it")
     overwrite: bool = Field(False, description="replace an existing output")
-    frames: int | None = Field(None, ge=1, description="end after so many frames")
-    seconds: float | None = Field(None, gt=0, description="end after so many seconds")
+    frames: int | None = Field(None, ge=1, le=10**9, description="end after so many frames")
+    seconds: float | None = Field(None, gt=0, le=1e9, description="end after so many seconds")
     notes: str = Field("", description="kept in the trajectory file")
 
 
@@ -159,15 +159,15 @@ def load_experiment(
     data: dict[str, Any] = base or {}
     if path is not None:
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
             raise ConfigurationError(f"no experiment file {path}") from error
         except OSError as error:
             raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"{path} is not a UTF-8 text file") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+        except (ValueError, RecursionError) as error:  # a number of too many digits, lists in lists in lists
+            raise ConfigurationError(f"{path} is not valid TOML: {' '.join(str(error).split())}") from error
     for override in overrides:
         apply_override(data, override)
     experiment = build_experiment(data, str(path) if path is not None else "the settings given")
@@ -201,10 +201,27 @@ def settings_only(overrides: Iterable[str]) -> Experiment:
 
 def build_experiment(data: dict[str, Any], origin: str) -> Experiment:
     """Validate nested settings; `origin` names them in errors."""
+    if place := _place_of_nul(data):
+        raise ConfigurationError(
+            f"{origin}: {place} has a character in it that no text has (NUL); take it out"
+        )
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(f"{origin}: {describe(error)}") from error
+
+
+def _place_of_nul(data: object, place: str = "") -> str:
+    """Where in nested settings a text or a key has a NUL, which no path and no device takes; "" for nowhere."""
+    if isinstance(data, str):
+        return place if "\0" in data else ""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inner:
+        name = f"{place}.{key}".lstrip(".")
+        found = name if "\0" in str(key) else _place_of_nul(value, name)
+        if found:
+            return found.replace("\0", "?")
+    return ""
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -218,7 +235,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigurationError(f"--set {override!r}: write it as section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value
     try:
         parts = _key_parts(key.strip())

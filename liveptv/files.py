@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveptv.session.run_log import left_by_a_run_that_did_not_start
-from stream.claims import WRITER, Claim, holder_of
+from stream.claims import RUN, WRITER, Claim, holder_of
 from stream.errors import ConfigurationError, OutputError
 
 FINISHING_S = 2.0  # a writer whose file is finished has let go of it by then
@@ -39,6 +39,8 @@ def writable(path: Path | None, overwrite: bool) -> None:
 @contextmanager
 def claimed(output: Path, what: str) -> Iterator[None]:
     """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
+    if output.suffix == RUN:
+        raise OutputError(f"{output} is the name of a lock; choose another one")
     with Claim(output, what):
         until_s = time.monotonic() + FINISHING_S
         while (writer := holder_of(output, WRITER)) is not None and time.monotonic() < until_s:

@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from acquisition.simulated.optics import OpticsModel
 from liveptv.guard import home_first
 from stream.errors import ConfigurationError
@@ -64,12 +62,12 @@ def read_optics(text: str) -> OpticsModel:
         return OpticsModel()
     path = Path(text)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
         data = tomllib.loads(content) if path.suffix.lower() == ".toml" else json.loads(content)
         return OpticsModel.model_validate(data)
     except OSError as error:
         raise ConfigurationError(f"cannot read the optics {path}: {error.strerror}") from error
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no optical set-up: {' '.join(str(error).split())}") from error
 
 

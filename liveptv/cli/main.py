@@ -76,14 +76,23 @@ def run_command_line(arguments: list[str]) -> int:
         return _say(error, FAILED)
     except (KeyboardInterrupt, typer.Abort):
         return _say("stopped by the user", FAILED)
-    except Exception as error:
+    except OSError as error:
+        if error.filename is None:
+            return _fault(error)
+        reason = str(error.strerror or error).lower()
+        return _say(f"cannot use {os.fspath(error.filename)}: {reason}", FAILED)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told in one line
         message = _usage_message(error)
         if message is not None:
             return _say(message, USAGE)
-        if os.environ.get(TRACEBACK):
-            raise
-        return _say(_unexpected(error), FAILED)
+        return _fault(error)
     return status if isinstance(status, int) else DONE
+
+
+def _fault(error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        raise error
+    return _say(_unexpected(error), FAILED)
 
 
 def _unexpected(error: Exception) -> str:

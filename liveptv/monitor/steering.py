@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from stream.commands import URGENT, CommandClient
@@ -35,6 +38,8 @@ ANSWER_S = 35.0
 MOST_WAITING = 32
 SENDER = "page"
 POLL_S = 0.02
+
+log = logging.getLogger(__name__)
 
 
 class RefusedWishError(LivePTVError):
@@ -110,41 +115,68 @@ class Steering:
         return self._asked.qsize()
 
     def _work(self) -> None:
-        client: CommandClient | None = None
-        waiting: dict[str, tuple[Future[Ack], float]] = {}
-        waited_s = 0.0
+        way = _Way(self._address_of)
         while not self._stop.is_set():
-            for ack in client.acks() if client is not None else ():
-                answered = waiting.pop(ack.command_id, None)
-                if answered is not None:
-                    answered[0].set_result(ack)
-            waited_s += POLL_S
-            for name in [name for name, (_, until_s) in waiting.items() if waited_s > until_s]:
-                waiting.pop(name)[0].set_exception(
-                    LinkError(f"no answer within {ANSWER_S:g} s; is the run over?")
-                )
             try:
-                _, _, command, future = self._asked.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            try:
-                address, security = self._address_of()
-                if not address:
-                    raise LinkError("this page only watches; open it with the run's own `--monitor`")
-                client = client or CommandClient(address, security)
-                client.send(command)
-            except Exception as error:  # noqa: BLE001 - one command must not end the steering of all visitors
-                future.set_exception(
-                    error if isinstance(error, LivePTVError) else LinkError(f"it could not be sent: {error}")
-                )
-            else:
-                waiting[command.command_id] = (future, waited_s + ANSWER_S)
-        for future, _ in waiting.values():
-            future.set_exception(LinkError("the page is closing"))
-        if client is not None:
-            client.close()
+                way.take_answers()
+                with contextlib.suppress(queue.Empty):
+                    _, _, command, future = self._asked.get(timeout=POLL_S)
+                    way.send(command, future)
+            except Exception as error:  # noqa: BLE001 - nothing may end the steering of all visitors
+                log.warning("a fault while steering: %s: %s", type(error).__name__, one_line(str(error)))
+                self._stop.wait(POLL_S)
+        way.close()
 
     def close(self) -> None:
         """End the thread. Idempotent."""
         self._stop.set()
         self._thread.join(2.0)
+
+
+class _Way:
+    """The way to the run and back, for one thread. A visitor may have gone before the answer comes."""
+
+    def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
+        self._address_of = address_of
+        self._client: CommandClient | None = None
+        self._waiting: dict[str, tuple[Future[Ack], float]] = {}
+
+    def send(self, command: Command, future: Future[Ack]) -> None:
+        """Send a command; if that fails, its future says why."""
+        try:
+            address, security = self._address_of()
+            if not address:
+                raise LinkError("this page only watches; open it with the run's own `--monitor`")
+            self._client = self._client or CommandClient(address, security)
+            self._client.send(command)
+        except Exception as error:  # noqa: BLE001 - it is told to the one who asked
+            known = error if isinstance(error, LivePTVError) else LinkError(f"it could not be sent: {error}")
+            _settle(future, known)
+        else:
+            self._waiting[command.command_id] = (future, time.monotonic() + ANSWER_S)
+
+    def take_answers(self) -> None:
+        """Hand out what has come, and give up on what has not come in time."""
+        for ack in self._client.acks() if self._client is not None else ():
+            if ack.command_id in self._waiting:
+                _settle(self._waiting.pop(ack.command_id)[0], ack)
+        now_s = time.monotonic()
+        for name in [name for name, (_, until_s) in self._waiting.items() if now_s > until_s]:
+            late = LinkError(f"no answer within {ANSWER_S:g} s; is the run over?")
+            _settle(self._waiting.pop(name)[0], late)
+
+    def close(self) -> None:
+        """Tell those who still wait, and close the connection."""
+        for future, _ in self._waiting.values():
+            _settle(future, LinkError("the page is closing"))
+        if self._client is not None:
+            self._client.close()
+
+
+def _settle(future: Future[Ack], outcome: Ack | LivePTVError) -> None:
+    """Give a future its outcome; one whose visitor has gone is cancelled and needs none."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, Ack):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)

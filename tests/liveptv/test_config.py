@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from liveptv.cli import run_command_line
 from liveptv.config import apply_override, build_experiment, load_experiment, settings_only
 from stream.errors import ConfigurationError
 
@@ -117,3 +118,46 @@ def test_the_policy_under_overload_is_that_of_the_frames_and_results_are_never_d
     assert "policy" not in results
     assert "slots" not in results
     assert frames["give_up_s"] is results["give_up_s"] is None  # who is lost is the session's judgement
+
+
+def test_a_byte_order_mark_is_no_part_of_an_experiment_file(tmp_path):
+    path = tmp_path / "windows.toml"
+    path.write_text('[recording]\npath = "video.tif"\n', encoding="utf-8-sig")
+    assert load_experiment(path).recording.path.name == "video.tif"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("frames = " + "9" * 5000, "digits"),
+        ("notes = " + "[" * 3000 + "]" * 3000, "recursion"),
+        ('output = "a\\u0000b.h5"', "run.output has a character in it that no text has"),
+        ('"out\\u0000put" = 3', "run.out?put has a character"),
+        ("frames = " + "9" * 400, "less than or equal to 1000000000"),
+        ("seconds = 1e308", "less than or equal to 1000000000"),
+    ],
+)
+def test_what_no_experiment_can_hold_is_refused_in_one_line(tmp_path, text, says):
+    path = tmp_path / "odd.toml"
+    path.write_text(f'[recording]\npath = "video.tif"\n[run]\n{text}\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiment(path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "\0" not in str(caught.value)
+
+
+def test_a_name_that_the_file_system_cannot_have_is_an_error_of_one_line(tmp_path, capsys):
+    path = tmp_path / "long.toml"
+    path.write_text(f'[recording]\npath = "video.tif"\n[run]\noutput = "{"a" * 300}.h5"\n', encoding="utf-8")
+    assert run_command_line(["run", str(path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "too long" in error
+    assert "fault of liveptv" not in error
+
+
+def test_the_name_of_a_lock_is_no_output(tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    table.write_text("frame,x_um,y_um\n0,1,2\n")
+    assert run_command_line(["track", str(table), "-o", str(tmp_path / "tracks.h5.lock")]) == 1
+    assert "is the name of a lock" in capsys.readouterr().err

@@ -70,3 +70,28 @@ def test_more_of_the_others_than_there_are_places_for_are_refused_with_the_reaso
     assert refused
     with pytest.raises(LinkError, match="32 commands wait to be sent"):
         refused[0].result(0.0)
+
+
+@pytest.mark.parametrize("gone_when", ["queued", "sent", "never answered"])
+def test_a_visitor_who_leaves_before_the_answer_ends_nobody_elses_steering(
+    server, held, monkeypatch, gone_when
+):
+    steering, gate = held
+    if gone_when == "never answered":
+        monkeypatch.setattr("liveptv.monitor.steering.ANSWER_S", 0.0)
+    if gone_when != "queued":
+        gate.set()
+    left = steering.ask(flow())
+    if gone_when == "queued":
+        assert left.cancel()
+        gate.set()
+    else:
+        while not (requests := server.poll()):
+            time.sleep(0.002)
+        left.cancel()
+        if gone_when == "sent":
+            requests[0].reply(Ack(requests[0].command.command_id, True))
+    monkeypatch.undo()
+    answer = steering.ask(command_from({"kind": "make_safe"}))
+    assert CommandKind.MAKE_SAFE in taken(server, 2 if gone_when == "queued" else 1)
+    assert answer.result(60.0).accepted
