@@ -44,6 +44,7 @@ OPENED_ANEW_S = (
     12.0  # a frozen acquisition is waited for, killed, and its devices are opened by another process
 )
 END_S = 90.0
+MARK = "LIVEPTV_SOAK"  # in the environment of every process of a round: its folder
 STAGES = ("acquire", "detect", "track", "write", "control")
 SIZES = (0, 1, 7, 64, 1000, 65_536, 1 << 20, 8 << 20)
 
@@ -161,11 +162,13 @@ class Round:
             return 0
 
     def processes(self) -> list[psutil.Process]:
-        try:
-            top = psutil.Process(self.process.pid)
-            return [top, *top.children(recursive=True)]
-        except psutil.Error:
-            return []
+        """All processes of the run, whoever their parent is by now."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == str(self.folder) and process.pid != os.getpid():
+                    found.append(process)
+        return found
 
 
 def shared_memory(processes: list[psutil.Process]) -> set[Path]:
@@ -187,7 +190,7 @@ def start(folder: Path, rng: np.random.Generator) -> Round:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(HERE), str(HERE.parent)]),
-        "LIVEPTV_SOAK": str(folder),
+        MARK: str(folder),
         "LIVEPTV_RUNS": str(folder / "cards"),
         "TERM": "dumb",
     }
@@ -321,22 +324,14 @@ def attack(run: Round, faults: int) -> None:
 
 def judge(run: Round) -> dict[str, Any]:
     """Wait for the end; returns what was found, with a line for each thing that is not as it should be."""
-    family = run.processes()
     began_s = time.monotonic()
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family if _exists(p)):
+    while (left := run.processes()) and time.monotonic() - began_s < END_S:
         run.process.poll()
-        if time.monotonic() - began_s > END_S:
-            break
-        time.sleep(0.1)
+        time.sleep(0.2)
     problems = []
-    left = [
-        f"{p.pid} {' '.join(p.cmdline()[:4])}"
-        for p in family
-        if _exists(p) and p.status() != psutil.STATUS_ZOMBIE
-    ]
     if left:
-        problems.append(f"processes are left after {END_S:g} s: {left}")
-        for process in family:
+        problems.append(f"processes are left after {END_S:g} s: {[process.pid for process in left]}")
+        for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
     status = run.process.wait()
@@ -386,13 +381,6 @@ def judge(run: Round) -> dict[str, Any]:
         "account": account, "made_safe_s": made_safe_s, "files": [p.name for p in found],
         "segments": segments, "problems": problems, "times": run.times, "last_line": lines[-1:],
     }  # fmt: skip
-
-
-def _exists(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() is not None
-    except psutil.Error:
-        return False
 
 
 def main() -> None:
