@@ -11,9 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -80,17 +78,6 @@ def _check_array(stream: io.BytesIO, member: zipfile.ZipInfo) -> None:
     if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ValueError(f"{member.filename} is said to be {shape} but has {member.file_size} bytes")
     stream.seek(0)
-
-
-def read_dataset(group: h5py.Group, name: str, most: int) -> npt.NDArray[Any]:
-    """A dataset of an HDF5 file, whole. Raises `KeyError` where there is none."""
-    found = group[name]
-    if not isinstance(found, h5py.Dataset):
-        raise ValueError(f"{name} is no dataset")
-    for shape in (found.shape, found.chunks or ()):
-        refuse_beyond(math.prod(shape or ()) * max(1, found.dtype.itemsize), most, name)
-    values: npt.NDArray[Any] = np.asarray(found[()])
-    return values
 
 
 def refuse_long_text(metadata: Mapping[str, str], key: str, most: int = MOST_TEXT_BYTES) -> None:

@@ -20,7 +20,7 @@ from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_o
 from acquisition.stacks.stored import Written, check_blosc, hdf5_written, zarr_written
 from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from stream.errors import ConfigurationError, SourceError
-from stream.hdf5_reading import check_attributes, check_dataset, check_memory, find, reading
+from stream.hdf5_reading import check_attributes, check_memory, find, reading
 
 SEPARATOR = "::"
 MOST_CHANNELS = 4
@@ -164,9 +164,9 @@ class Hdf5Stack(ArrayStack):
             raise SourceError(f"cannot read {file} as HDF5: {' '.join(str(error).split())}") from error
         try:
             with reading(file):
-                images = check_dataset(
-                    self._find(file, name, any_type), f"{file}: {name or 'the stack'}", most_bytes=None
-                )
+                images = self._find(file, name, any_type)
+                if images.external:
+                    raise SourceError(f"{file}: its images lie in other files; copy them into one")
                 check_plane(images, str(path))
                 check_attributes(images)
                 scales = hdf5_scales(images.attrs)

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from engines.bounded import read_dataset
 from stream.errors import ConfigurationError
-from stream.hdf5_reading import check_file
+from stream.hdf5_reading import check_file, values
 
 FloatArray = npt.NDArray[np.float64]
 Polarity = Literal["dark", "bright"]
@@ -118,7 +117,7 @@ class WidthCurve:
                         f"{path} has schema {file.attrs['schema']}, newer than this program reads ({SCHEMA})"
                     )
                 columns = {
-                    name: np.asarray(read_dataset(file, name, MOST_COLUMN_BYTES), dtype=np.float64)
+                    name: values(file, name, ndim=1, most_bytes=MOST_COLUMN_BYTES).astype(np.float64)
                     for name in COLUMNS
                 }
                 provenance = {

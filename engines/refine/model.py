@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from engines.bounded import MOST_IMAGE_BYTES, read_dataset, refuse_beyond
+from engines.bounded import MOST_IMAGE_BYTES, refuse_beyond
 from stream.errors import ConfigurationError
-from stream.hdf5_reading import check_file
+from stream.hdf5_reading import check_file, values
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -149,7 +149,7 @@ def load_fit_model(path: Path) -> FitModel | None:
             grey = float(noise["background_grey"])
             scatter = _scatter(file["particles"]) if "particles" in file else USUAL_BRIGHTNESS_SD
             return FitModel.of(
-                np.asarray(read_dataset(group, "coefficients", MOST_IMAGE_BYTES), np.float32),
+                values(group, "coefficients", ndim=3, most_bytes=MOST_IMAGE_BYTES).astype(np.float32),
                 float(group.attrs["z_first_um"]),
                 float(group.attrs["z_step_um"]),
                 (float(group.attrs["z_min_um"]), float(group.attrs["z_max_um"])),

@@ -8,6 +8,7 @@ import psutil
 from liveptv.application import run_experiment
 from liveptv.config import build_experiment
 from liveptv.files import RunFiles
+from liveptv.session.front import cards_folder, read_card
 from tracking.trajectory_file import TrajectoryFile
 
 SMALL = """
@@ -65,6 +66,11 @@ class Run:
         lines = self.files.events.read_text().splitlines()
         events = [json.loads(line) for line in lines]
         return [event for event in events if kind in {None, event["kind"]}]
+
+    def keys(self):
+        """What opens the command sockets of this run, as its own user's programs find it."""
+        run_id = self.events("start")[0]["text"].removeprefix("run ")
+        return read_card(cards_folder() / f"{run_id}.json").steering.security()
 
     def process(self, stage):
         return psutil.Process(next(e["pid"] for e in self.events("process") if e["stage"] == stage))

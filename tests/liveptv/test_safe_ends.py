@@ -231,7 +231,7 @@ def test_a_run_that_was_started_with_nohup_outlives_its_terminal():
 def test_a_stop_is_heard_while_hundreds_of_commands_wait_for_their_time(tmp_path):
     def flood(run):
         address = next(event["text"] for event in run.events("commands"))
-        client = CommandClient(address)
+        client = CommandClient(address, run.keys())
         try:
             for _ in range(300):
                 client.send(Command(CommandKind.SET_FLOW, 0.03, at_time_s=55.0))

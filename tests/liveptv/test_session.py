@@ -203,7 +203,8 @@ def test_ctrl_c_ends_a_run_cleanly_with_a_complete_file(tmp_path, number):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 def test_ctrl_c_before_the_first_frame_leaves_no_trajectory_file(tmp_path):
     process = start_cli(tmp_path)
-    wait_until((tmp_path / "cli.events.jsonl").exists)
+    events = tmp_path / "cli.events.jsonl"
+    wait_until(lambda: events.exists() and '"kind":"process"' in events.read_text())
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 1
     assert "before the first frame" in (tmp_path / "output.txt").read_text()
