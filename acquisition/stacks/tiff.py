@@ -18,6 +18,7 @@ from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
 from acquisition.stacks.scales import Scales
 from acquisition.stacks.sizes import check_count
 from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, layout_of, type_name
+from acquisition.stacks.tiff_broken import rest_of_video
 from acquisition.stacks.tiff_facts import (
     PlaneColumns,
     imagej_scales,
@@ -25,7 +26,7 @@ from acquisition.stacks.tiff_facts import (
     micromanager_scales,
     plain_scales,
 )
-from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
+from acquisition.stacks.tiff_pages import CutShortError, TiffMembers, where_it_ends
 from acquisition.stacks.tiff_series import Video, find_video, unnamed_pages
 from stream.errors import SourceError
 
@@ -122,14 +123,36 @@ class TiffStack:
         )
         self._expected = planes + (0 if self._set is None else self._set.absent)
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
-        if problem or self._expected > planes:
+        if self._video is not None and self._video.end:
+            self._expected = self._video.promised
+            self.damage = str(
+                self._cut_short(self._whole_planes(), where_it_ends(self._file, self._video.end))
+            )
+        elif problem or self._expected > planes:
             self.damage = str(self._cut_short(planes, problem or "pages are missing"))
 
     def _lone_file(self) -> Video:
         self._file: tifffile.TiffFile = self._members.file(self._path)
+        video = rest_of_video(self._path, self._file, self._choice)
+        if video is not None:
+            return video
         video = find_video(self._path, self._file, self._choice)
         pages = len(self._file.pages)  # walks through them all, and complains where that fails
         return replace(video, notes=(*video.notes, *unnamed_pages(pages, self._file)))
+
+    def _whole_planes(self) -> int:
+        """How many planes of a broken file are there as a whole, from the first one on."""
+        video = self._video
+        assert video is not None
+        if video.data is None:
+            pages = video.pages
+            ends = (
+                max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+                for page in pages
+            )
+            return next((number for number, end in enumerate(ends) if end > video.end), len(pages))
+        nbytes = int(np.prod(video.shape[-2:])) * video.dtype.itemsize
+        return max(0, video.end - video.data) // nbytes
 
     def _facts(self) -> tuple[Scales, str]:
         if self._set is not None and self._set.kind == "OME-TIFF":
