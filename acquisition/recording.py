@@ -52,14 +52,10 @@ def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool)
     if plain.is_dir():
         if suffix != ".zarr" and not any((plain / mark).is_file() for mark in ZARR_MARKS):
             return open_folder(plain, choice, axes, is_scan=is_scan, any_type=any_type)
-        if choice.given:
-            choice.refuse_rest(plain, ())
         return open_zarr(path, axes, is_scan=is_scan, any_type=any_type)
     if plain.stat().st_size == 0:
         raise SourceError(f"{plain} is empty")
     if suffix in HDF5:
-        if choice.given:
-            choice.refuse_rest(plain, ())
         return Hdf5Stack(path, axes, is_scan=is_scan, any_type=any_type)
     if suffix in FILMS:
         raise SourceError(

@@ -43,7 +43,7 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
     Single images of another size beside it (a label, a thumbnail, an overview) are left out, and named. Raises
     `SourceError` where the file has no images, or several videos.
     """
-    choice.refuse_rest(path, ("series", "position"))
+    choice.refuse_rest(path, ("series", "position", "channel"))
     every = [series for series in file.series if series.dtype is not None]
     if not every:
         raise SourceError(f"{path} holds no images")
