@@ -15,7 +15,7 @@ from acquisition.stacks.choice import file_of, name_of, parse_choice
 from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
 from acquisition.stacks.library import GuardedStack
 from acquisition.stacks.numbers import RecordedNumbers
-from acquisition.stacks.scales import pixel_size
+from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
@@ -88,13 +88,14 @@ def open_recording(
     instead of frames one after the other, each with its focus position. With `only_describe` pixels that are not
     square are a remark, and their size NaN.
 
-    Raises `SourceError`, also for pixels that are not square, and `ConfigurationError` for `axes` that the file
-    cannot have.
+    Raises `SourceError`, also for pixels that are not square or change their size, and `ConfigurationError` for
+    `axes` that the file cannot have.
     """
     path = Path(path)
     stack = open_stack(path, axes)
     found = stack.info
     try:
+        check_pixel_change(path.name, found.pixel_change, pixel_size_um)
         pixel = pixel_size(
             found.pixel_size_um, found.pixel_size_y_um, path.name, pixel_size_um, model_pixel_size_um
         )
@@ -107,6 +108,8 @@ def open_recording(
         stack.close()
         raise
     told = [*(found.pixel_remarks if pixel_size_um is None else ()), pixel[1]]
+    if found.pixel_change and pixel_size_um is not None:
+        told.append(f"the file has {found.pixel_change}; {pixel_size_um:g} um is used for all (--pixel-size)")
     remarks = (*found.remarks, *(text for text in told if text))
     return Recording(stack, path, run_id, frame_rate_hz, pixel[0], remarks, pace, volumes)
 

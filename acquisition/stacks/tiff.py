@@ -16,6 +16,7 @@ from acquisition.stacks.choice import Channel, Choice, choose_channel
 from acquisition.stacks.file_set import FileSet, open_file_set
 from acquisition.stacks.library import kept_quiet, plain
 from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
+from acquisition.stacks.ome_files import ome_problem
 from acquisition.stacks.scales import Scales
 from acquisition.stacks.sizes import check_count
 from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, layout_of, type_name
@@ -132,6 +133,7 @@ class TiffStack:
             stamps_s=stamps_s,
             remarks=tuple(t for t in (*found.notes, decided, scales.z.remark if has_depth else "") if t),
             pixel_remarks=scales.pixel_remarks,
+            pixel_change=self._columns.pixel_change,
             time_remarks=tuple(
                 t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
             ),
@@ -164,6 +166,9 @@ class TiffStack:
         if video is not None:
             return video
         video = find_video(self._path, self._file, self._choice)
+        problem = ome_problem(self._file)
+        if problem:
+            video = replace(video, notes=(*video.notes, f"its OME metadata cannot be read ({problem})"))
         pages = len(self._file.pages)  # walks through them all, and complains where that fails
         return replace(video, notes=(*video.notes, *unnamed_pages(pages, self._file)))
 

@@ -104,7 +104,8 @@ def shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         table = page.colormap
         is_grey = table is not None and bool((table[0] == table[1]).all() and (table[0] == table[2]).all())
-        rises = is_grey and bool((np.diff(table[0].astype(np.int64)) >= 0).all())
+        steps = np.diff(table[0].astype(np.int64)) if is_grey else np.empty(0)
+        rises = is_grey and bool((steps >= 0).all() and (steps > 0).any())
         if not (is_imagej or rises):
             raise SourceError(f"{path} has a colour table; convert it to grey")
         return ("its colours are how it is shown: the grey values below them are taken",) if not rises else ()
