@@ -15,7 +15,7 @@ from acquisition.stacks.choice import file_of, name_of, parse_choice
 from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
 from acquisition.stacks.library import GuardedStack
 from acquisition.stacks.numbers import RecordedNumbers
-from acquisition.stacks.scales import pixel_size
+from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
@@ -52,14 +52,10 @@ def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool)
     if plain.is_dir():
         if suffix != ".zarr" and not any((plain / mark).is_file() for mark in ZARR_MARKS):
             return open_folder(plain, choice, axes, is_scan=is_scan, any_type=any_type)
-        if choice.given:
-            choice.refuse_rest(plain, ())
         return open_zarr(path, axes, is_scan=is_scan, any_type=any_type)
     if plain.stat().st_size == 0:
         raise SourceError(f"{plain} is empty")
     if suffix in HDF5:
-        if choice.given:
-            choice.refuse_rest(plain, ())
         return Hdf5Stack(path, axes, is_scan=is_scan, any_type=any_type)
     if suffix in FILMS:
         raise SourceError(
@@ -92,13 +88,14 @@ def open_recording(
     instead of frames one after the other, each with its focus position. With `only_describe` pixels that are not
     square are a remark, and their size NaN.
 
-    Raises `SourceError`, also for pixels that are not square, and `ConfigurationError` for `axes` that the file
-    cannot have.
+    Raises `SourceError`, also for pixels that are not square or change their size, and `ConfigurationError` for
+    `axes` that the file cannot have.
     """
     path = Path(path)
     stack = open_stack(path, axes)
     found = stack.info
     try:
+        check_pixel_change(path.name, found.pixel_change, pixel_size_um)
         pixel = pixel_size(
             found.pixel_size_um, found.pixel_size_y_um, path.name, pixel_size_um, model_pixel_size_um
         )
@@ -111,6 +108,8 @@ def open_recording(
         stack.close()
         raise
     told = [*(found.pixel_remarks if pixel_size_um is None else ()), pixel[1]]
+    if found.pixel_change and pixel_size_um is not None:
+        told.append(f"the file has {found.pixel_change}; {pixel_size_um:g} um is used for all (--pixel-size)")
     remarks = (*found.remarks, *(text for text in told if text))
     return Recording(stack, path, run_id, frame_rate_hz, pixel[0], remarks, pace, volumes)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import zarr
 
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
+from acquisition.stacks.choice import Channel, Choice, choose_channel, file_of, parse_choice
 from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
 from acquisition.stacks.scales import NAN, Scales
 from acquisition.stacks.sizes import check_count, check_size
@@ -22,7 +23,6 @@ from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from stream.errors import ConfigurationError, SourceError
 from stream.hdf5_reading import check_attributes, check_memory, find, reading
 
-SEPARATOR = "::"
 MOST_CHANNELS = 4
 """An axis without a name that is no longer than this, behind two longer ones, is colour or channels."""
 
@@ -51,16 +51,24 @@ class ArrayStack:
         planes: dict[str, Any] | None = None,
         remarks: tuple[str, ...] = (),
         any_type: bool = False,
+        channel: Channel | None = None,
     ) -> None:
-        """`planes` are lists by z of what was read back at each, as our own scans have them; `written` says which
-        frames were stored at all."""
+        """`channel` is the one that is read, where `axes` has them. `planes` are lists by z of what was read back
+        at each, as our own scans have them; `written` says which frames were stored at all.
+        """
         self._path, self._array, self._scales = path, array, scales
         self._planes = planes or {}
-        self._kept = [axis for axis in range(len(axes)) if axes[axis] not in "YX"]
-        self._layout: Layout = layout_of(path, array.shape, axes)
+        self._fixed = [
+            channel.number if channel is not None and axis == channel.axis else None
+            for axis in range(len(axes))
+            if axes[axis] not in "YX"
+        ]
+        shape = array.shape
+        if channel is not None:
+            shape, axes = channel.without(shape), "".join(channel.without(axes))
+        self._layout: Layout = layout_of(path, shape, axes)
         check_size(path, self._layout.height, self._layout.width)
         check_count(path, self._layout.planes)
-        self._singles = [array.shape[axis] == 1 and axes[axis] == "C" for axis in self._kept]
         has_depth = self._layout.size("Z") > 1
         written = written or Written(self._layout.planes)
         count = written.frames
@@ -101,7 +109,7 @@ class ArrayStack:
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError` if it cannot be read."""
         where = iter(np.unravel_index(index, self._layout.lead) if self._layout.lead else ())
-        place = tuple(0 if single else int(next(where)) for single in self._singles)
+        place = tuple(int(next(where)) if fixed is None else fixed for fixed in self._fixed)
         try:
             self._check_chunks(place)
             image = np.asarray(self._array[place])
@@ -154,8 +162,9 @@ class Hdf5Stack(ArrayStack):
         `axes` takes precedence over what the file names; `is_scan` where it should be a focus scan; `any_type`
         where pixels need not be a camera's, as in references.
         """
-        text, _, name = str(path).partition(SEPARATOR)
-        file = Path(text)
+        choice = parse_choice(path)
+        file, name = file_of(path), choice.dataset
+        Choice(choice.given).refuse_rest(file, ("channel",))
         if not file.is_file():
             raise SourceError(f"there is no recording {file}")
         try:
@@ -171,9 +180,10 @@ class Hdf5Stack(ArrayStack):
                 check_attributes(images)
                 scales = hdf5_scales(images.attrs)
                 named, remarks = _named_axes(file, images.shape, hdf5_axes(images), scales, axes, is_scan)
+                channel = choose_channel(file, images.shape, named, choice)
                 super().__init__(
-                    path, images, named, scales, "HDF5", written=hdf5_written(path, images), remarks=remarks,
-                    any_type=any_type,
+                    path, images, named, scales, "HDF5", written=hdf5_written(path, images, channel),
+                    remarks=remarks, any_type=any_type, channel=channel,
                 )  # fmt: skip
         except BaseException:
             self._file.close()
@@ -237,7 +247,9 @@ def open_zarr(
 
     Raises `SourceError` if there is no single image, `ConfigurationError` for `axes` that it cannot have.
     """
-    text, _, inside = str(path).partition(SEPARATOR)
+    choice = parse_choice(path)
+    text, inside = str(file_of(path)), choice.dataset
+    Choice(choice.given).refuse_rest(file_of(path), ("channel",))
     try:
         node: Any = zarr.open(text, mode="r")
         while inside and not _is_choice(node, inside):
@@ -247,7 +259,8 @@ def open_zarr(
             node = node[name]
         if isinstance(node, zarr.Array):
             found, remarks = _named_axes(path, node.shape, _dimension_names(node), Scales(), axes, is_scan)
-            stored = zarr_written(path, node)
+            channel = choose_channel(file_of(path), node.shape, found, choice)
+            stored = zarr_written(path, node, channel)
             return ZarrStack(
                 path,
                 _as_array(node),
@@ -257,6 +270,7 @@ def open_zarr(
                 written=stored,
                 remarks=remarks,
                 any_type=any_type,
+                channel=channel,
             )
         image, group = _one_image(text, node, inside)
         level = _first_level(path, image)
@@ -271,16 +285,18 @@ def open_zarr(
         planes = (dict(group.attrs).get("liveptv") or {}).get("planes")
         focus_um = _positions(planes)
         found, remarks = _named_axes(path, array.shape, own, scales, axes, is_scan, focus_um)
+        channel = choose_channel(file_of(path), array.shape, found, choice, _channel_names(group))
         return ZarrStack(
             path,
             _as_array(array),
             found,
             scales,
             "OME-Zarr",
-            written=zarr_written(path, array),
+            written=zarr_written(path, array, channel),
             planes=planes,
             remarks=remarks,
             any_type=any_type,
+            channel=channel,
         )
     except (SourceError, ConfigurationError):
         raise
@@ -297,6 +313,17 @@ def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
         return np.array(planes["focus_um"], np.float64)
     except (LookupError, TypeError, ValueError):
         return None
+
+
+def _channel_names(group: Any) -> list[str]:
+    """The names of the channels of an image; nothing where it has none."""
+    attributes = dict(group.attrs)
+    own = attributes.get("ome") or attributes
+    shown = own.get("omero") if isinstance(own, dict) else None
+    channels = shown.get("channels") if isinstance(shown, dict) else None
+    labels = [entry.get("label") if isinstance(entry, dict) else None for entry in channels or ()]
+    names = [label for label in labels if isinstance(label, str) and label]
+    return names if len(names) == len(labels) else []
 
 
 def _images(node: Any) -> list[dict[str, Any]]:

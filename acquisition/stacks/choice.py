@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stream.errors import SourceError
 
 SEPARATOR = "::"
 KEYS = ("position", "channel", "series", "z", "files")
+CHANNELS_OR_TIMES = "; say --axes TYX if they are times"
 MOST_NAMES = 8
 """Names that an error lists before it says how many more there are."""
 
@@ -50,8 +52,12 @@ def name_of(path: Path) -> str:
 def parse_choice(path: Path) -> Choice:
     """What is chosen behind `::`. Raises `SourceError` for a key given twice or without a value."""
     rest = str(path).partition(SEPARATOR)[2]
+    dataset = ""
     if not any(rest.startswith(f"{key}=") for key in KEYS):
-        return Choice(dataset=rest)
+        dataset, comma, rest = rest.partition(",channel=")
+        if not comma:
+            return Choice(dataset=dataset)
+        rest = f"channel={rest}"
     given: dict[str, str] = {}
     for part in rest.split(","):
         key, _, value = (text.strip() for text in part.partition("="))
@@ -61,7 +67,7 @@ def parse_choice(path: Path) -> Choice:
                 f"(of {', '.join(KEYS)}), each once"
             )
         given[key] = value
-    return Choice(given)
+    return Choice(given, dataset)
 
 
 def choose(path: Path, key: str, names: Sequence[str], given: str | None, about: str = "") -> int:
@@ -74,7 +80,7 @@ def choose(path: Path, key: str, names: Sequence[str], given: str | None, about:
             return 0
         raise SourceError(
             f"{path} holds {len(names)} {_plural(key)} ({listed(names)}){about}; choose one, as in "
-            f'"{path}{SEPARATOR}{key}={_example(names)}"'
+            f'"{path}{SEPARATOR}{key}={_example(names, key)}"'
         )
     if given in names:
         return names.index(given)
@@ -87,6 +93,38 @@ def choose(path: Path, key: str, names: Sequence[str], given: str | None, about:
     raise SourceError(f"{path} has no {key} {given!r}, only {listed(names)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The one channel of an array that is read: `number` along its axis `axis`, of `count`."""
+
+    axis: int
+    number: int
+    count: int
+
+    def without(self, sizes: Sequence[Any]) -> tuple[Any, ...]:
+        """Sizes or names of all axes but that of the channels."""
+        return (*sizes[: self.axis], *sizes[self.axis + 1 :])
+
+
+def choose_channel(
+    path: Path, shape: Sequence[int], axes: str, choice: Choice, named: Sequence[str] = ()
+) -> Channel | None:
+    """The channel of an array that is meant; None where it has no axis (C) of them. `named` are their names.
+
+    Raises `SourceError` where there are several and none is chosen, or one is and there are none.
+    """
+    given = choice.get("channel")
+    if "C" not in axes or len(axes) != len(shape):
+        if given is not None:
+            choice.refuse_rest(path, tuple(key for key in KEYS if key != "channel"))
+        return None
+    axis = axes.index("C")
+    count = shape[axis]
+    sole = all(size == 1 for name, size in zip(axes, shape, strict=True) if name not in "CYX")
+    names = list(named) if len(set(named)) == count else [str(number) for number in range(count)]
+    return Channel(axis, choose(path, "channel", names, given, CHANNELS_OR_TIMES if sole else ""), count)
+
+
 def listed(names: Sequence[str]) -> str:
     """Names for an error, the first few of them."""
     shown = ", ".join(names[:MOST_NAMES])
@@ -94,8 +132,8 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _example(names: Sequence[str]) -> str:
-    name = names[-1 if len(names) == 2 else 0]
+def _example(names: Sequence[str], key: str) -> str:
+    name = names[-1 if len(names) == 2 and not (key == "channel" and names[0] == "0") else 0]
     return name if not any(sign in name for sign in ",: ") else str(names.index(name))
 
 

@@ -166,6 +166,7 @@ class FolderStack:
             stamps_s=self._columns.time_s if np.isfinite(self._columns.time_s).any() else None,
             remarks=notes,
             pixel_remarks=scales.pixel_remarks,
+            pixel_change=self._columns.pixel_change,
             time_remarks=tuple(
                 t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
             ),

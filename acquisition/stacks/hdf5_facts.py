@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from acquisition.stacks.scales import Said, Scales, interval, length, rate
+from acquisition.stacks.scales import NEARLY, Said, Scales, interval, length, rate
 from acquisition.stacks.tiff_facts import PIXEL, STEP
 from acquisition.stacks.zarr_facts import zarr_axes
 from stream.errors import SourceError
@@ -38,15 +38,30 @@ def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:
     z = attributes.get("z_step_um")
     if x is None and len(element) == 3:
         z, y, x = element
-    between = rate(attributes.get("frame_rate_hz"))
-    if not between:
-        between = interval(attributes.get("frame_interval_s"), "s") or between
+    by_rate = rate(_one(attributes.get("frame_rate_hz")), place="frame_rate_hz")
+    by_interval = interval(_one(attributes.get("frame_interval_s")), "s", place="frame_interval_s")
+    between = by_rate or by_interval
+    remarks = [
+        text.remark for text in (by_rate, by_interval) if text.remark and not (text and text is between)
+    ]
+    if by_rate and by_interval and abs(by_rate.value / by_interval.value - 1) > NEARLY:
+        remarks.append(
+            f"frame_rate_hz is {1 / by_rate.value:.4g} and frame_interval_s {by_interval.value:.4g}, which is "
+            f"{1 / by_interval.value:.4g} frames/s: {1 / by_rate.value:.4g} frames/s is used"
+        )
     return Scales(
         length(x, "um", PIXEL),
         length(y, "um", PIXEL),
         length(z, "um", STEP) if z is not None else Said(),
-        between,
+        between if between else Said(),
+        remarks=tuple(remarks),
     )
+
+
+def _one(value: Any) -> Any:
+    """The entry of an attribute that has one."""
+    entries = _values(value)
+    return entries[0] if len(entries) == 1 else value
 
 
 def _values(value: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from stream.errors import LivePTVError, SourceError
 LOGGERS = ("tifffile", "PIL", "zarr", "h5py", "numcodecs", "imagecodecs")
 LONGEST_TEXT = 300
 """Characters of a library's text that are shown: some quote half a file."""
+
+_OBJECT = re.compile(r"<(?:[A-Za-z_]\w*\.|HDF5 |Array |Group |class )(?:\"[^\"]*\"|[^<>\"])*>")
+"""How libraries print their objects, such as `<tifffile.TiffPages @8>`."""
 
 
 class GuardedStack:
@@ -94,7 +98,7 @@ class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         lists = self.lists_of_this_thread()
         if record.levelno >= logging.WARNING:
-            text = " ".join(record.getMessage().split())
+            text = _without_objects(record.getMessage())
             for heard in lists:
                 heard.append(text)
         return not lists
@@ -115,5 +119,10 @@ _FILTER.listen()
 
 def plain(error: BaseException) -> str:
     """The text of an exception in one line; the name of its kind where it has none."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _without_objects(str(error)) or type(error).__name__
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " ..."
+
+
+def _without_objects(text: str) -> str:
+    """A library's text in one line, without the names that its objects have for programmers."""
+    return " ".join(_OBJECT.sub(" ", text).split()).lstrip(":, ")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from acquisition.stacks.scales import NAN, Scales, interval, length, number
-from acquisition.stacks.tiff_facts import PIXEL, STEP
+from acquisition.stacks.tiff_facts import PIXEL, STEP, unread_stamps
 from acquisition.stacks.units import to_s, to_um
 
 
@@ -50,13 +50,16 @@ def ome_facts(xml: str | None) -> OmeFacts:
         return OmeFacts()
     units = {plane.get("DeltaTUnit", "s") for plane in pixels.iter(f"{name}Plane") if plane.get("DeltaT")}
     unknown = sorted(unit for unit in units if not math.isfinite(to_s(1.0, unit)))
+    said = [plane.get("DeltaT") for plane in pixels.iter(f"{name}Plane")]
+    odd = unread_stamps("DeltaT", [text for text in said if text and math.isnan(number(text))], len(said))
     scales = Scales(
         length(pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm"), PIXEL),
         length(pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeYUnit", "µm"), PIXEL),
         length(pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm"), STEP),
-        interval(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")),
-        remarks=tuple(
-            f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown
+        interval(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), place="TimeIncrement"),
+        remarks=(
+            *((odd,) if odd else ()),
+            *(f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown),
         ),
     )
     planes = {

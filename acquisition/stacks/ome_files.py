@@ -20,6 +20,8 @@ MOST_XML_BYTES = 2**30
 SMALLEST_PAGE_BYTES = 64
 """Of a page in a TIFF file: five tags of 12 bytes."""
 AXES = "CZT"
+MOST_BEFORE_OME = 10_000
+"""Characters before the OME element: comments, and what else XML begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,24 @@ def parse_ome(text: str | None) -> ElementTree.Element | None:
         return ElementTree.fromstring(text or "")
     except ElementTree.ParseError:
         return None
+
+
+def ome_problem(file: tifffile.TiffFile) -> str:
+    """Why the OME-XML in a TIFF says nothing of its images; nothing where it has none."""
+    page = file.pages.first
+    text = page.description.lstrip("\ufeff \n\r\t")
+    if not (text.startswith("<") and "<OME" in text[:MOST_BEFORE_OME]):
+        return ""
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        return plain(error)
+    pixels = next((element for element in root.iter() if element.tag.endswith("Pixels")), None)
+    if pixels is None:
+        return "it names no images"
+    said = f"{pixels.get('SizeX')} x {pixels.get('SizeY')}"
+    there = f"{page.imagewidth} x {page.imagelength}"
+    return f"it is of {said} pixels, the images have {there}" if said != there else "it names no pages"
 
 
 def main_root(path: Path, root: ElementTree.Element) -> tuple[ElementTree.Element, Path]:

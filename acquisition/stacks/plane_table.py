@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from acquisition.stacks.choice import Choice, choose, listed
+from acquisition.stacks.choice import CHANNELS_OR_TIMES, Choice, choose, listed
 from acquisition.stacks.sizes import check_count
 from stream.errors import SourceError
 
-CHANNELS_OR_TIMES = "; say --axes TYX if they are times"
 SPARSE, MOST_HOLES = 10_000, 100
 """More places than so many, and than so many for each image that is there, are no recording."""
 KEYS = ("position", "series", "channel", "z")
@@ -96,7 +95,7 @@ def select(path: Path, table: PlaneTable, choice: Choice, *, all_channels: bool 
     position = _position(path, table, choice)
     channels = sorted({where.channel for where in table.places if where.position == position})
     names = [table.channels[c] if c < len(table.channels) else str(c) for c in channels]
-    if all_channels and len(channels) > 1 and choice.get("channel") is None:
+    if all_channels and len(channels) > 1:
         return _with_channels(path, table, position)
     channel = channels[choose(path, "channel", names, choice.get("channel"), CHANNELS_OR_TIMES)]
     found = {

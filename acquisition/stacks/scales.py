@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ PRINTING_DPI = (72, 75, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 350, 36
 """Resolutions that programs write of pictures whose size they do not know, pixels an inch."""
 FINEST_PRINT_UM = 25.0
 """A pixel of a TIFF's resolution tags that is larger belongs to a print."""
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 NO_UNITS = ("", "pixel", "pixels", "px", "reference frame", "none", "null", "arbitrary", "unitless")
 
 
@@ -44,17 +47,24 @@ def length(value: object, unit: str, what: str) -> Said:
     return _quantity(value, unit, what, to_um, LEAST_UM, MOST_UM, "um")
 
 
-def interval(value: object, unit: str, what: str = "the time between frames") -> Said:
-    """A time between frames in s. Zero is how many programs write that they do not know it."""
+def interval(value: object, unit: str, what: str = "the time between frames", *, place: str = "") -> Said:
+    """A time between frames in s, which the file calls `place`. Zero is how many programs write that they do not
+    know it."""
     if number(value) == 0:
-        return Said()
+        return Said(NAN, _zero(what, place))
     return _quantity(value, unit, what, to_s, LEAST_S, MOST_S, "s")
 
 
-def rate(value: object, what: str = "the frame rate") -> Said:
-    """A frame rate, as the interval in s."""
-    if value is None or number(value) == 0:
+def _zero(what: str, place: str) -> str:
+    return f"{what} is 0 in the file{f' ({place})' if place else ''}: not used"
+
+
+def rate(value: object, what: str = "the frame rate", *, place: str = "") -> Said:
+    """A frame rate, which the file calls `place`, as the interval in s."""
+    if value is None:
         return Said()
+    if number(value) == 0:
+        return Said(NAN, _zero(what, place))
     hz = number(value)
     if not 1 / MOST_S <= hz <= 1 / LEAST_S:
         return Said(NAN, f"{what} of {value} frames/s is not believed")
@@ -86,13 +96,24 @@ def _quantity(
         return Said(NAN, f"{what} is in {unit!r} in the file, a unit that is not known: not used")
     if not least <= converted <= most:
         return Said(NAN, f"{what} of {converted:g} {name} in the file is not believed")
+    if isinstance(value, str) and "," in value:
+        return Said(converted, f"{what} is {value!r} in the file: read as {found:g}")
     return Said(converted)
 
 
 def number(value: object) -> float:
-    """A number, also where it is written as text; NaN for all else."""
+    """A number, also where it is written as text, with a decimal point or comma; NaN for all else.
+
+    `1,234` is not read: it can be 1.234 or 1234.
+    """
     if isinstance(value, complex | np.complexfloating):
         return NAN
+    if (
+        isinstance(value, str)
+        and DECIMAL_COMMA.fullmatch(value.strip())
+        and not THOUSANDS.fullmatch(value.strip())
+    ):
+        value = value.replace(",", ".")
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -112,6 +133,15 @@ def printed_size(pixels: float, unit: str) -> Said:
     if is_print or not LEAST_UM <= size_um <= FINEST_PRINT_UM:
         return Said()
     return Said(size_um, f"{size_um:g} um a pixel, from the resolution tags ({pixels:g} pixels a {unit})")
+
+
+def check_pixel_change(name: str, change: str, given_um: float | None) -> None:
+    """Raise `SourceError` where the size of a pixel changes within the file `name`, and the user gives none."""
+    if change and given_um is None:
+        raise SourceError(
+            f"{name} has {change}: the objective or the camera's binning was changed, and tracks cannot go over "
+            "that; save the two parts as files of their own, or give --pixel-size UM where the file is wrong"
+        )
 
 
 def pixel_size(

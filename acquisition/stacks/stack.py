@@ -37,7 +37,8 @@ class StackInfo:
     the time stamps of all planes, s, NaN where one has none; None where there are no stamps in the file.
 
     What was decided, is not believed or could not be followed is told in `remarks`; in `pixel_remarks` and
-    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate. `lost_before`
+    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate; `pixel_change`
+    says at which frame the size of a pixel changes. `lost_before`
     and `lost_after` are planes known to be lost before the first one and behind the last, as in a missing file.
     """
 
@@ -55,6 +56,7 @@ class StackInfo:
     stamps_s: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     remarks: tuple[str, ...] = ()
     pixel_remarks: tuple[str, ...] = ()
+    pixel_change: str = ""
     time_remarks: tuple[str, ...] = ()
     lost_before: int = 0
     lost_after: int = 0

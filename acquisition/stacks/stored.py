@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 
+from acquisition.stacks.choice import Channel
 from stream.errors import SourceError
 
 BLOSC_HEADER = 16
@@ -28,11 +29,26 @@ class Written:
     remark: str = ""
 
 
-def written(path: Path, shape: Sequence[int], chunks: Sequence[int], present: Iterable[Place]) -> Written:
+def written(
+    path: Path,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    present: Iterable[Place],
+    channel: Channel | None = None,
+) -> Written:
     """What part of an array (..., Y, X) there is, where only the chunks `present` (indices) were stored.
 
-    Raises `SourceError` if there is none.
+    Of a `channel` alone where one is chosen. Raises `SourceError` if there is none.
     """
+    if channel is not None:
+        layer = channel.number // chunks[channel.axis]
+        whole = len(shape)
+        present = (
+            channel.without(place)
+            for place in present
+            if len(place) == whole and place[channel.axis] == layer
+        )
+        shape, chunks = channel.without(shape), channel.without(chunks)
     lead, step = tuple(shape[:-2]), tuple(chunks[:-2])
     grid = tuple(math.ceil(size / each) for size, each in zip(lead, step, strict=True))
     inside = {place[: len(grid)] for place in present if len(place) == len(shape)}
@@ -61,14 +77,14 @@ def written(path: Path, shape: Sequence[int], chunks: Sequence[int], present: It
     return Written(kept, "; ".join(said))
 
 
-def zarr_written(path: Path, array: Any) -> Written:
+def zarr_written(path: Path, array: Any, channel: Channel | None = None) -> Written:
     """What part of a Zarr array there is, by the names of its chunks, where it lies in a folder here."""
     folder = _folder(array)
-    whole = Written(math.prod(array.shape[:-2]))
+    whole = Written(_planes(array.shape, channel))
     if folder is None or array.ndim < 3:
         return whole
     pieces = getattr(array, "shards", None) or array.chunks
-    return written(path, array.shape, pieces, _chunk_names(folder))
+    return written(path, array.shape, pieces, _chunk_names(folder), channel)
 
 
 def check_blosc(path: Path, array: Any, plane: Place) -> None:
@@ -91,9 +107,13 @@ def check_blosc(path: Path, array: Any, plane: Place) -> None:
             raise SourceError(f"{path}: the chunk {file.relative_to(folder)} is cut short; copy it again")
 
 
-def hdf5_written(path: Path, dataset: h5py.Dataset) -> Written:
+def _planes(shape: Sequence[int], channel: Channel | None) -> int:
+    return math.prod(shape[:-2]) // (1 if channel is None else max(1, channel.count))
+
+
+def hdf5_written(path: Path, dataset: h5py.Dataset, channel: Channel | None = None) -> Written:
     """What part of an HDF5 dataset there is. Raises `SourceError` if a file that holds a part of it is missing."""
-    planes = math.prod(dataset.shape[:-2])
+    planes = _planes(dataset.shape, channel)
     if dataset.is_virtual:
         home = Path(dataset.file.filename).parent
         names = {source.file_name for source in dataset.virtual_sources()} - {"."}
@@ -115,7 +135,7 @@ def hdf5_written(path: Path, dataset: h5py.Dataset) -> Written:
     dataset.id.chunk_iter(
         lambda chunk: present.append(tuple(i // n for i, n in zip(chunk.chunk_offset, each, strict=True)))
     )
-    return written(path, dataset.shape, each, present)
+    return written(path, dataset.shape, each, present, channel)
 
 
 def _folder(array: Any) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import numpy.typing as npt
 import tifffile
 
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
-from acquisition.stacks.choice import Choice
+from acquisition.stacks.choice import Channel, Choice, choose_channel
 from acquisition.stacks.file_set import FileSet, open_file_set
 from acquisition.stacks.library import kept_quiet, plain
 from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
+from acquisition.stacks.ome_files import ome_problem
 from acquisition.stacks.scales import Scales
 from acquisition.stacks.sizes import check_count
 from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, layout_of, type_name
+from acquisition.stacks.tiff_broken import rest_of_video
 from acquisition.stacks.tiff_facts import (
     PlaneColumns,
     imagej_scales,
@@ -25,7 +28,7 @@ from acquisition.stacks.tiff_facts import (
     micromanager_scales,
     plain_scales,
 )
-from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
+from acquisition.stacks.tiff_pages import CutShortError, TiffMembers, where_it_ends
 from acquisition.stacks.tiff_series import Video, find_video, unnamed_pages
 from stream.errors import SourceError
 
@@ -68,7 +71,11 @@ class TiffStack:
 
     def _open(self, given: str | None, is_scan: bool) -> None:
         self._set: FileSet | None = open_file_set(
-            self._path, self._members, self._choice, whole=self._whole, all_channels=given is not None
+            self._path,
+            self._members,
+            self._choice,
+            whole=self._whole,
+            all_channels=self._has_all_channels(given),
         )
         self._video: Video | None = None if self._set is not None else self._lone_file()
         found: FileSet | Video | None = self._set or self._video
@@ -76,12 +83,24 @@ class TiffStack:
         shape, axes = found.shape, found.axes
         if given is not None:
             axes = given_axes(self._path, shape, given)
+        own_axes = found.axes
+        self._channel: Channel | None = None
+        if self._set is None or "C" in axes:
+            self._channel = choose_channel(self._path, shape, axes, self._choice)
+        if self._channel is not None:
+            sizes = shape[: max(own_axes.find("Y"), 0)]
+            every = np.arange(math.prod(sizes)).reshape(sizes)
+            self._taken = every.take(self._channel.number, self._channel.axis).ravel()
+            shape = self._channel.without(shape)
+            axes, own_axes = ("".join(self._channel.without(names)) for names in (axes, own_axes))
         layout = layout_of(self._path, shape, axes)  # what cannot be read is said before anything else
         check_count(self._path, layout.planes)
         dtype = type_name(self._path, found.dtype, any_type=self._any_type)
-        lead = max(found.axes.find("Y"), 0)
-        named = Layout(shape[:lead], found.axes[:lead], layout.height, layout.width)
+        lead = max(own_axes.find("Y"), 0)
+        named = Layout(shape[:lead], own_axes[:lead], layout.height, layout.width)
         self._at = self._set.chosen.at if self._set is not None else _places(named)
+        if self._set is not None and self._channel is not None:
+            self._at = tuple(self._at[place] for place in self._taken.tolist())
         self._ome = (
             ome_facts(self._set.ome_xml) if self._set is not None and self._set.ome_xml else OmeFacts()
         )
@@ -114,6 +133,7 @@ class TiffStack:
             stamps_s=stamps_s,
             remarks=tuple(t for t in (*found.notes, decided, scales.z.remark if has_depth else "") if t),
             pixel_remarks=scales.pixel_remarks,
+            pixel_change=self._columns.pixel_change,
             time_remarks=tuple(
                 t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
             ),
@@ -122,14 +142,54 @@ class TiffStack:
         )
         self._expected = planes + (0 if self._set is None else self._set.absent)
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
-        if problem or self._expected > planes:
+        if self._video is not None and self._video.end:
+            self._expected = self._video.promised // (1 if self._channel is None else self._channel.count)
+            self.damage = str(
+                self._cut_short(self._whole_planes(), where_it_ends(self._file, self._video.end))
+            )
+        elif problem or self._expected > planes:
             self.damage = str(self._cut_short(planes, problem or "pages are missing"))
+
+    def _has_all_channels(self, given: str | None) -> bool:
+        """Whether the channels of a set are an axis: the user names it, or says that they are times."""
+        if given is None:
+            return False
+        return self._choice.get("channel") is None or "C" in given.upper()
+
+    def _in_file(self, index: int) -> int:
+        """The number of a plane among those of all channels."""
+        return index if self._channel is None else int(self._taken[index])
 
     def _lone_file(self) -> Video:
         self._file: tifffile.TiffFile = self._members.file(self._path)
+        video = rest_of_video(self._path, self._file, self._choice)
+        if video is not None:
+            return video
         video = find_video(self._path, self._file, self._choice)
+        problem = ome_problem(self._file)
+        if problem:
+            video = replace(video, notes=(*video.notes, f"its OME metadata cannot be read ({problem})"))
         pages = len(self._file.pages)  # walks through them all, and complains where that fails
         return replace(video, notes=(*video.notes, *unnamed_pages(pages, self._file)))
+
+    def _whole_planes(self) -> int:
+        """How many planes of a broken file are there as a whole, from the first one on."""
+        video = self._video
+        assert video is not None
+        whole = self._whole_images(video)
+        return whole if self._channel is None else int(np.searchsorted(self._taken, whole))
+
+    def _whole_images(self, video: Video) -> int:
+        """The same of the images of all channels."""
+        if video.data is None:
+            pages = video.pages
+            ends = (
+                max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+                for page in pages
+            )
+            return next((number for number, end in enumerate(ends) if end > video.end), len(pages))
+        nbytes = int(np.prod(video.shape[-2:])) * video.dtype.itemsize
+        return max(0, video.end - video.data) // nbytes
 
     def _facts(self) -> tuple[Scales, str]:
         if self._set is not None and self._set.kind == "OME-TIFF":
@@ -213,8 +273,8 @@ class TiffStack:
     def _pixels(self, index: int) -> npt.NDArray[Any]:
         if self._set is None:
             assert self._video is not None
-            return self._members.read_page(self._file, self._video, index)
-        place = self._set.chosen.planes[index]
+            return self._members.read_page(self._file, self._video, self._in_file(index))
+        place = self._set.chosen.planes[self._in_file(index)]
         if place is None:
             raise SourceError(
                 f"frame {index} of {self._path} is missing, or lies in a file that is; keep all files of the "
@@ -225,8 +285,8 @@ class TiffStack:
     def _plane_facts(self, index: int) -> dict[str, Any]:
         """What Micro-Manager says of a plane; nothing where the file ends before it, which reading it tells."""
         if self._set is None:
-            return self._members.page_facts(self._file, index)
-        place = self._set.chosen.planes[index]
+            return self._members.page_facts(self._file, self._in_file(index))
+        place = self._set.chosen.planes[self._in_file(index)]
         try:
             return {} if place is None else self._members.facts(place)
         except (CutShortError, tifffile.TiffFileError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.stacks.scales import NAN, NEARLY, Said, Scales, interval, length, number, printed_size
+from acquisition.stacks.scales import (
+    LEAST_UM,
+    NAN,
+    NEARLY,
+    SAME,
+    Said,
+    Scales,
+    interval,
+    length,
+    number,
+    printed_size,
+)
 
 PIXEL = "a pixel's size"
 STEP = "the step between planes"
@@ -39,7 +50,7 @@ def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float
     step = length(facts.get("spacing"), str(facts.get("zunit") or unit), STEP)
     if not step:
         step = Said()  # ImageJ has a spacing without a unit wherever nobody set one
-    between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"))
+    between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"), place="finterval")
     speed = number(facts.get("fps"))
     remarks: tuple[str, ...] = ()
     if not between and speed > 0:
@@ -70,13 +81,23 @@ def micromanager_scales(summary: Mapping[str, Any], first: Mapping[str, Any]) ->
         None,
     )
     pixel = length(said, "um", PIXEL)
+    if said is None:
+        pixel = Said(NAN, _unset_pixel(summary, first))
     step = number(summary.get("z-step_um"))
     return Scales(
         pixel,
         pixel,
         length(step, "um", STEP) if step > 0 else Said(),
-        interval(summary.get("Interval_ms"), "ms"),
+        # 0 is what it writes of a camera that sets the pace itself
+        interval(summary.get("Interval_ms") if number(summary.get("Interval_ms")) else None, "ms"),
     )
+
+
+def _unset_pixel(summary: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What is said of a size of 0, which is written where nobody set one."""
+    keys = ("PixelSize_um", "PixelSizeUm")
+    key = next((key for facts in (summary, first) for key in keys if facts.get(key) is not None), "")
+    return f"{PIXEL} is 0 in the file ({key}): not used" if key else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,13 +109,15 @@ class PlaneColumns:
     exposure_ms: npt.NDArray[np.float64]
     camera_frame: npt.NDArray[np.int64]
     remark: str = ""
+    pixel_change: str = ""
 
 
 def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> PlaneColumns:
     """Collect what Micro-Manager says of each of `count` planes."""
     clocks = {name: np.full(count, NAN) for name in (*ELAPSED, *CLOCK_READINGS)}
     spelled = dict.fromkeys(clocks, "")
-    focus_um, exposure_ms = np.full(count, NAN), np.full(count, NAN)
+    unread: dict[str, list[Any]] = {}
+    focus_um, exposure_ms, pixel_um = np.full((3, count), NAN)
     numbers = np.full(count, -1, np.int64)
     for place, facts in enumerate(planes):
         for key, value in _entries(facts):
@@ -102,6 +125,10 @@ def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> Plan
             if name in clocks:
                 clocks[name][place] = 1e-3 * number(value) if name in ELAPSED else _moment_s(value)
                 spelled[name] = key
+                if not np.isfinite(clocks[name][place]) and not isinstance(value, float | None):
+                    unread.setdefault(name, []).append(value)
+            elif name == "pixelsizeum":
+                pixel_um[place] = number(value)
             elif name == "zpositionum":
                 focus_um[place] = number(value)
             elif name == "exposurems":
@@ -117,7 +144,35 @@ def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> Plan
             else "there are no elapsed times"
         )
         remark = f"the times of frames are those of {spelled[name]}, for {why}"
-    return PlaneColumns(time_s, focus_um, exposure_ms, numbers, remark)
+    remark = "; ".join(
+        [
+            text
+            for text in (remark, *(unread_stamps(spelled[key], unread[key], count) for key in unread))
+            if text
+        ]
+    )
+    return PlaneColumns(time_s, focus_um, exposure_ms, numbers, remark, _pixel_change(pixel_um))
+
+
+def unread_stamps(key: str, values: Sequence[object], count: int) -> str:
+    """What is said of time stamps, called `key`, that are no times; nothing where there are none."""
+    if not values:
+        return ""
+    are = "is no time" if len(values) == 1 else "are no times"
+    which = f"{len(values)} of the {count} time stamps ({key})"
+    return f"{which} {are}, such as {str(values[0])[:40]!r}: not used"
+
+
+def _pixel_change(pixel_um: npt.NDArray[np.float64]) -> str:
+    """What is said of a recording in which the size of a pixel (N,), um, changes; NaN where a plane has none."""
+    known = np.flatnonzero(np.isfinite(pixel_um))
+    if not known.size:
+        return ""
+    first_um = pixel_um[known[0]]
+    other = known[np.abs(pixel_um[known] - first_um) > SAME * max(abs(first_um), LEAST_UM)]
+    if not other.size:
+        return ""
+    return f"pixels of {first_um:g} um, but of {pixel_um[other[0]]:g} um from frame {other[0]} on"
 
 
 def _best_clock(clocks: Mapping[str, npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float64], str]:

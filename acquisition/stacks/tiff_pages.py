@@ -126,14 +126,14 @@ class TiffMembers:
     def read_page(self, file: tifffile.TiffFile, video: Video, index: int) -> npt.NDArray[Any]:
         """The pixels (H, W) of a plane of the only file. Raises `CutShortError` where it ends before them."""
         if video.data is None:
-            return self._asarray(file, video.pages[index])
+            return self._asarray(file, video.pages[index], video.end)
         # ImageJ's files over 4 GB, and blocks that others wrote: one page, then all images in a row
         dtype = np.dtype(video.dtype).newbyteorder(file.byteorder)
         shape = video.shape[-2:]
         nbytes = int(np.prod(shape)) * dtype.itemsize
         start = video.data + index * nbytes
-        if start + nbytes > file.filehandle.size:
-            raise CutShortError(Path(file.filehandle.path), f"it ends at byte {file.filehandle.size}")
+        if start + nbytes > (video.end or file.filehandle.size):
+            raise CutShortError(Path(file.filehandle.path), where_it_ends(file, video.end))
         file.filehandle.seek(start)
         return (
             np.frombuffer(file.filehandle.read(nbytes), dtype).reshape(shape).astype(dtype.newbyteorder("="))
@@ -146,13 +146,15 @@ class TiffMembers:
         page = file.pages[index]
         return _tag(page if isinstance(page, tifffile.TiffPage) else page.aspage())
 
-    def _asarray(self, file: tifffile.TiffFile, page: Any) -> npt.NDArray[Any]:
+    def _asarray(self, file: tifffile.TiffFile, page: Any, end: int = 0) -> npt.NDArray[Any]:
         path, size = Path(file.filehandle.path), file.filehandle.size
         if len(page.dataoffsets) != len(page.databytecounts):
             raise CutShortError(path, "a page does not say where its pixels are")
         ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > size:
             raise CutShortError(path, f"it ends at byte {size} of {max(ends, default=0)}")
+        if end and max(ends) > end:
+            raise CutShortError(path, where_it_ends(file, end))
         key = page.keyframe
         itemsize = 1 if key.dtype is None else key.dtype.itemsize
         check_size(path, key.imagelength, key.imagewidth, itemsize, sum(page.databytecounts))
@@ -174,11 +176,31 @@ class TiffMembers:
             self._open.popitem()[1].close()
 
 
+def where_it_ends(file: tifffile.TiffFile, end: int = 0) -> str:
+    """Why images are missing: the file ends, or holds nothing but zeros from the byte `end` on."""
+    if end and end < file.filehandle.size:
+        return f"it holds nothing but zeros from byte {end} on, as an interrupted copy leaves it"
+    return f"it ends at byte {file.filehandle.size}"
+
+
+def entry_of(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
+    """How many tags a page has, and where the next page is, 0 for the last; 0 and 0 behind the end of the file."""
+    handle, layout = file.filehandle, file.tiff
+    handle.seek(offset)
+    text = handle.read(layout.tagnosize)
+    if len(text) < layout.tagnosize:
+        return 0, 0
+    count = int(struct.unpack(layout.tagnoformat, text)[0])
+    handle.seek(offset + layout.tagnosize + count * layout.tagsize)
+    text = handle.read(layout.offsetsize)
+    return count, int(struct.unpack(layout.offsetformat, text)[0]) if len(text) == layout.offsetsize else 0
+
+
 def _form(file: tifffile.TiffFile, offset: int) -> list[bytes]:
     """What a page's entry says of the form of its pixels, as it stands in the file."""
     handle, layout = file.filehandle, file.tiff
-    handle.seek(offset)
-    count = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))[0]
+    count, _ = entry_of(file, offset)
+    handle.seek(offset + layout.tagnosize)
     entries = handle.read(count * layout.tagsize)
     order: Literal["little", "big"] = "little" if file.byteorder == "<" else "big"
     rows = (entries[at : at + layout.tagsize] for at in range(0, len(entries), layout.tagsize))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ UNNAMED = "IQRP"
 class Video:
     """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row.
 
-    `is_unnamed`: the file does not say what its axes are.
+    `is_unnamed`: the file does not say what its axes are. `promised` is how many planes it says there are, 0 if
+    it does not, where it was cut short; `end` is the byte from which on it holds nothing, 0 where it is whole.
     """
 
     pages: tuple[Any, ...]
@@ -31,6 +33,8 @@ class Video:
     data: int | None
     notes: tuple[str, ...] = ()
     is_unnamed: bool = False
+    promised: int = 0
+    end: int = 0
 
 
 def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
@@ -39,7 +43,7 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
     Single images of another size beside it (a label, a thumbnail, an overview) are left out, and named. Raises
     `SourceError` where the file has no images, or several videos.
     """
-    choice.refuse_rest(path, ("series", "position"))
+    choice.refuse_rest(path, ("series", "position", "channel"))
     every = [series for series in file.series if series.dtype is not None]
     if not every:
         raise SourceError(f"{path} holds no images")
@@ -50,7 +54,7 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
         if len(alike) > 1 and len(alike) >= len(every) - len(alike):
             # one image after the other, each written by itself
             pages = tuple(page for series in alike for page in series.pages)
-            notes = _left_out(len(every) - len(alike)) + _shades(
+            notes = _left_out(len(every) - len(alike)) + shades(
                 path, first.keyframe, is_imagej=file.is_imagej
             )
             return Video(pages, (len(pages), *first.shape), "TYX", first.dtype, None, notes, is_unnamed=True)
@@ -60,9 +64,9 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
     about = f": {', '.join(sizes)}" if given is None and len(videos) > 1 else ""
     series = videos[choose(path, "series", [str(n) for n in range(len(videos))], given, about)]
     notes = _left_out(len(every) - 1) if given is None else ()
-    notes += _shades(path, series.keyframe, is_imagej=file.is_imagej)
+    notes += shades(path, series.keyframe, is_imagej=file.is_imagej)
     pages = tuple(series.pages)
-    shape, axes = tuple(series.shape), _axes(series)
+    shape, axes = tuple(series.shape), named_axes(str(series.axes), series.shape)
     planes = int(np.prod(shape[: axes.index("Y")])) if "Y" in axes else len(pages)
     data = None
     if len(pages) < planes:
@@ -71,8 +75,8 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
         data = int(series.dataoffset)
     elif any(page is None for page in pages):
         raise SourceError(f"{path} names pages that are not there; copy it again")
-    is_unnamed = bool(set(str(series.axes)) - set("TZCYX"))
-    return Video(pages, shape, axes, series.dtype, data, notes, is_unnamed)
+    names_none = is_unnamed(str(series.axes))
+    return Video(pages, shape, axes, series.dtype, data, notes, names_none)
 
 
 def unnamed_pages(pages: int, file: tifffile.TiffFile) -> tuple[str, ...]:
@@ -92,7 +96,7 @@ def _planes(series: tifffile.TiffPageSeries) -> int:
     return math.prod(size for axis, size in sizes if axis not in "YXS")
 
 
-def _shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
+def shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
     """What is said of pixels that are not simply brighter where there is more light.
 
     Raises `SourceError` for a table of colours, but for ImageJ's: there they are how it shows the grey values.
@@ -100,7 +104,8 @@ def _shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         table = page.colormap
         is_grey = table is not None and bool((table[0] == table[1]).all() and (table[0] == table[2]).all())
-        rises = is_grey and bool((np.diff(table[0].astype(np.int64)) >= 0).all())
+        steps = np.diff(table[0].astype(np.int64)) if is_grey else np.empty(0)
+        rises = is_grey and bool((steps >= 0).all() and (steps > 0).any())
         if not (is_imagej or rises):
             raise SourceError(f"{path} has a colour table; convert it to grey")
         return ("its colours are how it is shown: the grey values below them are taken",) if not rises else ()
@@ -113,12 +118,17 @@ def _left_out(count: int) -> tuple[str, ...]:
     return (f"{count} images of another size or type in the file are left out",) if count else ()
 
 
-def _axes(series: tifffile.TiffPageSeries) -> str:
+def is_unnamed(names: str) -> bool:
+    """Whether an axis among tifffile's names has none in the file."""
+    return bool(set(names) - set("TZCYX"))
+
+
+def named_axes(own: str, shape: Sequence[int]) -> str:
     """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
-    names = list(str(series.axes))
+    names = list(own)
     for name in "TZ":
         unnamed = [place for place, other in enumerate(names) if other in UNNAMED]
-        longer = [place for place in unnamed if series.shape[place] > 1] or unnamed
+        longer = [place for place in unnamed if shape[place] > 1] or unnamed
         if longer and name not in names:
             names[longer[0]] = name
     axes = "".join(names)

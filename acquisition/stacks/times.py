@@ -61,6 +61,9 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
     if index.size == 0 or stamps.size == 1:
         is_odd = stamps.size > 1 and not np.isnan(stamps).all()
         return FrameTimes(remarks=("the time stamps are not believed and not used",) if is_odd else ())
+    if index.size == 1:
+        text = f"only 1 of {stamps.size} frames has a time stamp ({stamps[index[0]]:g} s), which is not used"
+        return FrameTimes(remarks=(text,))
     stamp_s = (
         stamps[index] - stamps[index[0]]
     )  # before anything else: an epoch leaves few digits behind the point

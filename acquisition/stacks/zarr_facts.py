@@ -5,6 +5,7 @@ An image lists its levels of resolution; a level's transformations come first, t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -51,20 +52,27 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
     scale, shift = [1.0] * count, [0.0] * count
     remarks: list[str] = []
     is_scaled = False
-    for owner in (level, image):
+    unread: dict[int, object] = {}
+    for owner, where in ((level, "its level of full resolution"), (image, "the image")):
+        kinds = [step.get("type") for step in owner.get("coordinateTransformations") or ()]
+        if kinds.count("scale") > 1:
+            remarks.append(
+                f"{where} has {kinds.count('scale')} scales, where one is allowed: they are multiplied"
+            )
         for step in owner.get("coordinateTransformations") or ():
             kind = step.get("type")
             values = step.get(kind) if kind in {"scale", "translation"} else None
             if kind == "identity":
                 continue
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
-                where = f" in {step['path']!r}" if "path" in step else ""
+                inside = f" in {step['path']!r}" if "path" in step else ""
                 remarks.append(
-                    f"a transformation of its coordinates ({kind}{where}) is not read: the scales are not used"
+                    f"a transformation of its coordinates ({kind}{inside}) is not read: the scales are not used"
                 )
                 return Scales(remarks=tuple(remarks))
             numbers = [number(value) for value in values]
             if kind == "scale":
+                unread.update((at, value) for at, value in enumerate(values) if math.isnan(number(value)))
                 is_scaled = True
                 scale = [one * other for one, other in zip(scale, numbers, strict=True)]
                 shift = [one * other for one, other in zip(shift, numbers, strict=True)]
@@ -73,7 +81,9 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
     if not is_scaled:
         return Scales(remarks=tuple(remarks))
     units = _units(image, count)
-    by_axis = {name: (scale[place], units[place]) for place, name in enumerate(axes)}
+    by_axis: dict[str, tuple[Any, str]] = {
+        name: (unread.get(place, scale[place]), units[place]) for place, name in enumerate(axes)
+    }
     x, y = (_length(*by_axis.get(name, (1.0, "")), PIXEL) for name in "XY")
     z = _length(*by_axis.get("Z", (1.0, "")), STEP)
     first_um = shift[axes.index("Z")] * z.value / by_axis["Z"][0] if z and by_axis["Z"][0] else 0.0
@@ -85,7 +95,7 @@ def _units(image: Mapping[str, Any], count: int) -> list[str]:
     return [str(axis.get("unit") or "") if isinstance(axis, Mapping) else "" for axis in axes]
 
 
-def _length(size: float, unit: str, what: str) -> Said:
+def _length(size: Any, unit: str, what: str) -> Said:
     """A length; one without a unit is taken for um, but for 1, which is written of what is not known."""
     if unit.strip().lower() not in NO_UNITS or size == 1.0:
         return length(size, unit, what)
@@ -95,9 +105,9 @@ def _length(size: float, unit: str, what: str) -> Said:
     )
 
 
-def _interval(size: float, unit: str) -> Said:
+def _interval(size: Any, unit: str) -> Said:
     if unit.strip().lower() not in NO_UNITS or size == 1.0:
-        return interval(size, unit)
-    found = interval(size, "s")
+        return interval(size, unit, place="scale")
+    found = interval(size, "s", place="scale")
     text = f"the time between frames has no unit in the file: s assumed ({size:g} s)"
     return replace(found, remark=text) if found else found
