@@ -157,7 +157,8 @@ def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def micromanager_place(facts: Mapping[str, Any]) -> dict[str, int | str]:
     """Where Micro-Manager says that a plane belongs: `position`, `channel`, `z`, `t`.
 
-    They are numbers, or names where it has none. Names of a position or channel beside its number are under `position name`, `channel name`.
+    They are numbers, or names where it has none. Names of a position or channel beside its number are under
+    `position name`, `channel name`.
     """
     said = {_letters(key): value for key, value in _entries(facts)}
     found: dict[str, int | str] = {}

@@ -164,6 +164,39 @@ def test_times_of_day_alone_are_an_order_without_gaps(tmp_path, times):
     assert any("times in their names" in text for text in recording.remarks)
 
 
+CLOCKS = [
+    "img_{h:02}-{m:02}-{s:02}", "img_{h:02}_{m:02}_{s:02}", "img {h:02}.{m:02}.{s:02}", "img_{h:02}h{m:02}m{s:02}s",
+    "{h:02}-{m:02}-{s:02}", "2024-01-31_{h:02}-{m:02}-{s:02}", "20240131_{h:02}{m:02}{s:02}_x",
+    "31-01-2024_{h:02}-{m:02}-{s:02}", "240131_{h:02}{m:02}{s:02}", "31012024-{h:02}{m:02}{s:02}",
+    "2024-01-31 {h:02}h{m:02}m{s:02}s", "5um_{h:02}-{m:02}-{s:02}.250",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize(("step_s", "begin_s"), [(7, 43_200), (1, 43_230), (13, 46_700)])
+def test_minutes_and_seconds_in_names_are_one_time_of_day_without_losses(tmp_path, name, step_s, begin_s):
+    times = [begin_s + step_s * k for k in range(40)]
+    write(tmp_path, [name.format(h=t // 3600, m=t // 60 % 60, s=t % 60) for t in times])
+    recording, frames, counts = replay(tmp_path)
+    assert values(frames) == list(range(40))
+    assert counts["lost_in_recording"] == 0
+    assert any("times in their names" in text for text in recording.remarks)
+
+
+def test_numbers_that_only_look_like_a_time_of_day_are_not_joined(tmp_path):
+    write(tmp_path, [f"a_{series:02}_01_{number:02}" for series in range(2) for number in range(20)])
+    assert "a_00_*_*" in refused(tmp_path)
+    write(tmp_path / "frames", [f"a_12_01_{number:02}" for number in (0, 1, 2, 5)])
+    assert replay(tmp_path / "frames")[2]["lost_in_recording"] == 2
+
+
+def test_a_number_that_images_share_and_that_falls_in_the_order_of_another_is_asked_for(tmp_path):
+    write(tmp_path, [f"cam{k % 2}_{k:03d}" for k in range(8)])
+    assert "cam0_*.tif, cam1_*.tif" in refused(tmp_path)
+    write(tmp_path / "rising", [f"block{k // 4}_{k:03d}" for k in range(8)])
+    assert values(replay(tmp_path / "rising")[1]) == list(range(8))
+
+
 def test_numbers_in_even_steps_are_frames_and_said_so(tmp_path):
     write(tmp_path, [f"img_{number:05d}" for number in (0, 10, 20, 40)])
     recording, _, counts = replay(tmp_path, frame_rate_hz=20)
