@@ -281,6 +281,41 @@ def test_metadata_that_were_cut_off_are_read_as_far_as_they_go(tmp_path):
     np.testing.assert_allclose([frame.info.time_s for frame in frames], 0.04 * np.arange(5), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("planned", "came", "said"),
+    [
+        ({"Frames": 20}, {"times": 12}, "20 images were planned, 12 are there"),
+        ({"Frames": "20", "Slices": 1}, {"times": 12}, "20 images were planned, 12 are there"),
+        ({"Frames": 6, "Slices": 3}, {"times": 4, "heights": 3}, "18 images were planned, 12 are there"),
+        ({"Frames": 12}, {"times": 12}, ""),
+        ({"Frames": 12}, {"times": 12, "skip": {(0, 0, 5, 0)}}, ""),
+        ({"Frames": "many"}, {"times": 3}, ""),
+        ({}, {"times": 3}, ""),
+    ],
+)
+def test_a_folder_that_has_fewer_images_than_were_planned_says_so(tmp_path, planned, came, said):
+    write_micromanager(tmp_path, **came)
+    file = tmp_path / "metadata.txt"
+    facts = json.loads(file.read_text())
+    facts["Summary"] |= planned
+    file.write_text(json.dumps(facts))
+    told = [text for text in replay(tmp_path)[0].remarks if "planned" in text]
+    assert len(told) == bool(said)
+    assert all(said in text for text in told)
+
+
+@pytest.mark.parametrize("given", ["bad=7", "bad=7,position=0", " Position=1", "colour = red"])
+def test_a_key_that_nobody_knows_is_named(tmp_path, given):
+    write(tmp_path / "flat", ["img_0", "img_1"])
+    for position in ("Pos0", "Pos1"):
+        write(tmp_path / "deep" / position, ["img_0", "img_1"])
+    tifffile.imwrite(tmp_path / "video.tif", np.zeros((4, *SHAPE), np.uint16), photometric="minisblack")
+    for place in ("flat", "deep", "video.tif"):
+        text = refused(f"{tmp_path / place}::{given}")
+        assert repr(given.partition("=")[0].strip()) in text
+        assert "position, channel, series, z, files" in text
+
+
 @pytest.mark.parametrize("what", ["position", "channel"])
 def test_two_positions_or_channels_are_asked_for(tmp_path, what):
     value = write_micromanager(tmp_path, **{f"{what}s": 2})
