@@ -51,6 +51,7 @@ def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool)
         raise SourceError(f"there is no recording {plain}")
     if plain.is_dir():
         if suffix != ".zarr" and not any((plain / mark).is_file() for mark in ZARR_MARKS):
+            choice.refuse_dataset(plain)
             return open_folder(plain, choice, axes, is_scan=is_scan, any_type=any_type)
         return open_zarr(path, axes, is_scan=is_scan, any_type=any_type)
     if plain.stat().st_size == 0:
@@ -63,6 +64,7 @@ def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool)
             "ffmpeg -i FILM -pix_fmt gray frames/%06d.png, and give the folder"
         )
     if suffix in TIFF or suffix not in SUFFIXES:
+        choice.refuse_dataset(plain)
         return TiffStack(plain, axes, choice=choice, is_scan=is_scan, any_type=any_type)
     raise SourceError(f"{plain} is a single picture; give the folder that it is in")
 

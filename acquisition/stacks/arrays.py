@@ -15,6 +15,7 @@ import zarr
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
 from acquisition.stacks.choice import Channel, Choice, choose_channel, file_of, parse_choice
 from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
+from acquisition.stacks.library import plain
 from acquisition.stacks.scales import NAN, Scales
 from acquisition.stacks.sizes import check_count, check_size
 from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_of, type_name
@@ -98,13 +99,12 @@ class ArrayStack:
         said = self._planes.get("time_s")
         if said is None:
             return None
-        stamps_s = np.full(self._layout.planes, NAN)
-        for index, (z, t) in enumerate(
-            zip(self._layout.positions("Z").tolist(), self._layout.positions("T").tolist(), strict=True)
-        ):
+        stamps_s = np.full(count, NAN)
+        for index in range(count):
+            z, t = self._layout.position(index, "Z"), self._layout.position(index, "T")
             with contextlib.suppress(LookupError, TypeError, ValueError):  # reading that plane tells
                 stamps_s[index] = float(said[z][t])
-        return stamps_s[:count]
+        return stamps_s
 
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError` if it cannot be read."""
@@ -117,7 +117,7 @@ class ArrayStack:
             raise
         except Exception as error:
             raise SourceError(
-                f"frame {index} of {self._path} cannot be read ({' '.join(str(error).split())}); copy it again"
+                f"frame {index} of {self._path} cannot be read ({self._why(error)}); copy it again"
             ) from error
         pixels = np.ascontiguousarray(image, self.info.dtype)
         t, z = self._layout.position(index, "T"), self._layout.position(index, "Z")
@@ -137,6 +137,10 @@ class ArrayStack:
                 f"the attributes of {self._path} have no position of plane {z}; copy it again"
             ) from error
 
+    def _why(self, error: Exception) -> str:
+        """Why a plane cannot be read."""
+        return plain(error)
+
     def _check_chunks(self, place: tuple[int, ...]) -> None:
         """Where the format's library does not notice that what a plane is made of is damaged."""
 
@@ -149,6 +153,12 @@ class ZarrStack(ArrayStack):
 
     def _check_chunks(self, place: tuple[int, ...]) -> None:
         check_blosc(self._path, self._array, place)
+
+    def _why(self, error: Exception) -> str:
+        if "reshape" not in str(error):
+            return plain(error)
+        chunks = " x ".join(map(str, getattr(self._array, "chunks", ())))
+        return f"its chunk does not have the {chunks} pixels that the metadata say"
 
 
 class Hdf5Stack(ArrayStack):

@@ -32,6 +32,16 @@ class Choice:
         for key in self.given:
             if key not in known:
                 raise SourceError(f"{path} has no {key} to choose; leave {SEPARATOR}{key}=... out")
+        self.refuse_dataset(path)
+
+    def refuse_dataset(self, path: Path) -> None:
+        """Raise `SourceError` for what is no choice by one of our keys."""
+        key, equals, _ = self.dataset.partition("=")
+        if equals:
+            raise SourceError(
+                f"{key.strip()!r} in {path}{SEPARATOR}{self.dataset} is nothing to choose by; it is one of "
+                f"{', '.join(KEYS)}, as in {SEPARATOR}position=1,channel=0"
+            )
         if self.dataset:
             raise SourceError(
                 f"{path} has no dataset {self.dataset!r}; choose with {SEPARATOR}position=1 or {SEPARATOR}channel=0"

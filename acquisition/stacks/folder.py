@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from acquisition.stacks.library import plain, told_in_a_line
 from acquisition.stacks.micromanager import MARK, ndtiff_index
 from acquisition.stacks.micromanager_text import read_metadata_text
 from acquisition.stacks.plane_table import Place, select
-from acquisition.stacks.scales import Said, Scales
+from acquisition.stacks.scales import Said, Scales, number
 from acquisition.stacks.sizes import check_size
 from acquisition.stacks.stack import ImageStack, Plane, StackInfo, layout_of, type_name
 from acquisition.stacks.tiff import TiffStack
@@ -131,6 +133,7 @@ class FolderStack:
             )
         found = sort_images(folder, images, choice.get("files"))
         self._chosen = select(folder, found.table, choice)
+        self._one_height = choice.get("z") is not None
         self._first = found.first if self._chosen.axes in {"", "T"} else None
         image = self._pixels(self._file(0))
         self.info = self._describe(image, axes, (*found.notes, *self._heights(), *self._gaps()))
@@ -164,7 +167,7 @@ class FolderStack:
             lead=lead,
             pixel_size_y_um=scales.y.value,
             stamps_s=self._columns.time_s if np.isfinite(self._columns.time_s).any() else None,
-            remarks=notes,
+            remarks=(*notes, *self._planned(text.summary)),
             pixel_remarks=scales.pixel_remarks,
             pixel_change=self._columns.pixel_change,
             time_remarks=tuple(
@@ -210,12 +213,29 @@ class FolderStack:
             f"the names say {heights} heights (z) at each of {times} times: they are frames one after the other",
         )
 
+    def _planned(self, summary: Mapping[str, Any]) -> tuple[str, ...]:
+        """What is said where Micro-Manager planned more images than came."""
+        frames, slices = (number(summary.get(key)) for key in ("Frames", "Slices"))
+        wanted = frames * (slices if slices >= 1 and not self._one_height else 1)
+        there = sum(place is not None for place in self._chosen.planes)
+        if not math.isfinite(wanted) or wanted <= there + self._lost():
+            return ()
+        return (
+            f"{wanted:.0f} images were planned, {there} are there: the recording was stopped early, or images were "
+            "taken out of the folder",
+        )
+
+    def _lost(self) -> int:
+        """How many images the gaps in the numbers leave out."""
+        times = [t for t, _ in self._chosen.at]
+        return 0 if self._first is None else times[-1] - times[0] + 1 - len(times)
+
     def _gaps(self) -> tuple[str, ...]:
         """What is said of numbers that are left out."""
         if self._first is None or len(self._chosen.at) < 2:
             return ()
         times = [t for t, _ in self._chosen.at]
-        lost = times[-1] - times[0] + 1 - len(times)
+        lost = self._lost()
         behind = next((place for place, t in enumerate(times[1:]) if t - times[place] > 1), None)
         if behind is None:
             return ()

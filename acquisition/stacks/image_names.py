@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 STAMP = re.compile(
@@ -11,6 +12,12 @@ STAMP = re.compile(
     r"([01][0-9]|2[0-3])[-_:.h]?([0-5][0-9])[-_:.m]?([0-5][0-9])(?:[-_:.,s]?([0-9]{6}|[0-9]{3}))?(?![0-9])"
 )
 """A date and a time of day, as Basler's and other programs write them into names."""
+CLOCK = re.compile(r"([01]?[0-9]|2[0-3])([-_.: ]|h)([0-5][0-9])([-_.: ]|m)([0-5][0-9])")
+"""A time of day without a date; the two signs between its numbers must be one, or `h` and `m`."""
+CLOCK_ALONE = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9])([0-5][0-9])")
+"""The same without signs, which is one where a date stands before it."""
+EVEN = 3
+"""The step into another minute is no longer than so many of the middle one, where numbers are times of day."""
 OLD_MICROMANAGER = re.compile(r"img_(?P<t>[0-9]{9})_(?P<channel>.*)_(?P<z>[0-9]{3})", re.IGNORECASE)
 COPY = re.compile(r"(?P<stem>.*?)(?: *\([0-9]+\)|[ _-]+[0-9]+)", re.DOTALL)
 """What a program appends to a name that is taken."""
@@ -81,6 +88,98 @@ def _microseconds(stamp: re.Match[str]) -> int:
     year, month, day, hour, minute, second = (int(stamp[group]) for group in range(1, 7))
     seconds = ((((year * 12 + month) * 32 + day) * 24 + hour) * 60 + minute) * 60 + second
     return seconds * 10**6 + int((stamp[7] or "0").ljust(6, "0"))
+
+
+def with_times(names: list[ImageName]) -> list[ImageName]:
+    """`12-00-07`, `12h00m07s`, and `120007` behind a date, are one number where all names have it.
+
+    Numbers with the same signs between them that count something else (`01-00-12`: position, channel, frame) are
+    left as they are: in these the step into another minute stands out.
+    """
+    for column in range(len(names[0].numbers)):
+        for columns in (3, 1):
+            found = [_clock_us(name, column, columns) for name in names]
+            if None in found:
+                continue
+            times = [time or 0 for time in found]
+            if columns == 1 or _is_clock(names, column, times):
+                return [
+                    _with_time(name, column, columns, time) for name, time in zip(names, times, strict=True)
+                ]
+    return names
+
+
+def _clock_us(name: ImageName, column: int, columns: int) -> int | None:
+    """The time of day, us, in so many numbers from `column` on; None where they are none."""
+    if column + columns > len(name.numbers) or any(name.stamps[column : column + columns]):
+        return None
+    if columns == 1:
+        found = CLOCK_ALONE.fullmatch(name.digits[column])
+        parts = found.groups() if found is not None and _is_behind_date(name, column) else None
+    else:
+        one, other = name.texts[column + 1 : column + 3]
+        text = f"{name.digits[column]}{one}{name.digits[column + 1]}{other}{name.digits[column + 2]}"
+        found = CLOCK.fullmatch(text)
+        is_time = found is not None and (one == other or one + other == "hm")
+        parts = (found[1], found[3], found[5]) if found is not None and is_time else None
+    if parts is None:
+        return None
+    hour, minute, second = map(int, parts)
+    return ((hour * 60 + minute) * 60 + second) * 10**6
+
+
+def _is_behind_date(name: ImageName, column: int) -> bool:
+    """Whether the numbers before a column are a day: 240131, 31012024, or 31 01 2024 and the like."""
+    before = name.digits[max(column - 3, 0) : column]
+    if not before or re.fullmatch(r"[-_ .t]+", name.texts[column]) is None:
+        return False
+    if len(before[-1]) in {6, 8}:
+        text = before[-1]
+    elif len(before) == 3 and sorted(map(len, before)) in ([2, 2, 2], [2, 2, 4]):
+        text = "".join(before)
+    else:
+        return False
+    shapes = ((2, 2, 2),) if len(text) == 6 else ((4, 2, 2), (2, 2, 4))
+    for shape in shapes:
+        first, middle = shape[0], shape[0] + shape[1]
+        parts = sorted(int(part) for part in (text[:first], text[first:middle], text[middle:]))
+        if 1 <= parts[0] <= 12 and 1 <= parts[1] <= 31:
+            return True
+    return False
+
+
+def _is_clock(names: list[ImageName], column: int, times: list[int]) -> bool:
+    """Whether numbers that look like a time of day are one: by their signs, or as minutes begin without a jump."""
+    if names[0].texts[column + 1] in {"h", ":"}:
+        return True
+    if not any(len({name.numbers[c] for name in names}) > 1 for c in (column, column + 1)):
+        return False
+    ordered = sorted(set(times))
+    steps = [after - before for before, after in pairwise(ordered)]
+    into = [
+        step
+        for step, before, after in zip(steps, ordered, ordered[1:], strict=False)
+        if before // 60_000_000 != after // 60_000_000
+    ]
+    middle = sorted(steps)[len(steps) // 2] if steps else 0
+    return bool(into) and min(into) <= EVEN * middle
+
+
+def _with_time(name: ImageName, column: int, columns: int, time_us: int) -> ImageName:
+    last = column + columns
+    digits = "-".join(name.digits[column:last])
+    if last < len(name.digits) and name.texts[last] in {".", ","} and len(name.digits[last]) in {3, 6}:
+        time_us += int(name.digits[last].ljust(6, "0"))
+        digits += f".{name.digits[last]}"
+        last += 1
+    return replace(
+        name,
+        texts=(*name.texts[: column + 1], *name.texts[last:]),
+        digits=(*name.digits[:column], digits, *name.digits[last:]),
+        numbers=(*name.numbers[:column], time_us, *name.numbers[last:]),
+        words=(*name.words[: column + 1], *name.words[last:]),
+        stamps=(*name.stamps[:column], True, *name.stamps[last:]),
+    )
 
 
 def with_decimals(names: list[ImageName]) -> list[ImageName]:

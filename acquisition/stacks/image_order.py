@@ -20,6 +20,7 @@ from acquisition.stacks.image_names import (
     parse_name,
     unnumbered_first,
     with_decimals,
+    with_times,
 )
 from acquisition.stacks.plane_table import Coordinates, Place, PlaneTable
 from stream.errors import SourceError
@@ -70,7 +71,7 @@ def sort_images(folder: Path, files: Sequence[Path], wanted: str | None = None) 
         names = unnumbered_first(list(groups.values())) or _one_series(
             folder, {found[0].pattern(): found for found in groups.values()}, wanted
         )
-    return _table(folder, with_decimals(names), channels, wanted)
+    return _table(folder, with_decimals(with_times(names)), channels, wanted)
 
 
 def _one_series(folder: Path, groups: dict[str, list[ImageName]], wanted: str | None) -> list[ImageName]:
@@ -158,7 +159,8 @@ def _frame_numbers(cells: list[list[ImageName]], free: list[int]) -> tuple[dict[
     if not free:
         return dict.fromkeys((name.path for name in names), 0), False
     unique = [c for c in free if all(len({name.numbers[c] for name in cell}) == len(cell) for cell in cells)]
-    counters = [c for c in unique if not names[0].stamps[c]]
+    shared = [c for c in free if c not in unique and not names[0].stamps[c]]
+    counters = [c for c in unique if not names[0].stamps[c] and _agrees(cells, c, shared)]
     if counters:
         best = min(counters, key=lambda c: _span(names, c))
         _check_one_order(names, counters, best)
@@ -170,6 +172,16 @@ def _frame_numbers(cells: list[list[ImageName]], free: list[int]) -> tuple[dict[
         rank = {found: place for place, found in enumerate(sorted(set(tuples.values())))}
         return {path: rank[found] for path, found in tuples.items()}, True
     return None
+
+
+def _agrees(cells: list[list[ImageName]], counter: int, shared: list[int]) -> bool:
+    """Whether the numbers that several images share never fall in the order of a counter."""
+    for cell in cells:
+        ordered = sorted(cell, key=lambda name: name.numbers[counter])
+        for before, after in itertools.pairwise(ordered):
+            if any(before.numbers[c] > after.numbers[c] for c in shared):
+                return False
+    return True
 
 
 def _span(names: list[ImageName], column: int) -> int:

@@ -141,7 +141,7 @@ def select(path: Path, table: PlaneTable, choice: Choice, *, all_channels: bool 
         absent=0 if table.missing else absent,
         position=position,
         channel=channel,
-        single=len(table.positions) == len(channels) == 1 and depth == 1,
+        single=len(table.positions) == len(channels) == len(heights) == 1 and depth == 1,
         notes=_notes(table, absent, all_times * all_heights),
     )
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import h5py
 
 from acquisition.stacks.choice import Channel
 from stream.errors import SourceError
+from stream.hdf5_reading import check_memory
 
 BLOSC_HEADER = 16
 """Bytes before the data of a Blosc buffer; the last four of them are the length of the whole."""
@@ -40,6 +41,7 @@ def written(
 
     Of a `channel` alone where one is chosen. Raises `SourceError` if there is none.
     """
+    check_chunks(path, chunks)
     if channel is not None:
         layer = channel.number // chunks[channel.axis]
         whole = len(shape)
@@ -50,7 +52,7 @@ def written(
         )
         shape, chunks = channel.without(shape), channel.without(chunks)
     lead, step = tuple(shape[:-2]), tuple(chunks[:-2])
-    grid = tuple(math.ceil(size / each) for size, each in zip(lead, step, strict=True))
+    grid = tuple(-(-size // each) for size, each in zip(lead, step, strict=True))
     inside = {place[: len(grid)] for place in present if len(place) == len(shape)}
     inside = {place for place in inside if all(0 <= i < n for i, n in zip(place, grid, strict=True))}
     planes = math.prod(lead)
@@ -58,7 +60,7 @@ def written(
         raise SourceError(f"{path} has no images: none of its {planes} frames was ever written")
     if not grid or len(inside) == math.prod(grid):
         return Written(planes)
-    first = next(islice((place for place in product(*map(range, grid)) if place not in inside), 1))
+    first = _first_missing(inside, grid)
     ends = 1 + max(place[0] for place in inside)
     kept = min(ends * step[0], lead[0]) * math.prod(lead[1:])
     within = ends * math.prod(grid[1:])
@@ -77,10 +79,42 @@ def written(
     return Written(kept, "; ".join(said))
 
 
+def _first_missing(inside: Iterable[Place], grid: Place) -> Place:
+    """The first place in a grid, of whatever size, that is not `inside`; the last axis runs fastest."""
+    numbers = sorted(_number(place, grid) for place in inside)
+    rest = next((number for number, found in enumerate(numbers) if found != number), len(numbers))
+    first = []
+    for size in reversed(grid):
+        rest, index = divmod(rest, size)
+        first.append(index)
+    return tuple(reversed(first))
+
+
+def _number(place: Place, grid: Place) -> int:
+    number = 0
+    for index, size in zip(place, grid, strict=True):
+        number = number * size + index
+    return number
+
+
+def check_chunks(path: Path, chunks: Sequence[int]) -> None:
+    """Raise `SourceError` for chunks without a size."""
+    if min(chunks, default=1) < 1:
+        raise SourceError(f"{path} claims chunks of {_by(chunks)} pixels; it is damaged, copy it again")
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
 def zarr_written(path: Path, array: Any, channel: Channel | None = None) -> Written:
     """What part of a Zarr array there is, by the names of its chunks, where it lies in a folder here."""
     folder = _folder(array)
     whole = Written(_planes(array.shape, channel))
+    check_chunks(path, array.chunks)
+    check_memory(
+        math.prod(array.chunks) * array.dtype.itemsize, f"{path}: one of its chunks ({_by(array.chunks)})"
+    )
     if folder is None or array.ndim < 3:
         return whole
     pieces = getattr(array, "shards", None) or array.chunks
@@ -94,7 +128,7 @@ def check_blosc(path: Path, array: Any, plane: Place) -> None:
         return
     each = array.chunks
     lead = tuple(i // n for i, n in zip(plane, each, strict=False))
-    rows = (range(math.ceil(size / n)) for size, n in zip(array.shape[-2:], each[-2:], strict=True))
+    rows = (range(-(-size // n)) for size, n in zip(array.shape[-2:], each[-2:], strict=True))
     for row in product(*rows):
         file = folder / array.metadata.encode_chunk_key((*lead, *row))
         try:
@@ -127,7 +161,7 @@ def hdf5_written(path: Path, dataset: h5py.Dataset, channel: Channel | None = No
         if planes and dataset.size and dataset.external is None and dataset.id.get_storage_size() == 0:
             raise SourceError(f"{path} has no images: none of its {planes} frames was ever written")
         return Written(planes)
-    grid = [math.ceil(size / each) for size, each in zip(dataset.shape, dataset.chunks, strict=True)]
+    grid = [-(-size // each) for size, each in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() == math.prod(grid):
         return Written(planes)
     present: list[Place] = []

@@ -33,6 +33,13 @@ ELAPSED = ("elapsedtimems",)
 """Keys of Micro-Manager's planes with a time in ms: letters and digits alone, in lower case."""
 CLOCK_READINGS = ("timereceivedbycore", "receivedtime", "time")
 """Keys with a date and a time of day, the finest first."""
+PLACE_KEYS = {
+    "position": ("positionindex",), "channel": ("channelindex",), "z": ("sliceindex", "slice"),
+    "t": ("frameindex", "frame"),
+}  # fmt: skip
+"""Keys that say where a plane belongs, the surest first."""
+PLACE_NAMES = {"position": "positionname", "channel": "channel"}
+NUMBER = re.compile(r"-?[0-9]{1,15}")
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,:](\d{1,9}))?\s*([+-]\d\d:?\d\d|Z)?")
 
 
@@ -200,6 +207,25 @@ def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in facts.items():
         if not isinstance(value, dict):
             yield key, value
+
+
+def micromanager_place(facts: Mapping[str, Any]) -> dict[str, int | str]:
+    """Where Micro-Manager says that a plane belongs: `position`, `channel`, `z`, `t`.
+
+    They are numbers, or names where it has none. Names of a position or channel beside its number are under
+    `position name`, `channel name`.
+    """
+    said = {_letters(key): value for key, value in _entries(facts)}
+    found: dict[str, int | str] = {}
+    for axis, keys in PLACE_KEYS.items():
+        number = next((int(str(said[key])) for key in keys if NUMBER.fullmatch(str(said.get(key)))), None)
+        name = said.get(PLACE_NAMES.get(axis, ""))
+        if number is not None:
+            found[axis] = number
+        if isinstance(name, str) and name:
+            found.setdefault(axis, name)
+            found[f"{axis} name"] = name
+    return found
 
 
 _KNOWN: dict[str, str] = {}

@@ -164,6 +164,39 @@ def test_times_of_day_alone_are_an_order_without_gaps(tmp_path, times):
     assert any("times in their names" in text for text in recording.remarks)
 
 
+CLOCKS = [
+    "img_{h:02}-{m:02}-{s:02}", "img_{h:02}_{m:02}_{s:02}", "img {h:02}.{m:02}.{s:02}", "img_{h:02}h{m:02}m{s:02}s",
+    "{h:02}-{m:02}-{s:02}", "2024-01-31_{h:02}-{m:02}-{s:02}", "20240131_{h:02}{m:02}{s:02}_x",
+    "31-01-2024_{h:02}-{m:02}-{s:02}", "240131_{h:02}{m:02}{s:02}", "31012024-{h:02}{m:02}{s:02}",
+    "2024-01-31 {h:02}h{m:02}m{s:02}s", "5um_{h:02}-{m:02}-{s:02}.250",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize(("step_s", "begin_s"), [(7, 43_200), (1, 43_230), (13, 46_700)])
+def test_minutes_and_seconds_in_names_are_one_time_of_day_without_losses(tmp_path, name, step_s, begin_s):
+    times = [begin_s + step_s * k for k in range(40)]
+    write(tmp_path, [name.format(h=t // 3600, m=t // 60 % 60, s=t % 60) for t in times])
+    recording, frames, counts = replay(tmp_path)
+    assert values(frames) == list(range(40))
+    assert counts["lost_in_recording"] == 0
+    assert any("times in their names" in text for text in recording.remarks)
+
+
+def test_numbers_that_only_look_like_a_time_of_day_are_not_joined(tmp_path):
+    write(tmp_path, [f"a_{series:02}_01_{number:02}" for series in range(2) for number in range(20)])
+    assert "a_00_*_*" in refused(tmp_path)
+    write(tmp_path / "frames", [f"a_12_01_{number:02}" for number in (0, 1, 2, 5)])
+    assert replay(tmp_path / "frames")[2]["lost_in_recording"] == 2
+
+
+def test_a_number_that_images_share_and_that_falls_in_the_order_of_another_is_asked_for(tmp_path):
+    write(tmp_path, [f"cam{k % 2}_{k:03d}" for k in range(8)])
+    assert "cam0_*.tif, cam1_*.tif" in refused(tmp_path)
+    write(tmp_path / "rising", [f"block{k // 4}_{k:03d}" for k in range(8)])
+    assert values(replay(tmp_path / "rising")[1]) == list(range(8))
+
+
 def test_numbers_in_even_steps_are_frames_and_said_so(tmp_path):
     write(tmp_path, [f"img_{number:05d}" for number in (0, 10, 20, 40)])
     recording, _, counts = replay(tmp_path, frame_rate_hz=20)
@@ -246,6 +279,41 @@ def test_metadata_that_were_cut_off_are_read_as_far_as_they_go(tmp_path):
     recording, frames, _ = replay(tmp_path)
     assert recording.info.pixel_size_um == 0.5
     np.testing.assert_allclose([frame.info.time_s for frame in frames], 0.04 * np.arange(5), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("planned", "came", "said"),
+    [
+        ({"Frames": 20}, {"times": 12}, "20 images were planned, 12 are there"),
+        ({"Frames": "20", "Slices": 1}, {"times": 12}, "20 images were planned, 12 are there"),
+        ({"Frames": 6, "Slices": 3}, {"times": 4, "heights": 3}, "18 images were planned, 12 are there"),
+        ({"Frames": 12}, {"times": 12}, ""),
+        ({"Frames": 12}, {"times": 12, "skip": {(0, 0, 5, 0)}}, ""),
+        ({"Frames": "many"}, {"times": 3}, ""),
+        ({}, {"times": 3}, ""),
+    ],
+)
+def test_a_folder_that_has_fewer_images_than_were_planned_says_so(tmp_path, planned, came, said):
+    write_micromanager(tmp_path, **came)
+    file = tmp_path / "metadata.txt"
+    facts = json.loads(file.read_text())
+    facts["Summary"] |= planned
+    file.write_text(json.dumps(facts))
+    told = [text for text in replay(tmp_path)[0].remarks if "planned" in text]
+    assert len(told) == bool(said)
+    assert all(said in text for text in told)
+
+
+@pytest.mark.parametrize("given", ["bad=7", "bad=7,position=0", " Position=1", "colour = red"])
+def test_a_key_that_nobody_knows_is_named(tmp_path, given):
+    write(tmp_path / "flat", ["img_0", "img_1"])
+    for position in ("Pos0", "Pos1"):
+        write(tmp_path / "deep" / position, ["img_0", "img_1"])
+    tifffile.imwrite(tmp_path / "video.tif", np.zeros((4, *SHAPE), np.uint16), photometric="minisblack")
+    for place in ("flat", "deep", "video.tif"):
+        text = refused(f"{tmp_path / place}::{given}")
+        assert repr(given.partition("=")[0].strip()) in text
+        assert "position, channel, series, z, files" in text
 
 
 @pytest.mark.parametrize("what", ["position", "channel"])

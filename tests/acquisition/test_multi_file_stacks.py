@@ -1,5 +1,6 @@
 """Recordings that lie in several files: opened by any of them they are the same; what is missing is told."""
 
+import json
 import logging
 import uuid
 from pathlib import Path
@@ -152,6 +153,109 @@ def test_a_volume_that_was_cut_off_in_the_middle_is_read_to_its_last_plane(tmp_p
     _, frames, _ = replay(path)
     np.testing.assert_array_equal([frame.image for frame in frames], stack)
     assert [frame.info.focus_um for frame in frames] == ([0, 2, 4, 6] * 3)[:11]
+
+
+# Micro-Manager's tags on the pages, without its header
+
+
+def write_tagged(path, stack, said):
+    """Pages with a tag each; `said(k)` is what page `k` says beside its time."""
+    with tifffile.TiffWriter(path) as file:
+        for k, page in enumerate(stack):
+            facts = {"PixelSizeUm": 0.5, "ImageNumber": str(k), "ElapsedTime-ms": 50.0 * (k // 2)} | said(k)
+            tags = [(51123, 2, 0, json.dumps(facts), True)]
+            file.write(page, metadata=None, contiguous=False, photometric="minisblack", extratags=tags)
+    return path
+
+
+IN_TURN = {
+    "position by number and name": (
+        "position", ("Pos0", "Pos1"),
+        lambda k: {"PositionIndex": k % 2, "PositionName": f"Pos{k % 2}", "FrameIndex": k // 2},
+    ),
+    "position by number": ("position", ("0", "1"), lambda k: {"PositionIndex": k % 2, "FrameIndex": k // 2}),
+    "position by name": ("position", ("inlet", "out"), lambda k: {"PositionName": ("inlet", "out")[k % 2]}),
+    "position, frames count pages": (
+        "position", ("0", "1"), lambda k: {"PositionIndex": k % 2, "FrameIndex": k}
+    ),
+    "position as text": (
+        "position", ("3", "7"), lambda k: {"PositionIndex": str(3 + 4 * (k % 2)), "FrameIndex": str(k // 2)}
+    ),
+    "channel by number and name": (
+        "channel", ("RFP", "GFP"),
+        lambda k: {"ChannelIndex": k % 2, "Channel": ("RFP", "GFP")[k % 2], "FrameIndex": k // 2},
+    ),
+    "channel by name": ("channel", ("RFP", "GFP"), lambda k: {"Channel": ("RFP", "GFP")[k % 2]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", IN_TURN)
+def test_pages_of_several_positions_or_channels_are_asked_for_by_their_tags(tmp_path, form):
+    key, names, said = IN_TURN[form]
+    stack = images(12)
+    path = write_tagged(tmp_path / "run.tif", stack, said)
+    for place in (path, tmp_path):
+        text = refused(place)
+        assert f"holds 2 {key}s ({', '.join(names)})" in text
+        assert f"{path}::{key}={names[1]}" in text
+        for number, name in enumerate(names):
+            recording, frames, counts = replay(f"{place}::{key}={name}")
+            assert_video(frames, stack[number::2])
+            np.testing.assert_allclose([frame.info.time_s for frame in frames], 0.05 * np.arange(6))
+            assert (recording.info.pixel_size_um, counts["lost_in_recording"]) == (0.5, 0)
+    assert "has no" in refused(f"{path}::{key}=9")
+
+
+def test_positions_one_after_the_other_and_channels_in_them_are_chosen_by_tags(tmp_path):
+    stack = images(24)
+    path = write_tagged(
+        tmp_path / "run.tif",
+        stack,
+        lambda k: {"PositionIndex": k // 12, "ChannelIndex": k % 2, "FrameIndex": k % 12 // 2},
+    )
+    assert "2 positions (0, 1)" in refused(path)
+    assert "2 channels (0, 1)" in refused(f"{path}::position=1")
+    assert_video(replay(f"{path}::position=1,channel=0")[1], stack[12::2])
+
+
+def test_a_frame_that_is_left_out_at_one_position_is_its_loss(tmp_path):
+    stack = images(12)
+    stays = [k for k in range(12) if k not in {5, 7}]
+    said = [{"PositionIndex": k % 2, "FrameIndex": k // 2} for k in stays]
+    path = write_tagged(tmp_path / "run.tif", stack[stays], lambda k: said[k])
+    _, frames, counts = replay(f"{path}::position=1")
+    assert_video(frames, stack[[1, 3, 9, 11]], numbers=[0, 1, 4, 5])
+    assert counts["lost_in_recording"] == 2
+
+
+def test_heights_by_tags_are_volumes_or_one_is_chosen(tmp_path):
+    stack = images(12)
+    path = write_tagged(
+        tmp_path / "run.tif",
+        stack,
+        lambda k: {"SliceIndex": k % 2, "ZPositionUm": 5.0 * (k % 2), "FrameIndex": k // 2},
+    )
+    _, frames, _ = replay(path)
+    np.testing.assert_array_equal([frame.image for frame in frames], stack)
+    assert [frame.info.focus_um for frame in frames] == [0, 5] * 6
+    np.testing.assert_array_equal(replay(path, volumes=True)[1][2].image, stack[4:6])
+    _, frames, counts = replay(f"{path}::z=1")
+    np.testing.assert_array_equal([frame.image for frame in frames], stack[1::2])
+    assert counts["lost_in_recording"] == 0
+
+
+def test_a_page_that_does_not_say_its_position_is_refused_and_where_all_are_one_it_does_not_matter(tmp_path):
+    stack = images(12)
+    path = write_tagged(
+        tmp_path / "run.tif",
+        stack,
+        lambda k: {"FrameIndex": k // 2} | ({"PositionIndex": k % 2} if k != 4 else {}),
+    )
+    assert "page 4 of" in refused(path)
+    path = write_tagged(
+        tmp_path / "one.tif", stack, lambda k: {"FrameIndex": k} | ({"PositionIndex": 1} if k != 4 else {})
+    )
+    assert_video(replay(path)[1], stack)
 
 
 # NDTiff

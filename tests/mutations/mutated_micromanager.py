@@ -127,6 +127,15 @@ cases.add(
     tagged(put("PixelSizeUm", lambda k: None if k else PIXEL_UM)),
     RIGHT_OR_SAID,
 )
+for what, change in {
+    "position": put("PositionIndex", lambda k: k % 2),
+    "position name": put("PositionName", lambda k: f"Pos{k % 2}"),
+    "channel": put("ChannelIndex", lambda k: k // 6),
+    "channel name": put("Channel", lambda k: ("GFP", "DAPI")[k % 2]),
+}.items():
+    words = what.split()[0]
+    cases.add(f"two of {what} on the pages", tagged(change), SAID_OR_REFUSED, words=words)
+cases.add("the same position on all pages", tagged(put("PositionIndex", 3)), ONLY_RIGHT)
 cases.add("no image numbers", tagged(put("ImageNumber", None)), ONLY_RIGHT)
 cases.add("image numbers all 0", tagged(put("ImageNumber", "0")), RIGHT_OR_SAID)
 cases.add("image numbers as numbers", tagged(put("ImageNumber", lambda k: k)), ONLY_RIGHT)
