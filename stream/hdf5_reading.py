@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ import psutil
 from stream.errors import LivePTVError, SourceError
 
 T = TypeVar("T")
+
+_known_as: ContextVar[Path | None] = ContextVar("known_as", default=None)
 
 NUMBERS = "biuf"
 TEXT = "OS"
@@ -64,6 +67,22 @@ def _one_line(error: object) -> str:
 
 
 @contextmanager
+def known_as(path: Path) -> Iterator[None]:
+    """Within the block, a file that HDF5 reads through a Python object goes by the name `path` in messages."""
+    before = _known_as.set(path)
+    try:
+        yield
+    finally:
+        _known_as.reset(before)
+
+
+def name_of(item: h5py.Group | h5py.Dataset) -> str:
+    """The name of the file that something lies in, for messages."""
+    path = _known_as.get()
+    return str(path) if path is not None and item.file.driver == "fileobj" else str(item.file.filename)
+
+
+@contextmanager
 def open_hdf5(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[h5py.File]:
     """Open a finished file for reading; raises `SourceError` for all that goes wrong within the block.
 
@@ -92,11 +111,11 @@ def find(group: h5py.Group, name: str, _followed: int = 0) -> Any:
         link = node.get(part, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise SourceError(
-                f"{group.file.filename}: {part} lies in another file ({link.filename}); copy it into this one"
+                f"{name_of(group)}: {part} lies in another file ({link.filename}); copy it into this one"
             )
         if isinstance(link, h5py.SoftLink):
             if _followed >= MOST_LINKS:
-                raise SourceError(f"{group.file.filename}: {part} is a link that leads nowhere")
+                raise SourceError(f"{name_of(group)}: {part} is a link that leads nowhere")
             node = find(node, link.path, _followed + 1)
         elif link is None:
             return None
@@ -120,7 +139,7 @@ def dataset(
     """
     found = find(group, name)
     inside = "" if group.name in {None, "/"} else f"{group.name.lstrip('/')}/"
-    place = f"{group.file.filename}: {inside}{name}"
+    place = f"{name_of(group)}: {inside}{name}"
     if found is None:
         raise SourceError(f"{place} is missing; the file is damaged or of another kind")
     return check_dataset(found, place, kinds=kinds, ndim=ndim, most_bytes=most_bytes)
@@ -210,7 +229,7 @@ def values(
     if h5py.check_string_dtype(found.dtype) is not None:
         return np.asarray(found.asstr(errors="replace")[()]).astype(str)
     if found.dtype.kind == "O":
-        raise SourceError(f"{group.file.filename}: {name} has values of another type than text or numbers")
+        raise SourceError(f"{name_of(group)}: {name} has values of another type than text or numbers")
     return np.asarray(found[()])
 
 
@@ -222,7 +241,7 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type | None = No
     """
     if name not in item.attrs:
         return None
-    place = f"{item.file.filename}: the attribute {name}"
+    place = f"{name_of(item)}: the attribute {name}"
     _check_attribute(item, name)
     value = item.attrs[name]
     if isinstance(value, bytes):
@@ -267,7 +286,7 @@ def check_file(file: h5py.File, *, most_bytes: int = MOST_BYTES, in_pieces: tupl
     for name, item in items:
         if isinstance(item, h5py.Dataset) and item.shape is not None:
             most = None if in_pieces and name.startswith(in_pieces) else most_bytes
-            check_dataset(item, f"{file.filename}: {name}", kinds=ANY, most_bytes=most)
+            check_dataset(item, f"{name_of(file)}: {name}", kinds=ANY, most_bytes=most)
         if isinstance(item, h5py.Dataset | h5py.Group):
             check_attributes(item)
 
@@ -288,5 +307,5 @@ def _check_attribute(item: h5py.Group | h5py.Dataset, name: str) -> None:
     found = item.attrs.get_id(name)
     if int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
         raise SourceError(
-            f"{item.file.filename}: the attribute {name} is larger than one can be; it is damaged or made up"
+            f"{name_of(item)}: the attribute {name} is larger than one can be; it is damaged or made up"
         )

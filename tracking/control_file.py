@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from stream.errors import OutputError
@@ -41,4 +42,11 @@ def store_control(path: Path, entries: Iterable[dict[str, Any]]) -> None:
 def read_control(path: Path) -> list[dict[str, Any]]:
     """The record in a finished file, empty if it has none. Raises `SourceError` if it cannot be read."""
     with open_hdf5(path, "its record of control is damaged") as file:
-        return decode_events(bytes(values(file, RECORD, kinds="u", ndim=1))) if RECORD in file else []
+        return control_in(file)
+
+
+def control_in(file: h5py.File) -> list[dict[str, Any]]:
+    """The record in an open file, empty if it has none; what is raised if it is damaged is left to the caller."""
+    if GROUP not in file:
+        return []
+    return decode_events(bytes(values(file, RECORD, kinds="u", ndim=1)))

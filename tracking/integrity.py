@@ -33,3 +33,24 @@ def nonsense_in_rows(rows: RecordArray, start: int, frames: RecordArray) -> str:
         at = int(wrong[0])
         return f"row {start + at} says track {rows['track'][at]}, more than were ever born"
     return ""
+
+
+def nonsense_in_frames(table: RecordArray, count: int, stored_rows: int) -> str:
+    """Why the entries of `/frames` (FRAME) cannot be those of a file that was finished, or "".
+
+    `count` of them are committed. Its writer cuts off what it did not commit, so nothing of it may be left; in a
+    file that was not finished the end may be torn.
+    """
+    rest = np.flatnonzero(table["commit"][count:] > 0)
+    if rest.size:
+        at = count + int(rest[0])
+        first, rows = table["first_row"][at], table["rows"][at]
+        return f"entry {at} of /frames names {rows} rows from {first}, which do not fit"
+    named = int(table["first_row"][count - 1]) + int(table["rows"][count - 1]) if count else 0
+    if stored_rows > named:
+        return f"{stored_rows - named} of its {stored_rows} rows belong to no frame"
+    wrong = np.flatnonzero(table["frame"][1:count] <= table["frame"][: max(count - 1, 0)])
+    if wrong.size:
+        at = int(wrong[0]) + 1
+        return f"frame {table['frame'][at]} is stored after frame {table['frame'][at - 1]}"
+    return ""

@@ -23,6 +23,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
     `age_frames` counts from the track's first row. The commanded focus is taken to be the one read back. Raises
     `SourceError` if rows cannot be read.
     """
+    file.warn_of_damage()
     run_id, pixel_size_um = file.attributes["run_id"], float(file.attributes.get("pixel_size_um", 1.0))
     frames = file.frames
     born = np.full(1024, -1, np.int64)

@@ -28,11 +28,20 @@ import numpy as np
 
 from stream.claims import WRITER, Claim
 from stream.errors import LivePTVError, OutputError, SourceError
+from stream.hdf5_reading import known_as
 from tracking.census import TrackCensus
 from tracking.finished_file import adding_to
-from tracking.integrity import nonsense_in_rows
+from tracking.integrity import nonsense_in_frames, nonsense_in_rows
 from tracking.open_elsewhere import WORK, who_writes
-from tracking.soundness import EXTRAS, UNREADABLE, check_rest, check_schema, read_attributes, read_superblock
+from tracking.soundness import (
+    EXTRAS,
+    UNREADABLE,
+    check_rest,
+    check_schema,
+    damaged_attributes,
+    read_attributes,
+    read_superblock,
+)
 from tracking.superblock import SIZE, Superblock, build, parse
 from tracking.trajectory_reader import PIECE_ROWS, TrajectoryFile
 from tracking.trajectory_schema import (
@@ -78,6 +87,7 @@ class _Contents:
     finished: bool
     host: str
     unreadable: bool
+    spoilt_attributes: tuple[str, ...]
 
 
 def recover(
@@ -108,7 +118,7 @@ def recover(
     closed = block.flags == 0 and block.end_of_file <= size
     if not closed:
         _check_that_nobody_writes(path, locked or in_place)
-    contents = _inspect(path, build(block if closed else repaired))
+    contents = _inspect(path, build(block if closed else repaired), closed)
     if closed and contents.finished and not contents.unreadable:
         return RecoveryReport(path, True, contents.frames, contents.rows, contents.last_frame)
     if closed:
@@ -182,22 +192,30 @@ def _check_that_nobody_writes(path: Path, locked: bool) -> None:
         raise SourceError(f"{path} is {who}; close it there before recovering")
 
 
-def _inspect(path: Path, superblock: bytes) -> _Contents:
+def _inspect(path: Path, superblock: bytes, closed: bool) -> _Contents:
     """Read the file as if it had that superblock."""
     try:
-        with path.open("rb", buffering=0) as raw, h5py.File(_Mended(raw, superblock), "r") as file:
+        with (
+            known_as(path),
+            path.open("rb", buffering=0) as raw,
+            h5py.File(_Mended(raw, superblock), "r") as file,
+        ):
             check_schema(file, path)
-            return _contents(file)
+            return _contents(file, path, closed)
     except LivePTVError:
         raise
     except UNREADABLE as error:
         raise SourceError(f"{path} is damaged ({error}); it was left as it is") from error
 
 
-def _contents(file: h5py.File) -> _Contents:
+def _contents(file: h5py.File, path: Path, closed: bool) -> _Contents:
     table, stored_rows = file[FRAMES][:], file[ROWS].shape[0]
     events = bytes(file[EVENTS][:])
     count = committed_frames(table, stored_rows)
+    finished = closed and "end_reason" in file.attrs
+    nonsense = nonsense_in_frames(table, count, stored_rows) if finished else ""
+    if nonsense:
+        raise ValueError(nonsense)
     frames = table[:count]
     rows = int(frames["rows"].sum(dtype=np.int64))
     event_bytes = complete_event_bytes(events)
@@ -214,6 +232,9 @@ def _contents(file: h5py.File) -> _Contents:
         unreadable = False
     except UNREADABLE:
         unreadable = True
+    faults = damaged_attributes(file, needed=False)
+    for fault in faults.values() if finished else ():
+        raise SourceError(f"{path} is damaged: {fault}; it was left as it is")
     return _Contents(
         frames=count,
         rows=rows,
@@ -224,6 +245,7 @@ def _contents(file: h5py.File) -> _Contents:
         finished="end_reason" in file.attrs,
         host=str(writer.get("host", "")) if isinstance(writer, dict) else "",
         unreadable=unreadable,
+        spoilt_attributes=tuple(name for name in faults if name in file.attrs),
     )
 
 
@@ -318,6 +340,8 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
                 if contents.unreadable:
                     for name in EXTRAS:  # a picture or a record that was being added when the program died
                         file.pop(name, None)
+                for name in contents.spoilt_attributes:
+                    del file.attrs[name]
                 for name, size in (
                     (ROWS, contents.rows),
                     (FRAMES, contents.frames),
@@ -327,6 +351,8 @@ def _mend(path: Path, old: bytes, mended: bytes, contents: _Contents, report: Re
                         file[name].resize((size,))
                 done = {name: value for name, value in asdict(report).items() if name not in {"path", "kept"}}
                 done["at"] = datetime.now(UTC).isoformat(timespec="seconds")
+                if contents.spoilt_attributes:
+                    done["removed_attributes"] = list(contents.spoilt_attributes)
                 added: dict[str, object] = {"recovered": done, "statistics": contents.statistics}
                 if "end_reason" not in file.attrs:
                     added["end_reason"] = END_REASON

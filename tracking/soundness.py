@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from stream.errors import SourceError
 from stream.hdf5_reading import RECORDS, attribute, check_attributes, dataset, schema_of
+from tracking.attribute_kinds import number, positive, whole
+from tracking.control_file import control_in
 from tracking.superblock import SIGNATURE, SIZE, VERSIONS, Superblock, parse
 from tracking.trajectory_schema import (
+    ATTRIBUTES,
     EVENTS,
     FRAME,
     FRAMES,
@@ -25,7 +29,10 @@ from tracking.trajectory_schema import (
     decode_attribute,
     decode_events,
 )
+from tracking.trajectory_snapshot import GROUP as SNAPSHOT
+from tracking.trajectory_snapshot import snapshot_in
 
+NUMBERS = (number, positive, whole)
 VERSION_BYTES = (b"", *(bytes([version]) for version in VERSIONS))
 EXTRAS = ("snapshot", "control")
 UNREADABLE = (
@@ -53,12 +60,14 @@ def check_schema(file: h5py.File, path: Path) -> None:
     """Raise `SourceError` if a file is no trajectory file that this program reads, or claims what cannot be."""
     if schema_of(file) != SCHEMA:
         raise SourceError(f"{path} is no trajectory file of liveptv")
-    version = int(attribute(file, "schema_version", int) or 0)
+    check_attributes(file)
+    for fault in damaged_attributes(file, needed=True).values():
+        raise SourceError(f"{path} is damaged: {fault}")
+    version = int(attribute(file, "schema_version", int))
     if version > SCHEMA_VERSION:
         raise SourceError(
             f"{path} has schema version {version}, newer than this program's {SCHEMA_VERSION}; update liveptv"
         )
-    check_attributes(file)
     rows = dataset(file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
@@ -67,14 +76,51 @@ def check_schema(file: h5py.File, path: Path) -> None:
 
 
 def read_attributes(file: h5py.File) -> dict[str, Any]:
-    """All attributes of the root, JSON decoded; what HDF5 raises if one is damaged is left to the caller."""
-    return {name: decode_attribute(value) for name, value in file.attrs.items()}
+    """The attributes of the root, JSON decoded, without those that `damaged_attributes` names.
+
+    What HDF5 raises if one that is not ours is damaged is left to the caller.
+    """
+    return _read_attributes(file)[0]
+
+
+def damaged_attributes(file: h5py.File, *, needed: bool) -> dict[str, str]:
+    """What is wrong, by name, with the attributes that are needed to understand the rows, or with all others."""
+    faults = _read_attributes(file)[1]
+    return {name: fault for name, fault in faults.items() if ATTRIBUTES[name].needed == needed}
+
+
+def _read_attributes(file: h5py.File) -> tuple[dict[str, Any], dict[str, str]]:
+    found: dict[str, Any] = {}
+    faults = {name: f"the attribute {name} is missing" for name, spec in ATTRIBUTES.items() if spec.always}
+    for name in file.attrs:
+        if name not in ATTRIBUTES:
+            found[name] = decode_attribute(file.attrs[name])
+            continue
+        faults.pop(name, None)
+        try:
+            found[name] = ATTRIBUTES[name].read(_stored(file, name))
+        except UNREADABLE:
+            faults[name] = f"the attribute {name} cannot be read"
+    return found, faults
+
+
+def _stored(file: h5py.File, name: str) -> Any:
+    value = attribute(file, name)
+    single = isinstance(value, np.ndarray) and value.size == 1 and ATTRIBUTES[name].read in NUMBERS
+    return value.reshape(()).item() if single else value  # as MATLAB writes every number
+
+
+def check_whole(file: h5py.File, path: Path) -> None:
+    """Raise `SourceError` if an attribute that only tells of the run is damaged, else as `check_rest`."""
+    check_rest(file)
+    for fault in damaged_attributes(file, needed=False).values():
+        raise SourceError(f"{path} is damaged: {fault}")
 
 
 def check_rest(file: h5py.File) -> None:
     """Read what is not read with the tables: attributes, events, picture and record of control.
 
-    Raises one of `UNREADABLE` if something cannot be read.
+    Raises one of `UNREADABLE` if something cannot be read. Attributes are only looked at by `check_whole`.
     """
     read_attributes(file)
     for name in (ROWS, FRAMES):
@@ -83,6 +129,12 @@ def check_rest(file: h5py.File) -> None:
     for name in EXTRAS:
         if name in file:
             file[name].visititems(_read)
+    try:
+        if SNAPSHOT in file:
+            snapshot_in(file)
+        control_in(file)
+    except SourceError as error:
+        raise ValueError(str(error)) from error
 
 
 def _read(_name: str, item: h5py.Group | h5py.Dataset) -> None:

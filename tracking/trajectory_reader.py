@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,9 +20,16 @@ import numpy.typing as npt
 from stream.errors import LivePTVError, SourceError
 from stream.messages import TrackFlag
 from tracking.census import BoolArray, TrackCensus
-from tracking.integrity import nonsense_in_rows
+from tracking.integrity import nonsense_in_frames, nonsense_in_rows
 from tracking.open_elsewhere import who_writes
-from tracking.soundness import UNREADABLE, check_rest, check_schema, read_attributes, read_superblock
+from tracking.soundness import (
+    UNREADABLE,
+    check_schema,
+    check_whole,
+    damaged_attributes,
+    read_attributes,
+    read_superblock,
+)
 from tracking.superblock import OPEN_FOR_SWMR
 from tracking.trajectory_schema import (
     EVENTS,
@@ -33,6 +41,8 @@ from tracking.trajectory_schema import (
     committed_frames,
     decode_events,
 )
+
+log = logging.getLogger(__name__)
 
 PIECE_ROWS = 1 << 19
 
@@ -102,6 +112,7 @@ class TrajectoryFile:
             with self._readable():
                 self._check()
             self.refresh()
+            self._check_frames()
         except BaseException:
             self._file.close()
             raise
@@ -122,6 +133,15 @@ class TrajectoryFile:
         check_schema(self._file, self.path)
         read_attributes(self._file)
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+
+    def _check_frames(self) -> None:
+        """In a file that was finished, what is not committed is damage, not a torn end."""
+        if self._file.swmr_mode or not self.finished:
+            return
+        with self._readable():
+            nonsense = nonsense_in_frames(self._frame_set[:], len(self.frames), self._row_set.shape[0])
+        if nonsense:
+            raise self._damaged(nonsense)
 
     def refresh(self) -> int:
         """Take notice of what was committed since the last call; returns how many frames that are."""
@@ -152,7 +172,7 @@ class TrajectoryFile:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes of the root, JSON decoded."""
+        """The attributes of the root, JSON decoded; left out are those that `warn_of_damage` names."""
         with self._readable():
             return read_attributes(self._file)
 
@@ -163,7 +183,9 @@ class TrajectoryFile:
 
     def events(self) -> list[dict[str, Any]]:
         """What happened during the run, in order: `wall_s`, `kind`, `text` and further fields each."""
-        return decode_events(self.event_bytes())
+        data = self.event_bytes()
+        with self._readable():
+            return decode_events(data)
 
     def event_bytes(self) -> bytes:
         """The raw text of the events, the torn end included."""
@@ -194,7 +216,20 @@ class TrajectoryFile:
         Raises `SourceError`. The rows themselves are checked wherever they are read.
         """
         with self._readable():
-            check_rest(self._file)
+            check_whole(self._file, self.path)
+
+    def warn_of_damage(self) -> None:
+        """Log a warning if what only tells of the run is damaged: the rows can be read without it."""
+        try:
+            if self.finished and not self._file.swmr_mode:
+                self.check()
+                return
+            with self._readable():
+                faults = damaged_attributes(self._file, needed=False)
+            for fault in faults.values():
+                raise SourceError(f"{self.path} is damaged: {fault}")
+        except SourceError as error:
+            log.warning("%s; the rows are read all the same", error)
 
     def census(self) -> TrackCensus:
         """Read all rows once to see which tracks count."""
@@ -210,6 +245,7 @@ class TrajectoryFile:
 
         See `read_trajectories` for what is left out.
         """
+        self.warn_of_damage()
         counted = None if include_flagged else self.census().counted()
         frames, attributes = self.frames, self.attributes
         for rows in self.pieces() if self.row_count else [np.empty(0, ROW)]:

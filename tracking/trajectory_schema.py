@@ -19,6 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.texts import storable
+from tracking.attribute_kinds import (
+    Read,
+    configuration,
+    mapping,
+    number,
+    positive,
+    sequence,
+    text,
+    whole,
+)
 
 SCHEMA = "liveptv-trajectories"
 SCHEMA_VERSION = 1
@@ -87,6 +97,52 @@ FRAME_COLUMNS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class AttributeSpec:
+    """How an attribute of the root is read; `needed` for making sense of the rows, `always` in a file of ours."""
+
+    read: Read
+    needed: bool = False
+    always: bool = False
+
+
+ATTRIBUTES = {
+    "schema": AttributeSpec(text, needed=True, always=True),
+    "schema_version": AttributeSpec(whole, needed=True, always=True),
+    "run_id": AttributeSpec(text, needed=True, always=True),
+    "pixel_size_um": AttributeSpec(positive, needed=True),
+    "refraction_factor": AttributeSpec(positive, needed=True),
+    "image_shape": AttributeSpec(sequence(whole, 2), needed=True),
+    **dict.fromkeys(
+        (
+            "axes",
+            "computer",
+            "created",
+            "end_reason",
+            "image_dtype",
+            "notes",
+            "session_end_reason",
+            "source",
+            "user",
+        ),
+        AttributeSpec(text),
+    ),
+    "frame_rate_hz": AttributeSpec(number),
+    "configuration": AttributeSpec(configuration),
+    "statistics": AttributeSpec(mapping(number)),
+    "accounts": AttributeSpec(mapping(mapping(number))),
+    "account": AttributeSpec(
+        mapping(exposed=whole, in_file=whole, lost=mapping(whole), not_known=sequence(text))
+    ),
+    "failures": AttributeSpec(sequence(text)),
+    "joined": AttributeSpec(sequence(mapping())),
+    **dict.fromkeys(
+        ("begun_in", "learnt", "model", "recovered", "versions", "writer"), AttributeSpec(mapping())
+    ),
+}
+"""The attributes that this program writes and reads. Others are the user's, and nobody's business."""
+
+
 def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
     return np.dtype([(column.name, column.dtype) for column in columns])
 
@@ -139,6 +195,9 @@ def decode_attribute(value: object) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+_EVENT = mapping(wall_s=number, kind=text, text=text)
+
+
 def encode_event(wall_s: float, kind: str, text: str, fields: Mapping[str, object]) -> bytes:
     """One line of `/events`."""
     event = {"wall_s": wall_s, "kind": kind, "text": text, **fields}
@@ -152,8 +211,11 @@ def complete_event_bytes(data: bytes) -> int:
 
 
 def decode_events(data: bytes) -> list[dict[str, Any]]:
-    """The whole lines of `/events`, in order."""
-    return [json.loads(line) for line in data[: complete_event_bytes(data)].splitlines()]
+    """The whole lines of `/events`, in order. Raises ValueError or TypeError if one is no event."""
+    events = [json.loads(line) for line in data[: complete_event_bytes(data)].splitlines()]
+    for event in events:
+        _EVENT(event)
+    return events
 
 
 def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -51,13 +52,19 @@ def read_snapshot(path: Path) -> Snapshot | None:
     """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
     try:
         with open_hdf5(path) as file:
-            if GROUP not in file:
-                return None
-            image = dataset(file, f"{GROUP}/image", ndim=2)
-            table = dataset(file, f"{GROUP}/detections", ndim=2)
-            names = attribute(table, "columns")
-            columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-            frame = int(attribute(image, "frame", int))
-            return Snapshot(frame, image[:], dict(zip(columns, table[:], strict=True)))
+            return snapshot_in(file) if GROUP in file else None
     except SourceError as error:
         raise SourceError(f"the picture in {path} cannot be read: {error}") from error
+
+
+def snapshot_in(file: h5py.File) -> Snapshot:
+    """The picture in an open file; what is raised if it is damaged is left to the caller."""
+    image = dataset(file, f"{GROUP}/image", ndim=2)
+    table = dataset(file, f"{GROUP}/detections", ndim=2)
+    names = attribute(table, "columns")
+    columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    frame = attribute(image, "frame", int)
+    detections = dict(zip(columns, table[:], strict=True))
+    if frame is None or image.size == 0 or not set(Detections.COLUMNS) <= set(detections):
+        raise SourceError(f"the picture of frame {frame} is not complete")
+    return Snapshot(int(frame), image[:], detections)

@@ -35,8 +35,11 @@ from tracking.open_elsewhere import who_writes
 from tracking.row_precision import rounded, warmup
 from tracking.trajectory_schema import (
     AXES,
+    EVENTS,
     FRAME,
+    FRAMES,
     ROW,
+    ROWS,
     SCHEMA,
     SCHEMA_VERSION,
     Attribute,
@@ -349,8 +352,9 @@ class TrajectoryWriter:
             if self._file is not None:
                 table = self._file.table_of_frames()
                 statistics = self._census.statistics() | file_statistics(table)
+                sizes = {ROWS: self._file.rows, FRAMES: self._file.frames, EVENTS: self._file.event_bytes}
                 self._file.close()
-                _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason})
+                _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason}, sizes)
         except (OSError, RuntimeError, ValueError) as error:
             raise failure or self._failure(error) from error
         finally:
@@ -418,9 +422,13 @@ def annotate(path: Path, attributes: Mapping[str, object]) -> None:
         raise OutputError(f"cannot add attributes to {path}: {_reason(error)}") from error
 
 
-def _add(path: Path, attributes: Mapping[str, object]) -> None:
+def _add(path: Path, attributes: Mapping[str, object], sizes: Mapping[str, int] | None = None) -> None:
+    """Add attributes, and cut off what a commit that failed has left behind these `sizes` of datasets."""
     encoded = {name: encode_attribute(value) for name, value in attributes.items()}
     with adding_to(path, sum(_size(value) for value in encoded.values())) as file:
+        for name, size in (sizes or {}).items():
+            if file[name].shape[0] > size:
+                file[name].resize((size,))
         file.attrs.update(encoded)
 
 

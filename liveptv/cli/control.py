@@ -56,7 +56,9 @@ def control(
     controller = load_controller(loaded.controller, loaded.protocol)
     with TrajectoryFile(tracks) as file:
         rows = [decision.row() for decision in reconsider(file, controller)]
-    recorded = Counter(entry["command"] for entry in read_control(tracks) if entry["kind"] == "command")
+    recorded = Counter(
+        str(entry.get("command")) for entry in read_control(tracks) if entry["kind"] == "command"
+    )
     would = Counter(row["command"] for row in rows)
     for kind in sorted({*recorded, *would}):
         console.print(f"{kind:>14}  recorded {recorded[kind]:5d}   {controller.name} {would[kind]:5d}")

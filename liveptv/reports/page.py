@@ -50,6 +50,7 @@ def write_report(files: RunFiles) -> Report:
     Raises `SourceError` if the trajectory file cannot be read, `OutputError` if the report cannot be written.
     """
     with TrajectoryFile(files.tracks) as file:
+        file.check()
         events, finished = file.events(), file.finished
     trajectories = read_trajectories(files.tracks)
     snapshot = read_snapshot(files.tracks) if finished else None

@@ -1,0 +1,104 @@
+"""What kinds of values the attributes of a trajectory file may have, and how they are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Read = Callable[[Any], Any]
+"""Gives what a stored value stands for; raises ValueError, TypeError or RecursionError if it is of another kind."""
+
+LARGEST = 1e300
+
+
+def text(value: Any) -> str:
+    """Text in UTF-8, as it is stored."""
+    _require(isinstance(value, str))
+    value.encode()
+    return str(value)
+
+
+def number(value: Any) -> float:
+    """Any number, NaN included."""
+    _require(isinstance(value, int | float) and not isinstance(value, bool))
+    _require(isinstance(value, float) or abs(value) < LARGEST)
+    return value  # type: ignore[no-any-return]
+
+
+def positive(value: Any) -> float:
+    """A number above 0."""
+    _require(0 < number(value) < LARGEST)
+    return value  # type: ignore[no-any-return]
+
+
+def whole(value: Any) -> int:
+    """A whole number, from 0."""
+    _require(isinstance(value, int) and 0 <= value < LARGEST)
+    return value  # type: ignore[no-any-return]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    found = json.loads(value) if isinstance(value, str) else value
+    _require(isinstance(found, dict))
+    return found  # type: ignore[no-any-return]
+
+
+def _list(value: Any) -> list[Any]:
+    found = json.loads(value) if isinstance(value, str) else value
+    if isinstance(found, np.ndarray):
+        found = found.tolist()
+    _require(isinstance(found, list))
+    return found  # type: ignore[no-any-return]
+
+
+def mapping(of: Read | None = None, **named: Read) -> Read:
+    """A JSON object; each of its values is of the kind `of`, and those that are `named`, of theirs, are there."""
+
+    def read(value: Any) -> dict[str, Any]:
+        found = _object(value)
+        for name, inner in found.items():
+            if name in named:
+                named[name](inner)
+            elif of is not None:
+                of(inner)
+        _require(set(named) <= set(found))
+        return found
+
+    return read
+
+
+def sequence(of: Read | None = None, length: int | None = None) -> Read:
+    """A JSON list or an array, of so many values of that kind."""
+
+    def read(value: Any) -> list[Any]:
+        found = _list(value)
+        _require(length is None or len(found) == length)
+        for inner in found:
+            if of is not None:
+                of(inner)
+        return found
+
+    return read
+
+
+def configuration(value: Any) -> dict[str, Any]:
+    """The settings of a run: sections by name; of the channel, what its profile is drawn from."""
+    found = _object(value)
+    _require(isinstance(found.get("controller"), dict | None))
+    channel = found.get("channel")
+    if channel is not None:
+        mapping(width_um=positive, depth_um=positive)(channel)
+        for name in set(channel) - {"width_um", "depth_um"}:
+            _require(
+                (name == "center_y_um" and channel[name] is None) or math.isfinite(number(channel[name]))
+            )
+    return found
+
+
+def _require(fits: bool) -> None:
+    if not fits:
+        raise ValueError("it is of another kind")
