@@ -294,8 +294,11 @@ class AcquireStage:
                 left = max(sender.queued for sender in self._senders) + (self._frame is not None)
                 raise LinkError(f"{left} frames were not taken by their consumers in time: {self._reason}")
             return True
-        if self._unsafe:
-            raise SourceError(f"the hardware is not in its safe state: {self._unsafe}")
+        if self._unsafe and self._executor is not None:
+            try:
+                self._executor.safe_state()  # a device may have answered late
+            except LivePTVError as error:
+                raise SourceError(f"the hardware is not in its safe state: {error}") from error
         self._state = StageState.DONE
         return False
 

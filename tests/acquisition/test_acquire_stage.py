@@ -344,6 +344,15 @@ def test_devices_that_do_not_become_safe_cost_no_frame_and_are_said_at_the_end()
     assert sender.reason == "done"
 
 
+def test_a_device_that_obeys_late_is_no_failure():
+    executor, sender = FakeExecutor(obeys=False), FakeSender()
+    sender.flush = lambda _timeout_s: setattr(executor, "obeys", True) or True
+    stage = AcquireStage(FakeSource(3), [sender], executor=executor)
+    run(stage)
+    assert stage.state is StageState.DONE
+    assert executor.safe == 2
+
+
 def test_the_reason_of_the_end_is_told_before_anything_is_waited_for():
     told, sender = [], FakeSender(acknowledges=False)
     stage = AcquireStage(FakeSource(1), [sender], executor=FakeExecutor(), on_end=told.append)

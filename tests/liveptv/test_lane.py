@@ -110,3 +110,17 @@ def test_what_is_not_safe_is_one_line():
         unsafe((pump, SAFE, shutter)) == "the pump may still run and the shutter may still be open: no answer"
     )
     assert unsafe((SAFE,)) == ""
+
+
+def test_a_device_that_answers_late_is_told_and_read_back_again(opened, monkeypatch):
+    monkeypatch.setattr("liveptv.session.lane.AGAIN_S", 0.01)
+    pipe, lane, devices, _ = opened
+    pump = DeviceSafety("pump P", "the pump at 0 uL/s", False, "no answer", "the pump may still run")
+    found = [(pump,), (pump,), (SAFE,)]
+    devices.secure = lambda _reason, ends: found.pop(0) if len(found) > 1 else found[0]
+    pipe.send(Order("stopped by the user", ends=True))
+    assert answer(pipe) == Secured((pump,), "stopped by the user", True)
+    late = answer(pipe)
+    assert (late.devices, late.ends) == ((SAFE,), True)
+    lane.close()
+    assert not pipe.poll(0.1)
