@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -63,10 +63,14 @@ def _initialises(fields: list[str]) -> bool:
 
 
 def make_safe_anew(
-    settings: MicroscopeSettings, limits: LimitsSettings, kinds: frozenset[str] = frozenset()
+    settings: MicroscopeSettings,
+    limits: LimitsSettings,
+    kinds: frozenset[str] = frozenset(),
+    tell: Callable[[tuple[DeviceSafety, ...]], None] = lambda _found: None,
 ) -> tuple[DeviceSafety, ...]:
     """Open what has a safe state and bring it there; what is known of each device.
 
+    `tell` is told where one is not safe, before it is let go, in which it may hang.
     Of `kinds` (pump, shutter, focus), where they are given, the others are safe already and are not opened.
     Raises `SourceError` or `ConfigurationError` where it cannot be opened.
     """
@@ -82,12 +86,12 @@ def make_safe_anew(
         until_s = time.monotonic() + TRIES_S
         while True:
             try:
-                return _secure(settings.model_copy(update={"config": str(few)}), limits)
+                return _secure(settings.model_copy(update={"config": str(few)}), limits, tell)
             except LivePTVError:
                 if time.monotonic() > until_s:
                     break
                 time.sleep(AGAIN_S)
-    return _secure(settings, limits)
+    return _secure(settings, limits, tell)
 
 
 def core_device(lines: Iterable[str], role: str) -> str:
@@ -119,19 +123,24 @@ def _wanted(lines: Iterable[str], settings: MicroscopeSettings, limits: LimitsSe
     return [f[1] for f in fields if f[0] in DEVICE_KINDS and len(f) > 2 and f[1] != camera]
 
 
-def _secure(settings: MicroscopeSettings, limits: LimitsSettings) -> tuple[DeviceSafety, ...]:
+def _secure(
+    settings: MicroscopeSettings, limits: LimitsSettings, tell: Callable[[tuple[DeviceSafety, ...]], None]
+) -> tuple[DeviceSafety, ...]:
     from acquisition.microscope import Actuators
     from acquisition.safety import SafeState
 
     actuators = Actuators(settings)
     try:
-        return SafeState(actuators, limits).enter_and_confirm()
+        found = SafeState(actuators, limits).enter_and_confirm()
+        if not all(device.safe for device in found):
+            tell(found)
+        return found
     finally:
         actuators.close()
 
 
 def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connection) -> None:
-    """The body of a process: waits to be told the kinds of devices, then sends what is known of each device, or why nothing is (a text).
+    """The body of a process: waits to be told which kinds of devices, sends what is known of each, or why not.
 
     Nobody tells it where the acquisition comes back: it ends with the pipe, or is killed.
     """
@@ -143,7 +152,7 @@ def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connect
     except (EOFError, OSError):
         return
     try:
-        found = make_safe_anew(settings, limits, kinds)
+        found = make_safe_anew(settings, limits, kinds, answer.send)
     except LivePTVError as error:
         found = str(error)
     except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed

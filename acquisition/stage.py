@@ -47,6 +47,10 @@ class Executor(Protocol):
         """Answers to the commands that no frame will show."""
         ...
 
+    def release(self) -> None:
+        """Carry out again what is decided on frames, where the hardware was made safe."""
+        ...
+
     def safe_state(self) -> None:
         """Leave the hardware safe."""
         ...
@@ -218,6 +222,8 @@ class AcquireStage:
         self._accept(command)
 
     def _resume(self, command: Command) -> None:
+        if self._executor is not None:
+            self._executor.release()
         if not self._paused:
             self._accept(command, self._received)
             return

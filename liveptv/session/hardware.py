@@ -27,8 +27,8 @@ class Hardware:
     """Orders by the acquisition's lane, what it reports of each device, and the rescue where it was killed.
 
     `known` is what is known of each device at the end: None as long as that is not reported, and where there is
-    nothing to make safe the empty tuple. A device that is known and not safe is not settled: once the acquisition is
-    over it is opened anew, and what was safe already is left alone.
+    nothing to make safe the empty tuple. A device that is known and not safe is not settled: once the acquisition
+    is over it is opened anew, and what was safe already is left alone.
     """
 
     def __init__(self, experiment: Experiment, note: Note) -> None:
@@ -93,7 +93,7 @@ class Hardware:
         return self.known is not None and all(device.safe for device in self.known)
 
     def acquisition_is_gone(self, *, was_a_process: bool) -> None:
-        """Called once the acquisition is over: devices of which it has not reported that they are safe are opened anew."""
+        """Called once the acquisition is over: what it has not reported to be safe is opened anew."""
         self._read_lane()
         self._lane = None
         if self._is_known_safe or self._is_rescuing:

@@ -26,8 +26,8 @@ ORPHANED = "the session that started this run is gone"
 class Securing(Protocol):
     """What the lane needs of `acquisition.execution.CommandExecutor`."""
 
-    def secure(self, reason: str, *, ends: bool) -> tuple[DeviceSafety, ...]:
-        """Make the hardware safe; what is known of each device."""
+    def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
+        """Make the hardware safe; what is known of each device. It `holds` where live results do not end it."""
         ...
 
     def overlooked(self) -> bool:
@@ -126,11 +126,11 @@ class Lane:
         """The watchdog is the loop's to ask; where that is stuck, it is asked here."""
         overlooked = self._hardware is not None and not self._ended.is_set() and self._hardware.overlooked()
         if overlooked and not self._overlooked:
-            self._secure("no live result, and the acquisition is stuck", ends=False)
+            self._secure("no live result, and the acquisition is stuck", ends=False, holds=False)
         self._overlooked = overlooked
 
-    def _secure(self, reason: str, *, ends: bool) -> None:
-        devices = () if self._hardware is None else self._hardware.secure(reason, ends=ends)
+    def _secure(self, reason: str, *, ends: bool, holds: bool = True) -> None:
+        devices = () if self._hardware is None else self._hardware.secure(reason, ends=ends, holds=holds)
         self._last, self._again_s = devices, time.monotonic() + AGAIN_S
         self._say(Secured(devices, reason, ends))
 

@@ -130,6 +130,9 @@ class FakeExecutor:
     def abandon(self):
         return [Ack(command.command_id, True, -1) for command in self.pending]
 
+    def release(self):
+        pass
+
     def safe_state(self):
         self.safe += 1
         if not self.obeys:
