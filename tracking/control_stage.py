@@ -13,9 +13,10 @@ from typing import Protocol
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
 from stream.messages import MADE_SAFE, Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.texts import in_words, whole_traceback
 from tracking.control_record import ControlRecord, Record, nothing
 from tracking.control_switch import Choice, ControllerSwitch
-from tracking.controllers import Controller, ProtocolRun, where_it_failed, whole_traceback
+from tracking.controllers import Controller, ProtocolRun, where_it_failed
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +145,10 @@ class ControlStage:
             except ConfigurationError as error:
                 request.reply(Ack(command.command_id, False, -1, str(error), time.perf_counter_ns()))
                 continue
-            except Exception as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
-                why = f"the controller cannot be switched on: {type(error).__name__}: {error}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
+                why = f"the controller cannot be switched on: {in_words(error)}"
                 self._report(why)
                 request.reply(Ack(command.command_id, False, -1, why, time.perf_counter_ns()))
                 continue
@@ -194,7 +197,9 @@ class ControlStage:
             for command in prepared:
                 self._send(command, tracks)
             self._record.frame(tracks, self._gauges.get("heartbeat_ms", math.nan))
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and must not end the run
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, and leave
             self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
         self._beat(tracks.info.frame, controller.name)
@@ -272,7 +277,9 @@ class ControlStage:
             return
         try:
             method(*facts)
-        except Exception as error:  # noqa: BLE001 - as for update
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as for update
             self._give_up(f"failed {when}: {where_it_failed(error)}", error)
 
     def _refused(self, sender: str, reason: str) -> None:
@@ -294,7 +301,7 @@ class ControlStage:
         self._said[what] = (now_s, 0)
         self._report(f"{what}: {why}" + (f" (and {unsaid} more before)" if unsaid else ""))
 
-    def _give_up(self, why: str, error: Exception | None) -> None:
+    def _give_up(self, why: str, error: BaseException | None) -> None:
         self._counts["controller_errors"] += 1
         self.failure = f"controller {getattr(self._controller, 'name', '')} {why}"
         self._beats = False

@@ -248,3 +248,42 @@ def test_a_controller_that_is_switched_on_tells_the_acquisition_so():
     assert [(command.kind, command.sender) for command in world.sent] == [(CommandKind.CONTROL, "page")]
     world.ask({})
     assert len(world.sent) == 1
+
+
+class WordlessError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("raised", [WordlessError(), SystemExit("bye \x1b[31m"), GeneratorExit()])
+@pytest.mark.parametrize("where", ["update", "acknowledged"])
+def test_whatever_a_controller_raises_the_run_goes_on_and_another_can_be_switched_on(raised, where):
+    class Bad:
+        name = "bad"
+
+        def update(self, tracks):
+            if where == "update":
+                raise raised
+            return [Command(CommandKind.SET_FLOW, 1.0)]
+
+        def acknowledged(self, ack):
+            raise raised
+
+    world = World(Bad())
+    world.see()
+    world.acks_ = [Ack(command.command_id, True) for command in world.sent]
+    world.see()
+    assert world.sent[-1].kind is CommandKind.MAKE_SAFE
+    assert type(raised).__name__ in world.stage.failure
+    assert world.stage.failure.isprintable()
+    assert world.ask(HOLD).accepted
+    assert world.see(count=100)
+
+
+def test_a_controller_file_that_leaves_while_it_is_made_is_refused(tmp_path):
+    code = tmp_path / "leaves.py"
+    code.write_text("import sys\nclass C:\n    def update(self, tracks): return []\nsys.exit('bye')\n")
+    world = World(own=ControllerSettings(file=code))
+    answer = world.ask({"file": str(code)})
+    assert not answer.accepted
+    assert "SystemExit: bye" in answer.reason
