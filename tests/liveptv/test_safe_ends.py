@@ -271,7 +271,12 @@ def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_pat
             os.kill(os.getpid(), signal.SIGINT)
             client.close()
 
-    run, log = live(tmp_path, act, controller={"file": str(code)}, limits={**LIMITS, "commands_per_s": 1000})
+    def beside(run):  # the session goes on meanwhile
+        threading.Thread(target=act, args=(run,), daemon=True).start()
+
+    run, log = live(
+        tmp_path, beside, controller={"file": str(code)}, limits={**LIMITS, "commands_per_s": 1000}
+    )
     assert run.result.ok, run.result.failures
     assert seen["held"] == SAFE_UL_S
     assert run.result.count("control", "controller_errors") == 0
