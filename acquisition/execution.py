@@ -25,7 +25,7 @@ from acquisition.safety import SafeState
 from acquisition.settings import LimitsSettings
 from acquisition.watchdog import Watchdog
 from stream.errors import ConfigurationError, SourceError
-from stream.messages import Ack, Command, CommandKind, Frame
+from stream.messages import MADE_SAFE, Ack, Command, CommandKind, Frame
 
 FOCUS_TIMEOUT_S = 30.0
 FARTHEST_AHEAD_S = 60.0
@@ -48,6 +48,7 @@ class Timeline(Protocol):
     """What the executor needs of the stream of frames: `acquisition.live.MicroscopeStream`."""
 
     exposed_ns: int
+    ours_changes: bool  # what changes now was not changed from outside
 
     def devices_changed(self) -> int:
         """Note that set-points have changed; returns now (`perf_counter_ns`)."""
@@ -68,8 +69,11 @@ class CommandExecutor:
     shows was exposed more than `limits.watchdog_s` ago; a command decided on an older frame is refused. What the
     executor does of itself goes to `report`.
 
-    `make_safe` passes the rate limit and everything that waits for its time, which is refused. `secure`
-    and `overlooked` may be called from another thread, also while this one is stuck in a device.
+    `make_safe` passes the rate limit and everything that waits for its time, which is refused. It holds: until
+    `release`, or a command that somebody sends by hand (decided on no frame, for no later time), or a controller
+    that is switched on (`control`), what is decided on frames or scheduled is refused. The watchdog's own safe
+    state does not hold. `secure` and `overlooked` may be called from another thread, also while this one is stuck
+    in a device.
     """
 
     def __init__(
@@ -89,6 +93,8 @@ class CommandExecutor:
         self._safe = SafeState(microscope, limits)
         self._watchdog = Watchdog(limits.watchdog_s, clock)
         self._ending = ""
+        self._held = ""
+        self._secured_outside = False
         self._rate = RateLimit(limits.commands_per_s, clock)
         self._pending: list[_Pending] = []
         self._later: list[Command] = []
@@ -110,7 +116,10 @@ class CommandExecutor:
         """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
         if command.kind is CommandKind.HEARTBEAT:
             self._hear(command)
-            return Ack(command.command_id, True, self._newest_frame, monotonic_ns=_now(), executed_ns=_now())
+            return Ack(command.command_id, True, self._newest_frame, self._held, _now(), _now())
+        if command.kind is CommandKind.CONTROL and not self._ending:
+            self.release()
+            return Ack(command.command_id, True, self._newest_frame, "", _now(), _now())
         self._counts["commands"] += 1
         if command.kind is CommandKind.MAKE_SAFE:
             return self._carry_out(command)
@@ -119,6 +128,8 @@ class CommandExecutor:
                 raise Refused(f"the run is ending: {self._ending}")
             self._rate.check(command.kind)
             self._refuse_stale(command)
+            if self._held and not _is_by_hand(command):
+                raise Refused(self._held)
             if math.isfinite(command.at_time_s) and self._is_for_later(command):
                 self._later.append(command)
                 return None
@@ -152,6 +163,8 @@ class CommandExecutor:
         is_safe = command.kind is CommandKind.MAKE_SAFE
         if command.decided_on_frame >= 0 and not is_safe:
             self._hear(command)
+        if _is_by_hand(command) and not is_safe:
+            self.release()
         if is_safe and sum(p.command.kind is command.kind for p in self._pending) >= SAFE_ANSWERS:
             return Ack(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
         changed_ns = self._stream.devices_changed()
@@ -164,14 +177,23 @@ class CommandExecutor:
         return _ack(command, why)
 
     def _hear(self, command: Command) -> None:
-        if self._watchdog.heard(command.decided_on_frame):
+        if self._watchdog.heard(command.decided_on_frame) and not self._held:
             self._report("live results are back; commands are carried out again")
 
     def _make_safe(self, command: Command) -> None:
-        self._watchdog.disarm()
+        why = str(command.value or "asked for")
+        self._hold(f"by {command.sender or 'a command'} ({why})")
         self._drop_what_waits("the safe state was asked for")
         self._safe.enter()
-        self._report(f"safe state ({self._safe}): {command.value or 'asked for'}")
+        self._report(f"safe state ({self._safe}): {why}")
+
+    def _hold(self, by: str) -> None:
+        self._watchdog.disarm()
+        self._held = f"{MADE_SAFE} {by}; resume or send a command by hand"
+
+    def release(self) -> None:
+        """Carry out again what is decided on frames and what is scheduled."""
+        self._held = ""
 
     def _drop_what_waits(self, why: str) -> None:
         dropped, self._later = self._later, []
@@ -235,6 +257,11 @@ class CommandExecutor:
 
     def poll(self) -> list[Ack]:
         """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
+        if self._secured_outside:
+            self._secured_outside = False
+            self._drop_what_waits("the safe state was asked for")
+            self._stream.devices_changed()
+            self._stream.ours_changes = False
         answers, self._dropped = self._dropped, []
         for pending in [p for p in self._pending if p.effective_ns is None]:
             try:
@@ -249,7 +276,7 @@ class CommandExecutor:
                 self._pending.remove(pending)
                 answers.append(_ack(pending.command, why))
         for command in self._due():
-            refusal = self._carry_out(command)
+            refusal = self._refusal(command, self._held) if self._held else self._carry_out(command)
             answers += [] if refusal is None else [refusal]
         if self._watchdog.expired():
             answers += self._watchdog_acts()
@@ -297,14 +324,21 @@ class CommandExecutor:
         """Bring every device into its safe state; raises `SourceError` if one does not obey."""
         self._safe.enter()
 
-    def secure(self, reason: str, *, ends: bool) -> tuple[DeviceSafety, ...]:
+    def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
         """Make the hardware safe and read it back; with `ends`, no command changes it any more. Raises nothing.
 
-        Each device has a deadline of its own, so this returns even where one hangs.
+        Without `holds`, for the watchdog, commands are carried out again once results are live. Each device has a
+        deadline of its own, so this returns even where one hangs.
         """
         if ends:
             self._ending = self._ending or reason
-        return self._safe.enter_and_confirm()
+        if holds:
+            self._hold(f"by the session ({reason})")
+        self._stream.ours_changes = True
+        try:
+            return self._safe.enter_and_confirm()
+        finally:
+            self._secured_outside = True  # the stream belongs to the loop's thread, which takes it over
 
     def overlooked(self) -> bool:
         """Whether the watchdog should have acted and has not, because the loop is stuck."""
@@ -313,6 +347,10 @@ class CommandExecutor:
     def counts(self) -> dict[str, int]:
         """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""
         return dict(self._counts)
+
+
+def _is_by_hand(command: Command) -> bool:
+    return command.decided_on_frame < 0 and not math.isfinite(command.at_time_s)
 
 
 def _ack(command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None) -> Ack:

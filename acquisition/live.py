@@ -76,6 +76,7 @@ class MicroscopeStream:
         self._running = self._stopped = self._paused = self._closed = False
         self._newest: FrameInfo | None = None
         self.exposed_ns = 0
+        self.ours_changes = False
 
     @property
     def ended(self) -> bool:
@@ -216,6 +217,7 @@ class MicroscopeStream:
         """Take over what has changed meanwhile, and say so."""
         before, self._state = self._state, self._scope.read_state()
         self._state_due_s = time.monotonic() + STATE_S
+        commanded = commanded or self.ours_changes
         if self._state == before:
             return
         self._exposure_ms = self._state.exposure_ms

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -62,9 +62,16 @@ def _initialises(fields: list[str]) -> bool:
     return fields == ["Property", "Core", "Initialize", "1"]
 
 
-def make_safe_anew(settings: MicroscopeSettings, limits: LimitsSettings) -> tuple[DeviceSafety, ...]:
+def make_safe_anew(
+    settings: MicroscopeSettings,
+    limits: LimitsSettings,
+    kinds: frozenset[str] = frozenset(),
+    tell: Callable[[tuple[DeviceSafety, ...]], None] = lambda _found: None,
+) -> tuple[DeviceSafety, ...]:
     """Open what has a safe state and bring it there; what is known of each device.
 
+    `tell` is told where one is not safe, before it is let go, in which it may hang.
+    Of `kinds` (pump, shutter, focus), where they are given, the others are safe already and are not opened.
     Raises `SourceError` or `ConfigurationError` where it cannot be opened.
     """
     from acquisition.core import find_config
@@ -72,18 +79,19 @@ def make_safe_anew(settings: MicroscopeSettings, limits: LimitsSettings) -> tupl
     path = find_config(settings.config)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     settings = settings.model_copy(update={"focus": settings.focus or core_device(lines, "Focus") or None})
+    settings, limits = _of(settings, limits, kinds)
     with tempfile.TemporaryDirectory(prefix="liveptv-") as folder:
         few = Path(folder) / path.name
-        few.write_text("\n".join(only(lines, _wanted(lines, settings))) + "\n", encoding="utf-8")
+        few.write_text("\n".join(only(lines, _wanted(lines, settings, limits))) + "\n", encoding="utf-8")
         until_s = time.monotonic() + TRIES_S
         while True:
             try:
-                return _secure(settings.model_copy(update={"config": str(few)}), limits)
+                return _secure(settings.model_copy(update={"config": str(few)}), limits, tell)
             except LivePTVError:
                 if time.monotonic() > until_s:
                     break
                 time.sleep(AGAIN_S)
-    return _secure(settings, limits)
+    return _secure(settings, limits, tell)
 
 
 def core_device(lines: Iterable[str], role: str) -> str:
@@ -92,30 +100,47 @@ def core_device(lines: Iterable[str], role: str) -> str:
     return next((f[3] for f in fields if f[:3] == ["Property", "Core", role] and len(f) > 3), "")
 
 
-def _wanted(lines: Iterable[str], settings: MicroscopeSettings) -> list[str]:
-    """The named devices; where the pump is not named it may be any device, but for the camera."""
+def _of(
+    settings: MicroscopeSettings, limits: LimitsSettings, kinds: frozenset[str]
+) -> tuple[MicroscopeSettings, LimitsSettings]:
+    """Settings and limits that name only the devices of these kinds; without kinds, all."""
+    others = {"pump", "shutter", "focus"} - kinds if kinds else set()
+    safe = {"pump": "safe_flow_ul_s", "focus": "safe_focus_um"}
+    return (
+        settings.model_copy(update=dict.fromkeys(others)),
+        limits.model_copy(update={safe[kind]: None for kind in others & set(safe)}),
+    )
+
+
+def _wanted(lines: Iterable[str], settings: MicroscopeSettings, limits: LimitsSettings) -> list[str]:
+    """The named devices; where a pump is wanted and not named it may be any device, but for the camera."""
     lines = list(lines)
     named = [label for label in (settings.pump, settings.shutter, settings.focus) if label]
-    if settings.pump is not None:
+    if settings.pump is not None or limits.safe_flow_ul_s is None:
         return named
     camera = settings.camera or core_device(lines, "Camera")
     fields = [_fields(line) for line in lines]
     return [f[1] for f in fields if f[0] in DEVICE_KINDS and len(f) > 2 and f[1] != camera]
 
 
-def _secure(settings: MicroscopeSettings, limits: LimitsSettings) -> tuple[DeviceSafety, ...]:
+def _secure(
+    settings: MicroscopeSettings, limits: LimitsSettings, tell: Callable[[tuple[DeviceSafety, ...]], None]
+) -> tuple[DeviceSafety, ...]:
     from acquisition.microscope import Actuators
     from acquisition.safety import SafeState
 
     actuators = Actuators(settings)
     try:
-        return SafeState(actuators, limits).enter_and_confirm()
+        found = SafeState(actuators, limits).enter_and_confirm()
+        if not all(device.safe for device in found):
+            tell(found)
+        return found
     finally:
         actuators.close()
 
 
 def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connection) -> None:
-    """The body of a process: waits to be told, then sends what is known of each device, or why nothing is (a text).
+    """The body of a process: waits to be told which kinds of devices, sends what is known of each, or why not.
 
     Nobody tells it where the acquisition comes back: it ends with the pipe, or is killed.
     """
@@ -123,11 +148,11 @@ def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connect
 
     found: tuple[DeviceSafety, ...] | str
     try:
-        answer.recv()
+        kinds = answer.recv()
     except (EOFError, OSError):
         return
     try:
-        found = make_safe_anew(settings, limits)
+        found = make_safe_anew(settings, limits, kinds, answer.send)
     except LivePTVError as error:
         found = str(error)
     except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed

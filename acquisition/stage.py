@@ -47,6 +47,10 @@ class Executor(Protocol):
         """Answers to the commands that no frame will show."""
         ...
 
+    def release(self) -> None:
+        """Carry out again what is decided on frames, where the hardware was made safe."""
+        ...
+
     def safe_state(self) -> None:
         """Leave the hardware safe."""
         ...
@@ -218,6 +222,8 @@ class AcquireStage:
         self._accept(command)
 
     def _resume(self, command: Command) -> None:
+        if self._executor is not None:
+            self._executor.release()
         if not self._paused:
             self._accept(command, self._received)
             return
@@ -294,8 +300,11 @@ class AcquireStage:
                 left = max(sender.queued for sender in self._senders) + (self._frame is not None)
                 raise LinkError(f"{left} frames were not taken by their consumers in time: {self._reason}")
             return True
-        if self._unsafe:
-            raise SourceError(f"the hardware is not in its safe state: {self._unsafe}")
+        if self._unsafe and self._executor is not None:
+            try:
+                self._executor.safe_state()  # a device may have answered late
+            except LivePTVError as error:
+                raise SourceError(f"the hardware is not in its safe state: {error}") from error
         self._state = StageState.DONE
         return False
 

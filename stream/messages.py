@@ -214,6 +214,9 @@ class Command:
     at_time_s: float = NAN
 
 
+MADE_SAFE = "the hardware was made safe"  # how the reason begins while only a person's command is carried out
+
+
 @dataclass(frozen=True, slots=True)
 class Ack:
     """The acquisition's answer: the first frame taken after it took effect, or why it was refused.

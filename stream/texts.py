@@ -8,12 +8,14 @@ text (`\\udcff` in Python).
 from __future__ import annotations
 
 import re
+import traceback
 from typing import Any
 
 import msgspec
 
 REPLACEMENT = "?"
 CUT = " ..."
+LONGEST_TRACEBACK = 20_000  # characters
 
 _BIDI = "\u202a-\u202e\u2066-\u2069"
 _LINES = "\u2028\u2029"
@@ -38,6 +40,24 @@ def shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return text[: max(0, limit - len(CUT))] + CUT[: max(0, limit)]
+
+
+def in_words(error: BaseException, limit: int = 500) -> str:
+    """Kind and words of an error in one line; an error of somebody's code may be one that has no words."""
+    kind = one_line(type(error).__name__, limit)
+    try:
+        return one_line(f"{kind}: {error}", limit)
+    except Exception as other:  # noqa: BLE001 - its `__str__` is somebody's code
+        return f"{kind}: (its words cannot be had: {type(other).__name__})"
+
+
+def whole_traceback(error: BaseException) -> str:
+    """The traceback as Python prints it, lines and all."""
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    except Exception:  # noqa: BLE001 - what its own code does when it is shown
+        text = "".join(traceback.format_tb(error.__traceback__)) + in_words(error)
+    return shortened(printable(text), LONGEST_TRACEBACK)
 
 
 def sendable(text: str, limit: int) -> str:

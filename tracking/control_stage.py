@@ -12,10 +12,11 @@ from typing import Protocol
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
-from stream.messages import Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.messages import MADE_SAFE, Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.texts import in_words, whole_traceback
 from tracking.control_record import ControlRecord, Record, nothing
 from tracking.control_switch import Choice, ControllerSwitch
-from tracking.controllers import Controller, ProtocolRun, where_it_failed, whole_traceback
+from tracking.controllers import Controller, ProtocolRun, where_it_failed
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ class ControlStage:
     `controller_works` falls to 0, and the stage goes on consuming tracks without sending commands. `record` is
     given everything that was measured, decided and answered (`tracking.control_record`).
 
+    Where the hardware was made safe and stays so (the acquisition says so in its answers), commands for it are not
+    sent; a controller with a method `released` is not asked meanwhile. A controller that is switched on ends that.
+
     With a `switch` another controller, or none, can be asked for at any time; without one the hardware stays as
     it is, and heartbeats go on where there have been some.
     """
@@ -78,7 +82,9 @@ class ControlStage:
         self._switch = switch
         self._frame = -1
         self._beats = controller is not None
+        self._held = ""
         self._heartbeats: dict[str, int] = {}
+        self._releases: set[str] = set()
         self._heartbeat_due_s = 0.0
         self._refusals: deque[float] = deque()
         self._said: dict[str, tuple[float, int]] = {}
@@ -139,14 +145,29 @@ class ControlStage:
             except ConfigurationError as error:
                 request.reply(Ack(command.command_id, False, -1, str(error), time.perf_counter_ns()))
                 continue
-            except Exception as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
-                why = f"the controller cannot be switched on: {type(error).__name__}: {error}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
+                why = f"the controller cannot be switched on: {in_words(error)}"
                 self._report(why)
                 request.reply(Ack(command.command_id, False, -1, why, time.perf_counter_ns()))
                 continue
+            if choice.controller is not None:
+                self._release(command.sender)
             first_frame = self._frame + 1
             self._record.switched(choice, command.sender, first_frame)
             request.reply(Ack(command.command_id, True, first_frame, monotonic_ns=time.perf_counter_ns()))
+
+    def _release(self, sender: str) -> None:
+        """Tell the acquisition that a controller was switched on, by a person or a program."""
+        self._held = ""
+        command = Command(CommandKind.CONTROL, sender=sender)
+        try:
+            self._client.send(command)
+        except LinkError as error:
+            self._say("the acquisition was not told of the new controller", str(error))
+            return
+        self._releases.add(command.command_id)
 
     def _chosen(self, command: Command) -> Choice:
         assert self._switch is not None
@@ -165,7 +186,7 @@ class ControlStage:
         controller, self._frame = self._controller, tracks.info.frame
         if self.failure:
             return
-        if controller is None:
+        if controller is None or (self._held and hasattr(controller, "released")):
             self._beat(tracks.info.frame, self.name)
             return
         try:
@@ -176,7 +197,9 @@ class ControlStage:
             for command in prepared:
                 self._send(command, tracks)
             self._record.frame(tracks, self._gauges.get("heartbeat_ms", math.nan))
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and must not end the run
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, and leave
             self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
         self._beat(tracks.info.frame, controller.name)
@@ -196,6 +219,11 @@ class ControlStage:
 
     def _send(self, command: Command, tracks: Tracks) -> None:
         now_ns = time.perf_counter_ns()
+        if self._held and command.kind not in {CommandKind.STOP, CommandKind.MAKE_SAFE}:
+            self._counts["unsent"] += 1
+            refusal = Ack(command.command_id, False, reason=self._held, monotonic_ns=now_ns)
+            self._tell_controller(self._controller, refusal)
+            return
         try:
             self._client.send(command)
         except LinkError as error:
@@ -213,6 +241,10 @@ class ControlStage:
             beat_ns = self._heartbeats.pop(ack.command_id, None)
             if beat_ns is not None:
                 self._gauges["heartbeat_ms"] = (now_ns - beat_ns) / 1e6
+                self._take_hold(ack.reason)
+                continue
+            if ack.command_id in self._releases:
+                self._releases.discard(ack.command_id)
                 continue
             sent_ns, sender = self._waiting.pop(ack.command_id, (None, None))
             if sent_ns is not None:
@@ -221,15 +253,34 @@ class ControlStage:
             self._record.answered(ack)
             if sender is None or sender is not self._controller:
                 continue
-            if not ack.accepted:
+            if ack.reason.startswith(MADE_SAFE):
+                self._take_hold(ack.reason)
+            elif not ack.accepted:
                 self._refused(sender.name, ack.reason)
-            acknowledged = getattr(sender, "acknowledged", None)
-            if acknowledged is None or self.failure:
-                continue
-            try:
-                acknowledged(ack)
-            except Exception as error:  # noqa: BLE001 - as for update
-                self._give_up(f"failed on an acknowledgement: {where_it_failed(error)}", error)
+            self._tell_controller(sender, ack)
+
+    def _take_hold(self, reason: str) -> None:
+        """The acquisition says that the hardware was made safe and stays so, or ("") that this is over."""
+        before, self._held = self._held, reason if reason.startswith(MADE_SAFE) else ""
+        if self._held and not before and self._controller is not None and not self.failure:
+            self._report(f"nothing is asked of the microscope: {self._held}")
+        if before and not self._held:
+            self._call(getattr(self._controller, "released", None), "when it was released")
+
+    def _tell_controller(self, controller: Controller | None, ack: Ack) -> None:
+        if ack.reason.startswith(MADE_SAFE) and hasattr(controller, "released"):
+            return  # it begins again when that is over
+        self._call(getattr(controller, "acknowledged", None), "on an acknowledgement", ack)
+
+    def _call(self, method: Callable[..., None] | None, when: str, *facts: Ack) -> None:
+        if method is None or self.failure:
+            return
+        try:
+            method(*facts)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as for update
+            self._give_up(f"failed {when}: {where_it_failed(error)}", error)
 
     def _refused(self, sender: str, reason: str) -> None:
         self._say(f"the microscope refused a command of {sender}", reason)
@@ -250,7 +301,7 @@ class ControlStage:
         self._said[what] = (now_s, 0)
         self._report(f"{what}: {why}" + (f" (and {unsaid} more before)" if unsaid else ""))
 
-    def _give_up(self, why: str, error: Exception | None) -> None:
+    def _give_up(self, why: str, error: BaseException | None) -> None:
         self._counts["controller_errors"] += 1
         self.failure = f"controller {getattr(self._controller, 'name', '')} {why}"
         self._beats = False

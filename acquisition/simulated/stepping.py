@@ -34,6 +34,7 @@ class SteppedStream:
         self._next_s = 0.0
         self._frame = 0
         self.exposed_ns = 0
+        self.ours_changes = False
 
     def read(self) -> Frame:
         """Take the next frame. Raises `SourceError` if the camera fails."""

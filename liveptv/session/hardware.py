@@ -27,7 +27,8 @@ class Hardware:
     """Orders by the acquisition's lane, what it reports of each device, and the rescue where it was killed.
 
     `known` is what is known of each device at the end: None as long as that is not reported, and where there is
-    nothing to make safe the empty tuple.
+    nothing to make safe the empty tuple. A device that is known and not safe is not settled: once the acquisition
+    is over it is opened anew, and what was safe already is left alone.
     """
 
     def __init__(self, experiment: Experiment, note: Note) -> None:
@@ -40,6 +41,7 @@ class Hardware:
         self._rescuer: SpawnProcess | None = None
         self._answer: Connection | None = None
         self._is_rescuing = False
+        self._has_rescued = False
         self._until_s = 0.0
         self.has_safe_state = self._microscope is not None and has_safe_state(
             self._limits, self._microscope.shutter
@@ -77,38 +79,47 @@ class Hardware:
 
     def stand_by(self, is_silent: bool) -> None:
         """While the acquisition is silent, have a process ready that could open its devices at once."""
-        if is_silent and self._rescuer is None and self.known is None and self._can_be_rescued:
+        if is_silent and self._rescuer is None and not self._is_known_safe and self._can_be_rescued:
             self._start_rescuer()
         elif not is_silent and not self._is_rescuing:
             self.close()
 
     @property
     def _can_be_rescued(self) -> bool:
-        return self.has_safe_state and self._touched
+        return self.has_safe_state and self._touched and not self._has_rescued
+
+    @property
+    def _is_known_safe(self) -> bool:
+        return self.known is not None and all(device.safe for device in self.known)
 
     def acquisition_is_gone(self, *, was_a_process: bool) -> None:
-        """Called once the acquisition is over: where it has not reported, its devices are opened anew."""
+        """Called once the acquisition is over: what it has not reported to be safe is opened anew."""
         self._read_lane()
         self._lane = None
-        if self.known is not None or self._is_rescuing:
+        if self._is_known_safe or self._is_rescuing:
             self.stand_by(is_silent=False)
             return
         if not self._can_be_rescued:
-            self.known = ()
+            self.known = self.known or ()
             return
         if not was_a_process:
-            self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
+            if self.known is None:
+                self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
             return
-        self._note(
-            "safety", "the acquisition has not made the hardware safe: its devices are opened anew", {}
-        )
+        left = self._unsafe_devices()
+        what = "the acquisition has not made the hardware safe: its devices are opened anew"
+        self._note("safety", f"not safe yet, opened anew: {', '.join(left)}" if left else what, {})
         if self._rescuer is None:
             self._start_rescuer()
-        self._is_rescuing = True
+        self._is_rescuing = self._has_rescued = True
         self._until_s = time.monotonic() + RESCUE_S
         assert self._answer is not None
         with contextlib.suppress(OSError):  # that it is not there any more is seen when it should answer
-            self._answer.send(True)
+            self._answer.send(frozenset(device.split()[0] for device in left))
+
+    def _unsafe_devices(self) -> list[str]:
+        """Those that are known not to be safe."""
+        return [device.device for device in self.known or () if not device.safe]
 
     def _start_rescuer(self) -> None:
         assert self._microscope is not None
@@ -160,7 +171,7 @@ class Hardware:
             return
         self.close()
         if isinstance(found, tuple):
-            self.known = found
+            self.known = (*(device for device in self.known or () if device.safe), *found)
             unsafe = "; ".join(str(device) for device in found if not device.safe)
             text = f"not safe: {unsafe}" if unsafe else f"opened anew, safe state ({_states(found)})"
             self._note("safety", text, {"devices": [_facts(device) for device in found]})
@@ -168,7 +179,7 @@ class Hardware:
             self._conclude(str(found))
 
     def _conclude(self, why: str) -> None:
-        """Nothing is known of any device that should be safe."""
+        """Nothing is known of any device that should be safe, but of those that were reported."""
         limits, scope = self._limits, self._microscope
         assert scope is not None
         devices = [
@@ -190,7 +201,10 @@ class Hardware:
             )
             if wanted
         ]
-        self.known = tuple(devices)
+        reported = tuple(device for device in self.known or () if device.safe)
+        safe = {device.device.split()[0] for device in reported}
+        devices = [device for device in devices if device.device not in safe]
+        self.known = (*reported, *devices)
         facts = {"devices": [_facts(device) for device in devices]}
         self._note("safety", "; ".join(str(device) for device in devices), facts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -17,6 +18,7 @@ from acquisition.device_safety import DeviceSafety
 from liveptv.session.plan import Opening, Order, Secured
 
 LOOK_S = 0.05
+AGAIN_S = 1.0  # after so long a device that was not safe at the end is told and read back again
 REPORT_S = 20.0  # devices have deadlines of their own, of which this is more than the sum
 ORPHANED = "the session that started this run is gone"
 
@@ -24,8 +26,8 @@ ORPHANED = "the session that started this run is gone"
 class Securing(Protocol):
     """What the lane needs of `acquisition.execution.CommandExecutor`."""
 
-    def secure(self, reason: str, *, ends: bool) -> tuple[DeviceSafety, ...]:
-        """Make the hardware safe; what is known of each device."""
+    def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
+        """Make the hardware safe; what is known of each device. It `holds` where live results do not end it."""
         ...
 
     def overlooked(self) -> bool:
@@ -46,6 +48,8 @@ class Lane:
         self._reported = threading.Event()
         self._closing = threading.Event()
         self._overlooked = False
+        self._last: tuple[DeviceSafety, ...] = ()
+        self._again_s = 0.0
         self._thread = threading.Thread(target=self._work, name="safety", daemon=True)
 
     def opening(self) -> None:
@@ -72,6 +76,8 @@ class Lane:
             if self._ended.is_set() and not self._reported.is_set():
                 self._secure(self._ordered[0] if self._ordered else "", ends=True)
                 self._reported.set()
+            elif self._is_left_unsafe and time.monotonic() > self._again_s:
+                self._try_again()
             order = self._next_order()
             if order is not None and order.ends:
                 self._end(order.reason, order.orphaned)
@@ -79,6 +85,21 @@ class Lane:
                 self._secure(order.reason, ends=False)
             else:
                 self._look_after_the_loop()
+        if self._is_left_unsafe:
+            self._try_again()
+
+    @property
+    def _is_left_unsafe(self) -> bool:
+        return self._reported.is_set() and not all(device.safe for device in self._last)
+
+    def _try_again(self) -> None:
+        """A device may have answered late, after what was known of it was told; said where it has."""
+        assert self._hardware is not None
+        devices = self._hardware.secure("it has answered late", ends=True)
+        self._again_s = time.monotonic() + AGAIN_S
+        if [device.safe for device in devices] != [device.safe for device in self._last]:
+            self._last = devices
+            self._say(Secured(devices, "it has answered late", True))
 
     def _next_order(self) -> Order | None:
         pipe = self._pipe
@@ -105,11 +126,12 @@ class Lane:
         """The watchdog is the loop's to ask; where that is stuck, it is asked here."""
         overlooked = self._hardware is not None and not self._ended.is_set() and self._hardware.overlooked()
         if overlooked and not self._overlooked:
-            self._secure("no live result, and the acquisition is stuck", ends=False)
+            self._secure("no live result, and the acquisition is stuck", ends=False, holds=False)
         self._overlooked = overlooked
 
-    def _secure(self, reason: str, *, ends: bool) -> None:
-        devices = () if self._hardware is None else self._hardware.secure(reason, ends=ends)
+    def _secure(self, reason: str, *, ends: bool, holds: bool = True) -> None:
+        devices = () if self._hardware is None else self._hardware.secure(reason, ends=ends, holds=holds)
+        self._last, self._again_s = devices, time.monotonic() + AGAIN_S
         self._say(Secured(devices, reason, ends))
 
     def _say(self, message: Opening | Secured) -> None:

@@ -29,6 +29,7 @@ from stream.links import open_receiver, open_sender
 from stream.messages import StageState, Status
 from stream.stage import Stage
 from stream.status import StatusSource
+from stream.texts import in_words, whole_traceback
 
 STATUS_PERIOD_S = 0.2
 STEP_S = 0.05
@@ -215,7 +216,9 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             failed = True
             context.observe_last(stage)
             context.report(StageState.FAILED, text=str(error))
-        except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
             failed = True
             context.observe_last(stage)
             context.report(StageState.FAILED, text=_unexpected(plan.stage, error))
@@ -250,9 +253,8 @@ def _step_until_done(stage: Stage, context: StageContext) -> None:
         context.look_up(stage=stage)
 
 
-def _unexpected(stage: str, error: Exception) -> str:
+def _unexpected(stage: str, error: BaseException) -> str:
     """One line that names the place, then the traceback for the event log."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - only its last part
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"{stage} failed unexpectedly at {place}: {what}\n{traceback.format_exc()}"
+    return f"{stage} failed unexpectedly at {place}: {in_words(error)}\n{whole_traceback(error)}"

@@ -41,6 +41,7 @@ POLL_S = 0.05
 GRACE_S = 5.0
 FROZEN_S = 5.0  # a busy machine, or a laptop that wakes up, freezes a process for less
 LEAVE_S = 25.0  # a stage that is done lets go of its devices, of which one may hang or travel
+SAME_S = 12.0  # a focus that travels is read back for so long
 SILENT_S = 1.0  # a stage reports five times a second; on a busy machine it may miss a few
 DRAIN_S = (
     20.0  # after a failure of the session itself the stages may take so long to deliver what is under way
@@ -83,6 +84,7 @@ class Session:
         self._running_since_s: float | None = None
         self._ended_s: float | None = None
         self._stop_reason = ""
+        self._told_s: dict[str, float] = {}
         self._deadline_s = math.inf
         self._failures: list[str] = []
         self.front = Front(self.run_id, experiment, events, self._wished_stop, self._keys, self._make_safe)
@@ -246,11 +248,18 @@ class Session:
 
     def _note(self, kind: str, text: str, stage: str) -> None:
         self._events.write(kind, text, stage=stage)
-        self._tell(text.splitlines()[0])
+        self._tell_once(text.splitlines()[0], text.splitlines()[0].removeprefix(f"{stage}: "))
 
     def _note_safety(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         self._events.write(kind, text, **facts)
-        self._tell(text)
+        self._tell_once(text, text)
+
+    def _tell_once(self, line: str, what: str) -> None:
+        """A safe state is told by the acquisition's loop and by its lane: once is enough."""
+        now_s = time.monotonic()
+        if not what.startswith("safe state") or now_s - self._told_s.get(what, -math.inf) > SAME_S:
+            self._tell(line)
+        self._told_s = {what: now_s}
 
     def _tell(self, line: str) -> None:
         if self._on_note is None:

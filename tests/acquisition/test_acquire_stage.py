@@ -130,6 +130,9 @@ class FakeExecutor:
     def abandon(self):
         return [Ack(command.command_id, True, -1) for command in self.pending]
 
+    def release(self):
+        pass
+
     def safe_state(self):
         self.safe += 1
         if not self.obeys:
@@ -342,6 +345,15 @@ def test_devices_that_do_not_become_safe_cost_no_frame_and_are_said_at_the_end()
         run(stage)
     assert sender.sent == [0, 1, 2]
     assert sender.reason == "done"
+
+
+def test_a_device_that_obeys_late_is_no_failure():
+    executor, sender = FakeExecutor(obeys=False), FakeSender()
+    sender.flush = lambda _timeout_s: setattr(executor, "obeys", True) or True
+    stage = AcquireStage(FakeSource(3), [sender], executor=executor)
+    run(stage)
+    assert stage.state is StageState.DONE
+    assert executor.safe == 2
 
 
 def test_the_reason_of_the_end_is_told_before_anything_is_waited_for():

@@ -394,3 +394,65 @@ def test_commands_that_no_frame_will_show_are_answered_at_the_end(rig):
     (ack,) = one.executor.abandon()
     assert (ack.command_id, ack.accepted, ack.first_frame) == (command, True, -1)
     assert one.executor.abandon() == []
+
+
+def held_rig(rig, now):
+    limits = LIMITS.model_copy(update={"watchdog_s": 5.0, "safe_flow_ul_s": 0.001})
+    one = rig(limits=limits, clock=lambda: now[0])
+    one.stream.start()
+    frame = one.run(1)[-1].info.frame
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)
+    return one, frame
+
+
+def test_a_safe_state_that_was_asked_for_holds_against_controllers_and_what_is_scheduled(rig):
+    now = [100.0]
+    one, frame = held_rig(rig, now)
+    one.do(CommandKind.MAKE_SAFE, "asked for on the page", sender="page")
+    for more in ({"decided_on_frame": frame}, {"at_time_s": 0.0}, {"at_time_s": 50.0}):
+        ack = one.acks[one.do(CommandKind.SET_FLOW, 0.03, **more)]
+        assert not ack.accepted
+        assert ack.reason == (
+            "the hardware was made safe by page (asked for on the page); resume or send a command by hand"
+        )
+    beat = one.acks[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)]
+    assert beat.accepted
+    assert beat.reason == ack.reason  # so that the controller's stage knows
+    now[0] += 100
+    one.executor.poll()
+    one.do(CommandKind.HEARTBEAT, decided_on_frame=one.run(1)[-1].info.frame)
+    late = one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=one.run(1)[-1].info.frame)
+    assert "was made safe by page" in one.acks[late].reason
+    assert one.microscope.read_flow() == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("how", ["by hand", "resume", "another controller"])
+def test_a_person_ends_a_safe_state_that_was_asked_for(rig, how):
+    one, frame = held_rig(rig, [100.0])
+    one.do(CommandKind.MAKE_SAFE)
+    refused = one.acks[one.do(CommandKind.SET_FLOW, 9.0)]
+    assert "outside the limits" in refused.reason
+    assert "made safe" in one.acks[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)].reason
+    if how == "by hand":
+        one.do(CommandKind.MOVE_FOCUS, 151)
+    elif how == "resume":
+        one.executor.release()
+    else:
+        assert one.acks[one.do(CommandKind.CONTROL, sender="page")].accepted
+    assert one.acks[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)].reason == ""
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)
+    assert one.microscope.read_flow() == pytest.approx(0.03)
+
+
+def test_the_lane_s_safe_state_holds_too_but_for_the_watchdog_s_and_is_no_change_from_outside(rig):
+    one, frame = held_rig(rig, [100.0])
+    one.executor.secure("the controller was lost", ends=False)
+    assert one.stream.ours_changes
+    one.run(1)
+    assert not one.stream.ours_changes
+    refused = one.acks[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)]
+    assert "made safe by the session (the controller was lost)" in refused.reason
+    one.executor.release()
+    one.executor.secure("no live result, and the acquisition is stuck", ends=False, holds=False)
+    one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)
+    assert one.microscope.read_flow() == pytest.approx(0.03)

@@ -107,3 +107,60 @@ def test_an_acquisition_that_is_a_thread_is_not_opened_twice(session):
     one.hardware.acquisition_is_gone(was_a_process=False)
     assert one.hardware.is_settled
     assert "cannot be ended" in unsafe(one.hardware.known)
+
+
+UNSAFE = DeviceSafety("pump Pump", "the pump at 0.001 uL/s", False, "no answer", "the pump may still run")
+FOCUS_SAFE = DeviceSafety("focus Focus", "the focus at 145 um", True)
+BOTH = {"safe_flow_ul_s": 0.001, "min_focus_um": 140, "max_focus_um": 160, "safe_focus_um": 145.0}
+
+
+def scope(tmp_path):
+    log, config = tmp_path / "settings.jsonl", tmp_path / "scope.cfg"
+    text = PUMP.format(log=log) + "#py pyDevice,Focus,acquisition.simulated.devices,SimulatedFocus\n"
+    text = text.replace(
+        "Property,Core,Initialize,1", f"#py Property,Focus,LogFile,{log}\nProperty,Core,Initialize,1"
+    )
+    lines = text.splitlines()
+    lines.insert(1, lines.pop())  # devices are loaded before they are initialised
+    config.write_text("\n".join([*lines, "Property,Core,Focus,Focus", ""]))
+    return config, log
+
+
+def test_a_device_that_is_known_not_to_be_safe_is_opened_anew_and_the_others_are_left_alone(
+    session, tmp_path
+):
+    config, log = scope(tmp_path)
+    one = session(config, **BOTH)
+    one.acquisition.send(Opening())
+    one.acquisition.send(Secured((UNSAFE, FOCUS_SAFE), "stopped by the user", True))
+    one.hardware.poll()
+    assert unsafe(one.hardware.known)
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    assert not one.hardware.is_settled
+    one.hardware.settle()
+    assert not unsafe(one.hardware.known)
+    assert {device.device for device in one.hardware.known} == {"pump Pump", "focus Focus"}
+    assert [(entry["device"], entry["value"]) for entry in read_settings(log)] == [("Pump", 0.001)]
+    one.hardware.acquisition_is_gone(was_a_process=True)  # as at the end of the session, once more
+    assert one.hardware.is_settled
+
+
+def test_what_was_safe_stays_known_where_the_rest_cannot_be_opened(session, tmp_path):
+    one = session(tmp_path / "gone.cfg", **BOTH)
+    one.acquisition.send(Opening())
+    one.acquisition.send(Secured((UNSAFE, FOCUS_SAFE), "stopped by the user", True))
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    one.hardware.settle()
+    assert FOCUS_SAFE in one.hardware.known
+    assert unsafe(one.hardware.known).startswith("the pump may still run: there is no microscope")
+    one.hardware.acquisition_is_gone(was_a_process=True)
+    assert one.hardware.is_settled
+    assert len(one.hardware.known) == 2
+
+
+def test_a_device_of_a_thread_that_was_not_safe_stays_so(session):
+    one = session()
+    one.acquisition.send(Opening())
+    one.acquisition.send(Secured((UNSAFE,), "stopped by the user", True))
+    one.hardware.acquisition_is_gone(was_a_process=False)
+    assert one.hardware.known == (UNSAFE,)

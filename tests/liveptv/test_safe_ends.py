@@ -245,3 +245,40 @@ def test_a_stop_is_heard_while_hundreds_of_commands_wait_for_their_time(tmp_path
     assert run.result.ok, json.dumps(run.result.failures)
     assert_safe(run, log)
     assert run.result.count("acquire", "commands_refused") >= 250
+
+
+def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_path):
+    code = tmp_path / "eager.py"
+    code.write_text(
+        "from stream.messages import Command, CommandKind\n\nclass Eager:\n    def update(self, tracks):\n"
+        "        n = tracks.info.frame\n"
+        "        return [Command(CommandKind.SET_FLOW, 0.02 + 1e-5 * (n % 50))]\n"
+    )
+    seen = {}
+
+    def act(run):
+        address = next(event["text"] for event in run.events("commands"))
+        client = CommandClient(address)
+        log = tmp_path / "settings.jsonl"
+        try:
+            client.send(Command(CommandKind.MAKE_SAFE, "enough", sender="a person"))
+            wait_until(lambda: last(log)["Pump"] == SAFE_UL_S)
+            time.sleep(2.0)
+            seen["held"] = last(log)["Pump"]
+            client.send(Command(CommandKind.RESUME, sender="a person"))
+            wait_until(lambda: last(log)["Pump"] != SAFE_UL_S)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            client.close()
+
+    def beside(run):  # the session goes on meanwhile
+        threading.Thread(target=act, args=(run,), daemon=True).start()
+
+    run, log = live(
+        tmp_path, beside, controller={"file": str(code)}, limits={**LIMITS, "commands_per_s": 1000}
+    )
+    assert run.result.ok, run.result.failures
+    assert seen["held"] == SAFE_UL_S
+    assert run.result.count("control", "controller_errors") == 0
+    assert sum("safe state" in note and "enough" in note for note in run.notes) == 1
+    assert_safe(run, log)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConfigurationError
-from stream.messages import Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.messages import MADE_SAFE, Ack, Command, CommandKind, StageState, StreamEnd, Tracks
 from tracking.control_settings import ControllerSettings
 from tracking.control_stage import ControlStage
 from tracking.control_switch import ControllerSwitch
@@ -202,3 +202,88 @@ def test_after_the_end_of_the_run_no_controller_is_switched_on():
 def test_whatever_is_asked_for_is_granted_or_refused(wanted):
     with contextlib.suppress(ConfigurationError):
         assert ControllerSwitch(World()).choose(Command(CommandKind.CONTROL, json.dumps(wanted))) is not None
+
+
+HELD = f"{MADE_SAFE} by page (enough); resume or send a command by hand"
+
+
+def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(monkeypatch):
+    monkeypatch.setattr("tracking.control_stage.HEARTBEAT_S", 0.0)
+
+    class Eager:
+        name = "eager"
+        heard = ()
+
+        def update(self, tracks):
+            return [Command(CommandKind.SET_FLOW, 1.0)] * 50
+
+        def acknowledged(self, ack):
+            self.heard = (*self.heard, ack.reason)
+
+    world = World(Eager())
+    assert len(world.see()) == 50
+    world.acks_ = [Ack(world.sent[0].command_id, False, reason=HELD)]
+    assert world.see(count=100) == []
+    assert not world.stage.failure
+    assert set(world.stage._controller.heard) == {HELD}
+    world.acks_ = [Ack(beat.command_id, True) for beat in world.sent[-1:]]
+    assert len(world.see()) == 50
+
+
+def test_a_protocol_waits_while_the_hardware_is_held_safe_and_measures_its_slice_again(monkeypatch):
+    monkeypatch.setattr("tracking.control_stage.HEARTBEAT_S", 0.0)
+    world = World()
+    world.ask({"until_enough": {"slices": [10.0, 20.0], "trajectories": 5}})
+    (move,) = world.see()
+    world.acks_ = [Ack(move.command_id, False, reason=HELD)]
+    assert world.see(count=50) == []
+    world.acks_ = [Ack(world.sent[-1].command_id, True)]
+    (again,) = world.see()
+    assert (again.kind, again.value) == (move.kind, move.value)
+
+
+def test_a_controller_that_is_switched_on_tells_the_acquisition_so():
+    world = World()
+    world.ask(HOLD)
+    assert [(command.kind, command.sender) for command in world.sent] == [(CommandKind.CONTROL, "page")]
+    world.ask({})
+    assert len(world.sent) == 1
+
+
+class WordlessError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("raised", [WordlessError(), SystemExit("bye \x1b[31m"), GeneratorExit()])
+@pytest.mark.parametrize("where", ["update", "acknowledged"])
+def test_whatever_a_controller_raises_the_run_goes_on_and_another_can_be_switched_on(raised, where):
+    class Bad:
+        name = "bad"
+
+        def update(self, tracks):
+            if where == "update":
+                raise raised
+            return [Command(CommandKind.SET_FLOW, 1.0)]
+
+        def acknowledged(self, ack):
+            raise raised
+
+    world = World(Bad())
+    world.see()
+    world.acks_ = [Ack(command.command_id, True) for command in world.sent]
+    world.see()
+    assert world.sent[-1].kind is CommandKind.MAKE_SAFE
+    assert type(raised).__name__ in world.stage.failure
+    assert world.stage.failure.isprintable()
+    assert world.ask(HOLD).accepted
+    assert world.see(count=100)
+
+
+def test_a_controller_file_that_leaves_while_it_is_made_is_refused(tmp_path):
+    code = tmp_path / "leaves.py"
+    code.write_text("import sys\nclass C:\n    def update(self, tracks): return []\nsys.exit('bye')\n")
+    world = World(own=ControllerSettings(file=code))
+    answer = world.ask({"file": str(code)})
+    assert not answer.accepted
+    assert "SystemExit: bye" in answer.reason

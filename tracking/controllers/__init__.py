@@ -5,7 +5,7 @@ from __future__ import annotations
 from tracking.control_settings import ControllerSettings, ProtocolSettings
 from tracking.controllers.hold_flow import HoldFlow
 from tracking.controllers.hold_focus import HoldFocus
-from tracking.controllers.loading import controller_from_file, where_it_failed, whole_traceback
+from tracking.controllers.loading import controller_from_file, where_it_failed
 from tracking.controllers.protocol import Controller, Happening
 from tracking.controllers.protocol_run import ProtocolRun, until_enough
 from tracking.controllers.pulse_on_entry import PulseOnEntry
@@ -23,7 +23,6 @@ __all__ = [
     "load_controller",
     "until_enough",
     "where_it_failed",
-    "whole_traceback",
 ]
 
 

@@ -44,6 +44,11 @@ class HoldFlow:
         self.velocity_um_s = self.standard_error_um_s = math.nan
         self._used = 0
 
+    def released(self) -> None:
+        """The hardware was made safe, which has ended: begin again at the flow that runs."""
+        self._start_ul_s = self._asked_ul_s = self._last_s = self._begun_s = self._expected_s = math.nan
+        self.velocity_um_s = math.nan
+
     def retarget(self, target_um_s: float) -> None:
         """Take another velocity as the target, from now on."""
         held = abs(self.velocity_um_s - self.target_um_s) <= HELD * abs(self.target_um_s)

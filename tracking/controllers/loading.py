@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stream.errors import ConfigurationError
+from stream.texts import in_words, one_line
 from tracking.controllers.protocol import Controller
 
 
@@ -27,7 +28,9 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's file may raise anything, and leave
         raise ConfigurationError(f"controller {path} cannot be loaded: {where_it_failed(error)}") from error
     classes = [
         value
@@ -43,7 +46,9 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
         )
     try:
         controller: Any = classes[0](**options)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ConfigurationError(
             f"controller {path} cannot be made with options {dict(options)}: {where_it_failed(error)}"
         ) from error
@@ -52,16 +57,11 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
     return cast(Controller, controller)
 
 
-def whole_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, lines and all."""
-    return "".join(traceback.format_exception(error)).rstrip()
-
-
 def where_it_failed(error: BaseException) -> str:
     """Say in one line what was raised and at which file and line, the innermost place there is."""
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    what = in_words(error)
+    if type(error) is SyntaxError:
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {one_line(str(error.msg))}"
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return what

@@ -27,6 +27,7 @@ class Controller(Protocol):
     - `acknowledged(ack: Ack) -> None`, called with the microscope's answer to each of its commands.
     - `measured() -> dict[str, float]`: what it has measured and wants, kept with every command.
     - `happenings() -> list[Happening]`: what else is to be recorded, asked for after every update.
+    - `released() -> None`: the hardware was made safe, and it was not asked meanwhile; go on from what is now.
     - `retarget(value: float)` and `restart()`: a protocol has another set-point for it, or has moved the focus.
     """
 

@@ -119,6 +119,16 @@ class ProtocolRun:
         if heard is not None:
             heard(ack)
 
+    def released(self) -> None:
+        """The hardware was made safe, which has ended: the slice under way is measured again from its beginning."""
+        if self._now is not None:
+            self._next, self._now = self._now.index, None
+        self._waiting.clear()
+        self._refused = ""
+        inner = getattr(self._inner, "released", None)
+        if inner is not None:
+            inner()
+
     def update(self, tracks: Tracks) -> list[Command]:
         """Go on with the slice, or to the next one."""
         if self._over:
