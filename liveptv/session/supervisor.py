@@ -257,9 +257,11 @@ class Session:
     def _tell_once(self, line: str, what: str) -> None:
         """A safe state is told by the acquisition's loop and by its lane: once is enough."""
         now_s = time.monotonic()
-        if not what.startswith("safe state") or now_s - self._told_s.get(what, -math.inf) > SAME_S:
+        is_safe = what.startswith("safe state")
+        if not is_safe or now_s - self._told_s.get(what, -math.inf) > SAME_S:
             self._tell(line)
-        self._told_s = {what: now_s}
+        if is_safe:
+            self._told_s = {what: now_s}
 
     def _tell(self, line: str) -> None:
         if self._on_note is None:

@@ -15,6 +15,7 @@ from small_run import Run, kill, small_experiment, wait_until
 
 from acquisition.simulated.settings_log import read_settings
 from liveptv.session import signals, supervisor
+from liveptv.session.front import cards_folder, read_card
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
 from tracking.trajectory_file import TrajectoryFile
@@ -247,7 +248,8 @@ def test_a_stop_is_heard_while_hundreds_of_commands_wait_for_their_time(tmp_path
     assert run.result.count("acquire", "commands_refused") >= 250
 
 
-def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_path):
+def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVEPTV_RUNS", str(tmp_path / "cards"))
     code = tmp_path / "eager.py"
     code.write_text(
         "from stream.messages import Command, CommandKind\n\nclass Eager:\n    def update(self, tracks):\n"
@@ -257,8 +259,8 @@ def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_pat
     seen = {}
 
     def act(run):
-        address = next(event["text"] for event in run.events("commands"))
-        client = CommandClient(address)
+        card = read_card(next(cards_folder().glob("*.json")))
+        client = CommandClient(card.wishes, card.steering.security())
         log = tmp_path / "settings.jsonl"
         try:
             client.send(Command(CommandKind.MAKE_SAFE, "enough", sender="a person"))
