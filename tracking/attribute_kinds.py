@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -67,6 +68,18 @@ def mapping(of: Read | None = None, **named: Read) -> Read:
                 of(inner)
         _require(set(named) <= set(found))
         return found
+
+    return read
+
+
+def either(*kinds: Read) -> Read:
+    """One of several kinds; the first that fits."""
+
+    def read(value: Any) -> Any:
+        for kind in kinds[:-1]:
+            with contextlib.suppress(ValueError, TypeError):
+                return kind(value)
+        return kinds[-1](value)
 
     return read
 

@@ -22,6 +22,7 @@ from stream.texts import storable
 from tracking.attribute_kinds import (
     Read,
     configuration,
+    either,
     mapping,
     number,
     positive,
@@ -130,7 +131,7 @@ ATTRIBUTES = {
     "frame_rate_hz": AttributeSpec(number),
     "configuration": AttributeSpec(configuration),
     "statistics": AttributeSpec(mapping(number)),
-    "accounts": AttributeSpec(mapping(mapping(number))),
+    "accounts": AttributeSpec(mapping(mapping(either(number, mapping(number))))),
     "account": AttributeSpec(
         mapping(exposed=whole, in_file=whole, lost=mapping(whole), not_known=sequence(text))
     ),
