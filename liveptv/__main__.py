@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import weakref
 from types import FrameType
 
 from liveptv.terminal import make_output_safe
+
+AGAIN_S = 0.02  # a finaliser is over by then
 
 
 def main() -> None:
@@ -26,13 +31,35 @@ def main() -> None:
 def _stop_politely() -> None:
     """Let `kill`, a closed terminal and Ctrl-Break do what Ctrl-C does, unless they are ignored (`nohup`)."""
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _would_be_swallowed(frame):
+            again = threading.Timer(AGAIN_S, _send_again, (number,))
+            again.daemon = True
+            again.start()
+            return
+        raise KeyboardInterrupt("" if number == signal.SIGINT else signal.Signals(number).name)
 
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+    defaults = {signal.SIG_DFL, signal.default_int_handler}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in defaults:
             signal.signal(number, stop)
+
+
+def _send_again(number: int) -> None:
+    if sys.platform == "win32":
+        signal.raise_signal(number)
+    else:
+        os.kill(os.getpid(), number)  # which also wakes the main thread, unlike a signal to this one
+
+
+def _would_be_swallowed(frame: FrameType | None) -> bool:
+    """Whether Python is in a finaliser or a callback of a weak reference, out of which no exception comes."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _run() -> int:

@@ -155,7 +155,7 @@ def test_a_program_that_is_ended_from_outside_leaves_nothing_under_the_final_nam
     table, tracks = tmp_path / "table.csv", tmp_path / "tracks.h5"
     with table.open("w") as file:
         file.write("frame,x_um,y_um\n")
-        file.writelines(f"{k},{k % 7},{20 * n}\n" for k in range(40_000) for n in range(5))
+        file.writelines(f"{k},{k % 7},{20 * n}\n" for k in range(120_000) for n in range(5))
     process = subprocess.Popen(
         [sys.executable, "-m", "liveptv", "track", str(table), "-o", str(tracks), "--frame-rate", "20"],
         env=os.environ | {"PYTHONPATH": str(HOME)},
@@ -174,3 +174,36 @@ def test_a_program_that_is_ended_from_outside_leaves_nothing_under_the_final_nam
         assert process.returncode == 1
         assert said.startswith("error: stopped by the user")
         assert said.count("\n") == 1
+
+
+FINALISER = """
+import os, signal, sys, time
+from liveptv.__main__ import _stop_politely
+_stop_politely()
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(0.01)
+try:
+    slow = Slow()
+    del slow
+    for _ in range(3000):
+        time.sleep(0.01)
+    print("went on")
+except KeyboardInterrupt as error:
+    print("stopped", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no signal to send to another process")
+@pytest.mark.parametrize(("name", "said"), [("SIGINT", ""), ("SIGTERM", "SIGTERM"), ("SIGHUP", "SIGHUP")])
+def test_a_signal_that_comes_in_a_finaliser_is_not_lost(name, said):
+    found = subprocess.run(
+        [sys.executable, "-c", FINALISER, name],
+        env=os.environ | {"PYTHONPATH": str(HOME)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split() == ["stopped", *said.split()]
+    assert found.stderr == ""
