@@ -180,7 +180,7 @@ class Hdf5Stack(ArrayStack):
         try:
             self._file = h5py.File(file, "r", locking=False)
         except (OSError, RuntimeError) as error:
-            raise SourceError(f"cannot read {file} as HDF5: {' '.join(str(error).split())}") from error
+            raise SourceError(f"cannot read {file} as HDF5: {plain(error)}") from error
         try:
             with reading(file):
                 images = self._find(file, name, any_type)
@@ -311,7 +311,7 @@ def open_zarr(
     except (SourceError, ConfigurationError):
         raise
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = plain(error)
         if isinstance(error, AttributeError | TypeError | LookupError):
             why = "its metadata are not those of an array or an image"
         raise SourceError(f"cannot read {path} as OME-Zarr: {why}; copy it again") from error
@@ -392,7 +392,7 @@ def _named_axes(
     is_scan: bool,
     focus_um: npt.NDArray[np.float64] | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """The axes of an array: those given, its `own` or the usual ones, and what is to be told of them."""
+    """The axes of an array: those given, its `own` or the default ones, and what is to be told of them."""
     if given is not None:
         return given_axes(path, shape, given), ()
     if own is None:

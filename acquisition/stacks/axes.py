@@ -99,7 +99,7 @@ def _is_spacing(evidence: AxisEvidence) -> bool:
     """Whether the spacing was set by somebody: ImageJ has 1 of any unit, or the size of a pixel, by itself."""
     spacing_um = evidence.spacing_um
     return spacing_um > 0 and not any(
-        math.isclose(spacing_um, usual, rel_tol=1e-3) for usual in (1.0, evidence.pixel_um)
+        math.isclose(spacing_um, default, rel_tol=1e-3) for default in (1.0, evidence.pixel_um)
     )
 
 

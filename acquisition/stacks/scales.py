@@ -129,7 +129,7 @@ def printed_size(pixels: float, unit: str) -> Said:
         return Said()
     size_um = to_um(1 / pixels, unit)
     dpi = to_um(1.0, "inch") / size_um
-    is_print = any(abs(dpi - usual) < 0.01 * usual for usual in PRINTING_DPI)
+    is_print = any(abs(dpi - print_dpi) < 0.01 * print_dpi for print_dpi in PRINTING_DPI)
     if is_print or not LEAST_UM <= size_um <= FINEST_PRINT_UM:
         return Said()
     return Said(size_um, f"{size_um:g} um a pixel, from the resolution tags ({pixels:g} pixels a {unit})")

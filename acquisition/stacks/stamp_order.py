@@ -51,7 +51,7 @@ class Ordered:
 
 def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
     """Bring the stamps (N,), s, of the frames `index` (N,) into order, with as little done to them as will do."""
-    step_s = _usual_step(index, stamp_s)
+    step_s = _typical_step(index, stamp_s)
     times, kept = stamp_s.copy(), np.empty(index.size, np.int64)
     rising_s = np.empty(index.size)
     size, shift_s = 0, 0.0
@@ -102,7 +102,7 @@ def _cost(count: int, misfit: float) -> int:
     return min(count, RESET_COST - 1) if misfit <= 0.5 * (count + 1) else count
 
 
-def _usual_step(index: IntArray, stamp_s: FloatArray) -> float:
+def _typical_step(index: IntArray, stamp_s: FloatArray) -> float:
     """The median time from one frame to the next, s, over the steps where stamps rise."""
     changes = np.concatenate([[0], np.flatnonzero(np.diff(stamp_s)) + 1])
     slopes = np.diff(stamp_s[changes]) / np.diff(index[changes])

@@ -49,13 +49,13 @@ def interval_of(frame: IntArray, stamp_s: FloatArray, clock_s: float) -> float:
     steps_s, frames = np.diff(stamp_s), np.diff(frame)
     jumps = jumps_of(frame, stamp_s)
     if 0 <= jumps <= ODD_JUMPS or (jumps > 0 and not is_even(frame, stamp_s, clock_s)):
-        usual_s = float(np.median(steps_s / frames))
-        return float(steps_s.sum() / np.rint(steps_s / usual_s).sum())
+        typical_s = float(np.median(steps_s / frames))
+        return float(steps_s.sum() / np.rint(steps_s / typical_s).sum())
     slopes = steps_s / frames
     order = np.argsort(slopes)
     middle = np.searchsorted(np.cumsum(frames[order]), frames.sum() / 2)
-    usual_s = float(slopes[order[middle]])
-    whole = steps_s <= GAP * usual_s * frames + clock_s
+    typical_s = float(slopes[order[middle]])
+    whole = steps_s <= GAP * typical_s * frames + clock_s
     return float(steps_s[whole].sum() / frames[whole].sum())
 
 
