@@ -13,8 +13,8 @@ import pymmcore
 from pymmcore_plus import find_micromanager
 from pymmcore_plus.experimental.unicore import UniMMCore
 
+from acquisition.configuration import config_path
 from acquisition.frame_queue import FrameQueue
-from acquisition.simulated import config_path
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 
 SIMULATED = ("simulated", "paper")

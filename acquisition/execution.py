@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from acquisition.device_safety import DeviceSafety
-from acquisition.limits import (
+from acquisition.microscope import Microscope
+from acquisition.safety.hardware_state import DeviceSafety
+from acquisition.safety.limits import (
     RateLimit,
     Refused,
     check_exposure,
@@ -20,10 +21,9 @@ from acquisition.limits import (
     number,
     switch,
 )
-from acquisition.microscope import Microscope
-from acquisition.safety import SafeState
+from acquisition.safety.safe_state import SafeState
+from acquisition.safety.watchdog import Watchdog
 from acquisition.settings import LimitsSettings
-from acquisition.watchdog import Watchdog
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import MADE_SAFE, Ack, Command, CommandKind, Frame
 

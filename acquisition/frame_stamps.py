@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
 from stream.errors import SourceError
 
 IMAGE_NUMBER_KEY = "ImageNumber"
+FRAME_NUMBER_KEY = "SimulatedCamera-FrameNumber"
+TIME_KEY = "SimulatedCamera-Time-s"
 ELAPSED_KEY = "ElapsedTime-ms"
 NAN = math.nan
 

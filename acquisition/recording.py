@@ -11,17 +11,17 @@ import numpy as np
 
 from acquisition.source import SourceInfo
 from acquisition.stacks.arrays import Hdf5Stack, open_zarr
-from acquisition.stacks.choice import file_of, name_of, parse_choice
 from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
-from acquisition.stacks.library import GuardedStack
-from acquisition.stacks.numbers import RecordedNumbers
+from acquisition.stacks.frame_numbers import RecordedNumbers
+from acquisition.stacks.library_errors import GuardedStack
 from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
+from acquisition.stacks.video_choice import file_of, name_of, parse_choice
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
-from stream.texts import storable
+from stream.safe_text import storable
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")

@@ -15,7 +15,7 @@ from pathlib import Path
 import depth_labels
 from depth_labels import write_scan
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 
 SHAPE = (720, 1280)
 BEYOND = 1.25

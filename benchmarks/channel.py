@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from reporting import save
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.matching import match
 from calibration.width_curve import width_curve_from_optics
 from liveptv.files import RunFiles
@@ -29,7 +29,7 @@ from liveptv.reports.flow_results import location_errors, section_field
 from liveptv.reports.page import write_report
 from liveptv.reports.profile import flow_profile
 from tracking.settings import TrackerSettings
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "liveptv"))
 from channel_slices import Slice, detect_slice, track_slices

@@ -19,8 +19,8 @@ import tifffile
 from reporting import save
 from scipy import ndimage
 
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import simulate_images
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import simulate_images
 from calibration.evaluation import Evaluation, evaluate
 from calibration.matching import match, nearest_neighbour
 from calibration.width_curve import width_curve_from_optics, width_curve_from_widths

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rehearsal import Rehearsal
 from reporting import device, save
 from scipy.optimize import linear_sum_assignment
 
-from acquisition.simulated import config_path
-from acquisition.simulated.flow import channel_velocity_um_s
+from acquisition.configuration import config_path
+from acquisition.physics.channel_flow import channel_velocity_um_s
 from liveptv.config import load_experiment
-from liveptv.demo import make_width_curve
-from liveptv.rehearsal import Rehearsal
-from tracking.controllers.sufficiency import profile_error_um_s
-from tracking.results import velocity_profile
+from liveptv.workflows.demo import make_width_curve
+from tracking.analysis.velocity import velocity_profile
+from tracking.control.controllers.sufficiency import profile_error_um_s
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EVERY = 6

@@ -18,9 +18,9 @@ import tifffile
 from reporting import save
 from scipy.spatial import KDTree
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
 from calibration.calibration_file import write_calibration
 from calibration.pipeline import calibrate
 from calibration.preparation import Options

@@ -22,7 +22,7 @@ import numpy as np
 from refine import bounds
 from reporting import save
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
@@ -33,7 +33,7 @@ from engines.engine import Engine
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
-from liveptv.training import read_optics
+from liveptv.workflows.train import read_optics
 from stream.messages import Frame, FrameInfo
 
 SHAPE = (1440, 2560)

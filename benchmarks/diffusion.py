@@ -25,7 +25,7 @@ from reporting import save
 from engines.factory import open_engine
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame, FrameInfo, TrackFlag
-from tracking.results import Diffusion, diffusion_coefficient
+from tracking.analysis.velocity import Diffusion, diffusion_coefficient
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
@@ -66,7 +66,7 @@ def liveptv_tracks(video: npt.NDArray[np.uint8]) -> Columns:
 
 def file_tracks(path: Path) -> Columns:
     """Track, frame, x and y (um) of every measured row of a trajectory file."""
-    from tracking.trajectory_file import read_trajectories
+    from tracking.trajectories.file import read_trajectories
 
     rows = read_trajectories(path)
     measured = np.asarray(rows.flags).astype(np.int64) & int(TrackFlag.PREDICTED) == 0

@@ -26,7 +26,7 @@ import psutil
 from reporting import save
 
 from acquisition.simulated.settings_log import read_settings
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 
 RESULTS = Path(__file__).parent / "results" / "faults.json"
 STAGES = ("acquire", "detect", "track", "write", "control", "session", "page")

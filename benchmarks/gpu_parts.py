@@ -21,9 +21,9 @@ from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Slot
 from engines.flatfield import FlatField
-from engines.network.answers import to_table
 from engines.network.decode import particles_of, slots_of
 from engines.network.model import OnnxModel
+from engines.network.postprocessing import to_table
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner
 from engines.settings import DetectorSettings
 from stream.messages import Frame, FrameInfo

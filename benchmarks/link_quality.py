@@ -26,7 +26,7 @@ import trackpy
 from reporting import save
 
 from stream.messages import Detections, FrameInfo, TrackFlag
-from tracking.metrics import TrackPoints, link_scores, track_scores
+from tracking.analysis.metrics import TrackPoints, link_scores, track_scores
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 

@@ -28,12 +28,12 @@ import psutil
 from live_page import visitors
 from reporting import save
 
-from liveptv.application import run_experiment
 from liveptv.config import build_experiment
 from liveptv.files import RunFiles
 from liveptv.monitor.process import PageProcess
+from liveptv.session.announcement import read_card
 from liveptv.session.events import read_events
-from liveptv.session.front import read_card
+from liveptv.workflows.run import run_experiment
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind, Tracks
 from stream.monitor import MonitorSubscriber

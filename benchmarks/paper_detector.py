@@ -19,7 +19,7 @@ import torch
 from reporting import save
 from torch.utils.flop_counter import FlopCounterMode
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.evaluation import evaluate
 from calibration.training.material import Material, Recipe, from_calibration, from_optics
 from calibration.training.paper import PAPER

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from reporting import save
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.synthesis.from_optics import model_from_optics, noise_for_snr
 from calibration.synthesis.inputs import NoiseModel
 from calibration.synthesis.layout import PAPER_DENSITY, Layout

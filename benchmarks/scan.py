@@ -24,7 +24,7 @@ from acquisition.recording import open_stack
 from acquisition.scan.paths import ScanPaths
 from acquisition.settings import MicroscopeSettings, ScanSettings
 from liveptv.config import Experiment
-from liveptv.scanning import run_scan
+from liveptv.workflows.scan import run_scan
 
 FRAME_RATE_HZ, SPEED_UM_S, LAG_S = 24.0, 1000.0, 0.005
 

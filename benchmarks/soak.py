@@ -33,8 +33,8 @@ import zmq
 from reporting import save
 
 from acquisition.simulated.settings_log import read_settings
-from liveptv.session.account import account_of
-from tracking.trajectory_file import TrajectoryFile
+from liveptv.session.frame_account import account_of
+from tracking.trajectories.file import TrajectoryFile
 
 HERE = Path(__file__).resolve().parent
 SAFE = {"Pump": 0.001, "Focus": 140.0, "Shutter": False}

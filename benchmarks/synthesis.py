@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from reporting import save
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.synthesis import CutAndPaste, Layout, NoiseModel, Rendered
 from calibration.synthesis.canvas import Canvas
 from calibration.synthesis.from_optics import (

@@ -22,8 +22,8 @@ import numpy as np
 from reporting import save
 
 from stream.messages import FrameInfo, Tracks
-from tracking.trajectory_file import TrajectoryWriter
-from tracking.trajectory_schema import LIBVER, ROW, ROW_CHUNK, RecordArray
+from tracking.trajectories.file import TrajectoryWriter
+from tracking.trajectories.schema import LIBVER, ROW, ROW_CHUNK, RecordArray
 
 CASES = ((50, 4000), (400, 2000), (2000, 600), (10_000, 150))
 BLOCK = 1 << 20

@@ -22,11 +22,11 @@ from reporting import save
 
 from stream.errors import SourceError
 from stream.messages import Detections
-from tracking.packing import pack
-from tracking.recover import recover
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
-from tracking.trajectory_file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.compression import pack
+from tracking.trajectories.file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.recovery import recover
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tracking"))
 from flows import channel_flow
@@ -45,7 +45,7 @@ import sys
 import time
 from pathlib import Path
 import numpy as np
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 path, frames, rows = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 deadline_s = time.monotonic() + 500
 with TrajectoryFile(path) as file:

@@ -21,7 +21,7 @@ import numpy as np
 from reporting import device, save
 
 from stream.messages import FrameInfo, Tracks
-from tracking.trajectory_schema import (
+from tracking.trajectories.schema import (
     FRAME,
     FRAME_CHUNK,
     FRAMES,
@@ -30,7 +30,7 @@ from tracking.trajectory_schema import (
     ROW_CHUNK,
     ROWS,
 )
-from tracking.trajectory_writer import TrajectoryWriter
+from tracking.trajectories.writer import TrajectoryWriter
 
 
 def make_tracks(frames: int, tracks: int) -> list[Tracks]:

@@ -10,10 +10,10 @@ from scipy import fft, ndimage
 
 from calibration.alignment.denoise import wiener
 from calibration.alignment.joint import Aligned
+from calibration.consecutive import runs
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
-from calibration.particle_model import ParticleModel
-from calibration.runs import runs
+from calibration.psf_model import ParticleModel
 from calibration.scan.contrast import Polarity
 
 FloatArray = npt.NDArray[np.float64]

@@ -21,8 +21,8 @@ from calibration.cutout_images import CutoutWriter
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
-from calibration.particle_model import ParticleModel
 from calibration.pipeline import Calibrated
+from calibration.psf_model import ParticleModel
 from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
@@ -32,7 +32,7 @@ from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
 from stream.errors import SourceError
 from stream.hdf5_reading import NUMBERS, TEXT, attribute, check_file, dataset, open_hdf5, schema_of, values
-from stream.unfinished import written_beside
+from stream.unfinished_files import written_beside
 
 SCHEMA = "liveptv-calibration"
 SCHEMA_VERSION = 1

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from calibration.alignment.joint import Aligned
 from calibration.alignment.plane_check import apparent_focus
+from calibration.consecutive import runs
 from calibration.errors import CalibrationError
-from calibration.runs import runs
 from calibration.scan.faults import Fault
 
 FloatArray = npt.NDArray[np.float64]

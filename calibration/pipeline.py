@@ -21,7 +21,6 @@ from calibration.curves import feature_curves
 from calibration.errors import CalibrationError
 from calibration.focus_check import JUMP_STEPS, REACH_STEPS, check_focus, largest_jump
 from calibration.labels import Seen, label, misfit_limit, neighbour_limit_px
-from calibration.particle_model import ParticleModel
 from calibration.preparation import (
     Options,
     Prepared,
@@ -32,6 +31,7 @@ from calibration.preparation import (
     tidy,
     which_polarity,
 )
+from calibration.psf_model import ParticleModel
 from calibration.result import Calibration, ParticleTable
 from calibration.scan.contrast import Background, add_up, make_background
 from calibration.scan.cutouts import cut_out, size_of_images

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from calibration.ambiguity import Ambiguity
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.scan.faults import Fault
 from calibration.surface import FocalSurface
 

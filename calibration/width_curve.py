@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import make_smoothing_spline
 
-from acquisition.simulated.optics import IMAGE_MODEL_VERSION, OpticsModel, particle_images
+from acquisition.physics.optics import IMAGE_MODEL_VERSION, OpticsModel, particle_images
 from calibration.errors import CalibrationError
 from engines.classical.centre import CONVERGED, FULL_ITERATIONS, fit_gaussian
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY

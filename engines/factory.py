@@ -32,7 +32,7 @@ def open_engine(
     `ConfigurationError` for every other file, for one that cannot be read, and where the settings ask for
     another kind of detector than the model is for.
     """
-    from engines.watched import WatchedEngine
+    from engines.watched_engine import WatchedEngine
 
     return WatchedEngine(_open(settings, model, pixel_size_um, say), settings.max_particles, say)
 
@@ -48,7 +48,7 @@ def _open(
     if settings.engine == "classical" and network:
         raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
     if model is not None and network:
-        from engines.backends.guard import open_guarded
+        from engines.backends.failover import open_guarded
 
         return open_guarded(settings, pixel_size_um, model, say)
     if settings.backend != "auto":

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from engines.engine import DetectionError, Engine
-from engines.watched import REPEATED
+from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import simulate_images
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import simulate_images
 from calibration.synthesis import CutAndPaste, Layout, Rendered
 from calibration.synthesis.background import add_background
 from calibration.synthesis.canvas import Canvas

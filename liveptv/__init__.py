@@ -1,6 +1,6 @@
 """The application: command line, configuration, session supervisor, reports."""
 
-from liveptv.guard import protect
+from liveptv.shadowed_packages import protect
 
 __version__ = "0.1.0"
 

@@ -16,7 +16,7 @@ from stream.errors import ConfigurationError
 from stream.security import HOW_TO_MAKE_KEYS
 from stream.settings import LinkSettings, describe
 from stream.sockets import LinkAddress
-from tracking.control_settings import ControllerSettings, ProtocolSettings
+from tracking.control.settings import ControllerSettings, ProtocolSettings
 from tracking.settings import TrackerSettings
 
 

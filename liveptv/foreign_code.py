@@ -11,7 +11,7 @@ from pathlib import Path
 
 from acquisition.core import find_config
 from liveptv.config import Experiment
-from liveptv.guard import ROOT_PACKAGES
+from liveptv.shadowed_packages import ROOT_PACKAGES
 from stream.errors import LivePTVError
 
 PYTHON_DEVICES = ("#py pyDevice,", "#py Device,")

@@ -15,14 +15,21 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.dialects import Wanted
-from liveptv.table_reader import AS_IT_IS, COLUMNS, read_columns
+from liveptv.tables.dialects import Wanted
+from liveptv.tables.reader import AS_IT_IS, COLUMNS, read_columns
 from stream.errors import SourceError
 from stream.hdf5_reading import schema_of
 from stream.messages import NAN
-from tracking.metrics import LinkScores, TrackPoints, TrackScores, link_scores, nearest_tracks, track_scores
-from tracking.trajectory_file import read_trajectories
-from tracking.trajectory_schema import SCHEMA
+from tracking.analysis.metrics import (
+    LinkScores,
+    TrackPoints,
+    TrackScores,
+    link_scores,
+    nearest_tracks,
+    track_scores,
+)
+from tracking.trajectories.file import read_trajectories
+from tracking.trajectories.schema import SCHEMA
 
 FloatArray = npt.NDArray[np.float64]
 

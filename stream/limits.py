@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from stream.messages import Ack, Command, CommandKind, Message, Status, StreamEnd, StreamStart
-from stream.texts import sendable
+from stream.safe_text import sendable
 
 ID_LENGTH = 128
 NAME_LENGTH = 256  # a sender, a device, a property; Micro-Manager's own names are shorter

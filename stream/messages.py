@@ -201,7 +201,7 @@ class Command:
     clock of `FrameInfo.time_s`, it is carried out then instead of at once. A `heartbeat` says that a live
     result has been looked at; `make_safe` asks for the safe state, with the reason as its value; a `mark`
     is for the session, which puts its value into the event log; `control` is for the control stage, and asks
-    for another controller (`tracking.control_switch`).
+    for another controller (`tracking.control.switch`).
     """
 
     kind: CommandKind

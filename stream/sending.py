@@ -13,8 +13,8 @@ from stream.link import LinkAccount, PeerState, Policy
 from stream.messages import Message, StreamEnd
 from stream.peer import PeerWatch
 from stream.protocol import Welcome
-from stream.pump import Pump, Shared
 from stream.ring import SlotWriter
+from stream.sender_thread import Pump, Shared
 from stream.sockets import Endpoint
 from stream.wire import LinkFields, encode
 

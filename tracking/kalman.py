@@ -18,7 +18,7 @@ from numba import njit
 
 from stream.messages import TrackFlag, Tracks
 from tracking.flow_field import ENOUGH, cell_at, expect
-from tracking.noise import USUAL_CHI_SQUARE
+from tracking.process_noise import USUAL_CHI_SQUARE
 
 P, V, PP, PV, VV = 0, 3, 6, 9, 12
 STATES = 15

@@ -1,4 +1,4 @@
-"""Settings of the tracker; those of the controllers are in `tracking.control_settings`."""
+"""Settings of the tracker; those of the controllers are in `tracking.control.settings`."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from stream.messages import Detections, FrameInfo, Tracks
 from tracking import kalman
 from tracking.assignment import solve
 from tracking.candidates import OVERFLOW, gate_by_chi_square, gate_by_distance, index_points
+from tracking.close_pairs import velocity_spread
 from tracking.displacements import DisplacementWatch
-from tracking.duplicates import DuplicateFinder
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
-from tracking.noise import StepNoise
+from tracking.process_noise import StepNoise
+from tracking.second_detections import DuplicateFinder
 from tracking.settings import TrackerSettings
 from tracking.track_memory import TrackMemory
-from tracking.track_pairs import velocity_spread
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class OnlineTracker:
     what links can resolve (`unresolved`, see `tracking.displacements`).
 
     Tracks that are second detections of another's particle are flagged as soon as that is clear, see
-    `tracking.duplicates`; `doubles` of them were in the last frame.
+    `tracking.second_detections`; `doubles` of them were in the last frame.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.scan.journal import PlaneRecord, ScanHeader
-from acquisition.scan.paths import ScanPaths, allocated_bytes, check_room
+from acquisition.scan.journal import PlaneRecord
 
 Images = npt.NDArray[Any]
 
@@ -33,30 +32,6 @@ class ScanOutput(Protocol):
     def close(self) -> None:
         """Close the file. Idempotent."""
         ...
-
-
-def create_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
-    """Make the unfinished file, all planes empty. Raises `OutputError`, also where the disk is too small."""
-    check_room(paths.whole, header.planes * header.plane_bytes)
-    if paths.is_zarr:
-        from acquisition.scan.zarr_output import ZarrOutput
-
-        return ZarrOutput.create(paths.partial, header)
-    from acquisition.scan.tiff_output import TiffOutput
-
-    return TiffOutput.create(paths.partial, header)
-
-
-def reopen_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
-    """Open the unfinished file again. Raises `OutputError`, also where the disk is too small for the rest."""
-    check_room(paths.whole, header.planes * header.plane_bytes - allocated_bytes(paths.partial))
-    if paths.is_zarr:
-        from acquisition.scan.zarr_output import ZarrOutput
-
-        return ZarrOutput(paths.partial, header)
-    from acquisition.scan.tiff_output import TiffOutput
-
-    return TiffOutput(paths.partial, header)
 
 
 def checksum(images: Images) -> int:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from acquisition.scan.image_file import create_output, reopen_output
 from acquisition.scan.journal import Journal, PlaneRecord, ScanHeader
-from acquisition.scan.output import ScanOutput, checksum, create_output, reopen_output
+from acquisition.scan.output import ScanOutput, checksum
 from acquisition.scan.paths import RESUME, ScanPaths
 from acquisition.scan.plan import approach_um
 from acquisition.scan.plane import PlaneImages, PlaneTaker

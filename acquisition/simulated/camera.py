@@ -11,15 +11,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 from pymmcore_plus.experimental.unicore import CameraDevice
 
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
+from acquisition.simulated.properties import SimulatedDevice
+from acquisition.simulated.sequence import BufferSource, CameraState, FrameSequence
+from acquisition.simulated.truth import TruthFile, write_particles
+from acquisition.simulated.world import WorldSettings
 from stream.errors import ConfigurationError
-
-from .bank import load_bank
-from .optics import OpticsModel
-from .properties import SimulatedDevice
-from .render import Renderer
-from .sequence import BufferSource, CameraState, FrameSequence
-from .truth import TruthFile, write_particles
-from .world import WorldSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 

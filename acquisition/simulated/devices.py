@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pymmcore_plus.experimental.unicore import GenericDevice, ShutterDevice, StageDevice
 
+from acquisition.simulated.camera import SimulatedCamera
+from acquisition.simulated.properties import SimulatedDevice
+from acquisition.simulated.settings_log import SettingsLog
 from stream.errors import ConfigurationError
-
-from .camera import SimulatedCamera
-from .properties import SimulatedDevice
-from .settings_log import SettingsLog
 
 __all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
 

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 from pymmcore_plus.experimental.unicore import Device
 
+from acquisition.simulated.world import World
 from stream.errors import ConfigurationError
-
-from .world import World
 
 Value = TypeVar("Value", int, float, str)
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .render import Renderer
-from .truth import TruthFile
-from .world import World
+from acquisition.frame_stamps import FRAME_NUMBER_KEY, TIME_KEY
+from acquisition.physics.rendering import Renderer
+from acquisition.simulated.truth import TruthFile
+from acquisition.simulated.world import World
 
-FRAME_NUMBER_KEY = "SimulatedCamera-FrameNumber"
-TIME_KEY = "SimulatedCamera-Time-s"
 MEMORY_S = 1.0
 
 BufferSource = Callable[[Sequence[int], npt.DTypeLike], npt.NDArray[Any]]

@@ -6,7 +6,7 @@ from collections import deque
 
 from pymmcore_plus.experimental.unicore import GenericDevice
 
-from .properties import SimulatedDevice
+from acquisition.simulated.properties import SimulatedDevice
 
 KEPT = 1000
 

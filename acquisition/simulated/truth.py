@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import in_sight
+from acquisition.simulated.world import Particles
 from stream.errors import OutputError
-
-from .optics import OpticsModel
-from .render import in_sight
-from .world import Particles
 
 TRUTH_COLUMNS = ("frame", "particle", "x_um", "y_um", "z_um", "height_um", "vx_um_s", "vy_um_s", "time_s")
 PARTICLE_COLUMNS = ("particle", "x_um", "y_um", "height_um")

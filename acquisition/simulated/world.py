@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import interpolate
 
-from .actuators import FocusDrive, Pump
-from .flow import channel_velocity_um_s
+from acquisition.physics.channel_flow import channel_velocity_um_s
+from acquisition.simulated.actuators import FocusDrive, Pump
 
 FloatArray = npt.NDArray[np.float64]
 BOLTZMANN_J_K = 1.380649e-23

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import zarr
 
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
-from acquisition.stacks.choice import Channel, Choice, choose_channel, file_of, parse_choice
+from acquisition.stacks.claimed_size import check_count, check_size
 from acquisition.stacks.hdf5_facts import hdf5_axes, hdf5_scales
-from acquisition.stacks.library import plain
+from acquisition.stacks.library_errors import plain
 from acquisition.stacks.scales import NAN, Scales
-from acquisition.stacks.sizes import check_count, check_size
 from acquisition.stacks.stack import Layout, Plane, StackInfo, axes_of, layout_of, type_name
-from acquisition.stacks.stored import Written, check_blosc, hdf5_written, zarr_written
+from acquisition.stacks.unwritten_frames import Written, check_blosc, hdf5_written, zarr_written
+from acquisition.stacks.video_choice import Channel, Choice, choose_channel, file_of, parse_choice
 from acquisition.stacks.zarr_facts import zarr_axes, zarr_scales
 from stream.errors import ConfigurationError, SourceError
 from stream.hdf5_reading import check_attributes, check_memory, find, reading

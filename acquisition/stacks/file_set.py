@@ -8,7 +8,6 @@ from typing import Any
 
 import tifffile
 
-from acquisition.stacks.choice import Choice
 from acquisition.stacks.micromanager import micromanager_table, ndtiff_index, ndtiff_table, read_summary
 from acquisition.stacks.ome_files import (
     OmeImage,
@@ -22,6 +21,7 @@ from acquisition.stacks.ome_files import (
 from acquisition.stacks.plane_table import Chosen, PlaneTable, select
 from acquisition.stacks.tiff_pages import TiffMembers
 from acquisition.stacks.tiff_series import left_over
+from acquisition.stacks.video_choice import Choice
 from stream.errors import SourceError
 
 

@@ -14,19 +14,19 @@ import tifffile
 from PIL import Image
 
 from acquisition.stacks.axes import given_axes
-from acquisition.stacks.choice import Choice, choose
+from acquisition.stacks.claimed_size import check_size
 from acquisition.stacks.file_set import member_files
 from acquisition.stacks.image_order import sort_images
-from acquisition.stacks.library import plain, told_in_a_line
+from acquisition.stacks.library_errors import plain, told_in_a_line
 from acquisition.stacks.micromanager import MARK, ndtiff_index
 from acquisition.stacks.micromanager_text import read_metadata_text
 from acquisition.stacks.plane_table import Place, select
 from acquisition.stacks.scales import Said, Scales, number
-from acquisition.stacks.sizes import check_size
 from acquisition.stacks.stack import ImageStack, Plane, StackInfo, layout_of, type_name
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.tiff_facts import micromanager_planes, micromanager_scales
 from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
+from acquisition.stacks.video_choice import Choice, choose
 from stream.errors import SourceError
 
 TIFF = (".tif", ".tiff")

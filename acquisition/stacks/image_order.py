@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acquisition.stacks.choice import choose, listed
 from acquisition.stacks.image_names import (
     OLD_MICROMANAGER,
     ImageName,
@@ -23,6 +22,7 @@ from acquisition.stacks.image_names import (
     with_times,
 )
 from acquisition.stacks.plane_table import Coordinates, Place, PlaneTable
+from acquisition.stacks.video_choice import choose, listed
 from stream.errors import SourceError
 
 SURE = {

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from acquisition.stacks.library import plain
+from acquisition.stacks.claimed_size import check_size
+from acquisition.stacks.library_errors import plain
 from acquisition.stacks.plane_table import Coordinates, Place, PlaneTable
-from acquisition.stacks.sizes import check_size
 from acquisition.stacks.tiff_facts import micromanager_place
 from stream.errors import SourceError
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from acquisition.stacks.choice import listed
-from acquisition.stacks.library import plain
+from acquisition.stacks.claimed_size import check_count, check_size
+from acquisition.stacks.library_errors import plain
 from acquisition.stacks.plane_table import Coordinates, Place, PlaneTable
-from acquisition.stacks.sizes import check_count, check_size
+from acquisition.stacks.video_choice import listed
 from stream.errors import SourceError
 
 XML_SUFFIXES = (".ome", ".ome.xml")

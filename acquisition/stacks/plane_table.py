@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from acquisition.stacks.choice import CHANNELS_OR_TIMES, Choice, choose, listed
-from acquisition.stacks.sizes import check_count
+from acquisition.stacks.claimed_size import check_count
+from acquisition.stacks.video_choice import CHANNELS_OR_TIMES, Choice, choose, listed
 from stream.errors import SourceError
 
 SPARSE, MOST_HOLES = 10_000, 100

@@ -12,13 +12,12 @@ import numpy.typing as npt
 import tifffile
 
 from acquisition.stacks.axes import AxisEvidence, assumed_axes, decide_axes, given_axes
-from acquisition.stacks.choice import Channel, Choice, choose_channel
+from acquisition.stacks.claimed_size import check_count
 from acquisition.stacks.file_set import FileSet, open_file_set
-from acquisition.stacks.library import kept_quiet, plain
+from acquisition.stacks.library_errors import kept_quiet, plain
 from acquisition.stacks.ome import OmeFacts, OmePlane, ome_facts
 from acquisition.stacks.ome_files import ome_problem
 from acquisition.stacks.scales import Scales
-from acquisition.stacks.sizes import check_count
 from acquisition.stacks.stack import NAN, Layout, Plane, StackInfo, layout_of, type_name
 from acquisition.stacks.tiff_broken import rest_of_video
 from acquisition.stacks.tiff_facts import (
@@ -30,6 +29,7 @@ from acquisition.stacks.tiff_facts import (
 )
 from acquisition.stacks.tiff_pages import CutShortError, TiffMembers, where_it_ends
 from acquisition.stacks.tiff_series import Video, find_video, unnamed_pages
+from acquisition.stacks.video_choice import Channel, Choice, choose_channel
 from stream.errors import SourceError
 
 DAMAGE = ("invalid page offset", "corrupt", "invalid value offset", "failed to reshape", "truncated")

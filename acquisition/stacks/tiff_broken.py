@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from acquisition.stacks.choice import Choice
-from acquisition.stacks.sizes import check_count
+from acquisition.stacks.claimed_size import check_count
 from acquisition.stacks.tiff_pages import entry_of
 from acquisition.stacks.tiff_series import Video, is_unnamed, named_axes, shades
+from acquisition.stacks.video_choice import Choice
 
 BLOCK_BYTES = 2**20
 LARGEST_PAGE_BYTES = 4096

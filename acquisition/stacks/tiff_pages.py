@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from acquisition.stacks.claimed_size import check_size
 from acquisition.stacks.plane_table import Place
-from acquisition.stacks.sizes import check_size
 from acquisition.stacks.tiff_series import Video
 from stream.errors import SourceError
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from acquisition.stacks.choice import Choice, choose
+from acquisition.stacks.video_choice import Choice, choose
 from stream.errors import SourceError
 
 UNNAMED = "IQRP"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from calibration.alignment.misfit import middle
 from calibration.alignment.start import vertex
-from calibration.particle_model import BY_X, BY_Y, BY_Z, VALUE, ParticleModel
+from calibration.psf_model import BY_X, BY_Y, BY_Z, VALUE, ParticleModel
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]

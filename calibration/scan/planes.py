@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
-from acquisition.stacks.numbers import RecordedNumbers
+from acquisition.stacks.frame_numbers import RecordedNumbers
 from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.stack import ImageStack, StackInfo
 from calibration.errors import CalibrationError

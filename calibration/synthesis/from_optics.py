@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from acquisition.simulated.bank import Z_STEP_UM, load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import BACKGROUND_OF_FULL_SCALE
-from calibration.particle_model import ParticleModel
+from acquisition.physics.image_table import Z_STEP_UM, load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import BACKGROUND_OF_FULL_SCALE
+from calibration.psf_model import ParticleModel
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.reach import reach_of_model
 from calibration.synthesis.render import render

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.synthesis.inputs import Cutouts, NoiseModel
 
 FloatArray = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from calibration.errors import CalibrationError
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.synthesis.canvas import Canvas
 from calibration.synthesis.inputs import BackgroundModel, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions

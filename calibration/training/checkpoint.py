@@ -12,7 +12,7 @@ import torch
 
 from calibration.training.settings import TrainingError, TrainingSettings
 from calibration.training.trainer import Trainer
-from engines.bounded import refuse_beyond
+from engines.bounded_reading import refuse_beyond
 
 NAME = "training.pt"
 MOST_BYTES = 1 << 31

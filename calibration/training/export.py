@@ -19,13 +19,13 @@ from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes
-from engines.network.card import KEY, SCHEMA, ModelCard
 from engines.network.model import INPUT, OUTPUT, OnnxModel
+from engines.network.model_card import KEY, SCHEMA, ModelCard
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
-from engines.refine import packed
-from engines.refine.model import FitModel
-from stream.unfinished import written_beside
+from engines.refine import psf_text as packed
+from engines.refine.psf import FitModel
+from stream.unfinished_files import written_beside
 
 LIBRARIES = ("liveptv", "torch", "onnx")
 OPSET = 18

@@ -13,7 +13,7 @@ import numpy as np
 from calibration.evaluation import evaluate
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut, Network
-from engines.refine.model import FitModel
+from engines.refine.psf import FitModel
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner
 from stream.messages import Detections
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.calibration_file import read_calibration
 from calibration.cutout_images import image_background, image_noise, read_cutouts
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY
-from engines.network.card import Polarity
-from engines.refine.model import FitModel
+from engines.network.model_card import Polarity
+from engines.refine.psf import FitModel
 
 DENSITY_PER_PX = (0.5 * PAPER_DENSITY, 10 * PAPER_DENSITY)
 CLOSE_VARIANCE_PX2 = 6.0

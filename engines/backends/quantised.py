@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bounded import MOST_TEXT_BYTES, MOST_WEIGHTS_BYTES, read_member
+from engines.bounded_reading import MOST_TEXT_BYTES, MOST_WEIGHTS_BYTES, read_member
 from engines.classical.widths import file_hash
 from engines.engine import BackEndError
 from stream.errors import OutputError

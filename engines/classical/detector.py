@@ -24,12 +24,12 @@ from engines.classical.joint import (
     fit_all,
 )
 from engines.classical.objects import STRONG, WIDE_OBJECT, badly_fitted, disturbed, fill_in
-from engines.classical.pixel_noise import pixel_noise
 from engines.classical.spots import PIXEL_NOISE_SAMPLES, ROUNDING_NOISE, SpotFilter, Template
 from engines.classical.widths import WidthCurve, depth_from_widths
 from engines.flatfield import FlatField
+from engines.particle_limit import strongest
+from engines.pixel_noise import pixel_noise
 from engines.settings import DetectorSettings
-from engines.strongest import strongest
 from stream.messages import Detections
 
 Float32Array = npt.NDArray[np.float32]

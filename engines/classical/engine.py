@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve, file_hash
+from engines.detection_pool import FrameWork, Outcome
 from engines.engine import DetectionError, EngineInfo, readable, working_dtype
 from engines.flatfield import load_flat_field
-from engines.frame_work import FrameWork, Outcome
-from engines.ordered import default_workers
-from engines.refine.model import load_fit_model
+from engines.ordered_threads import default_workers
+from engines.particle_limit import strongest
+from engines.refine.psf import load_fit_model
 from engines.refine.refiner import Refiner, open_refiner
 from engines.settings import DetectorSettings
-from engines.strongest import strongest
 from stream.messages import Detections, Frame
 
 SIGNS = {"bright": 1.0, "dark": -1.0}

@@ -18,7 +18,7 @@ from numba import njit
 from scipy.optimize import brentq
 
 from engines.classical.coarse_noise import is_coarse, level_as_rare, noise_of
-from engines.classical.pixel_noise import pixel_noise
+from engines.pixel_noise import pixel_noise
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ SIGNS = {"bright": 1.0, "dark": -1.0}
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What the numbers of the network mean; as in `engines.network.card.ModelCard`."""
+    """What the numbers of the network mean; as in `engines.network.model_card.ModelCard`."""
 
     pixel_size_um: float
     polarity: str

@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from engines.cuda.answer import kept_slots
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import Slot
+from engines.cuda.unpacking import kept_slots
 from engines.engine import WrongNumbersError
 from engines.flatfield import FlatField
-from engines.network.card import ModelCard
 from engines.network.decode import decode, particles_of, slots_of
 from engines.network.layout import CHANNELS, LOGIT
 from engines.network.model import OnnxModel
+from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
-from engines.refine.model import FitModel
-from engines.refine.windows import draw, set_box, work_space
+from engines.refine.psf import FitModel
+from engines.refine.rendering import draw, set_box, work_space
 
 FloatArray = npt.NDArray[np.float64]
 

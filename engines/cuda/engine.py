@@ -13,21 +13,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.answer import kept_slots
 from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
 from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
+from engines.cuda.unpacking import kept_slots
+from engines.detection_pool import FrameWork, Outcome
 from engines.engine import BackEndError, DetectionError, EngineInfo, readable, working_dtype
 from engines.flatfield import FlatField, load_flat_field
-from engines.frame_work import FrameWork, Outcome
-from engines.network.answers import check_fits, detections_of, to_table
 from engines.network.decode import slots_of
 from engines.network.model import OnnxModel
+from engines.network.postprocessing import check_fits, detections_of, to_table
 from engines.network.preparation import LEAST_LIGHT
-from engines.ordered import default_workers
+from engines.ordered_threads import default_workers
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError

@@ -21,10 +21,10 @@ from engines.refine.block import (
     SINGULAR,
     SMALL_GAIN,
 )
-from engines.refine.equations import GROUND
-from engines.refine.model import FitModel
+from engines.refine.normal_equations import GROUND
+from engines.refine.psf import FitModel
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
 from engines.refine.spline import TAPS
-from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
 
 PARAMETERS = 4
 LEAST_PIVOT = 1e-11

@@ -17,8 +17,8 @@ from numba import njit
 from engines.cuda.fit import Blocks, ParticleImages, fit_blocks
 from engines.refine.block import SINGULAR, weigh_block
 from engines.refine.frame import ITERATIONS, SWEEPS, blocks_of, boxes_of, put
-from engines.refine.model import FitModel
-from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, X, Y, work_space
+from engines.refine.psf import FitModel
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, work_space
 
 SIZES_PX = (24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)
 MEMBERS = (1, 2, 3, 6)

@@ -15,9 +15,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from engines.cuda.background import contrast_of, pixels_of
 from engines.cuda.layout import FrameFormat
 from engines.network.architecture import ParticleNet, Residual
-from engines.network.card import ModelCard
 from engines.network.decode import LEAST_LOGIT
 from engines.network.layout import CHANNELS, LOGIT
+from engines.network.model_card import ModelCard
 
 LARGEST_HALF = 4096.0
 """Contrast beyond this, in standard deviations of the noise, is cut off in half precision."""

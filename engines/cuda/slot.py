@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.answer import Answer
 from engines.cuda.device import Device
 from engines.cuda.layout import FrameFormat
+from engines.cuda.unpacking import Answer
 
 SLOTS_IN_FLIGHT = 3
 Enqueue = Callable[[int], None]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.backends.soundness import fault_of
+from engines.detection_pool import FrameWork, Outcome
 from engines.engine import (
     BackEndError,
     DetectionError,
@@ -22,12 +22,12 @@ from engines.engine import (
     working_dtype,
 )
 from engines.flatfield import load_flat_field
-from engines.frame_work import FrameWork, Outcome
-from engines.network.answers import check_fits, detections_of
 from engines.network.decode import decode, slots_of
 from engines.network.model import Network, OnnxModel
+from engines.network.postprocessing import check_fits, detections_of
 from engines.network.preparation import Preparation
-from engines.ordered import default_workers
+from engines.network.soundness import fault_of
+from engines.ordered_threads import default_workers
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame

@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.bounded import MOST_MODEL_BYTES, read_file
+from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.engine import BackEndError
-from engines.network.card import ModelCard, card_of
 from engines.network.layout import CHANNELS, SLOTS
+from engines.network.model_card import ModelCard, card_of
 from engines.network.time_limit import LIMITS
-from engines.refine import packed
-from engines.refine.model import FitModel
+from engines.refine import psf_text as packed
+from engines.refine.psf import FitModel
 from stream.errors import ConfigurationError
 
 ERRORS_ONLY, NOTHING = 3, 4

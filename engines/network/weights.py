@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from engines.bounded import MOST_WEIGHTS_BYTES, inflate, read_arrays
+from engines.bounded_reading import MOST_WEIGHTS_BYTES, inflate, read_arrays
 from stream.errors import ConfigurationError
 
 KEY = "liveptv_weights"

@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from engines.refine.equations import GROUND, expect, fill_residual, normal_equations, pin, solve, surprise
-from engines.refine.windows import BOTTOM, LEFT, RIGHT, TOP, Z, add, draw
+from engines.refine.normal_equations import (
+    GROUND,
+    expect,
+    fill_residual,
+    normal_equations,
+    pin,
+    solve,
+    surprise,
+)
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, Z, add, draw
 
 CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
 # A step that lowers, or promises to lower, chi-square by less than this is the last.

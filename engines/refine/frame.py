@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.block import SINGULAR, fit_block, weigh_block
-from engines.refine.windows import (
+from engines.refine.rendering import (
     BOTTOM,
     LEFT,
     RIGHT,

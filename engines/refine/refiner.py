@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engines.classical.pixel_noise import pixel_noise
+from engines.pixel_noise import pixel_noise
+from engines.refine.alternatives import FAINT_SIGMAS
 from engines.refine.block import CONVERGED
 from engines.refine.frame import LARGEST_MOVE_PX, UNTRIED, begin_frame, fit_frame, take_back
-from engines.refine.model import FitModel
-from engines.refine.numbers import settle_frame
-from engines.refine.trials import FAINT_SIGMAS
-from engines.refine.windows import A, X, Y, Z
+from engines.refine.particle_count import settle_frame
+from engines.refine.psf import FitModel
+from engines.refine.rendering import A, X, Y, Z
 from engines.settings import DetectorSettings
 from stream.messages import Detections
 

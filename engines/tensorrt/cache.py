@@ -11,7 +11,7 @@ from typing import Any
 
 import platformdirs
 
-from engines.bounded import MOST_TEXT_BYTES, read_file
+from engines.bounded_reading import MOST_TEXT_BYTES, read_file
 from engines.cuda.device import DeviceFacts
 from engines.cuda.layout import FrameFormat
 from stream.errors import OutputError

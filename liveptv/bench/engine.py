@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
 from engines.backends.quantised import why_not_quantised
 from engines.backends.registry import BACK_ENDS, ONNXRUNTIME, BackEnd
 from engines.network.model import OnnxModel

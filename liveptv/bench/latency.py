@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.simulated import config_path
-from liveptv.application import run_experiment
+from acquisition.configuration import config_path
 from liveptv.bench import latency_probe
 from liveptv.config import Experiment, build_experiment
-from liveptv.demo import make_width_curve
 from liveptv.files import RunFiles
+from liveptv.workflows.demo import make_width_curve
+from liveptv.workflows.run import run_experiment
 from stream.errors import LivePTVError
 from stream.messages import Detections
 from stream.monitor import MonitorSubscriber
-from tracking.control_file import read_control
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.control_record import read_control
+from tracking.trajectories.file import TrajectoryFile
 
 FloatArray = npt.NDArray[np.float64]
 

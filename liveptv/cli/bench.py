@@ -16,7 +16,7 @@ from liveptv.cli.options import Overwrite, Settings
 from liveptv.config import settings_only
 from liveptv.files import writable
 from stream.errors import ConfigurationError
-from stream.unfinished import written_beside
+from stream.unfinished_files import written_beside
 
 KINDS = ("engine", "latency")
 ENGINE_SECONDS = 3.0

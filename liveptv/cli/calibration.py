@@ -55,7 +55,7 @@ def calibrate(
     from calibration.pipeline import calibrate as run
     from calibration.preparation import Options
     from calibration.scan.planes import FocusScan
-    from liveptv.provenance import sha256
+    from liveptv.session.provenance import sha256
 
     if polarity not in {None, *POLARITIES}:
         raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from liveptv.session.views import Progress
-from stream.texts import printable
+from liveptv.session.run_status import Progress
+from stream.safe_text import printable
 
 
 class PlainConsole(Console):

@@ -16,7 +16,7 @@ from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Overwrite, Settings
 from liveptv.files import writable
 from stream.errors import ConfigurationError
-from stream.unfinished import written_beside
+from stream.unfinished_files import written_beside
 
 SUFFIXES = (".csv", ".jsonl")
 
@@ -38,10 +38,10 @@ def control(
     """Show a recorded run to a controller and say what it would have asked for, beside what was asked for."""
     from liveptv.config import load_experiment
     from liveptv.foreign_code import controller_code
-    from tracking.control_file import read_control
-    from tracking.controllers import load_controller
-    from tracking.playback import reconsider
-    from tracking.trajectory_file import TrajectoryFile
+    from tracking.control.controllers import load_controller
+    from tracking.control.reconsider import reconsider
+    from tracking.trajectories.control_record import read_control
+    from tracking.trajectories.file import TrajectoryFile
 
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise ConfigurationError(f"{output} must end in {' or '.join(SUFFIXES)}")

@@ -60,7 +60,7 @@ def quantise(
     dark: Dark = None,
 ) -> int:
     """Make the 8-bit form of a network for OpenVINO; it is kept, beside the network, only if it is as accurate."""
-    from liveptv.quantising import quantise_model
+    from liveptv.workflows.quantise import quantise_model
 
     kept = quantise_model(
         model, images, bright, dark, lambda text: console.print(escape(text), soft_wrap=True)

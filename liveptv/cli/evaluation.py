@@ -53,7 +53,7 @@ def evaluate(
     """Score detections against a truth, and trajectories where both have them (column track or particle)."""
     from calibration.evaluation import score
     from calibration.matching import match_tables
-    from liveptv.dialects import Wanted, parse_columns
+    from liveptv.tables.dialects import Wanted, parse_columns
     from liveptv.track_scores import read_points, score_trajectories
 
     if output is not None:

@@ -37,7 +37,7 @@ def info(
     as_json: Json = False,
 ) -> int:
     """Say what a file holds, or what devices there are."""
-    from liveptv.inspection import describe_devices, describe_file
+    from liveptv.workflows.inspect import describe_devices, describe_file
 
     if devices == (file is not None):
         raise ConfigurationError("name a file, or pass --devices")

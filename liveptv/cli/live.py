@@ -10,16 +10,16 @@ import typer
 from rich.markup import escape
 
 from acquisition.stacks.axes import parse_axes
-from liveptv.application import RunOutcome, make_report_anew, run_experiment
-from liveptv.beyond import beyond_the_method
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
 from liveptv.cli.watch import page_beside, with_pictures
 from liveptv.config import Experiment, load_experiment, revised
-from liveptv.demo import prepare_demo
 from liveptv.files import RunFiles, claimed
+from liveptv.method_limits import beyond_the_method
 from liveptv.reports.profile import MIN_LENGTH
+from liveptv.workflows.demo import prepare_demo
+from liveptv.workflows.run import RunOutcome, make_report_anew, run_experiment
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def run(
 
 
 def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
-    from liveptv.resuming import finish_resumed, give_back, prepare_to_resume
+    from liveptv.workflows.resume import finish_resumed, give_back, prepare_to_resume
 
     files.check_folder()
     with claimed(files.tracks, "liveptv run --resume"):

@@ -26,7 +26,7 @@ from liveptv.cli import (
 )
 from liveptv.cli.console import errors
 from stream.errors import ConfigurationError, LivePTVError
-from stream.texts import storable
+from stream.safe_text import storable
 
 DONE, FAILED, USAGE = 0, 1, 2
 TRACEBACK = "LIVEPTV_TRACEBACK"

@@ -48,8 +48,8 @@ def detect(
     overwrite: Overwrite = False,
 ) -> int:
     """Find the particles in recorded images."""
-    from liveptv.offline import detect_images
     from liveptv.tables import DetectionTableWriter
+    from liveptv.workflows.offline import detect_images
 
     given = {"model": model, "bright": bright, "dark": dark}
     detector = revised(settings_only(settings or []), detector=given).detector
@@ -78,8 +78,8 @@ def track(
     overwrite: Overwrite = False,
 ) -> int:
     """Link detections into trajectories."""
-    from liveptv.dialects import Wanted, parse_columns
-    from liveptv.offline import track_table
+    from liveptv.tables.dialects import Wanted, parse_columns
+    from liveptv.workflows.offline import track_table
 
     wanted = Wanted(parse_columns(columns), pixel_size)
 
@@ -138,11 +138,11 @@ def recover(
     ] = False,
 ) -> int:
     """Make a trajectory file whole again whose writer was killed."""
-    from liveptv.application import add_control_record, missing_control_record
     from liveptv.files import RunFiles
-    from stream.claims import Claim
-    from tracking.packing import pack
-    from tracking.recover import recover as mend
+    from liveptv.workflows.run import add_control_record, missing_control_record
+    from stream.writer_lock import Claim
+    from tracking.trajectories.compression import pack
+    from tracking.trajectories.recovery import recover as mend
 
     report = mend(file, output=output, force=force)
     if report.already_whole:

@@ -39,7 +39,7 @@ def scan(
     """Scan the focus for a calibration."""
     from acquisition.scan.paths import ScanPaths
     from liveptv.config import load_experiment
-    from liveptv.scanning import run_scan
+    from liveptv.workflows.scan import run_scan
     from stream.errors import ConfigurationError
 
     chosen = [kind for kind, wanted in (("bright", bright), ("dark", dark)) if wanted]

@@ -56,7 +56,7 @@ def train(
 ) -> int:
     """Train a network on a calibration."""
     from liveptv.models import SHIPPED_MODEL
-    from liveptv.training import check_libraries, default_processes
+    from liveptv.workflows.train import check_libraries, default_processes
 
     if size not in SIZES:
         raise ConfigurationError(f"--size is small or large, not {size!r}")
@@ -70,7 +70,7 @@ def train(
     import torch
 
     from calibration.training.settings import TrainingSettings
-    from liveptv.training import recipe_for, train_model
+    from liveptv.workflows.train import recipe_for, train_model
 
     recipe, digest = recipe_for(calibration, optics)
     on_gpu = torch.cuda.is_available()

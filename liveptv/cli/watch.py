@@ -53,7 +53,7 @@ def monitor(
 ) -> int:
     """Watch a run, and steer it, from the browser."""
     from liveptv.monitor.listening import door_of, newest_run
-    from liveptv.session.front import cards_folder, read_card
+    from liveptv.session.announcement import cards_folder, read_card
     from stream.security import load_keys
 
     is_address = run is not None and ADDRESS.fullmatch(run) is not None
@@ -72,7 +72,7 @@ def monitor(
     if isinstance(target, str):
         security = door_of(target) if keys is None else load_keys(keys)
     if as_text:
-        from liveptv.watching import watch
+        from liveptv.workflows.watch import watch
 
         address, door = _detector(target)
         watch(address, seconds, _say, security or door)
@@ -96,7 +96,7 @@ def monitor(
 
 def _detector(target: Path | str) -> tuple[str, Security | None]:
     """The address of a detector's monitor, and what opens it as far as its card says."""
-    from liveptv.session.front import read_card
+    from liveptv.session.announcement import read_card
 
     if isinstance(target, str):
         return target, None

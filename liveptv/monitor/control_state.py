@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from stream.messages import StageState, Status
-from tracking.control_settings import KINDS
+from tracking.control.settings import KINDS
 
 MEASURED = "measured_"
 PROTOCOL = "protocol"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tracking.control_settings import KINDS, ControllerSettings, Foci
+from tracking.control.settings import KINDS, ControllerSettings, Foci
 
 UNITS = (
     ("_ul_s", "µL/s"),

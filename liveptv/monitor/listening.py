@@ -13,11 +13,11 @@ import msgspec
 import psutil
 
 from liveptv.monitor.run_view import SERIES_PERIOD_S, RunView
-from liveptv.session.front import RunCard, cards_folder, read_card
+from liveptv.session.announcement import RunCard, cards_folder, read_card
 from stream.errors import LivePTVError, SourceError
 from stream.monitor import MonitorSubscriber
+from stream.safe_text import one_line
 from stream.sockets import Security
-from stream.texts import one_line
 
 RECEIVE_S = 0.2
 READ_S = 0.3

@@ -18,7 +18,7 @@ from typing import Self
 
 import uvicorn
 
-from liveptv.monitor.gate import gate
+from liveptv.monitor.connection_limit import gate
 from liveptv.monitor.listening import Listener
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.server import PageServer

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import TrackFlag, Tracks
-from tracking.results import VelocityProfile, velocity_profile
+from tracking.analysis.velocity import VelocityProfile, velocity_profile
 
 MIN_DETECTIONS = 10
 BINS = 15

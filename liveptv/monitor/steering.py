@@ -17,8 +17,8 @@ from stream.commands import URGENT, CommandClient
 from stream.errors import LinkError, LivePTVError
 from stream.limits import fitted, why_refused
 from stream.messages import Ack, Command, CommandKind
+from stream.safe_text import one_line
 from stream.sockets import Security
-from stream.texts import one_line
 
 ALLOWED = {
     CommandKind.MOVE_FOCUS,

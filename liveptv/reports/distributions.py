@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.reports.profile import FlowProfile, heights_um
-from tracking.trajectory_file import Trajectories
+from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from liveptv.reports.profile import FlowProfile
-from liveptv.session.account import FrameAccount, account_of
-from tracking.trajectory_file import Trajectories
-from tracking.trajectory_schema import RecordArray
+from liveptv.session.frame_account import FrameAccount, account_of
+from tracking.trajectories.file import Trajectories
+from tracking.trajectories.schema import RecordArray
 
 STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
 

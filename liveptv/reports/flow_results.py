@@ -11,11 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.simulated.flow import channel_velocity_um_s
+from acquisition.physics.channel_flow import channel_velocity_um_s
 from liveptv.reports.profile import FlowProfile, channel_center_um, channel_of, heights_um, steady_flow_ul_s
-from tracking.flow_grid import VelocityField, velocity_field
-from tracking.residuals import DisplacementResiduals, displacement_residuals, error_map, nearest_offsets
-from tracking.trajectory_file import Trajectories
+from tracking.analysis.grid import VelocityField, velocity_field
+from tracking.analysis.residuals import (
+    DisplacementResiduals,
+    displacement_residuals,
+    error_map,
+    nearest_offsets,
+)
+from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,7 +46,7 @@ class SectionField:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocationErrors:
-    """Errors by trajectory and by neighbour: see `tracking.residuals`; `edges_um` and `map_um` of `error_map`."""
+    """Errors by trajectory and by neighbour: see `analysis.residuals`; `edges_um` and `map_um` of `error_map`."""
 
     residuals: DisplacementResiduals
     shortest: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-import liveptv.monitor
-
-PAGE = Path(liveptv.monitor.__file__).with_name("page")
+PAGE = Path(str(resources.files("liveptv"))) / "monitor" / "page"
 GREY = 0.12
 DARK_BLUE = 0.3
 LIGHTER = 0.5

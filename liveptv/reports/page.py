@@ -27,9 +27,9 @@ from liveptv.reports.run_tables import (
     stages_table,
     went_wrong,
 )
-from stream.claims import Claim
-from tracking.trajectory_file import Trajectories, TrajectoryFile, read_trajectories
-from tracking.trajectory_snapshot import Snapshot, read_snapshot
+from stream.writer_lock import Claim
+from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajectories
+from tracking.trajectories.snapshot import Snapshot, read_snapshot
 
 DRAWN_IN_PAGE = {"trajectories", "profile"}
 SCRIPTS = ("colours", "histogram", "plane", "profile", "space", "report")

@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
 from liveptv.reports.look import ONE, QUIET, TWO
 from liveptv.reports.profile import MIN_LENGTH, FlowProfile, heights_um
-from tracking.trajectory_file import Trajectories
+from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from acquisition.simulated.flow import channel_velocity_um_s, max_velocity_um_s
+from acquisition.physics.channel_flow import channel_velocity_um_s, max_velocity_um_s
 from liveptv.config import ChannelSettings
-from tracking.results import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
-from tracking.trajectory_file import Trajectories
+from tracking.analysis.velocity import TrackSummary, VelocityProfile, per_track_summary, velocity_profile
+from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 

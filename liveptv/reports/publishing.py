@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
 from liveptv.reports.look import darkened, look_css
-from stream.unfinished import written_beside
+from stream.unfinished_files import written_beside
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,9 @@ import numpy as np
 from liveptv.files import RunFiles
 from liveptv.reports.facts import STAGE_ORDER
 from liveptv.reports.profile import FlowProfile
-from liveptv.session.account import account_of
 from liveptv.session.events import read_events
-from tracking.trajectory_schema import RecordArray
+from liveptv.session.frame_account import account_of
+from tracking.trajectories.schema import RecordArray
 
 QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
 WRONG = {"lost", "kill", "policy", "finish", "recovered"}

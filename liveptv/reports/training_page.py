@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from calibration.training.scoring import Scores
-from engines.network.card import ModelCard
+from engines.network.model_card import ModelCard
 from liveptv.files import RunFiles
 from liveptv.reports.look import INK, ONE, TWO, paper
 from liveptv.reports.publishing import Picture, indented, publish

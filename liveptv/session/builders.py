@@ -10,7 +10,7 @@ import numpy as np
 
 from liveptv.session.console_window import before_it_closes
 from liveptv.session.plan import Picture
-from liveptv.session.runner import StageContext
+from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
@@ -137,9 +137,9 @@ def build_track(context: StageContext) -> Stage:
 
 def build_write(context: StageContext) -> Stage:
     """Tracks -> trajectory file."""
-    from liveptv.provenance import file_attributes
-    from tracking.trajectory_file import TrajectoryWriter
-    from tracking.write_stage import WriteStage
+    from liveptv.session.provenance import file_attributes
+    from tracking.trajectories.file import TrajectoryWriter
+    from tracking.trajectories.stage import WriteStage
 
     plan, run = context.plan, context.plan.experiment.run
     receiver = context.upstream()
@@ -156,9 +156,9 @@ def build_write(context: StageContext) -> Stage:
 def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; without a controller until one is asked for."""
     from stream.commands import CommandClient, CommandServer
-    from tracking.control_stage import ControlStage
-    from tracking.control_switch import ControllerSwitch
-    from tracking.controllers import load_controller
+    from tracking.control.controllers import load_controller
+    from tracking.control.stage import ControlStage
+    from tracking.control.switch import ControllerSwitch
 
     experiment = context.plan.experiment
     if not experiment.can_be_controlled:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import msgspec
 
 from stream.errors import OutputError
-from stream.texts import printable, shortened
+from stream.safe_text import printable, shortened
 
 DEEPEST = 20
 LONGEST = 500  # characters that stand for something JSON does not know

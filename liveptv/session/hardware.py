@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from acquisition.device_safety import DeviceSafety, has_safe_state
-from acquisition.rescue import rescue
+from acquisition.safety.hardware_state import DeviceSafety, has_safe_state
+from acquisition.safety.rescue import rescue
 from liveptv.config import Experiment
 from liveptv.session.plan import Opening, Order, Secured
 from liveptv.session.processes import start_deaf

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from acquisition.device_safety import DeviceSafety
+from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.config import Experiment
 from stream.run_keys import RunKeys
 

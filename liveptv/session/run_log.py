@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from liveptv.session.events import EventLog
-from stream.claims import Claim
 from stream.errors import LivePTVError, OutputError
-from stream.second_place import second_places
+from stream.fallback_folder import second_places
+from stream.writer_lock import Claim
 
 LOOK_S = 1.0
 TOLD = {"moved"}

@@ -5,188 +5,26 @@ A stage first binds what it sends (`Bound`), then learns whom to listen to (`Pee
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import math
 import os
 import signal
 import threading
-import time
 import traceback
 from contextlib import ExitStack
-from dataclasses import asdict
 from multiprocessing.connection import Connection
-from typing import Any
 
-from liveptv.session.account import FINAL
-from liveptv.session.events import plain
-from liveptv.session.lane import ORPHANED, Lane
-from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan, UpstreamLost
-from liveptv.session.upstream import ResilientReceiver
-from stream.errors import LinkError, LivePTVError, PeerLostError
-from stream.link import Receiver, Sender
-from stream.links import open_receiver, open_sender
-from stream.messages import StageState, Status
+from liveptv.session.builders import BUILDERS
+from liveptv.session.plan import StagePlan
+from liveptv.session.stage_context import StageContext
+from stream.errors import LivePTVError
+from stream.messages import StageState
+from stream.safe_text import in_words, whole_traceback
 from stream.stage import Stage
 from stream.status import StatusSource
-from stream.texts import in_words, whole_traceback
 
 STATUS_PERIOD_S = 0.2
 STEP_S = 0.05
 ORPHAN_PATIENCE_S = 30.0  # without a session nobody judges: a neighbour silent for so long is lost
-
-
-class StageContext:
-    """What the builders share: the plan, the pipe to the supervisor, the links, and how to report."""
-
-    def __init__(
-        self,
-        plan: StagePlan,
-        pipe: Connection,
-        status: StatusSource,
-        stack: ExitStack,
-        lane: Connection | None = None,
-    ) -> None:
-        self.plan = plan
-        self.pipe = pipe
-        self.stack = stack
-        self.lane = Lane(lane)
-        self.picture: Picture | None = None
-        self.bound: dict[str, str] = {}
-        self._senders: dict[str, Sender] = {}
-        self._receiver: ResilientReceiver | None = None
-        self._orphaned_s: float | None = None
-        self._due_s = 0.0
-        self._peers: Peers | None = None
-        self._status = status
-        self._state = StageState.STARTING
-        self._totals: dict[str, int] = {}
-        self._gauges: dict[str, float] = {}
-
-    def sender(self, consumer: str, slot_bytes: int) -> Sender:
-        """Open the link to one consumer, at the address it had before where this is a restart."""
-        link = self.plan.experiment.link
-        address = self.plan.addresses.get(consumer) or link.fresh_address()
-        sender = open_sender(
-            address,
-            run_id=self.plan.run_id,
-            source=f"liveptv/{self.plan.stage}",
-            slot_bytes=slot_bytes,
-            security=self.plan.keys.link(address, self.plan.stage),
-            while_waiting=lambda: self.look_up(consumer),
-            **(link.frame_options() if self.plan.stage == "acquire" else link.result_options()),
-        )
-        self.stack.callback(sender.close)
-        self._senders[consumer] = sender
-        self.bound[consumer] = sender.address
-        return sender
-
-    def peers(self) -> Peers:
-        """Tell the supervisor what is bound and wait for the addresses of the inputs."""
-        if self._peers is None:
-            timeout_s = self.plan.experiment.session.start_timeout_s
-            self.pipe.send(Bound(dict(self.bound), self.picture))
-            if not self.pipe.poll(timeout_s):
-                raise LinkError(
-                    f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
-                    "raise session.start_timeout_s"
-                )
-            try:
-                self._peers = self.pipe.recv()
-            except (EOFError, OSError) as error:
-                raise LinkError(f"the session is gone before {self.plan.stage} could start") from error
-        return self._peers
-
-    def upstream(self) -> Receiver:
-        """Open the link to the stage before this one."""
-        peers, link = self.peers(), self.plan.experiment.link
-        address = peers.addresses["upstream"]
-        security = self.plan.keys.link(address, peers.upstream_stage)
-        self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s, lost_after_s=None, security=security),
-            run_id=self.plan.run_id,
-            neighbour=peers.upstream_stage,
-            report=self.say,
-        )
-        self.stack.callback(self._receiver.close)
-        return self._receiver
-
-    def say(self, text: str) -> None:
-        """Send one line to the session's event log."""
-        self.report(self._state, text=text)
-
-    def look_up(self, consumer: str = "", stage: Stage | None = None) -> None:
-        """Report and hear the session, at most five times a second; also while a consumer has no room.
-
-        Who is lost is the session's judgement alone, which also ends those who wait for somebody lost. Without a
-        session, a `consumer` that takes nothing for long raises `PeerLostError`.
-        """
-        now_s = time.monotonic()
-        if now_s >= self._due_s:
-            self._due_s = now_s + STATUS_PERIOD_S
-            if stage is not None:
-                self.observe(stage)
-            self.report(self._state if stage is None else stage.state)
-            self._hear_session(now_s)
-        if consumer and self._orphaned_s is not None and now_s - self._orphaned_s > ORPHAN_PATIENCE_S:
-            raise PeerLostError(f"{ORPHANED}, and {consumer} takes nothing")
-
-    def _hear_session(self, now_s: float) -> None:
-        if self._peers is None or self._orphaned_s is not None:
-            return
-        try:
-            while self.pipe.poll():
-                message = self.pipe.recv()
-                if isinstance(message, UpstreamLost) and self._receiver is not None:
-                    self._receiver.give_up(message.why)
-        except (EOFError, OSError):
-            self._orphaned_s = now_s
-            if self._receiver is not None:
-                self._receiver.orphaned(ORPHAN_PATIENCE_S)
-
-    def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
-        """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
-        with contextlib.suppress(BrokenPipeError, OSError):
-            self.pipe.send(Recorded(kind, text, plain(facts)))
-
-    def observe(self, stage: Stage) -> None:
-        """Take the stage's counts and gauges, and the accounts of its links, for the next report."""
-        totals = dict(stage.counts())
-        for name, sender in self._senders.items():
-            totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
-        if self._receiver is not None:
-            totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
-        if stage.state is StageState.DRAINING:
-            totals[FINAL] = 1
-        self._totals = totals
-        queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
-        self._gauges = {
-            key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
-        }
-
-    def observe_last(self, stage: Stage | None) -> None:
-        """Take the counts of a stage that has failed in an orderly way, and say that they are its last."""
-        if stage is not None:
-            with contextlib.suppress(
-                Exception
-            ):  # what failed may be what counts; the last report stands then
-                self.observe(stage)
-                self._totals |= {FINAL: 1}
-
-    def report(self, state: StageState, text: str = "") -> None:
-        """Send a status with the counts last observed."""
-        self._state = state
-        self._status.send(
-            Status(
-                self.plan.run_id,
-                self.plan.stage,
-                state,
-                counts=self._totals,
-                gauges=self._gauges,
-                text=text,
-                monotonic_ns=time.perf_counter_ns(),
-            )
-        )
 
 
 def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None) -> None:
@@ -237,8 +75,6 @@ def _ignore_the_terminal() -> None:
 
 
 def _build(context: StageContext) -> Stage:
-    from liveptv.session.builders import BUILDERS
-
     return BUILDERS[context.plan.stage](context)
 
 

@@ -24,14 +24,14 @@ from dataclasses import replace
 from typing import Any
 
 from liveptv.config import Experiment
-from liveptv.session.ageing import AgeWatch
+from liveptv.session.announcement import Front
 from liveptv.session.events import EventLog
-from liveptv.session.front import Front
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.plan import Peers, Picture, Recorded, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
+from liveptv.session.result_age import AgeWatch
+from liveptv.session.run_status import Progress, SessionResult, StageView, lost_frames
 from liveptv.session.snapshots import SnapshotTaker
-from liveptv.session.views import Progress, SessionResult, StageView, lost_frames
 from stream.errors import LivePTVError
 from stream.messages import StageState, Status
 from stream.run_keys import RunKeys

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from acquisition.recording import open_recording
-from acquisition.stacks.library import kept_quiet, plain
+from acquisition.stacks.library_errors import kept_quiet, plain
 from stream.errors import SourceError
 
 COUNT, SHAPE = 12, (48, 64)

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from small_microscope import small_settings
 
 from acquisition.execution import CommandExecutor
-from acquisition.limits import RateLimit, Refused
 from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
+from acquisition.safety.limits import RateLimit, Refused
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Command, CommandKind

@@ -2,7 +2,7 @@
 
 import pytest
 
-from acquisition.rescue import core_device, make_safe_anew, only
+from acquisition.safety.rescue import core_device, make_safe_anew, only
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.simulated.settings_log import read_settings
 from stream.errors import ConfigurationError

@@ -7,7 +7,7 @@ import pymmcore
 import pytest
 from pymmcore_plus.experimental.unicore import UniMMCore
 
-from acquisition.simulated import config_path
+from acquisition.configuration import config_path
 from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
 from acquisition.simulated.truth import TRUTH_COLUMNS
 from stream.errors import ConfigurationError
@@ -260,7 +260,7 @@ def test_a_fault_in_the_cameras_thread_surfaces_and_can_be_read(load, monkeypatc
     def broken(*_):
         raise ValueError("the sensor is on fire")
 
-    monkeypatch.setattr("acquisition.simulated.render.Renderer.render", broken)
+    monkeypatch.setattr("acquisition.physics.rendering.Renderer.render", broken)
     core.startSequenceAcquisition(3, 0, True)
     deadline = time.monotonic() + 10
     while not caught and time.monotonic() < deadline:

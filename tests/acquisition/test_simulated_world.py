@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acquisition.physics.channel_flow import channel_velocity_um_s, max_velocity_um_s
 from acquisition.simulated.actuators import FocusDrive, Pump
-from acquisition.simulated.flow import channel_velocity_um_s, max_velocity_um_s
 from acquisition.simulated.world import World, WorldSettings, stokes_einstein_um2_s
 
 

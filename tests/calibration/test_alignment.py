@@ -7,8 +7,8 @@ from calibration.alignment.basis import moved_to_middle, principal_images
 from calibration.alignment.depth_spline import SplineSums, best_stiffness, node_weights
 from calibration.alignment.joint import Positions, align
 from calibration.alignment.start import binned, start_shifts
+from calibration.consecutive import runs
 from calibration.focus_check import largest_jump, wrong_planes
-from calibration.runs import runs
 
 HALF = 14
 STEP_UM = 3.0

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_particles import HALF_PX, PEAK, SILENCE, gaussian_cutouts, gaussian_model, widths_px
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
 from calibration.errors import CalibrationError
 from calibration.evaluation import evaluate
 from calibration.synthesis import (

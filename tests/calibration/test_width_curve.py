@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from acquisition.simulated.optics import OpticsModel, particle_images
-from acquisition.simulated.render import simulate_images
+from acquisition.physics.optics import OpticsModel, particle_images
+from acquisition.physics.rendering import simulate_images
 from calibration.errors import CalibrationError
 from calibration.width_curve import (
     width_curve_from_images,

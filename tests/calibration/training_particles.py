@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.particle_model import ParticleModel
+from calibration.psf_model import ParticleModel
 from calibration.synthesis.from_optics import simulated_cutouts
 from calibration.synthesis.inputs import Cutouts, NoiseModel
 

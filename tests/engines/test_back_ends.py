@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.backends.guard import BLANK_RUN, GuardedEngine
+from engines.backends.failover import BLANK_RUN, GuardedEngine
 from engines.backends.registry import BACK_ENDS, BackEnd, missing, open_back_end
 from engines.engine import BackEndError, DetectionError, Engine, EngineInfo
 from engines.settings import DetectorSettings

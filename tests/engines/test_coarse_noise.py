@@ -14,8 +14,8 @@ from scipy import stats
 
 from engines.classical.coarse_noise import PixelNoise, is_coarse, level_as_rare, noise_of
 from engines.classical.detector import SpotDetector
-from engines.classical.pixel_noise import pixel_noise
 from engines.classical.spots import FALSE_ALARMS_PER_FRAME, SpotFilter, Template
+from engines.pixel_noise import pixel_noise
 from engines.settings import DetectorSettings
 
 SIDE = 400

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from host_device import HostDevice  # noqa: E402
 
-from engines.backends.guard import GuardedEngine  # noqa: E402
+from engines.backends.failover import GuardedEngine  # noqa: E402
 from engines.cuda.check import drawn_frame  # noqa: E402
 from engines.cuda.engine import GpuEngine  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402

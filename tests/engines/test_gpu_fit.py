@@ -16,7 +16,7 @@ from engines.network.model import OnnxModel  # noqa: E402
 from engines.refine.block import fit_block, weigh_block  # noqa: E402
 from engines.refine.frame import ITERATIONS, SPARE_UM  # noqa: E402
 from engines.refine.refiner import fit_particles  # noqa: E402
-from engines.refine.windows import draw, set_box, work_space  # noqa: E402
+from engines.refine.rendering import draw, set_box, work_space  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from astigmatic import curve
 from onnx_bytes import FLOAT, graph, looping, model, planes_of, value_info
 
 from engines.backends.quantised import quantised_path, read_quantised, why_not_quantised, write_quantised
-from engines.bounded import inflate, read_arrays
+from engines.bounded_reading import inflate, read_arrays
 from engines.classical.widths import WidthCurve
 from engines.engine import BackEndError
 from engines.network import model as model_module
@@ -27,8 +27,8 @@ from engines.network import weights
 from engines.network.layout import CHANNELS, SLOTS
 from engines.network.model import OnnxModel
 from engines.network.time_limit import TimeLimits
-from engines.refine import packed
-from engines.refine.model import load_fit_model
+from engines.refine import psf_text as packed
+from engines.refine.psf import load_fit_model
 from stream.errors import ConfigurationError, LivePTVError
 
 PLANES = SLOTS * CHANNELS

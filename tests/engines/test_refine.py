@@ -14,7 +14,7 @@ from scipy import ndimage
 from engines.classical.engine import ClassicalEngine
 from engines.engine import Engine
 from engines.factory import open_engine
-from engines.refine.model import FitModel, load_fit_model
+from engines.refine.psf import FitModel, load_fit_model
 from engines.refine.refiner import Refined, Refiner, fit_particles
 from engines.refine.spline import evaluate_window
 from engines.settings import DetectorSettings

@@ -9,9 +9,9 @@ from calibration.calibration_file import write_calibration
 from calibration.features import local_variance, make_masks, masked_signal
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
-from calibration.particle_model import ParticleModel
 from calibration.pipeline import Calibrated
 from calibration.preparation import Prepared
+from calibration.psf_model import ParticleModel
 from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.contrast import Background
 from calibration.scan.planes import ScanPlane

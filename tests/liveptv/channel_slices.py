@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
 from acquisition.simulated.world import World, WorldSettings
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve
 from engines.settings import DetectorSettings
 from stream.messages import Detections, FrameInfo
-from tracking.packing import pack
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
-from tracking.trajectory_file import TrajectoryWriter
+from tracking.trajectories.compression import pack
+from tracking.trajectories.file import TrajectoryWriter
 
 FRAME_RATE_HZ = 24.0
 FLOW_UL_S = 2300.0 / 3600.0

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 from websockets.sync.client import connect
 
-from liveptv.application import run_experiment
 from liveptv.files import RunFiles
 from liveptv.monitor.packets import unpack
 from liveptv.monitor.process import Page
 from liveptv.monitor.run_view import RunView
+from liveptv.session.announcement import RunCard
 from liveptv.session.events import read_events
-from liveptv.session.front import RunCard
+from liveptv.workflows.run import run_experiment
 from stream.messages import Detections, Frame, FrameInfo, Tracks
 
 WAIT_S = 20.0

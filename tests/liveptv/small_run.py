@@ -5,11 +5,11 @@ import time
 
 import psutil
 
-from liveptv.application import run_experiment
 from liveptv.config import build_experiment
 from liveptv.files import RunFiles
-from liveptv.session.front import cards_folder, read_card
-from tracking.trajectory_file import TrajectoryFile
+from liveptv.session.announcement import cards_folder, read_card
+from liveptv.workflows.run import run_experiment
+from tracking.trajectories.file import TrajectoryFile
 
 SMALL = """
 #py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from acquisition.simulated.flow import channel_velocity_um_s
+from acquisition.physics.channel_flow import channel_velocity_um_s
 from liveptv.cli import files as files_module
 from liveptv.cli import run_command_line
 from liveptv.cli.console import console
 from liveptv.files import PICTURES
 from liveptv.models import SHIPPED_MODEL
 from liveptv.reports.profile import flow_profile
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 
 def spots(count=20, shape=(96, 128), dark=True):

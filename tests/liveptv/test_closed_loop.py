@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rehearsal import Rehearsal
 from scipy.optimize import linear_sum_assignment
 
 from liveptv.config import build_experiment, load_experiment
-from liveptv.demo import make_width_curve
-from liveptv.rehearsal import Rehearsal
+from liveptv.workflows.demo import make_width_curve
 from stream.errors import ConfigurationError
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 
 from liveptv.cli.main import run_command_line
 from stream.messages import FrameInfo, Tracks
-from tracking.control_file import store_control
-from tracking.trajectory_file import TrajectoryWriter
+from tracking.trajectories.control_record import store_control
+from tracking.trajectories.file import TrajectoryWriter
 
 EXPERIMENT = """
 [microscope]

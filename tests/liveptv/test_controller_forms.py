@@ -7,7 +7,7 @@ from liveptv.config import Experiment
 from liveptv.monitor.controller_forms import controller_forms
 from liveptv.monitor.run_view import RunView
 from stream.messages import StageState, Status
-from tracking.control_settings import KINDS, ControllerSettings
+from tracking.control.settings import KINDS, ControllerSettings
 
 EXAMPLES = {
     "hold_flow": {"target_um_s": 75, "max_flow_ul_s": 0.1},

@@ -11,13 +11,13 @@ from liveptv.cli import run_command_line
 from liveptv.reports import page
 from stream.errors import SourceError
 from stream.messages import Detections, Frame, FrameInfo, Tracks
-from tracking.attribute_kinds import text
-from tracking.control_file import store_control
-from tracking.packing import pack
-from tracking.recover import recover
-from tracking.trajectory_file import TrajectoryWriter, read_trajectories
-from tracking.trajectory_schema import ATTRIBUTES, FRAMES, ROWS
-from tracking.trajectory_snapshot import store_snapshot
+from tracking.trajectories.attribute_types import text
+from tracking.trajectories.compression import pack
+from tracking.trajectories.control_record import store_control
+from tracking.trajectories.file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.recovery import recover
+from tracking.trajectories.schema import ATTRIBUTES, FRAMES, ROWS
+from tracking.trajectories.snapshot import store_snapshot
 
 FRAMES_WRITTEN = 40
 WRONG = {

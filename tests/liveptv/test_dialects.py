@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveptv.cli import run_command_line
-from liveptv.dialects import Wanted, parse_columns, split_unit
-from liveptv.table_reader import read_columns, read_detection_table
+from liveptv.tables.dialects import Wanted, parse_columns, split_unit
+from liveptv.tables.reader import read_columns, read_detection_table
 from stream.errors import ConfigurationError, SourceError
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 # Two particles in three frames, in um; what every table below says in its own way.
 FRAME = [0, 0, 1, 1, 2, 2]

@@ -8,7 +8,7 @@ from small_run import Run, kill, small_experiment
 
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from channel_slices import detect_slice, track_slices
 
-from acquisition.simulated.optics import OpticsModel
+from acquisition.physics.optics import OpticsModel
 from calibration.width_curve import width_curve_from_optics
 from liveptv.files import PICTURES, RunFiles
 from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbours_picture
@@ -12,7 +12,7 @@ from liveptv.reports.profile import flow_profile
 from stream.messages import Detections, FrameInfo
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
-from tracking.trajectory_file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 
 SHAPE = (256, 512)
 DEPTHS_UM = (300.0, 900.0, 1500.0, 2400.0)

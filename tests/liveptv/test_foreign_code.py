@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from liveptv import application
 from liveptv.cli import run_command_line
 from liveptv.config import load_experiment
 from liveptv.files import RunFiles
 from liveptv.foreign_code import code_that_will_run
+from liveptv.workflows import run as application
 
 OURS = "#py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera\n"
 RAISES = "raise RuntimeError('it was imported')\n"

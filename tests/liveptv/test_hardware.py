@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from acquisition.device_safety import DeviceSafety
+from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.simulated.settings_log import read_settings
 from liveptv.config import build_experiment
 from liveptv.session.hardware import Hardware, unsafe

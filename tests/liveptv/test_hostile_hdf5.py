@@ -9,7 +9,7 @@ import pytest
 from calibration_files import small_calibration, write_small
 
 from engines.classical.widths import WidthCurve
-from engines.refine.model import load_fit_model
+from engines.refine.psf import load_fit_model
 from liveptv.cli import run_command_line
 from stream.errors import ConfigurationError, SourceError
 from stream.hdf5_reading import attribute, check_file, dataset, find, open_hdf5, values

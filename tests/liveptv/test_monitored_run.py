@@ -12,12 +12,12 @@ from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.monitor.listening import newest_run
 from liveptv.monitor.process import PageProcess
+from liveptv.session.announcement import Front, cards_folder, read_card
 from liveptv.session.events import EventLog, read_events
-from liveptv.session.front import Front, cards_folder, read_card
 from stream.errors import SourceError
 from stream.run_keys import RunKeys
-from tracking.control_file import read_control
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.control_record import read_control
+from tracking.trajectories.file import TrajectoryFile
 
 LIMITS = {"max_flow_ul_s": 0.06, "min_focus_um": 100.0, "max_focus_um": 200.0}
 THREADS = {"mode": "threads", "monitor_hz": 20.0}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_run import Run, small_experiment
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer
-from engines.backends.guard import GuardedEngine
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer
+from engines.backends.failover import GuardedEngine
 from engines.backends.registry import BACK_ENDS, ONNXRUNTIME, BackEnd, Opened
 from engines.engine import BackEndError, WrongNumbersError
 from engines.factory import open_engine
@@ -134,7 +134,7 @@ def small_run(folder):
 def test_a_back_end_that_fails_in_the_middle_of_a_run_costs_no_frame_and_is_told(tmp_path, monkeypatch):
     made = BackEnd("tensorrt", "gpu", lambda *_: "", lambda *_: made_engine(broken, 6))
     monkeypatch.setattr(
-        "engines.backends.guard.open_back_end", lambda *_: Opened(made.open(None, 0.8, None), made, {})
+        "engines.backends.failover.open_back_end", lambda *_: Opened(made.open(None, 0.8, None), made, {})
     )
     run = Run(small_run(tmp_path))
     assert run.result.ok

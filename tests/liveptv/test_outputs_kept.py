@@ -10,14 +10,14 @@ import sys
 import pytest
 from small_run import Run, kill, small_experiment, wait_until
 
-from liveptv.application import run_experiment
 from liveptv.cli.main import run_command_line
-from liveptv.demo import prepare_demo
 from liveptv.files import RunFiles, claimed
 from liveptv.session.run_log import RunLog
-from stream.claims import Claim
+from liveptv.workflows.demo import prepare_demo
+from liveptv.workflows.run import run_experiment
 from stream.errors import LivePTVError, OutputError
-from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter, read_trajectories
+from stream.writer_lock import Claim
+from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, and removing open files, are POSIX's")
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from page_runs import browser, messages_of, packets, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from liveptv.monitor import gate, server
+from liveptv.monitor import connection_limit as gate
+from liveptv.monitor import server
 from liveptv.monitor.process import Page
 from liveptv.monitor.steering import RefusedWishError, command_from
 from stream.commands import CommandServer

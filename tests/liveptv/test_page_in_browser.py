@@ -7,7 +7,7 @@ import pytest
 from page_runs import Visited
 from small_run import small_experiment
 
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

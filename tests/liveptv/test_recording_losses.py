@@ -4,9 +4,9 @@ import numpy as np
 import tifffile
 
 from engines.settings import DetectorSettings
-from liveptv.inspection import describe_file
-from liveptv.offline import detect_images
-from liveptv.session.views import lost_frames
+from liveptv.session.run_status import lost_frames
+from liveptv.workflows.inspect import describe_file
+from liveptv.workflows.offline import detect_images
 
 NUMBERS = (10, 11, 14, 15)
 

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from liveptv.cli import run_command_line
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 THREADS = ["--set", "session.mode=threads", "--set", "detector.diameter_px=12"]
 

@@ -21,8 +21,8 @@ from liveptv.reports.profile import flow_profile
 from liveptv.reports.publishing import embedded
 from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
-from tracking.trajectory_file import read_trajectories
-from tracking.trajectory_schema import FRAME
+from tracking.trajectories.file import read_trajectories
+from tracking.trajectories.schema import FRAME
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

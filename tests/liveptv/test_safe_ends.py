@@ -15,10 +15,10 @@ from small_run import Run, kill, small_experiment, wait_until
 
 from acquisition.simulated.settings_log import read_settings
 from liveptv.session import signals, supervisor
-from liveptv.session.front import cards_folder, read_card
+from liveptv.session.announcement import cards_folder, read_card
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 
 pytestmark = pytest.mark.slow
 

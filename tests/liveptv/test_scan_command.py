@@ -243,7 +243,7 @@ def test_an_experiment_without_a_scan_is_refused(tmp_path, capsys):
 def test_a_person_is_asked_where_the_microscope_cannot_do_it_alone(tmp_path, experiment):
     from acquisition.scan.paths import ScanPaths
     from liveptv.config import load_experiment
-    from liveptv.scanning import run_scan
+    from liveptv.workflows.scan import run_scan
 
     asked, notes = [], []
 

@@ -9,9 +9,9 @@ from small_run import Run, kill, small_experiment, wait_until
 
 from liveptv.session import supervisor
 from stream.errors import OutputError
-from tracking.control_file import read_control
-from tracking.control_record import KINDS
-from tracking.trajectory_file import TrajectoryFile
+from tracking.control.record import KINDS
+from tracking.trajectories.control_record import read_control
+from tracking.trajectories.file import TrajectoryFile
 
 
 def assert_balanced(result):

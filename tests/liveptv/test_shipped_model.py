@@ -7,9 +7,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from acquisition.simulated.bank import load_bank
-from acquisition.simulated.optics import OpticsModel
-from acquisition.simulated.render import Renderer, in_sight
+from acquisition.physics.image_table import load_bank
+from acquisition.physics.optics import OpticsModel
+from acquisition.physics.rendering import Renderer, in_sight
 from calibration.evaluation import evaluate
 from engines.engine import DetectionError, Engine
 from engines.factory import check_model, open_engine
@@ -81,7 +81,7 @@ def test_particles_of_the_simulated_microscope_are_found_with_their_depth(dtype)
 def test_a_shaded_illumination_is_taken_out_by_the_references(tmp_path):
     import tifffile
 
-    from acquisition.simulated.render import _illumination
+    from acquisition.physics.rendering import _illumination
 
     given, truth = frames(8, shading=0.3)
     tifffile.imwrite(tmp_path / "bright.tif", (200.0 * _illumination(SHAPE, 0.3)).astype(np.float32))

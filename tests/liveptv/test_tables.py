@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liveptv import csv_table
 from liveptv.tables import DetectionTableWriter, iter_detections, read_detection_table
+from liveptv.tables import csv_columns as csv_table
 from stream.errors import ConfigurationError, OutputError, SourceError
 from stream.messages import Detections, FrameInfo
 
@@ -98,7 +98,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, suffix, messages):
 
 
 def test_a_table_written_in_many_blocks_is_whole(path, monkeypatch):
-    monkeypatch.setattr("liveptv.table_writer.BLOCK_ROWS", 7)
+    monkeypatch.setattr("liveptv.tables.writer.BLOCK_ROWS", 7)
     with DetectionTableWriter(path) as writer:
         for frame in range(40):
             writer.append(detections(frame, frame % 5, z_um=float(frame)))

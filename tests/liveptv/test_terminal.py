@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from liveptv.guard import HOME
+from liveptv.shadowed_packages import HOME
 from liveptv.terminal import is_unicode, safe_stream
-from stream.texts import json_bytes, storable
+from stream.safe_text import json_bytes, storable
 
 CHINESE = "没有文件.csv"
 

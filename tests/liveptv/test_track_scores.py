@@ -10,7 +10,7 @@ from liveptv.track_scores import read_points, score_trajectories
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import FrameInfo, Tracks
 from tracking.export import export
-from tracking.trajectory_file import TrajectoryWriter
+from tracking.trajectories.file import TrajectoryWriter
 
 
 @pytest.fixture

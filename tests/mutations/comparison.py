@@ -10,7 +10,7 @@ from mutation import Mutation
 
 from acquisition.recording import open_recording
 from stream.errors import LivePTVError
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 
 
 @dataclass

@@ -10,7 +10,7 @@ from all_mutations import ALL
 from command_run import check_no_traceback, command
 from known_video import RATE_HZ, SPEED_UM_S
 
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {case.name: case for case in ALL}

@@ -14,7 +14,7 @@ from stream.commands import CommandClient, CommandServer
 from stream.errors import WireError
 from stream.limits import ID_LENGTH, LARGEST_NUMBER, NAME_LENGTH, VALUE_LENGTH, why_refused
 from stream.messages import Ack, Command, CommandKind, Message, StageState, Status, StreamEnd, StreamStart
-from stream.texts import one_line, printable, sendable, shortened
+from stream.safe_text import one_line, printable, sendable, shortened
 from stream.wire import decode, encode
 
 ODD = st.text(max_size=50).flatmap(

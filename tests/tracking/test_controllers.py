@@ -13,9 +13,9 @@ from stream.errors import ConfigurationError, LinkError
 from stream.links import open_receiver, open_sender
 from stream.messages import Ack, Command, CommandKind, Detections, StageState, TrackFlag, Tracks
 from stream.stage import Stage
-from tracking.control_settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
-from tracking.control_stage import ControlStage
-from tracking.controllers import Controller, HoldFlow, StopWhen, load_controller
+from tracking.control.controllers import Controller, HoldFlow, StopWhen, load_controller
+from tracking.control.settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
+from tracking.control.stage import ControlStage
 
 FRAME_S = 0.02
 SET_FLOW = CommandKind.SET_FLOW

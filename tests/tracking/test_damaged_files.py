@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from trajectory_files import tracks, write
 
-from liveptv.inspection import describe_file
+from liveptv.workflows.inspect import describe_file
 from stream.errors import LivePTVError, SourceError
-from tracking.recover import recover
-from tracking.trajectory_file import read_trajectories
-from tracking.trajectory_schema import ROW
+from tracking.trajectories.file import read_trajectories
+from tracking.trajectories.recovery import recover
+from tracking.trajectories.schema import ROW
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from trajectory_files import FRAME_S, tracks, write
 from stream.errors import ConfigurationError, OutputError, SourceError
 from stream.messages import TrackFlag
 from tracking.export import convert, export, table, vtp
-from tracking.trajectory_file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 
 TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
 FORMATS = ("csv", "parquet", "xml", "vtp")

@@ -8,8 +8,8 @@ import pytest
 from trajectory_files import tracks, write
 
 from stream.messages import TrackFlag
-from tracking.trajectory_file import TrajectoryWriter, read_trajectories
-from tracking.trajectory_schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
+from tracking.trajectories.file import TrajectoryWriter, read_trajectories
+from tracking.trajectories.schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
 OTHERS = ("xarray", "napari")

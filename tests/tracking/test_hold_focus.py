@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.messages import Ack, CommandKind, Tracks
-from tracking.control_settings import HoldFocusSettings
-from tracking.controllers import HoldFocus
-from tracking.controllers.wall import wall_um
+from tracking.control.controllers import HoldFocus
+from tracking.control.controllers.wall import wall_um
+from tracking.control.settings import HoldFocusSettings
 
 FRAME_S = 0.02
 

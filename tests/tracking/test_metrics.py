@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.errors import ConfigurationError
-from tracking.metrics import TrackPoints, link_scores, nearest_tracks, track_scores
+from tracking.analysis.metrics import TrackPoints, link_scores, nearest_tracks, track_scores
 
 GATE = 2.0
 

@@ -11,16 +11,16 @@ import pytest
 from test_recover import kill, start_writing
 from trajectory_files import tracks, write
 
-from liveptv.inspection import describe_file
-from stream.claims import lock_path
+from liveptv.workflows.inspect import describe_file
 from stream.errors import LivePTVError, OutputError, SourceError
-from tracking import recover as recovery
+from stream.writer_lock import lock_path
 from tracking.export import export
-from tracking.finished_file import adding_to
-from tracking.open_elsewhere import who_writes
-from tracking.recover import recover
-from tracking.superblock import SIZE, build, parse
-from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
+from tracking.trajectories import recovery
+from tracking.trajectories.annotation import adding_to
+from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
+from tracking.trajectories.hdf5_superblock import SIZE, build, parse
+from tracking.trajectories.open_elsewhere import who_writes
+from tracking.trajectories.recovery import recover
 
 NOTEBOOK = """
 import sys

@@ -4,10 +4,10 @@ from flows import info
 from pydantic import ValidationError
 
 from stream.messages import Ack, Command, CommandKind, FrameInfo, Tracks
-from tracking.control_settings import Enough, Foci, ProtocolSettings, StepSettings, UntilEnoughSettings
-from tracking.controllers import ProtocolRun, until_enough
-from tracking.controllers.protocol_run import slices_of
-from tracking.controllers.sufficiency import Sufficiency, profile_error_um_s
+from tracking.control.controllers import ProtocolRun, until_enough
+from tracking.control.controllers.protocol_run import slices_of
+from tracking.control.controllers.sufficiency import Sufficiency, profile_error_um_s
+from tracking.control.settings import Enough, Foci, ProtocolSettings, StepSettings, UntilEnoughSettings
 
 FRAME_S = 0.02
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stream.messages import CommandKind, Tracks
-from tracking.control_settings import PulseOnEntrySettings
-from tracking.controllers import PulseOnEntry
-from tracking.controllers.pulse_on_entry import entry_times_s
+from tracking.control.controllers import PulseOnEntry
+from tracking.control.controllers.pulse_on_entry import entry_times_s
+from tracking.control.settings import PulseOnEntrySettings
 
 FRAME_S = 0.02
 PLACES = hnp.arrays(np.float64, (3, 4), elements=st.integers(-50, 50).map(float))

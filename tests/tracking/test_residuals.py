@@ -4,8 +4,8 @@ from flows import channel_flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracking.flow_grid import velocity_field
-from tracking.residuals import displacement_residuals, error_map, nearest_offsets
+from tracking.analysis.grid import velocity_field
+from tracking.analysis.residuals import displacement_residuals, error_map, nearest_offsets
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 

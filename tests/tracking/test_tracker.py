@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
-from tracking import assignment, candidates, flow_field, kalman, track_pairs
-from tracking.metrics import TrackPoints, track_scores
+from tracking import assignment, candidates, flow_field, kalman
+from tracking import close_pairs as track_pairs
+from tracking.analysis.metrics import TrackPoints, track_scores
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 

@@ -12,13 +12,13 @@ from trajectory_files import FRAME_S, tracks, write
 
 from stream.errors import OutputError, SourceError
 from stream.messages import TrackFlag, Tracks
-from tracking.trajectory_file import (
+from tracking.trajectories.file import (
     TrajectoryFile,
     TrajectoryWriter,
     annotate,
     read_trajectories,
 )
-from tracking.trajectory_schema import (
+from tracking.trajectories.schema import (
     FRAME,
     committed_frames,
     complete_event_bytes,
@@ -234,7 +234,7 @@ READER = """
 import sys
 import time
 from pathlib import Path
-from tracking.trajectory_file import TrajectoryFile
+from tracking.trajectories.file import TrajectoryFile
 deadline_s = time.monotonic() + 60
 with TrajectoryFile(Path(sys.argv[1])) as file:
     seen, checked = len(file.frames), 0

@@ -13,9 +13,9 @@ from trajectory_files import info, tracks, write
 
 from stream.errors import OutputError, SourceError
 from stream.messages import Detections, Frame
-from tracking.recover import recover
-from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
-from tracking.trajectory_snapshot import read_snapshot, store_snapshot
+from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
+from tracking.trajectories.recovery import recover
+from tracking.trajectories.snapshot import read_snapshot, store_snapshot
 
 HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -123,9 +123,9 @@ from pathlib import Path
 from trajectory_files import limit_file_size
 from test_trajectory_snapshot import detections, frame
 from stream.errors import LivePTVError
-from tracking.recover import recover
-from tracking.trajectory_file import annotate
-from tracking.trajectory_snapshot import store_snapshot
+from tracking.trajectories.recovery import recover
+from tracking.trajectories.file import annotate
+from tracking.trajectories.snapshot import store_snapshot
 path, action = Path(sys.argv[1]), sys.argv[2]
 limit_file_size(path.stat().st_size + int(sys.argv[3]))
 try:

@@ -9,7 +9,7 @@ from trajectory_files import tracks, write
 from stream.errors import ConfigurationError
 from tracking.export import export
 from tracking.export.rerun_recording import positions_um
-from tracking.trajectory_file import read_trajectories
+from tracking.trajectories.file import read_trajectories
 
 
 @pytest.fixture

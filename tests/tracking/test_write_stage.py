@@ -10,9 +10,9 @@ from stream.errors import LinkError, OutputError, PeerLostError
 from stream.links import open_receiver, open_sender
 from stream.messages import Detections, StageState
 from stream.stage import Stage
-from tracking.disk_reserve import DiskReserve
-from tracking.trajectory_file import TrajectoryFile, TrajectoryWriter, read_trajectories
-from tracking.write_stage import COMMIT_MESSAGES, WriteStage
+from tracking.trajectories.disk_space import DiskReserve
+from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
+from tracking.trajectories.stage import COMMIT_MESSAGES, WriteStage
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 
 from stream.errors import OutputError
 from stream.messages import FrameInfo, Tracks
-from tracking.trajectory_file import TrajectoryWriter
+from tracking.trajectories.file import TrajectoryWriter
 
 FRAME_S = 0.05
 

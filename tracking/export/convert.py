@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from stream.errors import ConfigurationError, OutputError
-from stream.unfinished import written_beside
+from stream.unfinished_files import written_beside
 from tracking.export.rerun_recording import write_rerun
 from tracking.export.table import write_csv, write_parquet
 from tracking.export.trackmate import write_trackmate
 from tracking.export.vtp import write_vtp
-from tracking.trajectory_reader import Trajectories, TrajectoryFile, collect
+from tracking.trajectories.reader import Trajectories, TrajectoryFile, collect
 
 Write = Callable[[Path, Iterator[Trajectories], bool], None]
 

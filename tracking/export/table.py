@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from stream.errors import ConfigurationError
-from tracking.trajectory_reader import Trajectories
-from tracking.trajectory_schema import ROW_COLUMNS, to_json
+from tracking.trajectories.reader import Trajectories
+from tracking.trajectories.schema import ROW_COLUMNS, to_json
 
 FORMATS = {
     "frame": "%d",

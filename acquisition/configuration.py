@@ -1,0 +1,18 @@
+"""Where the configuration files of the simulated microscope lie; it is not imported for that."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from stream.errors import ConfigurationError
+
+
+def config_path(name: str = "simulated") -> Path:
+    """Return the configuration file `name`.cfg of the simulated microscope: `simulated` (the demo) or `paper`."""
+    folder = Path(str(resources.files("acquisition"))) / "simulated"
+    path = folder / f"{name}.cfg"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in folder.glob("*.cfg")))
+        raise ConfigurationError(f"there is no simulated microscope {name!r}: choose one of {known}")
+    return path

@@ -1,0 +1,138 @@
+"""The look-up table of particle images over depth and sub-pixel shift, kept on disk between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from acquisition.physics.optics import (
+    IMAGE_MODEL_VERSION,
+    Float32Array,
+    OpticsModel,
+    fine_images,
+    grid_points,
+    shifted_images,
+)
+
+SHIFTS = 4
+Z_STEP_UM = 3.0
+_EDGE_PX = 6
+_FAINT = 2e-3
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBank:
+    """Particle images at Z depths and 4 x 4 sub-pixel shifts, as 16-bit integers times `scale`.
+
+    `images` is (Z, 4, 4, P, P): depth, quarter pixels along y, along x, rows, columns; the outermost rows and
+    columns are zero. `extent_px` is (Z, 2): how far images reach from the middle pixel along y and x.
+    """
+
+    optics: OpticsModel
+    z_um: npt.NDArray[np.float64]
+    images: npt.NDArray[np.int16]
+    extent_px: npt.NDArray[np.int64]
+    scale: float
+    mean_peak: float
+    """Largest contrast of an image, averaged over the visible depth: the paper's signal over background."""
+
+
+def load_bank(optics: OpticsModel, cache: Path | None = None) -> ImageBank:
+    """Return the bank of an optical set-up, computed once and then read from the user's cache folder.
+
+    A cache file that cannot be read is rebuilt; a folder that cannot be written only costs the time again.
+    """
+    steps = int(np.ceil(optics.range_um / Z_STEP_UM))
+    z_um = np.arange(-steps, steps + 1, dtype=np.float64) * Z_STEP_UM
+    path = cache_file(optics, cache)
+    fine = _read(path, (z_um.size, grid_points(optics), grid_points(optics)))
+    if fine is None:
+        fine = fine_images(optics, z_um)
+        _write(path, fine)
+    return _assemble(optics, z_um, fine)
+
+
+def cache_file(optics: OpticsModel, cache: Path | None = None) -> Path:
+    """Return where the images of `optics` are kept: the name holds a hash of all that they depend on."""
+    folder = cache or platformdirs.user_cache_path("liveptv") / "particle-images"
+    key = f"{IMAGE_MODEL_VERSION} {Z_STEP_UM} {optics.model_dump_json()}"
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fine: Float32Array = file["contrast"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _log.warning("the cached particle images %s are damaged and are rebuilt: %s", path, error)
+        return None
+    if fine.shape != shape or fine.dtype != np.float32:
+        _log.warning("the cached particle images %s have the wrong shape and are rebuilt", path)
+        return None
+    return fine
+
+
+def _write(path: Path, fine: Float32Array) -> None:
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, contrast=fine)
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning(
+            "particle images cannot be kept in %s (%s): the next start computes them again", path, error
+        )
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _assemble(optics: OpticsModel, z_um: npt.NDArray[np.float64], fine: Float32Array) -> ImageBank:
+    magnitude = np.abs(fine)
+    peak = magnitude.max(axis=(1, 2))
+    fine, extent = _soften_edges(fine, peak, optics)
+    half = optics.half_size_px
+    size = 2 * half + 3
+    scale = float(peak.max()) * 1.05 / np.iinfo(np.int16).max
+    images = np.zeros((z_um.size, SHIFTS, SHIFTS, size, size), np.int16)
+    for row in range(SHIFTS):
+        for column in range(SHIFTS):
+            shifted = shifted_images(fine, optics, column / SHIFTS, row / SHIFTS)
+            images[:, row, column, 1:-1, 1:-1] = np.rint(shifted / scale)
+    visible = np.abs(z_um) <= optics.visible_um
+    return ImageBank(optics, z_um, images, extent, scale, float(peak[visible].mean()))
+
+
+def _soften_edges(
+    fine: Float32Array, peak: npt.NDArray[np.float32], optics: OpticsModel
+) -> tuple[Float32Array, npt.NDArray[np.int64]]:
+    """Let each image end smoothly where it has faded below the noise of any camera, to save rendering."""
+    factor, middle = optics.oversampling, fine.shape[1] // 2
+    largest = optics.half_size_px - _EDGE_PX
+    distance = np.abs(np.arange(fine.shape[1]) - middle) / factor
+    extent = np.empty((len(fine), 2), np.int64)
+    softened = np.empty_like(fine)
+    for index, image in enumerate(np.abs(fine)):
+        windows = []
+        for axis in (0, 1):
+            profile = image.max(axis=1 - axis)
+            reach = min(int(np.ceil(distance[profile > _FAINT * peak[index]].max())) + 1, largest)
+            ramp = np.clip((distance - reach) / (_EDGE_PX - 1), 0, 1)
+            windows.append((0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32))
+            extent[index, axis] = reach + _EDGE_PX
+        softened[index] = fine[index] * windows[0][:, None] * windows[1]
+    return softened, extent

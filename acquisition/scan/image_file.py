@@ -1,0 +1,25 @@
+"""Opens the image file of a scan, OME-TIFF or OME-Zarr by its name, if the disk has room for it."""
+
+from __future__ import annotations
+
+from acquisition.scan.journal import ScanHeader
+from acquisition.scan.output import ScanOutput
+from acquisition.scan.paths import ScanPaths, allocated_bytes, check_room
+from acquisition.scan.tiff_output import TiffOutput
+from acquisition.scan.zarr_output import ZarrOutput
+
+
+def create_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
+    """Make the unfinished file, all planes empty. Raises `OutputError`, also where the disk is too small."""
+    check_room(paths.whole, header.planes * header.plane_bytes)
+    if paths.is_zarr:
+        return ZarrOutput.create(paths.partial, header)
+    return TiffOutput.create(paths.partial, header)
+
+
+def reopen_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
+    """Open the unfinished file again. Raises `OutputError`, also where the disk is too small for the rest."""
+    check_room(paths.whole, header.planes * header.plane_bytes - allocated_bytes(paths.partial))
+    if paths.is_zarr:
+        return ZarrOutput(paths.partial, header)
+    return TiffOutput(paths.partial, header)

@@ -1,0 +1,197 @@
+"""An engine watched over: when its back end fails in the middle of a run, another goes on, or the run stops."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.backends.registry import ONNXRUNTIME, open_back_end
+from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.network.model import OnnxModel
+from engines.noise_watch import NoiseWatch
+from engines.settings import DetectorSettings
+from engines.soundness import has_structure
+from stream.messages import Detections, Frame
+
+log = logging.getLogger(__name__)
+
+BLANK_RUN = 10
+ANSWER_S = 60.0
+
+
+def open_guarded(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, say: Callable[[str], None]
+) -> GuardedEngine:
+    """The engine of the back end that the settings choose for a network, watched over.
+
+    Raises `ConfigurationError` where no back end can run it, and for a model that is no good.
+    """
+    opened = open_back_end(settings, pixel_size_um, model)
+    is_last = opened.back_end == ONNXRUNTIME
+    reference = None if is_last else partial(ONNXRUNTIME.open, settings, pixel_size_um, model)
+    return GuardedEngine(
+        opened.engine,
+        reference,
+        falls_back=settings.on_failure == "fall_back",
+        skipped=opened.skipped,
+        noise=NoiseWatch(OnnxModel(model).card.noise_contrast, say),
+        say=say,
+    )
+
+
+class GuardedEngine:
+    """An `Engine` around the one of a back end.
+
+    `reference` opens the engine that the back end is compared with, and that goes on in its place when it
+    fails: it gets the frames that have no answer yet. Without it, or if not `falls_back`, the failure is raised.
+    Frames that come back without a detection although there is something in them are counted as `blank`. Ten
+    such frames in a row, then twice as many and so on, have the reference look at the last one; when it finds
+    particles there, the back end has failed. `say` is told of a failure; `skipped` are the back ends that were
+    not chosen, and why; `noise` looks at the frames.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reference: Callable[[], Engine] | None,
+        *,
+        falls_back: bool = True,
+        skipped: dict[str, str] | None = None,
+        noise: NoiseWatch | None = None,
+        say: Callable[[str], None] = log.warning,
+    ) -> None:
+        self._engine = engine
+        self._reference = reference
+        self._falls_back = falls_back
+        self._noise = noise
+        self._say = say
+        self._skipped = dict(skipped or {})
+        self._failure = ""
+        self._waiting: deque[Frame] = deque()
+        self._counted: Counter[str] = Counter()
+        self._format: tuple[int, int, np.dtype[Any]] | None = None
+        self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine at work is; `details` have what was skipped, and the failure of the one before it."""
+        info = self._engine.info
+        details = info.details | {"skipped": dict(self._skipped)}
+        if self._failure:
+            details["failed"] = self._failure
+        return EngineInfo(info.name, info.backend, info.device, info.model, info.hash, info.depth, details)
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        return len(self._waiting)
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile and allocate; a back end that fails at it is replaced as in the middle of a run."""
+        self._format = height, width, dtype
+        try:
+            self._engine.warmup(height, width, dtype)
+        except BackEndError as error:
+            self._replace(error)
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while as many as the engine can hold are being worked on."""
+        self._waiting.append(frame)
+        try:
+            self._engine.submit(frame)
+        except BackEndError as error:
+            self._replace(error)
+        except BaseException:  # an interruption too: the frame was not taken
+            self._waiting.pop()
+            raise
+        if self._noise is not None:
+            self._noise.look(frame)
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return the detections that are ready, in order, waiting for at most `timeout_s`.
+
+        Raises `BackEndError` when the back end failed and nothing is to take its place.
+        """
+        try:
+            ready = self._engine.results(timeout_s)
+            for frame, detections in zip(self._waiting, ready, strict=False):
+                self._look(frame, detections)
+        except BackEndError as error:
+            self._replace(error)
+            return []
+        for _ in ready:
+            self._waiting.popleft()
+        return ready
+
+    def _look(self, frame: Frame, detections: Detections) -> None:
+        """Raise `WrongNumbersError` for what the back end's own checks cannot see."""
+        if len(detections):
+            if not np.isfinite(detections.table).all():
+                raise WrongNumbersError(
+                    f"{self._name} put particles at places that are no numbers in frame {frame.info.frame}"
+                )
+            self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+            return
+        self._blank += 1
+        if self._blank < self._look_at:
+            return
+        self._look_at *= 2
+        if not has_structure(frame.image):
+            return
+        self._counted["blank"] += self._blank - self._told
+        self._told = self._blank
+        if self._reference is not None and self._finds_any(self._reference, frame):
+            raise WrongNumbersError(
+                f"{self._name} found nothing in {self._blank} frames up to frame {frame.info.frame}, which has "
+                "particles"
+            )
+
+    @staticmethod
+    def _finds_any(reference: Callable[[], Engine], frame: Frame) -> bool:
+        found: list[Detections] = []
+        with closing(reference()) as engine:
+            engine.submit(frame)
+            while engine.pending:
+                found += engine.results(ANSWER_S)
+        return any(len(detections) for detections in found)
+
+    @property
+    def _name(self) -> str:
+        info = self._engine.info
+        return f"{info.backend} ({info.device})"
+
+    def _replace(self, error: BackEndError) -> None:
+        """Go on with the reference, from the first frame without an answer. Raises `error` if it may not."""
+        if self._reference is None or not self._falls_back:
+            raise error
+        name = self._name
+        self._counted += Counter(self._engine.counts())
+        self._counted["back_end_failures"] += 1
+        try:
+            self._engine.close()
+        except BackEndError as late:
+            self._say(f"{name} could not be closed: {late}")
+        self._engine, self._reference = self._reference(), None
+        self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+        self._failure = str(error)
+        self._say(f"{self._failure}; {self._name} goes on in its place")
+        if self._format is not None:
+            self._engine.warmup(*self._format)
+        for frame in self._waiting:
+            self._engine.submit(frame)
+
+    def counts(self) -> dict[str, int]:
+        """Totals of all engines so far, with `blank` frames and `back_end_failures`."""
+        return dict(self._counted + Counter(self._engine.counts()))
+
+    def close(self) -> None:
+        """Close the engine. Idempotent."""
+        self._engine.close()
+        self._waiting.clear()

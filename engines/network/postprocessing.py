@@ -1,0 +1,97 @@
+"""What a network's engine does whatever it runs on: is the model for these images, and which answers count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.network.decode import particles_and_doubts_of
+from engines.network.model_card import ModelCard
+from engines.particle_limit import strongest
+from engines.settings import DetectorSettings
+from stream.errors import ConfigurationError
+from stream.messages import Detections, Frame
+
+Refine = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
+"""Measures a frame's table (8, N) again; it is also given the table (8, P) of what was not quite believed."""
+
+PIXEL_SIZE_TOLERANCE = 0.05
+CLASSICAL_ONLY = ("diameter_px", "threshold")
+
+
+def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float, model: Path) -> None:
+    """Raise `ConfigurationError` where a model was made for other images than the settings describe."""
+    if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
+        raise ConfigurationError(
+            f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
+            f"{pixel_size_um:g}: say so if that is wrong (--pixel-size, microscope.pixel_size_um), else calibrate "
+            "and train with this camera and lens"
+        )
+    if settings.polarity not in ("auto", card.polarity):
+        raise ConfigurationError(
+            f"{model} was trained for {card.polarity} particles, not {settings.polarity} ones; "
+            'set detector.polarity to "auto"'
+        )
+    for name in CLASSICAL_ONLY:
+        if getattr(settings, name) is not None:
+            raise ConfigurationError(
+                f"detector.{name} is for the classical detector; leave it out with {model}"
+            )
+
+
+def chosen(
+    found: npt.NDArray[np.float64], shape: tuple[int, ...], settings: DetectorSettings
+) -> tuple[npt.NDArray[np.float64], Counter[str]]:
+    """The decoded particles (N, 8) of an image (H, W) that count, and how many do not, by reason."""
+    height, width = shape
+    x, y = found[:, 0], found[:, 1]
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    doubtful = inside & (found[:, -1] < settings.min_confidence)
+    left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
+    found = found[inside & ~doubtful]
+    if len(found) > settings.max_particles:
+        left_out["too_many"] = len(found) - settings.max_particles
+        found = found[np.sort(np.argsort(-found[:, 3], kind="stable")[: settings.max_particles])]
+    return found, left_out
+
+
+def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
+    """The table (8, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
+    pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
+    return np.ascontiguousarray(
+        [
+            x * pixel,
+            y * pixel,
+            card.middle_um + z * depth,
+            sigma_x * pixel * scale[0],
+            sigma_y * pixel * scale[1],
+            sigma_z * depth * scale[2],
+            np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
+            confidence,
+        ]
+    )
+
+
+def detections_of(
+    frame: Frame,
+    slots: npt.NDArray[np.float64],
+    background_grey: float,
+    card: ModelCard,
+    settings: DetectorSettings,
+    refine: Refine | None,
+) -> tuple[Detections, Counter[str]]:
+    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason."""
+    found, doubts = particles_and_doubts_of(slots)
+    found, left_out = chosen(found, frame.image.shape, settings)
+    table, more = (to_table(some, card, background_grey) for some in (found, doubts))
+    if refine is not None:
+        # the fit may have found more
+        table, beyond = strongest(refine(table, more), settings.max_particles)
+        left_out["too_many"] += beyond
+    return Detections(frame.info, table), left_out

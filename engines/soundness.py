@@ -1,0 +1,33 @@
+"""Whether an image shows anything at all: what a back end found nothing in may be at fault, or empty."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CELL_PX = 4
+SURE_SIGMAS = 7.0
+APART_CELLS = 2
+SIGMA_OF_MAD = 1.4826
+
+
+def has_structure(image: npt.NDArray[Any]) -> bool:
+    """Whether an image (H, W) shows anything but noise and slow shading.
+
+    That is means of cells 8 pixels apart that differ by seven standard deviations of such differences.
+    """
+    height, width = (size // CELL_PX * CELL_PX for size in image.shape)
+    if not height or not width:
+        return False
+    cells = image[:height, :width].reshape(height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX)
+    means = cells.mean(axis=(1, 3), dtype=np.float32)
+    for axis in (0, 1):
+        lines = np.moveaxis(means, axis, 0)
+        steps = lines[APART_CELLS:] - lines[:-APART_CELLS]
+        if steps.size:
+            steps = np.abs(steps - np.median(steps))
+            if steps.max() > SURE_SIGMAS * max(SIGMA_OF_MAD * float(np.median(steps)), 1.0 / CELL_PX**2):
+                return True
+    return False

@@ -1,0 +1,112 @@
+"""An engine watched over for what it leaves out and what it cannot know: said once, and counted to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engines.engine import Engine, EngineInfo
+from engines.repeated_images import RepeatedImages
+from stream.messages import Detections, Frame
+
+REPEATED = "repeated_images"
+"""The name under which images that came twice are counted."""
+TOO_MANY, HIDDEN_PX = "too_many", "hidden_px"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a count means: `first` is said when it begins, `total` stands in the summary; {n} is the number."""
+
+    first: str
+    total: str
+
+
+REMARKS = {
+    TOO_MANY: Remark(
+        "{n} particles are left out up to frame {frame}, the faintest of each: detector.max_particles is {most}, "
+        "raise it",
+        "{n} particles over detector.max_particles left out",
+    ),
+    HIDDEN_PX: Remark(
+        "objects much larger than particles (bubbles, dust) cover {n} pixels up to frame {frame}: no particles "
+        "are looked for there",
+        "{n} pixels under large objects not searched",
+    ),
+    REPEATED: Remark(
+        "frame {frame} is the image before it once more, pixel for pixel: its particles seem to rest, and "
+        "velocities come out wrong; check the camera, or take such frames out of the recording",
+        "{n} images delivered twice",
+    ),
+}
+
+
+def summary_of(counts: Mapping[str, int]) -> str:
+    """One line on what an engine's `counts` say was beyond it; "" where nothing was."""
+    return "; ".join(
+        remark.total.format(n=counts[name]) for name, remark in REMARKS.items() if counts.get(name)
+    )
+
+
+class WatchedEngine:
+    """An `Engine` around another, which does the work.
+
+    `say` is told, once each, what of `REMARKS` the engine counts. `counts` has those of the engine and
+    `repeated_images`.
+    """
+
+    def __init__(self, engine: Engine, max_particles: int, say: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._max_particles = max_particles
+        self._say = say
+        self._said: set[str] = set()
+        self._images = RepeatedImages()
+        self._repeated = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine is."""
+        return self._engine.info
+
+    @property
+    def pending(self) -> int:
+        """Frames submitted whose detections have not been returned yet."""
+        return self._engine.pending
+
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile and allocate everything for such images."""
+        self._engine.warmup(height, width, dtype)
+
+    def submit(self, frame: Frame) -> None:
+        """Take a frame; waits while as many as the engine can hold are being worked on."""
+        self._engine.submit(frame)
+        if self._images.is_repeated(frame.image):
+            self._repeated += 1
+            self._remark(REPEATED, 1, frame.info.frame)
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        """Return the detections that are ready, in order, waiting for at most `timeout_s`."""
+        ready = self._engine.results(timeout_s)
+        if ready and not {TOO_MANY, HIDDEN_PX} <= self._said:
+            counts = self._engine.counts()
+            for name in (TOO_MANY, HIDDEN_PX):
+                if counts.get(name):
+                    self._remark(name, counts[name], ready[-1].info.frame)
+        return ready
+
+    def _remark(self, name: str, n: int, frame: int) -> None:
+        if name not in self._said:
+            self._said.add(name)
+            self._say(REMARKS[name].first.format(n=n, frame=frame, most=self._max_particles))
+
+    def counts(self) -> dict[str, int]:
+        """Totals since the start: what was left out, by reason, and `repeated_images`."""
+        repeated = {REPEATED: self._repeated} if self._repeated else {}
+        return self._engine.counts() | repeated
+
+    def close(self) -> None:
+        """Close the engine. Idempotent."""
+        self._engine.close()

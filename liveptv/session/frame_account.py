@@ -1,0 +1,169 @@
+"""The account of a run's frames, closed at every end: exposed = in the file + lost, and where each was lost.
+
+It is drawn up from what the stages have counted and from what the file holds, the one checked by the other. A
+stage that was killed has counted up to its last report only: what follows from its counts is then a least number,
+and what cannot be known is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracking.trajectories.schema import RecordArray
+
+Counts = Mapping[str, Mapping[str, int]]
+
+DROPS = (
+    ("before the detector", "acquire", "to_detect.dropped"),
+    ("before the tracker", "detect", "to_track.dropped"),
+    ("before the writer", "track", "to_write.dropped"),
+    ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
+)
+FINAL = "account.final"
+"""Counted by a stage that takes nothing more (it drains, or failed in an orderly way): its counts are complete."""
+IN_CAMERA = "in the camera"
+IN_RECORDING = "in the recording"
+IN_BUFFER = "in the camera's buffer, never read"
+IN_THE_FILE = "in the trajectory file, which cannot be read"
+ON_THE_WAY = "on their way when the run ended"
+
+
+@dataclass(frozen=True, slots=True)
+class FileContents:
+    """What a trajectory file says of its frames. `last_frame` is -1 without any.
+
+    `lost_in_camera` is what the gaps between the camera's own numbers show; before the first and after the last
+    frame of the file nothing can be seen of them. `readable` is whether there was such a file at the end.
+    """
+
+    frames: int = 0
+    last_frame: int = -1
+    lost_in_camera: int = 0
+    readable: bool = True
+
+    @classmethod
+    def of(cls, frames: RecordArray) -> FileContents:
+        """From the committed entries of `/frames` (FRAME)."""
+        if len(frames) == 0:
+            return cls()
+        number, camera = frames["frame"].astype(np.int64), frames["camera_frame"]
+        gaps = np.diff(camera) - np.diff(number)
+        return cls(len(frames), int(number[-1]), int(gaps[gaps > 0].sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameAccount:
+    """How many frames the camera exposed during the run, and what became of them.
+
+    `exposed` = `in_file` + the sum of `lost`, always. `not_known` says in words why there may have been more;
+    `exposed` is a least number then. `after_the_end` were taken by the camera after the last frame that was asked
+    for, and belong to no account.
+    """
+
+    exposed: int
+    in_file: int
+    lost: dict[str, int] = field(default_factory=dict)
+    not_known: tuple[str, ...] = ()
+    after_the_end: int = 0
+
+    @property
+    def total_lost(self) -> int:
+        """All frames lost, at least."""
+        return sum(self.lost.values())
+
+    def in_words(self) -> str:
+        """Where frames were lost, for a user; "none" where none was."""
+        words = ", ".join(f"{count} {where}" for where, count in self.lost.items())
+        if not self.not_known:
+            return words or "none"
+        return f"at least {self.total_lost}{f': {words}' if words else ''}; {'; '.join(self.not_known)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored in the file's attribute `account`."""
+        return {
+            "exposed": self.exposed,
+            "exposed_is_at_least": bool(self.not_known),
+            "in_file": self.in_file,
+            "lost": dict(self.lost),
+            "not_known": list(self.not_known),
+            "after_the_end": self.after_the_end,
+        }
+
+
+def close_account(
+    counts: Counts, contents: FileContents, *, lost_stages: Collection[str] = (), as_asked: bool = True
+) -> FrameAccount:
+    """Add up a run. `counts` are the stages' last totals, `lost_stages` those that were killed, hung or failed.
+
+    `as_asked`: the run came to its own end, so that what the camera took after it is not missing from it.
+    """
+    acquire = counts.get("acquire", {})
+    blind = not acquire or _was_cut_off(counts, lost_stages)
+    in_camera = acquire.get("lost_in_camera", 0)
+    if blind:
+        in_camera = max(in_camera, contents.lost_in_camera)
+    left = acquire.get("left_in_buffer", 0)
+    in_recording = acquire.get("lost_in_recording", 0)
+    lost = {
+        IN_CAMERA: in_camera,
+        IN_RECORDING: in_recording,
+        IN_BUFFER: 0 if as_asked and not blind else left,
+    }
+    lost |= {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
+    dropped = sum(lost[where] for where, _, _ in DROPS)
+    received = max(acquire.get("received", 0), contents.last_frame + 1, contents.frames + dropped)
+    lost[_where_the_rest_is(contents, lost_stages)] = received - contents.frames - dropped
+    lost = {where: count for where, count in lost.items() if count}
+    return FrameAccount(
+        exposed=contents.frames + sum(lost.values()),
+        in_file=contents.frames,
+        lost=lost,
+        not_known=tuple(_not_known(counts, lost_stages)),
+        after_the_end=left if as_asked and not blind else 0,
+    )
+
+
+def _where_the_rest_is(contents: FileContents, lost_stages: Collection[str]) -> str:
+    if not contents.readable:
+        return IN_THE_FILE
+    order = ("acquire", "detect", "track", "write")
+    names = [name for name in order if name in lost_stages]
+    return f"on their way when {' and '.join(names)} ended before time" if names else ON_THE_WAY
+
+
+def _was_cut_off(counts: Counts, lost_stages: Collection[str]) -> bool:
+    """Whether acquisition ended without its last word on what it had counted."""
+    return "acquire" in lost_stages and not counts.get("acquire", {}).get(FINAL)
+
+
+def _not_known(counts: Counts, lost_stages: Collection[str]) -> list[str]:
+    words = []
+    if _was_cut_off(counts, lost_stages):
+        words.append("acquisition was lost: how many frames the camera took until then is not known")
+    elif "acquire" not in counts:
+        words.append("how many frames the camera took is not known")
+    resets = counts.get("acquire", {}).get("counter_resets", 0)
+    if resets:
+        words.append(f"the camera's counter fell back {resets} times: what it lost then is not known")
+    return words
+
+
+def account_of(attributes: Mapping[str, Any], frames: RecordArray) -> FrameAccount | None:
+    """The account in a file's attributes; of one that has none it is drawn up. None if nothing was ever counted."""
+    stored = attributes.get("account")
+    if isinstance(stored, dict):
+        return FrameAccount(
+            exposed=int(stored["exposed"]),
+            in_file=int(stored["in_file"]),
+            lost={str(where): int(count) for where, count in stored["lost"].items()},
+            not_known=tuple(map(str, stored["not_known"])),
+            after_the_end=int(stored.get("after_the_end", 0)),
+        )
+    accounts = attributes.get("accounts", {})
+    if "write" not in accounts and "acquire" not in accounts:
+        return None
+    return close_account(accounts, FileContents.of(frames), as_asked=not attributes.get("failures"))

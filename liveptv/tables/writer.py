@@ -1,0 +1,209 @@
+"""Writes detection tables frame by frame, as .csv, .parquet or .h5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from liveptv.tables.reader import COLUMNS, RULES
+from stream.errors import ConfigurationError, LivePTVError, OutputError
+from stream.messages import Detections
+from stream.unfinished_files import UnfinishedFile
+from tracking.export.table import FORMATS, UNITS, pyarrow
+
+BLOCK_ROWS = 20_000
+CHUNK_ROWS = 4096
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+class _Sink(Protocol):
+    """Where blocks of rows go."""
+
+    def write(self, columns: Columns) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DetectionTableWriter:
+    """A detection table open for writing; rows are written in blocks, the rest at `close`.
+
+    Until then it lies beside its name (`found.partial.csv`). As a context it keeps that file where the work fails
+    or is stopped after the first frame, and the error gets a note that says so. `frames_expected` is for that note.
+    """
+
+    def __init__(self, path: Path, overwrite: bool = False) -> None:
+        """Create the file.
+
+        Raises `ConfigurationError` for a suffix that is none of the three, `OutputError` if the file exists
+        and is not to be overwritten, or cannot be created.
+        """
+        self.path = Path(path)
+        make = SINKS.get(self.path.suffix.lower())
+        if make is None:
+            raise ConfigurationError(f"cannot write {self.path}; detection tables end in {', '.join(SINKS)}")
+        self._unfinished = UnfinishedFile(self.path, overwrite=overwrite)
+        self._blocks: list[Columns] = []
+        self._buffered = 0
+        self._closed = False
+        self.rows = 0
+        self.frames = 0
+        self.frames_expected: int | None = None
+        try:
+            self._sink = make(self._unfinished.path)
+        except BaseException as error:
+            self._unfinished.discard()
+            if isinstance(error, OSError) and not isinstance(error, LivePTVError):
+                raise self._failure(error) from error
+            raise
+
+    def append(self, detections: Detections) -> None:
+        """Add a frame's detections, in order of frames.
+
+        Raises `OutputError` if the disk takes no more or the table is closed.
+        """
+        if self._closed:
+            raise OutputError(f"{self.path} is closed; nothing can be added to it")
+        self.frames += 1
+        if len(detections) == 0:
+            return
+        frame = np.full(len(detections), detections.info.frame, np.int64)
+        copy = detections.table.copy()
+        self._blocks.append({"frame": frame, **dict(zip(Detections.COLUMNS, copy, strict=True))})
+        self._buffered += len(frame)
+        self.rows += len(frame)
+        if self._buffered >= BLOCK_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        blocks, self._blocks, self._buffered = self._blocks, [], 0
+        if not blocks:
+            return
+        try:
+            self._sink.write({name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS})
+        except (OSError, RuntimeError) as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Write what is left, close the file and give it its name. Idempotent."""
+        if self._closed:
+            return
+        try:
+            self._end()
+        except BaseException:
+            self._unfinished.discard()
+            raise
+        self._unfinished.finish()
+
+    def keep(self) -> str:
+        """Close the file as it is, under the name that says that it is not whole; returns a line about it."""
+        if not self._closed:
+            self._end()
+        of = "" if self.frames_expected is None else f" of {self.frames_expected}"
+        return self._unfinished.kept(f"{self.frames}{of} frames with {self.rows} particles are")
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self._blocks = []
+        try:
+            if not self._closed:
+                self._end()
+        finally:
+            self._unfinished.discard()
+
+    def _end(self) -> None:
+        self._closed = True
+        try:
+            self._write()
+        finally:
+            try:
+                self._sink.close()
+            except (OSError, RuntimeError) as error:
+                raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> OutputError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return OutputError(f"cannot write {self.path}: {reason}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif self.frames == 0:
+            self.discard()
+        else:
+            try:
+                error.add_note(self.keep())
+            except LivePTVError as failure:
+                error.add_note(str(failure))
+
+
+class _CsvSink:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="ascii", newline="\n")
+        self._file.write(",".join(COLUMNS) + "\n")
+        self._line = ",".join(FORMATS[name] for name in COLUMNS)
+
+    def write(self, columns: Columns) -> None:
+        rows = zip(*(columns[name].tolist() for name in COLUMNS), strict=True)
+        self._file.write("\n".join([self._line % row for row in rows]).replace("nan", "") + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetSink:
+    def __init__(self, path: Path) -> None:
+        self._pa, parquet = pyarrow()
+        fields = [
+            self._pa.field(
+                name,
+                self._pa.int64() if RULES[name].whole else self._pa.float64(),
+                metadata={"unit": UNITS[name]},
+            )
+            for name in COLUMNS
+        ]
+        self._schema = self._pa.schema(fields)
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+
+    def write(self, columns: Columns) -> None:
+        self._writer.write_table(self._pa.table([columns[name] for name in COLUMNS], schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _H5Sink:
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(path, "w", libver=("v110", "v110"))
+        self._file.attrs["schema"] = "liveptv-detections"
+        self._sets = {}
+        for name in COLUMNS:
+            dtype = np.int64 if RULES[name].whole else np.float64
+            dataset = self._file.create_dataset(
+                name, (0,), dtype, maxshape=(None,), chunks=(CHUNK_ROWS,), compression="gzip", shuffle=True
+            )
+            dataset.attrs["unit"] = UNITS[name]
+            self._sets[name] = dataset
+
+    def write(self, columns: Columns) -> None:
+        for name, dataset in self._sets.items():
+            start = dataset.shape[0]
+            dataset.resize((start + len(columns[name]),))
+            dataset[start:] = columns[name]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+SINKS: dict[str, Callable[[Path], _Sink]] = {".csv": _CsvSink, ".parquet": _ParquetSink, ".h5": _H5Sink}

@@ -1,0 +1,185 @@
+"""What a file holds, or which devices there are, as plain dictionaries that can be printed as JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from calibration.calibration_file import SCHEMA as CALIBRATION
+from calibration.calibration_file import describe_calibration
+from liveptv.session.frame_account import account_of
+from stream.errors import SourceError
+from stream.hdf5_reading import attribute, schema_of
+from stream.safe_text import storable
+from tracking.trajectories.file import TrajectoryFile
+from tracking.trajectories.open_elsewhere import who_writes
+from tracking.trajectories.schema import SCHEMA as TRAJECTORIES
+
+TABLES = (".csv", ".parquet", ".tsv", ".txt")
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Describe a trajectory file, a calibration, a model, a width curve, a detection table or a recording.
+
+    Raises `SourceError` if it is none of them or cannot be read.
+    """
+    file = Path(str(path).partition("::")[0])
+    if not file.exists():
+        raise SourceError(f"there is no file {file}")
+    if file != path:
+        return _plain_dict(_recording(path))
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _plain_dict(_table(path))
+    if suffix in {".h5", ".hdf5"}:
+        return _plain_dict(_hdf5(path))
+    if suffix == ".onnx":
+        return _plain_dict(_network(path))
+    return _plain_dict(_recording(path))
+
+
+def _network(path: Path) -> dict[str, Any]:
+    from engines.network.model import OnnxModel
+
+    return {"kind": "network", **OnnxModel(path).card.model_dump(mode="json")}
+
+
+def _hdf5(path: Path) -> dict[str, Any]:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            names = set(file)
+            schema = schema_of(file)
+            kind = attribute(file, "kind")
+    except (OSError, RuntimeError, KeyError):
+        # unreadable, or a trajectory file that is being written or was left open; its reader says which
+        return _trajectories(path)
+    if schema == TRAJECTORIES:
+        return _trajectories(path)
+    if schema == CALIBRATION:
+        return describe_calibration(path)
+    if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
+        return _curve(path)
+    if {"frame", "x_um", "y_um"} <= names or str(kind) == "detections":
+        return _table(path)
+    return _recording(path)
+
+
+def _trajectories(path: Path) -> dict[str, Any]:
+    with TrajectoryFile(path) as file:
+        attributes = file.attributes
+        file.check()
+        census = file.census()
+        frames = len(file.frames)
+        numbers = file.frames["frame"]
+        missing = int(numbers[-1]) - int(numbers[0]) + 1 - frames if frames else 0
+        account = account_of(attributes, file.frames)
+        if account is not None:
+            attributes["account"] = account.to_dict()
+        return {
+            "kind": "trajectories",
+            "finished": file.finished,
+            **({} if file.finished else {"state": _state(path)}),
+            "frames": frames,
+            "frames_missing": missing,
+            **census.statistics(),
+            **attributes,
+        }
+
+
+def _state(path: Path) -> str:
+    """Why a file is not finished."""
+    return who_writes(path) or "left open by a program that has ended; `liveptv recover` makes it whole"
+
+
+def _curve(path: Path) -> dict[str, Any]:
+    from engines.classical.widths import WidthCurve
+
+    curve = WidthCurve.load(path)
+    return {
+        "kind": "width curve",
+        "z_min_um": float(curve.z_um[0]),
+        "z_max_um": float(curve.z_um[-1]),
+        "depths": int(curve.z_um.size),
+        "pixel_size_um": curve.pixel_size_um,
+        "polarity": curve.polarity,
+        "sigma_x_min_um": float(curve.sigma_x_um.min()),
+        "sigma_y_min_um": float(curve.sigma_y_um.min()),
+        "provenance": curve.provenance,
+    }
+
+
+def _table(path: Path) -> dict[str, Any]:
+    from liveptv.tables import read_detection_table
+    from liveptv.tables.dialects import Wanted
+
+    told: list[str] = []
+    table = read_detection_table(path, Wanted(keep_pixels=True), told.append)
+    columns = table.columns()
+    unit_less = any("in pixels" in line or "without a unit" in line for line in told)
+    ranges = {
+        name.removesuffix("_um") if unit_less else name: [float(np.nanmin(values)), float(np.nanmax(values))]
+        for name, values in columns.items()
+        if values.size and np.isfinite(values).any()
+    }
+    return {
+        "kind": "detections",
+        "rows": len(table),
+        "frames": int(np.unique(table.frame).size),
+        "depth": bool(np.isfinite(table.z_um).any()),
+        "ranges": ranges,
+        **({"read_as": told[0]} if told else {}),
+    }
+
+
+def _recording(path: Path) -> dict[str, Any]:
+    from acquisition.recording import open_recording
+
+    recording = open_recording(path, run_id="info", only_describe=True)
+    try:
+        found = recording.info
+        return {
+            "kind": "recording",
+            "frames": found.frames,
+            "height_px": found.height,
+            "width_px": found.width,
+            "depth": found.depth,
+            "dtype": str(found.dtype),
+            "pixel_size_um": found.pixel_size_um,
+            "frame_rate_hz": found.frame_rate_hz,
+            "description": recording.title,
+            "remarks": list(recording.remarks),
+        }
+    finally:
+        recording.close()
+
+
+def describe_devices() -> dict[str, Any]:
+    """The microscopes of this program and the adapters of the installed Micro-Manager."""
+    from acquisition.devices_info import installed_devices
+
+    return _plain_dict(installed_devices())
+
+
+def _plain_dict(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and text that JSON knows; what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {storable(str(key)): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

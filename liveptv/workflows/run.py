@@ -1,0 +1,269 @@
+"""One run from the settings to the finished files: check, run, mend, annotate, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from engines.factory import check_model
+from liveptv.config import Experiment
+from liveptv.files import RunFiles, claimed, refuse_to_replace
+from liveptv.foreign_code import code_that_will_run
+from liveptv.reports.page import Report, write_report
+from liveptv.session.events import EventLog, read_events
+from liveptv.session.frame_account import FileContents, FrameAccount, close_account
+from liveptv.session.run_log import RunLog
+from liveptv.session.run_status import Progress, SessionResult
+from liveptv.session.signals import ending_signals
+from liveptv.session.supervisor import Session
+from stream.errors import LivePTVError, SourceError
+from tracking.control.record import KINDS
+from tracking.trajectories.compression import pack
+from tracking.trajectories.control_record import read_control, store_control
+from tracking.trajectories.file import TrajectoryFile, annotate
+from tracking.trajectories.recovery import recover, run_of
+from tracking.trajectories.snapshot import store_snapshot
+
+
+class Stoppable(Protocol):
+    """What can be asked to end cleanly: a session, a scan."""
+
+    def request_stop(self, reason: str) -> None:
+        """End as soon as nothing is lost by it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended, where its files are, its report where one could be made, and what became of its frames."""
+
+    files: RunFiles
+    result: SessionResult
+    report: Report | None
+    account: FrameAccount
+
+    @property
+    def frames(self) -> int:
+        """Frames in the file."""
+        return self.account.in_file
+
+
+def run_experiment(
+    experiment: Experiment,
+    files: RunFiles,
+    *,
+    on_update: Callable[[Progress], None],
+    on_note: Callable[[str], None],
+    beside: Callable[[Path], AbstractContextManager[object]] | None = None,
+) -> RunOutcome:
+    """Run an experiment and leave complete files behind, also when it fails or is interrupted.
+
+    Its files are locked until the report is written. Those of an earlier run are replaced once there is a frame to
+    replace them by. `beside` is entered while the run is on and gets the path of its card
+    (`liveptv.session.announcement`).
+
+    Raises `OutputError` before anything is started if a file of the run exists or is being written by somebody
+    else, and `ConfigurationError` for a model that is not there.
+    """
+    experiment = with_output(experiment, files.tracks)
+    files.check_folder()
+    with claimed(files.tracks, "a run"):
+        files.check(experiment.run.overwrite)
+        check_inputs(experiment)
+        with RunLog(files.events, on_note) as events:
+            return _run(experiment, files, events, on_update, on_note, beside)
+
+
+def _run(
+    experiment: Experiment,
+    files: RunFiles,
+    events: RunLog,
+    on_update: Callable[[Progress], None],
+    on_note: Callable[[str], None],
+    beside: Callable[[Path], AbstractContextManager[object]] | None,
+) -> RunOutcome:
+    settled = False
+
+    def settle() -> None:
+        nonlocal settled
+        if settled:
+            return
+        settled = True
+        events.settle()
+        try:
+            files.clear_report()
+        except OSError as error:
+            on_note(f"the report of an earlier run cannot be removed: {error}")
+
+    def update(progress: Progress) -> None:
+        events.look_after()
+        if progress.frames:
+            settle()
+        on_update(progress)
+
+    for line in code_that_will_run(experiment):
+        events.write("code", line)
+        on_note(line)
+    session = Session(experiment, events=events, on_update=update, on_note=on_note)
+    contents, report = FileContents(), None
+    with (
+        nullcontext() if beside is None else beside(session.front.path),
+        stopping_on_interrupt(session),
+    ):
+        result = session.run()
+        files, result = _where_it_went(files, result, events)
+        if not result.started:
+            discard(files.tracks, result.run_id)
+        elif run_of(files.tracks) == result.run_id:
+            settle()
+            files = replace(files, log=events.path)
+            contents = finish_file(files, result, events, on_note)
+        else:
+            contents = FileContents(readable=False)
+            missing = "of another run" if files.tracks.exists() else "not there"
+            result = failed(result, f"{files.tracks} is {missing}: nothing was written to it")
+            events.write("finish", result.failures[-1])
+    if not settled and events.path != files.events:
+        on_note(f"what happened is in {events.path}; the earlier run's files are as they were")
+    account = close_account(
+        result.counts, contents, lost_stages=final_losses(events, result), as_asked=result.reason == "done"
+    )
+    if contents.frames:
+        report = make_report(files, events, on_note)
+    return RunOutcome(files, result, report, account)
+
+
+def failed(result: SessionResult, why: str) -> SessionResult:
+    """The same result with one more line of failure."""
+    return replace(result, failures=(*result.failures, why))
+
+
+def _where_it_went(files: RunFiles, result: SessionResult, events: RunLog) -> tuple[RunFiles, SessionResult]:
+    """The files of a run whose trajectory file had to leave its place, which is a failure however well it went."""
+    moved = events.newest.get("moved")
+    if moved is None:
+        return files, result
+    there = RunFiles.beside(Path(str(moved["path"])))
+    why = f"{files.tracks} was lost while it was written; the run is in {there.tracks}"
+    return there, failed(result, why)
+
+
+def final_losses(events: RunLog, result: SessionResult) -> set[str]:
+    """The stages that were lost for good: a detector that was started again and came to its end was not."""
+    lost = set(events.lost_stages)
+    if result.ok:
+        lost.discard("detect")
+    return lost
+
+
+def discard(tracks: Path, run_id: str) -> None:
+    """Remove the empty file of a run that did not start; nobody else's."""
+    if run_of(tracks) == run_id:
+        tracks.unlink(missing_ok=True)
+
+
+def with_output(experiment: Experiment, tracks: Path) -> Experiment:
+    """The same experiment, writing to `tracks`; stages may run in another folder, so its path is absolute."""
+    run = experiment.run.model_copy(update={"output": tracks.absolute()})
+    return experiment.model_copy(update={"run": run})
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Say at once what would otherwise fail only once the stages are up."""
+    model = experiment.detector.model
+    if model is not None:
+        check_model(model)
+    recording = experiment.recording
+    detector = experiment.detector
+    inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
+    refuse_to_replace(experiment.run.output, *inputs)
+    if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
+        raise SourceError(f"there is no recording {path}")
+
+
+def finish_file(
+    files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+) -> FileContents:
+    """Mend the trajectory file if its writer was lost, add the accounts, pack it; returns what is in it.
+
+    What cannot be done is noted; the run is over and its result stands.
+    """
+    contents = FileContents(readable=False)
+    try:
+        mended = recover(files.tracks, in_place=True)
+        if not mended.already_whole:
+            text = f"{files.tracks.name} was left open by its writer and was mended: {mended.frames} frames"
+            events.write("recovered", text)
+            on_note(text)
+        with TrajectoryFile(files.tracks) as file:
+            contents = FileContents.of(file.frames)
+        account = close_account(
+            result.counts,
+            contents,
+            lost_stages=final_losses(events, result),
+            as_asked=result.reason == "done",
+        )
+        facts: dict[str, Any] = {
+            "accounts": result.counts,
+            "account": account.to_dict(),
+            "session_end_reason": result.reason,
+            "failures": list(result.failures),
+        }
+        annotate(files.tracks, facts)
+        if result.snapshot is not None:
+            store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
+        add_control_record(files)
+        pack(files.tracks)
+    except LivePTVError as error:
+        events.write("finish", str(error))
+        on_note(str(error))
+    return contents
+
+
+def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:
+    """What the event log (`events`, or that of `files`) has of the control of a run and its file has not.
+
+    Raises `LivePTVError` if one of them cannot be read.
+    """
+    log = files.events if events is None else events
+    if not log.exists() or read_control(files.tracks):
+        return []
+    return [event for event in read_events(log) if event["kind"] in KINDS]
+
+
+def add_control_record(files: RunFiles, events: Path | None = None) -> None:
+    """Put what the event log has of the control of a run into its finished file, where it is not there yet.
+
+    Raises `LivePTVError` if one cannot be read or the other cannot be written.
+    """
+    control = missing_control_record(files, events)
+    if control:
+        store_control(files.tracks, control)
+
+
+def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:
+    """Write the report; None, with a note, if that fails or is interrupted."""
+    try:
+        return write_report(files)
+    except (LivePTVError, KeyboardInterrupt) as error:
+        why = str(error) or "interrupted"
+        text = f"no report was made ({why}); `liveptv report {files.tracks}` makes it"
+        events.write("report", text)
+        on_note(text)
+        return None
+
+
+def make_report_anew(files: RunFiles) -> None:
+    """Replace the report by one of the trajectory file as it is now, which has grown since."""
+    files.clear_report()
+    write_report(files)
+
+
+@contextmanager
+def stopping_on_interrupt(session: Stoppable) -> Iterator[None]:
+    """Let Ctrl-C, a polite `kill` and a closed terminal end the run cleanly; a second one ends it at once."""
+    with ending_signals(lambda name: session.request_stop(f"stopped by the user ({name})")):
+        yield

@@ -1,0 +1,124 @@
+"""Training from the command line: what to train on, the model that comes out, and its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acquisition.physics.optics import OpticsModel
+from liveptv.shadowed_packages import home_first
+from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from calibration.training.material import Recipe
+    from calibration.training.scoring import Scores
+    from calibration.training.settings import TrainingSettings
+    from calibration.training.train import TrainingProgress
+    from engines.network.model_card import ModelCard
+
+NEEDED = ("torch", "onnx", "onnxscript")
+SIMULATED = "simulated"
+MOST_PROCESSES = 16
+REPORTED_IMAGES = 192
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model that was written, its scores on images of its own, and the page about it."""
+
+    model: Path
+    page: Path
+    card: ModelCard
+    scores: Scores
+
+
+def check_libraries() -> None:
+    """Raise `ConfigurationError` where training's own libraries are missing."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"training needs {', '.join(missing)}: pip install 'liveptv[train]' (with -c constraints.txt in a "
+            "checkout)"
+        )
+
+
+def default_processes() -> int:
+    """All processors, but not more than the gradients can be averaged over quickly."""
+    return min(MOST_PROCESSES, os.cpu_count() or 1)
+
+
+def read_optics(text: str) -> OpticsModel:
+    """The optics of the simulated microscope for "simulated", else those of a JSON or TOML file.
+
+    Raises `ConfigurationError` where the file cannot be read or is no set-up.
+    """
+    if text == SIMULATED:
+        return OpticsModel()
+    path = Path(text)
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        data = tomllib.loads(content) if path.suffix.lower() == ".toml" else json.loads(content)
+        return OpticsModel.model_validate(data)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the optics {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is no optical set-up: {' '.join(str(error).split())}") from error
+
+
+def recipe_for(calibration: Path | None, optics: str | None) -> tuple[Recipe, str]:
+    """What to train on, and the calibration's SHA-256 ("" for optics)."""
+    from calibration.calibration_file import read_calibration
+    from calibration.training.material import from_calibration, from_optics
+    from liveptv.session.provenance import sha256
+
+    if (calibration is None) == (optics is None):
+        raise ConfigurationError("train on a calibration or on --optics: give one of them")
+    if calibration is not None:
+        read_calibration(calibration)
+        return from_calibration(calibration, f"calibration {calibration.name}"), sha256(calibration)
+    return from_optics(read_optics(str(optics))), ""
+
+
+def train_model(
+    output: Path,
+    recipe: Recipe,
+    calibration_sha256: str,
+    settings: TrainingSettings,
+    on_progress: Callable[[TrainingProgress], None],
+) -> Trained:
+    """Train, write the model, score it as it is on fresh images, and write its page beside it.
+
+    Raises `TrainingError` where the training fails or came to nothing, `OutputError` if files cannot be written.
+    """
+    from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
+    from calibration.training.fit_scale import with_measured_errors
+    from calibration.training.scoring import SCORING_SEED, HeldOut
+    from calibration.training.settings import TrainingError
+    from calibration.training.train import train
+    from engines.network.model import OnnxModel
+    from liveptv.reports.training_page import write_training_page
+
+    start = settings.start_from
+    weights = None if start is None else read_weights(start, settings.size)
+    with home_first():
+        course = train(recipe, settings, weights, on_progress)
+    if not course.weights:
+        raise TrainingError("the training ended before anything was learnt; give it more --minutes")
+    material = recipe()
+    scale = measure_sigma_scale(material, settings, course.weights)
+    card = make_card(material, settings, course, calibration_sha256, scale)
+    export(output, course.weights, card, material.particle)
+    model = OnnxModel(output)
+    if material.particle is not None:
+        export(output, course.weights, card, with_measured_errors(material, model))
+    scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
+        model, at_once=1, sigma_scale=model.card.sigma_scale
+    )
+    page = write_training_page(output, model.card, course.scores, scores)
+    return Trained(output, page, model.card, scores)

@@ -1,0 +1,1 @@
+"""Control: from live tracks to commands for the microscope; the stage, its record, the controllers."""

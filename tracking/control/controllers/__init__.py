@@ -1,0 +1,55 @@
+"""Controllers: from live tracks to commands for the microscope; built in, or a Python file of the user's."""
+
+from __future__ import annotations
+
+from tracking.control.controllers.hold_flow import HoldFlow
+from tracking.control.controllers.hold_focus import HoldFocus
+from tracking.control.controllers.loading import controller_from_file, where_it_failed
+from tracking.control.controllers.protocol import Controller, Happening
+from tracking.control.controllers.protocol_run import ProtocolRun, until_enough
+from tracking.control.controllers.pulse_on_entry import PulseOnEntry
+from tracking.control.controllers.stop_when import StopWhen
+from tracking.control.settings import ControllerSettings, ProtocolSettings
+
+__all__ = [
+    "Controller",
+    "Happening",
+    "HoldFlow",
+    "HoldFocus",
+    "ProtocolRun",
+    "PulseOnEntry",
+    "StopWhen",
+    "controller_from_file",
+    "load_controller",
+    "until_enough",
+    "where_it_failed",
+]
+
+
+def load_controller(
+    settings: ControllerSettings | None, protocol: ProtocolSettings | None = None
+) -> Controller:
+    """Make the controller that the settings name, within the protocol if there is one.
+
+    Raises `ConfigurationError` if its file is not usable.
+    """
+    controller = None if settings is None else _made(settings)
+    if protocol is not None:
+        return ProtocolRun(protocol, controller)
+    assert controller is not None
+    return controller
+
+
+def _made(settings: ControllerSettings) -> Controller:
+    if settings.hold_flow is not None:
+        return HoldFlow(settings.hold_flow)
+    if settings.hold_focus is not None:
+        return HoldFocus(settings.hold_focus)
+    if settings.until_enough is not None:
+        return until_enough(settings.until_enough)
+    if settings.pulse_on_entry is not None:
+        return PulseOnEntry(settings.pulse_on_entry)
+    if settings.stop_when is not None:
+        return StopWhen(settings.stop_when)
+    assert settings.file is not None
+    return controller_from_file(settings.file, settings.options)

@@ -1,0 +1,173 @@
+"""Hold the measured velocity at a target by setting the pump: PID control."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stream.messages import Command, CommandKind, Tracks
+from tracking.control.controllers.measuring import FloatArray, heights_um, measured, weighted_median
+from tracking.control.settings import HoldFlowSettings
+
+DEADBAND = 1e-3
+SIGNIFICANCE = 3.0
+BEGIN_S = 1.0
+RESPONSE_S = 1.5
+HELD = 0.1
+
+
+class HoldFlow:
+    """PID control of the median velocity in a band of the channel, weighted by the tracks' own errors.
+
+    flow = start + g (kp e + integral of e dt / Ti - kp Td dv/dt), within its limits, with v the median averaged
+    over `filter_time_s` and g the flow per velocity (`ul_s_per_um_s`), if not given the ratio of the two when
+    control begins; a pump that does not run then, or too slowly to be measured, is first set to the middle of
+    its limits. The integral stands still while the flow is at a limit and the error asks for more (anti-windup).
+    A target is fed forward: velocity goes with flow, so the flow changes at once by g times the step. Tracks take
+    up to a second to show a new velocity; e is what v lacks to where it should be by then.
+    """
+
+    name = "hold_flow"
+
+    def __init__(self, settings: HoldFlowSettings) -> None:
+        self._settings = settings
+        self._gain = settings.ul_s_per_um_s
+        self._start_ul_s = math.nan
+        self._asked_ul_s = math.nan
+        self._integral_um_s = 0.0
+        self._last_s = math.nan
+        self._rate_um_s2 = 0.0
+        self._begun_s = self._expected_s = self._expected_um_s = math.nan
+        self._sent_s = -math.inf
+        self.target_um_s = settings.target_um_s
+        self.velocity_um_s = self.standard_error_um_s = math.nan
+        self._used = 0
+
+    def released(self) -> None:
+        """The hardware was made safe, which has ended: begin again at the flow that runs."""
+        self._start_ul_s = self._asked_ul_s = self._last_s = self._begun_s = self._expected_s = math.nan
+        self.velocity_um_s = math.nan
+
+    def retarget(self, target_um_s: float) -> None:
+        """Take another velocity as the target, from now on."""
+        held = abs(self.velocity_um_s - self.target_um_s) <= HELD * abs(self.target_um_s)
+        self.target_um_s = target_um_s
+        if math.isnan(self._start_ul_s) or self._gain is None:
+            return
+        if held and self.velocity_um_s != 0:
+            self._gain = self._asked_ul_s / self.velocity_um_s if self._asked_ul_s else self._gain
+        self._feed_forward(self._asked_ul_s)
+
+    def _feed_forward(self, flow_ul_s: float) -> None:
+        assert self._gain is not None
+        self._expected_um_s = self.velocity_um_s
+        self._integral_um_s = 0.0
+        self._start_ul_s = flow_ul_s + self._gain * (self.target_um_s - self.velocity_um_s)
+
+    def measured(self) -> dict[str, float]:
+        """What was measured last, and what was asked for."""
+        return {
+            "velocity_um_s": self.velocity_um_s,
+            "standard_error_um_s": self.standard_error_um_s,
+            "tracks": float(self._used),
+            "target_um_s": self.target_um_s,
+            "asked_ul_s": self._asked_ul_s,
+        }
+
+    def update(self, tracks: Tracks) -> list[Command]:
+        """Measure, and return a new set-point when one is due."""
+        s = self._settings
+        now_s = tracks.info.time_s
+        velocities, sigma = band_velocities(tracks, s)
+        self._used = len(velocities)
+        if self._used < s.min_tracks:
+            self._last_s = math.nan
+            return []
+        median_um_s, self.standard_error_um_s = weighted_median(velocities, sigma)
+        dt_s = now_s - self._last_s
+        self._last_s = now_s
+        self._smooth(median_um_s, dt_s)
+        if math.isnan(self._begun_s):
+            self._begun_s = now_s
+        if math.isnan(self._start_ul_s):
+            settling = (
+                now_s - max(self._sent_s, self._begun_s + BEGIN_S - s.integral_time_s) < s.integral_time_s
+            )
+            if settling:
+                return []
+            if not self._begin(tracks.info.flow_ul_s):
+                return self._set((s.min_flow_ul_s + s.max_flow_ul_s) / 2.0, now_s)
+        self._expect(now_s)
+        return self._set(self._correct(dt_s), now_s)
+
+    def _expect(self, now_s: float) -> None:
+        """Move the velocity that should be measured by now towards the target."""
+        if not math.isnan(self._expected_s):
+            share = -math.expm1(-max(now_s - self._expected_s, 0.0) / RESPONSE_S)
+            self._expected_um_s += share * (self.target_um_s - self._expected_um_s)
+        self._expected_s = now_s
+
+    def _smooth(self, velocity_um_s: float, dt_s: float) -> None:
+        before_um_s = self.velocity_um_s
+        if not dt_s > 0 or math.isnan(before_um_s):
+            self.velocity_um_s, self._rate_um_s2 = velocity_um_s, 0.0
+            return
+        share = dt_s / (dt_s + self._settings.filter_time_s)
+        self.velocity_um_s += share * (velocity_um_s - before_um_s)
+        self._rate_um_s2 = (self.velocity_um_s - before_um_s) / dt_s
+
+    def _begin(self, flow_ul_s: float) -> bool:
+        """Take the running flow as the start; False while flow or gain are not known."""
+        if not math.isfinite(flow_ul_s):
+            flow_ul_s = self._asked_ul_s
+        if not math.isfinite(flow_ul_s):
+            return False
+        if self._gain is None:
+            if flow_ul_s == 0.0 or abs(self.velocity_um_s) <= SIGNIFICANCE * self.standard_error_um_s:
+                return False
+            self._gain = flow_ul_s / self.velocity_um_s
+        self._feed_forward(flow_ul_s)
+        return True
+
+    def _error_um_s(self) -> float:
+        """What the velocity lacks to the range in which it should be by now: from the expected to the target."""
+        low, high = sorted((self._expected_um_s, self.target_um_s))
+        return min(max(self.velocity_um_s, low), high) - self.velocity_um_s
+
+    def _correct(self, dt_s: float) -> float:
+        s = self._settings
+        assert self._gain is not None
+        error_um_s = self._error_um_s()
+        step = error_um_s * dt_s / s.integral_time_s if dt_s > 0 else 0.0
+        ahead = error_um_s - s.derivative_time_s * self._rate_um_s2
+        wish = self._start_ul_s + self._gain * (s.proportional * ahead + self._integral_um_s + step)
+        flow = min(max(wish, s.min_flow_ul_s), s.max_flow_ul_s)
+        if wish == flow or (wish - flow) * self._gain * error_um_s < 0:
+            self._integral_um_s += step
+        return flow
+
+    def _set(self, flow_ul_s: float, now_s: float) -> list[Command]:
+        s = self._settings
+        small = DEADBAND * (s.max_flow_ul_s - s.min_flow_ul_s)
+        if now_s - self._sent_s < s.period_s or abs(flow_ul_s - self._asked_ul_s) < small:
+            return []
+        self._asked_ul_s, self._sent_s = flow_ul_s, now_s
+        return [Command(CommandKind.SET_FLOW, flow_ul_s)]
+
+
+def band_velocities(tracks: Tracks, settings: HoldFlowSettings) -> tuple[FloatArray, FloatArray]:
+    """Velocities and their standard errors, um/s, of the confirmed and detected tracks in the band."""
+    along_x = settings.axis == "x"
+    velocity = tracks.vx_um_s if along_x else tracks.vy_um_s
+    sigma = tracks.sigma_vx_um_s if along_x else tracks.sigma_vy_um_s
+    chosen = measured(tracks) & np.isfinite(velocity)
+    for value, low, high in (
+        (heights_um(tracks), settings.min_height_um, settings.max_height_um),
+        (tracks.y_um, settings.min_y_um, settings.max_y_um),
+    ):
+        if low is not None:
+            chosen &= value >= low
+        if high is not None:
+            chosen &= value <= high
+    return velocity[chosen], sigma[chosen]

@@ -1,0 +1,105 @@
+"""Fire the trigger at the moment at which a particle is predicted to enter a region."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from stream.messages import Command, CommandKind, Tracks
+from tracking.control.controllers.measuring import FloatArray, heights_um, measured
+from tracking.control.settings import PulseOnEntrySettings
+
+SMOOTHING = 0.2
+REMEMBERED_FRAMES = 1000
+
+
+class PulseOnEntry:
+    """Predicts each track in a straight line and sends one trigger command a track, for the time of its entry.
+
+    Positions are averaged along the track (measured ones weigh a fifth, the ones predicted from the frame before
+    the rest). The decision falls `lead_s` before the entry, as late as the loop allows; the command carries the
+    time, so that how long it travels does not matter. `missed` counts the tracks that were seen too late.
+    """
+
+    name = "pulse_on_entry"
+
+    def __init__(self, settings: PulseOnEntrySettings) -> None:
+        s = self._settings = settings
+        self._low = _edges(s.min_x_um, s.min_y_um, s.min_height_um, -math.inf)
+        self._high = _edges(s.max_x_um, s.max_y_um, s.max_height_um, math.inf)
+        self._track = np.empty(0)
+        self._place_um = np.empty((3, 0))
+        self._time_s = math.nan
+        self._fired: dict[int, int] = {}
+        self.pulses = 0
+
+    def measured(self) -> dict[str, float]:
+        """How many pulses were asked for."""
+        return {"pulses": float(self.pulses)}
+
+    def update(self, tracks: Tracks) -> list[Command]:
+        """Return the pulses that must be asked for now."""
+        s, info = self._settings, tracks.info
+        seen = measured(tracks) & (tracks.age_frames + 1 >= s.min_track_frames)
+        track = tracks.track[seen]
+        height = np.nan_to_num(heights_um(tracks)[seen])
+        place = np.stack([tracks.x_um[seen], tracks.y_um[seen], height])
+        velocity = np.nan_to_num(np.stack([tracks.vx_um_s, tracks.vy_um_s, tracks.vz_um_s])[:, seen])
+        if s.min_height_um is None and s.max_height_um is None:
+            velocity[2] = 0.0
+        sigma = np.nan_to_num(np.stack([tracks.sigma_vx_um_s, tracks.sigma_vy_um_s, tracks.sigma_vz_um_s]))
+        place = self._smoothed(track, place, velocity, info.time_s)
+        entry_s, axis = entry_times_s(place, velocity, self._low, self._high)
+        columns = np.arange(len(track))
+        speed = np.maximum(np.abs(velocity[axis, columns]), 1e-12)
+        error_s = np.where(np.isfinite(entry_s), entry_s, 0.0) * sigma[:, seen][axis, columns] / speed
+        due = (entry_s > 0) & (entry_s <= s.lead_s) & (error_s <= s.max_sigma_s)
+        commands = []
+        for column in np.flatnonzero(due).tolist():
+            number = int(track[column])
+            if number in self._fired:
+                continue
+            self._fired[number] = info.frame
+            at_s = info.time_s + float(entry_s[column]) + s.delay_s
+            commands.append(Command(CommandKind.TRIGGER, at_time_s=at_s))
+        self.pulses += len(commands)
+        self._forget(info.frame)
+        return commands
+
+    def _smoothed(
+        self, track: FloatArray, place: FloatArray, velocity: FloatArray, now_s: float
+    ) -> FloatArray:
+        _, now, before = np.intersect1d(track, self._track, assume_unique=True, return_indices=True)
+        if len(now):
+            moved = self._place_um[:, before] + velocity[:, now] * (now_s - self._time_s)
+            place[:, now] = moved + SMOOTHING * (place[:, now] - moved)
+        self._track, self._place_um, self._time_s = track, place, now_s
+        return place
+
+    def _forget(self, frame: int) -> None:
+        if len(self._fired) > REMEMBERED_FRAMES:
+            self._fired = {n: f for n, f in self._fired.items() if frame - f < REMEMBERED_FRAMES}
+
+
+def _edges(x: float | None, y: float | None, height: float | None, none: float) -> FloatArray:
+    return np.array([none if edge is None else edge for edge in (x, y, height)])
+
+
+def entry_times_s(
+    place: FloatArray, velocity: FloatArray, low: FloatArray, high: FloatArray
+) -> tuple[FloatArray, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """When points (3, N) in straight motion (3, N) enter a box (3,), (3,), and through which axis' edge.
+
+    Times (N,) in s from now, negative for points inside already, infinite for those that never enter.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_low = (low[:, None] - place) / velocity
+        to_high = (high[:, None] - place) / velocity
+    still = velocity == 0
+    between = (place >= low[:, None]) & (place <= high[:, None])
+    enters = np.where(still, np.where(between, -np.inf, np.inf), np.fmin(to_low, to_high))
+    leaves = np.where(still, np.where(between, np.inf, -np.inf), np.fmax(to_low, to_high))
+    axis = enters.argmax(axis=0)
+    entry = enters.max(axis=0)
+    return np.where((entry < leaves.min(axis=0)) & (leaves.min(axis=0) > 0), entry, np.inf), axis

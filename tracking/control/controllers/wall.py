@@ -1,0 +1,55 @@
+"""Where the wall is, from the flow beside it: a laminar profile comes to rest there."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from tracking.control.controllers.measuring import FloatArray, scatter
+
+CLIP = 4.0
+ROUNDS = 3
+FEWEST = 6
+GROUPS = 12
+
+
+def wall_um(depth_um: FloatArray, velocity_um_s: FloatArray, wall: Literal["floor", "ceiling"]) -> float:
+    """Depth at which the parabola through velocities (N,) over depths (N,) is zero, um.
+
+    Fitted by least squares without outliers, which are found by a first fit through medians. NaN where the data
+    do not show a parabola that is fastest between its zeros, or hardly a part of one: the wall must not be
+    farther from the nearest particle than the particles are spread.
+    """
+    usable = np.isfinite(depth_um) & np.isfinite(velocity_um_s)
+    depth, velocity = depth_um[usable], velocity_um_s[usable]
+    if len(depth) < FEWEST or np.ptp(depth) == 0:
+        return math.nan
+    middle, spread = float(np.median(depth)), float(np.ptp(depth)) / 2
+    u = (depth - middle) / spread
+    fit = _first_guess(u, velocity)
+    for _ in range(ROUNDS):
+        off = velocity - np.polyval(fit, u)
+        inside = np.abs(off) <= CLIP * max(scatter(off), 1e-12)
+        if np.count_nonzero(inside) < FEWEST:
+            return math.nan
+        fit = np.polyfit(u[inside], velocity[inside], 2)
+    curvature, slope, level = (float(value) for value in fit)
+    discriminant = slope**2 - 4 * curvature * level
+    if curvature == 0 or discriminant <= 0 or curvature * np.median(velocity) >= 0:
+        return math.nan
+    half = math.sqrt(discriminant) / (2 * abs(curvature))
+    centre = -slope / (2 * curvature)
+    root = centre - half if wall == "floor" else centre + half
+    edge = u.min() if wall == "floor" else u.max()
+    return middle + spread * root if abs(root - edge) <= 2 else math.nan
+
+
+def _first_guess(u: FloatArray, velocity: FloatArray) -> FloatArray:
+    """Parabola through the medians of a dozen groups of neighbours."""
+    groups = np.array_split(np.argsort(u), min(GROUPS, len(u) // 2))
+    depths = np.array([np.median(u[group]) for group in groups])
+    speeds = np.array([np.median(velocity[group]) for group in groups])
+    fit: FloatArray = np.polyfit(depths, speeds, 2)
+    return fit

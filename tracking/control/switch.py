@@ -1,0 +1,94 @@
+"""Controllers switched on and off while a run is on: what is asked for, checked by the controller's own settings.
+
+A request is a `Command` of kind `control`. Its value is JSON, an object with one entry of `[controller]`, such
+as `{"hold_flow": {"target_um_s": 75, "max_flow_ul_s": 0.1}}`; empty, it asks for no controller.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from stream.commands import Request
+from stream.errors import ConfigurationError
+from stream.messages import Command, CommandKind
+from stream.settings import describe
+from tracking.control.controllers import Controller, load_controller
+from tracking.control.settings import KINDS, ControllerSettings
+
+
+class Requests(Protocol):
+    """Where requests come from: `stream.commands.CommandServer`."""
+
+    def poll(self) -> list[Request]:
+        """Return the commands that have come, without waiting."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A controller, what it is called in `[controller]`, and its settings; without a controller, none is wanted."""
+
+    controller: Controller | None
+    kind: str = ""
+    settings: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        if self.controller is None:
+            return "no controller"
+        given = ", ".join(f"{key} = {value}" for key, value in (self.settings or {}).items())
+        return f"{self.kind} ({given})" if given else self.kind
+
+
+class ControllerSwitch:
+    """Makes the controllers that are asked for. Code comes from nobody: a `file` must be the experiment's own."""
+
+    def __init__(self, requests: Requests, own: ControllerSettings | None = None) -> None:
+        self._requests = requests
+        self._own_file = None if own is None else own.file
+
+    def poll(self) -> list[Request]:
+        """Return the requests that have come, without waiting."""
+        return self._requests.poll()
+
+    def choose(self, command: Command) -> Choice:
+        """Make the controller of a request.
+
+        Raises `ConfigurationError` where it is no such request, or its settings are not valid.
+        """
+        if command.kind is not CommandKind.CONTROL:
+            raise ConfigurationError(
+                f"{command.kind} is not for the control stage, which only switches controllers"
+            )
+        try:
+            wanted = json.loads(str(command.value or "{}"))
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(
+                f"a controller is asked for in JSON, not by {command.value!r}"
+            ) from error
+        if wanted == {}:
+            return Choice(None)
+        try:
+            settings = ControllerSettings.model_validate(wanted)
+        except ValidationError as error:
+            raise ConfigurationError(describe(error)) from error
+        kind = next(name for name in KINDS if getattr(settings, name) is not None)
+        if settings.file is not None and not self._is_own(settings.file):
+            raise ConfigurationError(
+                f"only the experiment's own controller file can be switched on, not {settings.file}"
+            )
+        try:
+            controller = load_controller(settings)
+        except ConfigurationError:
+            raise
+        except (ValueError, ArithmeticError) as error:
+            raise ConfigurationError(f"{kind} cannot be made of these settings: {error}") from error
+        given = wanted.get("options", {}) if kind == "file" else wanted[kind]
+        return Choice(controller, kind, dict(given))
+
+    def _is_own(self, file: Path) -> bool:
+        return self._own_file is not None and Path(file) == Path(self._own_file)

@@ -1,0 +1,1 @@
+"""The trajectory file: its schema, writer, reader, recovery, compression and statistics."""

@@ -1,0 +1,194 @@
+"""A trajectory file while it grows: HDF5's SWMR mode, with room on the disk taken before it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from tracking.trajectories.disk_space import DiskReserve
+from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
+from tracking.trajectories.schema import (
+    AXES,
+    EVENT_CHUNK,
+    EVENTS,
+    FRAME,
+    FRAME_CHUNK,
+    FRAME_COLUMNS,
+    FRAMES,
+    LIBVER,
+    ROW,
+    ROW_CHUNK,
+    ROW_COLUMNS,
+    ROWS,
+    RecordArray,
+    column_attributes,
+    encode_attribute,
+)
+
+MARGIN_BYTES = 2 << 20
+COPY_BYTES = 32 << 20
+
+
+class GrowingFile:
+    """One file of this process, open for appending; `rows`, `frames` and `event_bytes` are committed."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, object] | None) -> None:
+        """Create the file with `attributes` at its root; with None go on with a closed one that is there.
+
+        Raises OSError if that is impossible; a file that was created has been removed again then.
+        """
+        self.path = path
+        self.rows = self.frames = self.event_bytes = 0
+        self._file: h5py.File | None = h5py.File(path, "x" if attributes is not None else "r+", libver=LIBVER)
+        self._reserve: DiskReserve | None = None
+        try:
+            self._reserve = DiskReserve(path)
+            self._reserve.ensure(int(self._file.id.get_filesize()) + 2 * MARGIN_BYTES)
+            if attributes is not None:
+                _lay_out(self._file, attributes)
+            self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+            self._file.swmr_mode = True
+        except BaseException:
+            self._abandon(created=attributes is not None)
+            raise
+
+    def _abandon(self, *, created: bool) -> None:
+        self.close()
+        self.close_reserve()
+        if created:
+            self.path.unlink(missing_ok=True)
+
+    def append(self, rows: RecordArray, events: npt.NDArray[np.uint8], frames: RecordArray) -> None:
+        """Write rows, then events, and last the entries of the frames, which are the commit mark.
+
+        Raises OSError or RuntimeError if there is no room or the disk fails.
+        """
+        if self._file is None or self._reserve is None:
+            raise OSError("the file is closed")
+        size = int(self._file.id.get_filesize())
+        self._reserve.ensure(size + rows.nbytes + frames.nbytes + events.nbytes + MARGIN_BYTES)
+        _extend(self._row_set, rows, self.rows)
+        _extend(self._event_set, events, self.event_bytes)
+        _extend(self._frame_set, frames, self.frames)
+        self.rows += len(rows)
+        self.event_bytes += len(events)
+        self.frames += len(frames)
+
+    def table_of_frames(self) -> RecordArray:
+        """The committed entries of `/frames`."""
+        table: RecordArray = self._frame_set[: self.frames]
+        return table
+
+    def damage(self) -> tuple[str, bool]:
+        """What has happened to the file behind our back, "" if nothing, and whether its contents are lost by it.
+
+        A file that was removed or replaced lives on, without a name, as long as it is held open; one that was
+        cut short, or written over from its beginning, does not.
+        """
+        if self._reserve is None or self._file is None:
+            return "", False
+        ours = self._reserve.status()
+        if ours.st_size < int(self._file.id.get_filesize()):
+            return f"was cut short to {ours.st_size} bytes by another program", True
+        if not self._reserve.begins_with_flags(OPEN_FOR_SWMR):
+            return "was written over by another program", True
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            what = "its folder was removed" if not self.path.parent.exists() else "was removed"
+            return f"{what} by another program", False
+        except OSError as error:
+            return f"cannot be reached any more ({os.strerror(error.errno or 0).lower()})", False
+        if not os.path.samestat(there, ours):
+            return "was replaced by another program", False
+        return "", False
+
+    def close(self) -> None:
+        """Close the HDF5 file; the room beyond it is given back later (`close_reserve`). Idempotent."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def let_go(self) -> None:
+        """Close the HDF5 file without another byte to what is no longer our own: its writes go nowhere."""
+        if self._file is None:
+            return
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.dup2(nowhere, int(self._file.id.get_vfd_handle()), inheritable=False)
+        finally:
+            os.close(nowhere)
+        with contextlib.suppress(OSError, RuntimeError):  # it cannot read back what it has written nowhere
+            self.close()
+        self._file = None
+        self.close_reserve()
+
+    def close_reserve(self) -> None:
+        """Let go of the file. Idempotent."""
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            reserve.close()
+
+    def take_descriptor(self) -> int:
+        """A descriptor of the file, which reads it whether or not it still has a name. The caller closes it."""
+        if self._reserve is None:
+            raise OSError("the file is closed")
+        return self._reserve.duplicate()
+
+
+class CopyingOut:
+    """Copies a file that has lost its name, some megabytes at a time, so that nobody waits long for it."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        """`descriptor` is closed at the end. Raises OSError if `path` exists or cannot be created."""
+        self.path = path
+        self._source = descriptor
+        self._at = 0
+        self._target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+    def step(self) -> bool:
+        """Copy the next piece; False once all is copied and on the disk. Raises OSError."""
+        os.lseek(self._source, self._at, os.SEEK_SET)
+        piece = os.read(self._source, COPY_BYTES)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._target, rest) :]
+        self._at += len(piece)
+        if piece:
+            return True
+        os.fsync(self._target)
+        self.close()
+        return False
+
+    def close(self) -> None:
+        """Close both files. Idempotent."""
+        for fd in (self._source, self._target):
+            if fd >= 0:
+                os.close(fd)
+        self._source = self._target = -1
+
+
+def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
+    for name, value in attributes.items():
+        file.attrs[name] = encode_attribute(value)
+    row_set = file.create_dataset(ROWS, (0,), ROW, maxshape=(None,), chunks=(ROW_CHUNK,))
+    frame_set = file.create_dataset(FRAMES, (0,), FRAME, maxshape=(None,), chunks=(FRAME_CHUNK,))
+    event_set = file.create_dataset(EVENTS, (0,), "u1", maxshape=(None,), chunks=(EVENT_CHUNK,))
+    for dataset, columns in ((row_set, ROW_COLUMNS), (frame_set, FRAME_COLUMNS)):
+        for name, texts in column_attributes(columns).items():
+            dataset.attrs[name] = texts
+    row_set.attrs["axes"] = AXES
+    event_set.attrs["format"] = "UTF-8, one JSON object a line"
+
+
+def _extend(dataset: h5py.Dataset, values: npt.NDArray[np.generic], start: int) -> None:
+    if len(values):
+        dataset.resize((start + len(values),))
+        dataset[start:] = values
+        dataset.flush()

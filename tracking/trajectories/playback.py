@@ -1,0 +1,53 @@
+"""A recorded run frame by frame, as the tracker gave it: for another controller to look at, or another file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stream.messages import FrameInfo, Tracks
+from tracking.trajectories.reader import TrajectoryFile
+from tracking.trajectories.schema import ROW
+
+FRAMES_AT_A_TIME = 1000
+STORED = tuple(name for name in Tracks.COLUMNS if name in (ROW.names or ()))
+
+
+def play(file: TrajectoryFile) -> Iterator[Tracks]:
+    """Every committed frame's tracks in order, predicted rows included.
+
+    `age_frames` counts from the track's first row. The commanded focus is taken to be the one read back. Raises
+    `SourceError` if rows cannot be read.
+    """
+    file.warn_of_damage()
+    run_id, pixel_size_um = file.attributes["run_id"], float(file.attributes.get("pixel_size_um", 1.0))
+    frames = file.frames
+    born = np.full(1024, -1, np.int64)
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        piece = frames[start : start + FRAMES_AT_A_TIME]
+        first = int(piece["first_row"][0])
+        rows = file.rows(first, int(piece["first_row"][-1] + piece["rows"][-1]))
+        for frame in piece:
+            begin = int(frame["first_row"]) - first
+            own = rows[begin : begin + int(frame["rows"])]
+            info = FrameInfo(
+                run_id=run_id,
+                frame=int(frame["frame"]),
+                camera_frame=int(frame["camera_frame"]),
+                time_s=float(frame["time_s"]),
+                monotonic_ns=0,
+                wall_s=float(frame["wall_s"]),
+                focus_um=float(frame["focus_um"]),
+                focus_commanded_um=float(frame["focus_um"]),
+                flow_ul_s=float(frame["flow_ul_s"]),
+                exposure_ms=float(frame["exposure_ms"]),
+                pixel_size_um=pixel_size_um,
+            )
+            number = own["track"].astype(np.int64)
+            if len(number) and number.max() >= len(born):
+                born = np.concatenate([born, np.full(max(len(born), int(number.max())), -1, np.int64)])
+            new = number[born[number] < 0]
+            born[new] = info.frame
+            columns = {name: own[name] for name in STORED}
+            yield Tracks.from_columns(info, **columns, age_frames=info.frame - born[number])

@@ -1,0 +1,328 @@
+"""Reads a trajectory file: finished, still being written, or left by a writer that died.
+
+`TrajectoryFile` is the file itself, row by row; `read_trajectories` gives the rows that count, as arrays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import LivePTVError, SourceError
+from stream.messages import TrackFlag
+from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
+from tracking.trajectories.open_elsewhere import who_writes
+from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
+from tracking.trajectories.schema import (
+    EVENTS,
+    FRAME,
+    FRAMES,
+    ROW,
+    ROWS,
+    RecordArray,
+    committed_frames,
+    decode_events,
+)
+from tracking.trajectories.soundness import (
+    UNREADABLE,
+    check_schema,
+    check_whole,
+    damaged_attributes,
+    read_attributes,
+    read_superblock,
+)
+from tracking.trajectories.statistics import BoolArray, TrackCensus
+
+log = logging.getLogger(__name__)
+
+PIECE_ROWS = 1 << 19
+
+FloatArray = npt.NDArray[np.float64]
+SingleArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectories:
+    """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
+
+    `time_s` is the frame's. `frames` is the table of all frames (see `FRAME_COLUMNS`), those without rows
+    included; `attributes` are the file's.
+    """
+
+    track: IntArray
+    frame: IntArray
+    time_s: FloatArray
+    x_um: FloatArray
+    y_um: FloatArray
+    z_um: FloatArray
+    sigma_x_um: SingleArray
+    sigma_y_um: SingleArray
+    sigma_z_um: SingleArray
+    vx_um_s: SingleArray
+    vy_um_s: SingleArray
+    vz_um_s: SingleArray
+    sigma_vx_um_s: SingleArray
+    sigma_vy_um_s: SingleArray
+    sigma_vz_um_s: SingleArray
+    brightness: SingleArray
+    confidence: SingleArray
+    detection: npt.NDArray[np.int32]
+    flags: npt.NDArray[np.uint8]
+    frames: RecordArray
+    attributes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name: `pandas.DataFrame(trajectories.columns())`."""
+        return {name: getattr(self, name) for name in COLUMN_NAMES}
+
+    def of_frame(self, name: str) -> npt.NDArray[Any]:
+        """A column of `frames` (`focus_um`, `flow_ul_s` ...) repeated for each row, (N,)."""
+        column: npt.NDArray[Any] = self.frames[name]
+        return column[np.searchsorted(self.frames["frame"], self.frame)]
+
+
+COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
+
+
+class TrajectoryFile:
+    """A trajectory file open for reading; `refresh` looks for what a live writer has committed since."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SourceError` if it cannot be opened or is no trajectory file."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise SourceError(f"there is no file {self.path}")
+        self._parts: list[RecordArray] = []
+        self.row_count = 0
+        self._file = _open(self.path)
+        try:
+            with self._readable():
+                self._check()
+            self.refresh()
+            self._check_frames()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """What HDF5 and the decoding raise on a file whose middle is damaged becomes a `SourceError`."""
+        try:
+            yield
+        except LivePTVError:
+            raise
+        except (MemoryError, OverflowError) as error:
+            raise self._damaged("it claims more than there is room for in memory") from error
+        except UNREADABLE as error:
+            raise self._damaged(error) from error
+
+    def _check(self) -> None:
+        check_schema(self._file, self.path)
+        read_attributes(self._file)
+        self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+
+    def _check_frames(self) -> None:
+        """In a file that was finished, what is not committed is damage, not a torn end."""
+        if self._file.swmr_mode or not self.finished:
+            return
+        with self._readable():
+            nonsense = nonsense_in_frames(self._frame_set[:], len(self.frames), self._row_set.shape[0])
+        if nonsense:
+            raise self._damaged(nonsense)
+
+    def refresh(self) -> int:
+        """Take notice of what was committed since the last call; returns how many frames that are."""
+        known = sum(map(len, self._parts))
+        with self._readable():
+            self._frame_set.refresh()
+            new = self._frame_set[known:]
+            if len(new) == 0:
+                return 0
+            self._row_set.refresh()
+            count = committed_frames(new, self._row_set.shape[0], self.row_count)
+        if count:
+            self._parts.append(new[:count])
+            self.row_count = int(new["first_row"][count - 1] + new["rows"][count - 1])
+        return count
+
+    @property
+    def frames(self) -> RecordArray:
+        """The committed frames."""
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate([np.empty(0, FRAME), *self._parts])]
+        return self._parts[0]
+
+    @property
+    def uncommitted(self) -> tuple[int, int]:
+        """Frames and rows that are in the file without being committed (torn by a crash)."""
+        return self._frame_set.shape[0] - len(self.frames), self._row_set.shape[0] - self.row_count
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the root, JSON decoded; left out are those that `warn_of_damage` names."""
+        with self._readable():
+            return read_attributes(self._file)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer has come to its end; a file without is still live, or its writer died."""
+        return "end_reason" in self._file.attrs
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened during the run, in order: `wall_s`, `kind`, `text` and further fields each."""
+        data = self.event_bytes()
+        with self._readable():
+            return decode_events(data)
+
+    def event_bytes(self) -> bytes:
+        """The raw text of the events, the torn end included."""
+        with self._readable():
+            self._event_set.refresh()
+            return bytes(self._event_set[:])
+
+    def rows(self, start: int, stop: int) -> RecordArray:
+        """Committed rows `start` to `stop`, as stored. Raises `SourceError` if they cannot be read."""
+        with self._readable():
+            rows = cast("RecordArray", self._row_set[start : min(stop, self.row_count)])
+        nonsense = nonsense_in_rows(rows, start, self.frames)
+        if nonsense:
+            raise self._damaged(nonsense)
+        return rows
+
+    def _damaged(self, error: object) -> SourceError:
+        return SourceError(f"{self.path} is damaged or cut short ({error}); use a copy of it if there is one")
+
+    def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
+        """All committed rows, as stored, some at a time."""
+        for start in range(0, self.row_count, piece_rows):
+            yield self.rows(start, start + piece_rows)
+
+    def check(self) -> None:
+        """Read what is not read with the rows, so that nothing damaged is called whole.
+
+        Raises `SourceError`. The rows themselves are checked wherever they are read.
+        """
+        with self._readable():
+            check_whole(self._file, self.path)
+
+    def warn_of_damage(self) -> None:
+        """Log a warning if what only tells of the run is damaged: the rows can be read without it."""
+        try:
+            if self.finished and not self._file.swmr_mode:
+                self.check()
+                return
+            with self._readable():
+                faults = damaged_attributes(self._file, needed=False)
+            for fault in faults.values():
+                raise SourceError(f"{self.path} is damaged: {fault}")
+        except SourceError as error:
+            log.warning("%s; the rows are read all the same", error)
+
+    def census(self) -> TrackCensus:
+        """Read all rows once to see which tracks count."""
+        census = TrackCensus()
+        for rows in self.pieces():
+            census.add(rows)
+        return census
+
+    def trajectories(
+        self, *, include_predicted: bool = False, include_flagged: bool = False
+    ) -> Iterator[Trajectories]:
+        """The rows that count, some at a time (one piece without rows if there are none).
+
+        See `read_trajectories` for what is left out.
+        """
+        self.warn_of_damage()
+        counted = None if include_flagged else self.census().counted()
+        frames, attributes = self.frames, self.attributes
+        for rows in self.pieces() if self.row_count else [np.empty(0, ROW)]:
+            kept = rows[_mask(rows, counted, include_predicted)]
+            yield _trajectories(kept, frames, attributes)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_trajectories(
+    path: Path, *, include_predicted: bool = False, include_flagged: bool = False
+) -> Trajectories:
+    """Read the committed rows of a file, live or not.
+
+    Left out are predicted rows, and whole tracks whose last measured row is flagged tentative (never
+    confirmed) or duplicate, unless asked for. Raises `SourceError` if it cannot be read.
+    """
+    with TrajectoryFile(path) as file:
+        return collect(
+            file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
+        )
+
+
+def collect(pieces: Iterable[Trajectories]) -> Trajectories:
+    """Put pieces of one file (at least one) together."""
+    parts = list(pieces)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
+    return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
+
+
+def _mask(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:
+    kept = np.ones(len(rows), np.bool_)
+    if not include_predicted:
+        kept &= (rows["flags"] & TrackFlag.PREDICTED) == 0
+    if counted is not None:
+        kept &= counted[rows["track"]]
+    return kept
+
+
+def _trajectories(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
+    columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
+    for name in ("track", "frame"):
+        columns[name] = columns[name].astype(np.int64)
+    time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]
+    return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)
+
+
+def _open(path: Path) -> h5py.File:
+    """Open a file the way its superblock asks for.
+
+    HDF5 retries what it cannot read of a SWMR file for ever, so one that is not whole must not reach it.
+    """
+    try:
+        block = read_superblock(path)
+        live = block is not None and bool(block.flags & OPEN_FOR_SWMR)
+        if block is not None and block.flags and not live:
+            raise ValueError(_why_open(path))
+        return h5py.File(path, "r", swmr=True) if live else h5py.File(path, "r", locking=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"cannot read {path}: {error}") from error
+
+
+def _why_open(path: Path) -> str:
+    """What to do about a file that is marked as open for writing."""
+    who = who_writes(path)
+    if who.startswith("still"):
+        return f"it is {who}, which is just finishing it; try again"
+    if who:
+        return f"it is {who}; close it there"
+    return "a program that has ended left it open; `liveptv recover` makes it whole"

@@ -1,0 +1,243 @@
+"""What a trajectory file holds: its columns with their units, and how attributes are stored.
+
+    /tracks/rows   one row a track and frame                            (compound, ROW)
+    /frames        one row a frame; written after its rows              (compound, FRAME)
+    /events        what happened, a JSON object a line                  (UTF-8 bytes)
+
+The root's attributes say how the file came about. A frame is committed once its entry in `/frames` is there,
+its `commit` is not 0, and the rows it names exist: `committed_frames` is the only judge of that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.safe_text import storable
+from tracking.trajectories.attribute_types import (
+    Read,
+    configuration,
+    either,
+    mapping,
+    number,
+    positive,
+    sequence,
+    text,
+    whole,
+)
+
+SCHEMA = "liveptv-trajectories"
+SCHEMA_VERSION = 1
+LIBVER = ("v110", "v110")
+
+ROWS = "tracks/rows"
+FRAMES = "frames"
+EVENTS = "events"
+
+ROW_CHUNK = 4096
+FRAME_CHUNK = 1024
+EVENT_CHUNK = 8192
+
+AXES = (
+    "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position "
+    "along the focus drive's axis, 0 midway between the focal lines; absolute height = refraction_factor * "
+    "(focus_um + z_um), focus_um in /frames"
+)
+
+Attribute = str | int | float | bool | npt.NDArray[Any]
+RecordArray = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """A column as it is stored: name, dtype, unit, and what it means."""
+
+    name: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+ROW_COLUMNS = (
+    ColumnSpec("track", "<u4", "1", "number of the trajectory, from 0 in order of birth"),
+    ColumnSpec("frame", "<u4", "1", "sequence number of the frame, from 0"),
+    ColumnSpec("x_um", "<f8", "um", "position as measured (predicted rows: where it should be)"),
+    ColumnSpec("y_um", "<f8", "um", "position as measured"),
+    ColumnSpec("z_um", "<f8", "um", "height minus focus position; NaN in 2D"),
+    ColumnSpec("sigma_x_um", "<f4", "um", "standard error of x_um"),
+    ColumnSpec("sigma_y_um", "<f4", "um", "standard error of y_um"),
+    ColumnSpec("sigma_z_um", "<f4", "um", "standard error of z_um"),
+    ColumnSpec("vx_um_s", "<f4", "um/s", "velocity from the filter"),
+    ColumnSpec("vy_um_s", "<f4", "um/s", "velocity from the filter"),
+    ColumnSpec("vz_um_s", "<f4", "um/s", "velocity from the filter"),
+    ColumnSpec("sigma_vx_um_s", "<f4", "um/s", "standard error of vx_um_s"),
+    ColumnSpec("sigma_vy_um_s", "<f4", "um/s", "standard error of vy_um_s"),
+    ColumnSpec("sigma_vz_um_s", "<f4", "um/s", "standard error of vz_um_s"),
+    ColumnSpec("brightness", "<f4", "grey values", "contrast of the particle, positive for either polarity"),
+    ColumnSpec("confidence", "<f4", "1", "0 to 1"),
+    ColumnSpec("detection", "<i4", "1", "row among the frame's detections, -1 for predicted rows"),
+    ColumnSpec("flags", "|u1", "1", "sum of 1 predicted, 2 duplicate, 4 tentative (not yet confirmed)"),
+)
+
+FRAME_COLUMNS = (
+    ColumnSpec("frame", "<u4", "1", "sequence number of the frame, from 0"),
+    ColumnSpec("camera_frame", "<i8", "1", "the camera's own image number"),
+    ColumnSpec("time_s", "<f8", "s", "exposure time since the run began"),
+    ColumnSpec("wall_s", "<f8", "s", "exposure time since 1970-01-01 UTC"),
+    ColumnSpec("focus_um", "<f8", "um", "focus position read back; NaN without a focus drive"),
+    ColumnSpec("flow_ul_s", "<f8", "uL/s", "set-point of the pump; NaN without a pump"),
+    ColumnSpec("exposure_ms", "<f8", "ms", "exposure time"),
+    ColumnSpec("first_row", "<u8", "1", "where the frame's rows begin in /tracks/rows"),
+    ColumnSpec("rows", "<u4", "1", "how many rows the frame has"),
+    ColumnSpec("commit", "<u4", "1", "number of the commit that wrote it, from 1; 0: never written"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeSpec:
+    """How an attribute of the root is read; `needed` for making sense of the rows, `always` in a file of ours."""
+
+    read: Read
+    needed: bool = False
+    always: bool = False
+
+
+ATTRIBUTES = {
+    "schema": AttributeSpec(text, needed=True, always=True),
+    "schema_version": AttributeSpec(whole, needed=True, always=True),
+    "run_id": AttributeSpec(text, needed=True, always=True),
+    "pixel_size_um": AttributeSpec(positive, needed=True),
+    "refraction_factor": AttributeSpec(positive, needed=True),
+    "image_shape": AttributeSpec(sequence(whole, 2), needed=True),
+    **dict.fromkeys(
+        (
+            "axes",
+            "computer",
+            "created",
+            "end_reason",
+            "image_dtype",
+            "notes",
+            "session_end_reason",
+            "source",
+            "user",
+        ),
+        AttributeSpec(text),
+    ),
+    "frame_rate_hz": AttributeSpec(number),
+    "configuration": AttributeSpec(configuration),
+    "statistics": AttributeSpec(mapping(number)),
+    "accounts": AttributeSpec(mapping(mapping(either(number, mapping(number))))),
+    "account": AttributeSpec(
+        mapping(exposed=whole, in_file=whole, lost=mapping(whole), not_known=sequence(text))
+    ),
+    "failures": AttributeSpec(sequence(text)),
+    "joined": AttributeSpec(sequence(mapping())),
+    **dict.fromkeys(
+        ("begun_in", "learnt", "model", "recovered", "versions", "writer"), AttributeSpec(mapping())
+    ),
+}
+"""The attributes that this program writes and reads. Others are the user's, and nobody's business."""
+
+
+def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
+    return np.dtype([(column.name, column.dtype) for column in columns])
+
+
+ROW = _dtype(ROW_COLUMNS)
+FRAME = _dtype(FRAME_COLUMNS)
+
+
+def column_attributes(columns: tuple[ColumnSpec, ...]) -> dict[str, list[str]]:
+    """Attributes that explain a compound dataset to whoever opens it: three lists of equal length."""
+    return {
+        "columns": [column.name for column in columns],
+        "units": [column.unit for column in columns],
+        "descriptions": [column.meaning for column in columns],
+    }
+
+
+def encode_attribute(value: object) -> Attribute:
+    """Turn a value into an HDF5 attribute: text, numbers and numeric arrays as they are, the rest as JSON.
+
+    Anything JSON does not know (paths, dates) is written as its text, see `to_json`.
+    """
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, bool | int | float | np.generic):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return value
+    return to_json(value)
+
+
+def to_json(value: object) -> str:
+    """JSON text; arrays become lists, numpy's numbers Python's, and what JSON does not know its text."""
+    return storable(json.dumps(value, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def decode_attribute(value: object) -> Any:
+    """Undo `encode_attribute`: JSON objects and lists become Python's."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+_EVENT = mapping(wall_s=number, kind=text, text=text)
+
+
+def encode_event(wall_s: float, kind: str, text: str, fields: Mapping[str, object]) -> bytes:
+    """One line of `/events`."""
+    event = {"wall_s": wall_s, "kind": kind, "text": text, **fields}
+    return to_json(event).encode() + b"\n"
+
+
+def complete_event_bytes(data: bytes) -> int:
+    """How many bytes of `/events` are whole lines; what a crash tore off comes after them."""
+    written, _, _ = data.partition(b"\0")
+    return written.rfind(b"\n") + 1
+
+
+def decode_events(data: bytes) -> list[dict[str, Any]]:
+    """The whole lines of `/events`, in order. Raises ValueError or TypeError if one is no event."""
+    events = [json.loads(line) for line in data[: complete_event_bytes(data)].splitlines()]
+    for event in events:
+        _EVENT(event)
+    return events
+
+
+def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:
+    """How many of `frames` (in file order, FRAME) are committed, given how many rows the file has.
+
+    `first_row` is where the first of them must begin. The first entry that is not whole ends the count: a
+    zeroed one (allocated, never written), one whose rows are not all there, or one out of step.
+    """
+    ends = first_row + np.cumsum(frames["rows"], dtype=np.uint64)
+    begins = ends - frames["rows"]
+    whole = (frames["commit"] > 0) & (frames["first_row"] == begins) & (ends <= rows)
+    return int(np.argmin(whole)) if not whole.all() else len(frames)
+
+
+def file_statistics(frames: RecordArray) -> dict[str, float]:
+    """Totals over committed frames: how many, how many numbers are missing in between, first to last time."""
+    if len(frames) == 0:
+        return {"frames": 0, "frames_missing": 0, "duration_s": 0.0}
+    spanned = int(frames["frame"][-1]) - int(frames["frame"][0]) + 1
+    return {
+        "frames": len(frames),
+        "frames_missing": spanned - len(frames),
+        "duration_s": float(frames["time_s"][-1] - frames["time_s"][0]),
+    }

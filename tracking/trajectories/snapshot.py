@@ -1,0 +1,70 @@
+"""One camera image of a run with its detections, kept in the finished trajectory file for its report.
+
+/snapshot/image        (H, W) uint8 or uint16; attribute `frame`
+/snapshot/detections   (8, N) float64; attribute `columns` names the rows
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from stream.errors import OutputError, SourceError
+from stream.hdf5_reading import attribute, dataset, open_hdf5
+from stream.messages import Detections, Frame, ImageArray
+from tracking.trajectories.annotation import adding_to
+
+GROUP = "snapshot"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """An image (H, W) and what was found in it, by column, (N,) each."""
+
+    frame: int
+    image: ImageArray
+    detections: dict[str, npt.NDArray[np.float64]]
+
+
+def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
+    """Put a frame and its detections into a finished file, in place of an earlier one.
+
+    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
+    """
+    try:
+        with adding_to(path, frame.image.nbytes + frame.image.nbytes // 64 + detections.table.nbytes) as file:
+            file.pop(GROUP, None)
+            image = file.create_dataset(f"{GROUP}/image", data=frame.image, compression="gzip", chunks=True)
+            image.attrs["frame"] = frame.info.frame
+            table = file.create_dataset(f"{GROUP}/detections", data=detections.table)
+            table.attrs["columns"] = list(Detections.COLUMNS)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
+        raise OutputError(f"cannot keep a picture in {path}: {reason}") from error
+
+
+def read_snapshot(path: Path) -> Snapshot | None:
+    """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
+    try:
+        with open_hdf5(path) as file:
+            return snapshot_in(file) if GROUP in file else None
+    except SourceError as error:
+        raise SourceError(f"the picture in {path} cannot be read: {error}") from error
+
+
+def snapshot_in(file: h5py.File) -> Snapshot:
+    """The picture in an open file; what is raised if it is damaged is left to the caller."""
+    image = dataset(file, f"{GROUP}/image", ndim=2)
+    table = dataset(file, f"{GROUP}/detections", ndim=2)
+    names = attribute(table, "columns")
+    columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    frame = attribute(image, "frame", int)
+    detections = dict(zip(columns, table[:], strict=True))
+    if frame is None or image.size == 0 or not set(Detections.COLUMNS) <= set(detections):
+        raise SourceError(f"the picture of frame {frame} is not complete")
+    return Snapshot(int(frame), image[:], detections)

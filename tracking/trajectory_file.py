@@ -1,6 +1,0 @@
-"""The trajectory file: what it holds (`trajectory_schema`), its writer, and its readers."""
-
-from tracking.trajectory_reader import Trajectories, TrajectoryFile, read_trajectories
-from tracking.trajectory_writer import TrajectoryWriter, annotate
-
-__all__ = ["Trajectories", "TrajectoryFile", "TrajectoryWriter", "annotate", "read_trajectories"]
