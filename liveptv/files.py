@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveptv.session.run_log import left_by_a_run_that_did_not_start
-from stream.claims import RUN, WRITER, Claim, holder_of
 from stream.errors import ConfigurationError, OutputError
+from stream.writer_lock import RUN, WRITER, Claim, holder_of
 
 FINISHING_S = 2.0  # a writer whose file is finished has let go of it by then
 PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from test_recover import kill, start_writing
+from test_recovery import kill, start_writing
 from trajectory_files import tracks, write
 
 from liveptv.workflows.inspect import describe_file
