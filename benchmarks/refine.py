@@ -21,7 +21,7 @@ from reporting import save
 
 from acquisition.physics.optics import OpticsModel
 from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis.from_optics import model_from_optics, noise_for_snr
 from calibration.synthesis.inputs import NoiseModel
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
@@ -43,7 +43,7 @@ START_GATE_UM = 4.0
 OUTLIER_SIGMAS = 5.0
 
 
-def bounds(model: ParticleModel, noise: NoiseModel, all_of: Particles, chosen: np.ndarray) -> np.ndarray:
+def bounds(model: PsfModel, noise: NoiseModel, all_of: Particles, chosen: np.ndarray) -> np.ndarray:
     """Cramer-Rao bound (N, 3), in px, px, um, of the `chosen` particles of one frame."""
     sign = -1.0 if model.polarity == "dark" else 1.0
     out = np.empty((len(chosen), 3))
@@ -67,7 +67,7 @@ def bounds(model: ParticleModel, noise: NoiseModel, all_of: Particles, chosen: n
 
 
 def measure(
-    case: str, model: ParticleModel, noise: NoiseModel, source: Callable[[], Scene], frames: int, start: str
+    case: str, model: PsfModel, noise: NoiseModel, source: Callable[[], Scene], frames: int, start: str
 ) -> list[dict[str, Any]]:
     """Rows for the neighbour distances of one case; `start` is "detector" or "truth + noise"."""
     pixel_um = model.pixel_size_um

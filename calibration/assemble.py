@@ -13,7 +13,7 @@ from calibration.alignment.joint import Aligned
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.scan.contrast import Polarity
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ class Assembled:
     `dy + y_shift_px` of the model.
     """
 
-    model: ParticleModel
+    model: PsfModel
     images: FloatArray
     z_um: FloatArray
     focal_planes: FocalPlanes
@@ -66,7 +66,7 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
     phase = np.exp(2j * np.pi * (fft.fftfreq(size)[:, None] * dy + fft.rfftfreq(size)[None, :] * dx))
     centred = wiener(fft.irfft2(fft.rfft2(images) * phase, s=(size, size)))
     middle_um = planes.middle_um
-    model = ParticleModel.from_images(
+    model = PsfModel.from_images(
         centred,
         float(z_um[0] - middle_um),
         aligned.node_um,

@@ -22,7 +22,7 @@ from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
 from calibration.pipeline import Calibrated
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
@@ -180,7 +180,7 @@ def _read(file: h5py.File) -> Calibration:
     surface = dict(file["surface"].attrs)
     planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
     return Calibration(
-        model=ParticleModel(
+        model=PsfModel(
             coefficients=values(model, "coefficients", ndim=3),
             **{
                 name: float(model.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")

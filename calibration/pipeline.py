@@ -31,7 +31,7 @@ from calibration.preparation import (
     tidy,
     which_polarity,
 )
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.result import Calibration, ParticleTable
 from calibration.scan.contrast import Background, add_up, make_background
 from calibration.scan.cutouts import cut_out, size_of_images
@@ -262,7 +262,7 @@ def _check_enough(table: ParticleTable) -> None:
         )
 
 
-def _within_percentiles(model: ParticleModel, table: ParticleTable, seen: Seen) -> ParticleModel:
+def _within_percentiles(model: PsfModel, table: ParticleTable, seen: Seen) -> PsfModel:
     """The model for depths between the 1st and the 99th percentile of all labels, as in the paper."""
     depth = (table.z_um[table.used, None] - seen.focus_um[seen.plane_used]).ravel()
     inside = depth[(depth >= model.z_min_um) & (depth <= model.z_max_um)]
@@ -270,7 +270,7 @@ def _within_percentiles(model: ParticleModel, table: ParticleTable, seen: Seen) 
     return replace(model, z_min_um=float(low_um), z_max_um=float(high_um))
 
 
-def _surface(table: ParticleTable, scan: FocusScan, model: ParticleModel) -> FocalSurface | None:
+def _surface(table: ParticleTable, scan: FocusScan, model: PsfModel) -> FocalSurface | None:
     height, width = scan.shape
     used, pixel = table.used, scan.pixel_size_um
     return fit_surface(

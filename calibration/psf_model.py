@@ -22,11 +22,11 @@ Float32Array = npt.NDArray[np.float32]
 
 END_NODES = 4
 
-__all__ = ["BY_X", "BY_Y", "BY_Z", "VALUE", "ParticleModel"]
+__all__ = ["BY_X", "BY_Y", "BY_Z", "VALUE", "PsfModel"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ParticleModel:
+class PsfModel:
     """Contrast of a particle of brightness 1 at each depth.
 
     `coefficients` (J, P, P) are of the B-spline on nodes `z_first_um + j * z_step_um` and whole pixels, P odd;
@@ -53,7 +53,7 @@ class ParticleModel:
         pixel_size_um: float,
         polarity: Literal["dark", "bright"],
         z_range_um: tuple[float, float] | None = None,
-    ) -> ParticleModel:
+    ) -> PsfModel:
         """The model through images (J, P, P), J at least 2, at evenly spaced depths.
 
         It goes on straight beyond the last ones, as far as the spline needs it.

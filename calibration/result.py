@@ -11,7 +11,7 @@ import numpy.typing as npt
 from calibration.ambiguity import Ambiguity
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.scan.faults import Fault
 from calibration.surface import FocalSurface
 
@@ -80,7 +80,7 @@ class FeatureCurves:
 class Calibration:
     """A finished calibration; `warnings` are what its user must know, one line each."""
 
-    model: ParticleModel
+    model: PsfModel
     focal_planes: FocalPlanes
     particles: ParticleTable
     noise: NoiseModel

@@ -135,7 +135,7 @@ class TrackFlag(IntFlag):
 
     NONE = 0
     PREDICTED = 1
-    DUPLICATE = 2
+    SECOND_DETECTION = 2
     TENTATIVE = 4
 
 

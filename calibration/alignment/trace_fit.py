@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from calibration.alignment.misfit import middle
 from calibration.alignment.start import vertex
-from calibration.psf_model import BY_X, BY_Y, BY_Z, VALUE, ParticleModel
+from calibration.psf_model import BY_X, BY_Y, BY_Z, VALUE, PsfModel
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ class TraceFit:
 
 
 def coarse_depth(
-    contrast: Float32Array, inside: npt.NDArray[np.bool_], focus_um: FloatArray, model: ParticleModel
+    contrast: Float32Array, inside: npt.NDArray[np.bool_], focus_um: FloatArray, model: PsfModel
 ) -> float:
     """Depth at which a trace (K, P, P) agrees best with the model's images, on a grid of the scan's steps."""
     step_um = float(np.median(np.diff(focus_um)))
@@ -68,7 +68,7 @@ def fit_trace(
     contrast: Float32Array,
     inside: npt.NDArray[np.bool_],
     focus_um: FloatArray,
-    model: ParticleModel,
+    model: PsfModel,
     *,
     z_um: float,
     dx_px: float,

@@ -10,7 +10,7 @@ import numpy as np
 from acquisition.physics.image_table import Z_STEP_UM, load_bank
 from acquisition.physics.optics import OpticsModel
 from acquisition.physics.rendering import BACKGROUND_OF_FULL_SCALE
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.reach import reach_of_model
 from calibration.synthesis.render import render
@@ -19,12 +19,12 @@ _OF_FULL_SCALE = 255
 _HALF_PIXEL = 0.5
 
 
-def model_from_optics(optics: OpticsModel) -> ParticleModel:
+def model_from_optics(optics: OpticsModel) -> PsfModel:
     """The particle image of an optical set-up, for depths within `optics.visible_um`."""
     bank = load_bank(optics)
     sign = 1.0 if optics.polarity == "dark" else -1.0
     images = sign * bank.scale * bank.images[:, 0, 0].astype(np.float64)
-    return ParticleModel.from_images(
+    return PsfModel.from_images(
         images,
         float(bank.z_um[0]),
         Z_STEP_UM,
@@ -35,7 +35,7 @@ def model_from_optics(optics: OpticsModel) -> ParticleModel:
 
 
 def noise_for_snr(
-    model: ParticleModel,
+    model: PsfModel,
     snr: float,
     *,
     background: Distribution | None = None,
@@ -52,7 +52,7 @@ def noise_for_snr(
     return NoiseModel(0.0, (peak / snr) ** 2, grey, background or one, level or one)
 
 
-def background_for(model: ParticleModel) -> BackgroundModel:
+def background_for(model: PsfModel) -> BackgroundModel:
     """Fields like the particles at the ends of the depth range: their size, and up to their contrast."""
     nodes = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     ends = np.abs(nodes[:, None] - [model.z_min_um, model.z_max_um]).argmin(axis=0)
@@ -63,7 +63,7 @@ def background_for(model: ParticleModel) -> BackgroundModel:
 
 
 def simulated_cutouts(
-    model: ParticleModel,
+    model: PsfModel,
     noise: NoiseModel,
     rng: np.random.Generator,
     count: int,

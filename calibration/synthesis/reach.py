@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis.inputs import Cutouts, NoiseModel
 
 FloatArray = npt.NDArray[np.float64]
@@ -71,7 +71,7 @@ def _largest_part(image: FloatArray, above: npt.NDArray[np.bool_]) -> npt.NDArra
     return part
 
 
-def reach_of_model(model: ParticleModel) -> FloatArray:
+def reach_of_model(model: PsfModel) -> FloatArray:
     """Reach (J, 2) of the particle at each of the model's depths, px."""
     nodes = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     return reach_of_images(model.images(nodes), np.zeros(nodes.size))

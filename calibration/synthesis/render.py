@@ -23,7 +23,7 @@ def render(
     z_um: Any,
     brightness: Any,
 ) -> None:
-    """Add particles (N,) to `total` (H, W), as `ParticleModel.images` draws them, under their masks.
+    """Add particles (N,) to `total` (H, W), as `PsfModel.images` draws them, under their masks.
 
     `coefficients` (J, P, P), `z_first_um` and `z_step_um` are the model's; `reach` (J, 2) is that at its depths.
     Depths must lie within the model's; what lies beyond the image is left out.

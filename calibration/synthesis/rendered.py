@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from calibration.errors import CalibrationError
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis.canvas import Canvas
 from calibration.synthesis.inputs import BackgroundModel, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
@@ -21,7 +21,7 @@ class Rendered(Synthesis):
 
     def __init__(
         self,
-        model: ParticleModel,
+        model: PsfModel,
         noise: NoiseModel,
         background: BackgroundModel | None = None,
         layout: Layout | None = None,

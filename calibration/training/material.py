@@ -12,7 +12,7 @@ import numpy as np
 from acquisition.physics.optics import OpticsModel
 from calibration.calibration_file import read_calibration
 from calibration.cutout_images import image_background, image_noise, read_cutouts
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY
@@ -101,7 +101,7 @@ def _close() -> Layout:
 
 
 def _material(
-    model: ParticleModel,
+    model: PsfModel,
     noise: NoiseModel,
     brightness: Distribution,
     training: tuple[Source, ...],

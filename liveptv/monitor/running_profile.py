@@ -46,7 +46,7 @@ class RunningProfile:
             self.flow_ul_s = info.flow_ul_s
             self._begin(info.time_s)
         flags = tracks.flags.astype(np.int64)
-        unfit = TrackFlag.PREDICTED | TrackFlag.DUPLICATE | TrackFlag.TENTATIVE
+        unfit = TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE
         chosen = (flags & int(unfit)) == 0
         if not chosen.any():
             return

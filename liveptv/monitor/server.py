@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from liveptv.monitor.controller_forms import controller_forms
 from liveptv.monitor.packets import packet, picture_packet
 from liveptv.monitor.run_view import RunView
-from liveptv.monitor.steering import RefusedWishError, Steering, command_from
+from liveptv.monitor.steering import RefusedCommandError, Steering, command_from
 from liveptv.monitor.visitors import HEADERS, why_refused
 from stream.errors import LivePTVError
 
@@ -150,7 +150,7 @@ class PageServer:
         try:
             ack = await asyncio.wrap_future(self._steering.ask(command_from(wish)))
             answer |= {"accepted": ack.accepted, "reason": ack.reason, "first_frame": ack.first_frame}
-        except RefusedWishError as error:
+        except RefusedCommandError as error:
             self.turn_away(str(error))
             answer["reason"] = str(error)
         except LivePTVError as error:

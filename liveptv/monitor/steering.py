@@ -42,32 +42,32 @@ POLL_S = 0.02
 log = logging.getLogger(__name__)
 
 
-class RefusedWishError(LivePTVError):
+class RefusedCommandError(LivePTVError):
     """A page asked for something that pages cannot ask for."""
 
 
 def command_from(wish: dict[str, Any]) -> Command:
-    """Make the command of a wish, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedWishError`.
+    """Make the command of a wish, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedCommandError`.
 
     For a controller the value is an entry of `[controller]`, `{"stop_when": {"frames": 900}}`, `{}` for none.
     """
     try:
         kind = CommandKind(wish.get("kind"))  # type: ignore[arg-type]
     except ValueError:
-        raise RefusedWishError(f"{str(wish.get('kind'))[:40]!r} is no command") from None
+        raise RefusedCommandError(f"{str(wish.get('kind'))[:40]!r} is no command") from None
     if kind not in ALLOWED:
-        raise RefusedWishError(f"{kind} is not for the page; use an experiment file or a controller")
+        raise RefusedCommandError(f"{kind} is not for the page; use an experiment file or a controller")
     value = wish.get("value")
     if kind in WITH_NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RefusedWishError(f"{kind} needs a number")
+            raise RefusedCommandError(f"{kind} needs a number")
         try:
             value = float(value)
         except OverflowError:
-            raise RefusedWishError(f"{kind} needs a number of fewer digits") from None
+            raise RefusedCommandError(f"{kind} needs a number of fewer digits") from None
     elif kind is CommandKind.CONTROL:
         if not isinstance(value, dict):
-            raise RefusedWishError("a controller is asked for by its name and settings")
+            raise RefusedCommandError("a controller is asked for by its name and settings")
         value = json.dumps(value)
     elif kind is CommandKind.MARK:
         value = one_line(str(value or ""))
@@ -78,7 +78,7 @@ def command_from(wish: dict[str, Any]) -> Command:
     command = fitted(Command(kind, value, sender=SENDER))
     why = why_refused(command)
     if why:
-        raise RefusedWishError(why)
+        raise RefusedCommandError(why)
     return command
 
 

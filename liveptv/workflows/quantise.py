@@ -168,12 +168,12 @@ def material_of(model: OnnxModel, name: str) -> Material:
 
 
 def _of_particle(particle: FitModel, card: ModelCard) -> Material:
-    from calibration.psf_model import ParticleModel
+    from calibration.psf_model import PsfModel
     from calibration.synthesis import NoiseModel, Rendered
     from calibration.synthesis.from_optics import background_for
     from calibration.training.material import SCORED, Material
 
-    model = ParticleModel(
+    model = PsfModel(
         particle.coefficients,
         particle.z_first_um,
         particle.z_step_um,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.psf_model import BY_X, BY_Y, BY_Z, VALUE, ParticleModel
+from calibration.psf_model import BY_X, BY_Y, BY_Z, VALUE, PsfModel
 
 FIRST_UM, STEP_UM, NODES = -30.0, 3.0, 21
 STEP = 1e-3
@@ -18,7 +18,7 @@ def gaussian(z_um, dx=0.0, dy=0.0, half=20):
 @pytest.fixture(scope="module")
 def model():
     images = np.array([gaussian(FIRST_UM + STEP_UM * j) for j in range(NODES)])
-    return ParticleModel.from_images(images, FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity="dark")
+    return PsfModel.from_images(images, FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity="dark")
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.synthesis.from_optics import simulated_cutouts
 from calibration.synthesis.inputs import Cutouts, NoiseModel
 
@@ -24,9 +24,7 @@ def gaussian_model(polarity="dark"):
     for j in range(NODES):
         sx, sy = widths_px(FIRST_UM + STEP_UM * j)
         images.append(PEAK * 4 / (sx * sy) * np.exp(-(x**2) / (2 * sx**2) - y**2 / (2 * sy**2)))
-    return ParticleModel.from_images(
-        np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity
-    )
+    return PsfModel.from_images(np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
 
 
 def gaussian_cutouts(noise=SILENCE, count=60, repeats=4, polarity="dark", seed=0):

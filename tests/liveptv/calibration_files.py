@@ -11,7 +11,7 @@ from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
 from calibration.pipeline import Calibrated
 from calibration.preparation import Prepared
-from calibration.psf_model import ParticleModel
+from calibration.psf_model import PsfModel
 from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.contrast import Background
 from calibration.scan.planes import ScanPlane
@@ -48,7 +48,7 @@ def small_calibration(table=None, *, astigmatic=True, polarity="dark", seed=0, *
     images = particle_images(30.0 if astigmatic else 0.0)
     rng = np.random.default_rng(seed)
     masks = make_masks(images)
-    model = ParticleModel.from_images(
+    model = PsfModel.from_images(
         images, Z_UM[0], STEP_UM, pixel_size_um=PIXEL_UM, polarity=polarity,
         z_range_um=(Z_UM[1], Z_UM[-2]),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from liveptv.monitor import connection_limit as gate
 from liveptv.monitor import server
 from liveptv.monitor.process import Page
-from liveptv.monitor.steering import RefusedWishError, command_from
+from liveptv.monitor.steering import RefusedCommandError, command_from
 from stream.commands import CommandServer
 from stream.errors import ConfigurationError
 from stream.messages import Ack, CommandKind
@@ -227,7 +227,7 @@ def test_a_page_asks_only_for_what_pages_may_ask_for():
     assert command_from({"kind": "stop"}).kind is CommandKind.STOP
     for wish in ({"kind": "heartbeat"}, {"kind": "set_property", "value": 1}, {"kind": "explode"}, {},
                  {"kind": "set_flow"}, {"kind": "set_flow", "value": True}, {"kind": ["stop"]}):  # fmt: skip
-        with pytest.raises(RefusedWishError):
+        with pytest.raises(RefusedCommandError):
             command_from(wish)
 
 

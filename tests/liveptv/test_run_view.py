@@ -93,7 +93,7 @@ def test_predicted_and_doubly_detected_rows_are_in_no_profile():
     profile = RunningProfile()
     for number in range(20):
         tracks = messages_of(number)[2]
-        flags = np.where(np.arange(8) < 4, int(TrackFlag.PREDICTED), int(TrackFlag.DUPLICATE))
+        flags = np.where(np.arange(8) < 4, int(TrackFlag.PREDICTED), int(TrackFlag.SECOND_DETECTION))
         columns = {name: getattr(tracks, name) for name in Tracks.COLUMNS} | {"flags": flags}
         profile.update(Tracks.from_columns(tracks.info, **columns))
     assert profile.velocities()[0].size == 0

@@ -50,7 +50,7 @@ def test_a_frame_without_particles_has_an_empty_table() -> None:
 def test_detections_and_tracks_do_not_share_their_columns() -> None:
     assert Detections.COLUMNS[0] == "x_um"
     assert Tracks.COLUMNS[0] == "track"
-    assert TrackFlag.PREDICTED | TrackFlag.DUPLICATE == 3
+    assert TrackFlag.PREDICTED | TrackFlag.SECOND_DETECTION == 3
 
 
 def test_every_command_has_an_id_of_its_own() -> None:

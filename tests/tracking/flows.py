@@ -134,7 +134,7 @@ def double_scores(rows: list[Tracks], truth: list[np.ndarray], fewest: int = 10)
             of = owners.setdefault(track, {})
             who = int(truth[frame][row])
             of[who] = of.get(who, 0) + 1
-            flagged[track] = bool(flags & TrackFlag.DUPLICATE)
+            flagged[track] = bool(flags & TrackFlag.SECOND_DETECTION)
     tracks_of: dict[int, list[int]] = {}
     for track, of in owners.items():
         who = max(of, key=of.__getitem__)

@@ -85,7 +85,7 @@ def test_the_set_point_stays_in_its_limits_and_recovers_at_once_from_a_target_ou
 
 
 def test_only_confirmed_tracks_in_the_band_are_measured():
-    flags = np.array([0, TrackFlag.PREDICTED, TrackFlag.TENTATIVE, TrackFlag.DUPLICATE, 0, 0])
+    flags = np.array([0, TrackFlag.PREDICTED, TrackFlag.TENTATIVE, TrackFlag.SECOND_DETECTION, 0, 0])
     controller = hold(min_tracks=1, min_height_um=90.0, max_height_um=110.0, max_y_um=5.0)
     vx = np.array([10.0, 99, 99, 99, 99, 99])
     z = np.array([0.0, 0, 0, 0, 40.0, 0])

@@ -17,7 +17,7 @@ from stream.messages import TrackFlag
 from tracking.export import convert, export, table, vtp
 from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
+TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 FORMATS = ("csv", "parquet", "xml", "vtp")
 COLUMNS = [
     "frame", "x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness", "confidence",

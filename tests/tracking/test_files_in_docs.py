@@ -13,7 +13,7 @@ from tracking.trajectories.schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
 OTHERS = ("xarray", "napari")
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
+TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 
 
 def run_the_code(folder: Path, monkeypatch) -> dict:

@@ -8,7 +8,7 @@ from stream.messages import Detections, TrackFlag, Tracks
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
-DUPLICATE = int(TrackFlag.DUPLICATE)
+DUPLICATE = int(TrackFlag.SECOND_DETECTION)
 
 
 def track_all(detections: list[Detections], **chosen) -> list[Tracks]:

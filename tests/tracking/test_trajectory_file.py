@@ -30,7 +30,7 @@ from tracking.trajectories.schema import (
 
 HELPER = Path(__file__).with_name("trajectory_files.py")
 ROOT = Path(__file__).parents[2]
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.DUPLICATE
+TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 
 
 @pytest.fixture

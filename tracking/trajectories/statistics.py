@@ -57,7 +57,7 @@ class TrackCensus:
 
     def counted(self) -> BoolArray:
         """Whether each track, by its number, counts: confirmed and not a duplicate."""
-        out = TrackFlag.TENTATIVE | TrackFlag.DUPLICATE
+        out = TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION
         counted: BoolArray = (self._verdict[: self._seen] & np.uint8(out)) == 0
         return counted
 
@@ -76,7 +76,7 @@ class TrackCensus:
             "tracks": len(verdict),
             "tracks_counted": len(lengths),
             "tracks_never_confirmed": _count(verdict, TrackFlag.TENTATIVE),
-            "tracks_duplicate": _count(verdict, TrackFlag.DUPLICATE),
+            "tracks_duplicate": _count(verdict, TrackFlag.SECOND_DETECTION),
             "median_length": float(np.median(lengths)) if lengths.size else 0.0,
         } | {
             f"rms_{name}": float(np.sqrt(square / count))

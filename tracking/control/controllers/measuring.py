@@ -12,7 +12,7 @@ from stream.messages import TrackFlag, Tracks
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.DUPLICATE)
+UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
 TO_SIGMA = 1.4826
 MEDIAN_LOSS = 1.2533
 

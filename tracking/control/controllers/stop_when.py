@@ -31,7 +31,7 @@ class StopWhen:
         s = self._settings
         self._frames += 1
         flags = tracks.flags.astype(np.int64)
-        fleeting = TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.DUPLICATE
+        fleeting = TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION
         counted = (flags & int(fleeting) == 0) & (tracks.age_frames + 1 >= s.length_frames)
         if counted.any():
             self._mark(tracks.track[counted].astype(np.int64))
