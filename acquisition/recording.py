@@ -208,6 +208,10 @@ class Recording:
         self._next += 1
         return Frame(info, image)
 
+    def image(self, number: int) -> ImageArray:
+        """Image `number` (H, W), counted from 0. Raises `SourceError` if it cannot be read."""
+        return self._stack.read(number).image
+
     def _planned_s(self) -> float:
         """The next frame's time from the first one on, but for frames that were lost in the camera."""
         if self._timing.time_s is not None:

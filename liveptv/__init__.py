@@ -1,7 +1,73 @@
-"""The application: command line, configuration, session supervisor, reports."""
+"""Live 3D particle tracking velocimetry: the public Python interface (docs/python.md) and the application.
+
+What is not in `__all__` is private: it may move or change.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from liveptv.shadowed_packages import protect
 
 __version__ = "0.1.0"
 
 protect()
+
+if TYPE_CHECKING:
+    from liveptv.api.calibrating import calibrate
+    from liveptv.api.detecting import detect
+    from liveptv.api.experiments import Run, experiment, run
+    from liveptv.api.recordings import Recording, read_recording
+    from liveptv.api.simulating import simulate
+    from liveptv.api.tracking import track
+    from liveptv.api.trajectories import TrajectoryView, open_trajectories
+    from liveptv.config import Experiment
+    from liveptv.models import SHIPPED_MODEL
+    from stream.errors import LivePTVError
+
+__all__ = [
+    "SHIPPED_MODEL",
+    "Experiment",
+    "LivePTVError",
+    "Recording",
+    "Run",
+    "TrajectoryView",
+    "__version__",
+    "calibrate",
+    "detect",
+    "experiment",
+    "open_trajectories",
+    "read_recording",
+    "run",
+    "simulate",
+    "track",
+]
+
+# Imported when they are first used: every worker process imports `liveptv`, and few need any of this.
+_PLACES = {
+    "SHIPPED_MODEL": "liveptv.models",
+    "Experiment": "liveptv.config",
+    "LivePTVError": "stream.errors",
+    "Recording": "liveptv.api.recordings",
+    "Run": "liveptv.api.experiments",
+    "TrajectoryView": "liveptv.api.trajectories",
+    "calibrate": "liveptv.api.calibrating",
+    "detect": "liveptv.api.detecting",
+    "experiment": "liveptv.api.experiments",
+    "open_trajectories": "liveptv.api.trajectories",
+    "read_recording": "liveptv.api.recordings",
+    "run": "liveptv.api.experiments",
+    "simulate": "liveptv.api.simulating",
+    "track": "liveptv.api.tracking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'liveptv' has no attribute {name!r}")
+    value = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

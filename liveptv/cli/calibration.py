@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from liveptv.cli.console import console, warn
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Axes, Bright, Dark, Overwrite, PixelSize
-from liveptv.files import refuse_to_replace, writable
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -51,43 +50,27 @@ def calibrate(
     overwrite: Overwrite = False,
 ) -> int:
     """Turn a focus scan into labelled particle images and a model of them."""
-    from calibration.calibration_file import write_calibration
-    from calibration.pipeline import calibrate as run
-    from calibration.preparation import Options
-    from calibration.scan.planes import FocusScan
-    from liveptv.session.provenance import sha256
+    from liveptv.workflows.calibrate import calibrate_scan
 
     if polarity not in {None, *POLARITIES}:
         raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")
-    refuse_to_replace(output, scan, bright, dark)
-    writable(output, overwrite)
-    options = Options(bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour)  # type: ignore[arg-type]
     with _Steps() as steps:
-        opened = FocusScan(
+        found = calibrate_scan(
             scan,
+            output,
+            bright=bright,
+            dark=dark,
             z_step_um=z_step,
             repeats=repeats,
             pixel_size_um=pixel_size,
             axes=axes,
-            on_progress=lambda part: steps("reading", part),
+            polarity=polarity,  # type: ignore[arg-type]
+            neighbour_px=neighbour,
+            overwrite=overwrite,
+            on_progress=steps,
+            say=warn,
         )
-        for text in opened.remarks:
-            warn(f"{scan.name}: {text}")
-        with opened:
-            calibrated = run(opened, options, steps)
-            provenance = {
-                "scan": scan.name,
-                "scan_sha256": sha256(scan) if scan.is_file() else "",
-                "bright": "" if bright is None else bright.name,
-                "dark": "" if dark is None else dark.name,
-                "z_step_um": z_step,
-                "repeats": repeats,
-                "axes": axes,
-                "remarks": list(opened.remarks),
-                "polarity": polarity,
-            }
-            write_calibration(output, calibrated, opened, provenance=provenance, on_progress=steps)
-    _say(calibrated.calibration, output)
+    _say(found, output)
     return 0
 
 

@@ -118,12 +118,22 @@ def track_table(
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
-    table = read_detection_table(path, wanted, say)
+    return link_table(read_detection_table(path, wanted, say), str(path), experiment, caution=caution)
+
+
+def link_table(
+    table: DetectionTable,
+    name: str,
+    experiment: Experiment,
+    *,
+    caution: Callable[[str], None] = log.warning,
+) -> dict[str, float]:
+    """Link detections into `experiment.run.output`; returns the file's statistics. See `track_table`."""
     if len(table) == 0:
-        raise SourceError(f"{path} holds no detections; there is nothing to track")
+        raise SourceError(f"{name} holds no detections; there is nothing to track")
     unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
     try:
-        _link(table, path.name, experiment, unfinished.path, caution)
+        _link(table, Path(name).name, experiment, unfinished.path, caution)
         pack(unfinished.path)
         with TrajectoryFile(unfinished.path) as file:
             statistics: dict[str, float] = file.attributes["statistics"]

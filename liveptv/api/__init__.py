@@ -1,0 +1,1 @@
+"""The public Python interface, re-exported by `import liveptv`; docs/python.md shows it."""

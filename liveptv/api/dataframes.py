@@ -1,0 +1,100 @@
+"""Tables as pandas data frames, and data frames as detection tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from liveptv.tables import DetectionTable
+from liveptv.tables.reader import COLUMNS
+from stream.errors import ConfigurationError
+from stream.messages import NAN, Detections
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+
+NEEDED = ("frame", "x_um", "y_um")
+
+
+def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
+    """Detections of many frames as one table.
+
+    Parameters
+    ----------
+    found : iterable of Detections
+        One entry a frame, in order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64).
+    """
+    import pandas as pd
+
+    parts = [(one.info.frame, one.table) for one in found]
+    number = np.repeat([n for n, _ in parts], [table.shape[1] for _, table in parts]).astype(np.int64)
+    table = np.concatenate([np.empty((len(Detections.COLUMNS), 0)), *(table for _, table in parts)], axis=1)
+    return pd.DataFrame({"frame": number, **dict(zip(Detections.COLUMNS, table, strict=True))})
+
+
+def detection_table(frame: pd.DataFrame) -> DetectionTable:
+    """A data frame as the table that the tracker reads, in the order of its frames.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Needs the columns `frame`, `x_um` and `y_um`; `z_um`, `sigma_x_um`, `sigma_y_um`, `sigma_z_um`,
+        `brightness` and `confidence` are used where they are there. Further columns are ignored.
+
+    Raises
+    ------
+    ConfigurationError
+        If a needed column is missing, a column is not numeric, a frame number is not whole, or a position in the
+        plane is not finite.
+    """
+    for name in NEEDED:
+        if name not in frame:
+            have = ", ".join(map(str, frame.columns)) or "none"
+            raise ConfigurationError(f"the table has no column {name!r}; it has {have}. Rename one of them")
+    columns = {name: _numbers(frame, name) for name in COLUMNS if name in frame}
+    number = columns.pop("frame")
+    if not np.array_equal(number, np.rint(number)):
+        raise ConfigurationError("the column 'frame' must hold whole numbers; convert it, or drop such rows")
+    for name in NEEDED[1:]:
+        if not np.isfinite(columns[name]).all():
+            bad = int(np.flatnonzero(~np.isfinite(columns[name]))[0])
+            raise ConfigurationError(f"the column {name!r} is not finite in row {bad}; drop such rows")
+    order = np.argsort(number, kind="stable")
+    rows = len(number)
+    values = {name: columns.get(name, np.full(rows, NAN))[order] for name in COLUMNS if name != "frame"}
+    return DetectionTable(number[order].astype(np.int64), **values)
+
+
+def positions_by_frame(frame: pd.DataFrame) -> list[tuple[FloatArray, FloatArray, FloatArray]]:
+    """x, y and z in um, (N,) each, of every frame from 0 to the last; what is missing in z is 0.
+
+    Raises `ConfigurationError` like `detection_table`, and for negative frame numbers.
+    """
+    table = detection_table(frame)
+    if len(table) == 0:
+        raise ConfigurationError("the table is empty; give at least one position")
+    if table.frame[0] < 0:
+        raise ConfigurationError(f"frames are counted from 0; the table has frame {table.frame[0]}")
+    edges = np.searchsorted(table.frame, np.arange(table.frame[-1] + 2))
+    columns = table.x_um, table.y_um, np.nan_to_num(table.z_um)
+    return [
+        (columns[0][a:b], columns[1][a:b], columns[2][a:b])
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> FloatArray:
+    try:
+        return np.asarray(frame[name].to_numpy(np.float64, na_value=NAN))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the column {name!r} must hold numbers: {error}") from error

@@ -1,0 +1,140 @@
+"""A recording opened for reading: its images as arrays, by index or one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from acquisition.recording import open_recording
+from stream.messages import Frame
+
+Image = npt.NDArray[Any]
+
+
+class Recording:
+    """Images of a TIFF, OME-TIFF, Micro-Manager, NDTiff, OME-Zarr or HDF5 file, or of a folder of images.
+
+    Parameters
+    ----------
+    path : str or path
+        `PATH::position=1,channel=0` chooses one of several videos in a file.
+    pixel_size_um, frame_rate_hz, axes : optional
+        Take precedence over what the file says.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (T, H, W).
+    dtype : numpy.dtype
+        uint8 or uint16.
+    pixel_size_um, frame_rate_hz : float
+        NaN where the frame rate is unknown; a pixel is 1 um where neither the file nor the caller says it.
+    remarks : tuple of str
+        What was assumed or decided when the file was read, one line each.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read; the text says why.
+    ConfigurationError
+        For `axes` that the file cannot have.
+
+    Examples
+    --------
+    >>> with liveptv.read_recording("video.ome.tif") as video:
+    ...     first, some, all_of_them = video[0], video[10:20], video[:]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        pixel_size_um: float | None = None,
+        frame_rate_hz: float | None = None,
+        axes: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._options: dict[str, Any] = {
+            "run_id": "python",
+            "pixel_size_um": pixel_size_um,
+            "frame_rate_hz": frame_rate_hz,
+            "axes": axes,
+        }
+        self._source = open_recording(self.path, **self._options)
+        info = self._source.info
+        self.shape = (info.frames or 0, info.height, info.width)
+        self.dtype = np.dtype(info.dtype)
+        self.pixel_size_um = info.pixel_size_um
+        self.frame_rate_hz = info.frame_rate_hz
+        self.remarks = self._source.remarks
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Image: ...
+    def __getitem__(self, index: int | slice) -> Image:
+        """One image (H, W), or some (N, H, W) for a slice. Raises `IndexError`, or `SourceError` if unreadable."""
+        if isinstance(index, slice):
+            chosen = range(len(self))[index]
+            images = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+            for at, number in enumerate(chosen):
+                images[at] = self._source.image(number)
+            return images
+        return np.array(self._source.image(range(len(self))[index]))
+
+    def __iter__(self) -> Iterator[Image]:
+        return (self[number] for number in range(len(self)))
+
+    def frames(self) -> Iterator[Frame]:
+        """The images with what the file says of each: time, focus, exposure, the camera's own frame number.
+
+        Yields
+        ------
+        stream.messages.Frame
+            `frame.image` (H, W) and `frame.info`, whose `time_s` counts from the first frame.
+        """
+        source = open_recording(self.path, **self._options)
+        try:
+            source.start()
+            while not source.ended:
+                frame = source.read(1.0)
+                if frame is not None:
+                    yield frame
+        finally:
+            source.close()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        frames, height, width = self.shape
+        return f"<Recording {self.path.name}: {frames} images of {height} x {width}, {self.dtype}>"
+
+
+def read_recording(
+    path: str | os.PathLike[str],
+    *,
+    pixel_size_um: float | None = None,
+    frame_rate_hz: float | None = None,
+    axes: str | None = None,
+) -> Recording:
+    """Open a recording; see `Recording`."""
+    return Recording(path, pixel_size_um=pixel_size_um, frame_rate_hz=frame_rate_hz, axes=axes)

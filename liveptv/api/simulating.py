@@ -1,0 +1,71 @@
+"""Images of particles at known positions, to plan an experiment or to check an analysis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from liveptv.api.dataframes import positions_by_frame
+from stream.errors import ConfigurationError
+from stream.settings import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def simulate(
+    positions: pd.DataFrame,
+    shape: tuple[int, int],
+    *,
+    snr: float = 5.6,
+    dtype: Literal["uint8", "uint16"] = "uint8",
+    seed: int = 0,
+    **optics: Any,
+) -> npt.NDArray[Any]:
+    """Render camera images of particles at known positions, through an astigmatic lens.
+
+    Parameters
+    ----------
+    positions : pandas.DataFrame
+        One row a particle and frame: `frame`, `x_um`, `y_um` (from the centre of the first pixel), `z_um` (relative
+        to the focal plane; particles beyond `range_um` are not drawn). Frames without rows are empty images.
+    shape : (int, int)
+        Height and width of an image in pixels.
+    snr : float
+        Signal-to-noise ratio as in Franchini & Krevor (2020), section 2.1.1: contrast of a particle's darkest pixel,
+        averaged over depth, over the standard deviation of the background. `float("inf")` for no noise.
+    dtype, seed : optional
+        Pixel type; seed of the noise.
+    **optics
+        Fields of `acquisition.physics.optics.OpticsModel`, such as `pixel_size_um`, `numerical_aperture`,
+        `focal_line_separation_um`, `polarity`; the defaults are the paper's set-up, 0.8 um a pixel.
+
+    Returns
+    -------
+    numpy.ndarray
+        (T, H, W), from frame 0 to the last one of `positions`.
+
+    Raises
+    ------
+    ConfigurationError
+        For a table, a shape or optics that cannot be used.
+    """
+    from acquisition.physics.image_table import load_bank
+    from acquisition.physics.optics import OpticsModel
+    from acquisition.physics.rendering import Renderer
+
+    try:
+        model = OpticsModel.model_validate(optics)
+    except ValidationError as error:
+        raise ConfigurationError(f"optics: {describe(error)}") from error
+    if not snr > 0:
+        raise ConfigurationError(f"snr must be positive, not {snr:g}")
+    frames = positions_by_frame(positions)
+    renderer = Renderer(load_bank(model), shape, dtype, snr=snr, seed=seed)
+    images = np.empty((len(frames), *shape), renderer.dtype)
+    for image, (x_um, y_um, z_um) in zip(images, frames, strict=True):
+        renderer.render(x_um, y_um, z_um, image)
+    return images
