@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,10 +88,7 @@ def positions_by_frame(frame: pd.DataFrame) -> list[tuple[FloatArray, FloatArray
         raise ConfigurationError(f"frames are counted from 0; the table has frame {table.frame[0]}")
     edges = np.searchsorted(table.frame, np.arange(table.frame[-1] + 2))
     columns = table.x_um, table.y_um, np.nan_to_num(table.z_um)
-    return [
-        (columns[0][a:b], columns[1][a:b], columns[2][a:b])
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    return [(columns[0][a:b], columns[1][a:b], columns[2][a:b]) for a, b in pairwise(edges)]
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> FloatArray:

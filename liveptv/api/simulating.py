@@ -35,7 +35,7 @@ def simulate(
     shape : (int, int)
         Height and width of an image in pixels.
     snr : float
-        Signal-to-noise ratio as in Franchini & Krevor (2020), section 2.1.1: contrast of a particle's darkest pixel,
+        Signal-to-noise ratio, Franchini & Krevor (2020), section 2.1.1: contrast of a particle's darkest pixel,
         averaged over depth, over the standard deviation of the background. `float("inf")` for no noise.
     dtype, seed : optional
         Pixel type; seed of the noise.
