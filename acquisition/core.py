@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import mm_test_adapters
 import pymmcore
-from pymmcore_plus import find_micromanager
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from acquisition.configuration import config_path
 from acquisition.frame_queue import FrameQueue
+from acquisition.pymmcore import UniMMCore, find_micromanager
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 
 SIMULATED = ("simulated", "paper")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pymmcore
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from acquisition.core import SIMULATED, adapter_paths, close_core, reason
+from acquisition.pymmcore import UniMMCore
 
 
 def installed_devices() -> dict[str, Any]:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from pymmcore_plus import DeviceType
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from acquisition.core import close_core, open_core, reason
+from acquisition.pymmcore import DeviceType, UniMMCore
 from acquisition.settings import MicroscopeSettings
 from acquisition.source import SourceInfo
 from acquisition.watched_state import WatchedState

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
-from pymmcore_plus.experimental.unicore import CameraDevice
 
 from acquisition.physics.image_table import load_bank
 from acquisition.physics.optics import OpticsModel
 from acquisition.physics.rendering import Renderer
+from acquisition.pymmcore import CameraDevice
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.sequence import BufferSource, CameraState, FrameSequence
 from acquisition.simulated.truth import TruthFile, write_particles

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pymmcore_plus.experimental.unicore import GenericDevice, ShutterDevice, StageDevice
-
+from acquisition.pymmcore import GenericDevice, ShutterDevice, StageDevice
 from acquisition.simulated.camera import SimulatedCamera
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.settings_log import SettingsLog

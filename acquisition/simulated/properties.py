@@ -7,8 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from pymmcore_plus.experimental.unicore import Device
-
+from acquisition.pymmcore import Device
 from acquisition.simulated.world import World
 from stream.errors import ConfigurationError
 

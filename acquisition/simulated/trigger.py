@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from pymmcore_plus.experimental.unicore import GenericDevice
-
+from acquisition.pymmcore import GenericDevice
 from acquisition.simulated.properties import SimulatedDevice
 
 KEPT = 1000

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 import threading
@@ -75,3 +76,9 @@ def test_only_a_python_camera_has_our_queue(tmp_path):
     finally:
         close_core(core)
         close_core(other)
+
+
+def test_the_levels_of_other_loggers_stay_as_they_are():
+    code = "import logging, acquisition.core, acquisition.simulated.devices; print(logging.getLogger().level)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [str(logging.WARNING)]

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pymmcore
 import pytest
-from pymmcore_plus.experimental.unicore import UniMMCore
 
 from acquisition.configuration import config_path
+from acquisition.pymmcore import UniMMCore
 from acquisition.simulated.sequence import FRAME_NUMBER_KEY, TIME_KEY
 from acquisition.simulated.truth import TRUTH_COLUMNS
 from stream.errors import ConfigurationError
