@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
+from typing import Protocol
 
 import zmq
 
@@ -21,6 +22,14 @@ SUBSCRIPTIONS_PER_PUBLISH = 100
 MAX_SUBSCRIPTION_BYTES = 1024  # of one subscription; libzmq keeps some 100 bytes for each of them
 MAX_SUBSCRIBED_BYTES = 64 * 1024  # of all subscriptions together: thousands of those that viewers make
 RENEW_S = 1.0
+
+
+class Publisher(Protocol):
+    """What a pipeline stage needs of a monitor: somewhere to hand copies of its results to."""
+
+    def publish(self, message: Message) -> None:
+        """Hand a copy to whoever listens; never waits."""
+        ...
 
 
 class MonitorPublisher:
