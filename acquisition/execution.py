@@ -12,8 +12,8 @@ from typing import Protocol
 from acquisition.microscope import Microscope
 from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.safety.limits import (
+    CommandRefused,
     RateLimit,
-    Refused,
     check_exposure,
     check_flow,
     check_focus,
@@ -25,7 +25,7 @@ from acquisition.safety.safe_state import SafeState
 from acquisition.safety.watchdog import Watchdog
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
-from stream.messages import MADE_SAFE, Ack, Command, CommandKind, Frame
+from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, Frame
 
 FOCUS_TIMEOUT_S = 30.0
 FARTHEST_AHEAD_S = 60.0
@@ -98,7 +98,7 @@ class CommandExecutor:
         self._rate = RateLimit(limits.commands_per_s, clock)
         self._pending: list[_Pending] = []
         self._later: list[Command] = []
-        self._dropped: list[Ack] = []
+        self._dropped: list[CommandReply] = []
         self._newest_frame = -1
         self._actions: dict[CommandKind, Callable[[Command], None]] = {
             CommandKind.SET_PROPERTY: self._set_property,
@@ -112,34 +112,34 @@ class CommandExecutor:
         }
         self._counts = {"commands": 0, "commands_refused": 0, "watchdog": 0}
 
-    def execute(self, command: Command) -> Ack | None:
+    def execute(self, command: Command) -> CommandReply | None:
         """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
         if command.kind is CommandKind.HEARTBEAT:
             self._hear(command)
-            return Ack(command.command_id, True, self._newest_frame, self._held, _now(), _now())
+            return CommandReply(command.command_id, True, self._newest_frame, self._held, _now(), _now())
         if command.kind is CommandKind.CONTROL and not self._ending:
             self.release()
-            return Ack(command.command_id, True, self._newest_frame, "", _now(), _now())
+            return CommandReply(command.command_id, True, self._newest_frame, "", _now(), _now())
         self._counts["commands"] += 1
         if command.kind is CommandKind.MAKE_SAFE:
             return self._carry_out(command)
         try:
             if self._ending:
-                raise Refused(f"the run is ending: {self._ending}")
+                raise CommandRefused(f"the run is ending: {self._ending}")
             self._rate.check(command.kind)
             self._refuse_stale(command)
             if self._held and not _is_by_hand(command):
-                raise Refused(self._held)
+                raise CommandRefused(self._held)
             if math.isfinite(command.at_time_s) and self._is_for_later(command):
                 self._later.append(command)
                 return None
-        except Refused as error:
+        except CommandRefused as error:
             return self._refusal(command, str(error))
         return self._carry_out(command)
 
     def _refuse_stale(self, command: Command) -> None:
         if self._watchdog.is_stale(command.decided_on_frame):
-            raise Refused(
+            raise CommandRefused(
                 f"{command.kind} was decided on frame {command.decided_on_frame}, which was exposed more than "
                 f"{self._limits.watchdog_s:g} s ago (limits.watchdog_s)"
             )
@@ -147,18 +147,18 @@ class CommandExecutor:
     def _is_for_later(self, command: Command) -> bool:
         ahead_s = command.at_time_s - self._stream.now_s()
         if ahead_s > FARTHEST_AHEAD_S:
-            raise Refused(
+            raise CommandRefused(
                 f"{command.kind} is {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are waited"
             )
         return ahead_s > 0
 
-    def _carry_out(self, command: Command) -> Ack | None:
+    def _carry_out(self, command: Command) -> CommandReply | None:
         try:
             action = self._actions.get(command.kind)
             if action is None:
-                raise Refused(f"{command.kind} is not for the microscope")
+                raise CommandRefused(f"{command.kind} is not for the microscope")
             action(command)
-        except (Refused, SourceError, ConfigurationError) as error:
+        except (CommandRefused, SourceError, ConfigurationError) as error:
             return self._refusal(command, str(error))
         is_safe = command.kind is CommandKind.MAKE_SAFE
         if command.decided_on_frame >= 0 and not is_safe:
@@ -166,15 +166,15 @@ class CommandExecutor:
         if _is_by_hand(command) and not is_safe:
             self.release()
         if is_safe and sum(p.command.kind is command.kind for p in self._pending) >= SAFE_ANSWERS:
-            return Ack(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
+            return CommandReply(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
         changed_ns = self._stream.devices_changed()
         moves = command.kind in {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE}
         self._pending.append(_Pending(command, self._clock(), None if moves else changed_ns))
         return None
 
-    def _refusal(self, command: Command, why: str) -> Ack:
+    def _refusal(self, command: Command, why: str) -> CommandReply:
         self._counts["commands_refused"] += 1
-        return _ack(command, why)
+        return _reply(command, why)
 
     def _hear(self, command: Command) -> None:
         if self._watchdog.heard(command.decided_on_frame) and not self._held:
@@ -216,7 +216,7 @@ class CommandExecutor:
         }
         kind = detours.get((command.device, command.property))
         if kind is not None:
-            raise Refused(f"{command.device}.{command.property} has limits of its own; send {kind}")
+            raise CommandRefused(f"{command.device}.{command.property} has limits of its own; send {kind}")
 
     def _move_focus(self, command: Command) -> None:
         self._move_to(number(command))
@@ -226,13 +226,15 @@ class CommandExecutor:
 
     def _move_to(self, target_um: float) -> None:
         if not self._scope.focus:
-            raise Refused("this microscope has no focus drive; set microscope.focus")
+            raise CommandRefused("this microscope has no focus drive; set microscope.focus")
         check_focus(self._limits, target_um, self._scope.focus_commanded_um)
         self._scope.move_focus(target_um)
 
     def _set_flow(self, command: Command) -> None:
         if not self._scope.pump:
-            raise Refused("this microscope has no pump; set microscope.pump and microscope.pump_property")
+            raise CommandRefused(
+                "this microscope has no pump; set microscope.pump and microscope.pump_property"
+            )
         flow_ul_s = number(command)
         check_flow(self._limits, flow_ul_s)
         self._scope.set_flow(flow_ul_s)
@@ -244,18 +246,18 @@ class CommandExecutor:
 
     def _set_shutter(self, command: Command) -> None:
         if not self._scope.shutter:
-            raise Refused("this microscope has no shutter; set microscope.shutter")
+            raise CommandRefused("this microscope has no shutter; set microscope.shutter")
         self._scope.set_shutter(switch(command))
 
     def _trigger(self, _command: Command) -> None:
         device, _, name = (self._scope.settings.trigger or "").partition(".")
         if not name:
-            raise Refused('this microscope has no trigger; set microscope.trigger = "Device.Property"')
+            raise CommandRefused('this microscope has no trigger; set microscope.trigger = "Device.Property"')
         self._scope.check_property(device, name)
         self._scope.set_property(device, name, 1)
         self._scope.set_property(device, name, 0)
 
-    def poll(self) -> list[Ack]:
+    def poll(self) -> list[CommandReply]:
         """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
         if self._secured_outside:
             self._secured_outside = False
@@ -274,7 +276,7 @@ class CommandExecutor:
                 why = str(error)
             if why:
                 self._pending.remove(pending)
-                answers.append(_ack(pending.command, why))
+                answers.append(_reply(pending.command, why))
         for command in self._due():
             refusal = self._refusal(command, self._held) if self._held else self._carry_out(command)
             answers += [] if refusal is None else [refusal]
@@ -290,7 +292,7 @@ class CommandExecutor:
         self._later = [command for command in self._later if command.at_time_s > now_s]
         return due
 
-    def _watchdog_acts(self) -> list[Ack]:
+    def _watchdog_acts(self) -> list[CommandReply]:
         self._counts["watchdog"] += 1
         self._drop_what_waits("the watchdog entered the safe state")
         self._safe.enter()
@@ -299,7 +301,7 @@ class CommandExecutor:
         answers, self._dropped = self._dropped, []
         return answers
 
-    def frame_taken(self, frame: Frame) -> list[Ack]:
+    def frame_taken(self, frame: Frame) -> list[CommandReply]:
         """Answers to the commands that this frame is the first to show."""
         self._newest_frame = frame.info.frame
         self._watchdog.taken(frame.info.frame, 1e-9 * (_now() - self._stream.exposed_ns))
@@ -309,13 +311,15 @@ class CommandExecutor:
             if p.effective_ns is not None and self._stream.exposed_ns >= p.effective_ns
         ]
         self._pending = [p for p in self._pending if p not in shown]
-        return [_ack(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
+        return [_reply(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
 
-    def abandon(self) -> list[Ack]:
+    def abandon(self) -> list[CommandReply]:
         """Answers to the commands that no frame will show any more."""
         left, self._pending = self._pending, []
         why = "no frame was taken after it"
-        carried_out = [Ack(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left]
+        carried_out = [
+            CommandReply(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left
+        ]
         self._drop_what_waits("the run ended before its time")
         refused, self._dropped = self._dropped, []
         return carried_out + refused
@@ -353,8 +357,10 @@ def _is_by_hand(command: Command) -> bool:
     return command.decided_on_frame < 0 and not math.isfinite(command.at_time_s)
 
 
-def _ack(command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None) -> Ack:
-    return Ack(command.command_id, not why_not, first_frame, why_not, _now(), executed_ns or 0)
+def _reply(
+    command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None
+) -> CommandReply:
+    return CommandReply(command.command_id, not why_not, first_frame, why_not, _now(), executed_ns or 0)
 
 
 def _now() -> int:

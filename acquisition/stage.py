@@ -12,7 +12,7 @@ from acquisition.source import Source
 from stream.commands import Request
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
-from stream.messages import Ack, Command, CommandKind, Frame, StageState
+from stream.messages import Command, CommandKind, CommandReply, Frame, StageState
 
 WAIT_S = 0.02
 LAST_FRAMES_S = 5.0
@@ -31,19 +31,19 @@ class Requests(Protocol):
 class Executor(Protocol):
     """What carries commands out: `acquisition.execution.CommandExecutor`."""
 
-    def execute(self, command: Command) -> Ack | None:
+    def execute(self, command: Command) -> CommandReply | None:
         """Carry a command out; None where the answer follows with a frame."""
         ...
 
-    def poll(self) -> list[Ack]:
+    def poll(self) -> list[CommandReply]:
         """Answers that came without a frame."""
         ...
 
-    def frame_taken(self, frame: Frame) -> list[Ack]:
+    def frame_taken(self, frame: Frame) -> list[CommandReply]:
         """Answers to the commands that this frame is the first to show."""
         ...
 
-    def abandon(self) -> list[Ack]:
+    def abandon(self) -> list[CommandReply]:
         """Answers to the commands that no frame will show."""
         ...
 
@@ -198,8 +198,8 @@ class AcquireStage:
                 self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
                 self._accept(command)
             elif self._reason and command.kind is CommandKind.MAKE_SAFE and self._executor is not None:
-                ack = self._executor.execute(command)
-                self._answer([ack] if ack is not None else self._executor.abandon())
+                reply = self._executor.execute(command)
+                self._answer([reply] if reply is not None else self._executor.abandon())
             elif self._reason:
                 self._refuse(command, "the run is ending")
             elif command.kind is CommandKind.HEARTBEAT and self._executor is None:
@@ -210,8 +210,8 @@ class AcquireStage:
                 self._resume(command)
             elif self._executor is None:
                 self._refuse(command, f"{command.kind}: a recording has no microscope to command")
-            elif (ack := self._executor.execute(command)) is not None:
-                self._answer([ack])
+            elif (reply := self._executor.execute(command)) is not None:
+                self._answer([reply])
         if self._executor is not None and not self._reason:
             self._answer(self._executor.poll())
 
@@ -235,18 +235,18 @@ class AcquireStage:
 
     def _accept(self, command: Command, first_frame: int = -1) -> None:
         now_ns = time.perf_counter_ns()
-        self._answer([Ack(command.command_id, True, first_frame, monotonic_ns=now_ns)])
+        self._answer([CommandReply(command.command_id, True, first_frame, monotonic_ns=now_ns)])
 
     def _refuse(self, command: Command, why_not: str) -> None:
         self._refused += 1
         now_ns = time.perf_counter_ns()
-        self._answer([Ack(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
+        self._answer([CommandReply(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
 
-    def _answer(self, acks: list[Ack]) -> None:
-        for ack in acks:
-            request = self._requests.pop(ack.command_id, None)
+    def _answer(self, replies: list[CommandReply]) -> None:
+        for reply in replies:
+            request = self._requests.pop(reply.command_id, None)
             if request is not None:
-                request.reply(ack)
+                request.reply(reply)
 
     def request_stop(self, reason: str, drain_s: float = math.inf) -> None:
         """End the stream after the frame at hand; what is still in the camera's buffer is left there.

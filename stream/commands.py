@@ -12,7 +12,7 @@ from stream import clock
 from stream.channel import LINGER_MS, MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
 from stream.errors import LinkError, WireError
 from stream.limits import fitted, is_id, why_refused
-from stream.messages import Ack, Command, CommandKind, Message, Status
+from stream.messages import Command, CommandKind, CommandReply, Message, Status
 from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import encode
 
@@ -33,11 +33,11 @@ class Request:
         self._server = server
         self.command = command
 
-    def reply(self, ack: Ack) -> None:
+    def reply(self, reply: CommandReply) -> None:
         """Answer, once; raises `LinkError` if the answer is to another command or was given before."""
-        if ack.command_id != self.command.command_id:
-            raise LinkError(f"command {self.command.command_id} got the answer to {ack.command_id}")
-        self._server._answer(ack)
+        if reply.command_id != self.command.command_id:
+            raise LinkError(f"command {self.command.command_id} got the answer to {reply.command_id}")
+        self._server._answer(reply)
 
 
 class CommandServer:
@@ -55,7 +55,7 @@ class CommandServer:
         )
         self._endpoint.socket.router_mandatory = 1
         self._pending: dict[str, bytes] = {}
-        self._answers: OrderedDict[str, Ack] = OrderedDict()
+        self._answers: OrderedDict[str, CommandReply] = OrderedDict()
         self._closed = False
         self.malformed = 0
         self.repeated = 0
@@ -99,7 +99,8 @@ class CommandServer:
         if why:
             self.refused += 1
             self._send(
-                client, Ack(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns())
+                client,
+                CommandReply(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns()),
             )
         return not why
 
@@ -116,20 +117,20 @@ class CommandServer:
         if len(self._pending) >= PENDING_LIMIT and command.kind not in NEVER_REFUSED:
             self.refused += 1
             reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer or later"
-            self._send(client, Ack(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
+            self._send(client, CommandReply(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
             return False
         self._pending[key] = client
         return True
 
-    def _answer(self, ack: Ack) -> None:
-        client = self._pending.pop(ack.command_id, None)
+    def _answer(self, reply: CommandReply) -> None:
+        client = self._pending.pop(reply.command_id, None)
         if client is None:
-            raise LinkError(f"command {ack.command_id} was answered before; answer each request once")
-        self._answers[ack.command_id] = ack
+            raise LinkError(f"command {reply.command_id} was answered before; answer each request once")
+        self._answers[reply.command_id] = reply
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
         if not self._closed:
-            self._send(client, ack)
+            self._send(client, reply)
 
     def _send(self, client: bytes, message: Message) -> None:
         try:
@@ -163,7 +164,7 @@ class CommandClient:
         self._endpoint = self._open()
         self._urgent: Endpoint | None = None
         self._outstanding: OrderedDict[str, None] = OrderedDict()
-        self._acks: deque[Ack] = deque()
+        self._replies: deque[CommandReply] = deque()
         self._closed = False
         self.malformed = 0
         self.unexpected = 0
@@ -195,15 +196,15 @@ class CommandClient:
             self._urgent = self._open()
         return self._urgent
 
-    def acks(self) -> list[Ack]:
+    def replies(self) -> list[CommandReply]:
         """Return the acknowledgements that have come since the last call, without waiting."""
         self._collect()
-        acks = list(self._acks)
-        self._acks.clear()
-        return acks
+        replies = list(self._replies)
+        self._replies.clear()
+        return replies
 
-    def request(self, command: Command, timeout_s: float) -> Ack:
-        """Send a command and wait for its own answer; answers to others are kept for `acks`.
+    def request(self, command: Command, timeout_s: float) -> CommandReply:
+        """Send a command and wait for its own answer; answers to others are kept for `replies`.
 
         Raises `LinkError` if no answer came within `timeout_s`. The command may then have been executed or
         not: ask again with the same `command_id`, which is executed once at most.
@@ -212,10 +213,10 @@ class CommandClient:
         self.send(command)
         while True:
             self._collect()
-            for ack in self._acks:
-                if ack.command_id == command.command_id:
-                    self._acks.remove(ack)
-                    return ack
+            for reply in self._replies:
+                if reply.command_id == command.command_id:
+                    self._replies.remove(reply)
+                    return reply
             if not wait_readable(self._lane(command).socket, deadline_s):
                 raise LinkError(
                     f"{command.kind} got no answer from {self._endpoint.address} within {timeout_s:g} s; "
@@ -264,9 +265,9 @@ class CommandClient:
             except WireError:
                 self.malformed += 1
                 continue
-            if isinstance(message, Ack) and message.command_id in self._outstanding:
+            if isinstance(message, CommandReply) and message.command_id in self._outstanding:
                 del self._outstanding[message.command_id]
-                self._acks.append(message)
+                self._replies.append(message)
                 continue
             exchange = clock.sample(message, returned_ns) if isinstance(message, Status) else None
             if exchange is not None and exchange.sent_ns == sent_ns:

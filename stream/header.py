@@ -10,9 +10,9 @@ import numpy as np
 
 from stream.errors import WireError
 from stream.messages import (
-    Ack,
     Command,
     CommandKind,
+    CommandReply,
     Detections,
     Frame,
     Message,
@@ -37,7 +37,7 @@ KINDS: dict[type[Message], Kind] = {
     Detections: "detections",
     Tracks: "tracks",
     Command: "command",
-    Ack: "ack",
+    CommandReply: "ack",
     Status: "status",
     StreamStart: "start",
     StreamEnd: "end",
@@ -89,7 +89,7 @@ class CommandFields(msgspec.Struct, frozen=True):
 
 
 class AckFields(msgspec.Struct, frozen=True):
-    """The fields of `Ack`."""
+    """The fields of `CommandReply`."""
 
     command_id: str
     accepted: bool

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import TypeVar
 
-from stream.messages import Ack, Command, CommandKind, Message, Status, StreamEnd, StreamStart
+from stream.messages import Command, CommandKind, CommandReply, Message, Status, StreamEnd, StreamStart
 from stream.safe_text import sendable
 
 ID_LENGTH = 128
@@ -75,7 +75,7 @@ def least(message: M) -> M:
 
 def _fitted(message: M, text: int, name: int, entries: int) -> M:
     match message:
-        case Ack() as a:
+        case CommandReply() as a:
             return replace(a, reason=sendable(a.reason, text))  # type: ignore[return-value]
         case Status() as s:
             counts = [(sendable(key, name), max(-_INT64, min(_INT64 - 1, n))) for key, n in s.counts.items()]

@@ -218,7 +218,7 @@ MADE_SAFE = "the hardware was made safe"  # how the reason begins while only a p
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
+class CommandReply:
     """The acquisition's answer: the first frame taken after it took effect, or why it was refused.
 
     `monotonic_ns` is when the answer was given, `executed_ns` when the device had taken the command (0: not).
@@ -274,4 +274,4 @@ class StreamEnd:
     reason: str = "done"
 
 
-Message = Frame | Detections | Tracks | Command | Ack | Status | StreamStart | StreamEnd
+Message = Frame | Detections | Tracks | Command | CommandReply | Status | StreamStart | StreamEnd

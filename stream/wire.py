@@ -38,8 +38,8 @@ from stream.header import (
 from stream.limits import fitted, least
 from stream.messages import (
     NAN,
-    Ack,
     Command,
+    CommandReply,
     Detections,
     Frame,
     FrameInfo,
@@ -130,7 +130,7 @@ def assemble(header: Header, payload: Payload) -> Message:
         )
     if kind == "ack" and header.ack is not None:
         a = header.ack
-        return Ack(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns)
+        return CommandReply(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns)
     if kind == "status" and header.status is not None:
         s = header.status
         gauges = {name: _number(value) for name, value in s.gauges.items()}
@@ -172,7 +172,7 @@ def _describe(
                 c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id, at_time_s
             )
             return bare("command", command=wish)
-        case Ack() as a:
+        case CommandReply() as a:
             answer = AckFields(
                 a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns
             )
