@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from acquisition.source import SourceInfo
-from acquisition.stacks.arrays import Hdf5Stack, open_zarr
-from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
+from acquisition.stacks.folder import open_folder
 from acquisition.stacks.frame_numbers import RecordedNumbers
+from acquisition.stacks.hdf5_stack import Hdf5Stack
+from acquisition.stacks.image_files import SUFFIXES, TIFF
 from acquisition.stacks.library_errors import GuardedStack
 from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
 from acquisition.stacks.video_choice import file_of, name_of, parse_choice
+from acquisition.stacks.zarr_stack import open_zarr
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
 from stream.safe_text import storable

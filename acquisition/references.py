@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
-from acquisition.stacks.folder import SUFFIXES, TIFF, read_picture
+from acquisition.stacks.image_files import SUFFIXES, TIFF, read_picture
 from acquisition.stacks.library_errors import told_in_a_line
 from acquisition.stacks.video_choice import file_of
 from stream.references import checked_reference

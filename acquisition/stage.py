@@ -6,58 +6,17 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from acquisition.frame_rate import FrameRate
+from acquisition.open_requests import Executor, OpenRequests, Requests
 from acquisition.source import Source
-from stream.commands import Request
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
-from stream.messages import Command, CommandKind, CommandReply, Frame, StageState
+from stream.messages import Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02
 LAST_FRAMES_S = 5.0
 TAKE_S = 0.002
-RATE_MEMORY_S = 1.0
-
-
-class Requests(Protocol):
-    """Where commands come from: `stream.commands.CommandServer`."""
-
-    def poll(self) -> list[Request]:
-        """Return the commands that have come, without waiting."""
-        ...
-
-
-class Executor(Protocol):
-    """What carries commands out: `acquisition.execution.CommandExecutor`."""
-
-    def execute(self, command: Command) -> CommandReply | None:
-        """Carry a command out; None where the answer follows with a frame."""
-        ...
-
-    def poll(self) -> list[CommandReply]:
-        """Answers that came without a frame."""
-        ...
-
-    def frame_taken(self, frame: Frame) -> list[CommandReply]:
-        """Answers to the commands that this frame is the first to show."""
-        ...
-
-    def abandon(self) -> list[CommandReply]:
-        """Answers to the commands that no frame will show."""
-        ...
-
-    def release(self) -> None:
-        """Carry out again what is decided on frames, where the hardware was made safe."""
-        ...
-
-    def safe_state(self) -> None:
-        """Leave the hardware safe."""
-        ...
-
-    def counts(self) -> dict[str, int]:
-        """Totals."""
-        ...
 
 
 class AcquireStage:
@@ -88,13 +47,12 @@ class AcquireStage:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
         self._source = source
         self._senders = tuple(senders)
-        self._commands = commands
         self._executor = executor
         self._frames = frames
         self._seconds = seconds
         self._on_end = on_end
         self._state = StageState.STARTING
-        self._requests: dict[str, Request] = {}
+        self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
         self._unsent: list[Sender] = []
         self._first_time_s: float | None = None
@@ -105,8 +63,8 @@ class AcquireStage:
         self._drain_until_s = math.inf
         self._resumed: tuple[Command, int] | None = None
         self._made_safe = False
-        self._sent = self._received = self._refused = 0
-        self._rate = _Rate()
+        self._sent = self._received = 0
+        self._rate = FrameRate()
 
     @property
     def state(self) -> StageState:
@@ -174,9 +132,9 @@ class AcquireStage:
 
     def _answer_with(self, frame: Frame) -> None:
         if self._executor is not None:
-            self._answer(self._executor.frame_taken(frame))
+            self._requests.answer(self._executor.frame_taken(frame))
         if self._resumed is not None and frame.info.monotonic_ns >= self._resumed[1]:
-            self._accept(self._resumed[0], frame.info.frame)
+            self._requests.accept(self._resumed[0], frame.info.frame)
             self._resumed = None
 
     def _offer(self, timeout_s: float) -> None:
@@ -191,62 +149,45 @@ class AcquireStage:
         self._frame = None
 
     def _obey(self) -> None:
-        for request in self._commands.poll() if self._commands is not None else ():
-            command = request.command
-            self._requests[command.command_id] = request
+        for command in self._requests.poll():
             if command.kind is CommandKind.STOP:
                 self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
-                self._accept(command)
+                self._requests.accept(command)
             elif self._reason and command.kind is CommandKind.MAKE_SAFE and self._executor is not None:
                 reply = self._executor.execute(command)
-                self._answer([reply] if reply is not None else self._executor.abandon())
+                self._requests.answer([reply] if reply is not None else self._executor.abandon())
             elif self._reason:
-                self._refuse(command, "the run is ending")
+                self._requests.refuse(command, "the run is ending")
             elif command.kind is CommandKind.HEARTBEAT and self._executor is None:
-                self._accept(command, self._received - 1)
+                self._requests.accept(command, self._received - 1)
             elif command.kind is CommandKind.PAUSE:
                 self._pause(command)
             elif command.kind is CommandKind.RESUME:
                 self._resume(command)
             elif self._executor is None:
-                self._refuse(command, f"{command.kind}: a recording has no microscope to command")
+                self._requests.refuse(command, f"{command.kind}: a recording has no microscope to command")
             elif (reply := self._executor.execute(command)) is not None:
-                self._answer([reply])
+                self._requests.answer([reply])
         if self._executor is not None and not self._reason:
-            self._answer(self._executor.poll())
+            self._requests.answer(self._executor.poll())
 
     def _pause(self, command: Command) -> None:
         if not self._paused:
             self._paused = True
             self._source.pause()
-        self._accept(command)
+        self._requests.accept(command)
 
     def _resume(self, command: Command) -> None:
         if self._executor is not None:
             self._executor.release()
         if not self._paused:
-            self._accept(command, self._received)
+            self._requests.accept(command, self._received)
             return
         self._paused = False
         if self._resumed is not None:
-            self._accept(self._resumed[0])
+            self._requests.accept(self._resumed[0])
         self._resumed = (command, time.perf_counter_ns())
         self._source.resume()
-
-    def _accept(self, command: Command, first_frame: int = -1) -> None:
-        now_ns = time.perf_counter_ns()
-        self._answer([CommandReply(command.command_id, True, first_frame, monotonic_ns=now_ns)])
-
-    def _refuse(self, command: Command, why_not: str) -> None:
-        self._refused += 1
-        now_ns = time.perf_counter_ns()
-        self._answer([CommandReply(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
-
-    def _answer(self, replies: list[CommandReply]) -> None:
-        for reply in replies:
-            request = self._requests.pop(reply.command_id, None)
-            if request is not None:
-                request.reply(reply)
 
     def request_stop(self, reason: str, drain_s: float = math.inf) -> None:
         """End the stream after the frame at hand; what is still in the camera's buffer is left there.
@@ -287,12 +228,11 @@ class AcquireStage:
     def _give_up_on_answers(self, why: str) -> None:
         """Answer what was carried out but will show in no frame, and refuse the rest."""
         if self._executor is not None:
-            self._answer(self._executor.abandon())
+            self._requests.answer(self._executor.abandon())
         if self._resumed is not None:
-            self._accept(self._resumed[0])
+            self._requests.accept(self._resumed[0])
             self._resumed = None
-        for request in tuple(self._requests.values()):
-            self._refuse(request.command, why)
+        self._requests.refuse_rest(why)
 
     def _drain(self, timeout_s: float) -> bool:
         if not self._delivered(min(timeout_s, WAIT_S)):
@@ -321,8 +261,8 @@ class AcquireStage:
     def counts(self) -> dict[str, int]:
         """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the commands' totals."""
         commands = self._executor.counts() if self._executor is not None else {}
-        if self._refused:
-            commands["commands_refused"] = commands.get("commands_refused", 0) + self._refused
+        if self._requests.refused:
+            commands["commands_refused"] = commands.get("commands_refused", 0) + self._requests.refused
         dropped = sum(sender.account.dropped for sender in self._senders)
         own = {"received": self._received, "sent": self._sent, "dropped": dropped}
         return commands | self._source.counts() | own
@@ -338,23 +278,3 @@ class AcquireStage:
             self._make_safe()
         finally:
             self._source.close()
-
-
-class _Rate:
-    """Frames a second, measured over windows of about a second."""
-
-    def __init__(self) -> None:
-        self._begun_s = time.monotonic()
-        self._counted = 0
-        self._per_s = float("nan")
-
-    def count(self) -> None:
-        self._counted += 1
-
-    def per_s(self) -> float:
-        now_s = time.monotonic()
-        span_s = now_s - self._begun_s
-        if span_s >= RATE_MEMORY_S:
-            self._per_s = self._counted / span_s
-            self._begun_s, self._counted = now_s, 0
-        return self._per_s

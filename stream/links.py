@@ -8,8 +8,9 @@ from collections.abc import Callable
 from stream.errors import ConfigurationError
 from stream.link import Policy, Receiver, Sender
 from stream.receiving import LosslessReceiver
-from stream.ring import LocalRing, ReferenceRing, SharedRing, SlotWriter
+from stream.ring import LocalRing, ReferenceRing, SlotWriter
 from stream.sending import LosslessSender, SenderOptions
+from stream.shared_ring import SharedRing
 from stream.sockets import MAX_PAYLOAD_BYTES, LinkAddress, Security, bind_router
 
 

@@ -32,7 +32,8 @@ from stream.protocol import (
     pack,
     unpack_from_sender,
 )
-from stream.ring import ReferenceRing, SharedRingReader, SlotReader
+from stream.ring import ReferenceRing, SlotReader
+from stream.shared_ring import SharedRingReader
 from stream.sockets import LINGER_MS, LinkAddress, Security, connect_dealer, read_parts
 from stream.wire import assemble, decode_header
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import tifffile
 
-from acquisition.stacks.micromanager import micromanager_table, ndtiff_index, ndtiff_table, read_summary
+from acquisition.stacks.micromanager import micromanager_table, read_summary
+from acquisition.stacks.ndtiff import ndtiff_index, ndtiff_table
 from acquisition.stacks.ome_files import (
     OmeImage,
     is_ome_xml,

@@ -15,7 +15,7 @@ import h5py
 
 from acquisition.stacks.video_choice import Channel
 from stream.errors import SourceError
-from stream.hdf5_reading import check_memory
+from stream.hdf5_checks import check_memory
 
 BLOSC_HEADER = 16
 """Bytes before the data of a Blosc buffer; the last four of them are the length of the whole."""

@@ -21,9 +21,9 @@ from stream.link import Delivery, PeerState, Policy, Receiver, Sender
 from stream.links import open_receiver, open_sender
 from stream.messages import Detections, Frame, FrameInfo, StreamEnd, StreamStart
 from stream.receiving import LosslessReceiver
-from stream.ring import SharedRingReader
 from stream.security import generate_keys
 from stream.settings import LinkSettings
+from stream.shared_ring import SharedRingReader
 
 _names = itertools.count()
 
