@@ -23,9 +23,16 @@ FloatArray = npt.NDArray[np.float64]
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 BACKGROUND_OF_FULL_SCALE = {"dark": 200 / 255, "bright": 40 / 255}
+"""Grey value of an empty picture over the largest one; leaves room for brighter pixels (rings, noise) and darker."""
 _NOISE_SAMPLES = 1 << 22
+"""Normal deviates in the bank (8 MiB). Rows begin at random places, so two rows of a frame of 1440 overlap often,
+but at another offset; fewer would repeat visibly, more would not stay in the cache."""
 _NOISE_UNITS_PER_SD = 6000
+"""Integer units of the bank for one standard deviation: deviates are cut off at 5.5 of them (int16), which concerns
+5e-8 of all, and rounded to 1.7e-4 of one."""
 _BAND_ROWS = 16
+"""Rows drawn before the next: the contrast of a band (164 kB at 2560 columns) stays in the processor's cache. Does
+not change the image."""
 
 
 class Positions(NamedTuple):
@@ -89,22 +96,17 @@ class Renderer:
         pixel_size = self.bank.optics.pixel_size_um
         rounding_variance = 1 / 12
         added_sd = math.sqrt(max(self.noise_sd**2 - rounding_variance, 0.0))
-        _draw(
-            out,
-            self._band,
+        camera = _Camera(
             self._light,
             np.float32(self.background * self.lamp),
             np.float32(self._full_scale),
             self._noise,
             self._rng.integers(0, _NOISE_SAMPLES, self.shape[0]),
             np.float32(added_sd * math.sqrt(self.lamp) / _NOISE_UNITS_PER_SD),
-            self.bank.images,
-            self.bank.extent_px,
-            np.float32(self.bank.scale),
-            np.asarray(x_um, float)[seen] / pixel_size,
-            np.asarray(y_um, float)[seen] / pixel_size,
-            depth[seen],
         )
+        table = _Table(self.bank.images, self.bank.extent_px, np.float32(self.bank.scale))
+        x_px, y_px = np.asarray(x_um, float)[seen] / pixel_size, np.asarray(y_um, float)[seen] / pixel_size
+        _draw(out, self._band, camera, table, _Drawn(x_px, y_px, depth[seen]))
 
     def warmup(self) -> None:
         """Compile (or load) the machine code, so that the first live frame does not wait for it."""
@@ -162,23 +164,49 @@ def _illumination(shape: tuple[int, int], shading: float) -> npt.NDArray[np.floa
     return (1 - shading * (rows[:, None] + columns)).astype(np.float32)
 
 
+class _Camera(NamedTuple):
+    """What turns contrast into grey values.
+
+    `light` is the relative illumination (H, W), or (1, 1) where it is even; `background` the grey value of an empty
+    picture, `full_scale` the largest one. `noise` are normal deviates as integers (K,), `noise_start` (H,) where in
+    them each row begins, `noise_scale` the grey values of one unit of `noise` at a relative light of 1.
+    """
+
+    light: Any
+    background: Any
+    full_scale: Any
+    noise: Any
+    noise_start: Any
+    noise_scale: Any
+
+
+class _Table(NamedTuple):
+    """The look-up table of particle images: `images`, `extent_px` and `scale` of an `ImageBank`."""
+
+    images: Any
+    extent_px: Any
+    scale: Any
+
+
+class _Drawn(NamedTuple):
+    """Particles (N,): x and y in pixels from the centre of the first one, depth as a place in the table."""
+
+    x_px: Any
+    y_px: Any
+    depth: Any
+
+
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _draw(
-    out: Any,
-    band: Any,
-    light: Any,
-    background: Any,
-    full_scale: Any,
-    noise: Any,
-    noise_start: Any,
-    noise_scale: Any,
-    images: Any,
-    extent: Any,
-    scale: Any,
-    x_px: Any,
-    y_px: Any,
-    depth: Any,
-) -> None:
+def _draw(out: Any, band: Any, camera: Any, table: Any, particles: Any) -> None:
+    """Draw particles into `out` (H, W), one `band` (B, W) of rows after the other.
+
+    With the contrast c(row, column) summed over all particles, the illumination l, the background b and a normal
+    deviate n: l b (1 - c) + n s sqrt(l (1 - c)), where s is the standard deviation of the noise of the background.
+    """
+    light, images, scale = camera.light, table.images, table.scale
+    x_px, y_px, depth, extent = particles.x_px, particles.y_px, particles.depth, table.extent_px
+    background, full_scale = camera.background, camera.full_scale
+    noise, noise_start, noise_scale = camera.noise, camera.noise_start, camera.noise_scale
     height, width = out.shape
     count = x_px.size
     middle = images.shape[3] // 2
