@@ -40,22 +40,22 @@ class DeviceCommands:
 
     def _set_property(self, command: Command) -> None:
         check_property(self._limits, command)
-        self._refuse_detour(command)
+        self._refuse_bypass(command)
         self._scope.check_property(command.device, command.property)
         assert command.value is not None
         self._scope.set_property(command.device, command.property, command.value)
 
-    def _refuse_detour(self, command: Command) -> None:
-        """What has limits of its own is not set as a property, whatever `limits.properties` says."""
+    def _refuse_bypass(self, command: Command) -> None:
+        """Refuse a property that has its own command and limits, whatever `limits.properties` contains."""
         scope = self._scope
-        detours = {
+        bypasses = {
             (scope.pump, scope.settings.pump_property): CommandKind.SET_FLOW,
             (scope.camera, "Exposure"): CommandKind.SET_EXPOSURE,
             (scope.focus, "Position"): CommandKind.MOVE_FOCUS,
         }
-        kind = detours.get((command.device, command.property))
+        kind = bypasses.get((command.device, command.property))
         if kind is not None:
-            raise CommandRefused(f"{command.device}.{command.property} has limits of its own; send {kind}")
+            raise CommandRefused(f"{command.device}.{command.property} has its own limits; send {kind}")
 
     def _move_focus(self, command: Command) -> None:
         self._move_to(number(command))

@@ -1,4 +1,4 @@
-"""Carries out commands on the microscope, within limits, and says from which frame on they took effect."""
+"""Carries out commands between frames, within limits, and finds the first frame that shows each of them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, Frame
 
-FOCUS_TIMEOUT_S = 30.0
-FARTHEST_AHEAD_S = 60.0
-OVERLOOKED_S = 0.3  # the loop looks at the watchdog every few milliseconds; after so long it is stuck
-SAFE_ANSWERS = 16  # more requests for the safe state than these are answered before a frame shows them
+FOCUS_TIMEOUT_S = (
+    30.0  # longest move of the focus: slow drives cross their range in 20 s; a blocked one is reported late
+)
+FARTHEST_AHEAD_S = (
+    60.0  # longest wait of a scheduled command; bounds what a wrong clock of a client can leave behind
+)
+OVERLOOKED_S = (
+    0.3  # the loop checks the watchdog every few ms; if it is this late, s, the loop is stuck in a device
+)
+SAFE_ANSWERS = 16  # requests for the safe state that wait for a frame; further ones are answered at once
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A command that was carried out and waits for the first frame it shows in."""
+    """A command that was carried out and waits for the first frame that shows it."""
 
     command: Command
     begun_s: float
@@ -40,35 +46,33 @@ class _Pending:
 
 
 class Timeline(Protocol):
-    """What the executor needs of the stream of frames: `acquisition.live.MicroscopeStream`."""
+    """The part of a stream of frames that the executor uses; see `acquisition.live.MicroscopeStream`."""
 
     exposed_ns: int
-    ours_changes: bool  # what changes now was not changed from outside
+    ours_changes: bool  # changes of devices now are our own, not from outside
 
     def devices_changed(self) -> int:
-        """Note that set-points have changed; returns now (`perf_counter_ns`)."""
+        """Note that settings of devices have changed; returns now (`perf_counter_ns`)."""
         ...
 
     def now_s(self) -> float:
-        """The present on the clock of the frames' `time_s`, s."""
+        """Now on the clock of the frames' `time_s`, s."""
         ...
 
 
 class CommandExecutor:
-    """Executes commands between frames; whatever they ask for, the hardware stays within the limits.
+    """Executes commands between frames and keeps the hardware within the limits.
 
-    A command is acknowledged by the first frame whose exposure began after the device had taken it (the focus
-    drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. One with
-    `at_time_s` waits for its time and is checked then. Once a live result has been heard of (a heartbeat, or a
-    command decided on a frame), the safe state is brought about as soon as the newest frame that a result
-    shows was exposed more than `limits.watchdog_s` ago; a command decided on an older frame is refused. What the
-    executor does of itself goes to `report`.
+    A command is answered with the first frame whose exposure began after the device had taken it (the focus drive:
+    had arrived), not with one that waited in the camera's buffer meanwhile. A command with `at_time_s` waits for
+    its time and is checked then. After the first live result (a heartbeat, or a command decided on a frame), the
+    safe state is entered as soon as the newest frame of a live result was exposed more than `limits.watchdog_s`
+    ago; a command decided on an older frame is refused. What the executor does by itself goes to `report`.
 
-    `make_safe` passes the rate limit and everything that waits for its time, which is refused. It holds: until
-    `release`, or a command that somebody sends by hand (decided on no frame, for no later time), or a controller
-    that is switched on (`control`), what is decided on frames or scheduled is refused. The watchdog's own safe
-    state does not hold. `secure` and `overlooked` may be called from another thread, also while this one is stuck
-    in a device.
+    `make_safe` is not subject to the rate limit, and scheduled commands are refused. It holds: commands that were
+    decided on a frame or are scheduled are refused until `release`, until a person sends a command (decided on no
+    frame, not scheduled), or until a controller is switched on (`control`). The safe state of the watchdog does not
+    hold. `secure` and `overlooked` may be called from another thread, also while this one is stuck in a device.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class CommandExecutor:
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[str], None] = log.warning,
     ) -> None:
-        """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
+        """Raises `ConfigurationError` if the limits name a safe state that this microscope cannot enter."""
         self._scope = microscope
         self._stream = stream
         self._limits = limits
@@ -102,7 +106,7 @@ class CommandExecutor:
         self._counts = {"commands": 0, "commands_refused": 0, "watchdog": 0}
 
     def execute(self, command: Command) -> CommandReply | None:
-        """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
+        """Carry out a command; returns the refusal, or None if the answer follows with a frame."""
         if command.kind is CommandKind.HEARTBEAT:
             self._hear(command)
             return CommandReply(command.command_id, True, self._newest_frame, self._held, _now(), _now())
@@ -117,7 +121,7 @@ class CommandExecutor:
                 raise CommandRefused(f"the run is ending: {self._ending}")
             self._rate.check(command.kind)
             self._refuse_stale(command)
-            if self._held and not _is_by_hand(command):
+            if self._held and not _is_from_a_person(command):
                 raise CommandRefused(self._held)
             if math.isfinite(command.at_time_s) and self._is_for_later(command):
                 self._later.append(command)
@@ -137,7 +141,7 @@ class CommandExecutor:
         ahead_s = command.at_time_s - self._stream.now_s()
         if ahead_s > FARTHEST_AHEAD_S:
             raise CommandRefused(
-                f"{command.kind} is {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are waited"
+                f"{command.kind} is scheduled {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are allowed"
             )
         return ahead_s > 0
 
@@ -145,14 +149,14 @@ class CommandExecutor:
         try:
             action = self._actions.get(command.kind)
             if action is None:
-                raise CommandRefused(f"{command.kind} is not for the microscope")
+                raise CommandRefused(f"{command.kind} is not a command for the microscope")
             action(command)
         except (CommandRefused, SourceError, ConfigurationError) as error:
             return self._refusal(command, str(error))
         is_safe = command.kind is CommandKind.MAKE_SAFE
         if command.decided_on_frame >= 0 and not is_safe:
             self._hear(command)
-        if _is_by_hand(command) and not is_safe:
+        if _is_from_a_person(command) and not is_safe:
             self.release()
         if is_safe and sum(p.command.kind is command.kind for p in self._pending) >= SAFE_ANSWERS:
             return CommandReply(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
@@ -170,29 +174,29 @@ class CommandExecutor:
             self._report("live results are back; commands are carried out again")
 
     def _make_safe(self, command: Command) -> None:
-        why = str(command.value or "asked for")
+        why = str(command.value or "on request")
         self._hold(f"by {command.sender or 'a command'} ({why})")
-        self._drop_what_waits("the safe state was asked for")
+        self._drop_scheduled("the safe state was requested")
         self._safe.enter()
         self._report(f"safe state ({self._safe}): {why}")
 
     def _hold(self, by: str) -> None:
         self._watchdog.disarm()
-        self._held = f"{MADE_SAFE} {by}; resume or send a command by hand"
+        self._held = f"{MADE_SAFE} {by}; resume, or send a command manually"
 
     def release(self) -> None:
-        """Carry out again what is decided on frames and what is scheduled."""
+        """Accept commands decided on frames and scheduled commands again."""
         self._held = ""
 
-    def _drop_what_waits(self, why: str) -> None:
+    def _drop_scheduled(self, why: str) -> None:
         dropped, self._later = self._later, []
         self._dropped += [self._refusal(command, why) for command in dropped]
 
     def poll(self) -> list[CommandReply]:
-        """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
+        """Check moves in progress, commands that are due, and the watchdog; returns the resulting answers."""
         if self._secured_outside:
             self._secured_outside = False
-            self._drop_what_waits("the safe state was asked for")
+            self._drop_scheduled("the safe state was requested")
             self._stream.devices_changed()
             self._stream.ours_changes = False
         answers, self._dropped = self._dropped, []
@@ -202,7 +206,11 @@ class CommandExecutor:
                     pending.effective_ns = self._stream.devices_changed()
                     continue
                 late = self._clock() - pending.begun_s > FOCUS_TIMEOUT_S
-                why = f"the focus still moves after {FOCUS_TIMEOUT_S:g} s; is it blocked?" if late else ""
+                why = (
+                    f"the focus still moves after {FOCUS_TIMEOUT_S:g} s; check whether it is blocked"
+                    if late
+                    else ""
+                )
             except SourceError as error:
                 why = str(error)
             if why:
@@ -225,7 +233,7 @@ class CommandExecutor:
 
     def _watchdog_acts(self) -> list[CommandReply]:
         self._counts["watchdog"] += 1
-        self._drop_what_waits("the watchdog entered the safe state")
+        self._drop_scheduled("the watchdog entered the safe state")
         self._safe.enter()
         self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
         self._stream.devices_changed()
@@ -245,25 +253,25 @@ class CommandExecutor:
         return [_reply(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
 
     def abandon(self) -> list[CommandReply]:
-        """Answers to the commands that no frame will show any more."""
+        """Answers to the commands that no frame will show."""
         left, self._pending = self._pending, []
         why = "no frame was taken after it"
         carried_out = [
             CommandReply(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left
         ]
-        self._drop_what_waits("the run ended before its time")
+        self._drop_scheduled("the run ended before its time")
         refused, self._dropped = self._dropped, []
         return carried_out + refused
 
     def safe_state(self) -> None:
-        """Bring every device into its safe state; raises `SourceError` if one does not obey."""
+        """Bring every device into its safe state; raises `SourceError` if one fails."""
         self._safe.enter()
 
     def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
-        """Make the hardware safe and read it back; with `ends`, no command changes it any more. Raises nothing.
+        """Make the hardware safe and read it back; with `ends`, no command changes it any more. Never raises.
 
-        Without `holds`, for the watchdog, commands are carried out again once results are live. Each device has a
-        deadline of its own, so this returns even where one hangs.
+        Without `holds`, for the watchdog, commands are carried out again once results are live. Each device has its
+        own deadline, so this returns even if one hangs.
         """
         if ends:
             self._ending = self._ending or reason
@@ -273,18 +281,18 @@ class CommandExecutor:
         try:
             return self._safe.enter_and_confirm()
         finally:
-            self._secured_outside = True  # the stream belongs to the loop's thread, which takes it over
+            self._secured_outside = True  # the loop's thread owns the stream and handles the rest
 
     def overlooked(self) -> bool:
-        """Whether the watchdog should have acted and has not, because the loop is stuck."""
+        """Whether the watchdog should have acted and did not, because the loop is stuck."""
         return self._watchdog.overdue(OVERLOOKED_S)
 
     def counts(self) -> dict[str, int]:
-        """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""
+        """Totals of `commands`, `commands_refused`, and actions of the `watchdog`."""
         return dict(self._counts)
 
 
-def _is_by_hand(command: Command) -> bool:
+def _is_from_a_person(command: Command) -> bool:
     return command.decided_on_frame < 0 and not math.isfinite(command.at_time_s)
 
 

@@ -1,4 +1,4 @@
-"""The commands that wait for their answer; each is answered once."""
+"""The commands that wait for an answer; each is answered once."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from stream.messages import Command, CommandReply, Frame
 
 
 class Requests(Protocol):
-    """Where commands come from: `stream.commands.CommandServer`."""
+    """Delivers commands; see `stream.commands.CommandServer`."""
 
     def poll(self) -> list[Request]:
-        """Return the commands that have come, without waiting."""
+        """Return the commands that have arrived, without waiting."""
         ...
 
 
 class Executor(Protocol):
-    """What carries commands out: `acquisition.execution.CommandExecutor`."""
+    """Carries out commands; see `acquisition.execution.CommandExecutor`."""
 
     def execute(self, command: Command) -> CommandReply | None:
-        """Carry a command out; None where the answer follows with a frame."""
+        """Carry out a command; None if the answer follows with a frame."""
         ...
 
     def poll(self) -> list[CommandReply]:
-        """Answers that came without a frame."""
+        """Answers that do not depend on a frame."""
         ...
 
     def frame_taken(self, frame: Frame) -> list[CommandReply]:
@@ -38,7 +38,7 @@ class Executor(Protocol):
         ...
 
     def release(self) -> None:
-        """Carry out again what is decided on frames, where the hardware was made safe."""
+        """Accept commands decided on frames again after the hardware was made safe."""
         ...
 
     def safe_state(self) -> None:
@@ -59,7 +59,7 @@ class OpenRequests:
         self.refused = 0
 
     def poll(self) -> Iterator[Command]:
-        """The commands that have come since the last call, without waiting."""
+        """The commands that have arrived since the last call, without waiting."""
         for request in self._commands.poll() if self._commands is not None else ():
             self._open[request.command.command_id] = request
             yield request.command
@@ -76,13 +76,13 @@ class OpenRequests:
         self.answer([CommandReply(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
 
     def answer(self, replies: list[CommandReply]) -> None:
-        """Send replies to those who wait for them."""
+        """Send replies to the waiting clients."""
         for reply in replies:
             request = self._open.pop(reply.command_id, None)
             if request is not None:
                 request.reply(reply)
 
     def refuse_rest(self, why: str) -> None:
-        """Refuse every command that still waits for its answer."""
+        """Refuse every command that is still unanswered."""
         for request in tuple(self._open.values()):
             self.refuse(request.command, why)

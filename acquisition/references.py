@@ -1,4 +1,4 @@
-"""Bright and dark references from files: an image or the mean of several, of any numeric type."""
+"""Reads bright and dark references from files: one image, or the mean of several, of any numeric type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.references import checked_reference
 def read_reference(
     path: Path, what: Literal["bright", "dark"]
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-    """A reference (H, W): the mean of the images in a file or folder; and lines that say what was done to it.
+    """A reference (H, W), the mean of the images in a file or folder, and lines about what was changed in it.
 
     Raises `SourceError` if it cannot be read, `ConfigurationError` if it cannot be used.
     """

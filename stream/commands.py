@@ -1,4 +1,4 @@
-"""The way back: commands to the microscope and their answers, in sockets and a context of their own."""
+"""Commands to the microscope and their answers, on their own sockets and ZeroMQ context."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stream.messages import Command, CommandKind, CommandReply, Message, Status
 from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import encode
 
-HWM = 256
-REQUESTS_PER_POLL = 64
-PENDING_LIMIT = 256
-REMEMBERED = 1024
+HWM = 256  # messages queued in a socket: many seconds of commands at the default limit of 20 a second
+REQUESTS_PER_POLL = 64  # messages read between two frames: some milliseconds at most, also under a flood
+PENDING_LIMIT = 256  # commands without an answer; more mean that the microscope does not keep up
+REMEMBERED = 1024  # answers kept for clients that ask again: four times as many as can be open
 URGENT = frozenset({CommandKind.STOP, CommandKind.MAKE_SAFE})
 NEVER_REFUSED = URGENT | {CommandKind.HEARTBEAT}
 
@@ -34,19 +34,19 @@ class Request:
         self.command = command
 
     def reply(self, reply: CommandReply) -> None:
-        """Answer, once; raises `LinkError` if the answer is to another command or was given before."""
+        """Send the answer, once; raises `LinkError` if it is for another command or was sent before."""
         if reply.command_id != self.command.command_id:
             raise LinkError(f"command {self.command.command_id} got the answer to {reply.command_id}")
         self._server._answer(reply)
 
 
 class CommandServer:
-    """Takes commands from any number of clients, each command once.
+    """Receives commands from any number of clients, each command once.
 
-    A command whose texts or numbers are beyond the limits (`stream.limits`) is refused. A command whose id was
-    seen before is not handed out again: its client gets the same answer, now or once it is known. With 256
-    unanswered commands further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
-    commands, and `undelivered` answers, whose client was gone. All methods belong to one thread.
+    A command whose texts or numbers are outside the limits (`stream.limits`) is refused. A command whose id was
+    seen before is not handed out again: its client gets the same answer, now or once it is known. While 256
+    commands are unanswered, further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
+    commands, and `undelivered` answers (the client was gone). All methods must be called from one thread.
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -68,7 +68,7 @@ class CommandServer:
         return self._endpoint.address
 
     def poll(self) -> list[Request]:
-        """Return the commands that have come, without waiting; at most 64 messages are read at a time."""
+        """Return the commands that have arrived, without waiting; reads at most 64 messages."""
         requests: list[Request] = []
         for _ in range(REQUESTS_PER_POLL):
             parts = read_parts(self._endpoint.socket, PARTS + 1)
@@ -81,9 +81,8 @@ class CommandServer:
                 self.malformed += 1
                 continue
             if isinstance(message, Command) and is_id(message.command_id):
-                command = fitted(
-                    message
-                )  # a long reason must not keep anything from being stopped or made safe
+                # a reason that is too long must not prevent a stop or the safe state
+                command = fitted(message)
                 if self._is_acceptable(client, command) and self._is_new(client, command):
                     requests.append(Request(self, command))
             elif isinstance(message, Status) and clock.is_probe(message):
@@ -116,7 +115,7 @@ class CommandServer:
             return False
         if len(self._pending) >= PENDING_LIMIT and command.kind not in NEVER_REFUSED:
             self.refused += 1
-            reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer or later"
+            reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer, or wait"
             self._send(client, CommandReply(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
             return False
         self._pending[key] = client
@@ -141,20 +140,20 @@ class CommandServer:
             self.undelivered += 1
 
     def close(self) -> None:
-        """Close, waiting at most half a second until the last answers are on their way. Idempotent."""
+        """Close, waiting at most half a second until the last answers are sent. Idempotent."""
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)
 
 
 class CommandClient:
-    """Sends commands and collects their acknowledgements; all methods belong to one thread.
+    """Sends commands and collects the answers. All methods must be called from one thread.
 
-    `stop` and `make_safe` have a connection of their own, opened with the first of them: they are sent however many
-    commands are queued or wait for their answers.
+    `stop` and `make_safe` use a separate connection, opened with the first of them: they are sent however many
+    commands are queued or unanswered.
 
-    `malformed` counts messages that are not ours, `unexpected` answers to commands that wait for none (also
-    the second answer to a command that was sent twice).
+    `malformed` counts invalid messages, `unexpected` answers that no command waits for (also the second answer to a
+    command that was sent twice).
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -172,9 +171,9 @@ class CommandClient:
     def send(self, command: Command) -> None:
         """Send without waiting for the answer.
 
-        Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 wait for their
-        answer; neither counts for `stop` and `make_safe`, of which 256 may be queued themselves. Raises `WireError`
-        for a command that is beyond the limits.
+        Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 are unanswered;
+        neither applies to `stop` and `make_safe`, of which 256 may be queued. Raises `WireError` for a command
+        that is outside the limits.
         """
         command = fitted(command)
         why = why_refused(command)
@@ -184,7 +183,7 @@ class CommandClient:
         is_repeated = command.command_id in self._outstanding
         if len(self._outstanding) >= REMEMBERED and not (is_repeated or is_urgent):
             raise LinkError(
-                f"{len(self._outstanding)} commands to {self._endpoint.address} have no answer; wait for it"
+                f"{len(self._outstanding)} commands to {self._endpoint.address} are unanswered; wait for answers"
             )
         self._send(command, self._lane(command))
         self._outstanding[command.command_id] = None
@@ -197,17 +196,17 @@ class CommandClient:
         return self._urgent
 
     def replies(self) -> list[CommandReply]:
-        """Return the acknowledgements that have come since the last call, without waiting."""
+        """Return the answers that have arrived since the last call, without waiting."""
         self._collect()
         replies = list(self._replies)
         self._replies.clear()
         return replies
 
     def request(self, command: Command, timeout_s: float) -> CommandReply:
-        """Send a command and wait for its own answer; answers to others are kept for `replies`.
+        """Send a command and wait for its answer; other answers are kept for `replies`.
 
-        Raises `LinkError` if no answer came within `timeout_s`. The command may then have been executed or
-        not: ask again with the same `command_id`, which is executed once at most.
+        Raises `LinkError` if no answer came within `timeout_s`. The command may or may not have been
+        executed then: send it again with the same `command_id`, which is executed once at most.
         """
         deadline_s = time.monotonic() + timeout_s
         self.send(command)
@@ -219,7 +218,7 @@ class CommandClient:
                     return reply
             if not wait_readable(self._lane(command).socket, deadline_s):
                 raise LinkError(
-                    f"{command.kind} got no answer from {self._endpoint.address} within {timeout_s:g} s; "
+                    f"no answer to {command.kind} from {self._endpoint.address} within {timeout_s:g} s; "
                     "check that the acquisition runs"
                 )
 
@@ -237,7 +236,7 @@ class CommandClient:
                 return exchange
             if not wait_readable(self._endpoint.socket, deadline_s):
                 raise LinkError(
-                    f"{self._endpoint.address} did not answer for its clock within {timeout_s:g} s"
+                    f"{self._endpoint.address} did not answer the request for its clock within {timeout_s:g} s"
                 )
 
     def _send(self, message: Message, endpoint: Endpoint | None = None) -> None:
@@ -246,7 +245,7 @@ class CommandClient:
             (endpoint or self._endpoint).socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again as error:
             raise LinkError(
-                f"commands to {self._endpoint.address} pile up; check that the acquisition runs"
+                f"too many commands to {self._endpoint.address} are queued; check that the acquisition runs"
             ) from error
 
     def _collect(self, sent_ns: int | None = None) -> clock.ClockSample | None:
@@ -276,7 +275,7 @@ class CommandClient:
         return None
 
     def close(self) -> None:
-        """Close, waiting at most half a second until the last commands are on their way. Idempotent."""
+        """Close, waiting at most half a second until the last commands are sent. Idempotent."""
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)

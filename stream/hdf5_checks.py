@@ -23,21 +23,24 @@ TEXT = "OS"
 RECORDS = "V"
 ANY = "biufcOSUVmM"
 MOST_BYTES = 16 << 30
-"""No single dataset that is read as a whole is larger."""
+"""Largest dataset that is read as a whole, bytes: hours of trajectories; also limited by the free memory."""
 MOST_ATTRIBUTE_BYTES = 64 << 20
+"""Largest attribute, bytes; ours (settings, events) have kilobytes."""
 SLACK_BYTES = 16 << 20
-"""What was reserved and never written, as after a crash: some chunks of the largest datasets that we write."""
+"""Bytes that may be reserved and never written, as after a crash: some chunks of our largest datasets."""
 MOST_DEFLATED = 1100
-"""How many bytes one can stand for: at most 1032 by deflate (RFC 1951), the strongest of HDF5's own filters."""
+"""Largest ratio of compression: deflate reaches 1032 (RFC 1951), the strongest of the filters in HDF5 itself."""
 OWN_FILTERS = 6
-"""The highest number of a filter of HDF5's own; others come as plugins."""
+"""Highest number of a filter in HDF5 itself; others are plugins."""
 MOST_OTHERWISE = 100_000
+"""Largest ratio for plugins: run lengths and Zstandard on constant data exceed deflate by far."""
 MOST_CHUNK_BYTES = 1 << 30
+"""A chunk is read as a whole, so a larger one must at least be possible; ours have 1 MB."""
 
 
 @contextmanager
 def known_as(path: Path) -> Iterator[None]:
-    """Within the block, a file that HDF5 reads through a Python object goes by the name `path` in messages."""
+    """Within the block, errors call a file that HDF5 reads through a Python object `path`."""
     before = _known_as.set(path)
     try:
         yield
@@ -46,7 +49,7 @@ def known_as(path: Path) -> Iterator[None]:
 
 
 def name_of(item: h5py.Group | h5py.Dataset) -> str:
-    """The name of the file that something lies in, for messages."""
+    """The name of the file of a group or dataset, for messages."""
     path = _known_as.get()
     return str(path) if path is not None and item.file.driver == "fileobj" else str(item.file.filename)
 
@@ -59,15 +62,18 @@ def check_dataset(
     ndim: int | None = None,
     most_bytes: int | None = MOST_BYTES,
 ) -> h5py.Dataset:
-    """Return what was found if it is a dataset as in `dataset`; `place` names it in the `SourceError` if not."""
+    """Return `found` if it is a suitable dataset (see `stream.hdf5_reading.dataset`).
+
+    Raises `SourceError` otherwise; `place` names the dataset there.
+    """
     if not isinstance(found, h5py.Dataset):
-        raise SourceError(f"{place} is no dataset")
+        raise SourceError(f"{place} is not a dataset")
     if found.shape is None:
         raise SourceError(f"{place} is empty")
     if found.is_virtual or found.external:
-        raise SourceError(f"{place} has its values in other files; copy them into one")
+        raise SourceError(f"{place} stores its values in other files; copy them into one file")
     if found.dtype.kind not in kinds:
-        raise SourceError(f"{place} has values of type {found.dtype}, which are not {_kind(kinds)}")
+        raise SourceError(f"{place} has values of type {found.dtype}, not {_kind(kinds)}")
     if ndim is not None and found.ndim != ndim:
         raise SourceError(f"{place} has {found.ndim} axes, not {ndim}")
     _check_size(found, place, most_bytes)
@@ -75,7 +81,7 @@ def check_dataset(
 
 
 def _kind(kinds: str) -> str:
-    return {NUMBERS: "numbers", TEXT: "text", RECORDS: "a table"}.get(kinds, "what belongs there")
+    return {NUMBERS: "numbers", TEXT: "text", RECORDS: "a table"}.get(kinds, "the expected type")
 
 
 def _check_size(found: h5py.Dataset, place: str, most_bytes: int | None) -> None:
@@ -84,28 +90,28 @@ def _check_size(found: h5py.Dataset, place: str, most_bytes: int | None) -> None
     possible = stored * _most_ratio(found) + SLACK_BYTES
     if claimed > possible:
         raise SourceError(
-            f"{place} claims {_size(claimed)} and the file holds {_size(stored)} of it; it is damaged or made up"
+            f"{place} claims {_size(claimed)}, but the file holds {_size(stored)} of it; it is damaged or forged"
         )
     if found.chunks is not None:
         chunk = int(np.prod(found.chunks, dtype=np.float64)) * found.dtype.itemsize
         if chunk > MOST_CHUNK_BYTES and chunk > possible:
-            raise SourceError(f"{place} has pieces of {_size(chunk)}, more than the file can hold")
+            raise SourceError(f"{place} has chunks of {_size(chunk)}, more than the file can hold")
     if most_bytes is not None:
         check_memory(claimed, place, most_bytes)
 
 
 def check_memory(nbytes: int, place: str, most_bytes: int = MOST_BYTES) -> None:
-    """Raise `SourceError` if that much cannot be read at once: half of the free memory and `most_bytes` can."""
+    """Raise `SourceError` for more than half of the free memory, or than `most_bytes`."""
     free = int(psutil.virtual_memory().available) // 2
     if nbytes > min(most_bytes, free):
-        limit = "it may have" if most_bytes <= free else "there is room for in memory"
+        limit = "allowed" if most_bytes <= free else "that fit into memory"
         raise SourceError(
             f"{place} has {_size(nbytes)}, more than the {_size(min(most_bytes, free))} {limit}"
         )
 
 
 def _most_ratio(found: h5py.Dataset) -> int:
-    """How many bytes one of the file can stand for; 2 where nothing is compressed, as pieces may be missing."""
+    """Largest plausible ratio of claimed to stored bytes; 2 without compression, as chunks may be missing."""
     if found.chunks is None:
         return 2
     properties = found.id.get_create_plist()
@@ -123,15 +129,15 @@ def _size(nbytes: int) -> str:
 
 
 def check_attributes(item: h5py.Group | h5py.Dataset) -> None:
-    """Raise `SourceError` if an attribute claims more than one can have."""
+    """Raise `SourceError` if an attribute claims an impossible size."""
     for name in item.attrs:
         check_attribute(item, name)
 
 
 def check_attribute(item: h5py.Group | h5py.Dataset, name: str) -> None:
-    """Raise `SourceError` if this attribute claims more than one can have."""
+    """Raise `SourceError` if this attribute claims an impossible size."""
     found = item.attrs.get_id(name)
     if int(np.prod(found.shape or (1,), dtype=np.float64)) * found.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
         raise SourceError(
-            f"{name_of(item)}: the attribute {name} is larger than one can be; it is damaged or made up"
+            f"{name_of(item)}: the attribute {name} is too large; the file is damaged or forged"
         )

@@ -27,19 +27,19 @@ from stream.hdf5_checks import (
 )
 
 T = TypeVar("T")
-MOST_LINKS = 16
-NOT_AS_IT_SHOULD = "it is damaged, cut short, or not what it should be"
+MOST_LINKS = 16  # soft links followed one after the other; more are a circle
+NOT_AS_IT_SHOULD = "it is damaged, truncated, or another kind of file"
 
 
 @contextmanager
 def reading(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[None]:
-    """Turn what is raised while a file is read into a `SourceError` of one line; our own errors pass."""
+    """Turn any exception while a file is read into a `SourceError` of one line; our own errors pass."""
     try:
         yield
     except LivePTVError:
         raise
     except MemoryError as error:
-        raise SourceError(f"cannot read {path}: it does not fit into this computer's memory") from error
+        raise SourceError(f"cannot read {path}: it does not fit into memory") from error
     except OSError as error:
         why = error.strerror if error.errno and error.strerror else error
         raise SourceError(f"cannot read {path}: {_one_line(why)}") from error
@@ -54,9 +54,9 @@ def _one_line(error: object) -> str:
 
 @contextmanager
 def open_hdf5(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[h5py.File]:
-    """Open a finished file for reading; raises `SourceError` for all that goes wrong within the block.
+    """Open a finished file for reading; raises `SourceError` for any failure within the block.
 
-    `what` is said of a file that cannot be understood.
+    `what` is the text for a file that cannot be understood.
     """
     path = Path(path)
     if path.is_dir():
@@ -68,9 +68,9 @@ def open_hdf5(path: Path, what: str = NOT_AS_IT_SHOULD) -> Iterator[h5py.File]:
 
 
 def find(group: h5py.Group, name: str, _followed: int = 0) -> Any:
-    """What is called `name` in a group, of this file; None if there is nothing.
+    """The item `name` of a group, in the same file; None if there is none.
 
-    Raises `SourceError` where it lies in another file, or behind links that lead nowhere.
+    Raises `SourceError` if it lies in another file, or behind links that lead nowhere.
     """
     node: Any = group.file if name.startswith("/") else group
     for part in name.split("/"):
@@ -104,14 +104,14 @@ def dataset(
 ) -> h5py.Dataset:
     """The dataset `name` of a group, checked but not read.
 
-    `kinds` are numpy's kinds of types that will do, `ndim` how many axes it must have. `most_bytes` is the limit
-    for one that is read as a whole; None for one that is read in pieces. Raises `SourceError`, naming it.
+    `kinds` are the numpy kinds that are accepted, `ndim` the number of axes. `most_bytes` is the limit for a
+    dataset that is read as a whole; None for one that is read in pieces. Raises `SourceError`, which names it.
     """
     found = find(group, name)
     inside = "" if group.name in {None, "/"} else f"{group.name.lstrip('/')}/"
     place = f"{name_of(group)}: {inside}{name}"
     if found is None:
-        raise SourceError(f"{place} is missing; the file is damaged or of another kind")
+        raise SourceError(f"{place} is missing; the file is damaged, or another kind of file")
     return check_dataset(found, place, kinds=kinds, ndim=ndim, most_bytes=most_bytes)
 
 
@@ -128,15 +128,15 @@ def values(
     if h5py.check_string_dtype(found.dtype) is not None:
         return np.asarray(found.asstr(errors="replace")[()]).astype(str)
     if found.dtype.kind == "O":
-        raise SourceError(f"{name_of(group)}: {name} has values of another type than text or numbers")
+        raise SourceError(f"{name_of(group)}: {name} has values that are neither text nor numbers")
     return np.asarray(found[()])
 
 
 def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type | None = None) -> Any:
     """An attribute: `str`, a Python number, or an array; None if there is none.
 
-    `kind` is what it must be: `str`, `float` (any number) or `int` (a whole one). Raises `SourceError` if it is of
-    another type or claims more than an attribute can have.
+    `kind` is the expected type: `str`, `float` (any number) or `int` (a whole number). Raises `SourceError` if it
+    has another type or an impossible size.
     """
     if name not in item.attrs:
         return None
@@ -153,7 +153,7 @@ def attribute(item: h5py.Group | h5py.Dataset, name: str, kind: type | None = No
 
 
 def schema_of(file: h5py.File) -> str:
-    """What a file says that it is: the text of its attribute `schema`, "" without one."""
+    """The attribute `schema` of a file, which says what it is; "" without one."""
     found = attribute(file, "schema")
     return found if isinstance(found, str) else ""
 
@@ -170,9 +170,9 @@ def _of_kind(value: Any, kind: type, place: str) -> Any:
 
 
 def check_file(file: h5py.File, *, most_bytes: int = MOST_BYTES, in_pieces: tuple[str, ...] = ()) -> None:
-    """Look through a whole file of ours before anything of it is read: what its datasets and attributes claim.
+    """Check what all datasets and attributes of one of our files claim, before anything is read.
 
-    A dataset whose name begins with one of `in_pieces` may be larger than `most_bytes`. Raises `SourceError`.
+    A dataset whose name begins with one of `in_pieces` may exceed `most_bytes`. Raises `SourceError`.
     """
 
     links: list[str] = []
@@ -191,6 +191,6 @@ def check_file(file: h5py.File, *, most_bytes: int = MOST_BYTES, in_pieces: tupl
 
 
 def _keep(found: list[T], item: T, wanted: bool) -> None:
-    """Collect what HDF5 visits: it must not be interrupted by an exception there."""
+    """Collect what HDF5 visits; no exception may leave the visit."""
     if wanted:
         found.append(item)

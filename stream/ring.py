@@ -20,11 +20,11 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 class SlotWriter(Protocol):
-    """The sender's side of a ring; slots are claimed, written, and freed by their number."""
+    """The sender's side of a ring; slots are claimed, written and freed by number."""
 
     @property
     def name(self) -> str:
-        """What a receiver opens the ring by; empty if the payload travels with the message."""
+        """The name by which a receiver opens the ring; empty if the payload travels with the message."""
         ...
 
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
@@ -36,11 +36,11 @@ class SlotWriter(Protocol):
         ...
 
     def free(self, slot: int) -> None:
-        """Let go of what the slot refers to."""
+        """Release what the slot refers to."""
         ...
 
     def consumed(self) -> int:
-        """The last message that a receiver marked consumed in the ring itself; -1 if there is none."""
+        """The last message that a receiver marked as consumed in the ring itself; -1 if there is none."""
         ...
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class SlotReader(Protocol):
     """The receiver's side of a ring."""
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
-        """A read-only view of message `sequence` in `slot`; None if the slot holds something else."""
+        """A read-only view of message `sequence` in `slot`; None if the slot holds another one."""
         ...
 
     def intact(self, slot: int, sequence: int) -> bool:
@@ -60,7 +60,7 @@ class SlotReader(Protocol):
         ...
 
     def mark_consumed(self, sequence: int) -> None:
-        """Leave a mark for the sender that survives this process."""
+        """Mark a message as consumed; the mark outlives this process."""
         ...
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class SlotReader(Protocol):
 
 
 class LocalRing:
-    """Slots in this process's memory, sent through the socket without another copy."""
+    """Slots in the memory of this process, sent through the socket without another copy."""
 
     name = ""
 
@@ -87,21 +87,21 @@ class LocalRing:
         return self._memory[slot, :nbytes].data
 
     def free(self, slot: int) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def consumed(self) -> int:
-        """No receiver can leave a mark here."""
+        """A receiver cannot leave a mark here."""
         return -1
 
     def close(self) -> None:
-        """Drop the reference; libzmq keeps what it still sends."""
+        """Drop the reference; libzmq keeps the memory that it still sends from."""
         self._memory = np.empty((0, 0), np.uint8)
 
 
 class ReferenceRing:
     """Slots that refer to the sender's own arrays; both ends live in one process and find it by name.
 
-    The sender's arrays must stay unchanged until they are acknowledged.
+    The arrays must stay unchanged until they are acknowledged.
     """
 
     _open: ClassVar[weakref.WeakValueDictionary[str, ReferenceRing]] = weakref.WeakValueDictionary()
@@ -131,7 +131,7 @@ class ReferenceRing:
         return b""
 
     def free(self, slot: int) -> None:
-        """Let go of the payload."""
+        """Release the payload."""
         self._slots[slot] = -1, b""
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
@@ -155,7 +155,7 @@ class ReferenceRing:
         """Both ends die together, so no mark is needed."""
 
     def close(self) -> None:
-        """Both ends may still hold it; it goes with the last of them."""
+        """Nothing to do: the ring is freed with the last end that holds it."""
 
 
 def copy_into(payload: Payload, slot: ByteArray) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from stream.errors import LinkError
 from stream.ring import ByteArray, Payload, copy_into
 
-WORD_BYTES = 64
+WORD_BYTES = 64  # a cache line, so that the word of a slot shares none with pixels
 NO_MESSAGE = 2**64 - 1
 POSIX_SHARED = Path("/dev/shm")
 WordArray = npt.NDArray[np.uint64]
@@ -61,10 +61,10 @@ class SharedRing:
         return b""
 
     def free(self, slot: int) -> None:
-        """Nothing to let go of; the word stays until the slot is written again."""
+        """Nothing to release; the word stays until the slot is written again."""
 
     def consumed(self) -> int:
-        """The last message that a receiver marked consumed."""
+        """The last message that a receiver marked as consumed; -1 if there is none."""
         return int(self._mark[0]) - 1
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class SharedRingReader:
             found = self._memory.size
             self._memory.close()
             raise LinkError(
-                f"shared memory {name} has {found} bytes where {size} were announced; restart the sender"
+                f"shared memory {name} has {found} bytes instead of the {size} announced; restart the sender"
             )
         self._slot_bytes = slot_bytes
         self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
@@ -109,7 +109,7 @@ class SharedRingReader:
         return int(self._words[slot]) == sequence
 
     def mark_consumed(self, sequence: int) -> None:
-        """Leave a mark for the sender; it stays when this process is killed."""
+        """Mark a message as consumed; the mark stays if this process is killed."""
         self._mark[0] = sequence + 1
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class SharedRingReader:
 
 
 class _Segment(shared_memory.SharedMemory):
-    """Shared memory whose `close` leaves what arrays still look at: the mapping goes with the last one."""
+    """Shared memory whose `close` keeps the mapping as long as arrays still refer to it."""
 
     def close(self) -> None:
         try:
@@ -131,7 +131,7 @@ class _Segment(shared_memory.SharedMemory):
 
 
 def _attach(owned_elsewhere: str) -> shared_memory.SharedMemory:
-    """Open shared memory that somebody else owns: it must not be unlinked when this process ends.
+    """Open shared memory that another process owns: it must not be unlinked when this process ends.
 
     Before Python 3.13 every opened segment is registered for unlinking (cpython #82300).
     """
@@ -152,14 +152,14 @@ def _attach(owned_elsewhere: str) -> shared_memory.SharedMemory:
 
 
 def _reserve(name: str, size: int) -> None:
-    """Allocate the pages now: a full /dev/shm would kill the process when a page is first written."""
+    """Allocate the pages now: with /dev/shm full, the first write to a page would kill the process."""
     if hasattr(os, "posix_fallocate") and (POSIX_SHARED / name).exists():
         with (POSIX_SHARED / name).open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _no_room(size: int, reason: str) -> str:
-    return f"shared memory of {size / 1e6:.0f} MB cannot be had ({reason}); use fewer slots or a tcp:// link"
+    return f"shared memory of {size / 1e6:.0f} MB cannot be allocated ({reason}); use fewer slots or a tcp:// link"
 
 
 def _layout(slots: int, slot_bytes: int) -> tuple[int, int]:
@@ -170,7 +170,7 @@ def _layout(slots: int, slot_bytes: int) -> tuple[int, int]:
 def _lay_out(
     memory: shared_memory.SharedMemory, slots: int, stride: int
 ) -> tuple[WordArray, WordArray, ByteArray]:
-    """The mark of what was consumed, the word of each slot, and the payload of each slot."""
+    """The consumption mark, the word of each slot (N,), and the payload of each slot (N, bytes)."""
     assert memory.buf is not None
     mark = np.frombuffer(memory.buf, np.uint64, 1)
     whole = np.frombuffer(memory.buf, np.uint8, slots * stride, WORD_BYTES).reshape(slots, stride)

@@ -1,4 +1,4 @@
-"""What a command may do: pure checks of a command against the limits of the experiment."""
+"""Checks commands against the limits of the experiment (pure functions), and limits their rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream.messages import Command, CommandKind
 
 
 class CommandRefused(Exception):  # noqa: N818 - not an error: the answer to a command
-    """A command that is not carried out; its text is the reason that the sender is given."""
+    """A command is not carried out; the text is the reason in the answer."""
 
 
 def number(command: Command) -> float:
@@ -34,10 +34,10 @@ def switch(command: Command) -> bool:
 
 
 def check_focus(limits: LimitsSettings, target_um: float, from_um: float) -> None:
-    """Refuse a focus position outside the limits, or too far from where the drive is."""
+    """Refuse a focus position outside the limits, or too far from the present one."""
     if limits.min_focus_um is None or limits.max_focus_um is None:
         raise CommandRefused(
-            "the focus is not moved without limits; set limits.min_focus_um and limits.max_focus_um"
+            "the focus cannot be moved without limits; set limits.min_focus_um and limits.max_focus_um"
         )
     if not limits.min_focus_um <= target_um <= limits.max_focus_um:
         raise CommandRefused(
@@ -45,13 +45,15 @@ def check_focus(limits: LimitsSettings, target_um: float, from_um: float) -> Non
         )
     step_um = abs(target_um - from_um)
     if limits.max_focus_step_um is not None and step_um > limits.max_focus_step_um:
-        raise CommandRefused(f"a step of {step_um:g} um is longer than limits.max_focus_step_um")
+        raise CommandRefused(
+            f"a step of {step_um:g} um exceeds limits.max_focus_step_um ({limits.max_focus_step_um:g} um)"
+        )
 
 
 def check_flow(limits: LimitsSettings, flow_ul_s: float) -> None:
     """Refuse a flow outside the limits."""
     if limits.max_flow_ul_s is None:
-        raise CommandRefused("the pump is not changed without a limit; set limits.max_flow_ul_s")
+        raise CommandRefused("the flow cannot be changed without a limit; set limits.max_flow_ul_s")
     if not limits.min_flow_ul_s <= flow_ul_s <= limits.max_flow_ul_s:
         raise CommandRefused(
             f"flow {flow_ul_s:g} uL/s is outside the limits {limits.min_flow_ul_s:g} to "
@@ -69,7 +71,7 @@ def check_exposure(limits: LimitsSettings, exposure_ms: float) -> None:
 
 
 def check_property(limits: LimitsSettings, command: Command) -> None:
-    """Refuse a property that the experiment does not name."""
+    """Refuse a property that is not listed in `limits.properties`."""
     name = f"{command.device}.{command.property}"
     if name not in limits.properties:
         raise CommandRefused(f"{name} may not be set by commands; add it to limits.properties")
@@ -78,7 +80,7 @@ def check_property(limits: LimitsSettings, command: Command) -> None:
 
 
 class RateLimit:
-    """Lets at most `per_s` commands through in a second, or one in `1 / per_s` seconds where that is longer."""
+    """Allows at most `per_s` commands per second, or one in `1 / per_s` seconds if that is longer."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
@@ -94,6 +96,6 @@ class RateLimit:
             self._taken_s.popleft()
         if len(self._taken_s) >= self._burst:
             raise CommandRefused(
-                f"{kind}: more than {self._per_s:g} commands a second (limits.commands_per_s)"
+                f"{kind}: more than {self._per_s:g} commands per second (limits.commands_per_s)"
             )
         self._taken_s.append(now_s)

@@ -375,7 +375,7 @@ def test_the_safe_state_passes_the_rate_limit_and_drops_what_was_scheduled(rig):
     asked = [one.do(CommandKind.MAKE_SAFE, at_time_s=40.0) for _ in range(100)]
     assert one.microscope.read_flow() == pytest.approx(0.001)
     one.run(20)
-    assert all("the safe state was asked for" in one.replies[command].reason for command in scheduled)
+    assert all("the safe state was requested" in one.replies[command].reason for command in scheduled)
     assert all(one.replies[command].accepted for command in asked)
 
 
@@ -413,7 +413,7 @@ def test_a_safe_state_that_was_asked_for_holds_against_controllers_and_what_is_s
         reply = one.replies[one.do(CommandKind.SET_FLOW, 0.03, **more)]
         assert not reply.accepted
         assert reply.reason == (
-            "the hardware was made safe by page (asked for on the page); resume or send a command by hand"
+            "the hardware was made safe by page (asked for on the page); resume, or send a command manually"
         )
     beat = one.replies[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)]
     assert beat.accepted
@@ -426,14 +426,14 @@ def test_a_safe_state_that_was_asked_for_holds_against_controllers_and_what_is_s
     assert one.microscope.read_flow() == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("how", ["by hand", "resume", "another controller"])
+@pytest.mark.parametrize("how", ["manually", "resume", "another controller"])
 def test_a_person_ends_a_safe_state_that_was_asked_for(rig, how):
     one, frame = held_rig(rig, [100.0])
     one.do(CommandKind.MAKE_SAFE)
     refused = one.replies[one.do(CommandKind.SET_FLOW, 9.0)]
     assert "outside the limits" in refused.reason
     assert "made safe" in one.replies[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)].reason
-    if how == "by hand":
+    if how == "manually":
         one.do(CommandKind.MOVE_FOCUS, 151)
     elif how == "resume":
         one.executor.release()

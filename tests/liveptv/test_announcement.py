@@ -368,7 +368,7 @@ def test_keys_are_made_from_the_command_line_and_what_misses_is_said_in_one_line
     assert "session" in capsys.readouterr().out
     assert load_keys(folder).server_secret
     for arguments, status, why in (
-        (["keys", "make", str(folder)], 1, "holds keys already"),
+        (["keys", "make", str(folder)], 1, "already contains keys"),
         (["keys"], 2, "command"),
         (["monitor", "--keys", str(folder)], 1, "no run is on"),
         (["monitor", "20260101-a", "--keys", str(folder)], 2, "belong to the address"),

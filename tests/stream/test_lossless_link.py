@@ -319,7 +319,7 @@ def test_a_restarted_sender_is_flagged_always(ends: ExitStack) -> None:
     old.close()
     new = ends.enter_context(closing(sender_at(port)))
     new.send(frame(0))
-    with pytest.raises(PeerLostError, match="restarted without its memory"):
+    with pytest.raises(PeerLostError, match="was restarted and has lost its memory"):
         take_all(receiver)
 
 

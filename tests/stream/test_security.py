@@ -158,7 +158,7 @@ def test_a_folder_without_keys_or_with_a_broken_one_is_said_in_one_line(tmp_path
         load_keys(tmp_path / "nowhere")
     for text in ("", 'curve\n    public-key = "short"\n'):
         (tmp_path / "server.key").write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigurationError, match="no key file"):
+        with pytest.raises(ConfigurationError, match="not a key file"):
             load_keys(tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written"):

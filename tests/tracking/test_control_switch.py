@@ -204,7 +204,7 @@ def test_whatever_is_asked_for_is_granted_or_refused(wanted):
         assert ControllerSwitch(World()).choose(Command(CommandKind.CONTROL, json.dumps(wanted))) is not None
 
 
-HELD = f"{MADE_SAFE} by page (enough); resume or send a command by hand"
+HELD = f"{MADE_SAFE} by page (enough); resume, or send a command manually"
 
 
 def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(monkeypatch):
