@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
-from acquisition.stacks.image_files import SUFFIXES, TIFF, read_picture
+from acquisition.stacks.image_files import SUFFIXES, TIFF, read_single_image
 from acquisition.stacks.library_errors import told_in_a_line
 from acquisition.stacks.video_choice import file_of
 from stream.references import checked_reference
@@ -30,7 +30,7 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
     suffix = file_of(path).suffix.lower()
     if suffix in SUFFIXES and suffix not in TIFF and file_of(path).is_file():
         with told_in_a_line(f"cannot read {path}"):
-            return read_picture(path).astype(np.float64)
+            return read_single_image(path).astype(np.float64)
     stack = open_stack(path, any_type=True)
     try:
         total = np.zeros((stack.info.height, stack.info.width))

@@ -19,7 +19,7 @@ from acquisition.stacks.video_choice import Channel
 from stream.errors import SourceError
 
 MOST_CHANNELS = 4
-"""An axis without a name that is no longer than this, behind two longer ones, is colour or channels."""
+"""A last axis without a name that is no longer than this, behind two longer ones, is colour or channels."""
 
 
 class DiskArray(Protocol):
@@ -50,8 +50,8 @@ class ArrayStack:
         any_type: bool = False,
         channel: Channel | None = None,
     ) -> None:
-        """`channel` is the one that is read, where `axes` has them. `planes` are lists by z of what was read back
-        at each, as our own scans have them; `written` says which frames were stored at all.
+        """`channel` is the channel to read, if `axes` has several. `planes` are lists over z of measured positions,
+        times and exposures, from our own scans. `written` says which frames were stored at all.
         """
         self._path, self._array, self._scales = path, array, scales
         self._planes = planes or {}
@@ -91,14 +91,16 @@ class ArrayStack:
         )
 
     def _stamps(self, count: int) -> npt.NDArray[np.float64] | None:
-        """Time stamps of all planes, where they were read back."""
+        """Time stamps of all planes, s, if the file has them."""
         said = self._planes.get("time_s")
         if said is None:
             return None
         stamps_s = np.full(count, NAN)
         for index in range(count):
             z, t = self._layout.position(index, "Z"), self._layout.position(index, "T")
-            with contextlib.suppress(LookupError, TypeError, ValueError):  # reading that plane tells
+            with contextlib.suppress(
+                LookupError, TypeError, ValueError
+            ):  # reading that plane raises the error
                 stamps_s[index] = float(said[z][t])
         return stamps_s
 
@@ -130,7 +132,7 @@ class ArrayStack:
             )
         except (LookupError, TypeError, ValueError) as error:
             raise SourceError(
-                f"the attributes of {self._path} have no position of plane {z}; copy it again"
+                f"the attributes of {self._path} have no position for plane {z}; copy it again"
             ) from error
 
     def _why(self, error: Exception) -> str:
@@ -138,7 +140,7 @@ class ArrayStack:
         return plain(error)
 
     def _check_chunks(self, place: tuple[int, ...]) -> None:
-        """Where the format's library does not notice that what a plane is made of is damaged."""
+        """Check for damage that the library of the format does not notice."""
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -153,15 +155,15 @@ def named_axes(
     is_scan: bool,
     focus_um: npt.NDArray[np.float64] | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """The axes of an array: those given, its `own` or the default ones, and what is to be told of them."""
+    """The axes of an array (those given, its `own` or the default ones) and remarks about them."""
     if given is not None:
         return given_axes(path, shape, given), ()
     if own is None:
         axes = axes_of(len(shape))
         if len(shape) == 4 and shape[-1] <= MOST_CHANNELS < min(shape[-3:-1]):
             raise SourceError(
-                f"{path} is an array of {' x '.join(map(str, shape))} without names for its axes: the last are "
-                "channels or colours, not x; save one of them as an array of its own"
+                f"{path} is an array of {' x '.join(map(str, shape))} without names of its axes; the last one "
+                "seems to be channels or colours, not x: save one channel as a separate array"
             )
         return axes, (assumed_axes(axes, "the array"),) if len(shape) > 2 else ()
     evidence = AxisEvidence(scales.interval.value, scales.z.value, scales.x.value, focus_um)

@@ -22,9 +22,9 @@ from stream.errors import SourceError
 def open_folder(
     folder: Path, choice: Choice, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
 ) -> ImageStack:
-    """Open the one recording in a folder, or the one that is chosen; the options are those of `TiffStack`.
+    """Open the only recording in a folder, or the chosen one; the options are those of `TiffStack`.
 
-    It may lie in the only subfolder that has images, as Micro-Manager writes it. Raises `SourceError`.
+    It may be in the only subfolder with images, as Micro-Manager writes it. Raises `SourceError`.
     """
     index = ndtiff_index(folder)
     if index is not None:
@@ -33,7 +33,7 @@ def open_folder(
     if not images:
         inner = [place for place in _subfolders(folder) if _images(place) or ndtiff_index(place)]
         if not inner:
-            raise SourceError(f"there are no images in {folder} ({', '.join(SUFFIXES)})")
+            raise SourceError(f"there are no images ({', '.join(SUFFIXES)}) in the folder {folder}")
         names = [place.name for place in inner]
         place = inner[choose(folder, "position", names, choice.get("position") if len(inner) > 1 else None)]
         rest = {key: value for key, value in choice.given.items() if key != "position" or len(inner) == 1}
@@ -59,7 +59,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _stack_files(folder: Path, files: list[Path], choice: Choice) -> tuple[Path, Choice] | None:
-    """The first file of the stack in a folder, and what else is chosen; None where a file has one image alone."""
+    """The first file of the stack in a folder and the rest of the choice; None if each file has one image."""
     files = [path for path in files if path.suffix.lower() in TIFF]
     members = TiffMembers()
     try:
@@ -86,7 +86,7 @@ def _planes(members: TiffMembers, path: Path) -> int:
 
 
 def _names_of(files: list[Path]) -> tuple[str, list[str]]:
-    """What the stacks in a folder are called: positions of Micro-Manager's, else their files."""
+    """Names of the stacks in a folder: Micro-Manager's positions, else the files."""
     labels = [path.name.partition(MARK)[2].partition(".")[0].strip("_") for path in files]
     if all(labels) and len(set(labels)) == len(files):
         return "position", labels

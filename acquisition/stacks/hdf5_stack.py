@@ -20,15 +20,15 @@ from stream.hdf5_reading import find, reading
 
 
 class Hdf5Stack(ArrayStack):
-    """The one dataset of images in an HDF5 file, or the one named behind `::`."""
+    """The only dataset of images in an HDF5 file, or the one named behind `::`."""
 
     def __init__(
         self, path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
     ) -> None:
-        """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if there is no single stack in it.
+        """Open `FILE.h5` or `FILE.h5::DATASET`. Raises `SourceError` if it does not contain exactly one stack.
 
-        `axes` takes precedence over what the file names; `is_scan` where it should be a focus scan; `any_type`
-        where pixels need not be a camera's, as in references.
+        `axes` takes precedence over the file; `is_scan` if it should be a focus scan; `any_type` if pixels may have
+        any numeric type, as in references.
         """
         choice = parse_choice(path)
         file, name = file_of(path), choice.dataset
@@ -43,7 +43,7 @@ class Hdf5Stack(ArrayStack):
             with reading(file):
                 images = self._find(file, name, any_type)
                 if images.external:
-                    raise SourceError(f"{file}: its images lie in other files; copy them into one")
+                    raise SourceError(f"{file}: its images are in other files; copy them into one file")
                 check_plane(images, str(path))
                 check_attributes(images)
                 scales = hdf5_scales(images.attrs)
@@ -73,12 +73,12 @@ class Hdf5Stack(ArrayStack):
         found = [dataset for dataset in every if _is_stack(dataset, any_type)]
         others = [dataset for dataset in every if _has_planes(dataset)]
         if not found and len(others) == 1:
-            return others[0]  # whose type is told
+            return others[0]  # the error about its pixel type follows
         if len(found) != 1:
             names = ", ".join(dataset.name.lstrip("/") for dataset in found) or "none"
             raise SourceError(
-                f"{file} has not one stack of images (uint8 or uint16, 3 or 4 axes) but: {names}; "
-                f"name one as {file.name}::DATASET"
+                f"{file} does not contain exactly one stack of images (uint8 or uint16, 3 or 4 axes): {names}; "
+                f"select one as {file.name}::DATASET"
             )
         return found[0]
 
@@ -88,7 +88,7 @@ class Hdf5Stack(ArrayStack):
 
 
 def check_plane(images: h5py.Dataset, place: str) -> None:
-    """Raise `SourceError` if one plane of a stack, or what must be read for one, does not fit into memory."""
+    """Raise `SourceError` if one plane of a stack, or the chunk that contains it, does not fit into memory."""
     pieces = images.chunks or images.shape
     plane = math.prod(images.shape[-2:])
     read = math.prod(pieces) if images.chunks else plane

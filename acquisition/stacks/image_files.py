@@ -31,7 +31,7 @@ SUFFIXES = (*TIFF, ".png", ".bmp", ".jpg", ".jpeg", ".pgm")
 
 
 class FolderStack:
-    """One image a file; all must have the size and pixel type of the first."""
+    """One image per file; all must have the size and pixel type of the first."""
 
     damage = ""
 
@@ -44,14 +44,14 @@ class FolderStack:
         *,
         any_type: bool = False,
     ) -> None:
-        """Sort the images. Raises `SourceError` for images of several kinds, or of several videos."""
+        """Sort the images. Raises `SourceError` for images of several file types, or of several videos."""
         self._folder, self._any_type = folder, any_type
         choice = choice or Choice()
         self._members = TiffMembers()
         kinds = sorted({_kind(path) for path in images})
         if len(kinds) > 1 and choice.get("files") is None:
             raise SourceError(
-                f"{folder} has images of several kinds ({', '.join(kinds)}); keep one, or choose, as in "
+                f"{folder} has images of several types ({', '.join(kinds)}); keep one type, or select one, as in "
                 f'"{folder}::files=*{kinds[0]}"'
             )
         found = sort_images(folder, images, choice.get("files"))
@@ -99,7 +99,7 @@ class FolderStack:
         )
 
     def _tag(self, path: Path) -> dict[str, Any]:
-        """What Micro-Manager says in an image of its own."""
+        """Micro-Manager's metadata in an image file; empty if there are none."""
         if path.suffix.lower() not in TIFF:
             return {}
         try:
@@ -110,7 +110,7 @@ class FolderStack:
             self._members.close()
 
     def _own_scales(self, path: Path) -> Scales:
-        """What the first image says of the size of its pixels."""
+        """The pixel size in the first image."""
         if path.suffix.lower() not in TIFF:
             return Scales()
         stack = TiffStack(path, any_type=True)
@@ -128,33 +128,33 @@ class FolderStack:
         return place.file
 
     def _heights(self) -> tuple[str, ...]:
-        """What is said of several heights at each time."""
+        """The remark about several heights at each time."""
         if self._chosen.axes != "TZ":
             return ()
         times, heights = self._chosen.lead
         return (
-            f"the names say {heights} heights (z) at each of {times} times: they are frames one after the other",
+            f"by their names there are {heights} heights (z) at each of {times} times: each is read as a frame",
         )
 
     def _planned(self, summary: Mapping[str, Any]) -> tuple[str, ...]:
-        """What is said where Micro-Manager planned more images than came."""
+        """The remark about images that Micro-Manager planned and that are missing."""
         frames, slices = (number(summary.get(key)) for key in ("Frames", "Slices"))
         wanted = frames * (slices if slices >= 1 and not self._one_height else 1)
         there = sum(place is not None for place in self._chosen.planes)
         if not math.isfinite(wanted) or wanted <= there + self._lost():
             return ()
         return (
-            f"{wanted:.0f} images were planned, {there} are there: the recording was stopped early, or images were "
-            "taken out of the folder",
+            f"{wanted:.0f} images were planned, {there} exist: the recording was stopped early, or images were "
+            "removed from the folder",
         )
 
     def _lost(self) -> int:
-        """How many images the gaps in the numbers leave out."""
+        """Number of images missing in gaps of the numbers."""
         times = [t for t, _ in self._chosen.at]
         return 0 if self._first is None else times[-1] - times[0] + 1 - len(times)
 
     def _gaps(self) -> tuple[str, ...]:
-        """What is said of numbers that are left out."""
+        """The remark about gaps in the numbers."""
         if self._first is None or len(self._chosen.at) < 2:
             return ()
         times = [t for t, _ in self._chosen.at]
@@ -163,12 +163,12 @@ class FolderStack:
         if behind is None:
             return ()
         return (
-            f"{lost} images are missing by their numbers, the first behind {self._file(behind).name}: they are "
+            f"{lost} images are missing by their numbers, the first one after {self._file(behind).name}: they are "
             "counted as lost",
         )
 
     def read(self, index: int) -> Plane:
-        """Image `index`. Raises `SourceError` if it cannot be read or differs from the first."""
+        """Image `index`. Raises `SourceError` if it cannot be read or has another format than the first."""
         path = self._file(index)
         image, said = self._pixels(path), self._columns
         if image.shape != (self.info.height, self.info.width) or image.dtype.name != self.info.dtype:
@@ -186,22 +186,22 @@ class FolderStack:
         )
 
     def _pixels(self, path: Path) -> npt.NDArray[Any]:
-        """An image (H, W) in the machine's byte order."""
+        """An image (H, W) in native byte order."""
         try:
-            image = self._tiff_page(path) if path.suffix.lower() in TIFF else read_picture(path)
+            image = self._tiff_page(path) if path.suffix.lower() in TIFF else read_single_image(path)
         except SourceError:
             raise
         except CutShortError as cut:
-            raise SourceError(f"{path} is damaged or cut short ({cut}); copy it again") from cut
+            raise SourceError(f"{path} is damaged or truncated ({cut}); copy it again") from cut
         except Exception as error:
             raise SourceError(f"cannot read {path}: {plain(error)}; copy it again") from error
         finally:
             self._members.close()
         if image.ndim == 3 and image.shape[2] in {2, 3, 4}:
-            raise SourceError(f"{path} is a colour image; convert it to grey")
+            raise SourceError(f"{path} is a colour image; convert it to greyscale")
         if image.ndim != 2:
             raise SourceError(
-                f"{path} holds {image.shape} values, not one image; give the file itself, not its folder"
+                f"{path} contains an array {image.shape}, not one image; give the file itself, not its folder"
             )
         type_name(path, image.dtype, any_type=self._any_type)
         return image
@@ -210,7 +210,7 @@ class FolderStack:
         """The one image of a file. Raises `SourceError` if it has more."""
         pages = len(self._members.file(path).pages)
         if pages > 1:
-            raise SourceError(f"{path} holds {pages} images, not one; take it out of the folder")
+            raise SourceError(f"{path} contains {pages} images, not one; remove it from the folder")
         return self._members.read(Place(path, ifd=0), (), "uint8")
 
     def close(self) -> None:
@@ -222,14 +222,14 @@ def _kind(path: Path) -> str:
     return ".tif" if suffix in TIFF else ".jpg" if suffix == ".jpeg" else suffix
 
 
-def read_picture(path: Path) -> npt.NDArray[Any]:
-    """A single grey picture (H, W) in the machine's byte order. Raises `SourceError` for a colour table."""
+def read_single_image(path: Path) -> npt.NDArray[Any]:
+    """A single grey image (H, W) in native byte order. Raises `SourceError` for a colour table."""
     with Image.open(path) as picture:
         check_size(path, picture.height, picture.width)
         if picture.mode == "P":
-            raise SourceError(f"{path} has a colour table; convert it to grey")
+            raise SourceError(f"{path} has a colour table; convert it to greyscale")
         image = np.asarray(picture)
     if image.dtype == np.int32 and image.size and image.min() >= 0 and image.max() <= np.iinfo(np.uint16).max:
-        # PIL has no other form for a PGM of 16 bits
+        # PIL reads a 16-bit PGM as int32
         return image.astype(np.uint16)
     return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))

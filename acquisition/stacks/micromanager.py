@@ -22,20 +22,20 @@ from stream.errors import SourceError
 
 MARK = "_MMStack"
 NDTIFF_VERSION = 2
-"""From this version on a recording has an index file beside it."""
+"""From this version on a recording has an index file (NDTiff)."""
 INDEX_MAP_COLUMNS = 5
 MOST_OF_A_KIND = 10**5
-"""Channels, heights or positions of a recording; a plate of 1536 wells has fewer positions."""
+"""Most channels, heights or positions of a recording; a plate has 1536 wells."""
 SAME = ("UUID", "Prefix", "StartTime", "Frames", "Slices", "Channels", "Positions", "Width", "Height")
-"""What the summaries of the files of one recording agree in."""
+"""Keys of the summary that are equal in all files of one recording."""
 INDEXES = ("ChannelIndex", "SliceIndex", "FrameIndex", "PositionIndex")
 
 
 def micromanager_table(path: Path, file: tifffile.TiffFile) -> PlaneTable | None:
-    """The planes of the recording that `file` is a part of.
+    """The planes of the recording that `file` belongs to.
 
-    Without a summary of Micro-Manager's, those of the file by the tags of its pages if they are of several
-    positions, channels or heights; None where nothing says so.
+    Without a Micro-Manager summary, the planes of the file by the tags of its pages if these name several
+    positions, channels or heights; otherwise None.
     """
     if not file.is_micromanager:
         return None
@@ -75,12 +75,12 @@ def micromanager_table(path: Path, file: tifffile.TiffFile) -> PlaneTable | None
 def _check_indices(path: Path, rows: npt.NDArray[np.int64]) -> None:
     if rows[:, [0, 1, 3]].max() > MOST_OF_A_KIND:
         raise SourceError(
-            f"the index of {path} names channels, heights or positions beyond all number; copy it again"
+            f"the index of {path} has impossible numbers of channels, heights or positions; copy it again"
         )
 
 
 def read_summary(file: tifffile.TiffFile) -> dict[str, Any]:
-    """What Micro-Manager says of the whole recording; nothing where it says nothing."""
+    """Micro-Manager's summary of the recording; empty if there is none."""
     summary = _header(file).get("Summary")
     return summary if isinstance(summary, dict) else {}
 
@@ -93,7 +93,7 @@ def _header(file: tifffile.TiffFile) -> dict[str, Any]:
 
 
 def _index_map(file: tifffile.TiffFile, header: dict[str, Any]) -> npt.NDArray[np.int64]:
-    """Rows of channel, slice, frame, position, byte; by the pages where a recording has no map at its end."""
+    """Rows of channel, slice, frame, position, byte; from the pages if the file has no index map."""
     rows = header.get("IndexMap")
     if rows is not None and len(rows):
         return np.asarray(rows, np.int64)
@@ -109,7 +109,7 @@ def _index_map(file: tifffile.TiffFile, header: dict[str, Any]) -> npt.NDArray[n
 
 
 def _siblings(path: Path) -> list[Path]:
-    """Files beside it whose names say that they are parts of the same stack."""
+    """Files in the same folder whose names suggest that they are parts of the same stack."""
     stem, suffix = _split(path)
     bases = {stem, re.sub(r"_\d+$", "", stem)}
     found = []
@@ -126,7 +126,7 @@ def _split(path: Path) -> tuple[str, str]:
 
 
 def _parts(stems: list[str], *, begun: bool) -> tuple[str, list[int]]:
-    """The name of the first file, and the number of each part, 0 for the first; `begun`: frame 0 is there."""
+    """The name of the first file, and the number of each part, 0 for the first; `begun`: frame 0 exists."""
     for base in sorted(stems, key=len):
         found = [re.fullmatch(re.escape(base) + r"(?:_(\d+))?", stem) for stem in stems]
         if all(found) and (begun or len(stems) > 1):

@@ -1,4 +1,4 @@
-"""Micro-Manager files without an index map: their planes by the tags of their pages."""
+"""Micro-Manager files without an index map: their planes by the tags of the pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAG = 51123
 
 
 def table_by_tags(path: Path, file: tifffile.TiffFile) -> PlaneTable | None:
-    """The planes of a file by what the tags of its pages say; None where they are all of one place."""
+    """The planes of a file by the tags of its pages; None if all have the same position, channel and height."""
     said: list[dict[str, int | str]] = []
     offsets: list[int] = []
     for page in file.pages:
@@ -32,7 +32,7 @@ def table_by_tags(path: Path, file: tifffile.TiffFile) -> PlaneTable | None:
     for column, axis, is_several in zip(named, ("position", "channel", "height"), several, strict=True):
         if is_several and None in column:
             raise SourceError(
-                f"page {column.index(None)} of {path} does not say of which {axis} it is, as the others do; copy "
+                f"page {column.index(None)} of {path} has no {axis} in its tags, unlike the others; copy "
                 "it again"
             )
     ranks = [_ranks(column) for column in named]
@@ -51,7 +51,7 @@ def table_by_tags(path: Path, file: tifffile.TiffFile) -> PlaneTable | None:
 
 
 def _names_where_numbers_are_one(said: list[dict[str, int | str]], axis: str) -> list[int | str | None]:
-    """What each page says of its place along an axis: a number, or the name where all numbers are the same."""
+    """The place of each page along an axis: its number, or its name if all numbers are the same."""
     numbers = [place.get(axis) for place in said]
     names = [place.get(f"{axis} name") for place in said]
     return (
@@ -62,7 +62,7 @@ def _names_where_numbers_are_one(said: list[dict[str, int | str]], axis: str) ->
 
 
 def _ranks(column: list[int | str | None]) -> list[int]:
-    """The place of each value among all of them: numbers by their size, names as they come."""
+    """The rank of each value: numbers by size, names in the order in which they appear."""
     values = list(dict.fromkeys(column))
     if all(isinstance(value, int) for value in values):
         values.sort(key=lambda value: int(value or 0))
@@ -72,7 +72,7 @@ def _ranks(column: list[int | str | None]) -> list[int]:
 def _labels(
     said: list[dict[str, int | str]], axis: str, column: list[int | str | None], ranks: list[int]
 ) -> list[str]:
-    """Names of the positions or channels, their numbers where they have none of their own."""
+    """Names of the positions or channels, or their numbers if the names are not unique."""
     names: dict[int, str] = {}
     numbers: dict[int, str] = {}
     for place, value, rank in zip(said, column, ranks, strict=True):
@@ -84,9 +84,9 @@ def _labels(
 
 
 def _times(cells: list[tuple[int, ...]], frames: list[int | str | None]) -> list[int]:
-    """The time of each page: its frame's number, or its place among those of its cell where that is none.
+    """The time index of each page: its frame number, or its place among the pages of its cell.
 
-    The numbers are those of frames where each is there once in a cell and several cells share them.
+    The numbers are used if each appears once in a cell and several cells share them.
     """
     pairs = set(zip(cells, frames, strict=True))
     is_frame = all(isinstance(frame, int) and frame >= 0 for frame in frames) and len(pairs) == len(cells)

@@ -13,12 +13,12 @@ from stream.errors import SourceError
 
 NDTIFF_INDEX = "NDTiff.index"
 NDTIFF_NUMBERS_BYTES = 32
-"""Bytes of the numbers that end an entry of an NDTiff index: offsets, sizes, kinds."""
+"""Bytes of the numbers at the end of an entry of an NDTiff index: offsets, sizes, types."""
 NDTIFF_TYPES = {0: "uint8", 1: "uint16", 3: "uint16", 4: "uint16", 5: "uint16", 6: "uint16"}
 
 
 def ndtiff_index(path: Path) -> Path | None:
-    """The index of an NDTiff recording that a folder or a file belongs to; None if there is none."""
+    """The index file of the NDTiff recording that a folder or file belongs to; None if there is none."""
     folder = path if path.is_dir() else path.parent
     for place in (folder, folder / "Full resolution"):
         if (place / NDTIFF_INDEX).is_file() and (path.is_dir() or place == folder):
@@ -37,11 +37,13 @@ def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
     there: dict[str, Path | None] = {}
     for axes, name, data, width, height, pixels, squeezed, text, length, _ in entries:
         if pixels not in NDTIFF_TYPES or squeezed:
-            raise SourceError(f"{index} names images in colour or compressed; convert them to grey TIFF")
+            raise SourceError(
+                f"{index} names images in colour or compressed, which are not read; convert them to greyscale TIFF"
+            )
         check_size(index, height, width)
         shape, dtype = (height, width), NDTIFF_TYPES[pixels]
         if table.places and (shape, dtype) != (table.shape, table.dtype):
-            raise SourceError(f"{index} names images of several sizes or types; save one of them alone")
+            raise SourceError(f"{index} names images of several sizes or types; save each of them separately")
         table.shape, table.dtype = shape, dtype
         if name not in there:
             member = index.parent / Path(name.replace("\\", "/")).name
@@ -55,7 +57,7 @@ def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
     table.missing = [name for name, file in there.items() if file is None]
     files = [file for file in there.values() if file is not None]
     if not files:
-        raise SourceError(f"{index} is alone: {table.missing[0]} is missing; put them into one folder")
+        raise SourceError(f"{table.missing[0]}, which {index} names, is missing; put both into one folder")
     keys = list(table.places)
     if (
         len(keys) > 1
@@ -68,7 +70,7 @@ def ndtiff_table(index: Path) -> tuple[PlaneTable, Path]:
 
 
 def _check_index(index: Path) -> None:
-    """Raise `SourceError` for an index that ends in the middle of an image; lengths in it are not believed."""
+    """Raise `SourceError` for an index that ends within an entry; the lengths in it are not trusted."""
     data, at, images = index.read_bytes(), 0, 0
     while at < len(data):
         end = at
@@ -78,13 +80,13 @@ def _check_index(index: Path) -> None:
         end += NDTIFF_NUMBERS_BYTES
         if end > len(data):
             raise SourceError(
-                f"{index} is damaged or cut short behind {images} images; copy the recording again"
+                f"{index} is damaged or truncated after {images} images; copy the recording again"
             )
         at, images = end, images + 1
 
 
 def _time_axis(entries: list[Any]) -> str:
-    """The axis along which time passes: the one of that name, else the only one without a meaning of its own."""
+    """The time axis: the one of that name, else the only one without another meaning."""
     names = {name for entry in entries for name in entry[0]}
     if "time" in names:
         return "time"
@@ -95,7 +97,9 @@ def _time_axis(entries: list[Any]) -> str:
 def _coordinates(axes: dict[str, Any], time_axis: str, table: PlaneTable) -> Coordinates:
     t, z = axes.get(time_axis, 0), axes.get("z", 0)
     if not isinstance(t, int) or not isinstance(z, int):
-        raise SourceError(f"the index of the recording has no number for a time or a height ({axes})")
+        raise SourceError(
+            f"the index of the recording has a time or height that is not a number ({axes}); copy it again"
+        )
     rest = [(name, value) for name, value in axes.items() if name not in {time_axis, "z", "channel"}]
     position = (
         str(rest[0][1]) if len(rest) == 1 else " ".join(f"{name}={value}" for name, value in rest) or "0"
@@ -111,7 +115,7 @@ def _number_of(names: list[str], name: str) -> int:
 
 
 def _from_zero(table: PlaneTable) -> PlaneTable:
-    """Heights may begin below zero."""
+    """Shift the heights, which may begin below zero, so that the lowest is 0."""
     low = min((where.z for where in table.places), default=0)
     if low < 0:
         table.places = {

@@ -36,10 +36,10 @@ def open_zarr(
 ) -> ArrayStack:
     """Open an OME-Zarr image (0.1 to 0.5) at full resolution, or a plain Zarr array.
 
-    What is inside is named behind `::`: an image by its number or name, a group or an array by its path. `axes`
-    takes precedence over what the file names; `is_scan` where it should be a focus scan.
+    `::` selects an image by number or name, a group or an array by path. `axes` takes precedence over the file;
+    `is_scan` if it should be a focus scan.
 
-    Raises `SourceError` if there is no single image, `ConfigurationError` for `axes` that it cannot have.
+    Raises `SourceError` if there is not exactly one image, `ConfigurationError` for `axes` that do not fit.
     """
     choice = parse_choice(path)
     text, inside = str(file_of(path)), choice.dataset
@@ -97,12 +97,12 @@ def open_zarr(
     except Exception as error:
         why = plain(error)
         if isinstance(error, AttributeError | TypeError | LookupError):
-            why = "its metadata are not those of an array or an image"
+            why = "its metadata do not describe an array or an image"
         raise SourceError(f"cannot read {path} as OME-Zarr: {why}; copy it again") from error
 
 
 def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
-    """The focus positions, um, that our own scans read back; None where there are none that can be read."""
+    """The focus positions measured by our own scans, um; None if there are none."""
     try:
         return np.array(planes["focus_um"], np.float64)
     except (LookupError, TypeError, ValueError):
@@ -110,7 +110,7 @@ def _positions(planes: Any) -> npt.NDArray[np.float64] | None:
 
 
 def _channel_names(group: Any) -> list[str]:
-    """The names of the channels of an image; nothing where it has none."""
+    """The names of the channels of an image; none if not all are named."""
     attributes = dict(group.attrs)
     own = attributes.get("ome") or attributes
     shown = own.get("omero") if isinstance(own, dict) else None
@@ -129,12 +129,12 @@ def _images(node: Any) -> list[dict[str, Any]]:
 
 
 def _first_level(path: Path, image: dict[str, Any]) -> dict[str, Any]:
-    """Full resolution. Raises `SourceError` where the image names none."""
+    """The level of full resolution. Raises `SourceError` if the image names none."""
     levels = image.get("datasets")
     level = levels[0] if isinstance(levels, list) and levels else None
     if not isinstance(level, dict) or not isinstance(level.get("path"), str):
         raise SourceError(
-            f"{path} names no array of its image (`datasets` is {str(levels)[:80]}); copy it again"
+            f"{path} names no array for its image (`datasets` is {str(levels)[:80]}); copy it again"
         )
     return level
 
@@ -146,7 +146,7 @@ def _is_choice(node: Any, inside: str) -> bool:
 
 
 def _one_image(path: str, node: Any, inside: str) -> tuple[dict[str, Any], Any]:
-    """The image that is meant, with its group. Raises `SourceError` that asks which, where there are several."""
+    """The selected image, with its group. Raises `SourceError` if several are possible."""
     images = _images(node)
     if inside:
         chosen = [image for number, image in enumerate(images) if inside in {str(number), image.get("name")}]
@@ -155,20 +155,20 @@ def _one_image(path: str, node: Any, inside: str) -> tuple[dict[str, Any], Any]:
         return images[0], node
     if images:
         names = ", ".join(str(image.get("name") or number) for number, image in enumerate(images))
-        raise SourceError(f"{path} holds {len(images)} images ({names}); name one, as in {path}::0")
+        raise SourceError(f"{path} holds {len(images)} images ({names}); select one, as in {path}::0")
     children = [name for name, child in node.groups() if _images(child)]
     if len(children) == 1:
         return _one_image(f"{path}/{children[0]}", node[children[0]], "")
     if children:
         names = ", ".join(sorted(children))
         raise SourceError(
-            f"{path} holds {len(children)} images ({names}); name one, as in {path}::{min(children)}"
+            f"{path} holds {len(children)} images ({names}); select one, as in {path}::{min(children)}"
         )
-    raise SourceError(f"{path} is a Zarr group without an image; name the array in it, as in {path}::ARRAY")
+    raise SourceError(f"{path} is a Zarr group without an image; select an array in it, as in {path}::ARRAY")
 
 
 def _dimension_names(array: Any) -> str | None:
-    """The axes that a plain Zarr array names: version 3 itself, version 2 as xarray writes them."""
+    """The axes named by a plain Zarr array: by version 3 itself, in version 2 as xarray writes them."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not names or len(names) != array.ndim or not all(names):
         return None
