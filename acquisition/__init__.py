@@ -1,1 +1,1 @@
-"""The microscope: live stream, recorded sources, execution of commands, simulated microscope."""
+"""Microscope and recordings: live and recorded frames, commands, safety, focus scan, simulated microscope."""

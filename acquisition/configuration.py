@@ -1,4 +1,4 @@
-"""Where the configuration files of the simulated microscope lie; it is not imported for that."""
+"""Path of the configuration files of the simulated microscope, found without importing it."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def config_path(name: str = "simulated") -> Path:
     path = folder / f"{name}.cfg"
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in folder.glob("*.cfg")))
-        raise ConfigurationError(f"there is no simulated microscope {name!r}: choose one of {known}")
+        raise ConfigurationError(f"there is no simulated microscope {name!r}; choose one of {known}")
     return path

@@ -1,4 +1,4 @@
-"""The Micro-Manager core with our frame queue, a clean exit, and errors of one line."""
+"""The Micro-Manager core with our frame queue, a clean exit, and errors in one line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 
 def open_core(config: str, *, buffer_mb: int = 1024) -> UniMMCore:
-    """Load a microscope: `config` is a `.cfg` (see `find_config`).
+    """Load a microscope; `config` is a `.cfg` (see `find_config`).
 
     Raises `ConfigurationError` if there is no such file, `SourceError` with the core's reason if it cannot be
     loaded.
     """
     path = find_config(config)
     core = UniMMCore(adapter_paths=adapter_paths())
-    # a private name: UniMMCore 0.18 has no other way to give it another buffer
+    # a private attribute: UniMMCore 0.18 has no public way to replace its buffer
     core._seq_buffer = cast("Any", FrameQueue(buffer_mb))
     try:
         _check_lines(path)
@@ -47,14 +47,14 @@ def open_core(config: str, *, buffer_mb: int = 1024) -> UniMMCore:
 
 
 def close_core(core: UniMMCore) -> None:
-    """Let go of all devices; without this, Python aborts at its end in most runs."""
+    """Unload all devices; without this, Python usually aborts at exit."""
     queue = frame_queue(core)
     if queue is not None:
         queue.patient = False
     try:
         if core.isSequenceRunning():
             core.stopSequenceAcquisition()
-    except Exception as error:  # noqa: BLE001 - whatever the adapter says, its devices are unloaded next
+    except Exception as error:  # noqa: BLE001 - whatever the adapter raises, its devices are unloaded next
         log.warning("the camera could not be stopped: %s", reason(error))
     try:
         core.unloadAllDevices()
@@ -63,14 +63,14 @@ def close_core(core: UniMMCore) -> None:
 
 
 def frame_queue(core: UniMMCore) -> FrameQueue | None:
-    """The queue of a Python camera; None where the camera is a C++ device and has the core's buffer."""
+    """The queue of a Python camera; None for a C++ camera, which uses the buffer of the core."""
     camera = core.getCameraDevice()
     queue: object = core._seq_buffer
     return queue if camera and core.isPyDevice(camera) and isinstance(queue, FrameQueue) else None
 
 
 def adapter_paths() -> list[str]:
-    """Folders of device adapters: the installed Micro-Manager's, if there is one, then the test adapters'."""
+    """Folders of device adapters: those of an installed Micro-Manager, if any, then the test adapters."""
     paths = [mm_test_adapters.device_adapter_path()]
     with contextlib.suppress(Exception):
         installed = find_micromanager()
@@ -82,7 +82,7 @@ def adapter_paths() -> list[str]:
 def find_config(config: str) -> Path:
     """The file that `config` means: `simulated` or `paper`, a path, or the name of a file beside the adapters.
 
-    Raises `ConfigurationError` with the places that were looked at.
+    Raises `ConfigurationError` with the folders that were searched.
     """
     if config in SIMULATED:
         return config_path(config)
@@ -92,16 +92,16 @@ def find_config(config: str) -> Path:
         if place.is_file():
             return place.resolve()
     if path.exists():
-        raise ConfigurationError(f"{path} is not a file; microscope.config must name a .cfg")
+        raise ConfigurationError(f"{path} is not a file; microscope.config must be the path of a .cfg")
     looked = ", ".join(str(place.parent) for place in places)
     raise ConfigurationError(
         f"there is no microscope configuration {config!r}; give the path of a .cfg, or one of "
-        f"{', '.join(SIMULATED)} (looked in {looked})"
+        f"{', '.join(SIMULATED)} (searched: {looked})"
     )
 
 
 def _check_lines(path: Path) -> None:
-    """Say so of a file that is no configuration; the core would load it as an empty microscope."""
+    """Raise `SourceError` for a file without devices; the core would load it as an empty microscope."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -111,13 +111,13 @@ def _check_lines(path: Path) -> None:
     ]
     if not devices:
         raise SourceError(
-            f"{path} is not a configuration file of Micro-Manager: it names no device "
-            "(lines that begin with 'Device,')"
+            f"{path} is not a configuration file of Micro-Manager: it has no line that begins with 'Device,'; "
+            "give the .cfg that Micro-Manager's Hardware Configuration Wizard writes"
         )
 
 
 def _check_python_devices(core: UniMMCore) -> None:
-    """The core only logs a Python device that fails to initialise; ours keep the reason."""
+    """Raise the error of a Python device that failed to initialise; the core only logs it."""
     for label in core.getLoadedDevices():
         if core.isPyDevice(label) and core.hasProperty(label, "LastError"):
             problem = str(core.getProperty(label, "LastError"))
@@ -126,15 +126,15 @@ def _check_python_devices(core: UniMMCore) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The core's message in one line."""
+    """The message of an exception in one line."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
 
 class CameraThreadFaults:
-    """Keeps the last fault of a Python camera's thread, which otherwise reaches only `threading.excepthook`.
+    """Keeps the last exception in the thread of a Python camera, which otherwise only `threading.excepthook` sees.
 
-    All other threads' faults are passed on.
+    Exceptions in other threads are passed on.
     """
 
     def __init__(self) -> None:
@@ -149,6 +149,6 @@ class CameraThreadFaults:
             self._before(args)
 
     def close(self) -> None:
-        """Put the former hook back, if nobody has replaced this one."""
+        """Restore the previous hook, unless this one has been replaced."""
         if threading.excepthook == self._hook:
             threading.excepthook = self._before

@@ -1,4 +1,4 @@
-"""Calls to devices that may hang: each in a thread of its own, none waited for longer than a deadline."""
+"""Calls to devices that may hang: each in its own thread, with a deadline."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 
 from stream.errors import LivePTVError
 
-TOLD_BEFORE_S = 0.05  # so long before the deadline a call that waits for another says so
+TOLD_BEFORE_S = 0.05  # s before the deadline at which a call that waits for an earlier one gives up
 
 
 class DeviceCalls:
-    """Runs calls to several devices at once; a device that hangs holds up none of the others.
+    """Runs calls to several devices at once; a device that hangs does not delay the others.
 
-    Micro-Manager locks each device (adapter) for itself, so a call that hangs keeps only its own device. Its
-    thread is left behind; until it comes back, the device is not called again. Calls to one device go one after the
+    Micro-Manager locks each device (adapter) separately, so a call that hangs blocks only its own device. Its
+    thread is left behind; until it returns, the device is not called again. Calls to one device run one after the
     other. Methods may be called from any thread.
     """
 
@@ -24,7 +24,7 @@ class DeviceCalls:
         self._latest: dict[str, _Call] = {}
 
     def run(self, calls: Mapping[str, Callable[[], None]], deadline_s: float) -> dict[str, str]:
-        """Make all calls, by the names of their devices; returns what went wrong with each ("": nothing)."""
+        """Make all calls, given by device; returns the problem of each device ("" for none)."""
         until_s = time.monotonic() + deadline_s
         with self._lock:
             begun = {device: self._begin(device, call, until_s) for device, call in calls.items()}
@@ -45,7 +45,7 @@ class DeviceCalls:
 
 
 class _Call:
-    """One call to a device, in its thread, after the one before it."""
+    """One call to a device in its thread, after the previous one."""
 
     def __init__(self, device: str, call: Callable[[], None], until_s: float, before: _Call | None) -> None:
         self.device = device
@@ -57,7 +57,7 @@ class _Call:
 
     @property
     def is_hanging(self) -> bool:
-        """Whether it has not come back in its time."""
+        """Whether it has not returned in time."""
         return self.thread.is_alive() and time.monotonic() > self.until_s
 
     def _work(self) -> None:
@@ -65,11 +65,11 @@ class _Call:
         if before is not None:
             before.thread.join(max(0.0, self.until_s - time.monotonic() - TOLD_BEFORE_S))
             if before.thread.is_alive():
-                self.problem = f"{self.device} has not come back from an earlier call"
+                self.problem = f"{self.device} has not returned from an earlier call"
                 return
         try:
             self._call()
         except LivePTVError as error:
             self.problem = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever an adapter raises: it is told, not printed
+        except Exception as error:  # noqa: BLE001 - whatever an adapter raises is reported
             self.problem = f"{self.device}: {type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""Which microscopes can be used: ours, and the adapters of the installed Micro-Manager."""
+"""Lists what can be used: the simulated microscopes and the adapters of the installed Micro-Manager."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from acquisition.pymmcore import UniMMCore
 
 
 def installed_devices() -> dict[str, Any]:
-    """Versions, the simulated microscopes, and by folder the adapter libraries with their devices.
+    """Versions, the simulated microscopes, and the adapter libraries with their devices.
 
-    A library that cannot be loaded (its maker's driver is missing, say) has the reason instead.
+    A library that cannot be loaded (for example because a driver is missing) has the reason instead.
     """
     core = UniMMCore(adapter_paths=adapter_paths())
     try:

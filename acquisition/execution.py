@@ -1,4 +1,4 @@
-"""Carries out commands on the microscope, within limits, and says from which frame on they took effect."""
+"""Carries out commands between frames, within limits, and finds the first frame that shows each of them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from acquisition.device_commands import DeviceCommands
 from acquisition.microscope import Microscope
 from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.safety.limits import (
+    CommandRefused,
     RateLimit,
-    Refused,
-    check_exposure,
-    check_flow,
-    check_focus,
-    check_property,
-    number,
-    switch,
 )
 from acquisition.safety.safe_state import SafeState
 from acquisition.safety.watchdog import Watchdog
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
-from stream.messages import MADE_SAFE, Ack, Command, CommandKind, Frame
+from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, Frame
 
-FOCUS_TIMEOUT_S = 30.0
-FARTHEST_AHEAD_S = 60.0
-OVERLOOKED_S = 0.3  # the loop looks at the watchdog every few milliseconds; after so long it is stuck
-SAFE_ANSWERS = 16  # more requests for the safe state than these are answered before a frame shows them
+FOCUS_TIMEOUT_S = (
+    30.0  # longest move of the focus: slow drives cross their range in 20 s; a blocked one is reported late
+)
+FARTHEST_AHEAD_S = (
+    60.0  # longest wait of a scheduled command; bounds what a wrong clock of a client can leave behind
+)
+OVERLOOKED_S = (
+    0.3  # the loop checks the watchdog every few ms; if it is this late, s, the loop is stuck in a device
+)
+SAFE_ANSWERS = 16  # requests for the safe state that wait for a frame; further ones are answered at once
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A command that was carried out and waits for the first frame it shows in."""
+    """A command that was carried out and waits for the first frame that shows it."""
 
     command: Command
     begun_s: float
@@ -45,35 +46,33 @@ class _Pending:
 
 
 class Timeline(Protocol):
-    """What the executor needs of the stream of frames: `acquisition.live.MicroscopeStream`."""
+    """The part of a stream of frames that the executor uses; see `acquisition.live.MicroscopeStream`."""
 
     exposed_ns: int
-    ours_changes: bool  # what changes now was not changed from outside
+    ours_changes: bool  # changes of devices now are our own, not from outside
 
     def devices_changed(self) -> int:
-        """Note that set-points have changed; returns now (`perf_counter_ns`)."""
+        """Note that settings of devices have changed; returns now (`perf_counter_ns`)."""
         ...
 
     def now_s(self) -> float:
-        """The present on the clock of the frames' `time_s`, s."""
+        """Now on the clock of the frames' `time_s`, s."""
         ...
 
 
 class CommandExecutor:
-    """Executes commands between frames; whatever they ask for, the hardware stays within the limits.
+    """Executes commands between frames and keeps the hardware within the limits.
 
-    A command is acknowledged by the first frame whose exposure began after the device had taken it (the focus
-    drive: had arrived); frames that waited in the camera's buffer meanwhile are not named. One with
-    `at_time_s` waits for its time and is checked then. Once a live result has been heard of (a heartbeat, or a
-    command decided on a frame), the safe state is brought about as soon as the newest frame that a result
-    shows was exposed more than `limits.watchdog_s` ago; a command decided on an older frame is refused. What the
-    executor does of itself goes to `report`.
+    A command is answered with the first frame whose exposure began after the device had taken it (the focus drive:
+    had arrived), not with one that waited in the camera's buffer meanwhile. A command with `at_time_s` waits for
+    its time and is checked then. After the first live result (a heartbeat, or a command decided on a frame), the
+    safe state is entered as soon as the newest frame of a live result was exposed more than `limits.watchdog_s`
+    ago; a command decided on an older frame is refused. What the executor does by itself goes to `report`.
 
-    `make_safe` passes the rate limit and everything that waits for its time, which is refused. It holds: until
-    `release`, or a command that somebody sends by hand (decided on no frame, for no later time), or a controller
-    that is switched on (`control`), what is decided on frames or scheduled is refused. The watchdog's own safe
-    state does not hold. `secure` and `overlooked` may be called from another thread, also while this one is stuck
-    in a device.
+    `make_safe` is not subject to the rate limit, and scheduled commands are refused. It holds: commands that were
+    decided on a frame or are scheduled are refused until `release`, until a person sends a command (decided on no
+    frame, not scheduled), or until a controller is switched on (`control`). The safe state of the watchdog does not
+    hold. `secure` and `overlooked` may be called from another thread, also while this one is stuck in a device.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class CommandExecutor:
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[str], None] = log.warning,
     ) -> None:
-        """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
+        """Raises `ConfigurationError` if the limits name a safe state that this microscope cannot enter."""
         self._scope = microscope
         self._stream = stream
         self._limits = limits
@@ -98,48 +97,42 @@ class CommandExecutor:
         self._rate = RateLimit(limits.commands_per_s, clock)
         self._pending: list[_Pending] = []
         self._later: list[Command] = []
-        self._dropped: list[Ack] = []
+        self._dropped: list[CommandReply] = []
         self._newest_frame = -1
         self._actions: dict[CommandKind, Callable[[Command], None]] = {
-            CommandKind.SET_PROPERTY: self._set_property,
-            CommandKind.MOVE_FOCUS: self._move_focus,
-            CommandKind.NEXT_SLICE: self._next_slice,
-            CommandKind.SET_FLOW: self._set_flow,
-            CommandKind.SET_EXPOSURE: self._set_exposure,
-            CommandKind.SET_SHUTTER: self._set_shutter,
-            CommandKind.TRIGGER: self._trigger,
+            **DeviceCommands(microscope, limits).actions,
             CommandKind.MAKE_SAFE: self._make_safe,
         }
         self._counts = {"commands": 0, "commands_refused": 0, "watchdog": 0}
 
-    def execute(self, command: Command) -> Ack | None:
-        """Carry a command out; returns the refusal, or None where the answer follows with a frame."""
+    def execute(self, command: Command) -> CommandReply | None:
+        """Carry out a command; returns the refusal, or None if the answer follows with a frame."""
         if command.kind is CommandKind.HEARTBEAT:
             self._hear(command)
-            return Ack(command.command_id, True, self._newest_frame, self._held, _now(), _now())
+            return CommandReply(command.command_id, True, self._newest_frame, self._held, _now(), _now())
         if command.kind is CommandKind.CONTROL and not self._ending:
             self.release()
-            return Ack(command.command_id, True, self._newest_frame, "", _now(), _now())
+            return CommandReply(command.command_id, True, self._newest_frame, "", _now(), _now())
         self._counts["commands"] += 1
         if command.kind is CommandKind.MAKE_SAFE:
             return self._carry_out(command)
         try:
             if self._ending:
-                raise Refused(f"the run is ending: {self._ending}")
+                raise CommandRefused(f"the run is ending: {self._ending}")
             self._rate.check(command.kind)
             self._refuse_stale(command)
-            if self._held and not _is_by_hand(command):
-                raise Refused(self._held)
+            if self._held and not _is_from_a_person(command):
+                raise CommandRefused(self._held)
             if math.isfinite(command.at_time_s) and self._is_for_later(command):
                 self._later.append(command)
                 return None
-        except Refused as error:
+        except CommandRefused as error:
             return self._refusal(command, str(error))
         return self._carry_out(command)
 
     def _refuse_stale(self, command: Command) -> None:
         if self._watchdog.is_stale(command.decided_on_frame):
-            raise Refused(
+            raise CommandRefused(
                 f"{command.kind} was decided on frame {command.decided_on_frame}, which was exposed more than "
                 f"{self._limits.watchdog_s:g} s ago (limits.watchdog_s)"
             )
@@ -147,119 +140,63 @@ class CommandExecutor:
     def _is_for_later(self, command: Command) -> bool:
         ahead_s = command.at_time_s - self._stream.now_s()
         if ahead_s > FARTHEST_AHEAD_S:
-            raise Refused(
-                f"{command.kind} is {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are waited"
+            raise CommandRefused(
+                f"{command.kind} is scheduled {ahead_s:.0f} s ahead; at most {FARTHEST_AHEAD_S:g} s are allowed"
             )
         return ahead_s > 0
 
-    def _carry_out(self, command: Command) -> Ack | None:
+    def _carry_out(self, command: Command) -> CommandReply | None:
         try:
             action = self._actions.get(command.kind)
             if action is None:
-                raise Refused(f"{command.kind} is not for the microscope")
+                raise CommandRefused(f"{command.kind} is not a command for the microscope")
             action(command)
-        except (Refused, SourceError, ConfigurationError) as error:
+        except (CommandRefused, SourceError, ConfigurationError) as error:
             return self._refusal(command, str(error))
         is_safe = command.kind is CommandKind.MAKE_SAFE
         if command.decided_on_frame >= 0 and not is_safe:
             self._hear(command)
-        if _is_by_hand(command) and not is_safe:
+        if _is_from_a_person(command) and not is_safe:
             self.release()
         if is_safe and sum(p.command.kind is command.kind for p in self._pending) >= SAFE_ANSWERS:
-            return Ack(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
+            return CommandReply(command.command_id, True, -1, monotonic_ns=_now(), executed_ns=_now())
         changed_ns = self._stream.devices_changed()
         moves = command.kind in {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE}
         self._pending.append(_Pending(command, self._clock(), None if moves else changed_ns))
         return None
 
-    def _refusal(self, command: Command, why: str) -> Ack:
+    def _refusal(self, command: Command, why: str) -> CommandReply:
         self._counts["commands_refused"] += 1
-        return _ack(command, why)
+        return _reply(command, why)
 
     def _hear(self, command: Command) -> None:
         if self._watchdog.heard(command.decided_on_frame) and not self._held:
             self._report("live results are back; commands are carried out again")
 
     def _make_safe(self, command: Command) -> None:
-        why = str(command.value or "asked for")
+        why = str(command.value or "on request")
         self._hold(f"by {command.sender or 'a command'} ({why})")
-        self._drop_what_waits("the safe state was asked for")
+        self._drop_scheduled("the safe state was requested")
         self._safe.enter()
         self._report(f"safe state ({self._safe}): {why}")
 
     def _hold(self, by: str) -> None:
         self._watchdog.disarm()
-        self._held = f"{MADE_SAFE} {by}; resume or send a command by hand"
+        self._held = f"{MADE_SAFE} {by}; resume, or send a command manually"
 
     def release(self) -> None:
-        """Carry out again what is decided on frames and what is scheduled."""
+        """Accept commands decided on frames and scheduled commands again."""
         self._held = ""
 
-    def _drop_what_waits(self, why: str) -> None:
+    def _drop_scheduled(self, why: str) -> None:
         dropped, self._later = self._later, []
         self._dropped += [self._refusal(command, why) for command in dropped]
 
-    def _set_property(self, command: Command) -> None:
-        check_property(self._limits, command)
-        self._refuse_detour(command)
-        self._scope.check_property(command.device, command.property)
-        assert command.value is not None
-        self._scope.set_property(command.device, command.property, command.value)
-
-    def _refuse_detour(self, command: Command) -> None:
-        """What has limits of its own is not set as a property, whatever `limits.properties` says."""
-        scope = self._scope
-        detours = {
-            (scope.pump, scope.settings.pump_property): CommandKind.SET_FLOW,
-            (scope.camera, "Exposure"): CommandKind.SET_EXPOSURE,
-            (scope.focus, "Position"): CommandKind.MOVE_FOCUS,
-        }
-        kind = detours.get((command.device, command.property))
-        if kind is not None:
-            raise Refused(f"{command.device}.{command.property} has limits of its own; send {kind}")
-
-    def _move_focus(self, command: Command) -> None:
-        self._move_to(number(command))
-
-    def _next_slice(self, command: Command) -> None:
-        self._move_to(self._scope.focus_commanded_um + number(command))
-
-    def _move_to(self, target_um: float) -> None:
-        if not self._scope.focus:
-            raise Refused("this microscope has no focus drive; set microscope.focus")
-        check_focus(self._limits, target_um, self._scope.focus_commanded_um)
-        self._scope.move_focus(target_um)
-
-    def _set_flow(self, command: Command) -> None:
-        if not self._scope.pump:
-            raise Refused("this microscope has no pump; set microscope.pump and microscope.pump_property")
-        flow_ul_s = number(command)
-        check_flow(self._limits, flow_ul_s)
-        self._scope.set_flow(flow_ul_s)
-
-    def _set_exposure(self, command: Command) -> None:
-        exposure_ms = number(command)
-        check_exposure(self._limits, exposure_ms)
-        self._scope.set_exposure(exposure_ms)
-
-    def _set_shutter(self, command: Command) -> None:
-        if not self._scope.shutter:
-            raise Refused("this microscope has no shutter; set microscope.shutter")
-        self._scope.set_shutter(switch(command))
-
-    def _trigger(self, _command: Command) -> None:
-        device, _, name = (self._scope.settings.trigger or "").partition(".")
-        if not name:
-            raise Refused('this microscope has no trigger; set microscope.trigger = "Device.Property"')
-        self._scope.check_property(device, name)
-        self._scope.set_property(device, name, 1)
-        self._scope.set_property(device, name, 0)
-
-    def poll(self) -> list[Ack]:
-        """Look after moves under way, what is due now, and the watchdog; returns answers that came of it."""
+    def poll(self) -> list[CommandReply]:
+        """Check moves in progress, commands that are due, and the watchdog; returns the resulting answers."""
         if self._secured_outside:
             self._secured_outside = False
-            self._drop_what_waits("the safe state was asked for")
+            self._drop_scheduled("the safe state was requested")
             self._stream.devices_changed()
             self._stream.ours_changes = False
         answers, self._dropped = self._dropped, []
@@ -269,12 +206,16 @@ class CommandExecutor:
                     pending.effective_ns = self._stream.devices_changed()
                     continue
                 late = self._clock() - pending.begun_s > FOCUS_TIMEOUT_S
-                why = f"the focus still moves after {FOCUS_TIMEOUT_S:g} s; is it blocked?" if late else ""
+                why = (
+                    f"the focus still moves after {FOCUS_TIMEOUT_S:g} s; check whether it is blocked"
+                    if late
+                    else ""
+                )
             except SourceError as error:
                 why = str(error)
             if why:
                 self._pending.remove(pending)
-                answers.append(_ack(pending.command, why))
+                answers.append(_reply(pending.command, why))
         for command in self._due():
             refusal = self._refusal(command, self._held) if self._held else self._carry_out(command)
             answers += [] if refusal is None else [refusal]
@@ -290,16 +231,16 @@ class CommandExecutor:
         self._later = [command for command in self._later if command.at_time_s > now_s]
         return due
 
-    def _watchdog_acts(self) -> list[Ack]:
+    def _watchdog_acts(self) -> list[CommandReply]:
         self._counts["watchdog"] += 1
-        self._drop_what_waits("the watchdog entered the safe state")
+        self._drop_scheduled("the watchdog entered the safe state")
         self._safe.enter()
         self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
         self._stream.devices_changed()
         answers, self._dropped = self._dropped, []
         return answers
 
-    def frame_taken(self, frame: Frame) -> list[Ack]:
+    def frame_taken(self, frame: Frame) -> list[CommandReply]:
         """Answers to the commands that this frame is the first to show."""
         self._newest_frame = frame.info.frame
         self._watchdog.taken(frame.info.frame, 1e-9 * (_now() - self._stream.exposed_ns))
@@ -309,26 +250,28 @@ class CommandExecutor:
             if p.effective_ns is not None and self._stream.exposed_ns >= p.effective_ns
         ]
         self._pending = [p for p in self._pending if p not in shown]
-        return [_ack(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
+        return [_reply(p.command, "", frame.info.frame, p.effective_ns) for p in shown]
 
-    def abandon(self) -> list[Ack]:
-        """Answers to the commands that no frame will show any more."""
+    def abandon(self) -> list[CommandReply]:
+        """Answers to the commands that no frame will show."""
         left, self._pending = self._pending, []
         why = "no frame was taken after it"
-        carried_out = [Ack(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left]
-        self._drop_what_waits("the run ended before its time")
+        carried_out = [
+            CommandReply(p.command.command_id, True, -1, why, _now(), p.effective_ns or 0) for p in left
+        ]
+        self._drop_scheduled("the run ended before its time")
         refused, self._dropped = self._dropped, []
         return carried_out + refused
 
     def safe_state(self) -> None:
-        """Bring every device into its safe state; raises `SourceError` if one does not obey."""
+        """Bring every device into its safe state; raises `SourceError` if one fails."""
         self._safe.enter()
 
     def secure(self, reason: str, *, ends: bool, holds: bool = True) -> tuple[DeviceSafety, ...]:
-        """Make the hardware safe and read it back; with `ends`, no command changes it any more. Raises nothing.
+        """Make the hardware safe and read it back; with `ends`, no command changes it any more. Never raises.
 
-        Without `holds`, for the watchdog, commands are carried out again once results are live. Each device has a
-        deadline of its own, so this returns even where one hangs.
+        Without `holds`, for the watchdog, commands are carried out again once results are live. Each device has its
+        own deadline, so this returns even if one hangs.
         """
         if ends:
             self._ending = self._ending or reason
@@ -338,23 +281,25 @@ class CommandExecutor:
         try:
             return self._safe.enter_and_confirm()
         finally:
-            self._secured_outside = True  # the stream belongs to the loop's thread, which takes it over
+            self._secured_outside = True  # the loop's thread owns the stream and handles the rest
 
     def overlooked(self) -> bool:
-        """Whether the watchdog should have acted and has not, because the loop is stuck."""
+        """Whether the watchdog should have acted and did not, because the loop is stuck."""
         return self._watchdog.overdue(OVERLOOKED_S)
 
     def counts(self) -> dict[str, int]:
-        """Totals of `commands`, `commands_refused`, and how often the `watchdog` had to act."""
+        """Totals of `commands`, `commands_refused`, and actions of the `watchdog`."""
         return dict(self._counts)
 
 
-def _is_by_hand(command: Command) -> bool:
+def _is_from_a_person(command: Command) -> bool:
     return command.decided_on_frame < 0 and not math.isfinite(command.at_time_s)
 
 
-def _ack(command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None) -> Ack:
-    return Ack(command.command_id, not why_not, first_frame, why_not, _now(), executed_ns or 0)
+def _reply(
+    command: Command, why_not: str, first_frame: int = -1, executed_ns: int | None = None
+) -> CommandReply:
+    return CommandReply(command.command_id, not why_not, first_frame, why_not, _now(), executed_ns or 0)
 
 
 def _now() -> int:

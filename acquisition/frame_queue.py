@@ -1,7 +1,7 @@
-"""The queue between a Python camera's thread and whoever reads its frames.
+"""The queue between the thread of a Python camera and the reader of its frames.
 
-It stands in for the ring buffer of `UniMMCore`, which loses and tears frames where it wraps around. It has the
-methods that the core calls on that buffer.
+It replaces the ring buffer of `UniMMCore`, which loses and tears frames where it wraps around, and has the methods
+that the core calls on that buffer.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 MIB = 1 << 20
-ROOM_CHECK_S = 0.05
+ROOM_CHECK_S = 0.05  # s; longest wait before a camera in simulated time sees that it need not wait any more
 
 Array = npt.NDArray[Any]
 Entry = tuple[Array, Mapping[str, Any]]
 
 
 class FrameQueue:
-    """Whole frames in order, at most `size_mb` MiB of them; each is an array of its own, handed over as it is.
+    """Complete frames in order, at most `size_mb` MiB; each is its own array and is handed over without a copy.
 
     A full queue discards its oldest frame and counts it in `discarded`, or raises `BufferError` where
-    `overwrite_on_overflow` is False (the core then stops the camera). With `patient` set, the camera waits for
-    room instead, which no real camera could: for simulated time.
+    `overwrite_on_overflow` is False (the core then stops the camera). With `patient` set, the camera waits for room
+    instead, which only a camera in simulated time can do.
     """
 
     def __init__(self, size_mb: float, *, overwrite_on_overflow: bool = True) -> None:
@@ -42,7 +42,7 @@ class FrameQueue:
 
     @property
     def patient(self) -> bool:
-        """Whether a camera that finds the queue full waits."""
+        """Whether the camera waits when the queue is full."""
         return self._patient
 
     @patient.setter
@@ -73,7 +73,7 @@ class FrameQueue:
         return self._used_bytes + nbytes > self.size_bytes
 
     def finalize_slot(self, metadata: Mapping[str, Any] | None = None) -> None:
-        """Make the array given out last readable."""
+        """Make the array handed out last readable."""
         with self._room:
             if self._pending:
                 self._frames.append((self._pending.popleft(), dict(metadata or {})))
@@ -84,7 +84,7 @@ class FrameQueue:
         self.finalize_slot(metadata)
 
     def pop_next(self, *, out: Array | None = None) -> Entry | None:
-        """Take the oldest frame out; None if there is none."""
+        """Remove and return the oldest frame; None if there is none."""
         with self._room:
             if not self._frames:
                 return None
@@ -94,11 +94,11 @@ class FrameQueue:
         return _into(array, out), metadata
 
     def peek_last(self, *, out: Array | None = None) -> Entry | None:
-        """The newest frame, which stays in."""
+        """The newest frame, which stays in the queue."""
         return self.peek_nth_from_last(0, out=out)
 
     def peek_nth_from_last(self, n: int, *, out: Array | None = None) -> Entry | None:
-        """The n-th frame from the newest, which stays in."""
+        """The n-th newest frame, which stays in the queue."""
         with self._room:
             if not 0 <= n < len(self._frames):
                 return None
@@ -124,17 +124,17 @@ class FrameQueue:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the frames inside, and of those being filled."""
+        """Bytes of the frames in the queue and of those being filled."""
         return self._used_bytes
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that still fit."""
+        """Free bytes."""
         return self.size_bytes - self.used_bytes
 
     @property
     def overflow_occurred(self) -> bool:
-        """Whether the queue was full at a time since it was cleared."""
+        """Whether the queue has been full since it was cleared."""
         return self._overflow
 
 

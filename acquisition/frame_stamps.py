@@ -1,4 +1,4 @@
-"""What a frame's metadata says of it: the camera's number of it, what was lost before it, and when it was taken."""
+"""Numbers, losses and times of live frames, from the metadata of the camera."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NAN = math.nan
 
 
 class CameraNumbers:
-    """The camera's frame numbers, and what their gaps say was `lost`.
+    """The camera's frame numbers; gaps in them are counted as `lost`.
 
-    `resets` counts how often a camera's counter fell back by itself; what was lost then cannot be known.
+    `resets` counts how often the camera's counter fell back by itself; what was lost then is unknown.
     """
 
     def __init__(self, key: str | None) -> None:
@@ -32,20 +32,20 @@ class CameraNumbers:
         self.resets = 0
 
     def restart(self) -> None:
-        """The camera begins to count anew; our numbers go on."""
+        """The camera starts counting again; our numbers continue."""
         self._next = None
         self._offset = self._highest + 1
 
     def take(self, metadata: Mapping[str, Any]) -> int:
-        """The number of a frame; what is missing before it is counted.
+        """The number of a frame; missing frames before it are counted.
 
-        Raises `SourceError` where the metadata has no such number.
+        Raises `SourceError` if the metadata has no such number.
         """
         if self._key is None:
             self._key = self._choose(metadata)
         number = self._read(metadata)
         if self._next is None:
-            # a camera may count from its power-on; without the first frames nothing can be said of losses
+            # a camera may count from power-on; losses before the first frame are unknown
             self._base = 0 if self._key in {FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY} else number
             self._next = self._base
         if number < self._next:
@@ -73,17 +73,17 @@ class CameraNumbers:
         number = as_number(metadata.get(self._key))
         if not math.isfinite(number):
             raise SourceError(
-                f"the camera's {self._key} is {metadata.get(self._key)!r} and no number; "
+                f"the camera's {self._key} is {metadata.get(self._key)!r}, not a number; "
                 "set microscope.frame_number_key to its counter, or leave it out"
             )
         return int(number)
 
 
 class CameraClock:
-    """When frames were taken: on the camera's clock where it has one, else as they reached the core.
+    """When frames were taken: on the camera's clock if it has one, else when they reached the core.
 
-    `exposed_ns` is a lower bound of when the exposure of the last frame began. Without a clock of the camera's
-    own that rests on the frame having reached the core within a period of its end.
+    `exposed_ns` is a lower bound of the start of the last frame's exposure. Without a clock in the camera it
+    assumes that the frame reached the core within one period after its exposure.
     """
 
     def __init__(self, *, keeps_time: bool = True) -> None:
@@ -97,14 +97,14 @@ class CameraClock:
         self.exposed_ns = 0
 
     def restart(self, now_ns: int, began_ns: int) -> None:
-        """The camera is about to be started; `began_ns` is when the run began."""
+        """Prepare for a start of the camera at `now_ns`; the run began at `began_ns`."""
         self._started_ns = now_ns
         self._camera_first_s = None
         self._run_offset_s = 1e-9 * (now_ns - began_ns)
         self._elapsed_offset_ns = self._latest_offset_ns = math.inf
 
     def arrival_ns(self, metadata: Mapping[str, Any], popped_ns: int) -> int:
-        """When a frame reached the core: the core's own stamp, on our clock, by the frame that waited least."""
+        """When a frame reached the core: its time stamp, on our clock by the least delayed frame."""
         elapsed_ns = 1e6 * as_number(metadata.get(ELAPSED_KEY))
         if not math.isfinite(elapsed_ns):
             return popped_ns
@@ -114,7 +114,7 @@ class CameraClock:
     def take(
         self, metadata: Mapping[str, Any], arrived_ns: int, exposure_ns: float, period_ns: float
     ) -> float:
-        """Take a frame's times; returns the camera's, in s since the run began, or NaN.
+        """Take the times of a frame; returns the camera's time, s since the run began, or NaN.
 
         No frame was exposed before the camera was started, nor later than one exposure before it arrived: two
         bounds on the offset between the clocks, of which the lower one is used.
@@ -134,7 +134,7 @@ class CameraClock:
 
 
 def as_number(value: object) -> float:
-    """A metadata value as a number; NaN where it is none."""
+    """A metadata value as a number; NaN if it is not one."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A microscope's camera as a source of frames: our own polling loop over the core's sequence buffer."""
+"""The camera of a microscope as a source of frames: a polling loop over the sequence buffer of the core."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from acquisition.watched_state import changes
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 
-POLL_S = 0.0005
-STALLED_EXPOSURES = 10
-STATE_S = 0.5  # how often pixel size, exposure, bit depth and shutter are read: they change by hand
+POLL_S = 0.0005  # s between looks into the core's buffer: adds as much latency, costs 1 % of a core
+STALLED_EXPOSURES = 10  # without a frame beyond `stall_s`: a long exposure must not look like a dead camera
+STATE_S = (
+    0.5  # s between readings of pixel size, exposure, bit depth and shutter, which only a person changes
+)
 
 log = logging.getLogger(__name__)
 
 
 class MicroscopeStream:
-    """Frames of a running camera, numbered from 0, with focus, pump, exposure and pixel size as they were then.
+    """Frames of a running camera, numbered from 0, with focus, flow, exposure and pixel size at their exposure.
 
-    Pixel size, exposure, bit depth and shutter are read twice a second and after each command; what changed goes
-    to `report`. A change of the images' size or type ends the stream with an error.
+    Pixel size, exposure, bit depth and shutter are read twice a second and after each command; changes go to
+    `report`. A change of the size or type of the images ends the stream with an error.
 
-    A frame's `camera_frame` is the camera's own number where its adapter gives one, else Micro-Manager's. Gaps
-    in it, also those of frames that the core discarded because nobody took them in time, are counted in
-    `lost_in_camera`. `exposed_ns` is a lower bound of when the exposure of the last frame began, on the clock
-    of `time.perf_counter_ns`: frames may have waited in the camera's buffer since, and what was changed
-    meanwhile does not show in them.
+    `camera_frame` is the camera's own number if its adapter provides one, else Micro-Manager's. Gaps in it are
+    counted in `lost_in_camera`, also those of frames that the core discarded because they were not read in time.
+    `exposed_ns` is a lower bound of the start of the last frame's exposure, on the clock of `time.perf_counter_ns`:
+    the frame may have waited in the camera's buffer since, and later changes do not show in it.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class MicroscopeStream:
         self._last_frame_s = time.monotonic()
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Return the next frame, or None. Raises `SourceError` if the camera has stopped or is silent."""
+        """Return the next frame, or None. Raises `SourceError` if the camera has stopped or delivers nothing."""
         if self._kept:
             frame, self.exposed_ns = self._kept.popleft()
             return frame
@@ -137,13 +138,13 @@ class MicroscopeStream:
             longest_s = self._settings.stall_s + STALLED_EXPOSURES * 1e-3 * self._exposure_ms
             if self._running and silent_s > longest_s:
                 raise SourceError(
-                    f"the camera {self._scope.camera} has delivered nothing for {silent_s:.0f} s; check its "
-                    "trigger and cable, or raise microscope.stall_s"
+                    f"the camera {self._scope.camera} has delivered no frame for {silent_s:.0f} s; check its "
+                    "trigger and cable, or increase microscope.stall_s"
                 )
             return
         if self._core.getRemainingImageCount():
             return
-        why = self._faults.last or self._scope.camera_error() or "its adapter does not say why"
+        why = self._faults.last or self._scope.camera_error() or "its adapter gives no reason"
         raise SourceError(
             f"the camera {self._scope.camera} stopped by itself after {self._frame} frames: {why}"
         )
@@ -152,7 +153,7 @@ class MicroscopeStream:
         if image.shape != self._shape or image.dtype.name != self.info.dtype:
             raise SourceError(
                 f"frame {self._frame} of {self._scope.camera} is {image.shape} {image.dtype.name}, the first "
-                f"was {self._shape} {self.info.dtype}; do not change the camera's format during a run"
+                f"was {self._shape} {self.info.dtype}; do not change the image format during a run"
             )
         taken_ns = self._clock.arrival_ns(metadata, time.perf_counter_ns())
         self._last_frame_s = time.monotonic()
@@ -189,7 +190,7 @@ class MicroscopeStream:
         return Frame(info, image)
 
     def now_s(self) -> float:
-        """The present on the clock of the frames' `time_s`, s; in simulated time when the next frame is due."""
+        """Now on the clock of the frames' `time_s`, s; in simulated time, the time of the next frame."""
         now_ns, newest = time.perf_counter_ns(), self._newest
         if newest is None or not math.isfinite(newest.camera_time_s):
             return 1e-9 * (now_ns - self._began_ns)
@@ -214,7 +215,7 @@ class MicroscopeStream:
         self._readings_due_s = time.monotonic() + 1 / self._settings.read_hz
 
     def _read_state(self, *, commanded: bool) -> None:
-        """Take over what has changed meanwhile, and say so."""
+        """Read the state and report what has changed."""
         before, self._state = self._state, self._scope.read_state()
         self._state_due_s = time.monotonic() + STATE_S
         commanded = commanded or self.ours_changes
@@ -229,14 +230,14 @@ class MicroscopeStream:
             self._report(f"from about frame {self._frame} on: {line}")
 
     def devices_changed(self) -> int:
-        """Read all that commands can change anew, which holds from now on; returns now (`perf_counter_ns`)."""
+        """Read everything that commands can change; it holds from now on. Returns now (`perf_counter_ns`)."""
         now_ns = time.perf_counter_ns()
         self._read_state(commanded=True)
         self._read_devices(now_ns)
         return now_ns
 
     def stop(self) -> None:
-        """Stop the camera; what it has taken can still be read. Idempotent."""
+        """Stop the camera; frames that it has taken can still be read. Idempotent."""
         self._stopped = True
         self._stop_camera()
 
@@ -257,7 +258,7 @@ class MicroscopeStream:
         self._stop_camera()
 
     def resume(self) -> None:
-        """Start the camera again; what was still in its buffer is delivered first."""
+        """Start the camera again; frames left in its buffer are delivered first."""
         if self._paused and not self._stopped:
             self._paused = False
             while self._core.getRemainingImageCount():
@@ -267,9 +268,8 @@ class MicroscopeStream:
             self._start_camera()
 
     def counts(self) -> dict[str, int]:
-        """`received` frames and `lost_in_camera`, and where there are any: `left_in_buffer`, taken but not read
-        so far (while it runs) or ever (after `stop`), and `counter_resets`, when the camera's counter fell back by
-        itself.
+        """`received`, `lost_in_camera`, and, if above 0, `left_in_buffer` (taken and not read, so far or, after
+        `stop`, at all) and `counter_resets` (the camera's counter fell back by itself).
         """
         counts = {"received": self._frame - len(self._kept), "lost_in_camera": self._numbers.lost}
         left = self._left if self._closed else self._waiting() * (self._running or self._stopped)
@@ -277,7 +277,7 @@ class MicroscopeStream:
         return counts | {name: count for name, count in rare.items() if count}
 
     def gauges(self) -> dict[str, float]:
-        """`buffer`: frames that wait in the camera's buffer."""
+        """`buffer`: frames waiting in the camera's buffer."""
         return {"buffer": float(self._waiting())} if self._running else {}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A microscope as this program sees it: a camera, and where there are any a focus drive, a pump, a shutter."""
+"""A microscope in Micro-Manager: a camera and, if present, a focus drive, a pump and a shutter."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from stream.errors import ConfigurationError, SourceError
 NAN = math.nan
 Value = TypeVar("Value")
 STILL_UM = 0.05
+"""Two readings within this distance, um, mean that the drive rests: above encoder noise (some nm), below the
+standard error of z (0.3 um and more). Twice as much would accept a drive that still creeps at 10 um/s."""
 READING_APART_S = 0.01
+"""Between the two readings, s: a creeping drive moves by more than `STILL_UM` in it. Adds as much to every move."""
 PIXEL_BYTES = {1: "uint8", 2: "uint16"}
 
 
 class Actuators:
-    """A loaded core with what can be made safe: focus drive, pump and shutter, where there are such.
+    """A loaded core with the devices that can be made safe: focus drive, pump and shutter, if present.
 
-    Methods that wait belong to one thread; those that set or read one device may be called from any, for the
-    core locks each device.
+    Methods that wait must be called from one thread; those that set or read one device may be called from any
+    thread, as the core locks each device.
 
-    `focus_commanded_um` is where the focus drive was sent last. Raises `SourceError` when a device fails, with
-    its label and the adapter's reason.
+    `focus_commanded_um` is the last target of the focus drive. All methods raise `SourceError` if a device fails,
+    with its label and the reason that its adapter gives.
     """
 
     def __init__(self, settings: MicroscopeSettings) -> None:
         """Load the configuration and find the devices.
 
-        Raises `ConfigurationError` for a device or property that is not there.
+        Raises `ConfigurationError` for a device or property that does not exist.
         """
         self.settings = settings
         self.core: UniMMCore = open_core(settings.config, buffer_mb=settings.buffer_mb)
@@ -94,16 +97,16 @@ class Actuators:
         return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
 
     def move_focus(self, position_um: float) -> None:
-        """Send the focus drive off, without waiting."""
+        """Start a move of the focus drive, without waiting."""
         self._do(self.focus, self.core.setPosition, self.focus, position_um)
         self.focus_commanded_um = position_um
         self._last_reading = None
 
     def focus_moves(self) -> bool:
-        """Whether the focus drive is on its way, or has arrived and not come to rest.
+        """Whether the focus drive still moves.
 
-        Many drives are no longer busy while the carriage still creeps: it rests once two readings, some
-        milliseconds apart, are the same within `STILL_UM`.
+        Many drives report "not busy" while they still creep: the drive rests once two readings, some milliseconds
+        apart, agree within `STILL_UM`.
         """
         if self._do(self.focus, self.core.deviceBusy, self.focus):
             self._last_reading = None
@@ -149,7 +152,7 @@ class Actuators:
         return bool(self._do(self.shutter, self.core.getShutterOpen, self.shutter))
 
     def wait_for_focus(self, timeout_s: float) -> None:
-        """Wait until the focus drive stands. Raises `SourceError` if it still moves after `timeout_s`."""
+        """Wait until the focus drive rests. Raises `SourceError` if it still moves after `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
         while self.focus and self.focus_moves():
             if time.monotonic() > deadline_s:
@@ -163,19 +166,19 @@ class Actuators:
             raise SourceError(f"{what} of {self.settings.config} failed: {reason(error)}") from error
 
     def close(self) -> None:
-        """Let go of all devices. Idempotent."""
+        """Unload all devices. Idempotent."""
         if not self._closed:
             self._closed = True
             close_core(self.core)
 
 
 class Microscope(Actuators):
-    """A microscope with its camera, set as the settings say; see `Actuators`."""
+    """A microscope with its camera, set up according to the settings; see `Actuators`."""
 
     def __init__(self, settings: MicroscopeSettings) -> None:
         """Load the configuration, find the devices and apply the settings.
 
-        Raises `ConfigurationError` for a device or property that is not there.
+        Raises `ConfigurationError` for a device or property that does not exist.
         """
         super().__init__(settings)
         try:
@@ -208,23 +211,23 @@ class Microscope(Actuators):
             self.set_exposure(self.settings.exposure_ms)
 
     def info(self) -> SourceInfo:
-        """What the camera's images look like now.
+        """Properties of the camera's images now.
 
         Raises `SourceError` for colour images, for pixels that are neither uint8 nor uint16, and for several
-        cameras that deliver as one.
+        cameras in one stream.
         """
         core = self.core
         channels = self._do(self.camera, core.getNumberOfCameraChannels)
         if channels > 1:
             raise SourceError(
-                f"{self.camera} delivers the images of {channels} cameras in turn; set microscope.camera to "
+                f"{self.camera} delivers images of {channels} cameras in turn; set microscope.camera to "
                 "one of them"
             )
         components = self._do(self.camera, core.getNumberOfComponents)
         nbytes = self._do(self.camera, core.getBytesPerPixel)
         dtype = PIXEL_BYTES.get(nbytes)
         if components != 1 or dtype is None:
-            what = "colour images" if components != 1 else f"{nbytes} bytes a pixel"
+            what = "colour images" if components != 1 else f"{nbytes} bytes per pixel"
             raise SourceError(
                 f"{self.camera} delivers {what}; set its PixelType to 8 or 16 bit grey "
                 f'(--set microscope.properties."{self.camera}.PixelType"=16bit)'
@@ -255,14 +258,14 @@ class Microscope(Actuators):
         return NAN, ""
 
     def known_pixel_size_um(self) -> float | None:
-        """Pixel size in object space by the settings, else by the core, um; None where neither knows it."""
+        """Pixel size in object space from the settings, else from the core, um; None if unknown."""
         if self.settings.pixel_size_um is not None:
             return self.settings.pixel_size_um
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         return size_um if size_um > 0 else None
 
     def read_state(self) -> WatchedState:
-        """What can change while the camera runs, by the core, whatever the settings say."""
+        """The values in the core that can change while the camera runs."""
         size_um = float(self._do("pixel size", self.core.getPixelSizeUm))
         return WatchedState(
             pixel_size_um=size_um if size_um > 0 else None,
@@ -275,7 +278,7 @@ class Microscope(Actuators):
         size_um = self.known_pixel_size_um()
         if size_um is not None:
             return size_um, ""
-        return 1.0, "; it knows no pixel size, 1 um is assumed: set microscope.pixel_size_um"
+        return 1.0, "; its pixel size is unknown, 1 um is assumed: set microscope.pixel_size_um"
 
     def read_exposure(self) -> float:
         """Exposure time, ms."""
@@ -286,19 +289,19 @@ class Microscope(Actuators):
         self._do(self.camera, self.core.setExposure, exposure_ms)
 
     def set_auto_shutter(self, is_on: bool) -> bool:
-        """Let the core open its shutter for every image, or not; returns what held before."""
+        """Whether the core opens its shutter for every image; returns the previous setting."""
         before = bool(self._do("auto-shutter", self.core.getAutoShutter))
         self._do("auto-shutter", self.core.setAutoShutter, is_on)
         return before
 
     def camera_error(self) -> str:
-        """Why a Python camera stopped, if it says so."""
+        """Why a Python camera stopped; "" if unknown."""
         if self.core.isPyDevice(self.camera) and self.core.hasProperty(self.camera, "LastError"):
             return str(self.core.getProperty(self.camera, "LastError"))
         return ""
 
     def simulated_time(self) -> bool:
-        """Whether the camera is simulated and does not keep to the wall clock (`RealTime` is 0)."""
+        """Whether the camera is simulated and its time is not the wall clock (`RealTime` is 0)."""
         if not (self.core.isPyDevice(self.camera) and self.core.hasProperty(self.camera, "RealTime")):
             return False
         return float(self.core.getProperty(self.camera, "RealTime")) == 0

@@ -1,4 +1,4 @@
-"""What the devices were set to, by time: a frame is stamped with what held when it was exposed."""
+"""Device settings over time, so that a frame gets those that held when it was exposed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections import deque
 from dataclasses import dataclass
 from operator import attrgetter
 
-KEPT = 4096
+KEPT = 4096  # readings: three minutes at 20 a second, far longer than a frame can wait in a camera's buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The devices at one time of `time.perf_counter_ns`; NaN where the microscope has none."""
+    """Settings of the devices at one time (`time.perf_counter_ns`); NaN without such a device."""
 
     time_ns: int
     focus_um: float
@@ -24,7 +24,7 @@ class Reading:
 
 
 class Readings:
-    """The latest readings in order of time; older ones than the frames still to come need are forgotten."""
+    """The latest readings, in order of time; those older than any frame still to come are dropped."""
 
     def __init__(self) -> None:
         self._readings: deque[Reading] = deque(maxlen=KEPT)
@@ -34,14 +34,14 @@ class Readings:
         self._readings.append(reading)
 
     def at(self, time_ns: int) -> Reading:
-        """The set-points in force at a time; before the first reading that one holds.
+        """The settings at a time; before the first reading, that reading.
 
         Raises `IndexError` without any reading.
         """
         return self._readings[max(0, self._after(time_ns) - 1)]
 
     def focus_um(self, time_ns: int) -> float:
-        """The focus position at a time, on a straight line between the readings before and after it."""
+        """The focus position at a time, um, interpolated linearly between the readings around it."""
         index = self._after(time_ns)
         before = self.at(time_ns)
         if index in {0, len(self._readings)}:
@@ -54,10 +54,10 @@ class Readings:
         return bisect_right(self._readings, time_ns, key=attrgetter("time_ns"))
 
     def exposure_ms(self, arrived_ns: int, period_ns: float, interval_ns: float) -> float:
-        """Exposure of a frame that arrived then, `interval_ns` after the frame before it.
+        """Exposure of a frame that arrived at `arrived_ns`, `interval_ns` after the previous one, ms.
 
-        Around a change it is the longest that the frame can have had: it began at most that exposure and one
-        period before it arrived, and was not exposed for longer than the interval (and a period of jitter).
+        Around a change it is the longest exposure that the frame can have had: the exposure began at most that
+        time and one period before the arrival, and was no longer than the interval (plus a period of jitter).
         """
         longest_ms = -math.inf
         ended_ns: float = math.inf
@@ -74,6 +74,6 @@ class Readings:
         return longest_ms if longest_ms >= 0 else self._readings[0].exposure_ms
 
     def forget_before(self, time_ns: int) -> None:
-        """Let go of readings that no longer held at this time."""
+        """Drop readings that no longer held at this time."""
         while len(self._readings) > 1 and self._readings[1].time_ns <= time_ns:
             self._readings.popleft()

@@ -1,4 +1,4 @@
-"""Recorded images as a source: the same frames as from a camera, from a file."""
+"""Recorded images as a source of frames, like a camera."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from acquisition.source import SourceInfo
-from acquisition.stacks.arrays import Hdf5Stack, open_zarr
-from acquisition.stacks.folder import SUFFIXES, TIFF, open_folder
+from acquisition.stacks.folder import open_folder
 from acquisition.stacks.frame_numbers import RecordedNumbers
+from acquisition.stacks.hdf5_stack import Hdf5Stack
+from acquisition.stacks.image_files import SUFFIXES, TIFF
 from acquisition.stacks.library_errors import GuardedStack
 from acquisition.stacks.scales import check_pixel_change, pixel_size
 from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
 from acquisition.stacks.video_choice import file_of, name_of, parse_choice
+from acquisition.stacks.zarr_stack import open_zarr
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo, ImageArray
 from stream.safe_text import storable
@@ -31,15 +33,15 @@ FILMS = (".avi", ".mp4", ".mov", ".mkv", ".wmv", ".cine", ".mpg", ".webm")
 def open_stack(
     path: Path, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
 ) -> ImageStack:
-    """Open a TIFF, OME-TIFF, OME-Zarr, HDF5 file or a folder of images, by what it is.
+    """Open a TIFF, OME-TIFF, OME-Zarr or HDF5 file, or a folder of images.
 
-    Behind `::` stands which of several is meant: `FILE.h5::DATASET`, `FOLDER::position=1,channel=0`. `axes`, such
-    as `TYX`, takes precedence over what the file says of them. Planes that a file calls a focus series are believed
-    more readily where a scan is wanted (`is_scan`) than in a video. With `any_type` pixels may be of any numeric
-    type, as those of references; else they must be a camera's.
+    `::` selects one of several recordings: `FILE.h5::DATASET`, `FOLDER::position=1,channel=0`. `axes`, such as
+    `TYX`, takes precedence over the file. With `is_scan`, planes that the file calls a focus series are more
+    readily taken as one than in a video. With `any_type` pixels may have any numeric type, as in references;
+    otherwise they must be uint8 or uint16.
 
-    Raises `SourceError` with what it is instead, or why it cannot be read, and `ConfigurationError` for `axes`
-    that it cannot have.
+    Raises `SourceError` if it is not a recording or cannot be read, and `ConfigurationError` for `axes` that do
+    not fit it.
     """
     return GuardedStack(path, lambda: _open_unguarded(path, axes, is_scan, any_type))
 
@@ -60,13 +62,13 @@ def _open_unguarded(path: Path, axes: str | None, is_scan: bool, any_type: bool)
         return Hdf5Stack(path, axes, is_scan=is_scan, any_type=any_type)
     if suffix in FILMS:
         raise SourceError(
-            f"{plain} is a film, which is not read; convert it to images without loss, as with: "
-            "ffmpeg -i FILM -pix_fmt gray frames/%06d.png, and give the folder"
+            f"{plain} is a compressed video, which cannot be read; convert it to images without loss, as with: "
+            "ffmpeg -i VIDEO -pix_fmt gray frames/%06d.png, and give the folder"
         )
     if suffix in TIFF or suffix not in SUFFIXES:
         choice.refuse_dataset(plain)
         return TiffStack(plain, axes, choice=choice, is_scan=is_scan, any_type=any_type)
-    raise SourceError(f"{plain} is a single picture; give the folder that it is in")
+    raise SourceError(f"{plain} is a single image; give the folder that contains it")
 
 
 def open_recording(
@@ -81,17 +83,17 @@ def open_recording(
     volumes: bool = False,
     only_describe: bool = False,
 ) -> Recording:
-    """Open a recording. `axes`, `frame_rate_hz` and `pixel_size_um` take precedence over what the file says.
+    """Open a recording. `axes`, `frame_rate_hz` and `pixel_size_um` take precedence over the file.
 
-    Where nobody says how large a pixel is, `model_pixel_size_um` is asked, that of the images a detector was made
-    for; without that it is 1 um.
+    If the pixel size is unknown, `model_pixel_size_um` is called for the one that the detector was made for;
+    without that it is 1 um.
 
-    With `pace` frames come at their own rate. With `volumes` the z planes of each time are one frame (Z, H, W)
-    instead of frames one after the other, each with its focus position. With `only_describe` pixels that are not
-    square are a remark, and their size NaN.
+    With `pace` frames come at their recorded rate. With `volumes` the z planes of each time form one frame (Z, H,
+    W); otherwise each plane is a frame with its own focus position. With `only_describe` pixels that are not square
+    are reported as a remark, and their size is NaN.
 
-    Raises `SourceError`, also for pixels that are not square or change their size, and `ConfigurationError` for
-    `axes` that the file cannot have.
+    Raises `SourceError`, also for pixels that are not square or whose size changes, and `ConfigurationError` for
+    `axes` that do not fit the file.
     """
     path = Path(path)
     stack = open_stack(path, axes)
@@ -119,8 +121,8 @@ def open_recording(
 class Recording:
     """The `Source` of recorded frames.
 
-    `title` says what it is, `remarks` are lines for the user: what was assumed, what was decided, and what is not
-    as the file says it.
+    `title` names it. `remarks` are lines for the user: what was assumed, what was decided, and where the file was
+    not followed.
     """
 
     def __init__(
@@ -170,13 +172,13 @@ class Recording:
         return self._numbers.first
 
     def start(self) -> None:
-        """Begin at the first frame; with `pace` the clock starts now."""
+        """Start at the first frame; with `pace` the clock starts now."""
         self._began_s = time.monotonic()
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame; with `pace`, None if it is not due within `timeout_s`.
 
-        Raises `SourceError` with the frame's number where the file is damaged or cut short.
+        Raises `SourceError` with the frame number if the file is damaged or truncated.
         """
         if self.ended:
             return None
@@ -213,15 +215,15 @@ class Recording:
         return self._stack.read(number).image
 
     def _planned_s(self) -> float:
-        """The next frame's time from the first one on, but for frames that were lost in the camera."""
+        """Time of the next frame after the first one, s, without the time of frames lost in the camera."""
         if self._timing.time_s is not None:
             return float(self._timing.time_s[self._next])
         return self._next / self._timing.rate_hz
 
     def _time_s(self) -> float:
-        """The frame's time from the first one on: the file's, else by the frame rate.
+        """Time of the frame after the first one, s: from the file, else from the frame rate.
 
-        By the rate, frames that the numbers say were lost have taken their time.
+        With the rate, frames that are missing by their numbers have taken their time.
         """
         if self._timing.time_s is not None:
             return float(self._timing.time_s[self._next])
@@ -232,14 +234,14 @@ class Recording:
         self._stopped = True
 
     def pause(self) -> None:
-        """Nothing to do: frames are only read when asked for."""
+        """Nothing to do: frames are read only on request."""
 
     def resume(self) -> None:
-        """With `pace`, go on from here."""
+        """With `pace`, continue from here."""
         self._began_s = time.monotonic() - (self._planned_s() if self._next < self._count else 0.0)
 
     def counts(self) -> dict[str, int]:
-        """`received` frames, and `lost_in_recording`: those that gaps in numbers and missing files leave out."""
+        """`received` frames, and `lost_in_recording`: those missing by gaps in numbers or missing files."""
         behind = self._stack.info.lost_after if self._next >= self._count else 0
         return {
             "received": self._next,
@@ -248,7 +250,7 @@ class Recording:
         }
 
     def gauges(self) -> dict[str, float]:
-        """Nothing waits in a file."""
+        """A file has no queue."""
         return {}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a source of frames is: a microscope or a recording."""
+"""The protocol of a source of frames: a microscope or a recording."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stream.messages import Frame
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source's frames look like, known before the first one.
+    """Properties of the frames of a source, known before the first one.
 
     `depth` is the number of planes of a volume, 1 for images; `dtype` is `uint8` or `uint16`;
-    `frame_rate_hz` is NaN and `frames` None where they are not known. `description` says, for people, where
-    the frames come from and what had to be assumed.
+    `frame_rate_hz` is NaN and `frames` None if unknown. `description` tells the user where the frames come from and
+    what was assumed.
     """
 
     height: int
@@ -30,48 +30,47 @@ class SourceInfo:
 
 @runtime_checkable
 class Source(Protocol):
-    """Delivers frames, one after the other. All methods belong to one thread."""
+    """Delivers frames one after the other. All methods must be called from one thread."""
 
     @property
     def info(self) -> SourceInfo:
-        """What the frames look like."""
+        """Properties of the frames."""
         ...
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more; frames already taken are delivered first."""
+        """Whether all frames have been delivered and no more will come."""
         ...
 
     def start(self) -> None:
-        """Begin: nothing is taken before. Raises `SourceError` if it cannot be done."""
+        """Start taking frames; none is taken before. Raises `SourceError` if that fails."""
         ...
 
     def read(self, timeout_s: float) -> Frame | None:
-        """Return the next frame, or None if none came within `timeout_s`; its image is the caller's to keep.
+        """Return the next frame, or None if none came within `timeout_s`; the caller may keep its image.
 
         Raises `SourceError` if the source fails.
         """
         ...
 
     def stop(self) -> None:
-        """Take no more frames; what was taken can still be read, then the source has ended. Idempotent."""
+        """Take no more frames; those already taken can still be read, then the source has ended. Idempotent."""
         ...
 
     def pause(self) -> None:
-        """Take no frames until `resume`; what was taken can still be read."""
+        """Take no frames until `resume`; those already taken can still be read."""
         ...
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Continue after `pause`."""
         ...
 
     def counts(self) -> dict[str, int]:
-        """Totals since the start: `received` frames, `lost_in_camera`, and what else the source counts, as
-        `lost_in_recording`."""
+        """Totals since the start: `received` frames, `lost_in_camera`, and others such as `lost_in_recording`."""
         ...
 
     def gauges(self) -> dict[str, float]:
-        """Momentary values, such as the frames that wait in the camera's `buffer`."""
+        """Current values, such as the number of frames waiting in the `buffer` of the camera."""
         ...
 
     def close(self) -> None:

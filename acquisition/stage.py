@@ -1,4 +1,4 @@
-"""The acquiring stage: frames from a source to its consumers, commands carried out in between."""
+"""The acquisition stage of the pipeline: sends frames to its consumers and carries out commands in between."""
 
 from __future__ import annotations
 
@@ -6,67 +6,27 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
+from acquisition.frame_rate import FrameRate
+from acquisition.open_requests import Executor, OpenRequests, Requests
 from acquisition.source import Source
-from stream.commands import Request
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
-from stream.messages import Ack, Command, CommandKind, Frame, StageState
+from stream.messages import Command, CommandKind, Frame, StageState
 
-WAIT_S = 0.02
-LAST_FRAMES_S = 5.0
-TAKE_S = 0.002
-RATE_MEMORY_S = 1.0
-
-
-class Requests(Protocol):
-    """Where commands come from: `stream.commands.CommandServer`."""
-
-    def poll(self) -> list[Request]:
-        """Return the commands that have come, without waiting."""
-        ...
-
-
-class Executor(Protocol):
-    """What carries commands out: `acquisition.execution.CommandExecutor`."""
-
-    def execute(self, command: Command) -> Ack | None:
-        """Carry a command out; None where the answer follows with a frame."""
-        ...
-
-    def poll(self) -> list[Ack]:
-        """Answers that came without a frame."""
-        ...
-
-    def frame_taken(self, frame: Frame) -> list[Ack]:
-        """Answers to the commands that this frame is the first to show."""
-        ...
-
-    def abandon(self) -> list[Ack]:
-        """Answers to the commands that no frame will show."""
-        ...
-
-    def release(self) -> None:
-        """Carry out again what is decided on frames, where the hardware was made safe."""
-        ...
-
-    def safe_state(self) -> None:
-        """Leave the hardware safe."""
-        ...
-
-    def counts(self) -> dict[str, int]:
-        """Totals."""
-        ...
+WAIT_S = 0.02  # s that draining waits for acknowledgements before commands are looked at again
+LAST_FRAMES_S = 5.0  # s that consumers have, after a failure, to take frames that were sent before it
+TAKE_S = 0.002  # s that a step waits for a frame or for room: bounds the delay of commands
 
 
 class AcquireStage:
-    """Sends every frame of `source` to every one of `senders`, until it ends or is told to stop.
+    """Sends every frame of `source` to all `senders`, until the source ends or a stop is requested.
 
-    Commands are looked at in every step, at least every few milliseconds and also while a consumer has no
-    room: the frame at hand is kept and offered again. At the end, however it comes, the hardware is made safe
-    first and the source stopped; only then the frame at hand and everything offered is waited for. The hardware
-    is made safe, too, when the stage fails or is closed early. Who opened senders and commands closes them.
+    Commands are checked in every step, at least every few milliseconds, also while a consumer has no room: the
+    current frame is kept and offered again. At the end, whatever its cause, the hardware is made safe first and the
+    source is stopped; only then the stage waits until the current frame and all frames sent before are
+    acknowledged. The hardware is also made safe if the stage fails or is closed early. The caller closes senders
+    and commands.
     """
 
     name = "acquire"
@@ -82,19 +42,19 @@ class AcquireStage:
         seconds: float | None = None,
         on_end: Callable[[str], None] = lambda _reason: None,
     ) -> None:
-        """`frames` and `seconds` (of the frames' own time) end the stream early. `on_end` is told why it ends or
-        fails, before anything is waited for."""
+        """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
+        the end or failure before anything is waited for.
+        """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
         self._source = source
         self._senders = tuple(senders)
-        self._commands = commands
         self._executor = executor
         self._frames = frames
         self._seconds = seconds
         self._on_end = on_end
         self._state = StageState.STARTING
-        self._requests: dict[str, Request] = {}
+        self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
         self._unsent: list[Sender] = []
         self._first_time_s: float | None = None
@@ -105,24 +65,24 @@ class AcquireStage:
         self._drain_until_s = math.inf
         self._resumed: tuple[Command, int] | None = None
         self._made_safe = False
-        self._sent = self._received = self._refused = 0
-        self._rate = _Rate()
+        self._sent = self._received = 0
+        self._rate = FrameRate()
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life."""
+        """State of the stage."""
         return self._state
 
     def step(self, timeout_s: float) -> bool:
-        """Carry out commands, pass on one frame; False once everything offered has been acknowledged.
+        """Carry out commands, pass on one frame; False once everything sent has been acknowledged.
 
         Raises `SourceError` if the source fails or the hardware does not become safe, `PeerLostError` if a
-        consumer is gone for too long; what can be made safe is safe then.
+        consumer is gone for too long; the hardware has been made safe as far as possible then.
         """
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
         try:
-            self._obey()
+            self._carry_out_commands()
             if self._state is StageState.DRAINING:
                 return self._drain(timeout_s)
             self._state = StageState.RUNNING
@@ -174,9 +134,9 @@ class AcquireStage:
 
     def _answer_with(self, frame: Frame) -> None:
         if self._executor is not None:
-            self._answer(self._executor.frame_taken(frame))
+            self._requests.answer(self._executor.frame_taken(frame))
         if self._resumed is not None and frame.info.monotonic_ns >= self._resumed[1]:
-            self._accept(self._resumed[0], frame.info.frame)
+            self._requests.accept(self._resumed[0], frame.info.frame)
             self._resumed = None
 
     def _offer(self, timeout_s: float) -> None:
@@ -190,86 +150,69 @@ class AcquireStage:
             self._unsent.pop(0)
         self._frame = None
 
-    def _obey(self) -> None:
-        for request in self._commands.poll() if self._commands is not None else ():
-            command = request.command
-            self._requests[command.command_id] = request
+    def _carry_out_commands(self) -> None:
+        for command in self._requests.poll():
             if command.kind is CommandKind.STOP:
                 self.request_stop(str(command.value or f"stopped by {command.sender or 'a command'}"))
-                self._accept(command)
+                self._requests.accept(command)
             elif self._reason and command.kind is CommandKind.MAKE_SAFE and self._executor is not None:
-                ack = self._executor.execute(command)
-                self._answer([ack] if ack is not None else self._executor.abandon())
+                reply = self._executor.execute(command)
+                self._requests.answer([reply] if reply is not None else self._executor.abandon())
             elif self._reason:
-                self._refuse(command, "the run is ending")
+                self._requests.refuse(command, "the run is ending")
             elif command.kind is CommandKind.HEARTBEAT and self._executor is None:
-                self._accept(command, self._received - 1)
+                self._requests.accept(command, self._received - 1)
             elif command.kind is CommandKind.PAUSE:
                 self._pause(command)
             elif command.kind is CommandKind.RESUME:
                 self._resume(command)
             elif self._executor is None:
-                self._refuse(command, f"{command.kind}: a recording has no microscope to command")
-            elif (ack := self._executor.execute(command)) is not None:
-                self._answer([ack])
+                self._requests.refuse(command, f"{command.kind}: a recording has no microscope")
+            elif (reply := self._executor.execute(command)) is not None:
+                self._requests.answer([reply])
         if self._executor is not None and not self._reason:
-            self._answer(self._executor.poll())
+            self._requests.answer(self._executor.poll())
 
     def _pause(self, command: Command) -> None:
         if not self._paused:
             self._paused = True
             self._source.pause()
-        self._accept(command)
+        self._requests.accept(command)
 
     def _resume(self, command: Command) -> None:
         if self._executor is not None:
             self._executor.release()
         if not self._paused:
-            self._accept(command, self._received)
+            self._requests.accept(command, self._received)
             return
         self._paused = False
         if self._resumed is not None:
-            self._accept(self._resumed[0])
+            self._requests.accept(self._resumed[0])
         self._resumed = (command, time.perf_counter_ns())
         self._source.resume()
 
-    def _accept(self, command: Command, first_frame: int = -1) -> None:
-        now_ns = time.perf_counter_ns()
-        self._answer([Ack(command.command_id, True, first_frame, monotonic_ns=now_ns)])
-
-    def _refuse(self, command: Command, why_not: str) -> None:
-        self._refused += 1
-        now_ns = time.perf_counter_ns()
-        self._answer([Ack(command.command_id, False, reason=why_not, monotonic_ns=now_ns)])
-
-    def _answer(self, acks: list[Ack]) -> None:
-        for ack in acks:
-            request = self._requests.pop(ack.command_id, None)
-            if request is not None:
-                request.reply(ack)
-
     def request_stop(self, reason: str, drain_s: float = math.inf) -> None:
-        """End the stream after the frame at hand; what is still in the camera's buffer is left there.
+        """End the stream after the current frame; frames still in the camera's buffer are left there.
 
-        Consumers are waited for at most `drain_s`. May be called from another thread.
+        Waits for consumers for at most `drain_s`. May be called from another thread.
         """
         self._drain_until_s = min(self._drain_until_s, time.monotonic() + drain_s)
         if not self._reason:
             self._reason = reason
 
     def _end(self) -> None:
-        """Nothing is waited for here but the devices, each for a time of its own."""
+        """Make the hardware safe and stop the source; waits only for devices, each with its own deadline."""
         self._state = StageState.DRAINING
         self._on_end(self._reason)
         try:
             self._make_safe()
         except LivePTVError as error:
-            self._unsafe = str(error)  # what was measured is delivered first
+            self._unsafe = str(error)  # raised after the frames have been delivered
         self._source.stop()
         self._give_up_on_answers("the run is ending")
 
     def _deliver_what_was_sent(self, why: str) -> None:
-        """Let the consumers take the frames that were sent before a failure."""
+        """Give the consumers time to take the frames that were sent before a failure."""
         if not self._told_end:
             self._told_end = True
             for sender in self._senders:
@@ -285,14 +228,13 @@ class AcquireStage:
             self._executor.safe_state()
 
     def _give_up_on_answers(self, why: str) -> None:
-        """Answer what was carried out but will show in no frame, and refuse the rest."""
+        """Answer the commands that were carried out but show in no frame, and refuse the others."""
         if self._executor is not None:
-            self._answer(self._executor.abandon())
+            self._requests.answer(self._executor.abandon())
         if self._resumed is not None:
-            self._accept(self._resumed[0])
+            self._requests.accept(self._resumed[0])
             self._resumed = None
-        for request in tuple(self._requests.values()):
-            self._refuse(request.command, why)
+        self._requests.refuse_rest(why)
 
     def _drain(self, timeout_s: float) -> bool:
         if not self._delivered(min(timeout_s, WAIT_S)):
@@ -309,7 +251,7 @@ class AcquireStage:
         return False
 
     def _delivered(self, timeout_s: float) -> bool:
-        """Offer the frame at hand, then the end, then wait a little for acknowledgements."""
+        """Send the current frame, then the end, then wait briefly for acknowledgements."""
         if self._frame is not None:
             self._offer(timeout_s)
         if self._frame is None and not self._told_end:
@@ -319,16 +261,16 @@ class AcquireStage:
         return self._told_end and all(sender.flush(timeout_s) for sender in self._senders)
 
     def counts(self) -> dict[str, int]:
-        """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the commands' totals."""
+        """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the totals of commands."""
         commands = self._executor.counts() if self._executor is not None else {}
-        if self._refused:
-            commands["commands_refused"] = commands.get("commands_refused", 0) + self._refused
+        if self._requests.refused:
+            commands["commands_refused"] = commands.get("commands_refused", 0) + self._requests.refused
         dropped = sum(sender.account.dropped for sender in self._senders)
         own = {"received": self._received, "sent": self._sent, "dropped": dropped}
         return commands | self._source.counts() | own
 
     def gauges(self) -> dict[str, float]:
-        """`frames_per_s` over the last second, `queue` of the fullest link, and the source's own."""
+        """`frames_per_s` over the last second, `queue` of the fullest link, and the gauges of the source."""
         queue = max(float(sender.queued) for sender in self._senders)
         return self._source.gauges() | {"frames_per_s": self._rate.per_s(), "queue": queue}
 
@@ -338,23 +280,3 @@ class AcquireStage:
             self._make_safe()
         finally:
             self._source.close()
-
-
-class _Rate:
-    """Frames a second, measured over windows of about a second."""
-
-    def __init__(self) -> None:
-        self._begun_s = time.monotonic()
-        self._counted = 0
-        self._per_s = float("nan")
-
-    def count(self) -> None:
-        self._counted += 1
-
-    def per_s(self) -> float:
-        now_s = time.monotonic()
-        span_s = now_s - self._begun_s
-        if span_s >= RATE_MEMORY_S:
-            self._per_s = self._counted / span_s
-            self._begun_s, self._counted = now_s, 0
-        return self._per_s

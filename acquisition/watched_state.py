@@ -1,4 +1,4 @@
-"""What of a microscope can change under a running measurement, and how a change is said."""
+"""Microscope settings that can be changed from outside during a run, and how changes are reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WatchedState:
-    """What was read from the core: sizes in um and ms; None where it is unknown or there is no such device."""
+    """Values read from the core; None if unknown or without such a device."""
 
     pixel_size_um: float | None
     exposure_ms: float
@@ -18,26 +18,26 @@ class WatchedState:
 def changes(
     before: WatchedState, now: WatchedState, *, fixed_pixel_size_um: float | None, commanded: bool
 ) -> list[str]:
-    """A line for each change that a user must know of.
+    """One line for the user for each change.
 
-    `fixed_pixel_size_um` is what the settings say, which holds whatever the core says. With `commanded`, exposure
-    and shutter were changed by a command, which is told elsewhere.
+    `fixed_pixel_size_um` is the pixel size in the settings, which takes precedence over the core's. With
+    `commanded`, exposure and shutter were changed by a command, which is reported elsewhere.
     """
     lines = []
     if before.pixel_size_um != now.pixel_size_um:
         was, new = _size(before.pixel_size_um), _size(now.pixel_size_um)
         text = f"the pixel size of the microscope changed from {was} to {new} (another objective?)"
         if fixed_pixel_size_um is not None:
-            text += f"; microscope.pixel_size_um = {fixed_pixel_size_um:g} is set and still holds"
+            text += f"; microscope.pixel_size_um = {fixed_pixel_size_um:g} is set and is still used"
         elif now.pixel_size_um is None:
-            text += f"; frames keep {was}: end the run, or set microscope.pixel_size_um"
+            text += f"; frames still get {was}: end the run, or set microscope.pixel_size_um"
         else:
-            text += "; frames carry the new one from now on"
+            text += "; frames have the new one from now on"
         lines.append(text)
     if before.bit_depth != now.bit_depth:
         lines.append(
             f"the camera's bit depth changed from {before.bit_depth} to {now.bit_depth}: grey values before and "
-            "after cannot be compared"
+            "after it cannot be compared"
         )
     if not commanded and before.exposure_ms != now.exposure_ms:
         lines.append(

@@ -31,7 +31,8 @@ from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
 from stream.errors import SourceError
-from stream.hdf5_reading import NUMBERS, TEXT, attribute, check_file, dataset, open_hdf5, schema_of, values
+from stream.hdf5_checks import NUMBERS, TEXT
+from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of, values
 from stream.unfinished_files import written_beside
 
 SCHEMA = "liveptv-calibration"

@@ -6,14 +6,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from engines.engine import DetectionError, Engine
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
-from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
+from stream.messages import Detections, Frame, StageState, StreamEnd, StreamStart
+from stream.monitor import Publisher
 
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
@@ -21,14 +21,6 @@ LEFT_OUT = "left_out_"
 """What an engine left out has this before its reason in the counts of the stage."""
 RESULT_S = 0.05
 FITTED = ("refined", "not_refined")
-
-
-class Publisher(Protocol):
-    """Where monitors get their copies: `stream.monitor.MonitorPublisher`."""
-
-    def publish(self, message: Message) -> None:
-        """Hand a copy to whoever listens; never waits."""
-        ...
 
 
 @dataclass(slots=True)

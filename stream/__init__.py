@@ -1,1 +1,1 @@
-"""Messages and transport: what passes between the stages, and how nothing is lost on the way."""
+"""Messages between the pipeline stages and their transport: lossless message links, monitor, commands, status."""

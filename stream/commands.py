@@ -1,4 +1,4 @@
-"""The way back: commands to the microscope and their answers, in sockets and a context of their own."""
+"""Commands to the microscope and their answers, on their own sockets and ZeroMQ context."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stream import clock
 from stream.channel import LINGER_MS, MAX_SMALL_BYTES, PARTS, decode_parts, open_channel, wait_readable
 from stream.errors import LinkError, WireError
 from stream.limits import fitted, is_id, why_refused
-from stream.messages import Ack, Command, CommandKind, Message, Status
+from stream.messages import Command, CommandKind, CommandReply, Message, Status
 from stream.sockets import Endpoint, Security, read_parts
 from stream.wire import encode
 
-HWM = 256
-REQUESTS_PER_POLL = 64
-PENDING_LIMIT = 256
-REMEMBERED = 1024
+HWM = 256  # messages queued in a socket: many seconds of commands at the default limit of 20 a second
+REQUESTS_PER_POLL = 64  # messages read between two frames: some milliseconds at most, also under a flood
+PENDING_LIMIT = 256  # commands without an answer; more mean that the microscope does not keep up
+REMEMBERED = 1024  # answers kept for clients that ask again: four times as many as can be open
 URGENT = frozenset({CommandKind.STOP, CommandKind.MAKE_SAFE})
 NEVER_REFUSED = URGENT | {CommandKind.HEARTBEAT}
 
@@ -33,20 +33,20 @@ class Request:
         self._server = server
         self.command = command
 
-    def reply(self, ack: Ack) -> None:
-        """Answer, once; raises `LinkError` if the answer is to another command or was given before."""
-        if ack.command_id != self.command.command_id:
-            raise LinkError(f"command {self.command.command_id} got the answer to {ack.command_id}")
-        self._server._answer(ack)
+    def reply(self, reply: CommandReply) -> None:
+        """Send the answer, once; raises `LinkError` if it is for another command or was sent before."""
+        if reply.command_id != self.command.command_id:
+            raise LinkError(f"command {self.command.command_id} got the answer to {reply.command_id}")
+        self._server._answer(reply)
 
 
 class CommandServer:
-    """Takes commands from any number of clients, each command once.
+    """Receives commands from any number of clients, each command once.
 
-    A command whose texts or numbers are beyond the limits (`stream.limits`) is refused. A command whose id was
-    seen before is not handed out again: its client gets the same answer, now or once it is known. With 256
-    unanswered commands further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
-    commands, and `undelivered` answers, whose client was gone. All methods belong to one thread.
+    A command whose texts or numbers are outside the limits (`stream.limits`) is refused. A command whose id was
+    seen before is not handed out again: its client gets the same answer, now or once it is known. While 256
+    commands are unanswered, further ones are refused. Counted are `malformed` messages, `repeated` and `refused`
+    commands, and `undelivered` answers (the client was gone). All methods must be called from one thread.
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -55,7 +55,7 @@ class CommandServer:
         )
         self._endpoint.socket.router_mandatory = 1
         self._pending: dict[str, bytes] = {}
-        self._answers: OrderedDict[str, Ack] = OrderedDict()
+        self._answers: OrderedDict[str, CommandReply] = OrderedDict()
         self._closed = False
         self.malformed = 0
         self.repeated = 0
@@ -68,7 +68,7 @@ class CommandServer:
         return self._endpoint.address
 
     def poll(self) -> list[Request]:
-        """Return the commands that have come, without waiting; at most 64 messages are read at a time."""
+        """Return the commands that have arrived, without waiting; reads at most 64 messages."""
         requests: list[Request] = []
         for _ in range(REQUESTS_PER_POLL):
             parts = read_parts(self._endpoint.socket, PARTS + 1)
@@ -81,9 +81,8 @@ class CommandServer:
                 self.malformed += 1
                 continue
             if isinstance(message, Command) and is_id(message.command_id):
-                command = fitted(
-                    message
-                )  # a long reason must not keep anything from being stopped or made safe
+                # a reason that is too long must not prevent a stop or the safe state
+                command = fitted(message)
                 if self._is_acceptable(client, command) and self._is_new(client, command):
                     requests.append(Request(self, command))
             elif isinstance(message, Status) and clock.is_probe(message):
@@ -99,7 +98,8 @@ class CommandServer:
         if why:
             self.refused += 1
             self._send(
-                client, Ack(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns())
+                client,
+                CommandReply(command.command_id, False, reason=why, monotonic_ns=time.perf_counter_ns()),
             )
         return not why
 
@@ -115,21 +115,21 @@ class CommandServer:
             return False
         if len(self._pending) >= PENDING_LIMIT and command.kind not in NEVER_REFUSED:
             self.refused += 1
-            reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer or later"
-            self._send(client, Ack(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
+            reason = f"{PENDING_LIMIT} commands wait for an answer; send fewer, or wait"
+            self._send(client, CommandReply(key, False, reason=reason, monotonic_ns=time.perf_counter_ns()))
             return False
         self._pending[key] = client
         return True
 
-    def _answer(self, ack: Ack) -> None:
-        client = self._pending.pop(ack.command_id, None)
+    def _answer(self, reply: CommandReply) -> None:
+        client = self._pending.pop(reply.command_id, None)
         if client is None:
-            raise LinkError(f"command {ack.command_id} was answered before; answer each request once")
-        self._answers[ack.command_id] = ack
+            raise LinkError(f"command {reply.command_id} was answered before; answer each request once")
+        self._answers[reply.command_id] = reply
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
         if not self._closed:
-            self._send(client, ack)
+            self._send(client, reply)
 
     def _send(self, client: bytes, message: Message) -> None:
         try:
@@ -140,20 +140,20 @@ class CommandServer:
             self.undelivered += 1
 
     def close(self) -> None:
-        """Close, waiting at most half a second until the last answers are on their way. Idempotent."""
+        """Close, waiting at most half a second until the last answers are sent. Idempotent."""
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)
 
 
 class CommandClient:
-    """Sends commands and collects their acknowledgements; all methods belong to one thread.
+    """Sends commands and collects the answers. All methods must be called from one thread.
 
-    `stop` and `make_safe` have a connection of their own, opened with the first of them: they are sent however many
-    commands are queued or wait for their answers.
+    `stop` and `make_safe` use a separate connection, opened with the first of them: they are sent however many
+    commands are queued or unanswered.
 
-    `malformed` counts messages that are not ours, `unexpected` answers to commands that wait for none (also
-    the second answer to a command that was sent twice).
+    `malformed` counts invalid messages, `unexpected` answers that no command waits for (also the second answer to a
+    command that was sent twice).
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -163,7 +163,7 @@ class CommandClient:
         self._endpoint = self._open()
         self._urgent: Endpoint | None = None
         self._outstanding: OrderedDict[str, None] = OrderedDict()
-        self._acks: deque[Ack] = deque()
+        self._replies: deque[CommandReply] = deque()
         self._closed = False
         self.malformed = 0
         self.unexpected = 0
@@ -171,9 +171,9 @@ class CommandClient:
     def send(self, command: Command) -> None:
         """Send without waiting for the answer.
 
-        Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 wait for their
-        answer; neither counts for `stop` and `make_safe`, of which 256 may be queued themselves. Raises `WireError`
-        for a command that is beyond the limits.
+        Raises `LinkError` if 256 commands are queued (the other end is gone or hangs) or 1024 are unanswered;
+        neither applies to `stop` and `make_safe`, of which 256 may be queued. Raises `WireError` for a command
+        that is outside the limits.
         """
         command = fitted(command)
         why = why_refused(command)
@@ -183,7 +183,7 @@ class CommandClient:
         is_repeated = command.command_id in self._outstanding
         if len(self._outstanding) >= REMEMBERED and not (is_repeated or is_urgent):
             raise LinkError(
-                f"{len(self._outstanding)} commands to {self._endpoint.address} have no answer; wait for it"
+                f"{len(self._outstanding)} commands to {self._endpoint.address} are unanswered; wait for answers"
             )
         self._send(command, self._lane(command))
         self._outstanding[command.command_id] = None
@@ -195,30 +195,30 @@ class CommandClient:
             self._urgent = self._open()
         return self._urgent
 
-    def acks(self) -> list[Ack]:
-        """Return the acknowledgements that have come since the last call, without waiting."""
+    def replies(self) -> list[CommandReply]:
+        """Return the answers that have arrived since the last call, without waiting."""
         self._collect()
-        acks = list(self._acks)
-        self._acks.clear()
-        return acks
+        replies = list(self._replies)
+        self._replies.clear()
+        return replies
 
-    def request(self, command: Command, timeout_s: float) -> Ack:
-        """Send a command and wait for its own answer; answers to others are kept for `acks`.
+    def request(self, command: Command, timeout_s: float) -> CommandReply:
+        """Send a command and wait for its answer; other answers are kept for `replies`.
 
-        Raises `LinkError` if no answer came within `timeout_s`. The command may then have been executed or
-        not: ask again with the same `command_id`, which is executed once at most.
+        Raises `LinkError` if no answer came within `timeout_s`. The command may or may not have been
+        executed then: send it again with the same `command_id`, which is executed once at most.
         """
         deadline_s = time.monotonic() + timeout_s
         self.send(command)
         while True:
             self._collect()
-            for ack in self._acks:
-                if ack.command_id == command.command_id:
-                    self._acks.remove(ack)
-                    return ack
+            for reply in self._replies:
+                if reply.command_id == command.command_id:
+                    self._replies.remove(reply)
+                    return reply
             if not wait_readable(self._lane(command).socket, deadline_s):
                 raise LinkError(
-                    f"{command.kind} got no answer from {self._endpoint.address} within {timeout_s:g} s; "
+                    f"no answer to {command.kind} from {self._endpoint.address} within {timeout_s:g} s; "
                     "check that the acquisition runs"
                 )
 
@@ -236,7 +236,7 @@ class CommandClient:
                 return exchange
             if not wait_readable(self._endpoint.socket, deadline_s):
                 raise LinkError(
-                    f"{self._endpoint.address} did not answer for its clock within {timeout_s:g} s"
+                    f"{self._endpoint.address} did not answer the request for its clock within {timeout_s:g} s"
                 )
 
     def _send(self, message: Message, endpoint: Endpoint | None = None) -> None:
@@ -245,7 +245,7 @@ class CommandClient:
             (endpoint or self._endpoint).socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again as error:
             raise LinkError(
-                f"commands to {self._endpoint.address} pile up; check that the acquisition runs"
+                f"too many commands to {self._endpoint.address} are queued; check that the acquisition runs"
             ) from error
 
     def _collect(self, sent_ns: int | None = None) -> clock.ClockSample | None:
@@ -264,9 +264,9 @@ class CommandClient:
             except WireError:
                 self.malformed += 1
                 continue
-            if isinstance(message, Ack) and message.command_id in self._outstanding:
+            if isinstance(message, CommandReply) and message.command_id in self._outstanding:
                 del self._outstanding[message.command_id]
-                self._acks.append(message)
+                self._replies.append(message)
                 continue
             exchange = clock.sample(message, returned_ns) if isinstance(message, Status) else None
             if exchange is not None and exchange.sent_ns == sent_ns:
@@ -275,7 +275,7 @@ class CommandClient:
         return None
 
     def close(self) -> None:
-        """Close, waiting at most half a second until the last commands are on their way. Idempotent."""
+        """Close, waiting at most half a second until the last commands are sent. Idempotent."""
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LivePTVError(Exception):
-    """Base of all deliberate errors; its text is one line fit to show a user."""
+    """Base of all deliberate errors; its text is one line that can be shown to a user."""
 
 
 class ConfigurationError(LivePTVError, ValueError):
@@ -12,24 +12,24 @@ class ConfigurationError(LivePTVError, ValueError):
 
 
 class SourceError(LivePTVError, OSError):
-    """A microscope or a recording cannot deliver the frames asked for."""
+    """A microscope or a recording cannot deliver frames."""
 
 
 class OutputError(LivePTVError, OSError):
-    """A result cannot be written: file exists, no space, no permission."""
+    """A result cannot be written: the file exists, no space, no permission."""
 
 
 class WireError(LivePTVError, ValueError):
-    """A message from a socket is not one of ours; it is counted and dropped, never trusted."""
+    """A message from a socket is invalid; it is counted and dropped."""
 
 
 class LinkError(LivePTVError, ConnectionError):
-    """A link between two stages cannot be opened or has ended against the rules."""
+    """A message link cannot be opened or has ended unexpectedly."""
 
 
 class NoRoomError(LinkError):
-    """A full ring did not get room in time; nothing was offered, the message can be offered again."""
+    """A full ring had no room in time; nothing was sent, the message can be offered again."""
 
 
 class PeerLostError(LinkError):
-    """The other end of a lossless link died, hung, or restarted without its memory."""
+    """The other end of a message link died, hung, or was restarted and has lost its memory."""

@@ -1,4 +1,4 @@
-"""Where a result goes when its place is gone: beside it, else to the user's folder, else to a temporary one."""
+"""Where a result is written when its place is lost: beside it, else the user's folder, else a temporary one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import platformdirs
 
-MOST_NUMBERS = 1000  # of names tried in one folder
+MOST_NUMBERS = 1000  # names tried in one folder
 
 
 def second_places(path: Path) -> Iterator[Path]:
-    """Free names, best first: `NAME.2.h5` in the same folder, in `liveptv/rescued` of the user's state, in the
-    temporary folder. The folders exist; whether they can be written to is for the caller to find out."""
+    """Free names, best first: `NAME.2.h5` in the same folder, in `liveptv/rescued` of the user's state folder, in
+    the temporary folder. The folders exist; the caller must find out whether they can be written to.
+    """
     yield from itertools.islice(_names(path, path.parent), 1)
     for folder in (platformdirs.user_state_path("liveptv") / "rescued", Path(tempfile.gettempdir())):
         try:

@@ -1,4 +1,4 @@
-"""The header of a message on the wire: its fields, and the checks passed before anything is believed."""
+"""The header of a message on the wire: its fields, and the checks before anything in it is used."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from stream.errors import WireError
 from stream.messages import (
-    Ack,
     Command,
     CommandKind,
+    CommandReply,
     Detections,
     Frame,
     Message,
@@ -37,7 +37,7 @@ KINDS: dict[type[Message], Kind] = {
     Detections: "detections",
     Tracks: "tracks",
     Command: "command",
-    Ack: "ack",
+    CommandReply: "ack",
     Status: "status",
     StreamStart: "start",
     StreamEnd: "end",
@@ -46,11 +46,11 @@ Number: TypeAlias = float | None
 
 
 class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a link or a publisher adds to a message.
+    """Fields that a message link or a publisher adds to a message.
 
-    `sequence` counts this sender's messages from 0; `sender` is an identity drawn anew at every start, so
-    that a restarted sender is not taken for the old one. Over shared memory the buffer lies in slot `slot`
-    of the ring. `sent_ns` is `time.perf_counter_ns()` of the sending host.
+    `sequence` counts the messages of this sender from 0; `sender` is a random identity, new at every start, so that
+    a restarted sender is recognised. Over shared memory the buffer lies in slot `slot` of the ring. `sent_ns` is
+    `time.perf_counter_ns()` of the sending host.
     """
 
     sequence: Count
@@ -60,7 +60,7 @@ class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InfoFields(msgspec.Struct, frozen=True):
-    """`FrameInfo` without what the header says already (`run_id`, `frame`); null stands for NaN."""
+    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null stands for NaN."""
 
     camera_frame: Int64
     time_s: Number
@@ -89,7 +89,7 @@ class CommandFields(msgspec.Struct, frozen=True):
 
 
 class AckFields(msgspec.Struct, frozen=True):
-    """The fields of `Ack`."""
+    """The fields of `CommandReply`."""
 
     command_id: str
     accepted: bool
@@ -100,7 +100,7 @@ class AckFields(msgspec.Struct, frozen=True):
 
 
 class StatusFields(msgspec.Struct, frozen=True):
-    """The fields of `Status` but `run_id`; null stands for NaN."""
+    """The fields of `Status` except `run_id`; null stands for NaN."""
 
     stage: str
     state: StageState
@@ -111,13 +111,13 @@ class StatusFields(msgspec.Struct, frozen=True):
 
 
 class StartFields(msgspec.Struct, frozen=True):
-    """The fields of `StreamStart` but `run_id`."""
+    """The fields of `StreamStart` except `run_id`."""
 
     source: str
 
 
 class EndFields(msgspec.Struct, frozen=True):
-    """The fields of `StreamEnd` but `run_id`."""
+    """The fields of `StreamEnd` except `run_id`."""
 
     source: str
     offered: Count
@@ -126,7 +126,7 @@ class EndFields(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The first part of a message; `htype` and `source` lead so that prefix subscription works."""
+    """The first part of a message; `htype` and `source` come first so that prefix subscription works."""
 
     htype: Literal["array-1.0"]
     source: str
@@ -147,15 +147,15 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def payload_bytes(self) -> int:
-        """The length of the buffer that belongs to this header."""
+        """Length of the buffer that belongs to this header, bytes."""
         return math.prod(self.shape) * ITEM_BYTES[self.type]
 
 
 def _plain(value: Any) -> Any:
-    """Numpy scalars, which get into the fields easily, as Python numbers."""
+    """Convert numpy scalars, which easily get into the fields, to Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a header")
+    raise TypeError(f"{type(value).__name__} cannot be written into a header")
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
@@ -163,9 +163,9 @@ _decoder = msgspec.json.Decoder(Header)
 
 
 def encode_header(header: Header) -> bytes:
-    """Return the bytes of a header, which has been read back, so that no receiver refuses it.
+    """Return the bytes of a header. It is decoded again as a check, so that no receiver refuses it.
 
-    Raises `WireError` for an integer beyond 64 bits, a text that is no Unicode, a header beyond 64 kB.
+    Raises `WireError` for an integer beyond 64 bits, a text that is not valid Unicode, a header beyond 64 kB.
     """
     try:
         data = _encoder.encode(header)
@@ -181,21 +181,21 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes | bytearray | memoryview) -> Header:
-    """Parse and check the first part of a message; raises `WireError` if it is not a header of ours."""
+    """Parse and check the first part of a message; raises `WireError` if it is not a valid header."""
     if len(data) > MAX_HEADER_BYTES:
         raise WireError(f"header of {len(data)} bytes, the limit is {MAX_HEADER_BYTES}")
     try:
         header = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"not a header of ours: {error}") from error
+        raise WireError(f"not a valid header: {error}") from error
     if header.schema != SCHEMA:
-        raise WireError(f"header of schema version {header.schema}, this program speaks version {SCHEMA}")
+        raise WireError(f"header of schema version {header.schema}; this program reads version {SCHEMA}")
     check_shape(header)
     return header
 
 
 def check_shape(header: Header) -> None:
-    """Raise `WireError` unless shape, type, columns and frame number are those of the header's kind."""
+    """Raise `WireError` unless shape, type, columns and frame number fit the kind of message."""
     kind, shape = header.kind, list(header.shape)
     if kind == "frame":
         if header.type == "float64" or len(shape) not in {2, 3} or 0 in shape:
@@ -206,11 +206,13 @@ def check_shape(header: Header) -> None:
         columns = TABLES[kind].COLUMNS
         if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
             raise WireError(
-                f"{kind} of shape {shape} and type {header.type}; needed is [{len(columns)}, N], float64"
+                f"{kind} of shape {shape} and type {header.type}; expected [{len(columns)}, N], float64"
             )
         if header.columns != columns:
-            raise WireError(f"{kind} with columns {list(header.columns)}; needed are {list(columns)}")
+            raise WireError(f"{kind} with columns {list(header.columns)}; expected {list(columns)}")
     elif header.type != "uint8" or shape != [0]:
-        raise WireError(f"{kind} of shape {shape} and type {header.type}; it carries no array: [0], uint8")
+        raise WireError(
+            f"{kind} of shape {shape} and type {header.type}; without an array it must be [0], uint8"
+        )
     if (kind == "frame" or kind in TABLES) and header.frame < 0:
         raise WireError(f"{kind} of frame {header.frame}; frames count from 0")

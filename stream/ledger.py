@@ -1,9 +1,9 @@
-"""The bookkeeping of a lossless link without its sockets: what was offered, sent, lost, resent and consumed.
+"""Bookkeeping of a lossless message link, without sockets: what was offered, sent, lost, resent, consumed.
 
-Sequence numbers count offered messages from 0; a message that is dropped leaves a hole. Only messages that
-were never sent can be dropped, so whatever lies before a message in the pipe is settled when that message is
-sent, and the holes can be declared in the order of the pipe. The sender repeats from any point that the
-receiver names (go-back-N, Tanenbaum & Wetherall, Computer Networks, section 3.4.2).
+Sequence numbers count offered messages from 0; a dropped message leaves a hole. Only messages that were never sent
+can be dropped, so everything before a message is settled when that message is sent, and holes can be declared in
+the order of sending. The sender repeats from any point that the receiver names (go-back-N; Tanenbaum & Wetherall,
+Computer Networks, section 3.4.2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to put into the pipe next: `skip` is the declared hole (first, last) before `entry`."""
+    """What to send next: `skip` is the hole (first, last) to declare before `entry`."""
 
     entry: Entry
     skip: tuple[int, int] | None
@@ -70,20 +70,20 @@ class SendLedger:
             self.offered += 1
 
     def drop_new(self) -> None:
-        """Declare the message that was about to be offered dropped."""
+        """Count the message that was about to be offered as dropped."""
         self.next_sequence += 1
         self.offered += 1
         self.dropped += 1
 
     def drop_oldest(self) -> Entry | None:
-        """Declare the oldest unsent message dropped and return it; None if every message was sent."""
+        """Drop the oldest unsent message and return it; None if every message was sent."""
         if not self._queue or self._queue[0].is_end:
             return None
         self.dropped += 1
         return self._queue.popleft()
 
     def next_step(self) -> Step | None:
-        """What to send next, None if there is nothing or the credits are used up."""
+        """What to send next; None if there is nothing or the credits are used up."""
         if self._cursor < len(self._window):
             entry = self._window[self._cursor]
         elif self._queue and len(self._window) < self.credit_limit:
@@ -94,7 +94,7 @@ class SendLedger:
         return Step(entry, (self.position + 1, entry.sequence - 1) if hole else None)
 
     def sent(self, step: Step) -> None:
-        """Record that `step`, as returned by `next_step`, went into the pipe."""
+        """Record that `step`, as returned by `next_step`, was sent."""
         if self._cursor < len(self._window):
             self.resent += 1
         else:
@@ -106,7 +106,9 @@ class SendLedger:
     def acknowledge(self, consumed: int) -> list[Entry]:
         """Free everything up to `consumed`; raises ValueError if that was never sent."""
         if consumed > self.highest_sent:
-            raise ValueError(f"message {consumed} acknowledged, but only {self.highest_sent} was sent")
+            raise ValueError(
+                f"message {consumed} was acknowledged, but {self.highest_sent} was the last one sent"
+            )
         freed: list[Entry] = []
         while self._window and self._window[0].sequence <= consumed:
             entry = self._window.popleft()
@@ -124,14 +126,14 @@ class SendLedger:
         """Go back so that `expected` comes next; ValueError if it is acknowledged or was never sent."""
         if not self.last_acknowledged < expected <= self.highest_sent + 1:
             raise ValueError(
-                f"message {expected} wanted, but those from {self.last_acknowledged + 1} to "
-                f"{self.highest_sent + 1} are on offer"
+                f"message {expected} was requested, but only {self.last_acknowledged + 1} to "
+                f"{self.highest_sent + 1} can be sent"
             )
         self.position = expected - 1
         self._cursor = sum(entry.sequence < expected for entry in self._window)
 
     def start_over(self) -> None:
-        """Prepare for a new receiver: it gets what the last one did not acknowledge, and always the end."""
+        """Prepare for a new receiver: it gets what the previous one did not acknowledge, and always the end."""
         if self.end_acknowledged and self._end is not None:
             self.end_acknowledged = False
             self.last_acknowledged = self._end.sequence - 1
@@ -149,7 +151,7 @@ class SendLedger:
         return len(self._window)
 
     def account(self, malformed: int, refused: int, reconnects: int) -> LinkAccount:
-        """The account of this end; the end of the stream is not counted as a message."""
+        """The account of this end; the end-of-stream message is not counted."""
         waiting = self.queued - (self.end_offered and not self.end_acknowledged)
         return LinkAccount(
             offered=self.offered,
@@ -172,7 +174,7 @@ class Arrival(Enum):
 
 
 class ReceiveLedger:
-    """The receiver's side: the next sequence number due, and the deliveries that are out on loan."""
+    """The receiver's side: the next sequence number, and the deliveries that are on loan."""
 
     def __init__(self) -> None:
         self.expected = 0
@@ -186,13 +188,13 @@ class ReceiveLedger:
         self._on_loan: deque[int] = deque()
 
     def start(self, sequence: int) -> None:
-        """Begin at `sequence`: a new receiver takes over where the last one's acknowledgements ended."""
+        """Begin at `sequence`, where the acknowledgements of the previous receiver ended."""
         self.expected = sequence
         self.consumed = sequence - 1
         self._known = sequence - 1
 
     def classify(self, sequence: int) -> Arrival:
-        """Judge a message's number; a duplicate is counted, nothing else changes."""
+        """Classify a message by its number; a duplicate message is counted, nothing else changes."""
         if sequence > self.expected:
             self._known = max(self._known, sequence)
             return Arrival.GAP
@@ -202,7 +204,7 @@ class ReceiveLedger:
         return Arrival.NEXT
 
     def accept(self, sequence: int, is_end: bool) -> None:
-        """Record that the message due was received and lent out."""
+        """Record that the next message was received and lent out."""
         self.expected = sequence + 1
         self._known = max(self._known, sequence)
         self._on_loan.append(sequence)
@@ -224,7 +226,7 @@ class ReceiveLedger:
         return Arrival.NEXT
 
     def reached(self, position: int) -> bool:
-        """Whether everything up to `position`, which the sender says it has sent, is here."""
+        """Whether everything up to `position`, which the sender has sent, has arrived."""
         self._known = max(self._known, position)
         return position < self.expected
 
@@ -233,7 +235,7 @@ class ReceiveLedger:
         return bool(self._on_loan) and self._on_loan[0] <= sequence
 
     def loans_up_to(self, sequence: int) -> list[int]:
-        """The messages that consuming `sequence` consumes, in order."""
+        """The messages on loan up to `sequence`, in order."""
         return [number for number in self._on_loan if number <= sequence]
 
     def consume(self, sequence: int) -> None:
@@ -243,7 +245,7 @@ class ReceiveLedger:
             self.consumed_count += self.consumed != self.end_sequence
 
     def give_back(self, sequence: int) -> None:
-        """Take back what was lent from `sequence` on: it must be received again."""
+        """Take back everything lent from `sequence` on: it must be received again."""
         while self._on_loan and self._on_loan[-1] >= sequence:
             if self._on_loan.pop() == self.end_sequence:
                 self.end_sequence = -1
@@ -253,16 +255,16 @@ class ReceiveLedger:
 
     @property
     def ended(self) -> bool:
-        """Whether the end of the stream is here and everything before it is consumed."""
+        """Whether the end of the stream has arrived and everything before it is consumed."""
         return self.end_sequence >= 0 and (not self._on_loan or self._on_loan[0] == self.end_sequence)
 
     @property
     def missing(self) -> int:
-        """Messages known to have been sent that have neither come nor been declared dropped."""
+        """Messages known to have been sent that have neither arrived nor been declared dropped."""
         return max(0, self._known - self.expected + 1)
 
     def account(self, malformed: int, refused: int, reconnects: int) -> LinkAccount:
-        """The account of this end; the end of the stream is not counted as a message."""
+        """The account of this end; the end-of-stream message is not counted."""
         return LinkAccount(
             dropped=self.dropped,
             received=self.received,

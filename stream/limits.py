@@ -1,7 +1,7 @@
-"""How long texts and how large numbers may be, in one place, for whatever comes from outside or goes out.
+"""Limits of texts and numbers in messages, incoming and outgoing.
 
-Checked on receipt: `why_refused` says what is wrong with a command, and its sender is told. What we say of our own
-accord (an answer, a report, the end of a stream) must always arrive: `fitted` shortens it instead.
+Commands are checked on receipt: `why_refused` says what is wrong, and the sender gets that as the answer. Messages
+of our own (an answer, a status, the end of a stream) must always arrive: `fitted` shortens them instead.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from dataclasses import replace
 from typing import TypeVar
 
-from stream.messages import Ack, Command, CommandKind, Message, Status, StreamEnd, StreamStart
+from stream.messages import Command, CommandKind, CommandReply, Message, Status, StreamEnd, StreamStart
 from stream.safe_text import sendable
 
-ID_LENGTH = 128
+ID_LENGTH = 128  # characters; ours have 32 (a UUID)
 NAME_LENGTH = 256  # a sender, a device, a property; Micro-Manager's own names are shorter
-VALUE_LENGTH = 4096  # a property's text (Micro-Manager: 1024), the settings of a controller, a note
-LARGEST_NUMBER = 1e15  # beyond any um, uL/s, ms, Hz
-LARGEST_TIME_S = 1e9
-TEXT_LENGTH = 8000  # of an answer or a report: a traceback fits
+VALUE_LENGTH = 4096  # the text of a property (Micro-Manager: 1024), the settings of a controller, a note
+LARGEST_NUMBER = 1e15  # more than any um, uL/s, ms, Hz; exact as float64
+LARGEST_TIME_S = 1e9  # 30 years
+TEXT_LENGTH = 8000  # of an answer or a status: a traceback fits
 
-# What is left of a message of ours that is still too long: with six bytes a character, below 64 kB.
+# Limits for a message that is still too long: at six bytes per character it stays below 64 kB.
 LAST_TEXT, LAST_NAME, LAST_ENTRIES = 1000, 64, 48
 _REASONS = {CommandKind.STOP, CommandKind.MAKE_SAFE, CommandKind.MARK}
 _INT64 = 2**63
@@ -29,22 +29,22 @@ M = TypeVar("M", bound=Message)
 
 
 def is_id(text: str) -> bool:
-    """Whether a text can name a command."""
+    """Whether a text can be the id of a command."""
     return 0 < len(text) <= ID_LENGTH
 
 
 def why_refused(command: Command) -> str:
-    """What is wrong with the lengths and numbers of a command; "" if nothing is."""
+    """Which text or number of a command is outside the limits, and why; "" if none is."""
     if not is_id(command.command_id):
-        return f"the id of a command has 1 to {ID_LENGTH} characters, not {len(command.command_id)}"
+        return f"the id of a command must have 1 to {ID_LENGTH} characters, not {len(command.command_id)}"
     for what in ("sender", "device", "property"):
         length = len(getattr(command, what))
         if length > NAME_LENGTH:
-            return f"{command.kind}: {what} has {length} characters, at most {NAME_LENGTH} are taken"
+            return f"{command.kind}: {what} has {length} characters; at most {NAME_LENGTH} are allowed"
     value, time_s = command.value, command.at_time_s
     if isinstance(value, str):
         if len(value) > VALUE_LENGTH:
-            return f"{command.kind}: a text of {len(value)} characters, at most {VALUE_LENGTH} are taken"
+            return f"{command.kind}: the text has {len(value)} characters; at most {VALUE_LENGTH} are allowed"
     elif value is not None and not _is_number(value):
         return f"{command.kind}: the value must be a finite number, at most {LARGEST_NUMBER:g}"
     if not math.isnan(time_s) and not abs(time_s) <= LARGEST_TIME_S:
@@ -60,22 +60,22 @@ def _is_number(value: float) -> bool:
 
 
 def fitted(message: M) -> M:
-    """The message with texts that can be sent; only what cannot be told in full is shortened.
+    """The message with texts that can be sent; only texts that are too long are shortened.
 
-    A command is as it was asked for or not at all, but nothing keeps a note, a stop or a safe state away: their
-    words are shortened, and what is beyond the limits and means nothing to them is left out.
+    A command is never changed, with three exceptions that must always get through: for a note, a stop or a safe
+    state texts are shortened, and a value or time outside the limits, which they do not need, is left out.
     """
     return _fitted(message, TEXT_LENGTH, NAME_LENGTH, 4 * LAST_ENTRIES)
 
 
 def least(message: M) -> M:
-    """The shortest form of a message, which fits into a header whatever was in it."""
+    """The shortest form of a message; it always fits into a header."""
     return _fitted(message, LAST_TEXT, LAST_NAME, LAST_ENTRIES)
 
 
 def _fitted(message: M, text: int, name: int, entries: int) -> M:
     match message:
-        case Ack() as a:
+        case CommandReply() as a:
             return replace(a, reason=sendable(a.reason, text))  # type: ignore[return-value]
         case Status() as s:
             counts = [(sendable(key, name), max(-_INT64, min(_INT64 - 1, n))) for key, n in s.counts.items()]

@@ -1,12 +1,12 @@
-"""The two ends of a lossless link, and the account that each keeps of every message.
+"""The two ends of a lossless message link, and how each accounts for every message.
 
 A link has one sender and one receiver. The sender offers messages into a ring of pre-allocated slots; the
 receiver acknowledges what it has *consumed*, not what has arrived. Whatever happens in between,
 
     offered = acknowledged + dropped + unacknowledged
 
-holds at every moment and is reported at close. `open_sender` and `open_receiver` choose the implementation by
-the address: `inproc://NAME` (same process, by reference), `shm://HOST:PORT` (same host: headers over ZeroMQ,
+holds at every moment and is reported at close. `open_sender` and `open_receiver` choose the transport by the
+address: `inproc://NAME` (same process, by reference), `shm://HOST:PORT` (same host: headers over ZeroMQ,
 arrays through shared memory), `tcp://HOST:PORT` (everything over ZeroMQ). The sender binds.
 """
 
@@ -20,7 +20,7 @@ from stream.messages import Message
 
 
 class Policy(StrEnum):
-    """What a sender does when its ring is full: wait, drop the oldest unsent, or drop the new message."""
+    """What a sender does when its ring is full: wait, drop the oldest unsent message, or drop the new one."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"
@@ -28,7 +28,7 @@ class Policy(StrEnum):
 
 
 class PeerState(StrEnum):
-    """What an end of a link knows of the other end."""
+    """State of the other end of a message link."""
 
     WAITING = "waiting"
     CONNECTED = "connected"
@@ -39,11 +39,11 @@ class PeerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LinkAccount:
-    """Every message of a link, as counted by one end; totals since the end was opened.
+    """All messages of a message link as counted by one end: totals since it was opened.
 
     A sender fills `offered`, `acknowledged`, `dropped`, `unacknowledged`, `resent`; a receiver fills
     `received`, `consumed`, `duplicates`, `missing` (sequence numbers neither received nor declared dropped).
-    Both fill `malformed` (parts that were no message of ours), `refused` (second peers) and `reconnects`.
+    Both fill `malformed` (parts that are not a valid message), `refused` (second peers) and `reconnects`.
     """
 
     offered: int = 0
@@ -80,22 +80,22 @@ class Delivery(Protocol):
         ...
 
     def done(self) -> None:
-        """Declare the message consumed; acknowledgements are cumulative, so call it in order."""
+        """Mark the message as consumed; acknowledgements are cumulative, so call it in order."""
         ...
 
 
 @runtime_checkable
 class Sender(Protocol):
-    """The offering end of a lossless link. `send` may be called from one thread."""
+    """The sending end of a lossless message link. `send` may be called from one thread."""
 
     @property
     def address(self) -> str:
-        """The address a receiver connects to (with the port filled in where 0 was asked for)."""
+        """The address that a receiver connects to; port 0 is replaced by the actual port."""
         ...
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the receiver."""
+        """State of the receiver."""
         ...
 
     @property
@@ -111,9 +111,9 @@ class Sender(Protocol):
     def send(self, message: Message, timeout_s: float | None = None) -> bool:
         """Offer a message.
 
-        Returns False if it (drop_newest) was declared dropped. With `block`, waits for room; after
-        `timeout_s` without room raises `NoRoomError`, and raises `PeerLostError` if the receiver was lost for
-        longer than the link's patience.
+        Returns False if the message was dropped (drop_newest). With `block`, waits for room; raises
+        `NoRoomError` after `timeout_s` without room, and `PeerLostError` if the receiver has been lost for longer
+        than the patience of the link.
         """
         ...
 
@@ -132,7 +132,7 @@ class Sender(Protocol):
 
 @runtime_checkable
 class Receiver(Protocol):
-    """The consuming end of a lossless link. All methods belong to one thread."""
+    """The receiving end of a lossless message link. All methods must be called from one thread."""
 
     @property
     def address(self) -> str:
@@ -141,7 +141,7 @@ class Receiver(Protocol):
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the sender."""
+        """State of the sender."""
         ...
 
     @property
@@ -163,7 +163,7 @@ class Receiver(Protocol):
         ...
 
     def give_up(self, why: str) -> None:
-        """Take the sender for lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
+        """Consider the sender lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
         ...
 
     def close(self) -> LinkAccount:

@@ -1,4 +1,4 @@
-"""Opens the two ends of a lossless link; the address chooses how the messages travel."""
+"""Opens the two ends of a lossless message link; the address selects the transport."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from stream.errors import ConfigurationError
 from stream.link import Policy, Receiver, Sender
 from stream.receiving import LosslessReceiver
-from stream.ring import LocalRing, ReferenceRing, SharedRing, SlotWriter
+from stream.ring import LocalRing, ReferenceRing, SlotWriter
 from stream.sending import LosslessSender, SenderOptions
+from stream.shared_ring import SharedRing
 from stream.sockets import MAX_PAYLOAD_BYTES, LinkAddress, Security, bind_router
 
 
@@ -27,14 +28,13 @@ def open_sender(
     while_waiting: Callable[[], None] | None = None,
     security: Security | None = None,
 ) -> Sender:
-    """Open the offering end, which binds; port 0 finds a free port, `Sender.address` tells which.
+    """Open the sending end, which binds; port 0 finds a free port, see `Sender.address`.
 
-    The ring has `slots` slots of `slot_bytes` bytes; up to `credits` messages (half of the slots) are on
-    their way at a time. A receiver that does not acknowledge for `patience_s` is called stalled; with the
-    policy `block`, `send` gives up when a receiver has been gone for `give_up_s` (None: never). `while_waiting`
-    is called about twice a second while `send` waits for room; what it raises ends the wait. Raises
-    `LinkError` if the address is taken or the memory cannot be had, `ConfigurationError` if the arguments
-    make no sense.
+    The ring has `slots` slots of `slot_bytes` bytes; at most `credits` messages (default: half of the slots) are
+    in transit at a time. A receiver that does not acknowledge for `patience_s` counts as stalled; with the policy
+    `block`, `send` gives up when the receiver has been gone for `give_up_s` (None: never). `while_waiting` is
+    called about twice a second while `send` waits for room; an exception from it ends the wait. Raises `LinkError`
+    if the address is in use or the memory cannot be allocated, `ConfigurationError` for invalid arguments.
     """
     where = LinkAddress.parse(address)
     limit = max(1, slots // 2) if credits is None else credits
@@ -58,7 +58,7 @@ def open_sender(
     return LosslessSender(endpoint, ring, options)
 
 
-PATIENCE = -1.0
+PATIENCE = -1.0  # stands for "the same as patience_s"
 
 
 def open_receiver(
@@ -68,10 +68,10 @@ def open_receiver(
     lost_after_s: float | None = PATIENCE,
     security: Security | None = None,
 ) -> Receiver:
-    """Open the consuming end, which connects; it waits for a sender as long as it takes.
+    """Open the receiving end, which connects; it waits for a sender without a time limit.
 
-    Once it has found one, it calls it stalled after `patience_s` without a sign of life, and `Receiver.receive`
-    raises `PeerLostError` after `lost_after_s` (left out: at the same time; None: never for silence alone).
+    Once connected, the sender counts as stalled after `patience_s` without a sign of life, and `Receiver.receive`
+    raises `PeerLostError` after `lost_after_s` (default: the same time; None: never because of silence alone).
     """
     longest_s = math.inf if lost_after_s is None else lost_after_s
     longest_s = patience_s if longest_s == PATIENCE else longest_s

@@ -22,14 +22,14 @@ NAN = float("nan")
 
 @dataclass(frozen=True, slots=True)
 class FrameInfo:
-    """All that is known of a frame but its pixels.
+    """Everything known about a frame except its pixels.
 
     `frame` is our own sequence number, counted from 0 at the source before anything can be dropped.
     `camera_frame` is the camera's image number; a gap in it is a frame lost in the camera or its driver.
     `time_s` is the exposure time in seconds since the run began, from the camera's clock where there is one,
     else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
-    Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is for
-    how long the detector worked on the frame, without waiting for its turn; NaN before that.
+    Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
+    time that the detector spent on the frame, waiting excluded; NaN before detection.
     """
 
     run_id: str
@@ -66,7 +66,7 @@ class Column:
 
 
 class ParticleTable:
-    """Shared behaviour of `Detections` and `Tracks`."""
+    """What `Detections` and `Tracks` share: named rows of one array."""
 
     __slots__ = ()
     COLUMNS: ClassVar[tuple[str, ...]] = ()
@@ -91,7 +91,7 @@ class ParticleTable:
 
     @classmethod
     def from_columns(cls, info: FrameInfo, **columns: npt.ArrayLike) -> Self:
-        """Build a table from named columns of length N, or one number for all rows; the rest is NaN."""
+        """Build a table from named columns of length N or single numbers; columns left out are NaN."""
         unknown = set(columns) - set(cls.COLUMNS)
         if unknown:
             raise ValueError(f"{cls.__name__} has no column {sorted(unknown)}")
@@ -141,7 +141,7 @@ class TrackFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks(ParticleTable):
-    """The trajectories alive in one frame, a row each.
+    """The tracks that exist in one frame, one row each.
 
     Positions are as measured, not smoothed; a row without a detection holds the filter's prediction and is
     flagged `PREDICTED`. Velocities and their standard errors come from the filter, um/s. `age_frames` counts
@@ -171,7 +171,7 @@ class Tracks(ParticleTable):
 
 
 class CommandKind(StrEnum):
-    """What the acquisition loop can be asked to do between two frames."""
+    """The commands that are carried out between two frames."""
 
     SET_PROPERTY = "set_property"
     MOVE_FOCUS = "move_focus"
@@ -195,13 +195,13 @@ def _new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A wish for the microscope. `value` is um for focus, uL/s for flow, ms for exposure.
+    """A command for the microscope. `value` is in um for focus, uL/s for flow, ms for exposure.
 
-    `decided_on_frame` is the frame whose tracks led to it, -1 for a person's wish. With `at_time_s`, on the
-    clock of `FrameInfo.time_s`, it is carried out then instead of at once. A `heartbeat` says that a live
-    result has been looked at; `make_safe` asks for the safe state, with the reason as its value; a `mark`
-    is for the session, which puts its value into the event log; `control` is for the control stage, and asks
-    for another controller (`tracking.control.switch`).
+    `decided_on_frame` is the frame whose tracks led to the command, -1 for a command from a person. With
+    `at_time_s`, on the clock of `FrameInfo.time_s`, it is carried out at that time instead of at once. A
+    `heartbeat` reports that a live result has been processed. `make_safe` brings the hardware into its safe state;
+    its value is the reason. A `mark` is for the session, which writes its value into the event log. `control` is
+    for the control stage and selects another controller (`tracking.control.switch`).
     """
 
     kind: CommandKind
@@ -214,14 +214,17 @@ class Command:
     at_time_s: float = NAN
 
 
-MADE_SAFE = "the hardware was made safe"  # how the reason begins while only a person's command is carried out
+MADE_SAFE = (
+    "the hardware was made safe"  # the refusal begins so while only a person's commands are carried out
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Ack:
-    """The acquisition's answer: the first frame taken after it took effect, or why it was refused.
+class CommandReply:
+    """The answer to a command: the first frame taken after it took effect, or why it was refused.
 
-    `monotonic_ns` is when the answer was given, `executed_ns` when the device had taken the command (0: not).
+    `monotonic_ns` is the time of the answer, `executed_ns` the time at which the device had taken the command (0:
+    it did not).
     """
 
     command_id: str
@@ -233,7 +236,7 @@ class Ack:
 
 
 class StageState(StrEnum):
-    """The life of a stage: starting -> running -> draining -> done, or failed from anywhere."""
+    """State of a pipeline stage: starting -> running -> draining -> done; failed from any of them."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -244,7 +247,7 @@ class StageState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A stage's report of itself: counts are totals since its start, gauges are momentary."""
+    """Report of a pipeline stage: counts are totals since its start, gauges are current values."""
 
     run_id: str
     stage: str
@@ -257,7 +260,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """Opens a stream: who sends, and what the run is called."""
+    """Opens a stream: its sender and the name of the run."""
 
     run_id: str
     source: str
@@ -265,7 +268,7 @@ class StreamStart:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """Closes a stream: how many messages were offered, how many declared dropped, and why it ended."""
+    """Closes a stream: messages offered, messages declared dropped, and why the stream ended."""
 
     run_id: str
     source: str
@@ -274,4 +277,4 @@ class StreamEnd:
     reason: str = "done"
 
 
-Message = Frame | Detections | Tracks | Command | Ack | Status | StreamStart | StreamEnd
+Message = Frame | Detections | Tracks | Command | CommandReply | Status | StreamStart | StreamEnd

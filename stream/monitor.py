@@ -1,4 +1,4 @@
-"""The lossy side channel for viewers: a publisher that never waits, subscribers that count their gaps."""
+"""The monitor: a lossy channel for viewers. The publisher never waits, subscribers count their gaps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
+from typing import Protocol
 
 import zmq
 
@@ -15,22 +16,30 @@ from stream.messages import Detections, Frame, Message, StreamEnd, StreamStart, 
 from stream.sockets import MAX_PAYLOAD_BYTES, Endpoint, Security, read_parts
 from stream.wire import KINDS, LinkFields, encode
 
-HWM = 8
+HWM = 8  # messages queued for a subscriber: 8 full frames are 30 MB; more would only make a slow viewer later
 SUBSCRIBE, UNSUBSCRIBE = b"\x01", b"\x00"
-SUBSCRIPTIONS_PER_PUBLISH = 100
+SUBSCRIPTIONS_PER_PUBLISH = 100  # read before a message is sent, so that a flood of them costs little
 MAX_SUBSCRIPTION_BYTES = 1024  # of one subscription; libzmq keeps some 100 bytes for each of them
 MAX_SUBSCRIBED_BYTES = 64 * 1024  # of all subscriptions together: thousands of those that viewers make
-RENEW_S = 1.0
+RENEW_S = 1.0  # s between two renewals of the socket, so that an attacker cannot keep viewers away
+
+
+class Publisher(Protocol):
+    """Where a pipeline stage sends copies of its results for viewers."""
+
+    def publish(self, message: Message) -> None:
+        """Send a copy to all listeners; never waits."""
+        ...
 
 
 class MonitorPublisher:
-    """Publishes messages to whoever listens and never waits: a subscriber that is too slow loses messages.
+    """Publishes messages to any number of subscribers and never waits: one that is too slow loses messages.
 
     Each message has the source `<source>/<kind>`, so that a subscription by prefix can choose the kind.
-    Whenever a subscriber comes, a `StreamStart` goes before the next message. `published` counts the
-    messages, whether somebody listened or not. Subscribers cost little: one with a subscription of more than
-    1 kB is cut off, and when all subscriptions have more than 64 kB everybody is, and comes back (`renewed` counts
-    it). All methods belong to one thread.
+    When a subscriber connects, a `StreamStart` is sent before the next message. `published` counts the messages,
+    with or without listeners. A subscriber cannot exhaust the memory: one with a subscription of more than 1 kB is
+    disconnected; if all subscriptions together exceed 64 kB, everybody is disconnected and reconnects (counted in
+    `renewed`). All methods must be called from one thread.
     """
 
     def __init__(self, address: str, *, run_id: str, source: str, security: Security | None = None) -> None:
@@ -64,9 +73,9 @@ class MonitorPublisher:
         return self._address
 
     def publish(self, message: Message) -> None:
-        """Hand a copy of the message to the subscribers that have room; raises `LinkError` once closed."""
+        """Send a copy of the message to the subscribers that have room; raises `LinkError` once closed."""
         if self._closed:
-            raise LinkError(f"monitor {self._source} is closed; nothing can be published any more")
+            raise LinkError(f"monitor {self._source} is closed; it cannot publish any more")
         if isinstance(message, Frame | Detections | Tracks):
             self._frame = message.info.frame
         if self._endpoint is None and time.monotonic() - self._renewed_s > RENEW_S:
@@ -107,9 +116,10 @@ class MonitorPublisher:
                 del self._topics[topic]
 
     def _renew(self) -> None:
-        """Let go of every subscription; who still listens connects and subscribes again by itself.
+        """Drop all subscriptions by opening the socket again; listeners reconnect and subscribe by themselves.
 
-        If another program has taken the port meanwhile, it is tried again a second later: nobody waits for viewers.
+        If another program has taken the port meanwhile, the next attempt follows a second later: a run never waits
+        for viewers.
         """
         self._renewed_s = time.monotonic()
         if self._endpoint is not None:
@@ -141,10 +151,10 @@ class MonitorPublisher:
 
 
 class MonitorSubscriber:
-    """Listens to a publisher. `gaps` counts messages that were published and did not get here.
+    """Listens to a publisher. `gaps` counts messages that were published and did not arrive.
 
-    With `latest`, `receive` skips to the newest message that waits and counts the others in `skipped`.
-    Messages before the first one received are nobody's gap. All methods belong to one thread.
+    With `latest`, `receive` skips to the newest waiting message and counts the others in `skipped`. Messages
+    before the first one received are not gaps. All methods must be called from one thread.
     """
 
     def __init__(self, address: str, *, latest: bool = False, security: Security | None = None) -> None:
@@ -162,7 +172,7 @@ class MonitorSubscriber:
 
     @property
     def malformed(self) -> int:
-        """Messages that were not ours."""
+        """Messages that were invalid."""
         return self._intake.malformed
 
     def receive(self, timeout_s: float) -> Message | None:

@@ -1,4 +1,4 @@
-"""What a sender knows of its receiver, judged from what came, what could not be sent, and what is late."""
+"""The state of a receiver as its sender sees it: what arrived, what could not be sent, what is overdue."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import OrderedDict
 
 from stream.link import PeerState
 
-GRACE_S = 0.5
-STRANGERS_KEPT = 256
+GRACE_S = 0.5  # s; libzmq reconnects within 0.2 s (`reconnect_ivl_max`), so a shorter cut is not a loss
+STRANGERS_KEPT = 256  # refused receivers that are remembered, so that each is counted once
 
 
 class PeerWatch:
-    """The one receiver that is served, and the count of those refused. All times are `time.monotonic()`.
+    """The one connected receiver, and the number of those refused. All times are `time.monotonic()`.
 
-    A receiver is lost when it cannot be reached for longer than a reconnection takes, and stalled when it can
-    be reached but has not acknowledged anything for `patience_s` although messages wait for it.
+    A receiver is lost when it cannot be reached for longer than a reconnection takes. It is stalled when it can be
+    reached but has acknowledged nothing for `patience_s` although messages wait.
     """
 
     def __init__(self, patience_s: float, now_s: float) -> None:
@@ -33,15 +33,15 @@ class PeerWatch:
 
     @property
     def can_be_sent_to(self) -> bool:
-        """Whether there is a receiver that the last attempt reached."""
+        """Whether there is a receiver and the last attempt reached it."""
         return self.identity is not None and self._unreachable_since_s is None
 
     def is_stranger(self, identity: bytes) -> bool:
-        """Whether another receiver is being served."""
+        """Whether another receiver is connected already."""
         return self.identity not in (None, identity) and not self._lost
 
     def refuse(self, identity: bytes) -> None:
-        """Count a second receiver, once however often it asks."""
+        """Count a second receiver, once however often it tries."""
         if identity not in self._strangers:
             self.refused += 1
             self._strangers[identity] = None
@@ -49,7 +49,7 @@ class PeerWatch:
                 self._strangers.popitem(last=False)
 
     def accept(self, identity: bytes, connection: int, now_s: float) -> None:
-        """Serve this receiver from now on, over this connection of its."""
+        """Serve this receiver from now on, over this connection."""
         is_new = identity != self.identity or connection > self.connection
         self.reconnects += self._had_one and is_new
         self._had_one = True
@@ -59,7 +59,7 @@ class PeerWatch:
         self.lives(now_s)
 
     def lives(self, now_s: float) -> None:
-        """Something came from the receiver, or could be sent to it again."""
+        """Something arrived from the receiver, or could be sent to it again."""
         if self._unreachable_since_s is not None or self.state in (PeerState.WAITING, PeerState.LOST):
             self._progress_s = now_s
         self._lost = False
@@ -89,7 +89,7 @@ class PeerWatch:
         self.state = PeerState.ENDED
 
     def judge(self, is_waited_for: bool, now_s: float) -> None:
-        """Update the state; `is_waited_for` tells whether there are messages to be acknowledged."""
+        """Update the state; `is_waited_for`: whether there are messages to be acknowledged."""
         if self._unreachable_since_s is not None:
             if now_s - self._unreachable_since_s > min(GRACE_S, self._patience_s / 2):
                 self._lost = True

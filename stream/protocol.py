@@ -1,8 +1,8 @@
-"""The control messages of a lossless link: single JSON parts that run both ways beside the data.
+"""Control messages of a lossless message link: single JSON parts, in both directions, beside the data.
 
-The receiver says `Hello`, `Ack`, `Resend`, `Goodbye`; the sender `Welcome`, `Refused`, `Confirm`, `Skip`,
-`Heartbeat` and `Goodbye`. The pipe between them is ordered, so a `Heartbeat` or a `Skip` that speaks of
-messages which have not arrived proves that they are lost, and the receiver asks for them again.
+The receiver sends `Hello`, `Ack`, `Resend`, `Goodbye`; the sender `Welcome`, `Refused`, `Confirm`, `Skip`,
+`Heartbeat` and `Goodbye`. The connection keeps their order, so a `Heartbeat` or a `Skip` that names messages which
+have not arrived proves that these are lost, and the receiver requests them again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class _Control(msgspec.Struct, kw_only=True, tag_field="kind", tag=str.lower):
 class Hello(_Control):
     """A receiver asks to be served.
 
-    `connection` counts its connections from 1, so that a repeated hello is told from a reconnect. `expected`
-    is the next sequence number that it needs and `consumed` the last one consumed; both None for a receiver
-    that starts.
+    `connection` counts its connections from 1, which distinguishes a repeated hello from a reconnect. `expected`
+    is the next sequence number that the receiver needs and `consumed` the last one consumed; both are None when it
+    starts.
     """
 
     receiver: Name
@@ -41,10 +41,10 @@ class Hello(_Control):
 
 
 class Welcome(_Control):
-    """The sender accepts: who it is, the next sequence number it will send, and where its ring lies.
+    """The sender accepts: its identity, the next sequence number, and the name of its ring.
 
-    If it `confirms` acknowledgements, the receiver hands out a message only when everything consumed before
-    is confirmed: whenever it is killed, at most the message at hand comes a second time.
+    If the sender `confirms` acknowledgements, the receiver hands out a message only once everything consumed
+    before is confirmed: if it is killed, at most the message in progress is delivered a second time.
     """
 
     sender: Name
@@ -58,7 +58,7 @@ class Welcome(_Control):
 
 
 class Refused(_Control):
-    """The sender serves another receiver."""
+    """The sender refuses, because it serves another receiver."""
 
     reason: Text
 
@@ -70,33 +70,33 @@ class Ack(_Control):
 
 
 class Confirm(_Control):
-    """The sender has heard that everything up to `consumed` has been consumed."""
+    """The sender knows that everything up to `consumed` has been consumed."""
 
     consumed: Position
 
 
 class Resend(_Control):
-    """The receiver misses messages and wants everything from `expected` on."""
+    """The receiver has lost messages and requests everything from `expected` on."""
 
     expected: Sequence
 
 
 class Skip(_Control):
-    """Messages `first` to `last` were declared dropped and will never come."""
+    """Messages `first` to `last` were dropped and will never come."""
 
     first: Sequence
     last: Sequence
 
 
 class Heartbeat(_Control):
-    """The sender lives, and everything up to `position` is in the pipe before this message."""
+    """The sender is alive and has sent everything up to `position` before this message."""
 
     sender: Name
     position: Position
 
 
 class Goodbye(_Control):
-    """This end closes: what the receiver has consumed, or what the sender has put into the pipe."""
+    """This end closes: what the receiver has consumed, or what the sender has sent."""
 
     consumed: Position = -1
     position: Position = -1
@@ -117,12 +117,12 @@ def pack(control: FromReceiver | FromSender) -> bytes:
 
 
 def unpack_from_receiver(data: bytes | memoryview) -> FromReceiver:
-    """Parse what a sender got; raises `WireError` for anything else than a receiver's control message."""
+    """Parse a control message from a receiver; raises `WireError` for anything else."""
     return _unpack(_from_receiver, data)
 
 
 def unpack_from_sender(data: bytes | memoryview) -> FromSender:
-    """Parse what a receiver got; raises `WireError` for anything else than a sender's control message."""
+    """Parse a control message from a sender; raises `WireError` for anything else."""
     return _unpack(_from_sender, data)
 
 
@@ -135,4 +135,4 @@ def _unpack(decoder: msgspec.json.Decoder[T], data: bytes | memoryview) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise WireError(f"not a control message of a link: {error}") from error
+        raise WireError(f"not a control message of a message link: {error}") from error

@@ -1,7 +1,7 @@
-"""The receiving end of a lossless link: in order, without gaps, and acknowledged when consumed.
+"""The receiving end of a lossless message link: in order, without gaps, acknowledged when consumed.
 
-It has no thread of its own. Messages are read when `receive` is called and stay in ZeroMQ's queue until then;
-a consumer that hangs therefore stops acknowledging, which is how the sender notices.
+There is no thread behind it. Messages are read when `receive` is called and stay in ZeroMQ's queue until then; a
+consumer that hangs therefore stops acknowledging, and the sender notices.
 """
 
 from __future__ import annotations
@@ -32,21 +32,28 @@ from stream.protocol import (
     pack,
     unpack_from_sender,
 )
-from stream.ring import ReferenceRing, SharedRingReader, SlotReader
+from stream.ring import ReferenceRing, SlotReader
+from stream.shared_ring import SharedRingReader
 from stream.sockets import LINGER_MS, LinkAddress, Security, connect_dealer, read_parts
 from stream.wire import assemble, decode_header
 
-HELLO_S = 0.3
-SIGN_OF_LIFE_S = 0.3
-SILENCE_S = 1.0
-ASK_AGAIN_S = 0.2
+# All in s. The patience of a link is 3 s by default; each of these is well below it, so that one lost control
+# message
+# makes nobody look dead. Shorter ones cost messages while idle, longer ones delay the recovery from a cut by as
+# much.
+HELLO_S = 0.3  # between two attempts to be served
+SIGN_OF_LIFE_S = 0.3  # between two acknowledgements while nothing is consumed
+SILENCE_S = 1.0  # of the sender, before a hello asks whether it still knows this receiver
+ASK_AGAIN_S = 0.2  # before missing messages are requested again; doubled each time, up to
 ASK_AGAIN_MAX_S = 2.0
-POLL_S = 0.1
-READS_PER_TURN = 256
+POLL_S = 0.1  # longest wait for the socket before the state of the sender is checked
+READS_PER_TURN = (
+    256  # messages read before the clock is looked at: bounds a turn under a flood to milliseconds
+)
 
 
 class LosslessDelivery:
-    """The `Delivery` of a lossless link."""
+    """The `Delivery` of a lossless message link."""
 
     __slots__ = ("_message", "_receiver", "_sequence")
 
@@ -68,14 +75,14 @@ class LosslessDelivery:
     def done(self) -> None:
         """Declare this message and all before it consumed.
 
-        Raises `LinkError` if the array was overwritten while it was on loan: what was made of it is
-        worthless, and the message will be delivered again.
+        Raises `LinkError` if the array was overwritten while it was on loan: results computed from it are
+        invalid, and the message will be delivered again.
         """
         self._receiver.consume(self._sequence)
 
 
 class LosslessReceiver:
-    """The `Receiver` of all three transports; they differ in where the arrays lie."""
+    """The `Receiver` of all three transports, which differ in where the arrays are stored."""
 
     def __init__(
         self, address: LinkAddress, patience_s: float, lost_after_s: float, security: Security | None
@@ -110,7 +117,7 @@ class LosslessReceiver:
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the sender."""
+        """State of the sender."""
         return PeerState.ENDED if self.ended else self._state
 
     @property
@@ -120,7 +127,7 @@ class LosslessReceiver:
 
     @property
     def ended(self) -> bool:
-        """Whether the end of the stream is here and everything before it is consumed."""
+        """Whether the end of the stream has arrived and everything before it is consumed."""
         return self._ledger.ended and not self._ready
 
     def receive(self, timeout_s: float) -> LosslessDelivery | None:
@@ -159,7 +166,7 @@ class LosslessReceiver:
         self._acknowledge(time.monotonic())
 
     def give_up(self, why: str) -> None:
-        """Take the sender for lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
+        """Consider the sender lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
         self._lose(f"was lost: {why}")
 
     def close(self) -> LinkAccount:
@@ -206,7 +213,7 @@ class LosslessReceiver:
         header = decode_header(head)
         link = header.link
         if link is None or not self._sender or link.sender != self._sender:
-            raise WireError("message of another sender")
+            raise WireError("message from another sender")
         self._silent_since_s = None
         arrival = self._ledger.classify(link.sequence)
         if arrival is not Arrival.NEXT:
@@ -246,7 +253,7 @@ class LosslessReceiver:
                     self._ask_again()
             case Heartbeat():
                 if control.sender != self._sender:
-                    self._lose("was restarted without its memory")
+                    self._lose("was restarted and has lost its memory")
                 elif not self._ledger.reached(control.position):
                     self._ask_again()
             case Goodbye():
@@ -262,9 +269,9 @@ class LosslessReceiver:
             self._confirms = welcome.confirms
             self._state = PeerState.CONNECTED
         elif welcome.sender != self._sender:
-            self._lose("was restarted without its memory")
+            self._lose("was restarted and has lost its memory")
         elif welcome.next > self._ledger.expected:
-            self._lose("gave messages to another receiver meanwhile")
+            self._lose("has meanwhile sent messages to another receiver")
         self._confirmed = max(self._confirmed, welcome.next - 1)
 
     def _be_refused(self, refused: Refused) -> None:
@@ -287,7 +294,7 @@ class LosslessReceiver:
             self._lost = f"the sender on {self.address} {what}"
 
     def _watch_sender(self, now_s: float) -> None:
-        """Called when nothing is left to read; silence counts from the first such call."""
+        """Called when nothing is left to read; silence is measured from the first such call."""
         fresh = self._endpoint.new_connections()
         if fresh:
             self._reconnects += fresh - (self._connection == 0)
@@ -305,7 +312,7 @@ class LosslessReceiver:
         if self._lost and not self._ready:
             self._state = PeerState.LOST
             raise PeerLostError(
-                f"{self._lost}; {self._ledger.missing} messages known to be sent did not arrive; "
+                f"{self._lost}; {self._ledger.missing} messages known to have been sent did not arrive; "
                 "start it again"
             )
         if not self._sender and self._where.scheme == "inproc" and silent_s > SILENCE_S:
@@ -335,7 +342,7 @@ class LosslessReceiver:
         self._post(Ack(consumed=self._ledger.consumed))
 
     def _ask_again(self) -> None:
-        """Ask for what is missing, at growing intervals while nothing comes of it."""
+        """Request what is missing, at growing intervals until it arrives."""
         now_s = time.monotonic()
         if now_s >= self._ask_due_s:
             self._post(Resend(expected=self._ledger.expected))
@@ -350,12 +357,12 @@ class LosslessReceiver:
         self._acknowledge(time.monotonic())
         self._ask_again()
         raise LinkError(
-            f"message {number} on {self.address} was overwritten while it was read; discard what was made "
-            "of it, it will come again"
+            f"message {number} on {self.address} was overwritten while it was read; discard its results, it "
+            "will be delivered again"
         )
 
     def _post(self, control: FromReceiver) -> None:
-        """Send; what does not fit into a full pipe is left out, for every control message is repeated."""
+        """Send, or skip the message if the queue is full: every control message is repeated."""
         try:
             self._socket.send(pack(control), zmq.NOBLOCK)
         except zmq.Again:

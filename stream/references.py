@@ -1,4 +1,4 @@
-"""Bright and dark references as images: whether they can be used, and what is done where they have holes."""
+"""Checks bright and dark reference images, and replaces dead pixels."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ import numpy.typing as npt
 from stream.errors import ConfigurationError
 
 MOST_DEAD = 1e-3
-"""Part of the pixels that may be dead (0): cameras are sold with less than a thousandth."""
+"""Largest fraction of dead pixels (0): cameras are sold with less. More are a wrong file or a covered field."""
 REACH_PX = 2
-"""The neighbours whose median a dead pixel gets lie within so many pixels, and further off where those are dead."""
+"""A dead pixel gets the median within this distance (24 neighbours), px; doubled where all of those are dead. Light
+varies little over 2 px, so a smaller or larger one changes one pixel by less than its noise."""
 
 
 def checked_reference(
     path: Path, image: npt.NDArray[Any], what: Literal["bright", "dark"]
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-    """A reference (H, W) as float64, and lines that say what was done to it.
+    """A reference (H, W) as float64, and lines for the user about what was changed in it.
 
-    Dead pixels of a bright reference (0 or less) get the median of their neighbours. Raises `ConfigurationError`,
-    with how many pixels and the first one, for values that are no numbers and for too many dead pixels.
+    Dead pixels of a bright reference (0 or less) get the median of their neighbours. Raises `ConfigurationError`
+    for NaN or infinite values and for too many dead pixels; the text names how many there are and the first one.
     """
     light = np.array(image, np.float64)
     if light.ndim != 2:
-        raise ConfigurationError(f"the {what} reference {path} is not one image but {light.shape}")
+        raise ConfigurationError(
+            f"the {what} reference {path} is not a single image: its shape is {light.shape}"
+        )
     wrong = ~np.isfinite(light)
     if wrong.any():
         raise ConfigurationError(
-            f"the {what} reference {path} has {_counted(wrong)} without a number (NaN or infinite), "
-            f"{_first(wrong)}; take it again, or set them to their neighbours' value"
+            f"the {what} reference {path} has {_counted(wrong)} that are NaN or infinite, "
+            f"{_first(wrong)}; take it again, or replace them by their neighbours"
         )
     dead = light <= 0
     if what == "dark" or not dead.any():

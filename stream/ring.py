@@ -1,22 +1,13 @@
-"""Rings of pre-allocated slots that hold the arrays on their way: local memory, shared memory, references.
+"""Rings of pre-allocated slots that hold the arrays in transit: the two protocols, local memory, references.
 
-Fresh memory costs five times a copy into memory that was touched before, so every slot is touched once when
-the ring is made. A slot of shared memory begins with a word that names the message in it; the writer clears
-the word before it writes and sets it afterwards, and the reader looks at it before and after reading. A
-mismatch means that the slot was overwritten meanwhile: what was read from it is torn.
+Fresh memory costs five times a copy into memory that was touched before, so every slot is touched once when the
+ring is made. The ring in shared memory is in `stream.shared_ring`.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import secrets
-import sys
-import threading
 import weakref
-from collections.abc import Sized
-from multiprocessing import resource_tracker, shared_memory
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -24,20 +15,16 @@ import numpy.typing as npt
 
 from stream.errors import LinkError
 
-WORD_BYTES = 64
-NO_MESSAGE = 2**64 - 1
-POSIX_SHARED = Path("/dev/shm")
 Payload = memoryview | bytes
 ByteArray = npt.NDArray[np.uint8]
-WordArray = npt.NDArray[np.uint64]
 
 
 class SlotWriter(Protocol):
-    """The sender's side of a ring; slots are claimed, written, and freed by their number."""
+    """The sender's side of a ring; slots are claimed, written and freed by number."""
 
     @property
     def name(self) -> str:
-        """What a receiver opens the ring by; empty if the payload travels with the message."""
+        """The name by which a receiver opens the ring; empty if the payload travels with the message."""
         ...
 
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
@@ -49,11 +36,11 @@ class SlotWriter(Protocol):
         ...
 
     def free(self, slot: int) -> None:
-        """Let go of what the slot refers to."""
+        """Release what the slot refers to."""
         ...
 
     def consumed(self) -> int:
-        """The last message that a receiver marked consumed in the ring itself; -1 if there is none."""
+        """The last message that a receiver marked as consumed in the ring itself; -1 if there is none."""
         ...
 
     def close(self) -> None:
@@ -65,7 +52,7 @@ class SlotReader(Protocol):
     """The receiver's side of a ring."""
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
-        """A read-only view of message `sequence` in `slot`; None if the slot holds something else."""
+        """A read-only view of message `sequence` in `slot`; None if the slot holds another one."""
         ...
 
     def intact(self, slot: int, sequence: int) -> bool:
@@ -73,7 +60,7 @@ class SlotReader(Protocol):
         ...
 
     def mark_consumed(self, sequence: int) -> None:
-        """Leave a mark for the sender that survives this process."""
+        """Mark a message as consumed; the mark outlives this process."""
         ...
 
     def close(self) -> None:
@@ -82,7 +69,7 @@ class SlotReader(Protocol):
 
 
 class LocalRing:
-    """Slots in this process's memory, sent through the socket without another copy."""
+    """Slots in the memory of this process, sent through the socket without another copy."""
 
     name = ""
 
@@ -93,28 +80,28 @@ class LocalRing:
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
         """Copy a payload into a slot; numpy releases the GIL meanwhile."""
         del sequence
-        _copy(payload, self._memory[slot])
+        copy_into(payload, self._memory[slot])
 
     def outgoing(self, slot: int, nbytes: int) -> Payload:
         """A view of the slot's payload."""
         return self._memory[slot, :nbytes].data
 
     def free(self, slot: int) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def consumed(self) -> int:
-        """No receiver can leave a mark here."""
+        """A receiver cannot leave a mark here."""
         return -1
 
     def close(self) -> None:
-        """Drop the reference; libzmq keeps what it still sends."""
+        """Drop the reference; libzmq keeps the memory that it still sends from."""
         self._memory = np.empty((0, 0), np.uint8)
 
 
 class ReferenceRing:
     """Slots that refer to the sender's own arrays; both ends live in one process and find it by name.
 
-    The sender's arrays must stay unchanged until they are acknowledged.
+    The arrays must stay unchanged until they are acknowledged.
     """
 
     _open: ClassVar[weakref.WeakValueDictionary[str, ReferenceRing]] = weakref.WeakValueDictionary()
@@ -144,7 +131,7 @@ class ReferenceRing:
         return b""
 
     def free(self, slot: int) -> None:
-        """Let go of the payload."""
+        """Release the payload."""
         self._slots[slot] = -1, b""
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
@@ -168,161 +155,10 @@ class ReferenceRing:
         """Both ends die together, so no mark is needed."""
 
     def close(self) -> None:
-        """Both ends may still hold it; it goes with the last of them."""
+        """Nothing to do: the ring is freed with the last end that holds it."""
 
 
-class SharedRing:
-    """Slots in shared memory, written by the sender."""
-
-    def __init__(self, slots: int, slot_bytes: int) -> None:
-        stride, size = _layout(slots, slot_bytes)
-        try:
-            self._memory = _Segment(create=True, size=size)
-        except OSError as error:
-            raise LinkError(_no_room(size, str(error))) from error
-        try:
-            _reserve(self._memory.name, size)
-        except OSError as error:
-            self._memory.close()
-            self._memory.unlink()
-            raise LinkError(_no_room(size, str(error))) from error
-        self.name = self._memory.name
-        self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
-        self._payloads.fill(0)
-        self._words.fill(NO_MESSAGE)
-        self._mark[0] = 0
-
-    def write(self, slot: int, sequence: int, payload: Payload) -> None:
-        """Clear the slot's word, copy the payload in, and set the word."""
-        self._words[slot] = NO_MESSAGE
-        _copy(payload, self._payloads[slot])
-        self._words[slot] = sequence
-
-    def outgoing(self, slot: int, nbytes: int) -> Payload:
-        """Nothing: the receiver reads the shared memory."""
-        del slot, nbytes
-        return b""
-
-    def free(self, slot: int) -> None:
-        """Nothing to let go of; the word stays until the slot is written again."""
-
-    def consumed(self) -> int:
-        """The last message that a receiver marked consumed."""
-        return int(self._mark[0]) - 1
-
-    def close(self) -> None:
-        """Release and unlink the memory; receivers that have it open keep it until they close it."""
-        del self._mark, self._words, self._payloads
-        self._memory.close()
-        self._memory.unlink()
-
-
-class SharedRingReader:
-    """Slots in shared memory, read in place by the receiver."""
-
-    def __init__(self, name: str, slots: int, slot_bytes: int) -> None:
-        stride, size = _layout(slots, slot_bytes)
-        try:
-            self._memory = _attach(name)
-        except (OSError, ValueError) as error:
-            raise LinkError(
-                f"shared memory {name} of the sender cannot be opened ({error}); shm:// works on one host "
-                "only, use tcp:// between hosts"
-            ) from error
-        if self._memory.size < size:
-            found = self._memory.size
-            self._memory.close()
-            raise LinkError(
-                f"shared memory {name} has {found} bytes where {size} were announced; restart the sender"
-            )
-        self._slot_bytes = slot_bytes
-        self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
-        self._payloads[:, :: mmap.PAGESIZE].max()
-
-    def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
-        """A read-only view of the shared memory itself."""
-        if not (0 <= slot < len(self._words) and nbytes <= self._slot_bytes) or not self.intact(
-            slot, sequence
-        ):
-            return None
-        return self._payloads[slot, :nbytes].data.toreadonly()
-
-    def intact(self, slot: int, sequence: int) -> bool:
-        """Whether the slot's word still names message `sequence`."""
-        return int(self._words[slot]) == sequence
-
-    def mark_consumed(self, sequence: int) -> None:
-        """Leave a mark for the sender; it stays when this process is killed."""
-        self._mark[0] = sequence + 1
-
-    def close(self) -> None:
-        """Release the memory."""
-        del self._mark, self._words, self._payloads
-        self._memory.close()
-
-
-class _Segment(shared_memory.SharedMemory):
-    """Shared memory whose `close` leaves what arrays still look at: the mapping goes with the last one."""
-
-    def close(self) -> None:
-        try:
-            super().close()
-        except BufferError:
-            self._buf = None
-            self._mmap = None
-            super().close()
-
-
-_attach_lock = threading.Lock()
-
-
-def _attach(owned_elsewhere: str) -> shared_memory.SharedMemory:
-    """Open shared memory that somebody else owns: it must not be unlinked when this process ends.
-
-    Before Python 3.13 every opened segment is registered for unlinking (cpython #82300).
-    """
-    if sys.version_info >= (3, 13):
-        return _Segment(owned_elsewhere, track=False)
-
-    def register_others(name: Sized, rtype: str) -> None:
-        if str(name).lstrip("/") != owned_elsewhere:
-            register(name, rtype)
-
-    with _attach_lock:
-        register = resource_tracker.register
-        resource_tracker.register = register_others
-        try:
-            return _Segment(owned_elsewhere)
-        finally:
-            resource_tracker.register = register
-
-
-def _reserve(name: str, size: int) -> None:
-    """Allocate the pages now: a full /dev/shm would kill the process when a page is first written."""
-    if hasattr(os, "posix_fallocate") and (POSIX_SHARED / name).exists():
-        with (POSIX_SHARED / name).open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _no_room(size: int, reason: str) -> str:
-    return f"shared memory of {size / 1e6:.0f} MB cannot be had ({reason}); use fewer slots or a tcp:// link"
-
-
-def _layout(slots: int, slot_bytes: int) -> tuple[int, int]:
-    stride = WORD_BYTES + -(-slot_bytes // WORD_BYTES) * WORD_BYTES
-    return stride, WORD_BYTES + slots * stride
-
-
-def _lay_out(
-    memory: shared_memory.SharedMemory, slots: int, stride: int
-) -> tuple[WordArray, WordArray, ByteArray]:
-    """The mark of what was consumed, the word of each slot, and the payload of each slot."""
-    assert memory.buf is not None
-    mark = np.frombuffer(memory.buf, np.uint64, 1)
-    whole = np.frombuffer(memory.buf, np.uint8, slots * stride, WORD_BYTES).reshape(slots, stride)
-    return mark, whole[:, :8].view(np.uint64)[:, 0], whole[:, WORD_BYTES:]
-
-
-def _copy(payload: Payload, slot: ByteArray) -> None:
+def copy_into(payload: Payload, slot: ByteArray) -> None:
+    """Copy a payload to the beginning of a slot; numpy releases the GIL meanwhile."""
     data = np.frombuffer(payload, np.uint8)
     np.copyto(slot[: data.size], data)

@@ -1,10 +1,9 @@
-"""The secrets of one run, drawn at its start: who holds them may command it, report to it and listen to it.
+"""The secrets of one run, created at its start, without which nobody can command it or listen to it.
 
-The stages get them with their plan, over the pipe that they are born with; viewers from the run's card, which
-only the user can read. What carries orders and reports is encrypted (`curve`). Camera images on this machine, over
-tcp or to viewers, are not, but nobody gets in without the `password`. An address that the user names for viewers
-(`session.monitor` with a port) is open to the programs of this machine, or to the holders of the keys in
-`session.keys`.
+The pipeline stages get them over the pipe to their process; viewers read them from the run's card, which only the
+user can read. Commands and status messages are encrypted (`curve`). Camera images on this machine, over tcp or to
+viewers, are not encrypted, but require the `password`. An address that the user sets for viewers (`session.monitor`
+with a port) is open to all programs of this machine, or to the holders of the keys in `session.keys`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from stream.sockets import LinkAddress, Security
 
 
 class Pass(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a viewer shows at a socket's door, as it stands on a card; all empty where the door is open."""
+    """The credentials with which a viewer connects to a socket, as written on a card; empty if it needs none."""
 
     server: str = ""
     public: str = ""
@@ -27,7 +26,7 @@ class Pass(msgspec.Struct, frozen=True, omit_defaults=True):
     password: str = ""
 
     def security(self) -> Security | None:
-        """What a connecting socket is given."""
+        """The security object for a connecting socket."""
         if self.password:
             return Password(self.password)
         if self.server:
@@ -37,7 +36,7 @@ class Pass(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunKeys:
-    """`curve` and `password` of a run; `public` are the keys of `session.keys`, which viewers elsewhere hold."""
+    """`curve` and `password` of a run; `public` are the keys of `session.keys`, for viewers on other machines."""
 
     curve: CurveKeys
     password: Password
@@ -45,16 +44,16 @@ class RunKeys:
 
     @classmethod
     def fresh(cls, folder: Path | None = None) -> RunKeys:
-        """Draw new secrets; raises `ConfigurationError` if `folder` holds no keys of a server."""
+        """Create new secrets; raises `ConfigurationError` if `folder` has no keys of a server."""
         public = None if folder is None else load_keys(folder)
         if public is not None:
             public.check_server()
         return cls(new_keys(), Password.fresh(), public)
 
     def link(self, address: str, sender: str) -> Security | None:
-        """For the link that the stage `sender` opens: frames, which come from `acquire`, are not encrypted.
+        """For the message link of the pipeline stage `sender`: frames (from `acquire`) are not encrypted.
 
-        A detector that is started again opens its address again; the keys tell it from a program that was faster.
+        A detector that is started again binds its address again; the keys distinguish it from a faster program.
         """
         if LinkAddress.parse(address).scheme == "inproc":
             return None
@@ -67,19 +66,19 @@ class RunKeys:
         return self.password if LinkAddress.parse(setting).port == 0 else None
 
     def viewer_of_monitor(self, setting: str) -> Pass:
-        """For those on this machine who listen to it."""
+        """For viewers on this machine."""
         if self.public is not None:
             return self._curve_pass(self.public.server_public)
         return self.viewer_of_bulk if LinkAddress.parse(setting).port == 0 else Pass()
 
     @property
     def viewer_of_bulk(self) -> Pass:
-        """For those who listen to what needs the password."""
+        """For viewers of a socket that requires the password."""
         return Pass(password=self.password.secret)
 
     @property
     def commander(self) -> Pass:
-        """For those who command."""
+        """For clients that send commands."""
         return self._curve_pass(self.curve.server_public)
 
     def _curve_pass(self, server: bytes) -> Pass:

@@ -1,8 +1,8 @@
-"""Words of others made fit to be shown, logged and sent: what they say stays, what would act is replaced.
+"""Makes text of unknown origin safe to show, log and send.
 
-A terminal obeys escape sequences, a log is split at line separators, and text that runs backwards hides what it
-says; half of a surrogate pair cannot be written at all, and on Linux the name of a file may have bytes that are no
-text (`\\udcff` in Python).
+A terminal executes escape sequences, a log breaks at line separators, and right-to-left marks hide what a text
+says. Half of a surrogate pair cannot be encoded, and on Linux a file name may contain bytes that are not text
+(`\\udcff` in Python). All of these are replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ACTS = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_BIDI}{_LINES}]")
 
 
 def printable(text: str) -> str:
-    """The text with a `?` for each control character but newline and tab, and for what is no Unicode."""
+    """The text with `?` for each control character except newline and tab, and for invalid Unicode."""
     if text.isascii() and text.isprintable():
         return text
     return _ACTS.sub(REPLACEMENT, text.replace("\r\n", "\n"))
@@ -43,35 +43,35 @@ def shortened(text: str, limit: int) -> str:
 
 
 def in_words(error: BaseException, limit: int = 500) -> str:
-    """Kind and words of an error in one line; an error of somebody's code may be one that has no words."""
+    """Type and text of an error in one line, also if the error of a user's code cannot be converted to text."""
     kind = one_line(type(error).__name__, limit)
     try:
         return one_line(f"{kind}: {error}", limit)
-    except Exception as other:  # noqa: BLE001 - its `__str__` is somebody's code
-        return f"{kind}: (its words cannot be had: {type(other).__name__})"
+    except Exception as other:  # noqa: BLE001 - its `__str__` is a user's code
+        return f"{kind}: (its text cannot be shown: {type(other).__name__})"
 
 
 def whole_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, lines and all."""
+    """The traceback as Python prints it, with all lines."""
     try:
         text = "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001 - what its own code does when it is shown
+    except Exception:  # noqa: BLE001 - its own code runs when it is shown
         text = "".join(traceback.format_tb(error.__traceback__)) + in_words(error)
     return shortened(printable(text), LONGEST_TRACEBACK)
 
 
 def sendable(text: str, limit: int) -> str:
-    """The text as UTF-8 can carry it, shortened; nothing else is changed."""
+    """The text, shortened and valid in UTF-8; nothing else is changed."""
     return shortened(text, limit).encode("utf-8", "replace").decode("utf-8")
 
 
 def storable(text: str) -> str:
-    """The text, with what is no Unicode escaped."""
+    """The text with invalid Unicode escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON of a value as `msgspec` writes it, whatever texts are in it."""
+    """JSON of a value as `msgspec` writes it; invalid Unicode in texts is escaped."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

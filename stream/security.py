@@ -1,10 +1,10 @@
-"""Who may talk to us: CURVE keys (RFC 26) for other machines and for commands, a password (PLAIN, RFC 24) for bulk.
+"""Access control: CURVE keys (RFC 26) for other machines and for commands, a password (PLAIN, RFC 24) for images.
 
-A socket without either takes whoever is on this machine; on an address that other machines reach it is refused. Who
-gets in is asked of us by libzmq (ZAP, RFC 27).
+A socket without either accepts all programs of this machine; it cannot be opened on an address that other machines
+reach. libzmq asks this process for every client whether it may connect (ZAP, RFC 27).
 
 A key folder holds `server.key_secret` and `client.key_secret` (secret), `server.key` and `client.key` (public), and
-`authorised/`, the public keys of the clients that are let in. A machine that only connects needs `server.key` and
+`authorised/`, the public keys of the clients that may connect. A machine that only connects needs `server.key` and
 its own `client.key_secret`.
 """
 
@@ -31,13 +31,13 @@ USER = b"liveptv"
 def check_bind(address: str, security: Security | None) -> LinkAddress:
     """Parse an address to bind or to connect to.
 
-    Raises `ConfigurationError` if it can be reached from other machines and there are no keys.
+    Raises `ConfigurationError` if other machines can reach it and there are no keys.
     """
     where = LinkAddress.parse(address)
     if not where.is_local and security is None:
         raise ConfigurationError(
-            f"{address} is not on this machine alone, which needs CURVE keys; use 127.0.0.1, or make keys with "
-            f"`{HOW_TO_MAKE_KEYS}` and name their folder (session.keys, or --keys)"
+            f"other machines can reach {address}, which needs CURVE keys; use 127.0.0.1, or make keys with "
+            f"`{HOW_TO_MAKE_KEYS}` and give their folder (session.keys, or --keys)"
         )
     return where
 
@@ -46,7 +46,7 @@ def check_bind(address: str, security: Security | None) -> LinkAddress:
 class CurveKeys:
     """The keys of one host, 40 characters each (Z85); empty where this host does not have them.
 
-    `authorised` are the public keys of the clients that a server of ours lets in.
+    `authorised` are the public keys of the clients that may connect to our server.
     """
 
     server_public: bytes
@@ -58,10 +58,12 @@ class CurveKeys:
     def check_server(self) -> None:
         """Raise `ConfigurationError` unless sockets can be bound with these keys."""
         if not self.server_secret:
-            raise ConfigurationError("server.key_secret is missing in the key folder; only connect from here")
+            raise ConfigurationError(
+                "server.key_secret is missing in the key folder; without it this machine can only connect"
+            )
 
     def apply_server(self, socket: zmq.Socket[bytes]) -> None:
-        """Prepare a socket that will bind: encrypted, and only authorised clients get in.
+        """Prepare a socket that will bind: encrypted, for authorised clients only.
 
         The gatekeeper's thread ends with the socket's context. Raises `ConfigurationError` without the
         server's secret key, `LinkError` if the context has a gatekeeper already.
@@ -85,16 +87,16 @@ class CurveKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Password:
-    """A secret that whoever connects must know; nothing is encrypted, so it is for sockets of this machine alone.
+    """A secret that a client must know; nothing is encrypted, so it is only for sockets on this machine.
 
-    It costs nothing a message, where encryption takes three quarters of the frames that tcp could carry.
+    It costs nothing per message, while encryption reduces the frame rate over tcp to a quarter.
     """
 
     secret: str
 
     @classmethod
     def fresh(cls) -> Password:
-        """One that nobody can guess."""
+        """A new random one."""
         return cls(secrets.token_urlsafe(32))
 
     def apply_server(self, socket: zmq.Socket[bytes]) -> None:
@@ -109,7 +111,7 @@ class Password:
 
 
 class _Gatekeeper:
-    """Answers libzmq's question whether a client may enter, in a thread that ends when its context does."""
+    """Decides for libzmq whether a client may connect, in a thread that ends with the context."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class _Gatekeeper:
         except zmq.ZMQError as error:
             self._authenticator.stop()
             raise LinkError(
-                f"this ZeroMQ context checks keys already: {error.strerror}; give it one server"
+                f"this ZeroMQ context already has a server with keys: {error.strerror}; use another context"
             ) from error
         self._authenticator.configure_curve_callback("*", credentials_provider=self)
         if password:
@@ -133,7 +135,7 @@ class _Gatekeeper:
         threading.Thread(target=self._answer, name="zap", daemon=True).start()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the client with this public key is let in (called by pyzmq)."""
+        """Whether the client with this public key may connect (called by pyzmq)."""
         return key in self._authorised
 
     def _answer(self) -> None:
@@ -148,30 +150,30 @@ class _Gatekeeper:
                     ValueError,
                     TypeError,
                     LookupError,
-                ):  # no question of libzmq's: nobody is let in by it
+                ):  # not a request of libzmq: it lets nobody in
                     continue
         except zmq.ContextTerminated:
-            pass  # the server of this context is closed: nobody will ask again
+            pass  # the server of this context is closed: no more requests
         finally:
             self._authenticator.stop()
             loop.close()
 
 
 def new_keys() -> CurveKeys:
-    """Fresh keys for servers and clients that never leave memory."""
+    """New keys for servers and clients that never leave memory."""
     server_public, server_secret = zmq.curve_keypair()
     client_public, client_secret = zmq.curve_keypair()
     return CurveKeys(server_public, server_secret, client_public, client_secret, frozenset({client_public}))
 
 
 def generate_keys(folder: str | Path) -> CurveKeys:
-    """Make new keys for one server and one client in a new folder, secrets readable by their owner only.
+    """Make new keys for one server and one client in a new folder; only the owner can read the secrets.
 
-    Raises `OutputError` if the folder holds keys already or cannot be written.
+    Raises `OutputError` if the folder has keys already or cannot be written.
     """
     root = Path(folder)
     if any((root / f"{name}.key_secret").exists() for name in (SERVER, CLIENT)):
-        raise OutputError(f"{root} holds keys already; choose another folder or delete them")
+        raise OutputError(f"{root} already contains keys; choose another folder or delete them")
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         (root / AUTHORISED).mkdir(exist_ok=True)
@@ -190,7 +192,7 @@ def load_keys(folder: str | Path) -> CurveKeys:
     server_public, server_secret = _read_pair(root, SERVER)
     client_public, client_secret = _read_pair(root, CLIENT)
     if not server_public:
-        raise ConfigurationError(f"{root} holds no server.key; make keys with `{HOW_TO_MAKE_KEYS}`")
+        raise ConfigurationError(f"there is no server.key in {root}; make keys with `{HOW_TO_MAKE_KEYS}`")
     guests = sorted((root / AUTHORISED).glob("*.key"))
     return CurveKeys(
         server_public,
@@ -213,7 +215,7 @@ def _read(path: Path) -> tuple[bytes, bytes]:
     try:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no key file: {error}; make new keys") from error
+        raise ConfigurationError(f"{path} is not a key file: {error}; make new keys") from error
     if len(public) != 40 or len(secret or b"") not in {0, 40}:
-        raise ConfigurationError(f"{path} is no key file: a key has 40 characters; make new keys")
+        raise ConfigurationError(f"{path} is not a key file: a key has 40 characters; make new keys")
     return public, secret or b""

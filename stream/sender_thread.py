@@ -1,6 +1,6 @@
-"""The one thread of a sender: it owns the socket, sends while credits last, and hears the receiver.
+"""The thread of a sender: it owns the socket, sends while credits last, and reads from the receiver.
 
-Everything but the waiting happens under the lock that the sender's owner takes too.
+It holds the lock that it shares with the sender all the time, except while it waits.
 """
 
 from __future__ import annotations
@@ -32,14 +32,20 @@ from stream.protocol import (
 from stream.ring import SlotWriter
 from stream.sockets import LINGER_MS, Endpoint, read_parts
 
-BEAT_S = 0.25
-SLOT_POLL_MS = 2
-READS_PER_TURN = 256
+BEAT_S = (
+    0.25  # s between heartbeats; a receiver's patience is 3 s, so ten may be late before it doubts the sender
+)
+SLOT_POLL_MS = (
+    2  # ms until slots that libzmq still sends from are looked at again: it does not report when it is done
+)
+READS_PER_TURN = (
+    256  # control messages read before anything is sent, so that a flood of them cannot stop the data
+)
 
 
 @dataclass(slots=True)
 class Shared:
-    """What a sender and its pump share under `lock`; waiters are notified of room and acknowledgements."""
+    """State that a sender and its thread share under `lock`, which is notified of room and acknowledgements."""
 
     ledger: SendLedger
     ring: SlotWriter
@@ -51,8 +57,8 @@ class Shared:
     failure: BaseException | None = None
 
 
-class Pump:
-    """Moves messages between the ring and the socket until `stop`."""
+class SenderThread:
+    """Moves messages from the ring to the socket until `stop`."""
 
     def __init__(self, endpoint: Endpoint, shared: Shared, welcome: Welcome, patience_s: float) -> None:
         self._endpoint = endpoint
@@ -71,7 +77,7 @@ class Pump:
         self._thread.start()
 
     def signal(self) -> None:
-        """Tell the pump that there is something to do; any thread may."""
+        """Wake the thread because there is something to do; may be called from any thread."""
         with self._shared.lock:
             if not self._signalled and self._shared.failure is None:
                 self._signalled = True
@@ -89,13 +95,13 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            self._pump()
+            self._loop()
         except BaseException as error:  # noqa: BLE001 - the sender's next call raises it
             with self._shared.lock:
                 self._shared.failure = error
                 self._shared.lock.notify_all()
 
-    def _pump(self) -> None:
+    def _loop(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
@@ -108,7 +114,7 @@ class Pump:
                 self._read()
                 self._recycle()
                 if self._shared.stopping:
-                    self._note_what_the_last_receiver_left()
+                    self._read_consumption_mark()
                     if self._peer.identity is not None:
                         goodbye = Goodbye(position=self._ledger.position, reason="the sender closed")
                         self._post(self._peer.identity, goodbye)
@@ -127,7 +133,7 @@ class Pump:
                 return
             try:
                 if len(parts) != 2:
-                    raise WireError("not a single part after the identity")
+                    raise WireError("not exactly one part after the identity")
                 self._hear(parts[0].bytes, parts[1].buffer)
             except WireError:
                 self._shared.malformed += 1
@@ -138,16 +144,16 @@ class Pump:
             if isinstance(control, Hello):
                 self._meet(sender, control)
             elif sender == self._peer.identity:
-                self._heed(control)
+                self._handle(control)
             else:
-                raise WireError("message from a receiver that is not served")
+                raise WireError("message from a receiver that is not connected")
         except ValueError as error:
             raise WireError(str(error)) from error
 
     def _meet(self, sender: bytes, hello: Hello) -> None:
         peer, ledger, now_s = self._peer, self._ledger, time.monotonic()
         if sender != hello.receiver.encode():
-            raise WireError("hello under another's name")
+            raise WireError("hello with the name of another receiver")
         if peer.is_stranger(sender):
             peer.refuse(sender)
             reason = f"{self._endpoint.address} already serves a receiver; close that one first"
@@ -155,7 +161,7 @@ class Pump:
             self._beat_due_s = 0.0
             return
         if sender != peer.identity:
-            self._note_what_the_last_receiver_left()
+            self._read_consumption_mark()
             ledger.start_over()
         elif hello.connection > peer.connection:
             if hello.consumed is not None:
@@ -165,13 +171,13 @@ class Pump:
         self._post(sender, replace(self._welcome, next=ledger.last_acknowledged + 1))
         self._beat_due_s = 0.0
 
-    def _note_what_the_last_receiver_left(self) -> None:
-        """Shared memory tells what a receiver consumed, even if it was killed before it could say so."""
+    def _read_consumption_mark(self) -> None:
+        """Acknowledge what the mark in shared memory says: it outlives a receiver that was killed."""
         consumed = self._ring.consumed()
         if self._ledger.last_acknowledged < consumed <= self._ledger.highest_sent:
             self._release(self._ledger.acknowledge(consumed))
 
-    def _heed(self, control: Ack | Resend | Goodbye) -> None:
+    def _handle(self, control: Ack | Resend | Goodbye) -> None:
         now_s = time.monotonic()
         match control:
             case Ack():
@@ -197,7 +203,7 @@ class Pump:
             self._shared.lock.notify_all()
 
     def _recycle(self) -> None:
-        """Free the slots of acknowledged messages whose memory libzmq has let go of."""
+        """Free the slots of acknowledged messages that libzmq no longer reads."""
         held, self._held = self._held, []
         for entry in held:
             if not all(tracker.done for tracker in entry.transmissions):
@@ -239,7 +245,7 @@ class Pump:
         return True
 
     def _begin(self, receiver: bytes) -> bool:
-        """Begin a message; False if the receiver is gone or its pipe full.
+        """Begin a message; False if the receiver is gone or its queue is full.
 
         The next heartbeat tries again. ZeroMQ decides on a whole message at its first part.
         """

@@ -1,4 +1,4 @@
-"""The sending end of a lossless link: the caller copies arrays into slots, the pump sends them."""
+"""The sending end of a lossless message link: the caller copies arrays into slots, a thread sends them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stream.messages import Message, StreamEnd
 from stream.peer import PeerWatch
 from stream.protocol import Welcome
 from stream.ring import SlotWriter
-from stream.sender_thread import Pump, Shared
+from stream.sender_thread import SenderThread, Shared
 from stream.sockets import Endpoint
 from stream.wire import LinkFields, encode
 
-LOOK_UP_S = 0.5
+LOOK_UP_S = 0.5  # s between two looks at the receiver while `send` waits for room
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class SenderOptions:
 
 
 class LosslessSender:
-    """The `Sender` of all three transports; they differ in the ring and in the socket's address."""
+    """The `Sender` of all three transports, which differ in the ring and the address of the socket."""
 
     def __init__(self, endpoint: Endpoint, ring: SlotWriter, options: SenderOptions) -> None:
         self._options = options
@@ -59,7 +59,7 @@ class LosslessSender:
             ring=ring.name,
             confirms=not ring.name,
         )
-        self._pump = Pump(endpoint, self._shared, welcome, options.patience_s)
+        self._thread = SenderThread(endpoint, self._shared, welcome, options.patience_s)
 
     @property
     def address(self) -> str:
@@ -68,7 +68,7 @@ class LosslessSender:
 
     @property
     def peer(self) -> PeerState:
-        """What is known of the receiver."""
+        """State of the receiver."""
         with self._lock:
             return self._peer.state
 
@@ -124,7 +124,7 @@ class LosslessSender:
             is_first, self._closed = not self._closed, True
             self._lock.notify_all()
         if is_first:
-            self._pump.stop()
+            self._thread.stop()
             self._ring.close()
         return self.account
 
@@ -133,13 +133,13 @@ class LosslessSender:
         header, payload = encode(message, self._options.source, link)
         if len(payload) > self._options.slot_bytes:
             raise LinkError(
-                f"message of {len(payload)} bytes does not fit into the slots of {self._address}, which have "
-                f"{self._options.slot_bytes}; open it with larger slots"
+                f"a message of {len(payload)} bytes does not fit into the slots of {self._address} "
+                f"({self._options.slot_bytes} bytes); open it with larger slots"
             )
         return header, payload
 
     def _claim(self, timeout_s: float | None) -> int | None:
-        """A free slot by the rules of the policy; None if the new message was dropped."""
+        """A free slot according to the policy; None if the new message was dropped."""
         with self._lock:
             self._check_open()
             if not self._shared.free and self._options.policy is Policy.BLOCK:
@@ -181,7 +181,7 @@ class LosslessSender:
         with self._lock:
             self._check_open()
             self._ledger.offer(entry)
-        self._pump.signal()
+        self._thread.signal()
 
     def _check_open(self) -> None:
         self._check_works()
@@ -193,4 +193,4 @@ class LosslessSender:
     def _check_works(self) -> None:
         failure = self._shared.failure
         if failure is not None:
-            raise LinkError(f"the link {self._address} broke down: {failure!r}; start it again") from failure
+            raise LinkError(f"the link {self._address} failed: {failure!r}; start it again") from failure

@@ -1,4 +1,4 @@
-"""Settings of a lossless link, as they stand in an experiment file."""
+"""Settings of a lossless message link in an experiment file, and errors in settings as one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream.link import Policy
 
 
 class LinkSettings(BaseModel):
-    """How a link behaves when its receiver is slower than its sender, or gone."""
+    """Behaviour of a message link whose receiver is slower than its sender, or gone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,7 +40,7 @@ class LinkSettings(BaseModel):
 
 
 def describe(error: ValidationError) -> str:
-    """Render pydantic's findings in one line: where, what, and what was given."""
+    """All problems that pydantic found, in one line: key, problem, and the value given."""
     findings = []
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"]) or "settings"

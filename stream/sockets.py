@@ -1,4 +1,4 @@
-"""The ZeroMQ sockets under a link: addresses, contexts, options and bounded reading in one place."""
+"""The ZeroMQ sockets of message links: addresses, contexts, options, and reading without limits being exceeded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from zmq.utils.monitor import recv_monitor_message
 
 from stream.errors import ConfigurationError, LinkError, LivePTVError
 
-LINGER_MS = 1000
-MAX_PAYLOAD_BYTES = 2**30
-MAX_CONTROL_PART_BYTES = 64 * 1024 + 256  # a header of ours, and what CURVE adds to it
-CONTROL_HWM = 256
-HEARTBEAT_MS = 300
-HEARTBEAT_TIMEOUT_MS = 900
-KEEPALIVE_IDLE_S = 10  # then a connection to a machine that is gone is noticed in about a minute
+LINGER_MS = 1000  # ms that closing waits for what is being sent: 64 full frames over loopback take less
+MAX_PAYLOAD_BYTES = 2**30  # of one array: more than any frame or volume that can be processed live
+MAX_CONTROL_PART_BYTES = 64 * 1024 + 256  # the largest header, and what CURVE adds to it
+CONTROL_HWM = 256  # control messages queued in a socket; each is repeated, so a lost one does no harm
+HEARTBEAT_MS = 300  # of the connection itself; a dead one is noticed after
+HEARTBEAT_TIMEOUT_MS = 900  # three beats, below the patience of a link (3 s)
+KEEPALIVE_IDLE_S = 10  # so that a connection to a machine that is gone is noticed within about a minute
 KEEPALIVE_INTERVAL_S = 5
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -27,7 +27,7 @@ _INPROC = re.compile(r"inproc://(?P<host>[\w.-]+)")
 
 
 class Security(Protocol):
-    """Puts keys on a socket before it is bound or connected, so that a link may leave this machine."""
+    """Sets keys on a socket before it is bound or connected."""
 
     def apply_server(self, socket: zmq.Socket[bytes]) -> None:
         """Prepare a socket that binds."""
@@ -40,7 +40,7 @@ class Security(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkAddress:
-    """A parsed address of a link: `inproc://NAME`, `shm://HOST:PORT` or `tcp://HOST:PORT`."""
+    """A parsed address: `inproc://NAME`, `shm://HOST:PORT` or `tcp://HOST:PORT`."""
 
     scheme: str
     host: str
@@ -52,7 +52,7 @@ class LinkAddress:
         match = _NETWORK.fullmatch(text) or _INPROC.fullmatch(text)
         if match is None or int(match.groupdict().get("port") or 0) > 65535:
             raise ConfigurationError(
-                f"{text!r} is no address of a link; write inproc://NAME, shm://HOST:PORT or tcp://HOST:PORT"
+                f"{text!r} is not an address; write inproc://NAME, shm://HOST:PORT or tcp://HOST:PORT"
             )
         if match.re is _INPROC:
             return cls("inproc", match["host"], 0)
@@ -60,7 +60,7 @@ class LinkAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody outside this machine can reach it."""
+        """Whether only this machine can reach it."""
         return self.scheme == "inproc" or self.host in LOOPBACK
 
     @property
@@ -72,7 +72,7 @@ class LinkAddress:
 
 
 class Endpoint:
-    """A bound or connected socket with its context: one of its own, or the process's for inproc."""
+    """A bound or connected socket with its own context; for inproc, the context of the process."""
 
     def __init__(self, address: LinkAddress, kind: int) -> None:
         self._owns_context = address.scheme != "inproc"
@@ -80,7 +80,7 @@ class Endpoint:
             zmq.Context() if self._owns_context else zmq.Context.instance()
         )
         self.socket: zmq.Socket[bytes] = self._context.socket(kind)
-        # libzmq applies it to connections made after it is set; unset, ending the context may wait for ever
+        # applies to connections made after it is set; without it, ending the context may wait forever
         self.socket.linger = LINGER_MS
         self.socket.ipv6 = address.host.startswith("[")
         self._monitor: zmq.Socket[bytes] | None = None
@@ -88,9 +88,8 @@ class Endpoint:
         if self._owns_context:
             self.address += f":{address.port}"
             if kind in (zmq.XPUB, zmq.SUB):
-                # Heartbeats cut off a viewer whose queue is full, for it does not read them, and libzmq 4.3.5
-                # aborts the process when it reads again (zeromq/libzmq#3937): here the system looks after the
-                # connection.
+                # A viewer with a full queue does not read heartbeats and would be disconnected; libzmq 4.3.5 aborts
+                # the process when it reads again (zeromq/libzmq#3937). TCP keepalive checks the connection instead.
                 self.socket.tcp_keepalive = 1
                 self.socket.tcp_keepalive_idle = KEEPALIVE_IDLE_S
                 self.socket.tcp_keepalive_intvl = KEEPALIVE_INTERVAL_S
@@ -101,7 +100,7 @@ class Endpoint:
             self.socket.reconnect_ivl_max = 200
 
     def pair(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """Two sockets of this context by which one thread wakes another."""
+        """Two connected sockets of this context, with which one thread wakes another."""
         near, far = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         name = f"inproc://wake-{secrets.token_hex(8)}"
         for socket in (near, far):
@@ -111,7 +110,7 @@ class Endpoint:
         return near, far
 
     def watch_connections(self) -> zmq.Socket[bytes] | None:
-        """A socket that is readable after each completed connection; None where there are none to be cut."""
+        """A socket that is readable after each completed connection; None for inproc."""
         if self._owns_context:
             self._monitor = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         return self._monitor
@@ -125,7 +124,7 @@ class Endpoint:
         return count
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
-        """Close the socket, and the context if it is its own; waits `linger_ms` for what is being sent."""
+        """Close the socket and its own context; waits `linger_ms` for what is being sent."""
         if self._monitor is not None:
             self.socket.disable_monitor()
             self._monitor.close(0)
@@ -136,7 +135,7 @@ class Endpoint:
 
 
 def bind_router(address: LinkAddress, security: Security | None, send_hwm: int) -> Endpoint:
-    """The sender's socket; raises `LinkError` if the address is taken or is not this machine's."""
+    """The socket of a sender; raises `LinkError` if the address is in use or not on this machine."""
     _check_reach(address, security)
     endpoint = Endpoint(address, zmq.ROUTER)
     socket = endpoint.socket
@@ -169,17 +168,17 @@ def bind_router(address: LinkAddress, security: Security | None, send_hwm: int) 
 
 
 def connect_dealer(address: LinkAddress, security: Security | None, identity: bytes) -> Endpoint:
-    """The receiver's socket; it connects whenever the sender is there."""
+    """The socket of a receiver; it connects as soon as the sender is there."""
     _check_reach(address, security)
     if address.scheme != "inproc" and address.port == 0:
         raise ConfigurationError(
-            "a receiver needs the sender's port, not 0; take it from the sender's address"
+            "a receiver needs the port of the sender, not 0; see the address of the sender"
         )
     endpoint = Endpoint(address, zmq.DEALER)
     socket = endpoint.socket
     socket.setsockopt(zmq.ROUTING_ID, identity)
     socket.sndhwm = CONTROL_HWM
-    # credits bound what waits here; a queue that can be full would end the process, see `Endpoint`
+    # credits bound what waits here; a full queue could abort the process, see `Endpoint`
     socket.rcvhwm = 0
     socket.setsockopt(
         zmq.MAXMSGSIZE, MAX_PAYLOAD_BYTES if address.scheme == "tcp" else MAX_CONTROL_PART_BYTES
@@ -200,7 +199,7 @@ def connect_dealer(address: LinkAddress, security: Security | None, identity: by
 
 
 def read_parts(socket: zmq.Socket[bytes], keep: int) -> list[zmq.Frame] | None:
-    """Read one message without waiting; None if there is none. Of too many parts only `keep` + 1 are kept."""
+    """Read one message without waiting; None if there is none. At most `keep` + 1 of its parts are kept."""
     try:
         part = socket.recv(zmq.NOBLOCK, copy=False)
     except zmq.Again:
@@ -216,6 +215,6 @@ def read_parts(socket: zmq.Socket[bytes], keep: int) -> list[zmq.Frame] | None:
 def _check_reach(address: LinkAddress, security: Security | None) -> None:
     if not address.is_local and security is None:
         raise ConfigurationError(
-            f"{address.scheme}://{address.host}:{address.port} can be reached from other machines; give keys "
-            "(security) or use 127.0.0.1"
+            f"other machines can reach {address.scheme}://{address.host}:{address.port}; give keys (security) "
+            "or use 127.0.0.1"
         )

@@ -1,4 +1,4 @@
-"""What a stage of the pipeline is: an object with a `step`, no thread of its own, and counts of its work."""
+"""The protocol of a pipeline stage: an object with a `step`, without a thread, that counts its work."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from stream.messages import StageState
 
 @runtime_checkable
 class Stage(Protocol):
-    """One stage. Whoever runs it (a process, a thread, a test) calls `step` until it returns False.
+    """One pipeline stage. Its caller (a process, a thread, a test) calls `step` until it returns False.
 
-    A stage acknowledges its input only after its own output is safe downstream, so that a stage that is
-    killed and started again loses nothing.
+    A stage acknowledges its input only after its output is safe downstream, so that a stage that is killed and
+    started again loses nothing.
     """
 
     @property
@@ -22,24 +22,24 @@ class Stage(Protocol):
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life."""
+        """State of the stage."""
         ...
 
     def step(self, timeout_s: float) -> bool:
-        """Do one piece of work, waiting at most `timeout_s` for input; False once there is nothing to come.
+        """Do one piece of work, waiting at most `timeout_s` for input; False once nothing more will come.
 
-        Raises a `LivePTVError` when the stage cannot go on.
+        Raises a `LivePTVError` if the stage cannot continue.
         """
         ...
 
     def counts(self) -> dict[str, int]:
-        """Totals since the start: `received`, `sent`, `dropped`, and what else the stage counts."""
+        """Totals since the start: `received`, `sent`, `dropped`, and other counts of the stage."""
         ...
 
     def gauges(self) -> dict[str, float]:
-        """Momentary values, units in the names: `queue`, `latency_ms`, `particles` ..."""
+        """Current values, with units in the names: `queue`, `latency_ms`, `particles` ..."""
         ...
 
     def close(self) -> None:
-        """Release what the stage holds, also after a failure. Idempotent."""
+        """Release all resources, also after a failure. Idempotent."""
         ...

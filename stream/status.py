@@ -1,4 +1,4 @@
-"""How stages report to whoever supervises them: many PUSH sources, one PULL sink, no waiting for either."""
+"""Status reports of the pipeline stages to their supervisor: many PUSH sources, one PULL sink, no waiting."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stream.messages import StageState, Status
 from stream.sockets import Security
 from stream.wire import encode
 
-SOURCE_HWM = 64
-SINK_HWM = 1000
-LAST_WORD_MS = 500
+SOURCE_HWM = 64  # reports queued at a stage: half a minute at two a second
+SINK_HWM = 1000  # and at the supervisor, from all stages
+LAST_WORD_MS = 500  # ms that the last report waits for room
 
 
 class StatusSink:
-    """Binds and collects the `Status` messages of all stages. All methods belong to one thread."""
+    """Binds and collects the `Status` messages of all stages. All methods must be called from one thread."""
 
     def __init__(self, address: str, security: Security | None = None) -> None:
         self._endpoint = open_channel(
@@ -28,12 +28,12 @@ class StatusSink:
 
     @property
     def address(self) -> str:
-        """Where the sources connect to."""
+        """The address that sources connect to."""
         return self._endpoint.address
 
     @property
     def malformed(self) -> int:
-        """Messages that were no `Status` of ours."""
+        """Messages that were not a valid `Status`."""
         return self._intake.malformed + self._strangers
 
     def receive(self, timeout_s: float) -> Status | None:
@@ -52,9 +52,9 @@ class StatusSink:
 
 
 class StatusSource:
-    """Connects a stage to the sink. Reports that find the queue full are dropped and counted in `dropped`.
+    """Connects a stage to the sink. If the queue is full, reports are dropped and counted in `dropped`.
 
-    All methods belong to one thread.
+    All methods must be called from one thread.
     """
 
     def __init__(self, address: str, security: Security | None = None) -> None:
@@ -65,10 +65,10 @@ class StatusSource:
         self.dropped = 0
 
     def send(self, status: Status) -> bool:
-        """Report without waiting, but for `done` and `failed`, which wait half a second for room.
+        """Report without waiting; only `done` and `failed` wait up to half a second for room.
 
-        Returns whether the report was queued. What is too long or no Unicode in it is shortened or replaced
-        (`stream.limits`): a failure must be told.
+        Returns whether the report was queued. Texts that are too long are shortened, invalid Unicode is replaced
+        (`stream.limits`), so that a failure is always reported.
         """
         parts = encode(fitted(status))
         last_word = status.state in {StageState.DONE, StageState.FAILED}
@@ -79,7 +79,7 @@ class StatusSource:
         return True
 
     def close(self) -> None:
-        """Close, waiting at most half a second until the last report is on its way. Idempotent."""
+        """Close, waiting at most half a second until the last report is sent. Idempotent."""
         if not self._closed:
             self._closed = True
             self._endpoint.close(LINGER_MS)

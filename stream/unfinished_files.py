@@ -1,8 +1,8 @@
-"""Files that get their name when they are whole: until then they have a name that says that they are not.
+"""Files that get their final name when they are complete, and are called `partial` until then.
 
-What is written to `found.csv` lies in `found.partial.csv` first. Where the work fails or is stopped, either that
-file is removed, or, where it took long to make and can be used, it is kept and the error says so. A program that
-is killed leaves nothing under the final name.
+`found.csv` is written as `found.partial.csv` first. If the work fails or is stopped, that file is removed, or, if
+it took long and is usable, kept, and the error says so. A program that is killed leaves nothing under the final
+name.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from stream.errors import LivePTVError, OutputError
 
-MOST_TRIES = 1000
+MOST_TRIES = 1000  # names tried beside the target
 
 
 class UnfinishedFile:
-    """A file beside `target` that is not finished; `path` is where it lies."""
+    """An unfinished file at `path`, beside its `target`."""
 
     def __init__(self, target: Path, *, overwrite: bool = False) -> None:
-        """Take a free name. Raises `OutputError` if the target exists already or its folder takes no file."""
+        """Create the file under a free name. Raises `OutputError` if the target exists or cannot be written."""
         self.target = Path(target)
         self._overwrite = overwrite
         self._check_target()
@@ -50,17 +50,19 @@ class UnfinishedFile:
                 raise OutputError(f"cannot write {self.target}: {error.strerror or error}") from error
             return path
         raise OutputError(
-            f"cannot write {self.target}: there are {MOST_TRIES} unfinished files beside it; remove some"
+            f"cannot write {self.target}: there are {MOST_TRIES} unfinished files beside it; delete some"
         )
 
     def finish(self) -> None:
-        """Give the file its name. Raises `OutputError`, saying where it is, if it cannot have it."""
+        """Give the file its final name. Raises `OutputError`, which says where the file is, if that fails."""
         try:
             self._check_target()
             self.path.replace(self.target)
         except OSError as error:
             why = str(error) if isinstance(error, LivePTVError) else f"{error.strerror or error}"
-            raise OutputError(f"{why}; what was to be {self.target} is complete in {self.path}") from error
+            raise OutputError(
+                f"{why}; the complete result is in {self.path} instead of {self.target}"
+            ) from error
 
     def discard(self) -> None:
         """Remove the file. Idempotent."""
@@ -68,13 +70,13 @@ class UnfinishedFile:
             self.path.unlink(missing_ok=True)
 
     def kept(self, what: str) -> str:
-        """One line that says that this file stays, and what is in it."""
-        return f"{what} kept in {self.path}; there is no {self.target.name} of this run"
+        """One line for the user: this file is kept, and what is in it."""
+        return f"{what} kept in {self.path}; {self.target.name} was not written"
 
 
 @contextmanager
 def written_beside(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give the name of a file to write, which becomes `target` if the block ends well, and is removed if not.
+    """The path of a file to write; it becomes `target` if the block succeeds and is removed if it fails.
 
     Raises `OutputError` if it cannot be written or the target exists.
     """

@@ -1,7 +1,7 @@
 """The wire format: PSI `htypes array-1.0`, a JSON header and a raw little-endian buffer.
 
 https://github.com/paulscherrerinstitute/htypes (array-1.0); our own header fields are described in
-`docs/streaming.md`. Whatever comes in, `decode` either returns a message of ours or raises `WireError`.
+`docs/streaming.md`. For any input, `decode` either returns a valid message or raises `WireError`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from stream.header import (
 from stream.limits import fitted, least
 from stream.messages import (
     NAN,
-    Ack,
     Command,
+    CommandReply,
     Detections,
     Frame,
     FrameInfo,
@@ -68,7 +68,7 @@ Payload: TypeAlias = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A decoded message, the link fields it carried, and the name of its publisher."""
+    """A decoded message with its link fields and the name of its publisher."""
 
     message: Message
     link: LinkFields | None
@@ -80,11 +80,10 @@ def encode(
 ) -> tuple[bytes, memoryview | bytes]:
     """Return header and buffer of a message; the buffer is a view if the array is C-contiguous little-endian.
 
-    `frame` is what a message without a frame of its own says in this field, which others read as its id.
-    The words of an answer, a report or an end, and of a note, are shortened where they do not fit, and what is no
-    Unicode in them is replaced (`stream.limits`). Raises `WireError` for what the format cannot carry: an image
-    that is not 2D or 3D uint8 or uint16, a non-finite command value, an integer beyond 64 bits, a header beyond
-    64 kB.
+    `frame` is written into the header of a message that has no frame number; other programs read it as an id.
+    Texts of an answer, a status, an end or a note are shortened where they do not fit, and invalid Unicode in them
+    is replaced (`stream.limits`). Raises `WireError` for what the format cannot carry: an image that is not 2D or
+    3D uint8 or uint16, a non-finite command value, an integer beyond 64 bits, a header beyond 64 kB.
     """
     header, payload = _describe(message, source, link, frame)
     try:
@@ -105,10 +104,10 @@ def _encode_shortened(
 
 
 def assemble(header: Header, payload: Payload) -> Message:
-    """Return the message of a checked header and its buffer.
+    """Return the message that a checked header and its buffer describe.
 
-    Arrays are read-only views of the buffer; only a buffer that is not aligned to its items (libzmq delivers
-    small messages so) is copied. Raises `WireError` if the buffer's length or the header's fields do not fit.
+    Arrays are read-only views of the buffer; only an unaligned buffer (libzmq delivers small messages so) is
+    copied. Raises `WireError` if the length of the buffer or the fields of the header do not fit.
     """
     view = memoryview(payload)
     if view.nbytes != header.payload_bytes:
@@ -130,7 +129,7 @@ def assemble(header: Header, payload: Payload) -> Message:
         )
     if kind == "ack" and header.ack is not None:
         a = header.ack
-        return Ack(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns)
+        return CommandReply(a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns)
     if kind == "status" and header.status is not None:
         s = header.status
         gauges = {name: _number(value) for name, value in s.gauges.items()}
@@ -144,7 +143,7 @@ def assemble(header: Header, payload: Payload) -> Message:
 
 
 def decode(header: bytes | bytearray | memoryview, payload: Payload) -> Received:
-    """Return the message of two parts; raises `WireError` for anything that is not a message of ours."""
+    """Return the message in two parts; raises `WireError` for anything that is not a valid message."""
     parsed = decode_header(header)
     return Received(assemble(parsed, payload), parsed.link, parsed.source)
 
@@ -168,11 +167,11 @@ def _describe(
             if isinstance(c.value, float) and not math.isfinite(c.value):
                 raise WireError(f"{c.kind} cannot be sent: its value is {c.value}; give a finite number")
             at_time_s = c.at_time_s if math.isfinite(c.at_time_s) else None
-            wish = CommandFields(
+            fields = CommandFields(
                 c.kind, c.value, c.device, c.property, c.decided_on_frame, c.sender, c.command_id, at_time_s
             )
-            return bare("command", command=wish)
-        case Ack() as a:
+            return bare("command", command=fields)
+        case CommandReply() as a:
             answer = AckFields(
                 a.command_id, a.accepted, a.first_frame, a.reason, a.monotonic_ns, a.executed_ns
             )

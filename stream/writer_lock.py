@@ -1,9 +1,9 @@
-"""Who writes a file holds a lock of the operating system on a small file beside it, for as long as he writes.
+"""Lock of a file that is being written: an operating-system lock on a small file beside it.
 
-The system releases the lock when its holder dies, however he dies: no clock and no process number decides. The
-small file says in words who the holder is. It is removed on release; one that a killed holder has left is taken
-over by the next. `flock` also works across computers on NFS and, on Linux, on network shares; where a file
-system has no locks, the words in the file decide. A file that another computer has left is never taken over.
+The system releases the lock when the process dies, however it dies: neither a clock nor a process number decides.
+The small file contains who holds the lock, as text. It is removed on release; a file left by a killed process is
+taken over by the next one. `flock` also works across computers on NFS and, on Linux, on network shares; where a
+file system has no locks, the text in the file decides. A file left by another computer is never taken over.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ else:
     import fcntl
 
 RUN = ".lock"
-"""Suffix of the lock of a whole output: the run, and all that it leaves beside its trajectory file."""
+"""Suffix of the lock of a whole output: the run, and all files beside its trajectory file."""
 WRITER = ".writer.lock"
 """Suffix of the lock of the process that has the trajectory file itself open."""
 
 TAKEN = {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK}
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-TEXT_AT = 1  # Windows hides the locked byte from all others; the words begin behind it
+TEXT_AT = 1  # Windows hides the locked byte from other processes; the text begins behind it
 TEXT_BYTES = 4096
 TRIES = 10
-TRY_S = 0.02  # whoever only asks who holds a lock has it for less
+TRY_S = 0.02  # s; a process that only looks who holds a lock has it for a shorter time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Holder:
         return f"process {self.pid}{here}{doing}"
 
     def is_here_and_alive(self) -> bool:
-        """Whether its process is one of this computer's; only asked where there are no locks."""
+        """Whether its process runs on this computer; used only where there are no locks."""
         return self.host == socket.gethostname() and psutil.pid_exists(self.pid)
 
 
@@ -67,9 +67,9 @@ class Claim:
     """A lock on an output, held until `release` or the death of this process."""
 
     def __init__(self, output: Path, what: str, suffix: str = RUN) -> None:
-        """Take the lock; `what` says to others what is being done.
+        """Take the lock; `what` tells others what is being done.
 
-        Raises `OutputError` if somebody else holds it, or nothing can be written beside the output.
+        Raises `OutputError` if another process holds it, or nothing can be written beside the output.
         """
         self._path = lock_path(output, suffix)
         self._fd = -1
@@ -95,11 +95,11 @@ class Claim:
             time.sleep(TRY_S)
         else:
             raise OutputError(
-                f"{output} is being written by {holder or Holder()}; choose another name, or end that first"
+                f"{output} is being written by {holder or Holder()}; choose another name, or end that process"
             )
         if holder is not None and holder.host not in {"", socket.gethostname()}:
             raise OutputError(
-                f"{output} is or was being written by {holder}; if that is over, delete {self._path}"
+                f"{output} is or was being written by {holder}; if that process has ended, delete {self._path}"
             )
         mine = Holder(socket.gethostname(), os.getpid(), what, time.strftime("%Y-%m-%d %H:%M:%S"))
         os.ftruncate(self._fd, 0)
@@ -107,15 +107,16 @@ class Claim:
         os.write(self._fd, b" " * TEXT_AT + json.dumps(asdict(mine)).encode())
 
     def release(self) -> None:
-        """Give the lock back and remove its file. Idempotent."""
+        """Release the lock and remove its file. Idempotent."""
         if self._fd < 0:
             return
         if sys.platform != "win32" and _is_still(self._path, self._fd):
+            # while the lock is held: a process that opened the file meanwhile sees that it is gone
             with contextlib.suppress(OSError):
-                self._path.unlink()  # while it is held: who opened it meanwhile sees that it is gone
+                self._path.unlink()
         self._close()
         if sys.platform == "win32":
-            with contextlib.suppress(OSError):  # whoever has opened it meanwhile keeps it
+            with contextlib.suppress(OSError):  # a process that opened it meanwhile keeps it
                 self._path.unlink()
 
     def _close(self) -> None:
@@ -133,13 +134,13 @@ class Claim:
 
 
 def lock_path(output: Path, suffix: str = RUN) -> Path:
-    """The small file beside an output, the same whatever link the output is reached by."""
+    """The small file beside an output; the same for all symbolic links to the output."""
     real = Path(os.path.realpath(output))
     return real.with_name(real.name + suffix)
 
 
 def holder_of(output: Path, *suffixes: str) -> Holder | None:
-    """Who holds a lock on an output, None if nobody does. Nothing is created or changed."""
+    """Who holds a lock on an output; None if nobody does. Nothing is created or changed."""
     for suffix in suffixes or (RUN, WRITER):
         try:
             fd = os.open(lock_path(output, suffix), os.O_RDWR | getattr(os, "O_BINARY", 0))
@@ -157,7 +158,7 @@ def holder_of(output: Path, *suffixes: str) -> Holder | None:
 
 
 def _is_free(fd: int, holder: Holder | None) -> bool:
-    """Take the lock if it is free; where there are no locks, believe what the file says."""
+    """Take the lock if it is free; without locks in the file system, the text in the file decides."""
     try:
         if sys.platform == "win32":
             os.lseek(fd, 0, os.SEEK_SET)

@@ -5,26 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
-from stream.messages import Detections, FrameInfo, Message, StageState, StreamEnd, Tracks
+from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
+from stream.monitor import Publisher
 from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
 
 SIDE_DRAIN_S = 1.0
-
-
-class Publisher(Protocol):
-    """Where monitors get their copies: `stream.monitor.MonitorPublisher`."""
-
-    def publish(self, message: Message) -> None:
-        """Hand a copy to whoever listens; never waits."""
-        ...
 
 
 class TrackStage:

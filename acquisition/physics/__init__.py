@@ -1,1 +1,1 @@
-"""What particles look like and how they flow: optics, Mie scattering, laminar channel flow, rendering."""
+"""Physics: images of particles (optics, Mie scattering), laminar channel flow, rendering of camera images."""

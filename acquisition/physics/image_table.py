@@ -1,4 +1,4 @@
-"""The look-up table of particle images over depth and sub-pixel shift, kept on disk between runs."""
+"""The look-up table of particle images over depth and sub-pixel shift, cached on disk."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ from acquisition.physics.optics import (
 )
 
 SHIFTS = 4
+"""Sub-pixel shifts per pixel in the table; the gradient applies the rest, at most 1/8 px (centroid error below
+0.02 px). Eight would make the table four times as large."""
 Z_STEP_UM = 3.0
+"""Depth step of the table, um. Linear interpolation between two depths is off by at most 0.3 % of the peak."""
 _EDGE_PX = 6
+"""Soft edge of an image, px, beyond the distance at which it has faded."""
 _FAINT = 2e-3
+"""Fraction of the peak below which an image has faded: at an SNR of 8 it is 1/60 of the noise."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBank:
-    """Particle images at Z depths and 4 x 4 sub-pixel shifts, as 16-bit integers times `scale`.
+    """Particle images at Z depths and 4 x 4 sub-pixel shifts, stored as 16-bit integers times `scale`.
 
     `images` is (Z, 4, 4, P, P): depth, quarter pixels along y, along x, rows, columns; the outermost rows and
-    columns are zero. `extent_px` is (Z, 2): how far images reach from the middle pixel along y and x.
+    columns are zero. `extent_px` is (Z, 2): extent of the images from the middle pixel along y and x.
     """
 
     optics: OpticsModel
@@ -48,9 +53,9 @@ class ImageBank:
 
 
 def load_bank(optics: OpticsModel, cache: Path | None = None) -> ImageBank:
-    """Return the bank of an optical set-up, computed once and then read from the user's cache folder.
+    """Return the image bank of an optical set-up, computed once and then read from the user's cache folder.
 
-    A cache file that cannot be read is rebuilt; a folder that cannot be written only costs the time again.
+    An unreadable cache file is rebuilt; without write access, the images are computed at every start.
     """
     steps = int(np.ceil(optics.range_um / Z_STEP_UM))
     z_um = np.arange(-steps, steps + 1, dtype=np.float64) * Z_STEP_UM
@@ -63,7 +68,7 @@ def load_bank(optics: OpticsModel, cache: Path | None = None) -> ImageBank:
 
 
 def cache_file(optics: OpticsModel, cache: Path | None = None) -> Path:
-    """Return where the images of `optics` are kept: the name holds a hash of all that they depend on."""
+    """Return the cache file for the images of `optics`; its name contains a hash of all parameters."""
     folder = cache or platformdirs.user_cache_path("liveptv") / "particle-images"
     key = f"{IMAGE_MODEL_VERSION} {Z_STEP_UM} {optics.model_dump_json()}"
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
@@ -76,10 +81,10 @@ def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        _log.warning("the cached particle images %s are damaged and are rebuilt: %s", path, error)
+        _log.warning("the cached particle images %s are damaged and will be rebuilt: %s", path, error)
         return None
     if fine.shape != shape or fine.dtype != np.float32:
-        _log.warning("the cached particle images %s have the wrong shape and are rebuilt", path)
+        _log.warning("the cached particle images %s have the wrong shape and will be rebuilt", path)
         return None
     return fine
 
@@ -95,7 +100,7 @@ def _write(path: Path, fine: Float32Array) -> None:
         temporary.replace(path)
     except OSError as error:
         _log.warning(
-            "particle images cannot be kept in %s (%s): the next start computes them again", path, error
+            "particle images cannot be cached in %s (%s): the next start computes them again", path, error
         )
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -120,7 +125,7 @@ def _assemble(optics: OpticsModel, z_um: npt.NDArray[np.float64], fine: Float32A
 def _soften_edges(
     fine: Float32Array, peak: npt.NDArray[np.float32], optics: OpticsModel
 ) -> tuple[Float32Array, npt.NDArray[np.int64]]:
-    """Let each image end smoothly where it has faded below the noise of any camera, to save rendering."""
+    """Let each image end smoothly where it has faded far below the noise, which saves time in rendering."""
     factor, middle = optics.oversampling, fine.shape[1] // 2
     largest = optics.half_size_px - _EDGE_PX
     distance = np.abs(np.arange(fine.shape[1]) - middle) / factor

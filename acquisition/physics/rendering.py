@@ -1,9 +1,9 @@
 """Camera images of many particles from the look-up table, with sensor noise, fast enough for live rates.
 
-A particle is drawn from the two neighbouring depths (linear) at the nearest quarter pixel; the rest of the
-shift, at most an eighth of a pixel, is applied by the image's own gradient, which moves the centroid exactly.
-So the truth is the position itself, not a rounded one. Noise comes from a bank of normal deviates, each row
-from a place of its own drawn anew for every frame, and grows as the square root of the light.
+A particle is interpolated linearly between the two neighbouring depths at the nearest quarter pixel; the rest of
+the shift, at most an eighth of a pixel, is applied with the gradient of the image, which moves the centroid
+exactly. So the true position is the given one, not a rounded one. Noise comes from a bank of normal deviates, for
+each row from another random place in every frame, and grows with the square root of the light.
 """
 
 from __future__ import annotations
@@ -23,13 +23,20 @@ FloatArray = npt.NDArray[np.float64]
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 BACKGROUND_OF_FULL_SCALE = {"dark": 200 / 255, "bright": 40 / 255}
+"""Grey value of an empty picture over the largest one; leaves room for brighter and darker pixels."""
 _NOISE_SAMPLES = 1 << 22
+"""Normal deviates in the bank (8 MiB). Rows begin at random places, so two rows of a frame of 1440 overlap often,
+but at another offset; fewer would repeat visibly, more would not stay in the cache."""
 _NOISE_UNITS_PER_SD = 6000
+"""Integer units of the bank for one standard deviation: deviates are cut off at 5.5 of them (int16), which concerns
+5e-8 of all, and rounded to 1.7e-4 of one."""
 _BAND_ROWS = 16
+"""Rows drawn before the next: the contrast of a band (164 kB at 2560 columns) stays in the processor's cache. Does
+not change the image."""
 
 
 class Positions(NamedTuple):
-    """Where particles were drawn: arrays of shape (N,), x and y from the centre of the first pixel."""
+    """True positions of particles: arrays of shape (N,), x and y from the centre of the first pixel."""
 
     x_um: FloatArray
     y_um: FloatArray
@@ -37,11 +44,11 @@ class Positions(NamedTuple):
 
 
 class Renderer:
-    """Draws frames of one shape and pixel type; not thread-safe, allocates nothing of a frame's size.
+    """Draws frames of one shape and pixel type; not thread-safe, allocates nothing of the size of a frame.
 
     `snr` is the mean over the visible depth of (background - darkest pixel of a particle) over the standard
     deviation of the background (Franchini & Krevor 2020, 2.1.1), infinite for no noise. `shading` darkens the
-    corners of the illumination by this fraction; `lamp` is its brightness, 1 for the usual one, 0 for none.
+    corners of the illumination by this fraction; `lamp` is its brightness, 1 by default, 0 for no light.
     """
 
     def __init__(
@@ -57,10 +64,10 @@ class Renderer:
         pixel_type = np.dtype(dtype)
         if pixel_type not in (np.uint8, np.uint16):
             raise ConfigurationError(
-                f"a camera image is uint8 or uint16, not {pixel_type}: choose one of these"
+                f"a camera image is uint8 or uint16, not {pixel_type}; choose one of these"
             )
         if min(shape) < 1:
-            raise ConfigurationError(f"an image of {shape[0]} x {shape[1]} pixels is empty: give it a size")
+            raise ConfigurationError(f"an image of {shape[0]} x {shape[1]} pixels is empty; give it a size")
         self.bank, self.shape, self.dtype = bank, shape, pixel_type
         self._full_scale = float(np.iinfo(pixel_type).max)
         self.background = self._full_scale * BACKGROUND_OF_FULL_SCALE[bank.optics.polarity]
@@ -74,40 +81,35 @@ class Renderer:
 
     @property
     def noise_sd(self) -> float:
-        """Standard deviation of the background, grey values, rounding to whole grey values included."""
+        """Standard deviation of the background, grey values, including rounding to integers."""
         return self.background * self.bank.mean_peak / self.snr
 
     def render(self, x_um: FloatArray, y_um: FloatArray, z_um: FloatArray, out: PixelArray) -> None:
-        """Draw particles at (N,) positions into `out`; those out of sight or out of depth leave no mark."""
+        """Draw particles at (N,) positions into `out`; those outside the image or depth range leave no trace."""
         if out.shape != self.shape or out.dtype != self.dtype or not out.flags.c_contiguous:
             raise ConfigurationError(
-                f"the renderer draws C-contiguous {self.shape} {self.dtype}, not {out.shape} {out.dtype}: "
-                "give it a fitting array"
+                f"the renderer draws C-contiguous {self.shape} {self.dtype}, not {out.shape} {out.dtype}; "
+                "pass a matching array"
             )
         depth = (np.asarray(z_um, float) - self.bank.z_um[0]) / Z_STEP_UM
         seen = (depth >= 0) & (depth < len(self.bank.z_um) - 1)
         pixel_size = self.bank.optics.pixel_size_um
         rounding_variance = 1 / 12
         added_sd = math.sqrt(max(self.noise_sd**2 - rounding_variance, 0.0))
-        _draw(
-            out,
-            self._band,
+        camera = _Camera(
             self._light,
             np.float32(self.background * self.lamp),
             np.float32(self._full_scale),
             self._noise,
             self._rng.integers(0, _NOISE_SAMPLES, self.shape[0]),
             np.float32(added_sd * math.sqrt(self.lamp) / _NOISE_UNITS_PER_SD),
-            self.bank.images,
-            self.bank.extent_px,
-            np.float32(self.bank.scale),
-            np.asarray(x_um, float)[seen] / pixel_size,
-            np.asarray(y_um, float)[seen] / pixel_size,
-            depth[seen],
         )
+        table = _Table(self.bank.images, self.bank.extent_px, np.float32(self.bank.scale))
+        x_px, y_px = np.asarray(x_um, float)[seen] / pixel_size, np.asarray(y_um, float)[seen] / pixel_size
+        _draw(out, self._band, camera, table, _Drawn(x_px, y_px, depth[seen]))
 
     def warmup(self) -> None:
-        """Compile (or load) the machine code, so that the first live frame does not wait for it."""
+        """Compile or load the machine code, so that the first live frame does not wait for it."""
         nothing = np.empty(0)
         self.render(nothing, nothing, nothing, np.empty(self.shape, self.dtype))
 
@@ -124,9 +126,9 @@ def simulate_images(
     dtype: npt.DTypeLike = np.uint8,
     shading: float = 0.0,
 ) -> tuple[PixelArray, Positions]:
-    """Draw one image of particles at given positions; also return those that can be seen in it.
+    """Draw one image of particles at given positions; also return the visible ones.
 
-    A particle counts as seen when its centre lies in the picture and |z| is at most `optics.visible_um`.
+    A particle is visible if its centre lies in the image and |z| is at most `optics.visible_um`.
     For many images keep a `Renderer`.
     """
     x, y, z = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in (x_um, y_um, z_um)))
@@ -140,7 +142,7 @@ def simulate_images(
 def in_sight(
     x_um: FloatArray, y_um: FloatArray, z_um: FloatArray, shape: tuple[int, int], optics: OpticsModel
 ) -> npt.NDArray[np.bool_]:
-    """Return which particles have their centre inside the picture and within the visible depth."""
+    """Return which particles have their centre inside the image and within the visible depth."""
     edge_um = 0.5 * optics.pixel_size_um
     seen: npt.NDArray[np.bool_] = (
         (np.abs(z_um) <= optics.visible_um)
@@ -153,7 +155,7 @@ def in_sight(
 
 
 def _illumination(shape: tuple[int, int], shading: float) -> npt.NDArray[np.float32]:
-    """Relative light of each pixel, (H, W), or (1, 1) where it is even."""
+    """Relative light of each pixel, (H, W), or (1, 1) if it is uniform."""
     if not 0 <= shading < 1:
         raise ConfigurationError(f"shading is the light lost in the corners, 0 to below 1, not {shading}")
     if shading == 0:
@@ -162,23 +164,49 @@ def _illumination(shape: tuple[int, int], shading: float) -> npt.NDArray[np.floa
     return (1 - shading * (rows[:, None] + columns)).astype(np.float32)
 
 
+class _Camera(NamedTuple):
+    """What turns contrast into grey values.
+
+    `light` is the relative illumination (H, W), or (1, 1) if it is uniform; `background` the grey value of an empty
+    image, `full_scale` the largest one. `noise` are normal deviates as integers (K,), `noise_start` (H,) where in
+    them each row begins, `noise_scale` the grey values of one unit of `noise` at a relative light of 1.
+    """
+
+    light: Any
+    background: Any
+    full_scale: Any
+    noise: Any
+    noise_start: Any
+    noise_scale: Any
+
+
+class _Table(NamedTuple):
+    """The look-up table of particle images: `images`, `extent_px` and `scale` of an `ImageBank`."""
+
+    images: Any
+    extent_px: Any
+    scale: Any
+
+
+class _Drawn(NamedTuple):
+    """Particles (N,): x and y in pixels from the centre of the first one, depth as a place in the table."""
+
+    x_px: Any
+    y_px: Any
+    depth: Any
+
+
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _draw(
-    out: Any,
-    band: Any,
-    light: Any,
-    background: Any,
-    full_scale: Any,
-    noise: Any,
-    noise_start: Any,
-    noise_scale: Any,
-    images: Any,
-    extent: Any,
-    scale: Any,
-    x_px: Any,
-    y_px: Any,
-    depth: Any,
-) -> None:
+def _draw(out: Any, band: Any, camera: Any, table: Any, particles: Any) -> None:
+    """Draw particles into `out` (H, W), one `band` (B, W) of rows after the other.
+
+    With the contrast c(row, column) summed over all particles, the illumination l, the background b and a normal
+    deviate n: l b (1 - c) + n s sqrt(l (1 - c)), where s is the standard deviation of the noise of the background.
+    """
+    light, images, scale = camera.light, table.images, table.scale
+    x_px, y_px, depth, extent = particles.x_px, particles.y_px, particles.depth, table.extent_px
+    background, full_scale = camera.background, camera.full_scale
+    noise, noise_start, noise_scale = camera.noise, camera.noise_start, camera.noise_scale
     height, width = out.shape
     count = x_px.size
     middle = images.shape[3] // 2

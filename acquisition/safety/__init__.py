@@ -1,1 +1,1 @@
-"""What keeps the hardware safe: limits, watchdog, safe state, rescue after a crash."""
+"""Safety of the hardware: limits, watchdog, safe state, rescue after a crash."""

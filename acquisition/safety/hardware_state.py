@@ -1,4 +1,4 @@
-"""What is known of the hardware's safety; kept apart from the devices, so that anybody may speak of it."""
+"""Whether devices are in their safe state, as plain data that needs no devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from acquisition.settings import LimitsSettings
 
 @dataclass(frozen=True, slots=True)
 class DeviceSafety:
-    """What is known of one device: its safe `state` in words, whether it is in it, and if not, why."""
+    """One device: its safe `state` in words, whether it is in that state, and if not, why."""
 
     device: str
     state: str
@@ -22,5 +22,5 @@ class DeviceSafety:
 
 
 def has_safe_state(limits: LimitsSettings, shutter: str | None) -> bool:
-    """Whether there is anything to make safe."""
+    """Whether any device has a safe state."""
     return limits.safe_flow_ul_s is not None or limits.safe_focus_um is not None or bool(shutter)

@@ -1,8 +1,8 @@
-"""Makes the hardware safe after the acquisition was killed: its devices are opened anew, only those that matter.
+"""Makes the hardware safe after the acquisition was killed, by opening the relevant devices again.
 
-Of the configuration file what is needed is kept: the pump, the shutter and the focus drive, with the hubs and
-ports that they hang on, and what they must be told before they are initialised. What the file sets after that
-(the flow at which a run begins, presets) is left out, so that nothing is started again.
+Only a part of the configuration file is loaded: pump, shutter and focus drive, with the hubs and ports that they
+need and the properties that must be set before initialisation. What the file sets after that (the flow at which a
+run begins, presets) is left out, so that nothing starts again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from stream.errors import LivePTVError
 
-TRIES_S = 8.0  # the operating system takes a moment to let go of a killed process's ports
-AGAIN_S = 0.5
+TRIES_S = 8.0  # s: the operating system needs a moment to release the ports of a killed process
+AGAIN_S = 0.5  # s between two attempts
 PYTHON = "#py "
 DEVICE_KINDS = {"Device", "pyDevice"}
 
 
 def only(lines: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Lines of a configuration that load the `wanted` devices and what they hang on, and start nothing.
+    """Lines of a configuration that load the `wanted` devices and those they depend on, without starting anything.
 
     Kept are, for each device: its own line, its parent, its properties before `Initialize`, and any device
     that one of these names (a serial port).
@@ -68,11 +68,11 @@ def make_safe_anew(
     kinds: frozenset[str] = frozenset(),
     tell: Callable[[tuple[DeviceSafety, ...]], None] = lambda _found: None,
 ) -> tuple[DeviceSafety, ...]:
-    """Open what has a safe state and bring it there; what is known of each device.
+    """Open the devices that have a safe state and bring them there; returns the result of each.
 
-    `tell` is told where one is not safe, before it is let go, in which it may hang.
-    Of `kinds` (pump, shutter, focus), where they are given, the others are safe already and are not opened.
-    Raises `SourceError` or `ConfigurationError` where it cannot be opened.
+    `tell` is called if one is not safe, before the devices are unloaded, which may hang. With `kinds` (pump,
+    shutter, focus) only these are opened; the others are safe already. Raises `SourceError` or `ConfigurationError`
+    if the devices cannot be opened.
     """
     from acquisition.core import find_config
 
@@ -95,7 +95,7 @@ def make_safe_anew(
 
 
 def core_device(lines: Iterable[str], role: str) -> str:
-    """The label that a configuration gives a role of the core's ("Focus", "Camera"); "" where it gives none."""
+    """The label of the device with a role in the core ("Focus", "Camera") in a configuration; "" if none."""
     fields = [_fields(line) for line in lines]
     return next((f[3] for f in fields if f[:3] == ["Property", "Core", role] and len(f) > 3), "")
 
@@ -103,7 +103,7 @@ def core_device(lines: Iterable[str], role: str) -> str:
 def _of(
     settings: MicroscopeSettings, limits: LimitsSettings, kinds: frozenset[str]
 ) -> tuple[MicroscopeSettings, LimitsSettings]:
-    """Settings and limits that name only the devices of these kinds; without kinds, all."""
+    """Settings and limits with only the devices of these kinds; without kinds, all."""
     others = {"pump", "shutter", "focus"} - kinds if kinds else set()
     safe = {"pump": "safe_flow_ul_s", "focus": "safe_focus_um"}
     return (
@@ -113,7 +113,7 @@ def _of(
 
 
 def _wanted(lines: Iterable[str], settings: MicroscopeSettings, limits: LimitsSettings) -> list[str]:
-    """The named devices; where a pump is wanted and not named it may be any device, but for the camera."""
+    """The named devices; if a pump is needed and not named, all devices except the camera."""
     lines = list(lines)
     named = [label for label in (settings.pump, settings.shutter, settings.focus) if label]
     if settings.pump is not None or limits.safe_flow_ul_s is None:
@@ -140,11 +140,11 @@ def _secure(
 
 
 def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connection) -> None:
-    """The body of a process: waits to be told which kinds of devices, sends what is known of each, or why not.
+    """Body of a process: waits for the kinds of devices, makes them safe, sends the result of each or the error.
 
-    Nobody tells it where the acquisition comes back: it ends with the pipe, or is killed.
+    If the acquisition recovers, it gets no request: it ends with the pipe, or is killed.
     """
-    import acquisition.safety.safe_state  # noqa: F401 - so that all is loaded when its time comes
+    import acquisition.safety.safe_state  # noqa: F401 - loads everything beforehand
 
     found: tuple[DeviceSafety, ...] | str
     try:
@@ -155,7 +155,7 @@ def rescue(settings: MicroscopeSettings, limits: LimitsSettings, answer: Connect
         found = make_safe_anew(settings, limits, kinds, answer.send)
     except LivePTVError as error:
         found = str(error)
-    except Exception as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
+    except Exception as error:  # noqa: BLE001 - top of a process: the error must be reported
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"
     with contextlib.suppress(OSError):
         answer.send(found)

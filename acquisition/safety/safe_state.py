@@ -1,4 +1,4 @@
-"""The safe state of the hardware: entered device by device, and read back from each."""
+"""The safe state of the hardware: entered device by device and confirmed by reading back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.settings import LimitsSettings
 from stream.errors import ConfigurationError, SourceError
 
-DEVICE_S = 2.0  # a device takes a command in milliseconds; a serial one with retries in less than this
-CONFIRM_S = 3.0  # read back for so long: shutters and pumps have done within
-TRAVEL_S = 10.0  # and for so long where the focus has to travel
-READ_AGAIN_S = 0.02
-FLOW_TOLERANCE_UL_S = 5e-4  # adapters round a set-point to three decimals
-FLOW_TOLERANCE = 0.01
-FOCUS_TOLERANCE_UM = 1.0
+DEVICE_S = 2.0  # s for a command: most devices take ms, serial ones with retries less than this
+CONFIRM_S = 3.0  # s of reading back: shutters and pumps are done by then
+TRAVEL_S = 10.0  # s of reading back the focus, which may have to cross its range
+READ_AGAIN_S = 0.02  # s between two readings
+FLOW_TOLERANCE_UL_S = 5e-4  # uL/s: adapters round a set-point to three decimals
+FLOW_TOLERANCE = (
+    0.01  # and a fraction of it, for pumps that count in steps; a running pump is off by far more
+)
+FOCUS_TOLERANCE_UM = 1.0  # um: where it is safe, a micrometre does not matter; backlash and drift are below
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A device of the safe state: how it gets there, and whether it is there."""
+    """One device: how it enters its safe state, and whether it has."""
 
     name: str
     state: str
@@ -34,14 +36,14 @@ class _Part:
 
 
 class SafeState:
-    """Pump at `limits.safe_flow_ul_s`, focus at `limits.safe_focus_um`, shutter closed, where there are such.
+    """Pump at `limits.safe_flow_ul_s`, focus at `limits.safe_focus_um`, shutter closed, as far as configured.
 
-    Each device is called in a thread of its own: one that hangs does not keep the others from becoming safe.
+    Each device is called in its own thread, so that one that hangs does not prevent the others from becoming safe.
     Methods may be called from any thread.
     """
 
     def __init__(self, microscope: Actuators, limits: LimitsSettings) -> None:
-        """Raises `ConfigurationError` where the limits promise a safety that this microscope cannot give."""
+        """Raises `ConfigurationError` if the limits name a safe state that this microscope cannot enter."""
         if limits.safe_flow_ul_s is not None and not microscope.pump:
             raise ConfigurationError(
                 "limits.safe_flow_ul_s is set, but no pump was found; set microscope.pump and "
@@ -61,22 +63,22 @@ class SafeState:
 
     @property
     def parts(self) -> list[str]:
-        """What the safe state is, a phrase a device."""
+        """The safe state, one phrase per device."""
         return [part.state for part in self._parts]
 
     def __str__(self) -> str:
-        return ", ".join(self.parts) or "nothing, for none is configured"
+        return ", ".join(self.parts) or "no device: none is configured"
 
     def enter(self) -> None:
-        """Send every device into its safe state. All are tried; raises `SourceError` if one does not obey."""
+        """Bring every device into its safe state. All are tried; raises `SourceError` if one fails."""
         problems = self._calls.run({part.name: part.enter for part in self._parts}, DEVICE_S)
         if any(problems.values()):
             raise SourceError("; ".join(problem for problem in problems.values() if problem))
 
     def enter_and_confirm(self) -> tuple[DeviceSafety, ...]:
-        """Send every device into its safe state and read it back; what is known of each. Raises nothing.
+        """Bring every device into its safe state and read it back; returns the result of each. Never raises.
 
-        While a focus travels and is read back, the devices can be sent again.
+        While the focus travels and is read back, commands to the devices can be sent again.
         """
         told = self._calls.run({part.name: part.enter for part in self._parts}, DEVICE_S)
         there = {_reading(part): _reading_back(part) for part in self._parts if not told[part.name]}
@@ -136,7 +138,9 @@ def _reading_back(part: _Part) -> Callable[[], None]:
         until_s = time.monotonic() + part.confirm_s
         while not part.arrived():
             if time.monotonic() > until_s:
-                raise SourceError(f"{part.name} took the command but does not read back so")
+                raise SourceError(
+                    f"{part.name} accepted the command, but reading it back does not confirm it"
+                )
             time.sleep(READ_AGAIN_S)
 
     return confirm

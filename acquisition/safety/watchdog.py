@@ -1,4 +1,4 @@
-"""What keeps the watchdog quiet: a result of a frame that was exposed within the limit, however old its message."""
+"""The watchdog: expires when no live result has shown a recently exposed frame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-MARGIN_S = 1.0  # exposures are remembered for so much longer than the limit
+MARGIN_S = (
+    1.0  # s beyond the limit for which exposure times are kept, so that a stale frame is known as stale
+)
 
 
 class Watchdog:
-    """Armed by the first result; expires once when the newest exposure that a result shows is older than `limit_s`.
+    """Armed by the first live result; expires once the newest frame of a result was exposed over `limit_s` ago.
 
-    After that it stays quiet until a result is live again, that is, of a frame exposed within the limit.
-    `taken` tells it when each frame was exposed. `expired` and `overdue` may be asked from another thread.
+    What counts is the exposure of the frame, not the arrival of the message. After expiry it stays quiet until
+    results are live again, that is, of a frame exposed within the limit. `taken` reports when each frame was
+    exposed. `expired` and `overdue` may be called from another thread.
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,7 +28,7 @@ class Watchdog:
         self._acted = False
 
     def taken(self, frame: int, age_s: float) -> None:
-        """A frame has come from the camera, exposed `age_s` ago."""
+        """Note a frame from the camera that was exposed `age_s` ago."""
         now_s = self._clock()
         self._exposed_s[frame] = now_s - max(age_s, 0.0)
         self._newest = max(self._newest, frame)
@@ -34,21 +37,21 @@ class Watchdog:
             self._exposed_s.popitem(last=False)
 
     def age_s(self, frame: int) -> float | None:
-        """How long ago a frame was exposed, s; infinite beyond the memory, None where no such frame was taken."""
+        """Time since the exposure of a frame, s; infinite if no longer known, None if there was no such frame."""
         if frame < 0 or frame > self._newest:
             return None
         exposed_s = self._exposed_s.get(frame)
         return float("inf") if exposed_s is None else self._clock() - exposed_s
 
     def is_stale(self, frame: int) -> bool:
-        """Whether what was decided on this frame is no longer a live result."""
+        """Whether a decision on this frame is no longer a live result."""
         age_s = self.age_s(frame)
         return age_s is not None and age_s > self.limit_s
 
     def heard(self, frame: int) -> bool:
-        """The result of this frame has been looked at; whether that ends a silence on which was acted.
+        """Note a live result of this frame; returns whether it ends a silence after which the watchdog has acted.
 
-        One that names no frame, or none that was taken, arms the watchdog and does not keep it quiet.
+        A result without a frame, or of one that was not taken, arms the watchdog but does not keep it quiet.
         """
         now_s, age_s = self._clock(), self.age_s(frame)
         if age_s is not None and age_s <= self.limit_s:
@@ -60,12 +63,12 @@ class Watchdog:
         return False
 
     def disarm(self) -> None:
-        """The safe state was entered for another reason."""
+        """Reset: the safe state was entered for another reason."""
         self._shown_s = None
         self._acted = False
 
     def overdue(self, by_s: float) -> bool:
-        """Whether it should have acted so long ago: nobody has asked `expired` since."""
+        """Whether it should have acted at least `by_s` ago: `expired` has not been called since."""
         shown_s = self._shown_s
         return shown_s is not None and self._clock() - shown_s > self.limit_s + by_s
 

@@ -1,4 +1,4 @@
-"""Bursts: a number of images from a standing camera, counted, with those that it lost."""
+"""Bursts: a fixed number of images from a camera that stands still before and after, with losses counted."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from acquisition.settings import MicroscopeSettings
 from stream.errors import SourceError
 from stream.messages import ImageArray
 
-POLL_S = 0.0005
-LATE_EXPOSURES = 10
-THREAD_ENDS_S = 0.1
+POLL_S = 0.0005  # s between looks into the buffer of the core
+LATE_EXPOSURES = 10  # exposures beyond `image_timeout_s` before an image counts as late
+THREAD_ENDS_S = 0.1  # s that the thread of an adapter may run on after "stopped"; adds once to a scan
 
 
 @dataclass(slots=True, eq=False)
 class Burst:
     """Images (H, W) of one burst. `arrived_ns` is when each reached the core, on `time.perf_counter_ns`.
 
-    `lost` counts what is missing in the camera's own numbers, and how often they fell back; `problem` says why
-    images are missing, where any are.
+    `lost` counts images missing by the camera's numbers, and resets of these; `problem` says why images are
+    missing, if any are.
     """
 
     images: list[ImageArray] = field(default_factory=list)
@@ -37,14 +37,13 @@ class Burst:
 
 
 class BurstCamera:
-    """Takes bursts with a microscope's camera, which stops by itself after the last image.
+    """Takes bursts with the camera of a microscope, which stops by itself after the last image.
 
-    No image is exposed before `take` is called, none is overwritten by a later one: the camera stops where its
-    buffer is full.
+    No image is exposed before `take` is called, and none is overwritten: the camera stops if its buffer is full.
     """
 
     def __init__(self, microscope: Microscope, settings: MicroscopeSettings, image_timeout_s: float) -> None:
-        """`image_timeout_s`: an image that takes longer, and ten exposures, is late and ends its burst."""
+        """An image that takes longer than `image_timeout_s` plus ten exposures is late and ends its burst."""
         self.info = microscope.info()
         self._scope = microscope
         self._core = microscope.core
@@ -58,9 +57,9 @@ class BurstCamera:
         self._stopped_s = -THREAD_ENDS_S
 
     def take(self, count: int, stopping: Callable[[], bool]) -> Burst:
-        """Take `count` images, or fewer where some are late, lost, or it is `stopping`.
+        """Take `count` images, or fewer if some are late or lost, or if it is `stopping`.
 
-        Raises `SourceError` where the camera cannot be used, or has changed its format.
+        Raises `SourceError` if the camera fails or its image format has changed.
         """
         burst = Burst(exposure_ms=self._scope.read_exposure())
         self._start(count)
@@ -97,7 +96,7 @@ class BurstCamera:
                 burst.problem = "the camera stopped" + (f": {why}" if why else "")
                 break
             if time.monotonic() - last_s > late_after_s:
-                burst.problem = f"none came for {late_after_s:.3g} s"
+                burst.problem = f"no image came for {late_after_s:.3g} s"
                 break
             if stopping():
                 burst.problem = "it was stopped"
@@ -114,7 +113,7 @@ class BurstCamera:
         if image.shape != self._shape or image.dtype.name != self.info.dtype:
             raise SourceError(
                 f"an image of {self._scope.camera} is {image.shape} {image.dtype.name}, the first were "
-                f"{self._shape} {self.info.dtype}; do not change the camera's format during a scan"
+                f"{self._shape} {self.info.dtype}; do not change the image format during a scan"
             )
         metadata: dict[str, Any] = dict(found)
         burst.images.append(np.ascontiguousarray(image))
@@ -133,8 +132,8 @@ class BurstCamera:
             self._stopped_s = time.monotonic()
 
     def close(self) -> None:
-        """Wait until the last burst is over for good; call it before the microscope is closed."""
+        """Wait until the last burst has really ended; call this before the microscope is closed."""
         self._faults.close()
         if not self._core.isPyDevice(self._scope.camera):
-            # an adapter's thread outlives its "stopped" by a moment; unloading it then has crashed Python
+            # an adapter's thread runs on for a moment after "stopped"; unloading it then has crashed Python
             time.sleep(max(0.0, self._stopped_s + THREAD_ENDS_S - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Opens the image file of a scan, OME-TIFF or OME-Zarr by its name, if the disk has room for it."""
+"""Opens the image file of a scan, OME-TIFF or OME-Zarr by its name, if there is enough disk space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from acquisition.scan.zarr_output import ZarrOutput
 
 
 def create_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
-    """Make the unfinished file, all planes empty. Raises `OutputError`, also where the disk is too small."""
+    """Create the unfinished file with empty planes. Raises `OutputError`, also for too little disk space."""
     check_room(paths.whole, header.planes * header.plane_bytes)
     if paths.is_zarr:
         return ZarrOutput.create(paths.partial, header)
@@ -18,7 +18,7 @@ def create_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
 
 
 def reopen_output(paths: ScanPaths, header: ScanHeader) -> ScanOutput:
-    """Open the unfinished file again. Raises `OutputError`, also where the disk is too small for the rest."""
+    """Open the unfinished file again. Raises `OutputError`, also if there is too little space for the rest."""
     check_room(paths.whole, header.planes * header.plane_bytes - allocated_bytes(paths.partial))
     if paths.is_zarr:
         return ZarrOutput(paths.partial, header)

@@ -1,7 +1,7 @@
-"""What a scan has done so far, a JSON object a line, so that it can go on after whatever ended it.
+"""The journal of a scan: what it has done so far, as JSON lines, so that it can be resumed after any interruption.
 
-The first line is the header, each further one a plane whose images are in the output. A line that was cut short
-is as good as not written; images that do not match their line's checksum count as not taken.
+The first line is the header, each further line a plane whose images are in the output. A truncated line is ignored;
+images that do not match the checksum in their line count as not taken.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ScanHeader:
-    """What makes two runs of a scan the same scan, and where it was begun.
+    """What identifies a scan, so that it can be resumed, and when it began.
 
-    `settings` are those of the camera and the microscope; `focus_um` is where the focus was before the scan;
-    `pixel_size_um` is None where nobody knows it.
+    `settings` are those of the camera and the microscope; `focus_um` is the focus position before the scan;
+    `pixel_size_um` is None if unknown.
     """
 
     positions_um: tuple[float, ...]
@@ -39,16 +39,16 @@ class ScanHeader:
 
     @property
     def planes(self) -> int:
-        """How many focus positions there are."""
+        """Number of focus positions."""
         return len(self.positions_um)
 
     @property
     def plane_bytes(self) -> int:
-        """Size of the images of one plane."""
+        """Size of the images of one plane, bytes."""
         return self.images * self.height * self.width * (1 if self.dtype == "uint8" else 2)
 
     def differences(self, other: ScanHeader) -> list[str]:
-        """What the other scan does differently, as `name: this, other`."""
+        """The differences to another scan, as `name: this, other`."""
         mine, theirs = self._plan(), other._plan()
         return [
             f"{name}: {mine.get(name)}, {theirs.get(name)}"
@@ -67,7 +67,7 @@ _OF_ONE_RUN = {"positions_um", "settings", "focus_um", "began_s", "run_id"}
 
 @dataclass(frozen=True, slots=True)
 class PlaneRecord:
-    """A plane whose images are in the output; times (N,) are in s since the scan began."""
+    """A plane whose images are in the output; times (N,) are in s since the start of the scan."""
 
     plane: int
     focus_um: float
@@ -78,7 +78,7 @@ class PlaneRecord:
 
 
 class Journal:
-    """The journal of one scan, open for more lines."""
+    """The journal of one scan, open for appending."""
 
     def __init__(self, path: Path, header: ScanHeader, records: dict[int, PlaneRecord]) -> None:
         self.header, self.records = header, records
@@ -87,7 +87,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: ScanHeader) -> Journal:
-        """Begin a journal. Raises `OutputError` if it cannot be written."""
+        """Start a journal. Raises `OutputError` if it cannot be written."""
         try:
             path.write_text(_line(asdict(header)), encoding="utf-8", newline="\n")
             return cls(path, header, {})
@@ -96,7 +96,7 @@ class Journal:
 
     @classmethod
     def load(cls, path: Path) -> Journal | None:
-        """Open a journal to go on with; None where not even its header is whole. Raises `OutputError`."""
+        """Open a journal to resume a scan; None if not even its header is complete. Raises `OutputError`."""
         try:
             lines = path.read_bytes().split(b"\n")[:-1]
             found, whole = [], 0
@@ -114,12 +114,12 @@ class Journal:
             records = [_record(item) for item in found[1:]]
             return cls(path, header, {record.plane: record for record in records})
         except (TypeError, KeyError, AttributeError) as error:
-            raise OutputError(f"{path} is not the journal of a scan; delete it to begin anew") from error
+            raise OutputError(f"{path} is not the journal of a scan; delete it to start again") from error
         except OSError as error:
             raise _unwritable(path, error) from error
 
     def add(self, record: PlaneRecord) -> None:
-        """Note a plane whose images have been written. Raises `OutputError`."""
+        """Add a plane whose images have been written. Raises `OutputError`."""
         try:
             self._file.write(_line(asdict(record)))
             self._file.flush()

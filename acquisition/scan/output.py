@@ -1,4 +1,4 @@
-"""The image file of a scan while it is taken: planes are written where they belong, in any order, one at a time."""
+"""The protocol of the image file of a running scan: planes are written one at a time, in any order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Images = npt.NDArray[Any]
 
 
 class ScanOutput(Protocol):
-    """An unfinished file. Images (N, H, W) of a plane are written and read as one."""
+    """An unfinished file. The images (N, H, W) of a plane are written and read together."""
 
     def write(self, plane: int, images: Images) -> None:
         """Write the images of a plane. Raises `OutputError`."""
         ...
 
     def read(self, plane: int) -> Images:
-        """The images of a plane as they lie in the file. Raises `OutputError`."""
+        """The images of a plane as stored in the file. Raises `OutputError`."""
         ...
 
     def finish(self, records: Sequence[PlaneRecord], facts: dict[str, Any]) -> None:
-        """Write positions and times of all planes, and further facts. Raises `OutputError`."""
+        """Write positions and times of all planes, and further metadata. Raises `OutputError`."""
         ...
 
     def close(self) -> None:
@@ -35,5 +35,5 @@ class ScanOutput(Protocol):
 
 
 def checksum(images: Images) -> int:
-    """CRC-32 of images as they lie in memory."""
+    """CRC-32 of images as stored in memory."""
     return zlib.crc32(np.ascontiguousarray(images).reshape(-1).view(np.uint8).data)

@@ -1,4 +1,4 @@
-"""Where the files of a scan lie, what may be replaced, and whether the disk has room for them."""
+"""The files of a scan: their names, what may be replaced, and the disk space they need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stream.errors import ConfigurationError, OutputError
 
 TIFF_SUFFIXES = (".ome.tif", ".ome.tiff")
 ZARR_SUFFIX = ".ome.zarr"
-SPARE_BYTES = 16 << 20
+SPARE_BYTES = 16 << 20  # beyond the pixels: metadata and journal of 20,000 planes take less
 KINDS = ("bright", "dark")
-RESUME = "go on with --resume"
+RESUME = "continue with --resume"
 
 
 @dataclass(frozen=True, slots=True)
 class ScanPaths:
-    """The files of a scan: the whole one, and `partial` and `journal` beside it while it is taken."""
+    """The files of a scan: the finished one (`whole`), and beside it `partial` and `journal` while it runs."""
 
     whole: Path
 
@@ -28,12 +28,12 @@ class ScanPaths:
         name = self.whole.name.lower()
         if not name.endswith((*TIFF_SUFFIXES, ZARR_SUFFIX)) or self.stem == "":
             raise ConfigurationError(
-                f"{self.whole} must be named NAME.ome.tif, NAME.ome.tiff or NAME.ome.zarr, by the format you want"
+                f"{self.whole} must be named NAME.ome.tif, NAME.ome.tiff or NAME.ome.zarr, which selects the format"
             )
 
     @property
     def is_zarr(self) -> bool:
-        """Whether it is OME-Zarr, else OME-TIFF."""
+        """Whether the format is OME-Zarr, not OME-TIFF."""
         return self.whole.name.lower().endswith(ZARR_SUFFIX)
 
     @property
@@ -60,7 +60,7 @@ class ScanPaths:
         return self.reference(kind).with_name(f"{self.reference(kind).name}.replaced")
 
     def put_references_aside(self, kinds: Sequence[str]) -> None:
-        """Rename the references of the scan that is being replaced, which would be taken for the new one's.
+        """Rename the references of a scan that is being replaced, so that they are not mistaken for new ones.
 
         Raises `OutputError`.
         """
@@ -70,42 +70,42 @@ class ScanPaths:
                     self.reference(kind).replace(self._aside(kind))
 
     def discard_old_references(self) -> None:
-        """Delete what was put aside, once the new scan has taken the old one's place. Raises `OutputError`."""
+        """Delete the renamed references once the new scan has replaced the old one. Raises `OutputError`."""
         for kind in KINDS:
             with writing(self._aside(kind)):
                 self._aside(kind).unlink(missing_ok=True)
 
     def check(self, references: Sequence[str], *, resume: bool, overwrite: bool) -> None:
-        """Say beforehand what would be replaced.
+        """Check before the scan that nothing is replaced by accident.
 
-        Raises `OutputError` for what exists and may not be replaced, `ConfigurationError` where both ways are
-        asked for.
+        Raises `OutputError` if a file exists and may not be replaced, `ConfigurationError` if both options are
+        given.
         """
         folder = self.whole.absolute().parent
         if not folder.is_dir():
             raise OutputError(f"cannot write {self.whole}: there is no folder {folder}; create it first")
         if resume and overwrite:
             raise ConfigurationError(
-                "--resume keeps what is there, --overwrite replaces it; pass one of them"
+                "--resume keeps existing files, --overwrite replaces them; pass only one of them"
             )
         if resume or overwrite:
             return
         if self.partial.exists():
             raise OutputError(
-                f"{self.partial.name} is an unfinished scan; {RESUME}, or pass --overwrite to begin anew"
+                f"{self.partial.name} is an unfinished scan; {RESUME}, or pass --overwrite to start again"
             )
         for path in (self.whole, *map(self.reference, references)):
             if path.exists():
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")
 
     def discard_unfinished(self) -> None:
-        """Delete what an unfinished scan has left. Raises `OutputError`."""
+        """Delete the files of an unfinished scan. Raises `OutputError`."""
         with writing(self.partial):
             self.journal.unlink(missing_ok=True)
             remove(self.partial)
 
     def publish(self) -> None:
-        """Give the finished file its name, in place of what had it. Raises `OutputError`."""
+        """Give the finished file its final name, replacing an older file. Raises `OutputError`."""
         with writing(self.whole):
             if self.is_zarr:
                 remove(self.whole)
@@ -114,7 +114,7 @@ class ScanPaths:
 
 
 def check_room(path: Path, needed_bytes: int) -> None:
-    """Raise `OutputError` where the disk has no room for so many bytes."""
+    """Raise `OutputError` if the disk has no room for this many bytes."""
     folder = path.absolute().parent
     try:
         free_bytes = shutil.disk_usage(folder).free
@@ -122,13 +122,13 @@ def check_room(path: Path, needed_bytes: int) -> None:
         raise OutputError(f"cannot write {path}: {folder}: {error.strerror}") from error
     if needed_bytes > 0 and needed_bytes + SPARE_BYTES > free_bytes:
         raise OutputError(
-            f"{path.name} needs {needed_bytes / 1e9:.2f} GB, and {folder} has {free_bytes / 1e9:.2f} GB left; "
+            f"{path.name} needs {needed_bytes / 1e9:.2f} GB, but {folder} has only {free_bytes / 1e9:.2f} GB left; "
             "free some space or choose another disk"
         )
 
 
 def allocated_bytes(path: Path) -> int:
-    """What a file or a folder already takes on the disk; holes in a file take nothing."""
+    """Disk space of a file or folder, bytes; holes in a file take none."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(_allocated(file.stat()) for file in files)
 
@@ -139,7 +139,7 @@ def _allocated(found: os.stat_result) -> int:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -148,7 +148,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors into `OutputError`."""
+    """Turn errors of the operating system into `OutputError`."""
     try:
         yield
     except OutputError:

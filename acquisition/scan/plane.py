@@ -1,4 +1,4 @@
-"""One plane of a scan: move, wait, settle, read back, burst, check; what is not as it should be is retaken."""
+"""One plane of a scan: move, wait, settle, read back, take images, check; retaken if anything fails."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from acquisition.scan.burst import Burst
 from acquisition.settings import ScanSettings
 from stream.errors import LivePTVError, SourceError
 
-ARRIVE_S = 1.0
-POLL_S = 0.002
+ARRIVE_S = 1.0  # s for a drive that rests in the wrong place to start late; adds to planes that fail
+POLL_S = 0.002  # s between looks at the drive
 
 
 class ScanStoppedError(LivePTVError):
-    """A scan that the user ended; what was taken is kept."""
+    """The user stopped the scan; planes already taken are kept."""
 
 
 class FocusDrive(Protocol):
-    """What a scan asks of a focus drive: `acquisition.microscope.Microscope`."""
+    """The part of a focus drive that a scan uses; see `acquisition.microscope.Microscope`."""
 
     def move_focus(self, position_um: float) -> None:
-        """Send it off, without waiting."""
+        """Start a move, without waiting."""
         ...
 
     def focus_moves(self) -> bool:
-        """Whether it is on its way or has not come to rest."""
+        """Whether it still moves."""
         ...
 
     def read_focus(self) -> float:
-        """Where it is, um."""
+        """Its position, um."""
         ...
 
 
 class Camera(Protocol):
-    """What a scan asks of a camera: `acquisition.scan.burst.BurstCamera`."""
+    """The part of a camera that a scan uses; see `acquisition.scan.burst.BurstCamera`."""
 
     def take(self, count: int, stopping: Callable[[], bool]) -> Burst:
         """Take images."""
@@ -50,8 +50,8 @@ class Camera(Protocol):
 class PlaneImages:
     """The images (N, H, W) of one plane.
 
-    `focus_um` is the mean of the positions read back before and after the burst, which agree within the
-    tolerance; `arrived_ns` (N,) is on `time.perf_counter_ns`. `retaken` says why earlier tries were no good.
+    `focus_um` is the mean of the positions read before and after the burst, which agree within the tolerance;
+    `arrived_ns` (N,) is on `time.perf_counter_ns`. `retaken` has the reasons why earlier attempts failed.
     """
 
     images: npt.NDArray[Any]
@@ -62,11 +62,11 @@ class PlaneImages:
 
 
 class _UnfitError(Exception):
-    """Why a try is no good."""
+    """Why an attempt failed."""
 
 
 class PlaneTaker:
-    """Takes planes, each until it is as planned, at most `tries` times."""
+    """Takes planes; each is repeated until it is as planned, at most `tries` times."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class PlaneTaker:
     ) -> PlaneImages:
         """Take `count` images at a focus position.
 
-        A retaken plane, and one that is begun `anew`, is reached from `approach_um` where that is given. Raises
-        `SourceError` that names the plane after the last try, and `ScanStoppedError`.
+        A retaken plane, and the first one after a break (`anew`), is approached from `approach_um` if given. Raises
+        `SourceError`, which names the plane, after the last attempt, and `ScanStoppedError`.
         """
         problems: list[str] = []
         while len(problems) < self._settings.tries:
@@ -130,7 +130,7 @@ class PlaneTaker:
         )
 
     def _arrive(self, target_um: float) -> float:
-        """Move, and wait until the drive stands where it should; one that stands elsewhere may set out late."""
+        """Move, and wait until the drive rests at the target; a drive that rests elsewhere may start late."""
         position_um = self._move(target_um)
         deadline_s = self._clock() + ARRIVE_S
         while not self._is_near(position_um, target_um):
@@ -151,7 +151,9 @@ class PlaneTaker:
         deadline_s = self._clock() + timeout_s
         while self._drive.focus_moves():
             if self._clock() > deadline_s:
-                raise _UnfitError(f"the focus drive still moves after {timeout_s:g} s; is it blocked?")
+                raise _UnfitError(
+                    f"the focus drive still moves after {timeout_s:g} s; check whether it is blocked"
+                )
             self._check_stop()
             self._sleep(POLL_S)
         return self._drive.read_focus()
@@ -160,7 +162,9 @@ class PlaneTaker:
         if not self._is_near(position_um, target_um):
             raise _UnfitError(self._off(position_um, target_um))
         if not self._is_near(position_um, before_um):
-            raise _UnfitError(f"the focus drive moved from {before_um:g} to {position_um:g} um meanwhile")
+            raise _UnfitError(
+                f"the focus drive moved from {before_um:g} to {position_um:g} um during the images"
+            )
         return position_um
 
     def _is_near(self, position_um: float, target_um: float) -> bool:
@@ -168,7 +172,7 @@ class PlaneTaker:
 
     def _off(self, position_um: float, target_um: float) -> str:
         return (
-            f"the focus drive stands at {position_um:g} um, {abs(position_um - target_um):.3g} um off "
+            f"the focus drive is at {position_um:g} um, {abs(position_um - target_um):.3g} um off "
             f"(scan.tolerance_um is {self._settings.tolerated_um:g})"
         )
 

@@ -1,4 +1,4 @@
-"""Bright and dark references: images without particles, and without light, beside the scan."""
+"""Takes bright and dark references (without particles, without light) after a scan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acquisition.settings import ScanSettings
 from stream.errors import ConfigurationError, SourceError
 
 QUESTIONS = {
-    "bright": "Bright reference: take the particles out of the picture, light and focus as in the scan.",
+    "bright": "Bright reference: remove the particles from the image; leave light and focus as in the scan.",
     "dark": "Dark reference: switch the light off.",
 }
 
@@ -28,20 +28,20 @@ Ask = Callable[[str], bool]
 def check_references(
     microscope: Microscope, settings: ScanSettings, kinds: Sequence[str], ask: Ask | None
 ) -> None:
-    """Say beforehand what could not be done afterwards. Raises `ConfigurationError`."""
+    """Check before the scan that the references can be taken after it. Raises `ConfigurationError`."""
     for name in [*([settings.light] if settings.light else []), *settings.bright_properties]:
         microscope.check_property(*property_of(name))
     for kind in kinds:
         if ask is None and needs_person(microscope, settings, kind):
             how = "scan.bright_properties" if kind == "bright" else "scan.light"
             raise ConfigurationError(
-                f"the {kind} reference needs a person, and there is no terminal to ask at; set {how} or pass "
+                f"the {kind} reference needs a person, but there is no terminal to ask at; set {how} or pass "
                 "--no-references"
             )
 
 
 def needs_person(microscope: Microscope, settings: ScanSettings, kind: str) -> bool:
-    """Whether a reference cannot be taken by the microscope alone."""
+    """Whether a reference needs a person, because the microscope cannot prepare it."""
     if kind == "dark":
         return not settings.light and not microscope.shutter
     return not settings.bright_properties
@@ -57,9 +57,9 @@ def take_reference(
     stopping: Callable[[], bool],
     settle: Callable[[], None],
 ) -> Burst | None:
-    """Take the images of a reference; None where the person who is asked declines.
+    """Take the images of a reference; None if the person who is asked declines.
 
-    The microscope is as before afterwards. Raises `SourceError` if images are missing in all tries.
+    The microscope is restored afterwards. Raises `SourceError` if images are missing in all attempts.
     """
     if needs_person(microscope, settings, kind) and (ask is None or not ask(QUESTIONS[kind])):
         return None
@@ -73,12 +73,12 @@ def take_reference(
             if not burst.lost and len(burst.images) == settings.reference_images:
                 return burst
             problem = burst.problem or f"{burst.lost} images lost"
-    raise SourceError(f"the {kind} reference cannot be taken in {settings.tries} tries: {problem}")
+    raise SourceError(f"the {kind} reference cannot be taken in {settings.tries} attempts: {problem}")
 
 
 @contextmanager
 def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
-    """The microscope as a reference needs it, then as it was."""
+    """Set the microscope for a reference, and restore it afterwards."""
     if kind == "bright":
         wanted: dict[str, Property] = dict(settings.bright_properties)
     else:
@@ -87,7 +87,7 @@ def _prepared(kind: str, microscope: Microscope, settings: ScanSettings) -> Iter
         before = set_properties(microscope, wanted)
         undo.callback(set_properties, microscope, before)
         if kind == "dark":
-            # else the core would open its shutter for the very images that must be dark
+            # otherwise the core would open its shutter for the dark images
             undo.callback(microscope.set_auto_shutter, microscope.set_auto_shutter(False))
             if microscope.shutter:
                 undo.callback(microscope.set_shutter, True)

@@ -1,4 +1,4 @@
-"""What holds while a scan runs and what is left behind, however it ends: light, shutter, focus."""
+"""Light, shutter and focus during a scan, and their safe state at its end, whatever ended it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Property = str | int | float | bool
 
 @contextmanager
 def safe_end(microscope: Microscope, target_um: float, timeout_s: float) -> Iterator[None]:
-    """Send the focus to its safe end position afterwards, whatever happens."""
+    """Move the focus to its safe end position afterwards, whatever happens."""
 
     def go() -> None:
         microscope.move_focus(target_um)
@@ -33,10 +33,10 @@ def safe_end(microscope: Microscope, target_um: float, timeout_s: float) -> Iter
 
 @contextmanager
 def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
-    """Light for the time of the scan: the light source on and the shutter open, where there are such.
+    """Light during the scan: the light source on and the shutter open, if there are any.
 
-    Where the core would open and close that shutter or that source for every burst, it does not meanwhile.
-    Afterwards the source is as it was and the shutter closed.
+    The core's automatic shutter is off meanwhile if it would switch one of them for every burst. Afterwards the
+    source is restored and the shutter closed.
     """
     source = property_of(settings.light)[0] if settings.light else ""
     automatic = str(microscope.core.getShutterDevice())
@@ -54,7 +54,7 @@ def light_on(microscope: Microscope, settings: ScanSettings) -> Iterator[None]:
 
 
 def set_properties(microscope: Microscope, wanted: dict[str, Property]) -> dict[str, Property]:
-    """Set properties; returns what they were. All are put back where one is refused."""
+    """Set properties; returns the previous values. All are restored if one is refused."""
     before: dict[str, Property] = {}
     try:
         for name, value in wanted.items():
@@ -70,6 +70,6 @@ def set_properties(microscope: Microscope, wanted: dict[str, Property]) -> dict[
 
 
 def property_of(name: str) -> tuple[str, str]:
-    """Device and property that `Device.Property` names."""
+    """Device and property in `Device.Property`."""
     device, _, key = name.partition(".")
     return device, key

@@ -1,7 +1,7 @@
-"""A scan as OME-TIFF: pages in the order of taking (z, then t), pixels in one block, positions in the OME-XML.
+"""A scan as OME-TIFF: pages in the order of acquisition (z, then t), pixels in one block, positions in the OME-XML.
 
-The block lies where tifffile put it when the file was made, empty; planes are written into it in place. The
-file is a readable TIFF all the time; positions and times are added at the end.
+tifffile creates the file with an empty block of pixels; planes are written into it in place. The file is a readable
+TIFF at any time; positions and times are added at the end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from acquisition.scan.output import Images
 from acquisition.scan.paths import writing
 from stream.errors import OutputError
 
-CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)
+CLASSIC_TIFF_BYTES = (1 << 32) - (1 << 26)  # of pixels; 64 MB of the 4 GB are left for pages and OME-XML
 NAMESPACE = "liveptv/scan"
 UM = "µm"
 
 
 class TiffOutput:
-    """An OME-TIFF under way; BigTIFF where it does not fit into 4 GB."""
+    """An unfinished OME-TIFF; BigTIFF if it does not fit into 4 GB."""
 
     def __init__(self, path: Path, header: ScanHeader) -> None:
-        """Open a file that `create` made. Raises `OutputError` if it is none."""
+        """Open a file made by `create`. Raises `OutputError` if it is not one."""
         self._path, self._header = path, header
         self._dtype = np.dtype(header.dtype)
         try:
@@ -40,19 +40,17 @@ class TiffOutput:
                     header.planes * header.images,
                 )
             if not whole:
-                raise OutputError(f"{path} is not the file of this scan; pass --overwrite to begin anew")
+                raise OutputError(f"{path} is not the file of this scan; pass --overwrite to start again")
             self._file = path.open("r+b", buffering=0)
         except OutputError:
             raise
         except Exception as error:
             why = " ".join(str(error).split())
-            raise OutputError(
-                f"{path} cannot be gone on with ({why}); pass --overwrite to begin anew"
-            ) from error
+            raise OutputError(f"{path} cannot be resumed ({why}); pass --overwrite to start again") from error
 
     @classmethod
     def create(cls, path: Path, header: ScanHeader) -> TiffOutput:
-        """Make the file with all its pages, empty. Raises `OutputError`."""
+        """Create the file with all its pages, empty. Raises `OutputError`."""
         shape = (header.planes, header.images, header.height, header.width)
         big = header.planes * header.plane_bytes > CLASSIC_TIFF_BYTES
         with writing(path), tifffile.TiffWriter(path, bigtiff=big, ome=True) as writer:
@@ -68,7 +66,7 @@ class TiffOutput:
                 rest = rest[self._file.write(rest) :]
 
     def read(self, plane: int) -> Images:
-        """The images (N, H, W) of a plane as they lie in the file. Raises `OutputError`."""
+        """The images (N, H, W) of a plane as stored in the file. Raises `OutputError`."""
         header = self._header
         images = np.zeros((header.images, header.height, header.width), self._dtype)
         with writing(self._path):
@@ -93,7 +91,7 @@ class TiffOutput:
 
 
 def ome_xml(header: ScanHeader, records: Sequence[PlaneRecord], facts: dict[str, Any]) -> str:
-    """The OME-XML of a scan: sizes in um, times in s, read-back positions as exact decimal numbers."""
+    """The OME-XML of a scan: sizes in um, times in s, measured positions with all digits."""
     pages = header.planes * header.images
     by_page = [(record, image) for record in records for image in range(header.images)]
     sizes: dict[str, Any] = {"PhysicalSizeZ": header.step_um, "PhysicalSizeZUnit": UM}

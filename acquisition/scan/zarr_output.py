@@ -1,6 +1,6 @@
-"""A scan as OME-Zarr 0.4: one image a chunk, axes t, z, y, x; positions in the attribute `liveptv`.
+"""A scan as OME-Zarr 0.4: one image per chunk, axes t, z, y, x; measured positions in the attribute `liveptv`.
 
-OME-Zarr itself has only a step along z; what was read back lies beside it, as `open_stack` reads it.
+OME-Zarr itself has only a step along z; `open_stack` reads the measured positions from the attribute.
 """
 
 from __future__ import annotations
@@ -21,27 +21,25 @@ LEVEL = "0"
 
 
 class ZarrOutput:
-    """An OME-Zarr under way."""
+    """An unfinished OME-Zarr."""
 
     def __init__(self, path: Path, header: ScanHeader) -> None:
-        """Open a folder that `create` made. Raises `OutputError` if it is none."""
+        """Open a folder made by `create`. Raises `OutputError` if it is not one."""
         self._path, self._header = path, header
         try:
             self._group = zarr.open_group(str(path), mode="r+")
             array: Any = self._group[LEVEL]
         except Exception as error:
             why = " ".join(str(error).split())
-            raise OutputError(
-                f"{path} cannot be gone on with ({why}); pass --overwrite to begin anew"
-            ) from error
+            raise OutputError(f"{path} cannot be resumed ({why}); pass --overwrite to start again") from error
         shape = (header.images, header.planes, header.height, header.width)
         if array.shape != shape or array.dtype.name != header.dtype:
-            raise OutputError(f"{path} is not the file of this scan; pass --overwrite to begin anew")
+            raise OutputError(f"{path} is not the file of this scan; pass --overwrite to start again")
         self._array = array
 
     @classmethod
     def create(cls, path: Path, header: ScanHeader) -> ZarrOutput:
-        """Make the folder, with no image in it. Raises `OutputError`."""
+        """Create the folder without images. Raises `OutputError`."""
         with writing(path):
             group = zarr.open_group(str(path), mode="w", zarr_format=2)
             group.create_array(
@@ -59,10 +57,10 @@ class ZarrOutput:
             self._array[:, plane] = images
 
     def read(self, plane: int) -> Images:
-        """The images (N, H, W) of a plane; what cannot be read is as good as not written."""
+        """The images (N, H, W) of a plane; zeros if they cannot be read, as if never written."""
         try:
             return np.asarray(self._array[:, plane])
-        except Exception:  # noqa: BLE001 - a chunk that was cut short: each codec has its own error
+        except Exception:  # noqa: BLE001 - a truncated chunk: each codec raises its own error
             header = self._header
             return np.zeros((header.images, header.height, header.width), header.dtype)
 

@@ -1,4 +1,4 @@
-"""The focus scan itself: plane after plane into the output and the journal, and on from there after a break."""
+"""The focus scan: writes plane after plane to the output and the journal, and can be resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stream.errors import ConfigurationError, LivePTVError, OutputError
 
 @dataclass(frozen=True, slots=True)
 class ScanProgress:
-    """How far a scan is: planes done of all, where the focus is, and how many tries were no good."""
+    """Progress of a scan: planes done, all planes, focus position, and failed attempts."""
 
     planes: int
     of: int
@@ -30,9 +30,9 @@ class ScanProgress:
 
 
 class ZScan:
-    """One scan, begun or gone on with; planes that are already in its file are not taken again.
+    """One scan, new or resumed; planes that are already in its file are not taken again.
 
-    `header` of a scan that is gone on with is that of its first run.
+    The `header` of a resumed scan is that of its first run.
     """
 
     def __init__(self, paths: ScanPaths, journal: Journal, output: ScanOutput) -> None:
@@ -41,7 +41,7 @@ class ZScan:
 
     @classmethod
     def begin(cls, paths: ScanPaths, header: ScanHeader) -> ZScan:
-        """Make file and journal. Raises `OutputError`, also where the disk is too small; nothing is left then."""
+        """Create file and journal. Raises `OutputError`, also for too little disk space; leaves nothing then."""
         output: ScanOutput | None = None
         try:
             output = create_output(paths, header)
@@ -54,10 +54,10 @@ class ZScan:
 
     @classmethod
     def resume(cls, paths: ScanPaths, make_header: Callable[[float], ScanHeader]) -> ZScan | None:
-        """Go on with an unfinished scan; None where there is nothing to go on with.
+        """Resume an unfinished scan; None if there is none.
 
-        `make_header` says, for the focus position before the scan, what it would be now. Raises
-        `ConfigurationError` with what is different where it is not the same scan, and `OutputError`.
+        `make_header` returns the header that the scan would have now, for a focus position before the scan. Raises
+        `ConfigurationError` with the differences if it is another scan, and `OutputError`.
         """
         journal = Journal.load(paths.journal) if paths.journal.is_file() else None
         if journal is None or not paths.partial.exists():
@@ -68,8 +68,8 @@ class ZScan:
             different = journal.header.differences(make_header(journal.header.focus_um))
             if different:
                 raise ConfigurationError(
-                    f"{paths.partial.name} is of another scan (then, now: {'; '.join(different)}); set these as "
-                    "they were, or pass --overwrite to begin anew"
+                    f"{paths.partial.name} is another scan (then, now: {'; '.join(different)}); restore these "
+                    "settings, or pass --overwrite to start again"
                 )
             output = reopen_output(paths, journal.header)
         except BaseException:
@@ -92,18 +92,16 @@ class ZScan:
 
     @property
     def retaken(self) -> int:
-        """How many tries were no good so far."""
+        """Number of failed attempts so far."""
         return sum(len(record.retaken) for record in self._journal.records.values())
 
     def summary(self) -> str:
-        """What is going to be done, in one line."""
+        """What the scan will do, in one line."""
         header, missing = self.header, len(self.missing)
         first_um, last_um = header.positions_um[0], header.positions_um[-1]
         size_gb = header.planes * header.plane_bytes / 1e9
-        rest = "" if missing == header.planes else f"; {header.planes - missing} of them are there already"
-        unknown = (
-            "" if header.pixel_size_um else "; the pixel size is not known, set microscope.pixel_size_um"
-        )
+        rest = "" if missing == header.planes else f"; {header.planes - missing} of them are already done"
+        unknown = "" if header.pixel_size_um else "; the pixel size is unknown, set microscope.pixel_size_um"
         return (
             f"{header.planes} planes from {first_um:g} to {last_um:g} um, {header.images} images each, "
             f"{size_gb:.2f} GB{rest}{unknown}"
@@ -114,8 +112,8 @@ class ZScan:
     ) -> None:
         """Take the missing planes.
 
-        Raises `SourceError` that names a plane which cannot be taken, `ScanStoppedError` and `OutputError`;
-        what was taken is kept.
+        Raises `SourceError` with the plane that cannot be taken, `ScanStoppedError` and `OutputError`; planes
+        already taken are kept.
         """
         header = self.header
         last = None
@@ -145,7 +143,7 @@ class ZScan:
         )
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Write positions and times into the file and give it its name. Raises `OutputError`."""
+        """Write positions and times into the file and give it its final name. Raises `OutputError`."""
         if self.missing:
             raise OutputError(f"{len(self.missing)} planes of {self._paths.whole.name} are missing; {RESUME}")
         header, records = self.header, self._journal.records
@@ -163,12 +161,12 @@ class ZScan:
         self._paths.publish()
 
     def close(self) -> None:
-        """Close file and journal, which stay as they are. Idempotent."""
+        """Close file and journal, without finishing them. Idempotent."""
         self._output.close()
         self._journal.close()
 
 
 def kept(error: LivePTVError, scan: ZScan) -> LivePTVError:
-    """The same error, which says what is left of the scan."""
+    """The same error, with the number of planes that are kept."""
     done = scan.header.planes - len(scan.missing)
     return type(error)(f"{error}; {done} of {scan.header.planes} planes are kept: {RESUME}")

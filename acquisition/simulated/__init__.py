@@ -1,5 +1,6 @@
-"""A simulated microscope: particles in a laminar channel flow, seen by Python devices of the real core.
+"""The simulated microscope: particles in a laminar channel flow, imaged by Python devices in the real core.
 
-Load it like any other microscope, by a configuration file: `simulated.cfg` or `paper.cfg` in this folder, which
-`acquisition.configuration` finds by name. Only those files name this package; nothing else imports it in a run.
+It is loaded like any other microscope, by a configuration file: `simulated.cfg` or `paper.cfg` in this folder,
+which `acquisition.configuration` finds by name. Only these files refer to this package; no other code imports it in
+a run.
 """

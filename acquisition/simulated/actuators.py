@@ -1,18 +1,18 @@
-"""The motion of a focus drive and of a pump, in closed form, so that any moment can be asked for."""
+"""Motion of a focus drive and flow of a pump in closed form, so that they can be evaluated at any time."""
 
 from __future__ import annotations
 
 import math
 
-SHORTEST_LAG_S = 1e-6
-SETTLED_LAGS = 12
+SHORTEST_LAG_S = 1e-6  # s; a shorter one is treated as none, as divisions by it would overflow
+SETTLED_LAGS = 12  # lags after which the drive rests: exp(-12) = 6e-6 of the move are left
 
 
 class FocusDrive:
-    """Moves at constant speed; the carriage follows with a first-order lag, so it settles afterwards.
+    """Moves at constant speed; the carriage follows with a first-order lag and settles afterwards.
 
-    Like real drives it reports "done" at the end of the ramp, a few lags before it has come to rest, and its
-    encoder tells the true position. `drift_um_s` moves the focal plane away from what the encoder tells.
+    Like real drives it reports "done" at the end of the ramp, a few lags before it rests. Its encoder reads the
+    position of the carriage. `drift_um_s` moves the focal plane relative to the encoder.
     """
 
     def __init__(self, position_um: float = 0.0) -> None:
@@ -26,25 +26,25 @@ class FocusDrive:
         self._drift_since_s = 0.0
 
     def place(self, position_um: float) -> None:
-        """Be at rest at a position, from the beginning of time, with nothing drifted yet."""
+        """Set the drive at rest at a position, without drift so far."""
         self._from_um = self._to_um = position_um
         self._offset_um = self._drifted_um = 0.0
         self._start_s = self._drift_since_s = 0.0
 
     @property
     def target_um(self) -> float:
-        """Where the drive was last sent."""
+        """The last target of the drive."""
         return self._to_um
 
     def move(self, target_um: float, time_s: float) -> None:
-        """Set out for a target at a moment of simulated time, from wherever the drive is then."""
+        """Start a move at a simulated time, from the position at that time."""
         encoder = self.encoder_um(time_s)
         reference = self._reference_um(time_s)
         self._from_um, self._to_um, self._start_s = reference, target_um, time_s
         self._offset_um = encoder - reference
 
     def stop(self, time_s: float) -> None:
-        """Halt where the drive is."""
+        """Stop at the present position."""
         here = self.encoder_um(time_s)
         self._from_um = self._to_um = here
         self._offset_um, self._start_s = 0.0, time_s
@@ -68,18 +68,18 @@ class FocusDrive:
         return self.encoder_um(time_s) + drifted
 
     def set_drift(self, drift_um_s: float, time_s: float) -> None:
-        """Change the rate of drift from a moment on; what has drifted so far stays."""
+        """Change the rate of drift at a time; the drift so far stays."""
         self._drifted_um += self.drift_um_s * (time_s - self._drift_since_s)
         self.drift_um_s, self._drift_since_s = drift_um_s, time_s
 
     def set_speed(self, speed_um_s: float, lag_s: float, time_s: float) -> None:
-        """Change speed and lag; a move under way goes on with the new ones from where it is."""
+        """Change speed and lag; a running move continues with the new ones."""
         reference, encoder = self._reference_um(time_s), self.encoder_um(time_s)
         self._from_um, self._offset_um, self._start_s = reference, encoder - reference, time_s
         self.speed_um_s, self.lag_s = speed_um_s, _lag(lag_s)
 
     def rests(self, time_s: float) -> bool:
-        """Return whether the carriage has come to rest (within 1e-5 of the move)."""
+        """Return whether the carriage rests (within 1e-5 of the move)."""
         if not self.ramp_s and not self._offset_um:
             return True
         return time_s >= self.done_s() + SETTLED_LAGS * self.lag_s
@@ -124,7 +124,7 @@ class Pump:
         gain: float | None = None,
         lag_s: float | None = None,
     ) -> None:
-        """Change set-point, gain or lag from a moment of simulated time on."""
+        """Change set-point, gain or lag at a simulated time."""
         self._flow_ul_s, self._volume_ul = self.flow_ul_s(time_s), self.volume_ul(time_s)
         self._since_s = time_s
         self.setpoint_ul_s = self.setpoint_ul_s if setpoint_ul_s is None else setpoint_ul_s
@@ -132,7 +132,7 @@ class Pump:
         self.lag_s = self.lag_s if lag_s is None else _lag(lag_s)
 
     def flow_ul_s(self, time_s: float) -> float:
-        """Return the true flow at a moment, uL/s."""
+        """Return the true flow at a time, uL/s."""
         final = self.gain * self.setpoint_ul_s
         if self.lag_s == 0:
             return final
@@ -149,5 +149,5 @@ class Pump:
 
 
 def _lag(lag_s: float) -> float:
-    """A lag that nobody could measure is none: divided by, it would overflow."""
+    """0 for a lag that is too short to matter; dividing by it would overflow."""
     return lag_s if lag_s > SHORTEST_LAG_S else 0.0

@@ -1,4 +1,4 @@
-"""The simulated camera: a Python camera of the real core that renders the world at its frame rate."""
+"""The simulated camera: a Python camera device that renders the simulated world at its frame rate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         self._register()
 
     def get_exposure(self) -> float:
-        """Exposure, ms; it is reported and limits the frame rate, but neither blurs nor brightens."""
+        """Exposure, ms; it limits the frame rate, but neither blurs nor brightens the image."""
         return self.state.exposure_ms
 
     def set_exposure(self, exposure: float) -> None:
@@ -69,7 +69,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         self.state.exposure_ms = float(exposure)
 
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the picture."""
+        """Rows and columns of the image."""
         return self.scene.height_px, self.scene.width_px
 
     def dtype(self) -> npt.DTypeLike:
@@ -77,14 +77,14 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         return _PIXEL_TYPES[self._pixel_type]
 
     def start_sequence(self, n: int | None, get_buffer: BufferSource) -> Iterator[Mapping[str, str]]:
-        """Take `n` frames, or frames until stopped; yields a frame's metadata once its pixels are in place.
+        """Take `n` frames, or frames until stopped; yields the metadata of each frame once its pixels are written.
 
-        What can be known to fail beforehand fails here, in the caller's thread. A single frame (a snap)
-        writes no truth.
+        Errors that can be detected beforehand are raised here, in the thread of the caller. A single frame (a
+        snap) writes no truth.
         """
         world, renderer = self.world, self._renderer
         if renderer is None:
-            raise ConfigurationError("the simulated camera has not been initialised: load its .cfg first")
+            raise ConfigurationError("the simulated camera has not been initialised; load its .cfg first")
         if self._sequence is not None:
             self._sequence.close()
         truth = None if n == 1 else self._open_truth()
@@ -93,7 +93,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         return self._sequence.frames(n, get_buffer)
 
     def join(self) -> None:
-        """Compute (or load) the particle images and fill the channel with particles."""
+        """Compute or load the particle images and fill the channel with particles."""
         optics = self.optics
         self.scene = _changed(
             self.scene,
@@ -124,7 +124,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
         super().shutdown()
 
     def error_text(self) -> str:
-        """Return the fault that ended the last sequence or the start-up, or nothing."""
+        """Return the error that ended the last sequence or the start, or ""."""
         return self.state.last_error or self.last_error
 
     def _open_truth(self) -> TruthFile | None:
@@ -193,7 +193,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
 
     def _set_drop_every(self, every: int) -> None:
         if every == 1:
-            raise ConfigurationError("DropEvery = 1 would lose every frame: 0 loses none, 2 every other one")
+            raise ConfigurationError("DropEvery = 1 would lose every frame; 0 loses none, 2 every other one")
         self.state.drop_every = every
 
     def _set_truth_path(self, path: str) -> None:
@@ -216,7 +216,7 @@ class SimulatedCamera(SimulatedDevice, CameraDevice):
     def _check_timing(frame_rate_hz: float, exposure_ms: float) -> None:
         if not 0 < exposure_ms <= 1000 / frame_rate_hz:
             raise ConfigurationError(
-                f"an exposure of {exposure_ms:g} ms does not fit into {frame_rate_hz:g} frames/s: "
+                f"an exposure of {exposure_ms:g} ms is too long for {frame_rate_hz:g} frames/s; "
                 f"shorten it to at most {1000 / frame_rate_hz:.3f} ms or lower FrameRate"
             )
 

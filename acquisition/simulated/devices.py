@@ -1,4 +1,4 @@
-"""The simulated microscope's devices, as its configuration files name them: camera, focus drive, pump, shutter."""
+"""The devices of the simulated microscope, as named in configuration files: camera, focus drive, pump, shutter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stream.errors import ConfigurationError
 
 __all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
 
-MAX_FLOW_UL_S = 10.0
+MAX_FLOW_UL_S = 10.0  # range of the simulated pump; some 15 times the flow of the paper
 
 
 class LoggedDevice(SimulatedDevice):
-    """A device that logs what it is set to, with times, in the file `LogFile` (see `settings_log`)."""
+    """A device that logs its settings, with times, in the file `LogFile` (see `settings_log`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,16 +22,16 @@ class LoggedDevice(SimulatedDevice):
         self.add("LogFile", str, lambda: self._log.path, self._log.set_path, pre_init=True)
 
     def told(self, setting: str, value: float | bool) -> None:
-        """Log a setting that is about to take effect."""
+        """Log a setting before it takes effect."""
         self._log.hang(self.get_label())
         if self.attached:
             self._log.write(self.get_label(), setting, value)
 
 
 class SimulatedFocus(LoggedDevice, StageDevice):
-    """The focus drive: finite speed, a lag to settle, a range, and a drift that its encoder does not see.
+    """The focus drive: finite speed, a lag to settle, limits, and a drift that its encoder does not measure.
 
-    Position 0 has the mid-plane on the floor of the channel; it rises with the position.
+    At position 0 the mid-plane between the focal lines is on the floor of the channel; it rises with the position.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class SimulatedFocus(LoggedDevice, StageDevice):
         self.add("Drift_um_s", float, lambda: self._drift_um_s, self._set_drift, limits=(-1000, 1000))
 
     def join(self) -> None:
-        """Put the drive at its start position."""
+        """Set the drive to its start position."""
         self._check(self._start_um)
         with self.world.lock:
             self.world.focus.place(self._start_um)
@@ -58,14 +58,14 @@ class SimulatedFocus(LoggedDevice, StageDevice):
         return self.world.read_focus_um()
 
     def set_position_um(self, val: float) -> None:
-        """Set out for a position, um; `busy` until the ramp ends, then it settles within a few lags."""
+        """Start a move to a position, um; `busy` until the ramp ends, then it settles within a few lags."""
         self._check(float(val))
         self.told("Position", float(val))
         with self.world.lock:
             self.world.focus.move(float(val), self.world.time_s)
 
     def busy(self) -> bool:
-        """Return whether the drive is on its way."""
+        """Return whether the drive moves."""
         return self.attached and self.world.focus_busy()
 
     def home(self) -> None:
@@ -73,20 +73,20 @@ class SimulatedFocus(LoggedDevice, StageDevice):
         self.set_position_um(0.0)
 
     def stop(self) -> None:
-        """Halt where the drive is."""
+        """Stop at the present position."""
         with self.world.lock:
             self.world.focus.stop(self.world.time_s)
 
     def set_origin(self) -> None:
         """Refuse: the origin is the floor of the channel."""
         raise ConfigurationError(
-            "the simulated focus drive has its origin on the channel's floor: it stays there"
+            "the origin of the simulated focus drive is the floor of the channel and cannot be changed"
         )
 
     def _check(self, position_um: float) -> None:
         if not self._lower_um <= position_um <= self._upper_um:
             raise ConfigurationError(
-                f"the focus drive cannot go to {position_um:g} um: "
+                f"the focus drive cannot go to {position_um:g} um; "
                 f"stay within {self._lower_um:g} to {self._upper_um:g} um"
             )
 
@@ -132,7 +132,7 @@ class SimulatedPump(LoggedDevice, GenericDevice):
         self.add("ActualFlow_uL_s", float, self._actual_flow)
 
     def join(self) -> None:
-        """Run as set."""
+        """Start with the present settings."""
         self._apply()
 
     def _actual_flow(self) -> float:
@@ -161,7 +161,7 @@ class SimulatedPump(LoggedDevice, GenericDevice):
 
 
 class SimulatedShutter(LoggedDevice, ShutterDevice):
-    """A shutter, closed at the start; it darkens nothing, for the simulated light is steady."""
+    """A shutter, closed at the start; it does not darken the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class SimulatedShutter(LoggedDevice, ShutterDevice):
         """Whether it is open."""
         return self._open
 
-    def set_open(self, open: bool) -> None:  # noqa: A002 - the name that the core's interface has
+    def set_open(self, open: bool) -> None:  # noqa: A002 - the name in the interface of the core
         """Open or close it."""
         self.told("Open", bool(open))
         self._open = bool(open)

@@ -1,4 +1,4 @@
-"""What the simulated devices have in common: typed properties, and the world that they share by name."""
+"""Base class of the simulated devices: typed properties, and a simulated world shared by name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _worlds_lock = threading.Lock()
 
 
 def attach(name: str, device: object) -> World:
-    """Return the world of this name for a device; the first to ask creates it.
+    """Return the world of this name for a device; created for the first one.
 
-    A name holds one device of a class: two microscopes in one process need worlds of two names.
+    A world has one device of a class: two microscopes in one process need two names.
     """
     with _worlds_lock:
         if not _users(name):
@@ -28,15 +28,15 @@ def attach(name: str, device: object) -> World:
         world, users = _worlds[name]
         if any(type(user) is type(device) for user in _users(name)):
             raise ConfigurationError(
-                f"the simulated world {name!r} already has a {type(device).__name__}: unload the other "
-                "microscope or give the devices of this one another World"
+                f"the simulated world {name!r} already has a {type(device).__name__}; unload the other "
+                "microscope, or give the devices of this one another World"
             )
         users.append(weakref.ref(device))
         return world
 
 
 def detach(name: str, device: object) -> None:
-    """Leave a world; it ends with its last device."""
+    """Leave a world; it is deleted with its last device."""
     with _worlds_lock:
         if name in _worlds:
             _worlds[name][1][:] = [weakref.ref(user) for user in _users(name) if user is not device]
@@ -45,7 +45,7 @@ def detach(name: str, device: object) -> None:
 
 
 def shared_world(name: str) -> World:
-    """The world of this name, for whoever must know the truth; `ConfigurationError` if nobody is in it."""
+    """The world of this name, for access to the truth; `ConfigurationError` if it has no devices."""
     with _worlds_lock:
         if name not in _worlds:
             raise ConfigurationError(
@@ -55,13 +55,13 @@ def shared_world(name: str) -> World:
 
 
 def _users(name: str) -> list[object]:
-    """The living devices of a world: one that was dropped without `shutdown` no longer counts."""
+    """The devices of a world that still exist; one deleted without `shutdown` no longer counts."""
     references = _worlds[name][1] if name in _worlds else []
     return [user for reference in references if (user := reference()) is not None]
 
 
 class SimulatedDevice(Device):
-    """A device with typed properties that shares a world with others from `initialize` to `shutdown`."""
+    """A device with typed properties; it shares a world with others from `initialize` to `shutdown`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class SimulatedDevice(Device):
 
     @property
     def world(self) -> World:
-        """The shared world; an error before `initialize` or after it failed."""
+        """The shared world; raises `ConfigurationError` before `initialize` or after it failed."""
         if self._world is None:
             reason = self.error_text() or "it has not been initialised"
             raise ConfigurationError(f"the simulated {type(self).__name__} cannot be used: {reason}")
@@ -95,7 +95,7 @@ class SimulatedDevice(Device):
         allowed: Sequence[Value] | None = None,
         pre_init: bool = False,
     ) -> None:
-        """Register a property; whatever the core hands over is converted to `kind` or refused in one line."""
+        """Register a property; a value from the core is converted to `kind` or refused in one line."""
 
         def getter(_: Any) -> Value:
             return read()
@@ -103,7 +103,7 @@ class SimulatedDevice(Device):
         def setter(_: Any, value: Any) -> None:
             if pre_init and self._world is not None:
                 raise ConfigurationError(
-                    f"{name} is fixed once the device is initialised: set it in the .cfg before Initialize"
+                    f"{name} cannot change once the device is initialised; set it in the .cfg before Initialize"
                 )
             if write is not None:
                 write(_converted(name, kind, value))
@@ -121,7 +121,7 @@ class SimulatedDevice(Device):
         )
 
     def initialize(self) -> None:
-        """Join the world and set it up; a failure is kept, because the core only logs it."""
+        """Join the world and set it up; an error is kept, because the core only logs it."""
         try:
             self._world = attach(self._world_name, self)
             self.join()
@@ -131,11 +131,11 @@ class SimulatedDevice(Device):
             raise
 
     def error_text(self) -> str:
-        """Return why the device did not start, or nothing."""
+        """Return why the device did not start, or ""."""
         return self.last_error
 
     def join(self) -> None:
-        """Bring this device's settings into the world."""
+        """Apply the settings of this device to the world."""
 
     def shutdown(self) -> None:
         """Leave the world."""
@@ -156,4 +156,4 @@ def _converted(name: str, kind: type[Value], value: Any) -> Value:
         return kind(value)
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind is int else "a number"
-        raise ConfigurationError(f"{name} is {wanted}, not {value!r}") from None
+        raise ConfigurationError(f"{name} must be {wanted}, not {value!r}") from None

@@ -1,4 +1,4 @@
-"""One run of frames of the simulated camera: schedule, losses, rendering, truth."""
+"""One sequence of the simulated camera: schedule, lost frames, rendering, truth."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from acquisition.physics.rendering import Renderer
 from acquisition.simulated.truth import TruthFile
 from acquisition.simulated.world import World
 
-MEMORY_S = 1.0
+MEMORY_S = 1.0  # s that the camera can be behind before it loses frames, like the memory of a real one
 
 BufferSource = Callable[[Sequence[int], npt.DTypeLike], npt.NDArray[Any]]
 
 
 @dataclass(slots=True)
 class CameraState:
-    """What can be changed or is counted while frames are taken."""
+    """Settings and counts that can change while frames are taken."""
 
     frame_rate_hz: float = 30.0
     exposure_ms: float = 0.55
@@ -33,10 +33,10 @@ class CameraState:
 
 
 class FrameSequence:
-    """Frames from number 0, due on an absolute schedule that starts now.
+    """Frames from number 0 on an absolute schedule that starts now.
 
-    A late frame is caught up with, as from a camera's memory, until the camera is `MEMORY_S` behind; then
-    frames are lost. Lost frames take their number and their time, but are not delivered.
+    A camera that is late catches up, like one with a memory, until it is `MEMORY_S` behind; then it loses frames.
+    Lost frames take their number and their time, but are not delivered.
     """
 
     def __init__(self, world: World, renderer: Renderer, state: CameraState, truth: TruthFile | None) -> None:
@@ -66,7 +66,7 @@ class FrameSequence:
             self.close()
 
     def close(self) -> None:
-        """End the run, once: close the truth; an unpaced clock moves on past the last frame."""
+        """End the sequence: close the truth file and move simulated time past the last frame. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -76,7 +76,7 @@ class FrameSequence:
             self._truth.close()
 
     def _is_lost(self, number: int, due_s: float) -> bool:
-        """Wait until the frame is due; tell whether the camera loses it."""
+        """Wait until the frame is due; returns whether the camera loses it."""
         if self._world.real_time:
             late_s = time.perf_counter() - self._world.wall_s(due_s)
             if late_s < 0:

@@ -1,8 +1,8 @@
-"""A record of what simulated devices were set to and when, which outlives the process, also one that is killed.
+"""A log of the settings of simulated devices over time, which outlives the process, also if it is killed.
 
-Each device with a `LogFile` appends a JSON object a line: `wall_s`, `pid`, `device`, `setting`, `value`. Several
-devices, and several processes one after the other, may share a file. While a file `LogFile` + `.hang` exists
-that holds the device's label, the device hangs in whatever it is told.
+Each device with a `LogFile` appends JSON lines: `wall_s`, `pid`, `device`, `setting`, `value`. Several devices and
+several processes may share a file. While a file `LogFile` + `.hang` contains the label of the device, the device
+hangs when it is set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-HANG_LOOK_S = 0.02
+HANG_LOOK_S = 0.02  # s between two looks whether the device still hangs
 
 
 class SettingsLog:
@@ -27,7 +27,7 @@ class SettingsLog:
         self.path = path
 
     def write(self, device: str, setting: str, value: float | bool) -> None:
-        """Log one setting, in one write, and hang where the device is said to."""
+        """Log one setting in a single write."""
         if not self.path:
             return
         entry = {
@@ -45,13 +45,13 @@ class SettingsLog:
             os.close(file)
 
     def hang(self, device: str) -> None:
-        """Come back only once the device is no longer said to hang."""
+        """Wait as long as the device is to hang."""
         while self.path and _hangs(Path(self.path + ".hang"), device):
             time.sleep(HANG_LOOK_S)
 
 
 def read_settings(path: Path) -> list[dict[str, Any]]:
-    """What the devices of a file were set to, in order; none where there is no file."""
+    """The settings in a log file, in order; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

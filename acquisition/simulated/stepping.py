@@ -1,4 +1,4 @@
-"""The simulated microscope frame by frame: time passes only with the frames that are asked for."""
+"""The simulated microscope frame by frame: time passes only when a frame is read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stream.messages import Frame, FrameInfo
 class SteppedStream:
     """Frames of a simulated microscope (`RealTime` 0), each taken when it is read.
 
-    Whatever is done between two reads is done between two exposures, however long it takes by the clock on the
-    wall: a closed loop runs the same way on a slow machine as on a fast one. It is what
-    `acquisition.execution.CommandExecutor` needs of a stream. `world` knows the truth.
+    Whatever happens between two reads happens between two exposures, however long it takes in real time: a closed
+    loop gives the same results on a slow machine as on a fast one. It can be used as the stream of
+    `acquisition.execution.CommandExecutor`. `world` has the truth.
     """
 
     def __init__(self, microscope: Microscope, *, run_id: str) -> None:
-        """Raises `ConfigurationError` if the microscope keeps to the wall clock or is a real one."""
+        """Raises `ConfigurationError` if the microscope is real or runs in real time."""
         if not microscope.simulated_time():
             raise ConfigurationError(
                 "only a simulated microscope in simulated time can be stepped; set its camera's RealTime to 0"
@@ -47,7 +47,9 @@ class SteppedStream:
             core.snapImage()
             image = np.array(core.getImage())
         except Exception as error:
-            raise SourceError(f"{scope.camera} takes no image: {scope.camera_error() or error}") from error
+            raise SourceError(
+                f"{scope.camera} cannot take an image: {scope.camera_error() or error}"
+            ) from error
         if self._frame == 0:
             self._first_s = camera_s
         time_s = camera_s - self._first_s
@@ -70,9 +72,9 @@ class SteppedStream:
         return Frame(info, image)
 
     def devices_changed(self) -> int:
-        """What was changed holds for the next frame; returns now (`perf_counter_ns`)."""
+        """Changes hold from the next frame on; returns now (`perf_counter_ns`)."""
         return time.perf_counter_ns()
 
     def now_s(self) -> float:
-        """The present on the clock of the frames' `time_s`: what is nearest to the next frame is due before it."""
+        """Now on the clock of the frames' `time_s`, s: half a period after the next frame, which comes first."""
         return self._next_s + 0.5 / self.info.frame_rate_hz

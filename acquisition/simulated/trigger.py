@@ -1,4 +1,4 @@
-"""A simulated trigger line: counts its pulses and remembers when the last ones were."""
+"""A simulated trigger line that counts its pulses and records their times."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import deque
 from acquisition.pymmcore import GenericDevice
 from acquisition.simulated.properties import SimulatedDevice
 
-KEPT = 1000
+KEPT = 1000  # times of pulses
 
 
 class SimulatedTrigger(SimulatedDevice, GenericDevice):
-    """A line that is raised by setting `State` to 1; `PulseTimes_s` are simulated times, the newest last."""
+    """A line that setting `State` to 1 raises; `PulseTimes_s` are simulated times, the newest last."""
 
     def __init__(self) -> None:
         super().__init__()

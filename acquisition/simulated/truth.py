@@ -1,4 +1,4 @@
-"""The truth of a simulated sequence: where every particle in the picture really was, as CSV."""
+"""The truth of a simulated sequence: the true position of every visible particle, as CSV."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stream.errors import OutputError
 
 TRUTH_COLUMNS = ("frame", "particle", "x_um", "y_um", "z_um", "height_um", "vx_um_s", "vy_um_s", "time_s")
 PARTICLE_COLUMNS = ("particle", "x_um", "y_um", "height_um")
-_FLUSH_S = 0.5
+_FLUSH_S = 0.5  # s between two flushes of the file
 
 
 class TruthFile:
-    """Writes the particles in sight of each frame; an existing file is replaced.
+    """Writes the visible particles of each frame; an existing file is replaced.
 
-    `frame` is the camera's own frame number. Frames lost in the camera have no rows.
+    `frame` is the frame number of the camera. Frames lost in the camera have no rows.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int], optics: OpticsModel) -> None:
@@ -28,13 +28,13 @@ class TruthFile:
             self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")
         except OSError as error:
             raise OutputError(
-                f"the truth file {path} cannot be written ({error.strerror}): choose another TruthFile"
+                f"the truth file {path} cannot be written ({error.strerror}); choose another TruthFile"
             ) from error
         self._flushed_s = time.monotonic()
         self._write(",".join(TRUTH_COLUMNS) + "\n")
 
     def add(self, frame: int, particles: Particles) -> None:
-        """Write one frame's rows; they reach the disk within half a second of further frames."""
+        """Write the rows of one frame; they reach the disk within half a second of further frames."""
         p = particles
         seen = in_sight(p.x_um, p.y_um, p.z_um, self._shape, self._optics)
         columns = (p.x_um, p.y_um, p.z_um, p.height_um, p.vx_um_s, p.vy_um_s)
@@ -51,7 +51,7 @@ class TruthFile:
             self._flushed_s = now
 
     def close(self) -> None:
-        """Write what is left; closing again does nothing."""
+        """Write the rest and close. Idempotent."""
         self._file.close()
 
     def _write(self, text: str) -> None:
@@ -59,14 +59,14 @@ class TruthFile:
             self._file.write(text)
         except OSError as error:
             raise OutputError(
-                f"the truth file {self.path} cannot be written ({error.strerror}): free some space"
+                f"the truth file {self.path} cannot be written ({error.strerror}); free some space"
             ) from error
 
 
 def write_particles(path: Path, particles: Particles) -> None:
-    """Write every particle there is, at any depth and also around the picture; an existing file is replaced.
+    """Write all particles, at any depth and also around the image; an existing file is replaced.
 
-    A particle sits at the mid-plane where the focus is at its `height_um`.
+    A particle is in the mid-plane when the focus is at its `height_um`.
     """
     p = particles
     rows = zip(p.identity.tolist(), p.x_um.tolist(), p.y_um.tolist(), p.height_um.tolist(), strict=True)
@@ -75,5 +75,5 @@ def write_particles(path: Path, particles: Particles) -> None:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(
-            f"the particles' positions cannot be written to {path} ({error.strerror}): choose another ParticlesFile"
+            f"the particles' positions cannot be written to {path} ({error.strerror}); choose another ParticlesFile"
         ) from error

@@ -1,7 +1,7 @@
-"""The world under the simulated microscope: particles in a channel, its flow, the focus, and the time.
+"""The simulated world: particles in a channel, its flow, the focus, and simulated time.
 
-x runs along the channel, y across it, both from the centre of the picture's first pixel; the picture's middle
-lies in the middle of the channel's width. Heights count from the floor. z is height minus focal plane.
+x runs along the channel, y across it, both from the centre of the first pixel; the centre of the image lies in the
+middle of the channel's width. Heights count from the floor. z is height minus focal plane.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from acquisition.simulated.actuators import FocusDrive, Pump
 FloatArray = npt.NDArray[np.float64]
 BOLTZMANN_J_K = 1.380649e-23
 _STEP_S = 0.05
+"""Time step of the motion, s. Diffusion moves a particle by some 0.05 um in it (D = 0.03 um^2/s), little against a
+channel of 300 um."""
 _MAX_STEPS = 200
+"""Most steps between two frames; a pause of more than 10 s is simulated in longer ones."""
 _READING_S = 0.01
+"""Simulated time that a reading of the encoder takes while the drive settles, s."""
 
 
 class WorldSettings(BaseModel):
-    """What the microscope looks at; fixed once the devices are initialised."""
+    """The scene under the microscope; fixed once the devices are initialised."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -49,7 +53,7 @@ class WorldSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Particles:
-    """The particles at one moment: arrays of shape (N,). `identity` is new each time one enters the band."""
+    """The particles at one time: arrays of shape (N,). `identity` is new each time one enters the region."""
 
     time_s: float
     identity: npt.NDArray[np.int64]
@@ -61,13 +65,13 @@ class Particles:
     vy_um_s: FloatArray
 
     def none(self) -> Particles:
-        """The same moment without any particle."""
+        """The same time without particles."""
         empty = self.x_um[:0]
         return Particles(self.time_s, self.identity[:0], empty, empty, empty, empty, empty, empty)
 
 
 def stokes_einstein_um2_s(diameter_um: float, viscosity_mpa_s: float, temperature_k: float = 293.15) -> float:
-    """Return the diffusion coefficient of a sphere, um^2/s."""
+    """Return the diffusion coefficient of a sphere, um^2/s: D = k T / (3 pi eta d) (Einstein 1905)."""
     drag_kg_s = 3 * math.pi * viscosity_mpa_s * 1e-3 * diameter_um * 1e-6
     return BOLTZMANN_J_K * temperature_k / drag_kg_s * 1e12
 
@@ -75,8 +79,8 @@ def stokes_einstein_um2_s(diameter_um: float, viscosity_mpa_s: float, temperatur
 class World:
     """Particles, focus, pump and clock; every method may be called from any thread.
 
-    The simulated time is moved by the camera, a frame period a frame. With `real_time` it also passes by the
-    wall clock while nobody takes frames, so a move of the focus takes its time either way.
+    The camera advances simulated time by a frame period per frame. With `real_time` it also follows the wall clock
+    while no frames are taken, so a move of the focus takes its time in both cases.
     """
 
     def __init__(self, settings: WorldSettings | None = None) -> None:
@@ -89,7 +93,7 @@ class World:
         self.configure(settings or WorldSettings())
 
     def configure(self, settings: WorldSettings) -> None:
-        """Begin anew at time 0 with freshly seeded particles; focus and pump are at rest as they were set."""
+        """Restart at time 0 with new particles; focus and pump rest at their set-points."""
         with self.lock:
             self.settings = settings
             self._time_s = self._moved_until_s = 0.0
@@ -130,11 +134,11 @@ class World:
 
     @property
     def real_time(self) -> bool:
-        """Whether simulated time passes with the wall clock."""
+        """Whether simulated time follows the wall clock."""
         return self._epoch_s is not None
 
     def set_real_time(self, real_time: bool) -> None:
-        """Bind the simulated time to the wall clock, or let frames alone move it."""
+        """Let simulated time follow the wall clock, or let only frames advance it."""
         with self.lock:
             now = self.time_s
             self._time_s = max(self._time_s, now)
@@ -150,20 +154,20 @@ class World:
             self.diffusion_um2_s = diffusion_um2_s
 
     def skip_to(self, time_s: float) -> None:
-        """Let simulated time pass, at least to a given moment."""
+        """Advance simulated time at least to a given time."""
         with self.lock:
             self._time_s = max(self._time_s, time_s)
 
     def set_streaming(self, streaming: bool) -> None:
-        """Tell the world that a camera is (no longer) moving the time."""
+        """Set whether a camera advances simulated time."""
         with self.lock:
             self._streaming = streaming
 
     def focus_busy(self) -> bool:
-        """Return whether the focus is on its way.
+        """Return whether the focus moves.
 
-        Without real time and without a running camera nothing else would let time pass, so the question
-        itself takes until the move is done: whoever waits for an idle microscope has then waited.
+        Without real time and without a running camera nothing else would advance time, so this call advances it to
+        the end of the move: a caller that waits for an idle microscope does not wait forever.
         """
         with self.lock:
             done = self.focus.done_s()
@@ -174,8 +178,8 @@ class World:
     def read_focus_um(self) -> float:
         """Return what the focus drive's encoder reads, um.
 
-        As with `focus_busy`, without real time and without a running camera a reading takes its time (10 ms)
-        while the drive settles, so that whoever reads until it rests gets to see it at rest.
+        As with `focus_busy`, without real time and without a running camera each reading advances time by 10 ms
+        while the drive settles, so that a caller that reads until it rests will see it at rest.
         """
         with self.lock:
             if self._epoch_s is None and not self._streaming and not self.focus.rests(self._time_s):
@@ -183,7 +187,7 @@ class World:
             return self.focus.encoder_um(self.time_s)
 
     def particles_at(self, time_s: float) -> Particles:
-        """Move everything on to a later simulated time and return what is there."""
+        """Advance everything to a later simulated time and return the particles."""
         with self.lock:
             self._advance(time_s)
             focal_plane = self.focus.focal_plane_um(self._time_s)

@@ -1,1 +1,1 @@
-"""Recorded image stacks of different formats, read plane by plane."""
+"""Recorded image stacks in all supported formats, read plane by plane."""

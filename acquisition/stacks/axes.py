@@ -1,4 +1,4 @@
-"""What the axes of a recording mean: what its file calls them, what else it says, or what the user says."""
+"""The meaning of the axes of a recording: from the names in the file, other metadata, or the user."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NAN = math.nan
 AXES = "TZCYX"
 SINGLE = "CTZQRP"
 STILL_UM = 1e-3
-"""Focus positions that differ by no more than this are one."""
+"""Focus positions that differ by no more than this are equal, um: below the resolution of any focus drive."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisEvidence:
-    """What a file says beside the names of its axes; NaN or None where it says nothing.
+    """Metadata of a file that help to interpret its axes; NaN or None if unknown.
 
     `interval_s` is the time between frames, `spacing_um` between planes, `pixel_um` the size of a pixel,
-    `focus_um` the position of the focus at each plane.
+    `focus_um` the focus position of each plane.
     """
 
     interval_s: float = NAN
@@ -34,24 +34,24 @@ class AxisEvidence:
 
 
 def parse_axes(text: str) -> str:
-    """The axes that a user names, such as `TYX`. Raises `ConfigurationError` with what is wrong with them."""
+    """The axes given by a user, such as `TYX`. Raises `ConfigurationError` with the problem."""
     axes = text.strip().upper()
     odd = sorted(set(axes) - set(AXES))
     if odd:
         raise ConfigurationError(
-            f"axes {text!r}: {', '.join(odd)} is no axis; use T (time), Z (focus), C (channel), Y, X, such as TYX"
+            f"axes {text!r}: {', '.join(odd)} is not an axis; use T (time), Z (focus), C (channel), Y, X, as in TYX"
         )
     if len(set(axes)) != len(axes):
-        raise ConfigurationError(f"axes {text!r}: each axis can be there once")
+        raise ConfigurationError(f"axes {text!r}: each axis may appear only once")
     if not axes.endswith("YX"):
         raise ConfigurationError(f"axes {text!r}: y and x must be the last two, such as TYX or TZYX")
     return axes
 
 
 def given_axes(path: Path, shape: Sequence[int], given: str) -> str:
-    """The names of all axes of an array, where the user gives those that matter; axes of length 1 may be left out.
+    """The names of all axes of an array, given by the user; axes of length 1 may be left out.
 
-    Raises `ConfigurationError` where they do not fit the array.
+    Raises `ConfigurationError` if they do not fit the array.
     """
     axes = parse_axes(given)
     if len(axes) == len(shape):
@@ -59,7 +59,7 @@ def given_axes(path: Path, shape: Sequence[int], given: str) -> str:
     wanted = [place for place, size in enumerate(shape[:-2]) if size > 1]
     if len(wanted) != len(axes) - 2:
         raise ConfigurationError(
-            f"axes {given!r} are {len(axes)}, but {path.name} has {len(shape)}: its images lie in an array of "
+            f"axes {given!r} are {len(axes)}, but {path.name} has {len(shape)}: its images are an array of "
             f"{' x '.join(map(str, shape))}"
         )
     names = dict(zip(wanted, axes, strict=False))
@@ -68,11 +68,10 @@ def given_axes(path: Path, shape: Sequence[int], given: str) -> str:
 
 
 def decide_axes(axes: str, sizes: Sequence[int], evidence: AxisEvidence, *, is_scan: bool) -> tuple[str, str]:
-    """Whether planes that a file calls a focus series are one, or times; the axes then, and what to tell of it.
+    """Decide whether planes that a file calls a focus series are one, or times; returns the axes and a remark.
 
-    Programs call the pages of a video slices where nobody told them otherwise. They are times where the focus
-    stood still, where the file has a frame interval but no spacing, and where it says nothing of either, unless
-    what is read should be a focus scan (`is_scan`).
+    Many programs call the pages of a video slices. They are times if the focus did not move, if the file has a
+    frame interval but no spacing, or if it has neither, unless the recording should be a focus scan (`is_scan`).
     """
     by_name = dict(zip(axes, sizes, strict=True))
     planes = by_name.get("Z", 1)
@@ -84,19 +83,19 @@ def decide_axes(axes: str, sizes: Sequence[int], evidence: AxisEvidence, *, is_s
     if evidence.focus_um is not None and np.isfinite(evidence.focus_um).any():
         if np.nanmax(evidence.focus_um) - np.nanmin(evidence.focus_um) > STILL_UM:
             return axes, _moving(planes, is_scan)
-        return changed, f"{called}, for the focus stood still {other}"
+        return changed, f"{called}: the focus did not move {other}"
     if is_scan:
         return axes, ""
     has_interval = evidence.interval_s > 0
     if has_interval and not _is_spacing(evidence):
-        return changed, f"{called}, for it has a frame interval and no spacing of its own {other}"
+        return changed, f"{called}: it has a frame interval and no spacing {other}"
     if not (has_interval or evidence.spacing_um > 0):
-        return changed, f"{called}, for it says nothing of the focus {other}"
+        return changed, f"{called}: it has no information about the focus {other}"
     return axes, _moving(planes, is_scan, evidence.spacing_um)
 
 
 def _is_spacing(evidence: AxisEvidence) -> bool:
-    """Whether the spacing was set by somebody: ImageJ has 1 of any unit, or the size of a pixel, by itself."""
+    """Whether the spacing was set on purpose: the default of ImageJ is 1 of any unit, or the pixel size."""
     spacing_um = evidence.spacing_um
     return spacing_um > 0 and not any(
         math.isclose(spacing_um, default, rel_tol=1e-3) for default in (1.0, evidence.pixel_um)
@@ -112,5 +111,5 @@ def _moving(planes: int, is_scan: bool, step_um: float = NAN) -> str:
 
 
 def assumed_axes(axes: str, what: str) -> str:
-    """What to tell where axes have no names in the file."""
+    """The remark about axes without names in the file."""
     return f"the axes of {what} have no names: {axes} assumed (--axes)" if len(axes) > 2 else ""

@@ -1,4 +1,4 @@
-"""A recording whose planes are found by metadata of its own: Micro-Manager, NDTiff, OME; in one file or several."""
+"""Recordings in one or several files whose planes are found by metadata: Micro-Manager, NDTiff, OME."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import tifffile
 
-from acquisition.stacks.micromanager import micromanager_table, ndtiff_index, ndtiff_table, read_summary
+from acquisition.stacks.micromanager import micromanager_table, read_summary
+from acquisition.stacks.ndtiff import ndtiff_index, ndtiff_table
 from acquisition.stacks.ome_files import (
     OmeImage,
     is_ome_xml,
@@ -27,7 +28,7 @@ from stream.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class FileSet:
-    """The planes of one video. `shape` and `axes` are those of the whole, as of an array."""
+    """The planes of one video; `shape` and `axes` describe it as an array."""
 
     kind: str
     chosen: Chosen
@@ -40,17 +41,17 @@ class FileSet:
 
     @property
     def chosen_planes(self) -> int:
-        """How many planes there are."""
+        """Number of planes."""
         return len(self.chosen.planes)
 
     @property
     def absent(self) -> int:
-        """How many more there should be in files that are there; a recording may also have been stopped early."""
+        """Planes missing in existing files; 0 where the recording may have been stopped early."""
         return self.chosen.absent if self.kind == "OME-TIFF" else 0
 
 
 def member_files(path: Path, members: TiffMembers) -> set[Path]:
-    """The files of the set that a TIFF belongs to; itself alone where it says nothing of others."""
+    """The files of the set that a TIFF belongs to; only itself if it names no others."""
     file = members.file(path)
     table = micromanager_table(path, file)
     if table is None and file.is_ome and (root := parse_ome(file.ome_metadata)) is not None:
@@ -61,11 +62,11 @@ def member_files(path: Path, members: TiffMembers) -> set[Path]:
 def open_file_set(
     path: Path, members: TiffMembers, choice: Choice, *, whole: bool = False, all_channels: bool = False
 ) -> FileSet | None:
-    """The planes that `choice` means of the set that `path` belongs to; None for a file without such metadata.
+    """The planes selected by `choice` in the set that `path` belongs to; None for a file without such metadata.
 
-    A file that holds one position alone means that position, unless the `whole` set was opened by its folder. With
-    `all_channels` channels are an axis, whose meaning the user gives. Raises `SourceError` where files are missing
-    or damaged, or several videos could be meant.
+    A file with a single position selects that position, unless the `whole` set was opened by its folder. With
+    `all_channels` the channels are an axis whose meaning the user gives. Raises `SourceError` if files are missing
+    or damaged, or if the choice is ambiguous.
     """
     if path.name.endswith(".index"):
         return _ndtiff(path, path, members, choice, all_channels)
@@ -132,15 +133,15 @@ def _finish(
         first = next(place for place in chosen.planes if place is not None)
         page = members.page(first).keyframe
         if page.samplesperpixel > 1:
-            raise SourceError(f"{path} has colour images; convert them to grey")
+            raise SourceError(f"{path} has colour images; convert them to greyscale")
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise SourceError(f"{path} has a colour table; convert it to grey")
+            raise SourceError(f"{path} has a colour table; convert it to greyscale")
         if page.dtype is None:
             raise SourceError(
-                f"{path} has pixels of {page.bitspersample} bits, which are not read; convert it to 16-bit"
+                f"{path} has pixels of {page.bitspersample} bits, which cannot be read; convert it to 16-bit"
             )
         shape, dtype = (page.imagelength, page.imagewidth), page.dtype.name
-    # the whole of a grid counts: its last volume may have been cut off
+    # the full grid counts: the last volume may be incomplete
     lead = chosen.lead
     return FileSet(
         table.kind, chosen, (*lead, *shape), f"{chosen.axes}YX", dtype, summary, notes=chosen.notes

@@ -1,44 +1,30 @@
-"""A folder as a recording: images in files of their own, in the order of their names, or the files of one stack."""
+"""The recording in a folder: images in files of their own, or the files of one stack."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import tifffile
-from PIL import Image
 
-from acquisition.stacks.axes import given_axes
-from acquisition.stacks.claimed_size import check_size
 from acquisition.stacks.file_set import member_files
-from acquisition.stacks.image_order import sort_images
+from acquisition.stacks.image_files import SUFFIXES, TIFF, FolderStack
 from acquisition.stacks.library_errors import plain, told_in_a_line
-from acquisition.stacks.micromanager import MARK, ndtiff_index
-from acquisition.stacks.micromanager_text import read_metadata_text
-from acquisition.stacks.plane_table import Place, select
-from acquisition.stacks.scales import Said, Scales, number
-from acquisition.stacks.stack import ImageStack, Plane, StackInfo, layout_of, type_name
+from acquisition.stacks.micromanager import MARK
+from acquisition.stacks.ndtiff import ndtiff_index
+from acquisition.stacks.stack import ImageStack
 from acquisition.stacks.tiff import TiffStack
-from acquisition.stacks.tiff_facts import micromanager_planes, micromanager_scales
-from acquisition.stacks.tiff_pages import CutShortError, TiffMembers
+from acquisition.stacks.tiff_pages import TiffMembers
 from acquisition.stacks.video_choice import Choice, choose
 from stream.errors import SourceError
-
-TIFF = (".tif", ".tiff")
-SUFFIXES = (*TIFF, ".png", ".bmp", ".jpg", ".jpeg", ".pgm")
 
 
 def open_folder(
     folder: Path, choice: Choice, axes: str | None = None, *, is_scan: bool = False, any_type: bool = False
 ) -> ImageStack:
-    """Open the one recording in a folder, or the one that is chosen; the options are those of `TiffStack`.
+    """Open the only recording in a folder, or the chosen one; the options are those of `TiffStack`.
 
-    It may lie in the only subfolder that has images, as Micro-Manager writes it. Raises `SourceError`.
+    It may be in the only subfolder with images, as Micro-Manager writes it. Raises `SourceError`.
     """
     index = ndtiff_index(folder)
     if index is not None:
@@ -47,7 +33,7 @@ def open_folder(
     if not images:
         inner = [place for place in _subfolders(folder) if _images(place) or ndtiff_index(place)]
         if not inner:
-            raise SourceError(f"there are no images in {folder} ({', '.join(SUFFIXES)})")
+            raise SourceError(f"there are no images ({', '.join(SUFFIXES)}) in the folder {folder}")
         names = [place.name for place in inner]
         place = inner[choose(folder, "position", names, choice.get("position") if len(inner) > 1 else None)]
         rest = {key: value for key, value in choice.given.items() if key != "position" or len(inner) == 1}
@@ -73,7 +59,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _stack_files(folder: Path, files: list[Path], choice: Choice) -> tuple[Path, Choice] | None:
-    """The first file of the stack in a folder, and what else is chosen; None where a file has one image alone."""
+    """The first file of the stack in a folder and the rest of the choice; None if each file has one image."""
     files = [path for path in files if path.suffix.lower() in TIFF]
     members = TiffMembers()
     try:
@@ -100,213 +86,8 @@ def _planes(members: TiffMembers, path: Path) -> int:
 
 
 def _names_of(files: list[Path]) -> tuple[str, list[str]]:
-    """What the stacks in a folder are called: positions of Micro-Manager's, else their files."""
+    """Names of the stacks in a folder: Micro-Manager's positions, else the files."""
     labels = [path.name.partition(MARK)[2].partition(".")[0].strip("_") for path in files]
     if all(labels) and len(set(labels)) == len(files):
         return "position", labels
     return "files", [path.name for path in files]
-
-
-class FolderStack:
-    """One image a file; all must have the size and pixel type of the first."""
-
-    damage = ""
-
-    def __init__(
-        self,
-        folder: Path,
-        images: list[Path],
-        choice: Choice | None = None,
-        axes: str | None = None,
-        *,
-        any_type: bool = False,
-    ) -> None:
-        """Sort the images. Raises `SourceError` for images of several kinds, or of several videos."""
-        self._folder, self._any_type = folder, any_type
-        choice = choice or Choice()
-        self._members = TiffMembers()
-        kinds = sorted({_kind(path) for path in images})
-        if len(kinds) > 1 and choice.get("files") is None:
-            raise SourceError(
-                f"{folder} has images of several kinds ({', '.join(kinds)}); keep one, or choose, as in "
-                f'"{folder}::files=*{kinds[0]}"'
-            )
-        found = sort_images(folder, images, choice.get("files"))
-        self._chosen = select(folder, found.table, choice)
-        self._one_height = choice.get("z") is not None
-        self._first = found.first if self._chosen.axes in {"", "T"} else None
-        image = self._pixels(self._file(0))
-        self.info = self._describe(image, axes, (*found.notes, *self._heights(), *self._gaps()))
-
-    def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
-        first, chosen = self._file(0), self._chosen
-        axes, lead = chosen.axes, chosen.lead
-        if given is not None:
-            layout = layout_of(
-                self._folder, (*lead, *image.shape), given_axes(self._folder, (*lead, *image.shape), given)
-            )
-            axes, lead = layout.axes, layout.lead
-        text = read_metadata_text(self._folder)
-        said = [text.images.get(place.file.name, {}) if place is not None else {} for place in chosen.planes]
-        if not any(said) and self._tag(first):
-            said = [self._tag(place.file) if place is not None else {} for place in chosen.planes]
-        self._columns = micromanager_planes(len(said), said)
-        scales = (
-            micromanager_scales(text.summary, said[0]) if text.summary or said[0] else self._own_scales(first)
-        )
-        return StackInfo(
-            planes=len(chosen.planes),
-            height=image.shape[0],
-            width=image.shape[1],
-            dtype=image.dtype.name,
-            volume=lead[-1] if axes == "TZ" else 1,
-            pixel_size_um=scales.x.value,
-            frame_rate_hz=scales.rate_hz,
-            format=f"folder of {_kind(first)} images",
-            axes=axes,
-            lead=lead,
-            pixel_size_y_um=scales.y.value,
-            stamps_s=self._columns.time_s if np.isfinite(self._columns.time_s).any() else None,
-            remarks=(*notes, *self._planned(text.summary)),
-            pixel_remarks=scales.pixel_remarks,
-            pixel_change=self._columns.pixel_change,
-            time_remarks=tuple(
-                t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
-            ),
-        )
-
-    def _tag(self, path: Path) -> dict[str, Any]:
-        """What Micro-Manager says in an image of its own."""
-        if path.suffix.lower() not in TIFF:
-            return {}
-        try:
-            return self._members.facts(Place(path, ifd=0))
-        except (CutShortError, OSError, ValueError, tifffile.TiffFileError):
-            return {}
-        finally:
-            self._members.close()
-
-    def _own_scales(self, path: Path) -> Scales:
-        """What the first image says of the size of its pixels."""
-        if path.suffix.lower() not in TIFF:
-            return Scales()
-        stack = TiffStack(path, any_type=True)
-        stack.close()
-        x, y = Said(stack.info.pixel_size_um), Said(stack.info.pixel_size_y_um)
-        return Scales(x, y)
-
-    def _file(self, index: int) -> Path:
-        place: Place | None = self._chosen.planes[index]
-        if place is None:
-            t, z = self._chosen.at[index]
-            raise SourceError(
-                f"frame {index} of {self._folder} (time {t}, height {z}) is missing; copy it again"
-            )
-        return place.file
-
-    def _heights(self) -> tuple[str, ...]:
-        """What is said of several heights at each time."""
-        if self._chosen.axes != "TZ":
-            return ()
-        times, heights = self._chosen.lead
-        return (
-            f"the names say {heights} heights (z) at each of {times} times: they are frames one after the other",
-        )
-
-    def _planned(self, summary: Mapping[str, Any]) -> tuple[str, ...]:
-        """What is said where Micro-Manager planned more images than came."""
-        frames, slices = (number(summary.get(key)) for key in ("Frames", "Slices"))
-        wanted = frames * (slices if slices >= 1 and not self._one_height else 1)
-        there = sum(place is not None for place in self._chosen.planes)
-        if not math.isfinite(wanted) or wanted <= there + self._lost():
-            return ()
-        return (
-            f"{wanted:.0f} images were planned, {there} are there: the recording was stopped early, or images were "
-            "taken out of the folder",
-        )
-
-    def _lost(self) -> int:
-        """How many images the gaps in the numbers leave out."""
-        times = [t for t, _ in self._chosen.at]
-        return 0 if self._first is None else times[-1] - times[0] + 1 - len(times)
-
-    def _gaps(self) -> tuple[str, ...]:
-        """What is said of numbers that are left out."""
-        if self._first is None or len(self._chosen.at) < 2:
-            return ()
-        times = [t for t, _ in self._chosen.at]
-        lost = self._lost()
-        behind = next((place for place, t in enumerate(times[1:]) if t - times[place] > 1), None)
-        if behind is None:
-            return ()
-        return (
-            f"{lost} images are missing by their numbers, the first behind {self._file(behind).name}: they are "
-            "counted as lost",
-        )
-
-    def read(self, index: int) -> Plane:
-        """Image `index`. Raises `SourceError` if it cannot be read or differs from the first."""
-        path = self._file(index)
-        image, said = self._pixels(path), self._columns
-        if image.shape != (self.info.height, self.info.width) or image.dtype.name != self.info.dtype:
-            raise SourceError(
-                f"{path} (frame {index}) is {image.shape} {image.dtype}, the first image was "
-                f"({self.info.height}, {self.info.width}) {self.info.dtype}; remove it or convert it"
-            )
-        t, _ = self._chosen.at[index]
-        return Plane(
-            np.ascontiguousarray(image),
-            time_s=float(said.time_s[index]),
-            focus_um=float(said.focus_um[index]),
-            exposure_ms=float(said.exposure_ms[index]),
-            camera_frame=None if self._first is None else self._first + t,
-        )
-
-    def _pixels(self, path: Path) -> npt.NDArray[Any]:
-        """An image (H, W) in the machine's byte order."""
-        try:
-            image = self._tiff_page(path) if path.suffix.lower() in TIFF else read_picture(path)
-        except SourceError:
-            raise
-        except CutShortError as cut:
-            raise SourceError(f"{path} is damaged or cut short ({cut}); copy it again") from cut
-        except Exception as error:
-            raise SourceError(f"cannot read {path}: {plain(error)}; copy it again") from error
-        finally:
-            self._members.close()
-        if image.ndim == 3 and image.shape[2] in {2, 3, 4}:
-            raise SourceError(f"{path} is a colour image; convert it to grey")
-        if image.ndim != 2:
-            raise SourceError(
-                f"{path} holds {image.shape} values, not one image; give the file itself, not its folder"
-            )
-        type_name(path, image.dtype, any_type=self._any_type)
-        return image
-
-    def _tiff_page(self, path: Path) -> npt.NDArray[Any]:
-        """The one image of a file. Raises `SourceError` if it has more."""
-        pages = len(self._members.file(path).pages)
-        if pages > 1:
-            raise SourceError(f"{path} holds {pages} images, not one; take it out of the folder")
-        return self._members.read(Place(path, ifd=0), (), "uint8")
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    return ".tif" if suffix in TIFF else ".jpg" if suffix == ".jpeg" else suffix
-
-
-def read_picture(path: Path) -> npt.NDArray[Any]:
-    """A single grey picture (H, W) in the machine's byte order. Raises `SourceError` for a colour table."""
-    with Image.open(path) as picture:
-        check_size(path, picture.height, picture.width)
-        if picture.mode == "P":
-            raise SourceError(f"{path} has a colour table; convert it to grey")
-        image = np.asarray(picture)
-    if image.dtype == np.int32 and image.size and image.min() >= 0 and image.max() <= np.iinfo(np.uint16).max:
-        # PIL has no other form for a PGM of 16 bits
-        return image.astype(np.uint16)
-    return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""What the attributes of an HDF5 dataset say of its axes and scales."""
+"""Axes and scales in the attributes of an HDF5 dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.errors import SourceError
 
 
 def hdf5_axes(dataset: h5py.Dataset) -> str | None:
-    """The axes that a dataset names, by labels of its dimensions or an attribute `axes`; None where it does not."""
+    """The axes of a dataset, from labels of its dimensions or an attribute `axes`; None without."""
     labels = [dimension.label for dimension in dataset.dims]
     said = _text(dataset.attrs.get("axes"))
     names = labels if all(labels) else list(said) if said and len(said) == dataset.ndim else None
@@ -31,7 +31,7 @@ def hdf5_axes(dataset: h5py.Dataset) -> str | None:
 def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:
     """Scales from `pixel_size_um`, `frame_rate_hz` or `frame_interval_s`, `z_step_um`, or `element_size_um`.
 
-    The last is how ImageJ's HDF5 plugin and ilastik write z, y and x; a pixel's size may be given as (y, x).
+    The last is written by ImageJ's HDF5 plugin and ilastik (z, y, x); the pixel size may be given as (y, x).
     """
     size, element = _values(attributes.get("pixel_size_um")), _values(attributes.get("element_size_um"))
     y, x = (size[-2], size[-1]) if len(size) > 1 else (size[0], size[0]) if size else (None, None)
@@ -59,13 +59,13 @@ def hdf5_scales(attributes: Mapping[str, Any]) -> Scales:
 
 
 def _one(value: Any) -> Any:
-    """The entry of an attribute that has one."""
+    """The value of an attribute with a single entry."""
     entries = _values(value)
     return entries[0] if len(entries) == 1 else value
 
 
 def _values(value: Any) -> list[Any]:
-    """The entries of an attribute that may be one value or several."""
+    """The entries of an attribute with one value or several."""
     if value is None:
         return []
     entries: list[Any] = np.asarray(value).ravel().tolist()

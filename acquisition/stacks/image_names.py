@@ -1,4 +1,4 @@
-"""Names of image files, taken to pieces: the numbers in them, and the words that say what they count."""
+"""Parses names of image files: the numbers in them, and the words that tell what the numbers count."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ STAMP = re.compile(
     r"(?<![0-9])([0-9]{4})[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12][0-9]|3[01])[-_ T.]*"
     r"([01][0-9]|2[0-3])[-_:.h]?([0-5][0-9])[-_:.m]?([0-5][0-9])(?:[-_:.,s]?([0-9]{6}|[0-9]{3}))?(?![0-9])"
 )
-"""A date and a time of day, as Basler's and other programs write them into names."""
+"""A date with a time of day, as Basler's and other programs write it into names."""
 CLOCK = re.compile(r"([01]?[0-9]|2[0-3])([-_.: ]|h)([0-5][0-9])([-_.: ]|m)([0-5][0-9])")
-"""A time of day without a date; the two signs between its numbers must be one, or `h` and `m`."""
+"""A time of day without a date; the two separators must be the same, or `h` and `m`."""
 CLOCK_ALONE = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9])([0-5][0-9])")
-"""The same without signs, which is one where a date stands before it."""
+"""The same without separators; it counts as a time if a date precedes it."""
 EVEN = 3
-"""The step into another minute is no longer than so many of the middle one, where numbers are times of day."""
+"""If numbers are times of day, the step into the next minute is at most this many median steps."""
 OLD_MICROMANAGER = re.compile(r"img_(?P<t>[0-9]{9})_(?P<channel>.*)_(?P<z>[0-9]{3})", re.IGNORECASE)
 COPY = re.compile(r"(?P<stem>.*?)(?: *\([0-9]+\)|[ _-]+[0-9]+)", re.DOTALL)
-"""What a program appends to a name that is taken."""
+"""The number that a program appends to a name that already exists."""
 NUMBER = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """A name in pieces: `texts` around the `digits`; `words` are the letters just before them.
+    """A parsed name: `texts` around the `digits`; `words` are the letters just before these.
 
-    `numbers` are the digits' values, `stamps` say which are a date with a time (in us, of months of 32 days).
+    `numbers` are the values of the digits, `stamps` tell which are a date with a time (in us, with months of 32
+    days).
     """
 
     path: Path
@@ -39,17 +40,17 @@ class ImageName:
     stamps: tuple[bool, ...]
 
     def pattern(self, fixed: int | None = None) -> str:
-        """The name with `*` for its numbers, but for number `fixed`."""
+        """The name with `*` for its numbers, except for number `fixed`."""
         parts = [digits if place == fixed else "*" for place, digits in enumerate(self.digits)]
         pieces = [text + part for text, part in zip(self.texts, [*parts, ""], strict=True)]
         return ("".join(pieces) + self.path.suffix).lower()
 
 
 def parse_name(path: Path) -> ImageName:
-    """Take a name to pieces. Letters count as small ones."""
+    """Parse a name; case does not matter."""
     old = OLD_MICROMANAGER.fullmatch(path.stem)
     if old is not None:
-        # the channel's name in the middle may hold numbers of its own
+        # the channel name in the middle may contain numbers
         digits = (old["t"], old["z"])
         texts = ("img_", f"_{old['channel'].lower()}_", "")
         return ImageName(path, texts, digits, (int(old["t"]), int(old["z"])), ("time", "z"), (False, False))
@@ -84,17 +85,17 @@ def _word(text: str) -> str:
 
 
 def _microseconds(stamp: re.Match[str]) -> int:
-    """A time that rises with the calendar's."""
+    """A number in us that increases with the date and time."""
     year, month, day, hour, minute, second = (int(stamp[group]) for group in range(1, 7))
     seconds = ((((year * 12 + month) * 32 + day) * 24 + hour) * 60 + minute) * 60 + second
     return seconds * 10**6 + int((stamp[7] or "0").ljust(6, "0"))
 
 
 def with_times(names: list[ImageName]) -> list[ImageName]:
-    """`12-00-07`, `12h00m07s`, and `120007` behind a date, are one number where all names have it.
+    """Join `12-00-07`, `12h00m07s`, and `120007` behind a date, to one number if all names have it.
 
-    Numbers with the same signs between them that count something else (`01-00-12`: position, channel, frame) are
-    left as they are: in these the step into another minute stands out.
+    Numbers with the same separators that count something else (`01-00-12`: position, channel, frame) are left
+    alone: they jump where a time would step into the next minute.
     """
     for column in range(len(names[0].numbers)):
         for columns in (3, 1):
@@ -110,7 +111,7 @@ def with_times(names: list[ImageName]) -> list[ImageName]:
 
 
 def _clock_us(name: ImageName, column: int, columns: int) -> int | None:
-    """The time of day, us, in so many numbers from `column` on; None where they are none."""
+    """The time of day, us, in this many numbers from `column` on; None if they are not one."""
     if column + columns > len(name.numbers) or any(name.stamps[column : column + columns]):
         return None
     if columns == 1:
@@ -129,7 +130,7 @@ def _clock_us(name: ImageName, column: int, columns: int) -> int | None:
 
 
 def _is_behind_date(name: ImageName, column: int) -> bool:
-    """Whether the numbers before a column are a day: 240131, 31012024, or 31 01 2024 and the like."""
+    """Whether the numbers before a column are a date: 240131, 31012024, 31 01 2024 and the like."""
     before = name.digits[max(column - 3, 0) : column]
     if not before or re.fullmatch(r"[-_ .t]+", name.texts[column]) is None:
         return False
@@ -149,7 +150,7 @@ def _is_behind_date(name: ImageName, column: int) -> bool:
 
 
 def _is_clock(names: list[ImageName], column: int, times: list[int]) -> bool:
-    """Whether numbers that look like a time of day are one: by their signs, or as minutes begin without a jump."""
+    """Whether numbers that look like a time of day are one: by their separators, or without a jump per minute."""
     if names[0].texts[column + 1] in {"h", ":"}:
         return True
     if not any(len({name.numbers[c] for name in names}) > 1 for c in (column, column + 1)):
@@ -183,7 +184,7 @@ def _with_time(name: ImageName, column: int, columns: int, time_us: int) -> Imag
 
 
 def with_decimals(names: list[ImageName]) -> list[ImageName]:
-    """`t0.05`, `t0.10` ... have one number, not two, where all have as many digits behind the point."""
+    """Join `t0.05`, `t0.10` ... to one number if all have the same number of decimals."""
     for column in range(len(names[0].numbers) - 1):
         widths = {len(name.digits[column + 1]) for name in names}
         plain = not any(names[0].stamps[column : column + 2])
@@ -207,7 +208,7 @@ def _joined(name: ImageName, column: int) -> ImageName:
 
 
 def unnumbered_first(groups: list[list[ImageName]]) -> list[ImageName]:
-    """`frame.tif` beside `frame (1).tif`, `frame (2).tif` ... is the one before the first; else nothing."""
+    """Put `frame.tif` before `frame (1).tif`, `frame (2).tif` ...; empty if the names are not like that."""
     lone, rest = sorted(groups, key=len)[0], sorted(groups, key=len)[-1]
     first = min(rest, key=lambda name: name.numbers)
     if len(groups) > 2 or len(lone) > 1 or not first.numbers or first.numbers[-1] < 1:

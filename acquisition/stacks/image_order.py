@@ -1,7 +1,7 @@
-"""The order of the images in a folder, by their names: which number is the frame's, which images are missing.
+"""Orders the images in a folder by the numbers in their names, and finds missing ones.
 
-The number that differs from name to name is the frame's. Numbers of a word (`position001`, `z003`, `ch2`) count
-positions, heights and channels; a date with a time is one number. A gap in the frames' numbers is a loss.
+The number that differs from name to name is the frame number. Numbers behind a word (`position001`, `z003`, `ch2`)
+count positions, heights and channels; a date with a time is one number. A gap in the frame numbers is a lost frame.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ SURE = {
     "position": "position", "pos": "position", "xy": "position", "site": "position", "well": "position",
     "fov": "position", "channel": "channel", "chan": "channel", "ch": "channel",
 }  # fmt: skip
-"""Words that never stand before a frame's number."""
+"""Words that never precede a frame number."""
 LIKELY = {
     "p": "position", "s": "position", "series": "position", "c": "channel", "w": "channel",
     "z": "z", "slice": "z", "plane": "z", "focus": "z",
 }  # fmt: skip
-"""Words that say what a number counts if it is not the only one that differs."""
+"""Words that tell what a number counts if it is not the only one that differs."""
 MOSTLY = 0.5
-"""A step between numbers that is found at least so often is their step."""
+"""A step between numbers that makes up at least this fraction of all is the step of the counter."""
 NEIGHBOURS = 0.1
-"""Numbers of which so many follow the one before are a counter's, however many are lost."""
+"""If at least this fraction of steps is 1, the numbers are a counter, however many are lost."""
 DENSE = 2
-"""A counter's numbers span less than so many times what there is of them."""
+"""The numbers of a counter span less than this many times their count."""
 
 
 @dataclass(frozen=True, slots=True)
 class SortedImages:
-    """Where the images of a folder lie, their times as indices; `first` is the number of the image at time 0.
+    """The images of a folder in a table; `first` is the number of the image at time index 0.
 
-    `first` is None where the names have no counter: then nothing is known of gaps. `notes` are for the user.
+    `first` is None if the names have no counter: then gaps are unknown. `notes` are for the user.
     """
 
     table: PlaneTable
@@ -58,11 +58,11 @@ class SortedImages:
 def sort_images(folder: Path, files: Sequence[Path], wanted: str | None = None) -> SortedImages:
     """Sort images by their names; `wanted` is a pattern, `a_*.tif`, or None.
 
-    Raises `SourceError` where there are several series of images, or two images for one place.
+    Raises `SourceError` if there are several series of images, or two images with the same number.
     """
     names = [parse_name(path) for path in files if wanted is None or matches(path, wanted)]
     if not names:
-        raise SourceError(f"no image in {folder} is called {wanted}")
+        raise SourceError(f"no image in {folder} matches {wanted}")
     groups: dict[tuple[str, ...], list[ImageName]] = defaultdict(list)
     for name in names:
         groups[name.texts].append(name)
@@ -83,7 +83,7 @@ def _one_series(folder: Path, groups: dict[str, list[ImageName]], wanted: str | 
 def _table(
     folder: Path, names: list[ImageName], channels: list[tuple[str, ...]], wanted: str | None
 ) -> SortedImages:
-    """Images whose names differ in their numbers only (and in the texts of `channels`)."""
+    """Table of images whose names differ only in their numbers (and in the texts of `channels`)."""
     roles = _roles(names)
     cells: dict[tuple[str, str, int], list[ImageName]] = defaultdict(list)
     for name in names:
@@ -116,7 +116,7 @@ def _table(
             )
             if where in table.places:
                 raise SourceError(
-                    f"{table.places[where].file} and {name.path.name} have the same number; move one of them away"
+                    f"{table.places[where].file} and {name.path.name} have the same number; remove one of them"
                 )
             table.places[where] = Place(name.path)
     return SortedImages(
@@ -126,16 +126,16 @@ def _table(
 
 def _notes(step: int, count: int, is_stamp: bool) -> tuple[str, ...]:
     if is_stamp and count > 1:
-        return ("the images are in the order of the times in their names; gaps cannot be seen in these",)
+        return ("the images are ordered by the times in their names, which do not show gaps",)
     if step > 1:
-        return (f"the numbers of the images rise by {step}, taken for one frame",)
+        return (f"the numbers of the images increase by {step}, which is taken as one frame",)
     if not step and count > 1:
-        return ("the numbers of the images are no counter; they are in order, gaps cannot be seen in them",)
+        return ("the numbers of the images are not a counter; they give the order, but do not show gaps",)
     return ()
 
 
 def _roles(names: list[ImageName]) -> dict[int, str]:
-    """What the numbers count that differ: `position`, `channel`, `z`, or `t` for all others."""
+    """What the varying numbers count: `position`, `channel`, `z`, or `t` for all others."""
     words = names[0].words
     varying = [c for c in range(len(words)) if len({name.numbers[c] for name in names}) > 1]
     is_grid = "time" in words and "z" in words
@@ -154,7 +154,7 @@ def _digits(name: ImageName, roles: dict[int, str], role: str) -> str:
 
 
 def _frame_numbers(cells: list[list[ImageName]], free: list[int]) -> tuple[dict[Path, int], bool] | None:
-    """The frame's number of each file, and whether they are times of day; None where there are several series."""
+    """The frame number of each file, and whether it is a time of day; None if there are several series."""
     names = [name for cell in cells for name in cell]
     if not free:
         return dict.fromkeys((name.path for name in names), 0), False
@@ -175,7 +175,7 @@ def _frame_numbers(cells: list[list[ImageName]], free: list[int]) -> tuple[dict[
 
 
 def _agrees(cells: list[list[ImageName]], counter: int, shared: list[int]) -> bool:
-    """Whether the numbers that several images share never fall in the order of a counter."""
+    """Whether the numbers that several images share never decrease in the order of a counter."""
     for cell in cells:
         ordered = sorted(cell, key=lambda name: name.numbers[counter])
         for before, after in itertools.pairwise(ordered):
@@ -190,20 +190,20 @@ def _span(names: list[ImageName], column: int) -> int:
 
 
 def _check_one_order(names: list[ImageName], counters: list[int], best: int) -> None:
-    """Raise `SourceError` where another counter says another order."""
+    """Raise `SourceError` if another counter gives another order."""
     for column in counters:
         if column == best or _span(names, column) >= DENSE * len(names):
             continue
         by_best = sorted(names, key=lambda name: name.numbers[best])
         if by_best != sorted(names, key=lambda name: name.numbers[column]):
             raise SourceError(
-                f"two numbers in the names of the images in {names[0].path.parent} say two orders (as in "
+                f"two numbers in the names of the images in {names[0].path.parent} give different orders (as in "
                 f"{names[0].path.name}); rename them so that one number counts"
             )
 
 
 def _counter(values: list[int]) -> tuple[int, int]:
-    """The first number and the step of a counter; step 0 where the numbers are none."""
+    """The first number and the step of a counter; step 0 if the numbers are not a counter."""
     if len(values) == 1:
         return values[0], 1
     steps = Counter(after - before for before, after in itertools.pairwise(values))

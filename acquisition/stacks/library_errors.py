@@ -1,4 +1,4 @@
-"""Where a reader meets the libraries that open files for it: nothing they raise or log gets through raw."""
+"""Turns exceptions and log messages of file libraries into errors of one line."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stream.errors import LivePTVError, SourceError
 
 LOGGERS = ("tifffile", "PIL", "zarr", "h5py", "numcodecs", "imagecodecs")
 LONGEST_TEXT = 300
-"""Characters of a library's text that are shown: some quote half a file."""
+"""Characters shown of the text of a library: some quote half a file."""
 
 _OBJECT = re.compile(r"<(?:[A-Za-z_]\w*\.|HDF5 |Array |Group |class )(?:\"[^\"]*\"|[^<>\"])*>")
-"""How libraries print their objects, such as `<tifffile.TiffPages @8>`."""
+"""How libraries print their objects, for example `<tifffile.TiffPages @8>`."""
 
 
 class GuardedStack:
-    """An open stack of which every error is a `SourceError` of one line, whatever library it came from."""
+    """An open stack whose errors are all a `SourceError` of one line, whatever library raised them."""
 
     def __init__(self, path: Path, open_it: Callable[[], ImageStack]) -> None:
-        """Call `open_it` with the libraries kept quiet. Raises `SourceError`."""
+        """Call `open_it` with the libraries' logging off. Raises `SourceError`."""
         self._path = path
         _FILTER.listen()
         with kept_quiet(), warnings.catch_warnings(), told_in_a_line(f"cannot read {path}"):
@@ -39,7 +39,7 @@ class GuardedStack:
 
     @property
     def damage(self) -> str:
-        """Why there should be more images than `info` tells; else empty."""
+        """Why there should be more images than in `info`; else empty."""
         return self._stack.damage
 
     def read(self, index: int) -> Plane:
@@ -55,13 +55,13 @@ class GuardedStack:
 
 @contextmanager
 def told_in_a_line(what: str, todo: str = "") -> Iterator[None]:
-    """Turn any exception but our own into a `SourceError`: `what`, the library's reason, and what `todo`."""
+    """Turn any exception except ours into a `SourceError`: `what`, the reason, and what to do (`todo`)."""
     try:
         yield
     except LivePTVError:
         raise
     except RecursionError as error:
-        raise SourceError(f"{what}: it refers to itself without end") from error
+        raise SourceError(f"{what}: it refers to itself endlessly") from error
     except MemoryError as error:
         raise SourceError(f"{what}: it claims more than fits into memory ({plain(error)})") from error
     except Exception as error:
@@ -70,9 +70,9 @@ def told_in_a_line(what: str, todo: str = "") -> Iterator[None]:
 
 @contextmanager
 def kept_quiet(heard: list[str] | None = None) -> Iterator[None]:
-    """Let no library log from this thread; its warnings and errors are added to `heard`.
+    """Suppress logging of the libraries in this thread; their warnings and errors are added to `heard`.
 
-    Within another one, both hear. Costs less than a microsecond: each plane is read in it.
+    May be nested; then both lists get them. Costs less than a microsecond: each plane is read in it.
     """
     lists: list[list[str]] = _FILTER.lists_of_this_thread()
     lists.append([] if heard is None else heard)
@@ -83,7 +83,7 @@ def kept_quiet(heard: list[str] | None = None) -> Iterator[None]:
 
 
 class _Filter(logging.Filter):
-    """On the libraries' loggers for good; keeps back what comes from a thread that asked for it."""
+    """Permanent filter on the loggers of the libraries; suppresses messages from threads in `kept_quiet`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class _Filter(logging.Filter):
         return not lists
 
     def listen(self) -> None:
-        """Put it on all loggers that the libraries have by now."""
+        """Add the filter to all loggers that the libraries have created so far."""
         known = [
             *LOGGERS,
             *(name for name in logging.root.manager.loggerDict if name.split(".")[0] in LOGGERS),
@@ -118,11 +118,11 @@ _FILTER.listen()
 
 
 def plain(error: BaseException) -> str:
-    """The text of an exception in one line; the name of its kind where it has none."""
+    """The text of an exception in one line; the name of its type if it has none."""
     text = _without_objects(str(error)) or type(error).__name__
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " ..."
 
 
 def _without_objects(text: str) -> str:
-    """A library's text in one line, without the names that its objects have for programmers."""
+    """A text in one line, without the representations of Python objects."""
     return " ".join(_OBJECT.sub(" ", text).split()).lstrip(":, ")

@@ -1,4 +1,4 @@
-"""`metadata.txt`, which Micro-Manager writes beside images in files of their own."""
+"""Reads `metadata.txt`, which Micro-Manager writes beside single image files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 NAME = "metadata.txt"
 MOST_BYTES = 2**30
-"""A million images have about as much."""
+"""Largest file, about that of a million images."""
 ENTRY = re.compile(r'"((?:FrameKey|Metadata|Coords|Summary)[^"]*)"\s*:\s*(?=\{)')
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataText:
-    """What it says of the recording (`summary`) and of each image, by the name of its file."""
+    """Metadata of the recording (`summary`) and of each image, by file name."""
 
     summary: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_metadata_text(folder: Path) -> MetadataText:
-    """Read the file in a folder of images, or in the folder above; nothing is known where there is none.
+    """Read the file in a folder of images or its parent; empty if there is none.
 
-    A recording that was stopped by force has left it without its end: the entries that are whole are read.
+    A killed recording leaves it without its end: the complete entries are read.
     """
     for place in (folder, folder.parent):
         path = place / NAME

@@ -1,4 +1,4 @@
-"""What OME metadata say of pixel size, times and focus positions."""
+"""Pixel size, times and focus positions in OME metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acquisition.stacks.units import to_s, to_um
 
 @dataclass(frozen=True, slots=True)
 class OmePlane:
-    """Facts of one plane; NaN where unknown."""
+    """Metadata of one plane; NaN if unknown."""
 
     time_s: float = NAN
     focus_um: float = NAN
@@ -27,19 +27,19 @@ UNSCALED = Scales()
 
 @dataclass(frozen=True, slots=True)
 class OmeFacts:
-    """Facts of a whole image; `planes` is how many planes its metadata promise."""
+    """Metadata of an image; `planes` is the number of planes that it should have."""
 
     scales: Scales = UNSCALED
     planes: int = 0
     by_plane: Mapping[tuple[int, int], OmePlane] = field(default_factory=dict)
 
     def plane(self, t: int, z: int) -> OmePlane:
-        """Facts of the plane at time index `t` and z index `z`."""
+        """Metadata of the plane at time index `t` and z index `z`."""
         return self.by_plane.get((t, z), UNKNOWN)
 
 
 def ome_facts(xml: str | None) -> OmeFacts:
-    """Read the first image of an OME-XML text; nothing is known where it cannot be parsed."""
+    """Read the first image of an OME-XML text; empty if it cannot be parsed."""
     try:
         root = ElementTree.fromstring(xml or "")
     except ElementTree.ParseError:
@@ -59,7 +59,7 @@ def ome_facts(xml: str | None) -> OmeFacts:
         interval(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), place="TimeIncrement"),
         remarks=(
             *((odd,) if odd else ()),
-            *(f"the times of planes are in {unit!r}, a unit that is not known: not used" for unit in unknown),
+            *(f"the times of planes are in {unit!r}, an unknown unit: not used" for unit in unknown),
         ),
     )
     planes = {

@@ -1,4 +1,4 @@
-"""The planes of an OME-TIFF in one or several files, by its XML, perhaps in a companion file of its own."""
+"""The planes of an OME-TIFF in one or several files, by its XML, which may be in a companion file."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from stream.errors import SourceError
 
 XML_SUFFIXES = (".ome", ".ome.xml")
 MOST_XML_BYTES = 2**30
-"""OME-XML of a million planes has a third of this."""
+"""Largest OME-XML; that of a million planes has a third of this."""
 SMALLEST_PAGE_BYTES = 64
-"""Of a page in a TIFF file: five tags of 12 bytes."""
+"""Smallest page in a TIFF file: five tags of 12 bytes."""
 AXES = "CZT"
 MOST_BEFORE_OME = 10_000
-"""Characters before the OME element: comments, and what else XML begins with."""
+"""Most characters before the OME element: declarations and comments."""
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One `Image` of the XML: its planes' size and how many of each axis; `data` are its `TiffData`."""
+    """One `Image` of the XML: size of its planes and length of each axis; `data` are its `TiffData`."""
 
     name: str
     pixels: ElementTree.Element
@@ -39,7 +39,7 @@ class OmeImage:
 
     @property
     def planes(self) -> int:
-        """How many planes there should be."""
+        """Number of planes that there should be."""
         return self.sizes["C"] * self.sizes["Z"] * self.sizes["T"]
 
 
@@ -55,20 +55,18 @@ def read_ome_xml(path: Path) -> ElementTree.Element:
             with tifffile.TiffFile(path) as file:
                 text: str | bytes = file.ome_metadata or ""
         elif path.stat().st_size > MOST_XML_BYTES:
-            raise SourceError(f"{path} is too large for a description of images; it is damaged")
+            raise SourceError(f"{path} is too large for OME-XML; it is damaged")
         else:
             text = path.read_bytes()
         return ElementTree.fromstring(text)
     except (OSError, ValueError, ElementTree.ParseError) as error:
         if isinstance(error, SourceError):
             raise
-        raise SourceError(
-            f"{path} holds no OME-XML that can be read ({plain(error)}); copy it again"
-        ) from error
+        raise SourceError(f"the OME-XML in {path} cannot be read ({plain(error)}); copy it again") from error
 
 
 def parse_ome(text: str | None) -> ElementTree.Element | None:
-    """The root of an OME-XML text; None where it cannot be parsed."""
+    """The root of an OME-XML text; None if it cannot be parsed."""
     try:
         return ElementTree.fromstring(text or "")
     except ElementTree.ParseError:
@@ -76,7 +74,7 @@ def parse_ome(text: str | None) -> ElementTree.Element | None:
 
 
 def ome_problem(file: tifffile.TiffFile) -> str:
-    """Why the OME-XML in a TIFF says nothing of its images; nothing where it has none."""
+    """Why the OME-XML in a TIFF does not describe its images; "" without OME-XML."""
     page = file.pages.first
     text = page.description.lstrip("\ufeff \n\r\t")
     if not (text.startswith("<") and "<OME" in text[:MOST_BEFORE_OME]):
@@ -90,13 +88,13 @@ def ome_problem(file: tifffile.TiffFile) -> str:
         return "it names no images"
     said = f"{pixels.get('SizeX')} x {pixels.get('SizeY')}"
     there = f"{page.imagewidth} x {page.imagelength}"
-    return f"it is of {said} pixels, the images have {there}" if said != there else "it names no pages"
+    return f"it says {said} pixels, the images have {there}" if said != there else "it names no pages"
 
 
 def main_root(path: Path, root: ElementTree.Element) -> tuple[ElementTree.Element, Path]:
-    """The XML that describes the whole set, and its file: that of a part may only name it.
+    """The XML that describes the whole set, and its file; the XML of a part may only name that file.
 
-    Raises `SourceError` where that file is not there.
+    Raises `SourceError` if the file is missing.
     """
     only = root.find(f"{_namespace(root)}BinaryOnly")
     if only is None:
@@ -105,17 +103,17 @@ def main_root(path: Path, root: ElementTree.Element) -> tuple[ElementTree.Elemen
     main = path.parent / name
     if not name or main == path or not main.is_file():
         raise SourceError(
-            f"{path} is one file of a set that is described in {name or 'another file'}, which is missing; put all "
-            "files of the set into one folder"
+            f"{path} belongs to a set of files that is described in {name or 'another file'}, which is missing; "
+            "put all files of the set into one folder"
         )
     found = read_ome_xml(main)
     if found.find(f"{_namespace(found)}BinaryOnly") is not None:
-        raise SourceError(f"neither {path.name} nor {main} says what the set of files holds; copy it again")
+        raise SourceError(f"neither {path.name} nor {main} describes the set of files; copy it again")
     return found, main
 
 
 def ome_images(path: Path, root: ElementTree.Element) -> list[OmeImage]:
-    """The images of an OME-XML. Raises `SourceError` for sizes that no recording has."""
+    """The images of an OME-XML. Raises `SourceError` for impossible sizes."""
     space = _namespace(root)
     images = []
     for element in root.findall(f"{space}Image"):
@@ -150,9 +148,9 @@ def ome_images(path: Path, root: ElementTree.Element) -> list[OmeImage]:
 def ome_table(
     path: Path, root: ElementTree.Element, described_in: Path, file: tifffile.TiffFile | None
 ) -> tuple[PlaneTable, list[OmeImage], list[str]]:
-    """The planes, the images (positions of the table) and notes on what is left out.
+    """The planes, the images (positions of the table) and notes about images left out.
 
-    `file` is the TIFF that was opened, None where it was the description. Raises `SourceError`.
+    `file` is the TIFF that was opened, None if the companion file was opened. Raises `SourceError`.
     """
     images, notes = _videos(path, ome_images(path, root))
     table = PlaneTable("OME-TIFF", key="position")
@@ -169,14 +167,14 @@ def ome_table(
     table.missing = members.missing
     if not table.places and table.missing:
         raise SourceError(
-            f"{path} names {listed(table.missing)}, missing: put all files of the set into one folder"
+            f"{listed(table.missing)}, named in {path}, missing; put all files of the set into one folder"
         )
     table.own = {where.position for where, place in table.places.items() if place.file == path}
     return table, images, notes
 
 
 def only_image(root: ElementTree.Element, image: OmeImage, channel: int) -> str:
-    """The XML with this image and channel alone: what is said of the planes that were chosen."""
+    """The XML with only this image and channel."""
     space = _namespace(root)
     lone = ElementTree.Element(root.tag)
     kept = ElementTree.SubElement(
@@ -190,7 +188,7 @@ def only_image(root: ElementTree.Element, image: OmeImage, channel: int) -> str:
 
 
 class _Members:
-    """The files of a set, found by name beside its description."""
+    """The files of a set, found by name in the folder of its description."""
 
     def __init__(
         self, path: Path, root: ElementTree.Element, described_in: Path, file: tifffile.TiffFile | None
@@ -205,12 +203,12 @@ class _Members:
             ""
         }
         gone = [name for name in named if name.lower() not in self._names]
-        # a file that was renamed, and is the whole of its set
+        # a renamed file that is the only one of its set
         self._renamed = gone[0] if len(named) == len(gone) == 1 and not is_ome_xml(self._own) else ""
         self.missing: list[str] = []
 
     def find(self, uuid: ElementTree.Element | None) -> Path | None:
-        """The file that holds planes; without a name it is the one that describes them."""
+        """The file that contains planes; without a name, the file that describes them."""
         name = "" if uuid is None else _plain_name(uuid.get("FileName", ""))
         is_own = (
             uuid is None or (uuid.text or "").strip() == self._root_uuid != "" or name == self._renamed != ""
@@ -218,12 +216,12 @@ class _Members:
         if is_own and not is_ome_xml(self._own):
             return self._own
         found = self._names.get(name.lower()) if name else None
-        if found is None and (name or "a file without a name") not in self.missing:
-            self.missing.append(name or "a file without a name")
+        if found is None and (name or "an unnamed file") not in self.missing:
+            self.missing.append(name or "an unnamed file")
         return found
 
     def pages(self, file: Path) -> int:
-        """How many pages a file has, or at most has where it is opened only when it is read."""
+        """Number of pages of a file, or an upper bound if it is opened only when read."""
         if file not in self._pages:
             if self._file is not None and file == self._path:
                 self._pages[file] = len(self._file.pages)
@@ -232,7 +230,7 @@ class _Members:
         return self._pages[file]
 
     def count(self, file: Path) -> int:
-        """How many pages a file has, which is opened for it."""
+        """Number of pages of a file, which is opened to count them."""
         if file not in self._counts:
             with tifffile.TiffFile(file) as opened:
                 self._counts[file] = len(opened.pages)
@@ -266,9 +264,9 @@ def _place(table: PlaneTable, number: int, image: OmeImage, members: _Members) -
 
 
 def _videos(path: Path, images: list[OmeImage]) -> tuple[list[OmeImage], list[str]]:
-    """The images that can be the recording. Single ones of other sizes, such as labels, are left out and named."""
+    """The images that can be the recording. Single ones of another size, such as labels, are left out and named."""
     if not images:
-        raise SourceError(f"{path} holds no images")
+        raise SourceError(f"{path} contains no images")
     largest = max(images, key=lambda image: (image.planes, image.shape[0] * image.shape[1]))
     kept = [
         image
@@ -286,7 +284,7 @@ def _whole(path: Path, element: ElementTree.Element, name: str, default: int | N
     text = element.get(name, "" if default is None else str(default))
     if not text.strip().isdigit() or int(text) < 1:
         raise SourceError(
-            f"the OME-XML of {path} has {name} {text!r}, which is no number of pixels or planes"
+            f"the OME-XML of {path} has {name} {text!r}, which is not a positive number; copy it again"
         )
     return int(text)
 

@@ -1,4 +1,4 @@
-"""Where each plane of a recording in one or several TIFF files lies, and the choice of those that make a video."""
+"""The location of each plane of a recording in its files, and the selection of the planes of one video."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from acquisition.stacks.video_choice import CHANNELS_OR_TIMES, Choice, choose, l
 from stream.errors import SourceError
 
 SPARSE, MOST_HOLES = 10_000, 100
-"""More places than so many, and than so many for each image that is there, are no recording."""
+"""A grid with more places than this, and than this many per existing image, is damaged metadata."""
 KEYS = ("position", "series", "channel", "z")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a plane lies: the IFD with this number, or at this byte (`offset`), or plain pixels at `data`.
+    """Location of a plane: the IFD with this number, or at this byte (`offset`), or plain pixels at byte `data`.
 
-    `text` are the first byte and the length of the plane's own metadata (JSON), for plain pixels.
+    `text` are first byte and length of the metadata (JSON) of the plane, for plain pixels.
     """
 
     file: Path
@@ -31,7 +31,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Which plane of a recording: indices of its position (or series), channel, time and height."""
+    """Indices of a plane: position (or series), channel, time and height."""
 
     position: int
     channel: int
@@ -41,11 +41,11 @@ class Coordinates:
 
 @dataclass(slots=True)
 class PlaneTable:
-    """All planes of a recording. `sizes` (times, heights) of each position are what its metadata promise.
+    """All planes of a recording. `sizes` are (times, heights) of each position according to the metadata.
 
-    `order` has the letters of time, height and channel, the last one changes fastest. `missing` are the files that
-    belong to it and are not there; `next_file` is what the next one would be called. `own` are the positions in the
-    file that was opened.
+    `order` has the letters of time, height and channel; the last one changes fastest. `missing` are files of the
+    recording that do not exist; `next_file` is the name that the next one would have. `own` are the positions in
+    the file that was opened.
     """
 
     kind: str
@@ -64,11 +64,11 @@ class PlaneTable:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The planes of one video in their order, None for one that is missing in the middle of volumes.
+    """The planes of one video in order, None for one that is missing within volumes.
 
-    `at` are (t, z) of each, `axes` and `lead` how they lie. `lost_before` and `lost_after` are planes in missing
-    files before the first one and behind the last; `absent` are those that were promised, though no file of them is
-    missing. `single`: the file holds no other position, channel or height. `notes` are what its user must know.
+    `at` are the (t, z) of each, `axes` and `lead` their axes and lengths. `lost_before` and `lost_after` are planes
+    in missing files before the first one and after the last; `absent` are planes missing although no file is.
+    `single`: the file has no other position, channel or height. `notes` are for the user.
     """
 
     planes: tuple[Place | None, ...]
@@ -85,13 +85,13 @@ class Chosen:
 
 
 def select(path: Path, table: PlaneTable, choice: Choice, *, all_channels: bool = False) -> Chosen:
-    """The planes that `choice` means. Raises `SourceError`, with the names, where it leaves several open.
+    """The planes selected by `choice`. Raises `SourceError`, with the names, if it is ambiguous.
 
-    With `all_channels` channels are an axis (C) of the video: the user says what it means.
+    With `all_channels` the channels are an axis (C) of the video, whose meaning the user gives.
     """
     choice.refuse_rest(path, (*KEYS, "files") if path.is_dir() else KEYS)
     if not table.places:
-        raise SourceError(f"{path} holds no images")
+        raise SourceError(f"{path} contains no images")
     position = _position(path, table, choice)
     channels = sorted({where.channel for where in table.places if where.position == position})
     names = [table.channels[c] if c < len(table.channels) else str(c) for c in channels]
@@ -115,7 +115,7 @@ def select(path: Path, table: PlaneTable, choice: Choice, *, all_channels: bool 
     check_count(path, all_times * all_heights)
     if times * depth > SPARSE + MOST_HOLES * len(found):
         raise SourceError(
-            f"{path} names {len(found)} images of {times} times and {depth} heights; it is damaged"
+            f"{path} has {len(found)} images for {times} times and {depth} heights; it is damaged"
         )
     if times == 1 or depth == 1:
         at = sorted(found)
@@ -154,7 +154,7 @@ def _with_channels(path: Path, table: PlaneTable, position: int) -> Chosen:
     order = sorted(found, key=lambda where: tuple(_along(where, axis) for axis in table.order))
     lead = tuple(sizes[axis] for axis in axes)
     if math.prod(lead) != len(order):
-        raise SourceError(f"{path} has not all images of its channels, times and heights; choose one channel")
+        raise SourceError(f"{path} lacks images for some channels, times or heights; choose one channel")
     return Chosen(
         planes=tuple(found[where] for where in order),
         at=tuple((where.t, where.z) for where in order),
@@ -175,7 +175,7 @@ def _along(where: Coordinates, axis: str) -> int:
 
 
 def _position(path: Path, table: PlaneTable, choice: Choice) -> int:
-    """A file that holds one position alone has chosen it; else the user must."""
+    """The position: that of a file with a single one, else the chosen one."""
     present = sorted({where.position for where in table.places})
     given = choice.get("position", "series")
     if given is None and len(table.own) == 1:
@@ -189,13 +189,15 @@ def _position(path: Path, table: PlaneTable, choice: Choice) -> int:
 def _notes(table: PlaneTable, absent: int, promised: int) -> tuple[str, ...]:
     if table.missing:
         verb = "is" if len(table.missing) == 1 else "are"
-        lost = f"{absent} of {promised} images are lost" if absent > 0 else "no image of this video is in it"
+        lost = (
+            f"{absent} of {promised} images are lost" if absent > 0 else "no image of this video is affected"
+        )
         return (
             f"{listed(table.missing)} {verb} missing: {lost}; put all files of the recording into one folder",
         )
     if absent > 0 and table.next_file:
         return (
-            f"{promised} images were planned, {promised - absent} are there: the recording was stopped early, or "
+            f"{promised} images were planned, {promised - absent} exist: the recording was stopped early, or "
             f"its file {table.next_file} is missing",
         )
     return ()

@@ -1,4 +1,4 @@
-"""How large a pixel is, how far apart planes and times are: what a file says of it, and whether to believe it."""
+"""Pixel size, plane spacing and frame interval from a file, with checks of their plausibility."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from stream.errors import SourceError
 
 NAN = math.nan
 LEAST_UM, MOST_UM = 1e-4, 1e4
-"""What a pixel or a step of the focus can be: from below an atom to a centimetre."""
+"""Range of a pixel size or focus step, um: from below an atom to a centimetre."""
 LEAST_S, MOST_S = 1e-7, 1e6
-"""What an interval between frames can be: from 10 MHz to eleven days."""
+"""Range of a frame interval, s: from 10 MHz to eleven days."""
 SAME = 1e-3
-"""Sizes along x and y that differ by no more than this part are the same, rounded."""
+"""Sizes along x and y that differ by no more than this fraction are equal, up to rounding."""
 NEARLY = 1e-2
-"""Sizes that differ by no more than this part are two measurements of one."""
+"""Sizes that differ by no more than this fraction are two measurements of the same; their mean is
+used, which is off by half of that at most."""
 PRINTING_DPI = (72, 75, 96, 100, 120, 144, 150, 180, 200, 240, 250, 300, 350, 360, 400, 600, 720, 1200, 2400)
-"""Resolutions that programs write of pictures whose size they do not know, pixels an inch."""
+"""Resolutions, pixels per inch, that programs write by default into any image."""
 FINEST_PRINT_UM = 25.0
-"""A pixel of a TIFF's resolution tags that is larger belongs to a print."""
+"""A larger pixel in the resolution tags of a TIFF, um, belongs to a print."""
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 NO_UNITS = ("", "pixel", "pixels", "px", "reference frame", "none", "null", "arbitrary", "unitless")
@@ -32,7 +33,7 @@ NO_UNITS = ("", "pixel", "pixels", "px", "reference frame", "none", "null", "arb
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A quantity as a file says it: NaN where it does not; `remark` tells what is not believed or was assumed."""
+    """A quantity from a file, NaN if unknown; `remark` tells what is implausible or was assumed."""
 
     value: float = NAN
     remark: str = ""
@@ -43,13 +44,12 @@ class Said:
 
 
 def length(value: object, unit: str, what: str) -> Said:
-    """A length in um. `what` names it in the remark, such as `a pixel's size`."""
+    """A length in um. `what` names it in the remark, for example `the pixel size`."""
     return _quantity(value, unit, what, to_um, LEAST_UM, MOST_UM, "um")
 
 
 def interval(value: object, unit: str, what: str = "the time between frames", *, place: str = "") -> Said:
-    """A time between frames in s, which the file calls `place`. Zero is how many programs write that they do not
-    know it."""
+    """A frame interval in s, called `place` in the file. Many programs write 0 if they do not know it."""
     if number(value) == 0:
         return Said(NAN, _zero(what, place))
     return _quantity(value, unit, what, to_s, LEAST_S, MOST_S, "s")
@@ -60,14 +60,14 @@ def _zero(what: str, place: str) -> str:
 
 
 def rate(value: object, what: str = "the frame rate", *, place: str = "") -> Said:
-    """A frame rate, which the file calls `place`, as the interval in s."""
+    """A frame rate, called `place` in the file, as the interval in s."""
     if value is None:
         return Said()
     if number(value) == 0:
         return Said(NAN, _zero(what, place))
     hz = number(value)
     if not 1 / MOST_S <= hz <= 1 / LEAST_S:
-        return Said(NAN, f"{what} of {value} frames/s is not believed")
+        return Said(NAN, f"{what} of {value} frames/s in the file is implausible: not used")
     return Said(1 / hz)
 
 
@@ -84,7 +84,7 @@ def _quantity(
         return Said()
     found = number(value)
     if math.isnan(found):
-        return Said(NAN, f"{what} is {str(value)!r} in the file, which is no number")
+        return Said(NAN, f"{what} is {str(value)!r} in the file, which is not a number: not used")
     if unit.strip().lower() in NO_UNITS:
         return (
             Said()
@@ -93,18 +93,18 @@ def _quantity(
         )
     converted = convert(found, unit)
     if math.isnan(converted):
-        return Said(NAN, f"{what} is in {unit!r} in the file, a unit that is not known: not used")
+        return Said(NAN, f"{what} is in {unit!r} in the file, an unknown unit: not used")
     if not least <= converted <= most:
-        return Said(NAN, f"{what} of {converted:g} {name} in the file is not believed")
+        return Said(NAN, f"{what} of {converted:g} {name} in the file is implausible: not used")
     if isinstance(value, str) and "," in value:
         return Said(converted, f"{what} is {value!r} in the file: read as {found:g}")
     return Said(converted)
 
 
 def number(value: object) -> float:
-    """A number, also where it is written as text, with a decimal point or comma; NaN for all else.
+    """A number, also from text with a decimal point or comma; NaN for anything else.
 
-    `1,234` is not read: it can be 1.234 or 1234.
+    `1,234` is not read: it can mean 1.234 or 1234.
     """
     if isinstance(value, complex | np.complexfloating):
         return NAN
@@ -121,9 +121,9 @@ def number(value: object) -> float:
 
 
 def printed_size(pixels: float, unit: str) -> Said:
-    """The size of a pixel, um, from `pixels` an inch or a centimetre in a TIFF's resolution tags.
+    """The pixel size, um, from `pixels` per inch or centimetre in the resolution tags of a TIFF.
 
-    Nothing where it is the resolution of a print, as most programs write it without knowing.
+    Nothing for the resolution of a print, which most programs write by default.
     """
     if not (math.isfinite(pixels) and pixels > 0):
         return Said()
@@ -132,15 +132,15 @@ def printed_size(pixels: float, unit: str) -> Said:
     is_print = any(abs(dpi - print_dpi) < 0.01 * print_dpi for print_dpi in PRINTING_DPI)
     if is_print or not LEAST_UM <= size_um <= FINEST_PRINT_UM:
         return Said()
-    return Said(size_um, f"{size_um:g} um a pixel, from the resolution tags ({pixels:g} pixels a {unit})")
+    return Said(size_um, f"{size_um:g} um per pixel, from the resolution tags ({pixels:g} pixels per {unit})")
 
 
 def check_pixel_change(name: str, change: str, given_um: float | None) -> None:
-    """Raise `SourceError` where the size of a pixel changes within the file `name`, and the user gives none."""
+    """Raise `SourceError` if the pixel size changes within the file `name` and the user gives none."""
     if change and given_um is None:
         raise SourceError(
-            f"{name} has {change}: the objective or the camera's binning was changed, and tracks cannot go over "
-            "that; save the two parts as files of their own, or give --pixel-size UM where the file is wrong"
+            f"{name} has {change}: the objective or the binning was changed, and tracks cannot continue across "
+            "that; save the two parts as separate files, or give --pixel-size UM if the file is wrong"
         )
 
 
@@ -151,9 +151,9 @@ def pixel_size(
     given_um: float | None = None,
     ask_model: Callable[[], float | None] = lambda: None,
 ) -> tuple[float, str]:
-    """The size of the (square) pixels, um, and what has to be told of it.
+    """The size of the (square) pixels, um, and a remark about it.
 
-    `given_um` takes precedence; where the file `name` has none, `ask_model` is asked, then 1 um assumed.
+    `given_um` takes precedence; if the file `name` has none, `ask_model` is called, then 1 um is assumed.
     Raises `SourceError` for pixels that are not square.
     """
     uneven = "" if _ratio(x_um, y_um) <= NEARLY else f"pixels of {x_um:g} um (x) by {y_um:g} um (y)"
@@ -161,8 +161,8 @@ def pixel_size(
         return given_um, f"{uneven}; {given_um:g} um is used for both (--pixel-size)" if uneven else ""
     if uneven:
         raise SourceError(
-            f"{name} has {uneven}, and only square pixels are measured right: resample it (ImageJ: Image > "
-            "Scale), or give --pixel-size UM where the file is wrong"
+            f"{name} has {uneven}, but pixels must be square: resample it (ImageJ: Image > "
+            "Scale), or give --pixel-size UM if the file is wrong"
         )
     found_um = x_um if x_um > 0 else y_um
     if found_um > 0:
@@ -172,12 +172,12 @@ def pixel_size(
         return mean_um, f"pixels of {x_um:g} um (x) by {y_um:g} um (y): {mean_um:g} um is used for both"
     model_um = ask_model()
     if model_um is not None:
-        return model_um, f"{model_um:g} um a pixel assumed, as the model was made for (--pixel-size)"
-    return 1.0, "1 um a pixel assumed (--pixel-size)"
+        return model_um, f"{model_um:g} um per pixel assumed, as in the model (--pixel-size)"
+    return 1.0, "1 um per pixel assumed (--pixel-size)"
 
 
 def _ratio(x_um: float, y_um: float) -> float:
-    """By what part two sizes differ; 0 where one is not known."""
+    """Relative difference of two sizes; 0 if one is unknown."""
     return abs(x_um - y_um) / max(x_um, y_um) if x_um > 0 and y_um > 0 else 0.0
 
 
@@ -186,9 +186,9 @@ NOTHING = Said()
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """All that a file says of distances: pixels along x and y, um, planes along z, um, frames in time, s.
+    """Scales from a file: pixel size along x and y, um, plane spacing, um, frame interval, s.
 
-    `z_first_um` is where the focus stands at the first plane. `remarks` are told beside those of the values.
+    `z_first_um` is the focus position of the first plane. `remarks` are added to those of the values.
     """
 
     x: Said = NOTHING
@@ -200,10 +200,10 @@ class Scales:
 
     @property
     def rate_hz(self) -> float:
-        """Time points a second, NaN if not known."""
+        """Time points per second, NaN if unknown."""
         return 1 / self.interval.value
 
     @property
     def pixel_remarks(self) -> tuple[str, ...]:
-        """What is to be told of the size of a pixel."""
+        """Remarks about the pixel size."""
         return tuple(dict.fromkeys(text for text in (self.x.remark, self.y.remark) if text))

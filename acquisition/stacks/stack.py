@@ -1,4 +1,4 @@
-"""What a stack of recorded images is, whatever file it lies in."""
+"""The protocol of a stack of recorded images, its description, and the layout of its planes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PIXEL_TYPES = ("uint8", "uint16")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plane:
-    """One recorded image (H, W) with what the file says of it; what it does not say is NaN or None."""
+    """One recorded image (H, W) with its metadata; NaN or None if unknown."""
 
     image: npt.NDArray[Any]
     time_s: float = NAN
@@ -30,16 +30,16 @@ class Plane:
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """What a stack holds. `volume` is the number of planes of a volume where the file has any, else 1.
+    """Description of a stack. `volume` is the number of planes per volume, 1 without volumes.
 
-    `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest. Pixels may be of
-    another size along y; `frame_rate_hz` counts points in time, as the file states it. `stamps_s` (planes,) are
-    the time stamps of all planes, s, NaN where one has none; None where there are no stamps in the file.
+    `axes` names the axes before y and x, `lead` has their lengths; the last one runs fastest. Pixels may have
+    another size along y; `frame_rate_hz` counts time points, as stated in the file. `stamps_s` (planes,) are the
+    time stamps of all planes, s, NaN if missing; None if the file has none.
 
-    What was decided, is not believed or could not be followed is told in `remarks`; in `pixel_remarks` and
-    `time_remarks` what does not matter where the user gives the size of a pixel or the frame rate; `pixel_change`
-    says at which frame the size of a pixel changes. `lost_before`
-    and `lost_after` are planes known to be lost before the first one and behind the last, as in a missing file.
+    `remarks` tell what was decided, what is implausible and what was not followed; `pixel_remarks` and
+    `time_remarks` matter only if the user does not give pixel size or frame rate. `pixel_change` says at which
+    frame the pixel size changes. `lost_before` and `lost_after` are planes lost before the first one and after the
+    last, as in a missing file.
     """
 
     planes: int
@@ -65,17 +65,17 @@ class StackInfo:
 class ImageStack(Protocol):
     """An open file or folder of images.
 
-    `damage` says why there should be more images than `info` tells: the file was cut short; else it is empty.
+    `damage` says why there should be more images than in `info` (the file is truncated); else it is empty.
     """
 
     @property
     def info(self) -> StackInfo:
-        """What the stack holds."""
+        """Description of the stack."""
         ...
 
     @property
     def damage(self) -> str:
-        """Why there should be more images, or nothing."""
+        """Why there should be more images, or ""."""
         ...
 
     def read(self, index: int) -> Plane:
@@ -92,21 +92,21 @@ def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:
     native = np.dtype(dtype).newbyteorder("=").name
     if native not in PIXEL_TYPES:
         raise SourceError(
-            f"{path}{what} has {native} pixels; cameras deliver uint8 or uint16, so convert it (ImageJ: Image > "
+            f"{path}{what} has {native} pixels, but they must be uint8 or uint16; convert it (ImageJ: Image > "
             "Type > 16-bit)"
         )
     return native
 
 
 def type_name(path: Path, dtype: npt.DTypeLike, *, any_type: bool) -> str:
-    """The name of the pixel type, which must be a camera's, but in references (`any_type`) any number."""
+    """The name of the pixel type: uint8 or uint16, or, with `any_type` (references), any number."""
     found = np.dtype(dtype)
     return found.newbyteorder("=").name if any_type and found.kind in "iufb" else check_pixels(path, found)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the planes of an array lie behind its leading axes."""
+    """The leading axes of an array, and the order of its planes along them."""
 
     lead: tuple[int, ...]
     axes: str
@@ -115,40 +115,40 @@ class Layout:
 
     @property
     def planes(self) -> int:
-        """How many planes there are."""
+        """Number of planes."""
         return math.prod(self.lead)
 
     def position(self, index: int, axis: str) -> int:
-        """Where plane `index` is along an axis; 0 for an axis that is not there."""
+        """Index of a plane along an axis; 0 for an axis that does not exist."""
         if axis not in self.axes:
             return 0
         return int(np.unravel_index(index, self.lead)[self.axes.index(axis)])
 
     def positions(self, axis: str) -> npt.NDArray[np.int64]:
-        """Where all planes (N,) are along an axis; 0 for an axis that is not there."""
+        """Indices of all planes (N,) along an axis; 0 for an axis that does not exist."""
         if axis not in self.axes:
             return np.zeros(self.planes, np.int64)
         return np.asarray(np.indices(self.lead)[self.axes.index(axis)].ravel(), np.int64)
 
     def size(self, axis: str) -> int:
-        """The length of an axis; 1 if it is not there."""
+        """The length of an axis; 1 if it does not exist."""
         return self.lead[self.axes.index(axis)] if axis in self.axes else 1
 
     @property
     def volume(self) -> int:
-        """Planes of a volume: where z runs fastest and there are several times."""
+        """Planes per volume, if z runs fastest and there are several times; else 1."""
         return self.size("Z") if self.axes.endswith("Z") and self.planes > self.size("Z") > 1 else 1
 
 
 def layout_of(path: Path, shape: Sequence[int], axes: str) -> Layout:
-    """Sort the axes of an array. Raises `SourceError` for colour, several channels, and what is no image."""
+    """The layout of an array. Raises `SourceError` for colour, several channels, and arrays without images."""
     if len(shape) != len(axes) or "Y" not in axes or "X" not in axes:
         hint = "; name its axes, as in --axes TZYX" if "?" in axes else ""
-        raise SourceError(f"{path} holds no images: its array is {tuple(shape)} ({axes}){hint}")
+        raise SourceError(f"{path} contains no images: its array is {tuple(shape)} ({axes}){hint}")
     sizes = dict(zip(axes, shape, strict=True))
     for name, what in (
-        ("S", "colour images; convert them to grey"),
-        ("C", "channels; save one of them alone (or say --axes TYX if they are times)"),
+        ("S", "colours; convert it to greyscale"),
+        ("C", "channels; save one of them separately (or pass --axes TYX if they are times)"),
     ):
         if sizes.get(name, 1) > 1:
             raise SourceError(f"{path} has {sizes[name]} {what}")
@@ -162,5 +162,5 @@ def layout_of(path: Path, shape: Sequence[int], axes: str) -> Layout:
 
 
 def axes_of(dimensions: int) -> str:
-    """Names for the axes of an array that has none: time first, y and x last."""
+    """Default names of the axes of an array: time first, y and x last."""
     return {2: "YX", 3: "TYX", 4: "TZYX"}.get(dimensions, "?" * dimensions)

@@ -1,4 +1,4 @@
-"""Time stamps brought into an order that only rises: wrong ones set aside, a clock that was set back continued."""
+"""Makes time stamps monotonic: removes wrong ones and continues a clock that was set back."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RESET_COST = 3
-"""A clock that was set back explains stamps better than more than so many wrong ones."""
+"""If more stamps than this would have to be wrong, the clock was set back instead. With 1, two swapped stamps
+would count as a reset; with many, a reset would cost that many stamps."""
 MISFIT = 0.25
-"""Stamps around those set aside that disagree by more than this part of a frame interval tell nothing."""
+"""If the stamps around removed ones disagree by more than this fraction of a frame interval, neither is kept."""
 FAR_STEPS, FAR_SPANS, ENOUGH = 20.0, 3.0, 5
-"""The first or last stamp is wrong if it is farther off than so many frame intervals and so many times the time
-that all others take, where there are enough of them to tell."""
+"""The first or last of at least `ENOUGH` stamps is wrong if it is more than `FAR_STEPS` frame intervals and
+`FAR_SPANS` times the duration of all others away. A pause at an end that is longer is kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ordered:
-    """Stamps (K,), s, that never fall, the places (K,) that they had among the given ones, and the frames where
-    the clock was set back."""
+    """Monotonic stamps (K,), s, their places (K,) among the given ones, the frames of wrong stamps, and the frames
+    where the clock was set back."""
 
     kept: IntArray
     stamp_s: FloatArray
@@ -33,7 +34,7 @@ class Ordered:
     resets: tuple[int, ...]
 
     def remarks(self) -> Iterator[str]:
-        """What was done, in lines."""
+        """Remarks about the changes."""
         if self.wrong.size == 1:
             yield f"the time stamp of frame {self.wrong[0]} is far off and was interpolated"
         elif self.wrong.size:
@@ -42,15 +43,15 @@ class Ordered:
                 "and were interpolated"
             )
         if self.resets:
-            more = f" and {len(self.resets) - 1} times more" if len(self.resets) > 1 else ""
+            more = f" and {len(self.resets) - 1} more times" if len(self.resets) > 1 else ""
             yield (
-                f"the clock of the time stamps goes back at frame {self.resets[0]}{more}: times go on from there "
-                "at the frame rate"
+                f"the clock of the time stamps goes back at frame {self.resets[0]}{more}: times continue from "
+                "there at the frame rate"
             )
 
 
 def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
-    """Bring the stamps (N,), s, of the frames `index` (N,) into order, with as little done to them as will do."""
+    """Make the stamps (N,), s, of the frames `index` (N,) monotonic with as few changes as possible."""
     step_s = _typical_step(index, stamp_s)
     times, kept = stamp_s.copy(), np.empty(index.size, np.int64)
     rising_s = np.empty(index.size)
@@ -76,7 +77,7 @@ def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
                 resets.append(int(index[first]))
                 ahead = 0
             elif behind_cost == ahead_cost and min(ahead_off, behind_off) > MISFIT:
-                begin = first + behind  # they changed places, say: neither can be trusted
+                begin = first + behind  # perhaps they were swapped: neither can be trusted
             elif (behind_cost, behind_off) < (ahead_cost, ahead_off):
                 begin, ahead = first + behind, 0
         size -= ahead
@@ -91,19 +92,19 @@ def in_order(index: IntArray, stamp_s: FloatArray) -> Ordered:
 
 
 def _misfit(before: int, after: int, index: IntArray, times: FloatArray, step_s: float) -> float:
-    """By how many steps the stamps at two places disagree with the frames between them; infinite at an end."""
+    """Difference between stamps and frames at two places, in frame intervals; infinite at an end."""
     if before < 0 or after < 0 or step_s == 0:
         return math.inf
     return abs(float(times[after] - times[before]) / step_s - float(index[after] - index[before]))
 
 
 def _cost(count: int, misfit: float) -> int:
-    """What it costs to set `count` stamps aside; little where those around them then fit together."""
+    """The cost of removing `count` stamps; lower if the stamps around them then fit together."""
     return min(count, RESET_COST - 1) if misfit <= 0.5 * (count + 1) else count
 
 
 def _typical_step(index: IntArray, stamp_s: FloatArray) -> float:
-    """The median time from one frame to the next, s, over the steps where stamps rise."""
+    """The median frame interval, s, over the steps where stamps rise."""
     changes = np.concatenate([[0], np.flatnonzero(np.diff(stamp_s)) + 1])
     slopes = np.diff(stamp_s[changes]) / np.diff(index[changes])
     slopes = slopes[slopes > 0]

@@ -1,4 +1,4 @@
-"""How far apart frames are, and what their clock counts in, from time stamps that never fall."""
+"""Frame interval and clock resolution from monotonic time stamps."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import numpy as np
 from acquisition.stacks.stamp_order import FloatArray, IntArray
 
 GAP = 1.5
-"""A step of more than so many frame intervals is a gap."""
+"""A step of more than this many frame intervals is a gap: between one interval and the two of a dropped frame."""
 REGULAR = 0.02
-"""Steps that are whole multiples of one, but for this part of it, are regular."""
+"""Steps that are multiples of one interval within this fraction of it are regular."""
 ODD_JUMPS = 2
-"""So few longer steps among regular ones are dropped frames, and not the rounding of a longer interval."""
+"""Up to this many longer steps among regular ones are dropped frames, not rounding of a longer interval."""
 CLOCK_STEPS_S = (60.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
-"""What clocks of cameras and computers count in, s."""
+"""Resolutions of the clocks of cameras and computers, s."""
 TICK_S, ROUNDED_S = 1 / 64, 1.2e-3
-"""The timer tick of Windows, and how far off it stamps are that were rounded to whole ms."""
+"""The timer tick of Windows, s, and the largest deviation from it of stamps rounded to ms, s."""
 TICK = 0.1
-"""Steps of an unknown clock are multiples of its smallest but for this part of it."""
+"""Steps of an unknown clock are multiples of its smallest step within this fraction of it."""
 WITHIN = 1.25
-"""Frames are evenly spaced if a line meets all stamps to so many steps of their clock."""
+"""Frames are evenly spaced if a line fits all stamps within this many steps of their clock: one for rounding, and a
+quarter for jitter."""
 
 
 def clock_step(stamp_s: FloatArray, is_coarse: bool) -> float:
-    """What the clock of stamps that never fall counts in, s; 0 where they are finer than any known.
+    """The resolution of the clock of monotonic stamps, s; 0 if it is finer than any known.
 
-    Of stamps that repeat often (`is_coarse`) it may be any step that all the others are multiples of.
+    For stamps that repeat often (`is_coarse`) it may be any step that all others are multiples of.
     """
     rises_s = np.diff(stamp_s)
     rises_s = rises_s[rises_s > 0]
@@ -45,7 +46,7 @@ def _are_multiples(values_s: FloatArray, step_s: float, within_s: float) -> bool
 
 
 def interval_of(frame: IntArray, stamp_s: FloatArray, clock_s: float) -> float:
-    """How far apart frames are, s: the mean over all steps but the gaps."""
+    """The frame interval, s: the mean over all steps except gaps."""
     steps_s, frames = np.diff(stamp_s), np.diff(frame)
     jumps = jumps_of(frame, stamp_s)
     if 0 <= jumps <= ODD_JUMPS or (jumps > 0 and not is_even(frame, stamp_s, clock_s)):
@@ -60,7 +61,7 @@ def interval_of(frame: IntArray, stamp_s: FloatArray, clock_s: float) -> float:
 
 
 def jumps_of(frame: IntArray, stamp_s: FloatArray) -> int:
-    """Among steps that are whole multiples of one: how many are longer than the frames between; -1 among others."""
+    """Number of regular steps that are longer than the frames between; -1 if the steps are not regular."""
     steps_s, frames = np.diff(stamp_s), np.diff(frame)
     multiple = steps_s / np.median(steps_s / frames)
     whole = np.rint(multiple)
@@ -69,14 +70,14 @@ def jumps_of(frame: IntArray, stamp_s: FloatArray) -> int:
 
 
 def is_even(frame: IntArray, stamp_s: FloatArray, clock_s: float) -> bool:
-    """Whether a line meets all stamps to a step of their clock."""
+    """Whether a line fits all stamps within a step of their clock."""
     centred = frame - frame.mean()
     off_s = stamp_s - centred * float((centred * stamp_s).sum() / (centred * centred).sum())
     return bool(np.ptp(off_s) <= WITHIN * clock_s)
 
 
 def best_of_runs(index: IntArray, stamp_s: FloatArray, starts: IntArray, interval_s: float) -> IntArray:
-    """Of stamps that repeat, the place of the one that fits best between those before and after."""
+    """For each run of repeated stamps, the place that fits best between the stamps before and after."""
     ends = np.append(starts[1:], index.size)
     best = starts.copy()
     for run in np.flatnonzero(ends - starts > 1):

@@ -49,14 +49,14 @@ class TiffStack:
         any_type: bool = False,
         whole: bool = False,
     ) -> None:
-        """Open the file, an OME companion or an NDTiff index.
+        """Open a TIFF, an OME companion file or an NDTiff index.
 
-        `axes` takes precedence over its own; `choice` says which of several videos; `is_scan` where it should be a
-        focus scan; `any_type` where pixels need not be a camera's, as in references; `whole` where the folder was
+        `axes` takes precedence over the file; `choice` selects one of several videos; `is_scan` if it should be a
+        focus scan; `any_type` if pixels may have any numeric type, as in references; `whole` if the folder was
         opened, not this file.
 
-        Raises `SourceError` if it is no TIFF or has no images that we read, `ConfigurationError` for `axes` that
-        it cannot have.
+        Raises `SourceError` if it is not a TIFF or has no images that can be read, `ConfigurationError` for `axes`
+        that do not fit.
         """
         self._path, self._choice, self._any_type, self._whole = path, choice or Choice(), any_type, whole
         self.damage = ""
@@ -93,7 +93,7 @@ class TiffStack:
             self._taken = every.take(self._channel.number, self._channel.axis).ravel()
             shape = self._channel.without(shape)
             axes, own_axes = ("".join(self._channel.without(names)) for names in (axes, own_axes))
-        layout = layout_of(self._path, shape, axes)  # what cannot be read is said before anything else
+        layout = layout_of(self._path, shape, axes)  # raises errors about what cannot be read first
         check_count(self._path, layout.planes)
         dtype = type_name(self._path, found.dtype, any_type=self._any_type)
         lead = max(own_axes.find("Y"), 0)
@@ -151,13 +151,13 @@ class TiffStack:
             self.damage = str(self._cut_short(planes, problem or "pages are missing"))
 
     def _has_all_channels(self, given: str | None) -> bool:
-        """Whether the channels of a set are an axis: the user names it, or says that they are times."""
+        """Whether the channels of a set are an axis: the user names it or says that they are times."""
         if given is None:
             return False
         return self._choice.get("channel") is None or "C" in given.upper()
 
     def _in_file(self, index: int) -> int:
-        """The number of a plane among those of all channels."""
+        """The index of a plane among those of all channels."""
         return index if self._channel is None else int(self._taken[index])
 
     def _lone_file(self) -> Video:
@@ -169,18 +169,18 @@ class TiffStack:
         problem = ome_problem(self._file)
         if problem:
             video = replace(video, notes=(*video.notes, f"its OME metadata cannot be read ({problem})"))
-        pages = len(self._file.pages)  # walks through them all, and complains where that fails
+        pages = len(self._file.pages)  # visits all pages, which logs errors
         return replace(video, notes=(*video.notes, *unnamed_pages(pages, self._file)))
 
     def _whole_planes(self) -> int:
-        """How many planes of a broken file are there as a whole, from the first one on."""
+        """Number of complete planes at the beginning of a truncated file."""
         video = self._video
         assert video is not None
         whole = self._whole_images(video)
         return whole if self._channel is None else int(np.searchsorted(self._taken, whole))
 
     def _whole_images(self, video: Video) -> int:
-        """The same of the images of all channels."""
+        """The same for the images of all channels."""
         if video.data is None:
             pages = video.pages
             ends = (
@@ -210,7 +210,7 @@ class TiffStack:
         return plain_scales(x_per_unit, y_per_unit, 0 if unit is None else int(unit.value)), "TIFF"
 
     def _micromanager_columns(self, kind: str) -> PlaneColumns:
-        """What Micro-Manager says of each plane, read once."""
+        """Micro-Manager's metadata of each plane, read once."""
         count = len(self._at) if kind in MICROMANAGER else 0
         return micromanager_planes(count, (self._plane_facts(index) for index in range(count)))
 
@@ -230,7 +230,7 @@ class TiffStack:
         return self._ome.plane(*self._at[index])
 
     def read(self, index: int) -> Plane:
-        """Plane `index`. Raises `SourceError`, also where the file is cut short."""
+        """Plane `index`. Raises `SourceError`, also if the file is truncated."""
         try:
             with kept_quiet(self._complaints):
                 image = self._pixels(index)
@@ -257,7 +257,7 @@ class TiffStack:
         )
 
     def _camera_frame(self, index: int) -> int | None:
-        """The camera's number of a plane, which rises at least by as much as its place in the recording does."""
+        """The camera frame number of a plane; it rises at least as much as the place in the recording."""
         numbers = self._columns.camera_frame
         said = int(numbers[index]) if index < numbers.size and numbers[index] >= 0 else None
         if self._set is None:
@@ -277,13 +277,13 @@ class TiffStack:
         place = self._set.chosen.planes[self._in_file(index)]
         if place is None:
             raise SourceError(
-                f"frame {index} of {self._path} is missing, or lies in a file that is; keep all files of the "
+                f"frame {index} of {self._path} is missing, or its file is; keep all files of the "
                 "recording in one folder"
             )
         return self._members.read(place, self._set.shape[-2:], self._set.dtype)
 
     def _plane_facts(self, index: int) -> dict[str, Any]:
-        """What Micro-Manager says of a plane; nothing where the file ends before it, which reading it tells."""
+        """Micro-Manager's metadata of a plane; empty if the file ends before it (reading it raises the error)."""
         if self._set is None:
             return self._members.page_facts(self._file, self._in_file(index))
         place = self._set.chosen.planes[self._in_file(index)]
@@ -295,7 +295,7 @@ class TiffStack:
     def _cut_short(self, index: int, why: str, file: Path | None = None) -> SourceError:
         of = f" of {self._expected}" if self._expected > index else ""
         return SourceError(
-            f"{file or self._path} is damaged or cut short at frame {index}{of} ({why}); copy it again from where "
+            f"{file or self._path} is damaged or truncated at frame {index}{of} ({why}); copy it again from where "
             "it was recorded"
         )
 
@@ -305,12 +305,12 @@ class TiffStack:
 
 
 def _places(named: Layout) -> tuple[tuple[int, int], ...]:
-    """Time and height, as indices, of all planes of a layout."""
+    """Indices of time and height of all planes of a layout."""
     return tuple(zip(named.positions("T").tolist(), named.positions("Z").tolist(), strict=True))
 
 
 def _ratio(tag: tifffile.TiffTag | None) -> float:
-    """The value of a resolution tag; NaN where there is none."""
+    """The value of a resolution tag; NaN if there is none."""
     value = None if tag is None else tag.value
     try:
         return float(value[0] / value[1]) if isinstance(value, tuple) else float(value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A TIFF file of which the end is missing: how many images it says it has, and which of them are there."""
+"""Truncated TIFF files: the number of images that they should have, and those that exist."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from acquisition.stacks.tiff_pages import entry_of
 from acquisition.stacks.tiff_series import Video, is_unnamed, named_axes, shades
 from acquisition.stacks.video_choice import Choice
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**20  # read at a time when looking for the last byte that is not zero
 LARGEST_PAGE_BYTES = 4096
-"""What may lie between the images and the page behind them."""
+"""Most bytes between the images and the page behind them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Where the pages of a file stop being there: `good` of them are, `end` is the byte behind the last that is."""
+    """The end of the usable part of a file: `good` pages exist, `end` is the byte behind the last one."""
 
     good: int
     end: int
 
 
 def find_break(file: tifffile.TiffFile) -> Break | None:
-    """Where the list of pages leads behind the end of the file, or into nothing but zeros; None where it is whole.
+    """Where the list of pages leads behind the end of the file or into zeros only; None if it is complete.
 
-    The latter is what an interrupted copy leaves, and a disk that filled up.
+    Zeros are left by an interrupted copy or a full disk.
     """
     size, count = file.filehandle.size, len(file.pages)
     try:
         tags, following = entry_of(file, file.pages[count - 1].offset)
     except tifffile.TiffFileError:
-        return None  # of which reading that page tells
+        return None  # reading that page raises the error
     if tags == 0 and count > 1:
         return Break(count - 1, _written(file))
     if following >= size:
@@ -46,10 +46,10 @@ def find_break(file: tifffile.TiffFile) -> Break | None:
 
 
 def rest_of_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video | None:
-    """The images that a broken file promises, as far as they are there; None for a whole one.
+    """The images in a truncated file; None for a complete one.
 
-    None as well where it does not say how many images it should have and only its end is cut off: the pages that
-    are there are read like those of any other.
+    Also None if the file does not say how many images it should have and only its end is missing: the existing
+    pages are read as usual.
     """
     found = find_break(file)
     if found is None:
@@ -97,7 +97,7 @@ def _video(
 
 
 def _promised(file: tifffile.TiffFile, first: tifffile.TiffPage) -> tuple[tuple[int, ...], str] | None:
-    """The shape of the whole, and tifffile's names of its axes, by what ImageJ or tifffile wrote; None without."""
+    """The full shape and tifffile's names of the axes, from the metadata of ImageJ or tifffile; None without."""
     lead: list[tuple[str, int]] = []
     if file.is_imagej:
         facts = file.imagej_metadata or {}

@@ -1,4 +1,4 @@
-"""What ImageJ, Micro-Manager and the tags of a TIFF say of scales, times and focus positions: from dictionaries."""
+"""Scales, times and focus positions in the metadata of ImageJ, Micro-Manager and TIFF tags (pure functions)."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from acquisition.stacks.scales import (
     printed_size,
 )
 
-PIXEL = "a pixel's size"
+PIXEL = "the pixel size"
 STEP = "the step between planes"
 CENTIMETRE_TAG, INCH_TAG = 3, 2
-"""Values of a TIFF's ResolutionUnit."""
+"""Values of the tag ResolutionUnit."""
 
 ELAPSED = ("elapsedtimems",)
-"""Keys of Micro-Manager's planes with a time in ms: letters and digits alone, in lower case."""
+"""Keys with a time in ms, reduced to letters and digits in lower case."""
 CLOCK_READINGS = ("timereceivedbycore", "receivedtime", "time")
 """Keys with a date and a time of day, the finest first."""
 PLACE_KEYS = {
     "position": ("positionindex",), "channel": ("channelindex",), "z": ("sliceindex", "slice"),
     "t": ("frameindex", "frame"),
 }  # fmt: skip
-"""Keys that say where a plane belongs, the surest first."""
+"""Keys with the place of a plane, the most reliable first."""
 PLACE_NAMES = {"position": "positionname", "channel": "channel"}
 NUMBER = re.compile(r"-?[0-9]{1,15}")
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,:](\d{1,9}))?\s*([+-]\d\d:?\d\d|Z)?")
 
 
 def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float) -> Scales:
-    """Scales of an ImageJ file; its resolution tags count pixels a unit."""
+    """Scales of an ImageJ file; its resolution tags count pixels per unit."""
     unit = str(facts.get("unit") or "")
     y_unit = str(facts.get("yunit") or unit)
     if unit.strip().lower() in {"inch", "inches", "in"}:
@@ -56,12 +56,14 @@ def imagej_scales(facts: Mapping[str, Any], x_per_unit: float, y_per_unit: float
         )
     step = length(facts.get("spacing"), str(facts.get("zunit") or unit), STEP)
     if not step:
-        step = Said()  # ImageJ has a spacing without a unit wherever nobody set one
+        step = Said()  # ImageJ writes a spacing without a unit if nobody set one
     between = interval(facts.get("finterval"), str(facts.get("tunit") or "s"), place="finterval")
     speed = number(facts.get("fps"))
     remarks: tuple[str, ...] = ()
     if not between and speed > 0:
-        remarks = (f"{speed:g} frames/s is the speed at which ImageJ shows it, not the camera's: not used",)
+        remarks = (
+            f"{speed:g} frames/s is the display speed in ImageJ, not the frame rate of the camera: not used",
+        )
     return Scales(x, y, step, between, remarks=remarks)
 
 
@@ -95,13 +97,13 @@ def micromanager_scales(summary: Mapping[str, Any], first: Mapping[str, Any]) ->
         pixel,
         pixel,
         length(step, "um", STEP) if step > 0 else Said(),
-        # 0 is what it writes of a camera that sets the pace itself
+        # 0 means that the camera determines the interval
         interval(summary.get("Interval_ms") if number(summary.get("Interval_ms")) else None, "ms"),
     )
 
 
 def _unset_pixel(summary: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    """What is said of a size of 0, which is written where nobody set one."""
+    """The remark about a pixel size of 0, which is written if nobody set one."""
     keys = ("PixelSize_um", "PixelSizeUm")
     key = next((key for facts in (summary, first) for key in keys if facts.get(key) is not None), "")
     return f"{PIXEL} is 0 in the file ({key}): not used" if key else ""
@@ -109,7 +111,7 @@ def _unset_pixel(summary: Mapping[str, Any], first: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlaneColumns:
-    """What is said of each plane (N,): times, s, focus, um, exposure, ms, NaN where nothing; camera numbers, -1."""
+    """Metadata of each plane (N,): times, s, focus, um, exposure, ms (NaN if unknown); camera numbers (-1)."""
 
     time_s: npt.NDArray[np.float64]
     focus_um: npt.NDArray[np.float64]
@@ -120,7 +122,7 @@ class PlaneColumns:
 
 
 def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> PlaneColumns:
-    """Collect what Micro-Manager says of each of `count` planes."""
+    """Collect Micro-Manager's metadata of `count` planes."""
     clocks = {name: np.full(count, NAN) for name in (*ELAPSED, *CLOCK_READINGS)}
     spelled = dict.fromkeys(clocks, "")
     unread: dict[str, list[Any]] = {}
@@ -146,11 +148,11 @@ def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> Plan
     remark = ""
     if name in CLOCK_READINGS:
         why = (
-            f"{spelled[ELAPSED[0]]} does not tell them"
+            f"{spelled[ELAPSED[0]]} does not contain them"
             if spelled[ELAPSED[0]]
             else "there are no elapsed times"
         )
-        remark = f"the times of frames are those of {spelled[name]}, for {why}"
+        remark = f"the times of frames are those of {spelled[name]}, because {why}"
     remark = "; ".join(
         [
             text
@@ -162,16 +164,16 @@ def micromanager_planes(count: int, planes: Iterable[Mapping[str, Any]]) -> Plan
 
 
 def unread_stamps(key: str, values: Sequence[object], count: int) -> str:
-    """What is said of time stamps, called `key`, that are no times; nothing where there are none."""
+    """The remark about invalid time stamps in `key`; "" if there are none."""
     if not values:
         return ""
-    are = "is no time" if len(values) == 1 else "are no times"
+    are = "is not a time" if len(values) == 1 else "are not times"
     which = f"{len(values)} of the {count} time stamps ({key})"
     return f"{which} {are}, such as {str(values[0])[:40]!r}: not used"
 
 
 def _pixel_change(pixel_um: npt.NDArray[np.float64]) -> str:
-    """What is said of a recording in which the size of a pixel (N,), um, changes; NaN where a plane has none."""
+    """The remark about a pixel size (N,), um, that changes within a recording; NaN for planes without one."""
     known = np.flatnonzero(np.isfinite(pixel_um))
     if not known.size:
         return ""
@@ -183,7 +185,7 @@ def _pixel_change(pixel_um: npt.NDArray[np.float64]) -> str:
 
 
 def _best_clock(clocks: Mapping[str, npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float64], str]:
-    """The first clock that most planes have and that moves; else the first that any has."""
+    """The first clock that most planes have and that changes; else the first one that any plane has."""
     for name, stamps in clocks.items():
         known = stamps[np.isfinite(stamps)]
         if 2 * known.size > stamps.size and known.size > 1 and np.ptp(known) > 0:
@@ -195,7 +197,7 @@ def _best_clock(clocks: Mapping[str, npt.NDArray[np.float64]]) -> tuple[npt.NDAr
 
 
 def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Keys and values, those inside other dictionaries first, so that the outer ones have the last word."""
+    """Keys and values, nested ones first, so that outer ones override them."""
     for key, value in facts.items():
         if not isinstance(value, dict):
             continue
@@ -210,10 +212,10 @@ def _entries(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def micromanager_place(facts: Mapping[str, Any]) -> dict[str, int | str]:
-    """Where Micro-Manager says that a plane belongs: `position`, `channel`, `z`, `t`.
+    """The place of a plane in Micro-Manager's metadata: `position`, `channel`, `z`, `t`.
 
-    They are numbers, or names where it has none. Names of a position or channel beside its number are under
-    `position name`, `channel name`.
+    Values are numbers, or names if there is no number. Names in addition to numbers are under `position name`,
+    `channel name`.
     """
     said = {_letters(key): value for key, value in _entries(facts)}
     found: dict[str, int | str] = {}
@@ -232,7 +234,7 @@ _KNOWN: dict[str, str] = {}
 
 
 def _letters(key: str) -> str:
-    """A key without case and signs, remembered: each plane has the same hundred."""
+    """A key in lower case without punctuation; cached, as each plane has the same hundred keys."""
     found = _KNOWN.get(key)
     if found is None:
         found = "".join(sign for sign in key.lower() if sign.isalnum())
@@ -242,7 +244,7 @@ def _letters(key: str) -> str:
 
 
 def _moment_s(value: object) -> float:
-    """Seconds of a date and a time of day, such as `2019-06-03 12:34:56.123 -0700`; NaN for all else."""
+    """Seconds of a date with a time of day, such as `2019-06-03 12:34:56.123 -0700`; NaN for anything else."""
     match = MOMENT.fullmatch(str(value).strip())
     if match is None:
         return NAN

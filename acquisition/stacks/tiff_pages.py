@@ -1,4 +1,4 @@
-"""Pages of TIFF files, of which only a few are open at a time; nothing is allocated that a file cannot hold."""
+"""Reads pages of TIFF files, with few files open at a time and sizes checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream.errors import SourceError
 
 MICROMANAGER_TAG = 51123
 MOST_OPEN = 16
-"""Files of a set that are open at a time; there may be one for each plane."""
+"""Files of a set that are open at a time; a set may have one per plane, and systems limit open files."""
 
 
 FORM_TAGS = frozenset((256, 257, 258, 259, 262, 277, 278, 284, 317, 322, 323, 339))
@@ -35,7 +35,7 @@ class CutShortError(Exception):
 
 
 class TiffMembers:
-    """The files of a recording, opened when they are read."""
+    """The files of a recording, opened when needed."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, tifffile.TiffFile] = OrderedDict()
@@ -43,24 +43,24 @@ class TiffMembers:
         self._last: tuple[Place, Any] | None = None
 
     def file(self, path: Path) -> tifffile.TiffFile:
-        """An open file. Raises `SourceError` if it is no TIFF."""
+        """An open file. Raises `SourceError` if it is not a TIFF."""
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
         while len(self._open) >= MOST_OPEN:
             self._open.popitem(last=False)[1].close()
-        # members are found by this project, never by tifffile
+        # other files of the set are found by us, not by tifffile
         file = self._open[path] = tifffile.TiffFile(path, _multifile=False)
         if not len(file.pages):
-            raise SourceError(f"{path} holds no images")
+            raise SourceError(f"{path} contains no images")
         first = file.pages.first
         check_size(path, first.imagelength, first.imagewidth)
         return file
 
     def read(self, place: Place, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The pixels (H, W) of a plane, which has this shape and type if it is no page.
+        """The pixels (H, W) of a plane; `shape` and `dtype` are used for plain pixels without a page.
 
-        Raises `CutShortError` where the file ends before it.
+        Raises `CutShortError` if the file ends before it.
         """
         if not place.data:
             return self._asarray(self.file(place.file), self.page(place))
@@ -72,7 +72,7 @@ class TiffMembers:
         return np.frombuffer(handle.read(nbytes), dtype).reshape(shape)
 
     def facts(self, place: Place) -> dict[str, Any]:
-        """What is said of a plane beside its pixels."""
+        """The metadata of a plane."""
         if not place.data:
             return _tag(self.page(place))
         start, length = place.text
@@ -87,7 +87,7 @@ class TiffMembers:
         return found if isinstance(found, dict) else {}
 
     def page(self, place: Place) -> Any:
-        """The page of a plane. Raises `CutShortError` where the file ends before it."""
+        """The page of a plane. Raises `CutShortError` if the file ends before it."""
         if self._last is not None and self._last[0] == place:
             return self._last[1]
         file = self.file(place.file)
@@ -105,14 +105,14 @@ class TiffMembers:
         return page
 
     def _page_like_the_first(self, path: Path, file: tifffile.TiffFile, number: int) -> Any:
-        """A page; where it has the form of the file's first one only its place is read, which is much faster."""
+        """A page; if it has the format of the first one, only its location is read, which is much faster."""
         pages = file.pages
         pages.useframes = True
         pages.set_keyframe(0)
         try:
             frame = pages[number]
         except RuntimeError:
-            # of another width or arrangement
+            # of another width or layout
             pages.useframes = False
             return pages[number]
         finally:
@@ -124,10 +124,10 @@ class TiffMembers:
         return frame if _form(file, frame.offset) == self._forms[path] else frame.aspage()
 
     def read_page(self, file: tifffile.TiffFile, video: Video, index: int) -> npt.NDArray[Any]:
-        """The pixels (H, W) of a plane of the only file. Raises `CutShortError` where it ends before them."""
+        """The pixels (H, W) of a plane of a single file. Raises `CutShortError` if it ends before them."""
         if video.data is None:
             return self._asarray(file, video.pages[index], video.end)
-        # ImageJ's files over 4 GB, and blocks that others wrote: one page, then all images in a row
+        # ImageJ files over 4 GB, and other contiguous files: one page, then all images in a row
         dtype = np.dtype(video.dtype).newbyteorder(file.byteorder)
         shape = video.shape[-2:]
         nbytes = int(np.prod(shape)) * dtype.itemsize
@@ -140,7 +140,7 @@ class TiffMembers:
         )
 
     def page_facts(self, file: tifffile.TiffFile, index: int) -> dict[str, Any]:
-        """Micro-Manager's metadata of a page of the only file."""
+        """Micro-Manager's metadata of a page of a single file."""
         if index >= len(file.pages):
             return {}
         page = file.pages[index]
@@ -149,7 +149,7 @@ class TiffMembers:
     def _asarray(self, file: tifffile.TiffFile, page: Any, end: int = 0) -> npt.NDArray[Any]:
         path, size = Path(file.filehandle.path), file.filehandle.size
         if len(page.dataoffsets) != len(page.databytecounts):
-            raise CutShortError(path, "a page does not say where its pixels are")
+            raise CutShortError(path, "a page does not tell where its pixels are")
         ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if not ends or max(ends) > size:
             raise CutShortError(path, f"it ends at byte {size} of {max(ends, default=0)}")
@@ -166,7 +166,7 @@ class TiffMembers:
         if image.ndim > 2 and image.size == image.shape[-2] * image.shape[-1]:
             image = image.reshape(image.shape[-2:])
         if image.ndim >= 3 and key.samplesperpixel > 1:
-            raise SourceError(f"{path} holds a colour image between the others; convert them to grey")
+            raise SourceError(f"{path} contains a colour image among the others; convert all to greyscale")
         return image if image.dtype.isnative else image.astype(image.dtype.newbyteorder("="))
 
     def close(self) -> None:
@@ -177,14 +177,14 @@ class TiffMembers:
 
 
 def where_it_ends(file: tifffile.TiffFile, end: int = 0) -> str:
-    """Why images are missing: the file ends, or holds nothing but zeros from the byte `end` on."""
+    """Why images are missing: the file ends, or contains only zeros from the byte `end` on."""
     if end and end < file.filehandle.size:
-        return f"it holds nothing but zeros from byte {end} on, as an interrupted copy leaves it"
+        return f"it contains only zeros from byte {end} on, as after an interrupted copy"
     return f"it ends at byte {file.filehandle.size}"
 
 
 def entry_of(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
-    """How many tags a page has, and where the next page is, 0 for the last; 0 and 0 behind the end of the file."""
+    """Number of tags of a page and offset of the next page (0 for the last); both 0 behind the end of the file."""
     handle, layout = file.filehandle, file.tiff
     handle.seek(offset)
     text = handle.read(layout.tagnosize)
@@ -197,7 +197,7 @@ def entry_of(file: tifffile.TiffFile, offset: int) -> tuple[int, int]:
 
 
 def _form(file: tifffile.TiffFile, offset: int) -> list[bytes]:
-    """What a page's entry says of the form of its pixels, as it stands in the file."""
+    """The raw tags of a page that define the format of its pixels."""
     handle, layout = file.filehandle, file.tiff
     count, _ = entry_of(file, offset)
     handle.seek(offset + layout.tagnosize)

@@ -1,4 +1,4 @@
-"""The video in a TIFF file that says little of itself: which of its pages are the frames."""
+"""The video in a TIFF file with little metadata: which of its pages are the frames."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from acquisition.stacks.video_choice import Choice, choose
 from stream.errors import SourceError
 
 UNNAMED = "IQRP"
-"""tifffile's names for axes that a file does not name."""
+"""tifffile's names for axes without a name in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """The pages of a video, or where its images begin in the file (`data`, byte) if they lie there in a row.
+    """The pages of a video, or the byte at which its images begin (`data`) if they are contiguous.
 
-    `is_unnamed`: the file does not say what its axes are. `promised` is how many planes it says there are, 0 if
-    it does not, where it was cut short; `end` is the byte from which on it holds nothing, 0 where it is whole.
+    `is_unnamed`: the axes have no names in the file. For a truncated file, `promised` is the number of planes that
+    it should have (0 if unknown) and `end` the byte at which its content ends; both are 0 for a complete file.
     """
 
     pages: tuple[Any, ...]
@@ -38,21 +38,21 @@ class Video:
 
 
 def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
-    """The one video in a file, or the one that is chosen.
+    """The only video in a file, or the chosen one.
 
-    Single images of another size beside it (a label, a thumbnail, an overview) are left out, and named. Raises
-    `SourceError` where the file has no images, or several videos.
+    Single images of another size (a label, a thumbnail, an overview) are left out and reported. Raises
+    `SourceError` if the file has no images, or several videos.
     """
     choice.refuse_rest(path, ("series", "position", "channel"))
     every = [series for series in file.series if series.dtype is not None]
     if not every:
-        raise SourceError(f"{path} holds no images")
+        raise SourceError(f"{path} contains no images")
     first = every[0]
     given = choice.get("series", "position")
     if given is None and first.ndim == 2:
         alike = [series for series in every if (series.shape, series.dtype) == (first.shape, first.dtype)]
         if len(alike) > 1 and len(alike) >= len(every) - len(alike):
-            # one image after the other, each written by itself
+            # images written one by one
             pages = tuple(page for series in alike for page in series.pages)
             notes = _left_out(len(every) - len(alike)) + shades(
                 path, first.keyframe, is_imagej=file.is_imagej
@@ -74,21 +74,21 @@ def find_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video:
             raise SourceError(f"{path} has {len(pages)} pages for {planes} images")
         data = int(series.dataoffset)
     elif any(page is None for page in pages):
-        raise SourceError(f"{path} names pages that are not there; copy it again")
+        raise SourceError(f"{path} names pages that do not exist; copy it again")
     names_none = is_unnamed(str(series.axes))
     return Video(pages, shape, axes, series.dtype, data, notes, names_none)
 
 
 def unnamed_pages(pages: int, file: tifffile.TiffFile) -> tuple[str, ...]:
-    """What is said of `pages` of a file of which its metadata, or their sizes, make no series."""
+    """The remark about pages of a file that belong to no series."""
     return left_over(pages - sum(len(series.pages) for series in file.series))
 
 
 def left_over(count: int) -> tuple[str, ...]:
-    """What is said of images that a file has beyond those it names."""
+    """The remark about images that the metadata of a file do not name."""
     if count <= 0:
         return ()
-    return (f"{count} more images are in the file than its metadata name: they are left out",)
+    return (f"the file has {count} more images than its metadata name: they are left out",)
 
 
 def _planes(series: tifffile.TiffPageSeries) -> int:
@@ -97,9 +97,9 @@ def _planes(series: tifffile.TiffPageSeries) -> int:
 
 
 def shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
-    """What is said of pixels that are not simply brighter where there is more light.
+    """The remark about colour tables and inverted grey values.
 
-    Raises `SourceError` for a table of colours, but for ImageJ's: there they are how it shows the grey values.
+    Raises `SourceError` for a colour table, except ImageJ's, which only affects the display.
     """
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         table = page.colormap
@@ -107,10 +107,12 @@ def shades(path: Path, page: Any, *, is_imagej: bool) -> tuple[str, ...]:
         steps = np.diff(table[0].astype(np.int64)) if is_grey else np.empty(0)
         rises = is_grey and bool((steps >= 0).all() and (steps > 0).any())
         if not (is_imagej or rises):
-            raise SourceError(f"{path} has a colour table; convert it to grey")
-        return ("its colours are how it is shown: the grey values below them are taken",) if not rises else ()
+            raise SourceError(f"{path} has a colour table; convert it to greyscale")
+        return ("its colours only affect the display: the grey values are used",) if not rises else ()
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        return ("it says that 0 is white: its values are taken as they are, and dark is bright",)
+        return (
+            "its metadata say that 0 is white: the values are used unchanged, so dark and bright are swapped",
+        )
     return ()
 
 
@@ -119,12 +121,12 @@ def _left_out(count: int) -> tuple[str, ...]:
 
 
 def is_unnamed(names: str) -> bool:
-    """Whether an axis among tifffile's names has none in the file."""
+    """Whether one of the axes has no name in the file."""
     return bool(set(names) - set("TZCYX"))
 
 
 def named_axes(own: str, shape: Sequence[int]) -> str:
-    """tifffile's names, with a plain stack's pages (I, Q) taken for times, those behind them for planes."""
+    """tifffile's names, with unnamed axes (I, Q) taken as times, further ones as planes."""
     names = list(own)
     for name in "TZ":
         unnamed = [place for place, other in enumerate(names) if other in UNNAMED]
@@ -133,6 +135,6 @@ def named_axes(own: str, shape: Sequence[int]) -> str:
             names[longer[0]] = name
     axes = "".join(names)
     if axes.startswith("S") and "T" not in axes:
-        # three or four frames that tifffile was not told are not the colours of one
+        # three or four frames, which tifffile takes for the colours of one
         axes = axes.replace("S", "T", 1)
     return axes

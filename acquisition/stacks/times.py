@@ -1,8 +1,8 @@
-"""When each frame of a recording was taken, from the time stamps that its file has.
+"""The times of the frames of a recording, from the time stamps in its file.
 
-Stamps come missing, repeated, in whole milliseconds or seconds, from a clock that was set back, and now and
-then wrong. What is left once those are set aside says how far apart frames are; the others are put between
-their neighbours. A real gap (a pause, frames that were dropped) is kept. Whatever was done is told.
+Stamps may be missing, repeated, rounded to milliseconds or seconds, from a clock that was set back, or wrong. The
+frame interval is determined from the good ones; the others are interpolated. A real gap (a pause, dropped frames)
+is kept. Every change is reported.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from acquisition.stacks.stamp_steps import (
 )
 
 RARE = 0.1
-"""Up to this part of the stamps, repeats are errors; more of them mean a clock that is coarser than a frame."""
+"""Up to this fraction of repeated stamps they are errors; more of them mean a clock coarser than a frame."""
 COARSE = 0.02
-"""Stamps in steps of more than this part of the frame interval are coarse, and frames are spread between them."""
+"""Stamps in steps above this fraction of the frame interval are coarse, and frames are spread evenly between them.
+It limits the error of a velocity from two frames to 2 %."""
 LATEST_S = 1e12
-"""No clock of a camera or a computer shows more."""
+"""Largest time stamp, s: more than the clock of any camera or computer."""
 RISE = 1e-6
-"""The least step from a frame to the next, as a part of the frame interval."""
+"""Smallest step between frames as a fraction of the frame interval: only makes equal times distinct."""
 DISAGREE = 0.1
-"""A rate that differs from the one that the file states by more than this part is told."""
+"""A frame rate that differs from the stated one by more than this fraction is reported."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameTimes:
-    """Times of all frames (N,), s, from 0 at the first, strictly rising; None where no stamp can be used.
+    """Times of all frames (N,), s, 0 for the first, strictly increasing; None if the stamps cannot be used.
 
-    `rate_hz` is the frame rate that they say, NaN without them; `remarks` are lines for the user.
+    `rate_hz` is the resulting frame rate, NaN without times; `remarks` are lines for the user.
     """
 
     time_s: FloatArray | None = None
@@ -52,43 +53,39 @@ class FrameTimes:
 
 
 def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTimes:
-    """Times of frames from their stamps (N,), s, NaN where a frame has none.
+    """Times of frames from their stamps (N,), s, NaN for missing ones.
 
-    `stated_hz` is the rate that the file states beside them; the stamps take precedence over it.
+    `stated_hz` is the frame rate stated in the file; the stamps take precedence.
     """
     stamps = np.array(stamps_s, np.float64).ravel()
     index = np.flatnonzero(np.abs(stamps) < LATEST_S).astype(np.int64)
     if index.size == 0 or stamps.size == 1:
         is_odd = stamps.size > 1 and not np.isnan(stamps).all()
-        return FrameTimes(remarks=("the time stamps are not believed and not used",) if is_odd else ())
+        return FrameTimes(remarks=("the time stamps are implausible and not used",) if is_odd else ())
     if index.size == 1:
         text = f"only 1 of {stamps.size} frames has a time stamp ({stamps[index[0]]:g} s), which is not used"
         return FrameTimes(remarks=(text,))
-    stamp_s = (
-        stamps[index] - stamps[index[0]]
-    )  # before anything else: an epoch leaves few digits behind the point
+    stamp_s = stamps[index] - stamps[index[0]]  # first of all: seconds since 1970 leave few decimals
     if not stamp_s.any():
         return FrameTimes(
             remarks=(f"the time stamps are all the same ({stamps[index[0]]:g} s) and not used",)
         )
     ordered = in_order(index, stamp_s)
     if 2 * ordered.kept.size < index.size:
-        return FrameTimes(remarks=("the time stamps rise and fall without order and are not used",))
+        return FrameTimes(remarks=("the time stamps are in no order and not used",))
     found = _Stamps.of(index[ordered.kept], ordered.stamp_s)
     if found is None:
-        return FrameTimes(remarks=("too few time stamps differ to tell the frame rate: they are not used",))
-    if not LEAST_S <= found.interval_s <= MOST_S:
         return FrameTimes(
-            remarks=(f"time stamps {found.interval_s:g} s apart are not believed and not used",)
+            remarks=("too few time stamps differ to determine the frame rate: they are not used",)
         )
+    if not LEAST_S <= found.interval_s <= MOST_S:
+        return FrameTimes(remarks=(f"time stamps {found.interval_s:g} s apart are implausible and not used",))
     anchors, anchor_s, is_spread = found.anchors()
     time_s = fill(stamps.size, anchors, anchor_s, found.interval_s)
     time_s = rising(time_s - time_s[0], found.interval_s)
     steps_s = np.diff(time_s)
     if not (steps_s > 0).all():
-        return FrameTimes(
-            remarks=("the time stamps are too far apart to tell frames apart and are not used",)
-        )
+        return FrameTimes(remarks=("the time stamps are too coarse to separate frames and not used",))
     interval_s = float(steps_s[steps_s <= GAP * found.interval_s].mean())
     rate_hz = 1 / interval_s
     remarks = (
@@ -103,11 +100,11 @@ def frame_times(stamps_s: npt.ArrayLike, stated_hz: float = math.nan) -> FrameTi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stamps:
-    """Stamps (K,), s, of the frames `index` (K,), never falling.
+    """Monotonic stamps (K,), s, of the frames `index` (K,).
 
-    `starts` are the places where a new value begins, `edges` those of them, or of its repeats, where the stamp
-    holds; `clock_s` is what the stamps are whole multiples of, 0 if
-    nothing; `is_coarse` where many repeat, so that a value says only when it began.
+    `starts` are the places where a new value begins; `edges` are those places, or repeats of the value, at which
+    the stamp is right. `clock_s` is the resolution of the clock, 0 if unknown. `is_coarse`: many stamps repeat, so
+    that a value is right only where it begins.
     """
 
     index: IntArray
@@ -120,12 +117,12 @@ class _Stamps:
 
     @classmethod
     def of(cls, index: IntArray, stamp_s: FloatArray) -> _Stamps | None:
-        """Look at the stamps; None where they do not tell how far apart frames are."""
+        """Analyse the stamps; None if they do not determine the frame interval."""
         starts = np.concatenate([[0], np.flatnonzero(np.diff(stamp_s)) + 1])
         is_coarse = index.size - starts.size > max(1.0, RARE * index.size)
         edges = starts
         if is_coarse and starts.size > 1 and starts[1] > 1:
-            edges = starts[1:]  # when the first value began is not known
+            edges = starts[1:]  # the begin of the first value is unknown
         if edges.size < 2:
             return None
         clock_s = clock_step(stamp_s, is_coarse)
@@ -136,7 +133,7 @@ class _Stamps:
         return cls(index, stamp_s, starts, edges, clock_s, is_coarse, interval_s)
 
     def anchors(self) -> tuple[IntArray, FloatArray, bool]:
-        """Frames whose times are known, the times, s, and whether frames were spread between coarse stamps."""
+        """Frames with known times, the times, s, and whether frames were spread between coarse stamps."""
         index, stamp_s, starts = self.index, self.stamp_s, self.starts
         if not self.is_coarse:
             index, stamp_s, starts = index[self.edges], stamp_s[self.edges], np.arange(self.edges.size)
@@ -148,7 +145,7 @@ class _Stamps:
         lines = [self._line(index[a:b], stamp_s[a:b]) for a, b in pairwise(bounds)]
         if all(line is not None for line in lines):
             time_s = np.concatenate([line for line in lines if line is not None])
-            # from the first frame on, both: a common offset is not a change
+            # both relative to the first frame: a common offset is not a change
             moved_s = (time_s - time_s[0]) - (stamp_s - stamp_s[0])
             return index, time_s, bool(np.ptp(moved_s) > COARSE * self.interval_s)
         if self.is_coarse:
@@ -156,7 +153,7 @@ class _Stamps:
         return index, stamp_s, False
 
     def _line(self, index: IntArray, stamp_s: FloatArray) -> FloatArray | None:
-        """Evenly spaced times that meet all stamps of a stretch to a step of their clock, or None."""
+        """Evenly spaced times that fit all stamps of a section within a step of their clock, or None."""
         starts = np.concatenate([[0], np.flatnonzero(np.diff(stamp_s)) + 1])
         if self.is_coarse:
             starts = starts[1:]
@@ -168,18 +165,17 @@ class _Stamps:
         off_s = stamp_s - step_s * (index - index[0])
         if step_s <= 0 or np.ptp(off_s) > WITHIN * self.clock_s + COARSE * self.interval_s:
             return None
-        line: FloatArray = off_s.max() + step_s * (
-            index - index[0]
-        )  # a clock tells the last step that is over
+        # a clock shows the last completed step, so the line lies above all stamps
+        line: FloatArray = off_s.max() + step_s * (index - index[0])
         return line
 
     def remarks(self, is_spread: bool) -> Iterator[str]:
-        """What was done, in lines."""
+        """Remarks about the changes."""
         repeats = self.index.size - self.starts.size
         if is_spread or self.is_coarse:
             yield (
-                f"the time stamps rise in steps of {_short(self._step_s())}, a frame takes "
-                f"{_short(self.interval_s)}: the times of frames are spread evenly between them"
+                f"the time stamps have steps of {_short(self._step_s())} at a frame interval of "
+                f"{_short(self.interval_s)}: frames are spread evenly between them"
             )
         elif repeats:
             which = (
@@ -194,9 +190,9 @@ class _Stamps:
 
 
 def fill(count: int, known: IntArray, known_s: FloatArray, interval_s: float) -> FloatArray:
-    """Times of all `count` frames, s, where those of the frames `known` (K,) are known.
+    """Times of all `count` frames, s, from those of the frames `known` (K,).
 
-    The others lie evenly between their neighbours; before a gap, and at the ends, `interval_s` apart.
+    The others lie evenly between their neighbours; before a gap and at the ends they are `interval_s` apart.
     """
     frame = np.arange(count)
     before = np.clip(np.searchsorted(known, frame, "right") - 1, 0, known.size - 1)
@@ -210,7 +206,7 @@ def fill(count: int, known: IntArray, known_s: FloatArray, interval_s: float) ->
 
 
 def rising(time_s: FloatArray, interval_s: float) -> FloatArray:
-    """The same times, each at least a little after the one before."""
+    """The same times, each at least `RISE` intervals after the previous one."""
     least_s = RISE * interval_s
     ramp_s = least_s * np.arange(time_s.size)
     raised: FloatArray = np.maximum.accumulate(time_s - ramp_s) + ramp_s
@@ -235,8 +231,8 @@ def _gaps(time_s: FloatArray, interval_s: float) -> Iterator[str]:
 
 def _disagreement(rate_hz: float, stated_hz: float) -> Iterator[str]:
     if stated_hz > 0 and abs(rate_hz / stated_hz - 1) > DISAGREE:
-        stated = f"not the {stated_hz:.4g} that the file states"
-        yield f"the time stamps say {rate_hz:.4g} frames/s, {stated}; they are used"
+        stated = f"not {stated_hz:.4g} as stated in the file"
+        yield f"the time stamps give {rate_hz:.4g} frames/s, {stated}; the time stamps are used"
 
 
 def _short(time_s: float) -> str:

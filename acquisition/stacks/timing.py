@@ -1,4 +1,4 @@
-"""The times of the frames of a stack: by the user's rate, its time stamps, the rate it states, or 1 Hz."""
+"""Frame times of a stack: from the user's frame rate, its time stamps, its stated rate, or 1 Hz."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from acquisition.stacks.stack import StackInfo
 from acquisition.stacks.stamp_order import FloatArray
 from acquisition.stacks.times import FrameTimes, frame_times
 
-ASSUMED_HZ = 1.0
+ASSUMED_HZ = 1.0  # makes velocities um per frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timing:
-    """`time_s` (frames,), from 0 and strictly rising, where the file has time stamps; else frames are 1 / `rate_hz`
-    apart. `is_known` is False where the rate is assumed; `remarks` are lines for the user."""
+    """`time_s` (frames,), from 0 and strictly increasing, if the file has time stamps; else frames are
+    1 / `rate_hz` apart. `is_known` is False if the rate is assumed; `remarks` are lines for the user."""
 
     time_s: FloatArray | None
     rate_hz: float
@@ -24,7 +24,7 @@ class Timing:
 
 
 def timing_of(info: StackInfo, given_hz: float | None, depth: int) -> Timing:
-    """When frames of `depth` planes were taken; `given_hz`, frames/s, takes precedence over what the file says."""
+    """Times of frames of `depth` planes; `given_hz`, frames/s, takes precedence over the file."""
     if given_hz is not None:
         return Timing(None, given_hz)
     stated_hz = info.frame_rate_hz * info.volume  # of planes: a volume takes one step in time
@@ -34,6 +34,8 @@ def timing_of(info: StackInfo, given_hz: float | None, depth: int) -> Timing:
         return Timing(stamps.time_s[::depth], stamps.rate_hz / depth, remarks=remarks)
     if math.isfinite(stated_hz) and stated_hz > 0:
         if info.volume > depth:
-            remarks += (f"the {info.volume} planes of each time are spread evenly over the step to the next",)
+            remarks += (
+                f"the {info.volume} planes of each time are spread evenly over the interval to the next",
+            )
         return Timing(None, stated_hz / depth, remarks=remarks)
     return Timing(None, ASSUMED_HZ, False, (*remarks, f"{ASSUMED_HZ:g} frame/s assumed (--frame-rate)"))

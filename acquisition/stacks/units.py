@@ -1,4 +1,4 @@
-"""Units of length and time as files spell them, to um and s."""
+"""Converts units of length and time, as spelled in files, to um and s."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ S_PER_UNIT = {
 
 
 def to_um(value: float, unit: str) -> float:
-    """A length in um; NaN for a unit nobody knows."""
+    """A length in um; NaN for an unknown unit."""
     return value * UM_PER_UNIT.get(_plain(unit, UM_PER_UNIT), math.nan)
 
 
 def to_s(value: float, unit: str) -> float:
-    """A time in s; NaN for a unit nobody knows."""
+    """A time in s; NaN for an unknown unit."""
     return value * S_PER_UNIT.get(_plain(unit, S_PER_UNIT), math.nan)
 
 
 def _plain(text: str, known: dict[str, float]) -> str:
-    """A unit's name as the tables have it: `\\u00B5m`, `μm`, `Micrometres` and `microns` are the same."""
+    """The name of a unit as in the tables: `\\u00B5m`, `μm`, `Micrometres` and `microns` are the same."""
     name = text.strip().replace("\\u00B5", "u").replace("\\u00b5", "u").replace("Â", "")
     name = name.lower().rstrip(".").replace("metre", "meter")
     name = name.replace("µ", "u").replace("μ", "u")

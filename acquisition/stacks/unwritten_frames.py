@@ -1,4 +1,4 @@
-"""Which frames of an array on disk were ever written: what was not reads as zeros, and looks like a black frame."""
+"""Which frames of an array on disk were ever written; others read as zeros and look like black frames."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import h5py
 
 from acquisition.stacks.video_choice import Channel
 from stream.errors import SourceError
-from stream.hdf5_reading import check_memory
+from stream.hdf5_checks import check_memory
 
 BLOSC_HEADER = 16
-"""Bytes before the data of a Blosc buffer; the last four of them are the length of the whole."""
+"""Bytes of the header of a Blosc buffer; the last four are the length of the buffer."""
 Place = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`frames`: how many there are up to the last one that was written; `remark` tells of the others."""
+    """`frames`: the number of frames up to the last one written; `remark` is about the others."""
 
     frames: int
     remark: str = ""
@@ -37,9 +37,9 @@ def written(
     present: Iterable[Place],
     channel: Channel | None = None,
 ) -> Written:
-    """What part of an array (..., Y, X) there is, where only the chunks `present` (indices) were stored.
+    """The written part of an array (..., Y, X) of which only the chunks `present` (indices) were stored.
 
-    Of a `channel` alone where one is chosen. Raises `SourceError` if there is none.
+    Only for `channel`, if one is chosen. Raises `SourceError` if nothing was written.
     """
     check_chunks(path, chunks)
     if channel is not None:
@@ -57,7 +57,7 @@ def written(
     inside = {place for place in inside if all(0 <= i < n for i, n in zip(place, grid, strict=True))}
     planes = math.prod(lead)
     if not inside and planes:
-        raise SourceError(f"{path} has no images: none of its {planes} frames was ever written")
+        raise SourceError(f"{path} contains no images: none of its {planes} frames was ever written")
     if not grid or len(inside) == math.prod(grid):
         return Written(planes)
     first = _first_missing(inside, grid)
@@ -80,7 +80,7 @@ def written(
 
 
 def _first_missing(inside: Iterable[Place], grid: Place) -> Place:
-    """The first place in a grid, of whatever size, that is not `inside`; the last axis runs fastest."""
+    """The first place in a grid that is not `inside`; the last axis runs fastest."""
     numbers = sorted(_number(place, grid) for place in inside)
     rest = next((number for number, found in enumerate(numbers) if found != number), len(numbers))
     first = []
@@ -98,7 +98,7 @@ def _number(place: Place, grid: Place) -> int:
 
 
 def check_chunks(path: Path, chunks: Sequence[int]) -> None:
-    """Raise `SourceError` for chunks without a size."""
+    """Raise `SourceError` for empty chunks."""
     if min(chunks, default=1) < 1:
         raise SourceError(f"{path} claims chunks of {_by(chunks)} pixels; it is damaged, copy it again")
 
@@ -108,7 +108,7 @@ def _by(sizes: Sequence[int]) -> str:
 
 
 def zarr_written(path: Path, array: Any, channel: Channel | None = None) -> Written:
-    """What part of a Zarr array there is, by the names of its chunks, where it lies in a folder here."""
+    """The written part of a Zarr array in a local folder, by the names of its chunks."""
     folder = _folder(array)
     whole = Written(_planes(array.shape, channel))
     check_chunks(path, array.chunks)
@@ -122,7 +122,7 @@ def zarr_written(path: Path, array: Any, channel: Channel | None = None) -> Writ
 
 
 def check_blosc(path: Path, array: Any, plane: Place) -> None:
-    """Raise `SourceError` if a chunk of this plane is shorter than it says: Blosc reads what lies behind it."""
+    """Raise `SourceError` if a chunk of this plane is truncated: Blosc would read beyond its end."""
     folder = _folder(array)
     if folder is None or not _has_blosc(array):
         return
@@ -138,7 +138,7 @@ def check_blosc(path: Path, array: Any, plane: Place) -> None:
         except FileNotFoundError:
             continue
         if len(head) < BLOSC_HEADER or int.from_bytes(head[12:], "little") > size:
-            raise SourceError(f"{path}: the chunk {file.relative_to(folder)} is cut short; copy it again")
+            raise SourceError(f"{path}: the chunk {file.relative_to(folder)} is truncated; copy it again")
 
 
 def _planes(shape: Sequence[int], channel: Channel | None) -> int:
@@ -146,7 +146,7 @@ def _planes(shape: Sequence[int], channel: Channel | None) -> int:
 
 
 def hdf5_written(path: Path, dataset: h5py.Dataset, channel: Channel | None = None) -> Written:
-    """What part of an HDF5 dataset there is. Raises `SourceError` if a file that holds a part of it is missing."""
+    """The written part of an HDF5 dataset. Raises `SourceError` if a file with a part of it is missing."""
     planes = _planes(dataset.shape, channel)
     if dataset.is_virtual:
         home = Path(dataset.file.filename).parent
@@ -154,12 +154,12 @@ def hdf5_written(path: Path, dataset: h5py.Dataset, channel: Channel | None = No
         missing = sorted(name for name in names if "%" not in name and not (home / name).is_file())
         if missing:
             raise SourceError(
-                f"{path} is put together of other files, and {', '.join(missing[:3])} is missing"
+                f"{path} refers to other files, of which {', '.join(missing[:3])} is missing; put them beside it"
             )
         return Written(planes)
     if dataset.chunks is None or dataset.ndim < 3:
         if planes and dataset.size and dataset.external is None and dataset.id.get_storage_size() == 0:
-            raise SourceError(f"{path} has no images: none of its {planes} frames was ever written")
+            raise SourceError(f"{path} contains no images: none of its {planes} frames was ever written")
         return Written(planes)
     grid = [-(-size // each) for size, each in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() == math.prod(grid):
@@ -183,7 +183,7 @@ def _has_blosc(array: Any) -> bool:
 
 
 def _chunk_names(folder: Path) -> Iterable[Place]:
-    """The indices in the names of an array's chunks: `c/3/0/0`, `3/0/0` or `3.0.0`."""
+    """The indices in the names of the chunks of an array: `c/3/0/0`, `3/0/0` or `3.0.0`."""
     for place, _, names in os.walk(folder):
         inner = Path(place).relative_to(folder).parts
         for name in names:

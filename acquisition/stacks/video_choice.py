@@ -1,4 +1,4 @@
-"""Which of several recordings in one file or folder is meant: `PATH::position=1,channel=GFP`."""
+"""Selects one of several recordings in a file or folder: `PATH::position=1,channel=GFP`."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from stream.errors import SourceError
 
 SEPARATOR = "::"
 KEYS = ("position", "channel", "series", "z", "files")
-CHANNELS_OR_TIMES = "; say --axes TYX if they are times"
+CHANNELS_OR_TIMES = "; pass --axes TYX if they are times"
 MOST_NAMES = 8
-"""Names that an error lists before it says how many more there are."""
+"""Names listed in an error before "and N more"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What stands behind `::`, by key; `dataset` where it is a name alone, as of an HDF5 dataset."""
+    """The text behind `::`, by key; `dataset` if it is only a name, as of an HDF5 dataset."""
 
     given: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
 
     def get(self, *keys: str) -> str | None:
-        """What was given for the first of these keys that was given."""
+        """The value of the first of these keys that was given; None if none was."""
         return next((self.given[key] for key in keys if key in self.given), None)
 
     def refuse_rest(self, path: Path, known: Sequence[str]) -> None:
-        """Raise `SourceError` for a key that this kind of recording does not have."""
+        """Raise `SourceError` for a key that does not apply to this recording."""
         for key in self.given:
             if key not in known:
-                raise SourceError(f"{path} has no {key} to choose; leave {SEPARATOR}{key}=... out")
+                raise SourceError(f"{path} has no {key} to choose; leave out {SEPARATOR}{key}=...")
         self.refuse_dataset(path)
 
     def refuse_dataset(self, path: Path) -> None:
-        """Raise `SourceError` for what is no choice by one of our keys."""
+        """Raise `SourceError` for a text behind `::` that is not one of the keys."""
         key, equals, _ = self.dataset.partition("=")
         if equals:
             raise SourceError(
-                f"{key.strip()!r} in {path}{SEPARATOR}{self.dataset} is nothing to choose by; it is one of "
+                f"{key.strip()!r} in {path}{SEPARATOR}{self.dataset} is not a key; use one of "
                 f"{', '.join(KEYS)}, as in {SEPARATOR}position=1,channel=0"
             )
         if self.dataset:
@@ -60,7 +60,7 @@ def name_of(path: Path) -> str:
 
 
 def parse_choice(path: Path) -> Choice:
-    """What is chosen behind `::`. Raises `SourceError` for a key given twice or without a value."""
+    """Parse the text behind `::`. Raises `SourceError` for a key given twice or without a value."""
     rest = str(path).partition(SEPARATOR)[2]
     dataset = ""
     if not any(rest.startswith(f"{key}=") for key in KEYS):
@@ -73,23 +73,23 @@ def parse_choice(path: Path) -> Choice:
         key, _, value = (text.strip() for text in part.partition("="))
         if key not in KEYS or not value or key in given:
             raise SourceError(
-                f"{part!r} in {path} is no choice; write for example {SEPARATOR}position=1,channel=0 "
-                f"(of {', '.join(KEYS)}), each once"
+                f"{part!r} in {path} is not a valid choice; write for example {SEPARATOR}position=1,channel=0 "
+                f"(keys: {', '.join(KEYS)}, each once)"
             )
         given[key] = value
     return Choice(given, dataset)
 
 
 def choose(path: Path, key: str, names: Sequence[str], given: str | None, about: str = "") -> int:
-    """The index of the one of `names` that is meant; `given` is a name or a number, or None.
+    """The index of the chosen one of `names`; `given` is a name, a number, or None.
 
-    Raises `SourceError`, with the names, where there are several and none is given, or none of that name.
+    Raises `SourceError`, with the names, if there are several and none is given, or `given` does not exist.
     """
     if given is None:
         if len(names) == 1:
             return 0
         raise SourceError(
-            f"{path} holds {len(names)} {_plural(key)} ({listed(names)}){about}; choose one, as in "
+            f"{path} contains {len(names)} {_plural(key)} ({listed(names)}){about}; choose one, as in "
             f'"{path}{SEPARATOR}{key}={_example(names, key)}"'
         )
     if given in names:
@@ -105,23 +105,23 @@ def choose(path: Path, key: str, names: Sequence[str], given: str | None, about:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """The one channel of an array that is read: `number` along its axis `axis`, of `count`."""
+    """The channel of an array to read: index `number` of `count` along the axis `axis`."""
 
     axis: int
     number: int
     count: int
 
     def without(self, sizes: Sequence[Any]) -> tuple[Any, ...]:
-        """Sizes or names of all axes but that of the channels."""
+        """Sizes or names of all axes except that of the channels."""
         return (*sizes[: self.axis], *sizes[self.axis + 1 :])
 
 
 def choose_channel(
     path: Path, shape: Sequence[int], axes: str, choice: Choice, named: Sequence[str] = ()
 ) -> Channel | None:
-    """The channel of an array that is meant; None where it has no axis (C) of them. `named` are their names.
+    """The chosen channel of an array; None without a channel axis (C). `named` are the names of the channels.
 
-    Raises `SourceError` where there are several and none is chosen, or one is and there are none.
+    Raises `SourceError` if there are several and none is chosen, or one is chosen and there are none.
     """
     given = choice.get("channel")
     if "C" not in axes or len(axes) != len(shape):
@@ -136,7 +136,7 @@ def choose_channel(
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names for an error, the first few of them."""
+    """The first names, for an error."""
     shown = ", ".join(names[:MOST_NAMES])
     more = len(names) - MOST_NAMES
     return f"{shown} and {more} more" if more > 0 else shown

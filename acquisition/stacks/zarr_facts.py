@@ -1,4 +1,4 @@
-"""The axes and scales of an OME-Zarr image, as its specification (0.1 to 0.5) has them: from dictionaries.
+"""Axes and scales in the metadata of an OME-Zarr image, versions 0.1 to 0.5 (pure functions).
 
 An image lists its levels of resolution; a level's transformations come first, those of the whole image after them.
 """
@@ -15,23 +15,23 @@ from acquisition.stacks.tiff_facts import PIXEL, STEP
 from stream.errors import SourceError
 
 OLD_AXES = "TCZYX"
-"""What versions 0.1 and 0.2 have, without saying so."""
+"""The fixed axes of versions 0.1 and 0.2."""
 
 
 def zarr_axes(image: Mapping[str, Any], dimensions: int) -> str:
-    """The names of an image's axes. Raises `SourceError` where it does not say which they are."""
+    """The names of the axes of an image. Raises `SourceError` if they are unknown."""
     axes = image.get("axes")
     if axes is None:
         if "coordinateSystems" in image:
-            raise SourceError("it is of a later version than 0.5; write it as OME-Zarr 0.4 or 0.5")
+            raise SourceError("its version is later than 0.5; write it as OME-Zarr 0.4 or 0.5")
         return OLD_AXES[-dimensions:]
     if not isinstance(axes, Sequence) or len(axes) != dimensions:
-        raise SourceError(f"it names {len(axes)} axes for an array of {dimensions}")
+        raise SourceError(f"it names {len(axes)} axes, but its array has {dimensions}; write it again")
     return "".join(_letter(axis, dimensions - place) for place, axis in enumerate(axes))
 
 
 def _letter(axis: object, from_end: int) -> str:
-    """T, C, Z, Y or X; of axes in space the last is x, whatever its name."""
+    """T, C, Z, Y or X; the last spatial axis is x, whatever its name."""
     name, kind = (
         (str(axis.get("name", "")), axis.get("type")) if isinstance(axis, Mapping) else (str(axis), None)
     )
@@ -56,9 +56,7 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
     for owner, where in ((level, "its level of full resolution"), (image, "the image")):
         kinds = [step.get("type") for step in owner.get("coordinateTransformations") or ()]
         if kinds.count("scale") > 1:
-            remarks.append(
-                f"{where} has {kinds.count('scale')} scales, where one is allowed: they are multiplied"
-            )
+            remarks.append(f"{where} has {kinds.count('scale')} scales instead of one: they are multiplied")
         for step in owner.get("coordinateTransformations") or ():
             kind = step.get("type")
             values = step.get(kind) if kind in {"scale", "translation"} else None
@@ -67,7 +65,7 @@ def zarr_scales(image: Mapping[str, Any], level: Mapping[str, Any], axes: str) -
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
                 inside = f" in {step['path']!r}" if "path" in step else ""
                 remarks.append(
-                    f"a transformation of its coordinates ({kind}{inside}) is not read: the scales are not used"
+                    f"a coordinate transformation ({kind}{inside}) is not supported: the scales are not used"
                 )
                 return Scales(remarks=tuple(remarks))
             numbers = [number(value) for value in values]
@@ -96,7 +94,7 @@ def _units(image: Mapping[str, Any], count: int) -> list[str]:
 
 
 def _length(size: Any, unit: str, what: str) -> Said:
-    """A length; one without a unit is taken for um, but for 1, which is written of what is not known."""
+    """A length; without a unit it is taken as um, except for 1, which means unknown."""
     if unit.strip().lower() not in NO_UNITS or size == 1.0:
         return length(size, unit, what)
     found = length(size, "um", what)

@@ -16,7 +16,7 @@ from typing import Any
 from stream.commands import URGENT, CommandClient
 from stream.errors import LinkError, LivePTVError
 from stream.limits import fitted, why_refused
-from stream.messages import Ack, Command, CommandKind
+from stream.messages import Command, CommandKind, CommandReply
 from stream.safe_text import one_line
 from stream.sockets import Security
 
@@ -91,15 +91,17 @@ class Steering:
     def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
         """`address_of` tells where the run takes wishes, "" where it does not, and what opens it."""
         self._address_of = address_of
-        self._asked: queue.PriorityQueue[tuple[bool, int, Command, Future[Ack]]] = queue.PriorityQueue()
+        self._asked: queue.PriorityQueue[tuple[bool, int, Command, Future[CommandReply]]] = (
+            queue.PriorityQueue()
+        )
         self._number = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="liveptv-page-steering")
         self._thread.start()
 
-    def ask(self, command: Command) -> Future[Ack]:
+    def ask(self, command: Command) -> Future[CommandReply]:
         """Send a command; the future gets its answer, or a `LinkError`."""
-        future: Future[Ack] = Future()
+        future: Future[CommandReply] = Future()
         can_wait = command.kind not in URGENT
         if can_wait and self.waiting >= MOST_WAITING:
             future.set_exception(
@@ -139,9 +141,9 @@ class _Way:
     def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
         self._address_of = address_of
         self._client: CommandClient | None = None
-        self._waiting: dict[str, tuple[Future[Ack], float]] = {}
+        self._waiting: dict[str, tuple[Future[CommandReply], float]] = {}
 
-    def send(self, command: Command, future: Future[Ack]) -> None:
+    def send(self, command: Command, future: Future[CommandReply]) -> None:
         """Send a command; if that fails, its future says why."""
         try:
             address, security = self._address_of()
@@ -157,7 +159,7 @@ class _Way:
 
     def take_answers(self) -> None:
         """Hand out what has come, and give up on what has not come in time."""
-        for ack in self._client.acks() if self._client is not None else ():
+        for ack in self._client.replies() if self._client is not None else ():
             if ack.command_id in self._waiting:
                 _settle(self._waiting.pop(ack.command_id)[0], ack)
         now_s = time.monotonic()
@@ -173,10 +175,10 @@ class _Way:
             self._client.close()
 
 
-def _settle(future: Future[Ack], outcome: Ack | LivePTVError) -> None:
+def _settle(future: Future[CommandReply], outcome: CommandReply | LivePTVError) -> None:
     """Give a future its outcome; one whose visitor has gone is cancelled and needs none."""
     with contextlib.suppress(InvalidStateError):
-        if isinstance(outcome, Ack):
+        if isinstance(outcome, CommandReply):
             future.set_result(outcome)
         else:
             future.set_exception(outcome)

@@ -24,7 +24,7 @@ from liveptv.session.events import EventLog
 from liveptv.session.plan import Picture
 from stream.commands import CommandClient, CommandServer, Request
 from stream.errors import LinkError, SourceError, WireError
-from stream.messages import Ack, Command, CommandKind, Status
+from stream.messages import Command, CommandKind, CommandReply, Status
 from stream.monitor import MonitorPublisher
 from stream.run_keys import Pass, RunKeys
 from stream.safe_text import json_bytes, one_line
@@ -187,7 +187,7 @@ class Front:
             except Exception as error:  # noqa: BLE001 - whatever a viewer asks for, the run goes on and it is told
                 self._refuse(request, f"this could not be done: {one_line(str(error), NOTE_LENGTH)}")
         for client in (self._client, self._control):
-            for ack in client.acks() if client is not None else ():
+            for ack in client.replies() if client is not None else ():
                 answered = self._waiting.pop(ack.command_id, None)
                 if answered is not None:
                     self._answer(answered, ack)
@@ -226,7 +226,7 @@ class Front:
         with contextlib.suppress(LinkError):  # it may have been answered before it failed
             request.reply(_ack(request.command, why))
 
-    def _answer(self, request: Request, ack: Ack) -> None:
+    def _answer(self, request: Request, ack: CommandReply) -> None:
         command = request.command
         outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
         if ack.accepted and ack.first_frame >= 0:
@@ -249,8 +249,8 @@ class Front:
                 client.close()
 
 
-def _ack(command: Command, why_not: str = "") -> Ack:
-    return Ack(command.command_id, not why_not, reason=why_not, monotonic_ns=time.perf_counter_ns())
+def _ack(command: Command, why_not: str = "") -> CommandReply:
+    return CommandReply(command.command_id, not why_not, reason=why_not, monotonic_ns=time.perf_counter_ns())
 
 
 def _in_words(command: Command) -> str:

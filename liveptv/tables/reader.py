@@ -18,7 +18,8 @@ from liveptv.tables.csv_columns import FloatArray, Rule, read_text_columns
 from liveptv.tables.csv_text import open_text_table
 from liveptv.tables.dialects import Reading, Wanted, understand
 from stream.errors import SourceError
-from stream.hdf5_reading import NUMBERS, RECORDS, check_memory, dataset, find, open_hdf5, reading
+from stream.hdf5_checks import NUMBERS, RECORDS, check_memory
+from stream.hdf5_reading import dataset, find, open_hdf5, reading
 from stream.hdf5_reading import values as values_of
 from stream.messages import NAN, Detections, FrameInfo
 from tracking.export.table import pyarrow

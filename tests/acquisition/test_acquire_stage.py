@@ -9,7 +9,7 @@ from acquisition.source import Source, SourceInfo
 from acquisition.stage import AcquireStage
 from stream.errors import LinkError, NoRoomError, SourceError
 from stream.link import LinkAccount
-from stream.messages import Ack, Command, CommandKind, Frame, FrameInfo, StageState
+from stream.messages import Command, CommandKind, CommandReply, Frame, FrameInfo, StageState
 
 
 class FakeSource:
@@ -104,8 +104,8 @@ class FakeRequest:
     commands: FakeCommands
     command: Command
 
-    def reply(self, ack):
-        self.commands.answers[ack.command_id] = ack
+    def reply(self, reply):
+        self.commands.answers[reply.command_id] = reply
 
 
 class FakeExecutor:
@@ -116,7 +116,7 @@ class FakeExecutor:
 
     def execute(self, command):
         if command.value == "bad":
-            return Ack(command.command_id, False, reason="bad")
+            return CommandReply(command.command_id, False, reason="bad")
         self.pending.append(command)
         return None
 
@@ -125,10 +125,10 @@ class FakeExecutor:
 
     def frame_taken(self, frame):
         done, self.pending = self.pending, []
-        return [Ack(command.command_id, True, frame.info.frame) for command in done]
+        return [CommandReply(command.command_id, True, frame.info.frame) for command in done]
 
     def abandon(self):
-        return [Ack(command.command_id, True, -1) for command in self.pending]
+        return [CommandReply(command.command_id, True, -1) for command in self.pending]
 
     def release(self):
         pass

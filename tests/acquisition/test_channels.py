@@ -83,7 +83,7 @@ def test_a_channel_is_chosen_by_its_number(tmp_path, write, channel):
 def test_without_a_choice_the_command_asks_which_and_how(tmp_path, write):
     with pytest.raises(SourceError) as caught:
         frames(write(tmp_path))
-    assert "holds 2 channels (0, 1)" in str(caught.value)
+    assert "contains 2 channels (0, 1)" in str(caught.value)
     assert f"{tmp_path.name}/video" in str(caught.value)
     assert "::channel=0" in str(caught.value)
 

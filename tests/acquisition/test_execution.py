@@ -10,7 +10,7 @@ from small_microscope import small_settings
 from acquisition.execution import CommandExecutor
 from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
-from acquisition.safety.limits import RateLimit, Refused
+from acquisition.safety.limits import CommandRefused, RateLimit
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Command, CommandKind
@@ -32,7 +32,7 @@ class Rig:
 
     def __init__(self, settings, limits=LIMITS, clock=time.monotonic):
         self.microscope = Microscope(settings)
-        self.acks = {}
+        self.replies = {}
         try:
             self.stream = MicroscopeStream(self.microscope, settings, run_id="test")
             self.executor = CommandExecutor(self.microscope, self.stream, limits, clock)
@@ -43,9 +43,9 @@ class Rig:
 
     def do(self, kind, value=None, **more):
         command = Command(kind, value, **more)
-        ack = self.executor.execute(command)
-        if ack is not None:
-            self.acks[ack.command_id] = ack
+        reply = self.executor.execute(command)
+        if reply is not None:
+            self.replies[reply.command_id] = reply
         return command.command_id
 
     def run(self, frames):
@@ -58,7 +58,7 @@ class Rig:
             if frame is not None:
                 taken.append(frame)
                 answers += self.executor.frame_taken(frame)
-            self.acks |= {ack.command_id: ack for ack in answers}
+            self.replies |= {reply.command_id: reply for reply in answers}
         return taken
 
     def close(self):
@@ -97,10 +97,10 @@ def test_a_flow_command_names_the_first_frame_with_the_new_flow(rig, tmp_path):
     for flow in (0.002, 0.04, 0.002, 0.04, 0.002):
         one.run(7)
         command = one.do(CommandKind.SET_FLOW, flow)
-        while command not in one.acks:
+        while command not in one.replies:
             one.run(1)
-        assert one.acks[command].accepted
-        named.append(one.acks[command].first_frame)
+        assert one.replies[command].accepted
+        named.append(one.replies[command].first_frame)
     one.run(10)
     one.stream.stop()
     fast = speeds_by_frame(truth)
@@ -124,7 +124,7 @@ def test_frames_that_waited_in_the_buffer_are_not_named(rig, tmp_path):
     one.stream.stop()
     fast = speeds_by_frame(truth)
     change = min(frame for frame, speed in fast.items() if frame >= 10 and speed > 100)
-    named = one.acks[command].first_frame
+    named = one.replies[command].first_frame
     assert change > 35
     assert 0 <= named - change <= 5
     stamped = {f.info.frame: f.info.flow_ul_s for f in frames}
@@ -144,7 +144,7 @@ def test_an_exposure_command_names_a_frame_with_the_new_exposure():
             time.sleep(0.3)
             command = one.do(CommandKind.SET_EXPOSURE, exposure_ms)
             frames = one.run(70 if exposure_ms > 5 else 30)
-            named = one.acks[command].first_frame
+            named = one.replies[command].first_frame
             times = {f.info.frame: f.info.time_s for f in frames}
             intervals_ms = [1e3 * (times[n] - times[n - 1]) for n in times if n > named]
             assert (np.median(intervals_ms) > 20) == (exposure_ms > 20)
@@ -160,9 +160,9 @@ def test_a_focus_command_is_answered_when_the_drive_has_come_to_rest(rig):
     one.run(3)
     command = one.do(CommandKind.MOVE_FOCUS, 180)
     frames = one.run(30)
-    first = one.acks[command].first_frame
+    first = one.replies[command].first_frame
     arrived = [f.info for f in frames if f.info.frame >= first]
-    assert one.acks[command].accepted
+    assert one.replies[command].accepted
     assert all(info.focus_um == pytest.approx(180, abs=0.2) for info in arrived)
     assert any(f.info.focus_um < 179 for f in frames)
 
@@ -201,9 +201,9 @@ def test_the_next_slice_is_a_step_from_where_the_focus_was_sent(rig):
 def test_what_is_outside_the_limits_is_refused_and_changes_nothing(rig, kind, value, more, why):
     one = rig()
     before = (one.microscope.read_focus(), one.microscope.read_flow(), one.microscope.read_exposure())
-    ack = one.acks[one.do(kind, value, **more)]
-    assert not ack.accepted
-    assert why in ack.reason
+    reply = one.replies[one.do(kind, value, **more)]
+    assert not reply.accepted
+    assert why in reply.reason
     after = (one.microscope.read_focus(), one.microscope.read_flow(), one.microscope.read_exposure())
     assert after == pytest.approx(before)
     assert one.executor.counts()["commands_refused"] == 1
@@ -211,8 +211,8 @@ def test_what_is_outside_the_limits_is_refused_and_changes_nothing(rig, kind, va
 
 def test_without_limits_nothing_that_can_do_harm_is_moved(rig):
     one = rig(limits=LimitsSettings())
-    assert "limits.min_focus_um" in one.acks[one.do(CommandKind.MOVE_FOCUS, 151)].reason
-    assert "limits.max_flow_ul_s" in one.acks[one.do(CommandKind.SET_FLOW, 0.01)].reason
+    assert "limits.min_focus_um" in one.replies[one.do(CommandKind.MOVE_FOCUS, 151)].reason
+    assert "limits.max_flow_ul_s" in one.replies[one.do(CommandKind.SET_FLOW, 0.01)].reason
 
 
 def test_a_property_that_the_experiment_names_can_be_set(rig):
@@ -220,7 +220,7 @@ def test_a_property_that_the_experiment_names_can_be_set(rig):
     one.stream.start()
     command = one.do(CommandKind.SET_PROPERTY, 20.0, device="Camera", property="SNR")
     one.run(5)
-    assert one.acks[command].accepted
+    assert one.replies[command].accepted
     assert float(one.microscope.core.getProperty("Camera", "SNR")) == 20
 
 
@@ -230,16 +230,16 @@ def test_a_property_that_the_experiment_names_can_be_set(rig):
 )
 def test_limits_cannot_be_passed_by_setting_the_property_itself(rig, device, name, instead):
     one = rig(limits=LIMITS.model_copy(update={"properties": (f"{device}.{name}",)}))
-    ack = one.acks[one.do(CommandKind.SET_PROPERTY, 9.0, device=device, property=name)]
-    assert not ack.accepted
-    assert ack.reason.endswith(f"send {instead}")
+    reply = one.replies[one.do(CommandKind.SET_PROPERTY, 9.0, device=device, property=name)]
+    assert not reply.accepted
+    assert reply.reason.endswith(f"send {instead}")
     assert one.microscope.read_flow() == pytest.approx(0.0246)
 
 
 def test_a_trigger_is_a_pulse_on_a_property(rig):
     one = rig(trigger="Camera.DropEvery")
-    ack = one.acks.get(one.do(CommandKind.TRIGGER))
-    assert "DropEvery" in ack.reason  # this one refuses to be 1
+    reply = one.replies.get(one.do(CommandKind.TRIGGER))
+    assert "DropEvery" in reply.reason  # this one refuses to be 1
 
 
 def test_a_flood_of_commands_is_let_through_at_the_permitted_rate():
@@ -250,7 +250,7 @@ def test_a_flood_of_commands_is_let_through_at_the_permitted_rate():
         now[0] = step * 0.1
         try:
             limit.check(CommandKind.SET_FLOW)
-        except Refused:
+        except CommandRefused:
             continue
         passed += 1
     assert passed == 30
@@ -261,7 +261,7 @@ def test_less_than_one_command_a_second_can_be_permitted():
     limit = RateLimit(0.25, lambda: now[0])
     limit.check(CommandKind.SET_FLOW)
     now[0] = 3.9
-    with pytest.raises(Refused, match=r"0\.25 commands a second"):
+    with pytest.raises(CommandRefused, match=r"0\.25 commands a second"):
         limit.check(CommandKind.SET_FLOW)
     now[0] = 4.0
     limit.check(CommandKind.SET_FLOW)
@@ -307,7 +307,7 @@ def test_a_shutter_of_micro_manager_opens_on_command_and_is_closed_for_safety():
     try:
         one.do(CommandKind.SET_SHUTTER, 1)
         assert one.microscope.core.getShutterOpen(shutter)
-        assert "open" in one.acks[one.do(CommandKind.SET_SHUTTER, 2)].reason
+        assert "open" in one.replies[one.do(CommandKind.SET_SHUTTER, 2)].reason
         one.executor.safe_state()
         assert not one.microscope.core.getShutterOpen(shutter)
     finally:
@@ -359,7 +359,7 @@ def test_results_of_frames_that_were_exposed_too_long_ago_do_not_keep_the_watchd
     assert one.microscope.read_flow() == pytest.approx(0.001)
     assert one.executor.counts()["watchdog"] == 1
     refused = one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=old)
-    assert "exposed more than 2 s ago" in one.acks[refused].reason
+    assert "exposed more than 2 s ago" in one.replies[refused].reason
     assert one.microscope.read_flow() == pytest.approx(0.001)
     fresh = one.run(1)[-1].info.frame
     one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=fresh)
@@ -375,8 +375,8 @@ def test_the_safe_state_passes_the_rate_limit_and_drops_what_was_scheduled(rig):
     asked = [one.do(CommandKind.MAKE_SAFE, at_time_s=40.0) for _ in range(100)]
     assert one.microscope.read_flow() == pytest.approx(0.001)
     one.run(20)
-    assert all("the safe state was asked for" in one.acks[command].reason for command in scheduled)
-    assert all(one.acks[command].accepted for command in asked)
+    assert all("the safe state was requested" in one.replies[command].reason for command in scheduled)
+    assert all(one.replies[command].accepted for command in asked)
 
 
 def test_nothing_undoes_the_safe_state_of_a_run_that_ends(rig):
@@ -384,15 +384,15 @@ def test_nothing_undoes_the_safe_state_of_a_run_that_ends(rig):
     (pump,) = one.executor.secure("stopped by the user", ends=True)
     assert pump.safe
     late = one.do(CommandKind.SET_FLOW, 0.03)
-    assert "the run is ending" in one.acks[late].reason
+    assert "the run is ending" in one.replies[late].reason
     assert one.microscope.read_flow() == pytest.approx(0.001)
 
 
 def test_commands_that_no_frame_will_show_are_answered_at_the_end(rig):
     one = rig()
     command = one.do(CommandKind.SET_FLOW, 0.03)
-    (ack,) = one.executor.abandon()
-    assert (ack.command_id, ack.accepted, ack.first_frame) == (command, True, -1)
+    (reply,) = one.executor.abandon()
+    assert (reply.command_id, reply.accepted, reply.first_frame) == (command, True, -1)
     assert one.executor.abandon() == []
 
 
@@ -410,36 +410,36 @@ def test_a_safe_state_that_was_asked_for_holds_against_controllers_and_what_is_s
     one, frame = held_rig(rig, now)
     one.do(CommandKind.MAKE_SAFE, "asked for on the page", sender="page")
     for more in ({"decided_on_frame": frame}, {"at_time_s": 0.0}, {"at_time_s": 50.0}):
-        ack = one.acks[one.do(CommandKind.SET_FLOW, 0.03, **more)]
-        assert not ack.accepted
-        assert ack.reason == (
-            "the hardware was made safe by page (asked for on the page); resume or send a command by hand"
+        reply = one.replies[one.do(CommandKind.SET_FLOW, 0.03, **more)]
+        assert not reply.accepted
+        assert reply.reason == (
+            "the hardware was made safe by page (asked for on the page); resume, or send a command manually"
         )
-    beat = one.acks[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)]
+    beat = one.replies[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)]
     assert beat.accepted
-    assert beat.reason == ack.reason  # so that the controller's stage knows
+    assert beat.reason == reply.reason  # so that the controller's stage knows
     now[0] += 100
     one.executor.poll()
     one.do(CommandKind.HEARTBEAT, decided_on_frame=one.run(1)[-1].info.frame)
     late = one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=one.run(1)[-1].info.frame)
-    assert "was made safe by page" in one.acks[late].reason
+    assert "was made safe by page" in one.replies[late].reason
     assert one.microscope.read_flow() == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("how", ["by hand", "resume", "another controller"])
+@pytest.mark.parametrize("how", ["manually", "resume", "another controller"])
 def test_a_person_ends_a_safe_state_that_was_asked_for(rig, how):
     one, frame = held_rig(rig, [100.0])
     one.do(CommandKind.MAKE_SAFE)
-    refused = one.acks[one.do(CommandKind.SET_FLOW, 9.0)]
+    refused = one.replies[one.do(CommandKind.SET_FLOW, 9.0)]
     assert "outside the limits" in refused.reason
-    assert "made safe" in one.acks[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)].reason
-    if how == "by hand":
+    assert "made safe" in one.replies[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)].reason
+    if how == "manually":
         one.do(CommandKind.MOVE_FOCUS, 151)
     elif how == "resume":
         one.executor.release()
     else:
-        assert one.acks[one.do(CommandKind.CONTROL, sender="page")].accepted
-    assert one.acks[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)].reason == ""
+        assert one.replies[one.do(CommandKind.CONTROL, sender="page")].accepted
+    assert one.replies[one.do(CommandKind.HEARTBEAT, decided_on_frame=frame)].reason == ""
     one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)
     assert one.microscope.read_flow() == pytest.approx(0.03)
 
@@ -450,7 +450,7 @@ def test_the_lane_s_safe_state_holds_too_but_for_the_watchdog_s_and_is_no_change
     assert one.stream.ours_changes
     one.run(1)
     assert not one.stream.ours_changes
-    refused = one.acks[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)]
+    refused = one.replies[one.do(CommandKind.SET_FLOW, 0.03, decided_on_frame=frame)]
     assert "made safe by the session (the controller was lost)" in refused.reason
     one.executor.release()
     one.executor.secure("no live result, and the acquisition is stuck", ends=False, holds=False)

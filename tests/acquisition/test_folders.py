@@ -284,9 +284,9 @@ def test_metadata_that_were_cut_off_are_read_as_far_as_they_go(tmp_path):
 @pytest.mark.parametrize(
     ("planned", "came", "said"),
     [
-        ({"Frames": 20}, {"times": 12}, "20 images were planned, 12 are there"),
-        ({"Frames": "20", "Slices": 1}, {"times": 12}, "20 images were planned, 12 are there"),
-        ({"Frames": 6, "Slices": 3}, {"times": 4, "heights": 3}, "18 images were planned, 12 are there"),
+        ({"Frames": 20}, {"times": 12}, "20 images were planned, 12 exist"),
+        ({"Frames": "20", "Slices": 1}, {"times": 12}, "20 images were planned, 12 exist"),
+        ({"Frames": 6, "Slices": 3}, {"times": 4, "heights": 3}, "18 images were planned, 12 exist"),
         ({"Frames": 12}, {"times": 12}, ""),
         ({"Frames": 12}, {"times": 12, "skip": {(0, 0, 5, 0)}}, ""),
         ({"Frames": "many"}, {"times": 3}, ""),

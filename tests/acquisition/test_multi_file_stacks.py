@@ -78,7 +78,7 @@ def test_a_recording_that_ends_early_says_how_many_were_planned_and_what_the_nex
     files[1].unlink()
     recording, frames, counts = replay(files[0])
     assert (len(frames), counts["lost_in_recording"]) == (6, 0)
-    told = [text for text in recording.remarks if "12 images were planned, 6 are there" in text]
+    told = [text for text in recording.remarks if "12 images were planned, 6 exist" in text]
     assert len(told) == 1
     assert "a_1_MMStack_Pos0_1.ome.tif" in told[0]
 
@@ -196,7 +196,7 @@ def test_pages_of_several_positions_or_channels_are_asked_for_by_their_tags(tmp_
     path = write_tagged(tmp_path / "run.tif", stack, said)
     for place in (path, tmp_path):
         text = refused(place)
-        assert f"holds 2 {key}s ({', '.join(names)})" in text
+        assert f"contains 2 {key}s ({', '.join(names)})" in text
         assert f"{path}::{key}={names[1]}" in text
         for number, name in enumerate(names):
             recording, frames, counts = replay(f"{place}::{key}={name}")

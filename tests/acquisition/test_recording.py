@@ -126,7 +126,7 @@ def test_a_pixel_is_as_large_as_the_models_only_where_nobody_says(tmp_path):
     write_ome(said, images())
     info, _ = frames_of(plain, model_pixel_size_um=lambda: 0.8)
     assert info.pixel_size_um == 0.8
-    assert "0.8 um a pixel assumed, as the model was made for" in info.description
+    assert "0.8 um per pixel assumed, as in the model" in info.description
     assert frames_of(plain, model_pixel_size_um=lambda: 0.8, pixel_size_um=0.5)[0].pixel_size_um == 0.5
     assert frames_of(said, model_pixel_size_um=lambda: 0.8)[0].pixel_size_um == pytest.approx(0.25)
 

@@ -192,8 +192,8 @@ def test_frames_that_a_file_calls_channels_can_be_called_times(tmp_path):
 
 
 @pytest.mark.parametrize(("axes", "what"), [
-    ("XYT", "y and x must be the last two"), ("TQYX", "Q is no axis"), ("TTYX", "once"), ("T", "last two"),
-    ("", "last two"), ("time", "E, I, M is no axis"),
+    ("XYT", "y and x must be the last two"), ("TQYX", "Q is not an axis"), ("TTYX", "once"), ("T", "last two"),
+    ("", "last two"), ("time", "E, I, M is not an axis"),
 ])  # fmt: skip
 def test_axes_that_cannot_be_are_refused_in_one_line(axes, what):
     with pytest.raises(ConfigurationError, match=what) as caught:

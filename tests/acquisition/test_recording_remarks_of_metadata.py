@@ -113,10 +113,10 @@ def test_two_scales_of_one_level_are_told(tmp_path):
         ),
         (lambda f: ome(f / "v.ome.tif", TimeIncrement=0), "is 0 in the file (TimeIncrement)"),
         (lambda f: ome_zarr(f / "v.zarr", [0, 0.5, 0.5]), "the time between frames is 0 in the file (scale)"),
-        (lambda f: ome_zarr(f / "v.zarr", [0.05, 0, 0]), "a pixel's size of 0 um"),
+        (lambda f: ome_zarr(f / "v.zarr", [0.05, 0, 0]), "the pixel size of 0 um"),
         (
             lambda f: micromanager(f / "v.tif", [{"PixelSizeUm": 0}] * 12),
-            "a pixel's size is 0 in the file (PixelSizeUm)",
+            "the pixel size is 0 in the file (PixelSizeUm)",
         ),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_scale_that_is_no_number_is_shown_as_it_stands_in_the_file(tmp_path, v
     assert recording.info.pixel_size_um == 0.5
     assert not any("'nan'" in text for text in recording.remarks)
     if isinstance(value, str):
-        assert any(f"is {value!r} in the file, which is no number" in text for text in recording.remarks)
+        assert any(f"is {value!r} in the file, which is not a number" in text for text in recording.remarks)
 
 
 def test_time_stamps_with_a_decimal_comma_are_read(tmp_path):

@@ -36,7 +36,7 @@ class Rig:
         config.write_text(config.read_text().replace("\n#py Property,Camera,Width", LASER))
         settings = MicroscopeSettings(config=str(config), trigger="Laser.State")
         self.microscope = Microscope(settings)
-        self.said, self.acks = [], {}
+        self.said, self.replies = [], {}
         try:
             self.stream = SteppedStream(self.microscope, run_id="test")
             clock = self.stream.now_s
@@ -47,9 +47,9 @@ class Rig:
 
     def do(self, kind, value=None, **more):
         command = Command(kind, value, **more)
-        ack = self.executor.execute(command)
-        if ack is not None:
-            self.acks[ack.command_id] = ack
+        reply = self.executor.execute(command)
+        if reply is not None:
+            self.replies[reply.command_id] = reply
         return command.command_id
 
     def run(self, frames):
@@ -57,7 +57,7 @@ class Rig:
             answers = self.executor.poll()
             frame = self.stream.read()
             answers += self.executor.frame_taken(frame)
-            self.acks |= {ack.command_id: ack for ack in answers}
+            self.replies |= {reply.command_id: reply for reply in answers}
         return frame.info
 
     def pulses_s(self):
@@ -99,7 +99,7 @@ def test_a_heartbeat_is_answered_at_once_and_is_not_counted_as_a_command(rig):
     one = rig(limits=LIMITS.model_copy(update={"commands_per_s": 0.1}))
     one.run(3)
     for _ in range(50):
-        assert one.acks[one.do(CommandKind.HEARTBEAT)].accepted
+        assert one.replies[one.do(CommandKind.HEARTBEAT)].accepted
     assert one.executor.counts()["commands"] == 0
 
 
@@ -107,7 +107,7 @@ def test_the_safe_state_can_be_asked_for_with_a_reason(rig):
     one = rig()
     asked = one.do(CommandKind.MAKE_SAFE, "controller mine failed")
     assert one.run(2).flow_ul_s == 0.001
-    assert one.acks[asked].accepted
+    assert one.replies[asked].accepted
     assert one.said == ["safe state (the pump at 0.001 uL/s, the focus at 120 um): controller mine failed"]
     assert one.run(50).flow_ul_s == 0.001
     assert len(one.said) == 1
@@ -121,22 +121,22 @@ def test_a_command_for_later_is_carried_out_before_the_frame_that_is_nearest_to_
     soon = one.do(CommandKind.TRIGGER, at_time_s=0.68)
     one.run(12)
     assert [t - start_s for t in one.pulses_s()] == pytest.approx([0.7, 1.0])
-    assert (one.acks[soon].first_frame, one.acks[late].first_frame) == (7, 10)
-    assert one.acks[late].executed_ns > one.acks[soon].executed_ns > 0
+    assert (one.replies[soon].first_frame, one.replies[late].first_frame) == (7, 10)
+    assert one.replies[late].executed_ns > one.replies[soon].executed_ns > 0
 
 
 def test_a_command_for_later_is_checked_when_its_time_has_come(rig):
     one = rig()
     one.run(1)
     wrong = one.do(CommandKind.SET_FLOW, 9.0, at_time_s=0.5)
-    assert wrong not in one.acks
+    assert wrong not in one.replies
     one.run(8)
-    assert "outside the limits" in one.acks[wrong].reason
+    assert "outside the limits" in one.replies[wrong].reason
 
 
 def test_nothing_is_kept_waiting_for_more_than_a_minute(rig):
     one = rig()
-    assert "at most 60 s" in one.acks[one.do(CommandKind.TRIGGER, at_time_s=100.0)].reason
+    assert "at most 60 s" in one.replies[one.do(CommandKind.TRIGGER, at_time_s=100.0)].reason
 
 
 def test_what_waits_is_refused_when_the_watchdog_acts_and_when_the_run_ends(rig):
@@ -144,12 +144,12 @@ def test_what_waits_is_refused_when_the_watchdog_acts_and_when_the_run_ends(rig)
     one.do(CommandKind.HEARTBEAT)
     dropped = one.do(CommandKind.TRIGGER, at_time_s=10.0)
     one.run(40)
-    assert "watchdog" in one.acks[dropped].reason
+    assert "watchdog" in one.replies[dropped].reason
     command = Command(CommandKind.TRIGGER, at_time_s=30.0)
     one.executor.execute(command)
-    (ack,) = one.executor.abandon()
-    assert not ack.accepted
-    assert "before its time" in ack.reason
+    (reply,) = one.executor.abandon()
+    assert not reply.accepted
+    assert "before its time" in reply.reason
     assert one.pulses_s() == []
 
 

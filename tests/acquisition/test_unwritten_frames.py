@@ -172,5 +172,5 @@ def test_a_blosc_chunk_that_is_cut_is_refused_always(tmp_path, zarr_format, keep
     array[...] = images(3)
     chunk = path / ("1.0.0" if zarr_format == 2 else "c/1/0/0")
     chunk.write_bytes(chunk.read_bytes()[:keep])
-    with pytest.raises(SourceError, match=r"video\.zarr: the chunk .* is cut short"):
+    with pytest.raises(SourceError, match=r"video\.zarr: the chunk .* is truncated"):
         numbers_read(path)

@@ -21,7 +21,7 @@ from engines.engine import Engine
 from engines.factory import open_engine
 from liveptv.config import Experiment
 from stream.errors import ConfigurationError
-from stream.messages import Ack, Command, CommandKind, Detections, Tracks
+from stream.messages import Command, CommandKind, CommandReply, Detections, Tracks
 from tracking.control.controllers import Controller, load_controller
 from tracking.control.record import ControlRecord
 from tracking.tracker import OnlineTracker
@@ -34,7 +34,7 @@ RESULT_S = 5.0
 class RehearsalRecord:
     """What came of it: every answer by command id, and the entries of the control record."""
 
-    answers: dict[str, Ack] = field(default_factory=dict)
+    answers: dict[str, CommandReply] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ class Rehearsal:
         self._tracker = OnlineTracker(experiment.tracker)
         self._tracker.warmup()
         self._control = ControlRecord(self.controller, self._keep)
-        self._heard: deque[Ack] = deque()
+        self._heard: deque[CommandReply] = deque()
         self._found: deque[Detections] = deque()
 
     def step(self) -> Tracks | None:
@@ -118,8 +118,8 @@ class Rehearsal:
         ack = self.executor.execute(command)
         self._hear([] if ack is None else [ack])
 
-    def _hear(self, acks: list[Ack]) -> None:
-        for ack in acks:
+    def _hear(self, replies: list[CommandReply]) -> None:
+        for ack in replies:
             self.record.answers[ack.command_id] = ack
             self._heard.append(ack)
 

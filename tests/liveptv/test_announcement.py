@@ -29,7 +29,7 @@ from liveptv.workflows.run import run_experiment
 from stream.commands import CommandClient, CommandServer
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.links import open_receiver, open_sender
-from stream.messages import Ack, Command, CommandKind, StageState, Status
+from stream.messages import Command, CommandKind, CommandReply, StageState, Status
 from stream.monitor import MonitorPublisher, MonitorSubscriber
 from stream.run_keys import Pass, RunKeys
 from stream.security import Password, generate_keys, load_keys, new_keys
@@ -71,7 +71,7 @@ class World:
         self.front.poll()
         for request in self.acquire.poll():
             reason = f"refused: {request.command.value!r} " + "because " * 20_000
-            request.reply(Ack(request.command.command_id, False, reason=reason))
+            request.reply(CommandReply(request.command.command_id, False, reason=reason))
 
     def close(self):
         self.client.close()
@@ -368,7 +368,7 @@ def test_keys_are_made_from_the_command_line_and_what_misses_is_said_in_one_line
     assert "session" in capsys.readouterr().out
     assert load_keys(folder).server_secret
     for arguments, status, why in (
-        (["keys", "make", str(folder)], 1, "holds keys already"),
+        (["keys", "make", str(folder)], 1, "already contains keys"),
         (["keys"], 2, "command"),
         (["monitor", "--keys", str(folder)], 1, "no run is on"),
         (["monitor", "20260101-a", "--keys", str(folder)], 2, "belong to the address"),

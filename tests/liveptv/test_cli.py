@@ -83,13 +83,13 @@ def test_where_images_do_not_say_how_large_a_pixel_is_it_is_the_models_and_said_
     tifffile.imwrite(video, images, photometric="minisblack")
     plain = ["--set", "detector.refine=false", "--overwrite"]
     assert run_command_line(["detect", str(video), "-m", str(SHIPPED_MODEL), "-o", str(found), *plain]) == 0
-    assert "0.8 um a pixel assumed, as the model was made for" in capsys.readouterr().out
+    assert "0.8 um per pixel assumed, as in the model" in capsys.readouterr().out
     status, why = failure(
         capsys, "detect", video, "-m", SHIPPED_MODEL, "-o", found, *plain, "--pixel-size", "0.5"
     )
     assert (status, "trained for 0.8 um a pixel, but the images have 0.5" in why) == (2, True)
     assert run_command_line(["detect", str(video), "-o", str(found), *plain]) == 0
-    assert "1 um a pixel assumed (--pixel-size)" in capsys.readouterr().out
+    assert "1 um per pixel assumed (--pixel-size)" in capsys.readouterr().out
 
 
 def test_images_much_noisier_than_those_a_network_was_trained_on_are_said_to_be(tmp_path, capsys):
@@ -250,7 +250,7 @@ def test_a_recording_cut_short_is_tracked_up_to_there_and_the_run_fails(tmp_path
     tracks = tmp_path / "cut.h5"
     status, why = failure(capsys, "replay", video, "-o", tracks, "--set", "session.mode=threads")
     assert status == 1
-    assert "cut short at frame 19" in why or "cut short at frame 20" in why
+    assert "truncated at frame 19" in why or "truncated at frame 20" in why
     assert len(read_trajectories(tracks).frames) >= 19
 
 

@@ -22,7 +22,7 @@ from liveptv.monitor.process import Page
 from liveptv.monitor.steering import RefusedCommandError, command_from
 from stream.commands import CommandServer
 from stream.errors import ConfigurationError
-from stream.messages import Ack, CommandKind
+from stream.messages import CommandKind, CommandReply
 from stream.monitor import MonitorPublisher
 from stream.run_keys import RunKeys
 
@@ -338,7 +338,7 @@ def steered_page(detector):
         while not stop.wait(0.001):
             for request in server.poll():
                 taken.append(request.command.kind)
-                request.reply(Ack(request.command.command_id, True))
+                request.reply(CommandReply(request.command.command_id, True))
 
     thread = threading.Thread(target=serve)
     thread.start()

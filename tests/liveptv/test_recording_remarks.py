@@ -58,7 +58,7 @@ CASES = {
     ),
     "slices": (lambda p, i: write_imagej(p, i, axes="ZYX", finterval=0.05), "taken as times", 15),
     "playback speed": (lambda p, i: write_imagej(p, i, fps=7.0), "not the camera's", 0.75),
-    "nothing": (lambda p, i: tifffile.imwrite(p, i, photometric="minisblack"), "1 um a pixel assumed", 1.5),
+    "nothing": (lambda p, i: tifffile.imwrite(p, i, photometric="minisblack"), "1 um per pixel assumed", 1.5),
 }
 
 
@@ -105,7 +105,7 @@ def test_axes_that_the_user_gives_are_used_by_replay_and_detect(tmp_path, capsys
     assert "focus series" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("axes", "why"), [("XYT", "must be the last two"), ("TWYX", "W is no axis")])
+@pytest.mark.parametrize(("axes", "why"), [("XYT", "must be the last two"), ("TWYX", "W is not an axis")])
 def test_axes_that_cannot_be_are_wrong_usage(tmp_path, capsys, moving, axes, why):
     video = tmp_path / "video.tif"
     write_imagej(video, moving)

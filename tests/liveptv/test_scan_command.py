@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_the_focus_safe_and_the_scan_to_be_gone_on_with(
     monkeypatch.setattr(ZScan, "_keep", interrupted)
     status, err = failure(capsys, "scan", experiment, "-o", output)
     assert status == 1
-    assert "stopped by the user; 5 of 13 planes are kept: go on with --resume" in err
+    assert "stopped by the user; 5 of 13 planes are kept: continue with --resume" in err
     assert moves[-1] == 100
     monkeypatch.setattr(ZScan, "_keep", keep)
     status, err = failure(capsys, "scan", experiment, "-o", output)

@@ -8,7 +8,7 @@ import pytest
 from liveptv.monitor.steering import MOST_WAITING, Steering, command_from
 from stream.commands import CommandClient, CommandServer
 from stream.errors import LinkError
-from stream.messages import Ack, CommandKind
+from stream.messages import CommandKind, CommandReply
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def taken(server, count):
     while len(found) < count and time.monotonic() < deadline_s:
         for request in server.poll():
             found.append(request.command.kind)
-            request.reply(Ack(request.command.command_id, True))
+            request.reply(CommandReply(request.command.command_id, True))
         time.sleep(0.002)
     return found
 
@@ -99,7 +99,7 @@ def test_a_visitor_who_leaves_before_the_answer_ends_nobody_elses_steering(
             time.sleep(0.002)
         left.cancel()
         if gone_when == "sent":
-            requests[0].reply(Ack(requests[0].command.command_id, True))
+            requests[0].reply(CommandReply(requests[0].command.command_id, True))
     monkeypatch.undo()
     answer = steering.ask(command_from({"kind": "make_safe"}))
     assert CommandKind.MAKE_SAFE in taken(server, 2 if gone_when == "queued" else 1)

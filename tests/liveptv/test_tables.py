@@ -304,7 +304,7 @@ def test_h5_files_with_other_things_under_the_names_are_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file.update({"frame": [0, 1], "y_um": [1.0, 2.0]})
         file.create_group("x_um")
-    with pytest.raises(SourceError, match="x_um is no dataset"):
+    with pytest.raises(SourceError, match="x_um is not a dataset"):
         read_detection_table(path)
 
 

@@ -12,7 +12,7 @@ from wire_strategies import a_frame, some_detections
 
 from stream.commands import CommandServer
 from stream.errors import WireError
-from stream.messages import Ack, Command, CommandKind, StageState, Status
+from stream.messages import Command, CommandKind, CommandReply, StageState, Status
 from stream.monitor import MonitorSubscriber
 from stream.status import StatusSink
 from stream.wire import decode, encode
@@ -25,7 +25,7 @@ GROWTH_BYTES = 16 * 2**20
 def garbage(seed: int) -> list[list[bytes]]:
     """Messages of one to many parts, none of which is ours: noise, damage, other protocols, excess."""
     dice = random.Random(seed)
-    good = [a_frame(), some_detections(), Command(CommandKind.STOP), Ack("x", True)]
+    good = [a_frame(), some_detections(), Command(CommandKind.STOP), CommandReply("x", True)]
     good.append(Status("run", "detect", StageState.RUNNING, {"n": 1}))
     messages: list[list[bytes]] = [
         [b""],
@@ -112,7 +112,7 @@ def test_a_command_server_survives_garbage(context: zmq.Context[zmq.Socket[bytes
     vandal.send_multipart(encode(Command(CommandKind.STOP)))
     while not (requests := server.poll()):
         pass
-    requests[0].reply(Ack(requests[0].command.command_id, True))
+    requests[0].reply(CommandReply(requests[0].command.command_id, True))
     assert vandal.poll(10_000)
     server.close()
     vandal.close(0)

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from stream.commands import CommandClient, CommandServer
 from stream.errors import WireError
 from stream.limits import ID_LENGTH, LARGEST_NUMBER, NAME_LENGTH, VALUE_LENGTH, why_refused
-from stream.messages import Ack, Command, CommandKind, Message, StageState, Status, StreamEnd, StreamStart
+from stream.messages import (
+    Command,
+    CommandKind,
+    CommandReply,
+    Message,
+    StageState,
+    Status,
+    StreamEnd,
+    StreamStart,
+)
 from stream.safe_text import one_line, printable, sendable, shortened
 from stream.wire import decode, encode
 
@@ -36,7 +45,7 @@ def test_what_a_stage_says_of_its_own_accord_can_always_be_sent(
     assert status.text[:50] == sendable(text, 100)[:50]
     assert isinstance(passed(StreamEnd(run, source, 1, 0, text)), StreamEnd)
     assert isinstance(passed(StreamStart(run, source)), StreamStart)
-    assert isinstance(passed(Ack("id", False, reason=text)), Ack)
+    assert isinstance(passed(CommandReply("id", False, reason=text)), CommandReply)
 
 
 def test_a_status_with_a_thousand_gauges_arrives_with_as_many_as_fit() -> None:
@@ -117,10 +126,10 @@ def test_an_answer_that_does_not_fit_is_shortened() -> None:
         client.send(command)
         while not (requests := server.poll()):
             pass
-        requests[0].reply(Ack(command.command_id, False, reason=reason))
-        while not (acks := client.acks()):
+        requests[0].reply(CommandReply(command.command_id, False, reason=reason))
+        while not (replies := client.replies()):
             pass
-        assert acks[0].reason[:5] == sendable(reason, 100)[:5]
+        assert replies[0].reason[:5] == sendable(reason, 100)[:5]
     client.close()
     server.close()
 

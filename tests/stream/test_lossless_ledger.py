@@ -143,7 +143,7 @@ def test_an_acknowledged_message_cannot_be_asked_for_again() -> None:
     assert step is not None
     ledger.sent(step)
     ledger.acknowledge(0)
-    with pytest.raises(ValueError, match="on offer"):
+    with pytest.raises(ValueError, match="can be sent"):
         ledger.rewind(0)
 
 

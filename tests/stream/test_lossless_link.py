@@ -21,9 +21,9 @@ from stream.link import Delivery, PeerState, Policy, Receiver, Sender
 from stream.links import open_receiver, open_sender
 from stream.messages import Detections, Frame, FrameInfo, StreamEnd, StreamStart
 from stream.receiving import LosslessReceiver
-from stream.ring import SharedRingReader
 from stream.security import generate_keys
 from stream.settings import LinkSettings
+from stream.shared_ring import SharedRingReader
 
 _names = itertools.count()
 
@@ -319,7 +319,7 @@ def test_a_restarted_sender_is_flagged_always(ends: ExitStack) -> None:
     old.close()
     new = ends.enter_context(closing(sender_at(port)))
     new.send(frame(0))
-    with pytest.raises(PeerLostError, match="restarted without its memory"):
+    with pytest.raises(PeerLostError, match="was restarted and has lost its memory"):
         take_all(receiver)
 
 

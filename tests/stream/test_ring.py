@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from link_workers import process, wait_until
 
 from stream.errors import LinkError
-from stream.ring import LocalRing, ReferenceRing, SharedRing, SharedRingReader
+from stream.ring import LocalRing, ReferenceRing
+from stream.shared_ring import SharedRing, SharedRingReader
 
 SLOTS = 4
 SLOT_BYTES = 1000
@@ -111,7 +112,7 @@ def test_a_reader_that_ends_does_not_take_the_memory_with_it() -> None:
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="shared memory has no names to look at here")
 def test_the_memory_of_a_killed_sender_is_released() -> None:
     code = (
-        "import time; from stream.ring import SharedRing; r = SharedRing(4, 1000); "
+        "import time; from stream.shared_ring import SharedRing; r = SharedRing(4, 1000); "
         "print(r.name, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -14,7 +14,7 @@ from wire_strategies import a_frame
 from stream.commands import CommandClient, CommandServer
 from stream.errors import ConfigurationError, LinkError, OutputError
 from stream.links import open_receiver, open_sender
-from stream.messages import Ack, Command, CommandKind, Frame, StageState, Status
+from stream.messages import Command, CommandKind, CommandReply, Frame, StageState, Status
 from stream.monitor import MonitorPublisher, MonitorSubscriber
 from stream.security import CurveKeys, check_bind, generate_keys, load_keys
 from stream.status import StatusSink, StatusSource
@@ -69,10 +69,10 @@ def test_a_command_is_taken_only_from_a_known_key(keys: CurveKeys, others: Curve
     while not (requests := server.poll()):
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
-    requests[0].reply(Ack(requests[0].command.command_id, True))
-    while not (acks := friend.acks()):
+    requests[0].reply(CommandReply(requests[0].command.command_id, True))
+    while not (replies := friend.replies()):
         assert time.monotonic() < deadline_s
-    assert acks[0].accepted
+    assert replies[0].accepted
     friend.close()
     server.close()
 
@@ -158,7 +158,7 @@ def test_a_folder_without_keys_or_with_a_broken_one_is_said_in_one_line(tmp_path
         load_keys(tmp_path / "nowhere")
     for text in ("", 'curve\n    public-key = "short"\n'):
         (tmp_path / "server.key").write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigurationError, match="no key file"):
+        with pytest.raises(ConfigurationError, match="not a key file"):
             load_keys(tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -9,7 +9,7 @@ import zmq
 from wire_strategies import same
 
 from stream.errors import ConfigurationError, LinkError
-from stream.messages import Ack, StageState, Status
+from stream.messages import CommandReply, StageState, Status
 from stream.status import StatusSink, StatusSource
 from stream.wire import encode
 
@@ -94,7 +94,7 @@ def test_what_is_no_status_is_counted_and_the_next_one_is_delivered() -> None:
     stranger.connect(sink.address)
     stranger.send(b"GET / HTTP/1.1")
     stranger.send_multipart([b"{}", b"", b"", b""])
-    stranger.send_multipart(encode(Ack("x", True)))
+    stranger.send_multipart(encode(CommandReply("x", True)))
     stranger.send_multipart(encode(a_status(5)))
     received = sink.receive(10.0)
     assert received is not None

@@ -18,7 +18,17 @@ from wire_strategies import MESSAGES, TEXT, a_frame, same, some_detections
 
 from stream.errors import WireError
 from stream.header import AckFields, CommandFields, EndFields, InfoFields, StartFields, StatusFields
-from stream.messages import Ack, Command, CommandKind, Detections, Frame, Message, StageState, Status, Tracks
+from stream.messages import (
+    Command,
+    CommandKind,
+    CommandReply,
+    Detections,
+    Frame,
+    Message,
+    StageState,
+    Status,
+    Tracks,
+)
 from stream.wire import KINDS, MAX_HEADER_BYTES, Header, LinkFields, assemble, decode, decode_header, encode
 
 LINKS = st.one_of(st.none(), st.builds(LinkFields, st.integers(0, 2**63 - 1), TEXT, st.integers(-1, 99)))
@@ -107,8 +117,8 @@ def test_numpy_numbers_in_the_fields_are_numbers_on_the_wire() -> None:
 
 
 def test_fields_of_others_in_the_header_are_no_harm() -> None:
-    header = changed(Ack("c", True), timestamp=[1, 2], ndattr={"a": None})
-    assert same(decode(header, b"").message, Ack("c", True))
+    header = changed(CommandReply("c", True), timestamp=[1, 2], ndattr={"a": None})
+    assert same(decode(header, b"").message, CommandReply("c", True))
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "streaming.md"
@@ -127,7 +137,7 @@ def test_every_field_of_the_header_is_documented() -> None:
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 
-ACK, FRAME, FOUND = Ack("c", True), a_frame(), some_detections()
+ACK, FRAME, FOUND = CommandReply("c", True), a_frame(), some_detections()
 IMAGE, TABLE = bytes(encode(FRAME)[1]), bytes(encode(FOUND)[1])
 BAD = {
     "nothing": (b"", b""),
@@ -179,10 +189,10 @@ def test_a_malformed_message_is_refused(name: str) -> None:
 UNSENDABLE: dict[str, Message] = {
     "no number": Command(CommandKind.MOVE_FOCUS, float("nan")),
     "infinity": Command(CommandKind.MOVE_FOCUS, float("inf")),
-    "a long text": Ack("x" * MAX_HEADER_BYTES, True),
-    "a number beyond 64 bits": Ack("c", True, first_frame=2**70),
-    "half a character": Ack("\ud800", True),
-    "an object": Ack(object(), True),  # type: ignore[arg-type]
+    "a long text": CommandReply("x" * MAX_HEADER_BYTES, True),
+    "a number beyond 64 bits": CommandReply("c", True, first_frame=2**70),
+    "half a character": CommandReply("\ud800", True),
+    "an object": CommandReply(object(), True),  # type: ignore[arg-type]
     "an image of floats": Frame(FRAME.info, np.zeros((4, 6), np.float32)),  # type: ignore[arg-type]
     "an image of doubles": Frame(FRAME.info, np.zeros((4, 6))),  # type: ignore[arg-type]
     "a line": Frame(FRAME.info, np.zeros(4, np.uint8)),

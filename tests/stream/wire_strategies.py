@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stream.messages import (
-    Ack,
     Command,
     CommandKind,
+    CommandReply,
     Detections,
     Frame,
     FrameInfo,
@@ -71,7 +71,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         command_id=TEXT,
         at_time_s=st.one_of(st.just(math.nan), FINITE),
     ),
-    st.builds(Ack, TEXT, st.booleans(), INT64, TEXT, INT64, INT64),
+    st.builds(CommandReply, TEXT, st.booleans(), INT64, TEXT, INT64, INT64),
     st.builds(
         Status,
         TEXT,

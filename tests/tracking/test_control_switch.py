@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConfigurationError
-from stream.messages import MADE_SAFE, Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
 from tracking.control.settings import ControllerSettings
 from tracking.control.stage import ControlStage
 from tracking.control.switch import ControllerSwitch
@@ -21,7 +21,7 @@ class Asked:
     """A request of somebody's, and the answer to it."""
 
     command: Command
-    answer: Ack | None = None
+    answer: CommandReply | None = None
 
     def reply(self, ack):
         self.answer = ack
@@ -55,7 +55,7 @@ class World:
     def send(self, command):
         self.sent.append(command)
 
-    def acks(self):
+    def replies(self):
         return [self.acks_.pop(0) for _ in range(len(self.acks_))]
 
     def poll(self):
@@ -184,7 +184,7 @@ def test_answers_to_a_controller_that_is_off_are_not_told_to_the_next():
     world.ask(HOLD)
     sent = world.see(count=100)
     world.ask({"hold_focus": {}})
-    world.acks_ = [Ack(command.command_id, False, reason="too late") for command in sent]
+    world.acks_ = [CommandReply(command.command_id, False, reason="too late") for command in sent]
     world.see()
     assert world.stage.counts()["refused"] == len(sent)
     assert world.stage.state is StageState.RUNNING
@@ -204,7 +204,7 @@ def test_whatever_is_asked_for_is_granted_or_refused(wanted):
         assert ControllerSwitch(World()).choose(Command(CommandKind.CONTROL, json.dumps(wanted))) is not None
 
 
-HELD = f"{MADE_SAFE} by page (enough); resume or send a command by hand"
+HELD = f"{MADE_SAFE} by page (enough); resume, or send a command manually"
 
 
 def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(monkeypatch):
@@ -222,11 +222,11 @@ def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(
 
     world = World(Eager())
     assert len(world.see()) == 50
-    world.acks_ = [Ack(world.sent[0].command_id, False, reason=HELD)]
+    world.acks_ = [CommandReply(world.sent[0].command_id, False, reason=HELD)]
     assert world.see(count=100) == []
     assert not world.stage.failure
     assert set(world.stage._controller.heard) == {HELD}
-    world.acks_ = [Ack(beat.command_id, True) for beat in world.sent[-1:]]
+    world.acks_ = [CommandReply(beat.command_id, True) for beat in world.sent[-1:]]
     assert len(world.see()) == 50
 
 
@@ -235,9 +235,9 @@ def test_a_protocol_waits_while_the_hardware_is_held_safe_and_measures_its_slice
     world = World()
     world.ask({"until_enough": {"slices": [10.0, 20.0], "trajectories": 5}})
     (move,) = world.see()
-    world.acks_ = [Ack(move.command_id, False, reason=HELD)]
+    world.acks_ = [CommandReply(move.command_id, False, reason=HELD)]
     assert world.see(count=50) == []
-    world.acks_ = [Ack(world.sent[-1].command_id, True)]
+    world.acks_ = [CommandReply(world.sent[-1].command_id, True)]
     (again,) = world.see()
     assert (again.kind, again.value) == (move.kind, move.value)
 
@@ -271,7 +271,7 @@ def test_whatever_a_controller_raises_the_run_goes_on_and_another_can_be_switche
 
     world = World(Bad())
     world.see()
-    world.acks_ = [Ack(command.command_id, True) for command in world.sent]
+    world.acks_ = [CommandReply(command.command_id, True) for command in world.sent]
     world.see()
     assert world.sent[-1].kind is CommandKind.MAKE_SAFE
     assert type(raised).__name__ in world.stage.failure

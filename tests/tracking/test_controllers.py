@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from stream.commands import CommandClient, CommandServer
 from stream.errors import ConfigurationError, LinkError
 from stream.links import open_receiver, open_sender
-from stream.messages import Ack, Command, CommandKind, Detections, StageState, TrackFlag, Tracks
+from stream.messages import Command, CommandKind, CommandReply, Detections, StageState, TrackFlag, Tracks
 from stream.stage import Stage
 from tracking.control.controllers import Controller, HoldFlow, StopWhen, load_controller
 from tracking.control.settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
@@ -219,7 +219,7 @@ class Script:
 
     def __init__(self, *steps) -> None:
         self.steps = list(steps)
-        self.heard: list[Ack] = []
+        self.heard: list[CommandReply] = []
 
     def update(self, tracks: Tracks) -> list[Command]:
         step = self.steps.pop(0) if self.steps else []
@@ -227,7 +227,7 @@ class Script:
             raise step
         return step
 
-    def acknowledged(self, ack: Ack) -> None:
+    def acknowledged(self, ack: CommandReply) -> None:
         self.heard.append(ack)
 
 
@@ -264,7 +264,7 @@ class Loop:
                 command = request.command
                 if command.kind is CommandKind.HEARTBEAT:
                     self.heartbeats.append(command.decided_on_frame)
-                    request.reply(Ack(command.command_id, True))
+                    request.reply(CommandReply(command.command_id, True))
                     continue
                 if command.kind is CommandKind.MAKE_SAFE:
                     self.made_safe.append(command.value)
@@ -275,8 +275,8 @@ class Loop:
         return commands
 
 
-def accept(command: Command) -> Ack:
-    return Ack(command.command_id, True, first_frame=7)
+def accept(command: Command) -> CommandReply:
+    return CommandReply(command.command_id, True, first_frame=7)
 
 
 def test_commands_reach_the_microscope_signed_and_their_answers_the_controller():
@@ -307,7 +307,7 @@ def test_a_refused_command_is_counted_and_said():
         loop = Loop(stack, Script([Command(SET_FLOW, 1e9)]))
         loop.source.send(tracks(0))
         loop.source.end()
-        loop.run(lambda c: Ack(c.command_id, False, reason="above the limit of 5 ul/s"))
+        loop.run(lambda c: CommandReply(c.command_id, False, reason="above the limit of 5 ul/s"))
         assert loop.stage.counts()["refused"] == 1
         assert "above the limit" in loop.said[0]
 
@@ -359,7 +359,7 @@ def test_a_command_that_cannot_be_sent_is_counted_and_said():
         def send(self, command):
             raise LinkError("commands pile up")
 
-        def acks(self):
+        def replies(self):
             return []
 
         def close(self):

@@ -4,7 +4,7 @@ from flows import info
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.messages import Ack, CommandKind, Tracks
+from stream.messages import CommandKind, CommandReply, Tracks
 from tracking.control.controllers import HoldFocus
 from tracking.control.controllers.wall import wall_um
 from tracking.control.settings import HoldFocusSettings
@@ -50,7 +50,7 @@ def hold(slab, controller, seconds, outliers=0.0):
         for command in controller.update(slab.see(outliers)):
             assert command.kind is CommandKind.MOVE_FOCUS
             slab.encoder_um = command.value
-            controller.acknowledged(Ack(command.command_id, True, slab.frame + 3))
+            controller.acknowledged(CommandReply(command.command_id, True, slab.frame + 3))
         errors.append(slab.plane_um - start_um)
     return np.array(errors)
 
@@ -80,7 +80,7 @@ def test_the_next_move_waits_for_the_first_frame_that_shows_the_last_one():
         for command in controller.update(slab.see()):
             asked.append((slab.frame, command))
     assert len(asked) == 1
-    controller.acknowledged(Ack(asked[0][1].command_id, True, 250))
+    controller.acknowledged(CommandReply(asked[0][1].command_id, True, 250))
     frames = [slab.frame for _ in range(100) if controller.update(slab.see())]
     assert frames[0] == 250
 
@@ -100,7 +100,7 @@ def test_a_move_is_never_longer_than_allowed():
         for command in controller.update(slab.see()):
             assert abs(command.value - before) <= 2.0 + 1e-9
             before = slab.encoder_um = command.value
-            controller.acknowledged(Ack(command.command_id, True, slab.frame))
+            controller.acknowledged(CommandReply(command.command_id, True, slab.frame))
 
 
 @given(

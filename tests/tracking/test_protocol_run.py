@@ -3,7 +3,7 @@ import pytest
 from flows import info
 from pydantic import ValidationError
 
-from stream.messages import Ack, Command, CommandKind, FrameInfo, Tracks
+from stream.messages import Command, CommandKind, CommandReply, FrameInfo, Tracks
 from tracking.control.controllers import ProtocolRun, until_enough
 from tracking.control.controllers.protocol_run import slices_of
 from tracking.control.controllers.sufficiency import Sufficiency, profile_error_um_s
@@ -26,7 +26,9 @@ def run(controller, frames, delay=3, refuse=()):
     for frame in range(frames):
         for when, command in [w for w in waiting if w[0] <= frame]:
             accepted = command.kind not in refuse
-            controller.acknowledged(Ack(command.command_id, accepted, when, "" if accepted else "too high"))
+            controller.acknowledged(
+                CommandReply(command.command_id, accepted, when, "" if accepted else "too high")
+            )
             waiting.remove((when, command))
         for command in controller.update(seen(frame)):
             asked.append((frame, command))

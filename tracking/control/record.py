@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stream.messages import Ack, Command, Tracks
+from stream.messages import Command, CommandReply, Tracks
 from tracking.control.controllers.protocol import Controller, Happening
 from tracking.control.switch import Choice
 
@@ -77,7 +77,7 @@ class ControlRecord:
             facts["at_time_s"] = command.at_time_s
         self._keep("command", "", facts)
 
-    def answered(self, ack: Ack) -> None:
+    def answered(self, ack: CommandReply) -> None:
         """Its answer has come."""
         command, sent_ns = self._sent.pop(ack.command_id, (None, 0))
         facts: dict[str, Any] = {

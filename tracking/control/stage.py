@@ -12,7 +12,7 @@ from typing import Protocol
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
-from stream.messages import MADE_SAFE, Ack, Command, CommandKind, StageState, StreamEnd, Tracks
+from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.controllers import Controller, ProtocolRun, where_it_failed
 from tracking.control.record import ControlRecord, Record, nothing
@@ -37,7 +37,7 @@ class CommandLink(Protocol):
         """Send without waiting for the answer."""
         ...
 
-    def acks(self) -> list[Ack]:
+    def replies(self) -> list[CommandReply]:
         """Return the answers that have come."""
         ...
 
@@ -143,20 +143,22 @@ class ControlStage:
                     raise ConfigurationError("the run is over")
                 choice = self._chosen(command)
             except ConfigurationError as error:
-                request.reply(Ack(command.command_id, False, -1, str(error), time.perf_counter_ns()))
+                request.reply(CommandReply(command.command_id, False, -1, str(error), time.perf_counter_ns()))
                 continue
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
                 why = f"the controller cannot be switched on: {in_words(error)}"
                 self._report(why)
-                request.reply(Ack(command.command_id, False, -1, why, time.perf_counter_ns()))
+                request.reply(CommandReply(command.command_id, False, -1, why, time.perf_counter_ns()))
                 continue
             if choice.controller is not None:
                 self._release(command.sender)
             first_frame = self._frame + 1
             self._record.switched(choice, command.sender, first_frame)
-            request.reply(Ack(command.command_id, True, first_frame, monotonic_ns=time.perf_counter_ns()))
+            request.reply(
+                CommandReply(command.command_id, True, first_frame, monotonic_ns=time.perf_counter_ns())
+            )
 
     def _release(self, sender: str) -> None:
         """Tell the acquisition that a controller was switched on, by a person or a program."""
@@ -221,7 +223,7 @@ class ControlStage:
         now_ns = time.perf_counter_ns()
         if self._held and command.kind not in {CommandKind.STOP, CommandKind.MAKE_SAFE}:
             self._counts["unsent"] += 1
-            refusal = Ack(command.command_id, False, reason=self._held, monotonic_ns=now_ns)
+            refusal = CommandReply(command.command_id, False, reason=self._held, monotonic_ns=now_ns)
             self._tell_controller(self._controller, refusal)
             return
         try:
@@ -236,7 +238,7 @@ class ControlStage:
         self._record.sent(command, tracks, now_ns)
 
     def _take_acks(self) -> None:
-        for ack in self._client.acks():
+        for ack in self._client.replies():
             now_ns = time.perf_counter_ns()
             beat_ns = self._heartbeats.pop(ack.command_id, None)
             if beat_ns is not None:
@@ -267,12 +269,12 @@ class ControlStage:
         if before and not self._held:
             self._call(getattr(self._controller, "released", None), "when it was released")
 
-    def _tell_controller(self, controller: Controller | None, ack: Ack) -> None:
+    def _tell_controller(self, controller: Controller | None, ack: CommandReply) -> None:
         if ack.reason.startswith(MADE_SAFE) and hasattr(controller, "released"):
             return  # it begins again when that is over
         self._call(getattr(controller, "acknowledged", None), "on an acknowledgement", ack)
 
-    def _call(self, method: Callable[..., None] | None, when: str, *facts: Ack) -> None:
+    def _call(self, method: Callable[..., None] | None, when: str, *facts: CommandReply) -> None:
         if method is None or self.failure:
             return
         try:

@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 
 from stream.errors import LivePTVError, OutputError, SourceError
-from stream.hdf5_reading import known_as
+from stream.hdf5_checks import known_as
 from stream.writer_lock import WRITER, Claim
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.hdf5_superblock import SIZE, Superblock, build, parse

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from stream.errors import SourceError
-from stream.hdf5_reading import RECORDS, attribute, check_attributes, dataset, schema_of
+from stream.hdf5_checks import RECORDS, check_attributes
+from stream.hdf5_reading import attribute, dataset, schema_of
 from tracking.trajectories.attribute_types import number, positive, whole
 from tracking.trajectories.control_record import control_in
 from tracking.trajectories.hdf5_superblock import SIGNATURE, SIZE, VERSIONS, Superblock, parse

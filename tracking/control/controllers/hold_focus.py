@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from stream.messages import Ack, Command, CommandKind, Tracks
+from stream.messages import Command, CommandKind, CommandReply, Tracks
 from tracking.control.controllers.measuring import FloatArray, clipped_mean, measured
 from tracking.control.controllers.wall import wall_um
 from tracking.control.settings import HoldFocusSettings
@@ -73,7 +73,7 @@ class HoldFocus:
         """Depth z of the reference, um; NaN before it is known."""
         return self._reference_um + self._shift_um
 
-    def acknowledged(self, ack: Ack) -> None:
+    def acknowledged(self, ack: CommandReply) -> None:
         """Hear from which frame on the last move shows."""
         if ack.command_id == self._waiting:
             self._waiting = ""

@@ -24,7 +24,7 @@ class Controller(Protocol):
     It runs in its own process; what it does not finish within a frame's time is made up for by skipping frames,
     so it must look at `tracks.info`, not count calls. Methods that it may have, too:
 
-    - `acknowledged(ack: Ack) -> None`, called with the microscope's answer to each of its commands.
+    - `acknowledged(ack: CommandReply) -> None`, called with the microscope's answer to each of its commands.
     - `measured() -> dict[str, float]`: what it has measured and wants, kept with every command.
     - `happenings() -> list[Happening]`: what else is to be recorded, asked for after every update.
     - `released() -> None`: the hardware was made safe, and it was not asked meanwhile; go on from what is now.

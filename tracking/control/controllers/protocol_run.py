@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stream.messages import Ack, Command, CommandKind, Tracks
+from stream.messages import Command, CommandKind, CommandReply, Tracks
 from tracking.control.controllers.protocol import Controller, Happening
 from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
@@ -107,7 +107,7 @@ class ProtocolRun:
         found, self._happenings = self._happenings, []
         return found
 
-    def acknowledged(self, ack: Ack) -> None:
+    def acknowledged(self, ack: CommandReply) -> None:
         """Hear from which frame on the slice's set-points hold, or that one was refused."""
         if ack.command_id in self._waiting:
             self._waiting.discard(ack.command_id)
