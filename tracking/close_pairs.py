@@ -14,7 +14,7 @@ from numba import njit
 
 from tracking.kalman import AGE, CONFIDENCE, DETECTION, FLAGS, SIGMA, TRACK, X
 
-DUPLICATE = 2.0
+SECOND_DETECTION = 2.0
 OLDER, YOUNGER, LOSER = 0, 1, 2
 NAMES = 3
 RATIO, TIME, COMMON, FIRST_TIME, FIRST, STILL, STILL_VARIANCE = 0, 1, 2, 3, 4, 6, 8
@@ -270,7 +270,7 @@ def flag(table, rows, names, pairs):  # type: ignore[no-untyped-def]
         if names[k, LOSER] < 0:
             continue
         i = _row_of(table, rows, names[k, LOSER])
-        if i >= 0 and (int(table[FLAGS, i]) & int(DUPLICATE)) == 0:
-            table[FLAGS, i] += DUPLICATE
+        if i >= 0 and (int(table[FLAGS, i]) & int(SECOND_DETECTION)) == 0:
+            table[FLAGS, i] += SECOND_DETECTION
             flagged += 1
     return flagged

@@ -24,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 PART_AT = 1.5
 
 
-class DuplicateFinder:
+class SecondDetectionFinder:
     """Follows pairs of close tracks from frame to frame and flags one of each that is one particle.
 
     The younger track of a pair is flagged, of two of the same age the one with less confidence, for as long as

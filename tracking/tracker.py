@@ -17,7 +17,7 @@ from tracking.displacements import DisplacementWatch
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.process_noise import StepNoise
-from tracking.second_detections import DuplicateFinder
+from tracking.second_detections import SecondDetectionFinder
 from tracking.settings import TrackerSettings
 from tracking.track_memory import TrackMemory
 
@@ -68,7 +68,7 @@ class OnlineTracker:
         self._displacements = DisplacementWatch(is_flow=self._is_flow)
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
-        self.doubles = 0
+        self.second_detections = 0
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -130,7 +130,7 @@ class OnlineTracker:
         if self._is_flow and self._alive and self._clock.dt_s > 0:
             self._learn(count)
         if self._finder is not None:
-            self._mark_doubles(tracks, self._finder)
+            self._mark_second_detections(tracks, self._finder)
         self._watch(tracks, count, self.counts["born"] - born)
         return tracks
 
@@ -277,12 +277,12 @@ class OnlineTracker:
         self._births += (born - self._births) * (BIRTH_MEMORY if self._births else 1.0)
         return Tracks(info, np.ascontiguousarray(output[:, : self._alive]))
 
-    def _mark_doubles(self, tracks: Tracks, finder: DuplicateFinder) -> None:
+    def _mark_second_detections(self, tracks: Tracks, finder: SecondDetectionFinder) -> None:
         flow, clock = self._flow, self._clock
         self._time_s += clock.dt_s
         if self._is_flow and flow.samples:
             velocity_spread(flow.fits, flow.box, flow.shape, flow.errors, self._spread)
-        self.doubles = finder.mark(
+        self.second_detections = finder.mark(
             tracks.table, tracks.info.frame, self._time_s, clock.frame_s, self._noise.trusted_rate, self._spread,
             flow.box, flow.shape,
         )  # fmt: skip
@@ -297,10 +297,10 @@ class OnlineTracker:
         )
 
 
-def _finder(settings: TrackerSettings) -> DuplicateFinder | None:
+def _finder(settings: TrackerSettings) -> SecondDetectionFinder | None:
     rule = settings.double_test
     if rule == "auto":
         rule = "likelihood" if settings.mode == "flow" else "paper"
     if rule == "off":
         return None
-    return DuplicateFinder(rule, settings.double_distance_um, settings.double_displacement_um)
+    return SecondDetectionFinder(rule, settings.double_distance_um, settings.double_displacement_um)
