@@ -104,7 +104,7 @@ def predict(state: Any, count: int, axes: int, dt: float, step_variance: Any, wa
             state[VV + a, i] = vv + wander[a] + shear
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy")
 def correct(state: Any, i: int, a: int, nu: float, variance: float) -> None:
     """Update track `i` in axis `a` by a detection of this variance R, with the innovation nu = z - p."""
     R = variance

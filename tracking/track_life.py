@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
     taken: Any
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy")
 def dies(missed_frames: int, confirmed: bool, max_gap: int) -> bool:
     """Whether a track ends that was not detected in this frame and in `missed_frames` altogether, this one
     included."""
@@ -132,7 +132,7 @@ def advance(
     outcome.tally[ALIVE] = kept
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, outcome: Any) -> int:
     """Correct, predict or end the tracks that there were; returns how many are left."""
     state, label, z, R = tracks.state, tracks.label, measured.z, measured.R
@@ -177,7 +177,7 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
     return kept
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _bear(
     tracks: Any,
     kept: int,
