@@ -17,10 +17,10 @@ from stream.messages import Detections, Frame, TrackFlag
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 from tracking.trajectories import compression as packing
+from tracking.trajectories.columns import COLUMN_NAMES
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
 from tracking.trajectories.precision import MANTISSA_BITS, STEPS_PER_UM, rounded
-from tracking.trajectories.reader import COLUMN_NAMES
 from tracking.trajectories.recovery import recover
 from tracking.trajectories.snapshot import read_snapshot, store_snapshot
 

@@ -12,6 +12,7 @@ from trajectory_files import FRAME_S, tracks, write
 
 from stream.errors import OutputError, SourceError
 from stream.messages import TrackFlag, Tracks
+from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.file import (
     TrajectoryFile,
     TrajectoryWriter,
@@ -20,7 +21,6 @@ from tracking.trajectories.file import (
 )
 from tracking.trajectories.schema import (
     FRAME,
-    committed_frames,
     complete_event_bytes,
     decode_attribute,
     decode_events,
