@@ -31,7 +31,7 @@ from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tracking"))
-from flows import FRAME_S, SPACING, Sequence, channel_flow, double_scores, with_doubles
+from flows import FRAME_S, SPACING, Sequence, channel_flow, second_detection_scores, with_second_detections
 
 Names = list[npt.NDArray[np.int64]]
 
@@ -183,17 +183,17 @@ def measure(count: int, displacement: float) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_doubles(count: int, displacement: float) -> list[dict[str, Any]]:
+def measure_second_detections(count: int, displacement: float) -> list[dict[str, Any]]:
     """Precision and recall of trajectories flagged as second detections, by either test."""
-    sequence, _ = with_doubles(channel_flow(count, displacement, FRAMES, seed=SEED), share=0.05)
+    sequence, _ = with_second_detections(channel_flow(count, displacement, FRAMES, seed=SEED), share=0.05)
     rows = []
     for rule in ("likelihood", "paper"):
         tracker = OnlineTracker(TrackerSettings(double_test=rule))
         tracks = [tracker.step(found) for found in sequence.detections]
-        precision, recall, pairs = double_scores(tracks, sequence.truth)
+        precision, recall, pairs = second_detection_scores(tracks, sequence.truth)
         rows.append(
             {
-                "case": f"doubles, {rule}", "particles": count, "displacement_spacings": displacement,
+                "case": f"second detections, {rule}", "particles": count, "displacement_spacings": displacement,
                 "pairs": pairs, "precision": precision, "recall": recall,
             }
         )  # fmt: skip
@@ -217,8 +217,8 @@ def main() -> None:
             print(table.drop(columns=["particles", "displacement_spacings"]).round(4).to_string(index=False))
     for count in options.particles:
         for displacement in DISPLACEMENTS:
-            found += (doubles := measure_doubles(count, displacement))
-            print(f"\n{pandas.DataFrame(doubles).round(3).to_string(index=False)}", flush=True)
+            found += (twice := measure_second_detections(count, displacement))
+            print(f"\n{pandas.DataFrame(twice).round(3).to_string(index=False)}", flush=True)
     if options.json is not None:
         save(options.json, found)
 

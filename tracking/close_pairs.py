@@ -1,20 +1,27 @@
-"""Pairs of close tracks: two filters each, of a difference that stands still and of one that moves; the verdict.
+"""Pairs of close tracks: are they one particle detected twice, or two? The sequential test and its kernels.
+
+Each pair is followed by two Kalman filters of the difference of the two positions. One assumes that the
+difference is constant (one particle, seen twice), the other that it moves (two particles). The log-likelihood
+ratio of the two decides (A. Wald, Ann. Math. Stat. 16, 117, 1945).
 
 A pair is a row. `names` (pairs, 3): track numbers of the older and the younger, and of the one that is flagged
-(-1 for none). `states` (pairs, 20): the log-likelihood ratio, when both were last seen, how often, when first; the
-first difference (2); the still one and its variance (2 each); the moving one's place and speed (2 each) and their
-covariance (pp, pv, vv; 2 each). All in um and s; pairs are in order of (older, younger).
+(-1 for none). `states` (pairs, 20): the log-likelihood ratio, when both were last seen, how often, when first;
+the first difference (2); the constant difference and its variance (2 each); the moving one's place and speed (2
+each) and their covariance (pp, pv, vv; 2 each). All in um and s; pairs are in order of (older, younger).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 from numba import njit
 
-from tracking.kalman import AGE, CONFIDENCE, DETECTION, FLAGS, SIGMA, TRACK, X
+from stream.messages import TrackFlag
+from tracking.flow_field import Flow
+from tracking.track_life import AGE, CONFIDENCE, DETECTION, FLAGS, SIGMA, TRACK, X
 
-DUPLICATE = 2.0
+SECOND_DETECTION = float(TrackFlag.SECOND_DETECTION)
 OLDER, YOUNGER, LOSER = 0, 1, 2
 NAMES = 3
 RATIO, TIME, COMMON, FIRST_TIME, FIRST, STILL, STILL_VARIANCE = 0, 1, 2, 3, 4, 6, 8
@@ -22,20 +29,72 @@ PLACE, SPEED, PP, PV, VV = 10, 12, 14, 16, 18
 STATES = 20
 
 SEARCH_EVERY = 4
+"""Each track looks for new neighbours in every fourth frame: a quarter of the search, up to three frames' delay."""
 YOUNGEST_AGE = 2.0
+"""Frames that a track must be old, so that most ghost tracks never form a pair."""
 SURE = 5.0
+"""Log-likelihood ratio that decides: by Wald a wrong decision in exp(-5), 0.7 %, of the pairs."""
 SUREST = 15.0
+"""Bound of the ratio, so that a pair that parts after a long time loses its flag within a few frames."""
 LARGEST_STEP = 3.0
+"""The most that one difference adds or takes, so that a single wrong link or bad position does not decide."""
 FEWEST_COMMON = 10.0
+"""Common detections before the rule of Franchini & Krevor is applied."""
+
+
+class Pairs(NamedTuple):
+    """`names` (capacity, 3) and `states` (capacity, 20) of the pairs, and how many `pairs` there are."""
+
+    names: Any
+    states: Any
+    pairs: int
+
+
+class Motion(NamedTuple):
+    """How two particles may move against each other.
+
+    `time_s` is the frame's, `frame_s` the time between frames. `q` (3,), um^2/s, is the variance of one
+    particle's Brownian step a second, 2 D. `spread` (columns, 2), um^2/s^2, is how much velocities differ over
+    depth in each column of the flow's grid, `box` and `shape`.
+    """
+
+    time_s: float
+    frame_s: float
+    q: Any
+    spread: Any
+    box: Any
+    shape: Any
+
+
+class Test(NamedTuple):
+    """A pair ends beyond `part_um`; `by_displacement` chooses the rule of Franchini & Krevor, at `least_um` a
+    frame."""
+
+    part_um: float
+    by_displacement: bool
+    least_um: float
+
+
+class Neighbours(NamedTuple):
+    """Neighbours found: of the rows `searched[:wanted]` of the table, those are
+    `row_of[indices[indptr[s]:indptr[s + 1]]]`."""
+
+    row_of: Any
+    searched: Any
+    wanted: int
+    indptr: Any
+    indices: Any
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def velocity_spread(fits, box, shape, noise, spread):  # type: ignore[no-untyped-def]
+def velocity_spread(flow: Any, noise: Any, spread: Any) -> None:
     """Fill `spread` (columns, 2), um^2/s^2: how much velocities in the plane differ over depth, in each column.
 
     From the fits of a `FlowField`: means of the cells above one another, the slope within each, and the scatter
-    about it, less what the tracks' own velocity errors, `noise` (2,), would make.
+    about it, less what the tracks' own velocity errors, `noise` (2,), would make. `Flow` is given as a plain tuple.
     """
+    flow = Flow(*flow)
+    fits, box, shape = flow.fits, flow.box, flow.shape
     columns = shape[0] * shape[1]
     thickness = (box[2, 1] - box[2, 0]) / shape[2] if box[2, 1] > box[2, 0] else 0.0
     for column in range(columns):
@@ -59,7 +118,7 @@ def velocity_spread(fits, box, shape, noise, spread):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _row_of(table, rows, track):  # type: ignore[no-untyped-def]
+def _row_of(table: Any, rows: int, track: int) -> int:
     """Row of a track, -1 for none; rows are in order of tracks."""
     low = 0
     high = rows
@@ -75,12 +134,14 @@ def _row_of(table, rows, track):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _likelihood(innovation, variance):  # type: ignore[no-untyped-def]
-    return -0.5 * (innovation * innovation / variance + math.log(variance))
+def _log_likelihood(nu: float, variance: float) -> float:
+    """Of a normal innovation nu of this variance, without the constant."""
+    return -0.5 * (nu * nu / variance + math.log(variance))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _cell(box, shape, x, y):  # type: ignore[no-untyped-def]
+def _column(box: Any, shape: Any, x: float, y: float) -> Any:
+    """The column of the flow's grid at a place."""
     ix = 0
     iy = 0
     if box[0, 1] > box[0, 0]:
@@ -91,17 +152,17 @@ def _cell(box, shape, x, y):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def follow(  # type: ignore[no-untyped-def]
-    table, rows, names, states, pairs, time_s, frame_s, step_rate, spread, box, shape,
-    part_um, by_displacement, least_um,
-):  # fmt: skip
+def follow(table: Any, rows: int, pairs: Any, motion: Any, test: Any) -> int:
     """Bring all pairs up to this frame and judge them; returns how many are left (in the same order).
 
-    A pair ends when one of its tracks has ended or when they are farther apart than `part_um`. A frame in which
-    one of them was not detected says nothing.
+    A pair ends when one of its tracks has ended or when they are farther apart than `test.part_um`. A frame in
+    which one of them was not detected says nothing. `Pairs`, `Motion` and `Test` are given as plain tuples.
     """
+    pairs, motion, test = Pairs(*pairs), Motion(*motion), Test(*test)
+    names, states, time_s, frame_s, q = pairs.names, pairs.states, motion.time_s, motion.frame_s, motion.q
+    part_um, by_displacement, least_um = test
     kept = 0
-    for k in range(pairs):
+    for k in range(pairs.pairs):
         i = _row_of(table, rows, names[k, OLDER])
         j = _row_of(table, rows, names[k, YOUNGER])
         if i < 0 or j < 0:
@@ -111,11 +172,10 @@ def follow(  # type: ignore[no-untyped-def]
             dy = table[X + 1, j] - table[X + 1, i]
             if dx * dx + dy * dy > part_um * part_um:
                 continue
-            dt = time_s - states[k, TIME]
             if states[k, COMMON] == 0.0:
-                _start(table, states, k, i, j, time_s, spread, box, shape)
+                _start(table, states, k, i, j, motion)
             else:
-                _learn(table, states, k, i, j, dt, step_rate)
+                _learn(table, states, k, i, j, time_s - states[k, TIME], q)
             states[k, TIME] = time_s
             states[k, COMMON] += 1.0
             same = states[k, RATIO] >= SURE
@@ -140,7 +200,7 @@ def follow(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _loser(table, i, j):  # type: ignore[no-untyped-def]
+def _loser(table: Any, i: int, j: int) -> int:
     """The track of a pair that is flagged: the younger, of the same age the less confident."""
     if table[AGE, i] == table[AGE, j] and table[CONFIDENCE, i] < table[CONFIDENCE, j]:
         return int(table[TRACK, i])
@@ -148,10 +208,11 @@ def _loser(table, i, j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _start(table, states, k, i, j, time_s, spread, box, shape):  # type: ignore[no-untyped-def]
-    column = _cell(box, shape, table[X, i], table[X + 1, i])
+def _start(table: Any, states: Any, k: int, i: int, j: int, motion: Any) -> None:
+    """Start both filters of pair `k` at the difference of rows `j` and `i`."""
+    column = _column(motion.box, motion.shape, table[X, i], table[X + 1, i])
     states[k, RATIO] = 0.0
-    states[k, FIRST_TIME] = time_s
+    states[k, FIRST_TIME] = motion.time_s
     for a in range(2):
         apart = table[X + a, j] - table[X + a, i]
         error = table[SIGMA + a, i] ** 2 + table[SIGMA + a, j] ** 2
@@ -162,39 +223,41 @@ def _start(table, states, k, i, j, time_s, spread, box, shape):  # type: ignore[
         states[k, SPEED + a] = 0.0
         states[k, PP + a] = error
         states[k, PV + a] = 0.0
-        states[k, VV + a] = 2.0 * spread[column, a]
+        states[k, VV + a] = 2.0 * motion.spread[column, a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _learn(table, states, k, i, j, dt, step_rate):  # type: ignore[no-untyped-def]
-    """Add the log-likelihood ratio of one more difference (still over moving), and correct both filters."""
+def _learn(table: Any, states: Any, k: int, i: int, j: int, dt: float, q: Any) -> None:
+    """Add the log-likelihood ratio of one more difference (constant over moving), and update both filters."""
     gain = 0.0
     for a in range(2):
-        apart = table[X + a, j] - table[X + a, i]
-        error = table[SIGMA + a, i] ** 2 + table[SIGMA + a, j] ** 2
-        total = states[k, STILL_VARIANCE + a] + error
-        innovation = apart - states[k, STILL + a]
-        gain += _likelihood(innovation, total)
-        states[k, STILL + a] += states[k, STILL_VARIANCE + a] / total * innovation
-        states[k, STILL_VARIANCE + a] *= error / total
+        z = table[X + a, j] - table[X + a, i]
+        R = table[SIGMA + a, i] ** 2 + table[SIGMA + a, j] ** 2
+        S = states[k, STILL_VARIANCE + a] + R
+        nu = z - states[k, STILL + a]
+        gain += _log_likelihood(nu, S)
+        states[k, STILL + a] += states[k, STILL_VARIANCE + a] / S * nu
+        states[k, STILL_VARIANCE + a] *= R / S
         pv = states[k, PV + a]
         vv = states[k, VV + a]
-        pp = states[k, PP + a] + dt * (2.0 * pv + dt * vv) + 2.0 * step_rate[a] * dt
+        pp = states[k, PP + a] + dt * (2.0 * pv + dt * vv) + 2.0 * q[a] * dt
         pv += dt * vv
-        total = pp + error
-        innovation = apart - states[k, PLACE + a] - dt * states[k, SPEED + a]
-        gain -= _likelihood(innovation, total)
-        states[k, PLACE + a] += dt * states[k, SPEED + a] + pp / total * innovation
-        states[k, SPEED + a] += pv / total * innovation
-        states[k, PP + a] = pp * error / total
-        states[k, PV + a] = pv * error / total
-        states[k, VV + a] = max(vv - pv * pv / total, 0.0)
+        S = pp + R
+        nu = z - states[k, PLACE + a] - dt * states[k, SPEED + a]
+        gain -= _log_likelihood(nu, S)
+        states[k, PLACE + a] += dt * states[k, SPEED + a] + pp / S * nu
+        states[k, SPEED + a] += pv / S * nu
+        states[k, PP + a] = pp * R / S
+        states[k, PV + a] = pv * R / S
+        states[k, VV + a] = max(vv - pv * pv / S, 0.0)
     ratio = states[k, RATIO] + min(max(gain, -LARGEST_STEP), LARGEST_STEP)
     states[k, RATIO] = min(max(ratio, -SUREST), SUREST)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def choose(table, rows, frame, points, row_of, origins, searched):  # type: ignore[no-untyped-def]
+def choose(
+    table: Any, rows: int, frame: int, points: Any, row_of: Any, origins: Any, searched: Any
+) -> tuple[int, int]:
     """Copy the detected tracks that are old enough into `points`, and the part to search for into `origins`."""
     count = 0
     wanted = 0
@@ -214,11 +277,14 @@ def choose(table, rows, frame, points, row_of, origins, searched):  # type: igno
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge(  # type: ignore[no-untyped-def]
-    table, time_s, row_of, searched, wanted, indptr, indices,
-    names, states, pairs, new_names, new_states,
-):  # fmt: skip
-    """Merge the known pairs with the neighbours found, both in order of (older, younger); returns their number."""
+def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -> int:
+    """Merge the known `pairs` with the `neighbours` found into `merged`, in order of (older, younger).
+
+    Returns how many pairs there are then. `Neighbours` and two `Pairs` are given as plain tuples.
+    """
+    neighbours, pairs, merged = Neighbours(*neighbours), Pairs(*pairs), Pairs(*merged)
+    row_of, searched, wanted, indptr, indices = neighbours
+    names, states, new_names, new_states = pairs.names, pairs.states, merged.names, merged.states
     at = 0
     size = 0
     for s in range(wanted):
@@ -238,14 +304,14 @@ def merge(  # type: ignore[no-untyped-def]
             count += 1
         for k in range(begin, begin + count):
             younger = int(table[TRACK, indices[k]])
-            while at < pairs and (
+            while at < pairs.pairs and (
                 names[at, OLDER] < older or (names[at, OLDER] == older and names[at, YOUNGER] < younger)
             ):
                 new_names[size, :] = names[at, :]
                 new_states[size, :] = states[at, :]
                 size += 1
                 at += 1
-            if at < pairs and names[at, OLDER] == older and names[at, YOUNGER] == younger:
+            if at < pairs.pairs and names[at, OLDER] == older and names[at, YOUNGER] == younger:
                 continue
             new_names[size, OLDER] = older
             new_names[size, YOUNGER] = younger
@@ -254,7 +320,7 @@ def merge(  # type: ignore[no-untyped-def]
             new_states[size, RATIO] = 0.0
             new_states[size, TIME] = time_s
             size += 1
-    while at < pairs:
+    while at < pairs.pairs:
         new_names[size, :] = names[at, :]
         new_states[size, :] = states[at, :]
         size += 1
@@ -263,14 +329,14 @@ def merge(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def flag(table, rows, names, pairs):  # type: ignore[no-untyped-def]
-    """Set the flag of the tracks that lost; returns their number."""
+def flag(table: Any, rows: int, names: Any, pairs: int) -> int:
+    """Flag the tracks that are second detections; returns how many there are."""
     flagged = 0
     for k in range(pairs):
         if names[k, LOSER] < 0:
             continue
         i = _row_of(table, rows, names[k, LOSER])
-        if i >= 0 and (int(table[FLAGS, i]) & int(DUPLICATE)) == 0:
-            table[FLAGS, i] += DUPLICATE
+        if i >= 0 and (int(table[FLAGS, i]) & int(SECOND_DETECTION)) == 0:
+            table[FLAGS, i] += SECOND_DETECTION
             flagged += 1
     return flagged

@@ -1,16 +1,19 @@
-"""The flow around each place, learnt online from the confirmed tracks: what velocity a new particle has.
+"""The flow field, learnt while tracking from the confirmed tracks: the velocity to expect of a new particle.
 
-A coarse grid over the volume seen so far. Each cell keeps exponentially forgotten sums of the velocities
-that passed through it, enough for a weighted linear fit v(r) = mean + slope (r - centroid); a cell's fit
-also takes in its neighbours, with less weight (a local linear regression, Cleveland, JASA 74, 829, 1979).
-The slope is the local shear: it turns the uncertainty of a particle's depth into that of its velocity.
+A coarse grid covers the volume seen so far. Each cell keeps exponentially forgotten sums of the velocities that
+passed through it, enough for a weighted linear fit v(r) = mean + slope (r - centroid). A cell's fit also
+includes its neighbours, with less weight (local linear regression: W. S. Cleveland, J. Am. Stat. Assoc. 74,
+829, 1979). The slope is the local shear: it turns the uncertainty of a particle's depth into that of its
+velocity.
 
 Sums of a cell: 0 weight, 1:4 r, 4:10 r r' (xx, yy, zz, xy, xz, yz), 10:13 v, 13:22 v r' (row by component),
 22:25 v^2. Fit of a cell: 0 weight, 1:4 centroid, 4:7 mean velocity, 7:16 slope (row by component), 16:19
-variance about the fit. The last row of both belongs to the whole volume.
+variance about the fit. The last row of both belongs to the whole volume. Lengths are um, velocities um/s.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,21 +23,49 @@ FloatArray = npt.NDArray[np.float64]
 
 SUMS = 25
 FIT = 19
+CELLS_3D, CELLS_2D = (5, 5, 8), (8, 8, 1)
+"""Cells in x, y and z. Velocity varies most over depth, so there are most layers there; a channel's parabola is
+linear within an eighth of its depth to 1/64 of the maximum."""
+MEMORY_FRAMES = 60.0
+"""Frames after which a sample counts 1/e: long against a track, short against changes of the pump."""
 NEIGHBOUR_WEIGHT = 0.3
+"""Weight of a neighbouring cell for each axis in which it differs: 0 fits cells alone (noisy), 1 blurs over
+three."""
 ENOUGH = 30.0
+"""Samples from which a fit is used: the mean is then known to a fifth of the scatter. Fewer: earlier, noisier
+fits."""
 SAMPLES_PER_PARTICLE = 10.0
+"""A particle contributes several correlated samples while it crosses a cell; so many count as one independent
+one."""
 RIDGE = 0.01
+"""Ridge on the squared extent of a cell: keeps slopes finite where all samples lie in a plane, lowers others by
+a tenth at most (samples spread evenly over one cell have a variance of 1/12)."""
 SMALLEST_CELL_UM = 0.1
+REACH_CELLS = 1.5  # how far from its centroid a cell's fit is extrapolated: to its neighbour's far edge
+SMALLEST_SCATTER = (
+    0.01  # of the variance of velocities in a cell, so that few samples do not claim an exact fit
+)
+MARGIN = 0.05
+"""Margin around the volume seen so far, as a part of its size, so that the grid is not rebuilt for every new
+extreme."""
+
+
+class Flow(NamedTuple):
+    """What is known of the flow: `fits` (cells + 1, 19), and the grid, `box` (3, 2) um and `shape` (3,)."""
+
+    fits: Any
+    box: Any
+    shape: Any
 
 
 class FlowField:
     """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
 
-    `errors` (3,), um^2/s^2, is the mean variance that the velocities learnt were known to.
+    `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
 
-    def __init__(self, axes: int, memory_frames: float = 60.0) -> None:
-        self.shape = np.array([5, 5, 8] if axes == 3 else [8, 8, 1], np.int64)
+    def __init__(self, axes: int, memory_frames: float = MEMORY_FRAMES) -> None:
+        self.shape = np.array(CELLS_3D if axes == 3 else CELLS_2D, np.int64)
         cells = int(self.shape.prod())
         self.sums: FloatArray = np.zeros((cells + 1, SUMS))
         self.fits: FloatArray = np.zeros((cells + 1, FIT))
@@ -42,6 +73,11 @@ class FlowField:
         self.errors: FloatArray = np.zeros(3)
         self._decay = np.exp(-1.0 / memory_frames)
         self._next = 0
+
+    @property
+    def flow(self) -> Flow:
+        """The fits and their grid, as kernels take them."""
+        return Flow(self.fits, self.box, self.shape)
 
     @property
     def samples(self) -> float:
@@ -55,7 +91,7 @@ class FlowField:
         known = np.isfinite(self.box[:, 0])
         low = np.where(known, np.minimum(low, self.box[:, 0]), low)
         high = np.where(known, np.maximum(high, self.box[:, 1]), high)
-        margin = 0.05 * (high - low)
+        margin = MARGIN * (high - low)
         self.box = np.ascontiguousarray(np.stack([low - margin, high + margin], axis=1))
         moved = np.zeros_like(self.sums)
         rebin(self.sums, moved, self.box, self.shape)
@@ -97,21 +133,13 @@ class FlowField:
         velocity = np.empty_like(positions)
         variance = np.empty_like(positions)
         for i in range(positions.shape[1]):
-            if not expect(
-                self.fits,
-                self.box,
-                self.shape,
-                positions[:, i],
-                variances[:, i],
-                velocity[:, i],
-                variance[:, i],
-            ):
+            if not expect(self.flow, positions[:, i], variances[:, i], velocity[:, i], variance[:, i]):
                 velocity[:, i] = variance[:, i] = np.nan
         return velocity, variance
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _index(value, low, high, count):  # type: ignore[no-untyped-def]
+def _index(value: float, low: float, high: float, count: int) -> int:
     if not high > low:
         return 0
     at = (value - low) / (high - low) * count
@@ -121,7 +149,7 @@ def _index(value, low, high, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
+def cell_at(box: Any, shape: Any, x: float, y: float, z: float) -> Any:
     """Row of the cell that holds a place; places outside belong to the nearest cell."""
     ix = _index(x, box[0, 0], box[0, 1], shape[0])
     iy = _index(y, box[1, 0], box[1, 1], shape[1])
@@ -130,7 +158,7 @@ def cell_at(box, shape, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
+def rebin(old: Any, new: Any, box: Any, shape: Any) -> None:
     """Move the sums of each old cell to the new cell that holds its centroid."""
     last = old.shape[0] - 1
     new[last] = old[last]
@@ -142,7 +170,7 @@ def rebin(old, new, box, shape):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignore[no-untyped-def]
+def add_samples(sums: Any, box: Any, shape: Any, positions: Any, velocities: Any, chosen: Any) -> None:
     """Add one sample of weight 1 for each chosen track to its cell and to the whole."""
     whole = sums.shape[0] - 1
     sample = np.empty(SUMS)
@@ -176,7 +204,7 @@ def add_samples(sums, box, shape, positions, velocities, chosen):  # type: ignor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untyped-def]
+def refresh_fits(sums: Any, fits: Any, box: Any, shape: Any, first: int, last: int) -> None:
     """Fit cells `first` to `last`, each with its neighbours, and the whole."""
     pooled = np.empty(SUMS)
     size = np.empty(3)
@@ -208,7 +236,7 @@ def refresh_fits(sums, fits, box, shape, first, last):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit(s, size, fit):  # type: ignore[no-untyped-def]
+def _fit(s: Any, size: Any, fit: Any) -> None:
     """Weighted linear least squares from sums, with a ridge that keeps slopes finite in thin clouds."""
     n = s[0]
     fit[0] = n
@@ -246,15 +274,18 @@ def _fit(s, size, fit):  # type: ignore[no-untyped-def]
         fit[8 + 3 * a] = gy
         fit[9 + 3 * a] = gz
         total = max(s[22 + a] / n - mean * mean, 0.0)
-        fit[16 + a] = max(total - gx * bx - gy * by - gz * bz, 0.01 * total)
+        fit[16 + a] = max(total - gx * bx - gy * by - gz * bz, SMALLEST_SCATTER * total)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def expect(fits, box, shape, position, position_variance, velocity, variance):  # type: ignore[no-untyped-def]
+def expect(flow: Any, position: Any, position_variance: Any, velocity: Any, variance: Any) -> bool:
     """Fill the velocity (3,) expected at a place and its variance (3,); False if nothing is known.
 
-    variance = scatter about the fit (1 + particles^-1) + sum over axes of (slope * position error)^2.
+    variance = scatter about the fit (1 + 1 / particles) + sum over axes of (slope * position error)^2. Where
+    the cell has too few samples the fit of the whole volume is used. Extrapolation ends one and a half cells
+    from the centroid.
     """
+    fits, box, shape = flow.fits, flow.box, flow.shape
     row = cell_at(box, shape, position[0], position[1], position[2])
     whole = fits.shape[0] - 1
     if fits[row, 0] < ENOUGH:
@@ -268,7 +299,7 @@ def expect(fits, box, shape, position, position_variance, velocity, variance):  
     for b in range(3):
         reach = box[b, 1] - box[b, 0]
         if row != whole:
-            reach *= 1.5 / shape[b]
+            reach *= REACH_CELLS / shape[b]
         offset = min(max(position[b] - fit[1 + b], -reach), reach)
         for a in range(3):
             slope = fit[7 + 3 * a + b]

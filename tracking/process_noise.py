@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-USUAL = 0.75
-USUAL_CHI_SQUARE = 1.3233
+TYPICAL_SHARE = 0.75
+TYPICAL_CHI_SQUARE = 1.3233
 SLOWEST_RATE = 0.05
 HALF_TRUST = 20.0
 HALF_LEARNT_FRAMES = 20.0
@@ -48,7 +48,7 @@ class StepNoise:
             self.rate = rate.astype(np.float64)
 
     def learn(self, below: npt.NDArray[np.int64], judged: int, low: FloatArray, high: FloatArray) -> None:
-        """Adapt to one frame: of `judged` tracks, `below` (3,) had nu^2 / S < `USUAL_CHI_SQUARE`.
+        """Adapt to one frame: of `judged` tracks, `below` (3,) had nu^2 / S < `TYPICAL_CHI_SQUARE`.
 
         `low` and `high` (3,), um^2/s, bound what can be learnt.
         """
@@ -56,6 +56,6 @@ class StepNoise:
             return
         self._frames += 1
         pace = max(1.0 / (1.0 + self._frames / 10.0), SLOWEST_RATE) * judged / (judged + HALF_TRUST)
-        off = USUAL - below / judged
+        off = TYPICAL_SHARE - below / judged
         hurry = np.minimum(1.0 + (off / FAR_OFF) ** 2, FASTEST)
         self.rate = np.clip(self.rate * np.exp(2.0 * pace * hurry * off), low, high)

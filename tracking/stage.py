@@ -131,7 +131,7 @@ class TrackStage:
         self._gauges = {
             "particles": float(len(detections)),
             "tracks": float(self._tracker.alive),
-            "doubles": float(self._tracker.doubles),
+            "doubles": float(self._tracker.second_detections),
             "diffusion_um2_s": self._tracker.diffusion_um2_s,
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Detections
-from tracking import kalman
+from tracking import kalman, track_life
 from tracking.assignment import AssignmentWorkspace
 from tracking.candidates import CandidateWorkspace
 
@@ -31,7 +31,7 @@ class TrackMemory:
         self.state: FloatArray = np.zeros((kalman.STATES, FIRST_SIZE + PADDING))
         self.label: npt.NDArray[np.int64] = np.zeros((kalman.LABELS, FIRST_SIZE + PADDING), np.int64)
         self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE + PADDING, np.bool_)
-        self.tally: npt.NDArray[np.int64] = np.zeros(kalman.TALLIES, np.int64)
+        self.tally: npt.NDArray[np.int64] = np.zeros(track_life.TALLIES, np.int64)
         self.below: npt.NDArray[np.int64] = np.zeros(3, np.int64)
         self.widest: FloatArray = np.zeros(3)
         self._allocate_detections(FIRST_SIZE + PADDING)
@@ -44,16 +44,18 @@ class TrackMemory:
             self.state = _widened(self.state, size)
             self.label = _widened(self.label, size)
             self.settled = np.zeros(size, np.bool_)
-        if detections > self.origin.size:
-            self._allocate_detections(max(detections, 2 * self.origin.size) + PADDING)
+        if detections > self.measured.origin.size:
+            self._allocate_detections(max(detections, 2 * self.measured.origin.size) + PADDING)
         self.candidates.reserve(tracks, detections)
         self.assignment.reserve(tracks, detections)
 
     def _allocate_detections(self, size: int) -> None:
-        self.table: FloatArray = np.zeros((len(Detections.COLUMNS), size))
-        self.points: FloatArray = np.zeros((3, size))
-        self.variances: FloatArray = np.zeros((3, size))
-        self.origin: npt.NDArray[np.int32] = np.zeros(size, np.int32)
+        self.measured = kalman.Measured(
+            z=np.zeros((3, size)),
+            R=np.zeros((3, size)),
+            origin=np.zeros(size, np.int32),
+            table=np.zeros((len(Detections.COLUMNS), size)),
+        )
         self.taken: npt.NDArray[np.bool_] = np.zeros(size, np.bool_)
 
 

@@ -9,15 +9,20 @@ import numpy.typing as npt
 from scipy.special import gammainccinv
 
 from stream.messages import Detections, FrameInfo, Tracks
-from tracking import kalman
+from tracking import kalman, track_life
 from tracking.assignment import solve
-from tracking.candidates import OVERFLOW, gate_by_chi_square, gate_by_distance, index_points
-from tracking.close_pairs import velocity_spread
+from tracking.candidates import (
+    OVERFLOW,
+    gate_by_chi_square,
+    gate_by_distance,
+    index_points,
+)
+from tracking.close_pairs import Motion, velocity_spread
 from tracking.displacements import DisplacementWatch
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.process_noise import StepNoise
-from tracking.second_detections import DuplicateFinder
+from tracking.second_detections import SecondDetectionFinder
 from tracking.settings import TrackerSettings
 from tracking.track_memory import TrackMemory
 
@@ -68,7 +73,7 @@ class OnlineTracker:
         self._displacements = DisplacementWatch(is_flow=self._is_flow)
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
-        self.doubles = 0
+        self.second_detections = 0
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -76,6 +81,7 @@ class OnlineTracker:
         self._births = 0.0
         self._low: FloatArray = np.full(3, np.inf)
         self._high: FloatArray = np.full(3, -np.inf)
+        self._extent_um: FloatArray = np.zeros(3)
         self._mean_variance: FloatArray = np.zeros(3)
         self._unknown: FloatArray = np.zeros(3)
 
@@ -130,7 +136,7 @@ class OnlineTracker:
         if self._is_flow and self._alive and self._clock.dt_s > 0:
             self._learn(count)
         if self._finder is not None:
-            self._mark_doubles(tracks, self._finder)
+            self._mark_second_detections(tracks, self._finder)
         self._watch(tracks, count, self.counts["born"] - born)
         return tracks
 
@@ -149,7 +155,7 @@ class OnlineTracker:
 
     def _drop_stale(self) -> None:
         m = self._memory
-        left = int(kalman.drop_stale(m.state, m.label, self._alive, self._clock.elapsed, self._max_gap))
+        left = int(track_life.drop_stale(m.state, m.label, self._alive, self._clock.elapsed, self._max_gap))
         self.counts["ended"] += self._alive - left
         self._alive = left
 
@@ -157,21 +163,20 @@ class OnlineTracker:
         """Copy the usable detections into memory and widen the volume seen so far; returns their number."""
         m, rows = self._memory, len(detections)
         m.reserve(self._alive + rows, rows)
-        m.table[:, :rows] = detections.table
+        m.measured.table[:, :rows] = detections.table
         if self._axes == 0:
             self._decide_axes(detections)
         axes = self._axes
-        count = kalman.take_detections(
-            m.table, rows, axes, self._focus_um, self._sigma, m.points, m.variances, m.origin, m.widest
-        )
+        count = kalman.take_detections(tuple(m.measured), rows, axes, self._focus_um, self._sigma, m.widest)
         self.counts["ignored"] += rows - count
         if count:
-            points = m.points[:axes, :count]
+            points = m.measured.z[:axes, :count]
             np.minimum(self._low[:axes], points.min(axis=1), out=self._low[:axes])
             np.maximum(self._high[:axes], points.max(axis=1), out=self._high[:axes])
-            self._mean_variance[:axes] = m.variances[:axes, :count].mean(axis=1)
+            self._mean_variance[:axes] = m.measured.R[:axes, :count].mean(axis=1)
             if self._is_flow:
                 self._flow.cover(self._low, self._high)
+        self._measure_extent()
         return int(count)
 
     def _decide_axes(self, detections: Detections) -> None:
@@ -186,14 +191,14 @@ class OnlineTracker:
         self._spread = np.zeros((int(self._flow.shape[0] * self._flow.shape[1]), 2))
         self._low[self._axes :] = self._high[self._axes :] = 0.0
 
-    def _extent_um(self) -> FloatArray:
-        """Size (3,) of the volume seen so far, never less than some standard errors."""
+    def _measure_extent(self) -> None:
+        """Set the size (3,) of the volume seen so far, never less than some standard errors."""
         seen = np.where(np.isfinite(self._low), self._high - self._low, 0.0)
-        return np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
+        self._extent_um = np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
 
     def _spacing_um(self, count: int) -> float:
         """Mean in-plane distance between neighbours, from the field of view and the particles in it."""
-        width, height, _ = self._extent_um()
+        width, height, _ = self._extent_um
         return math.sqrt(width * height / max(count, 1))
 
     def _reach_um(self, count: int) -> float:
@@ -215,92 +220,84 @@ class OnlineTracker:
         step = noise.rate * dt
         forget = 1.0 / self.settings.velocity_memory_frames
         wander = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
-        flow = self._flow
-        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, flow.fits, flow.box, flow.shape)
+        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, tuple(self._flow.flow))
 
     def _link(self, count: int) -> None:
         m, axes = self._memory, self._axes
-        a, c = m.assignment, m.candidates
-        index_points(m.points[:axes], m.variances, count, c.geometry, c.starts, c.order, c.cell_of, c.sorted)
+        c, z, R, alive = m.candidates, m.measured.z, m.measured.R, self._alive
+        index_points(z[:axes], R, count, tuple(c.grid))
         limit = self.settings.max_distance_um**2
         no_link_cost = self._no_link_cost() if self._is_flow else math.nextafter(limit, math.inf)
+        x, P = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.PP : kalman.PV]
+        predictions = (x, P, m.label[kalman.HITS])
         # A detection of absurdly large error must not make every track look at the whole frame.
         widest = np.minimum(m.widest, self._reach_um(count) ** 2)
-        position, variance = m.state[kalman.P : kalman.V], m.state[kalman.PP : kalman.PV]
+        gate = (self._gate, no_link_cost, PROVEN_CONFIRMATIONS * self._confirm, widest)
         found = OVERFLOW
         while found == OVERFLOW:
+            grid, rows = tuple(c.grid), tuple(c.found)
             if self._is_flow:
-                found = gate_by_chi_square(
-                    position, variance, m.label[kalman.HITS], PROVEN_CONFIRMATIONS * self._confirm,
-                    self._alive, self._gate, no_link_cost,
-                    c.geometry, c.starts, c.order, c.sorted, count, widest,
-                    c.indptr, c.indices, c.costs, axes,
-                )  # fmt: skip
+                found = gate_by_chi_square(predictions, alive, gate, count, grid, rows, axes)
             else:
-                found = gate_by_distance(
-                    position, self._alive, limit,
-                    c.geometry, c.starts, c.order, c.sorted, c.indptr, c.indices, c.costs, axes,
-                )  # fmt: skip
+                found = gate_by_distance(x, alive, limit, grid, rows, axes)
             if found == OVERFLOW:
-                c.grow_candidates(2 * c.indices.size)
-        solve(
-            c.indptr, c.indices, c.costs, no_link_cost, self._alive, count,
-            a.row_price, a.column_of, a.waiting,
-            a.column_price, a.row_of, a.distance, a.parent, a.heap, a.place, a.touched,
-        )  # fmt: skip
+                c.grow_candidates()
+        solve((*c.found, no_link_cost, alive, count), tuple(m.assignment.memory))
 
     def _no_link_cost(self) -> float:
         """Cost of a miss in the units of d^2 + ln|S|: -2 ln of (1 - p) density (2 pi)^(axes / 2) / p.
 
         p is the detection probability and density that of new particles, false ones included.
         """
-        density = (self._births + 0.5) / float(self._extent_um()[: self._axes].prod())
+        density = (self._births + 0.5) / float(self._extent_um[: self._axes].prod())
         hit = self.settings.detection_probability
         odds = math.log((1.0 - hit) / hit) + math.log(density)
         return -2.0 * odds - self._axes * math.log(2.0 * math.pi)
 
     def _update(self, info: FrameInfo, count: int) -> Tracks:
-        m, flow = self._memory, self._flow
-        if count and self._clock.frame_s > 0:
+        m, clock = self._memory, self._clock
+        if count and clock.frame_s > 0:
             self._set_unknown(count)
-        output = np.empty((kalman.COLUMNS, self._alive + count))
-        kalman.update(
-            m.state, m.label, self._alive, self.counts["born"], self._axes, m.assignment.column_of,
-            m.points, m.variances, m.origin, count, m.table,
-            info.frame, self._clock.elapsed, self._focus_um,
-            self._confirm, self._max_gap, self._is_flow, self._clock.dt_s,
-            flow.fits, flow.box, flow.shape, self._unknown, output, m.tally, m.below, m.settled, m.taken,
-        )  # fmt: skip
-        linked, missed, born, ended, self._alive = (int(n) for n in m.tally[: kalman.JUDGED])
+        rows = np.empty((track_life.COLUMNS, self._alive + count))
+        track_life.advance(
+            (m.state, m.label, self._alive, self.counts["born"]),
+            m.assignment.memory.column_of,
+            tuple(m.measured),
+            count,
+            (self._axes, self._confirm, self._max_gap, self._is_flow),
+            (info.frame, clock.elapsed, self._focus_um, clock.dt_s),
+            tuple(self._flow.flow),
+            self._unknown,
+            (rows, m.tally, m.below, m.settled, m.taken),
+        )
+        linked, missed, born, ended, self._alive = (int(n) for n in m.tally[: track_life.JUDGED])
         for name, number in (("linked", linked), ("missed", missed), ("born", born), ("ended", ended)):
             self.counts[name] += number
         self._births += (born - self._births) * (BIRTH_MEMORY if self._births else 1.0)
-        return Tracks(info, np.ascontiguousarray(output[:, : self._alive]))
+        return Tracks(info, np.ascontiguousarray(rows[:, : self._alive]))
 
-    def _mark_doubles(self, tracks: Tracks, finder: DuplicateFinder) -> None:
+    def _mark_second_detections(self, tracks: Tracks, finder: SecondDetectionFinder) -> None:
         flow, clock = self._flow, self._clock
         self._time_s += clock.dt_s
         if self._is_flow and flow.samples:
-            velocity_spread(flow.fits, flow.box, flow.shape, flow.errors, self._spread)
-        self.doubles = finder.mark(
-            tracks.table, tracks.info.frame, self._time_s, clock.frame_s, self._noise.trusted_rate, self._spread,
-            flow.box, flow.shape,
-        )  # fmt: skip
+            velocity_spread(tuple(flow.flow), flow.errors, self._spread)
+        q = self._noise.trusted_rate
+        motion = Motion(self._time_s, clock.frame_s, q, self._spread, flow.box, flow.shape)
+        self.second_detections = finder.mark(tracks.table, tracks.info.frame, motion)
 
     def _learn(self, count: int) -> None:
         m, n, frame_s = self._memory, self._alive, self._clock.frame_s
         low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / frame_s
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
-        self._noise.learn(m.below, int(m.tally[kalman.JUDGED]), low, high)
-        self._flow.learn(
-            m.state[kalman.P : kalman.V], m.state[kalman.V : kalman.PP], m.settled[:n], m.state[kalman.VV :]
-        )
+        self._noise.learn(m.below, int(m.tally[track_life.JUDGED]), low, high)
+        x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
+        self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV :])
 
 
-def _finder(settings: TrackerSettings) -> DuplicateFinder | None:
+def _finder(settings: TrackerSettings) -> SecondDetectionFinder | None:
     rule = settings.double_test
     if rule == "auto":
         rule = "likelihood" if settings.mode == "flow" else "paper"
     if rule == "off":
         return None
-    return DuplicateFinder(rule, settings.double_distance_um, settings.double_displacement_um)
+    return SecondDetectionFinder(rule, settings.double_distance_um, settings.double_displacement_um)

@@ -116,7 +116,7 @@ def fit_all(
             elif was_fitted:
                 changed[index] = sweep
             state[index] = result
-        _merge_doubles(residual, parameters, state, changed, sweep)
+        _merge_second_detections(residual, parameters, state, changed, sweep)
 
 
 @njit(cache=True, nogil=True)
@@ -221,7 +221,7 @@ def _neighbour_changed(
 
 
 @njit(cache=True, nogil=True)
-def _merge_doubles(
+def _merge_second_detections(
     residual: Float32Array, parameters: FloatArray, state: IntArray, changed: IntArray, sweep: int
 ) -> None:
     """Put back the fainter one of two particles that share one image; the next sweep fits the other alone."""

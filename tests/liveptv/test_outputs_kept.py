@@ -159,7 +159,7 @@ def test_a_run_whose_place_is_lost_goes_on_in_a_second_one_and_says_where(tmp_pa
     assert run.outcome.files.tracks == place
     assert not run.result.ok
     assert str(place) in run.result.failures[-1]
-    assert any(f"the run goes on in {place}" in note for note in run.notes)
+    assert any(f"the run continues in {place}" in note for note in run.notes)
     found = read_trajectories(place)
     assert found.frames["frame"].tolist() == list(range(240))
     assert found.attributes["account"]["exposed"] == 240

@@ -85,7 +85,7 @@ def channel_flow(
     return Sequence(detections, truth, particles, positions, displacement)
 
 
-def with_doubles(
+def with_second_detections(
     sequence: Sequence, share: float = 0.05, offset: float = 1.0, missed: float = 0.1, seed: int = 0
 ) -> tuple[Sequence, list[np.ndarray]]:
     """Some particles detected twice, the second time beside them (um) and with errors of its own.
@@ -95,13 +95,13 @@ def with_doubles(
     """
     rng = np.random.default_rng(seed)
     last = max(int(names.max()) for names in sequence.particles) + 1
-    doubled = rng.random(last) < share
+    twice = rng.random(last) < share
     beside = rng.normal(0, offset, (last, 3)) * np.array([1.0, 1.0, 5.0])
     detections, truth, second = [], [], []
     for found, who, names, where in zip(
         sequence.detections, sequence.truth, sequence.particles, sequence.positions, strict=True
     ):
-        chosen = doubled[names] & (rng.random(names.size) > missed)
+        chosen = twice[names] & (rng.random(names.size) > missed)
         table = found.table
         sigma = table[3:6, :1]
         again = where[chosen] + beside[names[chosen]]
@@ -116,10 +116,12 @@ def with_doubles(
     return replace(sequence, detections=detections, truth=truth), second
 
 
-def double_scores(rows: list[Tracks], truth: list[np.ndarray], fewest: int = 10) -> tuple[float, float, int]:
-    """Precision and recall of the tracks flagged as doubles at their end, and how many particles were doubled.
+def second_detection_scores(
+    rows: list[Tracks], truth: list[np.ndarray], fewest: int = 10
+) -> tuple[float, float, int]:
+    """Precision and recall of the tracks flagged as second detections at their end, and how many there are to find.
 
-    A particle is doubled if two of its tracks have `fewest` frames in common; one of these is to be flagged.
+    A particle has a second detection if two of its tracks share `fewest` frames; one of these is to be flagged.
     """
     frames_of: dict[int, set[int]] = {}
     owners: dict[int, dict[int, int]] = {}

@@ -17,20 +17,20 @@ from stream.messages import Detections, Frame, TrackFlag
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 from tracking.trajectories import compression as packing
+from tracking.trajectories.columns import COLUMN_NAMES
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
 from tracking.trajectories.precision import MANTISSA_BITS, STEPS_PER_UM, rounded
-from tracking.trajectories.reader import COLUMN_NAMES
 from tracking.trajectories.recovery import recover
 from tracking.trajectories.snapshot import read_snapshot, store_snapshot
 
 ROOT = Path(__file__).parents[2]
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
+TENTATIVE, PREDICTED, SECOND_DETECTION = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 MIXED = [
     tracks(0, 4, [0, TENTATIVE, 0, 0], z_um=5.0),
     tracks(1, [0, 1, 3], [PREDICTED, TENTATIVE, 0], z_um=6.0),
     tracks(2, 0),
-    tracks(4, [2, 3], [DUPLICATE, 0], z_um=7.0),
+    tracks(4, [2, 3], [SECOND_DETECTION, 0], z_um=7.0),
 ]
 
 

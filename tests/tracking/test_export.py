@@ -17,7 +17,7 @@ from stream.messages import TrackFlag
 from tracking.export import convert, export, table, vtp
 from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
+TENTATIVE, PREDICTED, SECOND_DETECTION = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 FORMATS = ("csv", "parquet", "xml", "vtp")
 COLUMNS = [
     "frame", "x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness", "confidence",
@@ -33,12 +33,12 @@ def path(tmp_path):
 
 @pytest.fixture
 def mixed(path):
-    """Tracks 0 and 1 count; 0 has a predicted row in frame 1; 2 is never confirmed, 3 ends as a double."""
+    """Tracks 0 and 1 count; 0 has a predicted row in frame 1; 2 is never confirmed, 3 a second detection."""
     return write(
         path,
         [
             tracks(0, 4, [0, TENTATIVE, TENTATIVE, 0], z_um=5.0, vx_um_s=100.0),
-            tracks(1, [0, 1, 3], [PREDICTED, 0, DUPLICATE], z_um=6.0, vx_um_s=100.0),
+            tracks(1, [0, 1, 3], [PREDICTED, 0, SECOND_DETECTION], z_um=6.0, vx_um_s=100.0),
             tracks(2, 0),
             tracks(4, [1, 0], z_um=7.0, vx_um_s=100.0),
         ],

@@ -11,7 +11,7 @@ from trajectory_files import tracks, write
 from stream import fallback_folder as second_place
 from stream.errors import OutputError
 from stream.fallback_folder import second_places
-from tracking.trajectories import growing_file
+from tracking.trajectories import commit_mark
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed there")
@@ -105,7 +105,7 @@ def test_a_file_that_was_spoilt_is_left_to_whoever_did_it_and_a_new_one_goes_on(
 def test_it_is_noticed_within_a_second_and_copied_in_pieces(path, monkeypatch):
     now_s = [100.0]
     monkeypatch.setattr("tracking.trajectories.writer.time.monotonic", lambda: now_s[0])
-    monkeypatch.setattr(growing_file, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr("tracking.trajectories.second_place.COPY_BYTES", 1 << 20)
     with TrajectoryWriter(path, run_id="run", attributes={}) as writer:
         write_some(writer, 0, 31)
         path.unlink()
@@ -123,7 +123,7 @@ def test_it_is_noticed_within_a_second_and_copied_in_pieces(path, monkeypatch):
 def test_a_disk_that_fails_does_not_take_what_is_in_memory(path, monkeypatch):
     writer = TrajectoryWriter(path, run_id="run", attributes={})
     write_some(writer, 0, 31)
-    extend = growing_file._extend
+    extend = commit_mark._extend
     failures = [OSError(errno.EIO, "input/output error")]
 
     def failing(*arguments):
@@ -131,7 +131,7 @@ def test_a_disk_that_fails_does_not_take_what_is_in_memory(path, monkeypatch):
             raise failures.pop()
         extend(*arguments)
 
-    monkeypatch.setattr(growing_file, "_extend", failing)
+    monkeypatch.setattr(commit_mark, "_extend", failing)
     write_some(writer, 31, 60)
     writer.finalize({}, "done")
     assert "input/output error" in writer.moved[0]
@@ -140,7 +140,7 @@ def test_a_disk_that_fails_does_not_take_what_is_in_memory(path, monkeypatch):
 
 @posix
 def test_without_any_second_place_the_run_fails_and_says_what_was_tried(path, monkeypatch):
-    monkeypatch.setattr("tracking.trajectories.writer.second_places", lambda _path: iter(()))
+    monkeypatch.setattr("tracking.trajectories.second_place.second_places", lambda _path: iter(()))
     writer = TrajectoryWriter(path, run_id="run", attributes={})
     write_some(writer, 0, 4)
     path.unlink()
@@ -191,7 +191,7 @@ def test_a_new_file_that_cannot_be_written_gives_the_old_one_its_name_back(path,
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(growing_file, "_extend", full)
+    monkeypatch.setattr(commit_mark, "_extend", full)
     writer.append(tracks(7))
     with pytest.raises(OutputError, match=r"no space left|cannot create"):
         writer.commit()

@@ -13,7 +13,7 @@ from tracking.trajectories.schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
 OTHERS = ("xarray", "napari")
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
+TENTATIVE, PREDICTED, SECOND_DETECTION = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 
 
 def run_the_code(folder: Path, monkeypatch) -> dict:
@@ -33,7 +33,7 @@ def test_the_code_in_the_page_gives_what_the_reader_gives(tmp_path, monkeypatch)
     path = tmp_path / "tracks.h5"
     frames = [
         tracks(0, 4, [0, TENTATIVE, TENTATIVE, 0]),
-        tracks(1, [0, 1, 3], [PREDICTED, 0, DUPLICATE]),
+        tracks(1, [0, 1, 3], [PREDICTED, 0, SECOND_DETECTION]),
         tracks(2, 0),
         tracks(4, [1, 0]),
     ]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from flows import FRAME_S, channel_flow, double_scores, info, with_doubles
+from flows import FRAME_S, channel_flow, info, second_detection_scores, with_second_detections
 from pydantic import ValidationError
 from scipy.spatial import KDTree
 
@@ -8,7 +8,7 @@ from stream.messages import Detections, TrackFlag, Tracks
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
-DUPLICATE = int(TrackFlag.SECOND_DETECTION)
+SECOND_DETECTION = int(TrackFlag.SECOND_DETECTION)
 
 
 def track_all(detections: list[Detections], **chosen) -> list[Tracks]:
@@ -17,7 +17,7 @@ def track_all(detections: list[Detections], **chosen) -> list[Tracks]:
 
 
 def flagged(tracks: Tracks) -> set[int]:
-    return {int(t) for t in tracks.track[(tracks.flags.astype(int) & DUPLICATE) > 0]}
+    return {int(t) for t in tracks.track[(tracks.flags.astype(int) & SECOND_DETECTION) > 0]}
 
 
 def scene(paths, frames: int, noise: float = 0.05, seed: int = 0, confidence=0.9) -> list[Detections]:
@@ -47,9 +47,9 @@ def crowd(frame: int, seed: int = 5, count: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("displacement", [0.15, 1.2])
 def test_second_detections_of_particles_in_a_channel_flow_are_found_and_others_are_not(displacement):
-    sequence, _ = with_doubles(channel_flow(700, displacement, 80, seed=3), share=0.1)
+    sequence, _ = with_second_detections(channel_flow(700, displacement, 80, seed=3), share=0.1)
     rows = track_all(sequence.detections)
-    precision, recall, pairs = double_scores(rows, sequence.truth)
+    precision, recall, pairs = second_detection_scores(rows, sequence.truth)
     assert pairs > 60
     assert precision >= 0.95
     assert recall >= 0.9
@@ -69,23 +69,23 @@ def test_in_a_plane_flow_neighbours_with_nearly_the_same_velocity_are_not_taken_
     assert len(flagged(track_all(sequence.detections)[-1])) <= 3
 
 
-def test_doubles_are_flagged_and_nothing_else_changes():
-    sequence, _ = with_doubles(channel_flow(200, 0.15, 40, seed=4), share=0.2)
+def test_second_detections_are_flagged_and_nothing_else_changes():
+    sequence, _ = with_second_detections(channel_flow(200, 0.15, 40, seed=4), share=0.2)
     with_test, without = track_all(sequence.detections), track_all(sequence.detections, double_test="off")
     flags = Tracks.COLUMNS.index("flags")
     for one, other in zip(with_test, without, strict=True):
         assert np.array_equal(
             np.delete(one.table, flags, 0), np.delete(other.table, flags, 0), equal_nan=True
         )
-        assert np.array_equal(one.flags.astype(int) & ~DUPLICATE, other.flags)
+        assert np.array_equal(one.flags.astype(int) & ~SECOND_DETECTION, other.flags)
     assert flagged(with_test[-1])
     assert not flagged(without[-1])
 
 
 def test_of_a_pair_the_younger_is_flagged_and_of_the_same_age_the_less_confident():
     def late(frame):
-        double = crowd(frame)[0] + 1.5 if frame >= 10 else [np.nan, np.nan]
-        return np.vstack([crowd(frame), [double]])
+        second = crowd(frame)[0] + 1.5 if frame >= 10 else [np.nan, np.nan]
+        return np.vstack([crowd(frame), [second]])
 
     assert flagged(track_all(scene(late, 70))[-1]) == {60}
 
@@ -97,7 +97,7 @@ def test_of_a_pair_the_younger_is_flagged_and_of_the_same_age_the_less_confident
     assert flagged(track_all(scene(together, 70, confidence=confidence))[-1]) == {0}
 
 
-def test_when_the_particles_own_track_ends_its_double_counts():
+def test_when_the_particles_own_track_ends_its_second_detection_counts():
     def paths(frame):
         where = np.vstack([crowd(frame), crowd(frame)[:1] + 1.5])
         if frame >= 60:
@@ -137,12 +137,12 @@ def test_a_particle_detected_three_times_keeps_one_track_that_counts():
     assert flagged(track_all(scene(paths, 80))[-1]) == {60, 61}
 
 
-def test_frames_in_which_a_double_is_missed_say_nothing():
+def test_frames_in_which_a_second_detection_is_missed_say_nothing():
     def paths(frame):
-        double = crowd(frame)[:1] + 1.5
+        second = crowd(frame)[:1] + 1.5
         if frame % 7 == 5:
-            double[:] = np.nan
-        return np.vstack([crowd(frame), double])
+            second[:] = np.nan
+        return np.vstack([crowd(frame), second])
 
     assert flagged(track_all(scene(paths, 90))[-1]) == {60}
 
@@ -152,9 +152,9 @@ def test_the_likelihood_test_is_refused_where_no_flow_is_learnt():
         TrackerSettings(mode="hungarian", double_test="likelihood")
 
 
-def test_how_many_doubles_there_are_is_known_live():
-    sequence, _ = with_doubles(channel_flow(300, 0.15, 50, seed=6), share=0.1)
+def test_how_many_second_detections_there_are_is_known_live():
+    sequence, _ = with_second_detections(channel_flow(300, 0.15, 50, seed=6), share=0.1)
     tracker = OnlineTracker(TrackerSettings(frame_rate_hz=1 / FRAME_S))
     for detections in sequence.detections:
         tracks = tracker.step(detections)
-    assert tracker.doubles == len(flagged(tracks)) > 5
+    assert tracker.second_detections == len(flagged(tracks)) > 5

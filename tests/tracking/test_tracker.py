@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
-from tracking import assignment, candidates, flow_field, kalman
-from tracking import close_pairs as track_pairs
+from tracking import assignment, candidates, close_pairs, flow_field, kalman, track_life
 from tracking.analysis.metrics import TrackPoints, track_scores
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
@@ -315,7 +314,7 @@ def test_no_input_breaks_it_and_every_usable_detection_is_in_exactly_one_row(mod
 def test_a_live_run_compiles_nothing_once_warmed_up(mode):
     tracker = OnlineTracker(TrackerSettings(mode=mode))
     tracker.warmup()
-    modules = (assignment, candidates, flow_field, kalman, track_pairs)
+    modules = (assignment, candidates, flow_field, kalman, close_pairs, track_life)
     kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "signatures")]
     before = [len(kernel.signatures) for kernel in kernels]
     for sequence in (channel_flow(300, 0.5, 8), channel_flow(300, 0.5, 8, planar=True)):

@@ -12,6 +12,7 @@ from trajectory_files import FRAME_S, tracks, write
 
 from stream.errors import OutputError, SourceError
 from stream.messages import TrackFlag, Tracks
+from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.file import (
     TrajectoryFile,
     TrajectoryWriter,
@@ -20,7 +21,6 @@ from tracking.trajectories.file import (
 )
 from tracking.trajectories.schema import (
     FRAME,
-    committed_frames,
     complete_event_bytes,
     decode_attribute,
     decode_events,
@@ -30,7 +30,7 @@ from tracking.trajectories.schema import (
 
 HELPER = Path(__file__).with_name("trajectory_files.py")
 ROOT = Path(__file__).parents[2]
-TENTATIVE, PREDICTED, DUPLICATE = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
+TENTATIVE, PREDICTED, SECOND_DETECTION = TrackFlag.TENTATIVE, TrackFlag.PREDICTED, TrackFlag.SECOND_DETECTION
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_a_tracks_first_rows_count_once_it_has_been_confirmed(path):
     assert found.frame.tolist() == [0, 1, 2]
 
 
-def test_tracks_never_confirmed_and_duplicates_are_left_out_whole_unless_asked_for(path):
+def test_tracks_never_confirmed_and_second_detections_are_left_out_whole_unless_asked_for(path):
     frames = [
         tracks(0, 4, [0, TENTATIVE, 0, 0]),
-        tracks(1, 4, [0, TENTATIVE, 0, DUPLICATE]),
-        tracks(2, [0, 2, 3], [0, DUPLICATE, 0]),
+        tracks(1, 4, [0, TENTATIVE, 0, SECOND_DETECTION]),
+        tracks(2, [0, 2, 3], [0, SECOND_DETECTION, 0]),
     ]
     write(path, frames)
     assert set(read_trajectories(path).track) == {0, 3}
@@ -88,7 +88,7 @@ def test_tracks_never_confirmed_and_duplicates_are_left_out_whole_unless_asked_f
 
 
 def test_predicted_rows_are_left_out_and_do_not_decide_over_their_track(path):
-    frames = [tracks(0, 2), tracks(1, 2, [PREDICTED, PREDICTED | DUPLICATE]), tracks(2, 1)]
+    frames = [tracks(0, 2), tracks(1, 2, [PREDICTED, PREDICTED | SECOND_DETECTION]), tracks(2, 1)]
     write(path, frames)
     assert read_trajectories(path).frame.tolist() == [0, 0, 2]
     assert read_trajectories(path, include_predicted=True).frame.tolist() == [0, 0, 1, 1, 2]

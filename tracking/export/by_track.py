@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracking.trajectories.reader import IntArray, Trajectories
+from tracking.trajectories.columns import IntArray, Trajectories
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from tracking.export.rerun_recording import write_rerun
 from tracking.export.table import write_csv, write_parquet
 from tracking.export.trackmate import write_trackmate
 from tracking.export.vtp import write_vtp
-from tracking.trajectories.reader import Trajectories, TrajectoryFile, collect
+from tracking.trajectories.columns import Trajectories, collect
+from tracking.trajectories.reader import TrajectoryFile
 
 Write = Callable[[Path, Iterator[Trajectories], bool], None]
 

@@ -18,7 +18,7 @@ from matplotlib import colormaps
 
 from stream.errors import ConfigurationError, OutputError
 from tracking.export.by_track import by_track
-from tracking.trajectories.reader import Trajectories
+from tracking.trajectories.columns import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 

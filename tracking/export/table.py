@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from stream.errors import ConfigurationError
-from tracking.trajectories.reader import Trajectories
+from tracking.trajectories.columns import Trajectories
 from tracking.trajectories.schema import ROW_COLUMNS, to_json
 
 FORMATS = {

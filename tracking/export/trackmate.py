@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from tracking.export.by_track import ByTrack, by_track
-from tracking.trajectories.reader import Trajectories
+from tracking.trajectories.columns import Trajectories
 
 VERSION = "7.11.1"
 RADIUS_PX = 5.0

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.export.by_track import by_track
-from tracking.trajectories.reader import Trajectories
+from tracking.trajectories.columns import Trajectories
 
 SCALARS = ("track", "frame", "time_s", "brightness", "confidence", "flags")
 VECTORS = {

@@ -6,16 +6,19 @@ process with it. As in the writer, room is therefore taken before HDF5 opens the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 
+from stream.errors import OutputError
 from tracking.trajectories.disk_space import DiskReserve
 from tracking.trajectories.hdf5_superblock import SIZE, Superblock, parse
 from tracking.trajectories.open_elsewhere import hdf5_says_written
-from tracking.trajectories.schema import LIBVER
+from tracking.trajectories.output_place import reason
+from tracking.trajectories.schema import LIBVER, Attribute, encode_attribute
 
 MARGIN_BYTES = 1 << 20
 
@@ -47,3 +50,30 @@ def adding_to(path: Path, nbytes: int) -> Iterator[h5py.File]:
 def _superblock(path: Path) -> Superblock:
     with path.open("rb") as file:
         return parse(file.read(SIZE))
+
+
+def annotate(path: Path, attributes: Mapping[str, object]) -> None:
+    """Add or replace attributes of a finished file (what only the session knows: the losses of all stages).
+
+    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
+    """
+    try:
+        add_attributes(path, attributes)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OutputError(f"cannot add attributes to {path}: {reason(error)}") from error
+
+
+def add_attributes(
+    path: Path, attributes: Mapping[str, object], sizes: Mapping[str, int] | None = None
+) -> None:
+    """Add attributes, and cut off what a commit that failed has left behind these `sizes` of datasets."""
+    encoded = {name: encode_attribute(value) for name, value in attributes.items()}
+    with adding_to(path, sum(_size(value) for value in encoded.values())) as file:
+        for name, size in (sizes or {}).items():
+            if file[name].shape[0] > size:
+                file[name].resize((size,))
+        file.attrs.update(encoded)
+
+
+def _size(value: Attribute) -> int:
+    return value.nbytes if isinstance(value, np.ndarray) else len(str(value).encode())

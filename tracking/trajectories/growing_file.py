@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from tracking.trajectories.commit_mark import write_commit
 from tracking.trajectories.disk_space import DiskReserve
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
 from tracking.trajectories.schema import (
@@ -32,7 +33,6 @@ from tracking.trajectories.schema import (
 )
 
 MARGIN_BYTES = 2 << 20
-COPY_BYTES = 32 << 20
 
 
 class GrowingFile:
@@ -73,9 +73,8 @@ class GrowingFile:
             raise OSError("the file is closed")
         size = int(self._file.id.get_filesize())
         self._reserve.ensure(size + rows.nbytes + frames.nbytes + events.nbytes + MARGIN_BYTES)
-        _extend(self._row_set, rows, self.rows)
-        _extend(self._event_set, events, self.event_bytes)
-        _extend(self._frame_set, frames, self.frames)
+        datasets = self._row_set, self._event_set, self._frame_set
+        write_commit(datasets, (self.rows, self.event_bytes, self.frames), rows, events, frames)
         self.rows += len(rows)
         self.event_bytes += len(events)
         self.frames += len(frames)
@@ -142,38 +141,6 @@ class GrowingFile:
         return self._reserve.duplicate()
 
 
-class CopyingOut:
-    """Copies a file that has lost its name, some megabytes at a time, so that nobody waits long for it."""
-
-    def __init__(self, descriptor: int, path: Path) -> None:
-        """`descriptor` is closed at the end. Raises OSError if `path` exists or cannot be created."""
-        self.path = path
-        self._source = descriptor
-        self._at = 0
-        self._target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-
-    def step(self) -> bool:
-        """Copy the next piece; False once all is copied and on the disk. Raises OSError."""
-        os.lseek(self._source, self._at, os.SEEK_SET)
-        piece = os.read(self._source, COPY_BYTES)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[os.write(self._target, rest) :]
-        self._at += len(piece)
-        if piece:
-            return True
-        os.fsync(self._target)
-        self.close()
-        return False
-
-    def close(self) -> None:
-        """Close both files. Idempotent."""
-        for fd in (self._source, self._target):
-            if fd >= 0:
-                os.close(fd)
-        self._source = self._target = -1
-
-
 def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
     for name, value in attributes.items():
         file.attrs[name] = encode_attribute(value)
@@ -185,10 +152,3 @@ def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
             dataset.attrs[name] = texts
     row_set.attrs["axes"] = AXES
     event_set.attrs["format"] = "UTF-8, one JSON object a line"
-
-
-def _extend(dataset: h5py.Dataset, values: npt.NDArray[np.generic], start: int) -> None:
-    if len(values):
-        dataset.resize((start + len(values),))
-        dataset[start:] = values
-        dataset.flush()

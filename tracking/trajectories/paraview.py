@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from tracking.trajectories.reader import Trajectories, TrajectoryFile
+from tracking.trajectories.columns import Trajectories
+from tracking.trajectories.reader import TrajectoryFile
 
 GROUP = "VTKHDF"
 VERSION = (2, 0)

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from stream.errors import LivePTVError, SourceError
-from stream.messages import TrackFlag
+from tracking.trajectories.columns import Trajectories, as_columns, collect, counting
+from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
 from tracking.trajectories.open_elsewhere import who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
@@ -29,7 +28,6 @@ from tracking.trajectories.schema import (
     ROW,
     ROWS,
     RecordArray,
-    committed_frames,
     decode_events,
 )
 from tracking.trajectories.soundness import (
@@ -40,61 +38,11 @@ from tracking.trajectories.soundness import (
     read_attributes,
     read_superblock,
 )
-from tracking.trajectories.statistics import BoolArray, TrackCensus
+from tracking.trajectories.statistics import TrackCensus
 
 log = logging.getLogger(__name__)
 
 PIECE_ROWS = 1 << 19
-
-FloatArray = npt.NDArray[np.float64]
-SingleArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trajectories:
-    """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
-
-    `time_s` is the frame's. `frames` is the table of all frames (see `FRAME_COLUMNS`), those without rows
-    included; `attributes` are the file's.
-    """
-
-    track: IntArray
-    frame: IntArray
-    time_s: FloatArray
-    x_um: FloatArray
-    y_um: FloatArray
-    z_um: FloatArray
-    sigma_x_um: SingleArray
-    sigma_y_um: SingleArray
-    sigma_z_um: SingleArray
-    vx_um_s: SingleArray
-    vy_um_s: SingleArray
-    vz_um_s: SingleArray
-    sigma_vx_um_s: SingleArray
-    sigma_vy_um_s: SingleArray
-    sigma_vz_um_s: SingleArray
-    brightness: SingleArray
-    confidence: SingleArray
-    detection: npt.NDArray[np.int32]
-    flags: npt.NDArray[np.uint8]
-    frames: RecordArray
-    attributes: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.track)
-
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The columns by name: `pandas.DataFrame(trajectories.columns())`."""
-        return {name: getattr(self, name) for name in COLUMN_NAMES}
-
-    def of_frame(self, name: str) -> npt.NDArray[Any]:
-        """A column of `frames` (`focus_um`, `flow_ul_s` ...) repeated for each row, (N,)."""
-        column: npt.NDArray[Any] = self.frames[name]
-        return column[np.searchsorted(self.frames["frame"], self.frame)]
-
-
-COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
 
 
 class TrajectoryFile:
@@ -249,8 +197,8 @@ class TrajectoryFile:
         counted = None if include_flagged else self.census().counted()
         frames, attributes = self.frames, self.attributes
         for rows in self.pieces() if self.row_count else [np.empty(0, ROW)]:
-            kept = rows[_mask(rows, counted, include_predicted)]
-            yield _trajectories(kept, frames, attributes)
+            kept = rows[counting(rows, counted, include_predicted)]
+            yield as_columns(kept, frames, attributes)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -277,30 +225,6 @@ def read_trajectories(
         return collect(
             file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
         )
-
-
-def collect(pieces: Iterable[Trajectories]) -> Trajectories:
-    """Put pieces of one file (at least one) together."""
-    parts = list(pieces)
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
-    return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
-
-
-def _mask(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:
-    kept = np.ones(len(rows), np.bool_)
-    if not include_predicted:
-        kept &= (rows["flags"] & TrackFlag.PREDICTED) == 0
-    if counted is not None:
-        kept &= counted[rows["track"]]
-    return kept
-
-
-def _trajectories(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
-    columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
-    for name in ("track", "frame"):
-        columns[name] = columns[name].astype(np.int64)
-    time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]
-    return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)
 
 
 def _open(path: Path) -> h5py.File:

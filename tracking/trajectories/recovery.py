@@ -30,6 +30,7 @@ from stream.errors import LivePTVError, OutputError, SourceError
 from stream.hdf5_checks import known_as
 from stream.writer_lock import WRITER, Claim
 from tracking.trajectories.annotation import adding_to
+from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import SIZE, Superblock, build, parse
 from tracking.trajectories.open_elsewhere import WORK, who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
@@ -38,7 +39,6 @@ from tracking.trajectories.schema import (
     EVENTS,
     FRAMES,
     ROWS,
-    committed_frames,
     complete_event_bytes,
     decode_attribute,
     encode_attribute,

@@ -5,7 +5,7 @@
     /events        what happened, a JSON object a line                  (UTF-8 bytes)
 
 The root's attributes say how the file came about. A frame is committed once its entry in `/frames` is there,
-its `commit` is not 0, and the rows it names exist: `committed_frames` is the only judge of that.
+its `commit` is not 0, and the rows it names exist: see `commit_mark`.
 """
 
 from __future__ import annotations
@@ -217,18 +217,6 @@ def decode_events(data: bytes) -> list[dict[str, Any]]:
     for event in events:
         _EVENT(event)
     return events
-
-
-def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:
-    """How many of `frames` (in file order, FRAME) are committed, given how many rows the file has.
-
-    `first_row` is where the first of them must begin. The first entry that is not whole ends the count: a
-    zeroed one (allocated, never written), one whose rows are not all there, or one out of step.
-    """
-    ends = first_row + np.cumsum(frames["rows"], dtype=np.uint64)
-    begins = ends - frames["rows"]
-    whole = (frames["commit"] > 0) & (frames["first_row"] == begins) & (ends <= rows)
-    return int(np.argmin(whole)) if not whole.all() else len(frames)
 
 
 def file_statistics(frames: RecordArray) -> dict[str, float]:

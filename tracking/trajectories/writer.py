@@ -7,31 +7,25 @@ mark. What `commit` has returned for is safe against the death of this process, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import platform
-import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-import h5py
 import numpy as np
 
 from stream.errors import LivePTVError, OutputError
-from stream.fallback_folder import second_places
 from stream.messages import Tracks
 from stream.writer_lock import WRITER, Claim
-from tracking.trajectories.annotation import adding_to
-from tracking.trajectories.growing_file import CopyingOut, GrowingFile
-from tracking.trajectories.open_elsewhere import who_writes
+from tracking.trajectories.annotation import add_attributes
+from tracking.trajectories.growing_file import GrowingFile
+from tracking.trajectories.output_place import check_place, check_replaceable, is_full, reason
 from tracking.trajectories.precision import rounded, warmup
+from tracking.trajectories.provenance import this_process, versions
 from tracking.trajectories.schema import (
     AXES,
     EVENTS,
@@ -41,18 +35,15 @@ from tracking.trajectories.schema import (
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
-    Attribute,
     RecordArray,
-    encode_attribute,
     encode_event,
     file_statistics,
 )
+from tracking.trajectories.second_place import CopyingOut, take_second_place
 from tracking.trajectories.statistics import TrackCensus
 
 LOOK_S = 1.0  # between two looks at whether the file is still in its place
-NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 UNFINISHED = "closed before the end of the run"
-PACKAGES = ("liveptv", "h5py", "numpy", "numba", "pymmcore-plus", "pyzmq", "onnxruntime")
 
 
 class TrajectoryWriter:
@@ -72,7 +63,7 @@ class TrajectoryWriter:
         or cannot be created.
         """
         self.path = Path(path)
-        _check_place(self.path, overwrite)
+        check_place(self.path, overwrite)
         self._claim = Claim(self.path, f"run {run_id}", WRITER)
         self._run_id, self._attributes = run_id, dict(attributes)
         self._rows: list[RecordArray] = []
@@ -106,8 +97,8 @@ class TrajectoryWriter:
             "run_id": self._run_id,
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "axes": AXES,
-            "versions": _versions(),
-            "writer": _who_writes(),
+            "versions": versions(),
+            "writer": this_process(),
         }
         return GrowingFile(path, {**own, **self._attributes, **more})
 
@@ -200,11 +191,11 @@ class TrajectoryWriter:
         try:
             self._append()
         except (OSError, RuntimeError) as error:
-            if isinstance(error, LivePTVError) or _is_full(error) or self._file is None or self._aside:
+            if isinstance(error, LivePTVError) or is_full(error) or self._file is None or self._aside:
                 self._broken = True
                 self._put_back()
                 raise error if isinstance(error, LivePTVError) else self._failure(error) from error
-            self._begin_anew(f"cannot be written ({_reason(error)})")
+            self._begin_anew(f"cannot be written ({reason(error)})")
             try:
                 self._append()
             except (OSError, RuntimeError) as again:
@@ -290,7 +281,7 @@ class TrajectoryWriter:
                 self._copying.close()
             self._copying = None
             raise OutputError(
-                f"what is in the lost file cannot be copied to {self.path}: {_reason(error)}"
+                f"what is in the lost file cannot be copied to {self.path}: {reason(error)}"
             ) from error
         return False
 
@@ -309,27 +300,16 @@ class TrajectoryWriter:
         self._census = TrackCensus()
 
     def _go_to_second_place(self, what: str, open_there: Callable[[Path], None]) -> None:
-        tried = []
-        for path in second_places(self.path):
-            try:
-                claim = Claim(path, f"run {self._run_id}", WRITER)
-            except OutputError as error:
-                tried.append(str(error))
-                continue
-            try:
-                open_there(path)
-            except (OSError, RuntimeError) as error:
-                claim.release()
-                tried.append(f"{path}: {_reason(error)}")
-                continue
-            text = f"{self.path} {what}; the run goes on in {path}"
-            self._claim.release()
-            self._claim, self.path = claim, path
-            self.moved.append(text)
-            self.event("moved", text)
-            return
-        self._broken = True
-        raise OutputError(f"{self.path} {what}, and there is no other place ({'; '.join(tried)})")
+        try:
+            claim, path = take_second_place(self.path, what, f"run {self._run_id}", open_there)
+        except OutputError:
+            self._broken = True
+            raise
+        text = f"{self.path} {what}; the run continues in {path}"
+        self._claim.release()
+        self._claim, self.path = claim, path
+        self.moved.append(text)
+        self.event("moved", text)
 
     def finalize(self, attributes: Mapping[str, object], end_reason: str) -> None:
         """Commit what is left, add `attributes`, statistics and `end_reason`, and close the file.
@@ -354,7 +334,9 @@ class TrajectoryWriter:
                 statistics = self._census.statistics() | file_statistics(table)
                 sizes = {ROWS: self._file.rows, FRAMES: self._file.frames, EVENTS: self._file.event_bytes}
                 self._file.close()
-                _add(self.path, {**attributes, "statistics": statistics, "end_reason": end_reason}, sizes)
+                add_attributes(
+                    self.path, {**attributes, "statistics": statistics, "end_reason": end_reason}, sizes
+                )
         except (OSError, RuntimeError, ValueError) as error:
             raise failure or self._failure(error) from error
         finally:
@@ -380,82 +362,10 @@ class TrajectoryWriter:
     def _failure(self, error: BaseException) -> OutputError:
         safe = f"{self.frames} frames are safe in it"
         if self._file is None:
-            return OutputError(f"cannot create {self.path}: {_reason(error)}")
+            return OutputError(f"cannot create {self.path}: {reason(error)}")
         with contextlib.suppress(OSError, RuntimeError):
             what, _ = self._file.damage()
             safe = f"it {what}" if what else safe
-        if _is_full(error):
+        if is_full(error):
             return OutputError(f"no space left for {self.path}; {safe}; free some before the next run")
-        return OutputError(f"cannot write {self.path}: {_reason(error)}; {safe}")
-
-
-def _check_place(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: no permission to write in its folder")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; choose another name or pass --overwrite")
-
-
-def check_replaceable(path: Path) -> None:
-    """Raise `OutputError` if another program has the file open, and it cannot be replaced later."""
-    try:
-        path.rename(path)  # Windows refuses that while another program has it open
-        who = who_writes(path, ())
-    except OSError as error:
-        raise OutputError(f"cannot replace {path}: {_reason(error)}; is it open elsewhere?") from error
-    if who:
-        raise OutputError(f"cannot replace {path}: it is {who}; close it there")
-
-
-def annotate(path: Path, attributes: Mapping[str, object]) -> None:
-    """Add or replace attributes of a finished file (what only the session knows: the losses of all stages).
-
-    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
-    """
-    try:
-        _add(path, attributes)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise OutputError(f"cannot add attributes to {path}: {_reason(error)}") from error
-
-
-def _add(path: Path, attributes: Mapping[str, object], sizes: Mapping[str, int] | None = None) -> None:
-    """Add attributes, and cut off what a commit that failed has left behind these `sizes` of datasets."""
-    encoded = {name: encode_attribute(value) for name, value in attributes.items()}
-    with adding_to(path, sum(_size(value) for value in encoded.values())) as file:
-        for name, size in (sizes or {}).items():
-            if file[name].shape[0] > size:
-                file[name].resize((size,))
-        file.attrs.update(encoded)
-
-
-def _size(value: Attribute) -> int:
-    return value.nbytes if isinstance(value, np.ndarray) else len(str(value).encode())
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in NO_SPACE
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "hdf5": h5py.version.hdf5_version, "system": sys.platform}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _who_writes() -> dict[str, object]:
-    """Which computer and process have written the file. Whether they still do is for locks to say."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}
+        return OutputError(f"cannot write {self.path}: {reason(error)}; {safe}")

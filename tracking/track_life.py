@@ -1,0 +1,265 @@
+"""Birth, confirmation, gaps and death of tracks: decided here, for all tracks of a frame at once.
+
+- Birth: every detection that no track has taken starts a tentative track.
+- Confirmation: a track is confirmed once it has `confirm` detections.
+- Gap: a confirmed track without a detection is predicted, for at most `max_gap` camera frames.
+- Death: a tentative track dies at its first miss, a confirmed one after a longer gap (`dies`), and every track when
+  more frames than that were lost (`drop_stale`).
+
+Rows of `Tracks` are written on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from stream.messages import TrackFlag, Tracks
+from tracking.flow_field import Flow, expect
+from tracking.kalman import FIRST, HITS, ID, POSITION, PP, PV, SEEN, VELOCITY, VV, Measured, correct, move
+from tracking.process_noise import TYPICAL_CHI_SQUARE
+
+COLUMNS = len(Tracks.COLUMNS)
+TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLAGS = (
+    Tracks.COLUMNS.index(name)
+    for name in (
+        "track", "x_um", "sigma_x_um", "vx_um_s", "sigma_vx_um_s",
+        "brightness", "confidence", "age_frames", "detection", "flags",
+    )
+)  # fmt: skip
+PREDICTED = float(TrackFlag.PREDICTED)
+TENTATIVE = float(TrackFlag.TENTATIVE)
+
+LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
+TALLIES = 6
+
+
+class Population(NamedTuple):
+    """All tracks: `state` and `label` (see `tracking.kalman`), how many are `alive`, the next one's number."""
+
+    state: Any
+    label: Any
+    alive: int
+    next_id: int
+
+
+class Rules(NamedTuple):
+    """Axes (2 or 3); detections that confirm a track; longest gap, camera frames; whether a filter runs.
+
+    Without `filtered` (plain linking from frame to frame) velocities are differences of positions.
+    """
+
+    axes: int
+    confirm: int
+    max_gap: int
+    filtered: bool
+
+
+class Moment(NamedTuple):
+    """The frame's number, its camera frame counted from the first (`clock`), focus `height` (um), `dt` (s)
+    before it."""
+
+    frame: int
+    clock: int
+    height: float
+    dt: float
+
+
+class Outcome(NamedTuple):
+    """What `advance` fills.
+
+    `rows` (columns, N + M): the rows of `Tracks`. `tally` (6,): linked, missed, born, ended, alive, and how many
+    confirmed tracks were linked and therefore judge the noise. `below` (3,): how many of those had nu^2 / S below
+    `TYPICAL_CHI_SQUARE`. `settled` (N + M,): which rows are confirmed and linked. `taken` (M,): which detections a
+    track has taken.
+    """
+
+    rows: Any
+    tally: Any
+    below: Any
+    settled: Any
+    taken: Any
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def dies(missed_frames: int, confirmed: bool, max_gap: int) -> bool:
+    """Whether a track ends that was not detected in this frame and in `missed_frames` altogether, this one
+    included."""
+    return not confirmed or missed_frames > max_gap
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def drop_stale(state: Any, label: Any, count: int, clock: int, max_gap: int) -> int:
+    """Remove tracks for which too many frames were lost before this one; returns how many are left."""
+    kept = 0
+    for i in range(count):
+        if clock - label[SEEN, i] - 1 > max_gap:
+            continue
+        if kept != i:
+            move(state, label, i, kept)
+        kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(
+    tracks: Any,
+    links: Any,
+    measured: Any,
+    detections: int,
+    rules: Any,
+    moment: Any,
+    flow: Any,
+    unknown: Any,
+    outcome: Any,
+) -> None:
+    """Correct the linked tracks, end the lost ones, start new ones, and write a row of `Tracks` for each.
+
+    `links` is the detection of each track, -1 for none; `detections` is how many there are; `unknown` (3,),
+    um^2/s^2, is the velocity variance of a particle of which nothing is known. `Population`, `Measured`,
+    `Rules`, `Moment`, `Flow` and `Outcome` are given as plain tuples (see `tracking.assignment.solve`).
+    """
+    tracks, measured, rules = Population(*tracks), Measured(*measured), Rules(*rules)
+    moment, flow, outcome = Moment(*moment), Flow(*flow), Outcome(*outcome)
+    outcome.tally[:] = 0
+    outcome.below[:] = 0
+    outcome.taken[:detections] = False
+    kept = _continue(tracks, links, measured, rules, moment, outcome)
+    kept = _bear(tracks, kept, measured, detections, rules, moment, flow, unknown, outcome)
+    outcome.tally[ALIVE] = kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, outcome: Any) -> int:
+    """Correct, predict or end the tracks that there were; returns how many are left."""
+    state, label, z, R = tracks.state, tracks.label, measured.z, measured.R
+    origin, table = measured.origin, measured.table
+    rows, tally, below, settled, taken = outcome
+    axes, confirm, dt = rules.axes, rules.confirm, moment.dt
+    kept = 0
+    for i in range(tracks.alive):
+        j = links[i]
+        confirmed = label[HITS, i] >= confirm
+        if j < 0 and dies(moment.clock - label[SEEN, i], confirmed, rules.max_gap):
+            tally[ENDED] += 1
+            continue
+        if kept != i:
+            move(state, label, i, kept)
+        if j < 0:
+            tally[MISSED] += 1
+            _write(state, label, kept, axes, moment, PREDICTED, rows)
+        else:
+            taken[j] = True
+            tally[LINKED] += 1
+            tally[JUDGED] += confirmed
+            for a in range(axes):
+                nu = z[a, j] - state[POSITION + a, kept]
+                S = state[PP + a, kept] + R[a, j]
+                if confirmed and nu * nu < TYPICAL_CHI_SQUARE * S:
+                    below[a] += 1
+                if rules.filtered:
+                    correct(state, kept, a, nu, R[a, j])
+                else:
+                    state[POSITION + a, kept] = z[a, j]
+                    state[VELOCITY + a, kept] = nu / dt
+                    state[VV + a, kept] = S / (dt * dt)
+                    state[PP + a, kept] = R[a, j]
+            label[SEEN, kept] = moment.clock
+            label[HITS, kept] += 1
+            flag = 0.0 if label[HITS, kept] >= confirm else TENTATIVE
+            _write(state, label, kept, axes, moment, flag, rows)
+            _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
+        settled[kept] = j >= 0 and label[HITS, kept] >= confirm
+        kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _bear(
+    tracks: Any,
+    kept: int,
+    measured: Any,
+    detections: int,
+    rules: Any,
+    moment: Any,
+    flow: Any,
+    unknown: Any,
+    outcome: Any,
+) -> int:
+    """Start a track after the `kept` ones at every detection that is not taken; returns how many there are then."""
+    state, label, z, R = tracks.state, tracks.label, measured.z, measured.R
+    origin, table, axes = measured.origin, measured.table, rules.axes
+    rows, tally, _, settled, taken = outcome
+    confirmed = rules.confirm <= 1
+    velocity = np.zeros(3)
+    variance = np.zeros(3)
+    for j in range(detections):
+        if taken[j]:
+            continue
+        for a in range(3):
+            state[POSITION + a, kept] = z[a, j] if a < axes else 0.0
+            state[PP + a, kept] = R[a, j] if a < axes else 0.0
+            state[PV + a, kept] = 0.0
+        place, place_variance = state[POSITION : POSITION + 3, kept], state[PP : PP + 3, kept]
+        if not rules.filtered:
+            velocity[:] = np.nan
+            variance[:] = np.nan
+        elif expect(flow, place, place_variance, velocity, variance):
+            variance[:] = np.minimum(variance, unknown)
+        else:
+            velocity[:] = 0.0
+            variance[:] = unknown
+        state[VELOCITY : VELOCITY + 3, kept] = velocity
+        state[VV : VV + 3, kept] = variance
+        label[ID, kept] = tracks.next_id + tally[BORN]
+        label[FIRST, kept] = moment.frame
+        label[SEEN, kept] = moment.clock
+        label[HITS, kept] = 1
+        settled[kept] = confirmed
+        _write(state, label, kept, axes, moment, 0.0 if confirmed else TENTATIVE, rows)
+        _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
+        tally[BORN] += 1
+        kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write(state: Any, label: Any, i: int, axes: int, moment: Any, flag: float, rows: Any) -> None:
+    """Write the row of track `i` as the filter has it, without a detection."""
+    rows[TRACK, i] = label[ID, i]
+    for a in range(3):
+        if a < axes:
+            rows[X + a, i] = state[POSITION + a, i]
+            rows[SIGMA + a, i] = math.sqrt(state[PP + a, i])
+            rows[SPEED + a, i] = state[VELOCITY + a, i]
+            rows[SIGMA_SPEED + a, i] = math.sqrt(state[VV + a, i])
+        else:
+            rows[X + a, i] = np.nan
+            rows[SIGMA + a, i] = np.nan
+            rows[SPEED + a, i] = np.nan
+            rows[SIGMA_SPEED + a, i] = np.nan
+    if axes == 3:
+        rows[X + 2, i] -= moment.height
+    rows[BRIGHTNESS, i] = np.nan
+    rows[CONFIDENCE, i] = np.nan
+    rows[AGE, i] = moment.frame - label[FIRST, i]
+    rows[DETECTION, i] = -1.0
+    rows[FLAGS, i] = flag
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_measured(
+    i: int, j: int, axes: int, z: Any, variance: Any, origin: Any, table: Any, height: float, rows: Any
+) -> None:
+    """Write detection `j` as it was measured, not smoothed, into the row of track `i`."""
+    for a in range(axes):
+        rows[X + a, i] = z[a, j]
+        rows[SIGMA + a, i] = math.sqrt(variance[a, j])
+    if axes == 3:
+        rows[X + 2, i] -= height
+    rows[BRIGHTNESS, i] = table[6, origin[j]]
+    rows[CONFIDENCE, i] = table[7, origin[j]]
+    rows[DETECTION, i] = origin[j]

@@ -1,0 +1,90 @@
+"""Rows of a trajectory file as arrays, one for each column; which rows count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.messages import TrackFlag
+from tracking.trajectories.schema import ROW, RecordArray
+from tracking.trajectories.statistics import BoolArray
+
+FloatArray = npt.NDArray[np.float64]
+SingleArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectories:
+    """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
+
+    `time_s` is the frame's. `frames` is the table of all frames (see `FRAME_COLUMNS`), those without rows
+    included; `attributes` are the file's.
+    """
+
+    track: IntArray
+    frame: IntArray
+    time_s: FloatArray
+    x_um: FloatArray
+    y_um: FloatArray
+    z_um: FloatArray
+    sigma_x_um: SingleArray
+    sigma_y_um: SingleArray
+    sigma_z_um: SingleArray
+    vx_um_s: SingleArray
+    vy_um_s: SingleArray
+    vz_um_s: SingleArray
+    sigma_vx_um_s: SingleArray
+    sigma_vy_um_s: SingleArray
+    sigma_vz_um_s: SingleArray
+    brightness: SingleArray
+    confidence: SingleArray
+    detection: npt.NDArray[np.int32]
+    flags: npt.NDArray[np.uint8]
+    frames: RecordArray
+    attributes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns by name: `pandas.DataFrame(trajectories.columns())`."""
+        return {name: getattr(self, name) for name in COLUMN_NAMES}
+
+    def of_frame(self, name: str) -> npt.NDArray[Any]:
+        """A column of `frames` (`focus_um`, `flow_ul_s` ...) repeated for each row, (N,)."""
+        column: npt.NDArray[Any] = self.frames[name]
+        return column[np.searchsorted(self.frames["frame"], self.frame)]
+
+
+COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
+
+
+def collect(pieces: Iterable[Trajectories]) -> Trajectories:
+    """Put pieces of one file (at least one) together."""
+    parts = list(pieces)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
+    return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
+
+
+def counting(rows: RecordArray, counted: BoolArray | None, include_predicted: bool) -> BoolArray:
+    """Which rows (N,) count: measured ones (or all), of the tracks that count (`counted`, by number; None: all)."""
+    kept = np.ones(len(rows), np.bool_)
+    if not include_predicted:
+        kept &= (rows["flags"] & TrackFlag.PREDICTED) == 0
+    if counted is not None:
+        kept &= counted[rows["track"]]
+    return kept
+
+
+def as_columns(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
+    """Rows as stored (ROW), with the times of their frames."""
+    columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
+    for name in ("track", "frame"):
+        columns[name] = columns[name].astype(np.int64)
+    time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]
+    return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)

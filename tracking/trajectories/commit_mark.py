@@ -1,0 +1,50 @@
+"""The commit mark of a trajectory file: in which order a commit is written, and how to tell what is committed.
+
+A commit consists of rows, events and, last, the entries of its frames in `/frames`. Such an entry is the mark:
+it names the rows that belong to the frame, and has the number of the commit, which is not 0. A frame is
+committed once its entry is there and the rows that it names exist. Readers and recovery use nothing else.
+"""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from tracking.trajectories.schema import RecordArray
+
+
+def write_commit(
+    file: tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset],
+    written: tuple[int, int, int],
+    rows: RecordArray,
+    events: npt.NDArray[np.uint8],
+    frames: RecordArray,
+) -> None:
+    """Append rows, then events, and last the entries of the frames, each flushed before the next.
+
+    `file` is the datasets of rows, events and frames; `written` is how much of each is committed: what lies
+    behind is left over from a commit that failed, and is overwritten. Raises OSError or RuntimeError if the
+    disk fails.
+    """
+    for dataset, start, values in zip(file, written, (rows, events, frames), strict=True):
+        _extend(dataset, values, start)
+
+
+def _extend(dataset: h5py.Dataset, values: npt.NDArray[np.generic], start: int) -> None:
+    if len(values):
+        dataset.resize((start + len(values),))
+        dataset[start:] = values
+        dataset.flush()
+
+
+def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:
+    """How many of `frames` (in file order, FRAME) are committed, given how many rows the file has.
+
+    `first_row` is where the first of them must begin. The first entry that is not complete ends the count: a
+    zeroed one (allocated, never written), one whose rows are not all there, or one out of step.
+    """
+    ends = first_row + np.cumsum(frames["rows"], dtype=np.uint64)
+    begins = ends - frames["rows"]
+    whole = (frames["commit"] > 0) & (frames["first_row"] == begins) & (ends <= rows)
+    return int(np.argmin(whole)) if not whole.all() else len(frames)
