@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.noise_watch import EVERY_FRAMES, NoiseWatch
+from engines.network.noise_watch import EVERY_FRAMES, NoiseWatch
 from stream.messages import Frame, FrameInfo
 
 USUAL = 0.01
