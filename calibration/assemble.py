@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.denoise import wiener
-from calibration.alignment.joint import Aligned
+from calibration.alignment.depth_spline import support_level
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
@@ -19,7 +20,6 @@ from calibration.scan.contrast import Polarity
 FloatArray = npt.NDArray[np.float64]
 
 IN_SIGHT = 8.0
-SUPPORT = 0.15
 EXTENT_LEVEL = 0.1
 MIN_NODES = 8
 LARGEST_PERCENTILE = 95
@@ -48,7 +48,7 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
 
     Raises `CalibrationError` if the scan shows too little depth.
     """
-    known = aligned.information > SUPPORT * np.median(aligned.information[aligned.information > 0])
+    known = aligned.information > support_level(aligned.information)
     signal = np.sqrt((aligned.node_values() ** 2).sum(axis=1)) / noise_sd
     in_sight = runs(known & (signal > IN_SIGHT) & aligned.foretold)
     first, stop = max(in_sight, key=lambda run: run[1] - run[0], default=(0, 0))

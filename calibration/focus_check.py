@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.plane_check import apparent_focus
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError

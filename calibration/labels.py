@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.joint import Aligned, X, Y, Z
+from calibration.alignment.aligned import Aligned
+from calibration.alignment.joint_normal import X, Y, Z
 from calibration.alignment.trace_fit import coarse_depth, fit_trace
 from calibration.assemble import Assembled
 from calibration.result import USED, ParticleTable

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.references import read_reference
-from calibration.alignment.joint import Aligned, Positions, align
+from calibration.alignment.aligned import Aligned, Positions
+from calibration.alignment.joint import align
 from calibration.alignment.misfit import central_misfit
 from calibration.alignment.neighbours import without_neighbours
 from calibration.alignment.plane_check import apparent_focus

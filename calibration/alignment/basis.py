@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft
 
+from calibration.alignment.depth_spline import support_level
+
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
@@ -87,3 +89,19 @@ def moved_to_middle(contrast: Float32Array, dx_px: FloatArray, dy_px: FloatArray
         spectrum = fft.rfft2(contrast[index], workers=-1) * phase
         out[index] = fft.irfft2(spectrum, s=(size, size), workers=-1)
     return out
+
+
+def average_images(
+    images: Float32Array, depth_um: FloatArray, brightness: FloatArray, z_step_um: float
+) -> tuple[Float32Array, FloatArray]:
+    """Mean images (B, P, P) of bins of depth one step wide, and the sum of squared brightnesses in each."""
+    place = np.round((depth_um - depth_um.min()) / z_step_um).astype(np.int64).ravel()
+    weight = np.repeat(brightness, depth_um.shape[1])
+    information = np.bincount(place, weight**2)
+    total = np.zeros((information.size, images[0].size), np.float32)
+    for index, (bin_, factor) in enumerate(zip(place, weight, strict=True)):
+        total[bin_] += np.float32(factor) * images[index].ravel()
+    enough = information > support_level(information)
+    known = np.asarray(information[enough], np.float64)
+    mean = np.asarray(total[enough] / known[:, None], dtype=np.float32)
+    return mean.reshape(-1, *images.shape[1:]), known

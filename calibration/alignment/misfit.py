@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.basis import moved_to_middle
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -29,14 +28,11 @@ def central_misfit(
     now = aligned.positions
     near = middle(contrast.shape[-1] // 2)
     basis = aligned.basis.images[:, near].astype(np.float32)
-    nodes = len(aligned.coefficients)
     out = np.empty(len(contrast))
     for index in range(len(contrast)):
         pick = slice(index, index + 1)
         shifted = moved_to_middle(contrast[pick], now.dx_px[pick], now.dy_px[pick])[0][:, near]
-        node = (now.z_um[index] - focus_um - aligned.z_first_um) / aligned.node_um
-        first, weight, _ = node_weights(node, nodes)
-        spline = np.einsum("kp,kpr->kr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        spline = aligned.at(now.z_um[index] - focus_um)
         model = (now.brightness[index] * spline).astype(np.float32) @ basis
         left = float(((shifted - model) ** 2).sum(dtype=np.float64)) - noise_variance * model.size
         out[index] = max(left, 0.0) / max(float((model**2).sum(dtype=np.float64)), 1e-30)

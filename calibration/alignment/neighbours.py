@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.misfit import middle
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,12 +31,9 @@ def without_neighbours(
     aside = ~middle(size // 2)
     limit = STANDS_OUT_SIGMAS * np.sqrt(noise_variance) / SMOOTHED_PX
     basis = aligned.basis.images.reshape(aligned.basis.count, -1).astype(np.float32)
-    nodes = len(aligned.coefficients)
     grown = 2 * GROWN_PX + 1
     for index, images in enumerate(out):
-        node = (now.z_um[index] - focus_um - aligned.z_first_um) / aligned.node_um
-        first, weight, _ = node_weights(node, nodes)
-        spline = np.einsum("kp,kpr->kr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        spline = aligned.at(now.z_um[index] - focus_um)
         average = ((now.brightness[index] * spline).astype(np.float32) @ basis).reshape(images.shape)
         # whole pixels will do, as nothing fine is left so far out
         shift = (round(float(now.dy_px[index])), round(float(now.dx_px[index])))

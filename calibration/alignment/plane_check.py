@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.start import vertex
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,13 +32,13 @@ def apparent_focus(
     power = (aligned.node_values() ** 2).sum(axis=1)
     visible = power > 0.05 * power.max()
     for plane, stated_um in enumerate(focus_um):
-        node = (z_um[:, None] - stated_um - offsets - aligned.z_first_um) / aligned.node_um
-        at = np.clip(np.round(node[:, len(offsets) // 2]).astype(int), 0, nodes - 1)
+        depth_um = z_um[:, None] - stated_um - offsets
+        node = (depth_um[:, len(offsets) // 2] - aligned.z_first_um) / aligned.node_um
+        at = np.clip(np.round(node).astype(int), 0, nodes - 1)
         seen = visible[at]
         if seen.sum() < 3:
             continue
-        first, weight, _ = node_weights(node[seen].ravel(), nodes)
-        model = np.einsum("mp,mpr->mr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        model = aligned.at(depth_um[seen].ravel())
         model = model.reshape(int(seen.sum()), len(offsets), -1) * a[seen, None, None]
         difference = ((aligned.values[seen, plane][:, None, :] - model) ** 2).sum(axis=2)
         # the median over the particles is not misled by one that has a neighbour

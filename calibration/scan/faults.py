@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from calibration.scan.planes import FocusScan, ScanPlane
 
@@ -138,9 +139,7 @@ def _images(numbers: list[int]) -> str:
 
 
 def _running_median(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    padded = np.pad(values, NEIGHBOURS, mode="reflect") if values.size > NEIGHBOURS else values
-    if padded.size == values.size:
+    if values.size <= NEIGHBOURS:
         return np.full_like(values, np.median(values))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1)
-    running: npt.NDArray[np.float64] = np.median(windows, axis=1)
+    running: npt.NDArray[np.float64] = ndimage.median_filter(values, 2 * NEIGHBOURS + 1, mode="mirror")
     return running
