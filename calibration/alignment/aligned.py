@@ -16,7 +16,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Positions:
-    """Of N traces: brightness, depth z_um (the focus at which it is at model depth 0), offset in px."""
+    """Brightness, depth and offset (N,) of N traces.
+
+    `z_um` is the focus at which a particle is at depth 0 of the spline; offsets are from the middle pixel.
+    """
 
     brightness: FloatArray
     z_um: FloatArray
@@ -24,19 +27,19 @@ class Positions:
     dy_px: FloatArray
 
     def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Positions:
-        """Those with these indices."""
+        """The positions of some of the traces."""
         return Positions(self.brightness[index], self.z_um[index], self.dx_px[index], self.dy_px[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """Traces in agreement with their common spline.
+    """Aligned traces and their PSF.
 
     `coefficients` (J, R) of `basis` on nodes `z_first_um + j * node_um`; `information` (J,) is the sum of
-    squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the mean
-    squared residual of each; `variances` (N, 4), for a pixel noise of 1, are those of brightness, z in um, x
-    and y in px. `foretold` (J,) tells at which nodes the traces foretell one another's images, that is where a
-    particle is in sight.
+    squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the
+    mean squared residual of each; `variances` (N, 4), for a pixel noise of 1, are those of brightness, z in um,
+    x and y in px. `predicted` (J,) are the nodes at which the traces predict one another's images, that is, at
+    which a particle is visible.
     """
 
     positions: Positions
@@ -48,7 +51,7 @@ class Aligned:
     values: FloatArray
     chi2: FloatArray
     variances: FloatArray
-    foretold: npt.NDArray[np.bool_]
+    predicted: npt.NDArray[np.bool_]
     steps: int
     moved_um: float
 
@@ -70,6 +73,6 @@ class Aligned:
         return values
 
     def images(self, nodes: npt.NDArray[np.bool_]) -> FloatArray:
-        """The average particle image (M, P, P) at some of the nodes."""
+        """The PSF (M, P, P) at some of the nodes."""
         picked = self.node_values()[nodes]
         return np.asarray(np.einsum("jr,rpq->jpq", picked, self.basis.images), dtype=np.float64)

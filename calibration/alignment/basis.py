@@ -1,8 +1,8 @@
-"""The few images of which all images of a particle are made: what remains of a trace besides its noise.
+"""Principal images: the few images of which all images of a particle are linear combinations.
 
-An average over traces still carries noise in every pixel at every depth, enough to attract the traces to one
+A mean over traces still carries noise in every pixel at every depth, enough to attract the traces to one
 another (their depths would lock to a common phase of the scan's steps). In the space of the significant
-principal images that noise is smaller by the number of pixels over the number of images.
+principal images this noise is smaller by the number of pixels over the number of images.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class ImageBasis:
 
 
 def principal_images(averages: Float32Array, information: FloatArray) -> ImageBasis:
-    """The basis from average images (B, P, P), each with as much noise as 1 / sqrt(information) (B,) says.
+    """The basis from mean images (B, P, P) whose noise is proportional to 1 / sqrt(information) (B,).
 
-    Principal images count as significant if they hold more than twice what the usual (median) one does.
+    A principal image is significant if its variance is more than twice that of the median one, which is noise.
     """
     scaled = averages.reshape(len(averages), -1) * np.sqrt(information)[:, None].astype(np.float32)
     values, vectors = np.linalg.eigh((scaled @ scaled.T).astype(np.float64))

@@ -1,10 +1,10 @@
-"""All traces and the average particle image together: the depth labels of a scan at the limit of its noise.
+"""Joint fit of all traces and the PSF: depth labels at the noise limit of the scan.
 
-The images of trace i are `brightness_i * M(z_i - focus; x - x_i, y - y_i)` with one unknown M, a spline over
-depth in the space of the significant principal images. M is linear and is eliminated (variable projection,
-Golub & Pereyra 1973): what a change of one trace does to M is part of the Gauss-Newton step of all, so traces
-that overlap only through others settle in few steps. Each trace is compared with an M made without it and an
-eighth of the others, or its own noise would pull at it.
+The images of trace i are `brightness_i * M(z_i - focus; x - x_i, y - y_i)` with one unknown PSF M, a spline
+over depth in the space of the significant principal images. M enters linearly and is eliminated (variable
+projection, Golub & Pereyra 1973): the effect of one trace on M is part of the Gauss-Newton step of all traces,
+so traces that overlap only through others converge in few steps. Each trace is compared with an M from which it
+and an eighth of the others are left out; otherwise its own noise would bias it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 END_NODES = 4
-FORETOLD_PART = 0.75
-FORETOLD_NODES = 5
+PREDICTED_PART = 0.75
+PREDICTED_NODES = 5
 FOLDS = 8
 INNER_STEPS = 8
 MAX_STEP_NODES = 2.0
@@ -55,7 +55,21 @@ def align(
     z_step_um: float,
     max_steps: int = 8,
 ) -> Aligned:
-    """Align traces (N, K, P, P), lone and whole, taken at `focus_um` (K,), from a start good to a step or two."""
+    """Align traces: depth, brightness and offset of each, and the PSF that they share.
+
+    Parameters
+    ----------
+    contrast
+        Traces (N, K, P, P) of lone particles, wholly inside the image, in contrast.
+    focus_um
+        Focus position (K,) of each plane.
+    start
+        First positions, within a step or two of the true ones.
+    z_step_um
+        Distance of the spline's nodes: the step of the scan.
+    max_steps
+        Largest number of outer steps, in which the images are shifted to their new offsets.
+    """
     now, moved, steps = start, np.inf, 0
     while True:
         steps += 1
@@ -77,14 +91,17 @@ def align(
         state.values,
         chi2,
         state.variances(now),
-        state.foretold(now),
+        state.predicted(now),
         steps,
         moved,
     )
 
 
 def _settle(state: _Step, now: Positions) -> tuple[Positions, FloatArray, FloatArray, float]:
-    """Steps of depth and brightness until they are small; returns the last change, residuals and move, um."""
+    """Gauss-Newton steps of depth and brightness until they are small.
+
+    Returns the new positions, the last change (N, 4), squared residuals (N, K), and the last move in depth, um.
+    """
     for _ in range(INNER_STEPS):
         change, chi2 = state.step(now)
         now = Positions(
@@ -101,7 +118,7 @@ def _settle(state: _Step, now: Positions) -> tuple[Positions, FloatArray, FloatA
 
 
 class _Step:
-    """The traces at fixed offsets in the plane, projected on their basis: depths and brightnesses can move."""
+    """The traces at fixed offsets in the plane, projected on their basis; depth and brightness are free."""
 
     def __init__(
         self, contrast: Float32Array, focus_um: FloatArray, now: Positions, z_step_um: float
@@ -145,16 +162,16 @@ class _Step:
         """The images (N, K, R) in the basis."""
         return self._value.reshape(self.count, self.planes, -1)
 
-    def foretold(self, now: Positions) -> npt.NDArray[np.bool_]:
-        """At which nodes (J,) the splines of the other traces make the residuals of most traces smaller."""
+    def predicted(self, now: Positions) -> npt.NDArray[np.bool_]:
+        """Nodes (J,) at which the splines of the other traces lower the residuals of most traces."""
         self.step(now)
         gain, node = self._gain
         place = np.clip(np.round(node).astype(int), 0, self.nodes.count - 1)
         better = np.bincount(place.ravel(), (gain > 0).ravel(), self.nodes.count)
         there = np.bincount(place.ravel(), minlength=self.nodes.count)
-        width = np.ones(FORETOLD_NODES)
+        width = np.ones(PREDICTED_NODES)
         share = np.convolve(better, width, "same") / np.maximum(np.convolve(there, width, "same"), 1.0)
-        return np.asarray(share > FORETOLD_PART)
+        return np.asarray(share > PREDICTED_PART)
 
     def variances(self, now: Positions) -> FloatArray:
         """Variances (N, 4) of brightness, z in um, x and y in px for a noise of 1, that of the spline included."""

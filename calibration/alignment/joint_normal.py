@@ -19,8 +19,8 @@ GAUGE = 1e-7
 class JointNormal:
     """The normal matrix of all traces, the spline eliminated.
 
-    `normal` (N, K, 4, 4) are those of each image for a trace of brightness 1. Only changes of the traces against
-    one another matter: what shifts or scales them all is left out.
+    `normal` (N, K, 4, 4) are those of each image for a trace of brightness 1. Only changes of the traces relative
+    to one another matter: a common shift or scale of all traces is left out.
     """
 
     def __init__(self, normal: FloatArray, node: FloatArray, brightness: FloatArray, nodes: int) -> None:
@@ -30,7 +30,7 @@ class JointNormal:
         blocks = (normal * self.factor[..., None] * self.factor[:, :, None, :]).sum(axis=1)
         matrix = np.zeros((count, PARAMETERS, count, PARAMETERS))
         matrix[np.arange(count), :, np.arange(count), :] = blocks
-        # traces that show the same depth share what they say of it
+        # traces that show the same depth share their information on the spline there
         bins = np.clip(np.round(node).astype(int), 0, nodes - 1)
         present = np.zeros((count, nodes))
         np.add.at(present, (np.arange(count)[:, None], bins), 1.0)

@@ -1,4 +1,4 @@
-"""How much of a trace the common particle image leaves unexplained: a second particle, dirt, a clump."""
+"""Misfit of a trace: the part that the PSF leaves unexplained, due to a second particle, dirt or a clump."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CENTRAL_PART = 0.55
 
 
 def middle(half_px: int) -> npt.NDArray[np.bool_]:
-    """The pixels (P, P) near the middle of cutouts, where a particle that stands alone is alone."""
+    """The pixels (P, P) near the middle of cut-outs, where no neighbour reaches a lone particle."""
     y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1]
     near: npt.NDArray[np.bool_] = np.hypot(x, y) <= CENTRAL_PART * half_px
     return near
@@ -24,7 +24,7 @@ def middle(half_px: int) -> npt.NDArray[np.bool_]:
 def central_misfit(
     aligned: Aligned, contrast: Float32Array, focus_um: FloatArray, noise_variance: float
 ) -> FloatArray:
-    """The part of the power of each trace (N, K, P, P), near the middle, that is not explained, beyond noise."""
+    """The unexplained part of the power of each trace (N, K, P, P) near its middle, less the noise."""
     now = aligned.positions
     near = middle(contrast.shape[-1] // 2)
     basis = aligned.basis.images[:, near].astype(np.float32)
