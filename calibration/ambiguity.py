@@ -1,4 +1,4 @@
-"""Whether one image tells the depth: depths whose images cannot be told apart at the noise of one image."""
+"""Ambiguity of the depth: depths whose images cannot be told apart at the noise of one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAR_PART = 0.12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ambiguity:
-    """For each depth (J,) the other one that looks most like it, and by how many sigma they differ."""
+    """For each depth (J,) the most similar other one, its twin, and by how many sigma the two images differ."""
 
     z_um: FloatArray
     twin_um: FloatArray
@@ -30,12 +30,12 @@ class Ambiguity:
 def find_ambiguity(images: npt.NDArray[np.floating], z_um: FloatArray, noise_sd: float) -> Ambiguity:
     """Compare images (J, P, P) at depths (J,), of free brightness, under white noise of one image.
 
-    Depths nearer than an eighth of the range are not twins, only neighbours.
+    Depths nearer to each other than an eighth of the range are neighbours, not twins.
     """
     flat = images.reshape(len(images), -1).astype(np.float64)
     power = (flat**2).sum(axis=1)
     products = flat @ flat.T
-    # the best brightness leaves |a|^2 - (a b)^2 / |b|^2, seen from the brighter of the two
+    # with the best brightness the residual is |a|^2 - (a b)^2 / |b|^2; the larger one of both directions counts
     left = power[:, None] - products**2 / np.maximum(power[None, :], 1e-30)
     distance = np.sqrt(np.maximum(np.maximum(left, left.T), 0.0)) / noise_sd
     near = np.abs(z_um[:, None] - z_um[None, :]) < FAR_PART * np.ptp(z_um)

@@ -1,4 +1,4 @@
-"""From aligned traces to the calibration's particle model: which depths count, where z = 0 and the centre are."""
+"""The PSF model from aligned traces: its depth range, its centre, and the depth z = 0."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.denoise import wiener
-from calibration.alignment.joint import Aligned
+from calibration.alignment.depth_spline import support_level
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError
 from calibration.focal_planes import FocalPlanes, find_focal_planes
@@ -19,7 +20,6 @@ from calibration.scan.contrast import Polarity
 FloatArray = npt.NDArray[np.float64]
 
 IN_SIGHT = 8.0
-SUPPORT = 0.15
 EXTENT_LEVEL = 0.1
 MIN_NODES = 8
 LARGEST_PERCENTILE = 95
@@ -27,7 +27,7 @@ LARGEST_PERCENTILE = 95
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assembled:
-    """The model, its node images (J, P, P) at `z_um` (J,), and how the alignment's coordinates map to its own.
+    """The PSF model, its node images (J, P, P) at `z_um` (J,), and how the alignment's coordinates map to its own.
 
     A trace at depth `z` and offset (dx, dy) of the alignment is at `z + z_shift_um`, `dx + x_shift_px`,
     `dy + y_shift_px` of the model.
@@ -46,16 +46,15 @@ class Assembled:
 def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarity: Polarity) -> Assembled:
     """Make the model. `noise_sd` is that of one image's contrast.
 
-    Raises `CalibrationError` if the scan shows too little depth.
+    Raises `CalibrationError` if the scan covers too little depth.
     """
-    known = aligned.information > SUPPORT * np.median(aligned.information[aligned.information > 0])
+    known = aligned.information > support_level(aligned.information)
     signal = np.sqrt((aligned.node_values() ** 2).sum(axis=1)) / noise_sd
-    in_sight = runs(known & (signal > IN_SIGHT) & aligned.foretold)
+    in_sight = runs(known & (signal > IN_SIGHT) & aligned.predicted)
     first, stop = max(in_sight, key=lambda run: run[1] - run[0], default=(0, 0))
     if stop - first < MIN_NODES:
         raise CalibrationError(
-            f"particles are in sight in only {stop - first} steps of the scan; take smaller steps, or scan "
-            "further"
+            f"particles are visible in only {stop - first} steps of the scan; scan in smaller steps, or further"
         )
     chosen = np.zeros(len(known), np.bool_)
     chosen[first:stop] = True
@@ -86,9 +85,9 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
 
 
 def image_radius(images: FloatArray) -> float:
-    """How far from the middle, px, the largest of images (J, P, P) reaches along x or y at 10 % of its peak.
+    """How far from the middle, px, images (J, P, P) reach along x or y at 10 % of their peak.
 
-    One in twenty may be larger, as by a neighbour that it touches.
+    One image in twenty may be larger, for example because it touches a neighbour.
     """
     half = images.shape[-1] // 2
     reach = []

@@ -1,4 +1,4 @@
-"""`calibration.h5`: a calibration on disk, readable by any HDF5 program; docs/calibration.md has its schema."""
+"""Writing and reading `calibration.h5`; docs/calibration.md describes the file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_calibration(
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[str, float], None] = lambda _what, _part: None,
 ) -> None:
-    """Write a calibration and its particles' images. The file appears under its name only when it is whole.
+    """Write a calibration and its particles' images. The file gets its name only when it is complete.
 
     Raises `OutputError` if it cannot be written.
     """
@@ -71,7 +71,7 @@ def write_calibration(
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read all but the particles' images. Raises `SourceError` for anything that is no calibration."""
+    """Read everything but the particles' images. Raises `SourceError` for anything that is not a calibration."""
     with open_hdf5(path, DAMAGED) as file:
         if schema_of(file) != SCHEMA:
             raise SourceError(f"{path} is no calibration of liveptv; make one with `liveptv calibrate`")
@@ -134,14 +134,14 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
 
 
 def _write_width_curve(file: h5py.File, found: Calibration) -> None:
-    """The curve that the classical detector reads depth from, where there is one."""
+    """Write the curve from which the classical detector reads the depth, if the lens is astigmatic."""
     if not found.focal_planes.astigmatic:
         return
     model = found.model
     z_um = np.linspace(model.z_min_um, model.z_max_um, 101)
     kept, fits = [], []
     for z, image in zip(z_um, model.images(z_um), strict=True):
-        with contextlib.suppress(CalibrationError):  # no Gaussian fits the largest rings; the others do
+        with contextlib.suppress(CalibrationError):  # no Gaussian fits the largest rings
             fits.append(fit_clean_image(image))
             kept.append(z)
     if len(kept) < FEWEST_DEPTHS:
@@ -216,11 +216,11 @@ def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]
 
 
 def describe_calibration(path: Path) -> dict[str, Any]:
-    """What `liveptv info` prints of a calibration. Raises `SourceError` if it cannot be read."""
+    """What `liveptv info` prints about a calibration. Raises `SourceError` if it cannot be read."""
     found = read_calibration(path)
     used = found.particles.used
     table = found.particles
-    usual = float(np.median(table.sigma_z_um[used]))
+    typical_um = float(np.median(table.sigma_z_um[used]))
     with open_hdf5(path, DAMAGED) as file:
         created, images = attribute(file, "created", str), len(dataset(file, "traces/z_um", ndim=1))
     return {
@@ -237,7 +237,7 @@ def describe_calibration(path: Path) -> dict[str, Any]:
         "focal_planes": asdict(found.focal_planes),
         "astigmatic": found.focal_planes.astigmatic,
         "depth_ambiguous_part": found.ambiguity.part,
-        "label_error_z_um": usual if math.isfinite(usual) else None,
+        "label_error_z_um": typical_um if math.isfinite(typical_um) else None,
         "pixel_size_um": found.model.pixel_size_um,
         "polarity": found.model.polarity,
         "planes": len(found.focus_um),

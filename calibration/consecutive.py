@@ -1,4 +1,4 @@
-"""Runs of True: planes or depths in a row that have something in common."""
+"""Runs of consecutive True values, such as planes or depths in a row."""
 
 from __future__ import annotations
 

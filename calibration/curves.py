@@ -1,4 +1,4 @@
-"""The curves of a calibration: features of the average images and of each trace over depth."""
+"""The curves of a calibration: features of the PSF and of each trace over depth."""
 
 from __future__ import annotations
 

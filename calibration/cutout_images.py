@@ -1,6 +1,6 @@
-"""The particles' images in a calibration file: every repeat of every labelled particle in every plane.
+"""Cut-out particle images in a calibration file: every repeat of every labelled particle in every plane.
 
-They are what training images are pasted from (Franchini & Krevor 2020, section 2.1.3).
+Training images are pasted together from them (Franchini & Krevor 2020, section 2.1.3).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIRTY_PERCENTILE = 95.0
 
 
 class CutoutWriter:
-    """Cuts the used, complete particles out of a scan once more, now every image by itself."""
+    """Cuts the used, complete particles out of a scan again, this time every repeat separately."""
 
     def __init__(self, group: h5py.Group, calibrated: Calibrated, scan: FocusScan) -> None:
         self._group, self._calibrated, self._scan = group, calibrated, scan
@@ -141,7 +141,7 @@ def _read(path: Path, only_clean: bool) -> Cutouts:
         check_file(file)
         group = file["traces"]
         kept = group["clean"][:].astype(bool) if only_clean else np.ones(len(group["z_um"]), bool)
-        # a particle may be edge of a pixel off after rounding
+        # after rounding a particle may lie just beyond half a pixel
         kept &= (np.abs(group["dx_px"][:]) <= 0.5) & (np.abs(group["dy_px"][:]) <= 0.5)
         if not kept.any():
             raise CalibrationError(f"{path} has no images of whole particles; scan a larger field")
@@ -177,5 +177,5 @@ def image_noise(found: Calibration) -> ImageNoise:
 
 
 def image_background(found: Calibration) -> BackgroundModel:
-    """Far out-of-focus particles in the background of training images."""
+    """The far out-of-focus particles in the background of training images."""
     return background_for(found.model)

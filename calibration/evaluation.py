@@ -1,4 +1,4 @@
-"""How well a detector finds particles: missed, false, errors and stated errors, by neighbour and by depth.
+"""Scores of a detector: recall (1 - missed), precision (1 - false), errors by neighbour and depth.
 
 The scores are those of section 3 of Franchini & Krevor (2020). Everything in um.
 """
@@ -37,10 +37,10 @@ MEDIAN_TO_SD = 1.4826
 class AxisErrors:
     """Errors, found minus true, of the matched particles along one axis, um.
 
-    `calibration` is the root mean square of error / stated standard error: 1 where those are right, above 1
-    where they are too small. `calibration_robust` is the same of the usual particle, whatever the few
-    with large errors are: 1.4826 times the median of its magnitude, 1 where errors are Gaussian and the stated
-    ones right. NaN where there is nothing to compute it from.
+    `calibration` is the root mean square of error / standard error: 1 where the standard errors are right,
+    above 1 where they are too small. `calibration_robust` is the same for the typical particle, unaffected by a
+    few large errors: 1.4826 times the median of |error / standard error|, which is 1 where errors are Gaussian
+    and the standard errors right. NaN where there are no particles to compute it from.
     """
 
     bias_um: float
@@ -69,12 +69,12 @@ class GroupScore:
 class Evaluation:
     """The score of a table of detections.
 
-    `missed` is the part of the true particles without a detection, `false` the part of the detections without
-    a true particle. `lone` is the score of the particles without a neighbour within `lone_um`, `by_distance`
-    that of all, by the distance of their nearest neighbour. `by_depth` is that of all by their true depth, in
-    equal parts of the range of true depths, empty where these are not known or too few. `depth_covered` is the
-    part of that range in which at least half of the largest recall (1 - missed) of a part is reached; parts
-    with fewer than five particles do not count.
+    `missed` (1 - recall) is the part of the true particles without a detection, `false` (1 - precision) the
+    part of the detections without a true particle. `lone` is the score of the particles without a neighbour
+    within `lone_um`, `by_distance` that of all, by the distance of their nearest neighbour. `by_depth` is that
+    of all by their true depth, in equal parts of the range of true depths, empty where these are not known or
+    too few. `depth_covered` is the part of that range in which at least half of the largest recall (1 - missed)
+    of a part is reached; parts with fewer than five particles do not count.
     """
 
     frames: int
@@ -164,7 +164,7 @@ def within(values: FloatArray, low: float, high: float) -> BoolArray:
 
 
 def pulls(error_um: FloatArray, sigma_um: FloatArray) -> FloatArray:
-    """Errors over stated standard errors (K,), those left out where one of both is missing."""
+    """Errors over standard errors (K,), where both are known."""
     known = np.isfinite(error_um) & np.isfinite(sigma_um) & (sigma_um > 0)
     return error_um[known] / sigma_um[known]
 

@@ -22,7 +22,7 @@ class Masks:
 
 
 def make_masks(images: npt.NDArray[np.floating]) -> Masks:
-    """The masks from average images (J, P, P)."""
+    """The masks, from images of the PSF (J, P, P)."""
     size = np.abs(images)
     mean = size.mean(axis=0)
     largest = (size / size.max(axis=(1, 2), keepdims=True)).max(axis=0)
@@ -38,10 +38,10 @@ def masked_signal(images: npt.NDArray[np.floating], masks: Masks) -> FloatArray:
 
 
 def local_variance(images: npt.NDArray[np.floating], noise_variance: float = 0.0) -> FloatArray:
-    """Variance (...) of the contrast in images (..., P, P), that of the noise taken off."""
+    """Variance (...) of the contrast in images (..., P, P), less that of the noise."""
     return np.asarray(images.var(axis=(-2, -1), dtype=np.float64) - noise_variance)
 
 
 def background_variance(images: npt.NDArray[np.floating], masks: Masks) -> FloatArray:
-    """Variance (...) in the background's mask of images (..., P, P): high where something else is in sight."""
+    """Variance (...) in the background's mask of images (..., P, P): high where something else is visible."""
     return np.asarray(images[..., masks.background].var(axis=-1, dtype=np.float64))

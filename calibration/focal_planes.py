@@ -1,7 +1,7 @@
-"""Where the focal lines of an astigmatic lens are, and which way they point, from average particle images.
+"""Depths and directions of the two focal lines of an astigmatic lens, from the PSF.
 
-The projection of an image onto an axis does not depend on the defocus along the other one, so its sharpness
-over depth has one maximum, at the focal plane that acts on this axis.
+The projection of an image onto one axis does not depend on the defocus along the other, so its sharpness over depth
+has a single maximum: at the focal plane that belongs to this axis.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def find_focal_planes(images: npt.NDArray[np.floating], z_um: FloatArray) -> Foc
     turned = _middle(turned)
     peaks = [_peak(_sharpness(turned.sum(axis=axis)), z_um) for axis in (1, 2)]
     overall = _peak((turned**2).sum(axis=(1, 2)), z_um)
-    for peak, name in ((overall, "all in all"), (peaks[0], "along x"), (peaks[1], "along y")):
+    for peak, name in ((overall, "overall"), (peaks[0], "along x"), (peaks[1], "along y")):
         if peak in {z_um[0], z_um[-1]}:
             raise CalibrationError(
-                f"particles are sharpest {name} at the end of the depths that the scan shows ({peak:.0f} um); scan "
-                "further in that direction"
+                f"images are sharpest {name} at the end of the scanned depths ({peak:.0f} um); scan further in "
+                "that direction"
             )
     if abs(peaks[0] - peaks[1]) < MIN_SEPARATION_STEPS * step_um or not _lengthens(turned, z_um, peaks):
         return FocalPlanes(overall, overall, 0.0, astigmatic=False)
@@ -75,7 +75,7 @@ def find_focal_planes(images: npt.NDArray[np.floating], z_um: FloatArray) -> Foc
 
 
 def _middle(stack: FloatArray) -> FloatArray:
-    """The middle of images (J, P, P): sharp lines lie within it, what is left of neighbours mostly not."""
+    """The middle of images (J, P, P): sharp lines lie within it, the remains of neighbours mostly do not."""
     half = stack.shape[1] // 2
     kept = max(MIDDLE_PX, round(MIDDLE_PART * half))
     cut = max(0, half - kept)
@@ -83,7 +83,7 @@ def _middle(stack: FloatArray) -> FloatArray:
 
 
 def _sharpness(profiles: FloatArray) -> FloatArray:
-    """Sum of squares of projections (J, P): for a constant sum, largest where they are narrowest."""
+    """Sharpness (J,) of projections (J, P): their sum of squares, which is largest where they are narrowest."""
     edge = max(2, profiles.shape[1] // 10)
     ends = np.concatenate([profiles[:, :edge], profiles[:, -edge:]], axis=1)
     clean = profiles - np.median(ends, axis=1, keepdims=True)
@@ -92,7 +92,7 @@ def _sharpness(profiles: FloatArray) -> FloatArray:
 
 
 def _peak(values: FloatArray, z_um: FloatArray) -> float:
-    """Depth of the maximum; the first or the last depth where it is not passed."""
+    """Depth of the maximum; the first or the last depth if the maximum lies there."""
     best = int(np.argmax(values))
     if best in {0, len(values) - 1}:
         return float(z_um[best])

@@ -1,4 +1,4 @@
-"""The stated focus of each plane against what its images show: correct what is steadily off, leave out the rest."""
+"""Check of each plane's stated focus against its images: steady offsets are corrected, other planes left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.plane_check import apparent_focus
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError
@@ -29,7 +29,7 @@ MIN_PLANES = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedFocus:
-    """Focus (K,) as corrected, as seen in the images (NaN where nothing is in sight), and what to use."""
+    """Focus (K,) as corrected, as the images show it (NaN: no particle is visible), and which planes to use."""
 
     focus_um: FloatArray
     apparent_um: FloatArray
@@ -38,7 +38,10 @@ class CheckedFocus:
 
 
 def check_focus(aligned: Aligned, focus_um: FloatArray, step_um: float) -> CheckedFocus:
-    """Compare. Raises `CalibrationError` where most of a scan's focus positions cannot be right."""
+    """Compare stated and apparent focus (K,) of all planes.
+
+    Raises `CalibrationError` where most of the stated positions cannot be right.
+    """
     apparent_um, worse = apparent_focus(aligned, focus_um, reach_um=REACH_STEPS * step_um)
     off_um = apparent_um - focus_um
     off_um = off_um - np.nanmedian(off_um)
@@ -52,24 +55,29 @@ def check_focus(aligned: Aligned, focus_um: FloatArray, step_um: float) -> Check
             corrected[first:stop] += by_um
         else:
             used[first:stop] = False
-        where = f"plane {first} (focus {focus_um[first]:.2f} um) looks"
+        where = f"plane {first} (focus {focus_um[first]:.2f} um): its images match"
         if stop - first > 1:
             last = stop - 1
-            where = f"planes {first} to {last} (focus {focus_um[first]:.2f} to {focus_um[last]:.2f} um) look"
-        what = "corrected by what they show" if steady else "left out"
-        faults.append(Fault("focus wrong", first, f"{where} as if taken {by_um:+.1f} um away; {what}"))
+            where = (
+                f"planes {first} to {last} (focus {focus_um[first]:.2f} to {focus_um[last]:.2f} um): their "
+            )
+            where += "images match"
+        what = "corrected" if steady else "left out"
+        faults.append(
+            Fault("focus wrong", first, f"{where} a focus {by_um:+.1f} um from the stated one; {what}")
+        )
     if used.sum() < MIN_PLANES:
         raise CalibrationError(
-            "the focus positions that the scan states do not fit what its images show in most planes; is --z-step "
-            "right, and did the focus drive move?"
+            "in most planes the images do not match the stated focus position; check --z-step, and whether the "
+            "focus drive moved"
         )
     return CheckedFocus(corrected, apparent_um, used, faults)
 
 
 def wrong_planes(off_um: FloatArray, worse: FloatArray, step_um: float) -> BoolArray:
-    """Planes (K,) that fit much worse than those around, and long runs that are all off by the same.
+    """Planes (K,) that match much worse than those around, and long runs that are all off by the same amount.
 
-    A long run counts if it goes on to an end of the scan, as after a missing plane, or is off by over two steps.
+    A long run counts if it reaches an end of the scan, as after a missing plane, or is off by over two steps.
     """
     scatter = 1.4826 * float(np.nanmedian(np.abs(off_um)))
     limit_um = max(WRONG_STEPS * step_um, WRONG_SCATTERS * scatter)
@@ -86,9 +94,9 @@ def wrong_planes(off_um: FloatArray, worse: FloatArray, step_um: float) -> BoolA
 def largest_jump(
     off_um: FloatArray, step_um: float, *, least_steps: float = JUMP_STEPS
 ) -> tuple[int, float] | None:
-    """Where the apparent focus, against that stated, jumps for good: first plane behind it, and by how much, um.
+    """The largest lasting jump of apparent minus stated focus: the first plane after it, and its size, um.
 
-    None where nothing stands out. The planes on both sides are compared by the medians of three.
+    None where no jump exceeds the scatter. The planes on both sides are compared by medians of three.
     """
     known = np.flatnonzero(np.isfinite(off_um))
     if known.size < 4 * SIDE:

@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 SMALLEST_WIDTH_PX = 0.4
 SHAPES = (0.8, 8.0)
 GAUSSIAN = (-1.6, -1.6)
-"""What makes both exponents 2 to begin with."""
+"""Start of the fit: both exponents are 2, those of a Gaussian."""
 MOST_EVALUATIONS = 400
 
 
@@ -46,7 +46,7 @@ def fit_generalised_gaussian(
 ) -> GeneralisedGaussian:
     """Fit an image (P, P) of contrast, positive at the particle, at a given angle of the axes.
 
-    `residual` is the rms difference over the amplitude.
+    `residual` is the rms of the residuals over the amplitude.
     """
     data = image.astype(np.float64)
     half = data.shape[0] // 2

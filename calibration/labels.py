@@ -1,4 +1,4 @@
-"""Which particles get labels, where they are, and why the others are left out."""
+"""Labels of the particles: their positions with standard errors, and why others are left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.joint import Aligned, X, Y, Z
+from calibration.alignment.aligned import Aligned
+from calibration.alignment.joint_normal import X, Y, Z
 from calibration.alignment.trace_fit import coarse_depth, fit_trace
 from calibration.assemble import Assembled
 from calibration.result import USED, ParticleTable
@@ -29,7 +30,7 @@ SHORTEST_PART = 0.2
 
 NEAR = "another particle is too near"
 HIDDEN = "does not look like the others: two particles, dirt or a clump"
-UNSETTLED = "cannot be fitted with the common particle image"
+UNSETTLED = "cannot be fitted with the PSF model"
 SHORT = "seen in too little of its depth range"
 
 
@@ -48,17 +49,17 @@ class Seen:
 
 
 def misfit_limit(misfit: FloatArray) -> float:
-    """The largest misfit that is no sign of something else, given those of (mostly) lone particles."""
-    usual = float(np.median(misfit))
-    scatter = 1.4826 * float(np.median(np.abs(misfit - usual)))
-    return usual + max(MISFIT_SCATTERS * scatter, MISFIT_TIMES * usual, MISFIT_FLOOR)
+    """The largest misfit of a single particle, given the misfits of (mostly) lone ones."""
+    typical = float(np.median(misfit))
+    scatter = 1.4826 * float(np.median(np.abs(misfit - typical)))
+    return typical + max(MISFIT_SCATTERS * scatter, MISFIT_TIMES * typical, MISFIT_FLOOR)
 
 
 def neighbour_limit_px(neighbour_px: FloatArray, radius_px: float) -> float:
     """How near a neighbour may be: 35 px as in the paper, or 0.75 of the images' radius where that is more.
 
-    Where that leaves too few, the latter, or in a crowd 0.6 of the radius: neighbours then touch only far out
-    of focus, and the misfit tells.
+    Where that leaves too few particles, 0.75 or, in a crowd, 0.6 of the radius: such neighbours overlap only far
+    out of focus, and a large misfit shows them.
     """
     wide = (max(TOUCHING_PART * radius_px, NEIGHBOUR_PX), TOUCHING_PART * radius_px, CROWDED_PART * radius_px)
     return next((px for px in wide if np.mean(neighbour_px > px) >= KEEP_AT_LEAST), wide[-1])
@@ -74,8 +75,8 @@ def label(
 ) -> ParticleTable:
     """Positions of all candidates that can be labelled, and why the others are not.
 
-    `members` are the candidates in the alignment; others that stand alone, those cut by the image's edge
-    mostly, are fitted with its result.
+    `members` are the candidates in the alignment. Other candidates without a near neighbour, mostly those cut by
+    the image's edge, are fitted with the PSF model.
     """
     count, pixel, now = len(seen.found), seen.pixel_size_um, aligned.positions
     z, dx, dy, brightness, misfit = np.full((5, count), np.nan)

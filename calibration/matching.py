@@ -1,4 +1,4 @@
-"""Which detection is which true particle: detections matched to a known truth, frame by frame.
+"""Matching of detections to the true particles, frame by frame.
 
 Matching is the assignment of most pairs within the gates, and among those of the least total distance
 (Chenouard et al. 2014, Nature Methods 11, 281, pair points in the same way). Everything in um.
@@ -30,13 +30,13 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
-    """Every one of N true particles with what was found of it, and the detections that are none.
+    """All N true particles with their detections, and the false detections.
 
     `position_um` (3, N) is the truth, `neighbour_um` (N,) the distance in the plane to the nearest other true
     particle of the frame, infinite where there is none. `error_um` (3, N) is found minus true, `sigma_um`
-    (3, N) the stated standard error; both are NaN where the particle was not found (`found` (N,) is False) or
-    nothing was stated. `false_um` (K,) is the distance in the plane from each false detection to the nearest
-    true particle. `frames` counts those in which something was or was found. Without `depth` none of the
+    (3, N) the standard error; both are NaN where the particle was not found (`found` (N,) is False) or no standard
+    error was given. `false_um` (K,) is the distance in the plane from each false detection to the nearest
+    true particle. `frames` counts those with a true particle or a detection. Without `depth` none of the
     positions of the truth or of the detections has a z.
     """
 
@@ -53,7 +53,7 @@ class Matched:
 
     @property
     def detections(self) -> int:
-        """How many there are, right and false."""
+        """Number of detections, true and false ones."""
         return int(self.found.sum()) + self.false_um.size
 
 
@@ -137,7 +137,7 @@ def match(
         inside = label == group
         own, own_index = np.unique(i[inside], return_inverse=True)
         other, other_index = np.unique(j[inside], return_inverse=True)
-        # No pair is dearer than all pairs of the group together, so that more pairs always win.
+        # Leaving a pair out costs more than all pairs of the group together, so more pairs always win.
         no_pair = 1.0 + 2.0 * min(own.size, other.size)
         costs = np.full((own.size, other.size), no_pair)
         costs[own_index, other_index] = cost[inside]

@@ -1,4 +1,4 @@
-"""Noise and background of a scan: what an image shows where there is no particle in sight."""
+"""Noise and background of a scan, measured where no particle is visible."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class NoiseModel:
 
 
 def photon_transfer(mean: FloatArray, variance: FloatArray) -> tuple[float, float]:
-    """Read variance and gain from mean and variance (H, W) of grey values: medians in levels, then a line.
+    """Read variance and gain from mean and variance (H, W) of grey values (photon transfer, Janesick 2007).
 
-    With hardly any range of brightness only the sum is known; it is then all given to the gain, as light has it.
+    A line through the means in levels of brightness. If the brightness hardly varies, only the sum is known; it is
+    then attributed to the gain, as for pure shot noise.
     """
     grey, var = mean.ravel(), variance.ravel()
     edges = np.unique(np.quantile(grey, np.linspace(0, 1, LEVELS + 1)))
@@ -60,12 +61,12 @@ def photon_transfer(mean: FloatArray, variance: FloatArray) -> tuple[float, floa
     ]
     x = np.array([grey[place == index].mean() for index in levels] or [grey.mean()])
     y = np.array([var[place == index].mean() for index in levels] or [var.mean()])
-    usual = float(np.median(y))
+    typical = float(np.median(y))
     if len(x) < 4 or np.ptp(x) < 0.2 * x.max():
-        return 0.0, usual / max(float(np.median(x)), 1e-9)
+        return 0.0, typical / max(float(np.median(x)), 1e-9)
     gain, read = np.polyfit(x, y, 1)
     if gain < 0:
-        return usual, 0.0
+        return typical, 0.0
     return max(float(read), 0.0), float(gain)
 
 
@@ -80,7 +81,7 @@ def background_field(
 ) -> tuple[float, float, float]:
     """Standard deviation and correlation lengths (px, along x and y) of structure in an image (H, W).
 
-    Only pixels that are `free` of particles count. The noise, white, is taken off; 0 where nothing is left.
+    Only pixels that are `free` of particles count. White noise is subtracted; 0 where nothing remains.
     """
     if free.sum() < 2000:
         return 0.0, 0.0, 0.0

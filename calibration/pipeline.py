@@ -1,4 +1,4 @@
-"""From a focus scan to a calibration, without a hand: the order of the steps."""
+"""From a focus scan to a calibration, automatically: the order of the steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.references import read_reference
-from calibration.alignment.joint import Aligned, Positions, align
+from calibration.alignment.aligned import Aligned, Positions
+from calibration.alignment.joint import align
 from calibration.alignment.misfit import central_misfit
 from calibration.alignment.neighbours import without_neighbours
 from calibration.alignment.plane_check import apparent_focus
@@ -61,7 +62,7 @@ NEIGHBOUR_STEPS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibrated:
-    """A calibration and what is needed to cut its particles' images out of the scan once more."""
+    """A calibration, and what is needed to cut its particles' images out of the scan again."""
 
     calibration: Calibration
     background: Background
@@ -72,7 +73,10 @@ class Calibrated:
 def calibrate(
     scan: FocusScan, options: Options, on_progress: Progress = lambda _what, _part: None
 ) -> Calibrated:
-    """Calibrate from a scan. Raises `CalibrationError` where it cannot give a depth, and says why."""
+    """Calibrate from a scan.
+
+    Raises `CalibrationError`, with the reason, where no depth can be had from it.
+    """
     bright, of_bright = (None, ()) if options.bright is None else read_reference(options.bright, "bright")
     dark, of_dark = (None, ()) if options.dark is None else read_reference(options.dark, "dark")
     prepared = prepare(scan)
@@ -83,7 +87,7 @@ def calibrate(
     found = find_spots(mean)
     if len(found) < FEWEST:
         raise CalibrationError(
-            f"only {len(found)} particles stand out of the noise, and {FEWEST} are needed; check --polarity, the "
+            f"only {len(found)} particles stand out from the noise, and {FEWEST} are needed; check --polarity, the "
             "light and the concentration"
         )
     half = size_of_images(mean**2 + background.contrast_variance(sums.change), found)
@@ -160,7 +164,7 @@ def calibrate(
 
 
 def _lone(seen: Seen, options: Options) -> IndexArray:
-    """Candidates that stand alone and whole; relaxed where these are too few."""
+    """Candidates wholly in the image and without a near neighbour; with nearer ones where these are too few."""
     neighbour_px = seen.found.neighbour_px()
     for part in LONE_PARTS:
         limit_px = options.neighbour_px or part * seen.traces.half_px
@@ -176,7 +180,7 @@ def _lone(seen: Seen, options: Options) -> IndexArray:
 
 
 def _start(seen: Seen, members: IndexArray) -> Positions:
-    """Depths from whole-step shifts, on an evenly spaced grid of planes."""
+    """First depths, from shifts by whole steps on an evenly spaced grid of planes."""
     focus_um, step_um = seen.focus_um, seen.step_um
     even_um = focus_um[0] + step_um * np.arange(round((focus_um[-1] - focus_um[0]) / step_um) + 1)
     nearest = np.abs(focus_um[None, :] - even_um[:, None]).argmin(axis=1)
@@ -185,8 +189,8 @@ def _start(seen: Seen, members: IndexArray) -> Positions:
     shifts, quality = start_shifts(small, seen.noise_variance / 4)
     if float(np.median(quality)) < ALIKE:
         raise CalibrationError(
-            "the particles' images over the focus do not resemble one another, so their depths cannot be compared; "
-            "is it one kind of particle, and does the focus really move?"
+            "the particles do not change alike with the focus, so their depths cannot be compared; check that "
+            "there is one kind of particle, and that the focus really moves"
         )
     return Positions(
         np.ones(members.size),
@@ -199,9 +203,10 @@ def _start(seen: Seen, members: IndexArray) -> Positions:
 def _undo_jumps(
     seen: Seen, members: IndexArray, aligned: Aligned
 ) -> tuple[Seen, Aligned, FloatArray, list[Fault]]:
-    """Correct the focus of all planes behind a jump that was not stated, where the images then fit better.
+    """Correct the focus of all planes after an unstated jump, where the images then match better.
 
-    A jump's size is seen only in part at first, since the average image gives way to it; so it is followed.
+    At first only a part of a jump is visible, because the PSF adapts to the wrong positions; so it is measured
+    again after each correction.
     """
     misfit, faults = _misfit(seen, members, aligned), []
     for _ in range(MOST_JUMPS):
@@ -221,10 +226,8 @@ def _undo_jumps(
         after = _misfit(tried, members, better) if plane >= 0 else misfit
         if plane < 0 or np.median(after) > FITS_BETTER * np.median(misfit):
             break
-        text = f"from plane {plane} on (focus {seen.focus_um[plane]:.2f} um) the images look as if taken "
-        text += (
-            f"{total_um:+.1f} um away: a missing plane, or a stage that slipped; corrected by what they show"
-        )
+        text = f"from plane {plane} (focus {seen.focus_um[plane]:.2f} um) on, the images match a focus "
+        text += f"{total_um:+.1f} um from the stated one: a missing plane, or a focus drive that slipped; corrected"
         faults.append(Fault("focus wrong", plane, text))
         seen, aligned, misfit = tried, better, after
     return seen, aligned, misfit, faults
@@ -240,7 +243,7 @@ def _align(seen: Seen, members: IndexArray, start: Positions) -> Aligned:
 
 
 def _without_neighbours(seen: Seen, members: IndexArray, aligned: Aligned) -> Aligned:
-    """The same traces aligned without what stands out from their common image in the corners."""
+    """The same traces, aligned again without the neighbours in the corners of their images."""
     focus_um, images = seen.focus_um[seen.plane_used], _images(seen, members)
     for _ in range(NEIGHBOUR_ROUNDS):
         clean = without_neighbours(images, aligned, focus_um, seen.noise_variance)
@@ -258,7 +261,8 @@ def _check_enough(table: ParticleTable) -> None:
     if used < FEWEST:
         why = ", ".join(f"{count}: {reason}" for reason, count in table.left_out().items())
         raise CalibrationError(
-            f"only {used} of {len(table)} particles give labels ({why}), and {FEWEST} are needed"
+            f"only {used} of {len(table)} particles can be labelled ({why}), and {FEWEST} are needed; scan a "
+            "larger field or a longer range, or dilute the suspension"
         )
 
 

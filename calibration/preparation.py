@@ -1,4 +1,4 @@
-"""What is done with a scan before its particles are looked at: leave out bad images, tell polarity and noise."""
+"""Preparation of a scan: bad images are left out, polarity and noise are measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TAPER_PX = 4
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user says; None where the scan is to tell."""
+    """The user's options; None where the scan decides."""
 
     bright: Path | None = None
     dark: Path | None = None
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A scan whose planes are in order of focus, with the images of each that are good."""
+    """The planes of a scan in order of focus, with the good images of each."""
 
     planes: list[ScanPlane]
     images: list[tuple[int, ...]]
@@ -58,7 +58,7 @@ class Prepared:
 
 
 def prepare(scan: FocusScan) -> Prepared:
-    """Leave out what is wrong and sort planes by focus. Raises `CalibrationError` for a scan without depth."""
+    """Leave out bad images and sort the planes by focus. Raises `CalibrationError` for too few planes."""
     bright_faults, flashed = brightness_faults(scan)
     copy_faults, copies = repetition_faults(scan)
     faults = damage_fault(scan) + bright_faults + copy_faults + position_faults(scan.planes)
@@ -83,7 +83,7 @@ def find_spots(mean: Float32Array) -> Candidates:
 
 
 def which_polarity(sums: ScanSums) -> Polarity:
-    """Whether particles are darker or brighter than the background: which way the stronger spots go."""
+    """Whether particles are darker or brighter than the background: the polarity of the stronger spots."""
     strength: dict[Polarity, float] = {}
     names: tuple[Polarity, Polarity] = ("dark", "bright")
     for polarity in names:
@@ -101,7 +101,7 @@ def measure_noise(
     prepared: Prepared,
     half_px: int,
 ) -> NoiseModel:
-    """Noise and background, away from the particles."""
+    """Noise and background between the particles."""
     free = np.ones(scan.shape, np.bool_)
     for x, y in zip(found.x_px.round().astype(int), found.y_px.round().astype(int), strict=True):
         free[max(y - half_px, 0) : y + half_px + 1, max(x - half_px, 0) : x + half_px + 1] = False
@@ -129,7 +129,7 @@ def measure_noise(
 
 
 def at_most(found: Candidates, count: int) -> Candidates:
-    """Some of the candidates: those farthest from the others."""
+    """At most `count` of the candidates: those farthest from their neighbours."""
     if len(found) <= count:
         return found
     chosen = np.sort(np.argsort(found.neighbour_px())[::-1][:count])
@@ -144,7 +144,7 @@ def faded(half_px: int) -> Float32Array:
 
 
 def tidy(traces: TraceImages) -> None:
-    """Take each image's own background off, from its corners, and let it fade to 0 outside a circle."""
+    """Subtract each image's own background, measured in its corners, and let it fade to 0 outside a circle."""
     corner, fade = corners(traces.half_px), faded(traces.half_px)
     for index, inside in enumerate(traces.inside):
         trace = traces.contrast[index]

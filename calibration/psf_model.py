@@ -1,7 +1,7 @@
-"""The averaged particle image over depth as a cubic B-spline in x, y and z: smooth and differentiable.
+"""PSF model: how a particle's image looks over depth, as a cubic B-spline in x, y and z.
 
-Li et al. (2018), Nature Methods 15, 367, use the same for single molecules. Contrast is a fraction of the
-background's brightness and positive where the particle is, whichever its polarity.
+It is smooth and differentiable; Li et al. (2018), Nature Methods 15, 367, use the same for single molecules.
+Contrast is a fraction of the background's brightness and positive at the particle, whatever its polarity.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PsfModel:
     ) -> PsfModel:
         """The model through images (J, P, P), J at least 2, at evenly spaced depths.
 
-        It goes on straight beyond the last ones, as far as the spline needs it.
+        Beyond the first and the last it is continued in a straight line, as far as the spline needs it.
         """
         last_um = z_first_um + (len(images) - 1) * z_step_um
         low_um, high_um = z_range_um or (z_first_um, last_um)

@@ -1,4 +1,4 @@
-"""What a calibration knows in the end."""
+"""The result of a calibration: PSF model, focal planes, labelled particles, noise and feature curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ParticleTable:
 
     `z_um` is the focus position at which a particle sits at the mid-plane; with it the depth of its image taken
     at `focus` is `z_um - focus`. `reason` says why it was left out, or is empty. `misfit` is the part of its
-    images' power that the common particle image does not explain. `complete` is False for those cut by the edge.
+    images' power that the PSF model does not explain. `complete` is False for particles cut by the image's edge.
     """
 
     x_um: FloatArray
@@ -58,7 +58,7 @@ class ParticleTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureCurves:
-    """Features over depth: of the average images (J,), and of the used traces' own images (M, K).
+    """Features over depth: of the PSF (J,), and of the used traces' own images (M, K).
 
     `trace_z_um` (M, K) are the depths of these; all features are in contrast, `sigma_*_um` the widths of the
     generalised Gaussian of equation (3), `shape_*` its exponents.
@@ -78,7 +78,7 @@ class FeatureCurves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A finished calibration; `warnings` are what its user must know, one line each."""
+    """A finished calibration; `warnings` are what its user has to know before relying on it, one line each."""
 
     model: PsfModel
     focal_planes: FocalPlanes

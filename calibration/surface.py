@@ -1,7 +1,7 @@
-"""Whether particles lie on one smooth surface, such as the bottom of a channel, and how it tilts and bends.
+"""Fit of a smooth surface to the particles, such as the bottom of a channel: its tilt and curvature.
 
-Seen through the microscope, such a surface shows the tilt of the stage and the curvature of the field. Where
-particles fill a volume, heights and curvature of the field cannot be told apart, and none is claimed.
+Through the microscope, such a surface shows the tilt of the sample and the curvature of the field. Where particles
+fill a volume, their heights and the field curvature cannot be told apart, and no surface is reported.
 """
 
 from __future__ import annotations

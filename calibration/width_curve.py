@@ -1,7 +1,7 @@
-"""The width curve of an optical set-up: the detector's own fit, run on clean images at known depths.
+"""Width curve of an optical set-up: the detector's own Gaussian fit, applied to clean images at known depths.
 
-Because the curve comes from the very fit that measures the particles, it does not matter that an astigmatic
-image is no Gaussian: the same departure is in both.
+An astigmatic image is not a Gaussian. As the same fit makes the curve and measures the particles, the deviation is
+the same in both and does not bias the depth.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Images to detections: classical baselines, networks and their back ends."""
+"""Detectors: images to detections, by the classical detector or by networks on different back ends."""

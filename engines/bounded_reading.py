@@ -1,6 +1,6 @@
-"""Reading model files without believing what they claim: sizes are checked before anything is allocated.
+"""Bounded reading of model files: claimed sizes are checked before memory is allocated.
 
-All functions raise `ValueError`, with the size and the limit, for what is larger than a model can be.
+All functions raise `ValueError`, with the size and the limit, for anything larger than a model can be.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 MOST_MODEL_BYTES = 1 << 30
-"""Of a model file; the shipped one has 2 MB, weights for a network a hundred times as large fit."""
+"""Bytes of a model file. The shipped one has 2 MB; a network a hundred times as large still fits."""
 MOST_TEXT_BYTES = 1 << 20
-"""Of what a model file says of itself, as JSON."""
+"""Bytes of a model's metadata, as JSON; a few kB are typical."""
 MOST_IMAGE_BYTES = 64 << 20
-"""Of the particle image in a model: 1.2 MB are typical."""
+"""Bytes of the PSF model in a model file: 1.2 MB are typical."""
 MOST_WEIGHTS_BYTES = 1 << 28
-"""Of a network's weights, unpacked: the largest of this program's networks has 10 MB."""
+"""Bytes of a network's weights, unpacked: the largest network of this program has 10 MB."""
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -40,7 +40,7 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def inflate(data: bytes, most: int, what: str) -> bytes:
-    """What zlib has packed. Raises `zlib.error` for what it has not."""
+    """Decompress zlib data. Raises `zlib.error` for anything else."""
     unpacker = zlib.decompressobj()
     content = unpacker.decompress(data, most)
     if unpacker.unconsumed_tail:
@@ -76,7 +76,7 @@ def _check_array(stream: io.BytesIO, member: zipfile.ZipInfo) -> None:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
     if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
-        raise ValueError(f"{member.filename} is said to be {shape} but has {member.file_size} bytes")
+        raise ValueError(f"{member.filename} claims the shape {shape} but has {member.file_size} bytes")
     stream.seek(0)
 
 

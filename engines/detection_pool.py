@@ -1,4 +1,4 @@
-"""Frames worked on by threads: detections in the frames' order, and what was left out of them."""
+"""Pool of threads that detect in frames: detections in the frames' order, and counts of what was left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FrameWork(OrderedWork[Outcome]):
         self.left_out: Counter[str] = Counter()
 
     def give(self, work: Callable[[], Outcome]) -> None:
-        """Have `work` done; waits while twice as much as there are workers is under way."""
+        """Queue `work`; waits while two items per worker are pending."""
         super().give(partial(_timed, work))
 
     def results(self, timeout_s: float) -> list[Detections]:

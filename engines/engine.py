@@ -1,4 +1,4 @@
-"""What a detector is to the rest of the program: frames go in, detections come out, in order."""
+"""The detector's interface: frames go in, detections come out in the same order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class DetectionError(LivePTVError, ValueError):
 
 
 class BackEndError(LivePTVError, RuntimeError):
-    """A back end failed, to start or in the middle of a run; the text names it. Another one may do the work."""
+    """A back end failed, at the start or during a run; the text names it. Another one may take over."""
 
 
 class WrongNumbersError(BackEndError):
-    """A back end answered with what no network can have answered."""
+    """A back end returned numbers that no network can have calculated."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is, for the run's file and the report.
+    """Description of an engine, for the run's file and the report.
 
     `model` names the model or curve file ("" where there is none) and `hash` is its SHA-256; `depth` says
     whether z is measured. `details` holds what else matters, JSON-able.
@@ -60,7 +60,7 @@ class Engine(Protocol):
         ...
 
     def submit(self, frame: Frame) -> None:
-        """Take a frame; waits while as many frames as the engine can hold are being worked on.
+        """Take a frame; waits while the engine processes as many as it can hold.
 
         The frame's image must stay valid until its detections have been returned.
         Raises `DetectionError` for an image this engine cannot read.
@@ -70,7 +70,7 @@ class Engine(Protocol):
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in the order of submission, waiting for at most `timeout_s`.
 
-        Raises `DetectionError` when a frame could not be worked on, `BackEndError` when no frame can be any more.
+        Raises `DetectionError` if a frame could not be processed, `BackEndError` if no further frame can be.
         """
         ...
 
@@ -87,7 +87,7 @@ READABLE = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 def readable(frame: Frame, shape: tuple[int, ...], reader: str) -> Frame:
-    """The frame as `reader` can work on it: its own, or with a copy of its image.
+    """The frame in a form that `reader` can process: itself, or with a converted copy of its image.
 
     Images (H, W) of whole numbers are read if their values are within 0 to 65535, whatever their type and byte
     order, and booleans as 0 and 1; `shape` is that of the images before (empty before the first). Raises
@@ -100,7 +100,7 @@ def readable(frame: Frame, shape: tuple[int, ...], reader: str) -> Frame:
             "images"
         )
     if not image.size:
-        raise DetectionError(f"frame {number} has no pixels, its shape is {image.shape}; take it out")
+        raise DetectionError(f"frame {number} has no pixels, its shape is {image.shape}; remove it")
     if shape and image.shape != shape:
         raise DetectionError(f"frame {number} is {image.shape} but the images before it were {shape}")
     if image.dtype in READABLE and image.flags.c_contiguous and image.flags.aligned:
@@ -109,7 +109,7 @@ def readable(frame: Frame, shape: tuple[int, ...], reader: str) -> Frame:
 
 
 def working_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """The type that images of `dtype` are worked on in: uint8 or uint16, of this computer's byte order."""
+    """The type in which images of `dtype` are processed: uint8 or uint16, of this computer's byte order."""
     given = np.dtype(dtype)
     return READABLE[0] if given.itemsize == 1 and given.kind in "bu" else READABLE[1]
 

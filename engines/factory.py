@@ -1,4 +1,4 @@
-"""Opens the engine that the settings and the model file ask for; a back end is imported only when it is."""
+"""Opening of the engine that settings and model file ask for; a back end is imported only if it is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 
 CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
-OTHER_OBJECTIVE = 0.05  # relative; pixel sizes of the same objective, measured twice, agree better
+OTHER_OBJECTIVE = 0.05
+"""Relative difference of pixel sizes that means another objective. Two measurements of one objective agree to
+1 % or so, magnifications of two objectives differ by 20 % or more: anything in between gives the same answer."""
 
 
 def open_engine(
@@ -24,13 +26,12 @@ def open_engine(
     pixel_size_um: float,
     say: Callable[[str], None] = log.warning,
 ) -> Engine:
-    """Open an engine for images of `pixel_size_um`, watched over for what it leaves out (`WatchedEngine`).
+    """Open an engine for images of `pixel_size_um`, with warnings for what it leaves out (`WatchedEngine`).
 
     `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
-    network (.onnx): that, on the back end of the settings. `say` is told when a back end fails, and of
-    what is left out. Raises
-    `ConfigurationError` for every other file, for one that cannot be read, and where the settings ask for
-    another kind of detector than the model is for.
+    network (.onnx): that, on the back end of the settings. `say` gets a line when a back end fails, and when
+    particles are left out. Raises `ConfigurationError` for every other file, for one that cannot be read, and if the
+    settings ask for another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine
 
@@ -73,15 +74,15 @@ def pixel_size_of(model: Path | None) -> float | None:
 
 
 def check_pixel_size(model: Path | None, pixel_size_um: float) -> None:
-    """Raise `ConfigurationError` where a run goes on with another pixel size than its model was made for.
+    """Raise `ConfigurationError` if a run continues with another pixel size than its model was made for.
 
-    Another objective has other particle images: what a model knows of depth does not hold for it.
+    Another objective has another PSF, so the model's depths do not hold for it.
     """
     made_for_um = pixel_size_of(model)
     if made_for_um is not None and abs(pixel_size_um / made_for_um - 1) > OTHER_OBJECTIVE:
         raise ConfigurationError(
-            f"the images have {pixel_size_um:g} um a pixel now, but {model} was made for {made_for_um:g}: go back "
-            "to that objective, or calibrate with this one"
+            f"the pixel size is now {pixel_size_um:g} um, but {model} was made for {made_for_um:g} um: go back to "
+            "that objective, or calibrate with this one"
         )
 
 
@@ -99,7 +100,7 @@ def check_model(model: Path) -> float:
         return OnnxModel(model).card.pixel_size_um
     if suffix not in CURVE_SUFFIXES:
         raise ConfigurationError(
-            f"{model} is no model that this program knows; give a network (.onnx) or a width curve (.h5), "
+            f"{model} is not a model that this program knows; give a network (.onnx) or a width curve (.h5), "
             "or none to detect in 2D"
         )
     from engines.classical.widths import WidthCurve

@@ -21,7 +21,8 @@ from stream.references import checked_reference
 log = logging.getLogger(__name__)
 
 MOST_SQUEEZED = 2000
-"""Bytes of images for one in the file: deflate reaches 1032, LZW less than 1400."""
+"""Largest ratio of image bytes to file bytes: deflate reaches 1032, LZW less than 1400; only a damaged
+header claims more."""
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -54,7 +55,7 @@ class FlatField:
                 f"the dark reference is {none.shape} but the bright one {light.shape}; use one camera"
             )
         if not (np.isfinite(light).all() and np.isfinite(none).all()):
-            raise ConfigurationError("a flat-field reference has values that are no numbers; take it again")
+            raise ConfigurationError("a flat-field reference has values that are not numbers; take it again")
         span = light - none
         bad = int((span <= 0).sum())
         if bad:
@@ -85,7 +86,7 @@ class FlatField:
 def load_flat_field(bright: Path, dark: Path | None) -> FlatField:
     """Read the references from TIFF files of any numeric type; several images in a file are averaged.
 
-    What was done to them is logged. Raises `ConfigurationError` for files and values that cannot be used.
+    Corrections made to them are logged. Raises `ConfigurationError` for files and values that cannot be used.
     """
     light, remarks = checked_reference(bright, _read(bright), "bright")
     for remark in remarks:
@@ -118,7 +119,7 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
         logger.disabled = before
     if images.dtype.kind not in "iufb":
         raise ConfigurationError(
-            f"the flat-field reference {path} has {images.dtype.name} values; save real ones"
+            f"the flat-field reference {path} has {images.dtype.name} values; save real numbers"
         )
     sizes = dict(zip(axes, shape, strict=True))
     if sizes.get("S", 1) > 1 or sizes.get("C", 1) > 1:
@@ -126,7 +127,7 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
             f"the flat-field reference {path} has colours or channels; save a grey image"
         )
     if images.ndim < 2 or "Y" not in sizes or "X" not in sizes:
-        raise ConfigurationError(f"the flat-field reference {path} is no image but {shape}")
+        raise ConfigurationError(f"the flat-field reference {path} is not an image but an array of {shape}")
     stack = images.reshape(-1, sizes["Y"], sizes["X"])
     mean: npt.NDArray[np.float64] = stack.mean(axis=0, dtype=np.float64)
     return mean

@@ -1,4 +1,4 @@
-"""Work given to threads, its results taken in the order in which it was given."""
+"""Thread pool whose results are taken in the order in which the work was given."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 WAITING_PER_WORKER = 2
+"""Items per thread that are pending at most: one in work and one waiting, so that no thread idles. More would only
+add latency."""
 
 
 def default_workers() -> int:
-    """The processors less two, which the other stages need; at most eight."""
+    """Default number of threads: the processors less two, which the other pipeline stages need; at most eight."""
     return min(8, max(1, (os.cpu_count() or 1) - 2))
 
 
 class OrderedWork(Generic[Result]):
-    """A pool of `workers` threads for one giver, who is also the taker."""
+    """A pool of `workers` threads, used by a single thread."""
 
     def __init__(self, workers: int, name: str) -> None:
         self.workers = workers
@@ -30,11 +32,11 @@ class OrderedWork(Generic[Result]):
         self._waiting: deque[Future[Result]] = deque()
 
     def __len__(self) -> int:
-        """How much was given and not taken yet."""
+        """Number of items given and not taken yet."""
         return len(self._waiting)
 
     def give(self, work: Callable[[], Result]) -> None:
-        """Have `work` done; waits while twice as much as there are workers is under way."""
+        """Queue `work`; waits while two items per worker are pending."""
         most = WAITING_PER_WORKER * self.workers
         if len(self._waiting) >= most:
             wait_for([self._waiting[-most]])
@@ -68,6 +70,6 @@ class OrderedWork(Generic[Result]):
         return ready
 
     def close(self) -> None:
-        """Wait for what is being done, forget the rest. Idempotent."""
+        """Wait for the work in progress, and cancel the rest. Idempotent."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""The noise of single pixels, whatever the image shows."""
+"""Noise of single pixels, measured independently of what the image shows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ZERO_PART = 1e-6
 def pixel_noise(image: Float32Array, stride: int) -> float:
     """Return the standard deviation of independent pixel noise, from 2 x 2 differences clipped at 3 sigma.
 
-    Where most differences are zero (noise of less than a grey value, single counts in the dark) clipping would
-    leave the zeros alone: there all that a few grey values explain is taken for noise.
+    If most differences are zero (noise of less than a grey value, single counts in the dark), clipping would keep
+    only the zeros; there, all differences of a few grey values count as noise.
     """
     height, width = image.shape
     values = np.empty((height // 2) * (width // 2) // stride + 1)

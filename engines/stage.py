@@ -1,4 +1,4 @@
-"""The detecting stage: frames in, detections out; a frame is acknowledged once its detections are safe."""
+"""Pipeline stage of the detector: frames in, detections out. A frame is acknowledged once its detections are safe."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from stream.monitor import Publisher
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
-"""What an engine left out has this before its reason in the counts of the stage."""
+"""Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
 FITTED = ("refined", "not_refined")
 
 
 @dataclass(slots=True)
 class _Held:
-    """A delivery that is not acknowledged yet, and how far its frame has come."""
+    """A delivery that is not acknowledged yet, and the progress of its frame."""
 
     delivery: Delivery
     frame: Frame | None
@@ -84,11 +84,11 @@ class DetectStage:
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life."""
+        """Current state of the stage."""
         return self._state
 
     def step(self, timeout_s: float) -> bool:
-        """Take what has come, offer what is found, acknowledge what is safe; False once all is done.
+        """Take what has arrived, send detections on, acknowledge what is safe; False once all is done.
 
         Raises `DetectionError`, with the frame's number, for a frame that the engine cannot read, and the
         errors of the two links.
@@ -115,7 +115,7 @@ class DetectStage:
                 took = True
                 self._take(delivery)
         if self._engine.pending:
-            # While frames keep coming the engine is only asked; else it is worth waiting for.
+            # while frames keep coming, results are polled; otherwise it is worth waiting for them
             for detections in self._engine.results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S)):
                 self._offer(detections)
         if self._end is not None and not self._engine.pending:
@@ -144,7 +144,7 @@ class DetectStage:
             )
 
     def _follow_pixel_size(self, pixel_size_um: float) -> None:
-        """Finish what was taken with the former objective, then go on with an engine for this one."""
+        """Finish the frames taken with the former objective, then continue with an engine for the new one."""
         is_first, self._pixel_size_um = self._pixel_size_um is None, pixel_size_um
         if is_first or self._reopen is None:
             return

@@ -1,4 +1,4 @@
-"""An engine watched over for what it leaves out and what it cannot know: said once, and counted to the end."""
+"""Warnings of an engine: particles left out, pixels not searched, repeated frames; each once, then counted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from engines.repeated_images import RepeatedImages
 from stream.messages import Detections, Frame
 
 REPEATED = "repeated_images"
-"""The name under which images that came twice are counted."""
+"""The name under which repeated frames are counted."""
 TOO_MANY, HIDDEN_PX = "too_many", "hidden_px"
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What a count means: `first` is said when it begins, `total` stands in the summary; {n} is the number."""
+    """Texts for a count {n}: `first` is the warning when it begins, `total` stands in the summary."""
 
     first: str
     total: str
@@ -27,34 +27,34 @@ class Remark:
 
 REMARKS = {
     TOO_MANY: Remark(
-        "{n} particles are left out up to frame {frame}, the faintest of each: detector.max_particles is {most}, "
-        "raise it",
+        "{n} particles are left out up to frame {frame}, the faintest of each frame: detector.max_particles is "
+        "{most}, raise it",
         "{n} particles over detector.max_particles left out",
     ),
     HIDDEN_PX: Remark(
-        "objects much larger than particles (bubbles, dust) cover {n} pixels up to frame {frame}: no particles "
-        "are looked for there",
+        "objects much larger than particles (bubbles, dust) cover {n} pixels up to frame {frame}: particles "
+        "there are not detected",
         "{n} pixels under large objects not searched",
     ),
     REPEATED: Remark(
-        "frame {frame} is the image before it once more, pixel for pixel: its particles seem to rest, and "
-        "velocities come out wrong; check the camera, or take such frames out of the recording",
+        "frame {frame} repeats the image before it, pixel for pixel: particles seem to stand still, and velocities "
+        "are wrong; check the camera, or remove repeated frames from the recording",
         "{n} images delivered twice",
     ),
 }
 
 
 def summary_of(counts: Mapping[str, int]) -> str:
-    """One line on what an engine's `counts` say was beyond it; "" where nothing was."""
+    """One line on what was outside the engine's limits, by its `counts`; "" where nothing was."""
     return "; ".join(
         remark.total.format(n=counts[name]) for name, remark in REMARKS.items() if counts.get(name)
     )
 
 
 class WatchedEngine:
-    """An `Engine` around another, which does the work.
+    """An `Engine` around another one, which does the work.
 
-    `say` is told, once each, what of `REMARKS` the engine counts. `counts` has those of the engine and
+    `say` gets each of the `REMARKS` once, when the engine first counts it. `counts` has the engine's own counts and
     `repeated_images`.
     """
 
@@ -81,7 +81,7 @@ class WatchedEngine:
         self._engine.warmup(height, width, dtype)
 
     def submit(self, frame: Frame) -> None:
-        """Take a frame; waits while as many as the engine can hold are being worked on."""
+        """Take a frame; waits while the engine processes as many as it can hold."""
         self._engine.submit(frame)
         if self._images.is_repeated(frame.image):
             self._repeated += 1

@@ -1,8 +1,8 @@
-"""The few images of which all images of a particle are made: what remains of a trace besides its noise.
+"""Principal images: the few images of which all images of a particle are linear combinations.
 
-An average over traces still carries noise in every pixel at every depth, enough to attract the traces to one
+A mean over traces still carries noise in every pixel at every depth, enough to attract the traces to one
 another (their depths would lock to a common phase of the scan's steps). In the space of the significant
-principal images that noise is smaller by the number of pixels over the number of images.
+principal images this noise is smaller by the number of pixels over the number of images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
+
+from calibration.alignment.depth_spline import support_level
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -48,9 +50,9 @@ class ImageBasis:
 
 
 def principal_images(averages: Float32Array, information: FloatArray) -> ImageBasis:
-    """The basis from average images (B, P, P), each with as much noise as 1 / sqrt(information) (B,) says.
+    """The basis from mean images (B, P, P) whose noise is proportional to 1 / sqrt(information) (B,).
 
-    Principal images count as significant if they hold more than twice what the usual (median) one does.
+    A principal image is significant if its variance is more than twice that of the median one, which is noise.
     """
     scaled = averages.reshape(len(averages), -1) * np.sqrt(information)[:, None].astype(np.float32)
     values, vectors = np.linalg.eigh((scaled @ scaled.T).astype(np.float64))
@@ -87,3 +89,19 @@ def moved_to_middle(contrast: Float32Array, dx_px: FloatArray, dy_px: FloatArray
         spectrum = fft.rfft2(contrast[index], workers=-1) * phase
         out[index] = fft.irfft2(spectrum, s=(size, size), workers=-1)
     return out
+
+
+def average_images(
+    images: Float32Array, depth_um: FloatArray, brightness: FloatArray, z_step_um: float
+) -> tuple[Float32Array, FloatArray]:
+    """Mean images (B, P, P) of bins of depth one step wide, and the sum of squared brightnesses in each."""
+    place = np.round((depth_um - depth_um.min()) / z_step_um).astype(np.int64).ravel()
+    weight = np.repeat(brightness, depth_um.shape[1])
+    information = np.bincount(place, weight**2)
+    total = np.zeros((information.size, images[0].size), np.float32)
+    for index, (bin_, factor) in enumerate(zip(place, weight, strict=True)):
+        total[bin_] += np.float32(factor) * images[index].ravel()
+    enough = information > support_level(information)
+    known = np.asarray(information[enough], np.float64)
+    mean = np.asarray(total[enough] / known[:, None], dtype=np.float32)
+    return mean.reshape(-1, *images.shape[1:]), known

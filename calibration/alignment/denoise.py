@@ -1,7 +1,7 @@
-"""The noise that is left in average images: taken out where it is more than there is of the image.
+"""Wiener filter (1949) for the noise that remains in the PSF.
 
-It is little, but a fit takes its gradients for the particle's: it would see more than there is, and state too small
-an error. Far from focus images are smooth, so that most spatial frequencies hold noise alone (Wiener 1949).
+The noise is small, but a fit takes its gradients for the particle's own and would state too small a standard
+error. Far from focus images are smooth, so most spatial frequencies contain only noise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEDIAN_OF_EXPONENTIAL = float(np.log(2.0))
 
 
 def wiener(images: FloatArray) -> FloatArray:
-    """Average images (J, P, P) of rising depth with the frequencies damped at which noise prevails."""
+    """Images (J, P, P) of the PSF at rising depths, with the frequencies damped in which noise prevails."""
     size = images.shape[-1]
     spectrum = fft.fft2(images, workers=-1)
     power = np.abs(spectrum) ** 2
@@ -31,6 +31,6 @@ def wiener(images: FloatArray) -> FloatArray:
     empty = np.hypot(along[:, None], along[None, :]) > NOISE_FREQUENCY
     floor = np.median(power[:, empty], axis=1) / MEDIAN_OF_EXPONENTIAL
     floor = ndimage.median_filter(floor, FLOOR_NODES, mode="nearest")[:, None, None]
-    usual = ndimage.uniform_filter(power, SMOOTHED, mode=("nearest", "wrap", "wrap"))
-    gain = np.clip(1.0 - CAUTION * floor / np.maximum(usual, 1e-300), 0.0, 1.0)
+    smooth = ndimage.uniform_filter(power, SMOOTHED, mode=("nearest", "wrap", "wrap"))
+    gain = np.clip(1.0 - CAUTION * floor / np.maximum(smooth, 1e-300), 0.0, 1.0)
     return np.asarray(fft.ifft2(spectrum * gain, workers=-1).real, np.float64)

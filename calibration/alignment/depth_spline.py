@@ -12,6 +12,16 @@ from scipy.linalg import solveh_banded
 FloatArray = npt.NDArray[np.float64]
 
 STIFFNESSES = 10.0 ** np.arange(-3, 7)
+"""Weights of the second difference that cross-validation chooses from, relative to the nodes' information. A decade
+apart: the score is flat around its minimum."""
+SUPPORT = 0.15
+"""Part of the typical (median) information of the nodes below which a node counts as unknown. At the ends of the
+scan only the highest and the lowest particles contribute; a spline through these few would bend at will."""
+
+
+def support_level(information: FloatArray) -> float:
+    """The least information with which a node counts as known, given that of all nodes (J,)."""
+    return SUPPORT * float(np.median(information[information > 0]))
 
 
 def node_weights(node: FloatArray, nodes: int) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
@@ -29,7 +39,7 @@ def node_weights(node: FloatArray, nodes: int) -> tuple[npt.NDArray[np.int64], F
 
 
 class SplineSums:
-    """What the least-squares spline through samples needs of them; sums can be added and taken away.
+    """The sums of a least-squares spline through samples; they can be added and subtracted.
 
     A sample (Q,) is its `brightness` times the spline's value at coordinate `node`.
     """
@@ -58,7 +68,7 @@ class SplineSums:
 
     @property
     def information(self) -> FloatArray:
-        """How much is known of each node (J,): the sum of squared brightnesses behind it."""
+        """The information on each node (J,): the sum of squared brightnesses that contribute to it."""
         return np.asarray(self.normal.sum(axis=1))
 
     def solve(self, stiffness: FloatArray) -> FloatArray:
@@ -89,7 +99,7 @@ class SplineSums:
 
 
 def best_stiffness(folds: list[SplineSums]) -> FloatArray:
-    """The stiffness (Q,) with which splines through all folds but one fit that one best (cross-validation)."""
+    """The stiffness (Q,) with which splines through all folds but one predict the left-out fold best."""
     total = reduce(add, folds)
     scores = np.zeros((STIFFNESSES.size, total.right.shape[1]))
     for index, value in enumerate(STIFFNESSES):

@@ -1,10 +1,10 @@
-"""All traces and the average particle image together: the depth labels of a scan at the limit of its noise.
+"""Joint fit of all traces and the PSF: depth labels at the noise limit of the scan.
 
-The images of trace i are `brightness_i * M(z_i - focus; x - x_i, y - y_i)` with one unknown M, a spline over
-depth in the space of the significant principal images. M is linear and is eliminated (variable projection,
-Golub & Pereyra 1973): what a change of one trace does to M is part of the Gauss-Newton step of all, so traces
-that overlap only through others settle in few steps. Each trace is compared with an M made without it and an
-eighth of the others, or its own noise would pull at it.
+The images of trace i are `brightness_i * M(z_i - focus; x - x_i, y - y_i)` with one unknown PSF M, a spline
+over depth in the space of the significant principal images. M enters linearly and is eliminated (variable
+projection, Golub & Pereyra 1973): the effect of one trace on M is part of the Gauss-Newton step of all traces,
+so traces that overlap only through others converge in few steps. Each trace is compared with an M from which it
+and an eighth of the others are left out; otherwise its own noise would bias it.
 """
 
 from __future__ import annotations
@@ -18,79 +18,23 @@ import numpy.typing as npt
 from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
-from calibration.alignment.basis import ImageBasis, moved_to_middle, principal_images
-from calibration.alignment.depth_spline import SplineSums, best_stiffness, node_weights
+from calibration.alignment.aligned import Aligned, Positions
+from calibration.alignment.basis import average_images, moved_to_middle, principal_images
+from calibration.alignment.depth_spline import SplineSums, best_stiffness, node_weights, support_level
+from calibration.alignment.joint_normal import BRIGHTNESS, PARAMETERS, JointNormal, X, Y, Z
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
-PARAMETERS = 4
-BRIGHTNESS, Z, X, Y = range(PARAMETERS)
 END_NODES = 4
-SUPPORT = 0.15
-FORETOLD_PART = 0.75
-FORETOLD_NODES = 5
+PREDICTED_PART = 0.75
+PREDICTED_NODES = 5
 FOLDS = 8
 INNER_STEPS = 8
 MAX_STEP_NODES = 2.0
 MAX_STEP_PX = 1.0
 SETTLED_UM = 0.005
 SETTLED_PX = 0.003
-GAUGE = 1e-7
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Positions:
-    """Of N traces: brightness, depth z_um (the focus at which it is at model depth 0), offset in px."""
-
-    brightness: FloatArray
-    z_um: FloatArray
-    dx_px: FloatArray
-    dy_px: FloatArray
-
-    def take(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Positions:
-        """Those with these indices."""
-        return Positions(self.brightness[index], self.z_um[index], self.dx_px[index], self.dy_px[index])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Aligned:
-    """Traces in agreement with their common spline.
-
-    `coefficients` (J, R) of `basis` on nodes `z_first_um + j * node_um`; `information` (J,) is the sum of
-    squared brightnesses behind each node. `values` (N, K, R) are the images in the basis, `chi2` (N, K) the mean
-    squared residual of each; `variances` (N, 4), for a pixel noise of 1, are those of brightness, z in um, x
-    and y in px. `foretold` (J,) tells at which nodes the traces foretell one another's images, that is where a
-    particle is in sight.
-    """
-
-    positions: Positions
-    basis: ImageBasis
-    coefficients: FloatArray
-    information: FloatArray
-    z_first_um: float
-    node_um: float
-    values: FloatArray
-    chi2: FloatArray
-    variances: FloatArray
-    foretold: npt.NDArray[np.bool_]
-    steps: int
-    moved_um: float
-
-    def nodes_um(self) -> FloatArray:
-        """Depths of the nodes (J,)."""
-        return self.z_first_um + self.node_um * np.arange(len(self.coefficients), dtype=np.float64)
-
-    def node_values(self) -> FloatArray:
-        """The spline (J, R) at its nodes, in the basis."""
-        weights = np.array([1.0, 4.0, 1.0]) / 6.0
-        values: FloatArray = ndimage.convolve1d(self.coefficients, weights, axis=0, mode="mirror")
-        return values
-
-    def images(self, nodes: npt.NDArray[np.bool_]) -> FloatArray:
-        """The average particle image (M, P, P) at some of the nodes."""
-        picked = self.node_values()[nodes]
-        return np.asarray(np.einsum("jr,rpq->jpq", picked, self.basis.images), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +55,21 @@ def align(
     z_step_um: float,
     max_steps: int = 8,
 ) -> Aligned:
-    """Align traces (N, K, P, P), lone and whole, taken at `focus_um` (K,), from a start good to a step or two."""
+    """Align traces: depth, brightness and offset of each, and the PSF that they share.
+
+    Parameters
+    ----------
+    contrast
+        Traces (N, K, P, P) of lone particles, wholly inside the image, in contrast.
+    focus_um
+        Focus position (K,) of each plane.
+    start
+        First positions, within a step or two of the true ones.
+    z_step_um
+        Distance of the spline's nodes: the step of the scan.
+    max_steps
+        Largest number of outer steps, in which the images are shifted to their new offsets.
+    """
     now, moved, steps = start, np.inf, 0
     while True:
         steps += 1
@@ -133,14 +91,17 @@ def align(
         state.values,
         chi2,
         state.variances(now),
-        state.foretold(now),
+        state.predicted(now),
         steps,
         moved,
     )
 
 
 def _settle(state: _Step, now: Positions) -> tuple[Positions, FloatArray, FloatArray, float]:
-    """Steps of depth and brightness until they are small; returns the last change, residuals and move, um."""
+    """Gauss-Newton steps of depth and brightness until they are small.
+
+    Returns the new positions, the last change (N, 4), squared residuals (N, K), and the last move in depth, um.
+    """
     for _ in range(INNER_STEPS):
         change, chi2 = state.step(now)
         now = Positions(
@@ -157,7 +118,7 @@ def _settle(state: _Step, now: Positions) -> tuple[Positions, FloatArray, FloatA
 
 
 class _Step:
-    """The traces at fixed offsets in the plane, projected on their basis: depths and brightnesses can move."""
+    """The traces at fixed offsets in the plane, projected on their basis; depth and brightness are free."""
 
     def __init__(
         self, contrast: Float32Array, focus_um: FloatArray, now: Positions, z_step_um: float
@@ -172,7 +133,7 @@ class _Step:
         shifted = moved_to_middle(contrast, now.dx_px, now.dy_px)
         self.count, self.planes, self._size = shifted.shape[:3]
         flat = shifted.reshape(-1, self._size, self._size)
-        self.basis = principal_images(*_averages(flat, depth, now.brightness, z_step_um))
+        self.basis = principal_images(*average_images(flat, depth, now.brightness, z_step_um))
         self._power = np.einsum("mij,mij->m", flat, flat, dtype=np.float64)
         self._value, self._by_x, self._by_y = self.basis.project(flat)
         basis = self.basis
@@ -201,16 +162,16 @@ class _Step:
         """The images (N, K, R) in the basis."""
         return self._value.reshape(self.count, self.planes, -1)
 
-    def foretold(self, now: Positions) -> npt.NDArray[np.bool_]:
-        """At which nodes (J,) the splines of the other traces make the residuals of most traces smaller."""
+    def predicted(self, now: Positions) -> npt.NDArray[np.bool_]:
+        """Nodes (J,) at which the splines of the other traces lower the residuals of most traces."""
         self.step(now)
         gain, node = self._gain
         place = np.clip(np.round(node).astype(int), 0, self.nodes.count - 1)
         better = np.bincount(place.ravel(), (gain > 0).ravel(), self.nodes.count)
         there = np.bincount(place.ravel(), minlength=self.nodes.count)
-        width = np.ones(FORETOLD_NODES)
+        width = np.ones(PREDICTED_NODES)
         share = np.convolve(better, width, "same") / np.maximum(np.convolve(there, width, "same"), 1.0)
-        return np.asarray(share > FORETOLD_PART)
+        return np.asarray(share > PREDICTED_PART)
 
     def variances(self, now: Positions) -> FloatArray:
         """Variances (N, 4) of brightness, z in um, x and y in px for a noise of 1, that of the spline included."""
@@ -218,7 +179,7 @@ class _Step:
         node = self.nodes.coordinates(now.z_um[:, None] - self._focus_um)
         known = np.ones(self.nodes.count, np.bool_)
         normal, *_ = self._compare(np.arange(self.count), spline, known, node, now.brightness)
-        variances = _JointNormal(normal, node, now.brightness, self.nodes.count).variances()
+        variances = JointNormal(normal, node, now.brightness, self.nodes.count).variances()
         variances[:, Z] *= self.nodes.step_um**2
         return variances
 
@@ -235,7 +196,7 @@ class _Step:
         total = reduce(add, sums)
         if self._stiffness is None:
             self._stiffness = best_stiffness(sums)
-        level = SUPPORT * float(np.median(total.information[total.information > 0]))
+        level = support_level(total.information)
         normal = np.zeros((self.count, self.planes, PARAMETERS, PARAMETERS))
         gradient = np.zeros((self.count, self.planes, PARAMETERS))
         chi2, chi2_in_basis = np.zeros((2, self.count, self.planes))
@@ -250,7 +211,7 @@ class _Step:
                 now.brightness[mine],
             )
         weight = self._trust(node, chi2_in_basis)
-        matrix = _JointNormal(normal * weight[..., None, None], node, now.brightness, self.nodes.count)
+        matrix = JointNormal(normal * weight[..., None, None], node, now.brightness, self.nodes.count)
         change = matrix.solve(gradient * weight[..., None])
         self._gain = (self._power.reshape(chi2.shape) - chi2, node)
         change[:, BRIGHTNESS] = np.clip(change[:, BRIGHTNESS], -0.3, 0.3)
@@ -310,11 +271,11 @@ class _Step:
     def _trust(self, node: FloatArray, chi2: FloatArray) -> FloatArray:
         """Weight (N, K) of each image: low at depths where the spline does not describe most traces."""
         place = np.clip(np.round(node).astype(int), 0, self.nodes.count - 1)
+        present = np.unique(place)
         typical = np.zeros(self.nodes.count)
-        for index in np.unique(place):
-            typical[index] = np.median(chi2[place == index])
-        usual = float(np.median(typical[typical > 0]))
-        trust = np.minimum(1.0, usual / np.maximum(typical, 1e-30)) ** 2
+        typical[present] = ndimage.median(chi2, place, present)
+        overall = float(np.median(typical[typical > 0]))
+        trust = np.minimum(1.0, overall / np.maximum(typical, 1e-30)) ** 2
         weight: FloatArray = trust[place]
         return weight
 
@@ -322,67 +283,3 @@ class _Step:
 def _dot(first: FloatArray, second: FloatArray) -> FloatArray:
     product: FloatArray = np.einsum("mr,mr->m", first, second)
     return product
-
-
-def _averages(
-    images: Float32Array, depth_um: FloatArray, brightness: FloatArray, z_step_um: float
-) -> tuple[Float32Array, FloatArray]:
-    """Mean images (B, P, P) of bins of depth one step wide, and the sum of squared brightnesses in each."""
-    place = np.round((depth_um - depth_um.min()) / z_step_um).astype(np.int64).ravel()
-    weight = np.repeat(brightness, depth_um.shape[1])
-    information = np.bincount(place, weight**2)
-    total = np.zeros((information.size, images[0].size), np.float32)
-    for index, (bin_, factor) in enumerate(zip(place, weight, strict=True)):
-        total[bin_] += np.float32(factor) * images[index].ravel()
-    enough = information > SUPPORT * np.median(information[information > 0])
-    known = np.asarray(information[enough], np.float64)
-    mean = np.asarray(total[enough] / known[:, None], dtype=np.float32)
-    return mean.reshape(-1, *images.shape[1:]), known
-
-
-class _JointNormal:
-    """The normal matrix of all traces, the spline eliminated.
-
-    `normal` (N, K, 4, 4) are those of each image for a trace of brightness 1. Only changes of the traces against
-    one another matter: what shifts or scales them all is left out.
-    """
-
-    def __init__(self, normal: FloatArray, node: FloatArray, brightness: FloatArray, nodes: int) -> None:
-        count = len(node)
-        self.factor = np.ones((count, 1, PARAMETERS))
-        self.factor[:, 0, Z:] = brightness[:, None]
-        blocks = (normal * self.factor[..., None] * self.factor[:, :, None, :]).sum(axis=1)
-        matrix = np.zeros((count, PARAMETERS, count, PARAMETERS))
-        matrix[np.arange(count), :, np.arange(count), :] = blocks
-        # traces that show the same depth share what they say of it
-        bins = np.clip(np.round(node).astype(int), 0, nodes - 1)
-        present = np.zeros((count, nodes))
-        np.add.at(present, (np.arange(count)[:, None], bins), 1.0)
-        gram = np.zeros((nodes, PARAMETERS, PARAMETERS))
-        np.add.at(gram, bins, normal)
-        gram /= np.maximum(present.sum(axis=0), 1.0)[:, None, None]
-        shared = np.maximum((present * brightness[:, None] ** 2).sum(axis=0), 1e-12)
-        scaled = present[:, :, None] * (brightness[:, None] * self.factor[:, 0])[:, None, :]
-        for p in range(PARAMETERS):
-            for q in range(PARAMETERS):
-                matrix[:, p, :, q] -= (scaled[:, :, p] * (gram[:, p, q] / shared)) @ scaled[:, :, q].T
-        self._length = count * PARAMETERS
-        full = matrix.reshape(self._length, self._length)
-        diagonal = np.diagonal(blocks, axis1=1, axis2=2).reshape(self._length)
-        self._scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-30))
-        values, vectors = np.linalg.eigh((full + full.T) / 2 * self._scale[:, None] * self._scale)
-        firm = values > GAUGE
-        firm[:PARAMETERS] = False
-        self._values, self._vectors = values[firm], vectors[:, firm]
-
-    def solve(self, gradient: FloatArray) -> FloatArray:
-        """The Gauss-Newton step (N, 4) for gradients (N, K, 4) of traces of brightness 1."""
-        right = (gradient * self.factor).sum(axis=1).reshape(self._length)
-        projected = self._vectors.T @ (right * self._scale)
-        step: FloatArray = self._scale * (self._vectors @ (projected / self._values))
-        return step.reshape(-1, PARAMETERS)
-
-    def variances(self) -> FloatArray:
-        """The diagonal (N, 4) of the inverse."""
-        inverse: FloatArray = self._scale**2 * ((self._vectors**2) @ (1.0 / self._values))
-        return inverse.reshape(-1, PARAMETERS)

@@ -1,13 +1,12 @@
-"""How much of a trace the common particle image leaves unexplained: a second particle, dirt, a clump."""
+"""Misfit of a trace: the part that the PSF leaves unexplained, due to a second particle, dirt or a clump."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.basis import moved_to_middle
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -16,7 +15,7 @@ CENTRAL_PART = 0.55
 
 
 def middle(half_px: int) -> npt.NDArray[np.bool_]:
-    """The pixels (P, P) near the middle of cutouts, where a particle that stands alone is alone."""
+    """The pixels (P, P) near the middle of cut-outs, where no neighbour reaches a lone particle."""
     y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1]
     near: npt.NDArray[np.bool_] = np.hypot(x, y) <= CENTRAL_PART * half_px
     return near
@@ -25,18 +24,15 @@ def middle(half_px: int) -> npt.NDArray[np.bool_]:
 def central_misfit(
     aligned: Aligned, contrast: Float32Array, focus_um: FloatArray, noise_variance: float
 ) -> FloatArray:
-    """The part of the power of each trace (N, K, P, P), near the middle, that is not explained, beyond noise."""
+    """The unexplained part of the power of each trace (N, K, P, P) near its middle, less the noise."""
     now = aligned.positions
     near = middle(contrast.shape[-1] // 2)
     basis = aligned.basis.images[:, near].astype(np.float32)
-    nodes = len(aligned.coefficients)
     out = np.empty(len(contrast))
     for index in range(len(contrast)):
         pick = slice(index, index + 1)
         shifted = moved_to_middle(contrast[pick], now.dx_px[pick], now.dy_px[pick])[0][:, near]
-        node = (now.z_um[index] - focus_um - aligned.z_first_um) / aligned.node_um
-        first, weight, _ = node_weights(node, nodes)
-        spline = np.einsum("kp,kpr->kr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        spline = aligned.at(now.z_um[index] - focus_um)
         model = (now.brightness[index] * spline).astype(np.float32) @ basis
         left = float(((shifted - model) ** 2).sum(dtype=np.float64)) - noise_variance * model.size
         out[index] = max(left, 0.0) / max(float((model**2).sum(dtype=np.float64)), 1e-30)

@@ -1,7 +1,7 @@
-"""Neighbours in the corners of cutouts: taken out, or the average particle image would show their ghosts.
+"""Removal of neighbours from the corners of cut-outs; otherwise the PSF would show their ghosts.
 
-A neighbour stays where it is in all planes of a trace but is in no other trace, so it stands out from the average
-particle. Where it does, the average takes its place; what is left of its ghost is then a part of a part.
+A neighbour stays in its place in all planes of one trace and is in no other trace, so it stands out from the
+PSF. Where it does, the PSF replaces it. Two rounds leave a negligible part of its ghost.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.misfit import middle
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,21 +24,18 @@ GROWN_PX = 4
 def without_neighbours(
     contrast: Float32Array, aligned: Aligned, focus_um: FloatArray, noise_variance: float
 ) -> Float32Array:
-    """Traces (N, K, P, P) of these positions, without what stands out from the average away from the middle."""
+    """Traces (N, K, P, P) without the structures away from their middle that stand out from the PSF."""
     now = aligned.positions
     out = np.array(contrast, np.float32)
     size = contrast.shape[-1]
     aside = ~middle(size // 2)
     limit = STANDS_OUT_SIGMAS * np.sqrt(noise_variance) / SMOOTHED_PX
     basis = aligned.basis.images.reshape(aligned.basis.count, -1).astype(np.float32)
-    nodes = len(aligned.coefficients)
     grown = 2 * GROWN_PX + 1
     for index, images in enumerate(out):
-        node = (now.z_um[index] - focus_um - aligned.z_first_um) / aligned.node_um
-        first, weight, _ = node_weights(node, nodes)
-        spline = np.einsum("kp,kpr->kr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        spline = aligned.at(now.z_um[index] - focus_um)
         average = ((now.brightness[index] * spline).astype(np.float32) @ basis).reshape(images.shape)
-        # whole pixels will do, as nothing fine is left so far out
+        # whole pixels suffice: the images have no fine structure so far out
         shift = (round(float(now.dy_px[index])), round(float(now.dx_px[index])))
         average = np.roll(average, shift, axis=(1, 2))
         left = ndimage.uniform_filter(images - average, (0, SMOOTHED_PX, SMOOTHED_PX))

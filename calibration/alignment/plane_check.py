@@ -1,4 +1,4 @@
-"""Where the focus really was in each plane, told by the images of all particles together."""
+"""The apparent focus of each plane: where the images of all particles together show it to be."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from calibration.alignment.depth_spline import node_weights
-from calibration.alignment.joint import Aligned
+from calibration.alignment.aligned import Aligned
 from calibration.alignment.start import vertex
 
 FloatArray = npt.NDArray[np.float64]
@@ -19,10 +18,11 @@ AROUND = 6
 def apparent_focus(
     aligned: Aligned, focus_um: FloatArray, *, reach_um: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Focus (K,) at which each plane's images fit the aligned traces best, within `reach_um` of that stated.
+    """Focus (K,) at which each plane's images match the aligned traces best, within `reach_um` of the stated one.
 
-    The second array is how much worse they fit at the stated focus than at that one and than the planes around
-    at theirs, whichever is less: a ratio of squared residuals. NaN for planes in which no particle is in sight.
+    The second array is a ratio of squared residuals: those at the stated focus over those at the apparent one,
+    or over those of the planes around, whichever ratio is smaller. NaN for planes in which no particle is
+    visible.
     """
     step_um = aligned.node_um / 2
     offsets = np.arange(-np.ceil(reach_um / step_um), np.ceil(reach_um / step_um) + 1) * step_um
@@ -33,16 +33,16 @@ def apparent_focus(
     power = (aligned.node_values() ** 2).sum(axis=1)
     visible = power > 0.05 * power.max()
     for plane, stated_um in enumerate(focus_um):
-        node = (z_um[:, None] - stated_um - offsets - aligned.z_first_um) / aligned.node_um
-        at = np.clip(np.round(node[:, len(offsets) // 2]).astype(int), 0, nodes - 1)
+        depth_um = z_um[:, None] - stated_um - offsets
+        node = (depth_um[:, len(offsets) // 2] - aligned.z_first_um) / aligned.node_um
+        at = np.clip(np.round(node).astype(int), 0, nodes - 1)
         seen = visible[at]
         if seen.sum() < 3:
             continue
-        first, weight, _ = node_weights(node[seen].ravel(), nodes)
-        model = np.einsum("mp,mpr->mr", weight, aligned.coefficients[first[:, None] + np.arange(4)])
+        model = aligned.at(depth_um[seen].ravel())
         model = model.reshape(int(seen.sum()), len(offsets), -1) * a[seen, None, None]
         difference = ((aligned.values[seen, plane][:, None, :] - model) ** 2).sum(axis=2)
-        # the median over the particles is not misled by one that has a neighbour
+        # a median, so that a particle with a neighbour does not mislead it
         score = -np.median(difference / np.median(difference, axis=1, keepdims=True), axis=0)
         best = int(np.argmax(score))
         out[plane] = stated_um + offsets[best] + vertex(score, best) * step_um

@@ -1,4 +1,4 @@
-"""First guess of the traces' depths relative to one another, good to about a step.
+"""First estimate of the traces' relative depths, good to about a step.
 
 Every trace is the same sequence of images shifted along the focus. Pairs of traces are compared by the
 correlation of their images, binned 2 x 2, at every whole shift; then each trace with the mean of the others.

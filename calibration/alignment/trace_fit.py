@@ -1,4 +1,4 @@
-"""One trace fitted with the finished particle model, pixel by pixel: for particles cut by the image's edge."""
+"""Fit of the PSF model to one trace, pixel by pixel, for particles cut by the image's edge."""
 
 from __future__ import annotations
 

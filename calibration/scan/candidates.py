@@ -1,7 +1,7 @@
-"""Particles found in the mean of many planes, where each one is a bright spot at its centre.
+"""Particles in the mean of all planes of a scan, where each one is a single bright spot.
 
-Out of focus a particle is a faint line or cross with several maxima; added up over the focus these cancel out
-and leave one, at a signal-to-noise ratio that no single image has.
+Out of focus a particle is a faint line or cross with several maxima. In the mean over the focus one maximum
+remains, with a signal-to-noise ratio that no single image has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RELATIVE = 0.06
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Spots at `x_px`, `y_px` (N,) with their height over the surroundings and its ratio to the noise."""
+    """Spots at `x_px`, `y_px` (N,), with their height above the surroundings and its ratio to the noise."""
 
     x_px: FloatArray
     y_px: FloatArray
@@ -32,7 +32,7 @@ class Candidates:
         return self.x_px.size
 
     def neighbour_px(self) -> FloatArray:
-        """Distance of each to the nearest other one, (N,); infinite for a single one."""
+        """Distance of each to its nearest neighbour, (N,); infinite for a single one."""
         if len(self) < 2:
             return np.full(len(self), np.inf)
         points = np.column_stack([self.x_px, self.y_px])

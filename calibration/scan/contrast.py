@@ -31,7 +31,7 @@ OUTLIER = 2.5
 class Background:
     """What an image shows without particles: `light` and `dark` (H, W) in grey values, `light` above `dark`.
 
-    `scale` is what contrast 1 is in grey values, `source` how it became known.
+    `scale` is contrast 1 in grey values, `source` says where the background comes from.
     """
 
     light: Float32Array
@@ -57,8 +57,8 @@ class Background:
 def smooth_background(mean: FloatArray) -> FloatArray:
     """The brightness (H, W) behind the particles of an image (H, W) that is the mean of all planes.
 
-    Medians of blocks of 16 pixels, those that particles stand out of left out: a polynomial, for the lamp and the
-    lens, and what is left of it smoothed over 9 x 9 blocks.
+    Medians of blocks of 16 x 16 pixels, without those that contain particles. A polynomial through these describes
+    lamp and lens; the residual is smoothed over 9 x 9 blocks and added.
     """
     height, width = mean.shape
     rows, columns = max(1, height // BLOCK_PX), max(1, width // BLOCK_PX)
@@ -146,7 +146,7 @@ def add_up(
     gains: FloatArray,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> ScanSums:
-    """Read all planes once. Raises `CalibrationError` where no plane has two images to tell noise from."""
+    """Read all planes once. Raises `CalibrationError` where no plane has two images to measure the noise from."""
     count = len(used)
     total, squares = np.zeros((2, *scan.shape), np.float64)
     left_over = 0.0
@@ -164,8 +164,8 @@ def add_up(
         on_progress((number + 1) / count)
     if not degrees:
         raise CalibrationError(
-            "every plane has a single image, which does not tell noise from particles; take 2 or more (4) at each "
-            "focus, or say how many there are with --repeats"
+            "every plane has a single image, so the noise cannot be measured; take at least 2 (better 4) images at "
+            "each focus, or say with --repeats how many there are"
         )
     variance /= degrees
     change = squares / count - (total / count) ** 2 - variance * left_over / count

@@ -81,8 +81,8 @@ def corners(half_px: int) -> npt.NDArray[np.bool_]:
 def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
     """Half the size of cutouts, px, that hold the largest images.
 
-    `power` (H, W) is the mean over the planes of the squared contrast, without noise. A low quantile of it over
-    the candidates tells how far out there is anything around all of them; neighbours are elsewhere around each.
+    `power` (H, W) is the mean over the planes of the squared contrast, without noise. A low quantile of it over the
+    candidates shows how far all of them reach; neighbours drop out, because they are elsewhere around each.
     """
     half = LARGEST_HALF_PX
     height, width = power.shape
@@ -139,7 +139,7 @@ def cut_out(
     half_px: int,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> TraceImages:
-    """Read all planes once and keep what is around the candidates."""
+    """Read all planes once and cut out the candidates."""
     size = 2 * half_px + 1
     rows, columns = found.y_px.round().astype(np.int64), found.x_px.round().astype(np.int64)
     contrast = np.empty((len(found), len(used), size, size), np.float32)

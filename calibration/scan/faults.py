@@ -1,4 +1,4 @@
-"""What is wrong with a scan that can be seen without knowing a particle: flashes, saturation, gaps, repeats."""
+"""Faults of a focus scan that show before any particle is found: flashes, saturation, gaps, copied images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from calibration.scan.planes import FocusScan, ScanPlane
 
@@ -29,7 +30,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong with a scan. `plane` counts from 0, -1 where it is not one plane's."""
+    """A fault of a scan, for the report. `plane` counts from 0; -1 if it is not about a single plane."""
 
     kind: Kind
     plane: int
@@ -39,20 +40,20 @@ class Fault:
 def brightness_faults(scan: FocusScan) -> tuple[list[Fault], set[int]]:
     """Images brighter or darker than their neighbours in time (median of 15), and saturated ones.
 
-    Returns the faults and the numbers of the images that are better left out.
+    Returns the faults and the numbers of the images to leave out.
     """
     median = np.array([facts.mean for facts in scan.facts])
-    usual = _running_median(median)
-    scatter = 1.4826 * float(np.median(np.abs(median - usual)))
-    limit = np.maximum(FLASH * scatter, FLASH_PART * usual)
-    bad = set(map(int, np.flatnonzero(np.abs(median - usual) > limit)))
+    typical = _running_median(median)
+    scatter = 1.4826 * float(np.median(np.abs(median - typical)))
+    limit = np.maximum(FLASH * scatter, FLASH_PART * typical)
+    bad = set(map(int, np.flatnonzero(np.abs(median - typical) > limit)))
     faults = []
     for number, plane in enumerate(scan.planes):
         flashed = sorted(bad.intersection(plane.images))
         if flashed:
-            change = 100 * float(np.max(np.abs(median[flashed] / usual[flashed] - 1)))
-            text = f"{_place(number, plane)}: {_images(flashed)} differ{'s' * (len(flashed) == 1)} by "
-            text += f"{change:.1f} % in brightness from those around; left out"
+            change = 100 * float(np.max(np.abs(median[flashed] / typical[flashed] - 1)))
+            text = f"{_place(number, plane)}: {_images(flashed)} differ{'s' * (len(flashed) == 1)} in "
+            text += f"brightness by {change:.1f} % from the images around; left out"
             faults.append(Fault("flash", number, text))
     faults += _saturation(scan)
     return faults, bad
@@ -68,30 +69,30 @@ def _saturation(scan: FocusScan) -> list[Fault]:
     if not found:
         return []
     worst, number, plane = max(found, key=lambda item: item[0])
-    text = (
-        f"{len(found)} planes have saturated pixels, most of them {_place(number, plane)} ({100 * worst:.2g} "
-    )
-    text += "% of its pixels); take the scan again with less light or a shorter exposure"
+    text = f"saturated pixels in {len(found)} of {len(scan.planes)} planes, most in {_place(number, plane)}: "
+    text += f"{100 * worst:.2g} % of its pixels; take the scan again with less light or a shorter exposure"
     return [Fault("saturated", number, text)]
 
 
 def position_faults(planes: list[ScanPlane]) -> list[Fault]:
-    """Gaps, returns and repetitions in the stated focus positions."""
+    """Gaps, backward moves and repeated positions in the stated focus positions."""
     focus = np.array([plane.focus_um for plane in planes])
     moves = np.diff(focus)
     if not moves.size:
         return []
     step = float(np.median(np.abs(moves[moves != 0]))) if np.any(moves != 0) else 0.0
-    way = 1.0 if np.sum(np.sign(moves)) >= 0 else -1.0
+    direction = 1.0 if np.sum(np.sign(moves)) >= 0 else -1.0
     faults = []
-    for number, move in enumerate(moves * way):
+    for number, move in enumerate(moves * direction):
         before, after = planes[number], planes[number + 1]
         if move > 1.5 * step > 0:
             missing = round(move / step) - 1
             text = f"between {_place(number, before)} and {_place(number + 1, after)} {missing} plane"
-            faults.append(Fault("missing plane", number + 1, f"{text}{'s' * (missing != 1)} are missing"))
+            faults.append(
+                Fault("missing plane", number + 1, f"{text}{' is' if missing == 1 else 's are'} missing")
+            )
         elif abs(move) < 0.25 * step:
-            text = f"{_place(number + 1, after)} was taken at the same focus as the one before"
+            text = f"{_place(number + 1, after)} was taken at the same focus as the plane before it"
             faults.append(Fault("same image twice", number + 1, text))
         elif move < 0:
             text = f"before {_place(number + 1, after)} the focus moved back by {-move:.2f} um"
@@ -100,32 +101,34 @@ def position_faults(planes: list[ScanPlane]) -> list[Fault]:
 
 
 def repetition_faults(scan: FocusScan) -> tuple[list[Fault], set[int]]:
-    """Images that are bit for bit another one, and planes with fewer images than the others."""
+    """Images that are bit for bit a copy of another one, and planes with fewer images than most."""
     faults: list[Fault] = []
     seen: dict[int, int] = {}
     copies: set[int] = set()
-    usual = scan.repeats
+    expected = scan.repeats
     for number, plane in enumerate(scan.planes):
         for image in plane.images:
-            print_of = scan.facts[image].fingerprint
-            if print_of in seen:
-                text = f"{_place(number, plane)}: image {image} is a copy of image {seen[print_of]}; left out"
+            fingerprint = scan.facts[image].fingerprint
+            if fingerprint in seen:
+                text = (
+                    f"{_place(number, plane)}: image {image} is a copy of image {seen[fingerprint]}; left out"
+                )
                 faults.append(Fault("same image twice", number, text))
                 copies.add(image)
             else:
-                seen[print_of] = image
-        if len(plane.images) < usual:
-            text = f"{_place(number, plane)} has {len(plane.images)} of {usual} images"
+                seen[fingerprint] = image
+        if len(plane.images) < expected:
+            text = f"{_place(number, plane)} has {len(plane.images)} of {expected} images"
             faults.append(Fault("few images", number, text))
     return faults, copies
 
 
 def damage_fault(scan: FocusScan) -> list[Fault]:
-    """The file's end is missing."""
+    """The fault of a file whose end is missing; none for a whole one."""
     if not scan.damage:
         return []
     last = len(scan.planes) - 1
-    text = f"the file ends in or behind {_place(last, scan.planes[last])}: {scan.damage}"
+    text = f"the file is cut short at {_place(last, scan.planes[last])}: {scan.damage}"
     return [Fault("cut short", last, text)]
 
 
@@ -138,9 +141,7 @@ def _images(numbers: list[int]) -> str:
 
 
 def _running_median(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    padded = np.pad(values, NEIGHBOURS, mode="reflect") if values.size > NEIGHBOURS else values
-    if padded.size == values.size:
+    if values.size <= NEIGHBOURS:
         return np.full_like(values, np.median(values))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1)
-    running: npt.NDArray[np.float64] = np.median(windows, axis=1)
+    running: npt.NDArray[np.float64] = ndimage.median_filter(values, 2 * NEIGHBOURS + 1, mode="mirror")
     return running

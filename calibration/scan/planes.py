@@ -28,7 +28,7 @@ LOOK_EVERY_PX = 4
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What one look at an image tells: grey values of every fourth pixel, saturation of all."""
+    """Statistics of an image: grey values of every fourth pixel along rows and columns, saturation of all."""
 
     focus_um: float
     mean: float
@@ -58,9 +58,9 @@ class FocusScan:
         axes: str | None = None,
         on_progress: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Look at every image once. What is given takes precedence over what the file says.
+        """Read every image once. Arguments take precedence over what the file says.
 
-        Raises `SourceError` if it cannot be read, `CalibrationError` if it does not say what belongs where.
+        Raises `SourceError` if it cannot be read, `CalibrationError` if images cannot be assigned to planes.
         """
         self.path = Path(path)
         self._stack: ImageStack = open_stack(self.path, axes, is_scan=True)
@@ -77,7 +77,7 @@ class FocusScan:
             raise
 
     def _pixel_size(self, given_um: float | None) -> tuple[float, tuple[str, ...]]:
-        """The size of a pixel, um, and what is to be told of the file."""
+        """The size of a pixel, um, and the remarks on the file."""
         found = self.info
         told = found.remarks
         if given_um is None:
@@ -105,8 +105,8 @@ class FocusScan:
             numbers.take(plane.camera_frame)
             if numbers.lost and not math.isfinite(plane.focus_um):
                 raise CalibrationError(
-                    f"images of {self.path} are missing by their numbers before its image {index}, so that nobody "
-                    "knows which belong to one plane; copy the scan again, or take it again"
+                    f"images of {self.path} are missing by their numbers before its image {index}, so images "
+                    "cannot be assigned to planes; copy the scan again, or take it again"
                 )
             seen = plane.image[::LOOK_EVERY_PX, ::LOOK_EVERY_PX]
             facts.append(
@@ -128,7 +128,7 @@ class FocusScan:
 
     @property
     def repeats(self) -> int:
-        """Images at most positions."""
+        """Images per plane, at most of the planes."""
         counts = [len(plane.images) for plane in self.planes]
         return int(np.bincount(counts).argmax())
 
@@ -152,7 +152,7 @@ class FocusScan:
 def group_images(
     focus_um: list[float], info: StackInfo, *, z_step_um: float | None, repeats: int | None
 ) -> list[ScanPlane]:
-    """Sort images into planes: by `repeats`, by the file's z axis, or by equal focus positions in a row.
+    """Assign images to planes: by `repeats`, by the file's z axis, or by consecutive equal focus positions.
 
     Raises `CalibrationError` if the positions are not known.
     """
@@ -185,7 +185,7 @@ def group_images(
 
 
 def _by_position(group: tuple[int, ...], focus_um: FloatArray) -> list[tuple[int, ...]]:
-    """Cut a run of images where the focus moves by more than a part of the usual step."""
+    """Split a run of images where the focus moves by more than a part of the typical step."""
     if not np.isfinite(focus_um).all():
         return [group]
     moves = np.abs(np.diff(focus_um))

@@ -1,4 +1,4 @@
-"""Training images with their exact truth, from a scan's own pixels or from a model of the particle's image."""
+"""Training images with their exact truth, from a scan's own pixels or from the PSF model."""
 
 from calibration.synthesis.cut_and_paste import CutAndPaste
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel

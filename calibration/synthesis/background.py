@@ -1,4 +1,4 @@
-"""Directional Gaussian random fields: what far out-of-focus particles leave in an image.
+"""Directional Gaussian random fields: the background from particles far out of focus.
 
 A field is white noise on a lattice, half a correlation length apart along each axis, under a Gaussian kernel.
 Its variance is 1 at every pixel, its correlation exp(-d^2 / (2 l^2)) to within rounding.

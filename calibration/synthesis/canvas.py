@@ -1,4 +1,4 @@
-"""An image in the making: contrast, the noise it brought with it, and what is missing to the camera's noise.
+"""Canvas of a training image: contrast and noise of the pasted cut-outs, and the noise added to reach the camera's.
 
 A cut-out seen R times has a mean image and, in each repeat, a deviation from it; these are uncorrelated, with
 variances v / R and v (1 - 1/R) where v is the sensor's. `mean + f x deviation` therefore has the variance
@@ -30,11 +30,11 @@ class Canvas(NamedTuple):
 
     @classmethod
     def empty(cls, shape: tuple[int, int]) -> Canvas:
-        """A canvas with nothing on it."""
+        """An empty canvas."""
         return cls(*(np.zeros(shape, np.float32) for _ in cls._fields))
 
     def clear(self) -> None:
-        """Take everything off again."""
+        """Set all pixels to 0."""
         for plane in self:
             plane.fill(0)
 

@@ -1,4 +1,4 @@
-"""Training images from the scan's own pixels: cut-outs pasted onto synthetic background.
+"""Training images from the scan's own pixels: cut-outs pasted onto a synthetic background.
 
 Franchini & Krevor (2020), section 2.1.3. Cut-outs are moved by whole pixels only, so the truth, pasted pixel
 plus the cut-out's own offset, is exact, and their noise stays white.
@@ -30,8 +30,8 @@ class CutAndPaste(Synthesis):
     """Pastes cut-outs; the default `depth` is uniform over the depths that they have.
 
     `noise` must be the cut-outs' own. Where more cut-outs overlap than there are repeats, the noise is larger
-    than the camera's (see `canvas`). A cut-out's own background, the median of what its mask leaves out, is
-    taken off.
+    than the camera's (see `canvas`). A cut-out's own background, the median of its pixels outside the mask, is
+    subtracted.
     """
 
     def __init__(

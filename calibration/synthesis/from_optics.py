@@ -1,6 +1,6 @@
-"""The inputs of training images where there is no scan: from the optics alone.
+"""Inputs of training images from an optics model, for when there is no scan.
 
-Cut-outs as a faultless scan would give them serve to compare sources and calibrations with the truth.
+Simulated cut-outs, as a faultless scan would give them, serve to compare sources and calibrations with the truth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HALF_PIXEL = 0.5
 
 
 def model_from_optics(optics: OpticsModel) -> PsfModel:
-    """The particle image of an optical set-up, for depths within `optics.visible_um`."""
+    """The PSF model of an optical set-up, for depths within `optics.visible_um`."""
     bank = load_bank(optics)
     sign = 1.0 if optics.polarity == "dark" else -1.0
     images = sign * bank.scale * bank.images[:, 0, 0].astype(np.float64)
@@ -41,7 +41,7 @@ def noise_for_snr(
     background: Distribution | None = None,
     level: Distribution | None = None,
 ) -> NoiseModel:
-    """Shot noise at a signal-to-noise ratio: the peak contrast's mean over depth over the noise's deviation.
+    """Shot noise for a signal-to-noise ratio: mean peak contrast over depth, over the noise's standard deviation.
 
     The grey values are those of an 8-bit camera (Franchini & Krevor 2020, 2.1.1, and the simulated microscope).
     """
@@ -53,7 +53,7 @@ def noise_for_snr(
 
 
 def background_for(model: PsfModel) -> BackgroundModel:
-    """Fields like the particles at the ends of the depth range: their size, and up to their contrast."""
+    """Fields with the size, and up to the contrast, of particles at the ends of the depth range."""
     nodes = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     ends = np.abs(nodes[:, None] - [model.z_min_um, model.z_max_um]).argmin(axis=0)
     reach = reach_of_model(model)[ends]

@@ -1,6 +1,6 @@
-"""What training images are made from, as measured by a calibration: cut-outs, noise, out-of-focus background.
+"""Inputs of training images, as measured by a calibration: cut-outs, noise, out-of-focus background.
 
-Contrast is a fraction of the background's brightness, positive where the particle is, whichever its polarity:
+Contrast is a fraction of the background's brightness, positive at the particle, whatever its polarity:
 an image's relative brightness is 1 - contrast where particles are dark, 1 + contrast where they are bright.
 """
 

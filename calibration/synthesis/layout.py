@@ -1,4 +1,4 @@
-"""Where particles go: a first batch apart from one another, a second one laid over a part of it.
+"""Positions of the particles: a first batch without overlaps, and a second one that overlaps part of the first.
 
 Franchini & Krevor (2020), section 2.1.3.
 """
@@ -23,7 +23,7 @@ _TRIES = 24
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How many particles an image has, and where.
+    """Number and positions of the particles in an image.
 
     `density_per_px`: particles a pixel, both batches together, drawn for every image evenly from this range;
     their number is Poisson. `overlapped`: the fraction of the first batch that is overlapped by particles of
@@ -85,8 +85,8 @@ def positions(
 ) -> FloatArray:
     """Centres (N, 2) as y, x in px, the `first` ones of them the first batch.
 
-    They lie in the picture or within `margin_px` of it, with the same density everywhere: what leaves this
-    area enters it on the other side, and distances count accordingly. `half_px` (N, 2) is how far each image
+    They lie in the image or within `margin_px` of it, with the same density everywhere: the area is
+    periodic, and distances are measured accordingly. `half_px` (N, 2) is how far each image
     reaches along y and x. The boxes of the first batch do not overlap, unless there is no room (24 places are
     tried): then they are as far apart as the best of these.
     """

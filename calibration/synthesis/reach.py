@@ -1,4 +1,4 @@
-"""How far a particle's image reaches at each depth, so that masks follow the particle instead of the cut-out.
+"""Extent of a particle's image at each depth, from which its mask is made.
 
 A mask is 1 within the reach and falls smoothly to 0 over `EDGE_PX` beyond it, along y and x each.
 """
@@ -42,7 +42,7 @@ def reach_of_images(images: npt.NDArray[np.floating], noise_sd: FloatArray) -> F
     """Reach (J, 2) along y and x of images (J, P, P) with noise (J,) that is left in their pixels, px.
 
     It is where the contrast, smoothed a little and counted from the median along the image's edge, has fallen
-    below 2 % of its peak or into the noise; what is apart from the particle does not count. The mask always
+    below 2 % of its peak or into the noise; structures apart from the particle do not count. The mask always
     ends within the image.
     """
     half = images.shape[1] // 2

@@ -1,4 +1,4 @@
-"""Particles drawn from the spline model at any position and depth, onto a contrast image."""
+"""Drawing of particles with the PSF model, at any position and depth, onto a contrast image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render(
     """Add particles (N,) to `total` (H, W), as `PsfModel.images` draws them, under their masks.
 
     `coefficients` (J, P, P), `z_first_um` and `z_step_um` are the model's; `reach` (J, 2) is that at its depths.
-    Depths must lie within the model's; what lies beyond the image is left out.
+    Depths must lie within the model's; parts beyond the edge of the image are left out.
     """
     height, width = total.shape
     depths, size = coefficients.shape[0], coefficients.shape[1]

@@ -1,4 +1,4 @@
-"""Training images from the averaged particle image: at any position and depth, of any brightness."""
+"""Training images drawn with the PSF model: at any position and depth, of any brightness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Rendered(Synthesis):
     ) -> None:
         if model.half_px < LEAST_HALF_PX:
             raise CalibrationError(
-                f"a particle model of {2 * model.half_px + 1} pixels leaves no room for a soft edge: "
+                f"a PSF model of {2 * model.half_px + 1} pixels leaves no room for a soft edge: "
                 f"make it {2 * LEAST_HALF_PX + 1} or more"
             )
         super().__init__(model.pixel_size_um, model.polarity, noise, background, 1)
@@ -41,8 +41,8 @@ class Rendered(Synthesis):
         low_um, high_um = self.depth.quantiles[0], self.depth.quantiles[-1]
         if low_um < model.z_first_um or high_um > last_um:
             raise CalibrationError(
-                f"depths from {low_um:.4g} to {high_um:.4g} um are wanted, but the particle model ends at "
-                f"{model.z_first_um:.4g} and {last_um:.4g} um: narrow them"
+                f"depths from {low_um:.4g} to {high_um:.4g} um are outside the PSF model, which covers "
+                f"{model.z_first_um:.4g} to {last_um:.4g} um: narrow them"
             )
         self.brightness = brightness or Distribution.constant(1.0)
         self.reach_px = reach_of_model(model)

@@ -18,7 +18,7 @@ class Particles:
     """Particles (N,): which image they are in, and where; x and y from the centre of its first pixel.
 
     `nearest_px` is the distance in the plane to the nearest other particle of the image, those whose centre
-    lies outside the picture included; infinite where there is none.
+    lies outside the image included; infinite where there is none.
     """
 
     frame: IntArray
@@ -32,12 +32,12 @@ class Particles:
         return int(self.frame.size)
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Particles:
-        """Those of the particles that `chosen` (N,) marks."""
+        """The particles that `chosen` (N,) marks."""
         return Particles(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @staticmethod
     def joined(parts: Iterable[Particles]) -> Particles:
-        """All of several, in turn."""
+        """The particles of all parts, one part after the other."""
         every = list(parts)
         if not every:
             return Particles(np.empty(0, np.int64), *(np.empty(0) for _ in range(5)))
@@ -51,7 +51,7 @@ class Scene:
     """Images (B, H, W), and what is in them.
 
     Images are contrast (float32) or grey values (uint8, uint16). `particles` have their centre inside the
-    picture; `outside` are those with their centre beyond its edge, of which a part may be seen.
+    image; `outside` are those with their centre beyond its edge, of which a part may be seen.
     """
 
     images: npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Sources of training images: one interface, and what all of them have in common.
+"""Sources of training images: their interface, and the steps that all of them share.
 
 An image is drawn in four steps: the source places particles (`layout`) on a canvas, far out-of-focus ones are
 added (`background`), and the canvas is made an image with the camera's noise (`canvas`).
@@ -25,7 +25,7 @@ PIXEL_TYPES = (np.dtype(np.float32), np.dtype(np.uint8), np.dtype(np.uint16))
 
 
 class Source(Protocol):
-    """Draws images with their exact truth; nothing in it changes, so that threads may share one."""
+    """Draws images with their exact truth. It has no state, so threads may share one."""
 
     @property
     def pixel_size_um(self) -> float:
@@ -62,7 +62,7 @@ class Placed(NamedTuple):
 
 
 class Synthesis(ABC):
-    """A source, but for the particles: those are put on the canvas by whoever inherits from it.
+    """The common part of all sources; a subclass places the particles on the canvas.
 
     `repeats` is how often the canvas's cut-outs were seen, 1 where particles come without noise. Without a
     background model there is nothing out of focus.
@@ -128,7 +128,7 @@ class Synthesis(ABC):
 
     @abstractmethod
     def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
-        """Put the particles of one image on an empty canvas."""
+        """Place the particles of one image on an empty canvas."""
 
     def _light(self, rng: np.random.Generator) -> Light:
         noise = self.noise

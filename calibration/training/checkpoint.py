@@ -1,4 +1,4 @@
-"""A training on disk: what it needs to go on after it was cut off."""
+"""Checkpoints: a training on disk, from which it continues after an interruption."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from engines.bounded_reading import refuse_beyond
 NAME = "training.pt"
 MOST_BYTES = 1 << 31
 """Of a training, unpacked: 20 MB are typical."""
-# what may differ between a training and its continuation
+# settings that may differ between a training and its continuation
 FREE = {"minutes", "steps", "checkpoint", "processes", "score_every_s", "patience", "device"}
 
 
 @dataclass(slots=True)
 class Course:
-    """How far a training has come: its time and its scores, the least loss on held-out images with its weights."""
+    """Progress of a training: its time and scores, and the weights with the least loss on held-out images."""
 
     trained_s: float = 0.0
     best: float = float("inf")
@@ -45,7 +45,7 @@ def _kept(settings: TrainingSettings, made_from: str) -> str:
 
 
 def save(folder: Path, trainer: Trainer, course: Course) -> None:
-    """Write the training to `folder`, in one step."""
+    """Write the training to `folder`; an interruption leaves the previous checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / (NAME + ".part")
     torch.save(
@@ -63,7 +63,7 @@ def save(folder: Path, trainer: Trainer, course: Course) -> None:
 
 
 def resume(folder: Path, trainer: Trainer) -> Course | None:
-    """Go on with the training in `folder`; None where there is none.
+    """Continue the training in `folder`; None where there is none.
 
     Raises `TrainingError` for a damaged one, or one with other settings or another calibration.
     """
@@ -87,6 +87,8 @@ def resume(folder: Path, trainer: Trainer) -> Course | None:
     except TrainingError:
         raise
     except Exception as error:  # torch raises whatever the damaged pickle makes it raise
-        raise TrainingError(f"cannot go on from {path} ({error}); remove it to start anew") from error
+        raise TrainingError(
+            f"cannot continue the training of {path} ({error}); remove it to start again"
+        ) from error
     trainer.reseed()
     return course

@@ -1,4 +1,4 @@
-"""A trained network as one ONNX file that carries its metadata, and its weights again to train further."""
+"""Export of a trained network to one ONNX file, with its metadata and with its weights for further training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIGMA_RANGE = (0.2, 5.0)
 def measure_sigma_scale(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
 ) -> tuple[float, float, float]:
-    """Actual errors over stated ones, root mean square, on held-out images; 1 where too few were found."""
+    """Root mean square of error over standard error on held-out images; 1 where too few were found."""
     network = ParticleNet(settings.size, material.knee).eval()
     network.load_state_dict(weights)
 
@@ -62,7 +62,7 @@ def make_card(
     calibration_sha256: str = "",
     sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> ModelCard:
-    """What the model says of itself; its scores are those of the weights that were kept."""
+    """The model's metadata; its scores are those of the weights that were kept."""
     start = None if settings.start_from is None else settings.start_from.name
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
@@ -86,9 +86,9 @@ def make_card(
 
 
 def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitModel | None = None) -> None:
-    """Write the model; the file appears under its name only when ONNX Runtime has found it to agree with torch.
+    """Write the model; the file gets its name only once ONNX Runtime and torch have given the same answer.
 
-    `particle` is what the fit behind the network measures with; without it there is none.
+    `particle` is the PSF model for the fit after the network; without it there is no fit.
 
     Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
     """
@@ -135,7 +135,7 @@ def _write(path: Path, network: ParticleNet) -> None:
 
 
 def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
-    """Take out the exporter's notes: they hold the paths of this machine's files."""
+    """Remove the exporter's notes, which contain paths of this machine."""
     graph = model.graph
     for some in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer, [graph]):
         for part in some:

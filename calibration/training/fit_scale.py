@@ -1,7 +1,7 @@
-"""By how much the fit's standard errors are too small for the particles of a calibration, measured on their images.
+"""Scale of the fit's standard errors, measured on held-out images of the calibration's own particles.
 
-The fit knows one image of a particle over depth. Real particles are not all alike, nor over all of the field, and
-what they differ in goes into their places. Held-out images are made of their own cut-outs, so it shows there.
+The fit assumes one PSF. Real particles differ from one another and across the field, and the difference adds to the
+errors of their positions. Held-out images are made of real cut-outs, so the added error shows there.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FEWEST = 50
 
 
 def with_measured_errors(material: Material, network: Network) -> FitModel | None:
-    """The particle image of the material with the `sigma_scale` that makes the fit's standard errors right.
+    """The PSF model of the material with the `sigma_scale` that makes the fit's standard errors right.
 
-    `network` is a model file's; None where the material has no particle image.
+    `network` is a model file's; None where the material has no PSF model.
     """
     if material.particle is None:
         return None

@@ -1,4 +1,4 @@
-"""What the paper's detector minimises: the loss of Stewart, Andriluka & Ng (2016), section 3, for particles.
+"""Loss of the paper's detector: that of Stewart, Andriluka & Ng (2016), section 3, for particles.
 
 In each region the true particles are assigned one to one to the outputs. The cost of a pair is, in this order,
 whether the output is out of reach of the particle, the output's rank, and their distance (their equations 1 and
@@ -97,7 +97,7 @@ def truth_of(scene: Scene, material: Material) -> Truth:
 def assign(
     answers: npt.NDArray[np.floating], truth: Truth
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """What each output should say: the particle it is assigned, and whether it has one.
+    """The target of each output: the particle assigned to it, and whether there is one.
 
     `answers` (B, rows, columns, outputs, 3) are the LSTM's positions; the result has the form of `Truth`, but
     in the order of the outputs.

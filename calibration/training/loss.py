@@ -1,4 +1,4 @@
-"""What the training minimises: every particle is shared out among the slots that could hold it.
+"""Loss of the training: every particle is shared among the slots that could hold it.
 
 The candidates of a particle are the slots of the 3 x 3 cells around it. Its share in each is the posterior of a
 mixture whose components are the slots (Speiser et al. 2021, Nature Methods 18, 1082, use the same mixture), with
@@ -40,7 +40,7 @@ class Losses(NamedTuple):
 
 
 def particle_loss(maps: torch.Tensor, targets: Targets, weight: float = DETECTION_WEIGHT) -> Losses:
-    """The loss of maps (B, H, W, slots, values) for the true particles; 0 likelihood where there are none."""
+    """The loss of maps (B, H, W, slots, values) for the true particles; without any the likelihood is 0."""
     height, width = maps.shape[1:3]
     flat = maps.reshape(-1, maps.shape[-1])
     logits = flat[:, 0]

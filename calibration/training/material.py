@@ -1,4 +1,4 @@
-"""What a network is trained on: sources of images, and the units that its inputs and outputs are in."""
+"""Training material of a network: sources of images, and the units of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Material:
     """Sources to train on, used in turn, one to score with, and the units of the network.
 
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
-    contrasts above `knee` are compressed. `particle` is what the fit behind the network measures with, None
-    without such a fit.
+    contrasts above `knee` are compressed. `particle` is the PSF model for the fit after the network, None without
+    such a fit.
     """
 
     training: tuple[Source, ...]
@@ -55,11 +55,11 @@ class Material:
 
 
 Recipe = Callable[[], Material]
-"""Makes the material; it is small and can be sent to another process, unlike what it makes."""
+"""Makes the material. Unlike the material, the recipe is small and can be sent to another process."""
 
 
 def from_calibration(path: Path, made_from: str) -> Recipe:
-    """The material of a calibration file: half pasted from its cut-outs, half rendered from its model.
+    """The material of a calibration file: half pasted from its cut-outs, half rendered with its PSF model.
 
     The recipe raises `SourceError` or `CalibrationError` for a file without what it needs.
     """

@@ -1,4 +1,4 @@
-"""What may be exchanged to train another network on the same images in the same way."""
+"""Training method: the parts that differ between the networks that can be trained on the same images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LossParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A network, what it minimises, how its answer is read, and its learning rate.
+    """A network, its loss, how its output is decoded, and its learning rate.
 
     All are functions of a module, so that they can be sent to another process. `loss` gets the network's answer
     to the images of a scene; `decode` makes particles (N, 8), columns `engines.network.decode.ROW`, of the

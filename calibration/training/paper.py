@@ -24,8 +24,8 @@ LAST_RATE = 0.01
 def paper_rate_at(part: float) -> float:
     """The learning rate over the largest, Franchini & Krevor (2020), section 2.2, scaled to the training's length.
 
-    Theirs is a sine with a period of 20,000 updates, from update 30,000 to 100,000 it decays exponentially; its
-    limits are not told.
+    Theirs is a sine with a period of 20,000 updates; from update 30,000 to 100,000 it decays exponentially. The
+    paper does not give its limits.
     """
     if part < CYCLIC_PART:
         return LEAST_OF_CYCLE + (1 - LEAST_OF_CYCLE) * 0.5 * (1 - math.cos(2 * math.pi * part / PERIOD))

@@ -1,4 +1,4 @@
-"""How good a network is, on images that it was never trained on."""
+"""Scores of a network on held-out images, which it was never trained on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Decode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`missed` and `false` are parts; the errors are those of lone particles, rms in um."""
+    """`missed` is 1 - recall, `false` 1 - precision; errors are those of lone particles, rms in um."""
 
     particles: int
     missed: float
@@ -71,7 +71,7 @@ class HeldOut:
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
         read: Decode = decode,
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """What the network finds in all images, `at_once` of them at a time, as a table for `evaluate`."""
+        """The network's detections in all images, `at_once` of them at a time, as a table for `evaluate`."""
         images, material = self.scene.images, self._material
         rows = []
         for start in range(0, len(images), at_once):

@@ -1,4 +1,4 @@
-"""What a training is made of, and what it may take; every default works unattended."""
+"""Settings of a training; every default works unattended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from calibration.errors import CalibrationError
 
 
 class TrainingError(CalibrationError):
-    """A training that cannot begin or go on; the message says what to do."""
+    """A training that cannot start or continue; the text says what to do."""
 
 
 class TrainingSettings(BaseModel):

@@ -1,4 +1,4 @@
-"""Trains a network: in this process, or in several that average their gradients."""
+"""Training of a network: in this process, or in several that average their gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ END_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """Where a training is: the part that is over, steps, running mean of the loss, and its last scores."""
+    """Progress of a training: finished part, steps, running mean of the loss, and its last scores."""
 
     part: float
     steps: int
@@ -42,7 +42,8 @@ def train(
 ) -> Course:
     """Train until the time is over, the scores no longer improve, or Ctrl-C; returns the best weights.
 
-    `weights` are those to start from, `method` is what is trained. Raises `TrainingError` where a process fails.
+    `weights` are those to start from, `method` says which network is trained. Raises
+    `TrainingError` where a process fails.
     """
     context = mp.get_context("spawn")
     messages: Any = context.Queue()
@@ -95,7 +96,7 @@ def _follow(
 
 
 def _check(workers: list[Any], messages: Any) -> None:
-    """Raise where a process has died without a word."""
+    """Raise where a process has died without a report."""
     for worker in workers:
         if isinstance(worker, BaseProcess) and worker.exitcode not in (None, 0):
             try:
@@ -106,5 +107,5 @@ def _check(workers: list[Any], messages: Any) -> None:
             except queue.Empty:
                 raise TrainingError(
                     f"a training process died with exit code {worker.exitcode} (out of memory?); start again "
-                    "with fewer processes, with the same --checkpoint to go on"
+                    "with fewer processes, with the same --checkpoint to continue"
                 ) from None

@@ -1,4 +1,4 @@
-"""One process's share of a training: a network, its optimiser, its running mean, and steps on fresh images."""
+"""One process's part of a training: a network, its optimiser, its running mean, and steps on new images."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Trainer:
     def step(self, part: float, stop: bool = False) -> tuple[LossParts, float, bool]:
         """Learn from one batch; `part` of the training is over, as the first process sees it.
 
-        Returns the loss here, and what the first process said: the part that is over, and whether to stop.
+        Returns the loss here, and the first process's state: the part that is over, and whether to stop.
         """
         settings = self.settings
         sources = self.material.training
@@ -120,7 +120,7 @@ class Trainer:
         return losses, part, stop
 
     def _agree(self, part: float, stop: bool) -> tuple[float, bool]:
-        """Average the gradients over all processes; the first one's word rides along."""
+        """Average the gradients over all processes; the first process's state is sent along."""
         if not self.shared:
             return part, stop
         first = self.rank == 0

@@ -1,4 +1,4 @@
-"""The loop that each process of a training runs: steps until the time is over, scores and checkpoints."""
+"""The loop of each training process: steps until the time is over, scores and checkpoints."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def run(
     messages: Queue[Any],
     stop: Event,
 ) -> None:
-    """Train as process `rank`; says through `messages` how it goes, in the end ("done", `Course`).
+    """Train as process `rank`; reports progress through `messages`, and finally ("done", `Course`).
 
-    What goes wrong is sent as ("failed", text), and raised where this process is there for nothing else.
+    A failure is reported as ("failed", text), and also raised in a process that was started for the training.
     """
     if settings.processes > 1 and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,7 +62,7 @@ def run(
             messages.put(("done", course.with_arrays()))
         if settings.processes > 1:
             dist.destroy_process_group()
-    except Exception as error:  # whatever it was: who started the training has to hear of it
+    except Exception as error:  # any failure must be reported to the process that started the training
         messages.put(("failed", f"{type(error).__name__}: {error}"))
         if settings.processes > 1:
             raise
@@ -99,7 +99,7 @@ def _train(
 
 
 class _Loop:
-    """What the first process does between steps."""
+    """What the first process does between steps: reports, scores, checkpoints."""
 
     def __init__(self, trainer: Trainer, course: Course, messages: Queue[Any]) -> None:
         self._trainer, self._course, self._messages = trainer, course, messages
@@ -118,7 +118,7 @@ class _Loop:
         return max(by_time, by_steps)
 
     def after(self, loss: float, ended: bool) -> None:
-        """After a step: say how it goes, and now and then score and save."""
+        """After a step: report, and from time to time score and save."""
         self._loss = loss if np.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         course, settings = self._course, self._settings
         course.trained_s = time.monotonic() - self._start_s
@@ -136,12 +136,12 @@ class _Loop:
     def _score(self) -> None:
         course = self._course
         scores = self._held_out.score(self._detect, read=self._trainer.method.decode)
-        figure = self._held_out_loss()
+        held_out_loss = self._held_out_loss()
         at = {"trained_s": round(course.trained_s, 1), "steps": self._trainer.steps, "loss": self._loss}
-        course.scores.append(at | {"held_out_loss": figure} | scores.summary())
+        course.scores.append(at | {"held_out_loss": held_out_loss} | scores.summary())
         # the counts of missed and false particles are too few to choose by
-        if figure <= course.best:
-            course.best, course.best_at_s = figure, course.trained_s
+        if held_out_loss <= course.best:
+            course.best, course.best_at_s = held_out_loss, course.trained_s
             state = self._trainer.averaged.state_dict()
             course.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
         late = course.trained_s - course.best_at_s > self._settings.patience * 60.0 * self._settings.minutes

@@ -15,7 +15,7 @@ import numpy as np
 from engines.backends.registry import ONNXRUNTIME, open_back_end
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
 from engines.network.model import OnnxModel
-from engines.noise_watch import NoiseWatch
+from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
 from engines.soundness import has_structure
 from stream.messages import Detections, Frame

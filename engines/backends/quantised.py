@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bounded_reading import MOST_TEXT_BYTES, MOST_WEIGHTS_BYTES, read_member
-from engines.classical.widths import file_hash
 from engines.engine import BackEndError
+from engines.file_hash import file_hash
 from stream.errors import OutputError
 
 SUFFIX = ".int8.zip"

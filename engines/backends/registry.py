@@ -90,7 +90,7 @@ def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
 
     reason = why_no_tensorrt()
     if not reason:
-        from engines.classical.widths import file_hash
+        from engines.file_hash import file_hash
         from engines.tensorrt.cache import EngineCache
 
         if model.is_file() and not EngineCache().built(file_hash(model)):

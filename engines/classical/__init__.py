@@ -1,1 +1,1 @@
-"""The detector that needs no training: spot-enhancing filter, sub-pixel fit, depth from the two widths."""
+"""Classical detector, which needs no training: spot-enhancing filter, sub-pixel fit, depth from the two widths."""

@@ -1,7 +1,7 @@
-"""One image in, one table of particles out: the steps of the classical detector in their order.
+"""The classical detector on one image: an image in, a table of particles out.
 
-Candidates of the filter bank, all fitted together; candidates of what is left of the image after these have
-been subtracted, which are particles that a brighter neighbour hid; all fitted again; then the depth of each.
+The steps: candidates from the filter bank; a joint fit of all of them; candidates in the residual image, which are
+particles hidden by a brighter neighbour; another joint fit; then the depth of each particle from its two widths.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +16,7 @@ import numpy.typing as npt
 
 from engines.classical.centre import CONVERGED, add_particle
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY, X, Y
-from engines.classical.joint import (
-    EXPLAINED,
-    MERGED,
-    UNTRIED,
-    fit_all,
-)
+from engines.classical.joint import EXPLAINED, MERGED, Fits, Limits, fit_all
 from engines.classical.objects import STRONG, WIDE_OBJECT, badly_fitted, disturbed, fill_in
 from engines.classical.spots import PIXEL_NOISE_SAMPLES, ROUNDING_NOISE, SpotFilter, Template
 from engines.classical.widths import WidthCurve, depth_from_widths
@@ -65,33 +59,6 @@ def templates_of_diameter(diameter_px: float | None) -> list[Template]:
     """Return round filters for one diameter, or for a range of them where it is not known."""
     sigmas = BLIND_SIGMAS_PX if diameter_px is None else (SIGMA_PER_DIAMETER * diameter_px,)
     return [Template(sigma, sigma) for sigma in sigmas]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fits:
-    """Candidates and their fits, as `fit_all` takes them: (N, 6), (N, 6), (N, 6, 6), (N,)."""
-
-    start: FloatArray
-    parameters: FloatArray
-    covariance: FloatArray
-    state: npt.NDArray[np.int64]
-
-    def chosen(self, index: npt.NDArray[np.intp]) -> _Fits:
-        """Those of the indices."""
-        return _Fits(self.start[index], self.parameters[index], self.covariance[index], self.state[index])
-
-    def and_these(self, other: _Fits) -> _Fits:
-        """These, then the others."""
-        return _Fits(
-            np.concatenate([self.start, other.start]),
-            np.concatenate([self.parameters, other.parameters]),
-            np.concatenate([self.covariance, other.covariance]),
-            np.concatenate([self.state, other.state]),
-        )
-
-
-def _no_fits() -> _Fits:
-    return _Fits(np.zeros((0, 6)), np.zeros((0, 6)), np.zeros((0, 6, 6)), np.zeros(0, np.int64))
 
 
 class SpotDetector:
@@ -169,50 +136,36 @@ class SpotDetector:
         )
         found = self._filter.candidates(residual, 1.0)
         noise = max(noise, self._filter.pixel_sigma)
-        fits = self._fit(residual, _no_fits(), found, noise, FIRST_SWEEPS)
-        # those too, that were fitted once and then lost: beyond the edge, or with too little inside of it
+        fits = self._fit(residual, None, found, noise, FIRST_SWEEPS)
+        # also those that were fitted once and then lost: beyond the edge, or with too little inside it
         seen = (fits.parameters[:, AMPLITUDE] > 0) & ~np.isin(fits.state, (MERGED, EXPLAINED))
         objects = badly_fitted(residual, fits.parameters, seen, self._wide_px, noise)
-        large = fits.chosen(objects)
+        large = fits.take(objects)
         hidden_px = 0
         if objects.size:
-            fits = fits.chosen(np.flatnonzero(~disturbed(fits.parameters, objects)))
+            fits = fits.take(np.flatnonzero(~disturbed(fits.parameters, objects)))
             self.load(image, sign)
             for p in fits.parameters[fits.state == CONVERGED]:
                 add_particle(residual, p, -1.0)
             hidden_px = fill_in(residual, large.parameters, noise)
-            # around the objects everything has to be found anew, before what it hides
+            # everything around the objects is searched again, before the particles that these hide
             beside = self._filter.candidates(residual, 1.0, same_noise=True)
             fits = self._fit(residual, fits, beside, noise, FIRST_SWEEPS)
         hidden = self._filter.candidates(residual, 1.0, same_noise=True)
         fits = self._fit(residual, fits, hidden, noise, LAST_SWEEPS)
-        table, left_out = self._rows(large.and_these(fits))
+        table, left_out = self._rows(large.joined(fits))
         left_out["explained"] = int((fits.state == EXPLAINED).sum())
         left_out["hidden_px"] = hidden_px
         return table, left_out
 
     def _fit(
-        self, residual: Float32Array, fits: _Fits, found: FloatArray, noise: float, sweeps: int
-    ) -> _Fits:
-        """Fit the candidates `found` together with those of before; `residual` becomes what is left."""
-        count = found.shape[1]
-        new = _Fits(
-            self._start(found), np.zeros((count, 6)), np.zeros((count, 6, 6)), np.full(count, UNTRIED)
-        )
-        fits = fits.and_these(new)
-        circular = self._table is None
-        fit_all(
-            residual,
-            fits.start,
-            fits.parameters,
-            fits.covariance,
-            fits.state,
-            noise,
-            circular,
-            sweeps,
-            self._wide_px,
-            STRONG * noise,
-        )
+        self, residual: Float32Array, fitted: Fits | None, found: FloatArray, noise: float, sweeps: int
+    ) -> Fits:
+        """Fit the candidates `found` together with those `fitted` before, and subtract them from `residual`."""
+        new = Fits.untried(self._start(found))
+        fits = new if fitted is None else fitted.joined(new)
+        limits = Limits(noise, self._table is None, self._wide_px, STRONG * noise)
+        fit_all(residual, fits, limits, sweeps)
         return fits
 
     def _start(self, found: FloatArray) -> FloatArray:
@@ -222,7 +175,7 @@ class SpotDetector:
         start[:, [LN_SX, LN_SY]] = shapes[found[2].astype(np.int64)]
         return start
 
-    def _rows(self, fits: _Fits) -> tuple[FloatArray, Counter[str]]:
+    def _rows(self, fits: Fits) -> tuple[FloatArray, Counter[str]]:
         left_out: Counter[str] = Counter()
         parameters, covariance, state = fits.parameters, fits.covariance, fits.state
         left_out["no_fit"] = int((~np.isin(state, (CONVERGED, MERGED, EXPLAINED))).sum())

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.classical.detector import SpotDetector
-from engines.classical.widths import WidthCurve, file_hash
+from engines.classical.widths import WidthCurve
 from engines.detection_pool import FrameWork, Outcome
 from engines.engine import DetectionError, EngineInfo, readable, working_dtype
+from engines.file_hash import file_hash
 from engines.flatfield import load_flat_field
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest

@@ -1,13 +1,15 @@
-"""All particles of a frame fitted together, each in the image from which the others have been subtracted.
+"""Joint fit of all particles in a frame: each is fitted in the image from which the others are subtracted.
 
-Block coordinate descent on the sum of squares of the whole image: a particle is put back, fitted, and taken
-out again, the most significant first, in several sweeps. Overlapping images, which are common where images
-are 70 pixels long, then hardly bias one another. A particle none of whose neighbours changed is left alone.
+Block coordinate descent on the sum of squares of the whole image. A particle is added back, fitted and subtracted
+again, the most significant one first, in several sweeps. Overlapping images then hardly bias one another; overlaps
+are common because an astigmatic image can be 70 pixels long. A particle is not fitted again while no neighbour
+has changed.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +29,7 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# States of a particle beside those of `fit_gaussian`.
+# States of a candidate in addition to those of `fit_gaussian`.
 UNTRIED, OFF_IMAGE, MERGED, EXPLAINED = 10, 11, 12, 13
 # A particle within this many widths of a stronger one of about its own shape is the same particle.
 MERGE_SIGMAS = 1.0
@@ -36,39 +38,76 @@ MERGE_LN_WIDTH = 0.5
 SMALL_CHANGE = 0.02
 # A candidate on a particle is a misfit of that unless it has this part of its strength, which falls off at
 # two widths and is nothing beyond six.
-MISFIT_FRACTION = 0.3
-MISFIT_REACH_SIGMAS = 2.0
-MISFIT_END_SIGMAS = 6.0
+RESIDUAL_FRACTION = 0.3
+RESIDUAL_REACH_SIGMAS = 2.0
+RESIDUAL_END_SIGMAS = 6.0
 # Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to
 # show, or it would explain away too much: the image is above the background by this part of the object's
 # amplitude (its footprint), or the same is left all around.
-MISFIT_NEAR_SIGMAS = 4.0
+RESIDUAL_NEAR_SIGMAS = 4.0
 FOOTPRINT_PART = 0.15
 RING_PLACES = 8
 RING_PART = 0.5
 
 
-@njit(cache=True, nogil=True)
-def fit_all(
-    residual: Float32Array,
-    start: FloatArray,
-    parameters: FloatArray,
-    covariance: FloatArray,
-    state: IntArray,
-    noise: float,
-    circular: bool,
-    sweeps: int,
-    wide: float,
-    strong: float,
-) -> None:
-    """Fit every particle in up to `sweeps` sweeps, and take those that could be fitted out of `residual`.
+class Fits(NamedTuple):
+    """N candidates and their fits; parameters in the order of `engines.classical.gaussian` (x, y in px)."""
 
-    `residual` (H, W) is bright on dark. `start` (N, 6), `parameters` (N, 6), `covariance` (N, 6, 6),
-    `state` (N,): CONVERGED particles go on from where they are and have been subtracted from `residual`
-    before; the others begin at `start`. A refit that fails keeps the fit before; one that
-    leaves the image keeps where it went. Objects of a mean width of
-    more than `wide` pixels are no particles. Where an amplitude is above `strong`, its misfit has to show.
+    start: FloatArray
+    """(N, 6): where each fit starts."""
+    parameters: FloatArray
+    """(N, 6): the fit."""
+    covariance: FloatArray
+    """(N, 6, 6): its covariance."""
+    state: IntArray
+    """(N,): CONVERGED, MERGED ..."""
+
+    @classmethod
+    def untried(cls, start: FloatArray) -> Fits:
+        """Candidates (N, 6) that have not been fitted yet."""
+        count = len(start)
+        return cls(start, np.zeros((count, 6)), np.zeros((count, 6, 6)), np.full(count, UNTRIED))
+
+    def take(self, index: npt.NDArray[np.intp]) -> Fits:
+        """Those with these indices."""
+        return Fits(self.start[index], self.parameters[index], self.covariance[index], self.state[index])
+
+    def joined(self, other: Fits) -> Fits:
+        """These, then the others."""
+        return Fits(*(np.concatenate(columns) for columns in zip(self, other, strict=True)))
+
+
+class Limits(NamedTuple):
+    """What is fitted, and what counts as an object larger than a particle."""
+
+    noise: float
+    """Standard deviation of a pixel, in grey values."""
+    circular: bool
+    """Whether the widths along x and y are one parameter."""
+    wide: float
+    """Mean width, px, above which an object is no particle."""
+    strong: float
+    """Amplitude, in grey values, above which the residual of a fit must be visible to count as one."""
+
+
+@njit(cache=True, nogil=True)
+def fit_all(residual: Float32Array, fits: Fits, limits: Limits, sweeps: int) -> None:
+    """Fit every particle in up to `sweeps` sweeps, and subtract the fitted ones from `residual`.
+
+    Parameters
+    ----------
+    residual
+        Image (H, W), bright on dark. Particles that are CONVERGED already have been subtracted from it.
+    fits
+        Filled in place. CONVERGED particles continue from their last fit, the others begin at `start`. If a
+        second fit of a particle fails, the first one is kept; one that leaves the image keeps its last position.
+    limits
+        Noise and limits, see `Limits`.
+    sweeps
+        Largest number of sweeps over all particles.
     """
+    start, parameters, covariance, state = fits
+    noise, circular, wide, strong = limits
     height, width = residual.shape
     work = np.empty(start.shape[1])
     before = np.empty(start.shape[1])
@@ -82,14 +121,10 @@ def fit_all(
         for index in range(start.shape[0]):
             if state[index] in (MERGED, EXPLAINED, OFF_IMAGE):
                 continue
-            if state[index] == UNTRIED and _is_misfit(
-                residual, start[index], parameters, state, wide, strong
-            ):
+            if state[index] == UNTRIED and _is_model_residual(residual, start[index], fits, wide, strong):
                 state[index] = EXPLAINED
                 continue
-            if state[index] != UNTRIED and not _neighbour_changed(
-                index, start, parameters, state, changed, sweep - 1
-            ):
+            if state[index] != UNTRIED and not _neighbour_changed(index, fits, changed, sweep - 1):
                 continue
             was_fitted = state[index] == CONVERGED
             if was_fitted:
@@ -116,22 +151,18 @@ def fit_all(
             elif was_fitted:
                 changed[index] = sweep
             state[index] = result
-        _merge_second_detections(residual, parameters, state, changed, sweep)
+        _merge_second_detections(residual, fits, changed, sweep)
 
 
 @njit(cache=True, nogil=True)
-def _is_misfit(
-    residual: Float32Array,
-    candidate: FloatArray,
-    parameters: FloatArray,
-    state: IntArray,
-    wide: float,
-    strong: float,
+def _is_model_residual(
+    residual: Float32Array, candidate: FloatArray, fits: Fits, wide: float, strong: float
 ) -> bool:
-    """Say whether a candidate is what an imperfect model has left of the particles fitted around it.
+    """Whether a candidate is the residual that an imperfect model leaves of the particles fitted around it.
 
-    Strength is amplitude times the root of the area: proportional to the significance in white noise.
+    Strength is amplitude times the square root of the area: proportional to the significance in white noise.
     """
+    parameters, state = fits.parameters, fits.state
     limit = 0.0
     for index in range(state.size):
         p = parameters[index]
@@ -144,15 +175,15 @@ def _is_misfit(
         dx = (candidate[X] - p[X]) / math.exp(p[LN_SX])
         dy = (candidate[Y] - p[Y]) / math.exp(p[LN_SY])
         squared = dx * dx + dy * dy
-        if squared < MISFIT_END_SIGMAS * MISFIT_END_SIGMAS:
+        if squared < RESIDUAL_END_SIGMAS * RESIDUAL_END_SIGMAS:
             if (
                 p[AMPLITUDE] > strong
-                and (squared > MISFIT_NEAR_SIGMAS**2 or mean_width(p) > wide)
-                and not _shows_misfit(residual, candidate, p, squared)
+                and (squared > RESIDUAL_NEAR_SIGMAS**2 or mean_width(p) > wide)
+                and not _shows_model_residual(residual, candidate, p, squared)
             ):
                 continue
             strength = p[AMPLITUDE] * mean_width(p)
-            limit += MISFIT_FRACTION * strength * math.exp(-0.5 * squared / MISFIT_REACH_SIGMAS**2)
+            limit += RESIDUAL_FRACTION * strength * math.exp(-0.5 * squared / RESIDUAL_REACH_SIGMAS**2)
     if limit == 0:
         return False
     left = amplitude_at(residual, candidate)[0] * mean_width(candidate)
@@ -166,8 +197,10 @@ def mean_width(p: FloatArray) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _shows_misfit(residual: Float32Array, candidate: FloatArray, p: FloatArray, squared: float) -> bool:
-    """Say whether a candidate lies on the object `p`, whose image this is, or is part of a ring around it.
+def _shows_model_residual(
+    residual: Float32Array, candidate: FloatArray, p: FloatArray, squared: float
+) -> bool:
+    """Whether a candidate lies on the object `p`, or is part of a ring around it.
 
     `squared` is the distance in widths of `p`, squared.
     """
@@ -202,10 +235,9 @@ def _differs(p: FloatArray, q: FloatArray) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _neighbour_changed(
-    index: int, start: FloatArray, parameters: FloatArray, state: IntArray, changed: IntArray, since: int
-) -> bool:
-    """Say whether another particle within the fit window of this one changed in sweep `since` or later."""
+def _neighbour_changed(index: int, fits: Fits, changed: IntArray, since: int) -> bool:
+    """Whether another particle within the fit window of this one changed in sweep `since` or later."""
+    start, parameters, state = fits.start, fits.parameters, fits.state
     own = parameters[index] if state[index] == CONVERGED else start[index]
     own_x = math.exp(own[LN_SX])
     own_y = math.exp(own[LN_SY])
@@ -221,10 +253,9 @@ def _neighbour_changed(
 
 
 @njit(cache=True, nogil=True)
-def _merge_second_detections(
-    residual: Float32Array, parameters: FloatArray, state: IntArray, changed: IntArray, sweep: int
-) -> None:
-    """Put back the fainter one of two particles that share one image; the next sweep fits the other alone."""
+def _merge_second_detections(residual: Float32Array, fits: Fits, changed: IntArray, sweep: int) -> None:
+    """Add back the fainter of two fits of one particle image; the next sweep fits the other one alone."""
+    parameters, state = fits.parameters, fits.state
     for a in range(state.size):
         if state[a] != CONVERGED:
             continue

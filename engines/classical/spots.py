@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.optimize import brentq
 
 from engines.classical.coarse_noise import is_coarse, level_as_rare, noise_of
+from engines.classical.filtering import bin_image, difference_of_gaussians, gaussian_kernel
+from engines.classical.maxima import local_maxima, strongest_only
 from engines.pixel_noise import pixel_noise
+from engines.robust_sigma import robust_sigma
 
 Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -30,7 +32,6 @@ ROUGHNESS = 0.976
 FALSE_ALARMS_PER_FRAME = 0.1
 MAX_BINNING = 16
 MIN_FILTER_SIGMA = 0.55
-KERNEL_REACH = 2.5
 NOISE_SAMPLES = 4_000
 ROUNDING_NOISE = 1 / math.sqrt(12)
 # A candidate within this many widths of a stronger one is taken for a part of it.
@@ -218,172 +219,3 @@ class SpotFilter:
             if passes.all():
                 break
         return found
-
-
-def gaussian_kernel(sigma: float) -> Float32Array:
-    """Return the right half, centre first, of a sampled Gaussian of unit sum."""
-    reach = int(np.ceil(KERNEL_REACH * sigma))
-    half = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
-    kernel: Float32Array = (half / (2 * half.sum() - half[0])).astype(np.float32)
-    return kernel
-
-
-@njit(cache=True, nogil=True)
-def bin_image(image: Float32Array, binning: int, out: Float32Array) -> None:
-    """Fill `out`, (H // b, W // b), with the means of b x b blocks."""
-    height, width = out.shape
-    scale = np.float32(1.0 / (binning * binning))
-    for row in range(height):
-        for column in range(width):
-            out[row, column] = 0
-        for inner in range(binning):
-            source = image[row * binning + inner]
-            for column in range(width):
-                total = np.float32(0)
-                for step in range(binning):
-                    total += source[column * binning + step]
-                out[row, column] += total * scale
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _blur_rows(image: Float32Array, kernel: Float32Array, out: Float32Array) -> None:
-    height, width = image.shape
-    reach = kernel.size - 1
-    padded = np.empty(width + 2 * reach, np.float32)
-    for row in range(height):
-        for column in range(reach):
-            padded[column] = image[row, 0]
-            padded[reach + width + column] = image[row, width - 1]
-        for column in range(width):
-            padded[reach + column] = image[row, column]
-        line = out[row]
-        weight = kernel[0]
-        for column in range(width):
-            line[column] = weight * padded[reach + column]
-        for step in range(1, reach + 1):
-            weight = kernel[step]
-            for column in range(width):
-                line[column] += weight * (padded[reach + column - step] + padded[reach + column + step])
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _add_blurred_columns(
-    image: Float32Array, kernel: Float32Array, factor: np.float32, out: Float32Array
-) -> None:
-    height, width = image.shape
-    for row in range(height):
-        line = out[row]
-        weight = factor * kernel[0]
-        for column in range(width):
-            line[column] += weight * image[row, column]
-        for step in range(1, kernel.size):
-            weight = factor * kernel[step]
-            above = image[max(0, row - step)]
-            below = image[min(height - 1, row + step)]
-            for column in range(width):
-                line[column] += weight * (above[column] + below[column])
-
-
-@njit(cache=True, nogil=True)
-def difference_of_gaussians(
-    image: Float32Array,
-    kernel_x: Float32Array,
-    kernel_y: Float32Array,
-    surround_x: Float32Array,
-    surround_y: Float32Array,
-    narrow: Float32Array,
-    wide: Float32Array,
-    out: Float32Array,
-) -> None:
-    """Fill `out` with the narrow minus the wide Gaussian of `image`; edges are continued as they are."""
-    _blur_rows(image, kernel_x, narrow)
-    _blur_rows(image, surround_x, wide)
-    out[:] = np.float32(0)
-    _add_blurred_columns(narrow, kernel_y, np.float32(1), out)
-    _add_blurred_columns(wide, surround_y, np.float32(-1), out)
-
-
-@njit(cache=True, nogil=True)
-def robust_sigma(values: Float32Array, stride: int) -> float:
-    """Return 1.4826 times the median absolute deviation of every `stride`-th value."""
-    flat = values.ravel()[::stride].copy()
-    return float(1.4826 * np.median(np.abs(flat - np.median(flat))))
-
-
-@njit(cache=True, nogil=True)
-def local_maxima(
-    response: Float32Array,
-    sign: float,
-    sigma: float,
-    threshold: float,
-    binning: int,
-    number: int,
-    found: FloatArray,
-    count: int,
-) -> int:
-    """Append the maxima of `sign * response` above `threshold * sigma` to `found`; return the new count.
-
-    Positions are refined by a parabola through the neighbours and given in pixels of the unbinned image.
-    """
-    height, width = response.shape
-    limit = threshold * sigma
-    for row in range(height):
-        for column in range(width):
-            value = sign * response[row, column]
-            if value < limit:
-                continue
-            highest = True
-            for r in range(max(0, row - 1), min(height, row + 2)):
-                for c in range(max(0, column - 1), min(width, column + 2)):
-                    other = sign * response[r, c]
-                    if other > value or (other == value and (r, c) < (row, column)):
-                        highest = False
-            if not highest or count == found.shape[1]:
-                continue
-            shift_x = 0.0
-            shift_y = 0.0
-            if 0 < column < width - 1:
-                shift_x = _parabola(sign * response[row, column - 1], value, sign * response[row, column + 1])
-            if 0 < row < height - 1:
-                shift_y = _parabola(sign * response[row - 1, column], value, sign * response[row + 1, column])
-            found[0, count] = (column + shift_x + 0.5) * binning - 0.5
-            found[1, count] = (row + shift_y + 0.5) * binning - 0.5
-            found[2, count] = number
-            found[3, count] = value / sigma
-            count += 1
-    return count
-
-
-@njit(cache=True, nogil=True)
-def _parabola(left: float, middle: float, right: float) -> float:
-    curvature = left - 2 * middle + right
-    if curvature >= 0:
-        return 0.0
-    return 0.5 * (left - right) / curvature
-
-
-@njit(cache=True, nogil=True)
-def strongest_only(found: FloatArray, shapes: FloatArray, reach: float) -> npt.NDArray[np.int64]:
-    """Return the columns of `found` (strongest first) that are not within `reach` widths of a stronger one.
-
-    The widths are those of the stronger candidate's template, (K, 2), or of the weaker one's where those are
-    both larger: a large filter over a small bright particle answers beside its centre.
-    """
-    kept = np.empty(found.shape[1], np.int64)
-    count = 0
-    for candidate in range(found.shape[1]):
-        own_x = shapes[int(found[2, candidate]), 0]
-        own_y = shapes[int(found[2, candidate]), 1]
-        new = True
-        for other in kept[:count]:
-            dx = found[0, candidate] - found[0, other]
-            dy = found[1, candidate] - found[1, other]
-            wide_x = reach * shapes[int(found[2, other]), 0]
-            wide_y = reach * shapes[int(found[2, other]), 1]
-            if (dx / wide_x) ** 2 + (dy / wide_y) ** 2 < 1 or (dx / own_x) ** 2 + (dy / own_y) ** 2 < 1:
-                new = False
-                break
-        if new:
-            kept[count] = candidate
-            count += 1
-    return kept[:count]

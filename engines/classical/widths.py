@@ -8,7 +8,6 @@ whether the pair belongs to a particle at all.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,12 +143,6 @@ class WidthCurve:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"cannot read {path} as a width curve: {error}") from error
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @njit(cache=True, nogil=True)

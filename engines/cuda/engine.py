@@ -60,7 +60,7 @@ class GpuEngine:
     def __init__(
         self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd
     ) -> None:
-        from engines.classical.widths import file_hash
+        from engines.file_hash import file_hash
 
         self._settings, self._back_end = settings, back_end
         self._model = OnnxModel(model)

@@ -48,7 +48,7 @@ class NetworkEngine:
         model: Path,
         open_network: Callable[[OnnxModel, int], Network] | None = None,
     ) -> None:
-        from engines.classical.widths import file_hash
+        from engines.file_hash import file_hash
 
         self._settings = settings
         self._model = OnnxModel(model)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.classical.widths import file_hash
 from engines.cuda.device import Device
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Enqueue, Runner
 from engines.engine import BackEndError
+from engines.file_hash import file_hash
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
 from engines.tensorrt.build import OPTIMISATION

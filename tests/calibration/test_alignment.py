@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibration.alignment.aligned import Positions
 from calibration.alignment.basis import moved_to_middle, principal_images
 from calibration.alignment.depth_spline import SplineSums, best_stiffness, node_weights
-from calibration.alignment.joint import Positions, align
+from calibration.alignment.joint import align
 from calibration.alignment.start import binned, start_shifts
 from calibration.consecutive import runs
 from calibration.focus_check import largest_jump, wrong_planes

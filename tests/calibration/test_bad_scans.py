@@ -162,7 +162,7 @@ def test_a_scan_in_which_the_focus_never_moved_gives_no_depth(tmp_path):
 
 def test_an_empty_field_is_said_to_be_empty(tmp_path):
     scan = small(contrast=0.0, planes=30)
-    with pytest.raises(CalibrationError, match="stand out of the noise"):
+    with pytest.raises(CalibrationError, match="stand out from the noise"):
         run(scan.write(tmp_path / "scan.ome.tif"))
 
 

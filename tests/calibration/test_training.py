@@ -224,7 +224,7 @@ def test_a_training_that_was_cut_off_goes_on_where_it_was(tmp_path):
     with pytest.raises(TrainingError, match="another calibration"):
         checkpoint.resume(tmp_path, Trainer(QUICK, gaussian_material("other particles")))
     (tmp_path / checkpoint.NAME).write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(TrainingError, match="remove it to start anew"):
+    with pytest.raises(TrainingError, match="remove it to start again"):
         checkpoint.resume(tmp_path, resumed)
     assert checkpoint.resume(tmp_path / "nothing", resumed) is None
 

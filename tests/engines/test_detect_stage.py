@@ -374,10 +374,10 @@ def test_another_objective_gets_an_engine_for_its_pixel_size_once_the_former_is_
 
 def test_a_model_that_was_made_for_another_objective_ends_the_run_with_a_line() -> None:
     def reopen(_pixel_size_um: float) -> Engine:
-        raise ConfigurationError("the images have 0.4 um a pixel now, but model.onnx was made for 0.8")
+        raise ConfigurationError("the pixel size is now 0.4 um, but model.onnx was made for 0.8 um")
 
     stage = DetectStage(Upstream(frames_of_two_objectives(), credits=20), Echo(), Downstream(), reopen=reopen)
-    with pytest.raises(ConfigurationError, match=r"0\.4 um a pixel now"):
+    with pytest.raises(ConfigurationError, match=r"pixel size is now 0\.4 um"):
         step_until(stage, lambda: stage.state is StageState.DONE)
     assert stage.state is StageState.FAILED
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.noise_watch import EVERY_FRAMES, NoiseWatch
+from engines.network.noise_watch import EVERY_FRAMES, NoiseWatch
 from stream.messages import Frame, FrameInfo
 
 USUAL = 0.01
@@ -34,7 +34,7 @@ def test_much_noise_is_said_once_with_the_frame_and_what_to_do():
         watch.look(noisy(4.0, number=number, shape=(60, 60)))
     assert len(said) == 1
     assert said[0].startswith(f"frame {EVERY_FRAMES} is 3.9 times")
-    assert "calibrate and train anew" in said[0]
+    assert "calibrate and train again" in said[0]
 
 
 def test_a_frame_without_light_has_no_noise_to_speak_of():

@@ -5,15 +5,9 @@ import pytest
 from astigmatic import draw
 from scipy import ndimage
 
-from engines.classical.spots import (
-    SURROUND,
-    SpotFilter,
-    Template,
-    difference_of_gaussians,
-    false_alarm_threshold,
-    gaussian_kernel,
-    strongest_only,
-)
+from engines.classical.filtering import difference_of_gaussians, gaussian_kernel
+from engines.classical.maxima import strongest_only
+from engines.classical.spots import SURROUND, SpotFilter, Template, false_alarm_threshold
 
 
 def test_the_filter_is_a_difference_of_gaussians() -> None:

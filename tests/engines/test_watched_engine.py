@@ -114,7 +114,7 @@ def test_pixels_under_a_bubble_are_said() -> None:
         hidden = engine.counts()["hidden_px"]
     assert hidden >= 2 * np.pi * 25**2 * 0.95
     assert len(said) == 1
-    assert "no particles are looked for there" in said[0]
+    assert "particles there are not detected" in said[0]
 
 
 @pytest.mark.parametrize(

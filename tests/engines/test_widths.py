@@ -9,7 +9,8 @@ from astigmatic import curve, widths_px
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.classical.widths import WIDTH_SCATTER, WidthCurve, depth_from_widths, file_hash
+from engines.classical.widths import WIDTH_SCATTER, WidthCurve, depth_from_widths
+from engines.file_hash import file_hash
 from stream.errors import ConfigurationError
 
 TABLE = curve().table(0.8)

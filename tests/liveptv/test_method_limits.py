@@ -53,7 +53,7 @@ def test_detect_takes_as_many_particles_as_there_are(tmp_path: Path) -> None:
     ]
     assert all(2400 < len(d) <= MOST_PARTICLES for d in found)
     assert not any("max_particles" in text for text in said)
-    assert sum("once more" in text for text in said) == 1
+    assert sum("repeats the image before it" in text for text in said) == 1
     assert said[-1] == "in all: 1 images delivered twice"
 
 
