@@ -67,7 +67,7 @@ class GpuEngine:
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
         check_fits(self._card, settings, pixel_size_um, model)
-        particle = self._model.particle()
+        particle = self._model.psf()
         self._particle = particle
         self._refiner = open_refiner(
             particle if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM

@@ -56,7 +56,7 @@ class NetworkEngine:
         card = self._model.card
         check_fits(card, settings, pixel_size_um, model)
         self._refiner = open_refiner(
-            self._model.particle() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
+            self._model.psf() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
         )
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)

@@ -97,7 +97,7 @@ class OnnxModel:
             raise ConfigurationError(f"{self._path} cannot be run: {detail}; train it again") from error
         _check_shape(planes.shape)
 
-    def particle(self) -> FitModel | None:
+    def psf(self) -> FitModel | None:
         """The particle image that the network was trained for; None in a model without one.
 
         Raises `ConfigurationError` where it is damaged.

@@ -31,7 +31,7 @@ def make_engine(
     full = np.full((frame.height, frame.width), float((1 << 8 * frame.bytes_per_pixel) - 1))
     flat_field = FlatField(full) if frame.flat_field else None
     plan = build_plan(back_end.trt, write_onnx(path, model, frame, half=back_end.half), progress)
-    image = drawn_frame(model.card, model.particle(), frame, flat_field)
+    image = drawn_frame(model.card, model.psf(), frame, flat_field)
     reference = reference_answer(model, image, flat_field)
     try:
         runner = TensorRTRunner(back_end.trt, back_end.device, plan, frame, flat_field)

@@ -20,7 +20,7 @@ from engines.refine.rendering import draw, set_box, work_space  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 
 torch.set_num_threads(1)
-MODEL = OnnxModel(SHIPPED_MODEL).particle()
+MODEL = OnnxModel(SHIPPED_MODEL).psf()
 DEPTHS = np.array([MODEL.z_first_um, MODEL.z_step_um, MODEL.z_min_um, MODEL.z_max_um])
 SHAPE = (150, 190)
 NOISE = (0.0, 0.008**2)
