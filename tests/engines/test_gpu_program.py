@@ -100,7 +100,7 @@ def _raised() -> np.ndarray:
 
 
 def test_a_model_without_its_weights_is_named():
-    with pytest.raises(ConfigurationError, match=r"old\.onnx does not carry its weights"):
+    with pytest.raises(ConfigurationError, match=r"old\.onnx does not contain its weights"):
         unpack({}, "old.onnx")
     with pytest.raises(ConfigurationError, match="onnxruntime"):
         unpack({KEY: "bm9uc2Vuc2U="}, "damaged.onnx")
