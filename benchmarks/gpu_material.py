@@ -24,7 +24,7 @@ def picture(model: OnnxModel, shape: tuple[int, int], dtype: type, particles: in
     """A frame with particles anywhere."""
     rng = np.random.default_rng(seed)
     contrast = model.card.noise_contrast * rng.standard_normal(shape, np.float32)
-    particle = model.particle()
+    particle = model.psf()
     assert particle is not None, "take a model that carries its particle image"
     for _ in range(particles):
         x, y = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])

@@ -164,7 +164,7 @@ def parts_of_a_frame(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], s
 def fit_rows(device: Device, shape: tuple[int, int], counts: tuple[int, ...]) -> Iterator[Row]:
     """The fit of a frame's particles, by one thread of the processor and in batches; and how the two agree."""
     model = OnnxModel(SHIPPED)
-    particle = model.particle()
+    particle = model.psf()
     assert particle is not None
     for particles in counts:
         image = picture(model, shape, np.uint8, particles, 0)

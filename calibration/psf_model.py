@@ -15,7 +15,7 @@ from numba import njit
 from scipy import ndimage
 
 from engines.refine.psf import FitModel
-from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, evaluate_window
+from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, Window, evaluate_window
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -129,8 +129,7 @@ def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyp
     size = coefficients.shape[1]
     half = size // 2
     wide = out.shape[3]
-    plane = np.empty((2, wide + TAPS, wide + TAPS), np.float32)
-    rows = np.empty((3, wide + TAPS, wide), np.float32)
+    space = np.empty((5, wide + TAPS, wide + TAPS), np.float32)
     for n in range(node.size):
         if node[n] < 0.0:
             continue
@@ -139,16 +138,5 @@ def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyp
         left, top = max(0, -int(np.floor(start_x))), max(0, -int(np.floor(start_y)))
         right, bottom = min(wide, size - int(np.floor(start_x))), min(wide, size - int(np.floor(start_y)))
         if left < right and top < bottom:
-            evaluate_window(
-                coefficients,
-                node[n],
-                start_y + top,
-                start_x + left,
-                bottom - top,
-                right - left,
-                per_um,
-                True,
-                plane,
-                rows,
-                out[n, :, top:bottom, left:right],
-            )
+            window = Window(node[n], start_y + top, start_x + left, bottom - top, right - left)
+            evaluate_window(coefficients, window, per_um, True, space, out[n, :, top:bottom, left:right])

@@ -1,1 +1,1 @@
-"""What can run a network: a list to choose from, and a watch over the one that was chosen."""
+"""Back ends that can run a network: the list to choose from, and failover during a run."""

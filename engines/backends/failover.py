@@ -1,4 +1,4 @@
-"""An engine watched over: when its back end fails in the middle of a run, another goes on, or the run stops."""
+"""Failover: when a back end fails during a run, ONNX Runtime takes over, or the run stops."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from stream.messages import Detections, Frame
 log = logging.getLogger(__name__)
 
 BLANK_RUN = 10
+"""Frames in a row without a detection, but with structure in the last, after which ONNX Runtime checks that frame:
+about a second of a live run. Doubled after each check, so that checks cost little."""
 ANSWER_S = 60.0
+"""Longest wait for that check."""
 
 
 def open_guarded(
     settings: DetectorSettings, pixel_size_um: float, model: Path, say: Callable[[str], None]
 ) -> GuardedEngine:
-    """The engine of the back end that the settings choose for a network, watched over.
+    """The engine of the back end that the settings choose for a network, with failover.
 
-    Raises `ConfigurationError` where no back end can run it, and for a model that is no good.
+    Raises `ConfigurationError` where no back end can run it, and for an unusable model.
     """
     opened = open_back_end(settings, pixel_size_um, model)
     is_last = opened.back_end == ONNXRUNTIME
@@ -47,14 +50,14 @@ def open_guarded(
 
 
 class GuardedEngine:
-    """An `Engine` around the one of a back end.
+    """An `Engine` around that of a back end, with another one to replace it.
 
-    `reference` opens the engine that the back end is compared with, and that goes on in its place when it
-    fails: it gets the frames that have no answer yet. Without it, or if not `falls_back`, the failure is raised.
-    Frames that come back without a detection although there is something in them are counted as `blank`. Ten
-    such frames in a row, then twice as many and so on, have the reference look at the last one; when it finds
-    particles there, the back end has failed. `say` is told of a failure; `skipped` are the back ends that were
-    not chosen, and why; `noise` looks at the frames.
+    `reference` opens the engine that the back end is compared with and that replaces it when it fails: it gets
+    the frames that have no result yet. Without a reference, or if not `falls_back`, the failure is raised.
+    Frames without a detection although they show structure are counted as `blank`. After ten such frames in a
+    row, then twice as many and so on, the reference checks the last one; if it finds particles there, the back
+    end has failed. `say` reports a failure; `skipped` are the back ends that were not chosen, and why; `noise`
+    watches the noise of the frames.
     """
 
     def __init__(
@@ -77,11 +80,11 @@ class GuardedEngine:
         self._waiting: deque[Frame] = deque()
         self._counted: Counter[str] = Counter()
         self._format: tuple[int, int, np.dtype[Any]] | None = None
-        self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+        self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine at work is; `details` have what was skipped, and the failure of the one before it."""
+        """The engine in use; `details` have the back ends that were skipped, and the failure of a replaced one."""
         info = self._engine.info
         details = info.details | {"skipped": dict(self._skipped)}
         if self._failure:
@@ -94,7 +97,7 @@ class GuardedEngine:
         return len(self._waiting)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Compile and allocate; a back end that fails at it is replaced as in the middle of a run."""
+        """Compile and allocate; a back end that fails here is replaced as during a run."""
         self._format = height, width, dtype
         try:
             self._engine.warmup(height, width, dtype)
@@ -117,7 +120,7 @@ class GuardedEngine:
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.
 
-        Raises `BackEndError` when the back end failed and nothing is to take its place.
+        Raises `BackEndError` when the back end failed and nothing replaces it.
         """
         try:
             ready = self._engine.results(timeout_s)
@@ -131,13 +134,13 @@ class GuardedEngine:
         return ready
 
     def _look(self, frame: Frame, detections: Detections) -> None:
-        """Raise `WrongNumbersError` for what the back end's own checks cannot see."""
+        """Raise `WrongNumbersError` for wrong results that the back end's own checks cannot see."""
         if len(detections):
             if not np.isfinite(detections.table).all():
                 raise WrongNumbersError(
-                    f"{self._name} put particles at places that are no numbers in frame {frame.info.frame}"
+                    f"{self._name} gave positions that are not finite numbers in frame {frame.info.frame}"
                 )
-            self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+            self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
             return
         self._blank += 1
         if self._blank < self._look_at:
@@ -145,12 +148,12 @@ class GuardedEngine:
         self._look_at *= 2
         if not has_structure(frame.image):
             return
-        self._counted["blank"] += self._blank - self._told
-        self._told = self._blank
+        self._counted["blank"] += self._blank - self._counted_blank
+        self._counted_blank = self._blank
         if self._reference is not None and self._finds_any(self._reference, frame):
             raise WrongNumbersError(
-                f"{self._name} found nothing in {self._blank} frames up to frame {frame.info.frame}, which has "
-                "particles"
+                f"{self._name} detected nothing in {self._blank} frames up to frame {frame.info.frame}, in which "
+                "onnxruntime finds particles"
             )
 
     @staticmethod
@@ -168,7 +171,7 @@ class GuardedEngine:
         return f"{info.backend} ({info.device})"
 
     def _replace(self, error: BackEndError) -> None:
-        """Go on with the reference, from the first frame without an answer. Raises `error` if it may not."""
+        """Continue with the reference, from the first frame without a result; raises `error` if not allowed."""
         if self._reference is None or not self._falls_back:
             raise error
         name = self._name
@@ -179,9 +182,9 @@ class GuardedEngine:
         except BackEndError as late:
             self._say(f"{name} could not be closed: {late}")
         self._engine, self._reference = self._reference(), None
-        self._blank, self._told, self._look_at = 0, 0, BLANK_RUN
+        self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
         self._failure = str(error)
-        self._say(f"{self._failure}; {self._name} goes on in its place")
+        self._say(f"{self._failure}; {self._name} continues in its place")
         if self._format is not None:
             self._engine.warmup(*self._format)
         for frame in self._waiting:

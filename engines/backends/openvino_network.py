@@ -1,4 +1,4 @@
-"""A network run by OpenVINO on the processor: a stream of one thread for each frame that is worked on."""
+"""A network run by OpenVINO on the processor, with one single-threaded stream for each frame in progress."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ log = logging.getLogger(__name__)
 
 DEVICE = "CPU"
 CHECK_PX = 128
+"""px, side of the image on which OpenVINO is compared with ONNX Runtime."""
 AGREEMENT = 2e-3
+"""Largest difference allowed in any value of the maps in single precision: far above rounding."""
 LEAST_CORRELATION = 0.9
+"""Of all values in 8 bits, to find saturated products; the accuracy itself is judged when a model is quantised."""
 
 
 def open_openvino(settings: DetectorSettings, path: Path, model: OnnxModel, workers: int) -> OpenVinoNetwork:
-    """Open the model file `path`, in 8 bits where it was quantised and the settings do not forbid it.
+    """Open the model file `path`, in 8 bits if it was quantised and the settings allow it.
 
     Raises `BackEndError` where OpenVINO cannot run it, `WrongNumbersError` where it runs it wrongly.
     """
@@ -37,7 +40,7 @@ def open_openvino(settings: DetectorSettings, path: Path, model: OnnxModel, work
             why = f"the 8-bit form of {path.name} was measured on {made_on}, not on {here}; quantise it here"
             if settings.precision == "reduced":
                 raise BackEndError(why)
-            log.warning("%s; it runs in single precision until then", why)
+            log.warning("%s; it runs in single precision until it has been quantised here", why)
             stored = None
     if stored is None:
         core, graph = open_graph(path)
@@ -64,7 +67,7 @@ def open_graph(graph: Path | str, weights: npt.NDArray[np.uint8] | None = None) 
 
 
 class OpenVinoNetwork:
-    """A network as `OnnxModel` answers it; any thread may call, and owns the answer until it calls again.
+    """A network that gives what `OnnxModel` gives; any thread may call, and owns the result until its next call.
 
     It is compiled for one size of image at a time, which makes it up to a tenth faster. `graph` is an
     `openvino.Model` whose input may have any size.
@@ -76,7 +79,7 @@ class OpenVinoNetwork:
     def __init__(self, core: Any, graph: Any, workers: int, precision: str) -> None:
         self.precision = precision
         self._core, self._graph = core, graph
-        # single precision stays that: by itself OpenVINO takes bfloat16 where the processor has it
+        # by default OpenVINO would use bfloat16 on processors that have it
         self._options = {
             "NUM_STREAMS": workers,
             "INFERENCE_NUM_THREADS": workers,
@@ -99,7 +102,7 @@ class OpenVinoNetwork:
             request.cancel()
             size = f"{images.shape[-2]} x {images.shape[-1]}"
             raise BackEndError(
-                f"openvino was stopped after {LONGEST_RUN_S:g} s on one image of {size} pixels; use another model"
+                f"openvino was stopped after {LONGEST_RUN_S:g} s on one image of {size} pixels; use a smaller model"
             )
         answer: npt.NDArray[np.float32] = request.get_output_tensor(0).data
         return answer
@@ -117,7 +120,7 @@ class OpenVinoNetwork:
 
 
 def _check(network: OpenVinoNetwork, model: OnnxModel) -> None:
-    """Raise unless the network agrees with ONNX Runtime, in 8 bits as far as such a one can."""
+    """Raise unless the network agrees with ONNX Runtime, within what 8 bits allow where it is quantised."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((1, 1, CHECK_PX, CHECK_PX)).astype(np.float32)
     images[:, :, 40:60, 40:50] += 5.0
@@ -135,4 +138,6 @@ def _check(network: OpenVinoNetwork, model: OnnxModel) -> None:
         return
     difference = float(np.abs(ours - theirs).max())
     if not difference < AGREEMENT:
-        raise WrongNumbersError(f"openvino differs from onnxruntime by {difference:.2g} on this processor")
+        raise WrongNumbersError(
+            f"openvino differs from onnxruntime by {difference:.2g} on this processor (allowed: {AGREEMENT:g})"
+        )

@@ -1,4 +1,4 @@
-"""From single precision to 8 bits by NNCF's post-training quantisation: ranges measured on images, no training."""
+"""Quantisation from single precision to 8 bits (NNCF, post-training): ranges are measured on images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ TELEMETRY = "openvino_telemetry"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is done to lose less: the widest convolution, at a quarter of the resolution, left in single precision,
-    and weights of seven bits, whose products cannot saturate on processors without VNNI."""
+    """Ways to lose less accuracy: keep the widest convolution, at a quarter of the resolution, in single precision;
+    use weights of seven bits, whose products cannot saturate on processors without VNNI."""
 
     fine_in_float: bool
     seven_bits: bool
@@ -49,7 +49,7 @@ def quantise_graph(
 ) -> tuple[bytes, bytes]:
     """OpenVINO's graph and weights, in 8 bits, of a model file; `inputs` (1, 1, H, W) are typical ones.
 
-    The first and the last convolution, which see the noise and say the place, stay in single precision. Raises
+    The first and the last convolution, which read the noise and give the position, stay in single precision. Raises
     `ConfigurationError` where the libraries are missing, `BackEndError` where they fail.
     """
     check_libraries()

@@ -1,4 +1,4 @@
-"""The 8-bit form of a model, a file beside it: OpenVINO's graph and weights, and what it was made of."""
+"""The file with the 8-bit form of a model: OpenVINO's graph and weights, and facts about their origin."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def why_not_quantised(model: Path) -> str:
     except DAMAGES as error:
         return f"{path.name} is damaged ({error}); {again}"
     if facts.get("format") != FORMAT or facts.get("model_sha256") != file_hash(model):
-        return f"{path.name} was made from another state of {model.name}; {again}"
+        return f"{path.name} was made from another version of {model.name}; {again}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""The back ends that can run a network, the fastest first; each says why it cannot run here.
+"""List of the back ends that can run a network, the fastest first, each with a check whether it can run here.
 
-Nothing of a back end is imported before it is asked for.
+Nothing of a back end is imported before it is checked.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class BackEnd:
 
     `why_not(settings, model)` says in a few words why it cannot run that model here and what to do, "" where it
     can. `open(settings, pixel_size_um, model)` opens its engine; it raises `ConfigurationError` for a model that
-    is no good for any back end, `BackEndError` where only this one fails. One that is not `automatic` runs when
-    it is asked for by name.
+    no back end can use, `BackEndError` where only this one fails. One that is not `automatic` runs only when the
+    settings name it.
     """
 
     name: BackEndName
@@ -161,7 +161,7 @@ def open_back_end(
 ) -> Opened:
     """Open the first back end that can run `model` here.
 
-    Raises `ConfigurationError` where none can, and for a model that is no good.
+    Raises `ConfigurationError` where none can, and for an unusable model.
     """
     skipped: dict[str, str] = {}
     for back_end, why_not in candidates(settings, model, back_ends):

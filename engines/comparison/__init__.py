@@ -1,1 +1,1 @@
-"""Detectors of others, trainable on our images, to compare with; they need torch."""
+"""Published detectors to compare with, trainable on the same images; they need torch."""

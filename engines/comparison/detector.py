@@ -1,4 +1,4 @@
-"""The paper's detector on camera images: its weights in a file, an image in, a table of particles out."""
+"""The paper's detector on camera images: reads and writes its weights, detects particles in an image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIGNS = {"bright": 1.0, "dark": -1.0}
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What the numbers of the network mean; as in `engines.network.model_card.ModelCard`."""
+    """Units of the network's numbers, as in `engines.network.model_card.ModelCard`."""
 
     pixel_size_um: float
     polarity: str
@@ -46,7 +46,7 @@ def save_detector(path: Path, weights: dict[str, Any], units: Units) -> None:
 class PaperDetector:
     """The detector of Franchini & Krevor (2020) with the weights of a file; belongs to one thread.
 
-    Raises `ConfigurationError` for a file that is not there or holds no such detector.
+    Raises `ConfigurationError` for a file that is missing or holds no such detector.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -59,7 +59,9 @@ class PaperDetector:
             self._network.load_state_dict(data["weights"])
         except Exception as error:  # torch raises whatever the damaged pickle makes it raise
             detail = " ".join(str(error).split())
-            raise ConfigurationError(f"{path} holds no detector of the paper ({detail})") from error
+            raise ConfigurationError(
+                f"{path} is not a file of the paper's detector, or damaged ({detail}); train it again"
+            ) from error
         self._network.to(device)
         self._device = device
         self._preparation: Preparation | None = None
@@ -67,7 +69,7 @@ class PaperDetector:
 
     @torch.no_grad()
     def answers(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Map contrast (B, 1, H, W) in standard deviations of the noise to the answers of all regions."""
+        """Map contrast (B, 1, H, W) in standard deviations of the noise to the outputs of all regions."""
         given = torch.from_numpy(images).to(self._device)
         found: npt.NDArray[np.float32] = self._network(given).float().cpu().numpy()
         return found

@@ -1,4 +1,4 @@
-"""How the answers of the paper's detector are laid out; shared by the network, its loss and its reading."""
+"""Layout of the paper's detector's output, shared by the network, its loss and its reading."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ HALF_REGION_PX = REGION_PX / 2
 CENTRE_PX = (REGION_PX - 1) / 2
 """Centre of the first region, from the centre of its first pixel."""
 OUTPUTS = 4
-"""Particles a region can give."""
+"""Particles that a region can output."""
 FIRST, CORRECTED = range(2)
-"""The answers of an output: the LSTM's, and the one after the interpolation of early features."""
+"""Answers of an output: that of the LSTM, and the one corrected by the interpolated early features."""
 LOGIT, X, Y, Z = range(4)
-"""Values of an answer: logit of its confidence; x and y off the region's centre, in half regions; z off the
+"""Values of an answer: logit of its confidence; x and y from the region's centre, in half regions; z from the
 middle of the depth range, in half ranges."""

@@ -1,9 +1,9 @@
-"""From the answers of all regions to the particles of an image: what two regions have both seen counts once.
+"""Stitching: particles of an image from the outputs of all regions, those seen by two regions counted once.
 
 The stitching of Stewart, Andriluka & Ng (2016), section 3, as in TensorBox: from the most confident downwards,
 region by region, a region's outputs are assigned one to one to the particles accepted so far, as many as
-possible within reach, and then as near as possible; what is assigned is a repetition, the rest is accepted. So
-two particles with one centre that one region tells apart remain two.
+possible within reach, and then as near as possible; what is assigned is a second detection, the rest is accepted.
+So two particles with the same centre that one region tells apart remain two.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ FloatArray = npt.NDArray[np.float64]
 LEAST_CONFIDENCE = 0.5
 LEVELS = (0.8, 0.7, 0.6, LEAST_CONFIDENCE)
 SAME_PX = 8.0
-"""Outputs of two regions that are nearer can be the same particle; TensorBox asks how far their boxes overlap."""
+"""px within which outputs of two regions can be the same particle; TensorBox uses the overlap of their boxes."""
 
 
 def read(answers: npt.NDArray[np.float32]) -> FloatArray:
     """Particles (N, 8), columns `engines.network.decode.ROW`, of one image's answers, the most confident first.
 
-    `answers` (rows, columns, outputs, answers, values) as `tensorbox.PaperNet` gives them. The detector knows
+    `answers` (rows, columns, outputs, answers, values) as `tensorbox.PaperNet` gives them. The detector gives
     neither brightness nor standard errors: these are NaN.
     """
     if not np.isfinite(answers).all():
-        raise ValueError("the network answered with values that are no numbers")
+        raise ValueError("the network gave values that are not finite numbers")
     least = np.log(LEAST_CONFIDENCE / (1 - LEAST_CONFIDENCE))
     row, column, output = np.nonzero(answers[..., CORRECTED, LOGIT] >= least)
     values = answers[row, column, output, CORRECTED].astype(np.float64)

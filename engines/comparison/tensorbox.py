@@ -1,7 +1,7 @@
-"""The detector of Franchini & Krevor (2020), section 2.2 and Fig. 6: TensorBox that gives a depth.
+"""The detector of Franchini & Krevor (2020), section 2.2 and Fig. 6: TensorBox with a depth.
 
 Each region of 32 x 32 pixels has a vector of features, from which an LSTM gives four particles in turn; the early
-features, interpolated around each of them, then correct its position and decide anew on its confidence
+features, interpolated around each of them, then correct its position and give a new confidence
 ("rezoom"). Stewart, Andriluka & Ng (2016), arXiv 1506.04878, and their program TensorBox, with position and
 depth in place of their boxes.
 """
@@ -23,7 +23,7 @@ HIDDEN = 128
 CORRECTION_SCALE = 0.1
 """Units of the corrections over those of the first positions, as in TensorBox."""
 AROUND_PX = 8.0
-"""TensorBox interpolates at a quarter of the box's size to either side; a particle has no box."""
+"""px to either side at which early features are read; TensorBox uses a quarter of the box, a particle has none."""
 
 
 class Decoder(nn.Module):

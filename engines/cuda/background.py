@@ -1,6 +1,6 @@
-"""The background and the contrast of a frame in torch, step by step what `network.preparation` does.
+"""Background and contrast of a frame in torch, with the same steps as `network.preparation`.
 
-A median without sorting, for a GPU and for ONNX alike: its digits are found one after the other by counting.
+The median is found without sorting, digit by digit by counting, which works on a GPU and in ONNX alike.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from engines.network.preparation import LEVELS_OF_LIGHT
 
 LEVELS_OF_BYTE = 256
 LIGHT_BITS = 18
+"""Binary digits of relative brightness, `LEVELS_OF_LIGHT` to 1: up to 8 times the bright reference."""
 MOST_LIGHT = (1 << LIGHT_BITS) / LEVELS_OF_LIGHT
-"""The light, in that of the bright reference, from which on it is not known."""
+"""Light, relative to the bright reference, beyond which it cannot be measured."""
 LEAST = 1e-6
+"""Divisor in place of a background of 0; such frames are left out afterwards."""
 
 
 def pixels_of(raw: torch.Tensor) -> torch.Tensor:
@@ -23,7 +25,7 @@ def pixels_of(raw: torch.Tensor) -> torch.Tensor:
 
 
 def median_of_levels(levels: torch.Tensor, bits: int) -> torch.Tensor:
-    """The median (scalar) of whole numbers (H, W) below 2^`bits`, plus the part of 1 that their counts say.
+    """The median (scalar) of whole numbers (H, W) below 2^`bits`, interpolated within its level by the counts.
 
     It is the greatest number that fewer than half of them are below; one binary digit is found after the other.
     """

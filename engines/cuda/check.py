@@ -1,4 +1,4 @@
-"""A back end is asked what ONNX Runtime is asked as well, on a drawn frame, before it sees a real one."""
+"""Comparison of a GPU back end with ONNX Runtime on a drawn frame, before it is used."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
-from engines.refine.rendering import draw, set_box, work_space
+from engines.refine.rendering import draw, set_box
 
 FloatArray = npt.NDArray[np.float64]
 
 SPACING_PX = 96
+"""px between the drawn particles, so that hardly any two overlap."""
 LIGHT = 0.6
+"""Background of the drawn frame, relative to the largest grey value."""
 SURE = 0.9
+"""Confidence from which a particle has to be found by both."""
 NEAR_PX = 2.0
+"""px within which two particles are the same one: far more than rounding, far less than `SPACING_PX`."""
 WIDTHS_PX = (4.0, 12.0)
+"""px, standard deviations of a drawn spot over its depth range, for models without a PSF model."""
 SPOT_SIGMAS = 5.0
+"""Standard deviations to which such a spot is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a back end may be off: x and y in px, z in um or in standard errors, the logits of all cells.
+    """Largest allowed differences: x and y in px, z in um or in standard errors, the logits of all cells.
 
-    `missed` is the part of the sure particles that may be missing, or new.
+    `missed` is the part of the sure particles that may be missing or additional.
     """
 
     xy_px: float
@@ -47,15 +53,17 @@ class Tolerance:
 
 
 EXACT = Tolerance(0.01, 0.1, 0.02, 0.01, 0.0)
+"""In single precision: 200 times what was measured, less than a tenth of the standard errors."""
 HALF = Tolerance(0.05, 0.5, 0.1, 0.25, 0.01)
+"""In half precision: 4 to 8 times what was measured, about a fifth of the standard errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of two answers to one frame: `sure` particles of the reference, those `missed`, those `invented`.
+    """Two results for one frame compared: `sure` particles of the reference, `missed` ones, `invented` ones.
 
-    The others' greatest differences, but for one in ten, are `xy_px`, `z_um` and `z_sigmas`; that of the
-    cells' logits, but for one in a thousand, is `logit`.
+    `xy_px`, `z_um` and `z_sigmas` are the 90 % quantiles of the other particles' differences, `logit` is the
+    99.9 % quantile of the cells'.
     """
 
     sure: int
@@ -67,7 +75,7 @@ class Agreement:
     logit: float = 0.0
 
     def within(self, limit: Tolerance) -> bool:
-        """Whether the two are one answer, to these tolerances."""
+        """Whether the two agree to these tolerances."""
         most = limit.missed * self.sure
         near = self.xy_px <= limit.xy_px and (self.z_um <= limit.z_um or self.z_sigmas <= limit.z_sigmas)
         return near and self.logit <= limit.logit and self.missed <= most and self.invented <= most
@@ -75,13 +83,13 @@ class Agreement:
     def __str__(self) -> str:
         """In words."""
         return (
-            f"of {self.sure} particles {self.missed} are missing and {self.invented} are new; x and y differ by "
-            f"{self.xy_px:.2g} px, z by {self.z_um:.2g} um, logits by {self.logit:.2g}"
+            f"of {self.sure} particles {self.missed} are missing and {self.invented} are additional; x and y differ "
+            f"by {self.xy_px:.2g} px, z by {self.z_um:.2g} um, logits by {self.logit:.2g}"
         )
 
 
 def agreement(reference: FloatArray, answer: FloatArray, card: ModelCard) -> Agreement:
-    """How two answers (N, 8), (M, 8), columns `decode.ROW`, agree. A sure particle is one with confidence > 0.9."""
+    """Compare two results (N, 8), (M, 8), columns `decode.ROW`; sure particles have a confidence above 0.9."""
     sure, new = reference[reference[:, -1] > SURE], answer[answer[:, -1] > SURE]
     pairs = _nearest(sure, answer, card)
     found = pairs >= 0
@@ -107,7 +115,7 @@ def _nearest(points: FloatArray, others: FloatArray, card: ModelCard) -> npt.NDA
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """What ONNX Runtime answers: particles (N, 8), background in grey values, logits (slots, H/4, W/4)."""
+    """Result of ONNX Runtime: particles (N, 8), background in grey values, logits (slots, H/4, W/4)."""
 
     particles: FloatArray
     background: float
@@ -117,7 +125,7 @@ class Reference:
 def reference_answer(
     model: OnnxModel, image: npt.NDArray[Any], flat_field: FlatField | None = None
 ) -> Reference:
-    """What the processor answers to an image (H, W)."""
+    """The result of ONNX Runtime for an image (H, W)."""
     card = model.card
     preparation = Preparation(image.shape[:2], card.sign, card.noise_contrast, flat_field)
     background = preparation.fill(image)
@@ -131,7 +139,7 @@ def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Tolerance) -> Agreement:
-    """Compare a slot's answer to the drawn frame. Raises `WrongNumbersError` where it is not the reference's."""
+    """Compare a slot's result for the drawn frame. Raises `WrongNumbersError` where it differs too much."""
     answer = slot.answer()
     answer.check()
     maps = slot.maps()
@@ -148,9 +156,9 @@ def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Toleran
 def drawn_frame(
     card: ModelCard, particle: FitModel | None, frame: FrameFormat, flat_field: FlatField | None
 ) -> npt.NDArray[Any]:
-    """An image (H, W) with noise and a particle every 96 px, of the kind that the model was trained for.
+    """An image (H, W) with noise and a particle every 96 px, as the model was trained for; always the same image.
 
-    Particles are those of the model's own particle image, or else Gaussian spots. Always the same image.
+    Particles are drawn with the model's own PSF model, or else as Gaussian spots.
     """
     rng = np.random.default_rng(0)
     shape = frame.height, frame.width
@@ -185,10 +193,8 @@ def add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float
     """Add the image of a particle at x, y (px) and a `part` of the depth range to a contrast (H, W)."""
     z_um = model.z_min_um + part * (model.z_max_um - model.z_min_um)
     theta = np.array([x, y, z_um, 1.0])
-    depths = np.array([model.z_first_um, model.z_step_um, model.z_min_um, model.z_max_um])
+    psf = model.for_kernels()
     box = np.zeros(4, np.int64)
-    set_box(theta, np.array(total.shape), model.coefficients, depths, model.extent_px, 0.0, box)
-    size = model.coefficients.shape[1]
-    image = np.empty((4, size, size), np.float32)
-    draw(theta, box, model.coefficients, depths, False, work_space(model.coefficients), image)
-    total[box[0] : box[1], box[2] : box[3]] += image[0, : box[1] - box[0], : box[3] - box[2]]
+    set_box(theta, total.shape, psf, 0.0, box)
+    draw(theta, box, psf, False, psf.drawn)
+    total[box[0] : box[1], box[2] : box[3]] += psf.drawn[0, : box[1] - box[0], : box[3] - box[2]]

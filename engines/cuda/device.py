@@ -1,4 +1,4 @@
-"""The calls to a CUDA device, all of them: buffers, a stream of its own for each piece of work, and its graph."""
+"""All calls to a CUDA device: buffers, streams and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from engines.cuda.driver import why_no_gpu
 from engines.engine import BackEndError
 
 Work = Callable[[int], None]
-"""Puts copies and kernels on the stream of the given handle; waits for none of them."""
+"""Enqueues copies and kernels on the stream with the given handle, without waiting."""
 WARM_RUNS = 3
+"""Runs before a capture, in which torch allocates and chooses its kernels."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What a device is: its name, compute capability, multiprocessors and memory."""
+    """Name, compute capability, multiprocessors and memory of a device."""
 
     name: str
     capability: tuple[int, int]
@@ -32,7 +33,7 @@ class Recorded(Protocol):
     """Work recorded on a stream of its own."""
 
     def start(self) -> None:
-        """Have it done once more; returns at once."""
+        """Start it once more; returns at once."""
         ...
 
     def wait(self) -> None:
@@ -41,7 +42,7 @@ class Recorded(Protocol):
 
 
 class Device(Protocol):
-    """Where tensors live that are no arrays of numpy, and work is done beside the processor."""
+    """A device with tensors of its own that works in parallel to the processor."""
 
     @property
     def facts(self) -> DeviceFacts:
@@ -49,7 +50,7 @@ class Device(Protocol):
         ...
 
     def on_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """A tensor in memory that the device reaches by itself, so that copies run beside other work."""
+        """A tensor in memory that the device can access itself, so that copies run in parallel to other work."""
         ...
 
     def on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
@@ -70,7 +71,7 @@ class Device(Protocol):
 
 
 def why_no_cuda() -> str:
-    """Why there is no GPU for us here and what to do; "" where there is one."""
+    """Why no GPU can be used here and what to do; "" where one can."""
     reason = why_no_gpu()
     if reason:
         return reason
@@ -101,7 +102,7 @@ class TorchCuda:
 
         self._torch = torch
         self._device = torch.device("cuda", 0)
-        # single precision is to be single precision, so that it can be compared
+        # no TF32, so that single precision can be compared
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.benchmark = True

@@ -1,6 +1,6 @@
-"""Is there a GPU at all? Asked of NVIDIA's driver itself, so that no library has to be loaded where there is none.
+"""Check through NVIDIA's driver whether there is a GPU, before any library is loaded.
 
-Beyond that it is more than a courtesy: TensorRT's runtime ends the process where it finds no device.
+This check is necessary: TensorRT's runtime ends the process where it finds no device.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def _load() -> Any:
 
 
 def why_no_gpu(load: Callable[[], Any] = _load) -> str:
-    """Why there is no NVIDIA GPU that programs can use; "" where there is one. Takes up no memory on it."""
+    """Why no NVIDIA GPU can be used; "" where one can. Uses no memory on the GPU."""
     try:
         driver = load()
     except OSError:
-        return "no driver of an NVIDIA GPU"
+        return "no NVIDIA driver"
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if status == NO_DEVICE or (status == SUCCESS and count.value == 0):
@@ -30,5 +30,5 @@ def why_no_gpu(load: Callable[[], Any] = _load) -> str:
     return (
         ""
         if status == SUCCESS
-        else f"the NVIDIA driver refuses to start (CUDA error {status}); see nvidia-smi"
+        else f"the NVIDIA driver cannot be started (CUDA error {status}); check it with nvidia-smi"
     )

@@ -1,4 +1,4 @@
-"""The network on a GPU as an `Engine`: three frames there at a time, the rest of their work in threads here."""
+"""The network on a GPU as an `Engine`: three frames in flight there, decoding and fit in threads here."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class GpuBackEnd(Protocol):
     def runner(
         self, path: Path, model: OnnxModel, frame: FrameFormat, flat_field: FlatField | None
     ) -> Runner:
-        """The network for such frames. Raises `ConfigurationError` or `BackEndError` where it cannot be had."""
+        """The network for such frames. Raises `ConfigurationError` or `BackEndError` where it cannot run."""
         ...
 
 
 class GpuEngine:
     """Finds particles and their depths with a trained network on a GPU.
 
-    Before the first frame of a format its answer to a drawn frame is compared with that of ONNX Runtime.
+    Before the first frame of a format its result for a drawn frame is compared with that of ONNX Runtime.
     Raises `ConfigurationError` for a model that cannot be read or was made for other images.
     """
 
@@ -67,7 +67,7 @@ class GpuEngine:
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
         check_fits(self._card, settings, pixel_size_um, model)
-        particle = self._model.particle()
+        particle = self._model.psf()
         self._particle = particle
         self._refiner = open_refiner(
             particle if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
@@ -84,7 +84,7 @@ class GpuEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is; `details["agreement"]` says how it agreed with ONNX Runtime."""
+        """What this engine is; `details["agreement"]` compares it with ONNX Runtime."""
         card, facts = self._card, self._back_end.device.facts
         details: dict[str, Any] = {
             "polarity": card.polarity,
@@ -107,7 +107,7 @@ class GpuEngine:
         return len(self._work)
 
     def counts(self) -> dict[str, int]:
-        """What was left out so far, frames without light (`no_light`) and frames read in full (`crowded`)."""
+        """Totals so far: particles left out, frames without light (`no_light`), frames read in full (`crowded`)."""
         return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
@@ -119,7 +119,7 @@ class GpuEngine:
             self._choose_fit(self._refiner, (height, width), dtype)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Let the GPU fit if it takes less time than the processor, whose threads fit frames in parallel."""
+        """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
@@ -164,7 +164,7 @@ class GpuEngine:
             self._free.put(slot)
 
     def submit(self, frame: Frame) -> None:
-        """Take a frame; waits while three are on the GPU or the threads have more than enough to do."""
+        """Take a frame; waits while three are on the GPU or enough are pending in the threads."""
         known = () if self._frame is None else (self._frame.height, self._frame.width)
         frame = readable(frame, known, "the network")
         self._prepare(frame.image.shape, frame.image.dtype)
@@ -185,8 +185,8 @@ class GpuEngine:
                 return Detections.empty(frame.info), Counter(no_light=1)
             if self._flat_field is not None and answer.background >= MOST_LIGHT - 1:
                 raise DetectionError(
-                    f"frame {frame.info.frame} is {MOST_LIGHT - 1:g} times as bright as the bright reference or "
-                    "more; take a new reference"
+                    f"frame {frame.info.frame} is at least {MOST_LIGHT - 1:g} times as bright as the bright "
+                    "reference; take a new reference"
                 )
             answer.check()
             slots = kept_slots(answer, slot.frame) if answer.complete else slots_of(slot.maps())
@@ -202,9 +202,9 @@ class GpuEngine:
             found, left_out = detections_of(frame, slots, background, self._card, self._settings, refine)
         except RuntimeError as error:  # the fit may be on the GPU
             raise self._failed(frame, error) from error
-        except Exception as error:  # whatever it was: the run's end has to name the frame
+        except Exception as error:  # any error: the run ends with the frame's number
             what = f"{type(error).__name__}: {error}"
-            raise DetectionError(f"frame {frame.info.frame} could not be worked on ({what})") from error
+            raise DetectionError(f"frame {frame.info.frame} could not be processed ({what})") from error
         return found, left_out + Counter(crowded=int(crowded))
 
     def _refine(
@@ -225,7 +225,7 @@ class GpuEngine:
         return self._work.results(timeout_s)
 
     def close(self) -> None:
-        """Wait for the frames at hand, stop the threads and let go of the GPU's memory. Idempotent."""
+        """Finish the pending frames, stop the threads and free the GPU's memory. Idempotent."""
         self._work.close()
         self._slots, self._free, self._frame = [], SimpleQueue(), None
 

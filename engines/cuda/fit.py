@@ -1,7 +1,7 @@
-"""Blocks of overlapping particles fitted in batches by torch: the arithmetic of `refine.block`, many at a time.
+"""Blocks of overlapping particles fitted in batches by torch: the equations of `refine.block`, many at a time.
 
-Each block is a rectangle of the frame in a larger one of a common size, where pixels beyond it weigh nothing.
-Window by window it is the same spline, the same damping and the same ends, so the same particles come out.
+Each block is a rectangle of the frame in a larger window of a common size, where pixels beyond it have weight 0.
+Spline, damping and criteria to stop are the same, so the results are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -11,100 +11,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engines.cuda.psf_images import PsfImages, inside
 from engines.refine.block import (
     CONVERGED,
     FIRST_DAMPING,
     LARGEST_STEP_PX,
     LARGEST_STEP_UM,
+    LEAST_DAMPING,
+    LEAST_RAISED_DAMPING,
+    LESS_DAMPING,
+    MORE_DAMPING,
     MOST_DAMPING,
     NOT_CONVERGED,
     SINGULAR,
     SMALL_GAIN,
 )
-from engines.refine.normal_equations import GROUND
-from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
-from engines.refine.spline import TAPS
+from engines.refine.normal_equations import GROUND, LEAST_PIVOT
+from engines.refine.rendering import A, Z
 
 PARAMETERS = 4
-LEAST_PIVOT = 1e-11
-
-
-class ParticleImages:
-    """The spline of a particle's image on a device."""
-
-    def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.nodes, self.size = model.coefficients.shape[:2]
-        self._flat = torch.from_numpy(model.coefficients).to(self.device).reshape(-1)
-        self._first_um, self._step_um = model.z_first_um, model.z_step_um
-        self.range_um = (model.z_min_um, model.z_max_um)
-
-    def draw(self, theta: Tensor, boxes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Image and derivatives by x, y, z (M, 4, H, W) of particles (M, 4) in windows from `corner` (M, 2) on.
-
-        They are 0 outside the particles' rectangles `boxes` (M, 4).
-        """
-        tall, wide = shape
-        depth = (theta[:, Z].clamp(*self.range_um) - self._first_um) / self._step_um
-        base = depth.long().clamp(0, self.nodes - 2)
-        by_depth, slope = _weights(depth - base)
-        slope = slope / self._step_um
-        half = self.size // 2
-        start_y, start_x = half + corner[:, 0] - theta[:, Y], half + corner[:, 1] - theta[:, X]
-        first_y, first_x = start_y.floor(), start_x.floor()
-        rows, columns = (
-            _mirror(first.long()[:, None] - 1 + torch.arange(n + TAPS - 1, device=self.device), self.size)
-            for first, n in ((first_y, tall), (first_x, wide))
-        )
-        index = rows[:, :, None] * self.size + columns[:, None, :]
-        plane = torch.zeros(index.shape, device=self.device)
-        plane_z = torch.zeros_like(plane)
-        for tap in range(TAPS):
-            node = _mirror(base - 1 + tap, self.nodes)
-            found = self._flat[index + (node * self.size**2)[:, None, None]]
-            plane += by_depth[:, tap, None, None].float() * found
-            plane_z += slope[:, tap, None, None].float() * found
-        wx, sx = (part.float() for part in _weights(start_x - first_x))
-        wy, sy = (part.float() for part in _weights(start_y - first_y))
-        value, by_x, by_z = _across(plane, wx, wide), -_across(plane, sx, wide), _across(plane_z, wx, wide)
-        out = torch.stack(
-            [_down(value, wy, tall), _down(by_x, wy, tall), -_down(value, sy, tall), _down(by_z, wy, tall)],
-            dim=1,
-        )
-        return out * _inside(boxes, corner, shape)[:, None]
-
-
-def _weights(fraction: Tensor) -> tuple[Tensor, Tensor]:
-    """Cubic B-spline weights (M, 4) and their slopes, as `refine.spline.weights`."""
-    t, s = fraction, 1.0 - fraction
-    value = (s * s * s, 3 * t * t * t - 6 * t * t + 4, 3 * s * s * s - 6 * s * s + 4, t * t * t)
-    slope = (-s * s, 3 * t * t - 4 * t, -3 * s * s + 4 * s, t * t)
-    return torch.stack(value, dim=-1) / 6.0, torch.stack(slope, dim=-1) / 2.0
-
-
-def _mirror(index: Tensor, size: int) -> Tensor:
-    index = index.abs()
-    return torch.where(index >= size, 2 * (size - 1) - index, index).clamp(0, size - 1)
-
-
-def _across(plane: Tensor, weights: Tensor, wide: int) -> Tensor:
-    parts = (weights[:, tap, None, None] * plane[:, :, tap : tap + wide] for tap in range(TAPS))
-    return torch.stack(tuple(parts)).sum(dim=0)
-
-
-def _down(plane: Tensor, weights: Tensor, tall: int) -> Tensor:
-    parts = (weights[:, tap, None, None] * plane[:, tap : tap + tall] for tap in range(TAPS))
-    return torch.stack(tuple(parts)).sum(dim=0)
-
-
-def _inside(boxes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Whether pixels (M, H, W) of windows are in the rectangles (M, 4)."""
-    rows = torch.arange(shape[0], device=boxes.device) + corner[:, :1]
-    columns = torch.arange(shape[1], device=boxes.device) + corner[:, 1:]
-    down = (rows >= boxes[:, TOP, None]) & (rows < boxes[:, BOTTOM, None])
-    across = (columns >= boxes[:, LEFT, None]) & (columns < boxes[:, RIGHT, None])
-    return down[:, :, None] & across[:, None, :]
+"""Of a particle: x, y, z, brightness."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,9 +67,9 @@ class Fitted:
 
 
 class _Trial:
-    """Images of a batch's particles at some parameters, and what the data leave."""
+    """Images of a batch's particles at some parameters, and the residual of the data."""
 
-    def __init__(self, images: ParticleImages, blocks: Blocks, theta: Tensor, ground: Tensor | None) -> None:
+    def __init__(self, images: PsfImages, blocks: Blocks, theta: Tensor, ground: Tensor | None) -> None:
         count, n = blocks.present.shape
         shape = (blocks.data.shape[1], blocks.data.shape[2])
         corner = blocks.corner[:, None].expand(-1, n, -1).reshape(-1, 2)
@@ -165,7 +91,7 @@ class _Trial:
         self.chi = chi + surprise.sum(dim=1)
 
     def equations(self, blocks: Blocks, range_um: tuple[float, float]) -> tuple[Tensor, Tensor]:
-        """Normal equations (B, P, P), (B, P) of the parameters x, y, z, brightness and the plane's three."""
+        """Both sides of (4), (B, P, P) and (B, P): x, y, z, brightness of each particle, and the plane's three."""
         count, n = blocks.present.shape
         value, slopes = self.images[:, :, :1], self.images[:, :, 1:]
         bright = self.theta[:, :, A].float()[:, :, None, None, None]
@@ -214,7 +140,7 @@ def _factor(matrix: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     return safe.to(matrix.dtype), singular
 
 
-def fit_blocks(images: ParticleImages, blocks: Blocks, iterations: int) -> Fitted:
+def fit_blocks(images: PsfImages, blocks: Blocks, iterations: int) -> Fitted:
     """Fit a batch of blocks, as `refine.block.fit_block` fits one."""
     count, n = blocks.present.shape
     device = blocks.data.device
@@ -244,7 +170,9 @@ def fit_blocks(images: ParticleImages, blocks: Blocks, iterations: int) -> Fitte
         moves = ~settled & ~singular
         better = (change < 0.0) & moves
         _take(now, trial, better)
-        damping = torch.where(better, (damping * 0.1).clamp(min=1e-7), (damping * 10.0).clamp(min=1e-2))
+        lower_damping = (damping * LESS_DAMPING).clamp(min=LEAST_DAMPING)
+        higher_damping = (damping * MORE_DAMPING).clamp(min=LEAST_RAISED_DAMPING)
+        damping = torch.where(better, lower_damping, higher_damping)
         matrix_now, right_now = now.equations(blocks, images.range_um)
         matrix = torch.where(better[:, None, None], matrix_now, matrix)
         right = torch.where(better[:, None], right_now, right)
@@ -297,9 +225,9 @@ def _settle(
     shape = (blocks.data.shape[1], blocks.data.shape[2])
     squares = blocks.weight[ended] * now.residual[ended] ** 2
     for k in range(n):
-        inside = _inside(boxes[:, k], corner, shape)
-        pixels = inside.sum(dim=(1, 2)).to(matrix.dtype)
-        misfit = (squares * inside).sum(dim=(1, 2), dtype=matrix.dtype)
-        reduced = misfit / (pixels - PARAMETERS - GROUND).clamp(min=1)
+        own_pixels = inside(boxes[:, k], corner, shape)
+        pixels = own_pixels.sum(dim=(1, 2)).to(matrix.dtype)
+        chi = (squares * own_pixels).sum(dim=(1, 2), dtype=matrix.dtype)
+        reduced = chi / (pixels - PARAMETERS - GROUND).clamp(min=1)
         found = torch.stack([reduced, pixels], dim=1)
         done.fit[place, k] = torch.where(fine[:, :, 0, 0], found, torch.nan)

@@ -7,57 +7,77 @@ and make up batches, of blocks of about one size. So the result is its result.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from numba import njit
 
-from engines.cuda.fit import Blocks, ParticleImages, fit_blocks
-from engines.refine.block import SINGULAR, weigh_block
-from engines.refine.frame import ITERATIONS, SWEEPS, blocks_of, boxes_of, put
+from engines.cuda.fit import Blocks, fit_blocks
+from engines.cuda.psf_images import PsfImages
+from engines.refine.arguments import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    IntArray,
+    Noise,
+    Particles,
+    Prior,
+    Psf,
+)
+from engines.refine.block import ITERATIONS, SINGULAR, weigh_block
+from engines.refine.frame import SWEEPS
+from engines.refine.grouping import LARGEST_BLOCK, blocks_of, usable_boxes
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, work_space
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, boxes_of, put
 
 SIZES_PX = (24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)
-MEMBERS = (1, 2, 3, 6)
+"""px of a batch's windows: blocks are put into the next larger one, so that a frame makes few batches."""
+MEMBERS = (1, 2, 3, LARGEST_BLOCK)
+"""Particles for which the blocks of a batch have places."""
 MARGIN_PX = 4
 """A rectangle may grow by so much on a side while its block is fitted."""
 LARGEST_BATCH_PIXELS = 1 << 22
+"""Pixels of all particles' windows in a batch at most, for about 0.3 GB of work space in single precision."""
+
+
+class Scene(NamedTuple):
+    """What a frame's fit is given: contrast and image of all particles (H, W), and the groups of `refine`."""
+
+    frame: Float32Array
+    total: Float32Array
+    particles: Particles
+    psf: Psf
+    noise: Noise
+    prior: Prior
 
 
 class BatchedFit:
     """Fits frames' blocks on a device, those of one frame at a time; `refiner.FitFrame`."""
 
     def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
-        self._images = ParticleImages(model, device)
+        self._images = PsfImages(model, device)
         self._device = self._images.device
         self._lock = threading.Lock()
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(
+        self,
+        frame: Float32Array,
+        total: Float32Array,
+        particles: Particles,
+        psf: Psf,
+        noise: Noise,
+        prior: Prior,
+        wanted: BoolArray,
+    ) -> None:
         """Do what `refine.frame.fit_frame` does, with its arguments."""
         with self._lock:
-            self._fit_frame(*arguments)
+            self._fit_frame(Scene(frame, total, particles, psf, noise, prior), wanted)
 
-    def _fit_frame(
-        self,
-        frame: Any,
-        total: Any,
-        theta: Any,
-        coefficients: Any,
-        z: Any,
-        extent: Any,
-        noise: Any,
-        prior: Any,
-        usable: Any,
-        wanted: Any,
-        covariance: Any,
-        fit: Any,
-        state: Any,
-    ) -> None:
-        image = (coefficients, z, extent)
-        boxes = boxes_of(theta, np.flatnonzero(usable), frame.shape, *image)
+    def _fit_frame(self, scene: Scene, wanted: BoolArray) -> None:
+        total, theta, psf = scene.total, scene.particles.theta, scene.psf
+        usable, state = scene.particles.usable, scene.particles.state
+        boxes = usable_boxes(theta, usable, total.shape, psf)
         block, touches = blocks_of(boxes, usable)
         for sweep in range(SWEEPS):
             todo = []
@@ -66,28 +86,18 @@ class BatchedFit:
                     todo.append(members)
             for blocks in rounds(todo, boxes):
                 taken = np.concatenate(blocks)
-                _put_all(total, theta, taken, -1.0, *image)
-                boxes[taken] = boxes_of(theta, taken, frame.shape, *image)[taken]
+                _put_all(total, theta, taken, -1.0, psf)
+                boxes[taken] = boxes_of(theta[taken], total.shape, psf)
                 for some in _batches(blocks, boxes):
-                    self._fit(frame, total, theta, boxes, some, image, noise, prior, (covariance, fit, state))
-                _put_all(total, theta, taken, 1.0, *image)
+                    self._fit(scene, boxes, some)
+                _put_all(total, theta, taken, 1.0, psf)
                 alone = [m for m in blocks if len(m) > 1 and state[m[0]] == SINGULAR]
                 for members in alone:  # each by itself in the next sweep
                     block[members], touches[members] = members, True
 
-    def _fit(
-        self,
-        frame: Any,
-        total: Any,
-        theta: Any,
-        boxes: Any,
-        blocks: list[npt.NDArray[np.int64]],
-        image: tuple[Any, Any, Any],
-        noise: Any,
-        prior: Any,
-        out: tuple[Any, Any, Any],
-    ) -> None:
-        covariance, fit, state = out
+    def _fit(self, scene: Scene, boxes: IntArray, blocks: list[IntArray]) -> None:
+        """Fit blocks of about one size, whose particles are not in the image of all others."""
+        theta, covariance, fit, state, _ = scene.particles
         members = np.full((len(blocks), _fits(MEMBERS, max(map(len, blocks)))), -1)
         for row, some in zip(members, blocks, strict=True):
             row[: len(some)] = some
@@ -95,9 +105,9 @@ class BatchedFit:
         tall, wide = (_fits(SIZES_PX, int(most)) for most in extent.max(axis=0))
         data = np.zeros((len(blocks), tall, wide), np.float32)
         weight = np.zeros_like(data)
-        _cut(frame, total, theta, boxes, members, *image[:2], noise, data, weight)
+        _cut(scene, boxes, members, data, weight)
         present = members >= 0
-        priors = np.where(present.sum(axis=1, keepdims=True) > 1, prior, 0.0)
+        priors = np.where(present.sum(axis=1, keepdims=True) > 1, np.array(scene.prior), 0.0)
         arrays = (data, weight, corner, extent, theta[members], boxes[members], present, priors)
         batch = Blocks(*(torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays))
         with torch.inference_mode():
@@ -116,9 +126,7 @@ class BatchedFit:
                         covariance[i], fit[i] = errors[b, k], good[b, k]
 
 
-def rounds(
-    blocks: list[npt.NDArray[np.int64]], boxes: npt.NDArray[np.int64]
-) -> list[list[npt.NDArray[np.int64]]]:
+def rounds(blocks: list[IntArray], boxes: IntArray) -> list[list[IntArray]]:
     """The blocks (lists of particles) in rounds: one that touches an earlier one comes in a later round."""
     if not blocks:
         return []
@@ -136,7 +144,7 @@ def rounds(
     return [[blocks[b] for b in np.flatnonzero(when == r)] for r in range(int(when.max()) + 1)]
 
 
-def _members(block: Any, usable: Any) -> list[npt.NDArray[np.int64]]:
+def _members(block: Any, usable: Any) -> list[IntArray]:
     """The particles of each block, blocks in rising order."""
     index = np.flatnonzero(usable)
     order = index[np.argsort(block[index], kind="stable")]
@@ -144,9 +152,9 @@ def _members(block: Any, usable: Any) -> list[npt.NDArray[np.int64]]:
     return [part for part in np.split(order, ends) if part.size]
 
 
-def _batches(blocks: list[npt.NDArray[np.int64]], boxes: Any) -> list[list[npt.NDArray[np.int64]]]:
+def _batches(blocks: list[IntArray], boxes: Any) -> list[list[IntArray]]:
     """Blocks of about one size together, no more than fit into memory."""
-    found: dict[tuple[int, int, int], list[npt.NDArray[np.int64]]] = {}
+    found: dict[tuple[int, int, int], list[IntArray]] = {}
     for members in blocks:
         own = boxes[members]
         tall = _fits(SIZES_PX, int(own[:, BOTTOM].max() - own[:, TOP].min()))
@@ -172,34 +180,20 @@ def _regions(boxes: Any, members: Any) -> tuple[Any, Any]:
 
 
 @njit(cache=True, nogil=True)
-def _put_all(
-    total: Any, theta: Any, which: Any, factor: float, coefficients: Any, z: Any, extent: Any
-) -> None:
-    space = work_space(coefficients)
-    image = np.empty((4, coefficients.shape[1], coefficients.shape[1]), np.float32)
+def _put_all(total: Float32Array, theta: FloatArray, which: IntArray, factor: float, psf: Psf) -> None:
+    """Add `factor` times the images of the particles `which` of `theta` (N, 4) to `total` (H, W)."""
     for i in which:
-        put(total, theta[i], factor, coefficients, z, extent, space, image)
+        put(total, theta[i], factor, psf)
 
 
 @njit(cache=True, nogil=True)
-def _cut(
-    frame: Any,
-    others: Any,
-    theta: Any,
-    boxes: Any,
-    members: Any,
-    coefficients: Any,
-    z: Any,
-    noise: Any,
-    data: Any,
-    weight: Any,
-) -> None:
+def _cut(scene: Scene, boxes: IntArray, members: IntArray, data: Float32Array, weight: Float32Array) -> None:
     """Fill `data` and `weight` (B, H, W) with what each block has to explain, and 1 / its variance."""
-    space = work_space(coefficients)
+    frame, others, theta = scene.frame, scene.total, scene.particles.theta
     for b in range(members.shape[0]):
         some = members[b][members[b] >= 0]
         own = boxes[some]
-        corner, found = weigh_block(others, theta[some], own, own, coefficients, z, noise, space)
+        corner, found = weigh_block(others, theta[some], own, own, scene.psf, scene.noise)
         tall, wide = found.shape
         weight[b, :tall, :wide] = found
         for i in range(tall):

@@ -1,4 +1,4 @@
-"""What a GPU is given for a frame and what it answers with; numbers only, no device."""
+"""Shapes of what a GPU gets for a frame and of what it returns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from engines.network.layout import CHANNELS, SLOTS, STRIDE
 from engines.network.preparation import SAMPLED_ROWS, padded
 
 MOST_KEPT = 3840
-"""Most that TensorRT's TopK returns."""
+"""Largest number that TensorRT's TopK returns."""
 FEWEST_STRIPS = 16
+"""Strips that a frame is divided into at least, so that each selects from few slots."""
 MOST_PARTICLES = 4000
-"""Particles for whose slots there is room at most: beyond that, reading all maps is as quick."""
+"""Particles for whose slots there is room: with more, reading all maps is as fast."""
 SLOTS_A_PARTICLE = 3
+"""Slots above the least logit per particle: 2 to 3 with the shipped network."""
 UNEVEN = 2
-"""A strip has room for so many times its share of the slots."""
+"""Room of a strip, in units of its share of the slots, as particles are not spread evenly. A strip that overflows
+costs a full read of the frame, but no particle."""
 
 INDEX = 0
 KEPT_VALUES = 1 + CHANNELS
@@ -29,9 +32,9 @@ BACKGROUND, MEAN, COUNTS = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class FrameFormat:
-    """The frames that a program is made for: pixels (H, W) of 1 or 2 bytes, with a flat field or without.
+    """The frames that a program is made for: (H, W) pixels of 1 or 2 bytes, with or without a flat field.
 
-    `particles` is how many a frame may hold for its slots to find room; with more it takes longer.
+    `particles` is the number for which there is room; frames with more take longer.
     """
 
     height: int
@@ -56,7 +59,7 @@ class FrameFormat:
 
     @property
     def row_step(self) -> int:
-        """Every so many-th row is looked at for the background, as on the processor."""
+        """Step between the rows used for the background, as on the processor."""
         return max(1, self.height // SAMPLED_ROWS)
 
     @property

@@ -1,6 +1,6 @@
-"""Everything between a frame's bytes and the few slots that matter, as one torch module without a branch.
+"""One torch module from a frame's bytes to the few slots that can be particles.
 
-So it is one CUDA graph, and one ONNX file for TensorRT.
+It has no branches, so it can be captured as one CUDA graph and exported as one ONNX file for TensorRT.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from engines.network.layout import CHANNELS, LOGIT
 from engines.network.model_card import ModelCard
 
 LARGEST_HALF = 4096.0
-"""Contrast beyond this, in standard deviations of the noise, is cut off in half precision."""
+"""Contrast, in standard deviations of the noise, at which it is clipped in half precision, which ends at 65504."""
 
 
 def folded(network: ParticleNet) -> ParticleNet:
-    """A copy of an evaluating network whose convolutions have taken in the normalisation behind them."""
+    """A copy of an evaluating network with each batch normalisation folded into the convolution before it."""
     network = deepcopy(network)
     for module in list(network.modules()):
         if isinstance(module, Residual):
@@ -40,8 +40,8 @@ def folded(network: ParticleNet) -> ParticleNet:
 class FrameProgram(nn.Module):
     """Raw bytes of a frame -> kept slots, summary and maps, laid out as `layout` says, all in float32.
 
-    With `half` the network runs in half precision; its answer is float32 before anything is done with it.
-    The dark reference and the factor of a flat field are inputs, for they change more often than the model.
+    With `half` the network runs in half precision; its output is converted to float32 at once. The dark reference
+    and the factor of a flat field are inputs, as they change more often than the model.
     """
 
     def __init__(self, network: ParticleNet, card: ModelCard, frame: FrameFormat, *, half: bool) -> None:

@@ -1,6 +1,6 @@
-"""One of the frames that a GPU has at hand: its buffers on both sides and its recorded work.
+"""One of the frames in flight on a GPU: its buffers on both sides and its recorded work.
 
-While one slot's image is on its way, another's is worked on and a third's answer returns.
+While one slot's image is copied to the GPU, another's is processed and a third's result is copied back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from engines.cuda.layout import FrameFormat
 from engines.cuda.unpacking import Answer
 
 SLOTS_IN_FLIGHT = 3
+"""One each for copying there, processing and copying back; more would only add latency."""
 Enqueue = Callable[[int], None]
 
 
@@ -28,7 +29,7 @@ class Runner(Protocol):
         ...
 
     def bind(self, raw: Any, kept: Any, summary: Any, maps: Any) -> Enqueue:
-        """What works on the bytes in the tensor `raw` and leaves its answer in the others, all on the device."""
+        """What processes the bytes in the tensor `raw` and writes its result to the others, all on the device."""
         ...
 
 
@@ -56,16 +57,16 @@ class Slot:
         self._recorded = device.record(work)
 
     def fill(self, image: npt.NDArray[Any]) -> None:
-        """Take an image (H, W) and have it worked on; the image is not needed any more."""
+        """Copy an image (H, W) and start its processing."""
         np.copyto(self._image, image, casting="no")
         self._recorded.start()
 
     def answer(self) -> Answer:
-        """Wait for the answer, whose arrays are valid until the next image. Raises `RuntimeError` on failure."""
+        """Wait for the result, whose arrays are valid until the next image. Raises `RuntimeError` on failure."""
         self._recorded.wait()
         return Answer(self._kept.numpy(), self._summary.numpy())
 
     def maps(self) -> npt.NDArray[np.float32]:
-        """All maps (H/4, W/4, slots, values) behind the last answer; a slow copy."""
+        """All maps (H/4, W/4, slots, values) of the last image; a slow copy."""
         maps: npt.NDArray[np.float32] = self._maps[0].cpu().numpy()
         return maps

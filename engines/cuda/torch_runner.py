@@ -1,4 +1,4 @@
-"""The network on a device by torch alone."""
+"""The network on a GPU with torch, without TensorRT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TorchRunner:
 
 
 class TorchBackEnd:
-    """Opens runners by torch, in half precision unless told otherwise."""
+    """Opens torch runners, in half precision by default."""
 
     name = "torch"
 

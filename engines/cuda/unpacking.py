@@ -1,4 +1,4 @@
-"""From what the GPU answers to slots for the decoder, in the order in which the maps would give them."""
+"""From the GPU's result to slots for the decoder, in the order in which the full maps would give them."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        """Whether every slot that may be a particle found room."""
+        """Whether there was room for every slot that may be a particle."""
         return bool((self.summary[COUNTS:] <= self.kept.shape[1]).all())
 
     def check(self) -> None:
-        """Raise `WrongNumbersError` for what no network answers: values that are no numbers, or all the same."""
+        """Raise `WrongNumbersError` for values that are not finite, or all the same."""
         if not np.isfinite(self.summary).all():
-            raise WrongNumbersError("the network answered with values that are no numbers")
+            raise WrongNumbersError("the network gave values that are not finite numbers")
         logits = self.kept[:, :, 1 + LOGIT]
         if logits.min() == logits.max():
-            raise WrongNumbersError("the network answered with the same value everywhere")
+            raise WrongNumbersError("the network gave the same value everywhere")
 
 
 def kept_slots(answer: Answer, frame: FrameFormat) -> npt.NDArray[np.float64]:
-    """Slots (N, 8) of a complete answer, as `decode.slots_of` gives them; their places are added here, exactly.
+    """Slots (N, 8) of a complete answer, as `decode.slots_of` gives them.
 
-    Half precision is 2 px coarse at x = 2500, so no GPU gets to see a place.
+    Positions in the frame are added here, in double precision: half precision is 2 px coarse at x = 2500.
     """
     slots: npt.NDArray[np.float64] = _place(
         answer.kept, answer.summary[COUNTS:], frame.cells[0] // frame.strips, frame.cells[1], LEAST_LOGIT

@@ -1,7 +1,7 @@
-"""The network in torch: a U-Net from a quarter of the resolution down to a sixteenth, on patches.
+"""The network's architecture in torch: a U-Net from a quarter of the resolution down to a sixteenth.
 
-The stem takes patches of 4 x 4 pixels, the cheapest way to a quarter of the resolution; skips are added, not
-concatenated. Its cost does not depend on what is in the image.
+The stem takes patches of 4 x 4 pixels, the cheapest way to a quarter of the resolution; skip connections are added,
+not concatenated. The cost does not depend on the content of the image.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Size = Literal["small", "large"]
 WIDTHS: dict[str, tuple[int, int, int]] = {"small": (24, 40, 64), "large": (48, 96, 128)}
 BLOCKS: dict[str, tuple[int, int, int]] = {"small": (1, 1, 2), "large": (2, 2, 4)}
 RARE = 0.01
+"""Probability of a particle in a slot before training: few hold one. Only the start of a training depends on it."""
 
 
 class Residual(nn.Module):
@@ -56,8 +57,8 @@ class ParticleNet(nn.Module):
     """(B, 1, H, W) contrast in standard deviations of the noise -> (B, H/4, W/4, slots, values).
 
     H and W are multiples of 16. The values are those of `layout`, the logit of the probability first, standard
-    errors positive. With a `knee`, contrasts x beyond it grow as their root only, x / sqrt(1 + |x| / knee): for
-    particles a hundred times brighter in focus than far from it.
+    errors positive. With a `knee`, contrasts x beyond it are compressed to x / sqrt(1 + |x| / knee): for particles
+    a hundred times brighter in focus than far from it.
     """
 
     def __init__(self, size: Size = "small", knee: float | None = None) -> None:
@@ -84,7 +85,7 @@ class ParticleNet(nn.Module):
         self.register_buffer("least_sigma", torch.tensor(LEAST_SIGMA), persistent=False)
 
     def planes(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, 1, H, W) to (B, slots x values, H/4, W/4), as model files answer: see `layout`."""
+        """Map (B, 1, H, W) to (B, slots x values, H/4, W/4), the output of model files: see `layout`."""
         if self.knee is not None:
             image = image / torch.sqrt(1.0 + image.abs() / self.knee)
         quarter = self.stem(image)
@@ -102,7 +103,7 @@ class ParticleNet(nn.Module):
 
 
 class Planes(nn.Module):
-    """A network that answers as model files do."""
+    """A network with the output of model files."""
 
     def __init__(self, network: ParticleNet) -> None:
         super().__init__()
@@ -114,5 +115,5 @@ class Planes(nn.Module):
 
 
 def parameters_of(network: nn.Module) -> int:
-    """How many numbers the training fits."""
+    """Number of trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -1,8 +1,8 @@
-"""From the network's maps to particles, sparsely: the same for every back end.
+"""Decoding of the network's maps into particles; the same for every back end.
 
-The network splits a particle's probability over the slots and cells that could hold it. So slots that say the
-same are merged, as long as they do not make up more than one particle; then each group of neighbours keeps as
-many particles as its probabilities add up to.
+The network splits a particle's probability over the slots and cells that could hold it. So slots that agree within
+their standard errors are merged, as long as they do not add up to more than one particle; then each group of
+neighbours keeps as many particles as its probabilities add up to.
 """
 
 from __future__ import annotations
@@ -29,14 +29,23 @@ from engines.network.layout import (
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_PROBABILITY = 0.03
+"""Slots with less are not read, which is nearly all of 460,000 in a frame of 3.7 megapixels. Lower costs time;
+higher takes probability away from particles that are split over many slots."""
 LEAST_LOGIT = math.log(LEAST_PROBABILITY / (1 - LEAST_PROBABILITY))
 ONE_PARTICLE = 1.3
+"""Sum of probabilities up to which slots are merged into one particle: 1, and some error of the probabilities.
+Lower makes second detections of one particle, higher merges two particles."""
 LEAST_DOUBT = 0.1
+"""Merged probability from which what was not kept is offered to the fit, which decides by the pixels; lower only
+costs time."""
 SAME_DISTANCE2 = 9.0
+"""Squared distance, in standard errors, below which two slots agree: three standard deviations."""
 SAME_PX = 8.0
+"""px beyond which slots are not compared: two cells, as a particle is shared among the 3 x 3 cells around it."""
 GROUP_PX = 10.0
-# slots nearer than this, in px and in half depth ranges, are never told apart by their standard errors
+"""px within which particles belong to one group whose probabilities are added up: a little more than `SAME_PX`."""
 SAME_FLOOR = (0.3, 0.3, 0.02)
+"""px, px and half depth ranges, added in quadrature to the standard errors: slots closer than this always agree."""
 
 ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
 """Columns of what `decode` returns; z and its standard error in half depth ranges."""
@@ -49,7 +58,7 @@ _LOG_SIGMA_MIN, _LOG_SIGMA_MAX = LOG_SIGMA_RANGE
 def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
     """Particles (N, 8), columns `ROW`, of one image's maps or planes (`slots_of`), the strongest first.
 
-    `confidence` is the merged probability, plus the particle's part of what its group was left over.
+    `confidence` is the merged probability, plus the particle's share of the probability left over in its group.
     """
     return particles_of(slots_of(maps))
 
@@ -57,16 +66,16 @@ def decode(maps: npt.NDArray[np.float32]) -> FloatArray:
 def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
     """Slots (N, 8) of one image that may be particles, in rising order of slot or of cell.
 
-    The network's answer is read in both of its forms: maps (H/4, W/4, slots, values), and the planes
-    (slots x values, H/4, W/4) of a model file, of which only what is needed is read. Raises `ValueError` for
-    answers that are no numbers.
+    Both forms of the network's output are read: maps (H/4, W/4, slots, values), and the planes
+    (slots x values, H/4, W/4) of a model file, of which only the slots above the least logit are. Raises
+    `ValueError` for values that are not finite.
     """
     if maps.ndim == 3:
         slots, sound = _collect_planes(maps, LEAST_LOGIT)
     else:
         slots, sound = _collect(maps, LEAST_LOGIT), bool(np.isfinite(maps).all())
     if not sound:
-        raise ValueError("the network answered with values that are no numbers")
+        raise ValueError("the network gave values that are not finite numbers")
     return slots
 
 
@@ -86,9 +95,9 @@ def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _strongest_first(rows: FloatArray) -> FloatArray:
-    """Rows in falling order of probability, equal ones as they were: by whole numbers, each there once.
+    """Rows in falling order of probability, equal ones in their old order.
 
-    These are sorted five times as fast as numbers that need a stable order.
+    They are sorted as distinct whole numbers (probability and place), five times as fast as by a stable sort.
     """
     weak = ((2.0 - rows[:, _P]) * (1 << _FRACTION_BITS)).astype(np.int64)
     ordered: FloatArray = rows[np.argsort((weak << _INDEX_BITS) + np.arange(len(rows)))]
@@ -130,7 +139,7 @@ def _collect(maps: Any, least_logit: float) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def _count(plane: Any, least_logit: float) -> tuple[int, int]:
-    """How many values of a plane are above the least logit, and how many are no finite numbers."""
+    """How many values of a plane are above the least logit, and how many are not finite."""
     least, largest = np.float32(least_logit), np.float32(np.inf)
     above, wrong = 0, 0
     for row in range(plane.shape[0]):
@@ -188,7 +197,7 @@ def _grid(rows: Any, cell_px: float) -> tuple[Any, Any, Any]:
 
 @njit(cache=True, nogil=True)
 def _merge(slots: Any, floor: Any) -> FloatArray:
-    """Particles (M, 8) of slots (N, 8) in falling order: each takes up those that say the same, nearest first."""
+    """Particles (M, 8) of slots (N, 8) in falling order: each takes in those that agree with it, nearest first."""
     count = slots.shape[0]
     cell, first, following = _grid(slots, SAME_PX)
     free = np.ones(count, np.bool_)

@@ -1,4 +1,4 @@
-"""The network as an `Engine`: one frame a thread, frames in parallel, results in order."""
+"""The network detector as an `Engine`: one frame per thread, frames in parallel, results in order."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from stream.messages import Detections, Frame
 class NetworkEngine:
     """Finds particles and their depths with a trained network, on the processor's cores.
 
-    `open_network` gives what runs the network in place of ONNX Runtime; it is told of the model and how many
-    frames are worked on at a time. Raises `ConfigurationError` for a model that cannot be read or was made for
-    other images, and what `open_network` raises.
+    `open_network(model, workers)` opens what runs the network in place of ONNX Runtime, `workers` frames at a
+    time. Raises `ConfigurationError` for a model that cannot be read or was made for other images, and what
+    `open_network` raises.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class NetworkEngine:
         card = self._model.card
         check_fits(card, settings, pixel_size_um, model)
         self._refiner = open_refiner(
-            self._model.particle() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
+            self._model.psf() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
         )
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
@@ -90,7 +90,7 @@ class NetworkEngine:
         return len(self._work)
 
     def counts(self) -> dict[str, int]:
-        """What was left out so far: particles by reason, and frames without light as `no_light`."""
+        """Totals so far: particles left out, by reason, and frames without light as `no_light`."""
         return dict(self._work.left_out)
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
@@ -104,12 +104,12 @@ class NetworkEngine:
             self._refiner.warmup(height, width)
 
     def _look_at(self, image: npt.NDArray[Any]) -> None:
-        """Do with an image what is done with a frame, as far as to compile and allocate all of it."""
+        """Process an image like a frame, so that everything is compiled and allocated."""
         preparation = self._free.get()
         try:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
-            # a few slots that are particles, so that nothing of the decoding is left to compile
+            # a few slots that are particles, so that all of the decoding is compiled
             decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
         finally:
             self._free.put(preparation)
@@ -144,14 +144,14 @@ class NetworkEngine:
             return detections_of(frame, slots, background, self._model.card, self._settings, refine)
         except BackEndError:
             raise
-        except Exception as error:  # whatever it was: the run's end has to name the frame
+        except Exception as error:  # any error: the run ends with the frame's number
             what = f"{type(error).__name__}: {error}"
-            raise DetectionError(f"frame {frame.info.frame} could not be worked on ({what})") from error
+            raise DetectionError(f"frame {frame.info.frame} could not be processed ({what})") from error
         finally:
             self._free.put(preparation)
 
     def _run(self, given: npt.NDArray[np.float32], what: str) -> npt.NDArray[np.float32]:
-        """The network's answer to one image. Raises `BackEndError` where it fails or cannot be right."""
+        """The network's output for one image. Raises `BackEndError` where it fails or cannot be right."""
         name = self._network.backend
         try:
             answer: npt.NDArray[np.float32] = self._network(given)[0]
@@ -159,7 +159,7 @@ class NetworkEngine:
             raise BackEndError(f"{name} failed at {what}: {' '.join(str(error).split())}") from error
         fault = fault_of(answer)
         if fault:
-            raise WrongNumbersError(f"{name} answered {what} with {fault}")
+            raise WrongNumbersError(f"{name} gave {fault} for {what}")
         return answer
 
     def _refine(
@@ -179,5 +179,5 @@ class NetworkEngine:
         return self._work.results(timeout_s)
 
     def close(self) -> None:
-        """Wait for the frames at hand and stop the threads. Idempotent."""
+        """Finish the pending frames and stop the threads. Idempotent."""
         self._work.close()

@@ -1,9 +1,9 @@
-"""How the network's maps are laid out; shared by training, export and decoding."""
+"""Layout of the network's output, shared by training, export and decoding."""
 
 from __future__ import annotations
 
 STRIDE = 4
-"""Pixels of the image a cell, along x and y."""
+"""Pixels per cell, along x and y."""
 MULTIPLE = 16
 """Images are padded to multiples of this many pixels."""
 SLOTS = 2
@@ -20,5 +20,5 @@ LEAST_SIGMA = (0.004, 0.004, 0.002, 0.02)
 """The smallest standard errors of x, y, z and brightness that the network can state."""
 
 LOG_SIGMA_RANGE = (-8.0, 3.0)
-"""A model file answers with planes (slots x values, H/4, W/4) whose last four values of a slot are the logarithm of
-what the standard error is above the smallest, within this range."""
+"""A model file gives planes (slots x values, H/4, W/4). The last four values of a slot are the logarithms, clipped
+to this range, of the standard errors minus the smallest ones."""

@@ -19,14 +19,16 @@ from engines.refine.psf import FitModel
 from stream.errors import ConfigurationError
 
 ERRORS_ONLY, NOTHING = 3, 4
-"""Of what ONNX Runtime writes to the terminal: a run's errors are raised as well."""
+"""Log levels of ONNX Runtime; nothing from a run, as its errors are raised as well."""
 SAME_PIXELS = 1e-3
+"""Relative difference in pixel size between a file's PSF model and its network: both are written at once."""
 INPUT, OUTPUT = "image", "maps"
 LOAD_S = 60.0
-"""A file is given up that takes longer to open; this program's take 0.1 s."""
+"""Longest time to open a file; files of this program take 0.1 s."""
 TRIAL_PX = 64
 """Side of the image that a network is tried out on."""
 TRIAL_S = 20.0
+"""Longest time that trial may take; it takes some ms."""
 LONGEST_RUN_S = 120.0
 """A frame of 4 megapixels takes 0.5 s, several times that on a busy computer."""
 
@@ -48,10 +50,10 @@ class Network(Protocol):
 
 
 class OnnxModel:
-    """The network of a `.onnx` file and what it says of itself. Each call runs on the thread that makes it.
+    """The network of a `.onnx` file and its metadata. Each call runs on the calling thread.
 
-    Raises `ConfigurationError` for a file that is not there, no ONNX, no model of ours, of a newer version, or
-    that does not come to an end on a small image.
+    Raises `ConfigurationError` for a file that is missing, is not ONNX, is not a model of liveptv, is of a newer
+    version, or does not finish a small image in time.
     """
 
     backend = "onnxruntime"
@@ -75,7 +77,7 @@ class OnnxModel:
                 )
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             detail = " ".join(str(error).split())
-            raise ConfigurationError(f"{path} is no ONNX model, or a damaged one: {detail}") from error
+            raise ConfigurationError(f"{path} is not an ONNX model, or damaged: {detail}") from error
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._path = path
         self.card: ModelCard = card_of(self.metadata, str(path))
@@ -83,48 +85,50 @@ class OnnxModel:
             [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
         ]
         if names != [[INPUT], [OUTPUT]]:
-            raise ConfigurationError(f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}")
+            raise ConfigurationError(
+                f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
+            )
         self._try_out()
 
     def _try_out(self) -> None:
-        """Run the network on a small image, for a limited time: a file can hold a loop without an end."""
+        """Run the network on a small image, for a limited time, as a file can hold an endless loop."""
         try:
             planes = self._run(np.zeros((1, 1, TRIAL_PX, TRIAL_PX), np.float32), TRIAL_S)
         except BackEndError as error:
-            raise ConfigurationError(f"{error}; it is no network of this program") from error
+            raise ConfigurationError(f"{error}; it is not a liveptv model") from error
         except Exception as error:  # as above
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{self._path} cannot be run: {detail}; train it again") from error
         _check_shape(planes.shape)
 
-    def particle(self) -> FitModel | None:
-        """The particle image that the network was trained for; None in a model without one.
+    def psf(self) -> FitModel | None:
+        """The PSF model that the network was trained for; None in a model without one.
 
         Raises `ConfigurationError` where it is damaged.
         """
         text = self.metadata.get(packed.KEY)
         if text is None:
             return None
-        particle, card = packed.unpack(text, str(self._path)), self.card
-        alike = abs(particle.pixel_size_um / card.pixel_size_um - 1) < SAME_PIXELS
-        if not alike or particle.polarity != card.polarity:
+        psf, card = packed.unpack(text, str(self._path)), self.card
+        alike = abs(psf.pixel_size_um / card.pixel_size_um - 1) < SAME_PIXELS
+        if not alike or psf.polarity != card.polarity:
             raise ConfigurationError(
-                f"the particle image in {self._path} is of {particle.polarity} particles and pixels of "
-                f"{particle.pixel_size_um:g} um, its network is not; train it again, or set detector.refine off"
+                f"the PSF model in {self._path} is for {psf.polarity} particles and pixels of "
+                f"{psf.pixel_size_um:g} um, its network is not; train it again, or set detector.refine off"
             )
-        return particle
+        return psf
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4), float32.
 
-        A file of the first version answers with maps (1, H/4, W/4, slots, values).
+        A file of schema 1 gives maps (1, H/4, W/4, slots, values).
         """
         maps = self._run(images, LONGEST_RUN_S)
         _check_shape(maps.shape)
         return maps
 
     def _run(self, images: npt.NDArray[np.float32], limit_s: float) -> npt.NDArray[np.float32]:
-        """The network's answer. Raises `BackEndError` where it takes longer than `limit_s`."""
+        """The network's output. Raises `BackEndError` where it takes longer than `limit_s`."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -151,4 +155,6 @@ class OnnxModel:
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     if shape[1:2] != (SLOTS * CHANNELS,) and shape[3:] != (SLOTS, CHANNELS):
-        raise ConfigurationError(f"the model answers with {shape}, which this version cannot read")
+        raise ConfigurationError(
+            f"the model's output has the shape {shape}, which this version cannot read; update liveptv or train again"
+        )

@@ -1,4 +1,4 @@
-"""What a model file says of itself: everything that its use needs, in the metadata of the `.onnx` file."""
+"""The metadata of a model file: units, scales, polarity and origin, as JSON in the `.onnx` file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
     """The card in the metadata of a model. Raises `ConfigurationError` where there is none, or a bad one."""
     text = metadata.get(KEY)
     if text is None:
-        raise ConfigurationError(f"{name} is no model of liveptv; make one with `liveptv train`")
+        raise ConfigurationError(f"{name} is not a liveptv model; make one with `liveptv train`")
     try:
         refuse_long_text(metadata, KEY)
         data = json.loads(text)
@@ -83,4 +83,4 @@ def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
         raise
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         detail = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise ConfigurationError(f"the metadata of {name} are damaged: {detail}; train it again") from error
+        raise ConfigurationError(f"the metadata of {name} is damaged: {detail}; train it again") from error

@@ -1,4 +1,4 @@
-"""What a network's engine does whatever it runs on: is the model for these images, and which answers count."""
+"""Steps common to all engines of a network: whether the model fits the images, and slots to detections."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
 
 Refine = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
-"""Measures a frame's table (8, N) again; it is also given the table (8, P) of what was not quite believed."""
+"""Measures a frame's table (8, N) again; also takes the table (8, P) of particles too unlikely to be reported."""
 
 PIXEL_SIZE_TOLERANCE = 0.05
+"""Relative difference in pixel size up to which a network is used; larger images look like another depth."""
 CLASSICAL_ONLY = ("diameter_px", "threshold")
 
 
@@ -29,8 +30,8 @@ def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float
     if abs(pixel_size_um / card.pixel_size_um - 1) > PIXEL_SIZE_TOLERANCE:
         raise ConfigurationError(
             f"{model} was trained for {card.pixel_size_um:g} um a pixel, but the images have "
-            f"{pixel_size_um:g}: say so if that is wrong (--pixel-size, microscope.pixel_size_um), else calibrate "
-            "and train with this camera and lens"
+            f"{pixel_size_um:g}; correct the pixel size if it is wrong (--pixel-size, microscope.pixel_size_um), "
+            "or calibrate and train with this camera and lens"
         )
     if settings.polarity not in ("auto", card.polarity):
         raise ConfigurationError(
@@ -40,14 +41,14 @@ def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float
     for name in CLASSICAL_ONLY:
         if getattr(settings, name) is not None:
             raise ConfigurationError(
-                f"detector.{name} is for the classical detector; leave it out with {model}"
+                f"detector.{name} is for the classical detector only; remove it to use {model}"
             )
 
 
 def chosen(
     found: npt.NDArray[np.float64], shape: tuple[int, ...], settings: DetectorSettings
 ) -> tuple[npt.NDArray[np.float64], Counter[str]]:
-    """The decoded particles (N, 8) of an image (H, W) that count, and how many do not, by reason."""
+    """The decoded particles (N, 8) of an image (H, W) that are reported, and counts of the others, by reason."""
     height, width = shape
     x, y = found[:, 0], found[:, 1]
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)

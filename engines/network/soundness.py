@@ -1,4 +1,4 @@
-"""Signs that a network's answer cannot be right, whatever ran it."""
+"""Checks for network outputs that cannot be right, whichever back end ran it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from engines.network.layout import CHANNELS, LOGIT
 
 
 def fault_of(maps: npt.NDArray[np.float32]) -> str:
-    """What is wrong with a network's answer to one image (planes, or maps as `decode.slots_of` reads); "" if sound.
+    """What is wrong with a network's output for one image (as `decode.slots_of` reads it); "" if sound.
 
-    Probabilities that are no numbers, or the same in every cell, which no image gives: all zeros, for one.
+    Checked are probabilities that are not finite, or the same in every cell (all zeros, say), as no image gives.
     """
     logits = maps[LOGIT::CHANNELS] if maps.ndim == 3 else np.moveaxis(maps[..., LOGIT], -1, 0)
     finite, differ = _survey(logits)
     if not finite:
-        return "values that are no numbers"
+        return "values that are not finite numbers"
     return "" if differ else "the same value everywhere"
 
 

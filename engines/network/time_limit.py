@@ -1,4 +1,4 @@
-"""Ends what takes too long in ONNX Runtime: no thread can be stopped, but a run asks its options at every node."""
+"""Time limits for ONNX Runtime, which checks at every node whether it should stop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TICK_S = 0.25
+"""s between looks at the clock, small beside limits of 20 s and more."""
 
 
 class TimeLimits:
-    """Calls `stop` of whatever is still under way at its time; one thread watches over all that is limited."""
+    """Calls `stop` for each block that exceeds its time; one thread watches all of them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -22,7 +23,7 @@ class TimeLimits:
 
     @contextmanager
     def limited(self, seconds: float, stop: Callable[[], None]) -> Iterator[None]:
-        """Have `stop` called if the block is not left within `seconds`."""
+        """Call `stop` if the block takes longer than `seconds`."""
         number = next(self._numbers)
         with self._changed:
             self._limits[number] = (time.monotonic() + seconds, stop)

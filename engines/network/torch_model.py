@@ -1,4 +1,4 @@
-"""The network in torch, from a model file: the reference that every other back end has to agree with."""
+"""The network of a model file in torch: the reference for all other back ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def network_of(model: OnnxModel, name: str) -> ParticleNet:
     """
     size = model.card.size
     if size not in WIDTHS:
-        raise ConfigurationError(f"{name} holds a network of size {size!r}, which this version does not know")
+        raise ConfigurationError(
+            f"{name} holds a network of size {size!r}, which this version does not know; update liveptv"
+        )
     weights = {key: torch.from_numpy(array) for key, array in unpack(model.metadata, name).items()}
     network = ParticleNet(cast(Size, size), model.card.knee)
     try:

@@ -1,4 +1,4 @@
-"""The weights that a model file carries beside its graph, for back ends that build the network themselves."""
+"""The weights in a model file's metadata, for back ends that build the network themselves."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def unpack(metadata: Mapping[str, str], name: str) -> dict[str, npt.NDArray[np.g
         return read_arrays(content, MOST_WEIGHTS_BYTES)
     except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(
-            f"{name} does not carry its weights ({error}); train it again, or use the back end onnxruntime"
+            f"{name} does not contain its weights ({error}); train it again, or use the back end onnxruntime"
         ) from error

@@ -1,1 +1,1 @@
-"""Measuring detected particles at the limit: the calibrated particle image fitted to the pixels."""
+"""Measuring detected particles at the limit of the noise: the calibrated PSF model fitted to the pixels."""

@@ -1,119 +1,103 @@
-"""Other numbers and depths of overlapping particles, each fitted to the same pixels and given a score."""
+"""Other numbers and depths of overlapping particles, each fitted to the same pixels and given a score.
+
+The score of n particles is chi-square over the frame's typical one, plus a cost of each particle:
+
+    S = chi2 / chi2_typical + sum_k [COST + min((A_k - A_0)^2 / (s^2 + var A_k), MOST_SURPRISE)]    (1)
+
+with chi2 as (3) in `block` but without its second term, and A_0, s the frame's typical brightness and its SD. The
+lower score is the better explanation, as in a likelihood ratio test or with the criteria of Akaike and Schwarz.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from engines.refine.block import CONVERGED, fit_block
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z, add, best_brightness, draw, set_box
+from engines.refine.arguments import FloatArray, IntArray, Pixels, Prior, Psf, Typical
+from engines.refine.block import CONVERGED, ITERATIONS, fit_block
+from engines.refine.rendering import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    A,
+    X,
+    Y,
+    Z,
+    add,
+    best_brightness,
+    boxes_of,
+    draw,
+    set_box,
+)
 
-# What a particle more must lower chi-square by: four numbers more, at one of very many places.
 COST = 32.0
-# The most that an unusual brightness adds to chi-square; such particles exist.
+"""Chi-square that one more particle has to take away. It has four parameters more: noise alone reaches 32 at one
+place with a probability of 2e-6, and there are very many places. Lower finds more overlapped and more ghost
+particles."""
 MOST_SURPRISE = 44.0
+"""The most that an unusual brightness adds to (1): beyond 6.6 standard deviations all are equally unlikely, as such
+particles (dirt, aggregates) exist. Lower splits fewer bright images, which may be two particles at one place."""
 FAINT_SIGMAS = 5.0
+"""Standard errors of the brightness below which a particle is tried without. Only decides what is tried, so higher
+costs time; (1) decides what stays."""
 UNUSUAL_SIGMAS = 3.0
-ITERATIONS = 16
-SPARE_UM = 12.0
+"""SDs of the frame's brightness by which a particle has to be fainter than typical to be tried without; as
+above."""
 LARGEST_MOVE_PX = 4.0
+"""px in the plane by which a particle may leave its start in such a fit: more than in `depth_search`, as these
+starts are guesses."""
 LEAST_SIDE_PX = 3
-# Where a second particle is looked for: half its distance from the first, if alike, or on a grid.
+"""px of a rectangle (cut off by the edge of the frame) below which nothing is fitted to it."""
 ASIDE_PX, ASIDE_UM = 1.5, 12.0
+"""Half the distance, along x or y (px) or z (um), of the two equal particles that one is split into. Only a start:
+the fit finds its way from here to the place, so it matters little."""
 GRID_PX, GRID_UM = 3.0, 15.0
+"""Steps in the plane (px) and in depth (um) of the places where a second particle is looked for: within the reach
+of the fit, two or three of its longest steps. Finer costs time with the third power."""
 TRIED = 2
-# Other depths that are tried: in such steps, and so far from its own.
+"""Most of these places that are fitted, the ones that explain most; each costs a fit."""
 DEPTH_UM, OWN_DEPTH_UM = 10.0, 15.0
-
-
-class Pixels(NamedTuple):
-    """Contrast (H, W), the image of the particles that stay as they are (H, W), and the weights (H, W)."""
-
-    frame: Any
-    others: Any
-    weight: Any
-
-
-class Image(NamedTuple):
-    """The particle image: spline, (first node, step, least, greatest) depth, extents, and work space."""
-
-    coefficients: Any
-    z: Any
-    extent: Any
-    space: Any
-    drawn: Any
-
-
-class Rules(NamedTuple):
-    """The frame's usual and worst reduced chi-square, its brightness and scatter, the most in a cluster."""
-
-    usual: float
-    worst: float
-    brightness: float
-    spread: float
-    most: int
+"""um: steps of the other depths that are tried, and how far from its own depth they begin."""
 
 
 class State(NamedTuple):
     """Particles (n, 4), their covariances (n, 4, 4) and fits (n, 2), what each was (n,), and the score."""
 
-    theta: Any
-    covariance: Any
-    fit: Any
-    source: Any
+    theta: FloatArray
+    covariance: FloatArray
+    fit: FloatArray
+    source: IntArray
     score: float
 
 
 @njit(cache=True, nogil=True)
-def _score(chi: float, theta: Any, covariance: Any, prior: Any, rules: Any) -> float:
-    """Chi-square, without what `prior` added to it, plus the cost of the particles and of their brightness."""
+def _score(chi: float, theta: FloatArray, covariance: FloatArray, prior: Prior, typical: Typical) -> float:
+    """The score (1) of a fit that ended with a chi-square of `chi`, to which the `prior` has added its term."""
     extra = 0.0
     for k in range(theta.shape[0]):
-        off = (theta[k, A] - rules.brightness) ** 2
-        chi -= prior[1] * off
-        extra += min(off / (rules.spread**2 + max(covariance[k, A, A], 0.0)), MOST_SURPRISE) + COST
-    return float(chi / rules.usual + extra)
+        off = (theta[k, A] - typical.brightness) ** 2
+        chi -= prior.precision * off
+        extra += min(off / (typical.spread**2 + max(covariance[k, A, A], 0.0)), MOST_SURPRISE) + COST
+    return float(chi / typical.chi_square + extra)
 
 
 @njit(cache=True, nogil=True)
-def boxes_of(theta: Any, shape: Any, image: Any) -> Any:
-    """The rectangles (n, 4) that particles (n, 4) may cover."""
-    boxes = np.empty((theta.shape[0], 4), np.int64)
-    for k in range(theta.shape[0]):
-        set_box(theta[k], shape, image.coefficients, image.z, image.extent, SPARE_UM, boxes[k])
-    return boxes
-
-
-@njit(cache=True, nogil=True)
-def fitted(pixels: Any, start: Any, source: Any, image: Any, rules: Any) -> Any:
-    """The `State` that a fit from `start` (n, 4) ends in; its score is infinite where it makes no sense."""
+def fitted(pixels: Pixels, start: FloatArray, source: IntArray, psf: Psf, typical: Typical) -> State:
+    """The `State` after a fit from `start` (n, 4); its score is infinite where the fit did not converge or left."""
     theta = start.copy()
     n = theta.shape[0]
     covariance, fit = np.zeros((n, 4, 4)), np.zeros((n, 2))
-    boxes = boxes_of(theta, pixels.frame.shape, image)
+    boxes = boxes_of(theta, pixels.frame.shape, psf)
     for k in range(n):
         tall, wide = boxes[k, BOTTOM] - boxes[k, TOP], boxes[k, RIGHT] - boxes[k, LEFT]
         if tall < LEAST_SIDE_PX or wide < LEAST_SIDE_PX:
             return State(theta, covariance, fit, source, np.inf)
-    prior = np.array([rules.brightness, 0.0 if n == 1 else 1.0 / rules.spread**2])
-    ended, chi = fit_block(
-        pixels.frame,
-        pixels.others,
-        theta,
-        boxes,
-        np.zeros(2, np.int64),
-        pixels.weight,
-        prior,
-        image.coefficients,
-        image.z,
-        image.space,
-        np.int64(ITERATIONS),
-        covariance,
-        fit,
-    )
-    value = _score(chi, theta, covariance, prior, rules)
+    prior = Prior(typical.brightness, 0.0 if n == 1 else 1.0 / typical.spread**2)
+    ended, chi = fit_block(pixels, theta, boxes, prior, psf, ITERATIONS, covariance, fit)
+    value = _score(chi, theta, covariance, prior, typical)
     for k in range(n):
         moved = max(abs(theta[k, X] - start[k, X]), abs(theta[k, Y] - start[k, Y]))
         if ended != CONVERGED or moved > LARGEST_MOVE_PX or theta[k, A] <= 0.0:
@@ -122,7 +106,7 @@ def fitted(pixels: Any, start: Any, source: Any, image: Any, rules: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def with_one_more(theta: Any, more: Any) -> Any:
+def with_one_more(theta: FloatArray, more: FloatArray) -> FloatArray:
     """Particles (n + 1, 4): those (n, 4), and another (4,)."""
     out = np.empty((theta.shape[0] + 1, 4))
     out[:-1] = theta
@@ -131,56 +115,60 @@ def with_one_more(theta: Any, more: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def explains(now: Any, more: Any, rules: Any) -> bool:
-    """Whether `more` has a better score and, where the images are unlike the model's, takes away half of that.
+def explains(now: State, more: State, typical: Typical) -> bool:
+    """Whether `more` has a better score and, where images are unlike the PSF model, removes half of the excess.
 
-    Particles of another kind are unlike the model however many of these are put there.
+    Particles of another kind stay unlike the model however many particles of this kind are put there.
     """
     if not more.score < now.score:
         return False
     before, after = now.fit[:, 0].max(), more.fit[:, 0].max()
-    return bool(after <= max(rules.worst, rules.usual + 0.5 * (before - rules.usual)))
+    return bool(
+        after <= max(typical.worst_chi_square, typical.chi_square + 0.5 * (before - typical.chi_square))
+    )
 
 
 @njit(cache=True, nogil=True)
-def fewer(pixels: Any, now: Any, image: Any, rules: Any) -> Any:
+def fewer(pixels: Pixels, now: State, psf: Psf, typical: Typical) -> State:
     """The state without its faintest particle, if that is better."""
     n = now.theta.shape[0]
     faintest, least = -1, np.inf
     for k in range(n):
         variance = now.covariance[k, A, A]
         sure = now.theta[k, A] / np.sqrt(variance) if variance > 0 else 0.0
-        doubtful = sure < FAINT_SIGMAS or now.theta[k, A] < rules.brightness - UNUSUAL_SIGMAS * rules.spread
+        doubtful = (
+            sure < FAINT_SIGMAS or now.theta[k, A] < typical.brightness - UNUSUAL_SIGMAS * typical.spread
+        )
         if (doubtful or not np.isfinite(now.score)) and sure < least:
             faintest, least = k, sure
     if n < 2 or faintest < 0:
         return now
     kept = np.flatnonzero(np.arange(n) != faintest)
-    less = fitted(pixels, now.theta[kept], now.source[kept], image, rules)
+    less = fitted(pixels, now.theta[kept], now.source[kept], psf, typical)
     return less if less.score < now.score else now
 
 
 @njit(cache=True, nogil=True)
-def _seconds(pixels: Any, now: Any, k: int, image: Any) -> Any:
-    """Where near particle `k` a second one explains most of what is left, (up to `TRIED`, 4)."""
+def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
+    """Where near particle `k` a second one explains most of the residual, (up to `TRIED`, 4)."""
     rest = pixels.others.copy()
-    boxes = boxes_of(now.theta, rest.shape, image)
+    boxes = boxes_of(now.theta, rest.shape, psf)
     for i in range(now.theta.shape[0]):
-        draw(now.theta[i], boxes[i], image.coefficients, image.z, False, image.space, image.drawn)
-        add(rest, now.theta[i], boxes[i], image.drawn, 1.0)
+        draw(now.theta[i], boxes[i], psf, False, psf.drawn)
+        add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
     starts, gains = np.empty((TRIED, 4)), np.zeros(TRIED)
     place, trial, box = np.empty(4), np.empty(4), np.empty(4, np.int64)
-    trial[Z] = image.z[2] + 0.5 * GRID_UM
-    while trial[Z] < image.z[3]:
+    trial[Z] = psf.z_min_um + 0.5 * GRID_UM
+    while trial[Z] < psf.z_max_um:
         most = 0.0
         for i in range(-1, 2):
             for j in range(-1, 2):
                 trial[X], trial[Y] = now.theta[k, X] + GRID_PX * j, now.theta[k, Y] + GRID_PX * i
-                set_box(trial, rest.shape, image.coefficients, image.z, image.extent, 0.0, box)
+                set_box(trial, rest.shape, psf, 0.0, box)
                 if min(box[BOTTOM] - box[TOP], box[RIGHT] - box[LEFT]) < LEAST_SIDE_PX:
                     continue
-                draw(trial, box, image.coefficients, image.z, False, image.space, image.drawn)
-                trial[A], gain = best_brightness(pixels.frame, rest, box, image.drawn)
+                draw(trial, box, psf, False, psf.drawn)
+                trial[A], gain = best_brightness(pixels.frame, rest, box, psf.drawn)
                 if gain > most:
                     most = gain
                     place[:] = trial
@@ -196,11 +184,11 @@ def _seconds(pixels: Any, now: Any, k: int, image: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def split(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
+def split(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical) -> State:
     """The state in which particle `k` is two, if that is better."""
     best = now
     source = np.append(now.source, -1)
-    starts = _seconds(pixels, now, k, image)
+    starts = _seconds(pixels, now, k, psf)
     for s in range(starts.shape[0] + 3):
         if s < starts.shape[0]:
             trial = with_one_more(now.theta, starts[s])
@@ -211,29 +199,29 @@ def split(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
             for i, sign in ((k, -1.0), (trial.shape[0] - 1, 1.0)):
                 trial[i, A] *= 0.5
                 trial[i, axis] += sign * step
-                trial[i, Z] = min(max(trial[i, Z], image.z[2] + 1.0), image.z[3] - 1.0)
-        two = fitted(pixels, trial, source, image, rules)
-        if two.score < best.score and explains(now, two, rules):
+                trial[i, Z] = min(max(trial[i, Z], psf.z_min_um + 1.0), psf.z_max_um - 1.0)
+        two = fitted(pixels, trial, source, psf, typical)
+        if two.score < best.score and explains(now, two, typical):
             best = two
     return best
 
 
 @njit(cache=True, nogil=True)
-def another_depth(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
+def another_depth(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical) -> State:
     """The state with particle `k` at the depth, among those far from its own, that explains most; if better."""
     rest = pixels.others.copy()
-    boxes = boxes_of(now.theta, rest.shape, image)
+    boxes = boxes_of(now.theta, rest.shape, psf)
     for i in range(now.theta.shape[0]):
         if i != k:
-            draw(now.theta[i], boxes[i], image.coefficients, image.z, False, image.space, image.drawn)
-            add(rest, now.theta[i], boxes[i], image.drawn, 1.0)
+            draw(now.theta[i], boxes[i], psf, False, psf.drawn)
+            add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
     trial, place, box, most = now.theta[k].copy(), now.theta[k].copy(), np.empty(4, np.int64), 0.0
-    trial[Z] = image.z[2] + 0.5 * DEPTH_UM
-    while trial[Z] < image.z[3]:
+    trial[Z] = psf.z_min_um + 0.5 * DEPTH_UM
+    while trial[Z] < psf.z_max_um:
         if abs(trial[Z] - now.theta[k, Z]) > OWN_DEPTH_UM:
-            set_box(trial, rest.shape, image.coefficients, image.z, image.extent, 0.0, box)
-            draw(trial, box, image.coefficients, image.z, False, image.space, image.drawn)
-            trial[A], gain = best_brightness(pixels.frame, rest, box, image.drawn)
+            set_box(trial, rest.shape, psf, 0.0, box)
+            draw(trial, box, psf, False, psf.drawn)
+            trial[A], gain = best_brightness(pixels.frame, rest, box, psf.drawn)
             if gain > most:
                 most = gain
                 place[:] = trial
@@ -242,5 +230,5 @@ def another_depth(pixels: Any, now: Any, k: int, image: Any, rules: Any) -> Any:
         return now
     start = now.theta.copy()
     start[k] = place
-    there = fitted(pixels, start, now.source, image, rules)
+    there = fitted(pixels, start, now.source, psf, typical)
     return there if there.score < now.score else now

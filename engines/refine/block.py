@@ -1,46 +1,80 @@
 """Overlapping particles and their background fitted together: weighted least squares by Levenberg-Marquardt.
 
-With the variance of each pixel from the model itself this is Fisher scoring, so its fixed point is that of
-the maximum likelihood of Gaussian noise, and the inverse of its matrix the Cramer-Rao bound.
+For the n particles theta_k = (x, y, z, A)_k of a block, on a plane g of background, pixel i of the model is
+
+    mu_i = others_i + sum_k A_k f(x_i - x_k, y_i - y_k; z_k) + g_0 + g_1 u_i + g_2 v_i    (1)
+
+with f of `spline` and u, v the columns and rows from the middle of the block. The weights are
+
+    w_i = 1 / (read + shot max(LEAST_LIGHT, 1 + sign mu_i))    (2)
+
+with mu_i without the plane. Where brightnesses A are expected around A_0 with a precision p,
+
+    chi2 = sum_i w_i (d_i - mu_i)^2 + p sum_k (A_k - A_0)^2    (3)
+
+is minimised. With J_ia = d mu_i / d theta_a, W = diag(w) and r = d - mu the step delta solves (Marquardt 1963,
+J. SIAM 11, 431)
+
+    (F + lambda diag F) delta = J^T W r + p (A_0 - A),  F = J^T W J + p on the brightnesses    (4)
+
+As the weights come from the model itself and not from the data, F is the Fisher information of independent Gaussian
+noise (but for the change of the noise with theta), (4) is Fisher scoring, and the covariance
+
+    cov = F^-1    (5)
+
+is the Cramer-Rao bound (for single molecules: Smith et al. 2010, Nature Methods 7, 373).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Noise, Pixels, Prior, Psf
 from engines.refine.normal_equations import (
     GROUND,
-    expect,
+    add_prior,
     fill_residual,
+    hold_at_ends,
     normal_equations,
-    pin,
+    prior_chi_square,
     solve,
-    surprise,
 )
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, Z, add, draw
 
 CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
-# A step that lowers, or promises to lower, chi-square by less than this is the last.
+"""How a fit ended."""
+
+# Constants of (4); chi-square is in units of the noise, so a gain of 1 is one standard deviation of one parameter.
 SMALL_GAIN = 0.05
+"""Chi-square. A step that lowers it by less, or promises to, is the last: such a step moves no parameter by more
+than sqrt(0.05) = 0.22 standard errors. Smaller takes more steps for a difference that is lost in the noise."""
+ITERATIONS = 16
+"""Most steps of a fit; 3 to 6 are typical, so this only ends fits that go back and forth."""
 LARGEST_STEP_PX = 1.0
+"""px; beyond about half the width of the narrowest image (1) is not linear any more. Only slows down bad starts."""
 LARGEST_STEP_UM = 12.0
+"""um of depth, for the same reason: longer steps may end in the image at the other focal line."""
 FIRST_DAMPING = 1e-3
-MOST_DAMPING = 1e4
+"""lambda of the first step, Marquardt's (1963) choice, near the Gauss-Newton step as starts are good."""
+LESS_DAMPING, MORE_DAMPING = 0.1, 10.0
+"""Factors of lambda after a step that lowered chi-square and after one that did not: Marquardt's (1963) v = 10."""
+LEAST_DAMPING, LEAST_RAISED_DAMPING, MOST_DAMPING = 1e-7, 1e-2, 1e4
+"""Bounds of lambda: below the first a step is a Gauss-Newton step, and a step that failed is not tried again nearly
+unchanged; at the last, steps are 1e-4 of a gradient step and the fit gives up."""
 LEAST_LIGHT = 0.05
+"""Light of a pixel, relative to the background's, below which the shot noise does not fall any more: keeps the
+weight of black pixels finite. It matters to particles that take away 95 % of the light, and to no others."""
 
 
 @njit(cache=True, nogil=True)
 def weigh_block(
-    others: Any, theta: Any, boxes: Any, region: Any, coefficients: Any, z: Any, noise: Any, space: Any
-) -> tuple[Any, Any]:
-    """First row and column of the rectangles `region` (m, 4), and the weights (H', W') of the pixels from there.
+    others: Float32Array, theta: FloatArray, boxes: IntArray, region: IntArray, psf: Psf, noise: Noise
+) -> tuple[IntArray, Float32Array]:
+    """First row and column of the rectangles `region` (m, 4), and the weights (2), (H', W'), from there on.
 
-    They are 1 / variance, as the particles `theta` (n, 4) in their rectangles `boxes` (n, 4) and the `others`
-    (H, W) have it, and 0 outside of all rectangles. `noise` is (read variance, shot variance, sign of the
-    contrast in the light).
+    The light of a pixel is that of the particles `theta` (n, 4) in their rectangles `boxes` (n, 4) and of the
+    `others` (H, W). The weight is 0 outside of all rectangles.
     """
     corner = np.array([region[:, TOP].min(), region[:, LEFT].min()])
     tall, wide = region[:, BOTTOM].max() - corner[0], region[:, RIGHT].max() - corner[1]
@@ -48,7 +82,7 @@ def weigh_block(
     image = np.empty((4, tall, wide), np.float32)
     local = np.empty(4, np.int64)
     for k in range(theta.shape[0]):
-        draw(theta[k], boxes[k], coefficients, z, False, space, image)
+        draw(theta[k], boxes[k], psf, False, image)
         _shift(boxes[k], corner, local)
         add(drawn, theta[k], local, image, 1.0)
     weight = np.zeros((tall, wide), np.float32)
@@ -56,41 +90,35 @@ def weigh_block(
         _shift(region[k], corner, local)
         for i in range(local[TOP], local[BOTTOM]):
             for j in range(local[LEFT], local[RIGHT]):
-                light = max(LEAST_LIGHT, 1.0 + noise[2] * drawn[i, j])
-                weight[i, j] = 1.0 / (noise[0] + noise[1] * light)
+                light = max(LEAST_LIGHT, 1.0 + noise.sign * drawn[i, j])
+                weight[i, j] = 1.0 / (noise.read + noise.shot * light)
     return corner, weight
 
 
 @njit(cache=True, nogil=True)
-def _shift(box: Any, corner: Any, local: Any) -> None:
+def _shift(box: IntArray, corner: IntArray, local: IntArray) -> None:
     local[TOP], local[BOTTOM] = box[TOP] - corner[0], box[BOTTOM] - corner[0]
     local[LEFT], local[RIGHT] = box[LEFT] - corner[1], box[RIGHT] - corner[1]
 
 
 @njit(cache=True, nogil=True)
 def fit_block(
-    frame: Any,
-    others: Any,
-    theta: Any,
-    boxes: Any,
-    corner: Any,
-    weight: Any,
-    prior: Any,
-    coefficients: Any,
-    z: Any,
-    space: Any,
-    iterations: Any,
-    covariance: Any,
-    fit: Any,
+    pixels: Pixels,
+    theta: FloatArray,
+    boxes: IntArray,
+    prior: Prior,
+    psf: Psf,
+    iterations: int,
+    covariance: FloatArray,
+    fit: FloatArray,
 ) -> tuple[int, float]:
-    """Fit particles `theta` (n, 4: x px, y px, z um, brightness) in place; returns how it ended, and chi-square.
+    """Fit particles `theta` (n, 4: x px, y px, z um, brightness) in place; returns how it ended, and (3).
 
-    `frame` (H, W) is the contrast, `others` (H, W) the image of all particles that are not fitted here; `corner`
-    and `weight` are those of `weigh_block`, and hold all of the rectangles `boxes` (n, 4). `prior` is what
-    brightness to expect, and 1 / its variance, 0 where nothing is known of it. Fills `covariance` (n, 4, 4) with
-    the inverse of the Fisher information's parts, and `fit` (n, 2) with the reduced chi-square of each rectangle
-    and its pixels.
+    The weights of `pixels` are those of `weigh_block`, and hold all of the rectangles `boxes` (n, 4). Fills
+    `covariance` (n, 4, 4) with each particle's part of (5), and `fit` (n, 2) with the reduced chi-square of each
+    rectangle and its pixels.
     """
+    frame, others, weight, corner = pixels
     n = theta.shape[0]
     tall, wide = weight.shape
     most_tall = (boxes[:, BOTTOM] - boxes[:, TOP]).max()
@@ -100,7 +128,7 @@ def fit_block(
     data = np.empty((tall, wide), np.float32)
     residual, trial_residual = np.empty_like(data), np.empty_like(data)
     for k in range(n):
-        draw(theta[k], boxes[k], coefficients, z, True, space, images[k])
+        draw(theta[k], boxes[k], psf, True, images[k])
     for i in range(tall):
         for j in range(wide):
             data[i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
@@ -113,14 +141,16 @@ def fit_block(
                 total += residual[i, j]
                 count += 1
     ground[0] = total / max(count, 1)
-    chi = fill_residual(images, theta, boxes, data, weight, ground, corner, residual) + surprise(theta, prior)
+    chi = fill_residual(images, theta, boxes, data, weight, ground, corner, residual) + prior_chi_square(
+        theta, prior
+    )
     size = 4 * n + GROUND
     step, lower = np.empty(size), np.zeros((size, size))
     trial = np.empty_like(theta)
     damping, state = FIRST_DAMPING, NOT_CONVERGED
     matrix, right = normal_equations(images, theta, boxes, weight, residual, corner)
-    expect(theta, prior, matrix, right)
-    pin(theta, z, matrix, right)
+    add_prior(theta, prior, matrix, right)
+    hold_at_ends(theta, psf, matrix, right)
     for _ in range(iterations):
         if not solve(matrix, right, damping, step, lower):
             return SINGULAR, chi
@@ -137,23 +167,23 @@ def fit_block(
         for k in range(n):
             for i in range(4):
                 trial[k, i] = theta[k, i] + step[4 * k + i] / scale
-            trial[k, Z] = min(max(trial[k, Z], z[2]), z[3])
-            draw(trial[k], boxes[k], coefficients, z, True, space, fresh[k])
+            trial[k, Z] = min(max(trial[k, Z], psf.z_min_um), psf.z_max_um)
+            draw(trial[k], boxes[k], psf, True, fresh[k])
         trial_ground = ground + step[4 * n :] / scale
         found = fill_residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
-        found += surprise(trial, prior)
+        found += prior_chi_square(trial, prior)
         change = found - chi
         if change < 0.0:
             chi, ground = found, trial_ground
             theta[:] = trial
             images, fresh = fresh, images
             residual, trial_residual = trial_residual, residual
-            damping = max(damping * 0.1, 1e-7)
+            damping = max(damping * LESS_DAMPING, LEAST_DAMPING)
             matrix, right = normal_equations(images, theta, boxes, weight, residual, corner)
-            expect(theta, prior, matrix, right)
-            pin(theta, z, matrix, right)
+            add_prior(theta, prior, matrix, right)
+            hold_at_ends(theta, psf, matrix, right)
         else:
-            damping = max(damping * 10.0, 1e-2)
+            damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
         if scale == 1.0 and abs(change) < SMALL_GAIN:
             state = CONVERGED
             break
@@ -167,10 +197,10 @@ def fit_block(
             if not solve(matrix, unit, 0.0, column, lower):
                 return SINGULAR, chi
             covariance[k, i] = column[4 * k : 4 * k + 4]
-        misfit, pixels = 0.0, 0
+        squares, count = 0.0, 0
         for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
             for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
-                misfit += weight[i, j] * residual[i, j] * residual[i, j]
-                pixels += 1
-        fit[k, 0], fit[k, 1] = misfit / max(pixels - 4 - GROUND, 1), pixels
+                squares += weight[i, j] * residual[i, j] * residual[i, j]
+                count += 1
+        fit[k, 0], fit[k, 1] = squares / max(count - 4 - GROUND, 1), count
     return state, chi

@@ -1,22 +1,27 @@
-"""The least-squares equations of a block: overlapping particles on a plane of background."""
+"""The normal equations of a block, (4) in `block`: overlapping particles on a plane of background."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numba import njit
 
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Prior, Psf
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, Z, add
 from engines.refine.spline import BY_X, BY_Y, BY_Z, VALUE
 
-# Numbers of the plane that the background is in a block.
 GROUND = 3
+"""Parameters of the plane of background."""
+LEAST_PIVOT = 1e-11
+"""Part of a diagonal element below which what is left of it in Cholesky's decomposition counts as 0: 10^4 to 10^5
+rounding errors of double precision. Parameters that only rounding tells apart make the matrix singular."""
 
 
 @njit(cache=True, nogil=True)
-def solve(matrix: Any, right: Any, damping: float, step: Any, lower: Any) -> bool:
-    """Solve (`matrix` + `damping` x its diagonal) `step` = `right` by Cholesky; False where it is singular."""
+def solve(matrix: FloatArray, right: FloatArray, damping: float, step: FloatArray, lower: FloatArray) -> bool:
+    """Solve (F + lambda diag F) delta = `right`, (4), by Cholesky's decomposition; False where F is singular.
+
+    `matrix` (P, P) is F, `damping` lambda; fills `step` (P,) with delta and `lower` (P, P) with the decomposition.
+    """
     n = right.size
     for i in range(n):
         for j in range(i + 1):
@@ -24,7 +29,7 @@ def solve(matrix: Any, right: Any, damping: float, step: Any, lower: Any) -> boo
             for k in range(j):
                 total -= lower[i, k] * lower[j, k]
             if i == j:
-                if not total > 1e-11 * matrix[i, i]:
+                if not total > LEAST_PIVOT * matrix[i, i]:
                     return False
                 lower[i, i] = np.sqrt(total)
             else:
@@ -44,13 +49,21 @@ def solve(matrix: Any, right: Any, damping: float, step: Any, lower: Any) -> boo
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
 def _own_terms(
-    image: Any, weight: Any, residual: Any, a: float, tall: int, wide: int, slope: Any, sums: Any
+    image: Float32Array,
+    weight: Float32Array,
+    residual: Float32Array,
+    a: float,
+    slope: FloatArray,
+    sums: FloatArray,
 ) -> None:
-    """Fill `sums` (26,): products of the derivatives by x, y, z, brightness; with the residual; with a plane.
+    """Fill `sums` (26,): weighted products of one particle's derivatives by x, y, z and brightness.
 
-    The plane's parts are 1, and columns and rows, from `slope[0]` and `slope[1]`, in units of 1 / `slope[2]`.
+    First the 10 of the derivatives with one another, then 4 with the residual, then 12 with the plane, whose parts
+    are 1, and columns and rows, from `slope[0]` and `slope[1]`, in units of 1 / `slope[2]`. `weight` (H, W) is the
+    particle's rectangle; `residual` begins there; `a` is the brightness.
     """
     sums[:] = 0.0
+    tall, wide = weight.shape
     for i in range(tall):
         xx, xy, xz, xv, yy, yz, yv = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         zz, zv, vv = 0.0, 0.0, 0.0
@@ -98,8 +111,8 @@ def _own_terms(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
-def _cross_terms(first: Any, second: Any, weight: Any, out: Any) -> None:
-    """Fill `out` (4, 4), in the order value, x, y, z: products of two particles' derivatives."""
+def _cross_terms(first: Float32Array, second: Float32Array, weight: Float32Array, out: FloatArray) -> None:
+    """Fill `out` (4, 4), in the order value, x, y, z: weighted products of two particles' derivatives."""
     out[:] = 0.0
     for p in range(4):
         for q in range(4):
@@ -111,11 +124,18 @@ def _cross_terms(first: Any, second: Any, weight: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual: Any, corner: Any) -> Any:
-    """Matrix and right side of the step of particles `theta` (n, 4), x, y, z, brightness of each, and the plane.
+def normal_equations(
+    images: Float32Array,
+    theta: FloatArray,
+    boxes: IntArray,
+    weight: Float32Array,
+    residual: Float32Array,
+    corner: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """J^T W J (4n + 3, 4n + 3) and J^T W r of (4): x, y, z, brightness of each particle, and the plane.
 
-    `images` (n, 4, H, W) are values and derivatives in their rectangles `boxes` (n, 4); `weight` and `residual`
-    (H', W') begin at `corner`.
+    `images` (n, 4, H, W) are values and derivatives of the particles `theta` (n, 4) in their rectangles `boxes`
+    (n, 4); `weight` and `residual` (H', W') begin at `corner`.
     """
     n = theta.shape[0]
     size = 4 * n + GROUND
@@ -129,7 +149,7 @@ def normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual:
         top, left = b[TOP] - corner[0], b[LEFT] - corner[1]
         part = weight[top : top + tall, left : left + wide]
         slope[0], slope[1] = left - 0.5 * (weight.shape[1] - 1), top - 0.5 * (weight.shape[0] - 1)
-        _own_terms(images[k], part, residual[top:, left:], theta[k, A], tall, wide, slope, sums)
+        _own_terms(images[k], part, residual[top:, left:], theta[k, A], slope, sums)
         t = 0
         for i in range(4):
             for j in range(i, 4):
@@ -165,8 +185,10 @@ def normal_equations(images: Any, theta: Any, boxes: Any, weight: Any, residual:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
-def _ground_terms(weight: Any, residual: Any, scale: float, matrix: Any, right: Any) -> None:
-    """The normal equations (3, 3), (3,) of the plane below the particles."""
+def _ground_terms(
+    weight: Float32Array, residual: Float32Array, scale: float, matrix: FloatArray, right: FloatArray
+) -> None:
+    """Fill the plane's part of the normal equations, (3, 3) and (3,)."""
     middle = 0.5 * (weight.shape[1] - 1)
     for i in range(weight.shape[0]):
         w0, w1, w2, r0, r1 = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -191,25 +213,27 @@ def _ground_terms(weight: Any, residual: Any, scale: float, matrix: Any, right: 
 
 
 @njit(cache=True, nogil=True)
-def surprise(theta: Any, prior: Any) -> float:
-    """What unexpected brightnesses add to chi-square."""
-    return float(prior[1] * ((theta[:, A] - prior[0]) ** 2).sum())
+def prior_chi_square(theta: FloatArray, prior: Prior) -> float:
+    """The second term of (3): what unexpected brightnesses add to chi-square."""
+    return float(prior.precision * ((theta[:, A] - prior.brightness) ** 2).sum())
 
 
 @njit(cache=True, nogil=True)
-def expect(theta: Any, prior: Any, matrix: Any, right: Any) -> None:
-    """Add to the normal equations what is known of the brightness."""
+def add_prior(theta: FloatArray, prior: Prior, matrix: FloatArray, right: FloatArray) -> None:
+    """Add the brightnesses' prior to the normal equations."""
     for k in range(theta.shape[0]):
-        matrix[4 * k + A, 4 * k + A] += prior[1]
-        right[4 * k + A] += prior[1] * (prior[0] - theta[k, A])
+        matrix[4 * k + A, 4 * k + A] += prior.precision
+        right[4 * k + A] += prior.precision * (prior.brightness - theta[k, A])
 
 
 @njit(cache=True, nogil=True)
-def pin(theta: Any, z: Any, matrix: Any, right: Any) -> None:
-    """Hold the depths at an end of the model's range that would leave it, so that the others can settle."""
+def hold_at_ends(theta: FloatArray, psf: Psf, matrix: FloatArray, right: FloatArray) -> None:
+    """Hold depths at an end of the PSF model that would leave it, so that the other parameters can converge."""
     for k in range(theta.shape[0]):
         m = 4 * k + Z
-        if (theta[k, Z] <= z[2] and right[m] < 0.0) or (theta[k, Z] >= z[3] and right[m] > 0.0):
+        if (theta[k, Z] <= psf.z_min_um and right[m] < 0.0) or (
+            theta[k, Z] >= psf.z_max_um and right[m] > 0.0
+        ):
             diagonal = matrix[m, m]
             matrix[m, :] = 0.0
             matrix[:, m] = 0.0
@@ -219,9 +243,16 @@ def pin(theta: Any, z: Any, matrix: Any, right: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def fill_residual(
-    images: Any, theta: Any, boxes: Any, data: Any, weight: Any, ground: Any, corner: Any, out: Any
+    images: Float32Array,
+    theta: FloatArray,
+    boxes: IntArray,
+    data: Float32Array,
+    weight: Float32Array,
+    ground: FloatArray,
+    corner: IntArray,
+    out: Float32Array,
 ) -> float:
-    """Fill `out` with `data` less the particles and the background; returns chi-square."""
+    """Fill `out` (H', W') with `data` less the particles and the plane `ground` (3,); returns its chi-square."""
     scale, middle = 2.0 / max(data.shape[0], data.shape[1]), 0.5 * (data.shape[1] - 1)
     for i in range(data.shape[0]):
         level = np.float32(

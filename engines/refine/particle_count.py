@@ -7,113 +7,121 @@ than it costs. The brightness counts too: two particles at one place are as brig
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from engines.refine.alternatives import (
-    Image,
+from engines.refine.alternatives import State, another_depth, explains, fewer, fitted, split, with_one_more
+from engines.refine.arguments import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    Noise,
+    Particles,
     Pixels,
-    Rules,
-    another_depth,
-    boxes_of,
-    explains,
-    fewer,
-    fitted,
-    split,
-    with_one_more,
+    Psf,
+    Typical,
 )
 from engines.refine.block import CONVERGED, weigh_block
-from engines.refine.frame import put
-from engines.refine.rendering import X, Y, work_space
+from engines.refine.rendering import X, Y, boxes_of, put
 
 ROUNDS = 4
+"""Most rounds of trying fewer, more and split particles. With one, 0.94 % are missed and 0.69 % false in place of
+0.84 and 0.53 % (16 frames with 200 particles, half of them overlapped), in three quarters of the time."""
 NEAR_PX = 12.0
+"""px along x and y within which particles are settled together: where images share most of their light. Larger
+costs time with the number of particles, at most `MOST`."""
 MOST = 6
+"""Particles settled together at most, as in `grouping.LARGEST_BLOCK`."""
 MARGIN_PX = 4
+"""px that a particle may move in a fit without its rectangle leaving the window: `alternatives.LARGEST_MOVE_PX`."""
+
+
+class Marks(NamedTuple):
+    """What gives reason to settle around a particle (N,): `noticed` may be two, `faint` may be none.
+
+    `changed` (N,) is filled: which particles were settled.
+    """
+
+    noticed: BoolArray
+    faint: BoolArray
+    changed: BoolArray
 
 
 @njit(cache=True, nogil=True)
 def settle(
-    frame: Any, others: Any, theta: Any, proposals: Any, noticed: Any, noise: Any, image: Any, rules: Any
-) -> Any:
-    """The `State` of a block once nothing more can be gained; its `source` is the row of `theta`, -1 where new.
+    frame: Float32Array,
+    others: Float32Array,
+    theta: FloatArray,
+    proposals: FloatArray,
+    noticed: BoolArray,
+    psf: Psf,
+    noise: Noise,
+    typical: Typical,
+) -> State:
+    """The best `State` of a block, when nothing more can be gained; its `source` is the row of `theta`, -1 if new.
 
     `theta` (n, 4) are the particles found so far, not in `others` (H, W); `proposals` (p, 4) more places to
     try; `noticed` (n,) says which may be two. `frame` (H, W) is a window around all of these.
     """
     shape = frame.shape
     n, p = theta.shape[0], proposals.shape[0]
-    boxes = boxes_of(theta, shape, image)
+    boxes = boxes_of(theta, shape, psf)
     region = np.empty((n + p, 4), np.int64)
     region[:n] = boxes
-    region[n:] = boxes_of(proposals, shape, image)
-    corner, weight = weigh_block(
-        others, theta, boxes, region, image.coefficients, image.z, noise, image.space
-    )
+    region[n:] = boxes_of(proposals, shape, psf)
+    corner, weight = weigh_block(others, theta, boxes, region, psf, noise)
     full = np.zeros(shape, np.float32)
     full[corner[0] : corner[0] + weight.shape[0], corner[1] : corner[1] + weight.shape[1]] = weight
-    pixels = Pixels(frame, others, full)
-    now = fitted(pixels, theta, np.arange(n), image, rules)
+    pixels = Pixels(frame, others, full, np.zeros(2, np.int64))
+    now = fitted(pixels, theta, np.arange(n), psf, typical)
     untried = np.ones(p, np.bool_)
     for _ in range(ROUNDS):
         before = now.score
-        now = fewer(pixels, now, image, rules)
+        now = fewer(pixels, now, psf, typical)
         for q in range(p):
-            if untried[q] and now.theta.shape[0] < rules.most:
+            if untried[q] and now.theta.shape[0] < MOST:
                 more = fitted(
-                    pixels, with_one_more(now.theta, proposals[q]), np.append(now.source, -1), image, rules
+                    pixels, with_one_more(now.theta, proposals[q]), np.append(now.source, -1), psf, typical
                 )
-                if explains(now, more, rules):
+                if explains(now, more, typical):
                     now = more
                     untried[q] = False
         for k in range(now.theta.shape[0]):
-            if now.source[k] >= 0 and noticed[now.source[k]] and now.theta.shape[0] < rules.most:
-                two = split(pixels, now, k, image, rules)
+            if now.source[k] >= 0 and noticed[now.source[k]] and now.theta.shape[0] < MOST:
+                two = split(pixels, now, k, psf, typical)
                 if two.score < now.score:
                     now = two
                     break
         if not now.score < before:
             break
     for k in range(now.theta.shape[0]):
-        now = another_depth(pixels, now, k, image, rules)
+        now = another_depth(pixels, now, k, psf, typical)
     return now
 
 
 @njit(cache=True, nogil=True)
 def settle_frame(
-    frame: Any,
-    total: Any,
-    theta: Any,
+    frame: Float32Array,
+    total: Float32Array,
+    particles: Particles,
     count: int,
-    proposals: Any,
-    noticed: Any,
-    faint: Any,
-    usable: Any,
-    usual: float,
-    worst: float,
-    brightness: float,
-    spread: float,
-    coefficients: Any,
-    z: Any,
-    extent: Any,
-    noise: Any,
-    covariance: Any,
-    fit: Any,
-    state: Any,
-    changed: Any,
+    proposals: FloatArray,
+    marks: Marks,
+    psf: Psf,
+    noise: Noise,
+    typical: Typical,
 ) -> int:
     """Settle the numbers around all particles that are `noticed`, `faint`, or near a proposal, in place.
 
-    The first `count` rows of `theta` (N, 4) and the others are in use, the rest is room for new ones; returns
-    how many are in use then. What is not there loses its `usable`; `changed` (N,) marks what was settled.
-    `total` (H, W) stays the image of all particles.
+    The first `count` of the `particles` (N) are in use, the rest is room for new ones; returns how many are in use
+    afterwards. What is not there loses its `usable`. `frame` (H, W) is the contrast, `total` (H, W) stays the image
+    of all particles; `proposals` (p, 4) are places where the detector thought of more.
     """
-    size = coefficients.shape[1]
-    space, drawn = work_space(coefficients), np.empty((4, size, size), np.float32)
-    image = Image(coefficients, z, extent, space, drawn)
-    rules = Rules(usual, worst, brightness, spread, MOST)
+    theta, covariance, fit, state, usable = particles
+    noticed, faint, changed = marks
+    size = psf.coefficients.shape[1]
     n, p = count, proposals.shape[0]
     open_proposals = np.ones(p, np.bool_)
     half = size // 2 + MARGIN_PX
@@ -139,16 +147,16 @@ def settle_frame(
         )
         corner = np.array([float(left), float(top), 0.0, 0.0])
         for k in near:
-            put(total, theta[k], -1.0, coefficients, z, extent, space, drawn)
+            put(total, theta[k], -1.0, psf)
         found = settle(
             frame[top:bottom, left:right].copy(),
             total[top:bottom, left:right].copy(),
             theta[near] - corner,
             proposals[thought] - corner,
             noticed[near],
+            psf,
             noise,
-            image,
-            rules,
+            typical,
         )
         if np.isfinite(found.score):
             open_proposals[thought] = False
@@ -162,9 +170,9 @@ def settle_frame(
                 covariance[row], fit[row], state[row] = found.covariance[m], found.fit[m], CONVERGED
                 usable[row] = True
                 changed[row] = True
-                put(total, theta[row], 1.0, coefficients, z, extent, space, drawn)
+                put(total, theta[row], 1.0, psf)
         else:
             for k in near:
-                put(total, theta[k], 1.0, coefficients, z, extent, space, drawn)
+                put(total, theta[k], 1.0, psf)
         changed[near] = True
     return n

@@ -1,4 +1,4 @@
-"""The calibrated particle image as the fit needs it: spline coefficients, extent at each depth, noise."""
+"""The calibrated PSF model as the fit needs it: spline coefficients, extent at each depth, noise."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from engines.bounded_reading import MOST_IMAGE_BYTES, refuse_beyond
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.spline import TAPS
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
-Float32Array = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-# Part of the squared contrast of an image that may lie beyond its extent on either axis.
 MOST_BYTES = 1 << 30
 """No part of a calibration that is read at once is larger."""
 ENERGY_LEFT_OUT = 0.001
+"""Part of the squared contrast of an image that may lie beyond its extent on either axis. Less makes larger
+rectangles, which take longer; more loses precision."""
 LEAST_EXTENT_PX = 5
+"""px from the centre that a fit looks at in any case: four parameters and a plane need some background around."""
 FEWEST_NODES = 4
+"""Depths that a cubic spline needs."""
 LARGEST_CONTRAST = 1e9
-USUAL_BRIGHTNESS_SD = 0.1
+"""Far above any contrast, far below what overflows in single precision: what is larger is a damaged file."""
+TYPICAL_BRIGHTNESS_SD = 0.1
+"""Relative scatter of the brightness where a calibration does not give it: that of beads whose diameters scatter by
+3 to 5 %. It only bounds what counts as a typical brightness, `typical.SPREAD_FACTOR`."""
 SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
+"""Cubic B-spline at the nodes -1, 0, 1: from coefficients to values on pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitModel:
     """What a particle of brightness 1 looks like, as contrast, and how noisy images of it are.
 
-    `coefficients` (J, P, P) of the cubic B-spline on nodes `z_first_um + j * z_step_um` and whole pixels, P
-    odd; it holds from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
+    `coefficients` (J, P, P) are those of the cubic B-spline on nodes `z_first_um + j * z_step_um` and whole pixels,
+    P odd; it is valid from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that a fit looks
     at, along y and x. `peak` (J,) is the image's greatest contrast. The variance of the contrast is `read`
     + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
-    `brightness_sd` is how much the particles' brightness scatters around 1; `sigma_scale` by how much standard
-    errors of x, y and z are larger than the noise alone makes them, as real particles are not all alike.
+    `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
+    which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     """
 
     coefficients: Float32Array
@@ -68,12 +73,12 @@ class FitModel:
         polarity: Literal["dark", "bright"],
         read: float = 0.0,
         shot: float = 1.0,
-        brightness_sd: float = USUAL_BRIGHTNESS_SD,
+        brightness_sd: float = TYPICAL_BRIGHTNESS_SD,
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light.
 
-        Raises `ValueError` for numbers that no particle image can have.
+        Raises `ValueError` for numbers that no PSF model can have.
         """
         z_min_um, z_max_um = z_range_um
         numbers = [z_first_um, z_step_um, z_min_um, z_max_um, pixel_size_um, read, shot, brightness_sd]
@@ -102,6 +107,20 @@ class FitModel:
             peak,
         )
 
+    def for_kernels(self) -> Psf:
+        """The model as the kernels take it, with work space of its own: one for each thread."""
+        size = int(self.coefficients.shape[1])
+        return Psf(
+            self.coefficients,
+            float(self.z_first_um),
+            float(self.z_step_um),
+            float(self.z_min_um),
+            float(self.z_max_um),
+            self.extent_px,
+            np.empty((5, size + TAPS, size + TAPS), np.float32),
+            np.empty((4, size, size), np.float32),
+        )
+
     def peak_at(self, z_um: npt.ArrayLike) -> FloatArray:
         """Greatest contrast (N,) of the image at depths (N,)."""
         nodes = self.z_first_um + self.z_step_um * np.arange(self.peak.size)
@@ -110,13 +129,13 @@ class FitModel:
 
 def _check(coefficients: Float32Array, numbers: list[float]) -> None:
     if not np.isfinite(numbers).all():
-        raise ValueError(f"among {numbers} are some that are no numbers")
+        raise ValueError(f"{numbers} must be finite numbers")
     shape = coefficients.shape
     square = len(shape) == 3 and shape[1] == shape[2] and shape[1] % 2 == 1
     if not square or shape[0] < FEWEST_NODES or shape[1] <= 2 * LEAST_EXTENT_PX:
-        raise ValueError(f"a particle image of shape {shape}")
+        raise ValueError(f"a PSF model of shape {shape}")
     if not (np.isfinite(coefficients).all() and np.abs(coefficients).max() < LARGEST_CONTRAST):
-        raise ValueError("contrasts that are no numbers, or beyond all sense")
+        raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
 
 
 def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:
@@ -136,7 +155,7 @@ def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:
 
 
 def load_fit_model(path: Path) -> FitModel | None:
-    """The particle model of a calibration file; None where the file holds a width curve alone.
+    """The PSF model of a calibration file; None where the file holds only a width curve.
 
     Raises `ConfigurationError` where the file is damaged.
     """
@@ -147,7 +166,7 @@ def load_fit_model(path: Path) -> FitModel | None:
                 return None
             group, noise = file["model"], dict(file["noise"].attrs)
             grey = float(noise["background_grey"])
-            scatter = _scatter(file["particles"]) if "particles" in file else USUAL_BRIGHTNESS_SD
+            scatter = _scatter(file["particles"]) if "particles" in file else TYPICAL_BRIGHTNESS_SD
             return FitModel.of(
                 values(group, "coefficients", ndim=3, most_bytes=MOST_IMAGE_BYTES).astype(np.float32),
                 float(group.attrs["z_first_um"]),
@@ -169,7 +188,7 @@ def load_fit_model(path: Path) -> FitModel | None:
         AttributeError,
     ) as error:
         raise ConfigurationError(
-            f"cannot read the particle model in {path} ({error}); calibrate again, or set detector.refine off"
+            f"cannot read the PSF model in {path} ({error}); calibrate again, or set detector.refine off"
         ) from error
 
 
@@ -179,4 +198,4 @@ def _scatter(particles: h5py.Group) -> float:
         refuse_beyond(particles[name].size * max(1, particles[name].dtype.itemsize), MOST_IMAGE_BYTES, name)
     used = particles["reason"].asstr()[:] == ""
     bright = particles["brightness"][:][used]
-    return float(np.std(bright)) if bright.size > 1 else USUAL_BRIGHTNESS_SD
+    return float(np.std(bright)) if bright.size > 1 else TYPICAL_BRIGHTNESS_SD

@@ -1,4 +1,4 @@
-"""The particle image as text, in the metadata of a model file: what the fit behind a network needs."""
+"""The PSF model as text, in the metadata of a model file: what the fit after a network needs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from stream.errors import ConfigurationError
 
 KEY = "liveptv_particle"
 LEVELS = np.iinfo(np.int16).max
+"""Steps from 0 to the largest coefficient."""
 NUMBERS = (
     "z_first_um",
     "z_step_um",
@@ -30,7 +31,7 @@ NUMBERS = (
 
 
 def pack(model: FitModel) -> str:
-    """The model as text; its coefficients are rounded to 1/32767 of the largest."""
+    """The PSF model as text; its coefficients are rounded to 1/32767 of the largest."""
     scale = float(np.abs(model.coefficients).max()) / LEVELS or 1.0
     rounded = np.rint(model.coefficients / scale).astype("<i2")
     planes = rounded.tobytes()
@@ -45,7 +46,7 @@ def pack(model: FitModel) -> str:
 
 
 def unpack(text: str, name: str) -> FitModel:
-    """The model that `pack` made. Raises `ConfigurationError` where the text of the file `name` is damaged."""
+    """The PSF model that `pack` wrote. Raises `ConfigurationError` where the text of the file `name` is damaged."""
     try:
         content = inflate(base64.b64decode(text), MOST_IMAGE_BYTES, KEY)
         start = 4 + int.from_bytes(content[:4], "little")
@@ -55,7 +56,7 @@ def unpack(text: str, name: str) -> FitModel:
         low, high = np.split(np.frombuffer(content[start:], np.uint8), 2)
         rounded = np.stack([low, high], axis=1).reshape(-1).view("<i2").reshape(header["shape"])
         if rounded.ndim != 3 or header["polarity"] not in ("dark", "bright"):
-            raise ValueError(f"a particle image of shape {rounded.shape}, {header['polarity']}")
+            raise ValueError(f"a PSF model of shape {rounded.shape}, polarity {header['polarity']}")
         x, y, z = (float(value) for value in header.get("sigma_scale", (1.0, 1.0, 1.0)))
         return FitModel.of(
             (rounded * np.float32(header["scale"])).astype(np.float32),
@@ -71,5 +72,5 @@ def unpack(text: str, name: str) -> FitModel:
         )
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, zlib.error) as error:
         raise ConfigurationError(
-            f"the particle image in {name} is damaged ({error}); train it again, or set detector.refine off"
+            f"the PSF model in {name} is damaged ({error}); train it again, or set detector.refine off"
         ) from error

@@ -1,34 +1,36 @@
-"""Images of the model put on, and compared with, rectangles of a frame."""
+"""Images of the PSF model drawn into, and compared with, rectangles of a frame."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numba import njit
 
-from engines.refine.spline import TAPS, evaluate_window
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.spline import Window, evaluate_window
 
-# Columns of a particle's parameters, and of its rectangle.
+# Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
 TOP, BOTTOM, LEFT, RIGHT = range(4)
 
+SPARE_UM = 12.0
+"""um of depth by which a particle may move in a fit before its rectangle is too small for it: one longest step
+(`block.LARGEST_STEP_UM`). More costs time in proportion to the pixels, less cuts off light of images that widen."""
+
 
 @njit(cache=True, nogil=True)
-def set_box(
-    theta: Any, shape: Any, coefficients: Any, z: Any, extent: Any, spare_um: float, box: Any
-) -> None:
-    """Fill `box` (4,) with the rectangle that a particle at `theta` may cover within `spare_um` of its depth.
+def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float, box: IntArray) -> None:
+    """Fill `box` (4,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
 
-    `z` is (first node, step, least, greatest) in um. Nothing of it lies beyond the frame or the spline.
+    Nothing of it lies beyond the frame of `shape` (H, W) or the spline.
     """
-    half = coefficients.shape[1] // 2
-    low = min(max(int((theta[Z] - spare_um - z[0]) / z[1]), 0), extent.shape[0] - 1)
-    high = min(max(int((theta[Z] + spare_um - z[0]) / z[1]) + 1, low), extent.shape[0] - 1)
+    half = psf.coefficients.shape[1] // 2
+    last = psf.extent_px.shape[0] - 1
+    low = min(max(int((theta[Z] - spare_um - psf.z_first_um) / psf.z_step_um), 0), last)
+    high = min(max(int((theta[Z] + spare_um - psf.z_first_um) / psf.z_step_um) + 1, low), last)
     tall, wide = 0, 0
     for j in range(low, high + 1):
-        tall = max(tall, extent[j, 0])
-        wide = max(wide, extent[j, 1])
+        tall = max(tall, psf.extent_px[j, 0])
+        wide = max(wide, psf.extent_px[j, 1])
     y, x = int(np.rint(theta[Y])), int(np.rint(theta[X]))
     tall, wide = min(tall, half - 1), min(wide, half - 1)
     box[TOP], box[BOTTOM] = max(y - tall, 0), min(y + tall + 1, shape[0])
@@ -36,33 +38,33 @@ def set_box(
 
 
 @njit(cache=True, nogil=True)
-def draw(theta: Any, box: Any, coefficients: Any, z: Any, gradients: bool, space: Any, out: Any) -> None:
-    """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle; `space` as below."""
-    half = coefficients.shape[1] // 2
-    evaluate_window(
-        coefficients,
-        (min(max(theta[Z], z[2]), z[3]) - z[0]) / z[1],
+def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
+    """The rectangles (n, 4) of particles (n, 4), with room for their depths to change."""
+    boxes = np.empty((theta.shape[0], 4), np.int64)
+    for k in range(theta.shape[0]):
+        set_box(theta[k], shape, psf, SPARE_UM, boxes[k])
+    return boxes
+
+
+@njit(cache=True, nogil=True)
+def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
+    """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (4,).
+
+    With `gradients` also with the derivatives by x, y (px) and z (um), as `spline.evaluate_window` gives them.
+    """
+    half = psf.coefficients.shape[1] // 2
+    window = Window(
+        (min(max(theta[Z], psf.z_min_um), psf.z_max_um) - psf.z_first_um) / psf.z_step_um,
         half + box[TOP] - theta[Y],
         half + box[LEFT] - theta[X],
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
-        1.0 / z[1],
-        gradients,
-        space[:2],
-        space[2:],
-        out,
     )
-
-
-@njit(cache=True, nogil=True)
-def work_space(coefficients: Any) -> Any:
-    """Work space for `draw`."""
-    size = coefficients.shape[1] + TAPS
-    return np.empty((5, size, size), np.float32)
+    evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def add(total: Any, theta: Any, box: Any, image: Any, factor: float) -> None:
+def add(total: Float32Array, theta: FloatArray, box: IntArray, image: Float32Array, factor: float) -> None:
     """Add a particle's image, times its brightness and `factor`, to `total` (H, W)."""
     a = np.float32(theta[A] * factor)
     for i in range(box[BOTTOM] - box[TOP]):
@@ -71,11 +73,22 @@ def add(total: Any, theta: Any, box: Any, image: Any, factor: float) -> None:
             line[j] += a * image[0, i, j]
 
 
+@njit(cache=True, nogil=True)
+def put(total: Float32Array, theta: FloatArray, factor: float, psf: Psf) -> None:
+    """Add `factor` times the image of a particle `theta` (4,), in its rectangle, to `total` (H, W)."""
+    box = np.empty(4, np.int64)
+    set_box(theta, total.shape, psf, SPARE_UM, box)
+    draw(theta, box, psf, False, psf.drawn)
+    add(total, theta, box, psf.drawn, factor)
+
+
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
-def best_brightness(frame: Any, total: Any, box: Any, image: Any) -> tuple[float, float]:
+def best_brightness(
+    frame: Float32Array, total: Float32Array, box: IntArray, image: Float32Array
+) -> tuple[float, float]:
     """Brightness that fits best beside a constant background, and how much of the sum of squares it explains.
 
-    `frame` less `total` is what there is to explain.
+    `frame` less `total` is what there is to explain: an unweighted linear regression on the `image` in `box`.
     """
     v1, d1, vv, vd = 0.0, 0.0, 0.0, 0.0
     for i in range(box[BOTTOM] - box[TOP]):

@@ -1,26 +1,41 @@
 """A window of a particle's image, and its derivatives, from a cubic B-spline over depth, rows and columns.
 
-Li et al. (2018), Nature Methods 15, 367, use the same for single molecules. Separable: depth first, then
-columns, then rows, each only where the window needs it.
+The image of a particle of brightness 1 is
+
+    f(x, y; z) = sum_jkl c_jkl B(z - j) B(y - k) B(x - l)    (1)
+
+with the cubic B-spline B (Unser 1999, IEEE Signal Processing Magazine 16(6), 22) and depth z in nodes, x and y in
+pixels. Li et al. (2018), Nature Methods 15, 367, use the same for single molecules. (1) is separable: depth first,
+then columns, then rows, each only where the window needs it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-FloatArray = npt.NDArray[np.float64]
+from engines.refine.arguments import Float32Array, FloatArray
 
 VALUE, BY_X, BY_Y, BY_Z = range(4)
 TAPS = 4
+"""Nodes on which a cubic B-spline is not zero between two nodes."""
+
+
+class Window(NamedTuple):
+    """Depth in nodes; row and column of the model that the first pixel shows, may be fractions; size in pixels."""
+
+    node: float
+    start_y: float
+    start_x: float
+    height: int
+    width: int
 
 
 @njit(cache=True, nogil=True, inline="always")
 def weights(fraction: float, value: FloatArray, slope: FloatArray) -> None:
-    """Cubic B-spline weights (4,) of the nodes -1, 0, 1, 2 at `fraction` behind node 0, and their slopes."""
+    """Fill `value` (4,) with B at the nodes -1, 0, 1, 2 as seen from `fraction` behind node 0; `slope` with B'."""
     t, s = fraction, 1.0 - fraction
     value[0] = s * s * s / 6.0
     value[1] = (3.0 * t * t * t - 6.0 * t * t + 4.0) / 6.0
@@ -43,25 +58,20 @@ def _mirror(index: int, size: int) -> int:
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def evaluate_window(
-    coefficients: Any,
-    node: float,
-    start_y: float,
-    start_x: float,
-    height: int,
-    width: int,
+    coefficients: Float32Array,
+    window: Window,
     per_um: float,
     gradients: bool,
-    plane: Any,
-    rows: Any,
-    out: Any,
+    space: Float32Array,
+    out: Float32Array,
 ) -> None:
-    """Fill `out` (4, >= height, >= width): the image, and its derivatives by the particle's x, y (px), z (um).
+    """Fill `out` (4, >= height, >= width) with (1) and its derivatives by the particle's x, y (px) and z (um).
 
-    `coefficients` (J, P, P); `node` is the depth in nodes and `per_um` nodes per um; the window's first pixel
-    shows the model at row `start_y`, column `start_x`, which may be fractions; the spline is mirrored beyond
-    its edges. Without `gradients` only the image is filled. `plane` (2, >= height + 3, >= width + 3) and
-    `rows` (3, >= height + 3, >= width) are work space.
+    `coefficients` (J, P, P); `per_um` nodes per um. The spline is mirrored beyond its edges. Without `gradients`
+    only the image is filled. `space` (5, >= height + 3, >= width + 3) is work space.
     """
+    node, start_y, start_x, height, width = window
+    plane, rows = space[:2], space[2:]
     depths, size = coefficients.shape[0], coefficients.shape[1]
     wz, sz, w, s = np.empty(TAPS), np.empty(TAPS), np.empty(TAPS), np.empty(TAPS)
     base = min(max(int(node), 0), depths - 2)

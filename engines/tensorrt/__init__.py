@@ -1,1 +1,1 @@
-"""TensorRT: engines built for one model, frame size and GPU by an explicit command, kept, and run."""
+"""TensorRT: build (by command), keep and run engines for one model, frame size and GPU."""

@@ -1,4 +1,4 @@
-"""Building an engine: TensorRT tries out how each part of the program runs fastest, which takes minutes."""
+"""Building an engine: TensorRT measures how each part of the program runs fastest, which takes minutes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from engines.engine import BackEndError
 from engines.tensorrt.library import Messages, Progress, monitor_of
 
 WORKSPACE_BYTES = 2 << 30
+"""Bytes of GPU memory that a layer may use while it runs; an upper limit only."""
 OPTIMISATION = 3
 """TensorRT's own default, of 0 to 5: higher levels take longer to build."""
 

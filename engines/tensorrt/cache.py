@@ -1,4 +1,4 @@
-"""Where built engines are kept, and under which name: everything that an engine depends on is in its key."""
+"""The folder of built engines; the key of each names everything that the engine depends on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engines.cuda.layout import FrameFormat
 from stream.errors import OutputError
 
 PROGRAM = 1
-"""Counts the changes of the program around the network, so that engines of an older one are not used."""
+"""Version of the program around the network, so that engines of an older one are not used."""
 
 MOST_PLAN_BYTES = 2 << 30
 """Of a built engine: 20 MB are typical."""
@@ -25,7 +25,7 @@ MOST_PLAN_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine was built from, for and with. Engines are good for nothing else."""
+    """What an engine was built from, for and with; it can be used for nothing else."""
 
     model_sha256: str
     height: int
@@ -91,7 +91,7 @@ DIFFERENCES = {
 
 
 class EngineCache:
-    """A folder with, for each engine, the engine and a `.json` file that says what it is."""
+    """A folder with two files for each engine: the engine and a `.json` file that describes it."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or platformdirs.user_cache_path("liveptv") / "engines"
@@ -101,7 +101,7 @@ class EngineCache:
         return self.folder / f"{key.digest[:32]}.engine"
 
     def read(self, key: EngineKey) -> bytes | None:
-        """The engine of a key; None where there is none, or not the one that was written."""
+        """The engine of a key; None where there is none, or where the file is damaged."""
         path = self.path(key)
         try:
             facts = json.loads(read_file(path.with_suffix(".json"), MOST_TEXT_BYTES))
@@ -141,7 +141,7 @@ class EngineCache:
         ]
 
     def why_not(self, key: EngineKey) -> str:
-        """Why there is no engine for a key: what the most alike one was built for."""
+        """Why there is no engine for a key: how the most similar one differs."""
         wanted = asdict(key)
         others = [
             {name: was for name, was in asdict(other).items() if was != wanted[name]}
@@ -151,10 +151,10 @@ class EngineCache:
             return "no engine was built for this model"
         nearest = min(others, key=len)
         if not nearest:
-            return "the engine that was built is damaged"
+            return "the engine file is damaged"
         was = ", ".join(DIFFERENCES[name].format(_words(value)) for name, value in nearest.items())
         now = ", ".join(DIFFERENCES[name].format(_words(wanted[name])) for name in nearest)
-        return f"the engine that was built is for {was}, but this is {now}"
+        return f"the existing engine was built for {was}, but this run has {now}"
 
 
 def _words(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The library TensorRT, 10 or 11, and its two ways of telling what it does.
+"""Loading the library TensorRT (10 or 11), its log messages and its build progress.
 
 `trt` is the module throughout this package. Only what versions 10 and 11 have in common is used.
 """
@@ -19,8 +19,9 @@ log = logging.getLogger(__name__)
 NAME = "tensorrt"
 OLDEST, NEWEST = 10, 11
 KEPT_MESSAGES = 5
+"""Last errors that are repeated in an error of ours."""
 Progress = Callable[[str, int, int], None]
-"""Told of each step: what is being done, steps done, steps in all."""
+"""Called with each step: its name, steps done, steps in total."""
 
 
 def why_no_tensorrt() -> str:
@@ -55,7 +56,7 @@ def load_tensorrt() -> Any:
 
 
 class Messages:
-    """What TensorRT says, passed on to the log; its last errors are kept for ours."""
+    """Passes TensorRT's messages on to the log, and keeps the last errors."""
 
     def __init__(self, trt: Any) -> None:
         levels = {
@@ -82,11 +83,11 @@ class Messages:
 
     def errors(self) -> str:
         """The last errors in one line."""
-        return "; ".join(self._errors) or "it does not say why"
+        return "; ".join(self._errors) or "no reason given"
 
 
 def monitor_of(trt: Any, progress: Progress) -> Any:
-    """A monitor of a build that tells `progress`; its `stopped` says that the user has had enough."""
+    """A monitor that reports a build to `progress`; `stopped` is set when the user interrupts it."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

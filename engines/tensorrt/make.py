@@ -1,4 +1,4 @@
-"""From a model file to an engine that is kept: written as ONNX, built, compared with ONNX Runtime, kept."""
+"""Building the engine of a model file: export to ONNX, build, compare with ONNX Runtime, keep."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from engines.tensorrt.runner import TensorRTBackEnd, TensorRTRunner
 def make_engine(
     path: Path, frame: FrameFormat, back_end: TensorRTBackEnd, progress: Progress
 ) -> tuple[Path, Agreement]:
-    """Build and keep the engine of a model for frames of one format; where it is, and how it agreed.
+    """Build and keep the engine of a model for frames of one format; returns its path and the comparison.
 
-    Raises `BackEndError` where TensorRT cannot, `WrongNumbersError` where what it built does not find what ONNX
-    Runtime finds (nothing is kept then), `ConfigurationError` for a model that is no good.
+    Raises `BackEndError` where TensorRT cannot build it, `WrongNumbersError` where the engine does not find what
+    ONNX Runtime finds (it is not kept then), `ConfigurationError` for an unusable model.
     """
     model, frame = OnnxModel(path), back_end.frame_of(frame)
-    # any even light will do: the references are inputs
+    # an even reference is enough: the references are inputs
     full = np.full((frame.height, frame.width), float((1 << 8 * frame.bytes_per_pixel) - 1))
     flat_field = FlatField(full) if frame.flat_field else None
     plan = build_plan(back_end.trt, write_onnx(path, model, frame, half=back_end.half), progress)
-    image = drawn_frame(model.card, model.particle(), frame, flat_field)
+    image = drawn_frame(model.card, model.psf(), frame, flat_field)
     reference = reference_answer(model, image, flat_field)
     try:
         runner = TensorRTRunner(back_end.trt, back_end.device, plan, frame, flat_field)

@@ -1,7 +1,7 @@
-"""The program for a GPU as a strongly typed ONNX file: every precision is in the file, none is left to TensorRT.
+"""Export of the GPU program to a strongly typed ONNX file, which fixes every precision.
 
-Half precision means half precision weights and activations in the network; what comes before and after it is
-float32. The file takes the bytes of a frame and, with a flat field, its two references.
+In half precision the network's weights and activations are float16; everything before and after it is float32. The
+file takes the bytes of a frame and, with a flat field, its two references.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _export(program: FrameProgram, examples: tuple[Any, ...], names: tuple[str, 
     exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's own, of its libraries
+            warnings.simplefilter("ignore")  # warnings of the exporter's own libraries
             exported = torch.onnx.export(
                 program,
                 examples,

@@ -1,4 +1,4 @@
-"""A built engine on the GPU: one for all frames under way, with a context for each."""
+"""Running a built engine on the GPU: one engine for all frames in flight, with a context for each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TensorRTRunner:
         found = {name: tuple(engine.get_tensor_shape(name)) for name in names}
         if found != wanted:
             raise BackEndError(
-                f"the engine is for {found}, not {wanted}; build it again with `liveptv engine build`"
+                f"the engine has the tensors {found}, not {wanted}; build it again with `liveptv engine build`"
             )
         self._references: dict[str, Any] = {}
         if flat_field is not None:
@@ -55,11 +55,13 @@ class TensorRTRunner:
         """What puts the engine's work on a stream, in a context of its own."""
         context = self._engine.create_execution_context()
         if context is None:
-            raise BackEndError(f"TensorRT has no room for another frame: {self._messages.errors()}")
+            raise BackEndError(
+                f"TensorRT has no memory for another frame in flight: {self._messages.errors()}"
+            )
         tensors = {RAW: raw, KEPT: kept, SUMMARY: summary, MAPS: maps, **self._references}
         for name, tensor in tensors.items():
             if not context.set_tensor_address(name, tensor.data_ptr()):
-                raise BackEndError(f"TensorRT refuses the memory of {name}: {self._messages.errors()}")
+                raise BackEndError(f"TensorRT rejects the memory of {name}: {self._messages.errors()}")
 
         def enqueue(stream: int) -> None:
             if not context.execute_async_v3(stream):
@@ -69,7 +71,7 @@ class TensorRTRunner:
 
 
 class TensorRTBackEnd:
-    """Opens runners on engines that were built before; never builds one by itself."""
+    """Opens engines that were built before; never builds one itself."""
 
     name = "tensorrt"
 
@@ -81,7 +83,7 @@ class TensorRTBackEnd:
         self.cache = cache or EngineCache()
 
     def frame_of(self, frame: FrameFormat) -> FrameFormat:
-        """The format that an engine for such frames has: its room does not depend on the settings."""
+        """The format of an engine for such frames: its room for particles does not depend on the settings."""
         return replace(frame, particles=MOST_PARTICLES)
 
     def key(self, path: Path, frame: FrameFormat) -> EngineKey:

@@ -147,7 +147,7 @@ def _cases(
             cases.append(case)
             for number in workers if back_end.device == "cpu" else workers[:1]:
                 yield "back end", replace(case, workers=number)
-                if opened.particle() is not None:
+                if opened.psf() is not None:
                     yield "back end", replace(case, workers=number, refine=True)
         for case in cases:
             yield "particles", replace(case, frames=pictures(folder, plan.full, many)[0], particles=many)

@@ -156,7 +156,7 @@ def material_of(model: OnnxModel, name: str) -> Material:
 
     Raises `ConfigurationError` for a file with neither.
     """
-    particle = model.particle()
+    particle = model.psf()
     if particle is not None:
         return _of_particle(particle, model.card)
     made_from = model.card.made_from

@@ -34,7 +34,7 @@ def rendered(seed: int) -> np.ndarray:
     contrast = MODEL.card.noise_contrast * rng.standard_normal(SHAPE).astype(np.float32)
     for _ in range(10):
         x, y, part = rng.uniform(0, SHAPE[1]), rng.uniform(0, SHAPE[0]), rng.uniform(0.1, 0.9)
-        add_particle(contrast, x, y, part, MODEL.particle())
+        add_particle(contrast, x, y, part, MODEL.psf())
     return np.clip(np.rint(160 * (1 + MODEL.card.sign * contrast)), 0, 255).astype(np.uint8)
 
 

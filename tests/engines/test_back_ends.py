@@ -196,7 +196,7 @@ def test_no_frame_is_lost_or_changes_its_place_when_the_back_end_fails(at, in_ha
     assert first.closed
     assert engine.info.backend == "other"
     assert engine.info.details["failed"] == f"made failed at frame {at}"
-    assert said == [f"made failed at frame {at}; other (cpu) goes on in its place"]
+    assert said == [f"made failed at frame {at}; other (cpu) continues in its place"]
     assert engine.counts()["back_end_failures"] == 1
 
 
@@ -208,7 +208,7 @@ def test_a_back_end_that_fails_as_it_warms_up_is_replaced_by_one_that_is_warm():
     engine, said = guarded(MadeEngine("first", cold), other)
     engine.warmup(32, 32, np.dtype(np.uint8))
     assert other.warm == (32, 32, np.dtype(np.uint8))
-    assert said == ["no memory; other (cpu) goes on in its place"]
+    assert said == ["no memory; other (cpu) continues in its place"]
 
 
 def test_the_run_stops_where_the_settings_say_so_or_nothing_is_left():
@@ -247,7 +247,7 @@ def test_a_back_end_that_has_gone_blind_is_found_out_by_the_reference():
     assert [d.info.frame for d in found] == list(range(40))
     blank = [d.info.frame for d in found if not len(d)]
     assert len(blank) <= BLANK_RUN - 1
-    assert "found nothing in 10 frames up to frame 14, which has particles" in said[0]
+    assert "detected nothing in 10 frames up to frame 14, in which onnxruntime finds particles" in said[0]
     assert engine.counts()["blank"] == BLANK_RUN
 
 

@@ -225,5 +225,5 @@ def test_a_file_that_is_no_detector_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="no detector file"):
         PaperDetector(tmp_path / "nothing.pt")
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(ConfigurationError, match="holds no detector"):
+    with pytest.raises(ConfigurationError, match="not a file of the paper's detector"):
         PaperDetector(tmp_path / "broken.pt")

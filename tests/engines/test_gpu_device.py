@@ -28,7 +28,7 @@ class Driver:
         (0, 2, ""),
         (0, 0, "no NVIDIA GPU"),
         (100, 0, "no NVIDIA GPU"),
-        (803, 0, "the NVIDIA driver refuses to start (CUDA error 803); see nvidia-smi"),
+        (803, 0, "the NVIDIA driver cannot be started (CUDA error 803); check it with nvidia-smi"),
     ],
 )
 def test_the_driver_says_whether_there_is_a_gpu(starts, devices, reason):
@@ -39,7 +39,7 @@ def test_a_machine_without_a_driver_has_no_gpu():
     def load():
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    assert why_no_gpu(load) == "no driver of an NVIDIA GPU"
+    assert why_no_gpu(load) == "no NVIDIA driver"
 
 
 @pytest.mark.skipif(not why_no_gpu(), reason="there is a GPU here")

@@ -39,9 +39,7 @@ def device():
 
 
 def images(count: int, dtype: type = np.uint8) -> list[np.ndarray]:
-    drawn = drawn_frame(
-        MODEL.card, MODEL.particle(), FrameFormat.of(SHAPE, np.dtype(dtype), False, 2000), None
-    )
+    drawn = drawn_frame(MODEL.card, MODEL.psf(), FrameFormat.of(SHAPE, np.dtype(dtype), False, 2000), None)
     return [np.roll(drawn, (5 * k, 11 * k), (0, 1)) for k in range(count)]
 
 

@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from engines.cuda.check import add_particle  # noqa: E402
-from engines.cuda.fit import Blocks, ParticleImages, fit_blocks  # noqa: E402
+from engines.cuda.fit import Blocks, fit_blocks  # noqa: E402
 from engines.cuda.fit_frame import MARGIN_PX, BatchedFit, rounds  # noqa: E402
+from engines.cuda.psf_images import PsfImages  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
-from engines.refine.block import fit_block, weigh_block  # noqa: E402
-from engines.refine.frame import ITERATIONS, SPARE_UM  # noqa: E402
-from engines.refine.refiner import fit_particles  # noqa: E402
-from engines.refine.rendering import draw, set_box, work_space  # noqa: E402
+from engines.refine.arguments import Noise, Pixels, Prior  # noqa: E402
+from engines.refine.block import ITERATIONS, fit_block, weigh_block  # noqa: E402
+from engines.refine.fitting import fit_particles  # noqa: E402
+from engines.refine.rendering import SPARE_UM, draw, set_box  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 
 torch.set_num_threads(1)
-MODEL = OnnxModel(SHIPPED_MODEL).particle()
-DEPTHS = np.array([MODEL.z_first_um, MODEL.z_step_um, MODEL.z_min_um, MODEL.z_max_um])
+MODEL = OnnxModel(SHIPPED_MODEL).psf()
+PSF = MODEL.for_kernels()
 SHAPE = (150, 190)
 NOISE = (0.0, 0.008**2)
 quick = settings(max_examples=20, deadline=None)
@@ -39,7 +40,7 @@ def pictured(particles: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def box_of(theta: np.ndarray) -> np.ndarray:
     box = np.zeros(4, np.int64)
-    set_box(theta, SHAPE, MODEL.coefficients, DEPTHS, MODEL.extent_px, SPARE_UM, box)
+    set_box(theta, SHAPE, PSF, SPARE_UM, box)
     return box
 
 
@@ -52,13 +53,13 @@ def tensors(*arrays: np.ndarray) -> list:
 def test_the_image_of_a_particle_is_the_same(x, y, z):
     theta = np.array([x, y, z, 1.0])
     box = box_of(theta)
-    space, size = work_space(MODEL.coefficients), MODEL.coefficients.shape[1]
+    size = MODEL.coefficients.shape[1]
     expected = np.zeros((4, size, size), np.float32)
-    draw(theta, box, MODEL.coefficients, DEPTHS, True, space, expected)
+    draw(theta, box, PSF, True, expected)
     tall, wide = box[1] - box[0], box[3] - box[2]
     corner = box[[0, 2]] - 3
     shape = (int(tall) + 5, int(wide) + 4)
-    images = ParticleImages(MODEL)
+    images = PsfImages(MODEL)
     found = images.draw(*tensors(theta[None], box[None], corner[None]), shape)[0].numpy()
     window = found[:, 3 : 3 + tall, 3 : 3 + wide]
     np.testing.assert_allclose(window, expected[:, :tall, :wide], atol=2e-6)
@@ -73,12 +74,11 @@ def test_a_block_is_fitted_alike_however_it_is_done(z, other_z, apart, off, expe
     nothing = np.zeros(SHAPE, np.float32)
     start = np.column_stack([truth + np.array([0.3, -0.2, off]), [0.9, 1.1]])
     boxes = np.array([box_of(theta) for theta in start])
-    prior = np.array([1.0, 100.0]) if expects else np.zeros(2)
-    space, noise = work_space(MODEL.coefficients), np.array([*NOISE, -1.0])
-    corner, weight = weigh_block(nothing, start, boxes, boxes, MODEL.coefficients, DEPTHS, noise, space)
+    prior = Prior(1.0, 100.0) if expects else Prior(0.0, 0.0)
+    corner, weight = weigh_block(nothing, start, boxes, boxes, PSF, Noise(*NOISE, -1.0))
     expected, covariance, fit = start.copy(), np.zeros((2, 4, 4)), np.zeros((2, 2))
-    given_ = (corner, weight, prior, MODEL.coefficients, DEPTHS, space, ITERATIONS)
-    ended, _ = fit_block(frame, nothing, expected, boxes, *given_, covariance, fit)
+    pixels = Pixels(frame, nothing, weight, corner)
+    ended, _ = fit_block(pixels, expected, boxes, prior, PSF, ITERATIONS, covariance, fit)
     tall, wide = weight.shape
     data, weights = np.zeros((2, 1, tall + 7, wide + 9), np.float32)
     data[0, :tall, :wide] = frame[corner[0] : corner[0] + tall, corner[1] : corner[1] + wide]
@@ -88,8 +88,10 @@ def test_a_block_is_fitted_alike_however_it_is_done(z, other_z, apart, off, expe
     theta[0, :2], rectangles[0, :2] = start, boxes
     present = np.array([[True, True, False]])
     extent = np.array([[tall, wide]])
-    blocks = Blocks(*tensors(data, weights, corner[None], extent, theta, rectangles, present, prior[None]))
-    found = fit_blocks(ParticleImages(MODEL), blocks, ITERATIONS)
+    blocks = Blocks(
+        *tensors(data, weights, corner[None], extent, theta, rectangles, present, np.array([prior]))
+    )
+    found = fit_blocks(PsfImages(MODEL), blocks, ITERATIONS)
     assert int(found.state[0]) == ended
     np.testing.assert_allclose(found.theta[0, :2, :2].numpy(), expected[:, :2], atol=0.01)
     np.testing.assert_allclose(found.theta[0, :2, 2].numpy(), expected[:, 2], atol=0.1)

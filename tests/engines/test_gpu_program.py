@@ -59,7 +59,7 @@ def answer_of(image, field, *, half):
 def test_the_program_of_a_gpu_finds_what_the_processor_finds(dtype, flat):
     field = flat_field(dtype) if flat else None
     frame = FrameFormat.of(SHAPE, np.dtype(dtype), flat, 2000)
-    image = drawn_frame(MODEL.card, MODEL.particle(), frame, field)
+    image = drawn_frame(MODEL.card, MODEL.psf(), frame, field)
     reference = reference_answer(MODEL, image, field)
     _, answer, maps = answer_of(image, field, half=False)
     found = agreement(reference.particles, particles_of(kept_slots(answer, frame)), MODEL.card)
@@ -74,7 +74,7 @@ def test_the_program_of_a_gpu_finds_what_the_processor_finds(dtype, flat):
 
 def test_in_half_precision_it_finds_the_same_a_little_less_exactly():
     frame = FrameFormat.of(SHAPE, np.dtype(np.uint8), False, 2000)
-    image = drawn_frame(MODEL.card, MODEL.particle(), frame, None)
+    image = drawn_frame(MODEL.card, MODEL.psf(), frame, None)
     reference = reference_answer(MODEL, image)
     _, answer, _ = answer_of(image, None, half=True)
     found = agreement(reference.particles, particles_of(kept_slots(answer, frame)), MODEL.card)
@@ -100,7 +100,7 @@ def _raised() -> np.ndarray:
 
 
 def test_a_model_without_its_weights_is_named():
-    with pytest.raises(ConfigurationError, match=r"old\.onnx does not carry its weights"):
+    with pytest.raises(ConfigurationError, match=r"old\.onnx does not contain its weights"):
         unpack({}, "old.onnx")
     with pytest.raises(ConfigurationError, match="onnxruntime"):
         unpack({KEY: "bm9uc2Vuc2U="}, "damaged.onnx")

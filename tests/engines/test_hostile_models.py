@@ -140,7 +140,7 @@ def test_a_particle_image_that_unpacks_to_more_than_a_model_has_is_refused_befor
 def test_a_particle_image_has_the_shape_that_it_claims(shape: object) -> None:
     header = json.dumps({"shape": shape, "scale": 1.0, "polarity": "dark"}).encode()
     content = len(header).to_bytes(4, "little") + header + bytes(200)
-    with pytest.raises(ConfigurationError, match=r"particle image in m.onnx is damaged"):
+    with pytest.raises(ConfigurationError, match=r"PSF model in m.onnx is damaged"):
         packed.unpack(base64.b64encode(zlib.compress(content)).decode(), "m.onnx")
 
 
@@ -162,7 +162,7 @@ def test_headers_that_nest_too_deep_or_claim_infinite_versions_are_damaged() -> 
     ],
 )
 def test_a_card_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"the metadata of .*m.onnx are damaged"):
+    with pytest.raises(ConfigurationError, match=r"the metadata of .*m.onnx is damaged"):
         OnnxModel(plain(tmp_path / "m.onnx", {"liveptv": text}))
 
 
@@ -170,7 +170,7 @@ def test_weights_that_unpack_to_more_than_a_network_has_are_refused() -> None:
     text = bomb()
 
     def unpack() -> None:
-        with pytest.raises(ConfigurationError, match="does not carry its weights"):
+        with pytest.raises(ConfigurationError, match="does not contain its weights"):
             weights.unpack({weights.KEY: text}, "m.onnx")
 
     assert memory_of(unpack) < 600

@@ -10,9 +10,10 @@ import pytest
 from astigmatic import BACKGROUND, PIXEL_SIZE_UM
 from test_refine import NOISE_SD, SHAPE, SHOT, clean, fit, model, noisy  # noqa: F401
 
+from engines.refine.fitting import Refined, fit_particles
 from engines.refine.psf import FitModel
 from engines.refine.psf_text import pack, unpack
-from engines.refine.refiner import Refined, Refiner, fit_particles
+from engines.refine.refiner import Refiner
 from stream.errors import ConfigurationError
 from stream.messages import Detections
 
@@ -105,7 +106,7 @@ def test_a_packed_particle_image_comes_back(model: FitModel) -> None:  # noqa: F
 
 @pytest.mark.parametrize("text", ["", "AAAA", "nonsense!", json.dumps({"shape": [1]})])
 def test_a_damaged_particle_image_is_named(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"particle image in model\.onnx"):
+    with pytest.raises(ConfigurationError, match=r"PSF model in model\.onnx"):
         unpack(text, "model.onnx")
 
 
@@ -132,5 +133,5 @@ def test_stated_errors_are_as_much_larger_as_was_measured(model: FitModel) -> No
     ],
 )
 def test_a_particle_image_that_cannot_be_is_refused(model: FitModel, wrong: dict[str, object]) -> None:  # noqa: F811
-    with pytest.raises(ConfigurationError, match=r"particle image in model\.onnx is damaged"):
+    with pytest.raises(ConfigurationError, match=r"PSF model in model\.onnx is damaged"):
         unpack(pack(replace(model, **wrong)), "model.onnx")

@@ -33,7 +33,7 @@ def drawn() -> npt.NDArray[np.uint8]:
     """Particles of the shipped model."""
     model = OnnxModel(SHIPPED_MODEL)
     form = FrameFormat.of(SHAPE, np.dtype(np.uint8), False, 2000)
-    return drawn_frame(model.card, model.particle(), form, None)
+    return drawn_frame(model.card, model.psf(), form, None)
 
 
 def engines() -> list[Engine]:

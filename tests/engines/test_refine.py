@@ -14,9 +14,10 @@ from scipy import ndimage
 from engines.classical.engine import ClassicalEngine
 from engines.engine import Engine
 from engines.factory import open_engine
+from engines.refine.fitting import Refined, fit_particles
 from engines.refine.psf import FitModel, load_fit_model
-from engines.refine.refiner import Refined, Refiner, fit_particles
-from engines.refine.spline import evaluate_window
+from engines.refine.refiner import Refiner
+from engines.refine.spline import Window, evaluate_window
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections
@@ -79,11 +80,11 @@ def test_derivatives_of_a_window_are_those_of_its_image(
 ) -> None:
     rng = np.random.default_rng(5)
     spline = ndimage.gaussian_filter(rng.normal(size=(45, 41, 41)), 2.0).astype(np.float32)
-    plane, rows = np.empty((2, 40, 40), np.float32), np.empty((3, 40, 40), np.float32)
+    space = np.empty((5, 40, 40), np.float32)
 
     def window(node: float, y: float, x: float) -> np.ndarray:
         out = np.zeros((4, tall, wide), np.float32)
-        evaluate_window(spline, node, 10 - y, 9 - x, tall, wide, 0.5, True, plane, rows, out)
+        evaluate_window(spline, Window(node, 10 - y, 9 - x, tall, wide), 0.5, True, space, out)
         return out.astype(np.float64)
 
     h, here = 0.01, window(node, dy, dx)
@@ -241,5 +242,5 @@ def test_a_damaged_model_is_named(tmp_path: Path, model: FitModel) -> None:
     path = calibration(tmp_path / "calibration.h5", model)
     with h5py.File(path, "a") as file:
         del file["noise"].attrs["gain"]
-    with pytest.raises(ConfigurationError, match=r"particle model in .*calibration\.h5"):
+    with pytest.raises(ConfigurationError, match=r"PSF model in .*calibration\.h5"):
         load_fit_model(path)

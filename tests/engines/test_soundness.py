@@ -39,7 +39,7 @@ def test_zeros_and_any_other_constant_are_the_answer_to_no_image(planes):
 def test_a_single_probability_that_is_no_number_is_found(channel, value):
     planes = answer(True)
     planes[channel, 3, 5] = value
-    assert fault_of(planes) == "values that are no numbers"
+    assert fault_of(planes) == "values that are not finite numbers"
 
 
 @settings(max_examples=25, deadline=None)

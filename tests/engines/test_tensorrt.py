@@ -116,7 +116,7 @@ def test_an_engine_is_built_once_and_then_runs_as_the_processor_does(device, cac
     assert agreement.missed == agreement.invented == 0
     assert ("Building Engine", 1, 2) in steps
     assert [p.name for p in cache.folder.iterdir() if p.suffix == ".engine"] == [path.name]
-    drawn = drawn_frame(MODEL.card, MODEL.particle(), FRAME, None)
+    drawn = drawn_frame(MODEL.card, MODEL.psf(), FRAME, None)
     with closing(engine(on_tensorrt(device, cache))) as opened:
         opened.warmup(*SHAPE, np.dtype(np.uint8))
         found = []
@@ -143,7 +143,7 @@ def test_references_of_a_flat_field_are_inputs_so_new_ones_need_no_new_engine(de
         path = tmp_path / f"bright_{number}.tif"
         tifffile.imwrite(path, bright.astype(np.float32))
         field = load_flat_field(path, None)
-        image = drawn_frame(MODEL.card, MODEL.particle(), frame, field)
+        image = drawn_frame(MODEL.card, MODEL.psf(), frame, field)
         with closing(engine(back_end, bright=path)) as opened:
             opened.submit(frame_message(0, image))
             (found,) = opened.results(10.0)

@@ -60,7 +60,7 @@ def test_a_network_counts_them_as_well(tmp_path: Path) -> None:
 
     model = OnnxModel(SHIPPED_MODEL)
     image = drawn_frame(
-        model.card, model.particle(), FrameFormat.of((192, 288), np.dtype("u1"), False, 2000), None
+        model.card, model.psf(), FrameFormat.of((192, 288), np.dtype("u1"), False, 2000), None
     )
     found, counts = {}, {}
     for most in (2, 2000):

@@ -89,8 +89,8 @@ def run(engine, frames):
     ("spoilt", "kind", "says"),
     [
         (broken, BackEndError, "made failed at frame 2: the driver is gone"),
-        (not_a_number, WrongNumbersError, "made answered frame 2 with values that are no numbers"),
-        (np.zeros_like, WrongNumbersError, "made answered frame 2 with the same value everywhere"),
+        (not_a_number, WrongNumbersError, "made gave values that are not finite numbers for frame 2"),
+        (np.zeros_like, WrongNumbersError, "made gave the same value everywhere for frame 2"),
     ],
 )
 def test_a_network_that_fails_is_never_taken_for_one_that_sees_nothing(spoilt, kind, says):
@@ -105,7 +105,7 @@ def test_a_network_that_fails_is_never_taken_for_one_that_sees_nothing(spoilt, k
         found, run(ONNXRUNTIME.open(SETTINGS, 0.8, SHIPPED_MODEL), pictures()), strict=True
     ):
         np.testing.assert_array_equal(ours.table, theirs.table)
-    assert said == [f"{says}; onnxruntime (cpu) goes on in its place"]
+    assert said == [f"{says}; onnxruntime (cpu) continues in its place"]
     assert guarded.info.details["failed"] == says
 
 
@@ -116,7 +116,7 @@ def test_a_network_that_answers_background_for_everything_is_found_out():
     )
     found = run(guarded, pictures() * 2)
     assert len(found) == 12
-    assert "made (cpu) found nothing in 10 frames" in said[0]
+    assert "made (cpu) detected nothing in 10 frames" in said[0]
     assert len(found[9]) > 0
 
 
@@ -139,7 +139,7 @@ def test_a_back_end_that_fails_in_the_middle_of_a_run_costs_no_frame_and_is_told
     run = Run(small_run(tmp_path))
     assert run.result.ok
     assert run.frames()[0] == list(range(12))
-    assert any("the driver is gone; onnxruntime (cpu) goes on in its place" in note for note in run.notes)
+    assert any("the driver is gone; onnxruntime (cpu) continues in its place" in note for note in run.notes)
     assert run.result.counts["detect"]["left_out_back_end_failures"] == 1
     assert run.events("engine")[0]["backend"] == "made"
 

@@ -68,8 +68,8 @@ def test_an_8_bit_form_is_of_one_state_of_a_model_and_no_other(model):
     stored = read_quantised(model)
     assert (stored.graph, stored.weights.tolist(), stored.facts["parts"]) == ("<net/>", [1, 2], 3)
     model.write_bytes(model.read_bytes() + b"\0")
-    assert "another state of model.onnx" in why_not_quantised(model)
-    with pytest.raises(BackEndError, match="another state"):
+    assert "another version of model.onnx" in why_not_quantised(model)
+    with pytest.raises(BackEndError, match="another version"):
         read_quantised(model)
     path.write_bytes(path.read_bytes()[:40])
     assert "damaged" in why_not_quantised(model)

@@ -155,7 +155,11 @@ def test_a_network_without_a_model_or_a_damaged_model_is_refused(tmp_path):
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "foreign.onnx").write_bytes(whole.replace(b"liveptv", b"another"))
-    for name, says in (("cut", "damaged"), ("empty", "no ONNX model"), ("foreign", "no model of liveptv")):
+    for name, says in (
+        ("cut", "damaged"),
+        ("empty", "not an ONNX model"),
+        ("foreign", "not a liveptv model"),
+    ):
         with pytest.raises(ConfigurationError, match=says):
             check_model(tmp_path / f"{name}.onnx")
 

@@ -1,0 +1,85 @@
+"""Groups of arguments that the kernels of the fit share, with the symbols of the equations in `block`.
+
+One rule for types in this folder: an array is annotated by its element type, its shape and unit stand in the
+docstring; a group is annotated by its class; a number is a Python `float`, `int` or `bool`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Psf(NamedTuple):
+    """The PSF model f(x, y; z) of a particle of brightness 1, and room to draw it in. One for each thread.
+
+    `coefficients` (J, P, P) of the cubic B-spline (`spline`, equation 1) on nodes `z_first_um` + j `z_step_um` and
+    whole pixels; valid from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that count, along
+    y and x. `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
+    """
+
+    coefficients: Float32Array
+    z_first_um: float
+    z_step_um: float
+    z_min_um: float
+    z_max_um: float
+    extent_px: IntArray
+    space: Float32Array
+    drawn: Float32Array
+
+
+class Noise(NamedTuple):
+    """Variance of the contrast: `read` + `shot` x (1 + `sign` x contrast); `sign` is -1 for dark particles."""
+
+    read: float
+    shot: float
+    sign: float
+
+
+class Prior(NamedTuple):
+    """Expected brightness of a particle, and 1 / its variance: 0 where nothing is known of it."""
+
+    brightness: float
+    precision: float
+
+
+class Pixels(NamedTuple):
+    """The data d: contrast `frame` (H, W), image of all particles that are not fitted `others` (H, W), weights w.
+
+    `weight` (H', W') begins at row `corner[0]` and column `corner[1]` of the frame; 0 where a pixel does not count.
+    """
+
+    frame: Float32Array
+    others: Float32Array
+    weight: Float32Array
+    corner: IntArray
+
+
+class Particles(NamedTuple):
+    """All particles of a frame (N), and how their last fit ended.
+
+    `theta` (N, 4): x px, y px, z um, brightness. `covariance` (N, 4, 4); `fit` (N, 2): reduced chi-square, number
+    of pixels; `state` (N,), as `block.fit_block` returns it; `usable` (N,): whether there is such a particle.
+    """
+
+    theta: FloatArray
+    covariance: FloatArray
+    fit: FloatArray
+    state: IntArray
+    usable: BoolArray
+
+
+class Typical(NamedTuple):
+    """What is typical on a frame: median reduced chi-square and the worst that still passes; brightness, its SD."""
+
+    chi_square: float
+    worst_chi_square: float
+    brightness: float
+    spread: float

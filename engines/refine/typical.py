@@ -1,0 +1,41 @@
+"""What is typical on a frame: the fits' reduced chi-square and the particles' brightness, by median and MAD."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engines.refine.arguments import BoolArray, FloatArray, Typical
+from engines.refine.psf import FitModel
+from engines.refine.rendering import A
+
+FEWEST = 20
+"""Particles on a frame below which its medians are too uncertain (by a quarter of the scatter) to be used."""
+LEAST_CHI_SQUARE = 0.5
+"""Of the typical reduced chi-square, which is 1 where the noise is measured well."""
+WORST_SIGMAS = 4.0
+"""Robust standard deviations above the typical chi-square from which an image is unlike the PSF model. Lower tries
+more alternatives, which costs time."""
+FEW_WORST = 1.2
+"""The same limit, as a chi-square, where there are too few particles: 4 standard deviations at 800 pixels."""
+SPREAD_FACTOR = 1.5
+"""Brightnesses in an experiment scatter at least so many times as much as in its calibration. Lower trusts the
+brightness more when it decides on the number of particles."""
+LEAST_SPREAD, UNSURE_SPREAD = 0.08, 0.15
+"""Least relative SD of the brightness that is believed; and where there are too few particles."""
+NORMAL_MAD = 1.4826
+"""Standard deviation of normal noise over its median absolute deviation."""
+
+
+def typical_of(theta: FloatArray, fit: FloatArray, good: BoolArray, model: FitModel) -> Typical:
+    """The medians and scatter over the `good` (N,) of the particles `theta` (N, 4), with their `fit` (N, 2)."""
+    spread = float(max(SPREAD_FACTOR * model.brightness_sd, LEAST_SPREAD))
+    good = good & np.isfinite(fit[:, 0])
+    if good.sum() < FEWEST:
+        return Typical(1.0, FEW_WORST, 1.0, max(spread, UNSURE_SPREAD))
+    chi = fit[good, 0]
+    middle = max(float(np.median(chi)), LEAST_CHI_SQUARE)
+    chance = np.sqrt(2.0 / float(np.median(fit[good, 1])))
+    scatter = max(NORMAL_MAD * float(np.median(np.abs(chi - middle))), middle * float(chance))
+    brightness = float(np.median(theta[good, A]))
+    apart = NORMAL_MAD * float(np.median(np.abs(theta[good, A] - brightness)))
+    return Typical(middle, middle + WORST_SIGMAS * scatter, brightness, max(spread, apart))
