@@ -52,7 +52,7 @@ def monitor(
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
 ) -> int:
     """Watch a run, and steer it, from the browser."""
-    from liveptv.monitor.listening import security_of, newest_run
+    from liveptv.monitor.listening import newest_run, security_of
     from liveptv.session.announcement import cards_folder, read_card
     from stream.security import load_keys
 

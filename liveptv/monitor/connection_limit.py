@@ -14,8 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MOST_CONNECTIONS = 200
 # Seconds for a request to arrive. A browser takes milliseconds, a slow ssh tunnel a second or two.
 FIRST_REQUEST_S = 10.0
-# Seconds in which a new connection is not closed to make room, so that a real request gets its answer. Longer, and a
-# flood of idle connections keeps browsers out for that time.
+# Seconds in which a new connection is not closed to make room, so that a real request gets its answer. Longer, and
+# a flood of idle connections keeps browsers out for that time.
 GRACE_S = 0.3
 
 

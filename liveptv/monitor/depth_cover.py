@@ -45,7 +45,7 @@ class DepthCover:
         self._frames = fade * self._frames + 1.0
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able: the range, the bins' edges, particles per frame in each, and the fractions `covered` and `outside`."""
+        """JSON-able: the range, its bins, particles per frame in each, the fractions `covered` and `outside`."""
         total = float(self._counts.sum())
         enough = self._counts >= COVERED * max(total, 1e-9) / BINS
         return {

@@ -1,4 +1,4 @@
-"""How well detections agree with the PSF model: depths covered, fits accepted, standard errors, what is left out."""
+"""How well detections agree with the PSF model: depths covered, fits accepted, standard errors, losses."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import numpy as np
 from liveptv.monitor.images import SmallImage, small_image
 from stream.messages import Detections, Frame, Tracks
 
-# Frames: 2.7 s at 24 frames/s, more than the pipeline lags unless it is overloaded. Larger costs memory (3.7 MB for an
-# image of 1440 x 2560 x 8 bit); where the lag is longer than this, the page shows no images.
+# Frames: 2.7 s at 24 frames/s, more than the pipeline lags unless it is overloaded; if the lag is longer, the page
+# shows no images. Larger costs memory (3.7 MB for an image of 1440 x 2560 x 8 bit).
 REMEMBERED_FRAMES = 64
 # Percentiles of depth that the colours span: single outliers do not stretch the colour scale.
 COLOURED_PERCENT = (2, 98)

@@ -1,4 +1,4 @@
-"""Receives a run's card, messages and event log for a page, each in its own thread; the run never waits for them."""
+"""Receives a run's card, messages and event log for a page, in threads for which the run never waits."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from liveptv.monitor.run_view import RunView, Shown
+from liveptv.monitor.latest_image import Shown
+from liveptv.monitor.run_view import RunView
 from stream.messages import TrackFlag
 
 LONGEST_AGE_MS = 3_600_000.0  # an hour; more, or less than 0, means the clock of another computer

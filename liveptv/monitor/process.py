@@ -18,12 +18,12 @@ from typing import Self
 
 import uvicorn
 
+from liveptv.monitor.access import new_token
 from liveptv.monitor.connection_limit import gate
 from liveptv.monitor.listening import Listener
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.server import PageServer
 from liveptv.monitor.steering import SENDER, Steering
-from liveptv.monitor.access import new_token
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Command, CommandKind
 from stream.sockets import Security

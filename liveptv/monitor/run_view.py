@@ -24,7 +24,9 @@ from stream.messages import Detections, Frame, Message, Status, TrackFlag, Track
 from stream.settings import LinkSettings
 
 SERIES_PERIOD_S = 0.5
-SERIES_LENGTH = 600  # samples: five minutes, as the page's caption says; each is sent again with every summary
+SERIES_LENGTH = (
+    600  # samples: five minutes, as the page's caption says; each is sent again with every summary
+)
 EVENTS_KEPT = 400  # a late viewer gets these; the whole log is in the run's file
 QUIET_EVENTS = {"measured", "command", "answer", "process", "monitor", "commands"}
 THEORY_STEP = 4  # every 4th of the 201 points of the laminar profile: 50 make a smooth line

@@ -9,7 +9,9 @@ from liveptv.reports.profile import BINS, MIN_LENGTH
 from stream.messages import TrackFlag, Tracks
 from tracking.analysis.velocity import VelocityProfile, velocity_profile
 
-MOST_TRACKS = 20_000  # kept at a time, 1 MB; with 200 particles that cross the image in 10 s, about 15 minutes
+MOST_TRACKS = (
+    20_000  # kept at a time, 1 MB; with 200 particles that cross the image in 10 s, about 15 minutes
+)
 # Relative change of the pump's set-point at which averaging starts again: above the corrections that `hold_flow`
 # makes once it has settled, below a change that a person makes. A change below it moves the profile by as much.
 FLOW_CHANGE = 0.05

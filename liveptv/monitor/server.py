@@ -1,4 +1,4 @@
-"""Web server of the page: its files, and a websocket per browser, which sends as much as the browser acknowledges."""
+"""Web server of the page: its files, and a websocket per browser that sends what the browser has time for."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from liveptv.monitor.access import HEADERS, why_refused
 from liveptv.monitor.controller_forms import UNITS, controller_forms
-from liveptv.monitor.packets import packet, image_packet
+from liveptv.monitor.packets import image_packet, packet
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.steering import RefusedCommandError, Steering, command_from
-from liveptv.monitor.access import HEADERS, why_refused
 from stream.errors import LivePTVError
 
 FOLDER = Path(__file__).with_name("page")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FILES = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in TYPES}
-CREDITS = 2  # packets a browser may have unshown: one on its way while one is drawn. More only shows older images
-MAX_IMAGES_PER_S = 20.0  # more than the detector publishes (15); bounds the load of a detector that publishes all
+CREDITS = (
+    2  # packets a browser may have unshown: one on its way while one is drawn. More only shows older images
+)
+MAX_IMAGES_PER_S = (
+    20.0  # more than the detector publishes (15); bounds the load of a detector that publishes all
+)
 POLL_S = 0.01  # between looks for a new image; adds at most this to the image's age
 SUMMARY_S = 0.5  # as often as the series gets a point
 SILENT_S = 30.0  # without an acknowledgement before a browser is disconnected; the page sends one every 10 s

@@ -56,7 +56,9 @@ def command_from(request: dict[str, Any]) -> Command:
     except ValueError:
         raise RefusedCommandError(f"{str(request.get('kind'))[:40]!r} is not a command") from None
     if kind not in ALLOWED:
-        raise RefusedCommandError(f"{kind} cannot be sent from the page; use an experiment file or a controller")
+        raise RefusedCommandError(
+            f"{kind} cannot be sent from the page; use an experiment file or a controller"
+        )
     value = request.get("value")
     if kind in WITH_NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -146,12 +148,14 @@ class _Connection:
         try:
             address, security = self._address_of()
             if not address:
-                raise LinkError("this page only watches, it cannot send commands; open the page of the run with `liveptv monitor`")
+                raise LinkError(
+                    "this page only watches; to send commands, open the run with `liveptv monitor`"
+                )
             self._client = self._client or CommandClient(address, security)
             self._client.send(command)
         except Exception as error:  # noqa: BLE001 - reported to the sender
-            known = error if isinstance(error, LivePTVError) else LinkError(f"the command could not be sent: {error}")
-            _settle(future, known)
+            unknown = LinkError(f"the command could not be sent: {error}")
+            _settle(future, error if isinstance(error, LivePTVError) else unknown)
         else:
             self._waiting[command.command_id] = (future, time.monotonic() + ANSWER_S)
 

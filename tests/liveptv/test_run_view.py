@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from page_runs import card_of, info_of, messages_of, view_of
 
 from liveptv.monitor.images import block_means, small_image
-from liveptv.monitor.packets import packet, image_packet, unpack
+from liveptv.monitor.packets import image_packet, packet, unpack
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.running_profile import RunningProfile
 from stream.messages import Frame, StageState, Status, TrackFlag, Tracks

@@ -50,7 +50,7 @@ def flow():
 
 
 @pytest.mark.parametrize("kind", ["make_safe", "stop"])
-def test_a_command_that_makes_safe_is_taken_when_the_queue_is_full_and_is_sent_first(server, held, kind, monkeypatch):
+def test_what_makes_safe_is_taken_when_the_queue_is_full_and_is_sent_first(server, held, kind, monkeypatch):
     sent = []
     send = CommandClient.send
 
