@@ -9,8 +9,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# A page that opens needs about ten connections for a moment, an open one a websocket (at most 50). Fewer would
-# turn away browsers that load at the same time; more only costs file descriptors (a process often has 1024).
+# A browser loads the page over six connections at a time and keeps one websocket (at most 50 are open). Fewer would
+# refuse browsers that load at the same time; more only costs file descriptors (a process often has 1024).
 MOST_CONNECTIONS = 200
 # Seconds for a request to arrive. A browser takes milliseconds, a slow ssh tunnel a second or two.
 FIRST_REQUEST_S = 10.0

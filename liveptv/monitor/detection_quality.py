@@ -1,4 +1,4 @@
-"""How well detections agree with the PSF model: depths covered, fits accepted, standard errors, losses."""
+"""Agreement of detections with the PSF model: depths covered, fits accepted, standard errors, rejections."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
+from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
 from liveptv.session.announcement import RunCard
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
@@ -29,7 +30,6 @@ SERIES_LENGTH = (
 )
 EVENTS_KEPT = 400  # a late viewer gets these; the whole log is in the run's file
 QUIET_EVENTS = {"measured", "command", "answer", "process", "monitor", "commands"}
-THEORY_STEP = 4  # every 4th of the 201 points of the laminar profile: 50 make a smooth line
 
 
 class RunView:
