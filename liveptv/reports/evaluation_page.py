@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.evaluation import DISTANCE_BINS_UM, Evaluation, GroupScore
+from calibration.evaluation import DISTANCE_BINS_UM, FEWEST_IN_A_PART, Evaluation, GroupScore
 from calibration.matching import AXES, Matched
 from liveptv.reports.depth_figures import depth_figure, recall_figure
 from liveptv.reports.look import paper
@@ -123,7 +123,8 @@ def coverage(evaluation: Evaluation) -> str:
     low, high = evaluation.by_depth[0].from_um, evaluation.by_depth[-1].to_um
     return (
         f"{100 * evaluation.depth_covered:.0f} % of the depth range, {low:.0f} to {high:.0f} µm, is covered: "
-        f"recall is at least half of its maximum, in {len(evaluation.by_depth)} parts."
+        f"recall is at least half of its maximum. It is counted in {len(evaluation.by_depth)} parts; those with fewer "
+        f"than {FEWEST_IN_A_PART} particles are left out."
     )
 
 

@@ -33,7 +33,6 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
         found.append(
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")
         )
-        found.append(("trajectories left out of the profile", f"{profile.left_out}"))
     return [{"name": name, "value": value} for name, value in found]
 
 

@@ -100,7 +100,7 @@ def images_figure(found: Calibration, depths_um: FloatArray, raw: FloatArray | N
     figure.text(
         0.5,
         0.02 / tall,
-        f"maximum of the PSF model: how much {what} than the background",
+        f"peak contrast of the PSF model ({what} than the background)",
         ha="center",
         fontsize=9,
     )

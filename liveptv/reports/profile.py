@@ -16,8 +16,8 @@ from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 
-# Over the height: 20 um each in a channel of 300 um. Next to a wall velocity changes by a quarter of its maximum in a
-# bin, which does not bias the comparison: the theory is averaged over the same tracks.
+# Over the height: 20 um each in a channel of 300 um. Next to a wall velocity changes by a quarter of its maximum in
+# a bin, which does not bias the comparison: the theory is averaged over the same tracks.
 BINS = 15
 # Detections of a trajectory from which its velocity counts. The error of a fitted velocity falls as length^-1.5,
 # and ghost particles make short tracks; a larger number prefers slow particles, which stay longer in the image.
