@@ -123,7 +123,7 @@ def coverage(evaluation: Evaluation) -> str:
     low, high = evaluation.by_depth[0].from_um, evaluation.by_depth[-1].to_um
     return (
         f"{100 * evaluation.depth_covered:.0f} % of the depth range, {low:.0f} to {high:.0f} µm, is covered: "
-        f"recall is at least half of its maximum. It is counted in {len(evaluation.by_depth)} parts; those with fewer "
+        f"recall is at least half of its maximum. Of {len(evaluation.by_depth)} parts those with fewer "
         f"than {FEWEST_IN_A_PART} particles are left out."
     )
 
