@@ -190,23 +190,23 @@ def draw(
     axes[0, 1].plot(places, limit, "k--", lw=1, label="Cramer-Rao bound")
     axes[0, 0].set(yscale="symlog", ylabel="missed (%)", ylim=(0, None))
     axes[0, 0].set_yticks([0, 1, 2, 5, 10, 20, 50], ["0", "1", "2", "5", "10", "20", "50"])
-    axes[0, 1].set(yscale="log", ylabel="error in depth, rms (um)")
+    axes[0, 1].set(yscale="log", ylabel="rms error in depth (um)")
     axes[0, 1].set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     for axis in axes[0]:
         axis.set_xticks(places, NAMES)
-        axis.set_xlabel("nearest neighbour")
+        axis.set_xlabel("distance to nearest neighbour")
         axis.legend(frameon=False)
     best = found["network and fit"]["rows"]
     seen = best[best[:, 5] == 1][:6000]
     axes[1, 0].plot(
         seen[:, 3], seen[:, 8], ".", ms=2, alpha=0.5, color=colours["network and fit"], rasterized=True
     )
-    axes[1, 0].set(xlabel="true depth (um)", ylabel="found less true depth (um)", ylim=(-15, 15))
+    axes[1, 0].set(xlabel="true depth (um)", ylabel="found minus true depth (um)", ylim=(-15, 15))
     depths = np.linspace(-optics.visible_um, optics.visible_um, DEPTH_BINS + 1)
     for name, one in found.items():
         middle = 0.5 * (depths[1:] + depths[:-1])
         axes[1, 1].plot(middle, 100 * recall_over(one["rows"], depths), color=colours[name], label=name)
-    axes[1, 1].set(xlabel="true depth (um)", ylabel="found (%)", ylim=(0, 102))
+    axes[1, 1].set(xlabel="true depth (um)", ylabel="recall (%)", ylim=(0, 102))
     axes[1, 1].legend(frameon=False, loc="lower center")
     figure.savefig(path, dpi=110)
 

@@ -66,7 +66,7 @@ def report(
         made = write_calibration_report(file)
     else:
         report = write_report(files)
-        made = (report.page, *report.pictures)
+        made = (report.page, *report.figures)
     for path in made:
         console.print(escape(str(path)), soft_wrap=True)
     return 0

@@ -52,7 +52,7 @@ def monitor(
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
 ) -> int:
     """Watch a run, and steer it, from the browser."""
-    from liveptv.monitor.listening import door_of, newest_run
+    from liveptv.monitor.listening import newest_run, security_of
     from liveptv.session.announcement import cards_folder, read_card
     from stream.security import load_keys
 
@@ -70,7 +70,7 @@ def monitor(
         raise ConfigurationError("--keys belong to the address of a monitor; give it, tcp://HOST:PORT")
     security = None
     if isinstance(target, str):
-        security = door_of(target) if keys is None else load_keys(keys)
+        security = security_of(target) if keys is None else load_keys(keys)
     if as_text:
         from liveptv.workflows.watch import watch
 

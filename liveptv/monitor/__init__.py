@@ -1,1 +1,1 @@
-"""The live page: a process of its own that listens to a run, and shows it to browsers."""
+"""The live page: a separate process that receives what a run publishes, and shows it in browsers."""

@@ -1,4 +1,4 @@
-"""Which controller is on, as a viewer knows it: from the configuration, the event log and the stage's status."""
+"""Which controller is on: from the run's configuration, its event log and the status of the control stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROTOCOL = "protocol"
 
 
 class ControlState:
-    """Begins with the controller of a run's configuration, and follows what is switched."""
+    """Starts with the controller of a run's configuration, and follows each switch."""
 
     def __init__(self, configuration: dict[str, Any] | None = None) -> None:
         found = configuration or {}
@@ -21,13 +21,16 @@ class ControlState:
         self._steerable = bool(found.get("microscope")) or bool(self._on)
 
     def happened(self, event: dict[str, Any]) -> None:
-        """Take an entry of kind `controller` of the event log; one without `on` tells of a failure."""
+        """Take an entry of kind `controller` of the event log; one without `on` reports a failure."""
         if "on" in event:
             self._on = str(event["controller"]) if event["on"] else ""
             self._settings = dict(event.get("settings") or {})
 
     def facts(self, status: Status | None) -> dict[str, Any] | None:
-        """What is `on` ("" for none), its `settings`, whether it `works`, what it `measured`; None in a replay."""
+        """The controller that is `on` ("" if none), its `settings`, whether it `works`, its `measured` values.
+
+        None in a replay, where there is nothing to control.
+        """
         if not self._steerable:
             return None
         gauges = {} if status is None else status.gauges
@@ -45,7 +48,7 @@ class ControlState:
 
 
 def _configured(configuration: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The controller that a run begins with, and its settings; "" without one."""
+    """The controller that a run starts with, and its settings; "" without one."""
     if configuration.get(PROTOCOL):
         return PROTOCOL, {}
     own = configuration.get("controller") or {}

@@ -1,4 +1,4 @@
-"""What the page asks for when a controller is switched on: a form each, made from the controller's settings."""
+"""The form in which the page sets each controller, made from the fields of the controller's settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from tracking.control.settings import KINDS, ControllerSettings, Foci
 
+# Endings of names and the units that they stand for; the page's scripts get this table with the forms.
 UNITS = (
     ("_ul_s", "µL/s"),
     ("_um_s", "µm/s"),
@@ -24,10 +25,10 @@ FILE = "file"
 
 
 def controller_forms(configuration: dict[str, Any]) -> list[dict[str, Any]]:
-    """One form a controller: `kind`, `title`, what it is for, and its `fields`, required ones first.
+    """One form per controller: `kind`, `title`, `about` (its purpose) and its `fields`, required ones first.
 
-    Values are those of the experiment's own `[controller]`, then limits that a field must not go beyond; a field
-    without one says what its default is. A controller file is offered only where the experiment names it.
+    A field's value is the one in the experiment's `[controller]`, else, if it is required, the experiment's limit
+    of the same name; other fields show their default. A controller file is offered only if the experiment names it.
     """
     own = configuration.get("controller") or {}
     limits = configuration.get("limits") or {}
@@ -51,8 +52,8 @@ def _file_form(own: dict[str, Any]) -> dict[str, Any]:
         {"name": name, "label": name, "type": TYPES[type(value)], "required": False, "value": value}
         for name, value in (own.get("options") or {}).items()
     ]
-    about = f"Your own, {own[FILE]}."
-    return {"kind": FILE, "title": "your own", "about": about, "fields": fields, "file": own[FILE]}
+    about = f"The controller file {own[FILE]}."
+    return {"kind": FILE, "title": "from a file", "about": about, "fields": fields, "file": own[FILE]}
 
 
 def _field(name: str, field: FieldInfo, given: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _field(name: str, field: FieldInfo, given: dict[str, Any], limits: dict[str,
 
 
 def _type(annotation: Any) -> tuple[str, list[str]]:
-    """How a field is filled in, and between what it chooses."""
+    """How a field is filled in, and its choices."""
     parts = [annotation]
     if typing.get_origin(annotation) in (typing.Union, UnionType):
         parts = [part for part in typing.get_args(annotation) if part is not NoneType]

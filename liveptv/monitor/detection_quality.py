@@ -1,4 +1,4 @@
-"""How well the running detection fits its model: depths covered, fits accepted, errors stated, what is left out."""
+"""Agreement of detections with the PSF model: depths covered, fits accepted, standard errors, rejections."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from collections import deque
 from typing import Any
 
-from liveptv.monitor.depth_cover import DepthCover
+from liveptv.monitor.depth_cover import MEMORY_S, DepthCover
 from stream.messages import Detections, Status
 
-REMEMBERED_S = 10.0
 LEFT_OUT = "left_out_"
 
 
@@ -27,7 +26,7 @@ class DetectionQuality:
             self._cover.add(detections.z_um, detections.info.time_s)
 
     def heard(self, status: Status, now_s: float) -> None:
-        """Take a status of the stage, heard at `now_s`."""
+        """Take a status of the detecting stage that arrived at `now_s`."""
         self._status = status
         low, high = (status.gauges.get(f"depth_{end}_um", math.nan) for end in ("min", "max"))
         if low < high and (self._cover is None or self._cover.edges_um[[0, -1]].tolist() != [low, high]):
@@ -40,11 +39,11 @@ class DetectionQuality:
         if fits and (accepted < fits[-1][1] or refused < fits[-1][2]):
             fits.clear()  # the detector was started again
         fits.append((now_s, accepted, refused))
-        while now_s - fits[0][0] > REMEMBERED_S and len(fits) > 2:
+        while now_s - fits[0][0] > MEMORY_S and len(fits) > 2:
             fits.popleft()
 
     def _accepted(self) -> float | None:
-        """Part of the detections of the last ten seconds for which the fit was accepted; None without a fit."""
+        """Fraction of the detections of the last ten seconds whose fit was accepted; None without a fit."""
         if len(self._fits) < 2:
             return None
         accepted, refused = (self._fits[-1][i] - self._fits[0][i] for i in (1, 2))

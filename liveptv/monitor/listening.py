@@ -1,4 +1,4 @@
-"""Listens to a run for a page: its card, its streams, its event log; a thread each, none the run waits for."""
+"""Receives a run's card, messages and event log for a page, in threads for which the run never waits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from stream.monitor import MonitorSubscriber
 from stream.safe_text import one_line
 from stream.sockets import Security
 
-RECEIVE_S = 0.2
-READ_S = 0.3
-LAST_WORDS_S = 1.0
+RECEIVE_S = 0.2  # wait for one message; only delays the end of a thread
+READ_S = 0.3  # between looks at card and event log: how late an event may be shown
+LAST_EVENTS_S = 1.0  # for the events that a session writes just before its process ends
 
 
 def newest_run() -> Path:
-    """The card of the newest run on this computer whose session lives; cards of dead sessions are removed.
+    """The card of the newest run on this computer whose session is alive; cards of dead sessions are removed.
 
     Raises `SourceError` if there is none.
     """
@@ -40,12 +40,12 @@ def newest_run() -> Path:
         else:
             path.unlink(missing_ok=True)
     if not living:
-        raise SourceError("no run is on at this computer; start one, or name the address of its monitor")
+        raise SourceError("no run is active on this computer; start one, or give the address of its monitor")
     return max(living)[1]
 
 
-def door_of(address: str) -> Security | None:
-    """What opens a detector's monitor on this computer, from the card of the run that it belongs to."""
+def security_of(address: str) -> Security | None:
+    """The keys of a detector's monitor on this computer, from the card of its run; None if no card names it."""
     for path in cards_folder().glob("*.json"):
         with contextlib.suppress(SourceError):
             card = read_card(path)
@@ -55,7 +55,7 @@ def door_of(address: str) -> Security | None:
 
 
 class Listener:
-    """Feeds a `RunView` from a run until `close`; what goes wrong in a stream is told to `say`, once."""
+    """Feeds a `RunView` from a run until `close`; an error in a stream is reported to `say`, once."""
 
     def __init__(self, view: RunView, say: Callable[[str], None]) -> None:
         self._view = view
@@ -63,11 +63,11 @@ class Listener:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._subscribed: dict[str, MonitorSubscriber] = {}
-        self.wishes = ""
+        self.command_address = ""
         self.steering: Security | None = None
 
     def follow(self, path: Path) -> None:
-        """Follow the run of a card, also one whose addresses are still to come."""
+        """Follow the run of a card; its addresses may be added to the card later."""
         card = read_card(path)
         self._introduce(card)
         self._start(lambda: self._read_card(path, card))
@@ -75,17 +75,17 @@ class Listener:
         self._start(self._sample)
 
     def watch(self, address: str, security: Security | None = None) -> None:
-        """Follow a detector alone: images and detections, nothing else."""
+        """Follow a single detector: images and detections, no tracks and no status of a run."""
         self._subscribe(address, security)
         self._start(self._sample)
 
     def _introduce(self, card: RunCard) -> None:
         self._view.introduce(card)
-        self.wishes, self.steering = card.wishes, card.steering.security()
-        doors = ((card.session, card.listening), (card.detect, card.watching), (card.track, card.listening))
-        for address, door in doors:
+        self.command_address, self.steering = card.wishes, card.steering.security()
+        streams = ((card.session, card.listening), (card.detect, card.watching), (card.track, card.listening))
+        for address, keys in streams:
             if address and address not in self._subscribed:
-                self._subscribe(address, door.security())
+                self._subscribe(address, keys.security())
 
     def _start(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
@@ -115,19 +115,19 @@ class Listener:
         self._start(listen)
 
     def _read_card(self, path: Path, card: RunCard) -> None:
-        """Learn what is added to the card, then watch that the session lives."""
+        """Read the card until it is complete, and note when the session's process has ended."""
         while not self._stop.wait(READ_S):
             if not psutil.pid_exists(card.pid):
-                self._stop.wait(LAST_WORDS_S)
+                self._stop.wait(LAST_EVENTS_S)
                 self._view.gone()
                 return
             if not card.complete:
-                with contextlib.suppress(SourceError):  # withdrawn: the run is over before it began
+                with contextlib.suppress(SourceError):  # removed: the run ended while it was starting
                     card = read_card(path)
                 self._introduce(card)
 
     def _read_events(self, path: Path) -> None:
-        """Follow the event log as it grows; a line that is still being written is waited for."""
+        """Follow the event log as it grows; an incomplete last line is read again later."""
         with path.open("rb") as file:
             rest = b""
             while not self._stop.is_set():
@@ -138,7 +138,7 @@ class Listener:
                         self._view.happened(msgspec.json.decode(line, type=dict[str, Any]))
                     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError):
                         start = one_line(line[:80].decode(errors="replace"))
-                        self._say(f"{path.name} has a line that is no event: {start!r}")
+                        self._say(f"{path.name} has a line that is not an event: {start!r}")
                 self._stop.wait(READ_S)
 
     def _sample(self) -> None:

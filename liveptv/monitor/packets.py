@@ -1,4 +1,4 @@
-"""What a page is sent: a JSON header, then the image and the particles as they are, all in one message.
+"""Binary messages to the page: a JSON header followed by the image, the detections and the tracks.
 
 Layout: uint32 length of the header (little endian), the header in UTF-8, and the blobs one after the other,
 whose lengths in bytes are `header.blobs`: the JPEG, then float32 rows x, y, z of the detections, then float32 rows
@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from liveptv.monitor.run_view import RunView, Shown
+from liveptv.monitor.latest_image import Shown
+from liveptv.monitor.run_view import RunView
 from stream.messages import TrackFlag
 
-LONGEST_AGE_MS = 3_600_000.0
+LONGEST_AGE_MS = 3_600_000.0  # an hour; more, or less than 0, means the clock of another computer
 
 
 def packet(header: dict[str, Any], *blobs: bytes) -> bytes:
@@ -37,8 +38,8 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return header, blobs
 
 
-def picture_packet(view: RunView, shown: Shown) -> bytes:
-    """The packet of one image with what was found in it."""
+def image_packet(view: RunView, shown: Shown) -> bytes:
+    """The packet of one image with its detections and confirmed, detected tracks."""
     image, info = view.image(shown), shown.frame.info
     age_ms = (time.perf_counter_ns() - info.monotonic_ns) / 1e6
     found = shown.detections
@@ -46,9 +47,9 @@ def picture_packet(view: RunView, shown: Shown) -> bytes:
     tracked = np.empty((4, 0), "<f4")
     if shown.tracks is not None:
         tracks = shown.tracks
-        sure = (tracks.flags.astype(np.int64) & int(TrackFlag.TENTATIVE | TrackFlag.PREDICTED)) == 0
+        confirmed = (tracks.flags.astype(np.int64) & int(TrackFlag.TENTATIVE | TrackFlag.PREDICTED)) == 0
         columns = (tracks.track, tracks.x_um, tracks.y_um, tracks.z_um)
-        tracked = np.stack([column[sure] for column in columns]).astype("<f4")
+        tracked = np.stack([column[confirmed] for column in columns]).astype("<f4")
     depth = view.depth_range_um(shown)
     header = {
         "frame": info.frame,

@@ -1,4 +1,4 @@
-"""Runs the page's server: in this process for `liveptv monitor`, beside a run in one of its own."""
+"""Starts the page's server: in this process for `liveptv monitor`, in a separate one beside a run."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from typing import Self
 
 import uvicorn
 
+from liveptv.monitor.access import new_token
 from liveptv.monitor.connection_limit import gate
 from liveptv.monitor.listening import Listener
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.server import PageServer
 from liveptv.monitor.steering import SENDER, Steering
-from liveptv.monitor.visitors import new_token
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Command, CommandKind
 from stream.sockets import Security
 
-START_S = 30.0
-JOIN_S = 5.0
-LAST_LOOK_S = 1.0
-LARGEST_WISH = 4096
+START_S = 30.0  # for the page's process to start: 1 to 2 s, many times that on a loaded computer
+JOIN_S = 5.0  # for the process to end before it is killed
+LAST_UPDATE_S = 1.0  # after the run, so that browsers get its last summary (one is sent every 0.5 s)
+MAX_MESSAGE_BYTES = 4096  # from a browser; a controller's settings take some hundred
 
 
 class Page:
-    """The server with all that feeds it; `url` is where a browser finds it, its token included."""
+    """The server with everything that feeds it; `url` is its address for a browser, token included."""
 
     def __init__(
         self, target: Path | str, port: int, say: Callable[[str], None], security: Security | None = None
     ) -> None:
-        """`target` is a run's card, or the address of a detector's monitor and `security` what opens it.
+        """`target` is a run's card, or the address of a detector's monitor, with its keys in `security`.
 
         Raises `ConfigurationError` if the port is taken.
         """
@@ -49,13 +49,13 @@ class Page:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/?token={token}"
         view = RunView()
         self._listener = Listener(view, say)
-        self._steering = Steering(lambda: (self._listener.wishes, self._listener.steering))
+        self._steering = Steering(lambda: (self._listener.command_address, self._listener.steering))
         self._say = say
 
         def refused(text: str) -> None:
             say(text)
-            if self._listener.wishes:
-                self._steering.ask(Command(CommandKind.MARK, text, sender=SENDER))
+            if self._listener.command_address:
+                self._steering.send(Command(CommandKind.MARK, text, sender=SENDER))
 
         server = PageServer(view, self._steering, token, refused)
         if isinstance(target, Path):
@@ -67,8 +67,8 @@ class Page:
             log_level="critical",
             access_log=False,
             lifespan="off",
-            http=gate(server.turn_away),
-            ws_max_size=LARGEST_WISH,
+            http=gate(server.refuse),
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=20.0,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=2,
@@ -100,13 +100,13 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigurationError(
-            f"port {port} of 127.0.0.1 cannot be had ({error}); choose another"
+            f"port {port} on 127.0.0.1 is not available ({error}); choose another"
         ) from error
     return listener
 
 
 class PageProcess:
-    """A page in a process of its own, beside the run that it shows; it ends with the `with` block."""
+    """A page in a separate process, beside the run that it shows; it ends with the `with` block."""
 
     def __init__(self, card: Path, port: int = 0) -> None:
         """Start it; raises `LinkError` if it does not come up."""
@@ -127,11 +127,11 @@ class PageProcess:
                 if self._pipe.poll(timeout_s):
                     self.url, why = self._pipe.recv()
             if not self.url:
-                raise LinkError(f"the page could not be opened: {why}; the run can go on without it")
+                raise LinkError(f"the page could not be opened: {why}; the run continues without it")
         return self.url
 
     def close(self) -> None:
-        """Let browsers see the end, then end the process. Idempotent."""
+        """Let browsers get the last summary, then end the process. Idempotent."""
         self._pipe.close()
         self._process.join(JOIN_S)
         if self._process.is_alive():
@@ -148,7 +148,7 @@ class PageProcess:
 
 
 def _serve_beside_a_run(card: Path, port: int, pipe: Connection) -> None:
-    """The page's process; it ends a moment after the run's process has closed its end of the pipe."""
+    """Main function of the page's process, which ends soon after the run has closed its end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         page = Page(card, port, lambda _text: None)
@@ -160,29 +160,29 @@ def _serve_beside_a_run(card: Path, port: int, pipe: Connection) -> None:
     def wait_for_the_run() -> None:
         with contextlib.suppress(EOFError, OSError):
             pipe.recv()
-        threading.Event().wait(LAST_LOOK_S)
+        threading.Event().wait(LAST_UPDATE_S)
         page.end()
 
     threading.Thread(target=wait_for_the_run, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        _deaf(page)
+        _serve_without_signals(page)
 
 
-def _deaf(page: Page) -> None:
-    """Serve from a thread: there the server leaves the signals alone, which belong to the run."""
+def _serve_without_signals(page: Page) -> None:
+    """Serve from a thread, where uvicorn installs no signal handlers: signals belong to the run."""
     thread = threading.Thread(target=page.serve)
     thread.start()
     thread.join()
 
 
 def has_display() -> bool:
-    """Whether a browser window can be expected to open."""
+    """Whether a browser window can open here."""
     if sys.platform in {"win32", "darwin"}:
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def open_browser(url: str) -> None:
-    """Show the page in the user's browser; where none can be started the address has been printed."""
+    """Open the page in the user's browser; if none can be started, the printed address remains."""
     with contextlib.suppress(webbrowser.Error):
         webbrowser.open(url)

@@ -1,16 +1,19 @@
-"""The velocity profile while it builds up: one straight line through each track, averaged over height."""
+"""The velocity profile during a run: a straight line fitted to each track, averaged in bins of height."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from liveptv.reports.profile import BINS, MIN_LENGTH
 from stream.messages import TrackFlag, Tracks
 from tracking.analysis.velocity import VelocityProfile, velocity_profile
 
-MIN_DETECTIONS = 10
-BINS = 15
-MOST_TRACKS = 20_000
+MOST_TRACKS = (
+    20_000  # kept at a time, 1 MB; with 200 particles that cross the image in 10 s, about 15 minutes
+)
+# Relative change of the pump's set-point at which averaging starts again: above the corrections that `hold_flow`
+# makes once it has settled, below a change that a person makes. A change below it moves the profile by as much.
 FLOW_CHANGE = 0.05
 
 SUMS = ("count", "t", "tt", "x", "tx", "height")
@@ -19,8 +22,8 @@ SUMS = ("count", "t", "tt", "x", "tx", "height")
 class RunningProfile:
     """Adds up tracks frame by frame; `profile` averages their velocities along x.
 
-    Where the flow's set-point changes by more than 5 % it begins anew, at `since_s`. Beyond 20,000 tracks the
-    oldest are forgotten. Heights are absolute, refraction factor times (focus + z); without depth they are y.
+    Averaging starts again, at `since_s`, when the pump's set-point changes by more than 5 %. Beyond 20,000 tracks
+    the oldest are dropped. Heights are absolute, refraction factor times (focus + z); without depth they are y.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class RunningProfile:
         self._owner = np.full(MOST_TRACKS, -1, np.int64)
 
     def update(self, tracks: Tracks) -> None:
-        """Add one frame's tracks; predicted, tentative and doubly detected ones are left out."""
+        """Add one frame's tracks; predicted ones, tentative ones and second detections are left out."""
         info = tracks.info
         if not np.isclose(info.flow_ul_s, self.flow_ul_s, rtol=FLOW_CHANGE, atol=0, equal_nan=True):
             self.flow_ul_s = info.flow_ul_s
@@ -75,7 +78,7 @@ class RunningProfile:
 
     def velocities(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean height, um, and velocity, um/s, of each track with at least ten detections."""
-        count, t, tt, x, tx, height = self._sums[:, self._sums[0] >= MIN_DETECTIONS]
+        count, t, tt, x, tx, height = self._sums[:, self._sums[0] >= MIN_LENGTH]
         spread = tt - t * t / np.maximum(count, 1)
         moving = spread > 0
         slope = (tx - t * x / np.maximum(count, 1))[moving] / spread[moving]

@@ -1,1 +1,1 @@
-"""What a run shows at its end: pictures and one page, made from the trajectory file alone."""
+"""Reports of runs, calibrations, trainings and evaluations: a self-contained page each, with its figures."""

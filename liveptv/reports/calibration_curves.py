@@ -1,18 +1,16 @@
-"""Pictures of what depth does to a particle's image: features, widths (Franchini & Krevor, Fig. 4), ambiguity."""
+"""Figures of the PSF over depth: features and widths (Franchini & Krevor, Fig. 4), and how distinct depths are."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from calibration.ambiguity import TOLD_APART
 from calibration.focal_planes import FocalPlanes
 from calibration.result import Calibration
-from liveptv.reports.look import INK, LIGHT, ONE, TWO
+from liveptv.reports.look import INK, LIGHT, ONE, TWO, plain_log_ticks
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,8 +21,8 @@ BAD = "#fdecea"
 LIMIT = LIGHT["bad"]
 
 
-def curves_picture(found: Calibration) -> Figure:
-    """Masked signal, local variance and widths over depth; the traces thin, the average on top."""
+def curves_figure(found: Calibration) -> Figure:
+    """Masked signal, local variance and widths over depth: single particles as thin lines, the PSF model on top."""
     curves = found.curves
     figure = Figure(figsize=(10.2, 3.7), dpi=130, layout="constrained")
     first, second, third = figure.subplots(1, 3)
@@ -33,12 +31,12 @@ def curves_picture(found: Calibration) -> Figure:
     inside = _within(found, curves.z_um)
     for name, values, colour in (("x", curves.sigma_x_um, ALONG_X), ("y", curves.sigma_y_um, ALONG_Y)):
         third.plot(curves.z_um[inside], values[inside], color=colour, label=f"along {name}")
-    third.set_title("width of the average image", pad=20)
-    third.set_ylabel("standard deviation (um)")
+    third.set_title("width of the PSF", pad=20)
+    third.set_ylabel("standard deviation (µm)")
     third.set_ylim(0, 1.12 * float(np.max(np.r_[curves.sigma_x_um[inside], curves.sigma_y_um[inside]])))
     third.legend(frameon=False, fontsize=8, loc="best")
     for axes in (first, second, third):
-        axes.set_xlabel("depth z (um)")
+        axes.set_xlabel("depth z (µm)")
         axes.set_xlim(found.model.z_min_um, found.model.z_max_um)
         axes.grid(visible=True, alpha=0.25)
         mark_focal_planes(axes, found.focal_planes)
@@ -53,11 +51,11 @@ def _feature(axes: Axes, found: Calibration, average: FloatArray, traces: FloatA
     for depth, values in zip(curves.trace_z_um, scaled, strict=True):
         axes.plot(depth, values / top, color=TRACE, lw=0.4, alpha=0.6)
     axes.plot([], [], color=TRACE, lw=0.8, label=f"{len(scaled)} particles")
-    axes.plot(curves.z_um[inside], average[inside] / top, color=AVERAGE, lw=1.6, label="average image")
+    axes.plot(curves.z_um[inside], average[inside] / top, color=AVERAGE, lw=1.6, label="PSF model")
     seen = scaled[_within(found, curves.trace_z_um)] / top
     low, high = (np.percentile(seen, (0.5, 99.5))) if seen.size else (0.0, 1.0)
     axes.set_title(name, pad=20)
-    axes.set_ylabel("part of the average's largest")
+    axes.set_ylabel("relative to the PSF model's maximum")
     axes.set_ylim(min(-0.03, 1.1 * low), 1.2 * max(1.0, high))
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
@@ -65,9 +63,9 @@ def _feature(axes: Axes, found: Calibration, average: FloatArray, traces: FloatA
 def scaled_to_average(
     trace_z_um: FloatArray, traces: FloatArray, z_um: FloatArray, average: FloatArray
 ) -> FloatArray:
-    """Each trace (M, K) over its brightness: the factor by which the average (J,) fits it best (least squares).
+    """Each trace (M, K) divided by the particle's brightness, the least-squares factor to the average (J,).
 
-    The paper scales each by its own extremes; these are made of noise in part.
+    The paper scales each trace by its own extremes, which partly are noise.
     """
     out = traces.copy()
     for index, (depth, values) in enumerate(zip(trace_z_um, traces, strict=True)):
@@ -97,8 +95,8 @@ def mark_focal_planes(axes: Axes, planes: FocalPlanes) -> None:
         )
 
 
-def ambiguity_picture(found: Calibration) -> Figure:
-    """By how many sigma each depth's image differs from its most similar other depth, and where that one is."""
+def ambiguity_figure(found: Calibration) -> Figure:
+    """How different each depth's image is from the most similar other depth, in sigma of noise, and that depth."""
     ambiguity = found.ambiguity
     inside = _within(found, ambiguity.z_um)
     z_um, sigmas, twin = ambiguity.z_um[inside], ambiguity.sigmas[inside], ambiguity.twin_um[inside]
@@ -111,22 +109,15 @@ def ambiguity_picture(found: Calibration) -> Figure:
     first.axhline(TOLD_APART, color=LIMIT, lw=0.9)
     first.plot(z_um, sigmas, color=AVERAGE)
     plain_log_ticks(first.yaxis)
-    first.set(title="difference from the most similar depth", ylabel="sigma of one image's noise")
+    first.set(title="distance to the most similar depth", ylabel="difference (sigma of the noise)")
     second.plot(z_um, twin, ".", ms=4, color=AVERAGE)
     second.plot(z_um, z_um, color=TRACE, lw=0.8)
-    second.set(title="the most similar depth", ylabel="its z (um)")
+    second.set(title="most similar depth", ylabel="its depth z (µm)")
     for axes in (first, second):
-        axes.set_xlabel("depth z (um)")
+        axes.set_xlabel("depth z (µm)")
         axes.set_xlim(found.model.z_min_um, found.model.z_max_um)
         axes.grid(visible=True, alpha=0.25)
     return figure
-
-
-def plain_log_ticks(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, in plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _within(found: Calibration, z_um: FloatArray) -> npt.NDArray[np.bool_]:

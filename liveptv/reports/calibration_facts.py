@@ -1,4 +1,4 @@
-"""The numbers and tables of a calibration's report."""
+"""Numbers, warnings and tables of a calibration's report."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ import numpy as np
 from calibration.labels import HIDDEN, NEAR, SHORT, UNSETTLED
 from calibration.result import Calibration
 
-FAULTS_IN_FRONT = 8
+FAULTS_IN_FRONT = 8  # faults of the scan shown at the top; all are in the table below
+# Labels scatter about their surface by this many times their standard error before it is reported. A scatter of 3
+# does not come from noise; real glass is not smooth to better than the standard error, so 1 would warn always.
 SCATTERS = 3.0
 ADVICE = {
     NEAR: "fewer particles, or a larger field; --neighbour PX allows nearer ones",
-    HIDDEN: "look at it in the scan: two particles in one place, a clump, dirt, one of another size",
-    UNSETTLED: "mostly particles cut by the picture's edge",
+    HIDDEN: "look at it in the scan: overlapping particles, an aggregate, dirt, or another size",
+    UNSETTLED: "mostly particles cut off by the edge of the image",
     SHORT: "scan further on the side where it was cut off",
 }
 
 
 def facts(found: Calibration, images: int) -> list[dict[str, str]]:
-    """What everybody asks for first, as `name` and `value`; `images` is how many labelled ones there are."""
+    """The main results as `name` and `value`; `images` is the number of labelled images."""
     table, planes, model = found.particles, found.focal_planes, found.model
     used = table.used
     shown = [
         ("particles used of those found", f"{used.sum()} of {len(table)}"),
-        ("depth range", f"{model.z_min_um:+.0f} to {model.z_max_um:+.0f} um"),
+        ("depth range", f"{model.z_min_um:+.0f} to {model.z_max_um:+.0f} µm"),
     ]
     if planes.astigmatic:
-        shown.append(("focal planes along x and y", f"{planes.xz_um:+.1f}, {planes.yz_um:+.1f} um"))
+        shown.append(("focal planes along x and y", f"{planes.xz_um:+.1f}, {planes.yz_um:+.1f} µm"))
     else:
-        shown.append(("focal lines of a cylindrical lens", "none"))
+        shown.append(("astigmatism", "none"))
     error_um = np.median(np.stack([table.sigma_x_um, table.sigma_y_um, table.sigma_z_um])[:, used], axis=1)
-    shown.append(("stated error of the labels in x, y, z", ", ".join(f"{um:.2g}" for um in error_um) + " um"))
+    shown.append(
+        ("standard error of the labels in x, y, z", ", ".join(f"{um:.2g}" for um in error_um) + " µm")
+    )
     if found.surface is not None and found.surface.is_surface:
-        shown.append(("rms distance from a smooth surface", f"{found.surface.residual_um:.2g} um"))
+        shown.append(
+            ("rms distance of the particles from a smooth surface", f"{found.surface.residual_um:.2g} µm")
+        )
     shown += [
         ("noise of one image", f"{100 * found.noise.contrast_sd:.2g} % of the background"),
         ("signal-to-noise ratio of one image, mean over depth", f"{signal_to_noise(found):.1f}"),
@@ -46,9 +52,9 @@ def facts(found: Calibration, images: int) -> list[dict[str, str]]:
 
 
 def signal_to_noise(found: Calibration) -> float:
-    """Largest contrast of the average image over the noise of one image, mean over the depth range.
+    """Largest contrast of the PSF model over the noise of one image, mean over the depth range.
 
-    The paper's definition: background less the particle's darkest pixel, over the background's deviation.
+    The paper's definition: background minus the particle's darkest pixel, over the background's deviation.
     """
     model = found.model
     images = model.images(np.linspace(model.z_min_um, model.z_max_um, 101))
@@ -56,9 +62,9 @@ def signal_to_noise(found: Calibration) -> float:
 
 
 def problems(found: Calibration, *, width_curve: bool) -> list[str]:
-    """Warnings, then faults of the scan: what a reader must know before relying on the labels.
+    """Warnings, then faults of the scan: to be known before the labels are relied on.
 
-    `width_curve` tells whether the file has the curve from which the classical detector reads depth.
+    `width_curve`: whether the file has the curve from which the classical detector reads depth.
     """
     faults = [fault.text for fault in found.faults]
     if len(faults) > FAULTS_IN_FRONT:
@@ -71,13 +77,13 @@ def _no_curve(found: Calibration, width_curve: bool) -> list[str]:
     if width_curve or not found.focal_planes.astigmatic:
         return []
     return [
-        "there is no width curve: a Gaussian does not fit the images at all depths; the classical detector "
-        "cannot tell depth with this file"
+        "there is no width curve, since a Gaussian does not fit the images at all depths: the classical detector "
+        "cannot measure depth with this file"
     ]
 
 
 def _scatter(found: Calibration) -> list[str]:
-    """Whether labels scatter by more than their stated errors, where a smooth surface tells."""
+    """A warning if labels scatter about a smooth surface by more than their standard errors."""
     surface, table = found.surface, found.particles
     if surface is None or not surface.is_surface:
         return []
@@ -86,14 +92,14 @@ def _scatter(found: Calibration) -> list[str]:
         return []
     times = surface.typical_um / stated_um
     return [
-        f"depths scatter by {surface.typical_um:.2g} um about a smooth surface, {times:.0f} times their stated "
-        f"error of {stated_um:.2g} um: either the particles do not lie on it, or they differ from one another by "
-        "more than noise; count on the larger one"
+        f"depths scatter by {surface.typical_um:.2g} µm about a smooth surface, {times:.0f} times their standard "
+        f"error of {stated_um:.2g} µm: either the particles do not lie on it, or they differ from one another by "
+        "more than noise; rely on the larger value"
     ]
 
 
 def left_out_table(found: Calibration) -> list[dict[str, str]]:
-    """Particles by reason, most frequent first, as `count`, `reason` and `advice`."""
+    """Particles left out by reason, most frequent first, as `count`, `reason` and `advice`."""
     counts = found.particles.left_out()
     return [
         {"count": f"{counts[reason]}", "reason": reason, "advice": ADVICE.get(reason, "")}
@@ -102,7 +108,7 @@ def left_out_table(found: Calibration) -> list[dict[str, str]]:
 
 
 def surface_in_words(found: Calibration) -> str:
-    """Tilt and bend of the particles' surface; empty where they fill a volume or are too few to tell."""
+    """Tilt and curvature of the particles' surface; empty if they fill a volume or are too few."""
     surface = found.surface
     if surface is None or not surface.is_surface:
         return ""
@@ -110,9 +116,9 @@ def surface_in_words(found: Calibration) -> str:
     across = 2 * np.array([surface.tilt_x, surface.tilt_y]) * half_um
     bend = np.array([surface.bend_xx, surface.bend_yy]) * half_um**2
     return (
-        f"They lie on a smooth surface to {surface.residual_um:.2g} um (rms). It rises by {across[0]:+.2g} um over "
-        f"the picture's width and by {across[1]:+.2g} um over its height, and bends by {bend[0]:+.2g} and "
-        f"{bend[1]:+.2g} um from the middle to the edges."
+        f"They lie on a smooth surface to {surface.residual_um:.2g} µm (rms). It rises by {across[0]:+.2g} µm over "
+        f"the width of the image and by {across[1]:+.2g} µm over its height, and curves by {bend[0]:+.2g} and "
+        f"{bend[1]:+.2g} µm from the middle to the edges."
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a calibration's labels: how well the particles agree, where they are, which were left out."""
+"""Figures of a calibration's labels: residuals, standard errors, places of particles, which were left out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from calibration.result import Calibration
 from calibration.surface import FocalSurface
-from liveptv.reports.calibration_curves import plain_log_ticks
-from liveptv.reports.look import INK, ONE, TWO
+from liveptv.reports.look import INK, ONE, TWO, plain_log_ticks
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -22,23 +21,23 @@ AXES_COLOURS = (("x", ONE), ("y", TWO), ("z", INK))
 NOT_USED = "#444444"
 MARKS = "x+^sDv"
 GREY = "#8a8a8a"
-LEAST_PERCENT = 0.1
+LEAST_PERCENT = 0.1  # the axis of residuals is linear below; most particles are explained better than that
 BINS = 16
 
 
-def labels_picture(found: Calibration) -> Figure:
-    """Misfit of each particle, the errors stated of the labels, and each plane's focus against its images."""
+def labels_figure(found: Calibration) -> Figure:
+    """Residuals of the particles, standard errors of the labels, apparent against stated focus of the planes."""
     figure = Figure(figsize=(10.2, 3.7), dpi=130, layout="constrained")
     first, second, third = figure.subplots(1, 3)
-    _misfit(first, found)
-    _stated_errors(second, found)
+    _residuals(first, found)
+    _standard_errors(second, found)
     _focus(third, found)
     for axes in (first, second, third):
         axes.grid(visible=True, alpha=0.25)
     return figure
 
 
-def _misfit(axes: Axes, found: Calibration) -> None:
+def _residuals(axes: Axes, found: Calibration) -> None:
     table = found.particles
     known, used = np.isfinite(table.misfit) & np.isfinite(table.neighbour_px), table.used
     for which, mark, colour, name in ((used, "o", USED, "used"), (~used, "x", LEFT_OUT, "left out")):
@@ -58,12 +57,14 @@ def _misfit(axes: Axes, found: Calibration) -> None:
     axes.set_ylim(-0.3 * LEAST_PERCENT, 2 * max(1.0, 100 * float(np.nanmax(table.misfit, initial=0.0))))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(
-        title="not explained by the average", xlabel="nearest neighbour (px)", ylabel="% of the fitted power"
+        title="residuals of the PSF model",
+        xlabel="distance to nearest neighbour (px)",
+        ylabel="residual power (%)",
     )
     axes.legend(frameon=False, fontsize=8)
 
 
-def _stated_errors(axes: Axes, found: Calibration) -> None:
+def _standard_errors(axes: Axes, found: Calibration) -> None:
     table = found.particles
     errors = [
         errors[table.used & (errors > 0)] for errors in (table.sigma_x_um, table.sigma_y_um, table.sigma_z_um)
@@ -75,13 +76,13 @@ def _stated_errors(axes: Axes, found: Calibration) -> None:
     for (name, colour), values in zip(AXES_COLOURS, errors, strict=True):
         axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.35)
         axes.hist(
-            values, edges, histtype="step", color=colour, label=f"{name}: median {np.median(values):.2g} um"
+            values, edges, histtype="step", color=colour, label=f"{name}: median {np.median(values):.2g} µm"
         )
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
-    axes.set(title="stated error of the labels", xlabel="standard error (um)", ylabel="particles")
+    axes.set(title="standard error of the labels", xlabel="standard error (µm)", ylabel="particles")
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -95,13 +96,13 @@ def _focus(axes: Axes, found: Calibration) -> None:
     axes.axhline(0, color=GREY, lw=0.8)
     axes.set(
         title="focus of each plane",
-        xlabel="focus position (um)",
-        ylabel="as its images show it, minus stated (um)",
+        xlabel="stated focus position (µm)",
+        ylabel="apparent minus stated focus (µm)",
     )
 
 
-def places_picture(found: Calibration) -> Figure:
-    """Where the particles are: used ones by height, and by distance from their surface if they have one."""
+def places_figure(found: Calibration) -> Figure:
+    """Where the particles are: used ones coloured by focus, and by distance from their surface if they have one."""
     table, surface = found.particles, found.surface
     panels = 2 if surface is not None and surface.is_surface else 1
     height, width = found.shape
@@ -113,11 +114,11 @@ def places_picture(found: Calibration) -> Figure:
     figure = Figure(figsize=(9.6, tall + 0.25 * len(reasons)), dpi=130, layout="compressed")
     all_axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     used = table.used
-    values = [("focus at which the particle is at z = 0 (um)", table.z_um[used])]
+    values = [("focus at which the particle is at z = 0 (µm)", table.z_um[used])]
     if surface is not None and panels == 2:
         extent = (width * found.model.pixel_size_um, height * found.model.pixel_size_um)
         off = table.z_um - surface_height(surface, table.x_um, table.y_um, extent)
-        values.append(("distance from the smooth surface (um)", off[used]))
+        values.append(("distance from the smooth surface (µm)", off[used]))
     for axes, (label, colours) in zip(all_axes, values, strict=True):
         _field(axes, found, reasons)
         map_, norm = (RESIDUAL_MAP, _about_zero(colours)) if axes is not all_axes[0] else (DEPTH_MAP, None)
@@ -155,7 +156,7 @@ def _field(axes: Axes, found: Calibration, reasons: list[str]) -> None:
             label=f"{rows.sum()} left out: {reason}",
         )
     axes.set_aspect("equal")
-    axes.set(xlabel="x (um)", ylabel="y (um)")
+    axes.set(xlabel="x (µm)", ylabel="y (µm)")
     axes.set(xlim=(-pixel / 2, (width - 0.5) * pixel), ylim=((height - 0.5) * pixel, -pixel / 2))
 
 

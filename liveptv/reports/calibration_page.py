@@ -1,4 +1,4 @@
-"""The report of a calibration: what a particle looks like over depth, how good the labels are, what is left out."""
+"""The report of a calibration: the PSF over depth, how good the labels are, what was left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calibration.calibration_file import DAMAGED, read_calibration
 from calibration.result import Calibration
 from engines.classical.widths import WidthCurve
 from liveptv.files import RunFiles
-from liveptv.reports.calibration_curves import ambiguity_picture, curves_picture
+from liveptv.reports.calibration_curves import ambiguity_figure, curves_figure
 from liveptv.reports.calibration_facts import (
     facts,
     left_out_table,
@@ -21,10 +21,10 @@ from liveptv.reports.calibration_facts import (
     problems,
     surface_in_words,
 )
-from liveptv.reports.calibration_labels import labels_picture, places_picture
+from liveptv.reports.calibration_labels import labels_figure, places_figure
 from liveptv.reports.look import paper
-from liveptv.reports.particle_images import images_picture, read_raw_images, round_depths
-from liveptv.reports.publishing import Picture, indented, publish
+from liveptv.reports.particle_images import images_figure, read_raw_images, round_depths
+from liveptv.reports.publishing import ReportFigure, indented, publish
 from stream.hdf5_reading import attribute, open_hdf5, values
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @paper()
 def write_calibration_report(path: Path) -> tuple[Path, ...]:
-    """Make the page and the pictures of a calibration beside it, replacing older ones; the page comes first.
+    """Make the page and the figures of a calibration beside it, replacing older ones; the page comes first.
 
     Raises `SourceError` if the calibration cannot be read, `OutputError` if the report cannot be written.
     """
@@ -45,10 +45,10 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
         raw = read_raw_images(file["traces"], found, depths_um)
         width_curve = WidthCurve.GROUP in file
     files = RunFiles.beside(path)
-    pictures = publish(
+    figures = publish(
         files,
         "calibration.html.j2",
-        _pictures(found, depths_um, raw),
+        _figures(found, depths_um, raw),
         title=f"liveptv: {path.name}",
         subtitle=_subtitle(found, created),
         problems=problems(found, width_curve=width_curve),
@@ -59,48 +59,48 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
         measured=indented(measured(found)),
         provenance=indented({**found.provenance, "versions": versions}),
     )
-    return files.report, *pictures
+    return files.report, *figures
 
 
-def _pictures(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) -> list[Picture]:
+def _figures(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) -> list[ReportFigure]:
     count = len(found.curves.trace_z_um)
     part = 100 * found.ambiguity.part
     return [
-        Picture(
+        ReportFigure(
             "images",
-            images_picture(found, depths_um, raw),
-            "The average particle image over depth"
+            images_figure(found, depths_um, raw),
+            "The PSF model over depth"
             + (
-                "; the scan shows no particle whole."
+                "; the scan contains no complete particle."
                 if raw is None
-                else ", and one camera image of a particle at the same depth. Both have the same grey scale, "
-                "another one in each column."
+                else ", and a camera image of one particle at the same depth. The grey scale is the same within "
+                "a column and differs between columns."
             ),
         ),
-        Picture(
+        ReportFigure(
             "curves",
-            curves_picture(found),
-            f"Left and middle: features of {count} particles at their aligned depths, each over its brightness. "
-            "How far they scatter about the average is noise and what particles differ in. Right: widths of the "
-            "generalised Gaussian fitted to the average image.",
+            curves_figure(found),
+            f"Left, middle: features of {count} particles, divided by their brightness, at their aligned depths. "
+            "Their scatter about the PSF model is noise and differences between particles. Right: widths of a "
+            "generalised Gaussian fitted to the PSF model. Dashed: the focal planes of the astigmatic lens.",
         ),
-        Picture(
+        ReportFigure(
             "labels",
-            labels_picture(found),
-            "Left: the part of each particle's images that the common image does not explain, beyond noise (linear "
-            "below 0.1 %). Middle: the errors that noise and misfit leave in the labels. Right: the focus at which "
-            "each plane's images fit best, where particles are in sight.",
+            labels_figure(found),
+            "Left: the part of each particle's signal that the PSF model does not explain, beyond noise (linear "
+            "below 0.1 %). Middle: standard errors of the labels, from noise and residuals. Right: the focus at "
+            "which each plane's images fit best, minus the focus that the scan states.",
         ),
-        Picture(
+        ReportFigure(
             "places",
-            places_picture(found),
-            f"Where the particles are in the picture. {surface_in_words(found)}",
+            places_figure(found),
+            f"Where the particles are in the image. {surface_in_words(found)}",
         ),
-        Picture(
+        ReportFigure(
             "ambiguity",
-            ambiguity_picture(found),
-            "How surely one image tells its depth from the most similar one far from it (further than an eighth of "
-            f"the range). Below 5 sigma one is taken for the other now and then: {part:.0f} % of the depth range.",
+            ambiguity_figure(found),
+            "How well one image can be told from that of the most similar depth more than an eighth of the range "
+            f"away. Below 5 sigma the two are sometimes confused: {part:.0f} % of the depth range.",
         ),
     ]
 
@@ -110,8 +110,8 @@ def _subtitle(found: Calibration, created: str) -> str:
     height, width = found.shape
     focus = found.focus_um
     return (
-        f"from {provenance.get('scan', '?')}: {len(focus)} planes, focus {focus.min():g} to {focus.max():g} um, "
-        f"{width} x {height} px of {found.model.pixel_size_um:g} um, {found.model.polarity} particles; "
+        f"from {provenance.get('scan', '?')}: {len(focus)} planes, focus {focus.min():g} to {focus.max():g} µm, "
+        f"{width} x {height} px of {found.model.pixel_size_um:g} µm, {found.model.polarity} particles; "
         f"made {created}"
     )
 
@@ -119,7 +119,6 @@ def _subtitle(found: Calibration, created: str) -> str:
 def _images_left_out(found: Calibration, clean: npt.NDArray[np.bool_]) -> str:
     planes, dirty = int((~found.plane_used).sum()), int(np.count_nonzero(~clean))
     return (
-        f"Of {len(found.focus_um)} planes {planes} were left out. Of {clean.size} labelled images {dirty} have "
-        "something in the background (the 5 % with the largest background variance): they are not pasted into "
-        "training images."
+        f"Of {len(found.focus_um)} planes {planes} were left out. Of {clean.size} labelled images {dirty} have an "
+        "uneven background (the 5 % with the largest variance): they are not pasted into training images."
     )

@@ -1,4 +1,4 @@
-"""How depths, displacements and velocities of a run's trajectories are distributed, as histograms."""
+"""Histograms of the depths, displacements and velocities of a run's trajectories."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tracking.trajectories.file import Trajectories
 FloatArray = npt.NDArray[np.float64]
 
 BINS = 40
-FEWEST = 30
-ALMOST_ALL = (0.25, 99.75)
+FEWEST = 30  # values from which a histogram is drawn
+SHOWN_PERCENT = (0.25, 99.75)  # so that a few outliers do not squeeze the others into one bin
 AXES = ("x", "y", "z")
 
 
@@ -30,22 +30,22 @@ class Histogram:
 
 
 def distributions(trajectories: Trajectories, profile: FlowProfile) -> dict[str, list[Histogram]]:
-    """`depth`, `displacement` (a frame, x, y and z) and `velocity` (a trajectory, x, y and z).
+    """`depth`, `displacement` (per frame, x, y and z) and `velocity` (per trajectory, x, y and z).
 
-    What has fewer than thirty values is left out.
+    Quantities with fewer than 30 values are left out.
     """
     deep = profile.over == "height"
-    depths = [("depth z below and above the focus", trajectories.z_um, "z, µm")] if deep else []
+    depths = [("depth z relative to the focal plane", trajectories.z_um, "z, µm")] if deep else []
     height = heights_um(trajectories) if deep else trajectories.z_um
     if deep and len(trajectories) and np.ptp(np.nan_to_num(trajectories.of_frame("focus_um"))) > 1.0:
-        depths.append(("height, all slices", height, "height, µm"))
+        depths.append(("height over all slices", height, "height, µm"))
     moved = displacements_um(trajectories, height)
     speeds = profile.tracks.velocity_um_s
     dimensions = AXES if deep else AXES[:2]
     found = {
         "depth": [_histogram(name, values, across, "particles") for name, values, across in depths],
         "displacement": [
-            _histogram(f"along {axis}", moved[i], f"d{axis}, µm a frame", "displacements")
+            _histogram(f"along {axis}", moved[i], f"Δ{axis} per frame, µm", "displacements")
             for i, axis in enumerate(dimensions)
         ],
         "velocity": [
@@ -66,11 +66,11 @@ def displacements_um(trajectories: Trajectories, height_um: FloatArray) -> Float
 
 
 def _histogram(title: str, values: FloatArray, across: str, up: str) -> Histogram | None:
-    """Over almost all of the values; the farthest, half a percent, are beyond the edges."""
+    """The histogram of the inner 99.5 % of the values; None with too few of them."""
     values = values[np.isfinite(values)]
     if values.size < FEWEST:
         return None
-    low = float(np.percentile(values, ALMOST_ALL[0], method="lower"))
-    high = float(np.percentile(values, ALMOST_ALL[1], method="higher"))
+    low = float(np.percentile(values, SHOWN_PERCENT[0], method="lower"))
+    high = float(np.percentile(values, SHOWN_PERCENT[1], method="higher"))
     edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
     return Histogram(title, edges, np.histogram(values, edges)[0].astype(np.float64), across, up)

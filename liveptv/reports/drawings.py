@@ -1,4 +1,4 @@
-"""What the scripts in a run's report draw: the profile, the histograms, the trajectories; JSON-able and small."""
+"""Data that a run's report draws with its scripts: profile, histograms, trajectories; JSON-able and small."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 
-MOST_TRACKS, MOST_POINTS, SHORTEST = 1200, 24, 3
-MOST_DOTS = 3000
+# Limits that keep the page at some MB (1200 x 24 points are 0.5 MB) and its drawing fast.
+MOST_TRACKS, MOST_POINTS = 1200, 24  # trajectories, and points of each
+SHORTEST = 3  # detections of a trajectory that is drawn
+MOST_DOTS = 3000  # trajectories in the profile
+THEORY_STEP = 4  # every 4th of the 201 points of the laminar profile
 
 
 def drawings(trajectories: Trajectories, profile: FlowProfile) -> dict[str, Any]:
-    """Everything that is drawn, in the form in which the live page's own scripts take it."""
+    """Everything that is drawn, in the form that the live page's scripts take."""
     return {
         "profile": profile_facts(profile),
         "histograms": {
@@ -46,8 +49,8 @@ def profile_facts(profile: FlowProfile) -> dict[str, Any]:
     if profile.theory is not None:
         theory = profile.theory
         facts["theory"] = {
-            "height_um": _plain(theory.height_um[::4]),
-            "velocity_um_s": _plain(theory.velocity_um_s[::4]),
+            "height_um": _plain(theory.height_um[::THEORY_STEP]),
+            "velocity_um_s": _plain(theory.velocity_um_s[::THEORY_STEP]),
         }
     return facts
 

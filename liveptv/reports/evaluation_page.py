@@ -1,4 +1,4 @@
-"""The page of an evaluation: how well particles are found and measured, where not, and what is stated of it."""
+"""The page of an evaluation: missed and false detections, errors, and whether standard errors are right."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from calibration.evaluation import DISTANCE_BINS_UM, Evaluation, GroupScore
+from calibration.evaluation import DISTANCE_BINS_UM, FEWEST_IN_A_PART, Evaluation, GroupScore
 from calibration.matching import AXES, Matched
-from liveptv.reports.detection_pictures import (
-    depth_picture,
-    distance_picture,
-    recall_picture,
-    stated_picture,
-)
+from liveptv.reports.depth_figures import depth_figure, recall_figure
 from liveptv.reports.look import paper
-from liveptv.reports.publishing import Picture, publish_page
+from liveptv.reports.neighbour_figures import distance_figure
+from liveptv.reports.publishing import ReportFigure, publish_page
+from liveptv.reports.standard_error_figures import standard_errors_figure
 from liveptv.track_scores import TrajectoryScores
 
+# A mean error above this part of the rms error is reported as an offset of the origin. Below it the offset adds at
+# most 15 % to the rms; with 100 particles chance alone gives 0.1.
 OFFSET, FEWEST_FOR_OFFSET = 0.5, 100
 
 
@@ -33,14 +32,14 @@ def write_evaluation_page(
     truth: str,
     found: str,
 ) -> None:
-    """Write one page that needs nothing beside it; `truth` and `found` name the files in it.
+    """Write one self-contained page; `truth` and `found` are the names of the files that it shows.
 
     `evaluation` is the score of `matched`. Raises `OutputError` if the page cannot be written.
     """
     publish_page(
         page,
         "evaluation.html.j2",
-        _pictures(evaluation, matched),
+        _figures(evaluation, matched),
         title=f"liveptv: {found} against {truth}",
         subtitle=f"{evaluation.frames} frames, {evaluation.true_particles} true particles, "
         f"{evaluation.detections} detections; {_gates(evaluation)}",
@@ -50,7 +49,11 @@ def write_evaluation_page(
         groups=[
             _row("all", _everyone(evaluation)),
             _row(f"lone: > {evaluation.lone.from_um:g}", evaluation.lone),
-            *(_row(_range(group), group) for group in evaluation.by_distance if group.particles),
+            *(
+                _row(_range(group), group)
+                for group in evaluation.by_distance
+                if group.particles and group.from_um != evaluation.lone.from_um
+            ),
         ],
         depths=[_row(_range(group), group) for group in evaluation.by_depth if group.particles],
         tracks=[] if tracks is None else _tracks(tracks),
@@ -58,11 +61,11 @@ def write_evaluation_page(
 
 
 def problems(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before believing the numbers."""
+    """Warnings to be read before the numbers."""
     if evaluation.true_particles and evaluation.detections and not evaluation.matched:
         return [
-            "No detection is near a true particle of its frame. Both tables must be in um, with frames that count "
-            "from 0 and x and y from the centre of the first pixel."
+            "No detection is near a true particle of its frame. Both tables must be in µm, with frames counted "
+            "from 0 and x and y measured from the centre of the first pixel."
         ]
     wrong: list[str] = []
     if evaluation.matched < FEWEST_FOR_OFFSET:
@@ -70,79 +73,85 @@ def problems(evaluation: Evaluation) -> list[str]:
     for axis, errors in evaluation.errors.items():
         if abs(errors.bias_um) > OFFSET * errors.rms_um:
             wrong.append(
-                f"{axis} is off by {errors.bias_um:+.2g} um on the average: the truth and the detections may have "
-                "another origin."
+                f"{axis} is off by {errors.bias_um:+.2g} µm on average: truth and detections may have different "
+                "origins."
             )
     return wrong
 
 
-def _pictures(evaluation: Evaluation, matched: Matched) -> list[Picture]:
-    pictures = []
+def _figures(evaluation: Evaluation, matched: Matched) -> list[ReportFigure]:
+    figures = []
     if evaluation.depth and evaluation.matched:
-        pictures.append(
-            Picture("depth", depth_picture(matched), "Depth found and its error, over the true depth.")
+        figures.append(
+            ReportFigure(
+                "depth",
+                depth_figure(matched),
+                "Left: depth found over true depth; the line is the ideal. Right: error of the depth.",
+            )
         )
-    pictures.append(
-        Picture(
+    figures.append(
+        ReportFigure(
             "distance",
-            distance_picture(matched, DISTANCE_BINS_UM),
-            "By the distance in the plane to the nearest true particle. Left: how many are missed, with "
-            "the 68 % interval (Wilson), and of how many. Middle: errors of those found. Right: where the false "
-            "detections are.",
+            distance_figure(matched, DISTANCE_BINS_UM),
+            "By distance in the plane. Left: particles missed, with the 68 % confidence interval (Wilson) and the "
+            "number of particles. Middle: errors of the particles found. Right: number of false detections.",
         )
     )
     if evaluation.by_depth:
-        pictures.append(
-            Picture(
+        figures.append(
+            ReportFigure(
                 "recall",
-                recall_picture(matched),
-                f"Part of the particles that is found, over their true depth. {coverage(evaluation)}",
+                recall_figure(matched),
+                f"Recall over the true depth. {coverage(evaluation)}",
             )
         )
     if any(math.isfinite(errors.calibration) for errors in evaluation.errors.values()):
-        pictures.append(
-            Picture(
+        figures.append(
+            ReportFigure(
                 "stated",
-                stated_picture(matched),
-                "Errors over their stated standard errors; 1 would be right. The usual one is 1.4826 times the "
-                "median of the magnitude, which a few large errors do not change. What is beyond 5 is in the "
-                "outermost bins, which may be higher than the picture.",
+                standard_errors_figure(matched, evaluation.errors),
+                "Errors divided by their standard errors. Their spread is 1 if the standard errors are right: rms "
+                "of all, and typical, from the median magnitude (times 1.4826), which ignores a few large errors. "
+                "Values beyond ±5 are in the outermost bins, which may be cut off.",
             )
         )
-    return pictures
+    return figures
 
 
 def coverage(evaluation: Evaluation) -> str:
-    """How much of the depth range is covered, in words."""
+    """The covered part of the depth range as a sentence."""
     low, high = evaluation.by_depth[0].from_um, evaluation.by_depth[-1].to_um
     return (
-        f"{100 * evaluation.depth_covered:.0f} % of the true depths, {low:.0f} to {high:.0f} um, are covered: at "
-        f"least half of the largest recall, in {len(evaluation.by_depth)} parts."
+        f"{100 * evaluation.depth_covered:.0f} % of the depth range, {low:.0f} to {high:.0f} µm, is covered: "
+        f"recall is at least half of its maximum. Of {len(evaluation.by_depth)} parts those with fewer "
+        f"than {FEWEST_IN_A_PART} particles are left out."
     )
 
 
 def _gates(evaluation: Evaluation) -> str:
-    depth = "" if evaluation.gate_z_um is None else f" and {evaluation.gate_z_um:g} um in depth"
-    return f"pairs lie within {evaluation.gate_xy_um:g} um in the plane{depth}"
+    depth = "" if evaluation.gate_z_um is None else f" and {evaluation.gate_z_um:g} µm in depth"
+    return f"matched within {evaluation.gate_xy_um:g} µm in the plane{depth}"
 
 
 def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
     lone = evaluation.lone
     shown = [
-        ("missed", _percent(evaluation.missed, 2)),
-        ("false", _percent(evaluation.false, 2)),
+        ("missed (1 - recall)", _percent(evaluation.missed, 2)),
+        ("false (1 - precision)", _percent(evaluation.false, 2)),
         ("lone particles missed", _percent(lone.missed, 2)),
         (
-            f"error of lone ones in {', '.join(lone.errors)}, rms",
-            ", ".join(_number(errors.rms_um) for errors in lone.errors.values()) + " um",
+            f"rms error of lone particles in {', '.join(lone.errors)}",
+            ", ".join(_number(errors.rms_um) for errors in lone.errors.values()) + " µm",
         ),
     ]
     if evaluation.by_depth:
-        shown.append(("of the depths covered", _percent(evaluation.depth_covered, 0)))
+        shown.append(("of the depth range covered", _percent(evaluation.depth_covered, 0)))
     stated = [errors.calibration_robust for errors in evaluation.errors.values()]
     if any(map(math.isfinite, stated)):
         names = ", ".join(evaluation.errors)
-        shown.append((f"usual error / stated in {names}", ", ".join(f"{value:.2f}" for value in stated)))
+        shown.append(
+            (f"typical error / standard error in {names}", ", ".join(f"{value:.2f}" for value in stated))
+        )
     return [{"name": name, "value": value} for name, value in shown]
 
 
@@ -160,7 +169,7 @@ def _row(name: str, group: GroupScore) -> dict[str, Any]:
         "bias": [_number(one.bias_um, "+.3f") for one in shown],
         "rms": [_number(one.rms_um) for one in shown],
         "stated": [_number(one.calibration, ".2f") for one in shown],
-        "usual": [_number(one.calibration_robust, ".2f") for one in shown],
+        "typical": [_number(one.calibration_robust, ".2f") for one in shown],
     }
 
 
@@ -169,14 +178,14 @@ def _tracks(scores: TrajectoryScores) -> list[dict[str, str]]:
     shown = [
         ("true trajectories", f"{tracks.true_tracks}"),
         ("found", f"{tracks.found_tracks}"),
-        ("alpha, 1 where every position is exact", _number(tracks.alpha, ".3f")),
-        ("beta, alpha less what false trajectories cost", _number(tracks.beta, ".3f")),
-        ("similarity (JSC) of positions", _number(tracks.jsc, ".3f")),
-        ("similarity (JSC) of trajectories", _number(tracks.jsc_tracks, ".3f")),
+        ("alpha (1: all positions exact)", _number(tracks.alpha, ".3f")),
+        ("beta (alpha minus a penalty for false trajectories)", _number(tracks.beta, ".3f")),
+        ("Jaccard similarity (JSC) of positions", _number(tracks.jsc, ".3f")),
+        ("Jaccard similarity (JSC) of trajectories", _number(tracks.jsc_tracks, ".3f")),
         ("links between successive points", f"{links.found_links}"),
         ("precision of the links", _number(links.precision, ".4f")),
         ("recall of the links", _number(links.recall, ".4f")),
-        ("fragments a trajectory", _number(links.fragments, ".2f")),
+        ("fragments per trajectory", _number(links.fragments, ".2f")),
     ]
     return [{"name": name, "value": value} for name, value in shown]
 

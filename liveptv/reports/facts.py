@@ -15,7 +15,7 @@ STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
 
 
 def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, str]]:
-    """The few numbers that everybody asks for first, as `name` and `value`."""
+    """The main results of a run, as `name` and `value`."""
     attributes = trajectories.attributes
     statistics = attributes.get("statistics", {})
     frames = trajectories.frames.size
@@ -27,11 +27,12 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
         ("duration", f"{statistics.get('duration_s', float('nan')):.1f} s"),
         ("trajectories", f"{lengths.size}"),
         ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
-        ("particles a frame", f"{len(trajectories) / max(frames, 1):.1f}"),
+        ("particles per frame", f"{len(trajectories) / max(frames, 1):.1f}"),
     ]
     if profile.theory is not None and np.isfinite(profile.deviation):
-        found.append(("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of maximum"))
-        found.append(("trajectories left out of the profile", f"{profile.left_out}"))
+        found.append(
+            ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")
+        )
     return [{"name": name, "value": value} for name, value in found]
 
 
@@ -42,7 +43,7 @@ def _lost(account: FrameAccount | None) -> str:
 
 
 def problems(attributes: dict[str, Any], frames: RecordArray) -> list[str]:
-    """What a reader must know before believing the numbers: failures, losses, an unfinished file."""
+    """Failures, lost frames, an unfinished file: to be known before the numbers are used."""
     lines = [str(line) for line in attributes.get("failures", [])]
     account = account_of(attributes, frames)
     if account is not None:

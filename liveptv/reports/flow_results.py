@@ -1,6 +1,6 @@
-"""The velocity field over the channel's section and the detector's errors, from the trajectories of a file.
+"""Velocity over the channel's cross-section and errors of the detector, from the trajectories of a file.
 
-The pictures made of them follow Figs. 10 to 12 of Franchini & Krevor (2020).
+Their figures follow Figs. 10 to 12 of Franchini & Krevor (2020).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
+from calibration.evaluation import LONE_UM
 from liveptv.reports.profile import FlowProfile, channel_center_um, channel_of, heights_um, steady_flow_ul_s
 from tracking.analysis.grid import VelocityField, velocity_field
 from tracking.analysis.residuals import (
@@ -24,19 +25,28 @@ from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 
-FIELD_ACROSS, FIELD_HEIGHTS = 8, 20
-TRACKS_A_CELL = 10
-SHORTEST = (100, 30)
-FEWEST_TRACKS = 10
-NEIGHBOURHOOD_UM, NEIGHBOUR_BINS = 28.0, 14
+FIELD_ACROSS, FIELD_HEIGHTS = (
+    8,
+    20,
+)  # cells at most; velocity varies more over the height
+TRACKS_A_CELL = (
+    10  # on average; fewer cells are smoother, more have larger standard errors (as 1 / square root)
+)
+SHORTEST = (
+    100,
+    30,
+)  # displacements: the paper's choice, or 30, whose scatter is known to 13 % instead of 7 %
+FEWEST_TRACKS = 10  # below, medians over depth are not worth a figure
+# um: beyond, neighbours no longer change the errors (evaluation calls a particle lone from there on); bins of 4 um
+NEIGHBOURHOOD_UM, NEIGHBOUR_BINS = LONE_UM, 14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SectionField:
-    """Velocity along the channel over its section, and the laminar flow at the same places where it is known.
+    """Velocity along the channel over its cross-section, and the laminar flow at the same places if it is known.
 
     `field` has heights as a and y as b; `theory_um_s` has its shape, or is None. `deviation_rms` is the root mean
-    square over cells of the difference, as a part of the theory's maximum; NaN without a theory.
+    square over cells of the difference, relative to the theory's maximum; NaN without a theory.
     """
 
     field: VelocityField
@@ -98,7 +108,7 @@ def location_errors(trajectories: Trajectories) -> LocationErrors | None:
 
 
 def _cells(tracks: int) -> tuple[int, int]:
-    """Cells across the picture and over the height, so that there are tracks in most of them."""
+    """Number of cells across the image and over the height, for ten tracks in each on average."""
     cells = tracks / TRACKS_A_CELL
     across = max(min(round((cells * FIELD_ACROSS / FIELD_HEIGHTS) ** 0.5), FIELD_ACROSS), 1)
     return across, max(min(round(cells / across), FIELD_HEIGHTS), 1)

@@ -1,4 +1,4 @@
-"""The look of the reports, which is the live page's: its colours, for paper and for the dark, and its scripts."""
+"""Style of the reports, shared with the live page: its colours, light and dark, its style sheet and its scripts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.artist import Artist
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import Collection
 from matplotlib.colors import to_hex, to_rgba
@@ -20,11 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, NullFormatter
 
 PAGE = Path(str(resources.files("liveptv"))) / "monitor" / "page"
-GREY = 0.12
-DARK_BLUE = 0.3
-LIGHTER = 0.5
+# How colours are turned for the dark scheme; they set the look alone.
+GREY = 0.12  # largest minus smallest of red, green, blue (0 to 1): below it a colour is grey, and is inverted
+DARK_BLUE = 0.3  # lightness below which another colour is made lighter, to be seen on the dark card
+LIGHTER = 0.5  # the fraction of the way to white by which it is
 
 Rgb = npt.NDArray[np.float64]
 
@@ -63,9 +66,16 @@ STYLE: Any = {
 
 @contextmanager
 def paper() -> Iterator[None]:
-    """While it is open, or within a function that it decorates, figures are drawn in the light look."""
+    """Draw figures in the light style, within a `with` block or a function that it decorates."""
     with rc_context(STYLE):
         yield
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """Put ticks at 1, 2 and 5 times powers of ten, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def look_css() -> str:
@@ -97,12 +107,12 @@ def _recolour(artist: Artist) -> None:
 
 
 def _mapped(artist: ScalarMappable) -> bool:
-    """Whether its colours mean something: a value each, or more than one of them."""
+    """Whether its colours stand for values."""
     return artist.get_array() is not None
 
 
 def dark(colour: Any) -> Any:
-    """A colour of the light look, as it is in the dark one."""
+    """The colour of the dark style for a colour of the light one."""
     if colour is None or (isinstance(colour, str) and colour in {"none", "auto"}):
         return colour
     red, green, blue, alpha = to_rgba(colour)

@@ -1,4 +1,4 @@
-"""The report of a trajectory file: some pictures and one page that needs nothing beside it."""
+"""The report of a run: one self-contained page and its figures, made from the trajectory file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from liveptv.files import RunFiles
 from liveptv.reports.drawings import drawings
 from liveptv.reports.facts import facts, problems
-from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbours_picture
+from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
 from liveptv.reports.flow_results import LocationErrors, SectionField, location_errors, section_field
 from liveptv.reports.look import paper, scripts
-from liveptv.reports.pictures import frame_picture, profile_picture, trajectory_picture
 from liveptv.reports.profile import FlowProfile, flow_profile
-from liveptv.reports.publishing import Picture, embedded, indented, publish
+from liveptv.reports.publishing import ReportFigure, embedded, indented, publish
+from liveptv.reports.run_figures import frame_figure, profile_figure, trajectory_figure
 from liveptv.reports.run_tables import (
     events_table,
     losses_in_words,
@@ -37,15 +37,15 @@ SCRIPTS = ("colours", "histogram", "plane", "profile", "space", "report")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written, and the profile that it shows."""
+    """The files written, and the profile that they show."""
 
     page: Path
-    pictures: tuple[Path, ...]
+    figures: tuple[Path, ...]
     profile: FlowProfile
 
 
 def write_report(files: RunFiles) -> Report:
-    """Make the pictures and the page of `files.tracks`, replacing older ones.
+    """Make the page and the figures of `files.tracks`, replacing older ones.
 
     Raises `SourceError` if the trajectory file cannot be read, `OutputError` if the report cannot be written.
     """
@@ -56,39 +56,49 @@ def write_report(files: RunFiles) -> Report:
     snapshot = read_snapshot(files.tracks) if finished else None
     profile = flow_profile(trajectories)
     with paper():
-        pictures = _pictures(trajectories, profile, snapshot)
+        figures = _figures(trajectories, profile, snapshot)
         fields = _fields(files, trajectories, profile, events)
         with Claim(files.report, "report"):
-            made = publish(files, "trajectories.html.j2", pictures, **fields)
+            made = publish(files, "trajectories.html.j2", figures, **fields)
     return Report(files.report, made, profile)
 
 
-def _pictures(trajectories: Trajectories, profile: FlowProfile, snapshot: Snapshot | None) -> list[Picture]:
+def _figures(
+    trajectories: Trajectories, profile: FlowProfile, snapshot: Snapshot | None
+) -> list[ReportFigure]:
     drawn = {
         "frame": _frame_figure(snapshot, trajectories.attributes),
-        "trajectories": trajectory_picture(trajectories, depth=profile.over == "height"),
-        "profile": profile_picture(profile),
+        "trajectories": trajectory_figure(trajectories, depth=profile.over == "height"),
+        "profile": profile_figure(profile),
     }
     section, errors = section_field(trajectories, profile), location_errors(trajectories)
     if section is not None:
-        drawn["field"] = field_picture(section)
+        drawn["field"] = field_figure(section)
     if errors is not None:
-        drawn |= {"errors": errors_picture(errors), "neighbours": neighbours_picture(errors)}
+        drawn |= {"errors": errors_figure(errors), "neighbours": neighbours_figure(errors)}
     captions = {
         "frame": "One camera image of the run with its detections.",
-        "trajectories": "The trajectories, as measured.",
-        "profile": f"{profile.left_out} trajectories are too far from the others of their bin to be in its mean: "
-        "two particles taken for one, mostly.",
-        "field": "The velocity along x over the channel's section, cell by cell."
+        "trajectories": "The trajectories as measured.",
+        "profile": _outliers(profile),
+        "field": "Velocity along x over the cross-section of the channel; hatched: no data."
         + ("" if section is None else _agreement(section)),
         "errors": "" if errors is None else _errors_in_words(errors),
-        "neighbours": "The same errors by where in the picture the nearest other particle is.",
+        "neighbours": "The same errors over the position of the nearest neighbour in the image; hatched: no data.",
     }
     return [
-        Picture(name, figure, captions[name], in_page=name not in DRAWN_IN_PAGE)
+        ReportFigure(name, figure, captions[name], in_page=name not in DRAWN_IN_PAGE)
         for name, figure in drawn.items()
         if figure is not None
     ]
+
+
+def _outliers(profile: FlowProfile) -> str:
+    if not profile.left_out:
+        return ""
+    return (
+        f"Left out of the means: {profile.left_out} trajectories that are far from the others of their bin, mostly "
+        "two particles tracked as one."
+    )
 
 
 def _agreement(section: SectionField) -> str:
@@ -103,9 +113,9 @@ def _errors_in_words(errors: LocationErrors) -> str:
         f"{axis} {ratio:.2f}" for axis, ratio in zip("xyz", found.ratio, strict=True) if np.isfinite(ratio)
     )
     return (
-        f"Scatter of the displacements of {found.track.size} trajectories ({errors.shortest} displacements and "
-        "more) about their medians, as the error of one position; it shows what changes from frame to frame, in a "
-        f"steady flow. Measured over stated error: {ratios or 'none stated'}."
+        f"Error of one position, from the scatter of the displacements of {found.track.size} trajectories with at "
+        f"least {errors.shortest} displacements; in a steady flow it shows random errors, not constant ones. "
+        f"Measured error over standard error: {ratios or 'none stated'}."
     )
 
 
@@ -113,7 +123,7 @@ def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figu
     if snapshot is None:
         return None
     found = snapshot.detections
-    return frame_picture(
+    return frame_figure(
         np.asarray(snapshot.image),
         found["x_um"],
         found["y_um"],
@@ -139,7 +149,7 @@ def _fields(
         "problems": problems(attributes, trajectories.frames),
         "facts": facts(trajectories, profile),
         "profile_words": _profile_in_words(profile),
-        "profile_over": "height" if profile.over == "height" else "y",
+        "profile_over": profile.over,
         "has_theory": profile.theory is not None,
         "profile_rows": profile_table(profile),
         "histograms": shown["histograms"],
@@ -162,5 +172,5 @@ def _fields(
 def _profile_in_words(profile: FlowProfile) -> str:
     words = f"{profile.tracks.track.size} trajectories"
     if profile.theory is not None and np.isfinite(profile.deviation):
-        words += f", within {100 * profile.deviation:.1f} % of the maximum of the laminar flow"
+        words += f", within {100 * profile.deviation:.1f} % of the laminar flow's maximum"
     return words

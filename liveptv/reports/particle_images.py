@@ -1,4 +1,4 @@
-"""The average particle image over depth beside camera images from the same depths (Franchini & Krevor, Fig. 2)."""
+"""Figure of the PSF model over depth beside camera images from the same depths (Franchini & Krevor, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from calibration.result import Calibration
 
 FloatArray = npt.NDArray[np.float64]
 
-MOST_COLUMNS = 11
+MOST_COLUMNS = 11  # depths shown, so that an image is still 2 cm wide on the page
 NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
-SIMILAR_BRIGHTNESS = (0.8, 1.25)
-MOST_SEEN = 0.8
-NOISE_SHOWN = 3.0
+SIMILAR_BRIGHTNESS = (0.8, 1.25)  # relative to the median: a typical particle is shown, not a faint one
+MOST_SEEN = (
+    0.8  # the particle shown has images at this part at least of the depths that the best covered one has
+)
+NOISE_SHOWN = 3.0  # standard deviations of noise above the background that are black (or white)
 BAR = "#ff5a36"
 
 
@@ -36,15 +38,17 @@ def round_depths(low_um: float, high_um: float) -> FloatArray:
 def read_raw_images(traces: h5py.Group, found: Calibration, depths_um: FloatArray) -> FloatArray | None:
     """The first repeat nearest to each depth (M,), as contrast (M, P, P); None if the file has no images.
 
-    Those of one particle, of usual brightness and far from others, as far as it goes; the others of any.
+    They are of one particle of typical brightness and far from others, where it has images; else of others.
     """
     table, near_um = found.particles, 0.51 * float(np.median(np.abs(np.diff(found.focus_um))))
     particle, z_um = traces["particle"][:], traces["z_um"][:]
     if not z_um.size:
         return None
     low, high = (limit * np.median(table.brightness[table.used]) for limit in SIMILAR_BRIGHTNESS)
-    usual = ((table.brightness > low) & (table.brightness < high))[particle] & traces["clean"][:].astype(bool)
-    rows = np.flatnonzero(usual) if usual.any() else np.arange(z_um.size)
+    typical = ((table.brightness > low) & (table.brightness < high))[particle] & traces["clean"][:].astype(
+        bool
+    )
+    rows = np.flatnonzero(typical) if typical.any() else np.arange(z_um.size)
     there = np.abs(z_um[rows, None] - depths_um) < near_um
     seen = np.array([there[particle[rows] == index].any(axis=0).sum() for index in range(len(table))])
     chosen = int(np.argmax(np.where(seen >= MOST_SEEN * seen.max(), table.neighbour_px, -np.inf)))
@@ -59,8 +63,8 @@ def read_raw_images(traces: h5py.Group, found: Calibration, depths_um: FloatArra
     return np.stack([traces["contrast"][row, 0] for row in picked]) * scale
 
 
-def images_picture(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) -> Figure:
-    """A column a depth (M,): the average image above, a camera image (M, P, P) below, on the same grey scale."""
+def images_figure(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) -> Figure:
+    """A column for each depth (M,): the PSF model above, a camera image (M, P, P) below, on the same grey scale."""
     model, noise_sd = found.model, found.noise.contrast_sd
     average = model.images(depths_um).astype(np.float64)
     rows = [average] if raw is None else [average, raw]
@@ -82,7 +86,7 @@ def images_picture(found: Calibration, depths_um: FloatArray, raw: FloatArray | 
                 if column == 0:
                     _scale_bar(axes, model.half_px, model.pixel_size_um)
             if column == 0:
-                axes.set_ylabel(("average", "one image")[row], fontsize=9)
+                axes.set_ylabel(("PSF model", "camera")[row], fontsize=9)
         figure.text(
             (0.55 + (column + 0.48) * side) / 9.6,
             0.36 / tall,
@@ -91,12 +95,12 @@ def images_picture(found: Calibration, depths_um: FloatArray, raw: FloatArray | 
             va="top",
             fontsize=9,
         )
-    figure.text(0.5, 1 - 0.02 / tall, "depth z (um)", ha="center", va="top", fontsize=9)
+    figure.text(0.5, 1 - 0.02 / tall, "depth z (µm)", ha="center", va="top", fontsize=9)
     what = "darker" if model.polarity == "dark" else "brighter"
     figure.text(
         0.5,
         0.02 / tall,
-        f"how much {what} than the background the average is at most",
+        f"peak contrast of the PSF model ({what} than the background)",
         ha="center",
         fontsize=9,
     )
@@ -122,4 +126,4 @@ def _scale_bar(axes: Axes, half_px: int, pixel_size_um: float) -> None:
     first = 0.1 * half_px
     at = 1.86 * half_px
     axes.plot([first, first + length_um / pixel_size_um], [at, at], color=BAR, lw=2, solid_capstyle="butt")
-    axes.text(first, at - 0.08 * half_px, f"{length_um:g} um", color=BAR, fontsize=8, va="bottom")
+    axes.text(first, at - 0.08 * half_px, f"{length_um:g} µm", color=BAR, fontsize=8, va="bottom")

@@ -1,4 +1,4 @@
-"""The velocity profile that the trajectories show, beside the laminar flow that the channel should have."""
+"""The measured velocity profile, and the laminar flow expected in the channel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from tracking.trajectories.file import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
 
+# Over the height: 20 um each in a channel of 300 um. Next to a wall velocity changes by a quarter of its maximum in
+# a bin, which does not bias the comparison: the theory is averaged over the same tracks.
 BINS = 15
+# Detections of a trajectory from which its velocity counts. The error of a fitted velocity falls as length^-1.5,
+# and ghost particles make short tracks; a larger number prefers slow particles, which stay longer in the image.
 MIN_LENGTH = 10
-MIN_TRACKS = 5
+MIN_TRACKS = (
+    5  # in a bin that is compared with the laminar flow; with fewer its standard error is itself uncertain
+)
+STEADY = (
+    1e-3  # relative range of the pump's set-point within which a run had one flow: its rounding, not a change
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Theory:
-    """Velocity (um/s) along the channel over height (um), averaged across the picture."""
+    """Velocity (um/s) along the channel over height (um), averaged across the image."""
 
     height_um: FloatArray
     velocity_um_s: FloatArray
@@ -32,11 +41,11 @@ class Theory:
 
 @dataclass(frozen=True, slots=True)
 class FlowProfile:
-    """Measured profile over height (3D) or across the picture (2D), and the theory where it is known.
+    """Measured profile over height (3D) or across the image (2D), and the theory where it is known.
 
-    `left_out` tracks are too far from the others of their bin. `deviation` is the largest difference of a
-    bin's mean from the theory averaged over the same tracks, as a part of the theory's maximum,
-    `deviation_rms` the root mean square over the bins with at least five tracks; NaN without a theory.
+    `left_out` is the number of outlying tracks in their bins. `deviation` is the largest difference between a
+    bin's mean and the theory averaged over the same tracks, relative to the theory's maximum, and
+    `deviation_rms` the root mean square, both over bins with at least five tracks; NaN without a theory.
     """
 
     over: str
@@ -50,7 +59,7 @@ class FlowProfile:
 
 
 def flow_profile(trajectories: Trajectories) -> FlowProfile:
-    """Work out the profile; the channel and the flow are taken from the file's own attributes."""
+    """Compute the profile; channel and flow come from the file's attributes."""
     attributes = trajectories.attributes
     depth = bool(np.isfinite(trajectories.z_um).any())
     third_um = heights_um(trajectories) if depth else np.zeros(len(trajectories))
@@ -104,35 +113,35 @@ def heights_um(trajectories: Trajectories) -> FloatArray:
 
 
 def channel_of(attributes: dict[str, Any]) -> ChannelSettings | None:
-    """The channel named in the configuration that the file carries."""
+    """The channel in the configuration that the file contains."""
     channel = attributes.get("configuration", {}).get("channel")
     return ChannelSettings.model_validate(channel) if channel else None
 
 
 def channel_center_um(channel: ChannelSettings, attributes: dict[str, Any]) -> float:
-    """Where the middle of the channel's width is in the picture; the picture's middle unless told."""
+    """y of the middle of the channel, um; the middle of the image unless the channel names it."""
     if channel.center_y_um is not None:
         return channel.center_y_um
-    return _picture_height_um(attributes) / 2
+    return _image_height_um(attributes) / 2
 
 
 def steady_flow_ul_s(trajectories: Trajectories) -> float | None:
-    """The pump's set-point, if it was known and the same for all frames."""
+    """The pump's set-point, uL/s, if it was known and constant; else None."""
     flow = trajectories.frames["flow_ul_s"]
-    if flow.size == 0 or not np.isfinite(flow).all() or np.ptp(flow) > 1e-3 * np.abs(flow).max():
+    if flow.size == 0 or not np.isfinite(flow).all() or np.ptp(flow) > STEADY * np.abs(flow).max():
         return None
     return float(np.median(flow))
 
 
-def _picture_height_um(attributes: dict[str, Any]) -> float:
+def _image_height_um(attributes: dict[str, Any]) -> float:
     rows = attributes.get("image_shape", [1, 1])[0]
     return float((rows - 1) * attributes.get("pixel_size_um", 1.0))
 
 
 def laminar_flow(channel: ChannelSettings, flow_ul_s: float, attributes: dict[str, Any]) -> Theory:
-    """The laminar flow in the channel at a set-point, for a picture of `image_shape` and `pixel_size_um`."""
+    """The laminar flow in the channel at a set-point, for an image of `image_shape` and `pixel_size_um`."""
     height_um: FloatArray = np.linspace(0.0, channel.depth_um, 201)
-    half_um = _picture_height_um(attributes) / 2
+    half_um = _image_height_um(attributes) / 2
     offset_um = half_um - channel_center_um(channel, attributes)
     across_um = np.linspace(-half_um, half_um, 41) + offset_um
     size = (channel.width_um, channel.depth_um, flow_ul_s)

@@ -1,4 +1,4 @@
-"""What all reports share: pictures beside one page that needs nothing beside it."""
+"""Writes reports: a self-contained HTML page from a template, and its figures as PNG files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stream.unfinished_files import written_beside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A figure of a report; `name` becomes part of its file's name.
+class ReportFigure:
+    """A figure of a report with its caption; `name` becomes part of the file's name.
 
-    One that the page draws itself, `in_page` False, is shown in it only where scripts are not allowed to.
+    With `in_page` False the page draws it itself, and shows the figure only where scripts are blocked.
     """
 
     name: str
@@ -31,39 +31,41 @@ class Picture:
     in_page: bool = True
 
 
-def publish(files: RunFiles, template: str, pictures: Sequence[Picture], **fields: Any) -> tuple[Path, ...]:
-    """Write the pictures and the page `files.report`, replacing older ones; returns where the pictures are.
+def publish(
+    files: RunFiles, template: str, figures: Sequence[ReportFigure], **fields: Any
+) -> tuple[Path, ...]:
+    """Write the figures and the page `files.report`, replacing older ones; returns the files of the figures.
 
-    `fields` are what the template names. The figures are used up. Raises `OutputError` if a file cannot be
-    written.
+    `fields` are the template's variables. The figures cannot be used afterwards. Raises `OutputError` if a file
+    cannot be written.
     """
     written = []
     drawn = []
-    for picture in pictures:
-        png = _png(picture.figure)
-        path = files.picture(picture.name)
+    for each in figures:
+        png = _png(each.figure)
+        path = files.picture(each.name)
         _write(path, png)
         written.append(path)
-        drawn.append((picture, png))
+        drawn.append((each, png))
     _write_page(files.report, template, drawn, fields)
     return tuple(written)
 
 
-def publish_page(page: Path, template: str, pictures: Sequence[Picture], **fields: Any) -> None:
-    """Write the page alone, as `publish` does; the pictures are in it only."""
-    _write_page(page, template, [(picture, _png(picture.figure)) for picture in pictures], fields)
+def publish_page(page: Path, template: str, figures: Sequence[ReportFigure], **fields: Any) -> None:
+    """Write the page alone, as `publish` does; its figures are in the page only."""
+    _write_page(page, template, [(each, _png(each.figure)) for each in figures], fields)
 
 
 def _write_page(
-    page: Path, template: str, drawn: Sequence[tuple[Picture, bytes]], fields: dict[str, Any]
+    page: Path, template: str, drawn: Sequence[tuple[ReportFigure, bytes]], fields: dict[str, Any]
 ) -> None:
     shown = {
-        picture.name: {
+        each.name: {
             "light": base64.b64encode(png).decode(),
-            "dark": base64.b64encode(_png(darkened(picture.figure))).decode() if picture.in_page else "",
-            "caption": picture.caption,
+            "dark": base64.b64encode(_png(darkened(each.figure))).decode() if each.in_page else "",
+            "caption": each.caption,
         }
-        for picture, png in drawn
+        for each, png in drawn
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("liveptv", "reports"),
@@ -71,17 +73,17 @@ def _write_page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    text = environment.get_template(template).render(pictures=shown, look=look_css(), **fields)
+    text = environment.get_template(template).render(figures=shown, look=look_css(), **fields)
     _write(page, text.encode(errors="backslashreplace"))
 
 
 def indented(value: object) -> str:
-    """JSON for people."""
+    """Indented JSON, to be read."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def embedded(value: object) -> str:
-    """JSON that may stand in a page's script, whatever texts are in it."""
+    """JSON for a script element; no text in it can end the element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
         "<", "\\u003c"
     )

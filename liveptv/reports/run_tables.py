@@ -1,4 +1,4 @@
-"""The tables of a run's report: its stages, its profile, what happened and what went wrong, its main settings."""
+"""Tables of a run's report: pipeline stages, profile, events, what went wrong, main settings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tracking.trajectories.schema import RecordArray
 
 QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
 WRONG = {"lost", "kill", "policy", "finish", "recovered"}
-MOST_EVENTS = 200
+MOST_EVENTS = 200  # in the table; the file has all of them
 SHOWN_COUNTS = ("received", "sent", "dropped")
 
 
 def stages_table(attributes: dict[str, Any]) -> list[dict[str, str]]:
-    """A row a stage: frames `received`, `sent`, `dropped`, and `rest`, its other counts that are not 0."""
+    """A row per stage: frames `received`, `sent`, `dropped`, and `rest`, its other counts that are not 0."""
     accounts: dict[str, dict[str, int]] = attributes.get("accounts", {})
     order = [
         stage for stage in (*STAGE_ORDER, *sorted(set(accounts) - set(STAGE_ORDER))) if stage in accounts
@@ -51,7 +51,7 @@ def losses_in_words(attributes: dict[str, Any], frames: RecordArray) -> str:
 
 
 def profile_table(profile: FlowProfile) -> list[dict[str, str]]:
-    """A row a bin: `place` (um), `velocity` and its standard `error` (um/s), `tracks`, the laminar `theory`."""
+    """A row per bin: `place` (um), `velocity` and its standard `error` (um/s), `tracks`, the laminar `theory`."""
     measured, theory = profile.measured, profile.theory
     rows = []
     for i, place in enumerate(measured.height_um):
@@ -69,7 +69,7 @@ def profile_table(profile: FlowProfile) -> list[dict[str, str]]:
 
 
 def run_events(files: RunFiles, in_file: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the event log beside the file says, or else the file itself, in order; what is only noise left out."""
+    """Events of the log beside the file and of the file itself, in order, without routine ones."""
     events = read_events(files.events) if files.events.is_file() else []
     told = {(event.get("kind"), event.get("text")) for event in events}
     events += [event for event in in_file if (event.get("kind"), event.get("text")) not in told]
@@ -78,7 +78,7 @@ def run_events(files: RunFiles, in_file: Iterable[dict[str, Any]]) -> list[dict[
 
 
 def events_table(events: list[dict[str, Any]], began_s: float) -> list[dict[str, str]]:
-    """`time` since the first frame, `kind` and `text`; of very many, the first and the last."""
+    """`time` since the first frame, `kind` and `text`; of more than 200 events the first and last 100."""
     if len(events) > MOST_EVENTS:
         left_out = len(events) - MOST_EVENTS
         gap = {
@@ -98,7 +98,7 @@ def events_table(events: list[dict[str, Any]], began_s: float) -> list[dict[str,
 
 
 def went_wrong(events: list[dict[str, Any]]) -> list[str]:
-    """Lines for stages that were lost, controllers that failed and commands that were refused."""
+    """A line for each stage lost, controller failed and command refused."""
     lines = []
     for event in events:
         kind, text = event.get("kind"), str(event["text"]).split("\n", maxsplit=1)[0]
@@ -109,7 +109,7 @@ def went_wrong(events: list[dict[str, Any]]) -> list[str]:
 
 
 def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
-    """The settings that a reader asks for first, as `name` and `value`."""
+    """The main settings, as `name` and `value`."""
     configuration = attributes.get("configuration") or {}
     rows, columns = attributes.get("image_shape") or (0, 0)
     model = attributes.get("model") or {}
@@ -120,7 +120,7 @@ def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
     channel = configuration.get("channel")
     found = [
         ("source", str(attributes.get("source", ""))),
-        ("picture", f"{columns} x {rows} px of {attributes.get('pixel_size_um', 0):g} µm" if rows else ""),
+        ("image", f"{columns} x {rows} px of {attributes.get('pixel_size_um', 0):g} µm" if rows else ""),
         ("frame rate", f"{attributes['frame_rate_hz']:g} Hz" if attributes.get("frame_rate_hz") else ""),
         ("detector", f"{model.get('kind', '')} {model.get('file', '')}".strip() or "classical, in 2D"),
         ("channel", f"{channel['width_um']:g} x {channel['depth_um']:g} µm" if channel else ""),

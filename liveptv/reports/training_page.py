@@ -1,4 +1,4 @@
-"""The page of a trained model: how good it is, where it fails, and how it became so."""
+"""The report of a trained model: scores during the training, errors, and the model's card."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from calibration.training.scoring import Scores
 from engines.network.model_card import ModelCard
 from liveptv.files import RunFiles
-from liveptv.reports.look import INK, ONE, TWO, paper
-from liveptv.reports.publishing import Picture, indented, publish
+from liveptv.reports.look import INK, ONE, TWO, paper, plain_log_ticks
+from liveptv.reports.publishing import ReportFigure, indented, publish
 
 BLUE, RED, BLACK = ONE, TWO, INK
-LINES = (("z", BLACK, "z", 1), ("x", BLUE, "x, 10 times", 10), ("y", RED, "y, 10 times", 10))
+LINES = (("z", BLACK, "z", 1), ("x", BLUE, "x, times 10", 10), ("y", RED, "y, times 10", 10))
+HIGH = 0.1  # missed or false fraction above which longer training is advised
 
 
 @paper()
 def write_training_page(model: Path, card: ModelCard, course: list[dict[str, Any]], scores: Scores) -> Path:
-    """Write the page and the pictures beside the model, replacing older ones; returns where the page is."""
+    """Write the page and the figures beside the model, replacing older ones; returns where the page is."""
     files = RunFiles.beside(model)
     found = scores.evaluation
     publish(
         files,
         "training.html.j2",
         [
-            Picture("course", course_picture(course), "Scores on held-out images during the training."),
-            Picture(
+            ReportFigure(
+                "course",
+                course_figure(course),
+                "Scores on held-out images during the training.",
+            ),
+            ReportFigure(
                 "distance",
-                distance_picture(scores),
-                "By the distance of the nearest neighbour: how many were missed, and the errors of the others.",
+                distance_figure(scores),
+                "By distance to the nearest neighbour: particles missed, and errors of the particles found.",
             ),
         ],
         title=f"liveptv: {model.name}",
         subtitle=f"{card.size} network, made from {card.made_from}"[:200],
         problems=_problems(scores),
         facts=[
-            {"name": "missed", "value": f"{100 * found.missed:.1f} %"},
-            {"name": "false", "value": f"{100 * found.false:.1f} %"},
-            {"name": "lone particles, rms x", "value": f"{scores.x_um:.2f} um"},
-            {"name": "rms y", "value": f"{scores.y_um:.2f} um"},
-            {"name": "rms z", "value": f"{scores.z_um:.2f} um"},
+            {"name": "missed (1 - recall)", "value": f"{100 * found.missed:.1f} %"},
+            {"name": "false (1 - precision)", "value": f"{100 * found.false:.1f} %"},
+            {"name": "rms error of x, lone particles", "value": f"{scores.x_um:.2f} µm"},
+            {"name": "of y", "value": f"{scores.y_um:.2f} µm"},
+            {"name": "of z", "value": f"{scores.z_um:.2f} µm"},
             {"name": "particles in the test", "value": f"{found.true_particles}"},
-            {"name": "depths", "value": "{:.0f} to {:.0f} um".format(*card.z_range_um)},
+            {"name": "depth range", "value": "{:.0f} to {:.0f} µm".format(*card.z_range_um)},
         ],
         groups=[_row(group.from_um, group.to_um, group) for group in found.by_distance if group.particles],
         card=indented(card.model_dump(mode="json")),
@@ -55,9 +59,9 @@ def write_training_page(model: Path, card: ModelCard, course: list[dict[str, Any
 
 def _problems(scores: Scores) -> list[str]:
     if not scores.evaluation.matched:
-        return ["The model found no particle where one is: it needs a longer training."]
-    if scores.missed > 0.1 or scores.evaluation.false > 0.1:
-        return ["More than a tenth is missed or false: a longer training will help."]
+        return ["The model found none of the particles: train it longer."]
+    if scores.missed > HIGH or scores.evaluation.false > HIGH:
+        return ["More than a tenth is missed or false: train it longer."]
     return []
 
 
@@ -72,8 +76,8 @@ def _row(from_um: float, to_um: float, group: Any) -> dict[str, str]:
     }  # fmt: skip
 
 
-def course_picture(course: list[dict[str, Any]]) -> Figure:
-    """Missed, false and the depth error over the time trained; `course` as the scores of `Course`."""
+def course_figure(course: list[dict[str, Any]]) -> Figure:
+    """Missed, false and errors over the training time; `course` are the scores of `Course`."""
     figure = Figure(figsize=(10, 3.4), dpi=120, layout="constrained")
     parts, depth = figure.subplots(1, 2)
     minutes = [row["trained_s"] / 60 for row in course]
@@ -85,23 +89,21 @@ def course_picture(course: list[dict[str, Any]]) -> Figure:
         parts.plot(minutes, values(name, 100), "o-", ms=3, color=colour, label=name)
     for axis, colour, label, factor in LINES:
         depth.plot(minutes, values(f"{axis}_um", factor), "o-", ms=3, color=colour, label=label)
-    parts.set(xlabel="minutes trained", ylabel="% of the particles", yscale="log")
-    depth.set(xlabel="minutes trained", ylabel="rms error of lone particles (um)", ylim=(0, None))
-    parts.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    parts.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    parts.yaxis.set_minor_formatter(NullFormatter())
+    parts.set(xlabel="training time (min)", ylabel="missed, false (%)", yscale="log")
+    depth.set(xlabel="training time (min)", ylabel="rms error of lone particles (µm)", ylim=(0, None))
+    plain_log_ticks(parts.yaxis)
     for axes in (parts, depth):
         axes.legend(frameon=False)
         axes.grid(visible=True, which="both", alpha=0.25)
     return figure
 
 
-def distance_picture(scores: Scores) -> Figure:
-    """Missed particles and errors in classes of the nearest neighbour's distance."""
+def distance_figure(scores: Scores) -> Figure:
+    """Missed particles and errors in classes of the distance to the nearest neighbour."""
     figure = Figure(figsize=(10, 3.4), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     groups = [group for group in scores.evaluation.by_distance if group.particles]
-    names = [f"{g.from_um:g}+" if math.isinf(g.to_um) else f"{g.from_um:g}-{g.to_um:g}" for g in groups]
+    names = [f"> {g.from_um:g}" if math.isinf(g.to_um) else f"{g.from_um:g}-{g.to_um:g}" for g in groups]
     place = list(range(len(groups)))
     left.bar(place, [100 * group.missed for group in groups], color=BLUE)
     for n, group in enumerate(groups):
@@ -109,11 +111,11 @@ def distance_picture(scores: Scores) -> Figure:
     for axis, colour, label, factor in LINES:
         rms = [factor * g.errors[axis].rms_um if axis in g.errors else math.nan for g in groups]
         right.plot(place, rms, "o-", ms=4, color=colour, label=label)
-    left.set(ylabel="missed (%); number: particles")
-    right.set(ylabel="rms error (um)", ylim=(0, None))
+    left.set(ylabel="missed (%); above: number of particles")
+    right.set(ylabel="rms error (µm)", ylim=(0, None))
     right.legend(frameon=False)
     for axes in (left, right):
         axes.set_xticks(place, names)
-        axes.set_xlabel("distance of the nearest neighbour (um)")
+        axes.set_xlabel("distance to nearest neighbour (µm)")
         axes.grid(visible=True, axis="y", alpha=0.25)
     return figure

@@ -39,15 +39,15 @@ def test_the_page_of_a_calibration_is_whole_and_names_what_it_shows(tmp_path, ca
     text = report(write_small(tmp_path / "beads.h5", found), capsys)
     for wanted in (
         "15 of 18",
-        "-56 to +56 um",
-        "+30.0, -30.0 um",
-        "0.01, 0.02, 0.1 um",
+        "-56 to +56 µm",
+        "+30.0, -30.0 µm",
+        "0.01, 0.02, 0.1 µm",
         "0.5 % of the background",
     ):
         assert f"<b>{wanted}</b>" in text
     assert '<p class="trouble">the step is too coarse</p>' in text
     assert re.search(rf">2</td><td>{NEAR}</td>.*>1</td><td>{HIDDEN}</td>", text, re.DOTALL)
-    assert "Nothing was found." in text
+    assert "None were found." in text
     assert not re.search(r'(src|href)="(?!data:)', text)
 
 
@@ -78,8 +78,8 @@ def test_bright_particles_without_a_cylindrical_lens_on_a_tilted_plane_are_repor
     table = particle_table(height_um=lambda x, y: 10 + 0.01 * x - 0.02 * y)
     found = small_calibration(table, astigmatic=False, polarity="bright")
     text = report(write_small(tmp_path / "c.h5", found), capsys)
-    assert "focal lines of a cylindrical lens" in text
-    assert "rises by +1.6 um over the picture&#39;s width and by -1.9 um over its height" in text
+    assert "<b>none</b><span>astigmatism</span>" in text
+    assert "rises by +1.6 µm over the width of the image and by -1.9 µm over its height" in text
     assert "No particle was left out." in text
 
 
@@ -91,14 +91,14 @@ def test_a_calibration_without_a_whole_particle_has_a_report_without_camera_imag
             del file["traces"][name]
             file["traces"].create_dataset(name, data=empty).attrs.update(attributes)
     text = report(path, capsys)
-    assert "the scan shows no particle whole" in text
+    assert "the scan contains no complete particle" in text
 
 
-def test_labels_that_scatter_by_more_than_they_say_are_a_problem():
+def test_labels_that_scatter_by_more_than_their_standard_errors_are_a_problem():
     rng = np.random.default_rng(0)
     scattered = small_calibration(particle_table(height_um=lambda x, _: 0.01 * x + rng.normal(0, 1, x.size)))
     (line,) = problems(scattered, width_curve=True)
-    assert "times their stated error of 0.1 um" in line
+    assert "times their standard error of 0.1 µm" in line
     assert (
         problems(small_calibration(particle_table(height_um=lambda x, _: 0.01 * x)), width_curve=True) == []
     )
@@ -106,7 +106,7 @@ def test_labels_that_scatter_by_more_than_they_say_are_a_problem():
 
 def test_an_astigmatic_calibration_without_a_curve_for_the_classical_detector_says_so():
     (line,) = problems(small_calibration(), width_curve=False)
-    assert "the classical detector cannot tell depth" in line
+    assert "the classical detector cannot measure depth" in line
     assert problems(small_calibration(astigmatic=False), width_curve=False) == []
 
 

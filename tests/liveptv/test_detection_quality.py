@@ -34,7 +34,7 @@ def test_particles_all_over_the_range_cover_it_and_a_thin_layer_does_not():
     assert layer.facts()["covered"] == pytest.approx(2 / BINS, abs=1.1 / BINS)
 
 
-def test_what_was_there_half_a_minute_ago_counts_no_more():
+def test_depths_of_half_a_minute_ago_no_longer_count():
     cover = DepthCover(0, 24)
     for frame in range(240):
         cover.add(np.array([3.5, 3.5]), frame / 24)
@@ -55,8 +55,8 @@ def test_every_known_depth_is_within_the_range_or_outside_of_it(z_um):
     assert inside + facts["outside"] * known == pytest.approx(known, abs=0.02)
 
 
-def test_a_range_that_goes_backwards_is_none():
-    with pytest.raises(ValueError, match="range of depths"):
+def test_a_range_without_extent_is_refused():
+    with pytest.raises(ValueError, match="depth range must be increasing, not 5 to 5"):
         DepthCover(5, 5)
 
 

@@ -10,12 +10,9 @@ from matplotlib.figure import Figure
 from calibration.evaluation import DISTANCE_BINS_UM
 from calibration.matching import match_tables
 from liveptv.cli import run_command_line
-from liveptv.reports.detection_pictures import (
-    false_by_distance,
-    missed_by_distance,
-    pulls_histogram,
-    recall_over_depth,
-)
+from liveptv.reports.depth_figures import recall_over_depth
+from liveptv.reports.neighbour_figures import false_by_distance, missed_by_distance
+from liveptv.reports.standard_error_figures import pulls_histogram
 
 
 @pytest.fixture
@@ -64,16 +61,16 @@ def page_of(files, *options):
     return re.sub(r"base64,[^\"]*", "", page.read_text("utf-8"))
 
 
-def test_the_page_is_one_file_with_the_scores_and_the_pictures(tmp_path, files, capsys):
+def test_the_page_is_one_file_with_the_scores_and_the_figures(tmp_path, files, capsys):
     text = page_of(files)
     assert "written to" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.csv", "page.html", "truth.csv"]
     assert text.count("data:image/png;") == 2 * 4  # light and dark
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "10 frames, 2000 true particles, 1840 detections" in text
-    assert "<b>10.00 %</b><span>missed</span>" in text
-    assert "<b>2.17 %</b><span>false</span>" in text
-    assert "<b>100 %</b><span>of the depths covered</span>" in text
+    assert "<b>10.00 %</b><span>missed (1 - recall)</span>" in text
+    assert "<b>2.17 %</b><span>false (1 - precision)</span>" in text
+    assert "<b>100 %</b><span>of the depth range covered</span>" in text
     assert 'class="trouble"' not in text
     assert "by true depth" in text
 
@@ -96,7 +93,7 @@ def test_particles_without_depth_and_stated_errors_have_a_page_without_them(tmp_
     text = page_of(written(tmp_path, truth[["frame", "x_um", "y_um"]], found[["frame", "x_um", "y_um"]]))
     assert text.count("data:image/png;") == 2
     assert "rms z" not in text
-    assert "within 4 um in the plane</p>" in text
+    assert "within 4 µm in the plane</p>" in text
 
 
 def test_tables_with_other_origins_are_told_from_a_bad_detector(tmp_path, tables):
@@ -143,14 +140,14 @@ def test_json_stays_json_when_a_page_is_written(tmp_path, files, capsys):
     assert (tmp_path / "page.html").stat().st_size > 100_000
 
 
-def test_pictures_show_the_numbers_that_the_tables_have(tables):
+def test_figures_show_the_numbers_that_the_tables_have(tables):
     truth, found = (table.to_dict("list") for table in tables)
     matched = match_tables(truth, found)
     axes = Figure().subplots(2, 2)
-    missed_by_distance(axes[0, 0], {"one": matched, "other": matched}, DISTANCE_BINS_UM)
+    missed_by_distance(axes[0, 0], matched, DISTANCE_BINS_UM)
     lone = matched.neighbour_um >= 28
-    assert axes[0, 0].lines[0].get_ydata()[-1] == pytest.approx(100 * (~matched.found[lone]).mean())
-    recall_over_depth(axes[0, 1], {"one": matched}, np.linspace(-100, 100, 5))
+    assert axes[0, 0].patches[-1].get_height() == pytest.approx(100 * (~matched.found[lone]).mean())
+    recall_over_depth(axes[0, 1], matched, np.linspace(-100, 100, 5))
     assert np.mean(axes[0, 1].lines[0].get_ydata()) == pytest.approx(90, abs=1)
     false_by_distance(axes[1, 0], matched, DISTANCE_BINS_UM)
     heights = [bar.get_height() for bar in axes[1, 0].patches]

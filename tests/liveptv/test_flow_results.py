@@ -5,7 +5,7 @@ from channel_slices import detect_slice, track_slices
 from acquisition.physics.optics import OpticsModel
 from calibration.width_curve import width_curve_from_optics
 from liveptv.files import PICTURES, RunFiles
-from liveptv.reports.flow_pictures import errors_picture, field_picture, neighbours_picture
+from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
 from liveptv.reports.flow_results import location_errors, section_field
 from liveptv.reports.page import write_report
 from liveptv.reports.profile import flow_profile
@@ -33,10 +33,10 @@ def test_the_papers_protocol_in_short_shows_the_flow_of_the_rectangular_channel(
     assert section.field.tracks.sum() > 40
     assert section.deviation_rms < 0.03
     report = write_report(RunFiles.within(tmp_path))
-    assert {picture.stem for picture in report.pictures} == set(PICTURES) - {"frame"}
+    assert {picture.stem for picture in report.figures} == set(PICTURES) - {"frame"}
     page = report.page.read_text("utf-8")
     assert "differs from the laminar flow by" in page
-    assert "Measured over stated error: x " in page
+    assert "Measured error over standard error: x " in page
 
 
 def simulated_file(path, *, planar: bool = False, sigma: float = 0.2, frames: int = 60, tracks: int = 40):
@@ -71,8 +71,8 @@ def test_without_depth_there_is_no_section_but_there_are_errors_in_the_plane(tmp
     assert section_field(trajectories, flow_profile(trajectories)) is None
     errors = location_errors(trajectories)
     assert errors.residuals.ratio[:2] == pytest.approx(1.0, abs=0.06)
-    assert len(errors_picture(errors).axes) == 2
-    neighbours_picture(errors)
+    assert len(errors_figure(errors).axes) == 2
+    neighbours_figure(errors)
 
 
 def test_a_few_short_trajectories_say_nothing_of_the_errors(tmp_path):
@@ -86,4 +86,4 @@ def test_without_a_channel_the_field_stands_alone(tmp_path):
     section = section_field(trajectories, flow_profile(trajectories))
     assert section.theory_um_s is None
     assert np.isnan(section.deviation_rms)
-    assert len([axes for axes in field_picture(section).axes if axes.get_title()]) == 2
+    assert len([axes for axes in field_figure(section).axes if axes.get_title()]) == 2

@@ -28,11 +28,11 @@ def _own_cards(tmp_path, monkeypatch):
     monkeypatch.setenv("LIVEPTV_RUNS", str(tmp_path / "runs"))
 
 
-def steer(socket, heard, *wishes):
-    """Send wishes one after the other; the answers to them."""
+def steer(socket, heard, *requests):
+    """Send requests one after the other; the answers to them."""
     answers = []
-    for number, wish in enumerate(wishes):
-        socket.send(json.dumps({"wish": wish, "id": number}))
+    for number, request in enumerate(requests):
+        socket.send(json.dumps({"wish": request, "id": number}))
         answers.append(next(h["answer"] for h, _ in heard if "answer" in h and h["answer"]["to"] == number))
     return answers
 
@@ -70,7 +70,7 @@ def test_a_run_is_steered_and_stopped_from_its_page_and_leaves_a_whole_file(tmp_
     assert flow["first_frame"] > 0
     assert "outside the limits" in too_much["reason"]
     assert "outside the limits" in too_far["reason"]
-    assert "not for the page" in forbidden["reason"]
+    assert "cannot be sent from the page" in forbidden["reason"]
     assert run.texts("mark")[0] == "the pump hiccups"
     assert sum("refused" in text for text in run.texts("wish")) == 2
     assert {stage["name"] for stage in seen[0]["stages"]} == {
@@ -171,7 +171,7 @@ def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
         assert read_card(front.path).track == "tcp://b"
         front.close()
         front.close()
-    with pytest.raises(SourceError, match="no run is on"):
+    with pytest.raises(SourceError, match="no run is active"):
         newest_run()
 
 
@@ -183,7 +183,7 @@ def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
         front.close()
     (cards_folder() / "old.json").write_text(re.sub(r'"pid":\d+', '"pid":4194399', text))
     (cards_folder() / "garbage.json").write_text("{")
-    with pytest.raises(SourceError, match="no run is on"):
+    with pytest.raises(SourceError, match="no run is active"):
         newest_run()
     assert not (cards_folder() / "old.json").exists()
 
@@ -204,7 +204,7 @@ def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ([], 1, "no run is on"),
+        ([], 1, "no run is active"),
         (["nothing"], 1, "no run is announced"),
         (["http://x"], 2, "neither a run's name"),
     ],

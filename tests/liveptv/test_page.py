@@ -142,10 +142,10 @@ def test_without_its_token_the_page_is_refused(page, said, token, why):
     assert (code, why in text) == (403, True)
     with pytest.raises(InvalidStatus), browser(page, token=urllib.parse.quote(token)):
         pass
-    assert "turned a visitor away" in said[0]
+    assert "refused a connection" in said[0]
 
 
-def test_another_site_cannot_use_the_page_through_a_visitors_browser(page):
+def test_another_site_cannot_use_the_page_through_a_viewers_browser(page):
     with pytest.raises(InvalidStatus), browser(page, origin="https://elsewhere.example"):
         pass
     address = page.url.partition("/?")[0]
@@ -183,7 +183,7 @@ def room_for_connections():
 
 
 @pytest.mark.parametrize("words", [b"", b"GET /live HTTP/1.1\r\n"])
-def test_a_thousand_connections_are_held_to_a_few_and_nobody_else_is_disturbed(
+def test_of_a_thousand_connections_few_stay_open_and_no_viewer_is_disturbed(
     page, detector, said, room_for_connections, words
 ):
     place = page.url.removeprefix("http://").partition("/")[0].split(":")
@@ -214,7 +214,7 @@ def test_a_connection_that_asks_for_nothing_is_closed(page, said, monkeypatch):
     assert "no request within 0.2 s" in said[0]
 
 
-def test_a_page_that_only_watches_says_so_when_it_is_asked_to_act(page):
+def test_a_page_that_only_watches_answers_so_to_a_command(page):
     with browser(page) as socket:
         socket.send(json.dumps({"wish": {"kind": "set_flow", "value": 0.1}, "id": 7}))
         answer = next(header["answer"] for header, _ in packets(socket) if "answer" in header)
@@ -222,13 +222,13 @@ def test_a_page_that_only_watches_says_so_when_it_is_asked_to_act(page):
     assert "only watches" in answer["reason"]
 
 
-def test_a_page_asks_only_for_what_pages_may_ask_for():
+def test_a_page_sends_only_commands_that_pages_may_send():
     assert command_from({"kind": "set_flow", "value": 0.02}).value == 0.02
     assert command_from({"kind": "stop"}).kind is CommandKind.STOP
-    for wish in ({"kind": "heartbeat"}, {"kind": "set_property", "value": 1}, {"kind": "explode"}, {},
+    for request in ({"kind": "heartbeat"}, {"kind": "set_property", "value": 1}, {"kind": "explode"}, {},
                  {"kind": "set_flow"}, {"kind": "set_flow", "value": True}, {"kind": ["stop"]}):  # fmt: skip
         with pytest.raises(RefusedCommandError):
-            command_from(wish)
+            command_from(request)
 
 
 def test_the_page_contacts_no_other_host(page):
@@ -273,7 +273,7 @@ def place_of(page):
         "PUT /page.js HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
     ],
 )
-def test_bodies_that_never_end_keep_nobody_out(page, request_of):
+def test_requests_whose_bodies_never_end_keep_no_viewer_out(page, request_of):
     host, port = place_of(page)
     with contextlib.ExitStack() as held:
         for _ in range(gate.MOST_CONNECTIONS + 50):
@@ -295,7 +295,7 @@ def test_a_malformed_host_or_origin_is_refused_not_stumbled_over(page, text):
     assert get(page.url, {"Origin": f"http://{text}"})[0] in {400, 403}
 
 
-WISHES = [
+REQUESTS_OF_ALL_KINDS = [
     {"kind": "mark", "value": "half \ud800"},
     {"kind": "mark", "value": float("nan")},
     {"kind": "set_flow", "value": float("nan")},
@@ -312,12 +312,12 @@ WISHES = [
 ]
 
 
-def test_no_wish_goes_without_an_answer_or_ends_the_steering(steered_page):
+def test_each_request_gets_an_answer_and_none_ends_the_steering(steered_page):
     page, taken = steered_page
     with browser(page) as socket:
         heard = packets(socket)
-        for number, wish in enumerate([*WISHES, {"kind": "make_safe"}]):
-            socket.send(json.dumps({"wish": wish, "id": number}))
+        for number, request in enumerate([*REQUESTS_OF_ALL_KINDS, {"kind": "make_safe"}]):
+            socket.send(json.dumps({"wish": request, "id": number}))
             answer = next(header["answer"] for header, _ in heard if "answer" in header)
             assert answer["to"] == number
             assert answer["accepted"] or answer["reason"]
@@ -343,7 +343,7 @@ def steered_page(detector):
     thread = threading.Thread(target=serve)
     thread.start()
     with serving(Page(detector.monitor.address, 0, lambda _: None)) as made:
-        made._listener.wishes, made._listener.steering = server.address, keys.commander.security()
+        made._listener.command_address, made._listener.steering = server.address, keys.commander.security()
         yield made, taken
     stop.set()
     thread.join()

@@ -29,11 +29,11 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             page.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
             page.on("request", lambda request: outside.append(request.url))
             page.goto(served.url)
-            wait(page, "() => window.liveptv.measured.pictures > 10")
+            wait(page, "() => window.liveptv.measured.images > 10")
             assert page.locator("#state").inner_text() == "running"
             assert int(page.locator("#f-particles").inner_text()) > 0
-            caption = page.locator("#picture-caption").inner_text()
-            wait(page, "before => document.getElementById('picture-caption').textContent !== before", caption)
+            caption = page.locator("#camera-caption").inner_text()
+            wait(page, "before => document.getElementById('camera-caption').textContent !== before", caption)
             wait(page, "() => /^\\d+ traj/.test(document.getElementById('profile-caption').textContent)")
             slow_um_s = page.evaluate("window.liveptv.measured.velocity_um_s")
             act(page, "set_flow", "0.0492")
@@ -54,7 +54,7 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             answers.append(switch(page, hold, "Switch off", "done"))
             wait(page, "() => document.querySelector('.controller').dataset.state === 'off'")
             page.click("#stop")
-            assert "completed with its" in page.locator("#stop-text").inner_text()
+            assert "is completed (" in page.locator("#stop-text").inner_text()
             page.click("button[value=stop]")
             wait(page, "() => document.body.dataset.state === 'ended'")
             browser.close()
@@ -63,7 +63,7 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
         tmp_path, rate=30, frames=1500, limits=LIMITS, session={"mode": "threads", "monitor_hz": 10.0}
     )
     run = Visited(experiment, visit)
-    assert "shows from frame" in answers[0]
+    assert "the first frame with it is" in answers[0]
     assert "refused" in answers[1]
     assert "min_flow_ul_s must be less than max_flow_ul_s" in answers[2]
     assert not troubles

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from page_runs import card_of, info_of, messages_of, view_of
 
 from liveptv.monitor.images import block_means, small_image
-from liveptv.monitor.packets import packet, picture_packet, unpack
+from liveptv.monitor.packets import image_packet, packet, unpack
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.running_profile import RunningProfile
 from stream.messages import Frame, StageState, Status, TrackFlag, Tracks
@@ -31,14 +31,14 @@ def test_of_a_detector_alone_images_are_shown_without_tracks():
     view.take(frame)
     view.take(found)
     assert view.shown.tracks is None
-    header, blobs = unpack(picture_packet(view, view.shown))
+    header, blobs = unpack(image_packet(view, view.shown))
     assert header["particles"] == 8
     assert len(blobs[2]) == 0
 
 
 def test_a_packet_holds_the_positions_of_what_was_found():
     view = view_of(4)
-    header, (jpeg, found, tracked) = unpack(picture_packet(view, view.shown))
+    header, (jpeg, found, tracked) = unpack(image_packet(view, view.shown))
     rows = np.frombuffer(found, "<f4").reshape(3, -1)
     assert jpeg[:2] == b"\xff\xd8"
     assert header["frame"] == 3
@@ -113,11 +113,11 @@ def test_the_state_is_that_of_the_run():
     assert (view.state(), view.over) == ("failed", "track was lost")
 
 
-def test_values_of_a_stage_that_has_fallen_silent_are_not_shown_as_present(monkeypatch):
+def test_values_of_a_stage_that_no_longer_reports_are_not_shown_as_present(monkeypatch):
     view = view_of(2)
     view.take(Status("r", "track", StageState.RUNNING, gauges={"tracks": 7.0}))
     assert view.summary()["tracks"] == 7.0
-    monkeypatch.setattr("liveptv.monitor.run_view.FRESH_S", -1.0)
+    monkeypatch.setattr("liveptv.monitor.stage_statuses.FRESH_S", -1.0)
     assert view.summary()["tracks"] is None
 
 
@@ -128,7 +128,7 @@ def test_losses_are_named_by_where_they_happened():
     assert view.summary()["losses"]["before the detector"] == 2
 
 
-def test_a_late_visitor_gets_the_events_that_are_kept_and_then_only_new_ones():
+def test_a_late_viewer_gets_the_events_that_are_kept_and_then_only_new_ones():
     view = RunView()
     for number in range(500):
         view.happened({"kind": "note", "text": str(number), "wall_s": 0.0})
@@ -138,7 +138,7 @@ def test_a_late_visitor_gets_the_events_that_are_kept_and_then_only_new_ones():
     assert [event["text"] for event in view.events_after(seen)[1]] == ["new"]
 
 
-def test_a_session_that_is_gone_without_a_last_word_has_failed():
+def test_a_session_whose_process_ends_without_an_end_event_has_failed():
     view = view_of(2)
     view.gone()
     assert view.state() == "failed"

@@ -41,8 +41,8 @@ def test_every_frame_of_a_run_is_in_its_file(tmp_path, mode, transport):
     assert sum(run.result.lost.values()) == 0
     assert_balanced(run.result)
     assert run.outcome.report.page.is_file()
-    assert all(path.stat().st_size > 10_000 for path in run.outcome.report.pictures)
-    assert {path.stem.rsplit(".")[-1] for path in run.outcome.report.pictures} >= {
+    assert all(path.stat().st_size > 10_000 for path in run.outcome.report.figures)
+    assert {path.stem.rsplit(".")[-1] for path in run.outcome.report.figures} >= {
         "frame", "trajectories", "profile",
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a page asks for is sent in order; what makes the hardware safe waits for nothing."""
+"""Commands from a page are sent in order; those that make the hardware safe are sent first."""
 
 import threading
 import time
@@ -50,7 +50,7 @@ def flow():
 
 
 @pytest.mark.parametrize("kind", ["make_safe", "stop"])
-def test_what_makes_safe_is_taken_when_all_places_are_full_and_is_sent_first(server, held, kind, monkeypatch):
+def test_what_makes_safe_is_taken_when_the_queue_is_full_and_is_sent_first(server, held, kind, monkeypatch):
     sent = []
     send = CommandClient.send
 
@@ -60,21 +60,21 @@ def test_what_makes_safe_is_taken_when_all_places_are_full_and_is_sent_first(ser
 
     monkeypatch.setattr(CommandClient, "send", noted)
     steering, gate = held
-    first = steering.ask(flow())
-    while steering.waiting:  # until it is in hand
+    first = steering.send(flow())
+    while steering.waiting:  # until it is being sent
         time.sleep(0.002)
-    others = [steering.ask(flow()) for _ in range(MOST_WAITING)]
-    urgent = steering.ask(command_from({"kind": kind}))
+    others = [steering.send(flow()) for _ in range(MOST_WAITING)]
+    urgent = steering.send(command_from({"kind": kind}))
     gate.set()
     kinds = taken(server, MOST_WAITING + 2)
-    assert sent.index(CommandKind(kind)) <= 1  # only the one in hand was before it
+    assert sent.index(CommandKind(kind)) <= 1  # only the one being sent was before it
     assert CommandKind(kind) in kinds
     assert all(answer.result(60.0).accepted for answer in (first, urgent, *others))
 
 
-def test_more_of_the_others_than_there_are_places_for_are_refused_with_the_reason(held):
+def test_commands_beyond_the_queue_are_refused_with_the_reason(held):
     steering, _ = held
-    answers = [steering.ask(flow()) for _ in range(MOST_WAITING + 2)]
+    answers = [steering.send(flow()) for _ in range(MOST_WAITING + 2)]
     refused = [answer for answer in answers if answer.done() and answer.exception() is not None]
     assert refused
     with pytest.raises(LinkError, match="32 commands wait to be sent"):
@@ -82,7 +82,7 @@ def test_more_of_the_others_than_there_are_places_for_are_refused_with_the_reaso
 
 
 @pytest.mark.parametrize("gone_when", ["queued", "sent", "never answered"])
-def test_a_visitor_who_leaves_before_the_answer_ends_nobody_elses_steering(
+def test_a_viewer_who_leaves_before_the_answer_ends_nobody_elses_steering(
     server, held, monkeypatch, gone_when
 ):
     steering, gate = held
@@ -90,7 +90,7 @@ def test_a_visitor_who_leaves_before_the_answer_ends_nobody_elses_steering(
         monkeypatch.setattr("liveptv.monitor.steering.ANSWER_S", 0.0)
     if gone_when != "queued":
         gate.set()
-    left = steering.ask(flow())
+    left = steering.send(flow())
     if gone_when == "queued":
         assert left.cancel()
         gate.set()
@@ -101,6 +101,6 @@ def test_a_visitor_who_leaves_before_the_answer_ends_nobody_elses_steering(
         if gone_when == "sent":
             requests[0].reply(CommandReply(requests[0].command.command_id, True))
     monkeypatch.undo()
-    answer = steering.ask(command_from({"kind": "make_safe"}))
+    answer = steering.send(command_from({"kind": "make_safe"}))
     assert CommandKind.MAKE_SAFE in taken(server, 2 if gone_when == "queued" else 1)
     assert answer.result(60.0).accepted

@@ -1,19 +1,18 @@
 const el = (id) => document.getElementById(id);
 const make = (tag, text = "", name = "") => { const made = document.createElement(tag); made.textContent = text; made.className = name; return made; };
 const shown = (value) => (typeof value === "number" ? String(+value.toPrecision(4)).replace("-", "−") : String(value));
-const UNITS = [["_ul_s", "µL/s"], ["_um_s", "µm/s"], ["_um", "µm"], ["_s", "s"]];
 
-function inWords(name, value) {
-  const [suffix, unit] = UNITS.find(([end]) => name.endsWith(end)) || ["", ""];
+function inWords(name, value, units) {
+  const [suffix, unit] = units.find(([end]) => name.endsWith(end)) || ["", ""];
   return `${name.slice(0, name.length - suffix.length).replaceAll("_", " ")} ${shown(value)}${unit ? ` ${unit}` : ""}`;
 }
 
-// The controllers, each with its state and a form for its settings; what is asked for is checked by the run itself.
+// The controllers, each with its state and a form for its settings; the run itself checks the settings.
 export class Controllers {
-  constructor(wish) { Object.assign(this, { wish, forms: [], rows: new Map(), now: null, acts: false }); }
+  constructor(command) { Object.assign(this, { command, forms: [], units: [], rows: new Map(), now: null, acts: false }); }
 
-  offer(forms) {
-    this.forms = forms; this.asked = ""; this.rows.clear();
+  offer(forms, units) {
+    this.forms = forms; this.units = units; this.filled = ""; this.rows.clear();
     el("controllers").replaceChildren(...forms.map((form) => this.row(form)));
     this.show(this.now, this.acts);
   }
@@ -29,21 +28,21 @@ export class Controllers {
     off.type = "button"; line.append(off, on);
     body.append(about, grid, ...(rest.children.length ? [more] : []), line);
     body.addEventListener("submit", (event) => { event.preventDefault(); this.ask(form, inputs); });
-    off.addEventListener("click", () => this.wish("control", {}, `${form.title} off`));
+    off.addEventListener("click", () => this.command("control", {}, `${form.title} off`));
     row.append(head, make("p", "", "measured quiet"), body);
     this.rows.set(form.kind, { row, state, on, off, inputs, measured: row.querySelector(".measured") });
     return row;
   }
 
-  field({ name, label, unit, type, about, required, value, default: usual, choices }) {
+  field({ name, label, unit, type, about, required, value, default: preset, choices }) {
     const whole = make("label"), input = document.createElement(type === "choice" ? "select" : "input");
     whole.title = about || name;
-    if (type === "choice") for (const choice of choices) input.append(new Option(choice, choice, choice === usual, choice === (value ?? usual)));
+    if (type === "choice") for (const choice of choices) input.append(new Option(choice, choice, choice === preset, choice === (value ?? preset)));
     else if (type === "number" || type === "whole") { input.type = "number"; input.step = type === "whole" ? 1 : "any"; input.inputMode = "decimal"; }
-    else if (type === "flag") { input.type = "checkbox"; input.checked = Boolean(value ?? usual); }
+    else if (type === "flag") { input.type = "checkbox"; input.checked = Boolean(value ?? preset); }
     else input.placeholder = type === "list" ? "50, 100, 150" : "";
     if (value !== undefined && type !== "choice" && type !== "flag") input.value = Array.isArray(value) ? value.map((v) => +v.toFixed(3)).join(", ") : value;
-    if (usual !== undefined && type !== "choice" && type !== "flag") input.placeholder = usual;
+    if (preset !== undefined && type !== "choice" && type !== "flag") input.placeholder = preset;
     input.required = required; input.name = name;
     whole.append(make("span", label), input, make("small", unit || ""));
     return [whole, input];
@@ -59,10 +58,10 @@ export class Controllers {
       else settings[field.name] = field.type === "text" ? input.value : Number(input.value);
     }
     const value = form.kind === "file" ? { file: form.file, options: settings } : { [form.kind]: settings };
-    this.wish("control", value, `${form.title} on`);
+    this.command("control", value, `${form.title} on`);
   }
 
-  // What another page, or the experiment's file, has switched on stands in this page's form as well.
+  // Fills a form with the settings of the controller that is on, which another page or the experiment file may have set.
   fill(inputs, settings) {
     for (const [field, input] of inputs) {
       const value = settings[field.name];
@@ -78,20 +77,20 @@ export class Controllers {
     const kind = control ? control.on : "";
     el("protocol").hidden = kind !== "protocol";
     for (const button of el("protocol").querySelectorAll("button")) button.disabled = !acts;
-    const asked = kind ? JSON.stringify([kind, control.settings]) : "";
-    if (asked && asked !== this.asked && this.rows.has(kind)) this.fill(this.rows.get(kind).inputs, control.settings);
-    this.asked = asked;
+    const filled = kind ? JSON.stringify([kind, control.settings]) : "";
+    if (filled && filled !== this.filled && this.rows.has(kind)) this.fill(this.rows.get(kind).inputs, control.settings);
+    this.filled = filled;
     for (const [name, { row, state, on, off, measured }] of this.rows) {
       const active = name === kind, word = !active ? "off" : control.works ? (over ? "over" : "on") : "failed";
       state.textContent = word === "over" ? "was on" : word; row.dataset.state = word;
       on.disabled = !acts; off.disabled = !acts || !active;
       on.textContent = active ? "Change" : "Switch on";
-      measured.textContent = active ? (word === "failed" ? "it failed, the hardware was made safe; the event log says why" : this.measured(control)) : "";
+      measured.textContent = active ? (word === "failed" ? "failed, and the hardware was made safe; the reason is in the event log" : this.measured(control)) : "";
     }
   }
 
   measured({ measured, settings }) {
     const found = Object.entries(measured).filter(([, value]) => value !== null);
-    return (found.length ? found : Object.entries(settings)).map(([name, value]) => inWords(name, value)).join(", ");
+    return (found.length ? found : Object.entries(settings)).map(([name, value]) => inWords(name, value, this.units)).join(", ");
   }
 }

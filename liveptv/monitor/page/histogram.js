@@ -2,7 +2,7 @@ import { fitted, theme, tickText, ticks } from "./colours.js";
 
 const BOTTOM = 34, TOP = 8, RIGHT = 12;
 
-// Bars over bins, with names and units on the axes; `colour` may be given a bin's middle.
+// Bars over bins, with names and units on the axes; `colour` takes the middle of a bin.
 export function drawHistogram(canvas, { edges, values, across, up, colour, nothing, wide = 90 }) {
   const { pen, width, height } = fitted(canvas);
   pen.font = "12px system-ui, sans-serif";

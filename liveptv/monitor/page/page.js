@@ -1,6 +1,6 @@
+import { Camera } from "./camera.js";
 import { depthColour, drawBar } from "./colours.js";
 import { drawHistogram } from "./histogram.js";
-import { Picture } from "./picture.js";
 import { drawProfile } from "./profile.js";
 import { Series } from "./series.js";
 import { Space } from "./space.js";
@@ -11,9 +11,9 @@ const el = (id) => document.getElementById(id);
 const text = (id, value) => { if (el(id).textContent !== value) el(id).textContent = value; };
 const SPACE_MS = 120, ALIVE_MS = 10000, AGAIN_MS = 1500;
 const decode = new TextDecoder();
-const trails = new Trails(), picture = new Picture(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
+const trails = new Trails(), camera = new Camera(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
 const steering = new Steering((said) => say(said), snapshot);
-const measured = { pictures: 0, ages: [], velocity_um_s: null };
+const measured = { images: 0, ages: [], velocity_um_s: null };
 let socket = null, shown = 0, last = null, summary = null, spaceDue = 0, over = false;
 window.liveptv = { measured };
 
@@ -33,7 +33,7 @@ function connect() {
   socket.onclose = () => {
     for (const id of ["pause", "stop", "mark"]) el(id).disabled = true;
     if (over) return;
-    state("lost"); trouble("The page has lost its connection to the run; it tries again.");
+    state("lost"); trouble("Connection to the run lost; trying to reconnect …");
     setTimeout(connect, AGAIN_MS);
   };
 }
@@ -49,21 +49,21 @@ async function take(data) {
   if (header.answer) { steering.answered(header.answer); return; }
   if (header.image) {
     const bitmap = await createImageBitmap(new Blob([blobs[0]], { type: "image/jpeg" }));
-    requestAnimationFrame(() => { showPicture(header, bitmap, blobs); acknowledge(); });
+    requestAnimationFrame(() => { showImage(header, bitmap, blobs); acknowledge(); });
     return;
   }
   for (const event of header.events || []) showEvent(event);
-  if (header.forms) steering.controllers.offer(header.forms);
+  if (header.forms) steering.controllers.offer(header.forms, header.units);
   if (header.summary) showSummary(header.summary);
   acknowledge();
 }
 
 function acknowledge() { shown += 1; say({ shown }); }
 
-function showPicture(header, bitmap, [, found, tracked]) {
+function showImage(header, bitmap, [, found, tracked]) {
   const detections = new Float32Array(found), tracks = new Float32Array(tracked);
   trails.add(tracks, tracks.length / 4, header);
-  picture.show(header, bitmap, detections);
+  camera.show(header, bitmap, detections);
   last = { header, detections, tracks };
   el("nothing").hidden = true;
   el("stage").style.setProperty("--aspect", header.image.width_px / header.image.height_px);
@@ -71,11 +71,11 @@ function showPicture(header, bitmap, [, found, tracked]) {
   space.header = header;
   const now = performance.now();
   if (now > spaceDue) { spaceDue = now + SPACE_MS; space.draw(); }
-  text("picture-caption", `frame ${header.frame}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
+  text("camera-caption", `frame ${header.frame}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
   const range = header.depth_um;
   el("z-bar").hidden = !range;
   text("z-low", range ? fixed(range[0], 0) : ""); text("z-high", range ? fixed(range[1], 0) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
-  measured.pictures += 1;
+  measured.images += 1;
   if (header.age_ms !== null) {
     measured.ages.push(header.age_ms + Math.max(0, Date.now() - header.sent_ms));
     if (measured.ages.length > 600) measured.ages.shift();
@@ -103,7 +103,7 @@ function showSummary(now) {
   series.show(now.series);
   measured.velocity_um_s = now.series.length ? now.series[now.series.length - 1][7] : null;
   drawProfile(el("profile"), now.profile);
-  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories, standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
+  text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
   showDetection(now.detection);
   el("stages").replaceChildren(...now.stages.map(stageRow));
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
@@ -113,10 +113,10 @@ function showDetection({ depth, accepted, errors_um: errors, left_out: left }) {
   const percent = (part) => (part == null ? "–" : `${(100 * part).toFixed(part > 0.995 || part < 0.1 ? 1 : 0)} %`), named = (um) => +um.toPrecision(2);
   const range = depth && [depth.low_um, depth.high_um];
   drawHistogram(el("depth"), {
-    edges: depth?.edges_um, values: depth?.particles, across: "depth z, µm: the range of the model", up: "particles a frame",
-    colour: depth && ((z) => depthColour(z, last?.header.depth_um ?? range)), nothing: depth ? "no particles yet" : "no depth (2D): give a model",
+    edges: depth?.edges_um, values: depth?.particles, across: "depth z, µm (range of the model)", up: "particles per frame",
+    colour: depth && ((z) => depthColour(z, last?.header.depth_um ?? range)), nothing: depth ? "no particles yet" : "no depth in 2D: start the run with a calibration or a model",
   });
-  text("depth-caption", depth ? `the last 10 s, ${depth.low_um.toFixed(0)} to ${depth.high_um.toFixed(0)} µm`.replaceAll("-", "−") : "");
+  text("depth-caption", depth ? `last 10 s, depths ${depth.low_um.toFixed(0)} to ${depth.high_um.toFixed(0)} µm`.replaceAll("-", "−") : "");
   text("d-covered", depth ? percent(depth.covered) : "–");
   text("d-accepted", percent(accepted));
   text("d-errors", Object.values(errors).map(named).join(", ") || "–");
@@ -144,7 +144,7 @@ async function snapshot() {
   for (let i = 0; i < n; i++) lines.push(["detection", "", ...[0, 1, 2].map((c) => value(detections[c * n + i]))].join(","));
   for (let i = 0; i < m; i++) lines.push(["track", tracks[i], ...[1, 2, 3].map((c) => value(tracks[c * m + i]))].join(","));
   const name = `${summary?.run || "liveptv"}-frame${header.frame}`;
-  save(`${name}.png`, await picture.png());
+  save(`${name}.png`, await camera.png());
   save(`${name}.csv`, new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
 }
 
@@ -156,9 +156,9 @@ function save(name, blob) {
 
 const filter = () => { el("image").style.filter = `brightness(${el("brightness").value}) contrast(${el("contrast").value})`; };
 for (const id of ["brightness", "contrast"]) el(id).addEventListener("input", filter);
-el("show-detections").addEventListener("change", (event) => { picture.detections = event.target.checked; picture.draw(); });
-el("show-tails").addEventListener("change", (event) => { picture.tails = event.target.checked; picture.draw(); });
-el("whole").addEventListener("click", () => { picture.whole(); el("brightness").value = el("contrast").value = 1; filter(); });
+el("show-detections").addEventListener("change", (event) => { camera.detections = event.target.checked; camera.draw(); });
+el("show-tails").addEventListener("change", (event) => { camera.tails = event.target.checked; camera.draw(); });
+el("whole").addEventListener("click", () => { camera.whole(); el("brightness").value = el("contrast").value = 1; filter(); });
 drawBar(el("z-bar"));
 setInterval(() => say({ shown }), ALIVE_MS);
 connect();

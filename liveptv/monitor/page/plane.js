@@ -2,7 +2,7 @@ import { depthColour, fitted, theme, tickText, ticks } from "./colours.js";
 
 const LEFT = 52, BOTTOM = 34, TOP = 8, RIGHT = 10;
 
-// Trajectories in the plane of the picture, y downwards, as large as it fits; a path is a list of [x, y, height].
+// Trajectories in the image plane, y downwards, as large as fits; a path is a list of [x, y, height].
 export function drawPlane(canvas, paths, { width_um: w, height_um: h, depth_um: depth }) {
   const { pen, width, height } = fitted(canvas);
   const scale = Math.min((width - LEFT - RIGHT) / w, (height - BOTTOM - TOP) / h), left = LEFT + (width - LEFT - RIGHT - w * scale) / 2;

@@ -2,7 +2,7 @@ import { fitted, theme, tickText, ticks } from "./colours.js";
 
 const LEFT = 52, BOTTOM = 36, TOP = 8, RIGHT = 12;
 
-// Velocity over height: bins with their standard errors, and the laminar flow at the present set-point as a line.
+// Height over velocity: means of bins with their standard errors, and the laminar flow at the pump's set-point as a line.
 export function drawProfile(canvas, facts) {
   const { pen, width, height } = fitted(canvas);
   const theory = facts.theory, dots = facts.dots || { height_um: [], velocity_um_s: [] }, known = (v) => v !== null;
@@ -12,7 +12,7 @@ export function drawProfile(canvas, facts) {
   pen.font = "12px system-ui, sans-serif";
   if (!heights.length) {
     pen.fillStyle = theme("quiet"); pen.textAlign = "center";
-    pen.fillText("waiting for trajectories of at least 10 detections …", width / 2, height / 2);
+    pen.fillText(facts.min_length ? `waiting for trajectories of at least ${facts.min_length} detections …` : "no trajectory is long enough", width / 2, height / 2);
     return;
   }
   const pad = (low, high) => [low - 0.05 * (high - low || 1), high + 0.07 * (high - low || 1)];

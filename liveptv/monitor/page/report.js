@@ -4,7 +4,7 @@ import { drawPlane } from "./plane.js";
 import { drawProfile } from "./profile.js";
 import { Space } from "./space.js";
 
-// The drawings of a finished run, from the data in the report itself; drawn anew when the size or the light changes.
+// The drawings of a finished run, from the data in the report itself; drawn again when the size or the colour scheme changes.
 const data = JSON.parse(document.getElementById("drawings").textContent), { space: field } = data;
 const raw = Uint8Array.from(atob(field.points), (c) => c.charCodeAt(0)), points = new Float32Array(raw.buffer), n = points.length / 3;
 const paths = [];

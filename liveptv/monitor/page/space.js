@@ -1,8 +1,9 @@
 import { depthColour, fitted, theme } from "./colours.js";
 
-const LOW_ENOUGH = 0.35;
+// Height of the box over its longer side at least: a shallow channel is stretched to it, and the caption says by how much.
+const LEAST_HEIGHT = 0.35;
 
-// The trajectories in 3D, parallel projection; dragging rotates, the wheel zooms. Flat data is stretched in height.
+// The trajectories in 3D, parallel projection; dragging rotates, the wheel zooms. Shallow data is stretched in height.
 export class Space {
   constructor(canvas, caption, trails) {
     Object.assign(this, { canvas, caption, trails, turn: -0.6, tilt: 0.45, zoom: 1, header: null, drag: null });
@@ -29,7 +30,7 @@ export class Space {
     if (!this.header) return;
     const { pen, width, height } = fitted(this.canvas), { width_um: w, height_um: h } = this.header.image, [low, high] = this.bounds();
     const deep = this.header.depth_um !== null, side = Math.max(w, h), tall = deep ? high - low : 0;
-    const stretch = deep ? Math.max(1, LOW_ENOUGH * side / tall) : 1;
+    const stretch = deep ? Math.max(1, LEAST_HEIGHT * side / tall) : 1;
     const [ct, st, cp, sp] = [Math.cos(this.turn), Math.sin(this.turn), Math.cos(this.tilt), Math.sin(this.tilt)];
     const wide = w * Math.abs(ct) + h * Math.abs(st), high_up = (w * Math.abs(st) + h * Math.abs(ct)) * Math.abs(sp) + tall * stretch * Math.abs(cp);
     const scale = Math.min((width - 80) / wide, (height - 48) / high_up) * this.zoom;
@@ -48,8 +49,8 @@ export class Space {
       pen.strokeStyle = depthColour(last[3], this.header.depth_um); pen.stroke();
     }
     pen.globalAlpha = 1;
-    const more = stretch > 1.05 ? `, height × ${stretch.toFixed(1)}` : "";
-    this.caption.textContent = `${this.trails.what ?? `the last ${this.trails.keep_s} s`}${deep ? more : ", no depth"}; drag to rotate`;
+    const more = stretch > 1.05 ? `, height stretched ${stretch.toFixed(1)} times` : "";
+    this.caption.textContent = `${this.trails.what ?? `last ${this.trails.keep_s} s`}${deep ? more : ", no depth"}; drag to rotate`;
   }
 
   box(pen, place, w, h, low, high, deep) {

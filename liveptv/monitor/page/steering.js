@@ -1,47 +1,47 @@
 import { Controllers } from "./controllers.js";
 
 const el = (id) => document.getElementById(id);
-const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPrecision(digits)));
+const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPrecision(digits)).replace("-", "−"));
 
-// The buttons: each sends a wish and shows the run's own answer to it.
+// The buttons and forms: each sends a command and shows the run's answer to it.
 export class Steering {
   constructor(send, snapshot) {
-    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {}, controllers: new Controllers((...asked) => this.wish(...asked)) });
+    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {}, controllers: new Controllers((...command) => this.command(...command)) });
     for (const form of document.querySelectorAll("#steer form[data-kind]")) form.addEventListener("submit", (event) => {
       event.preventDefault();
       const value = form.querySelector("input").valueAsNumber, name = form.querySelector("label").textContent;
-      if (Number.isFinite(value)) this.wish(form.dataset.kind, value, `${name} ${number(value)} ${form.querySelector("span").textContent}`);
-      else this.say(`${name} needs a number`, "no");
+      if (Number.isFinite(value)) this.command(form.dataset.kind, value, `${name} ${number(value)} ${form.querySelector("span").textContent}`);
+      else this.say(`Enter a number for ${name.toLowerCase()}`, "no");
     });
-    el("pause").addEventListener("click", () => { const paused = this.summary.state === "paused"; this.wish(paused ? "resume" : "pause", null, paused ? "Resume" : "Pause"); });
+    el("pause").addEventListener("click", () => { const paused = this.summary.state === "paused"; this.command(paused ? "resume" : "pause", null, paused ? "Resume" : "Pause"); });
     el("mark").addEventListener("click", () => { el("mark-text").value = ""; el("mark-dialog").returnValue = ""; el("mark-dialog").showModal(); });
-    el("mark-dialog").addEventListener("close", () => { if (el("mark-dialog").returnValue === "mark") this.wish("mark", el("mark-text").value, "Note"); });
+    el("mark-dialog").addEventListener("close", () => { if (el("mark-dialog").returnValue === "mark") this.command("mark", el("mark-text").value, "Note"); });
     el("mark-text").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); el("mark-dialog").close("mark"); } });
     el("snapshot").addEventListener("click", snapshot);
-    el("protocol-off").addEventListener("click", () => this.wish("control", {}, "Protocol off"));
+    el("protocol-off").addEventListener("click", () => this.command("control", {}, "Protocol off"));
     el("stop").addEventListener("click", () => { el("stop-text").textContent = this.consequence(); el("stop-dialog").showModal(); });
-    for (const button of el("stop-dialog").querySelectorAll("button")) button.addEventListener("click", () => { el("stop-dialog").close(); if (button.value === "stop") this.wish("stop", null, "Stop"); });
+    for (const button of el("stop-dialog").querySelectorAll("button")) button.addEventListener("click", () => { el("stop-dialog").close(); if (button.value === "stop") this.command("stop", null, "Stop"); });
   }
 
   consequence() {
     const { limits = {}, frames, output } = this.summary, safe = [];
     if (limits.safe_flow_ul_s != null) safe.push(`the pump goes to ${limits.safe_flow_ul_s} µL/s`);
     if (limits.safe_focus_um != null) safe.push(`the focus goes to ${limits.safe_focus_um} µm`);
-    return `The camera stops, ${safe.length ? safe.join(", ") : "pump and focus stay as they are"}, frames under way are finished, and ${output || "the trajectory file"} is completed with its ${frames} frames. A stopped run cannot be resumed.`;
+    return `The camera stops; ${safe.length ? safe.join(" and ") : "pump and focus stay as they are"}. Frames already taken are still tracked, and ${output || "the trajectory file"} is completed (${frames} frames so far). A stopped run cannot be resumed.`;
   }
 
-  wish(kind, value, words) {
+  command(kind, value, words) {
     const id = this.next++;
     this.waiting.set(id, words);
     this.say(`${words} …`, "");
-    if (!this.send({ wish: { kind, value }, id })) this.say(`${words}: the page has no connection to the run`, "no");
+    if (!this.send({ wish: { kind, value }, id })) this.say(`${words}: not sent, the page has no connection to the run`, "no");
   }
 
   answered({ to, accepted, reason, first_frame: first }) {
     const words = this.waiting.get(to) || "command";
     this.waiting.delete(to);
     if (!accepted) this.say(`${words}: refused, ${reason}`, "no");
-    else this.say(`${words}: done${first >= 0 ? `, shows from frame ${first} on` : ""}`, "yes");
+    else this.say(`${words}: done${first >= 0 ? `; the first frame with it is ${first}` : ""}`, "yes");
   }
 
   say(text, kind) { el("answer").textContent = text; el("answer").className = `answer ${kind}`; }
@@ -53,8 +53,8 @@ export class Steering {
     el("pause").textContent = summary.state === "paused" ? "Resume" : "Pause";
     for (const part of document.querySelectorAll("#steer form[data-kind] :is(button, input)")) part.disabled = !live;
     const { limits = {} } = summary, range = (low, high, unit) => `${number(low)} to ${number(high)} ${unit}`;
-    el("l-flow").textContent = limits.max_flow_ul_s == null ? "no limits.max_flow_ul_s: is not changed" : range(limits.min_flow_ul_s, limits.max_flow_ul_s, "µL/s");
-    el("l-focus").textContent = limits.min_focus_um == null ? "no limits.min_focus_um: is not moved" : range(limits.min_focus_um, limits.max_focus_um, "µm");
+    el("l-flow").textContent = limits.max_flow_ul_s == null ? "needs limits.max_flow_ul_s" : range(limits.min_flow_ul_s, limits.max_flow_ul_s, "µL/s");
+    el("l-focus").textContent = limits.min_focus_um == null ? "needs limits.min_focus_um" : range(limits.min_focus_um, limits.max_focus_um, "µm");
     el("l-exposure").textContent = limits.min_exposure_ms == null ? "" : range(limits.min_exposure_ms, limits.max_exposure_ms, "ms");
     for (const [id, value] of [["s-flow", summary.flow_ul_s], ["s-focus", summary.focus_um], ["s-exposure", summary.exposure_ms]]) el(id).placeholder = value == null ? "" : number(value);
     this.controllers.show(summary.control, live, ["ended", "failed"].includes(summary.state));

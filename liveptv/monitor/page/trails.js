@@ -1,4 +1,4 @@
-// Where each track has been: [x, y, height, z, time s] in um, as far back as `keep_s`.
+// The last positions of each track, [x, y, height, z, time] in um and s, for `keep_s` seconds and at most `most` of them.
 export class Trails {
   constructor(keep_s = 20, most = 60) { this.keep_s = keep_s; this.most = most; this.tracks = new Map(); this.now_s = 0; }
 

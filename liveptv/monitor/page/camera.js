@@ -1,10 +1,11 @@
 import { depthColour, fitted } from "./colours.js";
 
+// Seconds of a track that are drawn as its tail: long enough to see the direction, short enough not to hide particles.
 const TAIL_S = 1.5;
-const LARGEST = 40;
+const MAX_ZOOM = 40;
 
 // The camera image with circles around the detections and the tails of the tracks; wheel or pinch zooms, dragging pans.
-export class Picture {
+export class Camera {
   constructor(stage, image, overlay, trails) {
     Object.assign(this, { stage, image, overlay, trails, shown: null, zoom: 1, x: 0.5, y: 0.5, detections: true, tails: true });
     this.pointers = new Map();
@@ -27,13 +28,13 @@ export class Picture {
     else if (event.key === "0") this.whole();
   }
 
-  zoomBy(factor) { this.zoom = Math.max(1, Math.min(LARGEST, this.zoom * factor)); this.shift(0, 0); }
+  zoomBy(factor) { this.zoom = Math.max(1, Math.min(MAX_ZOOM, this.zoom * factor)); this.shift(0, 0); }
 
   zoomAt(event, factor) {
     const { scale, left, top } = this.frame(), box = this.stage.getBoundingClientRect();
     const px = event.clientX - box.left, py = event.clientY - box.top, { width_px: w, height_px: h } = this.size();
     const at = [(px - left) / scale / w, (py - top) / scale / h], before = this.zoom;
-    this.zoom = Math.max(1, Math.min(LARGEST, this.zoom * factor));
+    this.zoom = Math.max(1, Math.min(MAX_ZOOM, this.zoom * factor));
     const part = 1 - before / this.zoom;
     this.shift((at[0] - this.x) * part, (at[1] - this.y) * part);
   }
@@ -105,8 +106,8 @@ export class Picture {
   }
 
   drawScale(pen, um, width) {
-    const wish = 0.2 * width / um, power = 10 ** Math.floor(Math.log10(wish));
-    const length = [5, 2, 1].map((n) => n * power).find((l) => l <= wish), y = this.stage.clientHeight - 16;
+    const target = 0.2 * width / um, power = 10 ** Math.floor(Math.log10(target));
+    const length = [5, 2, 1].map((n) => n * power).find((l) => l <= target), y = this.stage.clientHeight - 16;
     pen.fillStyle = "rgb(0 0 0 / .6)"; pen.fillRect(10, y - 20, length * um + 16, 30);
     pen.fillStyle = "#fff"; pen.fillRect(18, y, length * um, 3);
     pen.font = "12px system-ui, sans-serif"; pen.textAlign = "left"; pen.fillText(`${length} µm`, 18, y - 6);

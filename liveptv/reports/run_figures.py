@@ -1,4 +1,4 @@
-"""The pictures of a report, as matplotlib figures: axes with units, honest scales, nothing else."""
+"""Figures of a run: a camera image with its detections, the trajectories, the velocity profile."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FloatArray = npt.NDArray[np.float64]
 DEPTH_MAP = "viridis"
 SPEED_MAP = "plasma"
 MARK = "#ff5a36"
-MAX_TRACKS_DRAWN = 1500
+MAX_TRACKS_DRAWN = 1500  # the longest ones; more hide one another and take seconds to draw
 
 
-def frame_picture(
+def frame_figure(
     image: npt.NDArray[Any],
     x_um: FloatArray,
     y_um: FloatArray,
@@ -33,7 +33,7 @@ def frame_picture(
     pixel_size_um: float,
     title: str,
 ) -> Figure:
-    """A camera image (H, W) with a ring around each detection, coloured by its depth where there is one."""
+    """A camera image (H, W) with a circle around each detection, coloured by depth in 3D."""
     height, width = image.shape
     figure = Figure(figsize=(9.0, 0.9 + 7.4 * height / width), dpi=130)
     tall = figure.get_figheight()
@@ -49,16 +49,16 @@ def frame_picture(
         colours = ScalarMappable(norm, DEPTH_MAP)
         axes.scatter(x_um, y_um, edgecolors=list(map(tuple, colours.to_rgba(z_um))), **style)
         figure.colorbar(
-            colours, cax=axes.inset_axes((1.02, 0, 0.02, 1)), label="depth z (um above the focus)"
+            colours, cax=axes.inset_axes((1.02, 0, 0.02, 1)), label="depth z above the focal plane (µm)"
         )
     else:
         axes.scatter(x_um, y_um, edgecolors=MARK, **style)
-    axes.set(xlabel="x (um)", ylabel="y (um)", title=title, xlim=extent[:2], ylim=extent[2:])
+    axes.set(xlabel="x (µm)", ylabel="y (µm)", title=title, xlim=extent[:2], ylim=extent[2:])
     return figure
 
 
-def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
-    """The trajectories in space, coloured by speed; in the plane where there is no depth."""
+def trajectory_figure(trajectories: Trajectories, *, depth: bool) -> Figure:
+    """The trajectories in 3D, or in the plane in 2D, coloured by speed."""
     order = np.lexsort((trajectories.frame, trajectories.track))
     x, y = trajectories.x_um[order], trajectories.y_um[order]
     z = heights_um(trajectories)[order] if depth else None
@@ -87,11 +87,11 @@ def trajectory_picture(trajectories: Trajectories, *, depth: bool) -> Figure:
         axes.autoscale()
         axes.set_aspect("equal")
         axes.invert_yaxis()
-        axes.set(xlabel="x (um)", ylabel="y (um)", title=title)
+        axes.set(xlabel="x (µm)", ylabel="y (µm)", title=title)
     else:
         collection = _trajectories_in_space(figure, lines, norm, title)
     collection.set_array(np.asarray(speeds))
-    label = "speed in the plane (um/s)"
+    label = "speed in the plane (µm/s)"
     if z is None:
         figure.colorbar(collection, ax=figure.axes[0], label=label, shrink=0.8, pad=0.02)
     else:
@@ -109,7 +109,7 @@ def _trajectories_in_space(figure: Figure, lines: list[FloatArray], norm: Normal
     span = np.maximum(high - low, 1.0)
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(low[2], high[2]))
     axes.set_box_aspect(np.maximum(span / span.max(), 0.25), zoom=0.95)
-    axes.set(xlabel="x (um)", ylabel="y (um)", zlabel="height (um)")
+    axes.set(xlabel="x (µm)", ylabel="y (µm)", zlabel="height (µm)")
     axes.locator_params(axis="y", nbins=4)
     axes.locator_params(axis="z", nbins=5)
     axes.xaxis.labelpad, axes.yaxis.labelpad = 14, 10
@@ -123,12 +123,12 @@ def _nothing(figure: Figure, text: str) -> Figure:
     return figure
 
 
-def profile_picture(profile: FlowProfile) -> Figure:
-    """Mean velocity along x of each trajectory over height (or over y), binned, beside the laminar flow."""
+def profile_figure(profile: FlowProfile) -> Figure:
+    """Velocity along x over height (over y in 2D): each trajectory, means of bins, and the laminar flow."""
     figure = Figure(figsize=(7.2, 5.2), dpi=130, layout="constrained")
     velocity = profile.tracks.velocity_um_s[0]
     if not velocity.size:
-        return _nothing(figure, f"no trajectory has {MIN_LENGTH} detections")
+        return _nothing(figure, f"no trajectory has at least {MIN_LENGTH} detections")
     axes: Axes = figure.add_subplot()
     axes.plot(velocity, profile.position_um, ".", ms=3, color=QUIET, alpha=0.5, label="one trajectory")
     if profile.theory is not None:
@@ -142,15 +142,15 @@ def profile_picture(profile: FlowProfile) -> Figure:
     axes.errorbar(
         profile.measured.velocity_um_s,
         profile.measured.height_um,
-        xerr=1.96 * profile.measured.standard_error_um_s,
+        xerr=profile.measured.standard_error_um_s,
         fmt="o",
         ms=5,
         color=ONE,
         capsize=2,
-        label="mean of a bin, 95 % interval",
+        label="mean of a bin ± standard error",
     )
-    across = "height in the channel (um)" if profile.over == "height" else "y (um)"
-    axes.set(xlabel="velocity along x (um/s)", ylabel=across, title=_profile_title(profile))
+    across = "height in the channel (µm)" if profile.over == "height" else "y (µm)"
+    axes.set(xlabel="velocity along x (µm/s)", ylabel=across, title=_profile_title(profile))
     low, high = np.percentile(velocity, (0.5, 99.5))
     room = 0.08 * max(high - low, 1e-9)
     axes.set_xlim(min(low, 0.0) - room, max(high, 0.0) + room)
@@ -166,5 +166,5 @@ def _profile_title(profile: FlowProfile) -> str:
     if profile.theory is None:
         return f"velocity profile of {count} trajectories"
     if not np.isfinite(profile.deviation):
-        return f"velocity profile: {count} trajectories are too few to compare with the theory"
-    return f"velocity profile: within {100 * profile.deviation:.1f} % of the maximum velocity"
+        return f"velocity profile of {count} trajectories, too few to compare with the laminar flow"
+    return f"velocity profile: within {100 * profile.deviation:.1f} % of the laminar flow's maximum"

@@ -1,4 +1,4 @@
-"""Who may look at a page and steer: the holder of its token, from the page itself."""
+"""Access control of the page: requests need its token, and must come from the page itself."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ HEADERS = {
 
 
 def new_token() -> str:
-    """A secret that cannot be guessed, fit for an address."""
+    """A random secret of 192 bits that can stand in a URL."""
     return secrets.token_urlsafe(24)
 
 
 def why_refused(token: str, headers: Headers, query: QueryParams) -> str:
-    """Why a visitor is turned away, "" if it is not.
+    """Why a request is refused, "" if it is allowed.
 
-    The host must be this computer under its own name (a foreign name that leads here is another site's trick), and
-    a page that sends its origin must be this one.
+    The host must be a local name of this computer (a foreign name that resolves here is DNS rebinding), and the
+    origin, where the browser sends one, must be this page.
     """
     host = headers.get("host", "").lower()
     if not LOCAL.fullmatch(host):
