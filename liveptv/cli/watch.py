@@ -53,7 +53,7 @@ def monitor(
 ) -> int:
     """Watch a run, and steer it, from the browser."""
     from liveptv.monitor.listening import door_of, newest_run
-    from liveptv.session.announcement import cards_folder, read_card
+    from liveptv.session.run_card import cards_folder, read_card
     from stream.security import load_keys
 
     is_address = run is not None and ADDRESS.fullmatch(run) is not None
@@ -96,7 +96,7 @@ def monitor(
 
 def _detector(target: Path | str) -> tuple[str, Security | None]:
     """The address of a detector's monitor, and what opens it as far as its card says."""
-    from liveptv.session.announcement import read_card
+    from liveptv.session.run_card import read_card
 
     if isinstance(target, str):
         return target, None

@@ -13,7 +13,7 @@ import msgspec
 import psutil
 
 from liveptv.monitor.run_view import SERIES_PERIOD_S, RunView
-from liveptv.session.announcement import RunCard, cards_folder, read_card
+from liveptv.session.run_card import RunCard, cards_folder, read_card
 from stream.errors import LivePTVError, SourceError
 from stream.monitor import MonitorSubscriber
 from stream.safe_text import one_line
@@ -63,7 +63,7 @@ class Listener:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._subscribed: dict[str, MonitorSubscriber] = {}
-        self.wishes = ""
+        self.commands = ""
         self.steering: Security | None = None
 
     def follow(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class Listener:
 
     def _introduce(self, card: RunCard) -> None:
         self._view.introduce(card)
-        self.wishes, self.steering = card.wishes, card.steering.security()
+        self.commands, self.steering = card.commands, card.steering.security()
         doors = ((card.session, card.listening), (card.detect, card.watching), (card.track, card.listening))
         for address, door in doors:
             if address and address not in self._subscribed:

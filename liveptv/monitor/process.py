@@ -49,12 +49,12 @@ class Page:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/?token={token}"
         view = RunView()
         self._listener = Listener(view, say)
-        self._steering = Steering(lambda: (self._listener.wishes, self._listener.steering))
+        self._steering = Steering(lambda: (self._listener.commands, self._listener.steering))
         self._say = say
 
         def refused(text: str) -> None:
             say(text)
-            if self._listener.wishes:
+            if self._listener.commands:
                 self._steering.ask(Command(CommandKind.MARK, text, sender=SENDER))
 
         server = PageServer(view, self._steering, token, refused)

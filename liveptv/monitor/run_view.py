@@ -18,7 +18,7 @@ from liveptv.monitor.detection_quality import DetectionQuality
 from liveptv.monitor.images import SmallImage, small_image
 from liveptv.monitor.running_profile import BINS, RunningProfile
 from liveptv.reports.profile import laminar_flow
-from liveptv.session.announcement import RunCard
+from liveptv.session.run_card import RunCard
 from liveptv.session.run_status import lost_frames
 from stream.messages import Detections, Frame, Message, StageState, Status, TrackFlag, Tracks
 

@@ -10,98 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import platformdirs
 
 from liveptv.config import Experiment
 from liveptv.session.events import EventLog
 from liveptv.session.plan import Picture
+from liveptv.session.run_card import RunCard, cards_folder, write_card
 from stream.commands import CommandClient, CommandServer, Request
-from stream.errors import LinkError, SourceError, WireError
+from stream.errors import LinkError, WireError
 from stream.messages import Ack, Command, CommandKind, Status
 from stream.monitor import MonitorPublisher
-from stream.run_keys import Pass, RunKeys
-from stream.safe_text import json_bytes, one_line
+from stream.run_keys import RunKeys
+from stream.safe_text import one_line
 
 LOOPBACK = "tcp://127.0.0.1:0"
-NOTE_LENGTH = 500
-LARGEST_CARD = 1 << 24
+NOTE_LENGTH = 500  # characters kept of a text that a viewer sent; a note is a sentence or two
 
 
-class RunCard(msgspec.Struct, frozen=True):
-    """What a viewer must know of a run, secrets included. Addresses that are not bound yet are empty.
-
-    `steering` opens `wishes`, `listening` opens `session` and `track`, `watching` opens `detect`.
-    """
-
-    run_id: str
-    pid: int
-    began_s: float
-    output: str
-    events: str
-    session: str
-    wishes: str
-    detect: str = ""
-    track: str = ""
-    configuration: dict[str, Any] = {}
-    image_shape: tuple[int, int] | None = None
-    pixel_size_um: float = 1.0
-    frame_rate_hz: float | None = None
-    steering: Pass = Pass()
-    listening: Pass = Pass()
-    watching: Pass = Pass()
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything is on it: what can be subscribed to, and what the images look like."""
-        return bool(self.detect and self.track and self.image_shape)
-
-
-def cards_folder() -> Path:
-    """Where the cards of the runs on this computer lie."""
-    return Path(os.environ.get("LIVEPTV_RUNS") or platformdirs.user_state_path("liveptv") / "runs")
-
-
-def read_card(path: Path) -> RunCard:
-    """Read a card; raises `SourceError` if there is none, it is not one, or another user has put it there."""
-    try:
-        with path.open("rb") as file:
-            owner = os.fstat(file.fileno()).st_uid
-            card = msgspec.json.decode(file.read(LARGEST_CARD + 1), type=RunCard)
-    except OSError as error:
-        raise SourceError(f"no run is announced at {path}; is it over?") from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path} does not announce a run: {error}") from error
-    if hasattr(os, "geteuid") and os.geteuid() not in (owner, 0):
-        raise SourceError(f"{path} belongs to another user; only your own runs are watched")
-    return card
-
-
-def write_card(path: Path, card: RunCard) -> None:
-    """Write a card that nobody but its owner can read, at any moment; raises `OSError`.
-
-    On Windows the user's profile is closed to others by itself.
-    """
-    folder = path.parent
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if "LIVEPTV_RUNS" not in os.environ:
-        folder.chmod(0o700)
-    part = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(json_bytes(card))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-class Front:
+class Announcement:
     """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
 
     def __init__(
@@ -134,7 +65,7 @@ class Front:
             output=str(experiment.run.output.absolute()),
             events=str(events.path.absolute()),
             session=self._publisher.address,
-            wishes=self._server.address,
+            commands=self._server.address,
             configuration=experiment.resolved(),
             steering=keys.commander,
             listening=keys.viewer_of_bulk,

@@ -13,7 +13,7 @@ from typing import Any
 from acquisition.safety.hardware_state import DeviceSafety, has_safe_state
 from acquisition.safety.rescue import rescue
 from liveptv.config import Experiment
-from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.plan import MakeSafe, Opening, Secured
 from liveptv.session.processes import start_deaf
 
 ANSWER_S = 3.0  # devices answer or are given up within 2 s; a focus that travels is not waited for
@@ -52,11 +52,11 @@ class Hardware:
         """The lane of an acquisition that has been started."""
         self._lane = lane
 
-    def order(self, reason: str, *, ends: bool) -> None:
+    def make_safe(self, reason: str, *, ends: bool) -> None:
         """Tell the acquisition to make the hardware safe, now; with `ends`, to end the run after that."""
         if self._lane is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._lane.send(Order(reason, ends))
+                self._lane.send(MakeSafe(reason, ends))
 
     def poll(self) -> None:
         """Take what has been reported, without waiting."""

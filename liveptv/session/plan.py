@@ -83,7 +83,7 @@ class UpstreamLost:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MakeSafe:
     """To the acquisition, by its own lane: make the hardware safe, and (`ends`) end the run.
 
     `orphaned`: nobody is left to say more.

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from acquisition.safety.hardware_state import DeviceSafety
-from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.plan import MakeSafe, Opening, Secured
 
 LOOK_S = 0.05
 AGAIN_S = 1.0  # after so long a device that was not safe at the end is told and read back again
@@ -101,7 +101,7 @@ class Lane:
             self._last = devices
             self._say(Secured(devices, "it has answered late", True))
 
-    def _next_order(self) -> Order | None:
+    def _next_order(self) -> MakeSafe | None:
         pipe = self._pipe
         if pipe is None:
             self._closing.wait(LOOK_S)
@@ -112,8 +112,8 @@ class Lane:
             order = pipe.recv()
         except (EOFError, OSError):
             self._pipe = None
-            return None if self._closing.is_set() else Order(ORPHANED, ends=True, orphaned=True)
-        return order if isinstance(order, Order) else None
+            return None if self._closing.is_set() else MakeSafe(ORPHANED, ends=True, orphaned=True)
+        return order if isinstance(order, MakeSafe) else None
 
     def _end(self, reason: str, is_orphaned: bool) -> None:
         if self._ordered is None or is_orphaned:

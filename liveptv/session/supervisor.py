@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from liveptv.config import Experiment
-from liveptv.session.announcement import Front
+from liveptv.session.announcement import Announcement
 from liveptv.session.events import EventLog
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.plan import Peers, Picture, Recorded, StagePlan, UpstreamLost
@@ -87,7 +87,9 @@ class Session:
         self._told_s: dict[str, float] = {}
         self._deadline_s = math.inf
         self._failures: list[str] = []
-        self.front = Front(self.run_id, experiment, events, self._wished_stop, self._keys, self._make_safe)
+        self.announcement = Announcement(
+            self.run_id, experiment, events, self._viewer_stop, self._keys, self._make_safe
+        )
 
     def run(self) -> SessionResult:
         """Start every stage, wait for the end, and return what happened.
@@ -114,7 +116,7 @@ class Session:
         why = f"the session failed: {what}".splitlines()[0]
         self._failures.append(why)
         self._stop_reason = self._stop_reason or why
-        self._hardware.order(why, ends=True)
+        self._hardware.make_safe(why, ends=True)
         with contextlib.suppress(Exception):  # the event log may be what failed
             self._events.write("failure", why, traceback="" if is_ours else traceback.format_exc())
 
@@ -122,7 +124,7 @@ class Session:
         """Leave nothing running: the hardware is made safe, the stages drain for a while, then they are ended."""
         left = [view for view in self.stages.values() if not view.over]
         if left:
-            self._hardware.order(self._stop_reason or "the session ends", ends=True)
+            self._hardware.make_safe(self._stop_reason or "the session ends", ends=True)
             self._hardware.wait(self._listen)
             for view in left:
                 view.worker.hang_up()
@@ -138,7 +140,7 @@ class Session:
         self._hardware.close()
         if self._snapshots is not None:
             self._snapshots.close()
-        self.front.close()
+        self.announcement.close()
         self._sink.close()
 
     def _listen(self) -> None:
@@ -156,15 +158,15 @@ class Session:
             return
         self._stop_reason = reason
         self._deadline_s = time.monotonic() + self.experiment.session.stop_timeout_s
-        self._hardware.order(reason, ends=True)
+        self._hardware.make_safe(reason, ends=True)
         self._events.write("stop", reason)
 
-    def _wished_stop(self, reason: str) -> None:
+    def _viewer_stop(self, reason: str) -> None:
         if not self._stop_reason:
             self.request_stop(reason)
 
     def _make_safe(self, why: str) -> None:
-        self._hardware.order(why, ends=False)
+        self._hardware.make_safe(why, ends=False)
 
     def _start_all(self) -> None:
         control = ("control",) if self.experiment.can_be_controlled else ()
@@ -189,13 +191,13 @@ class Session:
         if stage == "acquire":
             self._hardware.connect(view.worker.lane)
             if self._stop_reason:
-                self._hardware.order(self._stop_reason, ends=True)
+                self._hardware.make_safe(self._stop_reason, ends=True)
         self._events.write("process", f"{stage} started", stage=stage, pid=view.worker.pid)
 
     def _poll(self) -> None:
         self._take_status(POLL_S)
         self._introduce()
-        self.front.poll()
+        self.announcement.poll()
         self._hardware.poll()
         if self._stop_reason and self._running_since_s is None:
             self._end_at_once()
@@ -232,7 +234,7 @@ class Session:
             view = self.stages.get(status.stage)
             if view is not None and status.run_id == self.run_id:
                 self._take(view, status)
-                self.front.publish(status)
+                self.announcement.publish(status)
 
     def _take(self, view: StageView, status: Status) -> None:
         view.status, view.heard_s = status, time.monotonic()
@@ -290,7 +292,7 @@ class Session:
             if view.waits_for_peers and (peers := self._peers_of(view)) is not None:
                 view.waits_for_peers = False
                 view.worker.tell(peers)
-        self.front.introduce(self._bound, self.picture)
+        self.announcement.introduce(self._bound, self.picture)
         if not self._commands_known and "acquire.commands" in self._bound:
             self._commands_known = True
             self._events.write("commands", self._bound["acquire.commands"])
@@ -352,7 +354,7 @@ class Session:
     def _secure_and_kill(self, view: StageView) -> None:
         """Kill a stage; the acquisition is given a moment before to make the hardware safe."""
         if view.plan.stage == "acquire":
-            self._hardware.order(self._stop_reason or "the acquisition is ended", ends=True)
+            self._hardware.make_safe(self._stop_reason or "the acquisition is ended", ends=True)
             self._hardware.wait(self._listen)
         view.worker.kill()
 
@@ -382,7 +384,7 @@ class Session:
             self._end_at_once()
         elif stage == "control" and (self.experiment.is_controlled or view.gauge("controller_on") == 1.0):
             self._note("policy", "the run goes on without its controller, the hardware is made safe", stage)
-            self._hardware.order(f"the controller was lost: {why}".splitlines()[0], ends=False)
+            self._hardware.make_safe(f"the controller was lost: {why}".splitlines()[0], ends=False)
         elif stage == "control":
             self._note("policy", "the run goes on; no controller can be switched on any more", stage)
         else:

@@ -8,7 +8,7 @@ from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.simulated.settings_log import read_settings
 from liveptv.config import build_experiment
 from liveptv.session.hardware import Hardware, unsafe
-from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.plan import MakeSafe, Opening, Secured
 
 SAFE = DeviceSafety("pump Pump", "the pump at 0.001 uL/s", True)
 PUMP = """
@@ -48,8 +48,8 @@ def session():
 
 def test_what_the_acquisition_reports_is_known_and_needs_no_rescue(session):
     one = session()
-    one.hardware.order("enough", ends=True)
-    assert one.acquisition.recv() == Order("enough", ends=True)
+    one.hardware.make_safe("enough", ends=True)
+    assert one.acquisition.recv() == MakeSafe("enough", ends=True)
     one.acquisition.send(Opening())
     one.acquisition.send(Secured((SAFE,), "enough", True))
     one.hardware.wait(lambda: None, 30)

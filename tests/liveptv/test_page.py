@@ -343,7 +343,7 @@ def steered_page(detector):
     thread = threading.Thread(target=serve)
     thread.start()
     with serving(Page(detector.monitor.address, 0, lambda _: None)) as made:
-        made._listener.wishes, made._listener.steering = server.address, keys.commander.security()
+        made._listener.commands, made._listener.steering = server.address, keys.commander.security()
         yield made, taken
     stop.set()
     thread.join()

@@ -15,7 +15,7 @@ from small_run import Run, kill, small_experiment, wait_until
 
 from acquisition.simulated.settings_log import read_settings
 from liveptv.session import signals, supervisor
-from liveptv.session.announcement import cards_folder, read_card
+from liveptv.session.run_card import cards_folder, read_card
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
 from tracking.trajectories.file import TrajectoryFile
@@ -260,7 +260,7 @@ def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_pat
 
     def act(run):
         card = read_card(next(cards_folder().glob("*.json")))
-        client = CommandClient(card.wishes, card.steering.security())
+        client = CommandClient(card.commands, card.steering.security())
         log = tmp_path / "settings.jsonl"
         try:
             client.send(Command(CommandKind.MAKE_SAFE, "enough", sender="a person"))
