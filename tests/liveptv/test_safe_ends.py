@@ -70,7 +70,7 @@ def freeze(stage):
 def test_a_stage_that_is_killed_leaves_the_hardware_safe(tmp_path, stage):
     run, log = live(tmp_path, kill(stage))
     assert_safe(run, log)
-    assert run.result.failures[0].startswith(f"{stage} ended without a word")
+    assert run.result.failures[0].startswith(f"{stage} ended without reporting why")
     if stage == "acquire":
         assert any("opened anew, safe state" in note for note in run.notes)
 

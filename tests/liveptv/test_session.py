@@ -72,7 +72,7 @@ def test_a_run_that_loses_a_stage_ends_says_so_and_keeps_every_acknowledged_fram
     run = Run(small_experiment(tmp_path, frames=100_000), kill(stage), act_after=60)
     frames, attributes = run.frames()
     assert not run.result.ok
-    assert run.result.failures[0].startswith(f"{stage} ended without a word (killed by SIGKILL")
+    assert run.result.failures[0].startswith(f"{stage} ended without reporting why (killed by SIGKILL")
     assert frames == list(range(len(frames)))
     acknowledged = run.result.count("track", "to_write.acknowledged")
     assert len(frames) >= max(run.acted_at, acknowledged)
