@@ -148,10 +148,10 @@ def _latency(
         f"maximum {last['max_frames']}; {latency.lost} frames lost"
     )
     if picture is not None:
-        from liveptv.bench.latency_picture import latency_picture
+        from liveptv.bench.latency_figure import latency_figure
 
         with written_beside(picture, overwrite=True) as part:
-            latency_picture(latency).savefig(part)
+            latency_figure(latency).savefig(part)
     return rows
 
 

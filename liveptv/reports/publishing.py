@@ -41,7 +41,7 @@ def publish(files: RunFiles, template: str, pictures: Sequence[Picture], **field
     drawn = []
     for picture in pictures:
         png = _png(picture.figure)
-        path = files.picture(picture.name)
+        path = files.figure(picture.name)
         _write(path, png)
         written.append(path)
         drawn.append((picture, png))

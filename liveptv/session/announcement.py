@@ -19,7 +19,7 @@ import msgspec
 
 from liveptv.config import Experiment
 from liveptv.session.events import EventLog
-from liveptv.session.plan import Picture
+from liveptv.session.plan import ImageFormat
 from liveptv.session.run_card import RunCard, cards_folder, write_card
 from stream.commands import CommandClient, CommandServer, Request
 from stream.errors import LinkError, WireError
@@ -78,7 +78,7 @@ class Announcement:
         """The card's file."""
         return self._path
 
-    def introduce(self, bound: dict[str, str], picture: Picture | None) -> None:
+    def introduce(self, bound: dict[str, str], image_format: ImageFormat | None) -> None:
         """Put on the card what has been bound meanwhile, by `stage.name`."""
         if self._client is None and "acquire.commands" in bound:
             self._client = CommandClient(bound["acquire.commands"], self._keys.curve)
@@ -88,11 +88,11 @@ class Announcement:
             "detect": bound.get("detect.monitor", ""),
             "track": bound.get("track.monitor", ""),
         }
-        if picture is not None:
+        if image_format is not None:
             known |= {
-                "image_shape": (picture.height, picture.width),
-                "pixel_size_um": picture.pixel_size_um,
-                "frame_rate_hz": picture.frame_rate_hz,
+                "image_shape": (image_format.height, image_format.width),
+                "pixel_size_um": image_format.pixel_size_um,
+                "frame_rate_hz": image_format.frame_rate_hz,
             }
         card = msgspec.structs.replace(self.card, **known)
         if card != self.card:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from liveptv.session.plan import Peers, Picture, Recorded
+from liveptv.session.plan import ImageFormat, Peers, Recorded
 from liveptv.session.run_status import StageView
 
 
@@ -15,7 +15,7 @@ class Introductions:
         """`on_record` gets each record that a stage sends through its pipe."""
         self._on_record = on_record
         self.bound: dict[str, str] = {}
-        self.picture: Picture | None = None
+        self.image_format: ImageFormat | None = None
 
     def poll(self, stages: Mapping[str, StageView]) -> None:
         """Take what the stages have sent, and tell each its inputs as soon as they are known."""
@@ -25,7 +25,7 @@ class Introductions:
                     self._on_record(message)
                     continue
                 self.bound |= {f"{view.plan.stage}.{name}": at for name, at in message.addresses.items()}
-                self.picture = message.picture or self.picture
+                self.image_format = message.image_format or self.image_format
                 view.waits_for_peers = True
             if view.waits_for_peers and (peers := self._peers_of(view, stages)) is not None:
                 view.waits_for_peers = False
@@ -38,6 +38,6 @@ class Introductions:
             return Peers({}) if others_ready else None
         upstream = self.bound.get(f"{view.upstream}.{view.plan.stage}")
         commands = self.bound.get("acquire.commands")
-        if upstream is None or self.picture is None or commands is None:
+        if upstream is None or self.image_format is None or commands is None:
             return None
-        return Peers({"upstream": upstream, "commands": commands}, view.upstream, self.picture)
+        return Peers({"upstream": upstream, "commands": commands}, view.upstream, self.image_format)

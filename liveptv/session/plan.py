@@ -31,7 +31,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageFormat:
     """What the source's images look like, so that everything behind it can be compiled and sized in advance."""
 
     height: int
@@ -54,7 +54,7 @@ class Bound:
     """A stage's first words: where its outputs can be had, by the name of who wants them."""
 
     addresses: dict[str, str]
-    picture: Picture | None = None
+    image_format: ImageFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Peers:
 
     addresses: dict[str, str]
     upstream_stage: str = ""
-    picture: Picture | None = None
+    image_format: ImageFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)

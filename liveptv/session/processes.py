@@ -26,20 +26,20 @@ class Worker:
     """One running stage and the pipe to it; `lane` is the acquisition's second pipe (`session.lane`)."""
 
     def __init__(
-        self, vessel: SpawnProcess | threading.Thread, pipe: Connection, lane: Connection | None = None
+        self, running_in: SpawnProcess | threading.Thread, pipe: Connection, lane: Connection | None = None
     ) -> None:
-        self._vessel = vessel
+        self._running_in = running_in
         self._pipe = pipe
         self.lane = lane
 
     @property
     def pid(self) -> int | None:
         """The process id, None for a thread."""
-        return self._vessel.pid if isinstance(self._vessel, SpawnProcess) else None
+        return self._running_in.pid if isinstance(self._running_in, SpawnProcess) else None
 
     def alive(self) -> bool:
         """Whether the stage still runs."""
-        return self._vessel.is_alive()
+        return self._running_in.is_alive()
 
     def messages(self) -> list[Bound | Recorded]:
         """What the stage has said over the pipe since the last call."""
@@ -54,7 +54,7 @@ class Worker:
     @property
     def can_be_killed(self) -> bool:
         """Whether it is a process, which can be killed and started anew."""
-        return isinstance(self._vessel, SpawnProcess)
+        return isinstance(self._running_in, SpawnProcess)
 
     def tell(self, message: Peers | UpstreamLost) -> None:
         """Tell the stage something; a stage that died meanwhile is seen by `alive`."""
@@ -71,9 +71,9 @@ class Worker:
 
     def describe_exit(self) -> str:
         """How the process ended, in words."""
-        if not isinstance(self._vessel, SpawnProcess) or self._vessel.exitcode is None:
+        if not isinstance(self._running_in, SpawnProcess) or self._running_in.exitcode is None:
             return "its thread is over"
-        code = self._vessel.exitcode
+        code = self._running_in.exitcode
         if code >= 0:
             return f"exit status {code}"
         try:
@@ -83,10 +83,10 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once if it still runs, and release the pipe. A thread cannot be killed."""
-        if isinstance(self._vessel, SpawnProcess):
-            if self._vessel.is_alive():
-                self._vessel.kill()
-            self._vessel.join(JOIN_S)
+        if isinstance(self._running_in, SpawnProcess):
+            if self._running_in.is_alive():
+                self._running_in.kill()
+            self._running_in.join(JOIN_S)
         self.hang_up()
 
 
@@ -97,17 +97,17 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
     lane, their_lane = context.Pipe() if plan.stage in HAS_LANE else (None, None)
     arguments = (plan, theirs, their_lane)
     name = f"liveptv-{plan.stage}"
-    vessel: SpawnProcess | threading.Thread
+    running_in: SpawnProcess | threading.Thread
     if mode == "processes":
-        vessel = context.Process(target=run_stage, args=arguments, name=name, daemon=True)
-        start_deaf(vessel)
+        running_in = context.Process(target=run_stage, args=arguments, name=name, daemon=True)
+        start_deaf(running_in)
         theirs.close()
         if their_lane is not None:
             their_lane.close()
     else:
-        vessel = threading.Thread(target=run_stage, args=arguments, name=name, daemon=True)
-        vessel.start()
-    return Worker(vessel, ours, lane)
+        running_in = threading.Thread(target=run_stage, args=arguments, name=name, daemon=True)
+        running_in.start()
+    return Worker(running_in, ours, lane)
 
 
 def start_deaf(process: SpawnProcess) -> None:

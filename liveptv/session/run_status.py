@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.session.frame_account import DROPS, IN_CAMERA, IN_RECORDING
-from liveptv.session.plan import Picture, StagePlan
+from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
 from stream.messages import Status
@@ -79,7 +79,7 @@ class SessionResult:
     reason: str
     failures: tuple[str, ...]
     counts: dict[str, Counts]
-    picture: Picture | None
+    image_format: ImageFormat | None
     snapshot: Snapshot | None
     duration_s: float
     safety: tuple[DeviceSafety, ...] = ()
@@ -116,7 +116,7 @@ def progress_of(
     stages: Mapping[str, StageView],
     *,
     frames_asked_for: int | None,
-    picture: Picture | None,
+    image_format: ImageFormat | None,
     starting_s: float,
     running_s: float | None,
     stopping: str,
@@ -124,7 +124,7 @@ def progress_of(
 ) -> Progress:
     """The progress of a run from what its stages have reported; `running_s` is None before the first frame."""
     counts = {name: view.counts for name, view in stages.items()}
-    in_source = None if picture is None else picture.frames
+    in_source = None if image_format is None else image_format.frames
     expected = [count for count in (frames_asked_for, in_source) if count is not None]
     return Progress(
         stage=_starting(stages, starting_s) if running_s is None else "running",

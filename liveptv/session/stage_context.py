@@ -12,7 +12,7 @@ from typing import Any
 
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
-from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan, UpstreamLost
+from liveptv.session.plan import Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
@@ -42,7 +42,7 @@ class StageContext:
         self.pipe = pipe
         self.stack = stack
         self.lane = Lane(lane)
-        self.picture: Picture | None = None
+        self.image_format: ImageFormat | None = None
         self.bound: dict[str, str] = {}
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None
@@ -76,7 +76,7 @@ class StageContext:
         """Tell the supervisor what is bound and wait for the addresses of the inputs."""
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
-            self.pipe.send(Bound(dict(self.bound), self.picture))
+            self.pipe.send(Bound(dict(self.bound), self.image_format))
             if not self.pipe.poll(timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "

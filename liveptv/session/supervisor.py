@@ -31,7 +31,7 @@ from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
 from liveptv.session.liveness import judge
 from liveptv.session.notices import Notices
-from liveptv.session.plan import Picture, StagePlan, UpstreamLost
+from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
@@ -108,9 +108,9 @@ class Session:
         )
 
     @property
-    def picture(self) -> Picture | None:
+    def image_format(self) -> ImageFormat | None:
         """What the camera images look like; None until the source is open."""
-        return self._introductions.picture
+        return self._introductions.image_format
 
     def run(self) -> SessionResult:
         """Start every stage, wait for the end, and return what happened.
@@ -251,7 +251,7 @@ class Session:
         """Let the stages find each other, viewers the run, and the event log the addresses."""
         self._introductions.poll(self.stages)
         bound = self._introductions.bound
-        self.announcement.introduce(bound, self.picture)
+        self.announcement.introduce(bound, self.image_format)
         if not self._commands_known and "acquire.commands" in bound:
             self._commands_known = True
             self._events.write("commands", bound["acquire.commands"])
@@ -405,7 +405,7 @@ class Session:
         return progress_of(
             self.stages,
             frames_asked_for=self.experiment.run.frames,
-            picture=self.picture,
+            image_format=self.image_format,
             starting_s=now_s - self._began_s,
             running_s=None if since_s is None else now_s - since_s,
             stopping=self._stop_reason,
@@ -427,7 +427,7 @@ class Session:
             reason=reason,
             failures=tuple(self._failures),
             counts=counts,
-            picture=self.picture,
+            image_format=self.image_format,
             snapshot=self._snapshots.best if self._snapshots is not None else None,
             duration_s=0.0 if began_s is None else (self._ended_s or time.monotonic()) - began_s,
             safety=known,
