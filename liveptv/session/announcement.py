@@ -1,9 +1,9 @@
-"""The run's front to people: where viewers find it, what they are told, and the wishes they send.
+"""Announces a run to viewers and takes their commands.
 
-A card, a small file that only the user can read, names the addresses of a run while it is on, and its secrets.
-Statuses of all stages are published there, lossy. Wishes are `Command`s: a mark goes into the event log, a stop
-ends the run as Ctrl-C does, another controller is the control stage's to give, everything else goes to the
-acquisition with its limits. Each wish and its answer is in the event log.
+Viewers find the run by its card (`liveptv.session.run_card`) and get the statuses of all stages. Each `Command` of
+a viewer goes where it belongs: a mark into the event log, a stop to the session (as Ctrl-C), another controller to
+the control stage, everything else to the acquisition, which keeps it within the limits. Each command and its answer
+is in the event log (kind `wish`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOTE_LENGTH = 500  # characters kept of a text that a viewer sent; a note is a s
 
 
 class Announcement:
-    """Publishes statuses, takes wishes, keeps the card. All methods belong to the session's thread."""
+    """Publishes statuses, takes commands, keeps the card. All methods are called in the session's thread."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Announcement:
         keys: RunKeys,
         on_make_safe: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """`on_make_safe` is told at once, besides the command that goes its way and is answered."""
+        """`on_make_safe` is called at once; the command is passed on and answered as well."""
         self._keys = keys
         self._events = events
         self._on_stop = on_stop
@@ -79,7 +79,7 @@ class Announcement:
         return self._path
 
     def introduce(self, bound: dict[str, str], image_format: ImageFormat | None) -> None:
-        """Put on the card what has been bound meanwhile, by `stage.name`."""
+        """Add to the card the addresses that have been bound meanwhile, by `stage.name`."""
         if self._client is None and "acquire.commands" in bound:
             self._client = CommandClient(bound["acquire.commands"], self._keys.curve)
         if self._control is None and "control.requests" in bound:
@@ -100,7 +100,7 @@ class Announcement:
             self._keep()
 
     def _keep(self) -> None:
-        """Write the card; a run that cannot be announced goes on, and says so in its event log."""
+        """Write the card. A run that cannot be announced continues, with a note in its event log."""
         try:
             write_card(self._path, self.card)
         except (OSError, ValueError) as error:
@@ -111,12 +111,12 @@ class Announcement:
         self._publisher.publish(status)
 
     def poll(self) -> None:
-        """Look after the wishes that have come and the answers to earlier ones."""
+        """Handle the commands that have arrived and the answers to earlier ones."""
         for request in self._server.poll():
             try:
                 self._take(request)
-            except Exception as error:  # noqa: BLE001 - whatever a viewer asks for, the run goes on and it is told
-                self._refuse(request, f"this could not be done: {one_line(str(error), NOTE_LENGTH)}")
+            except Exception as error:  # noqa: BLE001 - no command of a viewer may end the run
+                self._refuse(request, f"the command failed: {one_line(str(error), NOTE_LENGTH)}")
         for client in (self._client, self._control):
             for ack in client.acks() if client is not None else ():
                 answered = self._waiting.pop(ack.command_id, None)
@@ -134,7 +134,7 @@ class Announcement:
             self._on_stop(_note(command) or f"stopped by {one_line(command.sender) or 'a viewer'}")
         else:
             if command.kind is CommandKind.MAKE_SAFE:
-                self._on_make_safe(_note(command) or f"asked for by {one_line(command.sender) or 'a viewer'}")
+                self._on_make_safe(_note(command) or f"requested by {one_line(command.sender) or 'a viewer'}")
             self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
 
     def _pass_on(self, request: Request, client: CommandClient | None) -> None:
@@ -167,8 +167,8 @@ class Announcement:
         request.reply(ack)
 
     def close(self) -> None:
-        """Withdraw the card and close the sockets. Idempotent."""
-        with contextlib.suppress(OSError):  # a card that stays is seen to be stale by its process
+        """Remove the card and close the sockets. Idempotent."""
+        with contextlib.suppress(OSError):  # viewers see that a card is stale: its process has ended
             self._path.unlink(missing_ok=True)
         for request in self._waiting.values():
             request.reply(_ack(request.command, "the run is over"))
@@ -195,5 +195,5 @@ def _in_words(command: Command) -> str:
 
 
 def _note(command: Command) -> str:
-    """The words of a command in one line, as long as a note may be."""
+    """The text of a command in one line, at most `NOTE_LENGTH` characters."""
     return one_line("" if command.value is None else str(command.value), NOTE_LENGTH)

@@ -1,4 +1,4 @@
-"""Each stage, built from the experiment. A package is imported only in the process that needs it."""
+"""Builds each pipeline stage from the experiment. A package is imported only in the process that needs it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
 
 
 def track_rows(max_particles: int) -> int:
-    """Rows that a message of tracks must hold: each detection, and as many predicted rows again."""
+    """Rows that a message of tracks must hold: one for each detection, and as many predicted rows."""
     return 2 * max_particles
 
 
@@ -93,7 +93,7 @@ def build_detect(context: StageContext) -> Stage:
     context.bound["monitor"] = monitor.address
     image_format = context.peers().image_format
     if image_format is None:
-        raise LinkError("the detector was not told what the images look like")
+        raise LinkError("the detector did not get the size of the images")
     if image_format.depth > 1:
         raise ConfigurationError(
             f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
@@ -107,7 +107,7 @@ def build_detect(context: StageContext) -> Stage:
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
-        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks begin anew")
+        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
         return open_for(pixel_size_um)
 
     engine = open_for(image_format.pixel_size_um)
@@ -154,7 +154,7 @@ def build_write(context: StageContext) -> Stage:
 
 
 def build_control(context: StageContext) -> Stage:
-    """Tracks -> commands to the microscope; without a controller until one is asked for."""
+    """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
     from tracking.control.stage import ControlStage

@@ -1,4 +1,4 @@
-"""Where a trajectory file comes from: settings, model, machine; stored as its attributes."""
+"""Provenance of a trajectory file: settings, model and computer, stored as its attributes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
 
 
 def describe_model(model: Path | None) -> dict[str, Any]:
-    """Name and SHA-256 of the model file; says so where there is none."""
+    """Name, SHA-256 and kind of the model file; empty, with the kind, if there is none."""
     if model is None:
         return {"file": "", "sha256": "", "kind": "classical detector without a calibration (2D)"}
     kind = "classical detector with a width curve" if model.suffix.lower() != ".onnx" else "network"

@@ -59,17 +59,17 @@ def cards_folder() -> Path:
 
 
 def read_card(path: Path) -> RunCard:
-    """Read a card; raises `SourceError` if there is none, it is not one, or another user has put it there."""
+    """Read a card; raises `SourceError` if it is missing, no card, or of another user."""
     try:
         with path.open("rb") as file:
             owner = os.fstat(file.fileno()).st_uid
             card = msgspec.json.decode(file.read(LARGEST_CARD + 1), type=RunCard)
     except OSError as error:
-        raise SourceError(f"no run is announced at {path}; is it over?") from error
+        raise SourceError(f"no run is announced at {path}; it may be over") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SourceError(f"{path} does not announce a run: {error}") from error
     if hasattr(os, "geteuid") and os.geteuid() not in (owner, 0):
-        raise SourceError(f"{path} belongs to another user; only your own runs are watched")
+        raise SourceError(f"{path} belongs to another user; you can watch only your own runs")
     return card
 
 

@@ -125,7 +125,7 @@ class Session:
                 self._poll()
             self._take_status(0.0)
             self._introduce()
-        except Exception as error:  # noqa: BLE001 - whatever it is: the stages must not be left alone with the hardware
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stages must not be left alone with the hardware
             self._fail(error)
         finally:
             self._let_go()
@@ -142,7 +142,7 @@ class Session:
             self._events.write("failure", why, traceback="" if is_ours else traceback.format_exc())
 
     def _let_go(self) -> None:
-        """Leave nothing running: the hardware is made safe, the stages drain for a while, then they are ended."""
+        """Leave nothing running: make the hardware safe, let the stages drain for a while, then kill them."""
         left = [view for view in self.stages.values() if not view.over]
         if left:
             self._hardware.make_safe(self._stop_reason or "the session ends", ends=True)
@@ -154,7 +154,7 @@ class Session:
                 self._listen()
         for view in self.stages.values():
             view.worker.kill()
-        with contextlib.suppress(Exception):  # what can be known is known; the log may be what failed
+        with contextlib.suppress(Exception):  # the log may be what failed
             if "acquire" in self.stages:
                 self._hardware.acquisition_is_gone(was_a_process=self.stages["acquire"].worker.can_be_killed)
             self._hardware.settle()
@@ -165,14 +165,14 @@ class Session:
         self._sink.close()
 
     def _listen(self) -> None:
-        """Hear the other stages while one is waited for, so that they are not taken for silent."""
-        with contextlib.suppress(Exception):  # what it is that fails has been said
+        """Take the other stages' statuses while waiting for one, so that they do not count as silent."""
+        with contextlib.suppress(Exception):  # a failure here has been reported before
             self._take_status(POLL_S)
 
     def request_stop(self, reason: str) -> None:
-        """End the stream; everything behind it drains. A second request ends it at once.
+        """End the run; what is under way drains. A second request does not wait for that.
 
-        The hardware is made safe at once, by the acquisition's own lane, whatever else waits or hangs.
+        The hardware is made safe at once through the safety lane, whatever else waits or hangs.
         """
         if self._stop_reason:
             self._deadline_s = time.monotonic()
@@ -290,7 +290,11 @@ class Session:
             self._lost(view, verdict.why)
 
     def _longest_silence_s(self, view: StageView) -> float:
-        """An acquisition that is frozen cannot make its hardware safe: no longer than its watchdog would wait."""
+        """How long a stage may be silent, s.
+
+        A frozen acquisition cannot make its hardware safe: with a controller on, it gets no longer than its
+        watchdog.
+        """
         session, is_watched = self.experiment.session, self._hardware.has_safe_state and self._steers
         if view.plan.stage == "acquire" and is_watched:
             return min(session.hang_s, max(self.experiment.limits.watchdog_s, FROZEN_S))
@@ -303,7 +307,7 @@ class Session:
         return self.experiment.is_controlled or is_on
 
     def _secure_and_kill(self, view: StageView) -> None:
-        """Kill a stage; the acquisition is given a moment before to make the hardware safe."""
+        """Kill a stage; the acquisition first gets a moment to make the hardware safe."""
         if view.plan.stage == "acquire":
             self._hardware.make_safe(self._stop_reason or "the acquisition is ended", ends=True)
             self._hardware.wait(self._listen)
@@ -321,7 +325,7 @@ class Session:
     def _lost(self, view: StageView, why: str) -> None:
         stage = view.plan.stage
         if self._running_since_s is None and stage != "detect":
-            self._events.write("lost", why, stage=stage)  # it is said once, as the error of the run
+            self._events.write("lost", why, stage=stage)  # reported once, as the error of the run
         else:
             self._notices.note("lost", why, stage)
         if stage == "detect" and not view.failure and self._restart(view):
@@ -335,14 +339,18 @@ class Session:
             self._end_at_once()
         elif stage == "control" and (self.experiment.is_controlled or view.gauge("controller_on") == 1.0):
             self._notices.note(
-                "policy", "the run goes on without its controller, the hardware is made safe", stage
+                "policy", "the run continues without its controller; the hardware is made safe", stage
             )
             self._hardware.make_safe(f"the controller was lost: {why}".splitlines()[0], ends=False)
         elif stage == "control":
-            self._notices.note("policy", "the run goes on; no controller can be switched on any more", stage)
+            self._notices.note(
+                "policy", "the run continues; no controller can be switched on any more", stage
+            )
         else:
             self._notices.note(
-                "policy", f"without {stage} the run ends; the trajectory file is finished", stage
+                "policy",
+                f"the run cannot continue without {stage}: it ends, and the trajectory file is finished",
+                stage,
             )
             if not self._stop_reason:
                 self.request_stop(f"{stage} was lost")
@@ -372,7 +380,7 @@ class Session:
         return True
 
     def _give_up(self) -> None:
-        """Time to drain is over: end what still runs, but leave the file's writer time to notice and finish."""
+        """The time to drain is over: kill what still runs, but let the writer finish the file."""
         self._deadline_s = math.inf
         running = [view for view in self.stages.values() if not view.over]
         writer = self.stages["write"]
@@ -385,7 +393,7 @@ class Session:
             self._deadline_s = time.monotonic() + GRACE_S
 
     def _kill(self, view: StageView) -> None:
-        what = f"{view.plan.stage} did not end in time and was stopped"
+        what = f"{view.plan.stage} did not end in time and was killed"
         if not self._failures:
             self._failures.append(what)
         self._notices.note("kill", what, view.plan.stage)
@@ -393,7 +401,7 @@ class Session:
         self._over(view)
 
     def _end_at_once(self) -> None:
-        """Nothing has been measured yet: there is nothing to drain, but a pump may run already."""
+        """Kill all stages: nothing was measured, so nothing drains; the hardware is still made safe first."""
         for view in self.stages.values():
             if not view.over:
                 self._secure_and_kill(view)

@@ -72,7 +72,7 @@ def test_a_stage_that_is_killed_leaves_the_hardware_safe(tmp_path, stage):
     assert_safe(run, log)
     assert run.result.failures[0].startswith(f"{stage} ended without reporting why")
     if stage == "acquire":
-        assert any("opened anew, safe state" in note for note in run.notes)
+        assert any("opened again, safe state" in note for note in run.notes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be frozen in the same way")

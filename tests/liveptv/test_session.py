@@ -86,7 +86,7 @@ def test_a_run_goes_on_without_its_controller(tmp_path):
     run = Run(experiment, kill("control"), act_after=40)
     assert run.frames()[0] == list(range(200))
     assert "control" in run.result.failures[0]
-    assert any("goes on without its controller" in note for note in run.notes)
+    assert any("continues without its controller" in note for note in run.notes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be frozen in the same way")
