@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 
 from liveptv.monitor.packets import unpack
 from liveptv.monitor.process import PageProcess
-from liveptv.session.announcement import RunCard
+from liveptv.session.run_card import RunCard
 from stream.messages import Detections, Frame, FrameInfo, Tracks
 from stream.monitor import MonitorPublisher
 

@@ -31,8 +31,8 @@ from reporting import save
 from liveptv.config import build_experiment
 from liveptv.files import RunFiles
 from liveptv.monitor.process import PageProcess
-from liveptv.session.announcement import read_card
 from liveptv.session.events import read_events
+from liveptv.session.run_card import read_card
 from liveptv.workflows.run import run_experiment
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind, Tracks
@@ -118,7 +118,7 @@ class Turns:
                     print(case, json.dumps(told), flush=True)
         except Exception as error:  # noqa: BLE001 - told at the end
             self.fault = error
-        client = CommandClient(read_card(card).wishes, read_card(card).steering.security())
+        client = CommandClient(read_card(card).commands, read_card(card).steering.security())
         client.request(Command(CommandKind.STOP, "measured"), 10.0)
         client.close()
 

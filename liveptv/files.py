@@ -13,7 +13,7 @@ from stream.errors import ConfigurationError, OutputError
 from stream.writer_lock import RUN, WRITER, Claim, holder_of
 
 FINISHING_S = 2.0  # a writer whose file is finished has let go of it by then
-PICTURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
+FIGURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
 
 
 def refuse_to_replace(output: Path, *inputs: Path | None) -> None:
@@ -78,11 +78,11 @@ class RunFiles:
 
     @property
     def report(self) -> Path:
-        """The page with pictures and numbers."""
+        """The page with figures and numbers."""
         return self._beside("report.html")
 
-    def picture(self, name: str) -> Path:
-        """One of the report's pictures."""
+    def figure(self, name: str) -> Path:
+        """One of the report's figures."""
         return self._beside(f"{name}.png")
 
     def check_folder(self) -> None:
@@ -102,13 +102,13 @@ class RunFiles:
             raise OutputError(f"cannot write {self.tracks}: it is a folder; name a file in it")
         if overwrite:
             return
-        for path in (self.tracks, self.events, self.report, *map(self.picture, PICTURES)):
+        for path in (self.tracks, self.events, self.report, *map(self.figure, FIGURES)):
             if path.exists() and not (path == self.events and left_by_a_run_that_did_not_start(path)):
                 raise OutputError(f"{path} exists; choose another name or pass --overwrite")
 
     def clear_report(self) -> None:
-        """Remove the report of an earlier run and its pictures."""
-        for path in (self.report, *map(self.picture, PICTURES)):
+        """Remove the report of an earlier run and its figures."""
+        for path in (self.report, *map(self.figure, FIGURES)):
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:

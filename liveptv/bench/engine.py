@@ -39,7 +39,7 @@ Row = dict[str, Any]
 FULL: Size = (1440, 2560)
 SIZES: tuple[Size, ...] = ((512, 512), (1024, 1024), FULL, (2048, 2048), (4096, 4096))
 FEW, MANY = 200, 5000
-PICTURES = 4
+FRAMES = 4
 REFERENCES = 16
 SNR = 5.6
 SHADING = 0.2
@@ -135,7 +135,7 @@ def _cases(
     workers = sorted({1, os.cpu_count() or 1})
     for name, model in models.items():
         opened = OnnxModel(model)
-        frames, bright = pictures(folder, plan.full, few)
+        frames, bright = rendered_frames(folder, plan.full, few)
         common = Case(ONNXRUNTIME.name, "cpu", "full", model, name, opened.card.pixel_size_um, frames, bright)
         common = replace(common, particles=few, seconds=plan.seconds)
         cases = []
@@ -150,10 +150,13 @@ def _cases(
                 if opened.psf() is not None:
                     yield "back end", replace(case, workers=number, refine=True)
         for case in cases:
-            yield "particles", replace(case, frames=pictures(folder, plan.full, many)[0], particles=many)
+            yield (
+                "particles",
+                replace(case, frames=rendered_frames(folder, plan.full, many)[0], particles=many),
+            )
         for size in plan.sizes if name != LARGE else ():
             particles = max(1, round(few * size[0] * size[1] / (plan.full[0] * plan.full[1])))
-            frames, bright = pictures(folder, size, particles)
+            frames, bright = rendered_frames(folder, size, particles)
             yield "size", replace(cases[0], frames=frames, bright=bright, particles=particles)
 
 
@@ -170,7 +173,7 @@ def _available(model: Path, name: str, say: Callable[[str], None]) -> Iterator[t
         yield back_end, "full"
 
 
-def pictures(folder: Path, size: Size, particles: int) -> tuple[Path, Path]:
+def rendered_frames(folder: Path, size: Size, particles: int) -> tuple[Path, Path]:
     """Rendered frames (N, H, W) uint8 of a size, .npy, and a bright reference, .tif; made once."""
     name = f"{size[0]}x{size[1]}"
     frames, bright = folder / f"{name}_{particles}.npy", folder / f"{name}_bright.tif"
@@ -178,7 +181,7 @@ def pictures(folder: Path, size: Size, particles: int) -> tuple[Path, Path]:
         return frames, bright
     optics, rng = OpticsModel(), np.random.default_rng(particles)
     renderer = Renderer(load_bank(optics), size, np.uint8, snr=SNR, shading=SHADING, seed=1)
-    images = np.empty((PICTURES, *size), np.uint8)
+    images = np.empty((FRAMES, *size), np.uint8)
     for image in images:
         x, y = (rng.uniform(0, optics.pixel_size_um * pixels, particles) for pixels in size[::-1])
         renderer.render(x, y, rng.uniform(-optics.visible_um, optics.visible_um, particles), image)

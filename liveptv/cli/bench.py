@@ -1,4 +1,4 @@
-"""The command `bench`: what this program can do on this machine."""
+"""The command `bench`: measures how fast liveptv is on this computer."""
 
 from __future__ import annotations
 
@@ -25,40 +25,41 @@ LATENCY_SECONDS, LEAST_LATENCY_SECONDS = 30.0, 5.0
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(bench))
+    app.command(rich_help_panel="This computer")(exiting(bench))
 
 
 def bench(
     what: Annotated[str, typer.Argument(help=f"what to measure: {', '.join(KINDS)}")],
     seconds: Annotated[
-        float | None, typer.Option(help="latency: how long (30); engine: for each case (3)", min=0.1)
+        float | None, typer.Option(help="latency: duration, s (30); engine: time per case, s (3)", min=0.1)
     ] = None,
-    rate: Annotated[float, typer.Option(help="latency: frames/s of the camera", min=1.0, max=1000.0)] = 60.0,
-    particles: Annotated[int, typer.Option(help="latency: particles in view", min=0)] = 30,
+    rate: Annotated[
+        float, typer.Option(help="latency: frame rate of the camera, frames/s", min=1.0, max=1000.0)
+    ] = 60.0,
+    particles: Annotated[int, typer.Option(help="latency: particles in the image", min=0)] = 30,
     models: Annotated[
         list[Path] | None,
-        typer.Option("-m", "--model", help="a network, .onnx; engine: may be given many times"),
+        typer.Option("-m", "--model", help="network, .onnx; engine: may be repeated"),
     ] = None,
     sizes: Annotated[
-        str | None, typer.Option(help="pixels, as in 512x512,1440x2560; latency: one", metavar="HxW,HxW")
+        str | None,
+        typer.Option(help="image sizes, such as 512x512,1440x2560; latency: one", metavar="HxW,HxW"),
     ] = None,
     large: Annotated[
-        bool, typer.Option(help="engine: also a large network, with random weights, where torch is there")
+        bool, typer.Option(help="engine: also time a large network with random weights (needs torch)")
     ] = True,
     settings: Settings = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the rows to this file")] = None,
-    picture: Annotated[Path | None, typer.Option(help="latency: draw it (.png, .svg, .pdf)")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the results to this file")] = None,
+    picture: Annotated[Path | None, typer.Option(help="latency: write a figure (.png, .svg, .pdf)")] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Measure how fast this machine is.
-
-    `engine`: from images to detections, on every back end; `latency`: the closed loop, from the camera to the
-    first frame that a command shows in.
-    """
+    """Measure the speed on this computer: of detection on every back end, or the latency of the closed loop."""
     if what not in KINDS:
-        raise ConfigurationError(f"bench {what!r} is not known; measure one of {', '.join(KINDS)}")
+        raise ConfigurationError(f"there is no benchmark {what!r}; choose one of {', '.join(KINDS)}")
     if settings and what != "latency":
-        raise ConfigurationError("--set is for bench latency; engines are measured with all that they can do")
+        raise ConfigurationError(
+            "--set works with bench latency only; bench engine tries all settings itself"
+        )
     for path in (json_file, picture):
         writable(path, overwrite)
     if what == "engine":
@@ -82,7 +83,9 @@ def _parsed(sizes: str) -> list[tuple[int, int]]:
     try:
         return parse_sizes(sizes)
     except ValueError as error:
-        raise ConfigurationError(f"--sizes is like 512x512,1440x2560 (height x width): {error}") from error
+        raise ConfigurationError(
+            f"--sizes must look like 512x512,1440x2560 (height x width): {error}"
+        ) from error
 
 
 def _engine(seconds: float, models: list[Path], sizes: str | None, large: bool) -> list[dict[str, Any]]:
@@ -140,14 +143,15 @@ def _latency(
     console.print(_latency_table(rows))
     last = rows[-1]
     console.print(
-        f"frames from the decision to the first affected: median {last['p50_frames']}, 99 % {last['p99_frames']}, "
-        f"most {last['max_frames']}; {latency.lost} frames lost"
+        f"frames from a decision to the first frame that shows it: median {last['p50_frames']}, 99 % "
+        f"{last['p99_frames']}, "
+        f"maximum {last['max_frames']}; {latency.lost} frames lost"
     )
     if picture is not None:
-        from liveptv.bench.latency_picture import latency_picture
+        from liveptv.bench.latency_figure import latency_figure
 
         with written_beside(picture, overwrite=True) as part:
-            latency_picture(latency).savefig(part)
+            latency_figure(latency).savefig(part)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The command `calibrate`: from a focus scan to labelled particle images and a particle model."""
+"""The command `calibrate`: from a focus scan to a PSF model and labelled particle images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLARITIES = ("dark", "bright")
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(calibrate))
+    app.command(rich_help_panel="Calibration")(exiting(calibrate))
 
 
 def calibrate(
@@ -33,23 +33,26 @@ def calibrate(
     bright: Bright = None,
     dark: Dark = None,
     z_step: Annotated[
-        float | None, typer.Option(help="um between focus positions, where the scan does not say", min=1e-3)
+        float | None, typer.Option(help="um between focus positions, if the scan does not say", min=1e-3)
     ] = None,
     pixel_size: PixelSize = None,
     axes: Axes = None,
     repeats: Annotated[
-        int | None, typer.Option(help="images at each focus position, where the scan does not say", min=1)
+        int | None, typer.Option(help="images at each focus position, if the scan does not say", min=1)
     ] = None,
     polarity: Annotated[
-        str | None, typer.Option(help="particles are dark or bright; told from the scan if left out")
+        str | None, typer.Option(help="particles are `dark` or `bright`; if left out, decided from the scan")
     ] = None,
     neighbour: Annotated[
         float | None,
-        typer.Option(help="px within which no other particle may be; 35 or the images' radius", min=1),
+        typer.Option(
+            help="use a particle only if no other is nearer, px; if left out, 35 or the image radius",
+            min=1,
+        ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Turn a focus scan into labelled particle images and a model of them."""
+    """Make a calibration from a focus scan: a PSF model and labelled particle images."""
     from liveptv.workflows.calibrate import calibrate_scan
 
     if polarity not in {None, *POLARITIES}:
@@ -92,7 +95,7 @@ def _say(found: Calibration, output: Path) -> None:
 
 
 class _Steps:
-    """A bar for each step of the work; called with what is being done and the part that is done."""
+    """A progress bar for each step; called with the step's name and the part that is done (0 to 1)."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -102,6 +105,7 @@ class _Steps:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._tasks: dict[str, object] = {}
 

@@ -1,4 +1,4 @@
-"""The terminal: normal output, errors, and the line that moves while a run is on."""
+"""The terminal: normal output, errors, and the progress line of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stream.safe_text import printable
 
 
 class PlainConsole(Console):
-    """A console on which no text acts: escape sequences in a message, a name or a file's words are replaced."""
+    """A console that replaces escape sequences, so that no message or file name can act on the terminal."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render a text that may come from anywhere."""
@@ -41,7 +41,7 @@ class LiveLine:
         self._stage = ""
 
     def show(self, progress: Progress) -> None:
-        """Show where the run is."""
+        """Show the progress of the run."""
         text = describe(progress)
         if self._moving:
             self._live.update(Text(printable(text), overflow="ellipsis", no_wrap=True))
@@ -53,7 +53,7 @@ class LiveLine:
             console.print(escape(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something above the line."""
+        """Print a warning above the line."""
         warn(text)
 
     def __enter__(self) -> Self:
@@ -69,7 +69,7 @@ class LiveLine:
 
 
 def warn(text: str) -> None:
-    """Say something that a user should notice."""
+    """Print a warning."""
     console.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 

@@ -23,19 +23,21 @@ SUFFIXES = (".csv", ".jsonl")
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(control))
+    app.command(rich_help_panel="Recorded data")(exiting(control))
 
 
 def control(
-    tracks: Annotated[Path, typer.Argument(help="trajectory file of the recorded run")],
-    experiment: Annotated[Path, typer.Argument(help="experiment file with the controller or the protocol")],
+    tracks: Annotated[Path, typer.Argument(help="trajectory file of the run")],
+    experiment: Annotated[
+        Path, typer.Argument(help="experiment file (.toml) with a controller or a protocol")
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="table of its commands: .csv or .jsonl")
+        Path | None, typer.Option("-o", "--output", help="table of the controller's commands: .csv or .jsonl")
     ] = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Show a recorded run to a controller and say what it would have asked for, beside what was asked for."""
+    """Replay a recorded run to a controller, and compare its commands with the recorded ones."""
     from liveptv.config import load_experiment
     from liveptv.foreign_code import controller_code
     from tracking.control.controllers import load_controller
@@ -48,9 +50,7 @@ def control(
     writable(output, overwrite)
     loaded = load_experiment(experiment, settings or [])
     if not loaded.is_controlled:
-        raise ConfigurationError(
-            f"{experiment} has no [controller] and no [protocol]; there is nothing to ask"
-        )
+        raise ConfigurationError(f"{experiment} has neither a [controller] nor a [protocol] section; add one")
     for line in controller_code(loaded):
         warn(line)
     controller = load_controller(loaded.controller, loaded.protocol)
@@ -63,7 +63,7 @@ def control(
     for kind in sorted({*recorded, *would}):
         console.print(f"{kind:>14}  recorded {recorded[kind]:5d}   {controller.name} {would[kind]:5d}")
     if not would:
-        console.print(f"{controller.name} would have asked for nothing")
+        console.print(f"{controller.name} would have sent no commands")
     if output is not None:
         with written_beside(output, overwrite=overwrite) as part:
             _write(part, rows)

@@ -1,4 +1,4 @@
-"""The commands `engine ...`: what can run a network here, and faster forms of it."""
+"""The commands `engine list`, `quantise` and `build`: back ends for networks, and faster forms of a network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from liveptv.cli.options import Bright, Dark
 from liveptv.models import SHIPPED_MODEL
 from stream.errors import ConfigurationError
 
-engine = typer.Typer(help="What runs a network here, and faster forms of one.", no_args_is_help=True)
+engine = typer.Typer(
+    help="List the back ends for networks and make faster forms of a network.", no_args_is_help=True
+)
 
 Network = Annotated[
-    Path | None, typer.Argument(help="the network, .onnx; left out: the one for the simulated microscope")
+    Path | None, typer.Argument(help="network, .onnx; if left out, the one for the simulated microscope")
 ]
 
 
@@ -28,11 +30,11 @@ def register(app: typer.Typer) -> None:
     engine.command("list")(exiting(list_back_ends))
     engine.command()(exiting(quantise))
     engine.command()(exiting(build))
-    app.add_typer(engine, name="engine")
+    app.add_typer(engine, name="engine", rich_help_panel="This computer")
 
 
 def list_back_ends(model: Network = None) -> int:
-    """Say which back ends can run a network here, in the order in which they are chosen, and why others cannot."""
+    """List the back ends in the order of preference, and why some cannot run the network here."""
     from engines.backends.registry import BACK_ENDS
     from engines.factory import check_model
     from engines.settings import DetectorSettings
@@ -54,12 +56,12 @@ def list_back_ends(model: Network = None) -> int:
 
 
 def quantise(
-    model: Annotated[Path, typer.Argument(help="the network, .onnx")],
-    images: Annotated[Path, typer.Argument(help="recorded images such as the experiment has")],
+    model: Annotated[Path, typer.Argument(help="network, .onnx")],
+    images: Annotated[Path, typer.Argument(help="recorded images that are typical of the experiment")],
     bright: Bright = None,
     dark: Dark = None,
 ) -> int:
-    """Make the 8-bit form of a network for OpenVINO; it is kept, beside the network, only if it is as accurate."""
+    """Make an 8-bit form of a network for OpenVINO; it is kept, next to the network, only if it is as accurate."""
     from liveptv.workflows.quantise import quantise_model
 
     kept = quantise_model(
@@ -70,22 +72,20 @@ def quantise(
 
 
 def build(
-    model: Annotated[Path, typer.Argument(help="the network, .onnx")],
-    height: Annotated[int, typer.Option(help="of the images, in pixels", min=16, max=16384)],
-    width: Annotated[int, typer.Option(help="of the images, in pixels", min=16, max=16384)],
-    bits: Annotated[
-        int, typer.Option(help="of a pixel as the camera stream has it, 8 or 16", min=8, max=16)
-    ] = 8,
-    flat_field: Annotated[bool, typer.Option(help="the experiment has flat-field references")] = False,
+    model: Annotated[Path, typer.Argument(help="network, .onnx")],
+    height: Annotated[int, typer.Option(help="of the images, px", min=16, max=16384)],
+    width: Annotated[int, typer.Option(help="of the images, px", min=16, max=16384)],
+    bits: Annotated[int, typer.Option(help="bits per pixel, 8 or 16", min=8, max=16)] = 8,
+    flat_field: Annotated[bool, typer.Option(help="the experiment uses flat-field references")] = False,
     precision: Annotated[
-        str, typer.Option(help="reduced: half precision; full: single precision")
+        str, typer.Option(help="`reduced`: half precision; `full`: single precision")
     ] = "reduced",
 ) -> int:
-    """Build the engine of a network for TensorRT, on the GPU that will run it; it is kept, and takes minutes."""
+    """Build a TensorRT engine of a network, on the GPU that will run it (takes minutes; kept on disk)."""
     if bits not in (8, 16):
-        raise ConfigurationError(f"pixels of {bits} bits come as 16: pass --bits 16")
+        raise ConfigurationError(f"pixels of {bits} bits are stored in 16: pass --bits 16")
     if precision not in ("full", "reduced"):
-        raise ConfigurationError(f"--precision is full or reduced, not {precision}")
+        raise ConfigurationError(f"--precision must be full or reduced, not {precision}")
     from engines.cuda.device import open_cuda
     from engines.cuda.layout import MOST_PARTICLES, FrameFormat
     from engines.factory import check_model
@@ -106,6 +106,6 @@ def build(
             bars.update(tasks[phase], completed=done)
 
         path, found = make_engine(model, frame, back_end, tell)
-    console.print(f"compared with ONNX Runtime on a drawn frame: {escape(str(found))}", soft_wrap=True)
+    console.print(f"compared with ONNX Runtime on a simulated frame: {escape(str(found))}", soft_wrap=True)
     console.print(f"written to {escape(str(path))}", soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""The command `evaluate`: detections, and trajectories, against a truth."""
+"""The command `evaluate`: compares detections and trajectories with the true ones."""
 
 from __future__ import annotations
 
@@ -30,27 +30,29 @@ PAGE = {".html", ".htm"}
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(evaluate))
+    app.command(rich_help_panel="Recorded data")(exiting(evaluate))
 
 
 def evaluate(
-    truth: Annotated[Path, typer.Option(help="table of the true positions")],
-    found: Annotated[Path, typer.Option(help="table of detections or of trajectories, or trajectory file")],
+    truth: Annotated[Path, typer.Option(help="table of true positions")],
+    found: Annotated[Path, typer.Option(help="table of detections or trajectories, or a trajectory file")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="page with tables and pictures, .html")
+        Path | None, typer.Option("-o", "--output", help="report with tables and figures, .html")
     ] = None,
-    gate_xy: Annotated[float, typer.Option(help="farthest match in the plane, um", min=1e-9)] = 4.0,
-    gate_z: Annotated[float, typer.Option(help="farthest match in depth, um", min=1e-9)] = 30.0,
+    gate_xy: Annotated[
+        float, typer.Option(help="a match is at most this far away in x and y, um", min=1e-9)
+    ] = 4.0,
+    gate_z: Annotated[float, typer.Option(help="a match is at most this far away in z, um", min=1e-9)] = 30.0,
     columns: Columns = None,
     truth_columns: Annotated[
         str | None,
-        typer.Option(metavar="x=NAME[um],...", help="as --columns, of the table of true positions"),
+        typer.Option(metavar="x=NAME[um],...", help="as --columns, for the table of true positions"),
     ] = None,
     pixel_size: TablePixelSize = None,
     as_json: Json = False,
     overwrite: Overwrite = False,
 ) -> int:
-    """Score detections against a truth, and trajectories where both have them (column track or particle)."""
+    """Compare detections with true positions, and trajectories if both tables have a column track or particle."""
     from calibration.evaluation import score
     from calibration.matching import match_tables
     from liveptv.tables.dialects import Wanted, parse_columns
@@ -58,7 +60,7 @@ def evaluate(
 
     if output is not None:
         if output.suffix.lower() not in PAGE:
-            raise ConfigurationError(f"the page is an .html file, unlike {output}; name one")
+            raise ConfigurationError(f"the report is written as an .html file; {output} must end in .html")
         refuse_to_replace(output, truth, found)
         writable(output, overwrite)
     theirs, ours = parse_columns(truth_columns), parse_columns(columns)
@@ -85,7 +87,7 @@ def evaluate(
 
 
 def _say_aside(text: str) -> None:
-    """Say something that is no result, so not where results go: they may be JSON."""
+    """Print a remark to standard error, because standard output may be JSON."""
     errors.print(escape(text), soft_wrap=True)
 
 
@@ -103,24 +105,27 @@ def _compare_first_frames(
     if abs(first - other_first) == 1 and abs(last - other_last) == 1 and {first, other_first} == {0, 1}:
         _say_aside(
             f"the frames of {truth_name} are {first} to {last}, of {found_name} {other_first} to {other_last}: "
-            "if one of them counts from 1, say so, as in --columns frame=NAME[1]"
+            "if one of them counts from 1, pass for example --columns frame=NAME[1]"
         )
 
 
 def _say(result: Evaluation, tracks: TrajectoryScores | None) -> None:
     console.print(
         f"{result.frames} frames, {result.true_particles} true particles, {result.detections} detections: "
-        f"[bold]{_percent(result.missed)} missed[/], [bold]{_percent(result.false)} false[/]"
+        f"[bold]{_percent(result.missed)} missed[/] (recall {_fraction(1 - result.missed)}), "
+        f"[bold]{_percent(result.false)} false[/] (precision {_fraction(1 - result.false)})",
+        soft_wrap=True,
     )
     console.print(_score_table(result))
     if result.by_depth:
         low, high = result.by_depth[0].from_um, result.by_depth[-1].to_um
         console.print(
-            f"[bold]{100 * result.depth_covered:.0f} %[/] of the depths from {low:.0f} to {high:.0f} um covered: "
-            "half the best recall or more"
+            f"[bold]{100 * result.depth_covered:.0f} %[/] of the depths from {low:.0f} to {high:.0f} um are "
+            "covered (recall at least half of the best)",
+            soft_wrap=True,
         )
     if tracks is not None:
-        console.print(_track_lines(tracks))
+        console.print(_track_lines(tracks), soft_wrap=True)
 
 
 def _score_table(result: Evaluation) -> Table:
@@ -132,7 +137,7 @@ def _score_table(result: Evaluation) -> Table:
     for name in ("\nnumber", "\nmissed", *(f"{axis} rms\n(um)" for axis in axes)):
         table.add_column(name, justify="right")
     if stated:
-        for name in ("error/stated", "usual"):
+        for name in ("rms/SE", "median/SE"):
             table.add_column(f"{name}\n{', '.join(axes)}", justify="right")
 
     def add(name: str, particles: int, missed: float, errors: dict[str, AxisErrors]) -> None:
@@ -155,7 +160,7 @@ def _track_lines(scores: TrajectoryScores) -> str:
         f"{tracks.true_tracks} true trajectories, {tracks.found_tracks} found: alpha [bold]{tracks.alpha:.3f}[/], "
         f"beta [bold]{tracks.beta:.3f}[/], JSC {tracks.jsc:.3f}, JSC of trajectories {tracks.jsc_tracks:.3f}\n"
         f"{links.found_links} links: precision [bold]{links.precision:.4f}[/], recall [bold]{links.recall:.4f}[/], "
-        f"{links.fragments:.2f} fragments a trajectory"
+        f"{links.fragments:.2f} fragments per trajectory"
     )
 
 
@@ -169,6 +174,10 @@ def _percent(value: float) -> str:
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:#.3g}".rstrip(".")
+
+
+def _fraction(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _ratio(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Turns what a command returns into the exit status of the program."""
+"""Wraps a command: locks its output file and turns its return value into the exit status."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Parameters = ParamSpec("Parameters")
 
 
 class StoppedByUserError(LivePTVError):
-    """Ctrl-C, or a polite `kill`, ended a command before it was done."""
+    """Ctrl-C or SIGTERM ended a command before it was done."""
 
 
 def exiting(command: Callable[Parameters, int], *, claims_output: bool = True) -> Callable[Parameters, None]:
-    """Wrap a command that returns its exit status. Its option `output`, if it is a file, is locked for its time.
+    """Wrap a command that returns its exit status. Its option `output`, if it is a file, is locked meanwhile.
 
-    Ctrl-C becomes a `StoppedByUserError` with the same notes: typer would end the program without a word.
+    Ctrl-C becomes a `StoppedByUserError` with the same notes, because typer would end the program silently.
     """
 
     @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""Commands that look at files: `info`, `report`."""
+"""Commands that show what is in a file: `info`, `report`."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ NAME_COLUMNS = 40
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(exiting(info))
-    app.command()(exiting(report))
+    app.command(rich_help_panel="Files")(exiting(info))
+    app.command(rich_help_panel="Files")(exiting(report))
 
 
 def info(
     file: Annotated[
         Path | None,
-        typer.Argument(help="trajectory file, calibration, recording, width curve or detection table"),
+        typer.Argument(
+            help="trajectory file, calibration, network, width curve, detection table or recording"
+        ),
     ] = None,
     devices: Annotated[
-        bool, typer.Option("--devices", help="list the microscopes and adapters that can be used")
+        bool, typer.Option("--devices", help="list the available microscopes and device adapters")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Say what a file holds, or what devices there are."""
+    """Show what a file contains, or which devices are available."""
     from liveptv.workflows.inspect import describe_devices, describe_file
 
     if devices == (file is not None):
-        raise ConfigurationError("name a file, or pass --devices")
+        raise ConfigurationError("give either a file or --devices")
     found = describe_devices() if file is None else describe_file(file)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=not is_unicode(), default=str))
@@ -53,7 +55,7 @@ def report(
     file: Annotated[Path, typer.Argument(help="trajectory file or calibration")],
     overwrite: Overwrite = False,
 ) -> int:
-    """Make the page and the pictures of a trajectory file or a calibration."""
+    """Make the report of a trajectory file or a calibration: a page and its figures."""
     from calibration.calibration_file import is_calibration
     from liveptv.files import RunFiles
     from liveptv.reports.calibration_page import write_calibration_report
@@ -82,7 +84,7 @@ def _tree(found: dict[str, Any]) -> Table:
 
 
 def _listed(values: list[Any]) -> str:
-    """All of a short list; of a long one how many there are and, of numbers, from where to where they go."""
+    """A short list in full; for a long one its length and, for numbers, its range."""
     if len(values) <= MOST_LISTED:
         return ", ".join(str(item) for item in values) or "-"
     whole = "(--json lists them)"

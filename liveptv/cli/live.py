@@ -13,7 +13,7 @@ from acquisition.stacks.axes import parse_axes
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
-from liveptv.cli.watch import page_beside, with_pictures
+from liveptv.cli.watch import page_beside, with_live_images
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.files import RunFiles, claimed
 from liveptv.method_limits import beyond_the_method
@@ -24,37 +24,37 @@ from liveptv.workflows.run import RunOutcome, make_report_anew, run_experiment
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(exiting(demo, claims_output=False))
-    app.command()(exiting(run, claims_output=False))
-    app.command()(exiting(replay, claims_output=False))
+    app.command(rich_help_panel="Live runs")(exiting(demo, claims_output=False))
+    app.command(rich_help_panel="Live runs")(exiting(run, claims_output=False))
+    app.command(rich_help_panel="Live runs")(exiting(replay, claims_output=False))
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(help="how long to measure", min=1.0)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="how long to measure, s", min=1.0)] = 20.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder for the results")] = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
     monitor: Annotated[bool, typer.Option(help="show it live in the browser")] = True,
     port: Port = 0,
 ) -> int:
-    """Simulated microscope, live, no questions asked."""
+    """Try a live run on the simulated microscope."""
     prepared = prepare_demo(output, seconds, settings or [], overwrite=overwrite, say=_say)
     return _run(prepared.experiment, prepared.files, monitor, port)
 
 
 def run(
-    experiment: Annotated[Path, typer.Argument(help="the experiment file (TOML)")],
+    experiment: Annotated[Path, typer.Argument(help="experiment file (.toml)")],
     settings: Settings = None,
     model: Model = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file, .h5")] = None,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with a protocol where it stopped, in the same file")
+        bool, typer.Option("--resume", help="continue an interrupted protocol, in the same file")
     ] = False,
     monitor: Monitor = False,
     port: Port = 0,
 ) -> int:
-    """The live experiment."""
+    """Run a live experiment."""
     loaded = revised(
         load_experiment(experiment, settings or []),
         run={"output": output, "overwrite": overwrite or None},
@@ -72,7 +72,7 @@ def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -
         resumed = prepare_to_resume(experiment, files)
     if resumed.part is None:
         return _run(experiment, files, monitor, port)
-    _say(f"{resumed.done} slices have been measured; going on with the next")
+    _say(f"{resumed.done} slices have been measured; continuing with the next")
     try:
         return _run(resumed.experiment, files, monitor, port)
     finally:
@@ -85,21 +85,23 @@ def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")],
+    recording: Annotated[
+        Path, typer.Argument(help="recording: TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")
+    ],
     model: Model = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file, .h5")] = None,
     frame_rate: FrameRate = None,
     pixel_size: PixelSize = None,
     axes: Axes = None,
     pace: Annotated[
-        bool, typer.Option("--pace", help="at its own frame rate, not as fast as it goes")
+        bool, typer.Option("--pace", help="play at the recorded frame rate, not as fast as possible")
     ] = False,
     settings: Settings = None,
     overwrite: Overwrite = False,
     monitor: Monitor = False,
     port: Port = 0,
 ) -> int:
-    """Track a recorded video through the same stages as a live one."""
+    """Track a recorded video with the pipeline of a live run."""
     source = {
         "path": recording,
         "pace": pace,
@@ -120,7 +122,7 @@ def replay(
 
 def _run(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
     beside = page_beside(port) if monitor else None
-    experiment = with_pictures(experiment) if monitor else experiment
+    experiment = with_live_images(experiment) if monitor else experiment
     with LiveLine() as line:
         outcome = run_experiment(experiment, files, on_update=line.show, on_note=line.note, beside=beside)
     summarise(outcome)
@@ -132,7 +134,7 @@ def _say(text: str) -> None:
 
 
 def summarise(outcome: RunOutcome) -> None:
-    """Say how the run ended, what was measured and where it is."""
+    """Print how the run ended, what was measured and where the files are."""
     result = outcome.result
     if outcome.frames or outcome.account.total_lost:
         for name, value in _facts(outcome):
@@ -148,22 +150,25 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
     rows = [
         ("ended", result.reason),
-        ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f}/s)"),
+        ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} frames/s)"),
         ("frames lost", outcome.account.in_words()),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
     if beyond := beyond_the_method(result.counts):
-        rows.append(("beyond limits", beyond))
+        rows.append(("outside limits", beyond))
     if result.safety:
         rows.append(("hardware", "; ".join(str(device) for device in result.safety)))
     if report is not None:
         profile = report.profile
-        rows.append(("trajectories", f"{profile.tracks.track.size} of at least {MIN_LENGTH} detections"))
+        rows.append(("trajectories", f"{profile.tracks.track.size} with at least {MIN_LENGTH} detections"))
         if profile.theory is not None and math.isfinite(profile.deviation):
-            text = (
-                f"within {100 * profile.deviation:.1f} % of the maximum ({profile.theory.max_um_s:.1f} um/s)"
+            rows.append(
+                (
+                    "velocity profile",
+                    f"deviates from laminar flow by at most {100 * profile.deviation:.1f} % of its maximum "
+                    f"({profile.theory.max_um_s:.1f} um/s)",
+                )
             )
-            rows.append(("velocity profile", f"{text} of the laminar flow"))
     rows.append(("trajectory file", str(outcome.files.tracks)))
     if report is not None:
         rows.append(("report", str(report.page)))

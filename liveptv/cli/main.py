@@ -33,20 +33,20 @@ TRACEBACK = "LIVEPTV_TRACEBACK"
 
 app = typer.Typer(
     name="liveptv",
-    help="Live 3D particle tracking velocimetry on a microscope.",
-    no_args_is_help=False,
+    help="Live 3D particle tracking velocimetry on a microscope. To try it, run: liveptv demo",
+    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 live.register(app)
+watch.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
 offline.register(app)
 evaluation.register(app)
 files.register(app)
-watch.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)
@@ -61,7 +61,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="say and exit"),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
 ) -> None:
     """Live 3D particle tracking velocimetry on a microscope."""
 
@@ -81,11 +83,11 @@ def run_command_line(arguments: list[str]) -> int:
             return _fault(error)
         reason = str(error.strerror or error).lower()
         return _say(f"cannot use {os.fspath(error.filename)}: {reason}", FAILED)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told in one line
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is reported in one line
         message = _usage_message(error)
-        if message is not None:
-            return _say(message, USAGE)
-        return _fault(error)
+        if message is None:
+            return _fault(error)
+        return _say(message, USAGE) if message else USAGE
     return status if isinstance(status, int) else DONE
 
 
@@ -96,27 +98,28 @@ def _fault(error: Exception) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    """One line for what nobody thought of: what was raised and in which line, so that it can be reported."""
+    """One line for an error that nobody expected: what was raised and where, so that it can be reported."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"this is a fault of liveptv, please report it: {what}{place} ({TRACEBACK}=1 shows all of it)"
+    return f"this is a bug in liveptv, please report it: {what}{place} ({TRACEBACK}=1 shows the traceback)"
 
 
 def _usage_message(error: Exception) -> str | None:
-    """What typer has to say of a wrong command line; None for any other error.
+    """What typer says about a wrong command line, "" if it has printed the help instead; None for other errors.
 
-    Its exceptions are known by their method: which module they live in has changed with its versions.
+    Its exceptions are recognised by their method, because the module that they live in differs between versions.
     """
     if not hasattr(error, "format_message"):
         return None
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "") or "liveptv"
-    return f"{str(error.format_message()).rstrip('.')}; see {command} --help"
+    text = str(error.format_message()).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]} (see {command} --help)" if text else ""
 
 
 def _say(error: object, status: int) -> int:
-    """Print an error, and what was noted on its way, in one line."""
+    """Print an error and the notes on it in one line."""
     text = storable(" ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split()))
     errors.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
     return status

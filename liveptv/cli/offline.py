@@ -1,4 +1,4 @@
-"""Commands that work on files, without stages or sockets: `detect`, `track`, `export`, `recover`."""
+"""Commands that work on files in one process: `detect`, `track`, `export`, `recover`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ from stream.errors import LivePTVError
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command()(exiting(detect))
-    app.command()(exiting(track))
-    app.command()(exiting(export))
-    app.command()(exiting(recover))
+    app.command(rich_help_panel="Recorded data")(exiting(detect))
+    app.command(rich_help_panel="Recorded data")(exiting(track))
+    app.command(rich_help_panel="Files")(exiting(export))
+    app.command(rich_help_panel="Files")(exiting(recover))
 
 
 def detect(
-    images: Annotated[Path, typer.Argument(help="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="table: .csv, .parquet or .h5")],
+    images: Annotated[Path, typer.Argument(help="images: TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="table of detections: .csv, .parquet or .h5")
+    ],
     model: Model = None,
     bright: Bright = None,
     dark: Dark = None,
@@ -47,7 +49,7 @@ def detect(
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Find the particles in recorded images."""
+    """Detect particles in recorded images."""
     from liveptv.tables import DetectionTableWriter
     from liveptv.workflows.offline import detect_images
 
@@ -56,7 +58,7 @@ def detect(
     refuse_to_replace(output, images, detector.model, detector.bright, detector.dark)
     with (
         DetectionTableWriter(output, overwrite) as table,
-        progress_bar("starting (a minute the first time)") as bar,
+        progress_bar("starting (about a minute the first time)") as bar,
     ):
         for detections, expected in detect_images(
             images, detector, pixel_size_um=pixel_size, axes=axes, say=warn
@@ -70,7 +72,7 @@ def detect(
 
 def track(
     detections: Annotated[Path, typer.Argument(help="table of detections: .csv, .parquet or .h5")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file, .h5")],
     frame_rate: FrameRate = None,
     columns: Columns = None,
     pixel_size: TablePixelSize = None,
@@ -91,7 +93,7 @@ def track(
     refuse_to_replace(output, detections)
     if "frame_rate_hz" not in loaded.tracker.model_fields_set:
         warn(
-            f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate): times and velocities depend on it"
+            f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate); times and velocities depend on it"
         )
     statistics = track_table(detections, loaded, wanted, say=_done, caution=warn)
     _done(
@@ -111,13 +113,17 @@ def export(
     ],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="FORMAT", help="not the suffix's format: rerun, csv ..."),
+        typer.Option("--to", metavar="FORMAT", help="format, if the suffix does not say it: csv, rerun ..."),
     ] = None,
-    predicted: Annotated[bool, typer.Option("--predicted", help="rows without a detection as well")] = False,
-    flagged: Annotated[bool, typer.Option("--flagged", help="unconfirmed and double tracks as well")] = False,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="include predicted rows, which have no detection")
+    ] = False,
+    flagged: Annotated[
+        bool, typer.Option("--flagged", help="include unconfirmed tracks and second detections")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> int:
-    """Write trajectories for other programs."""
+    """Convert trajectories for other programs."""
     from tracking.export import export as convert
 
     report = convert(
@@ -131,13 +137,14 @@ def recover(
     file: Annotated[Path, typer.Argument(help="trajectory file")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="write the recovered copy there, and leave the file where it is"),
+        typer.Option("-o", "--output", help="write the repaired copy here and leave the file untouched"),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="a file of another computer, whose run is surely over")
+        bool,
+        typer.Option("--force", help="also repair a file of another computer, whose run is certainly over"),
     ] = False,
 ) -> int:
-    """Make a trajectory file whole again whose writer was killed."""
+    """Repair a trajectory file after a crash."""
     from liveptv.files import RunFiles
     from liveptv.workflows.run import add_control_record, missing_control_record
     from stream.writer_lock import Claim
@@ -149,7 +156,7 @@ def recover(
         if missing_control_record(RunFiles.beside(file)):
             with Claim(file, "recovering"):
                 add_control_record(RunFiles.beside(file))
-        _done(f"{file} is whole: {report.frames} frames, {report.rows} rows")
+        _done(f"{file} is complete: {report.frames} frames, {report.rows} rows; nothing to repair")
         return 0
     try:
         add_control_record(RunFiles.beside(report.path), RunFiles.beside(file).events)
@@ -157,11 +164,11 @@ def recover(
     except LivePTVError as error:
         _done(str(error))
     _done(
-        f"{report.path} is whole again: {report.frames} frames, {report.rows} rows; "
-        f"cut {report.frames_cut} frames and {report.rows_cut} rows that were never committed"
+        f"{report.path} is repaired: {report.frames} frames, {report.rows} rows; {report.frames_cut} frames and "
+        f"{report.rows_cut} rows that had not been committed were removed"
     )
     if report.kept is not None and report.kept != file:
-        _done(f"the file as it was is kept as {report.kept}; delete it when you have looked at the result")
+        _done(f"the damaged file is kept as {report.kept}; delete it once you have checked the result")
     return 0
 
 
@@ -174,7 +181,7 @@ class _Bar(Progress):
 
 
 def progress_bar(what: str) -> _Bar:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     bar = _Bar(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -9,42 +9,53 @@ import typer
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a setting; may be given many times"),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a setting; may be repeated"),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing outputs")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing files")]
 Model = Annotated[
     Path | None,
-    typer.Option("-m", "--model", help="model or width curve that gives depth; without one: 2D"),
+    typer.Option(
+        "-m", "--model", help="network (.onnx) or width curve (.h5), for depth; without one, 2D only"
+    ),
 ]
-Bright = Annotated[Path | None, typer.Option(help="flat field: image of the background without particles")]
-Dark = Annotated[Path | None, typer.Option(help="flat field: image without light")]
+Bright = Annotated[
+    Path | None, typer.Option(help="flat-field reference: the lit background, without particles")
+]
+Dark = Annotated[Path | None, typer.Option(help="flat-field reference: an image without light")]
 FrameRate = Annotated[
-    float | None, typer.Option(help="frames/s, in place of what the file says", min=1e-6, max=1e7)
+    float | None, typer.Option(help="frames per second; overrides the file", min=1e-6, max=1e7)
 ]
 PixelSize = Annotated[
-    float | None, typer.Option(help="um in object space, in place of what the file says", min=1e-6, max=1e7)
+    float | None,
+    typer.Option(help="size of a pixel in object space, um; overrides the file", min=1e-6, max=1e7),
 ]
 Columns = Annotated[
     str | None,
     typer.Option(
         "--columns",
         metavar="x=NAME[um],...",
-        help="columns of another program's table: x=POS_X[um],y=POS_Y[px],frame=FRAME[1] (counted from 1)",
+        help="which columns of another program's table to read, with their units: "
+        r"x=X\[um],y=Y\[px],frame=F\[1] (frames counted from 1)",
     ),
 ]
 TablePixelSize = Annotated[
     float | None,
-    typer.Option("--pixel-size", help="um in object space, for tables in pixels", min=1e-6, max=1e7),
+    typer.Option(
+        "--pixel-size", help="size of a pixel in object space, um, for tables in pixels", min=1e-6, max=1e7
+    ),
 ]
 Axes = Annotated[
     str | None,
     typer.Option(
         metavar="TYX|ZYX|TZYX...",
-        help="what the axes of the file are, slowest first, where it says it wrongly: T time, Z focus, C channel",
+        help="order of the file's axes, slowest first, if the file has it wrong: T time, Z focus, C channel",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Monitor = Annotated[bool, typer.Option("--monitor", help="show it live in the browser")]
+Monitor = Annotated[bool, typer.Option("--monitor", help="show the run live in the browser")]
 Port = Annotated[
-    int, typer.Option(help="the page's port on 127.0.0.1; 0: any free one", min=0, max=65535, metavar="PORT")
+    int,
+    typer.Option(
+        help="port of the live page on 127.0.0.1; 0: any free port", min=0, max=65535, metavar="PORT"
+    ),
 ]

@@ -1,4 +1,4 @@
-"""The command `scan`."""
+"""The command `scan`: records a focus scan, with a progress bar and questions at the terminal."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(scan))
+    app.command(rich_help_panel="Calibration")(exiting(scan))
 
 
 def scan(
-    experiment: Annotated[Path, typer.Argument(help="the experiment file (TOML), with a section [scan]")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.ome.tif or NAME.ome.zarr")],
+    experiment: Annotated[Path, typer.Argument(help=r"experiment file (.toml) with a \[scan] section")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="file for the scan: NAME.ome.tif or NAME.ome.zarr")
+    ],
     bright: Annotated[bool, typer.Option("--bright", help="take the bright reference")] = False,
     dark: Annotated[bool, typer.Option("--dark", help="take the dark reference")] = False,
-    no_references: Annotated[bool, typer.Option("--no-references", help="take none of them")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an unfinished scan")] = False,
+    no_references: Annotated[bool, typer.Option("--no-references", help="take no references")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished scan")] = False,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Scan the focus for a calibration."""
+    """Record a focus scan for a calibration."""
     from acquisition.scan.paths import ScanPaths
     from liveptv.config import load_experiment
     from liveptv.workflows.scan import run_scan
@@ -59,7 +61,7 @@ def scan(
         )
     rows = [("scan", str(outcome.paths.whole)), *(("reference", str(path)) for path in outcome.references)]
     if outcome.planes:
-        retaken = f", {outcome.retaken} tries retaken" if outcome.retaken else ""
+        retaken = f", {outcome.retaken} retaken" if outcome.retaken else ""
         rows.insert(0, ("planes", f"{outcome.planes} in {outcome.seconds:.1f} s{retaken}"))
     for name, value in rows:
         console.print(f"[dim]{name:>9}[/]  {escape(value)}", soft_wrap=True)
@@ -67,7 +69,7 @@ def scan(
 
 
 class _ScanLine:
-    """A bar with the time left on a terminal, a plain line every few seconds elsewhere."""
+    """A progress bar with the time left on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -83,7 +85,7 @@ class _ScanLine:
         self._due_s = time.monotonic() + PLAIN_PERIOD_S
 
     def show(self, progress: ScanProgress) -> None:
-        """Show how far the scan is."""
+        """Show the progress of the scan."""
         retaken = f", {progress.retaken} retaken" if progress.retaken else ""
         text = f"{progress.focus_um:.2f} um{retaken}"
         self._bar.update(self._task, completed=progress.planes, total=progress.of, description=text)
@@ -95,17 +97,19 @@ class _ScanLine:
         console.print(f"plane {progress.planes}/{progress.of}, {text}{left}", soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Say something above the bar."""
+        """Print a line above the bar."""
         console.print(escape(text), soft_wrap=True)
 
     def ask(self, question: str) -> bool:
-        """Ask; anything but Enter declines. Ctrl-C, which a scan only takes note of, ends a question at once."""
+        """Ask; only Enter agrees. Ctrl-C ends a question at once (a scan would only take note of it)."""
         from acquisition.scan.plane import ScanStoppedError
 
         self._bar.stop()
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            answer = console.input(f"{escape(question)}\nEnter when it is ready, s to leave it out: ")
+            answer = console.input(
+                f"{escape(question)}\nPress Enter when ready, or type s and Enter to skip: "
+            )
         except EOFError:
             return False
         except KeyboardInterrupt:

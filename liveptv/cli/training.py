@@ -1,4 +1,4 @@
-"""The command `train`: from a calibration, or the optics, to a network."""
+"""The command `train`: trains a detection network on a calibration, or on known optics."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ SHIPPED, NOTHING = "shipped", "nothing"
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(train))
+    app.command(rich_help_panel="Calibration")(exiting(train))
 
 
 def train(
     calibration: Annotated[Path | None, typer.Argument(help="calibration file, .h5")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the model, .onnx")] = Path("model.onnx"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="file for the network, .onnx")] = Path(
+        "model.onnx"
+    ),
     optics: Annotated[
         str | None,
-        typer.Option(help="in place of a calibration: a .toml or .json file of the optics, or `simulated`"),
+        typer.Option(help="instead of a calibration: a .toml or .json file with the optics, or `simulated`"),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="how long to train", min=0.01)] = 60.0,
-    size: Annotated[str, typer.Option(help="small, for processors, or large, for GPUs")] = "small",
+    minutes: Annotated[float, typer.Option(help="how long to train, min", min=0.01)] = 60.0,
+    size: Annotated[str, typer.Option(help="`small`, for CPUs, or `large`, for GPUs")] = "small",
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="model to start from: a file, `shipped` (what a small one starts from if left out), or `nothing`",
+            help="network to start from: a file, `shipped` (default for small) or `nothing` (default for large)",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="of the weights and the images", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
     processes: Annotated[
         int | None,
-        typer.Option(help="processes of one thread each; all processors if left out", min=1, max=256),
+        typer.Option(help="processes of one thread each; if left out, as many as CPU cores", min=1, max=256),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="folder to keep the training in; one that was cut off goes on from it")
+        Path | None, typer.Option(help="folder for checkpoints, from which an interrupted training continues")
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Train a network on a calibration."""
+    """Train a detection network on a calibration."""
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes
 
     if size not in SIZES:
-        raise ConfigurationError(f"--size is small or large, not {size!r}")
+        raise ConfigurationError(f"--size must be small or large, not {size!r}")
     if output.suffix.lower() != ".onnx":
-        raise ConfigurationError(f"the model is an .onnx file, unlike {output}; name one")
+        raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
     start = start or (SHIPPED if size == "small" else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     refuse_to_replace(output, calibration, start_from)
@@ -90,14 +92,17 @@ def train(
     found = trained.scores
     console.print(
         f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
-        f"particles; lone ones within {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z; rms)"
+        f"particles; rms error of lone particles {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z)"
     )
-    console.print(f"written to {escape(str(trained.model))}; {escape(str(trained.page))}", soft_wrap=True)
+    console.print(
+        f"network written to {escape(str(trained.model))}, its report to {escape(str(trained.page))}",
+        soft_wrap=True,
+    )
     return 0
 
 
 class _Line:
-    """A bar with the current scores on a terminal, a plain line for each new score elsewhere."""
+    """A progress bar with the newest scores on a terminal, a plain line for each new score elsewhere."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -114,7 +119,7 @@ class _Line:
         self._said: dict[str, Any] = {}
 
     def show(self, progress: TrainingProgress) -> None:
-        """Show how far the training is, and how good."""
+        """Show the progress and the scores of the training."""
         text = f"step {progress.steps}, loss {progress.loss:.2f}{_scores(progress.scores)}"
         self._bar.update(self._task, completed=progress.part, description=text)
         now_s = time.monotonic()
@@ -134,4 +139,4 @@ def _scores(scores: dict[str, Any]) -> str:
     if not scores or scores.get("z_um") is None or scores.get("false") is None:
         return ""
     missed, false = 100 * scores["missed"], 100 * scores["false"]
-    return f", missed {missed:.1f} %, false {false:.1f} %, z within {scores['z_um']:.1f} um"
+    return f", missed {missed:.1f} %, false {false:.1f} %, rms error of z {scores['z_um']:.1f} um"

@@ -1,4 +1,4 @@
-"""The command `monitor`, and the page that opens beside a run."""
+"""The command `monitor`, and the live page that opens with a run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from liveptv.monitor.process import PageProcess
     from stream.sockets import Security
 
-PICTURES_HZ = 15.0
+MONITOR_HZ = (
+    15.0  # images/s on the page: motion looks smooth; each 1440 x 2560 image costs a few ms of one core
+)
 ADDRESS = re.compile(r"(tcp|ipc)://.+")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command()(exiting(monitor))
+    app.command(rich_help_panel="Live runs")(exiting(monitor))
 
 
 def monitor(
@@ -36,24 +38,24 @@ def monitor(
         str | None,
         typer.Argument(
             metavar="[ADDRESS]",
-            help="a run's name, or a detector's monitor address (tcp://...), of which images and detections are "
-            "shown; left out: the newest run on this computer",
+            help="name of a run, or the monitor address of its detector (tcp://...), which has only images and "
+            "detections; if left out, the newest run on this computer",
         ),
     ] = None,
     as_text: Annotated[
-        bool, typer.Option("--text", help="a line a second in the terminal instead of a page")
+        bool, typer.Option("--text", help="print one line per second instead of showing a page")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(help="end after so many seconds", min=0.1)] = None,
+    seconds: Annotated[float | None, typer.Option(help="stop watching after this time, s", min=0.1)] = None,
     keys: Annotated[
         Path | None,
-        typer.Option(help="folder with the keys for a monitor of another computer (liveptv keys make)"),
+        typer.Option(help="folder with keys, to watch another computer (see liveptv keys make)"),
     ] = None,
     port: Port = 0,
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
 ) -> int:
-    """Watch a run, and steer it, from the browser."""
+    """Watch and steer a run in the browser."""
     from liveptv.monitor.listening import newest_run, security_of
-    from liveptv.session.announcement import cards_folder, read_card
+    from liveptv.session.run_card import cards_folder, read_card
     from stream.security import load_keys
 
     is_address = run is not None and ADDRESS.fullmatch(run) is not None
@@ -67,7 +69,7 @@ def monitor(
     elif is_address:
         target = run
     if keys is not None and not is_address:
-        raise ConfigurationError("--keys belong to the address of a monitor; give it, tcp://HOST:PORT")
+        raise ConfigurationError("--keys needs the address of a monitor: tcp://HOST:PORT")
     security = None
     if isinstance(target, str):
         security = security_of(target) if keys is None else load_keys(keys)
@@ -82,8 +84,8 @@ def monitor(
     from liveptv.monitor.process import Page
 
     page = Page(target, port, _say, security)
-    _say(f"the page is at {page.url}")
-    _say("Ctrl-C closes the page; the run goes on")
+    _say(f"live page: {page.url}")
+    _say("Ctrl-C closes the page; the run continues")
     if browser:
         _open(page.url)
     if seconds is not None:
@@ -95,8 +97,8 @@ def monitor(
 
 
 def _detector(target: Path | str) -> tuple[str, Security | None]:
-    """The address of a detector's monitor, and what opens it as far as its card says."""
-    from liveptv.session.announcement import read_card
+    """The address of a detector's monitor, and the password that the run's card has for it."""
+    from liveptv.session.run_card import read_card
 
     if isinstance(target, str):
         return target, None
@@ -106,15 +108,15 @@ def _detector(target: Path | str) -> tuple[str, Security | None]:
     return card.detect, card.watching.security()
 
 
-def with_pictures(experiment: Experiment) -> Experiment:
-    """The same experiment, its viewers given 15 images a second unless the experiment says how many."""
+def with_live_images(experiment: Experiment) -> Experiment:
+    """The same experiment with 15 images per second for viewers, unless it sets `session.monitor_hz`."""
     if "monitor_hz" in experiment.session.model_fields_set:
         return experiment
-    return revised(experiment, session={"monitor_hz": PICTURES_HZ})
+    return revised(experiment, session={"monitor_hz": MONITOR_HZ})
 
 
 def page_beside(port: int) -> Callable[[Path], AbstractContextManager[None]]:
-    """A page for the time of a run; its address is printed, and opened where there is a display."""
+    """A page for the duration of a run; its address is printed, and opened if there is a display."""
 
     @contextmanager
     def beside(card: Path) -> Iterator[None]:

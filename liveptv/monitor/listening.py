@@ -13,7 +13,7 @@ import msgspec
 import psutil
 
 from liveptv.monitor.run_view import SERIES_PERIOD_S, RunView
-from liveptv.session.announcement import RunCard, cards_folder, read_card
+from liveptv.session.run_card import RunCard, cards_folder, read_card
 from stream.errors import LivePTVError, SourceError
 from stream.monitor import MonitorSubscriber
 from stream.safe_text import one_line
@@ -81,7 +81,7 @@ class Listener:
 
     def _introduce(self, card: RunCard) -> None:
         self._view.introduce(card)
-        self.command_address, self.steering = card.wishes, card.steering.security()
+        self.command_address, self.steering = card.commands, card.steering.security()
         streams = ((card.session, card.listening), (card.detect, card.watching), (card.track, card.listening))
         for address, keys in streams:
             if address and address not in self._subscribed:

@@ -20,7 +20,7 @@ from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
-from liveptv.session.announcement import RunCard
+from liveptv.session.run_card import RunCard
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
 from stream.settings import LinkSettings
 

@@ -43,7 +43,7 @@ def publish(
     drawn = []
     for each in figures:
         png = _png(each.figure)
-        path = files.picture(each.name)
+        path = files.figure(each.name)
         _write(path, png)
         written.append(path)
         drawn.append((each, png))

@@ -1,4 +1,4 @@
-"""Each stage, built from the experiment. A package is imported only in the process that needs it."""
+"""Builds each pipeline stage from the experiment. A package is imported only in the process that needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from liveptv.session.console_window import before_it_closes
-from liveptv.session.plan import Picture
+from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Tracks
@@ -25,7 +25,7 @@ def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
 
 
 def track_rows(max_particles: int) -> int:
-    """Rows that a message of tracks must hold: each detection, and as many predicted rows again."""
+    """Rows that a message of tracks must hold: one for each detection, and as many predicted rows."""
     return 2 * max_particles
 
 
@@ -44,7 +44,7 @@ def build_acquire(context: StageContext) -> Stage:
     for text in opened.remarks:
         context.record("recording", text, {})
     info = opened.source.info
-    context.picture = Picture(
+    context.image_format = ImageFormat(
         info.height,
         info.width,
         info.depth,
@@ -54,7 +54,7 @@ def build_acquire(context: StageContext) -> Stage:
         info.frames,
         info.description,
     )
-    senders = [context.sender(consumer, context.picture.nbytes) for consumer in plan.consumers]
+    senders = [context.sender(consumer, context.image_format.nbytes) for consumer in plan.consumers]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
@@ -91,26 +91,26 @@ def build_detect(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
-    picture = context.peers().picture
-    if picture is None:
-        raise LinkError("the detector was not told what the images look like")
-    if picture.depth > 1:
+    image_format = context.peers().image_format
+    if image_format is None:
+        raise LinkError("the detector did not get the size of the images")
+    if image_format.depth > 1:
         raise ConfigurationError(
-            f"the source delivers volumes of {picture.depth} planes; the classical detector works on images"
+            f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
         )
 
     def open_for(pixel_size_um: float) -> Engine:
         engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
         context.stack.callback(engine.close)
-        engine.warmup(picture.height, picture.width, np.dtype(picture.dtype))
+        engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return engine
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
-        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks begin anew")
+        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
         return open_for(pixel_size_um)
 
-    engine = open_for(picture.pixel_size_um)
+    engine = open_for(image_format.pixel_size_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
@@ -146,7 +146,7 @@ def build_write(context: StageContext) -> Stage:
     writer = TrajectoryWriter(
         run.output,
         run_id=plan.run_id,
-        attributes=file_attributes(plan.experiment, context.peers().picture),
+        attributes=file_attributes(plan.experiment, context.peers().image_format),
         overwrite=run.overwrite,
     )
     context.stack.callback(writer.close)
@@ -154,7 +154,7 @@ def build_write(context: StageContext) -> Stage:
 
 
 def build_control(context: StageContext) -> Stage:
-    """Tracks -> commands to the microscope; without a controller until one is asked for."""
+    """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
     from tracking.control.stage import ControlStage

@@ -1,4 +1,4 @@
-"""Windows: a console window that is closed ends every program in it, which has about 5 s for a last act."""
+"""Windows: runs a function when the console window is closed, about 5 s before Windows ends the process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _kept: list[Any] = []
 
 
 def before_it_closes(act: Callable[[], None]) -> None:
-    """Call `act`, in a thread of Windows' own, before this process is ended with its console; elsewhere nothing.
+    """On Windows, call `act` in a thread of the system before this process is ended with its console.
 
-    Other systems send SIGHUP, which a stage ignores and its session takes for a stop.
+    Other systems send SIGHUP, which a stage ignores and the session treats as a stop.
     """
     if sys.platform == "win32":
         _register(act)

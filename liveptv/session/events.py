@@ -1,4 +1,4 @@
-"""The event log: one JSON object a line, flushed at once, so that a crash leaves every line before it."""
+"""The event log: one JSON object per line, written at once, so that a crash keeps all earlier lines."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import msgspec
 from stream.errors import OutputError
 from stream.safe_text import printable, shortened
 
-DEEPEST = 20
-LONGEST = 500  # characters that stand for something JSON does not know
+DEEPEST = 20  # levels of nesting; whatever is deeper (or contains itself) becomes text
+LONGEST = 500  # characters of the text that stands for an object unknown to JSON
 
 
 class EventLog:
     """Appends events to a JSONL file: `{"wall_s": ..., "since_s": ..., "kind": ..., "text": ..., ...}`.
 
-    An event is written in one piece at the end of the file, so that another writer cannot tear it; any thread may
-    write. A run does not end because its log cannot be written: `lost` counts the events that are missing, and the
-    next one that can be written says so.
+    Each event is appended with one write, so that another writer cannot split it; any thread may write. A run does
+    not end because its log cannot be written: `lost` counts the missing events, and the next event that can be
+    written reports them.
     """
 
     def __init__(self, path: Path, *, append: bool = False) -> None:
-        """Begin a log, or go on with one (`append`). Raises `OutputError` if it cannot be written."""
+        """Start a log, or continue one (`append`). Raises `OutputError` if it cannot be written."""
         self.path = path
         self.lost = 0
         self._began_s = time.monotonic()
@@ -44,7 +44,7 @@ class EventLog:
             raise OutputError(f"cannot write the event log {path}: {error.strerror}") from error
 
     def write(self, kind: str, text: str, **details: Any) -> None:
-        """Write one event. Control characters are replaced; of `details`, what is not JSON is put into words."""
+        """Write one event. Control characters are replaced; objects in `details` unknown to JSON become text."""
         with self._lock:
             if self._file is None:
                 return
@@ -100,7 +100,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event log; a line that was torn, by a crash or a full disk, is left out."""
+    """Read an event log; lines that are incomplete after a crash or a full disk are left out."""
     events = []
     for line in path.read_bytes().split(b"\n"):
         try:
@@ -111,7 +111,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """The value as JSON, and every process, can say it: texts printable, what JSON does not know in words."""
+    """The value in types that JSON knows: printable text, finite depth, other objects as text."""
     if hasattr(value, "tolist"):  # an array or a number of numpy's
         value = value.tolist()
     if value is None or isinstance(value, bool | float):

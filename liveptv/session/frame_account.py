@@ -1,8 +1,7 @@
-"""The account of a run's frames, closed at every end: exposed = in the file + lost, and where each was lost.
+"""The account of a run's frames: exposed = in the file + lost, and where each frame was lost.
 
-It is drawn up from what the stages have counted and from what the file holds, the one checked by the other. A
-stage that was killed has counted up to its last report only: what follows from its counts is then a least number,
-and what cannot be known is said.
+It combines the counts of the stages with the contents of the file. The counts of a killed stage end with its last
+report: numbers that depend on them are then lower bounds, and the account says so.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ DROPS = (
     ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
 )
 FINAL = "account.final"
-"""Counted by a stage that takes nothing more (it drains, or failed in an orderly way): its counts are complete."""
+"""Set by a stage that accepts nothing more (it drains, or ended with an error): its counts are complete."""
 IN_CAMERA = "in the camera"
 IN_RECORDING = "in the recording"
 IN_BUFFER = "in the camera's buffer, never read"
@@ -34,10 +33,10 @@ ON_THE_WAY = "on their way when the run ended"
 
 @dataclass(frozen=True, slots=True)
 class FileContents:
-    """What a trajectory file says of its frames. `last_frame` is -1 without any.
+    """The frames of a trajectory file. `last_frame` is -1 if there are none.
 
-    `lost_in_camera` is what the gaps between the camera's own numbers show; before the first and after the last
-    frame of the file nothing can be seen of them. `readable` is whether there was such a file at the end.
+    `lost_in_camera` counts the gaps in the camera's own numbers between the first and the last frame of the file.
+    `readable`: whether the file could be read at the end.
     """
 
     frames: int = 0
@@ -59,9 +58,9 @@ class FileContents:
 class FrameAccount:
     """How many frames the camera exposed during the run, and what became of them.
 
-    `exposed` = `in_file` + the sum of `lost`, always. `not_known` says in words why there may have been more;
-    `exposed` is a least number then. `after_the_end` were taken by the camera after the last frame that was asked
-    for, and belong to no account.
+    `exposed` = `in_file` + the sum of `lost`, always. If `not_known` is not empty it says why there may be more,
+    and `exposed` is a lower bound. `after_the_end` counts images taken after the last requested frame; they are not
+    part of the account.
     """
 
     exposed: int
@@ -76,7 +75,7 @@ class FrameAccount:
         return sum(self.lost.values())
 
     def in_words(self) -> str:
-        """Where frames were lost, for a user; "none" where none was."""
+        """Where frames were lost, for a user; "none" if no frame was lost."""
         words = ", ".join(f"{count} {where}" for where, count in self.lost.items())
         if not self.not_known:
             return words or "none"
@@ -97,9 +96,9 @@ class FrameAccount:
 def close_account(
     counts: Counts, contents: FileContents, *, lost_stages: Collection[str] = (), as_asked: bool = True
 ) -> FrameAccount:
-    """Add up a run. `counts` are the stages' last totals, `lost_stages` those that were killed, hung or failed.
+    """The account of a run. `counts`: the stages' last totals; `lost_stages`: those killed, hung or failed.
 
-    `as_asked`: the run came to its own end, so that what the camera took after it is not missing from it.
+    `as_asked`: the run reached its planned end, so that later images of the camera are not missing.
     """
     acquire = counts.get("acquire", {})
     blind = not acquire or _was_cut_off(counts, lost_stages)
@@ -136,7 +135,7 @@ def _where_the_rest_is(contents: FileContents, lost_stages: Collection[str]) -> 
 
 
 def _was_cut_off(counts: Counts, lost_stages: Collection[str]) -> bool:
-    """Whether acquisition ended without its last word on what it had counted."""
+    """Whether the acquisition ended without reporting its final counts."""
     return "acquire" in lost_stages and not counts.get("acquire", {}).get(FINAL)
 
 
@@ -153,7 +152,7 @@ def _not_known(counts: Counts, lost_stages: Collection[str]) -> list[str]:
 
 
 def account_of(attributes: Mapping[str, Any], frames: RecordArray) -> FrameAccount | None:
-    """The account in a file's attributes; of one that has none it is drawn up. None if nothing was ever counted."""
+    """The account in a file's attributes, or computed from its counts if it has none; None without counts."""
     stored = attributes.get("account")
     if isinstance(stored, dict):
         return FrameAccount(

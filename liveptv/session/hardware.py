@@ -1,4 +1,4 @@
-"""What the session knows of the hardware's safety, and what it does where nobody else is left to do it."""
+"""Safety of the hardware as the session sees it: what the acquisition reports, and the rescue if it was killed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from typing import Any
 from acquisition.safety.hardware_state import DeviceSafety, has_safe_state
 from acquisition.safety.rescue import rescue
 from liveptv.config import Experiment
-from liveptv.session.plan import Opening, Order, Secured
-from liveptv.session.processes import start_deaf
+from liveptv.session.plan import MakeSafe, Opening, Secured
+from liveptv.session.processes import start_ignoring_signals
 
-ANSWER_S = 3.0  # devices answer or are given up within 2 s; a focus that travels is not waited for
-RESCUE_S = 30.0  # a process starts, opens the devices (8 s of tries) and reads them back
-LOOK_S = 0.02
+ANSWER_S = (
+    3.0  # s; a device has 2 s to answer, a travelling focus drive is not waited for. Longer delays a kill
+)
+RESCUE_S = (
+    30.0  # s; a process starts, tries to open the devices for 8 s and reads them back. Only delays the end
+)
+LOOK_S = 0.02  # s between two looks; short against the 3 s above
 
 Note = Callable[[str, str, dict[str, Any]], None]
 
 
 class Hardware:
-    """Orders by the acquisition's lane, what it reports of each device, and the rescue where it was killed.
+    """Has the acquisition make the hardware safe, takes its reports, and starts the rescue if it was killed.
 
-    `known` is what is known of each device at the end: None as long as that is not reported, and where there is
-    nothing to make safe the empty tuple. A device that is known and not safe is not settled: once the acquisition
-    is over it is opened anew, and what was safe already is left alone.
+    `known` is the last known state of each device: None until it is reported, empty if there is nothing to make
+    safe. Devices that are not safe when the acquisition is over are opened again by a new process; the others are
+    left alone.
     """
 
     def __init__(self, experiment: Experiment, note: Note) -> None:
@@ -49,23 +53,23 @@ class Hardware:
         self.known: tuple[DeviceSafety, ...] | None = None
 
     def connect(self, lane: Connection | None) -> None:
-        """The lane of an acquisition that has been started."""
+        """Use the lane of an acquisition that has been started."""
         self._lane = lane
 
-    def order(self, reason: str, *, ends: bool) -> None:
-        """Tell the acquisition to make the hardware safe, now; with `ends`, to end the run after that."""
+    def make_safe(self, reason: str, *, ends: bool) -> None:
+        """Tell the acquisition to make the hardware safe now; with `ends`, also to end the run."""
         if self._lane is not None:
             with contextlib.suppress(OSError, ValueError):
-                self._lane.send(Order(reason, ends))
+                self._lane.send(MakeSafe(reason, ends))
 
     def poll(self) -> None:
-        """Take what has been reported, without waiting."""
+        """Take the reports that have arrived, without waiting."""
         self._read_lane()
         if self._is_rescuing:
             self._read_rescue()
 
     def wait(self, meanwhile: Callable[[], None], timeout_s: float = ANSWER_S) -> None:
-        """Give the acquisition a moment to report, before it is killed; `meanwhile` is called again and again."""
+        """Wait for the report of an acquisition that is about to be killed; `meanwhile` is called repeatedly."""
         until_s = time.monotonic() + timeout_s
         while self._touched and self.known is None and self._lane is not None and time.monotonic() < until_s:
             self._read_lane()
@@ -74,11 +78,11 @@ class Hardware:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more will become known."""
+        """Whether no further report is expected."""
         return not self._is_rescuing
 
     def stand_by(self, is_silent: bool) -> None:
-        """While the acquisition is silent, have a process ready that could open its devices at once."""
+        """While the acquisition is silent, keep a process ready that can open its devices at once."""
         if is_silent and self._rescuer is None and not self._is_known_safe and self._can_be_rescued:
             self._start_rescuer()
         elif not is_silent and not self._is_rescuing:
@@ -93,7 +97,7 @@ class Hardware:
         return self.known is not None and all(device.safe for device in self.known)
 
     def acquisition_is_gone(self, *, was_a_process: bool) -> None:
-        """Called once the acquisition is over: what it has not reported to be safe is opened anew."""
+        """Called when the acquisition is over: devices that it has not reported as safe are opened again."""
         self._read_lane()
         self._lane = None
         if self._is_known_safe or self._is_rescuing:
@@ -104,21 +108,21 @@ class Hardware:
             return
         if not was_a_process:
             if self.known is None:
-                self._conclude("the acquisition is a thread that cannot be ended, and it has not answered")
+                self._conclude("the acquisition is a thread, which cannot be killed, and it has not answered")
             return
         left = self._unsafe_devices()
-        what = "the acquisition has not made the hardware safe: its devices are opened anew"
-        self._note("safety", f"not safe yet, opened anew: {', '.join(left)}" if left else what, {})
+        what = "the acquisition has not made the hardware safe: opening its devices again"
+        self._note("safety", f"not safe yet, opening again: {', '.join(left)}" if left else what, {})
         if self._rescuer is None:
             self._start_rescuer()
         self._is_rescuing = self._has_rescued = True
         self._until_s = time.monotonic() + RESCUE_S
         assert self._answer is not None
-        with contextlib.suppress(OSError):  # that it is not there any more is seen when it should answer
+        with contextlib.suppress(OSError):  # if it has ended, that shows when it should answer
             self._answer.send(frozenset(device.split()[0] for device in left))
 
     def _unsafe_devices(self) -> list[str]:
-        """Those that are known not to be safe."""
+        """The devices that were reported as not safe."""
         return [device.device for device in self.known or () if not device.safe]
 
     def _start_rescuer(self) -> None:
@@ -128,11 +132,11 @@ class Hardware:
         self._rescuer = context.Process(
             target=rescue, args=(self._microscope, self._limits, theirs), name="liveptv-rescue", daemon=True
         )
-        start_deaf(self._rescuer)
+        start_ignoring_signals(self._rescuer)
         theirs.close()
 
     def settle(self) -> None:
-        """Wait until everything that can become known is known."""
+        """Wait until no further report is expected."""
         while not self.is_settled:
             self.poll()
             time.sleep(LOOK_S)
@@ -164,22 +168,22 @@ class Hardware:
             if self._answer.poll():
                 found = self._answer.recv()
         except (EOFError, OSError):
-            found = f"the process that opens them anew ended ({self._rescuer.exitcode})"
+            found = f"the process that opens them again ended ({self._rescuer.exitcode})"
         if found is None and time.monotonic() > self._until_s:
-            found = f"its devices could not be opened anew within {RESCUE_S:g} s"
+            found = f"its devices could not be opened again within {RESCUE_S:g} s"
         if found is None:
             return
         self.close()
         if isinstance(found, tuple):
             self.known = (*(device for device in self.known or () if device.safe), *found)
             unsafe = "; ".join(str(device) for device in found if not device.safe)
-            text = f"not safe: {unsafe}" if unsafe else f"opened anew, safe state ({_states(found)})"
+            text = f"not safe: {unsafe}" if unsafe else f"opened again, safe state ({_states(found)})"
             self._note("safety", text, {"devices": [_facts(device) for device in found]})
         else:
             self._conclude(str(found))
 
     def _conclude(self, why: str) -> None:
-        """Nothing is known of any device that should be safe, but of those that were reported."""
+        """Report each device that has a safe state, and whose state is unknown, as not safe."""
         limits, scope = self._limits, self._microscope
         assert scope is not None
         devices = [
@@ -209,7 +213,7 @@ class Hardware:
         self._note("safety", "; ".join(str(device) for device in devices), facts)
 
     def close(self) -> None:
-        """End the process of the rescue, should there be one. Idempotent."""
+        """End the rescue process, if there is one. Idempotent."""
         self._is_rescuing = False
         if self._rescuer is not None:
             self._rescuer.kill()
@@ -220,7 +224,7 @@ class Hardware:
 
 
 def unsafe(known: tuple[DeviceSafety, ...]) -> str:
-    """One line of what is not known to be safe; "" where all is."""
+    """One line about the devices that are not known to be safe; "" if all are."""
     warnings = [device.warning for device in known if not device.safe]
     reasons = dict.fromkeys(device.problem for device in known if not device.safe)
     return f"{' and '.join(warnings)}: {'; '.join(reasons)}" if warnings else ""

@@ -1,4 +1,4 @@
-"""What the supervisor and its stages tell each other while a run is being set up."""
+"""Messages between the supervisor and the pipeline stages, through their pipes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stream.run_keys import RunKeys
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What a stage is told at birth, with the secrets of the run.
+    """What a stage needs to start, including the secrets of the run.
 
-    `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are given
-    where it must bind what an earlier life of it had bound.
+    `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are set for a
+    stage that is started again: it must bind the same addresses as before.
     """
 
     stage: str
@@ -31,8 +31,8 @@ class StagePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What the source's images look like, so that everything behind it can be compiled and sized in advance."""
+class ImageFormat:
+    """Size, type and scale of the source's images, so that all later stages can compile and allocate in advance."""
 
     height: int
     width: int
@@ -51,10 +51,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A stage's first words: where its outputs can be had, by the name of who wants them."""
+    """First message of a stage: the addresses of its outputs, by consumer."""
 
     addresses: dict[str, str]
-    picture: Picture | None = None
+    image_format: ImageFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,21 @@ class Peers:
 
     addresses: dict[str, str]
     upstream_stage: str = ""
-    picture: Picture | None = None
+    image_format: ImageFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLost:
-    """The supervisor's judgement: the stage before this one will not come back."""
+    """From the supervisor: the stage before this one is lost for good."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """To the acquisition, by its own lane: make the hardware safe, and (`ends`) end the run.
+class MakeSafe:
+    """To the acquisition, through the safety lane: make the hardware safe, and with `ends` also end the run.
 
-    `orphaned`: nobody is left to say more.
+    `orphaned`: the session is gone, so no further message will come.
     """
 
     reason: str
@@ -96,15 +96,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """From the acquisition: devices are touched from now on."""
+    """From the acquisition: it starts to open devices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """From the acquisition: what is known of each device after it was made safe.
-
-    With `ends` nothing changes that any more.
-    """
+    """From the acquisition: the state of each device after the hardware was made safe; final with `ends`."""
 
     devices: tuple[DeviceSafety, ...]
     reason: str

@@ -1,4 +1,4 @@
-"""What a stage runs in: a spawned process by default, a thread where the session asks for threads."""
+"""Worker processes (or threads) of the pipeline stages: starts them, talks to them and kills them."""
 
 from __future__ import annotations
 
@@ -15,65 +15,67 @@ from typing import Literal
 from liveptv.session.plan import Bound, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.runner import run_stage
 
-JOIN_S = 5.0
-HAS_LANE = frozenset({"acquire"})
+JOIN_S = (
+    5.0  # wait for a killed process to be gone; the kernel needs milliseconds, unless it hangs in a driver
+)
+HAS_LANE = frozenset({"acquire"})  # stages with a second pipe, for the safety of the hardware
 ENDING_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
 )
 
 
 class Worker:
-    """One running stage and the pipe to it; `lane` is the acquisition's second pipe (`session.lane`)."""
+    """One running stage and the pipe to it; `lane` is the acquisition's second pipe (`session.safety_lane`)."""
 
     def __init__(
-        self, vessel: SpawnProcess | threading.Thread, pipe: Connection, lane: Connection | None = None
+        self, running_in: SpawnProcess | threading.Thread, pipe: Connection, lane: Connection | None = None
     ) -> None:
-        self._vessel = vessel
+        self._running_in = running_in
         self._pipe = pipe
         self.lane = lane
 
     @property
     def pid(self) -> int | None:
         """The process id, None for a thread."""
-        return self._vessel.pid if isinstance(self._vessel, SpawnProcess) else None
+        return self._running_in.pid if isinstance(self._running_in, SpawnProcess) else None
 
     def alive(self) -> bool:
         """Whether the stage still runs."""
-        return self._vessel.is_alive()
+        return self._running_in.is_alive()
 
     def messages(self) -> list[Bound | Recorded]:
-        """What the stage has said over the pipe since the last call."""
+        """What the stage has sent through the pipe since the last call."""
         found: list[Bound | Recorded] = []
         try:
             while self._pipe.poll():
                 found.append(self._pipe.recv())
         except (EOFError, OSError):
-            pass  # the stage has closed its end; whether that was right is seen by `alive`
+            pass  # the stage has closed its end; `alive` tells whether it has ended
         return found
 
     @property
     def can_be_killed(self) -> bool:
-        """Whether it is a process, which can be killed and started anew."""
-        return isinstance(self._vessel, SpawnProcess)
+        """Whether it is a process, which can be killed and started again."""
+        return isinstance(self._running_in, SpawnProcess)
 
     def tell(self, message: Peers | UpstreamLost) -> None:
-        """Tell the stage something; a stage that died meanwhile is seen by `alive`."""
+        """Send the stage a message. A stage that has died meanwhile shows in `alive`."""
         try:
             self._pipe.send(message)
         except (BrokenPipeError, OSError, ValueError):
             return
 
     def hang_up(self) -> None:
-        """Close the pipes: the stage then knows that the session is gone, and drains."""
+        """Close the pipes: the stage then sees that the session is gone, and drains."""
         self._pipe.close()
         if self.lane is not None:
             self.lane.close()
 
     def describe_exit(self) -> str:
         """How the process ended, in words."""
-        if not isinstance(self._vessel, SpawnProcess) or self._vessel.exitcode is None:
-            return "its thread is over"
-        code = self._vessel.exitcode
+        if not isinstance(self._running_in, SpawnProcess) or self._running_in.exitcode is None:
+            return "its thread has ended"
+        code = self._running_in.exitcode
         if code >= 0:
             return f"exit status {code}"
         try:
@@ -82,11 +84,11 @@ class Worker:
             return f"killed by signal {-code}"
 
     def kill(self) -> None:
-        """End the process at once if it still runs, and release the pipe. A thread cannot be killed."""
-        if isinstance(self._vessel, SpawnProcess):
-            if self._vessel.is_alive():
-                self._vessel.kill()
-            self._vessel.join(JOIN_S)
+        """Kill the process if it still runs, and close the pipes. A thread cannot be killed."""
+        if isinstance(self._running_in, SpawnProcess):
+            if self._running_in.is_alive():
+                self._running_in.kill()
+            self._running_in.join(JOIN_S)
         self.hang_up()
 
 
@@ -97,32 +99,33 @@ def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Work
     lane, their_lane = context.Pipe() if plan.stage in HAS_LANE else (None, None)
     arguments = (plan, theirs, their_lane)
     name = f"liveptv-{plan.stage}"
-    vessel: SpawnProcess | threading.Thread
+    running_in: SpawnProcess | threading.Thread
     if mode == "processes":
-        vessel = context.Process(target=run_stage, args=arguments, name=name, daemon=True)
-        start_deaf(vessel)
+        running_in = context.Process(target=run_stage, args=arguments, name=name, daemon=True)
+        start_ignoring_signals(running_in)
         theirs.close()
         if their_lane is not None:
             their_lane.close()
     else:
-        vessel = threading.Thread(target=run_stage, args=arguments, name=name, daemon=True)
-        vessel.start()
-    return Worker(vessel, ours, lane)
+        running_in = threading.Thread(target=run_stage, args=arguments, name=name, daemon=True)
+        running_in.start()
+    return Worker(running_in, ours, lane)
 
 
-def start_deaf(process: SpawnProcess) -> None:
-    """Start a process that hears no Ctrl-C and no closing of the terminal; the session decides for it."""
-    with _deaf_to_signals():
-        _quiet_resource_tracker()  # which hears Ctrl-C and `kill` again when it has started
-    with _deaf_to_signals():
+def start_ignoring_signals(process: SpawnProcess) -> None:
+    """Start a process that ignores Ctrl-C and a closed terminal; the session decides what they mean."""
+    with _signals_blocked():
+        _quiet_resource_tracker()  # unblocks SIGINT and SIGTERM once it has started
+    with _signals_blocked():
         process.start()
 
 
 @contextmanager
-def _deaf_to_signals() -> Iterator[None]:
-    """Let processes be born deaf to Ctrl-C, `kill` and a terminal that is closed, which reach all processes of it.
+def _signals_blocked() -> Iterator[None]:
+    """Block the signals that end a program while a process is started, so that it inherits the blocked state.
 
-    What they do then is the session's decision. On Windows a stage ignores Ctrl-C from its first line on.
+    Ctrl-C and a closed terminal reach every process of the terminal; only the session must react. On Windows a
+    stage ignores Ctrl-C from its first line on.
     """
     if sys.platform == "win32":
         yield
@@ -135,7 +138,7 @@ def _deaf_to_signals() -> Iterator[None]:
 
 
 def _quiet_resource_tracker() -> None:
-    """Start the process that releases a killed stage's shared memory without its warning about that."""
+    """Start the process that releases the shared memory of killed stages, without its warning about it."""
     if sys.platform == "win32":
         return
     from multiprocessing import resource_tracker

@@ -1,4 +1,4 @@
-"""Where a trajectory file comes from: settings, model, machine; stored as its attributes."""
+"""Provenance of a trajectory file: settings, model and computer, stored as its attributes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from liveptv.config import Experiment
-from liveptv.session.plan import Picture
+from liveptv.session.plan import ImageFormat
 
 
-def file_attributes(experiment: Experiment, picture: Picture | None) -> dict[str, Any]:
+def file_attributes(experiment: Experiment, image_format: ImageFormat | None) -> dict[str, Any]:
     """Attributes of a trajectory file; the writer adds run id, time and versions of the packages."""
     attributes: dict[str, Any] = {
         "configuration": experiment.resolved(),
@@ -23,19 +23,19 @@ def file_attributes(experiment: Experiment, picture: Picture | None) -> dict[str
         "user": _user(),
         "notes": experiment.run.notes,
     }
-    if picture is not None:
+    if image_format is not None:
         attributes |= {
-            "source": picture.description,
-            "image_shape": [picture.height, picture.width],
-            "image_dtype": picture.dtype,
-            "pixel_size_um": picture.pixel_size_um,
-            "frame_rate_hz": picture.frame_rate_hz,
+            "source": image_format.description,
+            "image_shape": [image_format.height, image_format.width],
+            "image_dtype": image_format.dtype,
+            "pixel_size_um": image_format.pixel_size_um,
+            "frame_rate_hz": image_format.frame_rate_hz,
         }
     return attributes
 
 
 def describe_model(model: Path | None) -> dict[str, Any]:
-    """Name and SHA-256 of the model file; says so where there is none."""
+    """Name, SHA-256 and kind of the model file; empty, with the kind, if there is none."""
     if model is None:
         return {"file": "", "sha256": "", "kind": "classical detector without a calibration (2D)"}
     kind = "classical detector with a width curve" if model.suffix.lower() != ".onnx" else "network"

@@ -1,9 +1,9 @@
-"""A receiver that outlives its sender: it waits until that is back, or the session says that it is lost.
+"""A receiver that survives the loss of its sender: it waits until the sender is back or the session gives it up.
 
-The links only notice: silence (`PeerState.STALLED`), a sender that closed, or another one at its address. Who is
-lost is the session's judgement alone: it sees whether the process lives, and starts a detector again. It tells
-`give_up`, and the loss becomes an ordinary end of stream, so that everything downstream drains and the trajectory
-file is finished. Without a session (`orphaned`) a long silence ends the stream.
+A message link only notices silence (`PeerState.STALLED`), a sender that closed, or a new sender at the same
+address. Only the session decides who is lost, because it sees the processes and restarts a detector. It calls
+`give_up`, and the loss becomes an ordinary end of stream, so that all later stages drain and the trajectory file is
+finished. Without a session (`orphaned`) a long silence ends the stream.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from stream.messages import Message, StreamEnd
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """The end of a stream whose sender could not say goodbye itself."""
+    """The end of a stream, made up for a sender that was lost."""
 
     message: Message
     sequence: int = -1
 
     def done(self) -> None:
-        """Nobody is left to be told."""
+        """There is no sender to acknowledge to."""
 
 
 class ResilientReceiver:
@@ -40,7 +40,7 @@ class ResilientReceiver:
         neighbour: str,
         report: Callable[[str], None],
     ) -> None:
-        """`report` gets a line when the neighbour falls silent, and when it is back."""
+        """`report` gets a line when the neighbour falls silent and when it is back."""
         self._open = open_link
         self._run_id = run_id
         self._neighbour = neighbour
@@ -70,19 +70,19 @@ class ResilientReceiver:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the stream is over."""
         return self._ended or self._link.ended
 
     def give_up(self, why: str) -> None:
-        """The neighbour will not come back: what has come is still delivered, then the stream ends."""
+        """The neighbour is lost for good: deliver what has arrived, then end the stream."""
         self._lost = self._lost or why
 
     def orphaned(self, longest_s: float) -> None:
-        """The session is gone: a neighbour that is silent for `longest_s` is taken for lost."""
+        """The session is gone: from now on a neighbour that is silent for `longest_s` counts as lost."""
         self._longest_s = longest_s
 
     def receive(self, timeout_s: float) -> Delivery | None:
-        """Return the next message; a silent neighbour gives None, one that is lost a `StreamEnd`."""
+        """Return the next message, None while the neighbour is silent, a `StreamEnd` once it is lost."""
         if self._ended:
             return None
         try:

@@ -1,4 +1,4 @@
-"""How old live results are: seen from the tracker's reports, said once they grow old, with what helps."""
+"""Age of the live results: warns once it grows beyond a second, and names the setting that helps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 from liveptv.config import Experiment
 from stream.link import Policy
 
-OLD_MS = 1000.0  # a controller, or a person who steers by hand, works with what was seconds ago
-FRESH_MS = 500.0
-AGAIN = 2.0  # said again when they are twice as old
-LOOK_S = 1.0
+OLD_MS = 1000.0  # ms; older results mislead a person or a controller that steers. Only decides when to warn
+FRESH_MS = 500.0  # ms; half of it, so that ages around a second do not alternate between two messages
+AGAIN = 2.0  # the warning is repeated each time the age has doubled
+LOOK_S = 1.0  # s between two ages that are compared; shorter ones differ by noise alone
 
 
 class AgeWatch:
-    """Judges the age of the newest result, `late` in a few words for the live line ("" where it is fresh)."""
+    """Watches the age of the newest result; `late` is a short note for the progress line ("" if it is fresh)."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._is_live = experiment.microscope is not None
@@ -25,7 +25,7 @@ class AgeWatch:
         self.late = ""
 
     def note(self, now_s: float, age_ms: float) -> str:
-        """A line that should be said now, mostly none; `age_ms` since the newest result's frame was exposed."""
+        """A line to print now, mostly ""; `age_ms` is the time since the newest result's frame was exposed."""
         if not self._is_live or not math.isfinite(age_ms):
             self.late = ""
             return ""
@@ -40,11 +40,11 @@ class AgeWatch:
         if age_ms < OLD_MS or not grows or age_ms < AGAIN * self._said_ms:
             return ""
         self._said_ms = age_ms
-        return f"results are {age_ms / 1000:.1f} s old and their age grows: {self._what_helps(age_ms)}"
+        return f"results are {age_ms / 1000:.1f} s old and getting older: {self._what_helps(age_ms)}"
 
     def _what_helps(self, age_ms: float) -> str:
         if age_ms > 1000 * self._watchdog_s:
-            why = "the watchdog takes them for no live results; "
+            why = "too old for the watchdog; "
         else:
             why = "the detector is slower than the camera; "
         if self._blocks:

@@ -1,4 +1,4 @@
-"""The event log of a run: locked while it is written, it replaces an older one only once there is a frame."""
+"""The event log of a run: locked while it is written; replaces an older log only once the run has a frame."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stream.errors import LivePTVError, OutputError
 from stream.fallback_folder import second_places
 from stream.writer_lock import Claim
 
-LOOK_S = 1.0
-TOLD = {"moved"}
-LOSSES = {"lost", "kill"}
+LOOK_S = 1.0  # s between two checks that the log is still in its place
+TOLD = {"moved"}  # kinds of events that the user is told at once
+LOSSES = {"lost", "kill"}  # kinds that mean the loss of a stage
 
 
 class RunLog(EventLog):
@@ -26,7 +26,7 @@ class RunLog(EventLog):
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        """`tell` gets the lines that a user must see. Raises `OutputError` if it is locked or cannot be written."""
+        """`tell` gets lines for the user. Raises `OutputError` if the log is locked or cannot be written."""
         self.newest: dict[str, dict[str, Any]] = {}
         self.lost_stages: set[str] = set()
         self._tell = tell
@@ -56,7 +56,7 @@ class RunLog(EventLog):
             self._tell(text)
 
     def settle(self) -> None:
-        """Take the place of an older log: the run has a frame. Idempotent; what cannot be done is told."""
+        """Replace the older log, because the run has a frame. Idempotent; a failure is told to the user."""
         if self.path == self._final:
             return
         self._stop_watching()
@@ -64,12 +64,12 @@ class RunLog(EventLog):
         try:
             self.path.replace(self._final)
         except OSError as error:
-            self._tell(f"{self._final} cannot be replaced ({error.strerror}); events are in {self.path}")
+            self._tell(f"cannot replace {self._final} ({error.strerror}); the event log is {self.path}")
             self._final = self.path
         self._go_on_at(self._final)
 
     def look_after(self) -> None:
-        """Once a second: if the log has lost its place, go on in a second one with all that was in it."""
+        """Once a second: if the log was moved or deleted, continue in a new file with all that was in it."""
         if self._reader < 0 or time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
@@ -98,12 +98,12 @@ class RunLog(EventLog):
                 super().close()
                 self._final = place
                 self._go_on_at(place)
-                text = f"{lost} is gone from its place; events go on in {place}"
+                text = f"{lost} was moved or deleted; the event log continues in {place}"
                 self.write("note", text)
                 self._tell(text)
                 return
         self._stop_watching()
-        self._tell(f"{lost} is gone from its place, and there is no other for events")
+        self._tell(f"{lost} was moved or deleted, and no other place can be written; later events are lost")
 
     def _go_on_at(self, path: Path) -> None:
         began_s = self._began_s
@@ -125,7 +125,7 @@ class RunLog(EventLog):
             os.close(reader)
 
     def close(self) -> None:
-        """Close the file and give the lock back; later events are ignored."""
+        """Close the file and release the lock; later events are ignored."""
         self._stop_watching()
         if hasattr(self, "_file"):
             super().close()
@@ -133,7 +133,7 @@ class RunLog(EventLog):
 
 
 def left_by_a_run_that_did_not_start(path: Path) -> bool:
-    """Whether an event log of ours has no trajectory file that it belongs to: nothing is lost with it."""
+    """Whether this is an event log of ours without a trajectory file, so that it may be replaced."""
     try:
         with path.open("rb") as file:
             ours = b'"kind":"start"' in file.readline()

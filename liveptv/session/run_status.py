@@ -1,4 +1,4 @@
-"""What the supervisor knows of a stage, and what it says of a run at its end."""
+"""The state of a run: what the supervisor knows of each stage, the run's progress, and its result."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 
 from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.session.frame_account import DROPS, IN_CAMERA, IN_RECORDING
-from liveptv.session.plan import Picture, StagePlan
+from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
 from stream.messages import Status
 
 Counts = dict[str, int]
 
+COMPILES_AFTER_S = 8.0  # a start with compiled kernels is mostly shorter; only decides what is printed
+
 
 @dataclass(slots=True)
 class StageView:
-    """One stage, over all its lives."""
+    """One pipeline stage, together with earlier worker processes of it that were lost (`past_counts`)."""
 
     plan: StagePlan
     worker: Worker
@@ -36,7 +38,7 @@ class StageView:
 
     @property
     def counts(self) -> Counts:
-        """Totals over all lives of the stage."""
+        """Totals of the stage, those of its earlier worker processes included."""
         current = self.status.counts if self.status else {}
         names = {*self.past_counts, *current}
         return {name: self.past_counts.get(name, 0) + current.get(name, 0) for name in sorted(names)}
@@ -48,7 +50,7 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run at one moment, for whoever watches it; what is not known is NaN."""
+    """A run at one moment, for the terminal; unknown numbers are NaN."""
 
     stage: str
     frames: int
@@ -68,8 +70,8 @@ class Progress:
 class SessionResult:
     """How a run ended.
 
-    `started` tells whether the source was asked for its first frame; `failures` holds a line a stage that did
-    not come to its regular end; `safety` is what is known of each device that has a safe state.
+    `started`: whether the source was told to deliver frames. `failures`: a line for each stage that did not end as
+    it should. `safety`: what is known of each device that has a safe state.
     """
 
     run_id: str
@@ -77,14 +79,14 @@ class SessionResult:
     reason: str
     failures: tuple[str, ...]
     counts: dict[str, Counts]
-    picture: Picture | None
+    image_format: ImageFormat | None
     snapshot: Snapshot | None
     duration_s: float
     safety: tuple[DeviceSafety, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every stage came to its regular end."""
+        """Whether every stage ended as it should."""
         return not self.failures
 
     def count(self, stage: str, name: str) -> int:
@@ -93,14 +95,14 @@ class SessionResult:
 
     @property
     def lost(self) -> dict[str, int]:
-        """Frames that were taken and are in no result, by where they were lost."""
+        """Frames that were exposed and are in no result, by where they were lost."""
         return lost_frames(self.counts)
 
 
 def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """Frames declared lost so far, by where: in camera or recording, before a stage, in a spoilt file.
 
-    The account of a run that is over is `liveptv.session.frame_account`.
+    For the final account of a run see `liveptv.session.frame_account`.
     """
     acquire = counts.get("acquire", {})
     found = {
@@ -108,3 +110,40 @@ def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
         IN_RECORDING: acquire.get("lost_in_recording", 0),
     }
     return found | {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
+
+
+def progress_of(
+    stages: Mapping[str, StageView],
+    *,
+    frames_asked_for: int | None,
+    image_format: ImageFormat | None,
+    starting_s: float,
+    running_s: float | None,
+    stopping: str,
+    late: str,
+) -> Progress:
+    """The progress of a run from what its stages have reported; `running_s` is None before the first frame."""
+    counts = {name: view.counts for name, view in stages.items()}
+    in_source = None if image_format is None else image_format.frames
+    expected = [count for count in (frames_asked_for, in_source) if count is not None]
+    return Progress(
+        stage=_starting(stages, starting_s) if running_s is None else "running",
+        frames=counts.get("write", {}).get("sent", 0),
+        frames_expected=min(expected, default=None),
+        frames_per_s=stages["acquire"].gauge("frames_per_s"),
+        queue=stages["acquire"].gauge("queue_detect"),
+        lost=sum(lost_frames(counts).values()),
+        particles=stages["detect"].gauge("particles"),
+        tracks=stages["track"].gauge("tracks"),
+        latency_ms=stages["track"].gauge("latency_ms"),
+        running_s=0.0 if running_s is None else running_s,
+        stopping=stopping,
+        late=late,
+    )
+
+
+def _starting(stages: Mapping[str, StageView], starting_s: float) -> str:
+    waiting = [name for name, view in stages.items() if not view.ready and name != "acquire"]
+    slow = "detect" in waiting and starting_s > COMPILES_AFTER_S
+    why = " (compiling for this computer, only once: about a minute)" if slow else ""
+    return f"starting {', '.join(waiting) or 'camera'}{why}"

@@ -1,6 +1,6 @@
-"""The body of a stage's process or thread: builds the stage, steps it until it is done, reports as it goes.
+"""Main function of a worker process: builds its pipeline stage, steps it until it is done, and reports.
 
-A stage first binds what it sends (`Bound`), then learns whom to listen to (`Peers`), then runs.
+A stage first binds its outputs (`Bound`), then gets the addresses of its inputs (`Peers`), then runs.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from stream.safe_text import in_words, whole_traceback
 from stream.stage import Stage
 from stream.status import StatusSource
 
-STATUS_PERIOD_S = 0.2
-STEP_S = 0.05
-ORPHAN_PATIENCE_S = 30.0  # without a session nobody judges: a neighbour silent for so long is lost
+STEP_S = 0.05  # s a stage waits for input at most, so that it can report and hear the session in between
 
 
 def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None) -> None:
@@ -46,7 +44,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             stage = _build(context)
             stack.callback(stage.close)
             if in_main_thread:
-                _spare_what_is_here_to_stay()
+                _freeze_long_lived_objects()
             context.report(StageState.RUNNING)
             _step_until_done(stage, context)
             context.observe(stage)
@@ -56,7 +54,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             context.report(StageState.FAILED, text=str(error))
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - the last line of a process: it must be told, not printed
+        except BaseException as error:  # noqa: BLE001 - the process ends: the error must be reported, not printed
             failed = True
             context.observe_last(stage)
             context.report(StageState.FAILED, text=_unexpected(plan.stage, error))
@@ -68,7 +66,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
 
 
 def _ignore_the_terminal() -> None:
-    """Ctrl-C, Ctrl-Z and a closed terminal reach every process of it; the session decides what they mean."""
+    """Ignore Ctrl-C, Ctrl-Z and a closed terminal, which reach every process; the session reacts to them."""
     for name in ("SIGINT", "SIGBREAK", "SIGHUP", "SIGQUIT", "SIGTSTP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -78,8 +76,8 @@ def _build(context: StageContext) -> Stage:
     return BUILDERS[context.plan.stage](context)
 
 
-def _spare_what_is_here_to_stay() -> None:
-    """Keep the garbage collector from looking, in the middle of a run, at all that was imported and built."""
+def _freeze_long_lived_objects() -> None:
+    """Exempt all imported modules and built objects from garbage collection, which would pause the run."""
     gc.collect()
     gc.freeze()
 
@@ -90,7 +88,7 @@ def _step_until_done(stage: Stage, context: StageContext) -> None:
 
 
 def _unexpected(stage: str, error: BaseException) -> str:
-    """One line that names the place, then the traceback for the event log."""
+    """One line with the place of the error, then the traceback for the event log."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(last.filename)}:{last.lineno}"  # noqa: PTH119 - only its last part
     return f"{stage} failed unexpectedly at {place}: {in_words(error)}\n{whole_traceback(error)}"

@@ -1,4 +1,4 @@
-"""The signals that end a run: Ctrl-C, `kill`, a terminal that is closed; what the session makes of them."""
+"""Signals that end a run (Ctrl-C, `kill`, a closed terminal), and those that are ignored meanwhile (Ctrl-Z)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PAUSING = ("SIGTSTP",)  # Ctrl-Z would freeze the acquisition with its pump runn
 
 @contextlib.contextmanager
 def ending_signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Call `stop` with the name of each signal that should end the run; former handlers come back afterwards.
+    """Call `stop` with the name of each signal that should end the run; restores the earlier handlers afterwards.
 
-    A terminal that is closed (SIGHUP; on Windows the console's window) takes the output with it: what is
-    printed then goes nowhere. Who started the program with `nohup` keeps SIGHUP ignored. Ctrl-Z is ignored.
+    After the terminal was closed (SIGHUP; on Windows the console's window) output is discarded. If the program was
+    started with `nohup`, SIGHUP stays ignored. Ctrl-Z is ignored.
     """
     before: dict[signal.Signals, Any] = {}
 
@@ -47,7 +47,7 @@ def _there_are(names: tuple[str, ...]) -> list[signal.Signals]:
 
 
 def _print_nowhere() -> None:
-    """Let output that belongs to a terminal go nowhere; a file that it was sent to still gets it."""
+    """Discard output to a terminal; output that was redirected to a file is still written."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""Keeps one good picture of the run: a camera image and what was found in it, from the detector's monitor."""
+"""Keeps one camera image of the run together with its detections, for the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from stream.messages import Detections, Frame
 from stream.monitor import MonitorSubscriber
 from stream.sockets import Security
 
-MESSAGES_PER_POLL = 20
+MESSAGES_PER_POLL = (
+    20  # the monitor sends a few messages a second; the limit keeps a flood from blocking the session
+)
+MOST_WAITING = 64  # images or detections that wait for their partner; only one in some frames has an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class SnapshotTaker:
         self.best: Snapshot | None = None
 
     def poll(self) -> None:
-        """Take what has come, without waiting; the newest complete pair is `best`."""
+        """Take what has arrived, without waiting; the newest complete pair is `best`."""
         for _ in range(MESSAGES_PER_POLL):
             message = self._monitor.receive(0.0)
             if message is None:
@@ -48,7 +51,7 @@ class SnapshotTaker:
     @staticmethod
     def _keep(store: dict[int, Any], number: int, message: Frame | Detections) -> None:
         store[number] = message
-        while len(store) > 64:
+        while len(store) > MOST_WAITING:
             del store[next(iter(store))]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a stage has while it runs: its plan, its links, its way to the supervisor, and how it reports."""
+"""Surroundings of a running stage: its plan, its message links, the pipe to the supervisor, its reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
-from liveptv.session.plan import Bound, Peers, Picture, Recorded, StagePlan, UpstreamLost
+from liveptv.session.plan import Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
@@ -23,12 +23,16 @@ from stream.stage import Stage
 from stream.status import StatusSource
 
 STATUS_PERIOD_S = 0.2
-STEP_S = 0.05
-ORPHAN_PATIENCE_S = 30.0  # without a session nobody judges: a neighbour silent for so long is lost
+"""Time between two reports of a stage, s. Shorter costs processor time, longer makes the live numbers lag."""
+ORPHAN_PATIENCE_S = 30.0
+"""Once the session is gone, a neighbour that is silent for this time counts as lost, s.
+
+Longer than a detector is restarted or a focus drive travels; a longer one only delays the end of the processes.
+"""
 
 
 class StageContext:
-    """What the builders share: the plan, the pipe to the supervisor, the links, and how to report."""
+    """What all builders need: the plan, the pipe to the supervisor, the message links, and reporting."""
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class StageContext:
         self.pipe = pipe
         self.stack = stack
         self.lane = Lane(lane)
-        self.picture: Picture | None = None
+        self.image_format: ImageFormat | None = None
         self.bound: dict[str, str] = {}
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None
@@ -55,7 +59,7 @@ class StageContext:
         self._gauges: dict[str, float] = {}
 
     def sender(self, consumer: str, slot_bytes: int) -> Sender:
-        """Open the link to one consumer, at the address it had before where this is a restart."""
+        """Open the message link to one consumer; after a restart, at the same address as before."""
         link = self.plan.experiment.link
         address = self.plan.addresses.get(consumer) or link.fresh_address()
         sender = open_sender(
@@ -73,10 +77,10 @@ class StageContext:
         return sender
 
     def peers(self) -> Peers:
-        """Tell the supervisor what is bound and wait for the addresses of the inputs."""
+        """Tell the supervisor the addresses of the outputs and wait for those of the inputs."""
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
-            self.pipe.send(Bound(dict(self.bound), self.picture))
+            self.pipe.send(Bound(dict(self.bound), self.image_format))
             if not self.pipe.poll(timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
@@ -89,7 +93,7 @@ class StageContext:
         return self._peers
 
     def upstream(self) -> Receiver:
-        """Open the link to the stage before this one."""
+        """Open the message link from the stage before this one."""
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
         security = self.plan.keys.link(address, peers.upstream_stage)
@@ -107,10 +111,10 @@ class StageContext:
         self.report(self._state, text=text)
 
     def look_up(self, consumer: str = "", stage: Stage | None = None) -> None:
-        """Report and hear the session, at most five times a second; also while a consumer has no room.
+        """Report, and take messages of the session, at most five times a second; also while a consumer has no room.
 
-        Who is lost is the session's judgement alone, which also ends those who wait for somebody lost. Without a
-        session, a `consumer` that takes nothing for long raises `PeerLostError`.
+        Only the session decides who is lost, and it ends stages that wait for a lost one. Without a session, a
+        `consumer` that takes nothing for a long time raises `PeerLostError`.
         """
         now_s = time.monotonic()
         if now_s >= self._due_s:
@@ -120,7 +124,7 @@ class StageContext:
             self.report(self._state if stage is None else stage.state)
             self._hear_session(now_s)
         if consumer and self._orphaned_s is not None and now_s - self._orphaned_s > ORPHAN_PATIENCE_S:
-            raise PeerLostError(f"{ORPHANED}, and {consumer} takes nothing")
+            raise PeerLostError(f"{ORPHANED}, and {consumer} accepts nothing")
 
     def _hear_session(self, now_s: float) -> None:
         if self._peers is None or self._orphaned_s is not None:
@@ -136,12 +140,12 @@ class StageContext:
                 self._receiver.orphaned(ORPHAN_PATIENCE_S)
 
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
-        """Send an entry for the event log and the trajectory file; nothing is lost while the session lives."""
+        """Send an entry for the event log and the trajectory file; none is lost while the session runs."""
         with contextlib.suppress(BrokenPipeError, OSError):
             self.pipe.send(Recorded(kind, text, plain(facts)))
 
     def observe(self, stage: Stage) -> None:
-        """Take the stage's counts and gauges, and the accounts of its links, for the next report."""
+        """Take the stage's counts and gauges, and the accounts of its message links, for the next report."""
         totals = dict(stage.counts())
         for name, sender in self._senders.items():
             totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
@@ -156,11 +160,11 @@ class StageContext:
         }
 
     def observe_last(self, stage: Stage | None) -> None:
-        """Take the counts of a stage that has failed in an orderly way, and say that they are its last."""
+        """Take the counts of a stage that has failed with an error, and mark them as final."""
         if stage is not None:
             with contextlib.suppress(
                 Exception
-            ):  # what failed may be what counts; the last report stands then
+            ):  # the counting itself may have failed; the last report stands then
                 self.observe(stage)
                 self._totals |= {FINAL: 1}
 

@@ -1,4 +1,4 @@
-"""What a file holds, or which devices there are, as plain dictionaries that can be printed as JSON."""
+"""Describes a file, or the available devices, as plain dictionaries that can be printed as JSON."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def describe_file(path: Path) -> dict[str, Any]:
     if file != path:
         return _plain_dict(_recording(path))
     suffix = path.suffix.lower()
+    if suffix == ".toml":
+        raise SourceError(f"{path} is an experiment file: it is text, and `liveptv run {path}` runs it")
     if suffix in TABLES:
         return _plain_dict(_table(path))
     if suffix in {".h5", ".hdf5"}:
@@ -92,7 +94,7 @@ def _trajectories(path: Path) -> dict[str, Any]:
 
 def _state(path: Path) -> str:
     """Why a file is not finished."""
-    return who_writes(path) or "left open by a program that has ended; `liveptv recover` makes it whole"
+    return who_writes(path) or "left open by a program that has ended; `liveptv recover` repairs it"
 
 
 def _curve(path: Path) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def _plain_dict(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and text that JSON knows; what is not finite becomes None."""
+    """Numbers and text that JSON knows; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {storable(str(key)): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -110,7 +110,7 @@ def _run(
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
     contents, report = FileContents(), None
     with (
-        nullcontext() if beside is None else beside(session.front.path),
+        nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
     ):
         result = session.run()

@@ -13,8 +13,8 @@ from liveptv.files import RunFiles
 from liveptv.monitor.packets import unpack
 from liveptv.monitor.process import Page
 from liveptv.monitor.run_view import RunView
-from liveptv.session.announcement import RunCard
 from liveptv.session.events import read_events
+from liveptv.session.run_card import RunCard
 from liveptv.workflows.run import run_experiment
 from stream.messages import Detections, Frame, FrameInfo, Tracks
 
@@ -43,7 +43,7 @@ def messages_of(number, *, particles=8, speed_um_s=100.0, flow_ul_s=0.02, shape=
 def card_of(**changes):
     card = RunCard(
         run_id="20260101-000000-abcdef", pid=1, began_s=time.time(), output="tracks.h5", events="events.jsonl",
-        session="", wishes="", detect="tcp://d", track="tcp://t", image_shape=(128, 160), pixel_size_um=0.8,
+        session="", commands="", detect="tcp://d", track="tcp://t", image_shape=(128, 160), pixel_size_um=0.8,
         configuration={
             "microscope": {"config": "simulated"},
             "channel": {"width_um": 1000.0, "depth_um": 300.0, "floor_um": 0.0, "center_y_um": None},

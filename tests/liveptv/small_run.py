@@ -7,7 +7,7 @@ import psutil
 
 from liveptv.config import build_experiment
 from liveptv.files import RunFiles
-from liveptv.session.announcement import cards_folder, read_card
+from liveptv.session.run_card import cards_folder, read_card
 from liveptv.workflows.run import run_experiment
 from tracking.trajectories.file import TrajectoryFile
 

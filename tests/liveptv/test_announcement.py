@@ -23,8 +23,9 @@ from small_run import small_experiment
 from liveptv.cli.console import LiveLine, PlainConsole
 from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
-from liveptv.session.announcement import Front, cards_folder, read_card, write_card
+from liveptv.session.announcement import Announcement
 from liveptv.session.events import EventLog, plain, read_events
+from liveptv.session.run_card import cards_folder, read_card, write_card
 from liveptv.workflows.run import run_experiment
 from stream.commands import CommandClient, CommandServer
 from stream.errors import ConfigurationError, LivePTVError, SourceError
@@ -53,10 +54,14 @@ class World:
         self.keys = RunKeys.fresh()
         self.stops = []
         self.events = EventLog(tmp_path / "events.jsonl")
-        self.front = Front(RUN, small_experiment(tmp_path), self.events, self.stops.append, self.keys)
+        self.announcement = Announcement(
+            RUN, small_experiment(tmp_path), self.events, self.stops.append, self.keys
+        )
         self.acquire = CommandServer(ANYWHERE, self.keys.curve)
-        self.front.introduce({"acquire.commands": self.acquire.address}, None)
-        self.client = CommandClient(self.front.card.wishes, self.front.card.steering.security())
+        self.announcement.introduce({"acquire.commands": self.acquire.address}, None)
+        self.client = CommandClient(
+            self.announcement.card.commands, self.announcement.card.steering.security()
+        )
 
     def answer_to(self, parts, until_s=20.0):
         """Send a message as it is, and let everybody work until there is an answer."""
@@ -68,14 +73,14 @@ class World:
         return socket.recv_multipart()
 
     def work(self):
-        self.front.poll()
+        self.announcement.poll()
         for request in self.acquire.poll():
             reason = f"refused: {request.command.value!r} " + "because " * 20_000
             request.reply(CommandReply(request.command.command_id, False, reason=reason))
 
     def close(self):
         self.client.close()
-        self.front.close()
+        self.announcement.close()
         self.acquire.close()
         self.events.close()
 
@@ -140,7 +145,7 @@ def test_a_fault_of_our_own_is_answered_and_noted_and_ends_nothing(world):
     def fails(reason):
         raise RuntimeError("a bug")
 
-    world.front._on_stop = fails
+    world.announcement._on_stop = fails
     world.answer_to(encode(Command(CommandKind.STOP)))
     world.answer_to(encode(Command(CommandKind.MARK, "later")))
     assert any("a bug" in event["text"] for event in read_events(world.events.path))

@@ -5,7 +5,7 @@ import pytest
 
 from liveptv.bench.engine import Plan, measure_engines, parse_sizes
 from liveptv.bench.latency import Latency
-from liveptv.bench.latency_picture import ADDED, WAY, latency_picture
+from liveptv.bench.latency_figure import ADDED, WAY, latency_figure
 from liveptv.bench.machine import best_s, measure_limits, peak_memory_mib
 from liveptv.cli.main import run_command_line
 from liveptv.models import SHIPPED_MODEL
@@ -29,7 +29,7 @@ def test_the_loop_is_timed_from_the_camera_to_the_first_affected_frame(tmp_path)
 def test_a_run_that_stalled_for_seconds_still_makes_a_picture(tmp_path):
     stages = {stage: np.r_[np.full(95, 2.0), np.full(5, 4000.0)] for stage in (*WAY, *ADDED)}
     frames = np.r_[np.full(95, 1), np.full(5, 130)]
-    latency_picture(Latency(stages, frames, 30.0, 0)).savefig(tmp_path / "stalled.png")
+    latency_figure(Latency(stages, frames, 30.0, 0)).savefig(tmp_path / "stalled.png")
     assert (tmp_path / "stalled.png").stat().st_size > 10_000
 
 

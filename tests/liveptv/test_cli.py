@@ -10,7 +10,7 @@ from acquisition.physics.channel_flow import channel_velocity_um_s
 from liveptv.cli import files as files_module
 from liveptv.cli import run_command_line
 from liveptv.cli.console import console
-from liveptv.files import PICTURES
+from liveptv.files import FIGURES
 from liveptv.models import SHIPPED_MODEL
 from liveptv.reports.profile import flow_profile
 from tracking.trajectories.file import read_trajectories
@@ -261,7 +261,7 @@ def test_the_demo_runs_unattended_and_shows_the_profile_of_the_flow(tmp_path, ca
     out = capsys.readouterr().out
     assert "frames lost  none" in out
     names = {path.name for path in folder.iterdir()}
-    pictures = {f"{name}.png" for name in PICTURES}
+    pictures = {f"{name}.png" for name in FIGURES}
     assert names == pictures | {
         "tracks.h5",
         "events.jsonl",

@@ -113,7 +113,7 @@ def test_a_controller_that_hangs_is_noticed_by_the_watchdog_long_before_it_is_ki
     assert_made_safe(run, 420)
     flow, _ = flows_and_foci(run)
     assert (flow == SAFE_UL_S).argmax() < 40 + 60 * 2.5
-    assert said(run, "no live result for 1 s: safe state", "control hung", "goes on without its controller")
+    assert said(run, "no live result for 1 s: safe state", "control hung", "continues without its controller")
 
 
 def test_a_controller_that_floods_the_microscope_is_given_up(run_with):

@@ -4,7 +4,7 @@ from channel_slices import detect_slice, track_slices
 
 from acquisition.physics.optics import OpticsModel
 from calibration.width_curve import width_curve_from_optics
-from liveptv.files import PICTURES, RunFiles
+from liveptv.files import FIGURES, RunFiles
 from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
 from liveptv.reports.flow_results import location_errors, section_field
 from liveptv.reports.page import write_report
@@ -33,7 +33,7 @@ def test_the_papers_protocol_in_short_shows_the_flow_of_the_rectangular_channel(
     assert section.field.tracks.sum() > 40
     assert section.deviation_rms < 0.03
     report = write_report(RunFiles.within(tmp_path))
-    assert {picture.stem for picture in report.figures} == set(PICTURES) - {"frame"}
+    assert {figure.stem for figure in report.figures} == set(FIGURES) - {"frame"}
     page = report.page.read_text("utf-8")
     assert "differs from the laminar flow by" in page
     assert "Measured error over standard error: x " in page

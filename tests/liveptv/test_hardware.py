@@ -8,7 +8,7 @@ from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.simulated.settings_log import read_settings
 from liveptv.config import build_experiment
 from liveptv.session.hardware import Hardware, unsafe
-from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.plan import MakeSafe, Opening, Secured
 
 SAFE = DeviceSafety("pump Pump", "the pump at 0.001 uL/s", True)
 PUMP = """
@@ -48,8 +48,8 @@ def session():
 
 def test_what_the_acquisition_reports_is_known_and_needs_no_rescue(session):
     one = session()
-    one.hardware.order("enough", ends=True)
-    assert one.acquisition.recv() == Order("enough", ends=True)
+    one.hardware.make_safe("enough", ends=True)
+    assert one.acquisition.recv() == MakeSafe("enough", ends=True)
     one.acquisition.send(Opening())
     one.acquisition.send(Secured((SAFE,), "enough", True))
     one.hardware.wait(lambda: None, 30)
@@ -74,7 +74,7 @@ def test_a_microscope_without_a_safe_state_needs_no_rescue(session):
     assert one.hardware.known == ()
 
 
-def test_the_devices_of_a_killed_acquisition_are_opened_anew_and_made_safe(session, tmp_path):
+def test_the_devices_of_a_killed_acquisition_are_opened_again_and_made_safe(session, tmp_path):
     log = tmp_path / "settings.jsonl"
     config = tmp_path / "scope.cfg"
     config.write_text(PUMP.format(log=log))
@@ -87,7 +87,7 @@ def test_the_devices_of_a_killed_acquisition_are_opened_anew_and_made_safe(sessi
     one.hardware.settle()
     assert [device.safe for device in one.hardware.known] == [True]
     assert [entry["value"] for entry in read_settings(log)] == [0.001]
-    assert one.notes[-1] == "opened anew, safe state (the pump at 0.001 uL/s)"
+    assert one.notes[-1] == "opened again, safe state (the pump at 0.001 uL/s)"
 
 
 def test_where_the_devices_cannot_be_opened_it_is_said_what_may_still_run(session, tmp_path):
@@ -126,7 +126,7 @@ def scope(tmp_path):
     return config, log
 
 
-def test_a_device_that_is_known_not_to_be_safe_is_opened_anew_and_the_others_are_left_alone(
+def test_a_device_that_is_known_not_to_be_safe_is_opened_again_and_the_others_are_left_alone(
     session, tmp_path
 ):
     config, log = scope(tmp_path)

@@ -12,8 +12,9 @@ from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles
 from liveptv.monitor.listening import newest_run
 from liveptv.monitor.process import PageProcess
-from liveptv.session.announcement import Front, cards_folder, read_card
+from liveptv.session.announcement import Announcement
 from liveptv.session.events import EventLog, read_events
+from liveptv.session.run_card import cards_folder, read_card
 from stream.errors import SourceError
 from stream.run_keys import RunKeys
 from tracking.trajectories.control_record import read_control
@@ -163,14 +164,16 @@ def kill_process(events, stage):
 def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
-        assert newest_run() == front.path
-        card = read_card(front.path)
+        announcement = Announcement(
+            "20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh()
+        )
+        assert newest_run() == announcement.path
+        card = read_card(announcement.path)
         assert not card.complete
-        front.introduce({"detect.monitor": "tcp://a", "track.monitor": "tcp://b"}, None)
-        assert read_card(front.path).track == "tcp://b"
-        front.close()
-        front.close()
+        announcement.introduce({"detect.monitor": "tcp://a", "track.monitor": "tcp://b"}, None)
+        assert read_card(announcement.path).track == "tcp://b"
+        announcement.close()
+        announcement.close()
     with pytest.raises(SourceError, match="no run is active"):
         newest_run()
 
@@ -178,9 +181,11 @@ def test_a_run_is_announced_while_it_is_on_and_no_longer(tmp_path):
 def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
-        text = front.path.read_text()
-        front.close()
+        announcement = Announcement(
+            "20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh()
+        )
+        text = announcement.path.read_text()
+        announcement.close()
     (cards_folder() / "old.json").write_text(re.sub(r'"pid":\d+', '"pid":4194399', text))
     (cards_folder() / "garbage.json").write_text("{")
     with pytest.raises(SourceError, match="no run is active"):
@@ -191,12 +196,14 @@ def test_the_card_of_a_session_that_was_killed_is_not_taken_for_a_run(tmp_path):
 def test_a_page_beside_a_run_is_a_process_that_ends_with_it(tmp_path):
     experiment = small_experiment(tmp_path)
     with EventLog(tmp_path / "events.jsonl") as events:
-        front = Front("20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh())
-        with PageProcess(front.path) as page:
+        announcement = Announcement(
+            "20260101-000000-abcdef", experiment, events, lambda _: None, RunKeys.fresh()
+        )
+        with PageProcess(announcement.path) as page:
             page.wait_for_url()
             with browser(page) as socket:
                 state = summary_when(packets(socket), lambda s: s["run"])
-        front.close()
+        announcement.close()
     assert state["state"] == "waiting"
     assert not page._process.is_alive()
 

@@ -34,7 +34,7 @@ def earlier_results(folder, stem="tracks"):
         pass
     files.events.write_text('{"kind":"start","text":"run earlier"}\n')
     files.report.write_text("the earlier report")
-    files.picture("frame").write_bytes(b"the earlier picture")
+    files.figure("frame").write_bytes(b"the earlier picture")
     return {path.name: path.read_bytes() for path in folder.glob(f"{stem}.*")}
 
 

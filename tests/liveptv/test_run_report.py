@@ -34,7 +34,7 @@ def files(tmp_path_factory):
     with EventLog(found.events) as events:
         events.write("start", "run r")
         events.write("mark", "a note </script><b>of somebody's</b>")
-        events.write("lost", "detect ended without a word (killed by SIGKILL)")
+        events.write("lost", "detect ended without reporting why (killed by SIGKILL)")
         events.write("wish", "page: set_flow 5: refused: outside the limits", accepted=False)
     write_report(found)
     return found

@@ -15,7 +15,7 @@ from small_run import Run, kill, small_experiment, wait_until
 
 from acquisition.simulated.settings_log import read_settings
 from liveptv.session import signals, supervisor
-from liveptv.session.announcement import cards_folder, read_card
+from liveptv.session.run_card import cards_folder, read_card
 from stream.commands import CommandClient
 from stream.messages import Command, CommandKind
 from tracking.trajectories.file import TrajectoryFile
@@ -70,9 +70,9 @@ def freeze(stage):
 def test_a_stage_that_is_killed_leaves_the_hardware_safe(tmp_path, stage):
     run, log = live(tmp_path, kill(stage))
     assert_safe(run, log)
-    assert run.result.failures[0].startswith(f"{stage} ended without a word")
+    assert run.result.failures[0].startswith(f"{stage} ended without reporting why")
     if stage == "acquire":
-        assert any("opened anew, safe state" in note for note in run.notes)
+        assert any("opened again, safe state" in note for note in run.notes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be frozen in the same way")
@@ -260,7 +260,7 @@ def test_a_safe_state_that_was_asked_for_is_not_undone_by_the_controller(tmp_pat
 
     def act(run):
         card = read_card(next(cards_folder().glob("*.json")))
-        client = CommandClient(card.wishes, card.steering.security())
+        client = CommandClient(card.commands, card.steering.security())
         log = tmp_path / "settings.jsonl"
         try:
             client.send(Command(CommandKind.MAKE_SAFE, "enough", sender="a person"))

@@ -7,7 +7,7 @@ import pytest
 
 from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.session.hardware import unsafe
-from liveptv.session.plan import Opening, Order, Secured
+from liveptv.session.plan import MakeSafe, Opening, Secured
 from liveptv.session.safety_lane import Lane
 
 SAFE = DeviceSafety("pump Pump", "the pump at 0 uL/s", True)
@@ -48,7 +48,7 @@ def answer(pipe):
 
 def test_an_order_is_obeyed_and_answered_while_nobody_steps_the_stage(opened):
     pipe, _, devices, ends = opened
-    pipe.send(Order("stopped by the user", ends=True))
+    pipe.send(MakeSafe("stopped by the user", ends=True))
     assert answer(pipe) == Secured((SAFE,), "stopped by the user", True)
     assert devices.secured == [("stopped by the user", True)]
     assert ends == [("stopped by the user", False)]
@@ -56,10 +56,10 @@ def test_an_order_is_obeyed_and_answered_while_nobody_steps_the_stage(opened):
 
 def test_the_run_can_go_on_after_it_was_made_safe(opened):
     pipe, _, devices, ends = opened
-    pipe.send(Order("the controller was lost", ends=False))
+    pipe.send(MakeSafe("the controller was lost", ends=False))
     assert answer(pipe) == Secured((SAFE,), "the controller was lost", False)
     assert ends == []
-    pipe.send(Order("enough", ends=True))
+    pipe.send(MakeSafe("enough", ends=True))
     assert answer(pipe).ends
     assert len(devices.secured) == 2
 
@@ -87,7 +87,7 @@ def test_an_order_that_comes_before_the_stage_is_built_ends_it_all_the_same():
     lane, devices, ends = Lane(theirs), Devices(), []
     lane.opening()
     lane.start(devices)
-    ours.send(Order("stopped by the user", ends=True))
+    ours.send(MakeSafe("stopped by the user", ends=True))
     assert answer(ours) == Opening()
     assert answer(ours).ends
     lane.attach(lambda reason, orphaned: ends.append(reason))
@@ -120,7 +120,7 @@ def test_a_device_that_answers_late_is_told_and_read_back_again(opened, monkeypa
     pump = DeviceSafety("pump P", "the pump at 0 uL/s", False, "no answer", "the pump may still run")
     found = [(pump,), (pump,), (SAFE,)]
     devices.secure = lambda _reason, **_how: found.pop(0) if len(found) > 1 else found[0]
-    pipe.send(Order("stopped by the user", ends=True))
+    pipe.send(MakeSafe("stopped by the user", ends=True))
     assert answer(pipe) == Secured((pump,), "stopped by the user", True)
     late = answer(pipe)
     assert (late.devices, late.ends) == ((SAFE,), True)

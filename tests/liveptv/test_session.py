@@ -72,7 +72,7 @@ def test_a_run_that_loses_a_stage_ends_says_so_and_keeps_every_acknowledged_fram
     run = Run(small_experiment(tmp_path, frames=100_000), kill(stage), act_after=60)
     frames, attributes = run.frames()
     assert not run.result.ok
-    assert run.result.failures[0].startswith(f"{stage} ended without a word (killed by SIGKILL")
+    assert run.result.failures[0].startswith(f"{stage} ended without reporting why (killed by SIGKILL")
     assert frames == list(range(len(frames)))
     acknowledged = run.result.count("track", "to_write.acknowledged")
     assert len(frames) >= max(run.acted_at, acknowledged)
@@ -86,7 +86,7 @@ def test_a_run_goes_on_without_its_controller(tmp_path):
     run = Run(experiment, kill("control"), act_after=40)
     assert run.frames()[0] == list(range(200))
     assert "control" in run.result.failures[0]
-    assert any("goes on without its controller" in note for note in run.notes)
+    assert any("continues without its controller" in note for note in run.notes)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be frozen in the same way")

@@ -15,7 +15,7 @@ WAY = ("camera -> detections", "detections -> tracks", "tracks -> command", "com
 ADDED = ("command -> executed", "heartbeat -> acknowledged", "command -> acknowledged")
 
 
-def latency_picture(latency: Latency) -> Figure:
+def latency_figure(latency: Latency) -> Figure:
     """Three panels: the median way of a frame, what the loop adds to a command, frames until it shows."""
     figure = Figure(figsize=(9.0, 6.4), dpi=130, layout="constrained")
     way, added, frames = figure.subplots(3, 1, height_ratios=(1.5, 1.2, 1.0))
