@@ -43,7 +43,7 @@ class MicroscopeSettings(_Section):
     properties: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description='device properties to set after loading: "Device.Property" = value'
     )
-    buffer_mb: int = Field(1024, ge=16, description="size of the buffer in which frames wait to be read, MB")
+    buffer_mb: int = Field(1024, ge=16, description="size of the buffer in which frames wait to be read")
     read_hz: float = Field(
         20.0, gt=0, description="how often per second focus and pump are read back, at most"
     )
