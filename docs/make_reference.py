@@ -89,14 +89,18 @@ def table_of(model: type[BaseModel]) -> str:
             continue
         if not field.description:
             raise SystemExit(f"{model.__name__}.{name} has no description")
-        rows.append(f"| `{name}` | {value_of(name, field)} | {default_of(field)} | {escaped(field.description)} |")
+        rows.append(
+            f"| `{name}` | {value_of(name, field)} | {default_of(field)} | {escaped(field.description)} |"
+        )
     return "\n".join(rows) + "\n" if len(rows) > 2 else ""  # noqa: PLR2004 - two lines of heading
 
 
 def value_of(name: str, field: FieldInfo) -> str:
     """Type, unit and limits of a field."""
     unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
-    return escaped(" ".join(part for part in (kind_of(field.annotation), f"({unit})" if unit else "") if part)) + limits_of(field)
+    return escaped(
+        " ".join(part for part in (kind_of(field.annotation), f"({unit})" if unit else "") if part)
+    ) + limits_of(field)
 
 
 def kind_of(annotation: Any) -> str:
@@ -185,10 +189,16 @@ def commands_of(group: Any, path: str) -> list[str]:
         level = "##" if path == "liveptv" else "###"
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         options = [one for one in command.params if one.param_type_name == "option"]
-        usage = [here, *(usage_of(one) for one in arguments), *(usage_of(one) for one in options if one.required)]
+        usage = [
+            here,
+            *(usage_of(one) for one in arguments),
+            *(usage_of(one) for one in options if one.required),
+        ]
         parts += [f"{level} {here}\n", f"{help_of(command)}\n", f"    {' '.join(usage)} [OPTIONS]\n"]
         rows = [f"| `{one.name.upper()}` | {escaped(one.help or '')} |" for one in arguments]
-        rows += [f"| {option_of(one, hints)} | {escaped(one.help or '')}{standard_of(one)} |" for one in options]
+        rows += [
+            f"| {option_of(one, hints)} | {escaped(one.help or '')}{standard_of(one)} |" for one in options
+        ]
         parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
     return parts
 
