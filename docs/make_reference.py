@@ -25,9 +25,22 @@ from liveptv.config import Experiment
 HERE = Path(__file__).parent
 MADE_BY = "<!-- made by docs/make_reference.py; do not edit -->\n"
 UNITS = {
-    "ul_s_per_um_s": "uL/s per um/s", "_um_s": "um/s", "_ul_s": "uL/s", "_um2_s": "um²/s", "_per_s": "1/s", "_um": "um", "_ms": "ms", "_s": "s",
-    "_hz": "Hz", "_px": "px", "_mb": "MB", "_deg": "degrees", "_frames": "frames", "minutes": "min", "seconds": "s",
-}  # fmt: skip
+    "ul_s_per_um_s": "uL/s per um/s",
+    "_um_s": "um/s",
+    "_ul_s": "uL/s",
+    "_um2_s": "um²/s",
+    "_per_s": "1/s",
+    "_um": "um",
+    "_ms": "ms",
+    "_s": "s",
+    "_hz": "Hz",
+    "_px": "px",
+    "_mb": "MB",
+    "_deg": "degrees",
+    "_frames": "frames",
+    "minutes": "min",
+    "seconds": "s",
+}
 TAKEN = {Path: "PATH", float: "NUMBER", int: "NUMBER", str: "TEXT"}
 PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
 LISTS = {"steps": "[[protocol.steps]]"}
@@ -38,9 +51,9 @@ def settings_page() -> str:
     parts = [
         MADE_BY,
         "# Settings\n",
-        "Every key of the experiment file, by section. [Running an experiment](running.md) shows such a file. All keys "
-        "are optional unless the default says *required*. `--set section.key=value` overrides a key on the command line. "
-        "An unknown key is an error.\n",
+        "Every key of the experiment file, by section. [Running an experiment](running.md) shows such a file. All "
+        "keys are optional unless the default says *required*. `--set section.key=value` overrides a key on the "
+        "command line. An unknown key is an error.\n",
         "Lengths are in um in object space. Heights are absolute: focus position + z.\n",
     ]
     for name, field in Experiment.model_fields.items():
@@ -49,8 +62,8 @@ def settings_page() -> str:
         parts += nested(name, model)
     parts += [
         "## The optics file\n",
-        "`liveptv train --optics optics.toml` trains on images computed from the optics alone. Such a file has these "
-        "keys, without a section.\n",
+        "`liveptv train --optics optics.toml` trains on images computed from the optics alone. Such a file has "
+        "these keys, without a section.\n",
         table_of(OpticsModel),
         "## Training in Python\n",
         "What `calibration.training` takes. `liveptv train` has options for most of it "
@@ -92,7 +105,7 @@ def table_of(model: type[BaseModel]) -> str:
         rows.append(
             f"| `{name}` | {value_of(name, field)} | {default_of(field)} | {escaped(field.description)} |"
         )
-    return "\n".join(rows) + "\n" if len(rows) > 2 else ""  # noqa: PLR2004 - two lines of heading
+    return "\n".join(rows) + "\n" if len(rows) > 2 else ""
 
 
 def value_of(name: str, field: FieldInfo) -> str:
@@ -168,8 +181,8 @@ def command_line_page() -> str:
     parts = [
         MADE_BY,
         "# Command line\n",
-        "What `liveptv COMMAND --help` prints, on one page. The exit status is 0 if all went well, 1 if the command "
-        "failed (one line says why), and 2 for a wrong option or setting.\n",
+        "What `liveptv COMMAND --help` prints, on one page. The exit status is 0 if all went well, 1 if the "
+        "command failed (one line says why), and 2 for a wrong option or setting.\n",
         "With `LIVEPTV_TRACEBACK=1` in the environment an unexpected error shows its traceback.\n",
     ]
     parts += commands_of(group, "liveptv")

@@ -40,7 +40,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Let the links lead to these pages. A file that is not there stays a broken link, which strict mode reports."""
+    """Let the links lead to these pages. A missing file stays a broken link, which strict mode reports."""
     here = posixpath.dirname(page.file.src_uri)
 
     def led(match: re.Match[str]) -> str:
