@@ -15,46 +15,60 @@ class _Section(BaseModel):
 
 
 class MicroscopeSettings(_Section):
-    """A microscope that Micro-Manager knows. What is left out is asked of the core."""
+    """A microscope driven by Micro-Manager. What is left out is read from the core."""
 
     config: str = Field(
         description="configuration file of Micro-Manager: a path, `simulated` or `paper` (the simulated "
-        "microscope), or a file that lies beside the adapters (MMConfig_demo.cfg)"
+        "microscope), or the name of a file in an adapter folder (MMConfig_demo.cfg)"
     )
-    camera: str | None = Field(None, description="label of the camera")
-    focus: str | None = Field(None, description="label of the focus drive")
-    pump: str | None = Field(None, description="label of the pump; left out: a device with `pump_property`")
-    pump_property: str = Field("FlowRate", description="the pump's set-point, uL/s, as a property")
+    camera: str | None = Field(None, description="label of the camera; left out: the core's camera")
+    focus: str | None = Field(None, description="label of the focus drive; left out: the core's focus drive")
+    pump: str | None = Field(
+        None, description="label of the pump; left out: the first device that has `pump_property`"
+    )
+    pump_property: str = Field(
+        "FlowRate", description="property of the pump that holds its set-point, in uL/s"
+    )
     shutter: str | None = Field(None, description="label of the shutter; it is closed when the run ends")
     trigger: str | None = Field(
         None, description='"Device.Property" that the command `trigger` sets to 1 and back to 0'
     )
     frame_number_key: str | None = Field(
-        None, description="where a frame's metadata has the camera's own counter; left out: Micro-Manager's"
+        None, description="metadata key of the camera's own frame counter; left out: Micro-Manager's"
     )
-    exposure_ms: float | None = Field(None, gt=0)
-    pixel_size_um: float | None = Field(None, gt=0, description="in object space")
+    exposure_ms: float | None = Field(None, gt=0, description="exposure time; left out: as the camera has it")
+    pixel_size_um: float | None = Field(
+        None, gt=0, description="pixel size in object space; left out: the core's pixel size"
+    )
     properties: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description='set after loading: "Device.Property" = value'
+        default_factory=dict, description='device properties to set after loading: "Device.Property" = value'
     )
-    buffer_mb: int = Field(1024, ge=16, description="frames that wait in the camera's buffer, at most")
-    read_hz: float = Field(20.0, gt=0, description="how often focus and pump are read back, at most")
+    buffer_mb: int = Field(1024, ge=16, description="size of the buffer in which frames wait to be read")
+    read_hz: float = Field(
+        20.0, gt=0, description="how often per second focus and pump are read back, at most"
+    )
     stall_s: float = Field(
-        30.0, gt=0, description="a camera that delivers nothing for so long (and ten exposures) has failed"
+        30.0, gt=0, description="a camera that delivers no frame for this long plus ten exposures has failed"
     )
 
 
 class RecordingSettings(_Section):
-    """A recorded video, replayed through the same stages."""
+    """A recorded video, replayed through the same pipeline."""
 
     path: Path = Field(description="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")
-    frame_rate_hz: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
-    pixel_size_um: float | None = Field(None, ge=1e-6, le=1e7, description="overrides what the file says")
+    frame_rate_hz: float | None = Field(
+        None, ge=1e-6, le=1e7, description="frame rate; overrides the one in the file"
+    )
+    pixel_size_um: float | None = Field(
+        None, ge=1e-6, le=1e7, description="pixel size in object space; overrides the one in the file"
+    )
     axes: str | None = Field(
         None,
-        description='overrides what the file says: T time, Z focus, C channel, as in "TYX", slowest first',
+        description='axes of the file, slowest first, as in "TYX" (T time, Z focus, C channel); overrides the file',
     )
-    pace: bool = Field(False, description="replay at its own frame rate instead of as fast as it goes")
+    pace: bool = Field(
+        False, description="replay at the recording's frame rate; otherwise as fast as possible"
+    )
 
     @field_validator("axes")
     @classmethod
@@ -63,29 +77,31 @@ class RecordingSettings(_Section):
 
 
 class LimitsSettings(_Section):
-    """What commands may do to the microscope, whoever sends them."""
+    """What commands may do to the microscope, whoever sends them, and its safe state."""
 
     min_focus_um: float | None = Field(None, description="lowest focus position")
     max_focus_um: float | None = Field(None, description="highest focus position")
-    max_focus_step_um: float | None = Field(None, gt=0, description="longest single move")
+    max_focus_step_um: float | None = Field(None, gt=0, description="longest single focus move")
     min_flow_ul_s: float = Field(0.0, description="lowest set-point of the pump")
     max_flow_ul_s: float | None = Field(None, description="highest set-point of the pump")
     safe_flow_ul_s: float | None = Field(
-        None, description="set-point when the run ends or its controller falls silent; left out: as it is"
+        None, description="pump set-point of the safe state; left out: the pump is left as it is"
     )
     safe_focus_um: float | None = Field(
         None,
-        description="focus position when the run ends or its controller falls silent; left out: as it is",
+        description="focus position of the safe state; left out: the focus is left as it is",
     )
-    min_exposure_ms: float = Field(0.001, gt=0)
-    max_exposure_ms: float = Field(10_000.0, gt=0)
-    commands_per_s: float = Field(20.0, gt=0, description="more are refused")
-    properties: tuple[str, ...] = Field((), description='"Device.Property" that set_property may change')
+    min_exposure_ms: float = Field(0.001, gt=0, description="shortest exposure time")
+    max_exposure_ms: float = Field(10_000.0, gt=0, description="longest exposure time")
+    commands_per_s: float = Field(20.0, gt=0, description="most commands per second; more are refused")
+    properties: tuple[str, ...] = Field(
+        (), description='properties that `set_property` may change, each as "Device.Property"'
+    )
     watchdog_s: float = Field(
         5.0,
         gt=0,
-        description="after so long without a live result (and after a first one) the hardware goes to its "
-        "safe state",
+        description="the hardware goes to its safe state after this long without a live result, once there "
+        "was one",
     )
 
     @model_validator(mode="after")
@@ -107,45 +123,50 @@ class LimitsSettings(_Section):
 
 
 class ScanSettings(_Section):
-    """A focus scan: where from and to, how many images at each position, and what goes with it."""
+    """A focus scan: its range, the images at each focus position, and the references."""
 
     start_um: float | None = Field(None, description="focus position of the first plane")
-    stop_um: float | None = Field(None, description="where the scan ends; no plane lies beyond it")
-    range_um: float | None = Field(
-        None, gt=0, description="in place of start and stop: so far, centred on where the focus is now"
+    stop_um: float | None = Field(
+        None, description="focus position at which the scan ends; no plane lies beyond it"
     )
-    step_um: float = Field(3.0, gt=0, description="from plane to plane")
-    images: int = Field(4, ge=1, description="at each plane")
-    settle_s: float = Field(0.05, ge=0, description="waited after the drive has come to rest")
+    range_um: float | None = Field(
+        None, gt=0, description="range centred on the present focus position, in place of start and stop"
+    )
+    step_um: float = Field(3.0, gt=0, description="distance between two planes")
+    images: int = Field(4, ge=1, description="images taken at each plane")
+    settle_s: float = Field(0.05, ge=0, description="wait after the drive has come to rest")
     tolerance_um: float | None = Field(
-        None, gt=0, description="farthest from the plane, read back; left out: a sixth of the step"
+        None, gt=0, description="largest deviation of the position read back; left out: a sixth of the step"
     )
     backlash_um: float = Field(
-        0.0, ge=0, description="the first plane and retaken ones are approached from so far before them"
+        0.0, ge=0, description="the first plane and retaken planes are approached from this far before them"
     )
     move_timeout_s: float = Field(30.0, gt=0, description="a move that takes longer has failed")
     image_timeout_s: float = Field(
-        5.0, gt=0, description="an image that takes longer (and ten exposures) is late: the plane is retaken"
+        5.0,
+        gt=0,
+        description="an image that takes longer than this plus ten exposures is late; the plane is retaken",
     )
-    tries: int = Field(3, ge=1, description="how often a plane is taken before the scan fails")
+    tries: int = Field(3, ge=1, description="attempts at each plane before the scan fails")
     end_um: float | None = Field(
         None,
-        description="where the focus goes at the end and when the scan fails; left out: "
-        "limits.safe_focus_um, else where it was",
+        description="focus position at the end of the scan, also of a failed one; left out: "
+        "limits.safe_focus_um, else where the focus was before",
     )
     references: tuple[Literal["bright", "dark"], ...] = Field(
-        ("bright", "dark"), description="images without particles, and without light, taken after the scan"
+        ("bright", "dark"),
+        description="reference images to take after the scan: without particles, without light",
     )
-    reference_images: int = Field(16, ge=1, description="of each reference")
+    reference_images: int = Field(16, ge=1, description="images averaged for each reference")
     light: str | None = Field(
-        None, description='"Device.Property" of the light source: off for the dark reference, on otherwise'
+        None, description='"Device.Property" that switches the light source off for the dark reference'
     )
-    light_on: str | int | float | bool = Field(1, description="its value for light")
-    light_off: str | int | float | bool = Field(0, description="its value for none")
+    light_on: str | int | float | bool = Field(1, description="value of `light` that switches it on")
+    light_off: str | int | float | bool = Field(0, description="value of `light` that switches it off")
     bright_properties: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description='"Device.Property" = value: takes the particles out of the picture for the bright '
-        "reference, in place of a person; set back after it",
+        description='"Device.Property" = value: removes the particles from view for the bright reference; '
+        "set back afterwards; left out: you are asked to remove them",
     )
 
     @property

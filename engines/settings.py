@@ -18,28 +18,29 @@ class DetectorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: Literal["auto", "classical", "network"] = Field(
-        "auto", description="which kind of detector; auto: the one that the model is for"
+        "auto", description="kind of detector; auto: the kind that the model belongs to"
     )
     model: Path | None = Field(
         None,
-        description="network (.onnx), or width curve (.h5) from a calibration or the optics; left out: 2D, z "
-        "is NaN",
+        description="network (.onnx), or calibration or width curve (.h5); left out: detection in 2D, z is "
+        "NaN",
     )
     backend: BackEndName = Field(
-        "auto", description="what runs a network; auto: the fastest that can run here (docs/engines.md)"
+        "auto", description="library that runs a network; auto: the fastest one that works here (engines.md)"
     )
     precision: Literal["auto", "full", "reduced"] = Field(
         "auto",
-        description="of a network: full is single precision; reduced is half precision on a GPU, and 8 bits on "
-        "a processor once `liveptv engine quantise` has found them accurate; auto: reduced where it can be had",
+        description="numerical precision of a network. full: single precision; reduced: half precision on a "
+        "GPU, and 8 bits on a processor once `liveptv engine quantise` has found them accurate; auto: "
+        "reduced where available",
     )
     on_failure: Literal["fall_back", "stop"] = Field(
         "fall_back",
-        description="when the back end fails in the middle of a run: go on with onnxruntime, or stop",
+        description="if the back end fails during a run: continue with onnxruntime, or stop",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         "auto",
-        description="particles darker or brighter than the background; auto: as the model says, else "
+        description="particles darker or brighter than the background; auto: as in the model, else "
         "whichever gives the stronger response",
     )
     diameter_px: float | None = Field(
@@ -51,32 +52,33 @@ class DetectorSettings(BaseModel):
     threshold: float | None = Field(
         None,
         gt=0,
-        description="response a candidate needs, in standard deviations of the filtered background; left "
-        "out: so high that noise alone gives one false alarm in ten frames",
+        description="classical detector: response that a candidate needs, in standard deviations of the "
+        "filtered background; left out: noise alone passes once in ten frames",
     )
     min_confidence: float = Field(
-        0.5, ge=0, le=1, description="detections below this are left out and counted"
+        0.5, ge=0, le=1, description="detections of lower confidence are left out and counted"
     )
     max_particles: int = Field(
         2000,
         ge=1,
         le=MOST_PARTICLES,
-        description="most a frame; the faintest are left out, which is said; the links of a run hold tables of "
-        "this size. `detect`, which has no links, takes all unless this is given",
+        description="most particles per frame; the faintest are left out, with a warning. `liveptv detect` has "
+        "no limit unless this is given",
     )
     refine: bool = Field(
         True,
-        description="measure what was found again, by a fit of the calibrated particle image, where the model "
-        "file holds one",
+        description="refine each detection by a fit of the PSF model, where the model file holds one",
     )
     workers: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="frames worked on at the same time; left out: the processors less two, at most eight",
+        description="frames processed at the same time; left out: number of processors minus two, at most 8",
     )
-    bright: Path | None = Field(None, description="flat field: image of the background without particles")
-    dark: Path | None = Field(None, description="flat field: image without light")
+    bright: Path | None = Field(
+        None, description="bright reference for the flat field: the background without particles"
+    )
+    dark: Path | None = Field(None, description="dark reference for the flat field: an image without light")
 
     @model_validator(mode="after")
     def _flat_field_is_complete(self) -> DetectorSettings:

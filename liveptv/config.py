@@ -29,33 +29,41 @@ class Section(BaseModel):
 class RunSettings(Section):
     """What one run is: where it is written and when it ends."""
 
-    output: Path = Field(Path("tracks.h5"), description="trajectory file; the other files go beside it")
-    overwrite: bool = Field(False, description="replace an existing output")
-    frames: int | None = Field(None, ge=1, le=10**9, description="end after so many frames")
-    seconds: float | None = Field(None, gt=0, le=1e9, description="end after so many seconds")
-    notes: str = Field("", description="kept in the trajectory file")
+    output: Path = Field(
+        Path("tracks.h5"), description="trajectory file; the event log and the report are written beside it"
+    )
+    overwrite: bool = Field(False, description="replace existing outputs")
+    frames: int | None = Field(None, ge=1, le=10**9, description="end after this many frames")
+    seconds: float | None = Field(
+        None, gt=0, le=1e9, description="end after this many seconds of the camera's time"
+    )
+    notes: str = Field("", description="free text, kept in the trajectory file")
 
 
 class ChannelSettings(Section):
-    """The flow channel, in the axes of the stage; flow along x, depth along z, floor at `floor_um`."""
+    """The flow channel: flow along x, width along y, depth along z. Needed for the theoretical profile."""
 
-    width_um: float = Field(gt=0)
-    depth_um: float = Field(gt=0)
-    floor_um: float = 0.0
-    center_y_um: float | None = Field(None, description="where the channel's middle is in the image")
+    width_um: float = Field(gt=0, description="inner width of the channel, along y")
+    depth_um: float = Field(gt=0, description="inner depth of the channel, along z")
+    floor_um: float = Field(0.0, description="focus position at which the channel floor is in focus")
+    center_y_um: float | None = Field(
+        None, description="y of the channel's centre line in the image; left out: the middle of the image"
+    )
 
 
 class OpticsSettings(Section):
     """How the focus drive's travel relates to height in the channel."""
 
-    refraction_factor: float = Field(1.0, gt=0, description="height per focus travel; 1 where indices match")
+    refraction_factor: float = Field(
+        1.0, gt=0, description="true height per focus travel; 1 where the refractive indices match"
+    )
 
 
 class TransportSettings(LinkSettings):
-    """The links between the stages."""
+    """The message links between the pipeline stages."""
 
     transport: Literal["shm", "tcp", "inproc"] = Field(
-        "shm", description="shm: shared memory; tcp: sockets; inproc: where the stages are threads"
+        "shm", description="shm: shared memory; tcp: sockets; inproc: within one process (mode threads)"
     )
 
     def fresh_address(self) -> str:
@@ -77,44 +85,67 @@ class TransportSettings(LinkSettings):
 
 
 class SessionSettings(Section):
-    """How the stages are run and what happens when one of them is lost."""
+    """How the pipeline stages run, and what happens when one of them fails."""
 
-    mode: Literal["processes", "threads"] = Field("processes", description="how the stages are run")
-    restart_detector: int = Field(3, ge=0, description="how often a lost detector is started again")
-    hang_s: float = Field(10.0, gt=0, description="a stage that is silent for so long is killed as hung")
-    recover_s: float = Field(30.0, gt=0, description="how long the tracker waits for a restarted detector")
+    mode: Literal["processes", "threads"] = Field(
+        "processes",
+        description="run each pipeline stage in a process of its own, or all in threads of one process",
+    )
+    restart_detector: int = Field(3, ge=0, description="how many times a failed detector is restarted")
+    hang_s: float = Field(
+        10.0,
+        gt=0,
+        description="a pipeline stage that is silent for this long is taken for hung and is killed",
+    )
+    recover_s: float = Field(
+        30.0, gt=0, description="longest wait for a restarted detector before the run ends"
+    )
     start_timeout_s: float = Field(
         300.0,
         gt=0,
-        description="how long stages may take to get ready; the first start compiles the detector",
+        description="longest start-up of the pipeline stages; the first one compiles the detector",
     )
-    stop_timeout_s: float = Field(60.0, gt=0, description="how long stages may take to drain at the end")
+    stop_timeout_s: float = Field(
+        60.0, gt=0, description="longest time to process the frames still in the pipeline at the end"
+    )
     monitor: str = Field(
         "tcp://127.0.0.1:0",
-        description="where viewers connect to; port 0: any free port, for this user's viewers only",
+        description="address for viewers; port 0: any free port, for viewers of the same user only",
     )
     keys: Path | None = Field(
-        None, description="folder of CURVE keys (liveptv keys make), for a monitor that other machines reach"
+        None, description="folder of CURVE keys (`liveptv keys make`); needed if other computers may connect"
     )
-    monitor_hz: float = Field(2.0, gt=0, description="camera images a second sent to viewers")
+    monitor_hz: float = Field(2.0, gt=0, description="camera images per second sent to viewers")
 
 
 class Experiment(Section):
     """The whole experiment file. Source: a microscope, or a recording where `recording.path` is set."""
 
-    run: RunSettings = Field(default_factory=RunSettings)
-    microscope: MicroscopeSettings | None = None
-    recording: RecordingSettings | None = None
-    limits: LimitsSettings = Field(default_factory=LimitsSettings)
-    scan: ScanSettings | None = None
-    channel: ChannelSettings | None = None
-    optics: OpticsSettings = Field(default_factory=OpticsSettings)
-    detector: DetectorSettings = Field(default_factory=DetectorSettings)
-    tracker: TrackerSettings = Field(default_factory=TrackerSettings)
-    controller: ControllerSettings | None = None
-    protocol: ProtocolSettings | None = None
-    link: TransportSettings = Field(default_factory=TransportSettings)
-    session: SessionSettings = Field(default_factory=SessionSettings)
+    run: RunSettings = Field(default_factory=RunSettings, description="output and length of the run")
+    microscope: MicroscopeSettings | None = Field(None, description="the microscope to acquire from")
+    recording: RecordingSettings | None = Field(
+        None, description="a recorded video to replay in place of a microscope"
+    )
+    limits: LimitsSettings = Field(
+        default_factory=LimitsSettings, description="limits of all commands, and the safe state"
+    )
+    scan: ScanSettings | None = Field(None, description="the focus scan that `liveptv scan` takes")
+    channel: ChannelSettings | None = Field(None, description="dimensions of the flow channel")
+    optics: OpticsSettings = Field(default_factory=OpticsSettings, description="from focus travel to height")
+    detector: DetectorSettings = Field(
+        default_factory=DetectorSettings, description="how particles are found in an image"
+    )
+    tracker: TrackerSettings = Field(
+        default_factory=TrackerSettings, description="how detections are linked into tracks"
+    )
+    controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
+    protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
+    link: TransportSettings = Field(
+        default_factory=TransportSettings, description="message links between the pipeline stages"
+    )
+    session: SessionSettings = Field(
+        default_factory=SessionSettings, description="processes, time limits and viewers"
+    )
 
     @model_validator(mode="after")
     def _one_source_and_reachable_stages(self) -> Self:

@@ -10,26 +10,25 @@ from stream.link import Policy
 
 
 class LinkSettings(BaseModel):
-    """Behaviour of a message link whose receiver is slower than its sender, or gone."""
+    """How a message link behaves when its receiver is slower than its sender, or gone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    slots: int = Field(64, ge=2, le=65536, description="messages the sender's ring holds")
+    slots: int = Field(64, ge=2, le=65536, description="messages that the sender's ring buffer holds")
     credits: int | None = Field(
-        None, ge=1, description="messages on their way at a time; half of the slots if left out"
+        None, ge=1, description="messages in transit at a time; left out: half of the slots"
     )
     policy: Policy = Field(
         Policy.BLOCK,
-        description="frames for the detector, full ring: block, drop_oldest (unsent) or drop_newest; results are "
-        "never dropped",
+        description="when the ring is full of frames for the detector: block, drop_oldest (unsent) or "
+        "drop_newest; results are never dropped",
     )
-    patience_s: float = Field(
-        3.0, gt=0, description="without a sign of life for so long the other end is flagged"
-    )
+    patience_s: float = Field(3.0, gt=0, description="the other end is reported as silent after this long")
     give_up_s: float | None = Field(
         30.0,
         gt=0,
-        description="block: the sender gives up when its receiver is gone for so long; null: never",
+        description="policy block: the sender gives up after its receiver has been gone for this long; in an "
+        "experiment the session decides instead",
     )
 
     @model_validator(mode="after")

@@ -15,66 +15,69 @@ class TrackerSettings(_Section):
     """How detections are linked. `flow` predicts each particle's motion; `hungarian` is the plain method."""
 
     mode: Literal["flow", "hungarian"] = Field(
-        "flow", description="flow: Kalman filter and learnt flow; hungarian: frame to frame, as in the paper"
+        "flow",
+        description="flow: Kalman filter and learnt flow field; hungarian: frame to frame, as in Franchini & "
+        "Krevor (2020)",
     )
-    frame_rate_hz: float = Field(1.0, gt=0, le=1e9, description="used where frames carry no times")
+    frame_rate_hz: float = Field(1.0, gt=0, le=1e9, description="frame rate where frames carry no times")
     sigma_xy_um: float = Field(
         0.1, gt=0, le=1e4, description="standard error of x and y where a detection states none"
     )
     sigma_z_um: float = Field(
         1.0, gt=0, le=1e4, description="standard error of z where a detection states none"
     )
-    confirm_hits: int = Field(
-        3, ge=1, le=10_000, description="detections before a track counts as real (flow)"
-    )
+    confirm_hits: int = Field(3, ge=1, le=10_000, description="detections that confirm a track (flow)")
     max_gap_frames: int = Field(
-        3, ge=0, le=10_000, description="longest run of frames without a detection that is bridged (flow)"
+        3,
+        ge=0,
+        le=10_000,
+        description="longest gap, in frames without a detection, that a track bridges (flow)",
     )
     gate_tail: float = Field(
         0.001,
         gt=0,
         lt=0.5,
-        description="share of right links that the chi-square gate of a new track may cut (flow)",
+        description="fraction of correct links that the chi-square gate of a new track may reject (flow)",
     )
     detection_probability: float = Field(
-        0.95, gt=0, lt=1, description="chance that a particle in view is detected (flow)"
+        0.95, gt=0, lt=1, description="probability that a particle in view is detected (flow)"
     )
     max_displacement_um: float | None = Field(
         None,
         gt=0,
         le=1e6,
-        description="farthest that a particle of unknown velocity may move between two frames; "
-        "unset: twice the mean spacing of the particles (flow)",
+        description="largest displacement between two frames of a particle of unknown velocity; left out: "
+        "twice the mean spacing of the particles (flow)",
     )
     diffusion_um2_s: float | None = Field(
         None,
         ge=0,
         le=1e9,
-        description="diffusion coefficient; unset: learnt while tracking (flow)",
+        description="diffusion coefficient; left out: learnt while tracking (flow)",
     )
     velocity_memory_frames: float = Field(
-        20.0, ge=2, le=1e6, description="over how many frames a track's velocity is averaged (flow)"
+        20.0, ge=2, le=1e6, description="frames over which a track's velocity is averaged (flow)"
     )
     max_distance_um: float = Field(
-        5.0, gt=0, le=1e6, description="farthest link between two frames (hungarian)"
+        5.0, gt=0, le=1e6, description="longest link between two frames (hungarian)"
     )
     min_length_frames: int = Field(
         100, ge=1, description="tracks are flagged tentative until they are this long (hungarian)"
     )
     double_test: Literal["auto", "likelihood", "paper", "off"] = Field(
         "auto",
-        description="how second detections of one particle are found and flagged; auto: likelihood with flow, "
-        "the paper's rule with hungarian",
+        description="test for second detections of one particle; auto: likelihood with flow, the paper's rule "
+        "with hungarian",
     )
     double_distance_um: float = Field(
-        5.0, gt=0, le=1e4, description="farthest that two detections of one particle lie apart in the plane"
+        5.0, gt=0, le=1e4, description="largest distance in x and y between two detections of one particle"
     )
     double_displacement_um: float = Field(
         0.05,
         gt=0,
         le=1e4,
-        description="two close tracks whose mean displacement a frame against each other is less are one "
-        "particle (paper)",
+        description="two close tracks are one particle if their mean relative displacement per frame is "
+        "smaller (paper)",
     )
 
     @model_validator(mode="after")

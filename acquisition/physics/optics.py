@@ -46,21 +46,31 @@ class OpticsModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     polarity: Literal["dark", "bright"] = Field(
-        default="dark", description="particles darker or brighter than around"
+        default="dark", description="particles darker or brighter than the background"
     )
-    numerical_aperture: float = Field(default=0.15, gt=0, lt=1.3, description="of the objective")
-    condenser_na: float = Field(default=0.145, gt=0, description="well below the objective's: rings appear")
-    pixel_size_um: float = Field(default=0.8, gt=0, description="in object space")
-    particle_diameter_um: float = Field(default=2.0, gt=0, le=20)
-    particle_index: float = Field(default=1.59, gt=1, description="refractive index: polystyrene")
-    medium_index: float = Field(default=1.473, ge=1, description="refractive index: glycerol")
+    numerical_aperture: float = Field(
+        default=0.15, gt=0, lt=1.3, description="numerical aperture of the objective"
+    )
+    condenser_na: float = Field(
+        default=0.145,
+        gt=0,
+        description="numerical aperture of the condenser; rings appear if it is well below the objective's",
+    )
+    pixel_size_um: float = Field(default=0.8, gt=0, description="pixel size in object space")
+    particle_diameter_um: float = Field(default=2.0, gt=0, le=20, description="diameter of a particle")
+    particle_index: float = Field(
+        default=1.59, gt=1, description="refractive index of the particle (default: polystyrene)"
+    )
+    medium_index: float = Field(
+        default=1.473, ge=1, description="refractive index of the medium (default: glycerol)"
+    )
     wavelengths_um: tuple[float, ...] = Field(
-        default=(0.50, 0.53, 0.56), min_length=1, description="of the lamp"
+        default=(0.50, 0.53, 0.56), min_length=1, description="wavelengths of the lamp"
     )
     focal_line_separation_um: float = Field(
         default=150.0, ge=0, description="distance between the two focal lines"
     )
-    rotation_deg: float = Field(default=0.0, description="of the astigmatic axes, from x towards y")
+    rotation_deg: float = Field(default=0.0, description="rotation of the astigmatic axes, from x towards y")
     visible_um: float = Field(
         default=204.0, gt=0, description="particles count as visible for |z| up to this"
     )

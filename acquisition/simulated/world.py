@@ -35,20 +35,22 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    width_px: int = Field(default=768, ge=16, le=16384, description="picture, along the channel")
-    height_px: int = Field(default=512, ge=16, le=16384, description="picture, across the channel")
-    pixel_size_um: float = Field(default=0.8, gt=0)
-    margin_um: float = Field(
-        default=45.0, ge=0, description="particles are followed this far beyond the picture"
+    width_px: int = Field(default=768, ge=16, le=16384, description="width of the image, along the channel")
+    height_px: int = Field(
+        default=512, ge=16, le=16384, description="height of the image, across the channel"
     )
-    channel_width_um: float = Field(default=1000.0, gt=0)
-    channel_depth_um: float = Field(default=300.0, gt=0)
-    particle_diameter_um: float = Field(default=2.0, gt=0)
+    pixel_size_um: float = Field(default=0.8, gt=0, description="pixel size in object space")
+    margin_um: float = Field(
+        default=45.0, ge=0, description="particles are followed this far beyond the image"
+    )
+    channel_width_um: float = Field(default=1000.0, gt=0, description="width of the channel, along y")
+    channel_depth_um: float = Field(default=300.0, gt=0, description="depth of the channel, along z")
+    particle_diameter_um: float = Field(default=2.0, gt=0, description="diameter of a particle")
     particles_per_frame: float = Field(
-        default=60.0, ge=0, description="mean number in the picture and visible depth"
+        default=60.0, ge=0, description="mean number of particles in the image and the visible depth"
     )
     visible_um: float = Field(default=204.0, gt=0, description="visible depth to either side of the focus")
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, description="seed of the particles and the noise")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

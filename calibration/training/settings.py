@@ -23,21 +23,30 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    size: Literal["small", "large"] = "small"
-    minutes: float = Field(60.0, gt=0, description="how long to train")
-    steps: int | None = Field(None, ge=1, description="end after so many steps, if the time has not before")
-    seed: int = Field(0, ge=0)
-    processes: int = Field(1, ge=1, le=256, description="of one thread each; 1 on a GPU")
-    device: Literal["cpu", "cuda"] = "cpu"
-    batch: int = Field(16, ge=1, description="crops a step and process")
-    crop_px: int = Field(128, ge=32, multiple_of=16)
-    learning_rate: float = Field(5e-3, gt=0, description="the largest; it rises to it and falls to nearly 0")
-    average: float = Field(0.9985, ge=0, lt=1, description="of the running mean of the weights")
+    size: Literal["small", "large"] = Field(
+        "small", description="size of the network: small for processors, large for GPUs"
+    )
+    minutes: float = Field(60.0, gt=0, description="duration of the training")
+    steps: int | None = Field(
+        None, ge=1, description="largest number of steps; left out: only the duration counts"
+    )
+    seed: int = Field(0, ge=0, description="seed of the weights and of the training images")
+    processes: int = Field(1, ge=1, le=256, description="number of processes, of one thread each; 1 on a GPU")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where to train")
+    batch: int = Field(16, ge=1, description="image crops per step and process")
+    crop_px: int = Field(128, ge=32, multiple_of=16, description="side of an image crop")
+    learning_rate: float = Field(
+        5e-3, gt=0, description="largest learning rate; it rises to this and then falls to nearly 0"
+    )
+    average: float = Field(0.9985, ge=0, lt=1, description="decay of the running mean of the weights")
     patience: float = Field(
         0.4,
         gt=0,
-        description="stop after such a part of the time without a smaller held-out loss, once the rate is low",
+        description="stop after this fraction of the duration without a lower held-out loss, once the learning "
+        "rate is low",
     )
-    start_from: Path | None = Field(None, description="a model of the same size whose weights are the start")
-    score_every_s: float = Field(60.0, gt=0)
-    checkpoint: Path | None = Field(None, description="a folder; a training that was cut off goes on from it")
+    start_from: Path | None = Field(None, description="model of the same size whose weights are the start")
+    score_every_s: float = Field(60.0, gt=0, description="time between two scores on held-out images")
+    checkpoint: Path | None = Field(
+        None, description="folder in which the training is saved, to resume it after an interruption"
+    )

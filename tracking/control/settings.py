@@ -40,24 +40,28 @@ class _Section(BaseModel):
 class HoldFlowSettings(_Section):
     """Keep the velocity in a band of the channel at a target by setting the pump."""
 
-    target_um_s: float = Field(description="the velocity to hold; negative against the axis")
-    axis: Literal["x", "y"] = Field("x", description="the direction that is measured")
-    min_height_um: float | None = Field(None, description="lower edge of the band, focus position + z")
-    max_height_um: float | None = Field(None, description="upper edge of the band, focus position + z")
-    min_y_um: float | None = Field(None, description="edge of the band across the image")
-    max_y_um: float | None = Field(None, description="edge of the band across the image")
-    min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are in the band")
-    min_flow_ul_s: float = Field(0.0, description="lowest set-point that is asked for")
-    max_flow_ul_s: float = Field(gt=0, description="highest set-point that is asked for")
-    ul_s_per_um_s: float | None = Field(
-        None, description="flow that changes the velocity by 1 um/s; unset: measured when control begins"
+    target_um_s: float = Field(description="velocity to hold; negative: against the axis")
+    axis: Literal["x", "y"] = Field("x", description="direction of the velocity")
+    min_height_um: float | None = Field(
+        None, description="lower edge of the band, as a height (focus position + z)"
     )
-    proportional: float = Field(0.3, ge=0, description="share of the error corrected at once")
+    max_height_um: float | None = Field(
+        None, description="upper edge of the band, as a height (focus position + z)"
+    )
+    min_y_um: float | None = Field(None, description="lower edge of the band in y")
+    max_y_um: float | None = Field(None, description="upper edge of the band in y")
+    min_tracks: int = Field(5, ge=1, description="no correction while fewer tracks are in the band")
+    min_flow_ul_s: float = Field(0.0, description="lowest set-point that the controller commands")
+    max_flow_ul_s: float = Field(gt=0, description="highest set-point that the controller commands")
+    ul_s_per_um_s: float | None = Field(
+        None, description="flow that changes the velocity by 1 um/s; left out: measured when control begins"
+    )
+    proportional: float = Field(0.3, ge=0, description="fraction of the error that is corrected at once")
     integral_time_s: float = Field(
-        1.5, gt=0, description="time in which a lasting error is corrected in full"
+        1.5, gt=0, description="time in which a constant error is corrected in full"
     )
     derivative_time_s: float = Field(
-        0.0, ge=0, description="how far ahead the measured change is looked; 0: not"
+        0.0, ge=0, description="time over which the measured trend is extrapolated; 0: none"
     )
     filter_time_s: float = Field(0.2, ge=0, description="time over which the measured velocity is averaged")
     period_s: float = Field(0.5, ge=0, description="shortest time between two commands")
@@ -77,36 +81,43 @@ class HoldFocusSettings(_Section):
 
     reference: Literal["tracks", "median", "wall"] = Field(
         "tracks",
-        description="tracks: no particle shifts in depth; median: their median depth is held; wall: the depth "
-        "at which the flow's profile comes to rest is held",
+        description="tracks: the particles' own depths do not shift; median: their median depth is held; wall: "
+        "the depth at which the velocity profile falls to zero is held",
     )
     set_point_um: float | None = Field(
-        None, description="depth z to hold the median or the wall at; unset: as it is when control begins"
+        None,
+        description="depth z at which to hold the median or the wall; left out: as it is when control begins",
     )
-    wall: Literal["floor", "ceiling"] = Field("floor", description="which wall")
-    axis: Literal["x", "y"] = Field("x", description="direction of the flow whose profile shows the wall")
+    wall: Literal["floor", "ceiling"] = Field("floor", description="wall to follow")
+    axis: Literal["x", "y"] = Field(
+        "x", description="flow direction; the velocity profile along it locates the wall"
+    )
     reference_time_s: float = Field(
         20.0, gt=0, description="time over which the median or the wall is averaged"
     )
-    min_tracks: int = Field(5, ge=1, description="do nothing while fewer tracks are seen")
-    tolerance_um: float = Field(0.5, ge=0, description="smaller deviations are left")
+    min_tracks: int = Field(5, ge=1, description="no correction while there are fewer tracks")
+    tolerance_um: float = Field(0.5, ge=0, description="smaller deviations are not corrected")
     max_step_um: float = Field(10.0, gt=0, description="longest single correction")
     period_s: float = Field(0.5, ge=0, description="shortest time between two moves")
 
 
 class Enough(_Section):
-    """When a slice has been measured well enough: everything that is given must be reached."""
+    """When a slice has been measured well enough: all criteria given must be met."""
 
-    trajectories: int | None = Field(None, ge=1, description="so many trajectories of `length_frames`")
-    length_frames: int = Field(10, ge=2, description="detections that make a trajectory count")
+    trajectories: int | None = Field(
+        None, ge=1, description="number of trajectories of at least `length_frames`"
+    )
+    length_frames: int = Field(10, ge=2, description="detections from which a trajectory counts")
     standard_error_um_s: float | None = Field(
         None, gt=0, description="standard error of the velocity profile: root mean square over its bins"
     )
-    axis: Literal["x", "y"] = Field("x", description="the direction whose velocity is measured")
+    axis: Literal["x", "y"] = Field("x", description="direction of the velocity profile")
     bin_um: float = Field(25.0, gt=0, description="width of the profile's bins in depth")
     min_depth_um: float | None = Field(None, description="only trajectories above this depth z count")
     max_depth_um: float | None = Field(None, description="only trajectories below this depth z count")
-    longest_s: float | None = Field(None, gt=0, description="go on after so long even if it is not enough")
+    longest_s: float | None = Field(
+        None, gt=0, description="continue after this long even if the criteria are not met"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -119,11 +130,11 @@ class Enough(_Section):
 
 
 class Foci(_Section):
-    """Focus positions at equal distances."""
+    """Equally spaced focus positions."""
 
-    first_um: float
-    last_um: float
-    count: int = Field(ge=2, le=MOST_POSITIONS)
+    first_um: float = Field(description="first focus position")
+    last_um: float = Field(description="last focus position")
+    count: int = Field(ge=2, le=MOST_POSITIONS, description="number of positions")
 
     def positions_um(self) -> list[float]:
         """Every position, um."""
@@ -132,25 +143,27 @@ class Foci(_Section):
 
 
 class UntilEnoughSettings(Enough):
-    """Measure every slice until it is enough, then go to the next; the run ends after the last one."""
+    """Measure every slice until it is known well enough, then go to the next; the run ends after the last one."""
 
     slices: Foci | list[float] = Field(description="focus positions of the slices, um")
-    settle_s: float = Field(0.0, ge=0, description="time between arriving at a slice and measuring")
+    settle_s: float = Field(0.0, ge=0, description="wait between arriving at a slice and measuring")
 
 
 class StepSettings(_Section):
-    """One step of a protocol: what is set, and how long it is measured. Several foci are several slices."""
+    """One step of a protocol: what is set, and how long to measure. Each focus position is a slice."""
 
-    name: str = ""
-    focus_um: float | list[float] | Foci | None = Field(None, description="where to focus; unset: as it is")
-    flow_ul_s: float | None = Field(None, description="set-point of the pump; unset: as it is")
+    name: str = Field("", description="name of the step, for the record")
+    focus_um: float | list[float] | Foci | None = Field(
+        None, description="focus position, or several; left out: unchanged"
+    )
+    flow_ul_s: float | None = Field(None, description="set-point of the pump; left out: unchanged")
     target: float | None = Field(
         None, description="set-point of the controller beside it: um/s for hold_flow, um for hold_focus"
     )
-    settle_s: float = Field(0.0, ge=0, description="time between arriving and measuring")
-    seconds: float | None = Field(None, gt=0, description="how long, of the camera's time")
-    frames: int | None = Field(None, ge=1, description="how many frames")
-    until: Enough | None = Field(None, description="until so much has been measured")
+    settle_s: float = Field(0.0, ge=0, description="wait between arriving and measuring")
+    seconds: float | None = Field(None, gt=0, description="duration, in the camera's time")
+    frames: int | None = Field(None, ge=1, description="number of frames")
+    until: Enough | None = Field(None, description="criteria that end the step")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -168,27 +181,35 @@ class StepSettings(_Section):
 class ProtocolSettings(_Section):
     """Steps that are gone through in order, `repeats` times; the run ends after the last one."""
 
-    steps: list[StepSettings] = Field(min_length=1)
-    repeats: int = Field(1, ge=1, le=MOST_POSITIONS)
-    resume_at: int = Field(0, ge=0, description="slices that have been measured already are passed over")
+    steps: list[StepSettings] = Field(min_length=1, description="the steps, in order")
+    repeats: int = Field(1, ge=1, le=MOST_POSITIONS, description="how many times to go through all steps")
+    resume_at: int = Field(
+        0, ge=0, description="number of slices to skip because they have been measured already"
+    )
 
 
 class PulseOnEntrySettings(_Section):
     """Fire the trigger at the moment at which a particle is predicted to enter a region."""
 
-    min_x_um: float | None = None
-    max_x_um: float | None = None
-    min_y_um: float | None = None
-    max_y_um: float | None = None
-    min_height_um: float | None = Field(None, description="focus position + z")
-    max_height_um: float | None = Field(None, description="focus position + z")
-    lead_s: float = Field(
-        0.1, gt=0, description="decide so long before the entry; longer than the loop takes"
+    min_x_um: float | None = Field(None, description="lower edge of the region in x")
+    max_x_um: float | None = Field(None, description="upper edge of the region in x")
+    min_y_um: float | None = Field(None, description="lower edge of the region in y")
+    max_y_um: float | None = Field(None, description="upper edge of the region in y")
+    min_height_um: float | None = Field(
+        None, description="lower edge of the region, as a height (focus position + z)"
     )
-    delay_s: float = Field(0.0, description="fire so long after the predicted entry")
-    min_track_frames: int = Field(5, ge=2, description="shorter tracks are not predicted")
+    max_height_um: float | None = Field(
+        None, description="upper edge of the region, as a height (focus position + z)"
+    )
+    lead_s: float = Field(
+        0.1,
+        gt=0,
+        description="time before the entry at which the command is sent; must exceed the latency of the loop",
+    )
+    delay_s: float = Field(0.0, description="delay of the pulse after the predicted entry")
+    min_track_frames: int = Field(5, ge=2, description="shortest track whose entry is predicted")
     max_sigma_s: float = Field(
-        0.02, gt=0, description="entries that are predicted worse than this are left out"
+        0.02, gt=0, description="largest standard error of a predicted entry time that still gets a pulse"
     )
 
     @model_validator(mode="after")
@@ -206,11 +227,13 @@ class PulseOnEntrySettings(_Section):
 
 
 class StopWhenSettings(_Section):
-    """End the run once enough has been measured; whichever limit is reached first."""
+    """End the run once enough has been measured, at whichever limit is reached first."""
 
-    trajectories: int | None = Field(None, ge=1, description="so many trajectories of `length_frames`")
-    length_frames: int = Field(10, ge=1, description="detections that make a trajectory count")
-    frames: int | None = Field(None, ge=1, description="so many frames tracked")
+    trajectories: int | None = Field(
+        None, ge=1, description="number of trajectories of at least `length_frames`"
+    )
+    length_frames: int = Field(10, ge=1, description="detections from which a trajectory counts")
+    frames: int | None = Field(None, ge=1, description="number of tracked frames")
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -223,14 +246,18 @@ KINDS = ("hold_flow", "hold_focus", "until_enough", "pulse_on_entry", "stop_when
 
 
 class ControllerSettings(_Section):
-    """The feedback controller: exactly one kind, or a file of the user's."""
+    """The feedback controller: exactly one of the built-in ones, or a Python file of yours."""
 
-    hold_flow: HoldFlowSettings | None = None
-    hold_focus: HoldFocusSettings | None = None
-    until_enough: UntilEnoughSettings | None = None
-    pulse_on_entry: PulseOnEntrySettings | None = None
-    stop_when: StopWhenSettings | None = None
-    file: Path | None = Field(None, description="a Python file with one controller class")
+    hold_flow: HoldFlowSettings | None = Field(None, description="hold a velocity by setting the pump")
+    hold_focus: HoldFocusSettings | None = Field(None, description="hold the depth by moving the focus")
+    until_enough: UntilEnoughSettings | None = Field(
+        None, description="measure each slice until it is enough"
+    )
+    pulse_on_entry: PulseOnEntrySettings | None = Field(
+        None, description="fire a trigger when a particle enters a region"
+    )
+    stop_when: StopWhenSettings | None = Field(None, description="end the run after enough data")
+    file: Path | None = Field(None, description="Python file with one controller class")
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="keyword arguments of the class in `file`"
     )
