@@ -46,7 +46,7 @@ class ScriptedMicroscope:
         self._random = np.random.default_rng(1)
         self._coming: deque[tuple[float, dict[str, str]]] = deque()
         self._arrived: deque[dict[str, str]] = deque()
-        self._running = False
+        self._running, self._plugged = False, True
         self._began_s = self._next_s = self._arrived_s = 0.0
 
     @property
@@ -57,7 +57,7 @@ class ScriptedMicroscope:
 
     def _catch_up(self) -> None:
         """Expose every frame that has begun by now, and let those arrive whose time has come."""
-        while self._running and self._next_s <= self._clock.now_s:
+        while self._running and self._plugged and self._next_s <= self._clock.now_s:
             begin_s, exposure_s = self._next_s, 1e-3 * self._exposure_ms
             self._truth.append(Exposed(begin_s, self._exposure_ms, self._flow_ul_s))
             number = len(self._truth) - 1
@@ -100,6 +100,11 @@ class ScriptedMicroscope:
     def set_exposure(self, exposure_ms: float) -> None:
         self._catch_up()
         self._exposure_ms = exposure_ms
+
+    def unplug(self) -> None:
+        """From now on no image comes, and the core does not notice."""
+        self._catch_up()
+        self._plugged = False
 
     def close(self) -> None:
         self._running = False
