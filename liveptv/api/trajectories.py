@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liveptv.api.optional import needs
+from tracking.trajectories.columns import Trajectories
 from tracking.trajectories.file import TrajectoryFile, read_trajectories
-from tracking.trajectories.reader import Trajectories
 from tracking.trajectories.schema import ROW_COLUMNS
 
 if TYPE_CHECKING:

@@ -74,9 +74,10 @@ def test_a_camera_that_waits_is_let_go_when_patience_ends():
     queue.patient = True
     camera = threading.Thread(target=lambda: [put(queue, number) for number in range(6)])
     camera.start()
-    time.sleep(0.05)
+    while len(queue) < 4:
+        time.sleep(0.001)
     queue.patient = False
-    camera.join(5)
+    camera.join(60)
     assert not camera.is_alive()
     assert len(queue) == 4
 

@@ -2,9 +2,12 @@ import time
 
 import numpy as np
 import pytest
+from scripted_microscope import ScriptedMicroscope
+from simulated_clock import SimulatedClock
 from small_microscope import small_settings
 
-from acquisition.live import MicroscopeStream
+from acquisition.core import frame_queue
+from acquisition.live import STALLED_EXPOSURES, MicroscopeStream
 from acquisition.microscope import Microscope
 from acquisition.settings import MicroscopeSettings
 from acquisition.watched_state import WatchedState, changes
@@ -28,9 +31,10 @@ def opened():
         scope.close()
 
 
-def take(stream, count, within_s=20.0):
-    frames, deadline_s = [], time.monotonic() + within_s
-    while len(frames) < count and not stream.ended:
+def take_until(stream, condition):
+    """Take frames until one makes the condition true, or the stream ends."""
+    frames, deadline_s = [], time.monotonic() + 60
+    while not (frames and condition(frames)) and not stream.ended:
         assert time.monotonic() < deadline_s
         frame = stream.read(0.1)
         if frame is not None:
@@ -38,8 +42,24 @@ def take(stream, count, within_s=20.0):
     return frames
 
 
+def take(stream, count):
+    return take_until(stream, lambda frames: len(frames) >= count)
+
+
+def wait_until(condition):
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+
+
+def wait_for_frames(stream, count):
+    """Leave the frames in the camera's buffer until so many wait there."""
+    wait_until(lambda: stream.gauges()["buffer"] >= count)
+
+
 def test_frames_are_numbered_from_zero_with_the_cameras_time_and_number(opened, tmp_path):
-    _, stream = opened(small_settings(tmp_path))
+    _, stream = opened(small_settings(tmp_path, "Camera,RealTime,0"))
     stream.start()
     frames = take(stream, 20)
     assert [f.info.frame for f in frames] == list(range(20))
@@ -50,7 +70,7 @@ def test_frames_are_numbered_from_zero_with_the_cameras_time_and_number(opened, 
 
 
 def test_frames_lost_in_the_camera_are_reported_as_lost(opened, tmp_path):
-    _, stream = opened(small_settings(tmp_path, "Camera,DropEvery,4"))
+    _, stream = opened(small_settings(tmp_path, "Camera,DropEvery,4", "Camera,RealTime,0"))
     stream.start()
     frames = take(stream, 30)
     assert [f.info.frame for f in frames] == list(range(30))
@@ -59,25 +79,32 @@ def test_frames_lost_in_the_camera_are_reported_as_lost(opened, tmp_path):
 
 
 def test_frames_that_nobody_took_in_time_are_reported_as_lost(opened, tmp_path):
-    _, stream = opened(small_settings(tmp_path, rate=400, buffer_mb=16))
+    microscope, stream = opened(small_settings(tmp_path, rate=400, buffer_mb=16))
     stream.start()
     take(stream, 1)
-    time.sleep(1.5)
-    frames = take(stream, 200)
+    queue = frame_queue(microscope.core)
+    wait_until(lambda: queue.discarded > 20)
+    frames = take_until(stream, lambda _: stream.counts()["lost_in_camera"])
     counts = stream.counts()
-    assert counts["lost_in_camera"] > 0
+    assert counts["lost_in_camera"] > 20
     assert counts["lost_in_camera"] == frames[-1].info.camera_frame + 1 - counts["received"]
 
 
 def test_frames_that_a_camera_of_micro_manager_overwrote_are_reported_as_lost(opened):
     settings = MicroscopeSettings(config="MMConfig_demo.cfg", exposure_ms=1, buffer_mb=16)
-    _, stream = opened(settings)
+    microscope, stream = opened(settings)
     stream.start()
     first = take(stream, 3)
-    time.sleep(1.0)
-    later = take(stream, 80)
+    most = []
+
+    def overwritten():
+        most.append(microscope.core.getRemainingImageCount())
+        return most[-1] < max(most)  # the core empties a full buffer
+
+    wait_until(overwritten)
+    later = take_until(stream, lambda _: stream.counts()["lost_in_camera"])
     counts = stream.counts()
-    assert counts["lost_in_camera"] > 50
+    assert counts["lost_in_camera"] > 20
     assert counts["lost_in_camera"] == later[-1].info.camera_frame + 1 - counts["received"]
     assert later[-1].info.frame == len(first) + len(later) - 1
 
@@ -86,7 +113,7 @@ def test_frames_taken_but_not_read_before_the_end_are_counted(opened, tmp_path):
     _, stream = opened(small_settings(tmp_path))
     stream.start()
     last = take(stream, 3)[-1].info.camera_frame
-    time.sleep(0.3)
+    wait_for_frames(stream, 11)
     stream.stop()
     left = stream.counts()["left_in_buffer"]
     assert left > 10
@@ -110,10 +137,10 @@ def test_frames_carry_focus_flow_and_exposure(opened, tmp_path):
     microscope.set_flow(0.01)
     microscope.move_focus(170)
     stream.devices_changed()
-    microscope.wait_for_focus(5)
-    time.sleep(0.05)
-    stream.devices_changed()
-    after = take(stream, 40)[-1].info
+    microscope.wait_for_focus(60)
+    wait_until(lambda: abs(microscope.read_focus() - 170) < 0.5)
+    changed_ns = stream.devices_changed()
+    after = take_until(stream, lambda _: stream.exposed_ns > changed_ns)[-1].info
     assert (before.focus_um, before.focus_commanded_um, before.exposure_ms) == (150, 150, 3.0)
     assert before.flow_ul_s == pytest.approx(0.0246)
     assert after.focus_um == pytest.approx(170, abs=0.5)
@@ -139,7 +166,7 @@ def test_frames_that_wait_while_the_camera_is_paused_are_delivered_before_new_on
     _, stream = opened(small_settings(tmp_path))
     stream.start()
     take(stream, 3)
-    time.sleep(0.3)
+    wait_for_frames(stream, 11)
     stream.pause()
     stream.resume()
     waiting = int(stream.gauges()["buffer"])
@@ -154,21 +181,22 @@ def test_frames_that_waited_show_the_microscope_as_it_was_when_they_were_taken(o
     microscope, stream = opened(small_settings(tmp_path))
     stream.start()
     take(stream, 5)
-    time.sleep(0.3)
+    wait_for_frames(stream, 25)
     microscope.set_flow(0.01)
     microscope.set_exposure(2.0)
-    stream.devices_changed()
-    stamps = [(f.info.flow_ul_s, f.info.exposure_ms) for f in take(stream, 60)]
+    changed_ns = stream.devices_changed()
+    frames = take_until(stream, lambda _: stream.exposed_ns > changed_ns) + take(stream, 10)
+    stamps = [(f.info.flow_ul_s, f.info.exposure_ms) for f in frames]
     new = stamps.index((0.01, 2.0))
-    assert new > 25
-    assert stamps == [(0.0246, 0.55)] * new + [(0.01, 2.0)] * (60 - new)
+    assert new >= 25
+    assert stamps == [(0.0246, 0.55)] * new + [(0.01, 2.0)] * (len(stamps) - new)
 
 
 def test_a_stopped_camera_delivers_what_it_has_taken_and_then_ends(opened, tmp_path):
     _, stream = opened(small_settings(tmp_path))
     stream.start()
     take(stream, 2)
-    time.sleep(0.2)
+    wait_for_frames(stream, 6)
     stream.stop()
     assert len(take(stream, 1000)) > 5
     assert stream.ended
@@ -187,12 +215,18 @@ def test_a_camera_whose_thread_fails_is_an_error_with_its_reason(opened, tmp_pat
         take(stream, 1000)
 
 
-def test_a_camera_that_delivers_nothing_is_an_error(opened, tmp_path):
-    _, stream = opened(small_settings(tmp_path, "Camera,DropEvery,2", rate=1, stall_s=0.3, exposure_ms=0.01))
+def test_a_camera_that_delivers_nothing_is_an_error(monkeypatch):
+    clock = SimulatedClock()
+    monkeypatch.setattr("acquisition.live.time", clock)
+    camera = ScriptedMicroscope(clock, rate_hz=100, exposure_ms=0.55)
+    stream = MicroscopeStream(camera, camera.settings.model_copy(update={"stall_s": 0.3}), run_id="test")
     stream.start()
-    take(stream, 1)
+    take(stream, 3)
+    camera.unplug()
+    unplugged_s = clock.now_s
     with pytest.raises(SourceError, match="delivered nothing"):
-        take(stream, 2)
+        take(stream, 1000)
+    assert clock.now_s - unplugged_s == pytest.approx(0.3 + STALLED_EXPOSURES * 0.55e-3, abs=0.012)
 
 
 def test_a_counter_that_the_frames_do_not_have_is_refused_with_those_they_have(opened):
@@ -205,7 +239,7 @@ def test_a_counter_that_the_frames_do_not_have_is_refused_with_those_they_have(o
 @pytest.mark.parametrize(("bits", "dtype"), [("8bit", np.uint8), ("16bit", np.uint16)])
 def test_a_camera_of_micro_manager_runs_through_the_same_code(opened, bits, dtype):
     settings = MicroscopeSettings(
-        config="MMConfig_demo.cfg", exposure_ms=5, properties={"Camera.PixelType": bits}, buffer_mb=64
+        config="MMConfig_demo.cfg", exposure_ms=20, properties={"Camera.PixelType": bits}, buffer_mb=64
     )
     microscope, stream = opened(settings)
     assert microscope.focus
@@ -248,18 +282,18 @@ def with_objectives(opened, tmp_path):
     return build
 
 
-def change_objective(microscope, stream):
-    """Somebody turns the turret; the stream is not told."""
+def change_objective(microscope, stream, said):
+    """Somebody turns the turret; the stream is not told. The frames until it has noticed, and two more."""
     take(stream, 3)
     microscope.core.setProperty("Objective", "State", 1)
-    time.sleep(0.6)  # the state is read twice a second
-    return take(stream, 120)
+    return take_until(stream, lambda _: said) + take(stream, 2)
 
 
 def test_frames_carry_the_pixel_size_of_the_objective_that_they_were_taken_with(with_objectives):
     microscope, stream, said = with_objectives()
     assert stream.info.pixel_size_um == 0.8
-    frames = change_objective(microscope, stream)
+    frames = change_objective(microscope, stream, said)
+    frames += take_until(stream, lambda frames: frames[-1].info.pixel_size_um != 0.8)
     assert frames[-1].info.pixel_size_um == 0.4
     assert len(said) == 1
     assert "pixel size of the microscope changed from 0.8 um to 0.4 um" in said[0]
@@ -267,7 +301,7 @@ def test_frames_carry_the_pixel_size_of_the_objective_that_they_were_taken_with(
 
 def test_a_pixel_size_that_the_settings_fix_holds_and_it_is_said(with_objectives):
     microscope, stream, said = with_objectives(pixel_size_um=0.5)
-    frames = change_objective(microscope, stream)
+    frames = change_objective(microscope, stream, said)
     assert {frame.info.pixel_size_um for frame in frames} == {0.5}
     assert "microscope.pixel_size_um = 0.5 is set and still holds" in said[0]
 
@@ -276,8 +310,8 @@ def test_an_exposure_that_is_changed_from_outside_is_carried_and_said(with_objec
     microscope, stream, said = with_objectives(exposure_ms=2.0)
     take(stream, 3)
     microscope.core.setExposure("Camera", 4.0)
-    time.sleep(0.6)
-    assert take(stream, 120)[-1].info.exposure_ms == 4.0
+    frames = take_until(stream, lambda frames: frames[-1].info.exposure_ms != 2.0)
+    assert frames[-1].info.exposure_ms == 4.0
     assert any("exposure was changed from outside, from 2 to 4 ms" in line for line in said)
 
 

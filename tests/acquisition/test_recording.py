@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import h5py
@@ -9,6 +8,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from simulated_clock import SimulatedClock
 
 from acquisition.recording import open_recording
 from acquisition.references import read_image
@@ -323,12 +323,19 @@ def test_numbers_in_names_sort_as_numbers(numbers):
     assert [int(name.split("_")[1]) for name in names] == sorted(numbers)
 
 
-def test_a_replay_at_its_own_pace_keeps_the_time(tmp_path):
+def test_a_replay_at_its_own_pace_keeps_the_time(tmp_path, monkeypatch):
     path = tmp_path / "video.tif"
     write_plain(path, images(6))
-    began_s = time.monotonic()
-    frames_of(path, frame_rate_hz=25, pace=True)
-    assert 0.19 <= time.monotonic() - began_s < 2
+    clock = SimulatedClock()
+    monkeypatch.setattr("acquisition.recording.time", clock)
+    recording = open_recording(path, run_id="run", frame_rate_hz=25, pace=True)
+    recording.start()
+    began_s, at_s = clock.now_s, []
+    while not recording.ended:
+        if recording.read(0.015) is not None:
+            at_s.append(clock.now_s - began_s)
+    recording.close()
+    np.testing.assert_allclose(at_s, np.arange(6) / 25, atol=1e-9)
 
 
 def test_a_recording_is_a_source_and_can_be_stopped(tmp_path):

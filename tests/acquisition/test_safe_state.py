@@ -86,7 +86,8 @@ def test_heartbeats_keep_the_watchdog_quiet_and_their_absence_wakes_it_once(rig)
         shown = one.run(5).frame
     assert one.said == []
     assert one.run(30).flow_ul_s == 0.001
-    time.sleep(0.03)
+    while one.microscope.focus_commanded_um != 120:  # each device is told in a thread of its own
+        time.sleep(0.001)
     one.run(3)
     assert one.microscope.read_focus() == pytest.approx(120, abs=0.5)
     assert one.said == ["no live result for 2 s: safe state (the pump at 0.001 uL/s, the focus at 120 um)"]

@@ -1,6 +1,7 @@
 """A small simulated experiment, run as a user would run it, and what came of it."""
 
 import json
+import signal
 import time
 
 import psutil
@@ -42,14 +43,21 @@ def small_experiment(folder, *, real_time=True, rate=60, frames=60, **sections):
     return build_experiment(data, "the test")
 
 
-class Run:
-    """One run with its notes, events and files; `act` is called once, after `act_after` frames."""
+FRAMES_AFTER = 20
 
-    def __init__(self, experiment, act=None, act_after=20):
+
+class Run:
+    """One run with its notes, events and files; `act` is called once, after `act_after` frames.
+
+    With `until`, the run is stopped some frames after its log says something, however long that takes.
+    """
+
+    def __init__(self, experiment, act=None, act_after=20, until=None):
         self.files = RunFiles.beside(experiment.run.output)
         self.notes, self.shown = [], []
         self._act, self._act_after = act, act_after
         self.acted_at = None
+        self._until, self._stop_at = until, None
         self.outcome = run_experiment(
             experiment, self.files, on_update=self._update, on_note=self.notes.append
         )
@@ -61,6 +69,16 @@ class Run:
             act, self._act = self._act, None
             self.acted_at = progress.frames
             act(self)
+        if self._until is not None and self._act is None and self._until(self):
+            self._until, self._stop_at = None, progress.frames + FRAMES_AFTER
+        if self._stop_at is not None and progress.frames >= self._stop_at:
+            self._stop_at = None
+            signal.raise_signal(signal.SIGINT)
+
+    def says(self, *texts):
+        """Whether the log has all of these."""
+        log = self.files.events.read_text() if self.files.events.exists() else ""
+        return all(text in log for text in texts)
 
     def events(self, kind=None):
         lines = self.files.events.read_text().splitlines()
@@ -86,7 +104,7 @@ def kill(stage):
     return lambda run: run.process(stage).kill()
 
 
-def wait_until(condition, within_s=30.0):
+def wait_until(condition, within_s=180.0):
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s

