@@ -35,17 +35,17 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    width_px: int = Field(default=768, ge=16, le=16384, description="picture, along the channel")
-    height_px: int = Field(default=512, ge=16, le=16384, description="picture, across the channel")
+    width_px: int = Field(default=768, ge=16, le=16384, description="image, along the channel")
+    height_px: int = Field(default=512, ge=16, le=16384, description="image, across the channel")
     pixel_size_um: float = Field(default=0.8, gt=0)
     margin_um: float = Field(
-        default=45.0, ge=0, description="particles are followed this far beyond the picture"
+        default=45.0, ge=0, description="particles are followed this far beyond the image"
     )
     channel_width_um: float = Field(default=1000.0, gt=0)
     channel_depth_um: float = Field(default=300.0, gt=0)
     particle_diameter_um: float = Field(default=2.0, gt=0)
     particles_per_frame: float = Field(
-        default=60.0, ge=0, description="mean number in the picture and visible depth"
+        default=60.0, ge=0, description="mean number in the image and visible depth"
     )
     visible_um: float = Field(default=204.0, gt=0, description="visible depth to either side of the focus")
     seed: int = Field(default=1, ge=0)
@@ -102,17 +102,17 @@ class World:
             self.focus.place(self.focus.target_um)
             self.pump.restart()
             self._rng = np.random.default_rng(settings.seed)
-            picture_x = settings.width_px * settings.pixel_size_um
-            picture_y = settings.height_px * settings.pixel_size_um
+            image_x_um = settings.width_px * settings.pixel_size_um
+            image_y_um = settings.height_px * settings.pixel_size_um
             first = -settings.pixel_size_um / 2
-            self._x_range = (first - settings.margin_um, first + picture_x + settings.margin_um)
-            middle_y = first + picture_y / 2
-            half_y = min(picture_y / 2 + settings.margin_um, settings.channel_width_um / 2)
-            self._walled = picture_y / 2 + settings.margin_um >= settings.channel_width_um / 2
+            self._x_range = (first - settings.margin_um, first + image_x_um + settings.margin_um)
+            middle_y = first + image_y_um / 2
+            half_y = min(image_y_um / 2 + settings.margin_um, settings.channel_width_um / 2)
+            self._walled = image_y_um / 2 + settings.margin_um >= settings.channel_width_um / 2
             self._middle_y, self._y_range = middle_y, (middle_y - half_y, middle_y + half_y)
             radius = min(settings.particle_diameter_um / 2, settings.channel_depth_um / 4)
             self._height_range = (radius, settings.channel_depth_um - radius)
-            seen_um3 = picture_x * min(picture_y, 2 * half_y)
+            seen_um3 = image_x_um * min(image_y_um, 2 * half_y)
             seen_um3 *= min(2 * settings.visible_um, settings.channel_depth_um)
             followed_um3 = math.prod(high - low for low, high in (self._x_range, self._y_range))
             followed_um3 *= settings.channel_depth_um
