@@ -1,7 +1,7 @@
 """The messages that pass between the stages: one frozen, slotted dataclass each.
 
 Inside, particles are a structure of arrays: one C-contiguous float64 array of shape (columns, N) whose rows
-are named by `COLUMNS` and reachable as properties, so that a message goes on the wire without a copy.
+are named by `COLUMNS` and reachable as properties, so that a message is sent without a copy.
 Every message about a frame carries that frame's `FrameInfo`; nothing downstream has to look it up again.
 """
 

@@ -18,6 +18,12 @@ from stream.errors import LivePTVError, OutputError
 MOST_TRIES = 1000  # names tried beside the target
 
 
+def check_folder_of(target: Path) -> None:
+    """Raise `OutputError` if the folder of a file to be written does not exist."""
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: there is no folder {target.parent}; create it first")
+
+
 class UnfinishedFile:
     """An unfinished file at `path`, beside its `target`."""
 
@@ -29,9 +35,7 @@ class UnfinishedFile:
         self.path = self._free_name()
 
     def _check_target(self) -> None:
-        folder = self.target.parent
-        if not folder.is_dir():
-            raise OutputError(f"cannot write {self.target}: there is no folder {folder}; create it first")
+        check_folder_of(self.target)
         if self.target.is_dir():
             raise OutputError(f"cannot write {self.target}: it is a folder; choose another name")
         if self.target.exists() and not self._overwrite:

@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 BACKGROUND_OF_FULL_SCALE = {"dark": 200 / 255, "bright": 40 / 255}
-"""Grey value of an empty picture over the largest one; leaves room for brighter and darker pixels."""
+"""Grey value of an empty image over the largest one; leaves room for brighter and darker pixels."""
 _NOISE_SAMPLES = 1 << 22
 """Normal deviates in the bank (8 MiB). Rows begin at random places, so two rows of a frame of 1440 overlap often,
 but at another offset; fewer would repeat visibly, more would not stay in the cache."""

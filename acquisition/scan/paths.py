@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stream.errors import ConfigurationError, OutputError
+from stream.unfinished_files import check_folder_of
 
 TIFF_SUFFIXES = (".ome.tif", ".ome.tiff")
 ZARR_SUFFIX = ".ome.zarr"
@@ -81,9 +82,7 @@ class ScanPaths:
         Raises `OutputError` if a file exists and may not be replaced, `ConfigurationError` if both options are
         given.
         """
-        folder = self.whole.absolute().parent
-        if not folder.is_dir():
-            raise OutputError(f"cannot write {self.whole}: there is no folder {folder}; create it first")
+        check_folder_of(self.whole)
         if resume and overwrite:
             raise ConfigurationError(
                 "--resume keeps existing files, --overwrite replaces them; pass only one of them"

@@ -21,7 +21,7 @@ class LoggedDevice(SimulatedDevice):
         self._log = SettingsLog()
         self.add("LogFile", str, lambda: self._log.path, self._log.set_path, pre_init=True)
 
-    def told(self, setting: str, value: float | bool) -> None:
+    def log_setting(self, setting: str, value: float | bool) -> None:
         """Log a setting before it takes effect."""
         self._log.hang(self.get_label())
         if self.attached:
@@ -60,7 +60,7 @@ class SimulatedFocus(LoggedDevice, StageDevice):
     def set_position_um(self, val: float) -> None:
         """Start a move to a position, um; `busy` until the ramp ends, then it settles within a few lags."""
         self._check(float(val))
-        self.told("Position", float(val))
+        self.log_setting("Position", float(val))
         with self.world.lock:
             self.world.focus.move(float(val), self.world.time_s)
 
@@ -139,7 +139,7 @@ class SimulatedPump(LoggedDevice, GenericDevice):
         return self.world.pump.flow_ul_s(self.world.time_s) if self.attached else 0.0
 
     def _set_flow(self, flow_ul_s: float) -> None:
-        self.told("FlowRate", flow_ul_s)
+        self.log_setting("FlowRate", flow_ul_s)
         self._flow_ul_s = flow_ul_s
         self._apply()
 
@@ -176,5 +176,5 @@ class SimulatedShutter(LoggedDevice, ShutterDevice):
 
     def set_open(self, open: bool) -> None:  # noqa: A002 - the name in the interface of the core
         """Open or close it."""
-        self.told("Open", bool(open))
+        self.log_setting("Open", bool(open))
         self._open = bool(open)

@@ -104,17 +104,17 @@ class World:
             self.focus.place(self.focus.target_um)
             self.pump.restart()
             self._rng = np.random.default_rng(settings.seed)
-            picture_x = settings.width_px * settings.pixel_size_um
-            picture_y = settings.height_px * settings.pixel_size_um
+            image_x_um = settings.width_px * settings.pixel_size_um
+            image_y_um = settings.height_px * settings.pixel_size_um
             first = -settings.pixel_size_um / 2
-            self._x_range = (first - settings.margin_um, first + picture_x + settings.margin_um)
-            middle_y = first + picture_y / 2
-            half_y = min(picture_y / 2 + settings.margin_um, settings.channel_width_um / 2)
-            self._walled = picture_y / 2 + settings.margin_um >= settings.channel_width_um / 2
+            self._x_range = (first - settings.margin_um, first + image_x_um + settings.margin_um)
+            middle_y = first + image_y_um / 2
+            half_y = min(image_y_um / 2 + settings.margin_um, settings.channel_width_um / 2)
+            self._walled = image_y_um / 2 + settings.margin_um >= settings.channel_width_um / 2
             self._middle_y, self._y_range = middle_y, (middle_y - half_y, middle_y + half_y)
             radius = min(settings.particle_diameter_um / 2, settings.channel_depth_um / 4)
             self._height_range = (radius, settings.channel_depth_um - radius)
-            seen_um3 = picture_x * min(picture_y, 2 * half_y)
+            seen_um3 = image_x_um * min(image_y_um, 2 * half_y)
             seen_um3 *= min(2 * settings.visible_um, settings.channel_depth_um)
             followed_um3 = math.prod(high - low for low, high in (self._x_range, self._y_range))
             followed_um3 *= settings.channel_depth_um

@@ -219,7 +219,7 @@ def test_times_with_a_point_are_one_number(tmp_path):
 
 def test_two_counters_that_contradict_each_other_are_refused(tmp_path):
     write(tmp_path, [f"a{n}_b{5 - n}" for n in range(5)])
-    assert "two orders" in refused(tmp_path)
+    assert "different orders" in refused(tmp_path)
 
 
 def test_hidden_files_and_what_is_no_image_are_left_alone(tmp_path):

@@ -245,7 +245,7 @@ def test_the_colours_in_which_imagej_shows_grey_values_do_not_matter(tmp_path):
     np.testing.assert_array_equal(frames, stack)
     with tifffile.TiffFile(path) as file:
         if file.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE:
-            assert any("how it is shown" in text for text in recording.remarks)
+            assert any("only affect the display" in text for text in recording.remarks)
 
 
 def test_an_image_in_which_0_is_white_says_so(tmp_path):

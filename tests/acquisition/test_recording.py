@@ -215,7 +215,7 @@ def test_a_file_that_is_no_recording_is_refused_in_one_line(tmp_path, name, cont
 def test_a_recording_that_is_not_there_is_said(tmp_path):
     with pytest.raises(SourceError, match="there is no recording"):
         open_recording(tmp_path / "nothing.tif", run_id="run")
-    with pytest.raises(SourceError, match="no images in"):
+    with pytest.raises(SourceError, match="there are no images"):
         open_recording(tmp_path, run_id="run")
 
 

@@ -298,7 +298,7 @@ def test_imagej_frame_interval_is_the_rate_and_its_playback_speed_is_not(tmp_pat
     times, recording = times_of(path)
     np.testing.assert_allclose(times, even(6, rate_hz or 1.0))
     assert any("assumed" in text for text in recording.remarks) == (rate_hz is None)
-    assert any("not the camera's" in text for text in recording.remarks) == (
+    assert any("not the frame rate of the camera" in text for text in recording.remarks) == (
         "fps" in facts and rate_hz is None
     )
 

@@ -230,7 +230,7 @@ def test_a_device_that_hangs_keeps_no_other_from_becoming_safe(quick, hanging):
     assert "has not answered for 0.2 s" in str(known[hanging])
     assert "may" in str(known[hanging])
     again = {device.device.split()[1]: device for device in state.enter_and_confirm()}
-    assert "has not come back" in again[hanging].problem
+    assert "has not returned" in again[hanging].problem
     scope.released.set()
 
 

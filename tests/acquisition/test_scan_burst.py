@@ -80,7 +80,7 @@ def test_a_camera_that_changes_its_format_is_refused(open_camera):
     camera, microscope = open_camera(settings=settings)
     assert [len(camera.take(3, never).images) for _ in range(3)] == [3, 3, 3]
     microscope.set_property("Camera", "Binning", "2")
-    with pytest.raises(SourceError, match="do not change the camera's format"):
+    with pytest.raises(SourceError, match="do not change the image format"):
         camera.take(3, never)
 
 

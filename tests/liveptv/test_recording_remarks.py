@@ -57,7 +57,7 @@ CASES = {
         0.75,
     ),
     "slices": (lambda p, i: write_imagej(p, i, axes="ZYX", finterval=0.05), "taken as times", 15),
-    "playback speed": (lambda p, i: write_imagej(p, i, fps=7.0), "not the camera's", 0.75),
+    "playback speed": (lambda p, i: write_imagej(p, i, fps=7.0), "not the frame rate of the camera", 0.75),
     "nothing": (lambda p, i: tifffile.imwrite(p, i, photometric="minisblack"), "1 um per pixel assumed", 1.5),
 }
 

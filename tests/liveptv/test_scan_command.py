@@ -184,7 +184,7 @@ def test_references_can_be_taken_afterwards(tmp_path, experiment, moves):
     ("arguments", "status", "what"),
     [
         (["--bright", "--no-references"], 2, "contradicts"),
-        (["--resume", "--overwrite"], 2, "pass one of them"),
+        (["--resume", "--overwrite"], 2, "pass only one of them"),
         (["--set", "scan.start_um=-9000", "--set", "scan.stop_um=-8900"], 1, "plane 0 at -9000 um"),
         (["--set", "limits.max_focus_um=150"], 2, "outside the limits"),
         (["--set", "scan.light=Camera.Nothing"], 2, "has no property 'Nothing'"),

@@ -55,7 +55,7 @@ def test_two_that_write_the_same_file_do_not_meet(tmp_path):
     one, other = UnfinishedFile(tmp_path / "a.csv"), UnfinishedFile(tmp_path / "a.csv")
     assert one.path != other.path
     one.finish()
-    with pytest.raises(OutputError, match=r"a\.csv exists.*is complete in .*a\.partial-2\.csv"):
+    with pytest.raises(OutputError, match=r"a\.csv exists.*the complete result is in .*a\.partial-2\.csv"):
         other.finish()
     assert names(tmp_path) == ["a.csv", "a.partial-2.csv"]
 

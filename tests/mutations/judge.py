@@ -15,8 +15,8 @@ from known_video import PIXEL_UM, RATE_HZ, STEP_PX, X_PX, Y_PX, Truth
 from mutation import REFUSED, RIGHT, SAID, Mutation
 
 SPEAKS_OF = {
-    "frames": r"missing|lost|cut short|truncated|gaps?\b|damage|left out|frames?\b(?!/s|[- ]rate)|pages|planes|images"
-    r"|position|channel|series|chunk",
+    "frames": r"missing|lost|cut short|truncated|gaps?\b|damage|left out|frames?\b(?!/s|[- ]rate)|pages"
+    r"|planes|images|position|channel|series|chunk",
     "pixel": r"pixel|square|um/px|scale",
     "times": r"frame/s|frames/s|frame.?rate|times?\b|stamps?\b|interval",
     "focus": r"focus|slices?\b|axes|axis|planes|volumes?\b|depth|\bz\b",
