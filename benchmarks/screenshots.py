@@ -27,8 +27,9 @@ FIGURES = ("frame", "trajectories", "profile")
 
 
 def save(image, path):
-    """Save with a palette of 256 colours: a third of the bytes, no visible difference."""
-    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Save with a palette of 256 colours that cover the colour bars: a third of the bytes."""
+    palette = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=5)
+    palette.save(path, optimize=True)
     print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 

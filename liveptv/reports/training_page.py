@@ -15,7 +15,7 @@ from liveptv.reports.look import INK, ONE, TWO, paper, plain_log_ticks
 from liveptv.reports.publishing import ReportFigure, indented, publish
 
 BLUE, RED, BLACK = ONE, TWO, INK
-LINES = (("z", BLACK, "z", 1), ("x", BLUE, "x, times 10", 10), ("y", RED, "y, times 10", 10))
+LINES = (("z", BLACK), ("x", BLUE), ("y", RED))
 HIGH = 0.1  # missed or false fraction above which longer training is advised
 
 
@@ -79,20 +79,20 @@ def _row(from_um: float, to_um: float, group: Any) -> dict[str, str]:
 def course_figure(course: list[dict[str, Any]]) -> Figure:
     """Missed, false and errors over the training time; `course` are the scores of `Course`."""
     figure = Figure(figsize=(10, 3.4), dpi=120, layout="constrained")
-    parts, depth = figure.subplots(1, 2)
+    parts, errors = figure.subplots(1, 2)
     minutes = [row["trained_s"] / 60 for row in course]
 
-    def values(name: str, factor: float) -> list[float]:
+    def values(name: str, factor: float = 1.0) -> list[float]:
         return [math.nan if row.get(name) is None else factor * row[name] for row in course]
 
     for name, colour in (("missed", BLUE), ("false", RED)):
         parts.plot(minutes, values(name, 100), "o-", ms=3, color=colour, label=name)
-    for axis, colour, label, factor in LINES:
-        depth.plot(minutes, values(f"{axis}_um", factor), "o-", ms=3, color=colour, label=label)
+    for axis, colour in LINES:
+        errors.plot(minutes, values(f"{axis}_um"), "o-", ms=3, color=colour, label=axis)
     parts.set(xlabel="training time (min)", ylabel="missed, false (%)", yscale="log")
-    depth.set(xlabel="training time (min)", ylabel="rms error of lone particles (µm)", ylim=(0, None))
-    plain_log_ticks(parts.yaxis)
-    for axes in (parts, depth):
+    errors.set(xlabel="training time (min)", ylabel="rms error of lone particles (µm)", yscale="log")
+    for axes in (parts, errors):
+        plain_log_ticks(axes.yaxis)
         axes.legend(frameon=False)
         axes.grid(visible=True, which="both", alpha=0.25)
     return figure
@@ -107,15 +107,17 @@ def distance_figure(scores: Scores) -> Figure:
     place = list(range(len(groups)))
     left.bar(place, [100 * group.missed for group in groups], color=BLUE)
     for n, group in enumerate(groups):
-        left.annotate(f"{group.particles}", (n, 100 * group.missed), ha="center", va="bottom", fontsize=8)
-    for axis, colour, label, factor in LINES:
-        rms = [factor * g.errors[axis].rms_um if axis in g.errors else math.nan for g in groups]
-        right.plot(place, rms, "o-", ms=4, color=colour, label=label)
-    left.set(ylabel="missed (%); above: number of particles")
-    right.set(ylabel="rms error (µm)", ylim=(0, None))
+        left.annotate(f"of {group.particles}", (n, 100 * group.missed), ha="center", va="bottom", fontsize=8)
+    for axis, colour in LINES:
+        rms = [g.errors[axis].rms_um if axis in g.errors else math.nan for g in groups]
+        right.plot(place, rms, "o-", ms=4, color=colour, label=axis)
+    left.set(ylabel="missed (%)")
+    right.set(ylabel="rms error (µm)", yscale="log")
+    plain_log_ticks(right.yaxis)
     right.legend(frameon=False)
     for axes in (left, right):
         axes.set_xticks(place, names)
+        axes.set_axisbelow(True)
         axes.set_xlabel("distance to nearest neighbour (µm)")
         axes.grid(visible=True, axis="y", alpha=0.25)
     return figure

@@ -9,7 +9,9 @@ import { Trails } from "./trails.js";
 
 const el = (id) => document.getElementById(id);
 const text = (id, value) => { if (el(id).textContent !== value) el(id).textContent = value; };
-const SPACE_MS = 120, ALIVE_MS = 10000, AGAIN_MS = 1500;
+const SPACE_MS = 120; // between drawings of the trajectories in 3D, the slowest part of a page
+const ALIVE_MS = 10000; // between signs of life; the server disconnects a page that is silent for 30 s
+const AGAIN_MS = 1500; // before the page connects again
 const decode = new TextDecoder();
 const trails = new Trails(), camera = new Camera(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
 const steering = new Steering((said) => say(said), snapshot);
