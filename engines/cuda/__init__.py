@@ -1,1 +1,1 @@
-"""What the engines on a GPU share: one program from raw pixels to a few numbers, and slots that overlap copies."""
+"""Networks on a GPU: one program from raw pixels to a few numbers per particle, and slots for frames in flight."""

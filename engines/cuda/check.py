@@ -83,7 +83,7 @@ class Agreement:
     def __str__(self) -> str:
         """In words."""
         return (
-            f"of {self.sure} particles {self.missed} are missing and {self.invented} are additional; x and y differ "
+            f"of {self.sure} particles {self.missed} are missing and {self.invented} are new; x and y differ "
             f"by {self.xy_px:.2g} px, z by {self.z_um:.2g} um, logits by {self.logit:.2g}"
         )
 

@@ -22,7 +22,7 @@ def why_no_gpu(load: Callable[[], Any] = _load) -> str:
     try:
         driver = load()
     except OSError:
-        return "no NVIDIA driver"
+        return "no NVIDIA GPU driver"
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if status == NO_DEVICE or (status == SUCCESS and count.value == 0):

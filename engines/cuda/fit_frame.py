@@ -53,7 +53,7 @@ class Scene(NamedTuple):
 
 
 class BatchedFit:
-    """Fits frames' blocks on a device, those of one frame at a time; `refiner.FitFrame`."""
+    """Fits frames' blocks on a device, those of one frame at a time; `refine.fitting.FitFrame`."""
 
     def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
         self._images = PsfImages(model, device)

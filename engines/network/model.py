@@ -156,5 +156,5 @@ class OnnxModel:
 def _check_shape(shape: tuple[int, ...]) -> None:
     if shape[1:2] != (SLOTS * CHANNELS,) and shape[3:] != (SLOTS, CHANNELS):
         raise ConfigurationError(
-            f"the model's output has the shape {shape}, which this version cannot read; update liveptv or train again"
+            f"the model's output has the shape {shape}, which this version cannot read; update liveptv"
         )

@@ -30,7 +30,8 @@ SEARCH_STEP_UM = 7.5
 are missed in place of 0.84 %, and lone ones are measured alike."""
 LARGEST_MOVE_UM, LARGEST_MOVE_SIGMAS = 60.0, 6.0
 """A fit may move a depth by so much, in um or in standard errors of the detector's, whichever is more, unless its
-chi-square is typical: farther away it is likely to be another particle. Also the longest search."""
+chi-square is typical: farther away it is likely to be another particle. Also the longest search. With 30 um
+0.88 % are missed in place of 0.84 %."""
 LEAST_BRIGHTNESS_SIGMAS = 3.0
 """Standard errors of the brightness below which a particle is not told from noise. With 1.5 or 6 the results hardly
 differ: missed 0.84 %, false 0.53 and 0.50 %."""

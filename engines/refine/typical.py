@@ -13,13 +13,13 @@ FEWEST = 20
 LEAST_CHI_SQUARE = 0.5
 """Of the typical reduced chi-square, which is 1 where the noise is measured well."""
 WORST_SIGMAS = 4.0
-"""Robust standard deviations above the typical chi-square from which an image is unlike the PSF model. Lower tries
-more alternatives, which costs time."""
+"""Robust standard deviations above the typical chi-square from which an image is unlike the PSF model. With 6,
+0.97 % are missed in place of 0.84 %; 3 only costs time (3,200 particles, as in `fitting`)."""
 FEW_WORST = 1.2
 """The same limit, as a chi-square, where there are too few particles: 4 standard deviations at 800 pixels."""
 SPREAD_FACTOR = 1.5
-"""Brightnesses in an experiment scatter at least so many times as much as in its calibration. Lower trusts the
-brightness more when it decides on the number of particles."""
+"""Brightnesses in an experiment scatter at least so many times as much as in its calibration.
+With 1 the results are the same, with 2.5, 0.91 % are missed in place of 0.84 %."""
 LEAST_SPREAD, UNSURE_SPREAD = 0.08, 0.15
 """Least relative SD of the brightness that is believed; and where there are too few particles."""
 NORMAL_MAD = 1.4826

@@ -234,7 +234,7 @@ def test_places_that_are_no_numbers_are_a_failure():
     found = run(engine, map(frame, range(8)))
     assert [d.info.frame for d in found] == list(range(8))
     assert all(np.isfinite(d.table).all() for d in found)
-    assert "no numbers in frame 4" in said[0]
+    assert "not finite numbers in frame 4" in said[0]
 
 
 def blind_from(first):

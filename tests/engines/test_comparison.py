@@ -198,7 +198,7 @@ def test_what_one_region_says_is_kept_and_what_a_second_one_repeats_is_not(seed,
 
 
 def test_numbers_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not finite numbers"):
         read(np.full((1, 1, OUTPUTS, 2, 4), np.nan, np.float32))
 
 

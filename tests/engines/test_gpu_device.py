@@ -39,7 +39,7 @@ def test_a_machine_without_a_driver_has_no_gpu():
     def load():
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    assert why_no_gpu(load) == "no NVIDIA driver"
+    assert why_no_gpu(load) == "no NVIDIA GPU driver"
 
 
 @pytest.mark.skipif(not why_no_gpu(), reason="there is a GPU here")

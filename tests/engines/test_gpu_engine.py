@@ -145,7 +145,7 @@ class _Altered(TorchBackEnd):
 
 
 @pytest.mark.parametrize(
-    ("factor", "what"), [(0.9, "disagrees"), (0.0, "same value"), (float("nan"), "no numbers")]
+    ("factor", "what"), [(0.9, "disagrees"), (0.0, "same value"), (float("nan"), "not finite numbers")]
 )
 def test_a_back_end_with_wrong_numbers_is_refused_before_the_first_frame(device, factor, what):
     engine = GpuEngine(SETTINGS, PIXEL_SIZE_UM, SHIPPED_MODEL, _Altered(device, factor))

@@ -174,7 +174,7 @@ def test_a_frame_with_more_slots_than_there_is_room_for_is_known():
 
 
 @pytest.mark.parametrize(
-    ("value", "what"), [(np.nan, "no numbers"), (np.inf, "no numbers"), (0.0, "same value")]
+    ("value", "what"), [(np.nan, "not finite numbers"), (np.inf, "not finite numbers"), (0.0, "same value")]
 )
 def test_answers_that_cannot_be_are_refused(value, what):
     maps = empty_maps()

@@ -113,14 +113,14 @@ def test_planes_that_are_no_numbers_are_refused(channel, value):
     put(maps, 41, 30, 0.0)
     planes = as_planes(maps)
     planes[channel, 7, 10] = value if channel != SIGMA_X else np.nan
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not finite numbers"):
         decode(planes)
 
 
 def test_values_that_are_no_numbers_are_refused():
     maps = empty_maps()
     maps[3, 4, 0, LOGIT] = np.nan
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not finite numbers"):
         decode(maps)
 
 
