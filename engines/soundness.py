@@ -10,8 +10,9 @@ import numpy.typing as npt
 CELL_PX = 4
 """Side of the cells whose means are compared, px: about a small particle; larger cells dilute it."""
 SURE_SIGMAS = 7.0
-"""Standard deviations of the differences that count as structure. Among 10^5 cells noise exceeds 7 with a
-probability of 3e-7, 5 would be exceeded in one image out of twenty; faint particles are missed, which only delays a check."""
+"""Standard deviations of the differences that count as structure. Among 10^5 cells noise exceeds 7
+with a probability of 3e-7, 5 would be exceeded in one image out of twenty.
+Fainter particles are missed, which only delays a check."""
 APART_CELLS = 2
 """Cells between the two that are compared: far enough not to share a particle, near enough not to see shading."""
 SIGMA_OF_MAD = 1.4826

@@ -1,4 +1,4 @@
-"""Pipeline stage of the detector: frames in, detections out. A frame is acknowledged once its detections are safe."""
+"""Pipeline stage of the detector: frames in, detections out. Frames are acknowledged once their detections are."""
 
 from __future__ import annotations
 
