@@ -12,6 +12,7 @@ from calibration.alignment.plane_check import apparent_focus
 from calibration.consecutive import runs
 from calibration.errors import CalibrationError
 from calibration.scan.faults import Fault
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -79,7 +80,7 @@ def wrong_planes(off_um: FloatArray, worse: FloatArray, step_um: float) -> BoolA
 
     A long run counts if it reaches an end of the scan, as after a missing plane, or is off by over two steps.
     """
-    scatter = 1.4826 * float(np.nanmedian(np.abs(off_um)))
+    scatter = SIGMA_OF_MAD * float(np.nanmedian(np.abs(off_um)))
     limit_um = max(WRONG_STEPS * step_um, WRONG_SCATTERS * scatter)
     far: BoolArray = np.abs(np.nan_to_num(off_um)) > limit_um
     wrong = far & (np.nan_to_num(worse) > WORSE)
@@ -104,7 +105,7 @@ def largest_jump(
     values = off_um[known]
     medians = np.median(np.lib.stride_tricks.sliding_window_view(values, SIDE), axis=1)
     jumps = medians[SIDE:] - medians[:-SIDE]
-    scatter = 1.4826 * float(np.median(np.abs(jumps)))
+    scatter = SIGMA_OF_MAD * float(np.median(np.abs(jumps)))
     at = int(np.argmax(np.abs(jumps)))
     if abs(jumps[at]) < max(least_steps * step_um, JUMP_SCATTERS * scatter):
         return None

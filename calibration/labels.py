@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import median_abs_deviation
 
 from calibration.alignment.aligned import Aligned
 from calibration.alignment.joint_normal import X, Y, Z
@@ -51,7 +52,7 @@ class Seen:
 def misfit_limit(misfit: FloatArray) -> float:
     """The largest misfit of a single particle, given the misfits of (mostly) lone ones."""
     typical = float(np.median(misfit))
-    scatter = 1.4826 * float(np.median(np.abs(misfit - typical)))
+    scatter = float(median_abs_deviation(misfit, scale="normal"))
     return typical + max(MISFIT_SCATTERS * scatter, MISFIT_TIMES * typical, MISFIT_FLOOR)
 
 

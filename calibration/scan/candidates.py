@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
+from scipy.stats import median_abs_deviation
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def find_candidates(mean: npt.NDArray[np.floating], *, spot_px: float, around_px
     image = mean.astype(np.float64)
     spots = ndimage.gaussian_filter(image, spot_px, mode="nearest")
     spots -= ndimage.gaussian_filter(image, around_px, mode="nearest")
-    noise = 1.4826 * float(np.median(np.abs(spots - np.median(spots)))) + 1e-12
+    noise = float(median_abs_deviation(spots, axis=None, scale="normal")) + 1e-12
     size = 2 * round(max(2.0, 1.5 * spot_px)) + 1
     limit = np.median(spots) + THRESHOLD * noise
     peak = (ndimage.maximum_filter(spots, size, mode="nearest") == spots) & (spots > limit)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.stats import median_abs_deviation
 
 from calibration.scan.candidates import Candidates
 from calibration.scan.contrast import Background
@@ -117,17 +118,13 @@ def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
         limit = level + max(
             CROWD_PART * abs(level),
             POWER_PART * float(profile[:3].max()),
-            OUTER_SCATTERS * 1.4826 * _scatter(outer),
+            OUTER_SCATTERS * float(median_abs_deviation(outer, scale="normal")),
         )
         smooth = ndimage.uniform_filter1d(profile, 3)
         # where it ends for good; farther out are neighbours
         quiet = np.lib.stride_tricks.sliding_window_view(smooth, QUIET_PX).max(axis=1) < limit
         reach = max(reach, int(np.argmax(quiet)) if quiet.any() else len(profile) - 1)
     return int(np.clip(np.ceil(ROOM * reach) + EDGE_PX, SMALLEST_HALF_PX, LARGEST_HALF_PX))
-
-
-def _scatter(values: FloatArray) -> float:
-    return float(np.median(np.abs(values - np.median(values))))
 
 
 def cut_out(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from calibration.scan.planes import FocusScan, ScanPlane
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FLASH = 6.0
 FLASH_PART = 0.005
@@ -44,7 +45,7 @@ def brightness_faults(scan: FocusScan) -> tuple[list[Fault], set[int]]:
     """
     median = np.array([facts.mean for facts in scan.facts])
     typical = _running_median(median)
-    scatter = 1.4826 * float(np.median(np.abs(median - typical)))
+    scatter = SIGMA_OF_MAD * float(np.median(np.abs(median - typical)))
     limit = np.maximum(FLASH * scatter, FLASH_PART * typical)
     bad = set(map(int, np.flatnonzero(np.abs(median - typical) > limit)))
     faults = []
