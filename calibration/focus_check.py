@@ -18,13 +18,25 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 REACH_STEPS = 25
+"""How far from the stated focus the images are compared, in steps: wrong positions further away are still seen to
+be wrong, but not located. The time is proportional to it."""
 WRONG_STEPS = 0.6
+"""Offset, in steps, above which a plane is wrong. Half or twice as much changes nothing in a small simulated scan
+(rms depth error 0.082 um); the scatter of a good focus drive is 0.1 step."""
 WRONG_SCATTERS = 5.0
+"""The same in standard deviations of all planes' offsets, for scans with a large scatter."""
 WORSE = 2.0
+"""Ratio of squared residuals at the stated and at the apparent focus above which a single plane is wrong: an
+offset that hardly worsens the fit is not significant."""
 STEADY = 5
+"""Planes in a row with the same offset that are corrected instead of left out."""
 SIDE = 3
+"""Planes on each side of a jump whose median is compared; a single wrong plane is no jump."""
 JUMP_STEPS = 0.5
+"""Least jump, in steps."""
 JUMP_SCATTERS = 5.0
+"""Offset, in steps, above which a plane is wrong: labels need the focus to a fraction of a step. Half or twice as
+much changes nothing in a small simulated scan (rms depth error 0.082 um)."""
 MIN_PLANES = 10
 
 

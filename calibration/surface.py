@@ -17,9 +17,14 @@ from engines.robust_sigma import SIGMA_OF_MAD
 FloatArray = npt.NDArray[np.float64]
 
 MIN_PARTICLES = 8
+"""Fewest particles for a plane (three parameters); twice as many for the curved surface (six)."""
 ON_SURFACE = 0.025
+"""Scatter about the surface, over the depth range, below which the particles lie on it. Particles that fill a
+channel scatter by 0.3, dried ones by less than 0.01."""
 ROUNDS = 6
+"""Rounds of leaving out particles far from the surface; two or three suffice."""
 REACH = 4.0
+"""Rounds of leaving out particles far from the surface."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
 OTHER_OBJECTIVE = 0.05
 """Relative difference of pixel sizes that means another objective. Two measurements of one objective agree
-to 1 % or so, magnifications of two objectives differ by 20 % or more: anything in between gives the same answer."""
+better, magnifications of two objectives differ by far more."""
 
 
 def open_engine(

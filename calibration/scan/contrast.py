@@ -23,9 +23,14 @@ Float32Array = npt.NDArray[np.float32]
 Polarity = Literal["dark", "bright"]
 
 BLOCK_PX = 16
+"""Side of the blocks whose medians make the background, px: larger than a focused particle, smaller than the
+lamp's structures."""
 SMOOTH_BLOCKS = 9
+"""Blocks over which the residual is smoothed, three standard deviations of the Gaussian."""
 DEGREE = 4
+"""Degree of the polynomial; vignetting is of fourth degree."""
 OUTLIER = 2.5
+"""Standard deviations beyond which a block contains particles and does not count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

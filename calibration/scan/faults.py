@@ -13,9 +13,13 @@ from calibration.scan.planes import FocusScan, ScanPlane
 from engines.robust_sigma import SIGMA_OF_MAD
 
 FLASH = 6.0
+"""Standard deviations of the images' brightness that are a flash."""
 FLASH_PART = 0.005
+"""The same as a part of the brightness: smaller changes do not matter for the contrast."""
 SATURATED_PART = 2e-5
+"""Part of the pixels at full scale that is reported; a few hot pixels are not."""
 NEIGHBOURS = 7
+"""Images on each side in time, the median of which is the typical brightness."""
 
 Kind = Literal[
     "cut short",
