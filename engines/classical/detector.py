@@ -116,7 +116,7 @@ class SpotDetector:
 
     @property
     def image(self) -> Float32Array:
-        """What `load` took (H, W); after `detect`, what is left of it without the particles."""
+        """What `load` took (H, W); after `detect`, its residual without the particles."""
         return self._image
 
     def stronger_polarity(self, image: npt.NDArray[Any]) -> Literal["dark", "bright"] | None:

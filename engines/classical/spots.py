@@ -2,8 +2,8 @@
 
 The filter is the Laplacian of Gaussian of Sage et al. 2005 (IEEE Trans. Image Process. 14, 1372), in the
 form of a difference of two Gaussians, G(s) - G(1.6 s) (Marr & Hildreth 1980), with a width along x and one
-along y: an astigmatic image is answered by one maximum of the filter of its own shape instead of by several
-along its length. Each filter runs on the image binned to fit its size.
+along y: the filter of an astigmatic image's own shape has one maximum there, instead of several along its
+length. Each filter runs on the image binned to fit its size.
 """
 
 from __future__ import annotations
