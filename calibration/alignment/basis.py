@@ -101,7 +101,7 @@ def average_images(
     """Mean images (B, P, P) of bins of depth one step wide, and the sum of squared brightnesses in each."""
     place = np.round((depth_um - depth_um.min()) / z_step_um).astype(np.int64).ravel()
     weight = np.repeat(brightness, depth_um.shape[1])
-    information = np.bincount(place, weight**2)
+    information = np.asarray(np.bincount(place, weight**2), np.float64)
     total = np.zeros((information.size, images[0].size), np.float32)
     for index, (bin_, factor) in enumerate(zip(place, weight, strict=True)):
         total[bin_] += np.float32(factor) * images[index].ravel()
