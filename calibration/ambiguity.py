@@ -10,7 +10,11 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 TOLD_APART = 5.0
+"""Standard deviations of one image's noise by which two depths must differ to be told apart: at 5 a confusion is
+a matter of other errors, not of noise. It sets the reported part only, no label."""
 FAR_PART = 0.12
+"""Part of the depth range within which depths are neighbours, not twins: images change slowly, so that close
+depths are always alike. It should exceed the depth resolution and stay below the distance of the focal lines."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

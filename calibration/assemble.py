@@ -20,9 +20,16 @@ from calibration.scan.contrast import Polarity
 FloatArray = npt.NDArray[np.float64]
 
 IN_SIGHT = 8.0
+"""Signal, in standard deviations of one image's noise summed over the image, above which a particle is visible.
+Half as much changes nothing in a small simulated scan (rms depth error 0.082 um): the traces' mutual prediction
+limits the range first."""
 EXTENT_LEVEL = 0.1
+"""Part of the peak at which an image ends for the neighbour limit. The outer rings below it carry little of the
+power."""
 MIN_NODES = 8
+"""Fewest depths of a usable PSF model: a spline has four nodes at each end beyond its range."""
 LARGEST_PERCENTILE = 95
+"""Percentile of the images' radii that counts as the largest; the last 5 % may touch a neighbour."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

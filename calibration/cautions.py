@@ -8,7 +8,11 @@ from calibration.ambiguity import Ambiguity
 from calibration.assemble import Assembled
 
 AMBIGUOUS_PART = 0.3
+"""Part of the depth range with a twin above which the user is warned. Lenses without astigmatism reach 0.5 to 1,
+astigmatic ones stay near 0, so anything between 0.1 and 0.4 gives the same warning."""
 COARSE = 0.9
+"""Part of the depth range with a twin above which the user is warned. Around a single focal plane most depths
+have a twin, so the value is not critical; depths at which two images happen to be alike are allowed."""
 
 
 def warnings_for(

@@ -15,7 +15,9 @@ from calibration.scan.cutouts import TraceImages
 FloatArray = npt.NDArray[np.float64]
 
 MOST_TRACES = 60
+"""Traces in the report's curves; more lines cannot be seen."""
 MOST_DEPTHS = 80
+"""Depths at which widths are fitted, each by a least-squares fit of seven parameters."""
 
 
 def feature_curves(

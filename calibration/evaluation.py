@@ -21,6 +21,7 @@ from calibration.matching import (
     Table,
     match_tables,
 )
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -30,7 +31,6 @@ DISTANCE_BINS_UM = (0.0, 2.0, 4.0, 8.0, 16.0, 28.0, math.inf)
 MOST_DEPTH_BINS, FEWEST_DEPTH_BINS, PARTICLES_A_BIN = 34, 4, 20
 FEWEST_IN_A_PART = 5
 COVERED = 0.5
-MEDIAN_TO_SD = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _errors(matched: Matched, chosen: BoolArray) -> dict[str, AxisErrors]:
             rms_um=float(np.sqrt((error**2).mean())) if error.size else math.nan,
             median_um=float(np.median(np.abs(error))) if error.size else math.nan,
             calibration=float(np.sqrt((scaled**2).mean())) if scaled.size else math.nan,
-            calibration_robust=MEDIAN_TO_SD * float(np.median(np.abs(scaled))) if scaled.size else math.nan,
+            calibration_robust=SIGMA_OF_MAD * float(np.median(np.abs(scaled))) if scaled.size else math.nan,
         )
     return result
 

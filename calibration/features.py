@@ -11,6 +11,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 SIGNAL_PART = 0.15
+"""Part of the largest mean contrast above which a pixel belongs to the signal's mask. For curves only; labels do
+not depend on it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,10 +15,13 @@ from scipy.special import expit, gamma
 FloatArray = npt.NDArray[np.float64]
 
 SMALLEST_WIDTH_PX = 0.4
+"""Lower limit of a width, px: a narrower Gaussian lies between the pixels."""
 SHAPES = (0.8, 8.0)
+"""Limits of the exponents, from a cusp to nearly a box; fitted images have 1.5 to 4."""
 GAUSSIAN = (-1.6, -1.6)
 """Start of the fit: both exponents are 2, those of a Gaussian."""
 MOST_EVALUATIONS = 400
+"""Evaluations of the residuals after which a fit ends, converged or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,11 @@ from scipy import ndimage
 FloatArray = npt.NDArray[np.float64]
 
 LEVELS = 24
+"""Levels of brightness between which the variance is compared."""
 MIN_PIXELS = 500
+"""Fewest pixels in a level: their mean variance is then known to 6 %."""
 LARGE_PX = 6.0
+"""Fewest pixels in a level: their mean variance is then known to 6 % or better."""
 
 
 @dataclass(frozen=True, slots=True)

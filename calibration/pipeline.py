@@ -45,19 +45,36 @@ IndexArray = npt.NDArray[np.intp]
 Progress = Callable[[str, float], None]
 
 FEWEST = 5
+"""Fewest particles of a calibration: their mean is then their PSF rather than one particle's."""
 MOST_TRACES = 300
+"""Most particles that are aligned; the matrices grow with the square of their number, the error of the PSF falls
+with its root."""
 LONE_PARTS = (0.9, 0.7, 0.5)
+"""Least distance of lone particles' neighbours over the half width of the cut-outs, relaxed in this order."""
 ENOUGH_PART = 0.3
+"""Part of the particles that is enough to align. 20 % more or less changes nothing in a small simulated scan (rms
+depth error 0.082 um)."""
 ALIKE = 0.3
+"""Median correlation of traces below which they are not of one kind of particle; good scans have 0.8 or more."""
 NEAR_GRID = 0.75
+"""Distance from an even grid of planes, in steps, up to which a plane is used for the start."""
 PERCENTILES = (1, 99)
+"""Depth range of the PSF model, as percentiles of all labels (Franchini & Krevor 2020, section 2.1.2)."""
 MOST_JUMPS = 3
+"""Most jumps that are corrected; a scan with more is not worth it."""
 JUMP_ROUNDS = 6
+"""Most measurements of one jump."""
 SAME_JUMP = 3
+"""Planes within which a jump is the same one."""
 SETTLED_STEPS = 0.15
+"""Remaining jump, in steps, that is left."""
 FITS_BETTER = 0.8
+"""Median misfit after over before, below which a correction is accepted."""
 NEIGHBOUR_ROUNDS = 2
+"""Rounds of removing neighbours. One or four change nothing in a small simulated scan (rms depth error 0.082
+um)."""
 NEIGHBOUR_STEPS = 2
+"""Median correlation of the traces below which they are not of one kind of particle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -125,7 +125,15 @@ class PsfModel:
 
 
 @njit(cache=True, nogil=True)
-def _evaluate(coefficients, node, dx, dy, per_um, out):  # type: ignore[no-untyped-def]
+def _evaluate(
+    coefficients: Float32Array,
+    node: FloatArray,
+    dx: FloatArray,
+    dy: FloatArray,
+    per_um: float,
+    out: Float32Array,
+) -> None:
+    """Fill `out` (N, 4, H, H): values and derivatives at the nodes (N,) and offsets (N,); negative nodes stay 0."""
     size = coefficients.shape[1]
     half = size // 2
     wide = out.shape[3]

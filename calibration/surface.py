@@ -10,13 +10,21 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import median_abs_deviation
+
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 
 MIN_PARTICLES = 8
+"""Fewest particles for a plane (three parameters); twice as many for the curved surface (six)."""
 ON_SURFACE = 0.025
+"""Scatter about the surface, over the depth range, below which the particles lie on it. Particles that fill a
+channel scatter by 0.3, dried ones by less than 0.01."""
 ROUNDS = 6
+"""Rounds of leaving out particles far from the surface; two or three suffice."""
 REACH = 4.0
+"""Rounds of leaving out particles far from the surface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,12 @@ def fit_surface(
     for _ in range(ROUNDS):
         solution, *_ = np.linalg.lstsq(design[kept] / scale, z_um[kept], rcond=None)
         away = z_um - design / scale @ solution
-        spread = 1.4826 * float(np.median(np.abs(away[kept] - np.median(away[kept]))))
+        spread = float(median_abs_deviation(away[kept], scale="normal"))
         kept = np.abs(away) <= REACH * max(spread, 1e-9)
     found = np.zeros(6)
     found[: len(columns)] = solution / scale
     residual = float(np.sqrt(np.mean(away**2)))
-    typical = 1.4826 * float(np.median(np.abs(away)))
+    typical = SIGMA_OF_MAD * float(np.median(np.abs(away)))
     return FocalSurface(
         height_um=float(found[0]),
         tilt_x=float(found[1]),

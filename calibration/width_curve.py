@@ -22,7 +22,9 @@ from engines.classical.widths import Polarity, WidthCurve
 FloatArray = npt.NDArray[np.float64]
 
 FIT_TRIES = 8
+"""Restarts of the fit, each with `FULL_ITERATIONS` steps, for a start from moments."""
 MOMENT_LEVEL = 0.1
+"""Part of the peak below which pixels do not count for the start. It changes the start, not the fit."""
 
 
 def moments_start(image: npt.NDArray[Any]) -> FloatArray:

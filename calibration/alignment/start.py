@@ -13,8 +13,11 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 ROUNDS = 8
+"""Most rounds of comparing each trace with the mean of the others; 2 to 4 are typical."""
 MIN_ENERGY = 0.3
+"""Part of its energy that a trace must share with another one at a shift; less would let a few planes decide."""
 MIN_OTHERS = 2
+"""Most rounds of comparing each trace with the mean of the others; they end as soon as no shift changes."""
 
 
 def binned(contrast: Float32Array) -> Float32Array:

@@ -15,9 +15,14 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 STEPS = 8
+"""Most Gauss-Newton steps; 4 are typical."""
 MAX_STEP_PX = 1.0
+"""Largest step in the plane, px."""
 MAX_STEP_UM = 10.0
+"""Largest step in depth, um: a few steps of the scan."""
 SETTLED = 0.02
+"""Last step, um and px, at which the fit ends. Gauss-Newton steps shrink fast, so the remaining error is far
+smaller."""
 
 
 @dataclass(frozen=True, slots=True)

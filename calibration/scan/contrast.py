@@ -16,15 +16,21 @@ from scipy import ndimage
 
 from calibration.errors import CalibrationError
 from calibration.scan.planes import FocusScan
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 Polarity = Literal["dark", "bright"]
 
 BLOCK_PX = 16
+"""Side of the blocks whose medians make the background, px: larger than a focused particle, smaller than the
+lamp's structures."""
 SMOOTH_BLOCKS = 9
+"""Blocks over which the residual is smoothed, three standard deviations of the Gaussian."""
 DEGREE = 4
+"""Degree of the polynomial; vignetting is of fourth degree."""
 OUTLIER = 2.5
+"""Standard deviations beyond which a block contains particles and does not count."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +78,7 @@ def smooth_background(mean: FloatArray) -> FloatArray:
     weight = np.ones_like(level)
     for _ in range(4):
         off = left - _smooth(left, weight)
-        scatter = 1.4826 * float(np.median(np.abs(off[weight > 0]))) + 1e-12
+        scatter = SIGMA_OF_MAD * float(np.median(np.abs(off[weight > 0]))) + 1e-12
         weight = (np.abs(off) < OUTLIER * scatter).astype(np.float64)
     grid = np.meshgrid(y, x, indexing="ij")
     rest = ndimage.map_coordinates(_smooth(left, weight), grid, order=1, mode="nearest")
@@ -93,7 +99,7 @@ class _Polynomial:
         for _ in range(8):
             self._solution, *_ = np.linalg.lstsq(design[kept], values[kept], rcond=None)
             off = values - design @ self._solution
-            scatter = 1.4826 * float(np.median(np.abs(off[kept]))) + 1e-12
+            scatter = SIGMA_OF_MAD * float(np.median(np.abs(off[kept]))) + 1e-12
             kept = np.abs(off) < 2 * OUTLIER * scatter
 
     def _design(self, row: npt.NDArray[Any], column: npt.NDArray[Any]) -> FloatArray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.stats import median_abs_deviation
 
 from calibration.scan.candidates import Candidates
 from calibration.scan.contrast import Background
@@ -19,17 +20,35 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 LARGEST_HALF_PX = 80
+"""Largest half width of a cut-out, px; memory grows with its square."""
 SMALLEST_HALF_PX = 8
+"""Smallest half width, px."""
 POWER_PART = 2e-5
+"""Part of the central power at which an image ends. Half or twice as much changes nothing in a small simulated
+scan (rms depth error 0.082 um)."""
 CROWD_PART = 0.5
+"""Part of the level at the edge, which neighbours cause, that an image must exceed. Half or twice as much changes
+nothing."""
 OUTER_SCATTERS = 4.0
+"""Standard deviations of the level at the edge that an image must exceed. Half or twice as much changes the depth
+error by 0.003 um."""
 QUIET_PX = 6
+"""Pixels in a row below the limit at which an image ends."""
 ROOM = 1.2
+"""Half width over the reach of the image. Half as much cuts images off (the focal lines move by 2.6 um); twice as
+much takes in neighbours (depth error 0.20 um, 3 of 18 particles lost)."""
 EDGE_PX = 5
+"""Pixels added for the tapered edge."""
 CORNER = 1.08
+"""Radius, over the half width, beyond which a cut-out shows its background. 0.86 changes nothing, at 1.3 few
+pixels are left (depth error 0.11 um)."""
 FEW = 3
+"""Fewest candidates away from the edge; with fewer all are used."""
 LOW_QUANTILE = 0.3
+"""Quantile over the candidates at which neighbours drop out. 20 % more or less changes the depth error by 0.001
+um."""
 MOST_LOOKED_AT = 200
+"""Most candidates from which the size is measured, which limits the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,17 +136,13 @@ def size_of_images(power: npt.NDArray[np.floating], found: Candidates) -> int:
         limit = level + max(
             CROWD_PART * abs(level),
             POWER_PART * float(profile[:3].max()),
-            OUTER_SCATTERS * 1.4826 * _scatter(outer),
+            OUTER_SCATTERS * float(median_abs_deviation(outer, scale="normal")),
         )
         smooth = ndimage.uniform_filter1d(profile, 3)
         # where it ends for good; farther out are neighbours
         quiet = np.lib.stride_tricks.sliding_window_view(smooth, QUIET_PX).max(axis=1) < limit
         reach = max(reach, int(np.argmax(quiet)) if quiet.any() else len(profile) - 1)
     return int(np.clip(np.ceil(ROOM * reach) + EDGE_PX, SMALLEST_HALF_PX, LARGEST_HALF_PX))
-
-
-def _scatter(values: FloatArray) -> float:
-    return float(np.median(np.abs(values - np.median(values))))
 
 
 def cut_out(

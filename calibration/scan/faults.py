@@ -10,11 +10,16 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from calibration.scan.planes import FocusScan, ScanPlane
+from engines.robust_sigma import SIGMA_OF_MAD
 
 FLASH = 6.0
+"""Standard deviations of the images' brightness that are a flash."""
 FLASH_PART = 0.005
+"""The same as a part of the brightness: smaller changes do not matter for the contrast."""
 SATURATED_PART = 2e-5
+"""Part of the pixels at full scale that is reported; a few hot pixels are not."""
 NEIGHBOURS = 7
+"""Images on each side in time, the median of which is the typical brightness."""
 
 Kind = Literal[
     "cut short",
@@ -44,7 +49,7 @@ def brightness_faults(scan: FocusScan) -> tuple[list[Fault], set[int]]:
     """
     median = np.array([facts.mean for facts in scan.facts])
     typical = _running_median(median)
-    scatter = 1.4826 * float(np.median(np.abs(median - typical)))
+    scatter = SIGMA_OF_MAD * float(np.median(np.abs(median - typical)))
     limit = np.maximum(FLASH * scatter, FLASH_PART * typical)
     bad = set(map(int, np.flatnonzero(np.abs(median - typical) > limit)))
     faults = []

@@ -24,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 SAME_POSITION = 0.25
 """Images belong to one plane if their focus differs by less than this part of the step."""
 LOOK_EVERY_PX = 4
+"""Rows and columns from one pixel of the statistics to the next: a sixteenth of the pixels is enough for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from numba import njit
 from calibration.synthesis.inputs import BackgroundModel
 
 Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 NODES_A_LENGTH = 2.0
 PEAK_SDS = 3.0
@@ -57,7 +58,14 @@ def _taps(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
-def _interpolate(white, first_y, weights_y, first_x, weights_x, out):  # type: ignore[no-untyped-def]
+def _interpolate(
+    white: Float32Array,
+    first_y: IntArray,
+    weights_y: Float32Array,
+    first_x: IntArray,
+    weights_x: Float32Array,
+    out: Float32Array,
+) -> None:
     height, width = out.shape
     lines = np.empty((white.shape[0], width), np.float32)
     for row in range(white.shape[0]):
@@ -78,7 +86,7 @@ def _interpolate(white, first_y, weights_y, first_x, weights_x, out):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def _add_above(canvas, field, threshold, scale):  # type: ignore[no-untyped-def]
+def _add_above(canvas: Float32Array, field: Float32Array, threshold: np.float32, scale: np.float32) -> None:
     for row in range(canvas.shape[0]):
         for column in range(canvas.shape[1]):
             canvas[row, column] += max(field[row, column] - threshold, np.float32(0.0)) * scale

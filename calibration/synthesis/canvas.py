@@ -19,6 +19,8 @@ from numba import njit
 from calibration.synthesis.reach import EDGE_PX, mask
 
 Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 class Canvas(NamedTuple):
@@ -52,6 +54,30 @@ class Light(NamedTuple):
     shot: float
 
 
+class Stock(NamedTuple):
+    """M cut-outs to paste from, each seen R times."""
+
+    contrast: npt.NDArray[np.int16]
+    """(M, R, P, P); times `scale` less `level` it is contrast."""
+    scale: float
+    level: FloatArray
+    """(M,): the cut-out's own background, in contrast."""
+    reach: FloatArray
+    """(M, 2): how far the mask reaches from the particle's centre along y and x, px."""
+    dx_px: FloatArray
+    """(M,): the particle's centre from the middle pixel, px, and the same along y."""
+    dy_px: FloatArray
+
+
+class Pasted(NamedTuple):
+    """N cut-outs on a canvas: which one of the stock, which repeat it shows, and where its middle pixel is."""
+
+    chosen: IntArray
+    repeat: IntArray
+    row: IntArray
+    column: IntArray
+
+
 class Scale(NamedTuple):
     """Pixel values are `factor` x relative brightness + `offset`, for grey values rounded, up to `largest`.
 
@@ -72,29 +98,17 @@ class Scale(NamedTuple):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def paste(
-    canvas: Any,
-    contrast: Any,
-    scale: Any,
-    level: Any,
-    reach: Any,
-    dx_px: Any,
-    dy_px: Any,
-    read: Any,
-    shot: Any,
-    sign: Any,
-    chosen: Any,
-    repeat: Any,
-    row: Any,
-    column: Any,
-) -> None:
-    """Add cut-outs `chosen` (N,) with their middle pixel at `row, column` (N,), showing `repeat` (N,).
+def paste(canvas: Canvas, stock: Stock, light: Light, placed: Pasted) -> None:
+    """Add cut-outs of the `stock` to the canvas where `placed` says; parts beyond its edge are left out.
 
-    `contrast` (M, R, P, P) times `scale` minus `level` (M,) is their contrast; masks reach `reach` (M, 2) from
-    the particle's centre, `dx_px, dy_px` (M,) off the middle pixel; `read` and `shot` are their noise. What
-    lies beyond the canvas is left out.
+    `light` gives the sign of the contrast and the noise v of the cut-outs. Under its mask m, each cut-out adds the
+    mean of its repeats to the canvas's `contrast`, one repeat's deviation from that to `deviation`, and m^2 v to
+    `variance`.
     """
     total, deviation, variance = canvas
+    contrast, scale, level, reach, dx_px, dy_px = stock
+    sign, _, read, shot = light
+    chosen, repeat, row, column = placed
     height, width = total.shape
     repeats, size = contrast.shape[1], contrast.shape[2]
     half = size // 2
@@ -136,8 +150,13 @@ def paste(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def develop(canvas: Any, light: Any, scale: Any, repeats: Any, white: Any, out: Any) -> None:
-    """Make the image `out` (H, W) of a canvas and of white noise of variance 1 (H, W)."""
+def develop(
+    canvas: Canvas, light: Light, scale: Scale, repeats: int, white: Float32Array, out: npt.NDArray[Any]
+) -> None:
+    """Fill the image `out` (H, W) from a canvas and white noise of variance 1 (H, W).
+
+    In the module's symbols `wanted` is T, `brought` V, `gain` g and `fraction` f.
+    """
     total, deviation, variance = canvas
     sign, background, read, shot = light
     factor, offset, largest, rounding = scale

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numba import njit
 
 from calibration.errors import CalibrationError
-from calibration.synthesis.canvas import Canvas, paste
+from calibration.synthesis.canvas import Canvas, Light, Pasted, Stock, paste
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
 from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_cutouts
@@ -72,22 +72,9 @@ class CutAndPaste(Synthesis):
         row, column = np.rint(centres).astype(np.int64).T.copy()
         repeat = rng.integers(0, self.cutouts.repeats, chosen.size)
         cut, noise = self.cutouts, self.noise
-        paste(
-            canvas,
-            cut.contrast,
-            cut.scale,
-            self.level,
-            self.reach_px,
-            cut.dx_px,
-            cut.dy_px,
-            noise.read,
-            noise.shot,
-            self.sign,
-            chosen,
-            repeat,
-            row,
-            column,
-        )
+        stock = Stock(cut.contrast, cut.scale, self.level, self.reach_px, cut.dx_px, cut.dy_px)
+        light = Light(self.sign, 1.0, noise.read, noise.shot)
+        paste(canvas, stock, light, Pasted(chosen, repeat, row, column))
         return Placed(
             column + cut.dx_px[chosen], row + cut.dy_px[chosen], cut.z_um[chosen], cut.brightness[chosen]
         )
@@ -113,7 +100,7 @@ def _nearest(rising: FloatArray, values: FloatArray) -> IntArray:
 
 
 @njit(cache=True, nogil=True)
-def _levels(contrast, scale, reach, level):  # type: ignore[no-untyped-def]
+def _levels(contrast: npt.NDArray[np.int16], scale: float, reach: FloatArray, level: FloatArray) -> None:
     """Median contrast (M,) of the pixels outside of each cut-out's mask; 0 where there are few of them."""
     repeats, size = contrast.shape[1], contrast.shape[2]
     half = size // 2

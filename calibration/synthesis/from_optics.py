@@ -13,7 +13,7 @@ from acquisition.physics.rendering import BACKGROUND_OF_FULL_SCALE
 from calibration.psf_model import PsfModel
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.reach import reach_of_model
-from calibration.synthesis.render import render
+from calibration.synthesis.render import Drawn, Spline, render
 
 _OF_FULL_SCALE = 255
 _HALF_PIXEL = 0.5
@@ -82,19 +82,10 @@ def simulated_cutouts(
     sign = -1.0 if model.polarity == "dark" else 1.0
     reach = reach_of_model(model)
     clean = np.zeros((count, size, size), np.float32)
+    spline = Spline(model.coefficients, model.z_first_um, model.z_step_um, reach)
     for n in range(count):
         one = slice(n, n + 1)
-        render(
-            clean[n],
-            model.coefficients,
-            model.z_first_um,
-            model.z_step_um,
-            reach,
-            half + dx_px[one],
-            half + dy_px[one],
-            z_um[one],
-            bright[one],
-        )
+        render(clean[n], spline, Drawn(half + dx_px[one], half + dy_px[one], z_um[one], bright[one]))
     variance = noise.read + noise.shot * np.maximum(1 + sign * clean, 0)
     seen = rng.standard_normal((count, repeats, size, size), np.float32) * np.sqrt(variance)[:, None]
     seen += clean[:, None]

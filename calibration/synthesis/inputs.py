@@ -120,7 +120,7 @@ class NoiseModel:
     """The sensor's noise and the light: variance of the contrast = `read` + `shot` x relative brightness.
 
     `background` is the mean background of an image over that of the reference (1: as bright as that), `level`
-    the standard deviation of an image's noise over what `read` and `shot` say; both are drawn anew for every
+    the standard deviation of an image's noise over what `read` and `shot` say; both are drawn again for every
     image. `grey` is the reference's brightness in grey values, for images of whole numbers; the variance
     then includes the rounding to these.
     """

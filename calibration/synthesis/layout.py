@@ -123,7 +123,7 @@ def offsets(rng: np.random.Generator, layout: Layout, spread: Spread, count: int
 
 
 @njit(cache=True, nogil=True)
-def spread_out(candidates, half_px, size, centres):  # type: ignore[no-untyped-def]
+def spread_out(candidates: FloatArray, half_px: FloatArray, size: FloatArray, centres: FloatArray) -> None:
     """Fill the first centres with the first candidate that is free, or the one with the widest gap."""
     for n in range(candidates.shape[0]):
         best = -np.inf

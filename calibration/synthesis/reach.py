@@ -28,7 +28,7 @@ _CUTOUTS_A_BIN = 8
 
 
 @njit(cache=True, nogil=True, inline="always")
-def mask(distance_px, reach_px):  # type: ignore[no-untyped-def]
+def mask(distance_px: float, reach_px: float) -> float:
     """The mask's value so far from the centre along one axis."""
     t = (abs(distance_px) - reach_px) / EDGE_PX
     if t <= 0.0:

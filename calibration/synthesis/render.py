@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from calibration.synthesis.reach import EDGE_PX, mask
 from engines.refine.spline import weights
 
+Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Spline(NamedTuple):
+    """A PSF model's spline: coefficients (J, P, P), depth of the first node and step, um, reach (J, 2), px."""
+
+    coefficients: Float32Array
+    z_first_um: float
+    z_step_um: float
+    reach_px: FloatArray
+
+
+class Drawn(NamedTuple):
+    """Particles (N,) to draw: place in px, depth in um, brightness relative to the model's."""
+
+    x_px: FloatArray
+    y_px: FloatArray
+    z_um: FloatArray
+    brightness: FloatArray
+
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def render(
-    total: Any,
-    coefficients: Any,
-    z_first_um: float,
-    z_step_um: float,
-    reach: Any,
-    x_px: Any,
-    y_px: Any,
-    z_um: Any,
-    brightness: Any,
-) -> None:
-    """Add particles (N,) to `total` (H, W), as `PsfModel.images` draws them, under their masks.
+def render(total: Float32Array, model: Spline, particles: Drawn) -> None:
+    """Add particles to `total` (H, W), as `PsfModel.images` draws them, under their masks.
 
-    `coefficients` (J, P, P), `z_first_um` and `z_step_um` are the model's; `reach` (J, 2) is that at its depths.
     Depths must lie within the model's; parts beyond the edge of the image are left out.
     """
+    coefficients, z_first_um, z_step_um, reach = model
+    x_px, y_px, z_um, brightness = particles
     height, width = total.shape
     depths, size = coefficients.shape[0], coefficients.shape[1]
     half = size // 2

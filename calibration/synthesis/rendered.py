@@ -12,7 +12,7 @@ from calibration.synthesis.canvas import Canvas
 from calibration.synthesis.inputs import BackgroundModel, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
 from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_model
-from calibration.synthesis.render import render
+from calibration.synthesis.render import Drawn, Spline, render
 from calibration.synthesis.sources import Placed, Synthesis
 
 
@@ -60,15 +60,6 @@ class Rendered(Synthesis):
         node = np.clip(node, 0, len(self.reach_px) - 2)
         half = np.maximum(self.reach_px[node], self.reach_px[node + 1]) + EDGE_PX
         y, x = positions(rng, self.layout, self._spread, (height, width), margin, first, half).T.copy()
-        render(
-            canvas.contrast,
-            model.coefficients,
-            model.z_first_um,
-            model.z_step_um,
-            self.reach_px,
-            x,
-            y,
-            z_um,
-            brightness,
-        )
+        spline = Spline(model.coefficients, model.z_first_um, model.z_step_um, self.reach_px)
+        render(canvas.contrast, spline, Drawn(x, y, z_um, brightness))
         return Placed(x, y, z_um, brightness)

@@ -40,10 +40,14 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 MIN_SIGMA_PX = 0.45
+"""Lower limit of a width, px; a narrower Gaussian lies between the pixels."""
 FULL_ITERATIONS = 12
+"""Most Levenberg-Marquardt steps in a window; a fit that has not converged by then usually has no minimum."""
 WINDOW_ROUNDS = 3
-# A fit has converged when a step is below this part of a width, and the last step has been made.
+"""Most times that the window follows the fit, since its size depends on the fitted widths."""
 STEP_TOLERANCE = 3e-3
+"""Part of a width: a fit has converged when a step is smaller, and this last step has been made. The remaining
+error is then far below the noise."""
 
 CONVERGED, TOO_FEW_SAMPLES, NOT_CONVERGED = range(3)
 

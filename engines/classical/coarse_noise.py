@@ -1,4 +1,4 @@
-"""Noise that is far from normal: clipped at zero or at saturation, of less than a grey value, or single counts.
+"""Detection threshold for noise that is not normal: clipped, of less than a grey value, or single counts.
 
 A filter's answer to such noise has a longer tail than a normal distribution of the same width, so a threshold in
 standard deviations lets too much of it pass. The tail follows from the distribution of the pixels, which is
@@ -21,22 +21,29 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Noise is coarse where more than this part of the pixels has the least or the greatest value of all, and that is
-# within so many standard deviations of the median.
 HEAPED_PART = 0.002
+"""Part of the pixels with the least or the greatest value of all above which noise is coarse."""
 HEAPED_WITHIN_SIGMAS = 5.0
+"""The same value must lie within so many standard deviations of the median, or it belongs to particles."""
 SAMPLES = 20_000
-# The background of a pixel is the mean of so many pixels around it along either axis.
+"""Pixels that are looked at; a part of 0.002 is then 40 pixels."""
 AROUND_PX = 9
-# What is farther off than so many standard deviations, and than so many grey values, is no noise.
+"""Side of the square, px, whose mean is the background of a pixel: large enough for its noise to be a ninth of a
+pixel's."""
 NOISE_WITHIN_SIGMAS = 6.0
+"""A pixel farther from the background than this, in standard deviations and in grey values, is no noise."""
 NOISE_WITHIN_STEPS = 4.0
+"""The same in grey values."""
 MOST_PIXELS = 300_000
+"""Pixels of which the distribution is taken, about; of larger images only bands of rows."""
 BAND_ROWS = 48
+"""Rows of such a band."""
 BINS = 128
-# Fewest pixels without particles from which a distribution is taken.
+"""Bins of the distribution, more than there are grey values in coarse noise."""
 FEWEST_PIXELS = 2_000
+"""Fewest pixels without particles from which a distribution is taken; its tail needs them."""
 BISECTIONS = 40
+"""Most halvings of the interval for the level; 10 give its tolerance of 0.1 %."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

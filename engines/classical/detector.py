@@ -30,18 +30,24 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 FIRST_SWEEPS = 2
+"""Sweeps of the joint fit over the first candidates. More cost time; only overlapping particles need them."""
 LAST_SWEEPS = 2
-# Sizes tried in 2D where none is given: Gaussian widths in pixels, a factor of 1.5 apart.
+"""Sweeps after hidden particles have been added."""
 BLIND_SIGMAS_PX = (1.3, 2.0, 3.0, 4.5)
-# Width of the Gaussian core of a spot whose visible diameter is 1, as trackpy counts diameters.
+"""Gaussian widths, px, that are tried in 2D if no size is given. Half a factor of 1.5 from the right width a
+filter loses a few percent of its signal."""
 SIGMA_PER_DIAMETER = 0.2
-# Templates along a curve differ by at most this factor in either width.
+"""Width of the Gaussian core of a spot over its visible diameter, as trackpy counts diameters."""
 TEMPLATE_RATIO = 1.8
-# A fitted amplitude of so many standard errors is taken for a particle with confidence one half.
+"""Largest factor between neighbouring templates along a curve, in either width. Smaller ones take more filters,
+larger ones lose faint particles between them."""
 HALF_CONFIDENCE_SIGMAS = 4.0
-# A squared distance to the width curve with confidence one half.
+"""Amplitude over its standard error at which the confidence is one half: fewer are often noise."""
 HALF_CONFIDENCE_DISTANCE = 9.0
+"""Squared distance to the width curve, in standard errors, at which the confidence is halved: three standard
+errors."""
 POLARITY_CANDIDATES = 50
+"""Strongest candidates that decide the polarity."""
 
 
 def templates_of_curve(table: FloatArray) -> list[Template]:
@@ -110,7 +116,7 @@ class SpotDetector:
 
     @property
     def image(self) -> Float32Array:
-        """What `load` took (H, W); after `detect`, what is left of it without the particles."""
+        """What `load` took (H, W); after `detect`, its residual without the particles."""
         return self._image
 
     def stronger_polarity(self, image: npt.NDArray[Any]) -> Literal["dark", "bright"] | None:

@@ -1,4 +1,4 @@
-"""The classical detector as an `Engine`: frames worked on by threads, results in order."""
+"""The classical detector as an `Engine`: threads detect in frames, results come in order."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class ClassicalEngine:
     def counts(self) -> dict[str, int]:
         """What was left out so far: `no_fit`, `outside_curve`, `doubtful`, `too_many`.
 
-        `explained` are candidates that a brighter particle's misfit explains, `hidden_px` pixels under objects much
+        `explained` are residuals of a brighter particle, `hidden_px` pixels under objects much
         larger than particles, where none are looked for.
         """
         return dict(self._work.left_out)
@@ -114,7 +114,9 @@ class ClassicalEngine:
         if shape == self._shape:
             return
         if len(self._work):
-            raise DetectionError(f"the images changed from {self._shape} to {shape} in the middle of a run")
+            raise DetectionError(
+                f"the images changed from {self._shape} to {shape} during the run; keep one image size"
+            )
         if self._flat_field is not None:
             self._flat_field.check(shape)
         self._shape = shape
@@ -152,7 +154,7 @@ class ClassicalEngine:
             )
             left_out["too_many"] += beyond
         except (ArithmeticError, ValueError, IndexError) as error:
-            raise DetectionError(f"frame {frame.info.frame} could not be worked on: {error}") from error
+            raise DetectionError(f"frame {frame.info.frame} could not be processed: {error}") from error
         finally:
             self._free.put(detector)
         return Detections(frame.info, table), left_out
@@ -172,5 +174,5 @@ class ClassicalEngine:
         return self._work.results(timeout_s)
 
     def close(self) -> None:
-        """Wait for the frame at hand and stop the threads. Idempotent."""
+        """Wait for the frames in progress and stop the threads. Idempotent."""
         self._work.close()

@@ -17,11 +17,16 @@ FloatArray = npt.NDArray[np.float64]
 
 X, Y, LN_SX, LN_SY, AMPLITUDE, OFFSET = range(6)
 PARAMETERS = 6
-# Samples per width and window half-size in widths.
 SAMPLES_PER_SIGMA = 1.5
+"""Blocks of pixels per width. More cost time with their square; fewer lose information, as blocks of a width or
+more blur the image."""
 WINDOW_SIGMAS = 3.0
+"""Half width of the fit window, in widths: wide enough to measure the background, narrow enough to keep
+neighbours out. A Gaussian has fallen to 1 % there."""
 SMALLEST_HALF_PX = 3
+"""Least half width of the window, px: with 7 x 7 samples six parameters are well determined."""
 MAX_SAMPLES = 64
+"""Most blocks along an axis, which sets the size of the buffers."""
 
 
 @njit(cache=True, nogil=True)

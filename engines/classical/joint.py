@@ -31,23 +31,30 @@ IntArray = npt.NDArray[np.int64]
 
 # States of a candidate in addition to those of `fit_gaussian`.
 UNTRIED, OFF_IMAGE, MERGED, EXPLAINED = 10, 11, 12, 13
-# A particle within this many widths of a stronger one of about its own shape is the same particle.
 MERGE_SIGMAS = 1.0
+"""A fit within so many widths of a stronger one of about the same shape is the same particle: equal Gaussians
+nearer than two widths have a single maximum."""
 MERGE_LN_WIDTH = 0.5
-# Part of a width, or of the amplitude, by which an image changes without mattering to its neighbours.
+"""Difference of ln width up to which two fits have the same shape, a factor of 1.6."""
 SMALL_CHANGE = 0.02
-# A candidate on a particle is a misfit of that unless it has this part of its strength, which falls off at
-# two widths and is nothing beyond six.
+"""Part of a width, or of the amplitude, by which an image may change without a new fit of its neighbours. Smaller
+values take more fits for changes below the noise."""
 RESIDUAL_FRACTION = 0.3
+"""A candidate on a particle is a residual of that unless it has this part of its strength. Less finds false
+particles beside bright ones, more loses faint neighbours."""
 RESIDUAL_REACH_SIGMAS = 2.0
+"""Widths over which this part falls off."""
 RESIDUAL_END_SIGMAS = 6.0
-# Beyond so many widths, and anywhere around an object wider than a particle, a misfit of what is strong has to
-# show, or it would explain away too much: the image is above the background by this part of the object's
-# amplitude (its footprint), or the same is left all around.
+"""Widths beyond which it is nothing."""
 RESIDUAL_NEAR_SIGMAS = 4.0
+"""Widths beyond which, and everywhere around an object wider than a particle, a residual of a strong particle
+must be visible, or it would explain away too much: either as its footprint or as a ring."""
 FOOTPRINT_PART = 0.15
+"""Part of the object's amplitude by which the image is above the background in its footprint."""
 RING_PLACES = 8
+"""Places around the object at which a ring is looked for."""
 RING_PART = 0.5
+"""Part of the candidate's amplitude that counts as the same residual at another place."""
 
 
 class Fits(NamedTuple):

@@ -1,8 +1,8 @@
 """Objects much larger than particles (bubbles, dust, saturated spots), which no Gaussian describes.
 
-Where a Gaussian fits such an object badly, taking it out of the image leaves slopes on which no particle can be
-seen for several widths around. So the pixels that the object itself covers are filled in from their border
-instead, the rest of the image stays as it is, and is searched.
+Subtracting a badly fitting Gaussian would leave slopes on which no particle can be detected for several widths
+around. Instead, the pixels that the object covers are filled in from their border; the rest of the image is
+unchanged and is searched for particles.
 """
 
 from __future__ import annotations
@@ -21,23 +21,28 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
-# A fitted object of a mean width of so many times that of the widest filter is no particle.
 WIDE_OBJECT = 1.2
-# What stands out of the noise less than so many times is taken out as a Gaussian, like a blurred particle: what is
-# left of it hides little.
+"""Mean width over that of the widest filter above which a fitted object is no particle."""
 STRONG = 50.0
-# A Gaussian fits badly where it leaves so many times the noise (rms over its image).
+"""Amplitude over the noise below which an object is subtracted as a Gaussian, like a blurred particle: its
+residual hides little."""
 BAD_FIT = 3.0
-# How far the image of a fitted Gaussian reaches, in widths, and how far away it still disturbs.
+"""Rms of the residual over the noise above which a Gaussian fits badly."""
 REACH_SIGMAS = 3.5
-# The object covers what is above this part of its amplitude, the blurred edge around that as far as it is above so
-# many times the noise and not farther than so many pixels, and a seam.
+"""Widths over which the image of a fitted Gaussian reaches, and one more over which it disturbs other fits."""
 COVERED_PART = 0.15
+"""Part of its amplitude above which the object covers a pixel."""
 EDGE_SIGMAS = 4.0
+"""Around this, the blurred edge is covered as far as it is so many times above the noise ..."""
 EDGE_PX = 16
+"""... and not farther than so many pixels,"""
 SEAM_PX = 2
+"""and a seam of so many pixels."""
 FILL_ROUNDS = 200
+"""Rounds of smoothing the filled-in pixels from their border; a slope needs as many as the object is wide, and
+what remains is smooth in any case."""
 RING_FROM_SIGMAS = 2.5
+"""Widths beyond which the median around an object is its background."""
 EIGHT = np.ones((3, 3), np.bool_)
 
 
@@ -52,8 +57,7 @@ def badly_fitted(
 ) -> IntArray:
     """Which of the `fitted` (N,) are strong, wider than `wide_px` and no Gaussians.
 
-    That is seen in what they left in `residual`.
-    What lies partly in the image, with a centre beyond its edge, is not taken out of it and so left as a whole.
+    This shows in their residual. Objects with a centre beyond the edge have not been subtracted.
     """
     strong = parameters[:, AMPLITUDE] > STRONG * noise
     wide = np.flatnonzero(fitted & strong & (mean_widths(parameters) > wide_px))
@@ -62,7 +66,7 @@ def badly_fitted(
 
 
 def _left(residual: Float32Array, p: FloatArray) -> float:
-    """Standard deviation of what a fit has left within two widths of its centre."""
+    """Standard deviation of a fit's residual within two widths of its centre."""
     window = _window(residual.shape, p, 2.0)
     return float(residual[window].std()) if residual[window].size else 0.0
 
@@ -74,7 +78,7 @@ def _window(shape: tuple[int, ...], p: FloatArray, sigmas: float) -> tuple[slice
 
 
 def disturbed(parameters: FloatArray, objects: IntArray) -> BoolArray:
-    """Which fits (N, 6) lie so near to one of the objects that they may have been fitted to its misfit."""
+    """Which fits (N, 6) lie so near to one of the objects that they may have been fitted to its residual."""
     near = np.zeros(parameters.shape[0], np.bool_)
     for p in parameters[objects]:
         dx = (parameters[:, X] - p[X]) / math.exp(p[LN_SX])

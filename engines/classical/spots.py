@@ -1,9 +1,9 @@
-"""Candidate particles: a spot-enhancing filter bank and its local maxima.
+"""Candidate particles: local maxima in a bank of spot-enhancing filters.
 
 The filter is the Laplacian of Gaussian of Sage et al. 2005 (IEEE Trans. Image Process. 14, 1372), in the
 form of a difference of two Gaussians, G(s) - G(1.6 s) (Marr & Hildreth 1980), with a width along x and one
-along y: an astigmatic image is answered by one maximum of the filter of its own shape instead of by several
-along its length. Each filter runs on the image binned to fit its size.
+along y: the filter of an astigmatic image's own shape has one maximum there, instead of several along its
+length. Each filter runs on the image binned to fit its size.
 """
 
 from __future__ import annotations
@@ -26,22 +26,31 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 SURROUND = 1.6
+"""Ratio of the two Gaussians' widths: at 1.6 their difference is closest to the Laplacian of Gaussian (Marr &
+Hildreth 1980)."""
 # Variance of the slope of filtered white noise, times s^2 over its variance: half the integral of
 # k^3 (exp(-k^2 / 2) - exp(-1.28 k^2))^2 over the integral of the same with k.
 ROUGHNESS = 0.976
 FALSE_ALARMS_PER_FRAME = 0.1
+"""Candidates of pure noise per frame. Ten times as many lower the threshold by about 0.4 sigma."""
 MAX_BINNING = 16
+"""Largest binning, px; wider filters run on images binned by this."""
 MIN_FILTER_SIGMA = 0.55
+"""Least width of a filter in pixels of the binned image, below which its samples no longer add up to a difference
+of Gaussians."""
 NOISE_SAMPLES = 4_000
+"""Pixels of the filtered image from which its noise is measured: 4,000 independent ones give it to 2 %."""
 ROUNDING_NOISE = 1 / math.sqrt(12)
-# A candidate within this many widths of a stronger one is taken for a part of it.
+"""Standard deviation of rounding to whole grey values."""
 SAME_PARTICLE = 2.0
-# Pixels that the noise of single pixels is measured on.
+"""Widths of a stronger candidate within which another one is a part of it; two particles nearer than that are
+found in the residual image."""
 PIXEL_NOISE_SAMPLES = 20_000
-# Widths around a candidate that are not looked at for the distribution of the noise, and how often it is measured
-# anew without the candidates that were noise.
+"""2 x 2 blocks from which the noise of single pixels is measured, to 0.5 %."""
 PARTICLE_RADIUS = 3.0
+"""Widths around a candidate that are left out of the distribution of the noise."""
 COARSE_ROUNDS = 3
+"""Rounds in which it is measured again without the candidates that were noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from engines.pixel_noise import pixel_noise
 from stream.messages import Frame
 
 MUCH = 2.0
-"""Times the training images' noise. False detections rise steeply beyond: 2 a frame at 2 times, 130 at
-3 times."""
+"""Times the training images' noise. False detections rise steeply beyond: 2 a frame at 2 times,
+130 at 3 times."""
 EVERY_FRAMES = 100
-"""Frames from one check to the next: a check takes a few ms, and noise changes with light or gain, that is rarely."""
+"""Frames from one check to the next: a check takes a few ms, and noise changes only with light or gain."""
 LARGEST_SIDE_PX = 512
 """Side of the part in the middle that is measured, px; its 65,000 differences give the noise to 0.3 %."""
 

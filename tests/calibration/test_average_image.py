@@ -1,4 +1,4 @@
-"""The average particle image is that of the particle alone, and as clean as its spectrum allows."""
+"""The PSF shows the particle alone, and is as clean as its spectrum allows."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def fit(model: FitModel, image: np.ndarray, start: object, sigma_z_um: float = 1
 
 
 def calibration(path: Path, model: FitModel, pixel_size_um: float = PIXEL_SIZE_UM) -> Path:
-    """A calibration file, of which the classical engine reads the curve and the particle model."""
+    """A calibration file, of which the classical engine reads the width curve and the PSF model."""
     with h5py.File(path, "w") as file:
         file.attrs.update(pixel_size_um=pixel_size_um, polarity="dark")
         group = file.create_group("model")
