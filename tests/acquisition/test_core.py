@@ -21,7 +21,7 @@ while core.getRemainingImageCount() < 3:
 def run(config, end):
     program = RUN.format(config=str(config), end=end)
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
     )
 
 

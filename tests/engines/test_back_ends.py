@@ -138,7 +138,7 @@ def test_asking_what_can_run_imports_none_of_it():
         "heavy = {'onnxruntime', 'openvino', 'torch', 'tensorrt', 'nncf'} & set(sys.modules)\n"
         "assert len(found) >= 2 and not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_the_last_resort_can_always_run():

@@ -4,8 +4,10 @@ import h5py
 import numpy as np
 import pytest
 from calibration_files import Z_UM, particle_table, small_calibration, write_small
+from figure_contents import drawn, panels  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.image import imread
 
 from calibration.cutout_images import read_cutouts
 from calibration.labels import HIDDEN, NEAR
@@ -27,7 +29,7 @@ def report(path, capsys):
     page = path.with_name(f"{path.stem}.report.html")
     pictures = [path.with_name(f"{path.stem}.{name}.png") for name in PICTURES]
     assert printed == [str(file) for file in (page, *pictures)]
-    assert all(picture.stat().st_size > 10_000 for picture in pictures)
+    assert all(np.ptp(imread(picture)) > 0.5 for picture in pictures)
     text = page.read_text("utf-8")
     assert text.count("data:image/png;base64,") == 2 * len(PICTURES)  # light and dark
     return re.sub(r"base64,[^\"]*", "", text)
@@ -49,6 +51,31 @@ def test_the_page_of_a_calibration_is_whole_and_names_what_it_shows(tmp_path, ca
     assert re.search(rf">2</td><td>{NEAR}</td>.*>1</td><td>{HIDDEN}</td>", text, re.DOTALL)
     assert "None were found." in text
     assert not re.search(r'(src|href)="(?!data:)', text)
+
+
+def test_the_pictures_of_a_calibration_show_its_particles_planes_and_depths(tmp_path, capsys, drawn):  # noqa: F811
+    found = small_calibration(particle_table([NEAR, NEAR, HIDDEN]))
+    report(write_small(tmp_path / "beads.h5", found), capsys)
+    images, curves, labels, places, ambiguity = map(panels, drawn)
+    shown = [panel.images[0] for panel in images if panel.images]
+    assert len(shown) > 10
+    assert all(image.shape == shown[0].shape and np.ptp(image) > 0 for image in shown)
+    planes = 51
+    for panel in curves:
+        assert panel.x_label == "depth z (um)"
+        assert panel.y_label
+        line = max(panel.lines, key=len)
+        assert len(set(np.sign(np.diff(line[:, 0])))) == 1  # from one end to the other
+        assert np.ptp(line[:, 0]) > 100
+        assert np.ptp(line[:, 1]) > 0
+    assert [len(panel.lines[0]) for panel in curves[:2]] == [planes] * 2
+    assert [len(line) for line in labels[0].lines] == [15, 3]  # particles used, and those left out
+    assert [len(panel.lines[0]) for panel in labels if len(panel.lines) and len(panel.lines[0]) > 15] == [
+        planes
+    ]
+    assert [len(panel.points[0]) for panel in places[:2]] == [15, 15]
+    assert all("(um)" in panel.x_label + panel.y_label for panel in places)
+    assert all(np.ptp(panel.lines[-1][:, 0]) > 100 for panel in ambiguity)
 
 
 def test_a_calibration_is_known_by_its_content_and_its_report_is_not_replaced_unasked(tmp_path, capsys):

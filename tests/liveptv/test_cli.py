@@ -5,6 +5,8 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from figure_contents import drawn  # noqa: F401
+from pyarrow import parquet
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
 from liveptv.cli import files as files_module
@@ -113,7 +115,7 @@ def test_a_table_without_times_is_tracked_at_a_frame_rate_that_is_said(tmp_path,
     assert "assumed" not in capsys.readouterr().out
 
 
-def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video, capsys):
+def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video, capsys, drawn):  # noqa: F811
     live, table, offline = tmp_path / "live.h5", tmp_path / "found.h5", tmp_path / "offline.h5"
     options = ["--set", "session.mode=threads", "--set", "detector.diameter_px=15"]
     assert run_command_line(["replay", str(video), "-o", str(live), *options]) == 0
@@ -127,7 +129,9 @@ def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video
     np.testing.assert_allclose(sorted(speed), [5.0, 10.0, 15.0], rtol=0.05)
     assert np.isnan(one.z_um).all()
     assert one.attributes["frame_rate_hz"] == pytest.approx(10)
-    assert (tmp_path / "live.report.html").stat().st_size > 50_000
+    assert "3 trajectories" in [figure.get_suptitle() for figure in drawn]
+    page = (tmp_path / "live.report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 2 * len(drawn)  # light and dark
     events = [json.loads(line) for line in (tmp_path / "live.events.jsonl").read_text().splitlines()]
     assert events[-1]["kind"] == "end"
 
@@ -165,7 +169,13 @@ def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsy
     run_command_line(["track", str(table), "-o", str(tracks)])
     for suffix in ("csv", "parquet", "xml", "vtp"):
         assert run_command_line(["export", str(tracks), "-o", str(tmp_path / f"out.{suffix}")]) == 0
-        assert (tmp_path / f"out.{suffix}").stat().st_size > 500
+    rows = read_trajectories(tracks)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        table = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    np.testing.assert_allclose([float(row["x_um"]) for row in table], rows.x_um, rtol=1e-5)
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows == len(table) == 60
+    assert (tmp_path / "out.xml").read_text().count("<detection ") == 60
+    assert 'NumberOfPoints="60"' in (tmp_path / "out.vtp").read_bytes().decode("latin-1")
     assert run_command_line(["report", str(tracks)]) == 0
     assert "tracks.report.html" in capsys.readouterr().out
     assert run_command_line(["recover", str(tracks)]) == 0

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas
 import pytest
+from figure_contents import drawn, panels  # noqa: F401
 from matplotlib.figure import Figure
 
 from calibration.evaluation import DISTANCE_BINS_UM
@@ -131,13 +132,15 @@ def test_without_a_truth_or_detections_no_rate_is_made_up(tmp_path, tables, caps
     assert "- missed, 100.0 % false" in capsys.readouterr().out
 
 
-def test_json_stays_json_when_a_page_is_written(tmp_path, files, capsys):
+def test_json_stays_json_when_a_page_is_written(tmp_path, files, capsys, drawn):  # noqa: F811
     assert evaluate(files, "--json", "-o", tmp_path / "page.html") == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["depth_covered"] == 1.0
     assert sum(part["particles"] for part in scores["by_depth"]) == 2000
     assert scores["errors"]["z"]["calibration_robust"] == pytest.approx(1.0, rel=0.1)
-    assert (tmp_path / "page.html").stat().st_size > 100_000
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 2 * len(drawn) > 0  # light and dark
+    assert all(panel.x_label and (panel.lines or panel.bars.size) for f in drawn for panel in panels(f))
 
 
 def test_figures_show_the_numbers_that_the_tables_have(tables):

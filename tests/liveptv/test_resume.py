@@ -69,7 +69,7 @@ def test_a_protocol_whose_session_was_killed_goes_on_where_it_stopped_in_the_sam
 
     wait_until(lambda: done() >= 2, 60)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(300)
 
     def finished():
         try:

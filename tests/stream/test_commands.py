@@ -144,6 +144,7 @@ def test_an_answer_to_a_client_that_is_gone_is_counted() -> None:
         time.sleep(0.01)
     assert 0 < server.undelivered <= 20
     server._endpoint.socket.disable_monitor()
+    noticed.close(0)
     server.close()
 
 

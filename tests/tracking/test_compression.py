@@ -143,7 +143,7 @@ def test_without_room_for_a_second_file_nothing_is_begun(path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
     said = subprocess.run(
         [sys.executable, "-c", PACK, str(path), "1000000"],
-        capture_output=True, text=True, env=environment, check=True, timeout=60,
+        capture_output=True, text=True, env=environment, check=True, timeout=300,
     ).stdout  # fmt: skip
     assert "complete as it is" in said
     assert path.read_bytes() == before

@@ -272,7 +272,7 @@ def test_other_processes_read_every_committed_frame_while_it_is_written(path, tm
 @pytest.mark.parametrize("limit", [4_500_000, 6_000_000, 9_000_000])
 def test_a_full_disk_ends_in_an_error_and_a_file_complete_up_to_the_last_commit(path, limit):
     with start(path, 100_000, 1000, limit) as process:
-        *committed, last = process.communicate(timeout=60)[0].splitlines()
+        *committed, last = process.communicate(timeout=300)[0].splitlines()
     assert process.returncode == 0
     assert "no space left" in last
     assert "frames are safe" in last
@@ -288,7 +288,7 @@ def test_a_full_disk_ends_in_an_error_and_a_file_complete_up_to_the_last_commit(
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
 def test_a_disk_that_is_full_from_the_start_leaves_no_file(path):
     with start(path, 10, 10, 1_000_000) as process:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode != 0 or not path.exists()
     assert not path.exists()
 

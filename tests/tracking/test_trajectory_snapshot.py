@@ -145,7 +145,7 @@ def on_a_full_disk(path: Path, action: str, room: int) -> str:
     """What is said of an action by a process that can make the file only so much larger."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
     command = [sys.executable, "-c", FULL, str(path), action, str(room)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=300)
     return done.stdout.strip()
 
 
