@@ -201,7 +201,7 @@ def test_numbers_in_even_steps_are_frames_and_said_so(tmp_path):
     write(tmp_path, [f"img_{number:05d}" for number in (0, 10, 20, 40)])
     recording, _, counts = replay(tmp_path, frame_rate_hz=20)
     assert counts["lost_in_recording"] == 1
-    assert any("rise by 10" in text for text in recording.remarks)
+    assert any("increase by 10" in text for text in recording.remarks)
 
 
 def test_numbers_that_do_not_count_are_an_order_and_said_so(tmp_path):
@@ -209,7 +209,7 @@ def test_numbers_that_do_not_count_are_an_order_and_said_so(tmp_path):
     recording, frames, counts = replay(tmp_path)
     assert values(frames) == [0, 1, 2, 3, 4]
     assert counts["lost_in_recording"] == 0
-    assert any("no counter" in text for text in recording.remarks)
+    assert any("not a counter" in text for text in recording.remarks)
 
 
 def test_times_with_a_point_are_one_number(tmp_path):
@@ -234,7 +234,7 @@ def test_hidden_files_and_what_is_no_image_are_left_alone(tmp_path):
 def test_two_kinds_of_images_are_refused_or_chosen(tmp_path):
     write(tmp_path, ["img_0", "img_1"])
     write(tmp_path, ["img_0", "img_1", "img_2"], ".png")
-    assert "several kinds" in refused(tmp_path)
+    assert "several types" in refused(tmp_path)
     assert values(replay(f"{tmp_path}::files=*.png")[1]) == [0, 1, 2]
 
 

@@ -312,7 +312,7 @@ def test_a_folder_with_one_odd_image_fails_at_that_image(tmp_path):
 def test_a_folder_of_several_kinds_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "0.tif", np.zeros((16, 16), np.uint8))
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "1.png")
-    with pytest.raises(SourceError, match="several kinds"):
+    with pytest.raises(SourceError, match="several types"):
         open_recording(tmp_path, run_id="run")
 
 

@@ -195,7 +195,7 @@ def test_no_stamps_break_anything_and_times_always_rise(stamps):
 def test_stamps_that_disagree_with_the_stated_rate_are_used_and_told():
     found = frame_times(even(40), 50.0)
     assert found.rate_hz == pytest.approx(20)
-    assert "20 frames/s, not the 50" in found.remarks[0]
+    assert "20 frames/s, not 50 as stated" in found.remarks[0]
 
 
 def write_micromanager(path, facts):
@@ -239,7 +239,7 @@ def test_micromanagers_times_are_found_under_all_their_names(tmp_path, facts):
 def test_without_elapsed_times_the_date_of_a_frame_tells_and_that_is_said():
     planes = [{"ElapsedTime-ms": 0, "Time": f"2024-05-01 12:30:{k // 20:02} +0200"} for k in range(80)]
     columns = micromanager_planes(80, planes)
-    assert "those of Time, for ElapsedTime-ms does not tell them" in columns.remark
+    assert "those of Time, because ElapsedTime-ms does not contain them" in columns.remark
     assert frame_times(columns.time_s).rate_hz == pytest.approx(20)
 
 

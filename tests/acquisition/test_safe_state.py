@@ -240,7 +240,8 @@ def test_a_device_that_takes_the_command_and_does_nothing_is_not_called_safe(qui
     scope.read_flow = lambda: 0.03
     pump, shutter, focus = SafeState(scope, LIMITS).enter_and_confirm()
     assert not pump.safe
-    assert str(pump) == "the pump may still run (pump Pump took the command but does not read back so)"
+    why = "pump Pump accepted the command, but reading it back does not confirm it"
+    assert str(pump) == f"the pump may still run ({why})"
     assert shutter.safe
     assert focus.safe
 

@@ -259,7 +259,7 @@ def test_a_plane_that_cannot_be_taken_leaves_the_rest_to_be_gone_on_with(tmp_pat
 def test_a_scan_that_the_disk_has_no_room_for_is_refused_before_it_begins(tmp_path, monkeypatch, name):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(acquisition.scan.paths.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OutputError, match=r"needs .* GB, but .* has 0\.00 GB left"):
+    with pytest.raises(OutputError, match=r"needs .* GB, but .* has only 0\.00 GB left"):
         take_scan(ScanPaths(tmp_path / name), SCAN)
     assert not list(tmp_path.iterdir())
 

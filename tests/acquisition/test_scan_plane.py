@@ -99,7 +99,7 @@ def test_a_plane_that_cannot_be_taken_is_named_with_the_reason():
 
 def test_a_stage_that_does_not_reach_the_plane_is_named_with_where_it_stands():
     taker, _, camera, _ = set_up(drive={"off_um": 1.5})
-    with pytest.raises(SourceError, match=r"plane 2 at 6 um.*stands at 7\.5 um, 1\.5 um off"):
+    with pytest.raises(SourceError, match=r"plane 2 at 6 um.*is at 7\.5 um, 1\.5 um off"):
         taker.take(2, 6.0, 4)
     assert camera.bursts == 0
 
