@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.stats import binomtest
 
-from calibration.evaluation import COVERED, MEDIAN_TO_SD, depth_edges, pulls, within
+from calibration.evaluation import COVERED, depth_edges, pulls, within
 from calibration.matching import AXES, Matched
+from engines.robust_sigma import SIGMA_OF_MAD
 from liveptv.reports.calibration_curves import plain_log_ticks
 from liveptv.reports.look import BAD, INK, LIGHT, ONE, QUIET, TWO
 
@@ -213,7 +214,7 @@ def pulls_histogram(axes: Axes, matched: Matched, axis: str) -> None:
     axes.stairs(density, edges, fill=True, color=ONE, alpha=0.55, label="found")
     at = np.linspace(-PULL_RANGE, PULL_RANGE, 201)
     axes.plot(at, NORMAL_TOP * np.exp(-(at**2) / 2), color=INK, lw=1.2, label="normal distribution")
-    usual = MEDIAN_TO_SD * float(np.median(np.abs(values)))
+    usual = SIGMA_OF_MAD * float(np.median(np.abs(values)))
     beyond = 100 * float((np.abs(values) > PULL_RANGE).mean())
     axes.annotate(
         f"beyond {PULL_RANGE:g}: {beyond:.2g} %", (0.98, 0.95), xycoords="axes fraction",
