@@ -34,7 +34,7 @@ AROUND_PX = 8.0
 MIN_PLANES = 10
 TAPER_PX = 4
 """Width, px, of the edge over which a cut-out fades to 0, so that its Fourier shift has no ringing. Half or twice
-as much changes the labels by less than 1 %."""
+as much changes the error in the plane by 5 %, that in depth not."""
 
 
 @dataclass(frozen=True, slots=True)

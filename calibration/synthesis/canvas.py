@@ -145,8 +145,8 @@ def paste(canvas: Canvas, stock: Stock, light: Light, placed: Pasted) -> None:
                 mean = average - base
                 total[y, x] += weight * mean
                 deviation[y, x] += weight * (np.float32(line[j]) * unit - average)
-                light = max(np.float32(1.0) + np.float32(sign) * mean, np.float32(0.0))
-                variance[y, x] += weight * weight * (np.float32(read) + np.float32(shot) * light)
+                brightness = max(np.float32(1.0) + np.float32(sign) * mean, np.float32(0.0))
+                variance[y, x] += weight * weight * (np.float32(read) + np.float32(shot) * brightness)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
