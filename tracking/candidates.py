@@ -27,8 +27,7 @@ SMALLEST_CELL_UM = 1e-9  # with a smaller spread all points share one cell
 
 OUTLIERS = 0.05
 """Share e of right links whose innovation is drawn from a wider distribution: particles that the flow
-accelerates and badly centred ones. Between 0.02 and 0.1 links change by less than 0.1 %; at 0 fast particles
-lose their tracks."""
+accelerates and badly centred ones. Larger: these are kept more easily, and wrong far links cost less."""
 OUTLIER_SCALE = 3.0
 """How many times wider k that distribution is. Larger values link farther where particles are sparse."""
 
@@ -242,7 +241,7 @@ def gate_by_chi_square(
 ) -> int:
     """Fill the first `rows` of `found` (`Rows`) with the detections whose d^2 is at most `gate.gamma`.
 
-    The cost is d^2 + ln|S|, the negative log-likelihood of the innovation (Bar-Shalom 2001, eq. 5.4.2-5)
+    The cost is d^2 + ln|S|, the negative log-likelihood of the innovation (Bar-Shalom 2001)
     without its constant. Entries that cost no less than leaving the track unlinked are left out. Returns how
     many were found, `OVERFLOW` if they do not fit. `Predictions`, `Gate`, `Grid` and `Rows` are given as plain
     tuples.

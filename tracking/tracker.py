@@ -44,18 +44,19 @@ class OnlineTracker:
     whole run. In 3D a detection without depth is ignored and counted, as is, in either case, one whose x or y
     is not finite or absurd (10 m). In 2D depths are not used and come out as NaN.
 
-    A frame whose number is not greater than the last one's is ignored and counted as duplicate. Elapsed
+    A frame whose number is not greater than the last one's is ignored and counted as a repeated frame. Elapsed
     frames and times are `tracking.frame_clock`'s; a track ends when it was not detected for more than
     `max_gap_frames` camera frames, so a longer loss of frames ends all tracks. A tentative track ends at its
     first miss.
 
     Depths are tracked as height, focus + z, so that a focus move does not look like motion; a frame without
     focus reading counts as not moved. `counts` holds `born`, `ended`, `linked`, `missed` (predicted rows),
-    `duplicates` (frames) and `ignored` (detections), and, where there are any, the frames with displacements beyond
-    what links can resolve (`unresolved`, see `tracking.displacements`).
+    `duplicates` (repeated frames; the key is stored in files) and `ignored` (detections), and, where there are
+    any, the frames with displacements beyond what links can resolve (`unresolved`, see
+    `tracking.displacements`).
 
     Tracks that are second detections of another's particle are flagged as soon as that is clear, see
-    `tracking.second_detections`; `doubles` of them were in the last frame.
+    `tracking.second_detections`; `second_detections` of them were in the last frame.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:

@@ -64,6 +64,24 @@ def test_short_tracks_are_left_out_of_the_summary():
     assert len(per_track_summary([], [], [], [], []).track) == 0
 
 
+def test_frames_that_all_have_the_same_time_tell_no_velocity_and_the_profile_stays_empty():
+    track, frame, x, y, z = walkers()
+    summary = per_track_summary(track, np.zeros(len(frame)), x, y, z)
+    assert len(summary.track) > 0
+    for unknown in (summary.velocity_um_s, summary.sigma_um_s, summary.median_um_s):
+        assert np.isnan(unknown).all()
+    assert len(velocity_profile(summary.z_um, summary.velocity_um_s[0], summary.sigma_um_s[0]).height_um) == 0
+
+
+def test_a_track_without_passing_time_does_not_spoil_the_others():
+    track, frame, x, y, z = walkers()
+    time_s = np.where(track == track.max(), 0.0, frame * DT)
+    summary = per_track_summary(track, time_s, x, y, z)
+    assert np.isnan(summary.velocity_um_s[:, -1]).all()
+    assert np.isfinite(summary.velocity_um_s[:, :-1]).all()
+    assert np.isfinite(summary.median_um_s[:, :-1]).all()
+
+
 def test_without_depth_the_velocity_in_the_plane_is_still_found():
     track, frame, x, y, z = walkers()
     summary = per_track_summary(track, frame * DT, x, y, np.full_like(z, np.nan))

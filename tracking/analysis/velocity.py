@@ -47,6 +47,8 @@ def per_track_summary(
 ) -> TrackSummary:
     """Summarise the tracks with at least `min_length` (>= 3) detections.
 
+    Where all times of a track are equal its velocities and their standard errors are not known, NaN.
+
     A particle's path is a drift plus a random walk seen with localisation error, so the residuals of a
     straight line are correlated and say too little. The slope's variance for n points over T is instead
 
@@ -77,15 +79,17 @@ def per_track_summary(
 
     t = time - (total(time) / length)[which]
     mean = total(position) / length
-    velocity = total(t * (position - mean[:, which])) / total(t * t)
+    velocity = _over(total(t * (position - mean[:, which])), total(t * t))
     steps = np.diff(position, axis=1)
     dt = np.diff(time)
     inside = which[1:] == which[:-1]
     duration = total(np.append(np.where(inside, dt, 0.0), 0.0))
     walk, error = _walk_and_error(steps - velocity[:, which[1:]] * dt, dt, inside)
-    variance = 1.2 * walk[:, None] / duration + 12.0 * error[:, None] / (length * duration**2)
-    speeds = np.where(inside, steps / np.where(inside, dt, 1.0), np.nan)
-    median = grouped_median(speeds[:, inside], which[1:][inside])
+    variance = _over(1.2 * walk[:, None], duration) + _over(12.0 * error[:, None], length * duration**2)
+    moving = inside & (dt > 0)
+    moved, group = np.unique(which[1:][moving], return_inverse=True)
+    median = np.full_like(velocity, np.nan)
+    median[:, moved] = grouped_median(steps[:, moving] / dt[moving], group)
     x, y, z = mean
     return TrackSummary(number, length, x, y, z, velocity, np.sqrt(variance), median)
 
@@ -98,8 +102,15 @@ def _walk_and_error(
     both = inside[1:] & inside[:-1]
     product = (steps[:, 1:] * steps[:, :-1])[:, both].mean(axis=1)
     error = np.maximum(-product, 0.0)
-    walk = np.maximum(square - 2.0 * error, 0.0) / dt[inside].mean()
+    walk = _over(np.maximum(square - 2.0 * error, 0.0), dt[inside].mean())
     return walk, error
+
+
+def _over(value: FloatArray, divisor: npt.ArrayLike) -> FloatArray:
+    """The quotient; NaN where the divisor is 0, because no time has passed."""
+    value, divisor = np.broadcast_arrays(value, divisor)
+    quotient: FloatArray = np.divide(value, divisor, out=np.full(value.shape, np.nan), where=divisor != 0)
+    return quotient
 
 
 def grouped_median(values: FloatArray, group: IntArray) -> FloatArray:

@@ -219,7 +219,7 @@ def read_trajectories(
     """Read the committed rows of a file, live or not.
 
     Left out are predicted rows, and whole tracks whose last measured row is flagged tentative (never
-    confirmed) or duplicate, unless asked for. Raises `SourceError` if it cannot be read.
+    confirmed) or second detections, unless asked for. Raises `SourceError` if it cannot be read.
     """
     with TrajectoryFile(path) as file:
         return collect(

@@ -81,7 +81,9 @@ ROW_COLUMNS = (
     ColumnSpec("brightness", "<f4", "grey values", "contrast of the particle, positive for either polarity"),
     ColumnSpec("confidence", "<f4", "1", "0 to 1"),
     ColumnSpec("detection", "<i4", "1", "row among the frame's detections, -1 for predicted rows"),
-    ColumnSpec("flags", "|u1", "1", "sum of 1 predicted, 2 duplicate, 4 tentative (not yet confirmed)"),
+    ColumnSpec(
+        "flags", "|u1", "1", "sum of 1 predicted, 2 second detection, 4 tentative (not yet confirmed)"
+    ),
 )
 
 FRAME_COLUMNS = (

@@ -1,6 +1,6 @@
 """Which trajectories of a file count: the last measured row of a track decides for the whole track.
 
-A track that was never confirmed is noise, and one that ended up as the double of another is not a second
+A track that was never confirmed is noise, and one that ended up as a second detection of another is not a second
 particle. Early rows of a track confirmed later do count; once confirmed it is never tentative again.
 """
 
@@ -56,7 +56,7 @@ class TrackCensus:
             self._length = np.append(self._length, np.zeros(more, np.uint32))
 
     def counted(self) -> BoolArray:
-        """Whether each track, by its number, counts: confirmed and not a duplicate."""
+        """Whether each track, by its number, counts: confirmed and not a second detection."""
         out = TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION
         counted: BoolArray = (self._verdict[: self._seen] & np.uint8(out)) == 0
         return counted

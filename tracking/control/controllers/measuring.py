@@ -18,7 +18,7 @@ MEDIAN_LOSS = 1.2533
 
 
 def measured(tracks: Tracks) -> BoolArray:
-    """Rows (N,) that are confirmed tracks, detected in this frame, and no duplicates."""
+    """Rows (N,) that are confirmed tracks, detected in this frame, and no second detections."""
     fit: BoolArray = (tracks.flags.astype(np.int64) & UNFIT) == 0
     return fit
 
