@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import median_abs_deviation
 
 from engines.refine.arguments import BoolArray, FloatArray, Typical
 from engines.refine.psf import FitModel
@@ -22,8 +23,6 @@ SPREAD_FACTOR = 1.5
 With 1 the results are the same, with 2.5, 0.91 % are missed in place of 0.84 %."""
 LEAST_SPREAD, UNSURE_SPREAD = 0.08, 0.15
 """Least relative SD of the brightness that is believed; and where there are too few particles."""
-NORMAL_MAD = 1.4826
-"""Standard deviation of normal noise over its median absolute deviation."""
 
 
 def typical_of(theta: FloatArray, fit: FloatArray, good: BoolArray, model: FitModel) -> Typical:
@@ -35,7 +34,8 @@ def typical_of(theta: FloatArray, fit: FloatArray, good: BoolArray, model: FitMo
     chi = fit[good, 0]
     middle = max(float(np.median(chi)), LEAST_CHI_SQUARE)
     chance = np.sqrt(2.0 / float(np.median(fit[good, 1])))
-    scatter = max(NORMAL_MAD * float(np.median(np.abs(chi - middle))), middle * float(chance))
+    apart = median_abs_deviation(chi, center=lambda _values, axis: middle, scale="normal")
+    scatter = max(float(apart), middle * float(chance))
     brightness = float(np.median(theta[good, A]))
-    apart = NORMAL_MAD * float(np.median(np.abs(theta[good, A] - brightness)))
-    return Typical(middle, middle + WORST_SIGMAS * scatter, brightness, max(spread, apart))
+    deviation = float(median_abs_deviation(theta[good, A], scale="normal"))
+    return Typical(middle, middle + WORST_SIGMAS * scatter, brightness, max(spread, deviation))
