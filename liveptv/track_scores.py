@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.tables.dialects import Wanted
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.reader import AS_IT_IS, COLUMNS, read_columns
 from stream.errors import SourceError
 from stream.hdf5_reading import schema_of

@@ -55,7 +55,7 @@ def evaluate(
     """Compare detections with true positions, and trajectories if both tables have a column track or particle."""
     from calibration.evaluation import score
     from calibration.matching import match_tables
-    from liveptv.tables.dialects import Wanted, parse_columns
+    from liveptv.tables.columns_option import Wanted, parse_columns
     from liveptv.track_scores import read_points, score_trajectories
 
     if output is not None:

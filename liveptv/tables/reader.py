@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.csv_columns import FloatArray, Rule, read_text_columns
 from liveptv.tables.csv_text import open_text_table
-from liveptv.tables.dialects import Reading, Wanted, understand
+from liveptv.tables.understanding import Reading, understand
 from stream.errors import SourceError
 from stream.hdf5_reading import NUMBERS, RECORDS, check_memory, dataset, find, open_hdf5, reading
 from stream.hdf5_reading import values as values_of

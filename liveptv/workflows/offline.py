@@ -19,7 +19,7 @@ from liveptv.config import Experiment
 from liveptv.session.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
 from liveptv.tables import DetectionTable, iter_detections, read_detection_table
-from liveptv.tables.dialects import Wanted
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.reader import AS_IT_IS
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.messages import Detections, Frame

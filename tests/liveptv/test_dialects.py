@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveptv.cli import run_command_line
-from liveptv.tables.dialects import Wanted, parse_columns, split_unit
+from liveptv.tables.columns_option import Wanted, parse_columns
 from liveptv.tables.reader import read_columns, read_detection_table
+from liveptv.tables.units import split_unit
 from stream.errors import ConfigurationError, SourceError
 from tracking.trajectories.file import read_trajectories
 
