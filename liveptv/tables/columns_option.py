@@ -15,9 +15,9 @@ TARGETS = ("frame", *LENGTHS, "brightness", "confidence", "track")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a user says of a table: `columns` by our name, how large a pixel is; empty where nothing is said.
+    """What a user says about a table: `columns` by our name, and the size of a pixel; empty if nothing.
 
-    `may_be_um`: the size of a pixel is meant for other tables too. `keep_pixels`: positions stay as they are.
+    `may_be_um`: the pixel size may be meant for another table. `keep_pixels`: positions stay in pixels.
     """
 
     columns: Mapping[str, Given] = field(default_factory=dict)

@@ -21,7 +21,7 @@ OURS = (*TARGETS, "particle")
 
 FRAME_NAMES = ("frame", "frames", "frame_number", "frame number", "framenumber", "frame_id", "fr")
 TRACK_NAMES = ("track", "particle", "track_id", "trajectory", "trackid", "track id")
-MOST_SHOWN = 200
+MOST_SHOWN = 200  # characters of the column names in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a table is read: a `Column` by our name; `told` is one line about it, empty for tables of our own.
+    """How a table is read: a `Column` by our name; `told` is a line about it, "" for tables of our own.
 
-    `flat` says that depths which are 0 everywhere are none.
+    `flat`: depths that are 0 everywhere count as missing.
     """
 
     columns: Mapping[str, Column]
@@ -51,8 +51,8 @@ def understand(
 ) -> Reading:
     """How a table with these columns is read. `units` are those that the table gives beside their names.
 
-    Raises `SourceError` naming the columns and the option to give where it is not clear, and
-    `ConfigurationError` where the options do not fit the table.
+    Raises `SourceError`, with the columns and the option to give, if it is not clear, and `ConfigurationError` if
+    the options do not fit the table.
     """
     return _Table(path, list(names), wanted, units or {}).read()
 
@@ -71,7 +71,8 @@ class _Table:
         for target, given in self.wanted.columns.items():
             columns[target] = self._given(target, given)
         if "z_um" not in self.wanted.columns and columns.get("z_um", ("", "um", 0))[1] in {"?", PIXEL}:
-            note = f"{columns.pop('z_um')[0]} is left out, as its unit is not known (--columns z=NAME[um])"
+            name = columns.pop("z_um")[0]
+            note = f"{name} is left out because its unit is unknown (give it with --columns z=NAME[um])"
             columns.pop("sigma_z_um", None)
         self._check(columns)
         scaled = {target: self._scaled(target, column) for target, column in columns.items()}
@@ -102,7 +103,7 @@ class _Table:
         return f"{name} in {unit or 'um'}"
 
     def _automatic(self) -> tuple[str, dict[str, tuple[str, str, int]], str, int, bool]:
-        """What is said, and by our name the column, its unit and its first frame, without `--columns`."""
+        """A description, and by our name the column, its unit and its first frame, without `--columns`."""
         if {"x_um", "y_um"} <= set(self.names):
             ours = {
                 "track" if n == "particle" else n: (n, "um" if n in LENGTHS else "", 0)
@@ -156,7 +157,7 @@ class _Table:
         if target == "frame":
             if inside and not inside.isdecimal():
                 raise ConfigurationError(
-                    f"--columns frame={given.text}: in brackets stands the number of the first frame, 0 or 1"
+                    f"--columns frame={given.text}: the number in brackets is that of the first frame, 0 or 1"
                 )
             return name, "", int(inside or 0)
         if target not in LENGTHS:
@@ -164,7 +165,7 @@ class _Table:
         unit = known_unit(inside) if inside else known_unit(given.unit)
         if inside and not unit:
             raise ConfigurationError(
-                f"--columns {given.text}: {inside!r} is no unit; um, nm, mm and px (pixels) are"
+                f"--columns {given.text}: {inside!r} is not a known unit; use um, nm, mm or px (pixels)"
             )
         return name, unit or self._stated(name) or "?", 0
 
@@ -186,7 +187,7 @@ class _Table:
             )
             raise SourceError(
                 f"{self.path} has no column {' and no column '.join(missing)}; it has: {self._shown()}; "
-                f"say which they are with --columns {options}"
+                f"name them with --columns {options}"
             )
 
     def _check_twice(self, columns: Mapping[str, Column]) -> None:
