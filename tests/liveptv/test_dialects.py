@@ -176,7 +176,7 @@ ASKED = {
     "a position that is none": ("frame,x [nm],y [nm]\n0,NaN,2\n", "", r"line 2: x \[nm\] is 'NaN', not a finite"),
     "a short row": ("frame,x [nm],y [nm]\n0,1\n", "", r"line 2: 2 fields, none for y \[nm\]"),
     "a column that is not there": ("a,b,c\n0,1,2\n", "x=q[um]", r"no column 'q.*it has: a, b, c"),
-    "a unit that is none": ("a,b,c\n0,1,2\n", "x=b[furlong],y=c[um],frame=a", r"'furlong' is no unit"),
+    "a unit that is none": ("a,b,c\n0,1,2\n", "x=b[furlong],y=c[um],frame=a", r"'furlong' is not a known unit"),
 }  # fmt: skip
 
 
