@@ -135,7 +135,7 @@ def test_a_byte_order_mark_is_no_part_of_an_experiment_file(tmp_path):
         ("frames = " + "9" * 5000, "digits"),
         ("notes = " + "[" * 3000 + "]" * 3000, "recursion"),
         ('output = "a\\u0000b.h5"', "run.output contains a NUL"),
-        ('"out\\u0000put" = 3', "run.out?put has a character"),
+        ('"out\\u0000put" = 3', "run.out?put contains a NUL"),
         ("frames = " + "9" * 400, "less than or equal to 1000000000"),
         ("seconds = 1e308", "less than or equal to 1000000000"),
     ],

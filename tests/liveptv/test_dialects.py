@@ -162,7 +162,7 @@ ASKED = {
     "a column twice": ("frame,x_um,x_um,y_um\n0,1,2,3\n", "", r"has 2 columns 'x_um'"),
     "TrackMate's edges": ("LABEL,TRACK_ID,EDGE_X_LOCATION\na,1,2,3\n", "", r"no column frame and no column x_um"),
     "frames from 0 where they are from 1": (
-        TABLES["ThunderSTORM"][0].replace(",1,", ",0,", 1), "", r"frame is 0, but frames are counted from 1",
+        TABLES["ThunderSTORM"][0].replace(",1,", ",0,", 1), "", r"frame is 0, but frames should be counted from 1",
     ),
     "no header": ("0,1.5,2.5\n1,1.6,2.6\n", "", r"has no header: line 1 is '0,1\.5,2\.5'"),
     "nothing": ("", "", "is empty"),
