@@ -1,4 +1,4 @@
-"""How a training image is made, step by step, as a picture: `python examples/training_images.py OUT.png`."""
+"""Shows step by step how a training image is made: `python examples/training_images.py OUT.png`."""
 
 import sys
 from pathlib import Path
@@ -47,9 +47,9 @@ def main(path: Path) -> None:
     figure = Figure(figsize=(13, 5.8), dpi=90, layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     pictures = (
-        ("1. cut-outs, just added up", added),
+        ("1. cut-outs, added up", added),
         ("2. as noisy everywhere as the camera", even.images[0]),
-        ("3. far out-of-focus particles (contrast x 4)", 4 * behind),
+        ("3. particles far from focus (contrast x 4)", 4 * behind),
         ("4. the training image, with its truth", scene.images[0]),
         ("5. the same kind of image, rendered", rendered.images[0]),
         ("6. the simulated microscope", 1 - grey / 200.0),

@@ -1,4 +1,4 @@
-"""The experiment file: one frozen model a section, read from TOML; an unknown key is an error, not a surprise."""
+"""The experiment file: one frozen pydantic model per section, read from TOML; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tracking.settings import TrackerSettings
 
 
 class Section(BaseModel):
-    """A section of the experiment file: frozen, and it refuses what it does not know."""
+    """A section of the experiment file: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunSettings(Section):
-    """What one run is: where it is written and when it ends."""
+    """Where a run is written and when it ends."""
 
     output: Path = Field(
         Path("tracks.h5"), description="trajectory file; the event log and the report are written beside it"
@@ -67,7 +67,7 @@ class TransportSettings(LinkSettings):
     )
 
     def fresh_address(self) -> str:
-        """An address that nobody has; for shm and tcp the system chooses the port when it is bound."""
+        """An unused address; for shm and tcp the system chooses the port when it is bound."""
         if self.transport == "inproc":
             return f"inproc://{uuid.uuid4().hex}"
         return f"{self.transport}://127.0.0.1:0"
@@ -77,9 +77,9 @@ class TransportSettings(LinkSettings):
         return self.model_dump(exclude={"transport", "give_up_s"}) | {"give_up_s": None}
 
     def result_options(self) -> dict[str, Any]:
-        """The same for what comes of them: whatever was detected reaches the file, so nothing is ever dropped.
+        """The same for results: whatever was detected reaches the file, so nothing is ever dropped.
 
-        Who is lost is judged by the session alone, so no link gives up by itself.
+        Only the session decides who is lost, so no message link gives up by itself.
         """
         return {"patience_s": self.patience_s, "give_up_s": None}
 
@@ -150,17 +150,17 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _one_source_and_reachable_stages(self) -> Self:
         if self.microscope is not None and self.recording is not None:
-            raise ValueError("both a microscope and a recording are named; leave one section out")
+            raise ValueError("there is both a [microscope] and a [recording] section; remove one of them")
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
         monitor = LinkAddress.parse(self.session.monitor)
         if not monitor.is_local and self.session.keys is None:
             raise ValueError(
-                f"session.monitor {self.session.monitor} can be reached from other machines, which needs keys; "
+                f"session.monitor {self.session.monitor} can be reached from other computers, which needs keys; "
                 f"make them with `{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
             )
         if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
-            raise ValueError("a protocol goes through its slices itself; leave controller.until_enough out")
+            raise ValueError("a protocol moves through its slices itself; remove controller.until_enough")
         return self
 
     @property
@@ -170,11 +170,11 @@ class Experiment(Section):
 
     @property
     def can_be_controlled(self) -> bool:
-        """Whether there is something to steer, by a controller that may also be switched on later."""
+        """Whether the run can be steered, possibly by a controller that is switched on later."""
         return self.microscope is not None or self.is_controlled
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, JSON-able, as it goes into the trajectory file."""
+        """All settings with their values in JSON types, as stored in the trajectory file."""
         return self.model_dump(mode="json")
 
 
@@ -204,7 +204,7 @@ def load_experiment(
     experiment = build_experiment(data, str(path) if path is not None else "the settings given")
     if experiment.microscope is None and experiment.recording is None:
         raise ConfigurationError(
-            f"{path or 'the experiment'} names no source: add a [microscope] or a [recording] section"
+            f"{path or 'the experiment'} has no source: add a [microscope] or a [recording] section"
         )
     return experiment
 
@@ -233,9 +233,7 @@ def settings_only(overrides: Iterable[str]) -> Experiment:
 def build_experiment(data: dict[str, Any], origin: str) -> Experiment:
     """Validate nested settings; `origin` names them in errors."""
     if place := _place_of_nul(data):
-        raise ConfigurationError(
-            f"{origin}: {place} has a character in it that no text has (NUL); take it out"
-        )
+        raise ConfigurationError(f"{origin}: {place} contains a NUL character; remove it")
     try:
         return Experiment.model_validate(data)
     except ValidationError as error:
@@ -271,7 +269,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     try:
         parts = _key_parts(key.strip())
     except ValueError as error:
-        raise ConfigurationError(f"--set {override!r}: {key!r} is no key: {error}") from error
+        raise ConfigurationError(f"--set {override!r}: {key!r} is not a valid key: {error}") from error
     for part in parts[:-1]:
         inner = data.setdefault(part, {})
         if not isinstance(inner, dict):

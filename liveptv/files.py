@@ -1,4 +1,4 @@
-"""The files of a run, and the check before it that none of them would overwrite anything."""
+"""Names of the files of a run, checks that nothing is overwritten, and the lock of an output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from liveptv.session.run_log import left_by_a_run_that_did_not_start
 from stream.errors import ConfigurationError, OutputError
 from stream.writer_lock import RUN, WRITER, Claim, holder_of
 
-FINISHING_S = 2.0  # a writer whose file is finished has let go of it by then
+FINISHING_S = 2.0  # s a writer may take to release its finished file; longer only delays an error message
 FIGURES = ("frame", "trajectories", "profile", "field", "errors", "neighbours")
 
 
@@ -23,11 +23,11 @@ def refuse_to_replace(output: Path, *inputs: Path | None) -> None:
             continue
         file = Path(str(path).partition("::")[0])
         if output.exists() and file.exists() and output.samefile(file):
-            raise ConfigurationError(f"the output would replace {file}, which is read; choose another name")
+            raise ConfigurationError(f"the output would replace the input {file}; choose another name")
 
 
 def writable(path: Path | None, overwrite: bool) -> None:
-    """Raise `OutputError` unless a file can be written there; None is no file."""
+    """Raise `OutputError` unless a file can be written there; None means no file."""
     if path is None:
         return
     if not path.parent.is_dir():
@@ -40,13 +40,13 @@ def writable(path: Path | None, overwrite: bool) -> None:
 def claimed(output: Path, what: str) -> Iterator[None]:
     """Hold the lock of an output. Raises `OutputError` if it, or the file itself, is being written."""
     if output.suffix == RUN:
-        raise OutputError(f"{output} is the name of a lock; choose another one")
+        raise OutputError(f"{output} is the name of a lock file; choose another name")
     with Claim(output, what):
         until_s = time.monotonic() + FINISHING_S
         while (writer := holder_of(output, WRITER)) is not None and time.monotonic() < until_s:
             time.sleep(FINISHING_S / 20)
         if writer is not None:
-            raise OutputError(f"{output} is still being written by {writer}; wait for its end")
+            raise OutputError(f"{output} is still being written by {writer}; wait until it has finished")
         yield
 
 
@@ -65,7 +65,7 @@ class RunFiles:
 
     @classmethod
     def within(cls, folder: Path) -> RunFiles:
-        """A folder of its own: `tracks.h5`, `events.jsonl`, `report.html`, `frame.png` ..."""
+        """All files in one folder: `tracks.h5`, `events.jsonl`, `report.html`, `frame.png` ..."""
         return cls(folder / "tracks.h5", "")
 
     def _beside(self, name: str) -> Path:
@@ -73,7 +73,7 @@ class RunFiles:
 
     @property
     def events(self) -> Path:
-        """The event log, one JSON object a line; `log` where it had to go elsewhere."""
+        """The event log, one JSON object per line; `log` if it had to be moved."""
         return self.log or self._beside("events.jsonl")
 
     @property
@@ -86,20 +86,20 @@ class RunFiles:
         return self._beside(f"{name}.png")
 
     def check_folder(self) -> None:
-        """Raise `OutputError` if the folder of the run does not exist or cannot be looked into."""
+        """Raise `OutputError` if the folder of the run does not exist or cannot be read."""
         folder = self.tracks.parent
         try:
             if not folder.is_dir():
                 raise OutputError(f"cannot write {self.tracks}: there is no folder {folder}; create it first")
             self.tracks.exists()
         except PermissionError as error:
-            raise OutputError(f"cannot write {self.tracks}: no permission to look into {folder}") from error
+            raise OutputError(f"cannot write {self.tracks}: no permission to read {folder}") from error
 
     def check(self, overwrite: bool) -> None:
         """Raise `OutputError` if a file of the run exists, or its folder does not."""
         self.check_folder()
         if self.tracks.is_dir():
-            raise OutputError(f"cannot write {self.tracks}: it is a folder; name a file in it")
+            raise OutputError(f"cannot write {self.tracks}: it is a folder; give the name of a file")
         if overwrite:
             return
         for path in (self.tracks, self.events, self.report, *map(self.figure, FIGURES)):
@@ -112,6 +112,6 @@ class RunFiles:
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove what an earlier run has left beside the trajectory file."""
+        """Remove the files of an earlier run next to the trajectory file."""
         self.events.unlink(missing_ok=True)
         self.clear_report()

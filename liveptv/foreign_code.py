@@ -1,4 +1,4 @@
-"""Python code that an experiment brings with it: what will be run, and from where, said before any of it is.
+"""Python code that an experiment runs: controllers and devices that are not part of liveptv, and their files.
 
 An experiment file may name a controller (a Python file), and a Micro-Manager configuration may name devices that
 are Python classes. Both run with all rights of whoever starts the experiment.
@@ -18,9 +18,9 @@ PYTHON_DEVICES = ("#py pyDevice,", "#py Device,")
 
 
 def code_that_will_run(experiment: Experiment) -> list[str]:
-    """A line for each piece of Python that is not liveptv's own: the controller, and devices of the configuration.
+    """A line for each piece of foreign Python code: the controller, and devices of the configuration.
 
-    Nothing of it is imported for that. A configuration that cannot be read has no lines; opening it says why.
+    None of it is imported. A configuration that cannot be read gives no lines; opening it reports why.
     """
     return controller_code(experiment) + device_code(experiment)
 
@@ -30,7 +30,7 @@ def controller_code(experiment: Experiment) -> list[str]:
     controller = experiment.controller
     if controller is None or controller.file is None:
         return []
-    return [f"the controller {controller.file.absolute()} will be run: it is Python code"]
+    return [f"the controller {controller.file.absolute()} is Python code and will be run"]
 
 
 def device_code(experiment: Experiment) -> list[str]:
@@ -55,14 +55,14 @@ def device_code(experiment: Experiment) -> list[str]:
 
 
 def _place(module: str) -> str:
-    """The file or folder that a module would be imported from; its name where there is none."""
+    """The file or folder that a module would be imported from; its name if there is none."""
     root, *rest = module.split(".")
     try:
         spec = PathFinder.find_spec(root)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        return f"the module {module}, which is not to be found"
+        return f"the module {module}, which cannot be found"
     folders = list(spec.submodule_search_locations or ())
     if not folders:
         return str(spec.origin)

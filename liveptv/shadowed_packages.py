@@ -1,8 +1,8 @@
-"""Keeps our root packages ours where a user's own file has the name of one: `tracking.py` beside the data, say.
+"""Makes our root packages importable even if a user's own file has the same name, such as `tracking.py`.
 
-Python looks in the folder of a script or a notebook first, so such a file would be taken for our package. From
-`import liveptv` on, our five names mean our packages, in this process and in those that it starts, and one warning
-says which file is passed over. A file that was imported under such a name before is an `ImportError` that names it.
+Python looks in the folder of a script or a notebook first, so such a file would be imported instead of our package.
+After `import liveptv` our five names mean our packages, in this process and in those it starts, and a warning names
+the file that is passed over. If such a file was imported before, an `ImportError` names it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Standard output that never fails: not for a letter it does not have, nor for a reader that is gone.
+"""Standard output that never raises: neither for a character it cannot encode nor for a reader that is gone.
 
-What a command has to say must not end it: a path in Chinese on a Windows terminal of code page 1252, a path whose
+Output must not end a command: a path in Chinese on a Windows terminal of code page 1252, a path whose
 bytes are no text, `liveptv info ... | head`, a terminal that was closed, no terminal at all (`pythonw`).
 """
 
@@ -38,13 +38,13 @@ def safe_stream(stream: TextIO | None) -> TextIO:
 
 
 def is_unicode(stream: TextIO | None = None) -> bool:
-    """Whether every letter can be written to a stream (standard output)."""
+    """Whether a stream (standard output by default) can encode every character."""
     encoding = getattr(sys.stdout if stream is None else stream, "encoding", None)
     return str(encoding or "").lower().startswith("utf")
 
 
 class _SafeText(io.TextIOBase):
-    """Text that goes on to another stream until nobody reads there any more."""
+    """Text stream that forwards to another one, until its reader is gone."""
 
     def __init__(self, stream: TextIO, *, keeps: bool = True) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _SafeText(io.TextIOBase):
         self._read = keeps
 
     def write(self, text: str, /) -> int:
-        """Write; what cannot be written as it is is written escaped, what has no reader is dropped."""
+        """Write; characters that cannot be encoded are escaped, text without a reader is dropped."""
         if self._read:
             try:
                 self._stream.write(text)
@@ -75,7 +75,7 @@ class _SafeText(io.TextIOBase):
             self.write(line)
 
     def flush(self) -> None:
-        """Hand on what is still here."""
+        """Flush the stream behind."""
         if self._read:
             try:
                 self._stream.flush()
@@ -83,9 +83,9 @@ class _SafeText(io.TextIOBase):
                 self._give_up()
 
     def _give_up(self) -> None:
-        """Nobody reads: send what is left, here and in the stream's own buffer, to nowhere.
+        """The reader is gone: discard the rest, also what is in the stream's own buffer.
 
-        Python flushes the stream once more at its end, and would complain about it there.
+        Python flushes the stream once more at exit, and would report an error there.
         """
         self._read = False
         with contextlib.suppress(OSError, ValueError):
@@ -102,25 +102,25 @@ class _SafeText(io.TextIOBase):
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """What becomes of letters that the encoding does not have."""
+        """How characters are written that the encoding does not have."""
         return ESCAPED
 
     @property
     def buffer(self) -> Any:
-        """The bytes behind, as programs expect of a standard stream."""
+        """The binary stream behind, as programs expect of a standard stream."""
         return self._stream.buffer
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether it is a terminal."""
         try:
             return self._stream.isatty()
         except (OSError, ValueError):
             return False
 
     def fileno(self) -> int:
-        """The file behind. Raises `OSError` where there is none."""
+        """The file descriptor. Raises `OSError` if there is none."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
-        """Yes."""
+        """True."""
         return True

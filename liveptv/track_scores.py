@@ -1,6 +1,6 @@
-"""Scores of trajectories against true ones, from the files that `liveptv evaluate` is given.
+"""Scores of trajectories against true ones, read from files, for `liveptv evaluate`.
 
-Trajectories are a column `track` (or `particle`) beside those of a detection table, or a trajectory file.
+Trajectories are given by a column `track` (or `particle`) beside those of a detection table, or a trajectory file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.tables.dialects import Wanted
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.reader import AS_IT_IS, COLUMNS, read_columns
 from stream.errors import SourceError
 from stream.hdf5_reading import schema_of
@@ -35,7 +35,7 @@ FloatArray = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
-GATE = 1.0
+GATE = 1.0  # distances are in units of the gates that the user gives, so a match is at most 1 away
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class TrajectoryScores:
 def read_points(
     path: Path, wanted: Wanted = AS_IT_IS, say: Callable[[str], None] = log.info
 ) -> dict[str, npt.NDArray[Any]]:
-    """The columns of a detection table or of what counts in a trajectory file; `track` where there is one.
+    """The columns of a detection table, or of the counted rows of a trajectory file; `track` if there is one.
 
     `wanted` and `say` are those of `read_detection_table`. Raises `SourceError` if it cannot be read.
     """
@@ -65,13 +65,13 @@ def read_points(
     points = {name: table[name] if name in table else np.full(rows, NAN) for name in COLUMNS}
     if "track" in table:
         if not np.isfinite(table["track"]).all():
-            raise SourceError(f"{path} has rows without a trajectory's number; give every point one")
+            raise SourceError(f"{path} has rows without a track number; every row needs one")
         points["track"] = table["track"]
     return points
 
 
 def is_trajectory_file(path: Path) -> bool:
-    """Whether it is an HDF5 file with our trajectories."""
+    """Whether it is a trajectory file."""
     if path.suffix.lower() not in {".h5", ".hdf5"} or not path.is_file():
         return False
     try:
@@ -87,9 +87,9 @@ def score_trajectories(
     gate_xy_um: float,
     gate_z_um: float | None,
 ) -> TrajectoryScores | None:
-    """Score the trajectories in `found` against those in `truth`; None where one of them has none.
+    """Score the trajectories in `found` against those in `truth`; None if one of them has none.
 
-    Depth plays no part where `gate_z_um` is None; points without a depth are left out where it does.
+    With `gate_z_um` None depth is ignored, otherwise points without a depth are left out.
     """
     if "track" not in truth or "track" not in found:
         return None

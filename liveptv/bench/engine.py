@@ -1,6 +1,6 @@
-"""How fast images become detections, on every back end that can run here: `liveptv bench engine`.
+"""`liveptv bench engine`: how fast detection is on every back end that can run here.
 
-Each case runs in a process of its own, which is given rendered images, shaded and noisy, never zeros.
+Each case runs in its own process, on simulated images with shading and noise.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Row = dict[str, Any]
 FULL: Size = (1440, 2560)
 SIZES: tuple[Size, ...] = ((512, 512), (1024, 1024), FULL, (2048, 2048), (4096, 4096))
 FEW, MANY = 200, 5000
-FRAMES = 4
-REFERENCES = 16
-SNR = 5.6
-SHADING = 0.2
+FRAMES = 4  # different frames, used over and over; enough that not all are in a cache at full size
+REFERENCES = 16  # frames averaged for the bright reference; its noise is then a quarter of a frame's
+SNR = 5.6  # of the images in Franchini & Krevor (2020)
+SHADING = 0.2  # relative decrease of the light towards the corners
 LARGE = "large (random weights)"
 
 
@@ -50,7 +50,7 @@ LARGE = "large (random weights)"
 class Plan:
     """`models` by name; `seconds` for each case, half as long again for its latency.
 
-    With `large` a large network with random weights is timed too, where the libraries to make one are there.
+    With `large` a large network with random weights is timed too, if the libraries to make one are installed.
     """
 
     models: dict[str, Path]
@@ -75,7 +75,7 @@ def parse_sizes(text: str) -> list[Size]:
 def measure_engines(plan: Plan, say: Callable[[str], None]) -> list[Row]:
     """Rows of all cases, each with the machine's limits measured beside them.
 
-    A case that fails is said and left out. Raises `LivePTVError` where all do.
+    A case that fails is reported and left out. Raises `LivePTVError` if all fail.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liveptv-engine-")))
@@ -103,18 +103,18 @@ def measure_engines(plan: Plan, say: Callable[[str], None]) -> list[Row]:
 
 
 def default_models() -> dict[str, Path]:
-    """The network that comes along."""
+    """The network that comes with liveptv."""
     return {"small (shipped)": SHIPPED_MODEL}
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do it in a fresh process, so that neither memory nor threads of another case are there."""
+    """Run it in a fresh process, without memory or threads of another case."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def make_large(path: Path) -> Path:
-    """A large network with random weights, to be timed; what it finds means nothing."""
+    """A large network with random weights, for timing only; its detections are meaningless."""
     import torch
 
     from calibration.training.export import export

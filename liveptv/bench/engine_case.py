@@ -18,14 +18,14 @@ from engines.settings import BackEndName, DetectorSettings
 from liveptv.bench.machine import peak_memory_mib
 from stream.messages import Detections, Frame, FrameInfo
 
-FEWEST = 12
-MOST_PARTICLES = 50_000
-LONGEST_S = 120.0
+FEWEST = 12  # frames timed at least, for a median that one slow frame does not shift
+MOST_PARTICLES = 50_000  # room for detections; more than in any case
+LONGEST_S = 120.0  # s one frame may take, for a large network on a slow processor
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is to be measured. `frames` is a .npy file (N, H, W), used over and over; `name` is the model's."""
+    """A case to measure. `frames` is a .npy file (N, H, W), used over and over; `name` is the model's."""
 
     backend: BackEndName
     device: str

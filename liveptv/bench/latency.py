@@ -1,8 +1,8 @@
-"""How long the loop takes, stage by stage: camera, detection, tracks, command, first frame that shows it.
+"""`liveptv bench latency`: latency of the closed loop, from the camera to the first frame that shows a command.
 
-An ordinary run on the simulated microscope, its stages processes, with a controller that sends a command every
-few frames. All stamps are of one host's clock. A frame's begins when the core got it from the camera. "camera ->
-command but detection" is what the pipeline adds to the detector's own time on each frame.
+An ordinary run on the simulated microscope, with a controller that sends a command every few frames. All times are
+of one computer's clock; a frame's time starts when the core gets it from the camera. "camera -> command but
+detection" is what the pipeline adds to the detector's own time per frame.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tracking.trajectories.file import TrajectoryFile
 
 FloatArray = npt.NDArray[np.float64]
 
-FLOW_UL_S = 0.0246
-WARM_UP_FRAMES = 60
-SHAPE = (512, 512)
+FLOW_UL_S = 0.0246  # about 150 um/s in the middle of the channel
+WARM_UP_FRAMES = 60  # frames left out at the start, while caches fill
+SHAPE = (512, 512)  # px, height and width
 STAGES = (
     "camera -> detections",
     "detections -> tracks",
@@ -98,7 +98,7 @@ def measure_latency(
         with _DetectionTimes(experiment.session.monitor) as detected:
             outcome = run_experiment(experiment, files, on_update=lambda _: None, on_note=say)
         if not outcome.result.ok or not outcome.frames:
-            raise LivePTVError(f"the run that was to be timed failed: {'; '.join(outcome.result.failures)}")
+            raise LivePTVError(f"the run for the measurement failed: {'; '.join(outcome.result.failures)}")
         lost = sum(outcome.result.lost.values())
         return _latency(files.tracks, detected.at_ns, rate_hz, lost, shape)
 
@@ -211,6 +211,6 @@ def _latency(
         if entry["kind"] == "measured" and "heartbeat_ms" in entry and entry["frame"] >= WARM_UP_FRAMES
     ]
     if not late or not found["heartbeat -> acknowledged"]:
-        raise LivePTVError("too few commands were answered to say anything; measure for longer")
+        raise LivePTVError("too few commands were answered for a result; measure for longer")
     arrays = {stage: np.array(values) for stage, values in found.items()}
     return Latency(arrays, np.array(late), rate_hz, lost, shape)

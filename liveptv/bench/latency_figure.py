@@ -1,4 +1,4 @@
-"""The picture of `liveptv bench latency`: one frame's way through the loop, and how many frames that takes."""
+"""Figure of `liveptv bench latency`: the times of a frame through the loop, and how many frames that takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller of `liveptv bench latency`: a command every few frames, with the times that led to it."""
+"""Controller of `liveptv bench latency`: sends a command every few frames and records its times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream.messages import Command, CommandKind, Tracks
 
 
 class LatencyProbe:
-    """Changes the pump by a little, to and fro; `measured` has when frame and tracks were at hand, ns."""
+    """Changes the pump slightly up and down; `measured` has the times at which frame and tracks were available."""
 
     def __init__(self, flow_ul_s: float, every_frames: int = 6) -> None:
         self._flow_ul_s = flow_ul_s

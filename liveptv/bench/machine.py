@@ -1,4 +1,4 @@
-"""What the machine itself can do, measured beside what is measured on it: matrix products, copies in memory."""
+"""Limits of the computer itself, measured for comparison: matrix products and copies in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_limits
 
-MATRIX = 1536
-COPIED_BYTES = 64 << 20
-SECONDS = 0.4
+MATRIX = 1536  # rows and columns of the matrices; large enough to reach full speed
+COPIED_BYTES = 64 << 20  # bytes copied; more than any cache holds
+SECONDS = 0.4  # s for each measurement; the best of several repeats counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def processor() -> str:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has had in its hands so far."""
+    """The largest amount of memory that this process has used so far."""
     if sys.platform == "win32":
         return float(psutil.Process().memory_info().peak_wset) / 2**20
     import resource

@@ -55,7 +55,7 @@ def evaluate(
     """Compare detections with true positions, and trajectories if both tables have a column track or particle."""
     from calibration.evaluation import score
     from calibration.matching import match_tables
-    from liveptv.tables.dialects import Wanted, parse_columns
+    from liveptv.tables.columns_option import Wanted, parse_columns
     from liveptv.track_scores import read_points, score_trajectories
 
     if output is not None:
@@ -111,21 +111,19 @@ def _compare_first_frames(
 
 def _say(result: Evaluation, tracks: TrajectoryScores | None) -> None:
     console.print(
-        f"{result.frames} frames, {result.true_particles} true particles, {result.detections} detections: "
+        f"{result.frames} frames, {result.true_particles} true particles, {result.detections} detections\n"
         f"[bold]{_percent(result.missed)} missed[/] (recall {_fraction(1 - result.missed)}), "
-        f"[bold]{_percent(result.false)} false[/] (precision {_fraction(1 - result.false)})",
-        soft_wrap=True,
+        f"[bold]{_percent(result.false)} false[/] (precision {_fraction(1 - result.false)})"
     )
     console.print(_score_table(result))
     if result.by_depth:
         low, high = result.by_depth[0].from_um, result.by_depth[-1].to_um
         console.print(
-            f"[bold]{100 * result.depth_covered:.0f} %[/] of the depths from {low:.0f} to {high:.0f} um are "
-            "covered (recall at least half of the best)",
-            soft_wrap=True,
+            f"[bold]{100 * result.depth_covered:.0f} %[/] of the depths from {low:.0f} to {high:.0f} um covered "
+            "(recall at least half the best)"
         )
     if tracks is not None:
-        console.print(_track_lines(tracks), soft_wrap=True)
+        console.print(_track_lines(tracks))
 
 
 def _score_table(result: Evaluation) -> Table:

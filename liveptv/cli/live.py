@@ -16,7 +16,7 @@ from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, Pixe
 from liveptv.cli.watch import page_beside, with_live_images
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.files import RunFiles, claimed
-from liveptv.method_limits import beyond_the_method
+from liveptv.method_limits import outside_the_limits
 from liveptv.reports.profile import MIN_LENGTH
 from liveptv.workflows.demo import prepare_demo
 from liveptv.workflows.run import RunOutcome, make_report_anew, run_experiment
@@ -154,7 +154,7 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         ("frames lost", outcome.account.in_words()),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
-    if beyond := beyond_the_method(result.counts):
+    if beyond := outside_the_limits(result.counts):
         rows.append(("outside limits", beyond))
     if result.safety:
         rows.append(("hardware", "; ".join(str(device) for device in result.safety)))

@@ -80,7 +80,7 @@ def track(
     overwrite: Overwrite = False,
 ) -> int:
     """Link detections into trajectories."""
-    from liveptv.tables.dialects import Wanted, parse_columns
+    from liveptv.tables.columns_option import Wanted, parse_columns
     from liveptv.workflows.offline import track_table
 
     wanted = Wanted(parse_columns(columns), pixel_size)

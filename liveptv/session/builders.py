@@ -32,7 +32,7 @@ def track_rows(max_particles: int) -> int:
 def build_acquire(context: StageContext) -> Stage:
     """Camera or recording -> frames, executing commands in between."""
     from acquisition.stage import AcquireStage
-    from liveptv.sources import open_source
+    from liveptv.session.sources import open_source
     from stream.commands import CommandServer
 
     plan, lane = context.plan, context.lane

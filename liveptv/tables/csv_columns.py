@@ -1,4 +1,4 @@
-"""Reads columns of numbers from a table of text, and says in which line a number is bad."""
+"""Reads columns of numbers from a text table; errors name the line of a bad number."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from liveptv.tables.csv_text import MISSING, TextTable, split_line
 from stream.errors import SourceError
 
 FloatArray = npt.NDArray[np.float64]
-BLOCK_BYTES = 16 << 20
-MAX_FRAME = 2**32
-PROBED_LINES = 5000
+BLOCK_BYTES = 16 << 20  # bytes read at a time; only affects memory and speed
+MAX_FRAME = 2**32  # larger numbers are no frame numbers; at 1000 frames/s they take 50 days
+PROBED_LINES = 5000  # lines looked at for decimal commas; more only take longer
 WITH_COMMA = re.compile(r"^[+-]?\d*,\d*([eE][+-]?\d+)?$")
 GROUPED = re.compile(r"^[+-]?[1-9]\d{0,2}(,\d{3})+$")
 UNGROUPED = re.compile(r"^[+-]?\d{4,}$")
@@ -71,9 +71,7 @@ def read_text_columns(table: TextTable, rules: Mapping[str, Rule]) -> dict[str, 
                 line += len(lines)
         numbers = np.concatenate(blocks)
     except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{table.path} is not text all the way; a table is .csv, .parquet or .h5"
-        ) from error
+        raise SourceError(f"{table.path} is not text throughout; a table is .csv, .parquet or .h5") from error
     except MemoryError as error:
         raise SourceError(f"{table.path} does not fit into this computer's memory; split it") from error
     return {name: np.ascontiguousarray(numbers[:, i]) for i, name in enumerate(where)}

@@ -1,4 +1,4 @@
-"""Opens a table that is text, as any program writes it: its encoding, its separator, where its header is."""
+"""Opens a text table of any program: finds its encoding, its separator and its header."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TextIO
 
 from stream.errors import SourceError
 
-PROBE_BYTES = 1 << 16
-MOST_LINE = 1 << 20
-MOST_LINES_BEFORE = 100
+PROBE_BYTES = 1 << 16  # bytes read to find the encoding
+MOST_LINE = 1 << 20  # characters of a line; a longer one is no table
+MOST_LINES_BEFORE = 100  # lines before the header; programs write a few comments
 SEPARATORS = (",", ";", "\t")
 COMMENTS = ("#", "%")
 MISSING = frozenset({"na", "n/a", "#n/a", "none", "null", "nil"})
@@ -97,15 +97,15 @@ def _read_header(path: Path, encoding: str, file: TextIO) -> TextTable:
         if number > MOST_LINES_BEFORE:
             raise SourceError(f"{path} has no header in its first {MOST_LINES_BEFORE} lines")
     else:
-        raise SourceError(f"{path} is empty; a table begins with a line of its columns' names")
+        raise SourceError(f"{path} is empty; a table begins with a line of column names")
     first, header = number + 1, line
     separator = separator or _separator(line)
     cells = split_line(f"{path}, line {number}", line, separator)
     if any(NUMBER.match(cell) for cell in cells):
         if not comment:
             raise SourceError(
-                f"{path} has no header: line {number} is {line.strip()[:40]!r}; begin the file with a line of the "
-                "columns' names"
+                f"{path} has no header: line {number} is {line.strip()[:40]!r}; begin the file with a line of "
+                "column names"
             )
         first, header = number, comment
         in_comment = _separator(comment)

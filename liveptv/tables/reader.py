@@ -1,4 +1,4 @@
-"""Reads detection tables, ours and those of other programs: one row a particle and frame."""
+"""Reads detection tables, ours and those of other programs: one row per particle and frame."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.csv_columns import FloatArray, Rule, read_text_columns
 from liveptv.tables.csv_text import open_text_table
-from liveptv.tables.dialects import Reading, Wanted, understand
+from liveptv.tables.understanding import Reading, understand
 from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, RECORDS, check_memory
 from stream.hdf5_reading import dataset, find, open_hdf5, reading
@@ -32,7 +33,7 @@ RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for 
 }
 AS_IT_IS = Wanted()
 
-LONGEST_GAP = 100_000
+LONGEST_GAP = 100_000  # frames without a row; more are a sign that the column is not a frame number
 
 IntArray = npt.NDArray[np.int64]
 
@@ -64,8 +65,8 @@ def read_detection_table(
 ) -> DetectionTable:
     """Read a table of detections, or of true positions: frame, x and y must be there; ours, or another program's.
 
-    `wanted` is what a user says of its columns; `say` is told how another program's table is read. Raises
-    `SourceError` if it cannot be read, a column is missing or not clear, or a number is bad (with its line).
+    `wanted` is what the user says about its columns; `say` gets a line about how another program's table is read.
+    Raises `SourceError` if it cannot be read, a column is missing or not clear, or a number is bad (with its line).
     """
     columns = read_columns(path, wanted, say)
     rows = len(columns["frame"])
@@ -83,7 +84,7 @@ def read_columns(
     path = Path(path)
     opener = OPENERS.get(path.suffix.lower())
     if opener is None:
-        raise SourceError(f"{path} is no detection table; those end in {', '.join(OPENERS)}")
+        raise SourceError(f"{path} is not a detection table; these end in {', '.join(OPENERS)}")
     if path.is_dir():
         raise SourceError(f"{path} is a folder, not a table")
     if not path.is_file():
@@ -107,8 +108,8 @@ def _scaled(path: Path, columns: dict[str, FloatArray], how: Reading) -> dict[st
         column = how.columns[name]
         if name == "frame" and column.first and values.size and values.min() < column.first:
             raise SourceError(
-                f"{path}: {column.name} is {values.min():g}, but frames are counted from {column.first} there; "
-                f"say --columns frame={column.name}[0] if they are not"
+                f"{path}: {column.name} is {values.min():g}, but frames should be counted from {column.first}; "
+                f"pass --columns frame={column.name}[0] if they are counted from 0"
             )
         found[name] = (
             values * column.scale - column.first if (column.scale, column.first) != (1, 0) else values
@@ -133,8 +134,8 @@ def iter_detections(
     if gap.size and int(gap.max()) > LONGEST_GAP:
         at = int(gap.argmax())
         raise SourceError(
-            f"{name}: frame {table.frame[at + 1]} follows frame {table.frame[at]}, and more than {LONGEST_GAP} "
-            "frames without a particle cannot be tracked; are these frame numbers?"
+            f"{name}: frame {table.frame[at + 1]} follows frame {table.frame[at]}, a gap of more than "
+            f"{LONGEST_GAP} frames; check that this column is the frame number"
         )
     start = 0
     for frame in range(first, last + 1):
@@ -227,7 +228,7 @@ class _Hdf5:
                     )
             found[name] = np.asarray(values, np.float64)
         if len({values.shape for values in found.values()}) != 1:
-            raise SourceError(f"{self._path}: its columns are not of one length")
+            raise SourceError(f"{self._path}: its columns differ in length")
         return _checked(self._path, {ours: found[theirs] for ours, theirs in columns.items()}, columns)
 
     def _column(self, name: str) -> npt.NDArray[Any]:

@@ -17,8 +17,8 @@ from stream.messages import Detections
 from stream.unfinished_files import UnfinishedFile
 from tracking.export.table import FORMATS, UNITS, pyarrow
 
-BLOCK_ROWS = 20_000
-CHUNK_ROWS = 4096
+BLOCK_ROWS = 20_000  # rows kept in memory (1.4 MB) before they are written; smaller blocks cost time
+CHUNK_ROWS = 4096  # rows of an HDF5 chunk, 32 kB a column; smaller ones compress less
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -34,8 +34,9 @@ class _Sink(Protocol):
 class DetectionTableWriter:
     """A detection table open for writing; rows are written in blocks, the rest at `close`.
 
-    Until then it lies beside its name (`found.partial.csv`). As a context it keeps that file where the work fails
-    or is stopped after the first frame, and the error gets a note that says so. `frames_expected` is for that note.
+    Until then the file has a temporary name (`found.partial.csv`). As a context manager it keeps that file if the
+    work fails or is stopped after the first frame, and adds a note to the error. `frames_expected` is for that
+    note.
     """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
@@ -91,7 +92,7 @@ class DetectionTableWriter:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Write what is left, close the file and give it its name. Idempotent."""
+        """Write the remaining rows, close the file and give it its final name. Idempotent."""
         if self._closed:
             return
         try:
@@ -102,7 +103,7 @@ class DetectionTableWriter:
         self._unfinished.finish()
 
     def keep(self) -> str:
-        """Close the file as it is, under the name that says that it is not whole; returns a line about it."""
+        """Close the incomplete file under its temporary name; returns a line about it."""
         if not self._closed:
             self._end()
         of = "" if self.frames_expected is None else f" of {self.frames_expected}"

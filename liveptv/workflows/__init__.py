@@ -1,1 +1,1 @@
-"""What the commands do, one module each: run, scan, train, quantise, watch, resume."""
+"""The work behind the commands, one module each: run, demo, scan, train, quantise, watch, resume."""

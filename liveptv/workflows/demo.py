@@ -1,4 +1,4 @@
-"""The demonstration: an experiment on the simulated microscope, ready to run, in a folder of its own."""
+"""The demonstration: prepares an experiment on the simulated microscope in its own folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ seconds = {seconds:g}
 [microscope]
 config = "simulated"          # the simulated microscope; yours is the .cfg of Micro-Manager
 
-[limits]                      # what the live page and controllers may do to it
+[limits]                      # limits for commands of the live page and of controllers
 max_flow_ul_s = {max_flow_ul_s:g}
 min_focus_um = {min_focus_um:g}
 max_focus_um = {max_focus_um:g}
@@ -44,7 +44,7 @@ model = "{model}"             # the network that comes with the program, trained
 
 @dataclass(frozen=True, slots=True)
 class PreparedDemo:
-    """What `liveptv demo` runs, and where it writes."""
+    """The experiment of `liveptv demo`, and its files."""
 
     experiment: Experiment
     files: RunFiles
@@ -58,9 +58,9 @@ def prepare_demo(
     overwrite: bool,
     say: Callable[[str], None],
 ) -> PreparedDemo:
-    """Make the folder, the model and the experiment file of the demonstration.
+    """Create the folder, the model and the experiment file of the demonstration.
 
-    Without `folder` a new one is made in the current folder. With another microscope (`--set
+    Without `folder` a new one is created in the current folder. With another microscope (`--set
     microscope.config=...`) there is no model and no channel: particles are tracked in 2D.
     """
     home = _make_folder(folder)
@@ -124,13 +124,13 @@ def make_width_curve(path: Path, say: Callable[[str], None]) -> None:
     try:
         curve = WidthCurve.load(kept)
     except (LivePTVError, OSError):
-        say("computing the width curve of the simulated optics (once, some seconds)")
+        say("computing the width curve of the simulated optics (a few seconds, only once)")
         curve = width_curve_from_optics(OpticsModel())
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             curve.save(kept, overwrite=True)
         except (LivePTVError, OSError) as error:
-            say(f"it cannot be kept for the next time: {error}")
+            say(f"the width curve cannot be cached: {error}")
     curve.save(path, overwrite=True)
 
 
@@ -143,7 +143,7 @@ def _make_folder(folder: Path | None) -> Path:
         except FileExistsError as error:
             if folder is None:
                 continue  # an earlier demonstration's, or that of one that is being started now
-            raise OutputError(f"{folder} is a file; pass a folder as --output") from error
+            raise OutputError(f"{folder} is a file; --output must be a folder") from error
         except OSError as error:
             raise OutputError(
                 f"cannot make the folder {candidate}: {error.strerror}; pass --output"

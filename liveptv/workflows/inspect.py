@@ -116,7 +116,7 @@ def _curve(path: Path) -> dict[str, Any]:
 
 def _table(path: Path) -> dict[str, Any]:
     from liveptv.tables import read_detection_table
-    from liveptv.tables.dialects import Wanted
+    from liveptv.tables.columns_option import Wanted
 
     told: list[str] = []
     table = read_detection_table(path, Wanted(keep_pixels=True), told.append)

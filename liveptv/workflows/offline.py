@@ -19,7 +19,7 @@ from liveptv.config import Experiment
 from liveptv.session.provenance import file_attributes
 from liveptv.session.supervisor import new_run_id
 from liveptv.tables import DetectionTable, iter_detections, read_detection_table
-from liveptv.tables.dialects import Wanted
+from liveptv.tables.columns_option import Wanted
 from liveptv.tables.reader import AS_IT_IS
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.messages import Detections, Frame
@@ -30,9 +30,9 @@ from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter
 
 log = logging.getLogger(__name__)
 
-COMMIT_S = 1.0
-READ_S = 1.0
-WAIT_S = 10.0
+COMMIT_S = 1.0  # s between commits of the file; a crash loses that much work, a commit costs milliseconds
+READ_S = 1.0  # longest wait for one frame of a recording, s; then it is asked again
+WAIT_S = 10.0  # longest wait for results of the engine, s; then it is asked again
 STOPPED = "stopped before the end of the table"
 
 
@@ -46,12 +46,12 @@ def detect_images(
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
 
-    A pixel's size that neither is given nor stands in the file is the model's, or 1 um. Unless the settings say
-    how many particles a frame may have, it may have as many as a detector can give: no link has to hold them
-    here. `say` gets a line for whatever was assumed or decided of the recording; what is left out is said once
-    when it begins, and in total at the end.
+    The pixel size is `pixel_size_um`, else that of the file, else that of the model, else 1 um. If the settings do
+    not limit the particles per frame, the detector's own maximum applies, because no message has to hold them.
+    `say` gets a line for each assumption or decision about the recording, and one for what was left out, at its
+    first occurrence and in total at the end.
 
-    Frames are numbered as in the recording: the number of one that is lost is left out.
+    Frames are numbered as in the recording; numbers of lost frames are skipped.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
@@ -73,7 +73,7 @@ def detect_images(
         for text in recording.remarks:
             say(f"{path.name}: {text}")
         if info.depth > 1:
-            raise ConfigurationError(f"{path} holds volumes of {info.depth} planes; give single images")
+            raise ConfigurationError(f"{path} has volumes of {info.depth} planes; give single images")
         engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um, say=say)
         try:
             engine.warmup(info.height, info.width, np.dtype(info.dtype))
@@ -94,7 +94,7 @@ def detect_images(
 
 
 def _numbered(frame: Frame, first: int) -> Frame:
-    """The frame under its number in the recording: where one is lost, its number is left out."""
+    """The frame with its number in the recording; numbers of lost frames are skipped."""
     return replace(frame, info=replace(frame.info, frame=frame.info.camera_frame - first))
 
 
@@ -113,8 +113,8 @@ def track_table(
 ) -> dict[str, float]:
     """Link a table of detections into `experiment.run.output`; returns the file's statistics.
 
-    `wanted` and `say` are those of `read_detection_table`; `caution` is told of displacements that links cannot
-    resolve.
+    `wanted` and `say` are those of `read_detection_table`; `caution` gets a line if displacements are too large to
+    be linked reliably.
 
     Raises `SourceError` if the table cannot be read or is empty, `OutputError` if the file exists.
     """
@@ -130,7 +130,7 @@ def link_table(
 ) -> dict[str, float]:
     """Link detections into `experiment.run.output`; returns the file's statistics. See `track_table`."""
     if len(table) == 0:
-        raise SourceError(f"{name} holds no detections; there is nothing to track")
+        raise SourceError(f"{name} has no detections; there is nothing to track")
     unfinished = UnfinishedFile(experiment.run.output, overwrite=experiment.run.overwrite)
     try:
         _link(table, Path(name).name, experiment, unfinished.path, caution)
@@ -176,7 +176,7 @@ def _link(
 
 
 def _keep(unfinished: UnfinishedFile, error: BaseException) -> None:
-    """Keep what is linked of a table where there is something, and note it on the error; else remove it."""
+    """Keep the frames that were linked, with a note on the error; remove an empty file."""
     try:
         with TrajectoryFile(unfinished.path) as file:
             frames = len(file.frames)

@@ -1,4 +1,4 @@
-"""The 8-bit form of a model: made from recorded images, measured against single precision, kept only if as good."""
+"""Makes the 8-bit form of a network from recorded images; keeps it only if it is as accurate."""
 
 from __future__ import annotations
 
@@ -33,19 +33,26 @@ if TYPE_CHECKING:
 
 Float32Array = npt.NDArray[np.float32]
 
-FRAMES = 48
-TILE_PX = (512, 768)
-FEWEST_PX = 64
-SCORED_IMAGES = 400
-SCORED_SEED = 4_000_000
-TOLERANCE = 0.1
-COUNTED_ANYHOW = 0.002
+FRAMES = 48  # frames of the recording to measure ranges on; more take longer, fewer may miss rare values
+TILE_PX = (
+    512,
+    768,
+)  # px; the part of each frame that is used: larger parts show more particles and take longer
+FEWEST_PX = 64  # px; the image of a particle far out of focus takes most of this
+SCORED_IMAGES = (
+    400  # images to compare on, the same for both precisions; more give steadier figures, take longer
+)
+SCORED_SEED = 4_000_000  # far from the seeds of training and scoring, so that no image was seen before
+TOLERANCE = (
+    0.1  # how much worse the 8-bit figures may be, relative; larger keeps faster but less accurate networks
+)
+COUNTED_ANYHOW = 0.002  # rates may be this much worse: a tenth of a very small rate would be a few particles
 FIGURES = ("missed", "false", "x_um", "y_um", "z_um")
 OPTICS = "optics "
 
 
 class AccuracyError(LivePTVError):
-    """A model in 8 bits is not as good as in single precision; the text has the numbers."""
+    """A network in 8 bits is less accurate than in single precision; the text has the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def quantise_model(
     check_libraries()
     opened = OnnxModel(model)
     inputs = typical_inputs(opened.card, images, bright, dark)
-    say(f"{len(inputs)} pictures of {images.name} to measure ranges on")
+    say(f"measuring value ranges on {len(inputs)} images of {images.name}")
     held_out = HeldOut(material_of(opened, model.name), SCORED_IMAGES, SCORED_SEED)
     full = held_out.score(opened, 1, opened.card.sigma_scale)
     say(f"in single precision: {described(full)}")
@@ -90,8 +97,8 @@ def quantise_model(
             facts = _facts(images, len(inputs), full, reduced, recipe) | {"processor": processor_of(core)}
             return Kept(write_quantised(model, graph, weights, facts), full, reduced, recipe)
     raise AccuracyError(
-        f"{model.name} in 8 bits is not offered, {'; '.join(worse)}: more than a tenth worse than in single "
-        "precision; give other images, with as many particles as in the experiment"
+        f"{model.name} is not accurate enough in 8 bits ({'; '.join(worse)}, more than a tenth worse than in "
+        "single precision); give other images, with as many particles as in the experiment"
     )
 
 
@@ -112,7 +119,7 @@ def described(scores: Scores) -> str:
     """The figures that count, in a line."""
     return (
         f"missed {100 * scores.missed:.2f} %, false {100 * scores.false:.2f} % of {scores.particles} particles, "
-        f"lone ones within {scores.x_um:.3f}, {scores.y_um:.3f}, {scores.z_um:.3f} um (x, y, z; rms)"
+        f"rms error of lone particles {scores.x_um:.3f}, {scores.y_um:.3f}, {scores.z_um:.3f} um (x, y, z)"
     )
 
 
@@ -147,7 +154,7 @@ def typical_inputs(
             part = preparation.input[:, :, top : top + height, left : left + width]
             inputs.append(np.ascontiguousarray(part))
     if not inputs:
-        raise SourceError(f"all images in {images} are dark; give such as the experiment will have")
+        raise SourceError(f"all images in {images} are dark; give images that are typical of the experiment")
     return inputs
 
 

@@ -1,4 +1,4 @@
-"""Goes on with an experiment where it stopped: the slices that were measured are passed over, the files joined."""
+"""Continues an interrupted protocol: skips the slices that were measured and joins the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracking.trajectories.recovery import recover
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """The experiment that is left to do, what has been measured (`part`, None: nothing), and how many slices."""
+    """The rest of an experiment, the file with what was measured (`part`, or None), and how many slices that is."""
 
     experiment: Experiment
     part: Path | None
@@ -38,9 +38,9 @@ def protocol_of(experiment: Experiment) -> ProtocolSettings | None:
 
 
 def prepare_to_resume(experiment: Experiment, files: RunFiles) -> Resumed:
-    """Put what has been measured aside and find out what is left.
+    """Set aside what has been measured and determine what remains.
 
-    The slice at which it stopped is measured again from its beginning; what there is of it stays in the file.
+    The slice in which it stopped is measured again from its start; its first part stays in the file.
     Raises `ConfigurationError` if there is no protocol, or nothing is left to measure.
     """
     protocol = protocol_of(experiment)
@@ -81,7 +81,7 @@ def finish_resumed(resumed: Resumed, files: RunFiles) -> None:
 
 
 def give_back(resumed: Resumed, files: RunFiles) -> None:
-    """After a run that has measured nothing: what was measured before has its names again."""
+    """After a run without a measurement: give the earlier files their names back."""
     part = resumed.part
     if part is None or files.tracks.exists():
         return
@@ -108,7 +108,7 @@ def _put_aside(events: Path, aside: Path) -> None:
 
 
 def _complete(files: RunFiles) -> None:
-    """Mend the trajectory file, and give it its record from the event log if the session died before it could."""
+    """Repair the trajectory file, and add its control record from the event log if the session could not."""
     recover(files.tracks, locked=True)
     add_control_record(files)
 

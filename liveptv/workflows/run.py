@@ -1,4 +1,4 @@
-"""One run from the settings to the finished files: check, run, mend, annotate, report."""
+"""One run from the settings to the finished files: check, run, repair, annotate, report."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from tracking.trajectories.snapshot import store_snapshot
 
 
 class Stoppable(Protocol):
-    """What can be asked to end cleanly: a session, a scan."""
+    """Something that can be stopped cleanly: a session, a scan."""
 
     def request_stop(self, reason: str) -> None:
-        """End as soon as nothing is lost by it."""
+        """End as soon as that loses nothing."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, where its files are, its report where one could be made, and what became of its frames."""
+    """How a run ended, its files, its report (if one could be made), and the account of its frames."""
 
     files: RunFiles
     result: SessionResult
@@ -59,11 +59,10 @@ def run_experiment(
     on_note: Callable[[str], None],
     beside: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> RunOutcome:
-    """Run an experiment and leave complete files behind, also when it fails or is interrupted.
+    """Run an experiment and leave complete files, also if it fails or is interrupted.
 
-    Its files are locked until the report is written. Those of an earlier run are replaced once there is a frame to
-    replace them by. `beside` is entered while the run is on and gets the path of its card
-    (`liveptv.session.announcement`).
+    Its files are locked until the report is written. Those of an earlier run are replaced once the run has a frame.
+    `beside` is entered while the run is on and gets the path of its card (`liveptv.session.announcement`).
 
     Raises `OutputError` before anything is started if a file of the run exists or is being written by somebody
     else, and `ConfigurationError` for a model that is not there.
@@ -127,7 +126,7 @@ def _run(
             result = failed(result, f"{files.tracks} is {missing}: nothing was written to it")
             events.write("finish", result.failures[-1])
     if not settled and events.path != files.events:
-        on_note(f"what happened is in {events.path}; the earlier run's files are as they were")
+        on_note(f"the event log is {events.path}; the files of the earlier run are unchanged")
     account = close_account(
         result.counts, contents, lost_stages=final_losses(events, result), as_asked=result.reason == "done"
     )
@@ -142,17 +141,17 @@ def failed(result: SessionResult, why: str) -> SessionResult:
 
 
 def _where_it_went(files: RunFiles, result: SessionResult, events: RunLog) -> tuple[RunFiles, SessionResult]:
-    """The files of a run whose trajectory file had to leave its place, which is a failure however well it went."""
+    """The files of the run; if its trajectory file had to continue elsewhere, that counts as a failure."""
     moved = events.newest.get("moved")
     if moved is None:
         return files, result
     there = RunFiles.beside(Path(str(moved["path"])))
-    why = f"{files.tracks} was lost while it was written; the run is in {there.tracks}"
+    why = f"{files.tracks} was moved or deleted while it was written; the run is in {there.tracks}"
     return there, failed(result, why)
 
 
 def final_losses(events: RunLog, result: SessionResult) -> set[str]:
-    """The stages that were lost for good: a detector that was started again and came to its end was not."""
+    """The stages that were lost for good; a detector that was started again and finished is not."""
     lost = set(events.lost_stages)
     if result.ok:
         lost.discard("detect")
@@ -160,7 +159,7 @@ def final_losses(events: RunLog, result: SessionResult) -> set[str]:
 
 
 def discard(tracks: Path, run_id: str) -> None:
-    """Remove the empty file of a run that did not start; nobody else's."""
+    """Remove the empty file of a run that did not start, but no other run's file."""
     if run_of(tracks) == run_id:
         tracks.unlink(missing_ok=True)
 
@@ -172,7 +171,7 @@ def with_output(experiment: Experiment, tracks: Path) -> Experiment:
 
 
 def check_inputs(experiment: Experiment) -> None:
-    """Say at once what would otherwise fail only once the stages are up."""
+    """Check the inputs before any stage is started."""
     model = experiment.detector.model
     if model is not None:
         check_model(model)
@@ -187,15 +186,15 @@ def check_inputs(experiment: Experiment) -> None:
 def finish_file(
     files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
 ) -> FileContents:
-    """Mend the trajectory file if its writer was lost, add the accounts, pack it; returns what is in it.
+    """Repair the trajectory file if its writer was lost, add the accounts, compress it; returns its contents.
 
-    What cannot be done is noted; the run is over and its result stands.
+    Failures are only noted, because the result of the run stands.
     """
     contents = FileContents(readable=False)
     try:
         mended = recover(files.tracks, in_place=True)
         if not mended.already_whole:
-            text = f"{files.tracks.name} was left open by its writer and was mended: {mended.frames} frames"
+            text = f"{files.tracks.name} was left open by its writer and has been repaired: {mended.frames} frames"
             events.write("recovered", text)
             on_note(text)
         with TrajectoryFile(files.tracks) as file:
@@ -224,7 +223,7 @@ def finish_file(
 
 
 def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:
-    """What the event log (`events`, or that of `files`) has of the control of a run and its file has not.
+    """Control events in the event log (`events`, or that of `files`) that are missing in the trajectory file.
 
     Raises `LivePTVError` if one of them cannot be read.
     """
@@ -235,7 +234,7 @@ def missing_control_record(files: RunFiles, events: Path | None = None) -> list[
 
 
 def add_control_record(files: RunFiles, events: Path | None = None) -> None:
-    """Put what the event log has of the control of a run into its finished file, where it is not there yet.
+    """Copy the control events of a run from its event log to its finished file, if they are missing there.
 
     Raises `LivePTVError` if one cannot be read or the other cannot be written.
     """
@@ -257,13 +256,13 @@ def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None
 
 
 def make_report_anew(files: RunFiles) -> None:
-    """Replace the report by one of the trajectory file as it is now, which has grown since."""
+    """Replace the report after the trajectory file has grown."""
     files.clear_report()
     write_report(files)
 
 
 @contextmanager
 def stopping_on_interrupt(session: Stoppable) -> Iterator[None]:
-    """Let Ctrl-C, a polite `kill` and a closed terminal end the run cleanly; a second one ends it at once."""
+    """Let Ctrl-C, SIGTERM and a closed terminal end the run cleanly; a second one ends it at once."""
     with ending_signals(lambda name: session.request_stop(f"stopped by the user ({name})")):
         yield

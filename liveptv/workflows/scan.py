@@ -29,7 +29,7 @@ from stream.errors import ConfigurationError, LivePTVError
 
 @dataclass(frozen=True, slots=True)
 class ScanOutcome:
-    """What a scan has left: its file, planes, tries that were no good, and the references taken."""
+    """Result of a scan: its files, the number of planes, of repeated tries, and the references."""
 
     paths: ScanPaths
     planes: int
@@ -39,17 +39,17 @@ class ScanOutcome:
 
 
 class Stop:
-    """Asked for by Ctrl-C, looked at between images."""
+    """A request to stop (Ctrl-C), which the scan checks between images."""
 
     def __init__(self) -> None:
         self._asked = False
 
     def request_stop(self, _reason: str) -> None:
-        """End after what is being done."""
+        """Stop after the current image."""
         self._asked = True
 
     def __call__(self) -> bool:
-        """Whether it was asked for."""
+        """Whether a stop was requested."""
         return self._asked
 
 
@@ -66,9 +66,9 @@ def run_scan(
 ) -> ScanOutcome:
     """Take a scan and its references; `references` in place of those of the settings.
 
-    Whatever happens, the focus ends at its safe end position, light and shutter are as they were before, and what
-    was taken can be gone on with (`resume`). `ask` puts a question to the user, who agrees or declines; None
-    where there is nobody. It raises `ScanStoppedError` where Ctrl-C ends a question.
+    Whatever happens, the focus ends at its safe end position, light and shutter return to their earlier state, and
+    an unfinished scan can be continued (`resume`). `ask` puts a question to the user, who agrees or declines; None
+    if nobody is there. It raises `ScanStoppedError` if Ctrl-C ends a question.
 
     Raises `ConfigurationError` and `OutputError` before anything moves, `SourceError`, `OutputError` and
     `ScanStoppedError` later.
@@ -76,7 +76,7 @@ def run_scan(
     settings = experiment.scan
     if settings is None or experiment.microscope is None:
         missing = "scan" if settings is None else "microscope"
-        raise ConfigurationError(f"the experiment has no [{missing}] section; add one, see docs/scan.md")
+        raise ConfigurationError(f"the experiment has no [{missing}] section; add one (see docs/scan.md)")
     kinds = tuple(dict.fromkeys(settings.references if references is None else references))
     paths.check(kinds, resume=resume, overwrite=overwrite)
     began_s, stop = time.monotonic(), Stop()
@@ -115,7 +115,7 @@ class _Run:
         self._run_id = str(uuid.uuid4())
 
     def run(self, kinds: Sequence[str], resume: bool, overwrite: bool) -> tuple[int, int, tuple[Path, ...]]:
-        """Scan and take the references; returns planes, tries that were no good, and the references."""
+        """Scan and take the references; returns the numbers of planes and of repeated tries, and the references."""
         scope, settings, paths = self._scope, self._settings, self._paths
         if resume:
             kinds = [kind for kind in kinds if not paths.reference(kind).exists()]
@@ -148,7 +148,7 @@ class _Run:
             scan = ZScan.resume(self._paths, header)
             if scan is not None:
                 return scan
-            self._on_note("there is nothing to resume; the scan begins")
+            self._on_note("there is nothing to resume; starting a new scan")
         fresh = header(self._focus_um)
         if resume or overwrite:
             self._paths.discard_unfinished()
@@ -191,7 +191,7 @@ class _Run:
             raise kept(error, scan) from error
 
     def _middle_of_file(self, camera: BurstCamera) -> float:
-        """The middle of a scan that is whole, um. Raises `ConfigurationError` if the camera's images differ."""
+        """The middle of a finished scan, um. Raises `ConfigurationError` if the camera's images differ."""
         name = self._paths.whole.name
         stack = open_stack(self._paths.whole)
         try:
@@ -241,13 +241,13 @@ class _Run:
                 taken.append(path)
         except LivePTVError as error:
             raise type(error)(
-                f"{error}; {self._paths.whole.name} is whole, --resume takes the rest"
+                f"{error}; {self._paths.whole.name} is complete; --resume takes the rest"
             ) from error
         return tuple(taken)
 
     @contextmanager
     def _safely(self, focus_um: float) -> Iterator[None]:
-        """Light while it lasts, the safe end afterwards; `focus_um` is where the focus was before."""
+        """Light on inside, the safe end afterwards; `focus_um` is where the focus was before."""
         target_um = end_um(self._settings, self._experiment.limits, focus_um)
         timeout_s = self._settings.move_timeout_s
         with safe_end(self._scope, target_um, timeout_s), light_on(self._scope, self._settings):

@@ -1,4 +1,4 @@
-"""Training from the command line: what to train on, the model that comes out, and its page."""
+"""Trains a network on a calibration or on given optics, scores it, and writes the model and its report."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 NEEDED = ("torch", "onnx", "onnxscript")
 SIMULATED = "simulated"
-MOST_PROCESSES = 16
-REPORTED_IMAGES = 192
+MOST_PROCESSES = 16  # averaging the gradients of more processes costs a growing part of each step
+REPORTED_IMAGES = 192  # images behind the scores in the report; more give steadier scores and take longer
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model that was written, its scores on images of its own, and the page about it."""
+    """A trained model, its scores on fresh images, and its report."""
 
     model: Path
     page: Path
@@ -39,7 +39,7 @@ class Trained:
 
 
 def check_libraries() -> None:
-    """Raise `ConfigurationError` where training's own libraries are missing."""
+    """Raise `ConfigurationError` if libraries for training are missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
@@ -49,14 +49,14 @@ def check_libraries() -> None:
 
 
 def default_processes() -> int:
-    """All processors, but not more than the gradients can be averaged over quickly."""
+    """One process per CPU core, up to `MOST_PROCESSES`."""
     return min(MOST_PROCESSES, os.cpu_count() or 1)
 
 
 def read_optics(text: str) -> OpticsModel:
     """The optics of the simulated microscope for "simulated", else those of a JSON or TOML file.
 
-    Raises `ConfigurationError` where the file cannot be read or is no set-up.
+    Raises `ConfigurationError` if the file cannot be read or does not describe optics.
     """
     if text == SIMULATED:
         return OpticsModel()
@@ -68,7 +68,9 @@ def read_optics(text: str) -> OpticsModel:
     except OSError as error:
         raise ConfigurationError(f"cannot read the optics {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is no optical set-up: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(
+            f"{path} does not describe optics: {' '.join(str(error).split())}"
+        ) from error
 
 
 def recipe_for(calibration: Path | None, optics: str | None) -> tuple[Recipe, str]:
@@ -78,7 +80,7 @@ def recipe_for(calibration: Path | None, optics: str | None) -> tuple[Recipe, st
     from liveptv.session.provenance import sha256
 
     if (calibration is None) == (optics is None):
-        raise ConfigurationError("train on a calibration or on --optics: give one of them")
+        raise ConfigurationError("give either a calibration or --optics to train on")
     if calibration is not None:
         read_calibration(calibration)
         return from_calibration(calibration, f"calibration {calibration.name}"), sha256(calibration)
@@ -94,7 +96,7 @@ def train_model(
 ) -> Trained:
     """Train, write the model, score it as it is on fresh images, and write its page beside it.
 
-    Raises `TrainingError` where the training fails or came to nothing, `OutputError` if files cannot be written.
+    Raises `TrainingError` if the training fails or has no result, `OutputError` if files cannot be written.
     """
     from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
     from calibration.training.fit_scale import with_measured_errors
@@ -109,7 +111,7 @@ def train_model(
     with home_first():
         course = train(recipe, settings, weights, on_progress)
     if not course.weights:
-        raise TrainingError("the training ended before anything was learnt; give it more --minutes")
+        raise TrainingError("the training ended before its first result; give it more --minutes")
     material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)

@@ -1,4 +1,4 @@
-"""A viewer in the terminal: what the detector of a running session publishes, a line a second."""
+"""Viewer in the terminal: prints a line per second about what the detector of a run publishes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stream.messages import Detections, Frame, StreamEnd, StreamStart
 from stream.monitor import MonitorSubscriber
 from stream.sockets import Security
 
-PERIOD_S = 1.0
-SILENCE_S = 10.0
+PERIOD_S = 1.0  # s between two lines
+SILENCE_S = 10.0  # s without a message until the run counts as over; longer only delays that message
 
 
 def watch(
@@ -20,7 +20,7 @@ def watch(
 ) -> None:
     """Print what is published at `address` until the stream ends, or for `seconds`.
 
-    Raises `LinkError` if nothing is heard for ten seconds.
+    Raises `LinkError` after ten seconds of silence.
     """
     subscriber = MonitorSubscriber(address, security=security)
     began_s = heard_s = due_s = time.monotonic()
@@ -31,7 +31,7 @@ def watch(
             now_s = time.monotonic()
             if message is None:
                 if now_s - heard_s > SILENCE_S:
-                    raise LinkError(f"nothing is published at {address}; is the run still on?")
+                    raise LinkError(f"nothing is published at {address}; the run may be over")
                 continue
             heard_s = now_s
             if isinstance(message, Detections):

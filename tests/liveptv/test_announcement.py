@@ -373,11 +373,14 @@ def test_keys_are_made_from_the_command_line_and_what_misses_is_said_in_one_line
     assert run_command_line(["keys", "make", str(folder)]) == 0
     assert "session" in capsys.readouterr().out
     assert load_keys(folder).server_secret
+    assert run_command_line(["keys"]) == 2
+    shown = capsys.readouterr()
+    assert "make" in shown.out  # the help
+    assert not shown.err
     for arguments, status, why in (
         (["keys", "make", str(folder)], 1, "already contains keys"),
-        (["keys"], 2, "command"),
         (["monitor", "--keys", str(folder)], 1, "no run is active"),
-        (["monitor", "20260101-a", "--keys", str(folder)], 2, "belong to the address"),
+        (["monitor", "20260101-a", "--keys", str(folder)], 2, "needs the address of a monitor"),
         (["monitor", "tcp://127.0.0.1:9", "--text", "--keys", str(tmp_path)], 2, "no server.key"),
         (["monitor", "tcp://10.1.2.3:9", "--text"], 2, "liveptv keys make"),
     ):

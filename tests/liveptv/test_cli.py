@@ -179,7 +179,7 @@ def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsy
     assert run_command_line(["report", str(tracks)]) == 0
     assert "tracks.report.html" in capsys.readouterr().out
     assert run_command_line(["recover", str(tracks)]) == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is complete" in capsys.readouterr().out
     assert failure(capsys, "report", tracks) == (1, f"error: {tmp_path / 'tracks.report.html'} exists; "
                                                     "pass --overwrite to replace it")  # fmt: skip
 

@@ -127,7 +127,7 @@ def test_an_input_that_is_no_good_is_an_error_of_one_line(tmp_path, good, capsys
     assert status in {1, 2}
     assert error.startswith("error: ")
     assert "\n" not in error
-    assert "fault of liveptv" not in error
+    assert "bug in liveptv" not in error
     left = [p for p in sorted(tmp_path.iterdir()) if p not in before and not p.name.endswith(".events.jsonl")]
     assert left == []
 

@@ -127,7 +127,7 @@ def judged(good, tmp_path, monkeypatch, capsys, caplog):
             said = capsys.readouterr()
             errors = [line for line in said.err.splitlines() if line.strip()]
             warnings = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
-            assert "fault of liveptv" not in said.err, (command, said.err)
+            assert "bug in liveptv" not in said.err, (command, said.err)
             assert "object at 0x" not in said.err
             assert (status == 0) == (not errors), (command, said.err)
             assert len(errors) <= 1, (command, said.err)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveptv.cli import run_command_line
-from liveptv.tables.dialects import Wanted, parse_columns, split_unit
+from liveptv.tables.columns_option import Wanted, parse_columns
 from liveptv.tables.reader import read_columns, read_detection_table
+from liveptv.tables.units import split_unit
 from stream.errors import ConfigurationError, SourceError
 from tracking.trajectories.file import read_trajectories
 
@@ -161,7 +162,7 @@ ASKED = {
     "a column twice": ("frame,x_um,x_um,y_um\n0,1,2,3\n", "", r"has 2 columns 'x_um'"),
     "TrackMate's edges": ("LABEL,TRACK_ID,EDGE_X_LOCATION\na,1,2,3\n", "", r"no column frame and no column x_um"),
     "frames from 0 where they are from 1": (
-        TABLES["ThunderSTORM"][0].replace(",1,", ",0,", 1), "", r"frame is 0, but frames are counted from 1",
+        TABLES["ThunderSTORM"][0].replace(",1,", ",0,", 1), "", r"frame is 0, but frames should be counted from 1",
     ),
     "no header": ("0,1.5,2.5\n1,1.6,2.6\n", "", r"has no header: line 1 is '0,1\.5,2\.5'"),
     "nothing": ("", "", "is empty"),
@@ -175,7 +176,7 @@ ASKED = {
     "a position that is none": ("frame,x [nm],y [nm]\n0,NaN,2\n", "", r"line 2: x \[nm\] is 'NaN', not a finite"),
     "a short row": ("frame,x [nm],y [nm]\n0,1\n", "", r"line 2: 2 fields, none for y \[nm\]"),
     "a column that is not there": ("a,b,c\n0,1,2\n", "x=q[um]", r"no column 'q.*it has: a, b, c"),
-    "a unit that is none": ("a,b,c\n0,1,2\n", "x=b[furlong],y=c[um],frame=a", r"'furlong' is no unit"),
+    "a unit that is none": ("a,b,c\n0,1,2\n", "x=b[furlong],y=c[um],frame=a", r"'furlong' is not a known unit"),
 }  # fmt: skip
 
 

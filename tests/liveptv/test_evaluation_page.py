@@ -85,7 +85,7 @@ def test_a_page_is_not_replaced_unasked_and_no_table_ever(files, capsys):
     assert "<table>" in page_of(files, "--overwrite")
     before = files[0].read_bytes()
     assert evaluate(files, "-o", files[0], "--overwrite") == 2
-    assert "unlike" in capsys.readouterr().err
+    assert "must end in .html" in capsys.readouterr().err
     assert files[0].read_bytes() == before
 
 
@@ -116,7 +116,7 @@ def test_what_is_printed_fits_a_terminal_of_eighty_columns(files, capsys):
     assert evaluate(files) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].endswith("10.0 % missed, 2.2 % false")
+    assert lines[1] == "10.0 % missed (recall 0.9000), 2.2 % false (precision 0.9783)"
     said = next(line.split() for line in lines if line.startswith("all "))
     assert said[1:4] == ["2000", "10.0", "%"]
     np.testing.assert_allclose([float(value) for value in said[4:7]], [0.1, 0.2, 2.0], rtol=0.1)
@@ -127,9 +127,9 @@ def test_what_is_printed_fits_a_terminal_of_eighty_columns(files, capsys):
 def test_without_a_truth_or_detections_no_rate_is_made_up(tmp_path, tables, capsys):
     truth, found = tables
     assert evaluate(written(tmp_path, truth, found[found.frame < 0])) == 0
-    assert "100.0 % missed, - false" in capsys.readouterr().out
+    assert "100.0 % missed (recall 0.0000), - false (precision -)" in capsys.readouterr().out
     assert evaluate(written(tmp_path, truth[truth.frame < 0], found), "-o", tmp_path / "page.html") == 0
-    assert "- missed, 100.0 % false" in capsys.readouterr().out
+    assert "- missed (recall -), 100.0 % false (precision 0.0000)" in capsys.readouterr().out
 
 
 def test_json_stays_json_when_a_page_is_written(tmp_path, files, capsys, drawn):  # noqa: F811

@@ -147,7 +147,7 @@ def say(arguments, capsys):
     said = capsys.readouterr().err.strip()
     assert most < MOST_ALLOCATED
     assert "\n" not in said
-    assert "fault of liveptv" not in said
+    assert "bug in liveptv" not in said
     return status, said
 
 

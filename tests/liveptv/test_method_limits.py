@@ -9,13 +9,15 @@ import pytest
 import tifffile
 
 from engines.settings import MOST_PARTICLES, DetectorSettings
-from liveptv.method_limits import beyond_the_method
+from liveptv.method_limits import outside_the_limits
 from liveptv.workflows.offline import detect_images
 
 
 def test_a_run_within_its_limits_has_nothing_to_say() -> None:
-    assert beyond_the_method({}) == ""
-    assert beyond_the_method({"detect": {"particles": 9, "left_out_doubtful": 4}, "track": {"born": 3}}) == ""
+    assert outside_the_limits({}) == ""
+    assert (
+        outside_the_limits({"detect": {"particles": 9, "left_out_doubtful": 4}, "track": {"born": 3}}) == ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,7 @@ def test_a_run_within_its_limits_has_nothing_to_say() -> None:
     ],
 )
 def test_each_limit_has_its_words(stage: str, count: str, says: str) -> None:
-    assert beyond_the_method({stage: {count: 7}}) == says
+    assert outside_the_limits({stage: {count: 7}}) == says
 
 
 APART_PX = 14

@@ -135,7 +135,7 @@ def test_the_order_of_rows_and_further_columns_do_not_matter(found):
         (lambda t: t.assign(frame=t.frame + 0.5), "whole numbers"),
         (lambda t: t.assign(y_um="left"), "'y_um' must hold numbers"),
         (lambda t: t.assign(x_um=t.x_um.where(t.index != 4)), "'x_um' is not finite in row 4"),
-        (lambda t: t.iloc[:0], "no detections"),
+        (lambda t: t.iloc[:0], "has no detections"),
     ],
 )
 def test_a_table_that_cannot_be_tracked_is_refused_with_the_reason(found, change, match):

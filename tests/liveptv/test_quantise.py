@@ -124,6 +124,6 @@ def test_a_network_in_8_bits_that_is_as_accurate_is_kept_and_used_and_one_that_i
     monkeypatch.setattr(quantising, "TOLERANCE", -0.5)
     assert run_command_line(["engine", "quantise", str(model), str(images)]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "model.onnx in 8 bits is not offered" in said
+    assert "model.onnx is not accurate enough in 8 bits" in said
     assert "z_um" in said
     assert not quantised_path(model).exists()

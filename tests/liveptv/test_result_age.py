@@ -1,4 +1,4 @@
-"""Old results are said, with what helps; fresh ones and recordings are not."""
+"""A warning, with what helps, when results get old; none for fresh results and for recordings."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_with_a_drop_policy_fewer_slots_are_named():
 def test_a_run_with_a_controller_is_told_of_its_watchdog():
     one = watch(controller={"stop_when": {"frames": 5}}, limits={"watchdog_s": 1.5})
     (said,) = notes(one, [100, 2000])
-    assert "the watchdog takes them for no live results" in said
+    assert "too old for the watchdog" in said
 
 
 @pytest.mark.parametrize("ages", [[math.nan] * 5, []])

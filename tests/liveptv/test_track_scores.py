@@ -120,6 +120,6 @@ def test_a_recovered_file_is_packed_as_well(tmp_path, capsys):
     with h5py.File(path, "r+") as file:
         del file.attrs["end_reason"]
     assert run_command_line(["recover", str(path)]) == 0
-    assert "is whole again: 20 frames, 200 rows" in " ".join(capsys.readouterr().out.split())
+    assert "is repaired: 20 frames, 200 rows" in " ".join(capsys.readouterr().out.split())
     with h5py.File(path) as file:
         assert "VTKHDF" in file

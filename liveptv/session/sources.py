@@ -1,4 +1,4 @@
-"""Opens the source an experiment names: a microscope with its command executor, or a recording."""
+"""Opens the source of an experiment: a microscope with its command executor, or a recording."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenedSource:
-    """A source, what executes commands on it (None for a recording), and how to let go of both.
+    """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `remarks` are lines for the user: what was assumed or decided of a recording.
+    `remarks` are lines for the user: assumptions and decisions about a recording.
     """
 
     source: Source
@@ -34,17 +34,17 @@ def open_source(
     report: Callable[[str], None] = log.warning,
     opening: Callable[[], None] = lambda: None,
 ) -> OpenedSource:
-    """Open the microscope or the recording; `report` gets a line where the hardware is made safe.
+    """Open the microscope or the recording; `report` gets a line when the hardware is made safe.
 
-    `opening` is called before the first device is touched.
+    `opening` is called before the first device is opened.
 
-    Raises `SourceError` where it cannot deliver frames.
+    Raises `SourceError` if it cannot deliver frames.
     """
     if experiment.recording is not None:
         return _open_recording(experiment, run_id)
     if experiment.microscope is not None:
         return _open_microscope(experiment, run_id, report, opening)
-    raise ConfigurationError("no source is named: add a [microscope] or a [recording] section")
+    raise ConfigurationError("there is no source: add a [microscope] or a [recording] section")
 
 
 def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
