@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from figure_contents import drawn  # noqa: F401
+from figure_contents import drawn, panels  # noqa: F401
 from pyarrow import parquet
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
@@ -129,9 +129,9 @@ def test_replay_and_detect_then_track_give_the_same_trajectories(tmp_path, video
     np.testing.assert_allclose(sorted(speed), [5.0, 10.0, 15.0], rtol=0.05)
     assert np.isnan(one.z_um).all()
     assert one.attributes["frame_rate_hz"] == pytest.approx(10)
-    assert "3 trajectories" in [figure.get_suptitle() for figure in drawn]
+    assert "3 trajectories" in [panel.title for figure in drawn for panel in panels(figure)]
     page = (tmp_path / "live.report.html").read_text("utf-8")
-    assert page.count("data:image/png;base64,") == 2 * len(drawn)  # light and dark
+    assert page.count("data:image/png;base64,") == 4  # frame and profile, light and dark
     events = [json.loads(line) for line in (tmp_path / "live.events.jsonl").read_text().splitlines()]
     assert events[-1]["kind"] == "end"
 
@@ -174,7 +174,7 @@ def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsy
         table = list(csv.DictReader(line for line in file if not line.startswith("#")))
     np.testing.assert_allclose([float(row["x_um"]) for row in table], rows.x_um, rtol=1e-5)
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == len(table) == 60
-    assert (tmp_path / "out.xml").read_text().count("<detection ") == 60
+    assert (tmp_path / "out.xml").read_text().count("<Spot ") == 60
     assert 'NumberOfPoints="60"' in (tmp_path / "out.vtp").read_bytes().decode("latin-1")
     assert run_command_line(["report", str(tracks)]) == 0
     assert "tracks.report.html" in capsys.readouterr().out
