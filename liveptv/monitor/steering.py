@@ -93,7 +93,9 @@ class Steering:
     def __init__(self, address_of: Callable[[], tuple[str, Security | None]]) -> None:
         """`address_of` returns where the run takes commands, "" where it does not, and the keys for it."""
         self._address_of = address_of
-        self._queue: queue.PriorityQueue[tuple[bool, int, Command, Future[CommandReply]]] = queue.PriorityQueue()
+        self._queue: queue.PriorityQueue[tuple[bool, int, Command, Future[CommandReply]]] = (
+            queue.PriorityQueue()
+        )
         self._number = itertools.count()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="liveptv-page-steering")
