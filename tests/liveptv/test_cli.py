@@ -201,7 +201,7 @@ def test_export_report_and_recover_work_on_a_tracked_file(tmp_path, video, capsy
         (["run", "{text}"], 2, "text.tif is not"),
         (["detect", "{video}", "-o", "x.xls"], 2, "detection tables end in"),
         (["detect", "{text}", "-o", "{new}"], 1, "cannot read"),
-        (["track", "{video}", "-o", "{new}"], 1, "no detection table"),
+        (["track", "{video}", "-o", "{new}"], 1, "is not a detection table"),
         (["track", "none.csv", "-o", "{new}"], 1, "no file none.csv"),
         (["export", "{text}", "-o", "{new}"], 1, "not an HDF5 file"),
         (["recover", "{text}"], 1, "not an HDF5 file"),

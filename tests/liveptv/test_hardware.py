@@ -106,7 +106,7 @@ def test_an_acquisition_that_is_a_thread_is_not_opened_twice(session):
     one.acquisition.send(Opening())
     one.hardware.acquisition_is_gone(was_a_process=False)
     assert one.hardware.is_settled
-    assert "cannot be ended" in unsafe(one.hardware.known)
+    assert "cannot be killed" in unsafe(one.hardware.known)
 
 
 UNSAFE = DeviceSafety("pump Pump", "the pump at 0.001 uL/s", False, "no answer", "the pump may still run")

@@ -9,7 +9,7 @@ import pytest
 from figure_contents import drawn, panels  # noqa: F401
 from small_run import Run, kill, small_experiment, wait_until
 
-from liveptv.session import supervisor
+from liveptv.session import run_status
 from stream.errors import OutputError
 from tracking.control.record import KINDS
 from tracking.trajectories.control_record import read_control
@@ -86,7 +86,7 @@ def test_a_run_that_loses_a_stage_ends_says_so_and_keeps_every_acknowledged_fram
     acknowledged = run.result.count("track", "to_write.acknowledged")
     assert len(frames) >= max(run.acted_at, acknowledged)
     assert attributes["failures"] == list(run.result.failures)
-    assert run.events("policy")[0]["text"].startswith(f"without {stage} the run ends")
+    assert run.events("policy")[0]["text"].startswith(f"the run cannot continue without {stage}")
 
 
 def test_a_run_goes_on_without_its_controller(tmp_path):
@@ -236,7 +236,7 @@ def test_when_the_session_itself_is_killed_its_stages_finish_the_file_and_leave(
 
 
 def test_a_start_that_takes_long_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "COMPILES_AFTER_S", 0.0)
+    monkeypatch.setattr(run_status, "COMPILES_AFTER_S", 0.0)
     run = Run(small_experiment(tmp_path, frames=5))
     slow = [text for text in run.shown if "detect" in text]
     assert slow

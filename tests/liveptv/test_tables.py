@@ -267,7 +267,7 @@ def test_whatever_a_csv_holds_it_is_a_table_or_an_error_with_a_line(tmp_path_fac
 def test_a_file_that_is_not_there_or_has_another_suffix_is_refused(path, tmp_path):
     with pytest.raises(SourceError, match="there is no file"):
         read_detection_table(path)
-    with pytest.raises(SourceError, match=r"no detection table; those end in \.csv, \.parquet, \.h5"):
+    with pytest.raises(SourceError, match=r"is not a detection table; these end in \.csv, \.parquet, \.h5"):
         read_detection_table(tmp_path / "found.xlsx")
     with pytest.raises(ConfigurationError, match=r"end in \.csv, \.parquet, \.h5"):
         DetectionTableWriter(tmp_path / "found.txt")

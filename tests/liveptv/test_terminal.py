@@ -81,7 +81,7 @@ def test_a_path_that_the_terminal_cannot_show_does_not_end_a_command(tmp_path, e
     assert tracks.is_file()
     done = liveptv("info", f"{table}x", env=environment, stdout=subprocess.PIPE)
     assert done.returncode == 1
-    assert b"no detection table" in done.stderr or b"error: " in done.stderr
+    assert b"is not a detection table" in done.stderr or b"error: " in done.stderr
     assert b"Traceback" not in done.stderr
 
 

@@ -101,7 +101,7 @@ def test_points_without_a_number_are_refused(tmp_path, truth):
     table = pandas.read_csv(truth).astype({"particle": float})
     table.loc[3, "particle"] = np.nan
     table.to_parquet(tmp_path / "table.parquet")
-    with pytest.raises(SourceError, match="rows without a trajectory's number"):
+    with pytest.raises(SourceError, match="rows without a track number"):
         read_points(tmp_path / "table.parquet")
 
 
