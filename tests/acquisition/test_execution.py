@@ -294,7 +294,7 @@ def test_less_than_one_command_a_second_can_be_permitted():
     limit = RateLimit(0.25, lambda: now[0])
     limit.check(CommandKind.SET_FLOW)
     now[0] = 3.9
-    with pytest.raises(CommandRefused, match=r"0\.25 commands a second"):
+    with pytest.raises(CommandRefused, match=r"0\.25 commands per second"):
         limit.check(CommandKind.SET_FLOW)
     now[0] = 4.0
     limit.check(CommandKind.SET_FLOW)
@@ -406,7 +406,7 @@ def test_the_safe_state_passes_the_rate_limit_and_drops_what_was_scheduled(rig):
     asked = [one.do(CommandKind.MAKE_SAFE, at_time_s=40.0) for _ in range(100)]
     assert one.microscope.read_flow() == pytest.approx(0.001)
     one.run_until_answered(*scheduled, *asked)
-    assert all("the safe state was asked for" in one.replies[command].reason for command in scheduled)
+    assert all("the safe state was requested" in one.replies[command].reason for command in scheduled)
     assert all(one.replies[command].accepted for command in asked)
 
 

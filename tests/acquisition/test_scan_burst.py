@@ -58,7 +58,7 @@ def test_a_camera_that_is_late_is_not_waited_for(tmp_path, open_camera):
     camera, microscope = open_camera(settings=settings, image_timeout_s=0.1)
     burst = camera.take(4, never)
     assert len(burst.images) < 4
-    assert "none came for 0.1" in burst.problem
+    assert "no image came for 0.1" in burst.problem
     assert not microscope.core.isSequenceRunning()
 
 

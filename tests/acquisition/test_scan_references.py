@@ -125,7 +125,7 @@ def test_a_reference_with_lost_images_is_retaken_and_then_given_up(scope):
 
     settings = ScanSettings(range_um=3, light=f"{LAMP}.State", tries=3)
     assert len(take("dark", microscope, Losing([1, 2, 0]), settings).images) == 16
-    with pytest.raises(SourceError, match="dark reference cannot be taken in 3 tries: 1 images lost"):
+    with pytest.raises(SourceError, match="dark reference cannot be taken in 3 attempts: 1 images lost"):
         take("dark", microscope, Losing([3, 2, 1]), settings)
 
 

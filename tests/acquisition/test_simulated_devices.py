@@ -241,7 +241,7 @@ def test_the_focus_stays_within_its_limits(load):
     core = load("Focus,UpperLimit_um,200")
     with pytest.raises(ConfigurationError, match="within"):
         core.setPosition(250.0)
-    with pytest.raises(ConfigurationError, match="does not fit"):
+    with pytest.raises(ConfigurationError, match="too long for 50 frames"):
         core.setExposure(1000.0)
     with pytest.raises(ConfigurationError, match="origin"):
         core.setOrigin()

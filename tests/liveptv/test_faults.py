@@ -122,7 +122,7 @@ def test_a_controller_that_hangs_is_noticed_by_the_watchdog_long_before_it_is_ki
 def test_a_controller_that_floods_the_microscope_is_given_up(run_with):
     run = run_with(FLOODS, "floods the microscope", "safe state")
     assert_made_safe(run)
-    assert run.says("more than 20 commands a second")
+    assert run.says("more than 20 commands per second")
 
 
 def test_what_is_beyond_the_limits_is_refused_with_the_reason_and_nothing_moves(run_with):

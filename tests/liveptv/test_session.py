@@ -51,7 +51,7 @@ def test_every_frame_of_a_run_is_in_its_file(tmp_path, mode, transport, drawn): 
     lengths = np.unique(rows.track, return_counts=True)[1]
     assert 3 < sum(map(len, trajectories.points)) <= np.count_nonzero(lengths > 1)
     assert np.abs(profile.lines[0]).max() > 0
-    assert "um/s" in profile.x_label + profile.y_label
+    assert "µm/s" in profile.x_label + profile.y_label
     page = run.outcome.report.page.read_text("utf-8")
     assert page.count("data:image/png;base64,") >= len(names)
 
