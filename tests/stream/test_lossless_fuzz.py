@@ -128,7 +128,7 @@ def test_a_receiver_counts_garbage_and_goes_on() -> None:
             attacker = threading.Thread(target=attack)
             attacker.start()
             tracemalloc.start()
-            wait_until(lambda: receiver.receive(0.0) is not None or receiver.account.malformed == COUNT, 120)
+            wait_until(lambda: receiver.receive(0.0) is not None or receiver.account.malformed == COUNT)
             grown, _peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             attacker.join()
