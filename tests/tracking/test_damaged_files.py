@@ -46,7 +46,7 @@ def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole,
     path = overwritten_row(whole, tmp_path, 8)
     with pytest.raises(SourceError, match="row 487 is stored under frame 12 and says 4294967295"):
         read_trajectories(path)
-    with pytest.raises(SourceError, match="it was left as it is"):
+    with pytest.raises(SourceError, match="the file is unchanged"):
         recover(path)
 
 
