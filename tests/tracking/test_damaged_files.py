@@ -52,5 +52,5 @@ def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole,
 
 def test_a_track_number_beyond_all_births_is_refused(whole, tmp_path):
     path = overwritten_row(whole, tmp_path, 4)
-    with pytest.raises(SourceError, match="more than were ever born"):
+    with pytest.raises(SourceError, match="there cannot be that many tracks"):
         read_trajectories(path)

@@ -143,7 +143,7 @@ def test_what_is_no_trajectory_file_is_refused(path):
     with h5py.File(path, "w", libver="v110") as file:
         file["image"] = np.zeros(3)
     before = path.read_bytes()
-    with pytest.raises(SourceError, match="no trajectory file"):
+    with pytest.raises(SourceError, match="not a trajectory file"):
         recover(path)
     assert path.read_bytes() == before
 
