@@ -134,7 +134,7 @@ def judged(good, tmp_path, monkeypatch, capsys, caplog):
             assert len(warnings) <= 1, (command, warnings)
             verb = command.split()[0]
             name = f"export{command.rpartition('.')[2]}" if verb == "export" else verb
-            found[name] = (status, (errors + warnings + [""])[0], "again" in said.out)
+            found[name] = (status, (errors + warnings + [""])[0], "is repaired" in said.out)
         return path, found
 
     return judge
