@@ -94,11 +94,11 @@ def test_what_is_no_file_of_ours_cannot_be_read_or_added_to(path):
     assert not path.with_name("none.h5").exists()
 
 
-def test_a_picture_that_is_damaged_is_an_error_and_not_none(path):
+def test_an_image_that_is_damaged_is_an_error_and_not_none(path):
     store_snapshot(path, frame(), detections())
     with h5py.File(path, "r+", libver="v110") as file:
         del file["snapshot/detections"]
-    with pytest.raises(SourceError, match="the picture in"):
+    with pytest.raises(SourceError, match="the image in"):
         read_snapshot(path)
 
 

@@ -50,7 +50,7 @@ class TrajectoryFile:
     """A trajectory file open for reading; `refresh` reads what a live writer has committed since."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `SourceError` if it cannot be opened or is no trajectory file."""
+        """Raises `SourceError` if it cannot be opened or is not a trajectory file."""
         self.path = Path(path)
         if not self.path.is_file():
             raise SourceError(f"there is no file {self.path}")

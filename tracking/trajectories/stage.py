@@ -1,4 +1,4 @@
-"""The writing stage: writes tracks from a message link to the trajectory file and acknowledges them after a commit."""
+"""The writing stage: writes tracks to the trajectory file, commits every few frames, and then acknowledges them."""
 
 from __future__ import annotations
 
