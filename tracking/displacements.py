@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import TrackFlag, Tracks
+from tracking.analysis.robust import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -35,7 +36,6 @@ FEWEST_PARTICLES = 5
 PERSISTENT_FRAMES = 6
 """Frames in a row beyond the limit before it is reported; twice as many for the doubtful criteria. The first frames
 always have large steps, because motion is still being learnt; more frames only report later."""
-MEDIAN_TO_SIGMA = 1.4826
 ADVICE = "increase the frame rate or use fewer particles; these velocities are not reliable"
 
 
@@ -103,7 +103,7 @@ class DisplacementWatch:
         sizes = sizes[np.isfinite(sizes)]
         if sizes.size < 2 * FEWEST_PARTICLES:
             return math.nan
-        return MEDIAN_TO_SIGMA * float(np.median(sizes)) / math.sqrt(2.0)
+        return SIGMA_OF_MAD * float(np.median(sizes)) / math.sqrt(2.0)
 
 
 def _remark(tracks: Tracks, large: bool, step_um: float, spacing_um: float, new: float) -> str:

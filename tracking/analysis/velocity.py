@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tracking.analysis.robust import SIGMA_OF_MAD
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -204,7 +206,7 @@ def _without_outliers(
     if inside.sum() < FEWEST_TO_JUDGE:
         return inside
     off = np.abs(velocity - np.median(velocity[inside]))
-    kept: npt.NDArray[np.bool_] = inside & (off <= clip * 1.4826 * np.median(off[inside]))
+    kept: npt.NDArray[np.bool_] = inside & (off <= clip * SIGMA_OF_MAD * np.median(off[inside]))
     return kept
 
 

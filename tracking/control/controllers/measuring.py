@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import TrackFlag, Tracks
+from tracking.analysis.robust import SIGMA_OF_MAD, robust_sigma
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
-TO_SIGMA = 1.4826
 MEDIAN_LOSS = 1.2533
 """Standard error of a median over that of a mean, sqrt(pi / 2), for many Gaussian values."""
 CLIP = 4.0
@@ -34,18 +34,13 @@ def heights_um(tracks: Tracks) -> FloatArray:
     return height
 
 
-def scatter(values: FloatArray) -> float:
-    """Standard deviation of the bulk: 1.48 times the median absolute deviation."""
-    return TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
-
-
 def weighted_median(values: FloatArray, sigma: FloatArray) -> tuple[float, float]:
     """Median and its standard error of N >= 1 `values` (N,) weighted by 1 / (sigma^2 + scatter^2).
 
     A `sigma` (N,) that is NaN counts as the largest known one.
     """
     worst = float(np.nanmax(sigma)) if np.isfinite(sigma).any() else 0.0
-    variance = np.where(np.isfinite(sigma), sigma, worst) ** 2 + scatter(values) ** 2
+    variance = np.where(np.isfinite(sigma), sigma, worst) ** 2 + robust_sigma(values) ** 2
     weight = 1.0 / np.maximum(variance, 1e-300) if (variance > 0).all() else np.ones_like(values)
     order = np.argsort(values)
     passed = np.cumsum(weight[order])
@@ -59,7 +54,7 @@ def weighted_median(values: FloatArray, sigma: FloatArray) -> tuple[float, float
 def clipped_mean(values: FloatArray, sigma: FloatArray, clip: float = CLIP) -> float:
     """Mean of N >= 1 `values` (N,) weighted by 1 / sigma^2, without those beyond `clip` times the scatter."""
     off = np.abs(values - np.median(values))
-    inside = off <= clip * TO_SIGMA * np.median(off)
+    inside = off <= clip * SIGMA_OF_MAD * np.median(off)
     known = np.isfinite(sigma).all() and (sigma > 0).all()
     weight = 1.0 / sigma[inside] ** 2 if known else None
     return float(np.average(values[inside], weights=weight))

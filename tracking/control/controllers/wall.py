@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from tracking.control.controllers.measuring import CLIP, FloatArray, scatter
+from tracking.analysis.robust import robust_sigma
+from tracking.control.controllers.measuring import CLIP, FloatArray
 
 ROUNDS = 3
 """Fits, each without the outliers of the one before. The first guess is robust, so that the set of outliers hardly
@@ -38,7 +39,7 @@ def wall_um(depth_um: FloatArray, velocity_um_s: FloatArray, wall: Literal["floo
     fit = _first_guess(u, velocity)
     for _ in range(ROUNDS):
         off = velocity - np.polyval(fit, u)
-        inside = np.abs(off) <= CLIP * max(scatter(off), 1e-12)
+        inside = np.abs(off) <= CLIP * max(robust_sigma(off), 1e-12)
         if np.count_nonzero(inside) < FEWEST:
             return math.nan
         fit = np.polyfit(u[inside], velocity[inside], 2)
