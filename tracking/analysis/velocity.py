@@ -27,14 +27,13 @@ CLIP = 5.0
 limit where errors are Gaussian (6 in 10 million are beyond it), and the true velocities in a bin may spread more
 evenly."""
 BINS = 20
-"""Bins of a profile if none are given: each has a part of 1/20 of the tracks. Wider bins have smaller standard
-errors and flatten the profile."""
+"""Bins of a profile if none are given. Wider bins have smaller standard errors and flatten the profile."""
 LAGS = 4
 """Lags of the mean squared displacement that are fitted. The first few know D best (Michalet, Phys. Rev. E 82,
 041914, 2010); more add correlated values, of which the weights make little."""
 MIN_LENGTH = 10
 """Detections that a track must have, if not given. Shorter ones have the larger standard errors, and more of them
-are made of wrong links; longer ones are mostly slow or central particles."""
+are made of wrong links; to require longer ones favours slow particles."""
 SMALLEST_VARIANCE = 1e-300
 """Keeps weights finite where all velocities are equal and exact; never reached by measured ones."""
 

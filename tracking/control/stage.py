@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LAST_REPLIES_S = 1.0
 """How long to wait for outstanding replies after the last frame, s. A reply comes within a frame period; one that
 comes later (or never, because the acquisition has ended) is missing in the record, nothing else."""
-DRAIN_POLL_S = 0.01
+DRAIN_POLL_S = 0.01  # s between two looks for the last replies; it delays the end by as much
 REPLY_POLL_S = 0.001
 """How long to wait for the next frame while a reply is outstanding, s: the resolution of `ack_ms` and
 `heartbeat_ms`. Shorter costs processor time, longer makes a controller that waits for its replies slower."""
