@@ -1,17 +1,20 @@
-"""Time between the frames that the tracker sees, whatever was lost in between."""
+"""Elapsed time and camera frames between the frames that the tracker receives, including lost ones."""
 
 from __future__ import annotations
 
 from stream.messages import FrameInfo
 
 SHORTEST_S, LONGEST_S = 1e-9, 1e6
+"""Times between two frames that are believed, s. They are far outside what cameras do: only wrong or missing times
+are replaced by `frame_rate_hz`."""
 
 
 class FrameClock:
     """Follows the frames' numbers and times.
 
-    Elapsed frames are counted by the camera's image number where it advances, else by ours. `dt_s` comes from
-    the frames' times where they increase (by 1 ns to 10^6 s), else from elapsed frames and `frame_rate_hz`.
+    Elapsed frames are counted by the camera's image number if it increases, else by the frame number. `dt_s` comes
+    from the frames' times if they increase (by `SHORTEST_S` to `LONGEST_S`), else from elapsed frames and
+    `frame_rate_hz`.
     """
 
     def __init__(self, frame_rate_hz: float) -> None:
@@ -22,7 +25,7 @@ class FrameClock:
         self.frame_s = 0.0
 
     def advance(self, info: FrameInfo) -> bool:
-        """Move on to a frame; False, and nothing happens, if its number is not greater than the last one's.
+        """Advance to a frame; False, without any effect, if its number is not greater than the last one's.
 
         Sets `elapsed` (frames since the first), `dt_s` (since the last frame, 0 for the first) and `frame_s`
         (time between successive camera frames).

@@ -1,4 +1,4 @@
-"""The tracking stage: detections from one link, tracks to any number of others."""
+"""The tracking stage: receives detections on one message link and sends tracks on any number of others."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from tracking.tracker import OnlineTracker
 log = logging.getLogger(__name__)
 
 SIDE_DRAIN_S = 1.0
+"""How long to wait at the end until a consumer other than the first has the last tracks, s. It delays the end of a
+run by as much if that consumer hangs; tracks that it does not get are in the file."""
 
 
 class TrackStage:
-    """Steps a tracker for each frame's detections.
+    """Runs the tracker on each frame's detections.
 
-    The first of `senders` is the one that must not lose anything (the trajectory file): a delivery is
-    acknowledged once it has taken the tracks, and its failure ends the stage. The others (controller) never
-    hold up the run: tracks for which one has no room, or which cannot be sent to it, are `skipped`.
+    The first of `senders` must not lose anything (the trajectory file): a delivery is acknowledged once this sender
+    has taken the tracks, and its failure ends the stage. The others (controller) never delay the run: tracks that
+    one of them has no room for, or that cannot be sent, are counted in `skipped`.
 
-    A frame number not greater than the last one's (a detector started again repeats itself) is acknowledged
-    and counted in `duplicates`. Where the pixel size changes (another objective) all tracks end.
-    `missing_frames` counts our own numbers that never came, from 0 on; `lost_in_camera` what the camera's numbers
-    skipped beyond that.
+    A frame whose number is not greater than the last one's (from a detector that was restarted) is acknowledged and
+    counted in `duplicates`. If the pixel size changes (another objective), all tracks end. `missing_frames` counts
+    frame numbers that never came, from 0 on; `lost_in_camera` counts gaps in the camera's own numbers beyond that.
     """
 
     name = "track"
@@ -44,13 +45,28 @@ class TrackStage:
         monitor: Publisher | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> None:
-        """`max_rows` is what fits into a message of the senders: predicted rows beyond it are left out and
-        counted (`rows_left_out`); it must hold one frame's detections. `drain_patience_s` is how long, at the
-        end, a first consumer that is gone is waited for. `monitor` is given a copy of all tracks. `say`
-        is told, once each, of rows left out and of displacements that links cannot resolve.
+        """Set up the stage.
+
+        Parameters
+        ----------
+        receiver
+            Message link with detections.
+        tracker
+            The tracker.
+        senders
+            Message links for tracks, the trajectory file's first.
+        max_rows
+            Rows that fit into a message; it must hold one frame's detections. Predicted rows beyond it are left out
+            and counted (`rows_left_out`).
+        drain_patience_s
+            How long to wait, at the end, for a first consumer that has disconnected.
+        monitor
+            Publishes a copy of all tracks.
+        say
+            Receives warnings, each once: of rows left out and of displacements that links cannot resolve.
         """
         if not senders:
-            raise LinkError("the tracker has nobody to send its tracks to; give it at least one link")
+            raise LinkError("the tracker has no consumer for its tracks; give it at least one message link")
         self._receiver = receiver
         self._tracker = tracker
         self._main, self._side = senders[0], tuple(senders[1:])
@@ -73,13 +89,13 @@ class TrackStage:
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life."""
+        """State of the stage."""
         return self._state
 
     def step(self, timeout_s: float) -> bool:
-        """Track one frame, or wait for one; after the end of the stream, wait until all is delivered.
+        """Track one frame, or wait for one; after the end of the stream, wait until all tracks are delivered.
 
-        Raises `PeerLostError` if the consumer of the tracks is gone before it has them all.
+        Raises `PeerLostError` if the consumer of the tracks disconnects before it has them all.
         """
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
@@ -113,7 +129,7 @@ class TrackStage:
             self._counts["repeated_frames"] += 1
             return
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
-            self._tracker.finish()  # positions are on another scale: no track goes on across it
+            self._tracker.finish()  # positions are on another scale: no track continues across it
         self._count_gaps(info)
         tracks = self._fitting(self._tracker.step(detections))
         self._tell(self._tracker.remark)
@@ -144,13 +160,13 @@ class TrackStage:
         predicted = np.flatnonzero(tracks.detection < 0)[:excess]
         self._counts["rows_left_out"] += len(predicted)
         self._tell(
-            f"tracks of more than {self._max_rows} particles and predictions: predicted rows are left out of the "
-            "file; raise detector.max_particles"
+            f"there are more than {self._max_rows} particles and predictions in a frame: predicted rows are left "
+            "out of the file; raise detector.max_particles"
         )
         return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
 
     def _tell(self, text: str) -> None:
-        """Say something, once."""
+        """Report a text once."""
         if text and text not in self._said:
             self._said.add(text)
             self._say(text)
@@ -172,7 +188,7 @@ class TrackStage:
             try:
                 sender.end(end.reason)
             except LinkError as error:
-                log.warning("the end of the tracks was not sent: %s", error)
+                log.warning("the end of the tracks could not be sent: %s", error)
         self._state = StageState.DRAINING
         self._reached_s = time.monotonic()
 
@@ -183,8 +199,8 @@ class TrackStage:
                 self._reached_s = now_s
             if now_s - self._reached_s > self._drain_patience_s:
                 raise PeerLostError(
-                    f"the consumer of tracks on {self._main.address} is gone; {self._main.queued} messages "
-                    "did not reach it"
+                    f"the consumer of tracks on {self._main.address} has disconnected; {self._main.queued} "
+                    "messages did not reach it"
                 )
             return True
         for sender in self._side:
@@ -203,18 +219,18 @@ class TrackStage:
         return own | tracker | {"duplicates": duplicates}
 
     def gauges(self) -> dict[str, float]:
-        """Of the last frame: `particles`, `tracks`, `doubles`, `step_ms`, `latency_ms` since exposure; `queue` now.
+        """Values of the last frame, by name.
 
-        `age_ms` is how long ago the last frame was exposed, now.
-
-        `diffusion_um2_s` is what has been learnt so far, NaN before that.
+        `particles`, `tracks`, `doubles` (second detections), `step_ms`, and `latency_ms` from exposure to sending;
+        `queue` of messages and `age_ms` since that frame's exposure, now; `diffusion_um2_s` as learnt so far (NaN
+        before).
         """
         last = self._last
         age_ms = float("nan") if last is None else (time.perf_counter_ns() - last.monotonic_ns) / 1e6
         return self._gauges | {"queue": float(self._main.queued), "age_ms": age_ms}
 
     def close(self) -> None:
-        """Close the links. Idempotent."""
+        """Close the message links. Idempotent."""
         self._receiver.close()
         for sender in (self._main, *self._side):
             sender.close()

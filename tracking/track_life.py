@@ -36,6 +36,9 @@ TENTATIVE = float(TrackFlag.TENTATIVE)
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 
+# `_continue` and `_bear` are inlined: called as functions, with tuples of arrays as arguments, they made `advance`
+# 10 to 20 % slower.
+
 
 class Population(NamedTuple):
     """All tracks: `state` and `label` (see `tracking.kalman`), how many are `alive`, the next one's number."""

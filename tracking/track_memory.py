@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 FIRST_SIZE = 256
+"""Tracks and detections that fit at first. The arrays double when they are full, so it only saves the first
+doublings."""
 PADDING = 40
 
 

@@ -1,4 +1,4 @@
-"""The online tracker: one call a frame turns detections into tracks, in memory that only ever grows."""
+"""The online tracker: one call for each frame links its detections to tracks."""
 
 from __future__ import annotations
 
@@ -29,12 +29,26 @@ from tracking.track_memory import TrackMemory
 FloatArray = npt.NDArray[np.float64]
 
 REACH_SIGMAS = 3.0
+"""Standard deviations of an unknown velocity that make the largest displacement (`max_displacement_um`): 1 in 400
+particles would be faster."""
 REACH_SPACINGS = 2.0
+"""Largest displacement of a particle of unknown velocity, in mean distances between neighbours, unless it is set.
+Beyond it most candidates are other particles; smaller, fast flows are not found at all."""
 FIRST_STEP_SPACINGS = 0.1
+"""First guess of the random step, in mean distances between neighbours. It should be too large, since learning
+narrows the gates within some tens of frames; too small a guess loses tracks until then."""
 SMALLEST_STEP_SIGMAS = 0.02
+"""Smallest random step that is learnt, in standard errors of a position. A smaller one cannot be told from none; it
+keeps the filter from trusting its velocity without limit."""
 SMALLEST_EXTENT_SIGMAS = 20.0
+"""Smallest size of the volume seen, in standard errors of a position, so that densities and spacings stay finite
+with one or two particles. With more particles it has no effect."""
 BIRTH_MEMORY = 0.1
+"""Weight of a frame in the mean number of births: ten frames. It enters the cost of a missed link by its
+logarithm, so that a factor of two hardly matters."""
 PROVEN_CONFIRMATIONS = 2
+"""A track of so many times `confirm_hits` detections has a gate with tails. Before, a wide gate lets a new track
+take its neighbours' detections."""
 
 
 class OnlineTracker:

@@ -24,7 +24,8 @@ from tracking.control.record import KINDS
 from tracking.trajectories.compression import pack
 from tracking.trajectories.control_record import read_control, store_control
 from tracking.trajectories.file import TrajectoryFile, annotate
-from tracking.trajectories.recovery import recover, run_of
+from tracking.trajectories.inspection import run_of
+from tracking.trajectories.recovery import recover
 from tracking.trajectories.snapshot import store_snapshot
 
 

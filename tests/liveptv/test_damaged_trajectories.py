@@ -101,7 +101,7 @@ def good(tmp_path_factory):
 @pytest.fixture
 def judged(good, tmp_path, monkeypatch, capsys, caplog):
     """Changes a copy of the good file and says how each command ends on it, and what it says."""
-    monkeypatch.setattr(page, "_pictures", lambda *_: [])
+    monkeypatch.setattr(page, "_figures", lambda *_: [])
     monkeypatch.setattr(page, "publish", lambda *_, **__: ())
     rounds = iter(range(1000))
 

@@ -106,7 +106,7 @@ def test_a_run_without_a_controller_sends_nothing_until_one_is_switched_on():
 
 
 def test_a_controller_that_is_switched_off_leaves_the_hardware_as_it_is_and_the_watchdog_quiet(monkeypatch):
-    monkeypatch.setattr("tracking.control.stage.HEARTBEAT_S", 0.0)
+    monkeypatch.setattr("tracking.control.command_channel.HEARTBEAT_S", 0.0)
     world = World()
     world.ask(HOLD)
     world.see(count=100)
@@ -208,7 +208,7 @@ HELD = f"{MADE_SAFE} by page (enough); resume, or send a command manually"
 
 
 def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(monkeypatch):
-    monkeypatch.setattr("tracking.control.stage.HEARTBEAT_S", 0.0)
+    monkeypatch.setattr("tracking.control.command_channel.HEARTBEAT_S", 0.0)
 
     class Eager:
         name = "eager"
@@ -231,7 +231,7 @@ def test_while_the_hardware_is_held_safe_no_controller_floods_it_or_is_given_up(
 
 
 def test_a_protocol_waits_while_the_hardware_is_held_safe_and_measures_its_slice_again(monkeypatch):
-    monkeypatch.setattr("tracking.control.stage.HEARTBEAT_S", 0.0)
+    monkeypatch.setattr("tracking.control.command_channel.HEARTBEAT_S", 0.0)
     world = World()
     world.ask({"until_enough": {"slices": [10.0, 20.0], "trajectories": 5}})
     (move,) = world.see()

@@ -13,6 +13,7 @@ from stream.errors import ConfigurationError, LinkError
 from stream.links import open_receiver, open_sender
 from stream.messages import Command, CommandKind, CommandReply, Detections, StageState, TrackFlag, Tracks
 from stream.stage import Stage
+from tracking.control.command_channel import CommandChannel
 from tracking.control.controllers import Controller, HoldFlow, StopWhen, load_controller
 from tracking.control.settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
 from tracking.control.stage import ControlStage
@@ -367,8 +368,8 @@ def test_a_command_that_cannot_be_sent_is_counted_and_said():
 
     with ExitStack() as stack:
         loop = Loop(stack, Script([Command(CommandKind.STOP)]))
-        loop.stage._client.close()
-        loop.stage._client = Broken()
+        loop.stage._channel.close()
+        loop.stage._channel = CommandChannel(Broken())
         loop.source.send(tracks(0))
         loop.source.end()
         loop.run()

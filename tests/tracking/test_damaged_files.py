@@ -46,11 +46,11 @@ def test_rows_that_say_another_frame_than_they_are_stored_under_are_named(whole,
     path = overwritten_row(whole, tmp_path, 8)
     with pytest.raises(SourceError, match="row 487 is stored under frame 12 and says 4294967295"):
         read_trajectories(path)
-    with pytest.raises(SourceError, match="it was left as it is"):
+    with pytest.raises(SourceError, match="the file is unchanged"):
         recover(path)
 
 
 def test_a_track_number_beyond_all_births_is_refused(whole, tmp_path):
     path = overwritten_row(whole, tmp_path, 4)
-    with pytest.raises(SourceError, match="more than were ever born"):
+    with pytest.raises(SourceError, match="there cannot be that many tracks"):
         read_trajectories(path)

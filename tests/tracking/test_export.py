@@ -303,7 +303,7 @@ def test_the_output_never_replaces_the_input(mixed):
     link = mixed.with_name("link.csv")
     link.hardlink_to(mixed)
     for output in (mixed, link):
-        with pytest.raises(OutputError, match="the file to be exported"):
+        with pytest.raises(OutputError, match="the file to export"):
             export(mixed, output, to="csv", overwrite=True)
     assert mixed.read_bytes() == before
 

@@ -145,7 +145,9 @@ def test_without_any_second_place_the_run_fails_and_says_what_was_tried(path, mo
     write_some(writer, 0, 4)
     path.unlink()
     writer.append(tracks(50))
-    with pytest.raises(OutputError, match="was removed by another program, and there is no other place"):
+    with pytest.raises(
+        OutputError, match="was removed by another program, and no second place can be written"
+    ):
         writer.commit()
     assert writer.failed
 

@@ -15,7 +15,7 @@ from liveptv.workflows.inspect import describe_file
 from stream.errors import LivePTVError, OutputError, SourceError
 from stream.writer_lock import lock_path
 from tracking.export import export
-from tracking.trajectories import recovery
+from tracking.trajectories import recovery, repair
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
 from tracking.trajectories.hdf5_superblock import SIZE, build, parse
@@ -273,7 +273,7 @@ def test_an_unreadable_picture_does_not_cost_the_tracks(left_open):
     with pytest.raises(SourceError):
         describe_file(left_open)
     assert recover(left_open).rows == 12
-    assert describe_file(left_open)["end_reason"] == recovery.END_REASON
+    assert describe_file(left_open)["end_reason"] == repair.END_REASON
 
 
 def test_a_lock_left_by_a_killed_writer_hinders_nobody(tmp_path):

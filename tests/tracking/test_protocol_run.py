@@ -79,7 +79,7 @@ def test_a_refused_command_ends_the_run_with_its_reason():
 def test_a_microscope_that_never_answers_ends_the_run():
     controller = protocol({"focus_um": 10.0, "frames": 5})
     commands = [c for frame in range(0, 6000, 10) for c in controller.update(seen(frame))]
-    assert "no answer" in commands[-1].value
+    assert "no reply" in commands[-1].value
 
 
 class Inner:

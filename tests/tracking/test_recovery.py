@@ -17,7 +17,8 @@ from trajectory_files import tracks, write
 from stream.errors import SourceError
 from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_WRITING, SIZE, Superblock, build, lookup3, parse
-from tracking.trajectories.recovery import END_REASON, recover
+from tracking.trajectories.recovery import recover
+from tracking.trajectories.repair import END_REASON
 
 HELPER = Path(__file__).with_name("trajectory_files.py")
 ROOT = Path(__file__).parents[2]
@@ -142,7 +143,7 @@ def test_what_is_no_trajectory_file_is_refused(path):
     with h5py.File(path, "w", libver="v110") as file:
         file["image"] = np.zeros(3)
     before = path.read_bytes()
-    with pytest.raises(SourceError, match="no trajectory file"):
+    with pytest.raises(SourceError, match="not a trajectory file"):
         recover(path)
     assert path.read_bytes() == before
 

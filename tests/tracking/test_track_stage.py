@@ -203,7 +203,7 @@ def test_something_else_than_detections_is_refused_in_one_line():
 def test_without_a_consumer_there_is_no_tracking():
     with ExitStack() as stack:
         _, stage_end = link(stack)
-        with pytest.raises(LinkError, match="nobody"):
+        with pytest.raises(LinkError, match="no consumer"):
             TrackStage(stage_end, OnlineTracker(TrackerSettings()), [])
 
 

@@ -170,7 +170,7 @@ def test_files_that_are_none_of_ours_are_refused(path):
     path.unlink()
     with h5py.File(path, "w", libver="v110") as file:
         file["image"] = np.zeros(3)
-    with pytest.raises(SourceError, match="no trajectory file"):
+    with pytest.raises(SourceError, match="not a trajectory file"):
         read_trajectories(path)
 
 

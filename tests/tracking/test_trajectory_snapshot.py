@@ -85,20 +85,20 @@ def test_a_file_without_a_picture_says_so(path):
 
 def test_what_is_no_file_of_ours_cannot_be_read_or_added_to(path):
     for other in (path.with_name("none.h5"), path.with_name("text.h5")):
-        with pytest.raises(SourceError, match=f"the picture in .*{other.name}"):
+        with pytest.raises(SourceError, match=f"the image in .*{other.name}"):
             read_snapshot(other)
-        with pytest.raises(OutputError, match=f"cannot keep a picture in .*{other.name}"):
+        with pytest.raises(OutputError, match=f"cannot store the image in .*{other.name}"):
             store_snapshot(other, frame(), detections())
         path.with_name("text.h5").write_text("frame,x_um,y_um\n")
     assert path.with_name("text.h5").read_text() == "frame,x_um,y_um\n"
     assert not path.with_name("none.h5").exists()
 
 
-def test_a_picture_that_is_damaged_is_an_error_and_not_none(path):
+def test_an_image_that_is_damaged_is_an_error_and_not_none(path):
     store_snapshot(path, frame(), detections())
     with h5py.File(path, "r+", libver="v110") as file:
         del file["snapshot/detections"]
-    with pytest.raises(SourceError, match="the picture in"):
+    with pytest.raises(SourceError, match="the image in"):
         read_snapshot(path)
 
 

@@ -1,4 +1,4 @@
-"""The velocity field on a grid, with its standard error, from one velocity a trajectory."""
+"""Velocity field on a grid with its standard error, from one velocity for each trajectory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tracking.analysis.velocity import velocity_profile
+from tracking.analysis.velocity import CLIP, velocity_profile
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,11 +36,11 @@ def velocity_field(
     a_edges_um: npt.ArrayLike,
     b_edges_um: npt.ArrayLike,
     sigma_um_s: npt.ArrayLike | None = None,
-    clip: float | None = 5.0,
+    clip: float | None = CLIP,
 ) -> VelocityField:
     """Average velocities (M,) of trajectories at `a_um`, `b_um` (M,) in the cells of a grid.
 
-    Weights, standard errors and what is left out are those of `velocity_profile`, cell by cell.
+    Weights, standard errors and outliers are those of `velocity_profile` in each cell.
     """
     a, b = np.asarray(a_um, np.float64), np.asarray(b_um, np.float64)
     velocity = np.asarray(velocity_um_s, np.float64)

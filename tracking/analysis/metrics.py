@@ -1,7 +1,7 @@
-"""How well found trajectories reproduce true ones: the measures of the Particle Tracking Challenge, and links.
+"""Scores of found trajectories against true ones: those of the Particle Tracking Challenge, and links.
 
 Chenouard et al., Nature Methods 11, 281 (2014), supplementary note 3. Distances are Euclidean and cut off at a
-gate; give positions in units of their standard errors where the axes are not equally well known.
+gate; where the errors of the axes differ, give positions in units of their standard errors.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TrackScores:
-    """`alpha` 0 to 1: nearness of the best paired trajectories; `beta` the same less spurious trajectories.
+    """Scores of the Particle Tracking Challenge.
 
-    `jsc` is the Jaccard index of points, `jsc_tracks` of trajectories, `rmse` the root mean square distance
-    of the `matched` points (NaN without any); `paired` trajectories of `true_tracks` and `found_tracks`.
+    `alpha` (0 to 1) is 1 if all true trajectories were found exactly; `beta` is alpha with a penalty for spurious
+    trajectories. `jsc` is the Jaccard index of points, `jsc_tracks` of trajectories. `rmse` is the root mean square
+    distance of the `matched` points (NaN without any). Of the `true_tracks` and `found_tracks`, `paired` were
+    paired.
     """
 
     alpha: float
@@ -48,10 +50,10 @@ class TrackScores:
 
 @dataclass(frozen=True, slots=True)
 class LinkScores:
-    """Links are pairs of successive points of a trajectory; `fragments` trajectories found for a true one.
+    """Scores of links, which are pairs of successive points of a trajectory.
 
-    `precision` is the part of the found links that are right, `recall` the part of the true ones that were
-    found, `f1` their harmonic mean; NaN where there is nothing to divide by.
+    `precision` is the part of the found links that are right, `recall` the part of the true links that were found,
+    `f1` their harmonic mean; NaN if there are none. `fragments` is the number of trajectories found for a true one.
     """
 
     precision: float
@@ -77,7 +79,7 @@ class TrackPoints:
 
     @classmethod
     def of(cls, track: npt.ArrayLike, frame: npt.ArrayLike, points: npt.ArrayLike) -> TrackPoints:
-        """Check and convert.
+        """Check and convert the arrays.
 
         Raises `ConfigurationError` if lengths differ, a position is not finite, or a trajectory has two points
         in one frame.
@@ -86,27 +88,29 @@ class TrackPoints:
         where = np.atleast_2d(np.asarray(points, np.float64))
         if not name.shape == when.shape == where.shape[1:]:
             raise ConfigurationError(
-                "tracks, frames and positions differ in length; give one of each a point"
+                "tracks, frames and positions differ in length; give one of each for every point"
             )
         if not np.isfinite(where).all():
             raise ConfigurationError(
-                "some positions are not finite; leave these points out, or the depth of all"
+                "some positions are not finite; leave out these points, or the depth of all points"
             )
         order = np.lexsort((when, name))
         name, when, where = name[order], when[order], where[:, order]
         twice = np.flatnonzero((np.diff(name) == 0) & (np.diff(when) == 0))
         if twice.size:
             at = int(twice[0])
-            raise ConfigurationError(f"track {name[at]} has two points in frame {when[at]}; leave one out")
+            raise ConfigurationError(
+                f"track {name[at]} has two points in frame {when[at]}; leave out one of them"
+            )
         return cls(name, when, where)
 
 
 def track_scores(truth: TrackPoints, found: TrackPoints, gate: float) -> TrackScores:
-    """Pair true and found trajectories for the least total distance, and score what is paired.
+    """Pair true and found trajectories such that the total distance is least, and score the pairs.
 
-    The distance of two trajectories is the sum over frames of min(distance, `gate`), the gate where only one of
-    them has a point; a true trajectory may pair with none, at the gate for each of its points. Trajectories
-    without a near point in common are not paired.
+    The distance of two trajectories is the sum over frames of min(distance, `gate`), and `gate` in frames in which
+    only one of them has a point. A true trajectory may stay unpaired, at the cost of `gate` for each of its points.
+    Trajectories that are never within `gate` of each other are not paired.
     """
     if not gate > 0:
         raise ConfigurationError(f"the gate must be positive, not {gate}")
@@ -115,7 +119,7 @@ def track_scores(truth: TrackPoints, found: TrackPoints, gate: float) -> TrackSc
     i, j, apart = _near(truth, found, gate)
     pairs = Pairs.of(true_of[i], found_of[j], gate - apart)
     common = _common_frames(truth, found, true_of, found_of, pairs)
-    # Against no pair at all: the frames of the found one alone cost the gate, near points give some of it back.
+    # Cost relative to no pair: each frame that only the found one has costs the gate, each near point saves some.
     cost = gate * (found_length[pairs.column] - common) - pairs.gain
     partner = _assign(true_length.size, pairs, cost, found_length.size)
     chosen = partner[pairs.row] == pairs.column
@@ -144,10 +148,10 @@ def track_scores(truth: TrackPoints, found: TrackPoints, gate: float) -> TrackSc
 
 
 def link_scores(frame: npt.ArrayLike, particle: npt.ArrayLike, track: npt.ArrayLike) -> LinkScores:
-    """Score the linking of given detections: of each its frame, true particle and trajectory, (N,).
+    """Score the linking of given detections by their frame, true particle and trajectory, (N,) each.
 
-    -1 stands for a false detection and for one in no trajectory. True links join successive detections of a
-    particle, however many frames lie in between: what was never detected cannot be linked.
+    A particle of -1 is a false detection, a trajectory of -1 none. True links join successive detections of a
+    particle, however many frames lie between: only what was detected can be linked.
     """
     when, who, where = (np.asarray(values).astype(np.int64) for values in (frame, particle, track))
     true, found = _links(when, who), _links(when, where)
@@ -168,10 +172,13 @@ def link_scores(frame: npt.ArrayLike, particle: npt.ArrayLike, track: npt.ArrayL
 
 
 def nearest_tracks(truth: TrackPoints, found: TrackPoints, gate: float) -> tuple[IntArray, IntArray]:
-    """Pair points of each frame one to one within `gate`, most pairs of least distance; indices of both."""
+    """Pair as many points as possible within `gate`, one to one in each frame, at the least total distance.
+
+    Returns the indices of both.
+    """
     i, j, apart = _near(truth, found, gate)
     pairs = Pairs.of(i, j, apart)
-    # So much less than the gap to "no link" that another pair always wins over shorter distances.
+    # A pair costs so much less than no pair that one more pair always outweighs longer distances.
     cost = pairs.gain / gate - 1.0 - 2.0 * min(truth.track.size, found.track.size)
     partner = _assign(truth.track.size, pairs, cost, found.track.size)
     rows = np.flatnonzero(partner >= 0)
@@ -180,7 +187,7 @@ def nearest_tracks(truth: TrackPoints, found: TrackPoints, gate: float) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Sums over equal (row, column), in order of rows."""
+    """Gains summed over equal (row, column), in order of rows."""
 
     row: IntArray
     column: IntArray
@@ -221,7 +228,7 @@ def _rows_of_frames(frame: IntArray) -> dict[int, IntArray]:
 def _common_frames(
     truth: TrackPoints, found: TrackPoints, true_of: IntArray, found_of: IntArray, pairs: Pairs
 ) -> IntArray:
-    """In how many frames both trajectories of each pair have a point, near or not."""
+    """Number of frames in which both trajectories of each pair have a point, near or not."""
     mine = np.split(truth.frame, np.flatnonzero(np.diff(true_of)) + 1)
     theirs = np.split(found.frame, np.flatnonzero(np.diff(found_of)) + 1)
     return np.array(
@@ -234,7 +241,7 @@ def _common_frames(
 
 
 def _assign(rows: int, pairs: Pairs, cost: FloatArray, columns: int) -> IntArray:
-    """The column of each row for the least total cost, -1 for none, which costs nothing."""
+    """The column of each row at the least total cost; -1 for none, which costs nothing."""
     indptr = np.searchsorted(pairs.row, np.arange(rows + 1)).astype(np.int32)
     found = assign(indptr, pairs.column.astype(np.int32), cost, 0.0, AssignmentWorkspace(), columns)
     return found.astype(np.int64)

@@ -1,7 +1,7 @@
-"""What the trajectories say about the detector's errors: displacements against each trajectory's own median.
+"""Estimates the detector's errors from displacements relative to each trajectory's median displacement.
 
-In a steady flow a particle's displacement is the same from frame to frame, so what it scatters by is error
-(Franchini & Krevor 2020, section 3.2, Figs. 11 and 12). All take one row a detection, in any order.
+In a steady flow a particle's displacement is the same in every frame, so that its scatter is due to errors
+(Franchini & Krevor 2020, section 3.2, Figs. 11 and 12). Functions take one row for each detection, in any order.
 """
 
 from __future__ import annotations
@@ -19,17 +19,22 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 AXES = 3
+MIN_LENGTH = 100
+"""Displacements that a track must have, if not given, as in Franchini & Krevor 2020. The median of n displacements
+takes away about 1/n of the variance, 1 % of 100; shorter tracks make the errors look smaller."""
+FEWEST = 20
+"""Displacements from which a bin of the map is shown: their standard deviation is known to a sixth."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DisplacementResiduals:
-    """Displacements between successive frames less their track's median, and what they say of each track.
+    """Residuals: displacements between successive frames minus their track's median displacement.
 
-    By track (M,): its number, how many `displacements` it has, its mean `depth_um`, `error_um` (3, M), the
-    standard deviation of its residuals by the square root of two, because a displacement has two errors, and
-    `stated_um` (3, M), the root mean square of the errors stated. By displacement (D,): `row`, where it begins,
-    and `residual_um` (3, D). `ratio` (3,) is the rms of all residuals over what is stated, 1 where that is right;
-    NaN where nothing is stated.
+    For each track (M,): its number `track`, number of `displacements`, mean `depth_um`, `error_um` (3, M), the
+    standard deviation of its residuals divided by sqrt(2), because two positions make a displacement, and
+    `stated_um` (3, M), the root mean square of the detections' standard errors. For each displacement (D,): `row`,
+    where it begins, and `residual_um` (3, D). `ratio` (3,) is the rms of all residuals over the one expected from
+    the standard errors, 1 if these are right; NaN without standard errors.
     """
 
     track: IntArray
@@ -48,12 +53,12 @@ def displacement_residuals(
     positions_um: npt.ArrayLike,
     sigma_um: npt.ArrayLike,
     depth_um: npt.ArrayLike | None = None,
-    min_length: int = 100,
+    min_length: int = MIN_LENGTH,
 ) -> DisplacementResiduals:
     """Residuals of the tracks with at least `min_length` (>= 3) displacements from one frame to the next.
 
-    `positions_um` and `sigma_um` are (3, N), with heights for z where the focus moves; `depth_um` (N,), z if it
-    is left out, is only averaged. Without depth, z comes out as NaN.
+    `positions_um` and `sigma_um` are (3, N), with heights instead of z if the focus moves; `depth_um` (N,), by
+    default z, is only averaged. Without depth, results for z are NaN.
     """
     order = np.lexsort((np.asarray(frame), np.asarray(track)))
     name = np.asarray(track).astype(np.int64)[order]
@@ -91,7 +96,7 @@ def displacement_residuals(
 
 
 def nearest_offsets(frame: npt.ArrayLike, x_um: npt.ArrayLike, y_um: npt.ArrayLike) -> FloatArray:
-    """Where the nearest other row of the same frame is, (2, N), in the plane; infinite for a single one."""
+    """Offset in x and y to the nearest other row of the same frame, (2, N) um; infinite if there is none."""
     when = np.asarray(frame).astype(np.int64)
     points = np.column_stack([np.asarray(x_um, np.float64), np.asarray(y_um, np.float64)])
     offset = np.full((2, when.size), np.inf)
@@ -106,12 +111,12 @@ def nearest_offsets(frame: npt.ArrayLike, x_um: npt.ArrayLike, y_um: npt.ArrayLi
 
 
 def error_map(
-    offset_um: FloatArray, residual_um: FloatArray, half_um: float, bins: int, fewest: int = 20
+    offset_um: FloatArray, residual_um: FloatArray, half_um: float, bins: int, fewest: int = FEWEST
 ) -> tuple[FloatArray, FloatArray]:
-    """Location errors by where the nearest neighbour is: edges (bins + 1,) um, and errors (3, bins, bins) um.
+    """Errors by the position of the nearest neighbour: edges (bins + 1,) um, and errors (3, bins, bins) um.
 
-    Rows of the map are y, columns x. `offset_um` (2, D) and `residual_um` (3, D) belong together; bins with
-    fewer than `fewest` displacements are NaN.
+    Rows of the map are y, columns x. `offset_um` (2, D) and `residual_um` (3, D) are given for the same
+    displacements; bins with fewer than `fewest` of them are NaN.
     """
     edges = np.linspace(-half_um, half_um, bins + 1)
     inside = (np.abs(offset_um) < half_um).all(axis=0)

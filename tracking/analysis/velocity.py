@@ -1,6 +1,6 @@
-"""What the trajectories say about the flow and the particles: pure functions on columns of rows.
+"""Velocity of each track, velocity profiles and diffusion coefficients, from columns of rows.
 
-All take one row a detection (predicted rows left out), in any order.
+All functions take one row for each detection, without predicted rows, in any order.
 """
 
 from __future__ import annotations
@@ -11,20 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tracking.analysis.robust import SIGMA_OF_MAD
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 GROUPS = 20
+"""Groups of tracks that the jackknife leaves out in turn. The standard error itself is known to 1 / sqrt(2 (20 -
+1)), a sixth; more groups make it better known and cost a fit each."""
 FEWEST_TO_JUDGE = 5
+"""Tracks in a bin from which outliers are left out: of fewer, the median absolute deviation may be close to zero by
+chance and would make outliers of good tracks."""
+CLIP = 5.0
+"""Standard deviations from its bin's median beyond which a track is left out. The mean must not depend on the
+limit where errors are Gaussian (6 in 10 million are beyond it), and the true velocities in a bin may spread more
+evenly."""
+BINS = 20
+"""Bins of a profile if none are given. Wider bins have smaller standard errors and flatten the profile."""
+LAGS = 4
+"""Lags of the mean squared displacement that are fitted. The first few know D best (Michalet, Phys. Rev. E 82,
+041914, 2010); more add correlated values, of which the weights make little."""
+MIN_LENGTH = 10
+"""Detections that a track must have, if not given. Shorter ones have the larger standard errors, and more of them
+are made of wrong links; to require longer ones favours slow particles."""
+SMALLEST_VARIANCE = 1e-300
+"""Keeps weights finite where all velocities are equal and exact; never reached by measured ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackSummary:
-    """One entry a track, (M,), in order of track number.
+    """One entry for each track, (M,), in order of track number.
 
-    Positions are means, um. `velocity_um_s` (3, M) is the slope of position over time, `sigma_um_s` (3, M)
-    its standard error, `median_um_s` (3, M) the median over frames of displacement by time (Franchini &
-    Krevor 2020).
+    Positions are means, um. `velocity_um_s` (3, M) is the slope of position over time, `sigma_um_s` (3, M) its
+    standard error, `median_um_s` (3, M) the median over frames of displacement over time (Franchini & Krevor 2020).
     """
 
     track: IntArray
@@ -43,20 +62,21 @@ def per_track_summary(
     x_um: npt.ArrayLike,
     y_um: npt.ArrayLike,
     z_um: npt.ArrayLike,
-    min_length: int = 10,
+    min_length: int = MIN_LENGTH,
 ) -> TrackSummary:
     """Summarise the tracks with at least `min_length` (>= 3) detections.
 
-    Where all times of a track are equal its velocities and their standard errors are not known, NaN.
+    If all times of a track are equal, its velocities and their standard errors are NaN.
 
-    A particle's path is a drift plus a random walk seen with localisation error, so the residuals of a
-    straight line are correlated and say too little. The slope's variance for n points over T is instead
+    A particle's path is a drift plus a random walk, seen with localisation error. The residuals of a straight line
+    are therefore correlated, and the usual standard error of the slope is too small. Its variance for n points over
+    T is instead
 
         6/5 * 2 D / T + 12 s^2 / (n T^2)
 
-    with the walk's D and the localisation variance s^2 from each track's displacements d by the
-    covariance-based estimator, 2 D dt = <d^2> + 2 <d d'>, s^2 = -<d d'> (Vestergaard et al., Phys. Rev. E 89,
-    022726, 2014), pooled over all tracks.
+    with D and the localisation variance s^2 from the displacements d by the covariance-based estimator,
+    2 D dt = <d^2> + 2 <d d'>, s^2 = -<d d'> (Vestergaard et al., Phys. Rev. E 89, 022726, 2014), pooled over all
+    tracks.
     """
     order = np.lexsort((np.asarray(time_s), np.asarray(track)))
     names = np.asarray(track).astype(np.int64)[order]
@@ -97,7 +117,7 @@ def per_track_summary(
 def _walk_and_error(
     steps: FloatArray, dt: FloatArray, inside: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
-    """2 D (um^2/s) and localisation variance (um^2) of each axis from displacements without drift."""
+    """2 D (um^2/s) and localisation variance (um^2) of each axis, (3,), from displacements without drift."""
     square = (steps[:, inside] ** 2).mean(axis=1)
     both = inside[1:] & inside[:-1]
     product = (steps[:, 1:] * steps[:, :-1])[:, both].mean(axis=1)
@@ -107,7 +127,7 @@ def _walk_and_error(
 
 
 def _over(value: FloatArray, divisor: npt.ArrayLike) -> FloatArray:
-    """The quotient; NaN where the divisor is 0, because no time has passed."""
+    """The quotient; NaN where the divisor is 0 because no time has passed."""
     value, divisor = np.broadcast_arrays(value, divisor)
     quotient: FloatArray = np.divide(value, divisor, out=np.full(value.shape, np.nan), where=divisor != 0)
     return quotient
@@ -124,9 +144,9 @@ def grouped_median(values: FloatArray, group: IntArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class VelocityProfile:
-    """Mean velocity by height, an entry a bin with at least two tracks; heights are the tracks' means.
+    """Mean velocity by height, one entry for each bin with at least two tracks; heights are the tracks' means.
 
-    `used` (N,) tells which of the given tracks are in a bin's mean.
+    `used` (N,) says which of the given tracks are part of a bin's mean.
     """
 
     height_um: FloatArray
@@ -140,15 +160,15 @@ def velocity_profile(
     height_um: npt.ArrayLike,
     velocity_um_s: npt.ArrayLike,
     sigma_um_s: npt.ArrayLike | None = None,
-    bins: int | npt.ArrayLike = 20,
-    clip: float | None = 5.0,
+    bins: int | npt.ArrayLike = BINS,
+    clip: float | None = CLIP,
 ) -> VelocityProfile:
-    """Average the velocities (one a track) in bins of height, weighted by 1 / (sigma^2 + scatter^2).
+    """Average the velocities (one for each track) in bins of height, weighted by 1 / (sigma^2 + scatter^2).
 
-    `bins` is a number of equal bins over all heights, or their edges. The standard error comes from the
-    scatter in the bin, sqrt(sum w^2 (v - mean)^2) / sum w, so it holds the spread of true velocities across
-    the bin too. Tracks farther than `clip` standard deviations (1.48 times the median absolute deviation)
-    from their bin's median are left out: two particles taken for one have a height between theirs.
+    `bins` is a number of equal bins over all heights, or their edges. The standard error comes from the scatter in
+    the bin, sqrt(sum w^2 (v - mean)^2) / sum w, which includes the spread of true velocities across it. Tracks
+    farther than `clip` standard deviations (by the median absolute deviation) from their bin's median are left
+    out: they are mostly two particles detected as one, with a height between theirs.
     """
     height, velocity = np.asarray(height_um, np.float64), np.asarray(velocity_um_s, np.float64)
     sigma = np.zeros_like(velocity) if sigma_um_s is None else np.asarray(sigma_um_s, np.float64)
@@ -170,9 +190,8 @@ def velocity_profile(
             continue
         used[places[inside]] = True
         v, h, s = velocity[inside], height[inside], sigma[inside]
-        weight = 1.0 / np.maximum(s**2 + np.var(v), 1e-300)
+        weight = 1.0 / np.maximum(s**2 + np.var(v), SMALLEST_VARIANCE)
         mean = np.average(v, weights=weight)
-        # n / (n - 1) as for any mean of few values
         few = v.size / (v.size - 1)
         error = math.sqrt(few * float(np.sum((weight * (v - mean)) ** 2))) / float(weight.sum())
         rows.append((np.average(h, weights=weight), mean, error, v.size))
@@ -186,13 +205,13 @@ def _without_outliers(
     if inside.sum() < FEWEST_TO_JUDGE:
         return inside
     off = np.abs(velocity - np.median(velocity[inside]))
-    kept: npt.NDArray[np.bool_] = inside & (off <= clip * 1.4826 * np.median(off[inside]))
+    kept: npt.NDArray[np.bool_] = inside & (off <= clip * SIGMA_OF_MAD * np.median(off[inside]))
     return kept
 
 
 @dataclass(frozen=True, slots=True)
 class Diffusion:
-    """A diffusion coefficient with its standard error, and what it was fitted to."""
+    """A diffusion coefficient with its standard error, and the mean squared displacements it was fitted to."""
 
     um2_s: float
     standard_error_um2_s: float
@@ -209,17 +228,17 @@ def diffusion_coefficient(
     y_um: npt.ArrayLike,
     dt_s: float,
     *,
-    lags: int = 4,
-    min_length: int = 10,
+    lags: int = LAGS,
+    min_length: int = MIN_LENGTH,
     remove_drift: bool = True,
 ) -> Diffusion:
     """Fit MSD(t) = 4 D t + b to the in-plane mean squared displacements of the first few lags.
 
-    The intercept b = 4 s^2 - 4/3 D t_exposure takes up the localisation error s (Savin & Doyle, Biophys. J.
-    88, 623, 2005; `localisation_um` neglects the blur). Lags are weighted by the inverse variance of Qian et
+    The intercept b = 4 s^2 - 4/3 D t_exposure holds the localisation error s (Savin & Doyle, Biophys. J. 88, 623,
+    2005; `localisation_um` neglects the motion blur). Lags are weighted by the inverse variance of Qian et
     al. (Biophys. J. 60, 910, 1991), 1 / (MSD^2 (2 l^2 + 1) / (3 l N)); the standard error is a jackknife over
     groups of tracks. `remove_drift` subtracts the mean displacement of all particles from frame to frame.
-    Tracks of fewer than `min_length` detections are left out; NaN if too little is left.
+    Tracks of fewer than `min_length` detections are left out; the result is NaN if too few remain.
     """
     order = np.lexsort((np.asarray(frame), np.asarray(track)))
     name = np.asarray(track).astype(np.int64)[order]
@@ -263,7 +282,7 @@ def _pairs(which: IntArray, time: IntArray, lag: int) -> tuple[IntArray, IntArra
 
 
 def _drift(which: IntArray, time: IntArray, position: FloatArray) -> FloatArray:
-    """Position (2, frames) of the crowd since the first frame: summed mean displacements."""
+    """Common drift (2, frames) since the first frame: summed mean displacements of all particles."""
     start, end = _pairs(which, time, 1)
     frames = int(time.max() - time.min()) + 1
     arrival = time[end] - time.min()

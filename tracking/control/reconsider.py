@@ -1,4 +1,4 @@
-"""A recorded run shown to another controller: what it would have asked for."""
+"""Shows a recorded run to another controller and lists the commands that it would have sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracking.trajectories.reader import TrajectoryFile
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a controller would have asked for, and what it had measured then."""
+    """A command that a controller would have sent, and what it had measured then."""
 
     frame: int
     time_s: float
@@ -24,7 +24,7 @@ class Decision:
     flow_ul_s: float
 
     def row(self) -> dict[str, Any]:
-        """As a row of a table; `focus_um` and `flow_ul_s` are those that the recorded run had then."""
+        """The decision as a row of a table; `focus_um` and `flow_ul_s` are those of the recorded run."""
         return {
             "frame": self.frame,
             "time_s": self.time_s,
@@ -38,10 +38,10 @@ class Decision:
 
 
 def reconsider(file: TrajectoryFile, controller: Controller) -> Iterator[Decision]:
-    """Show a recorded run to a controller: what it would have asked for.
+    """Show every frame of a recorded run to a controller; yields each command that it would have sent.
 
-    The run does not answer: what was asked for is not carried out, and no command is acknowledged. Whatever the
-    controller raises comes through.
+    The recorded run does not respond: commands are not executed and not acknowledged. What the controller raises
+    is not caught.
     """
     measured = getattr(controller, "measured", None)
     for tracks in play(file):

@@ -1,8 +1,9 @@
-"""What is kept of the control of a run: what was measured, what was asked for, and what came of it.
+"""The control record of a run: what was measured, which commands were sent, and the replies to them.
 
 An entry is a kind, a line of text and facts. Kinds: `command` (with the controller's measured values and the
-frame they came from), `answer` (with the first frame that shows it, and how long it took), `measured` (a few
-times a second, commands or not), `slice` (of a protocol), `controller` (it failed, or was switched on or off).
+frame they came from), `answer` (with the first frame that shows the command, and how long it took), `measured`
+(a few times a second, with or without commands), `slice` (of a protocol), `controller` (it failed, or was switched
+on or off).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tracking.control.controllers.protocol import Controller, Happening
 from tracking.control.switch import Choice
 
 PERIOD_S = 0.2
+"""Shortest time between two `measured` entries, s. Controllers act every 0.5 s by default, so that each action has
+two or three of them; an hour has 18,000. It changes nothing but the length of the record."""
 KINDS = ("command", "answer", "measured", "slice", "controller")
 
 Record = Callable[[str, str, dict[str, Any]], None]
@@ -37,9 +40,9 @@ class ControlRecord:
         self.last: dict[str, float] = {}
 
     def frame(self, tracks: Tracks, heartbeat_ms: float = math.nan) -> None:
-        """What was measured in a frame, at most five times a second, and what else the controller tells.
+        """Record what was measured in a frame (at most every `PERIOD_S`) and what else the controller reports.
 
-        `heartbeat_ms` is how long the last heartbeat took there and back.
+        `heartbeat_ms` is the round trip of the last heartbeat.
         """
         now_s = tracks.info.time_s
         if now_s - self._measured_s >= PERIOD_S:
@@ -53,13 +56,13 @@ class ControlRecord:
             self._keep(happening.kind, happening.text, {**happening.facts, "time_s": now_s})
 
     def values(self) -> dict[str, float]:
-        """What the controller says it measured; values that are not finite are left out."""
+        """The controller's measured values; those that are not finite are left out."""
         ask: Callable[[], dict[str, float]] | None = getattr(self._controller, "measured", None)
         found = ask() if ask is not None else {}
         return {name: round(float(value), 9) for name, value in found.items() if math.isfinite(value)}
 
     def sent(self, command: Command, tracks: Tracks, now_ns: int) -> None:
-        """A command was sent, at `now_ns` (`time.perf_counter_ns`)."""
+        """Record a command that was sent at `now_ns` (`time.perf_counter_ns`)."""
         self._sent[command.command_id] = (command, now_ns)
         facts: dict[str, Any] = {
             "command_id": command.command_id,
@@ -78,7 +81,7 @@ class ControlRecord:
         self._keep("command", "", facts)
 
     def answered(self, ack: CommandReply) -> None:
-        """Its answer has come."""
+        """Record the reply to a command."""
         command, sent_ns = self._sent.pop(ack.command_id, (None, 0))
         facts: dict[str, Any] = {
             "command_id": ack.command_id,
@@ -96,11 +99,11 @@ class ControlRecord:
         self._keep("answer", ack.reason, facts)
 
     def failed(self, text: str) -> None:
-        """The controller failed, or was given up."""
+        """Record that the controller failed or was stopped."""
         self._keep("controller", text, {})
 
     def switched(self, choice: Choice, sender: str, frame: int) -> None:
-        """Another controller was asked for by `sender`, or none; `frame` is the first that it looks at."""
+        """Record that `sender` has switched to another controller or to none, from `frame` on."""
         self._controller = choice.controller
         self._measured_s, self.last = -math.inf, {}
         facts = {
@@ -110,7 +113,7 @@ class ControlRecord:
             "sender": sender,
             "first_frame": frame,
         }
-        self._keep("controller", f"{sender or 'a viewer'} asked for {choice} from frame {frame} on", facts)
+        self._keep("controller", f"{sender or 'a viewer'} switched to {choice} from frame {frame} on", facts)
 
 
 def _place(tracks: Tracks) -> dict[str, Any]:

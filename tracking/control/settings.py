@@ -12,6 +12,8 @@ LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "": 1e9}
 SMALLEST = 1e-15  # less than that is 0 or a slip; divided by, it would overflow
 MOST_POSITIONS = 10_000
 LONGEST_TEXT = 1000
+"""Most entries of a list and characters of a text. More is a slip or an attack, not an experiment: 10,000 slices
+of a second are three hours."""
 
 
 class _Section(BaseModel):

@@ -1,4 +1,4 @@
-"""The control stage: tracks from one link, a controller's commands to the microscope."""
+"""The control stage: shows every frame's tracks to a controller and sends its commands to the microscope."""
 
 from __future__ import annotations
 
@@ -8,59 +8,54 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
 from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
 from stream.safe_text import in_words, whole_traceback
+from tracking.control.command_channel import CommandChannel, CommandClient
 from tracking.control.controllers import Controller, ProtocolRun, where_it_failed
+from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
 from tracking.control.switch import Choice, ControllerSwitch
 
 log = logging.getLogger(__name__)
 
-LAST_ACKS_S = 1.0
-POLL_S = 0.01
-ANSWER_S = 0.001
-HEARTBEAT_S = 0.25
+LAST_REPLIES_S = 1.0
+"""How long to wait for outstanding replies after the last frame, s. A reply comes within a frame period; one that
+comes later (or never, because the acquisition has ended) is missing in the record, nothing else."""
+DRAIN_POLL_S = 0.01  # s between two looks for the last replies; it delays the end by as much
+REPLY_POLL_S = 0.001
+"""How long to wait for the next frame while a reply is outstanding, s: the resolution of `ack_ms` and
+`heartbeat_ms`. Shorter costs processor time, longer makes a controller that waits for its replies slower."""
 MOST_A_FRAME = 64
+"""Commands that a controller may send for one frame. The built-in ones send at most a few (a pulse for each
+particle that enters); more is a fault, such as a list that grows from frame to frame. `limits.commands_per_s` is
+mostly stricter, so the value hardly matters."""
 REFUSALS = 200
 REFUSALS_S = 10.0
-SAY_S = 1.0
-
-
-class CommandLink(Protocol):
-    """What the stage needs of `stream.commands.CommandClient`."""
-
-    def send(self, command: Command) -> None:
-        """Send without waiting for the answer."""
-        ...
-
-    def replies(self) -> list[CommandReply]:
-        """Return the answers that have come."""
-        ...
-
-    def close(self) -> None:
-        """Release the socket."""
-        ...
+"""So many refused commands within so many seconds are a flood: 20 a second is above what any built-in controller
+sends (two a second; pulses apart), and low enough to be noticed within seconds at camera rates."""
 
 
 class ControlStage:
-    """Hands every frame's tracks to a controller and its commands to the microscope.
+    """Shows every frame's tracks to a controller and sends its commands to the microscope.
 
-    After a frame that the controller has looked at, a heartbeat tells the acquisition so, at most four times a
-    second; without them its watchdog makes the hardware safe. A controller that raises, or floods the microscope
-    (more than 64 commands a frame, or 200 refused within 10 s), is not asked again: the safe state is asked for,
-    the error with its traceback goes to `report` (by default the log) and its first line to `failure`, the gauge
-    `controller_works` falls to 0, and the stage goes on consuming tracks without sending commands. `record` is
-    given everything that was measured, decided and answered (`tracking.control.record`).
+    Heartbeats: after a frame that the controller has processed, one is sent to the acquisition, at most four a
+    second. Without them the acquisition's watchdog makes the hardware safe.
 
-    Where the hardware was made safe and stays so (the acquisition says so in its answers), commands for it are not
-    sent; a controller with a method `released` is not asked meanwhile. A controller that is switched on ends that.
+    Failure: a controller that raises, or floods the microscope (`MOST_A_FRAME`, `REFUSALS`), is not called again.
+    The stage sends the command for the safe state, gives the error with its traceback to `report` (by default the
+    log) and its first line to `failure`, sets the gauge `controller_works` to 0, and continues to receive tracks
+    without sending commands.
 
-    With a `switch` another controller, or none, can be asked for at any time; without one the hardware stays as
-    it is, and heartbeats go on where there have been some.
+    Safe state: while the acquisition's replies say that the hardware was made safe and stays so, commands are not
+    sent, and a controller with a method `released` is not called. Switching a controller on ends this.
+
+    Switch: with a `switch` another controller, or none, can be switched on at any time. Without a controller the
+    hardware stays as it is, and heartbeats continue if there were any before.
+
+    `record` receives everything that was measured, decided and answered (`tracking.control.record`).
     """
 
     name = "control"
@@ -69,27 +64,23 @@ class ControlStage:
         self,
         receiver: Receiver,
         controller: Controller | None,
-        client: CommandLink,
+        client: CommandClient,
         report: Callable[[str], None] = log.error,
         record: Record = nothing,
         switch: ControllerSwitch | None = None,
     ) -> None:
         self._receiver = receiver
         self._controller = controller
-        self._client = client
+        self._channel = CommandChannel(client)
         self._report = report
+        self._report_often = LimitedReports(report)
         self._record = ControlRecord(controller, record)
         self._switch = switch
         self._frame = -1
         self._beats = controller is not None
         self._held = ""
-        self._heartbeats: dict[str, int] = {}
-        self._releases: set[str] = set()
-        self._heartbeat_due_s = 0.0
         self._refusals: deque[float] = deque()
-        self._said: dict[str, tuple[float, int]] = {}
         self._state = StageState.STARTING
-        self._waiting: dict[str, tuple[int, Controller | None]] = {}
         self._drained_s = 0.0
         self._gauges: dict[str, float] = {}
         self._counts = dict.fromkeys(
@@ -99,23 +90,23 @@ class ControlStage:
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life; a failed controller does not end it, see `failure`."""
+        """State of the stage; a failed controller does not end it, see `failure`."""
         return self._state
 
     def step(self, timeout_s: float) -> bool:
-        """Handle one frame's tracks and the answers that have come; False after the end of the stream.
+        """Handle one frame's tracks and the replies that have come; False after the end of the stream.
 
-        Raises `LinkError` if the link carries something else than tracks.
+        Raises `LinkError` if the message link carries anything but tracks.
         """
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
-        self._take_acks()
+        self._take_replies()
         self._take_requests()
         if self._state is StageState.DRAINING:
             return self._drain()
         self._state = StageState.RUNNING
-        waits_for_answers = self._waiting or self._heartbeats
-        delivery = self._receiver.receive(min(timeout_s, ANSWER_S) if waits_for_answers else timeout_s)
+        wait_s = min(timeout_s, REPLY_POLL_S) if self._channel.expects_replies else timeout_s
+        delivery = self._receiver.receive(wait_s)
         if delivery is None:
             return True
         message = delivery.message
@@ -124,18 +115,18 @@ class ControlStage:
             self._control(message)
         elif isinstance(message, StreamEnd):
             self._state = StageState.DRAINING
-            self._drained_s = time.monotonic() + LAST_ACKS_S
+            self._drained_s = time.monotonic() + LAST_REPLIES_S
         else:
             self._state = StageState.FAILED
             raise LinkError(
-                f"the controller was sent {type(message).__name__} on {self._receiver.address}, not tracks; "
+                f"the control stage was sent {type(message).__name__} on {self._receiver.address}, not tracks; "
                 "connect it to a tracker"
             )
         delivery.done()
         return True
 
     def _take_requests(self) -> None:
-        """Switch to the controller that was asked for, or say why not."""
+        """Switch to the requested controller, or reply why not."""
         for request in self._switch.poll() if self._switch is not None else ():
             command = request.command
             try:
@@ -147,7 +138,7 @@ class ControlStage:
                 continue
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # noqa: BLE001 - what a viewer asks for must not end the stage
+            except BaseException as error:  # noqa: BLE001 - a request must not end the stage
                 why = f"the controller cannot be switched on: {in_words(error)}"
                 self._report(why)
                 request.reply(CommandReply(command.command_id, False, -1, why, time.perf_counter_ns()))
@@ -161,22 +152,19 @@ class ControlStage:
             )
 
     def _release(self, sender: str) -> None:
-        """Tell the acquisition that a controller was switched on, by a person or a program."""
+        """Report to the acquisition that a person or a program has switched a controller on."""
         self._held = ""
-        command = Command(CommandKind.CONTROL, sender=sender)
         try:
-            self._client.send(command)
+            self._channel.release(sender)
         except LinkError as error:
-            self._say("the acquisition was not told of the new controller", str(error))
-            return
-        self._releases.add(command.command_id)
+            self._report_often("the acquisition does not know that a controller was switched on", str(error))
 
     def _chosen(self, command: Command) -> Choice:
         assert self._switch is not None
         choice = self._switch.choose(command)
         if choice.controller is not None and isinstance(self._controller, ProtocolRun) and not self.failure:
             raise ConfigurationError(
-                f"{self._controller.name} goes through its slices; switch it off before anything else is on"
+                f"{self._controller.name} is measuring its slices; switch it off before you switch another one on"
             )
         self._controller = choice.controller
         self._beats = self._beats or choice.controller is not None
@@ -189,90 +177,75 @@ class ControlStage:
         if self.failure:
             return
         if controller is None or (self._held and hasattr(controller, "released")):
-            self._beat(tracks.info.frame, self.name)
+            self._heartbeat(tracks.info.frame, self.name)
             return
         try:
             commands: Sequence[Command] = controller.update(tracks)
             prepared = [signed(command, controller.name, tracks.info.frame) for command in commands or ()]
             if len(prepared) > MOST_A_FRAME:
-                raise ValueError(f"{len(prepared)} commands for one frame, at most {MOST_A_FRAME} are sent")
+                raise ValueError(
+                    f"{len(prepared)} commands for one frame; at most {MOST_A_FRAME} are allowed"
+                )
             for command in prepared:
                 self._send(command, tracks)
-            self._record.frame(tracks, self._gauges.get("heartbeat_ms", math.nan))
+            self._record.frame(tracks, self._channel.gauges.get("heartbeat_ms", math.nan))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, and leave
             self._give_up(f"failed on frame {tracks.info.frame}: {where_it_failed(error)}", error)
             return
-        self._beat(tracks.info.frame, controller.name)
+        self._heartbeat(tracks.info.frame, controller.name)
 
-    def _beat(self, frame: int, sender: str) -> None:
-        now_s = time.monotonic()
-        if not self._beats or now_s < self._heartbeat_due_s:
-            return
-        self._heartbeat_due_s = now_s + HEARTBEAT_S
-        sent_ns = time.perf_counter_ns()
-        command = Command(CommandKind.HEARTBEAT, decided_on_frame=frame, sender=sender)
-        try:
-            self._client.send(command)
-        except LinkError:
-            return  # nobody listens: the watchdog there does what is needed
-        self._heartbeats[command.command_id] = sent_ns
+    def _heartbeat(self, frame: int, sender: str) -> None:
+        if self._beats:
+            self._channel.heartbeat(frame, sender)
 
     def _send(self, command: Command, tracks: Tracks) -> None:
-        now_ns = time.perf_counter_ns()
         if self._held and command.kind not in {CommandKind.STOP, CommandKind.MAKE_SAFE}:
             self._counts["unsent"] += 1
-            refusal = CommandReply(command.command_id, False, reason=self._held, monotonic_ns=now_ns)
-            self._tell_controller(self._controller, refusal)
+            refusal = CommandReply(
+                command.command_id, False, reason=self._held, monotonic_ns=time.perf_counter_ns()
+            )
+            self._acknowledge(self._controller, refusal)
             return
         try:
-            self._client.send(command)
+            now_ns = self._channel.send(command, self._controller)
         except LinkError as error:
             self._counts["unsent"] += 1
-            self._say(f"{command.kind} of frame {command.decided_on_frame} was not sent", str(error))
+            self._report_often(f"{command.kind} of frame {command.decided_on_frame} was not sent", str(error))
             return
         self._counts["sent"] += 1
-        self._waiting[command.command_id] = now_ns, self._controller
         self._gauges["latency_ms"] = (now_ns - tracks.info.monotonic_ns) / 1e6
         self._record.sent(command, tracks, now_ns)
 
-    def _take_acks(self) -> None:
-        for ack in self._client.replies():
-            now_ns = time.perf_counter_ns()
-            beat_ns = self._heartbeats.pop(ack.command_id, None)
-            if beat_ns is not None:
-                self._gauges["heartbeat_ms"] = (now_ns - beat_ns) / 1e6
-                self._take_hold(ack.reason)
+    def _take_replies(self) -> None:
+        for answer in self._channel.answers():
+            reply, sender = answer.reply, answer.sender
+            if answer.is_heartbeat:
+                self._hold(reply.reason)
                 continue
-            if ack.command_id in self._releases:
-                self._releases.discard(ack.command_id)
-                continue
-            sent_ns, sender = self._waiting.pop(ack.command_id, (None, None))
-            if sent_ns is not None:
-                self._gauges["ack_ms"] = (now_ns - sent_ns) / 1e6
-            self._counts["accepted" if ack.accepted else "refused"] += 1
-            self._record.answered(ack)
+            self._counts["accepted" if reply.accepted else "refused"] += 1
+            self._record.answered(reply)
             if sender is None or sender is not self._controller:
                 continue
-            if ack.reason.startswith(MADE_SAFE):
-                self._take_hold(ack.reason)
-            elif not ack.accepted:
-                self._refused(sender.name, ack.reason)
-            self._tell_controller(sender, ack)
+            if reply.reason.startswith(MADE_SAFE):
+                self._hold(reply.reason)
+            elif not reply.accepted:
+                self._refused(sender.name, reply.reason)
+            self._acknowledge(sender, reply)
 
-    def _take_hold(self, reason: str) -> None:
-        """The acquisition says that the hardware was made safe and stays so, or ("") that this is over."""
+    def _hold(self, reason: str) -> None:
+        """Note that the hardware was made safe and stays so (`reason` says why), or that this has ended."""
         before, self._held = self._held, reason if reason.startswith(MADE_SAFE) else ""
         if self._held and not before and self._controller is not None and not self.failure:
-            self._report(f"nothing is asked of the microscope: {self._held}")
+            self._report(f"the controller's commands are not sent: {self._held}")
         if before and not self._held:
             self._call(getattr(self._controller, "released", None), "when it was released")
 
-    def _tell_controller(self, controller: Controller | None, ack: CommandReply) -> None:
-        if ack.reason.startswith(MADE_SAFE) and hasattr(controller, "released"):
-            return  # it begins again when that is over
-        self._call(getattr(controller, "acknowledged", None), "on an acknowledgement", ack)
+    def _acknowledge(self, controller: Controller | None, reply: CommandReply) -> None:
+        if reply.reason.startswith(MADE_SAFE) and hasattr(controller, "released"):
+            return  # `released` is called when the safe state ends
+        self._call(getattr(controller, "acknowledged", None), "on an acknowledgement", reply)
 
     def _call(self, method: Callable[..., None] | None, when: str, *facts: CommandReply) -> None:
         if method is None or self.failure:
@@ -285,7 +258,7 @@ class ControlStage:
             self._give_up(f"failed {when}: {where_it_failed(error)}", error)
 
     def _refused(self, sender: str, reason: str) -> None:
-        self._say(f"the microscope refused a command of {sender}", reason)
+        self._report_often(f"the microscope refused a command of {sender}", reason)
         now_s = time.monotonic()
         self._refusals.append(now_s)
         while now_s - self._refusals[0] > REFUSALS_S:
@@ -293,34 +266,23 @@ class ControlStage:
         if len(self._refusals) >= REFUSALS and not self.failure:
             self._give_up(f"floods the microscope: {REFUSALS} commands refused in {REFUSALS_S:g} s", None)
 
-    def _say(self, what: str, why: str) -> None:
-        """Report, but the same thing at most once a second, with how often it was not said."""
-        now_s = time.monotonic()
-        said_s, unsaid = self._said.get(what, (0.0, 0))
-        if now_s - said_s < SAY_S:
-            self._said[what] = (said_s, unsaid + 1)
-            return
-        self._said[what] = (now_s, 0)
-        self._report(f"{what}: {why}" + (f" (and {unsaid} more before)" if unsaid else ""))
-
     def _give_up(self, why: str, error: BaseException | None) -> None:
         self._counts["controller_errors"] += 1
         self.failure = f"controller {getattr(self._controller, 'name', '')} {why}"
         self._beats = False
         trace = "" if error is None else f"\n{whole_traceback(error)}"
-        self._report(f"{self.failure}; the run goes on without it, the hardware is made safe{trace}")
+        self._report(f"{self.failure}; the run continues without it and the hardware is made safe{trace}")
         self._record.failed(self.failure + trace)
-        command = Command(CommandKind.MAKE_SAFE, self.failure, sender="control")
         try:
-            self._client.send(command)
+            self._channel.send(Command(CommandKind.MAKE_SAFE, self.failure, sender="control"))
         except LinkError as unsent:
-            self._report(f"the safe state could not be asked for ({unsent}); the watchdog brings it about")
-            return
-        self._waiting[command.command_id] = time.perf_counter_ns(), None
+            self._report(
+                f"the command for the safe state was not sent ({unsent}); the watchdog will make the hardware safe"
+            )
 
     def _drain(self) -> bool:
-        if self._waiting and time.monotonic() < self._drained_s:
-            time.sleep(POLL_S)
+        if self._channel.waiting and time.monotonic() < self._drained_s:
+            time.sleep(DRAIN_POLL_S)
             return True
         self._state = StageState.DONE
         return False
@@ -330,30 +292,33 @@ class ControlStage:
         return dict(self._counts)
 
     def gauges(self) -> dict[str, float]:
-        """`latency_ms` from exposure to the last command, `ack_ms` to its answer, answers waited for in `queue`.
+        """Times and states by name.
 
-        `heartbeat_ms` is how long the last heartbeat took there and back. `controller_on` says whether there is
-        a controller, `controller_works` whether it has not failed; `measured_NAME` is what it measured last.
+        `latency_ms` is the time from exposure to the last command, `ack_ms` from there to its reply,
+        `heartbeat_ms` the round trip of the last heartbeat; `queue` is the number of outstanding replies.
+        `controller_on` says whether there is a controller, `controller_works` whether it has not failed;
+        `measured_NAME` is what it measured last.
         """
         measured = {} if self.failure else self._record.last
         return (
             self._gauges
+            | self._channel.gauges
             | {f"measured_{name}": value for name, value in measured.items()}
             | {
-                "queue": float(len(self._waiting)),
+                "queue": float(self._channel.waiting),
                 "controller_on": float(self._controller is not None),
                 "controller_works": float(not self.failure),
             }
         )
 
     def close(self) -> None:
-        """Close the link and the command channel. Idempotent."""
+        """Close the message link and the command channel. Idempotent."""
         self._receiver.close()
-        self._client.close()
+        self._channel.close()
 
 
 def signed(command: Command, sender: str, frame: int) -> Command:
-    """A controller's command with its sender and the frame that it was decided on, where it has none itself."""
+    """A controller's command, with sender and frame filled in where it names none."""
     if not isinstance(command, Command):
         raise TypeError(f"update must return a list of Command, not {type(command).__name__} in it")
     decided = command.decided_on_frame if command.decided_on_frame >= 0 else frame

@@ -1,7 +1,7 @@
-"""Controllers switched on and off while a run is on: what is asked for, checked by the controller's own settings.
+"""Switches controllers on and off during a run; requests are validated like the experiment file.
 
-A request is a `Command` of kind `control`. Its value is JSON, an object with one entry of `[controller]`, such
-as `{"hold_flow": {"target_um_s": 75, "max_flow_ul_s": 0.1}}`; empty, it asks for no controller.
+A request is a `Command` of kind `control`. Its value is a JSON object with one entry of `[controller]`, such as
+`{"hold_flow": {"target_um_s": 75, "max_flow_ul_s": 0.1}}`; an empty one switches the controller off.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Requests(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A controller, what it is called in `[controller]`, and its settings; without a controller, none is wanted."""
+    """A controller with its key in `[controller]` and its settings; `controller` is None to have none."""
 
     controller: Controller | None
     kind: str = ""
@@ -45,7 +45,7 @@ class Choice:
 
 
 class ControllerSwitch:
-    """Makes the controllers that are asked for. Code comes from nobody: a `file` must be the experiment's own."""
+    """Makes the requested controllers. No code is loaded on request: a `file` must be the experiment's own."""
 
     def __init__(self, requests: Requests, own: ControllerSettings | None = None) -> None:
         self._requests = requests
@@ -58,17 +58,17 @@ class ControllerSwitch:
     def choose(self, command: Command) -> Choice:
         """Make the controller of a request.
 
-        Raises `ConfigurationError` where it is no such request, or its settings are not valid.
+        Raises `ConfigurationError` if the request or its settings are not valid.
         """
         if command.kind is not CommandKind.CONTROL:
             raise ConfigurationError(
-                f"{command.kind} is not for the control stage, which only switches controllers"
+                f"the control stage only switches controllers; send {command.kind} to the acquisition"
             )
         try:
             wanted = json.loads(str(command.value or "{}"))
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(
-                f"a controller is asked for in JSON, not by {command.value!r}"
+                f"the request for a controller is not valid JSON: {command.value!r}"
             ) from error
         if wanted == {}:
             return Choice(None)
@@ -86,7 +86,7 @@ class ControllerSwitch:
         except ConfigurationError:
             raise
         except (ValueError, ArithmeticError) as error:
-            raise ConfigurationError(f"{kind} cannot be made of these settings: {error}") from error
+            raise ConfigurationError(f"{kind} cannot be made with these settings: {error}") from error
         given = wanted.get("options", {}) if kind == "file" else wanted[kind]
         return Choice(controller, kind, dict(given))
 

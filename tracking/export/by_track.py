@@ -1,4 +1,4 @@
-"""Rows put in the order of tracks."""
+"""Sorts rows by track."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ByTrack:
 
 
 def by_track(trajectories: Trajectories) -> ByTrack:
-    """Sort by track; rows come in order of frames, so a stable sort keeps that within a track."""
+    """Sort by track; rows come in the order of frames, which a stable sort keeps within a track."""
     order = np.argsort(trajectories.track, kind="stable")
     number, first = np.unique(trajectories.track[order], return_index=True)
     return ByTrack(order, number, np.append(first, len(order)).astype(np.int64))

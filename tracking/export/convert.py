@@ -58,20 +58,39 @@ def export(
     include_predicted: bool = False,
     include_flagged: bool = False,
 ) -> ExportReport:
-    """Write the trajectories of `path` to `output`, as its suffix says, or as `to` does: a suffix, or the name
-    of a program (`PROGRAMS`).
+    """Write the trajectories of `path` to `output` in another format.
 
-    Rows are left out as in `read_trajectories`; with rows put in that usually are not, tables get a column
-    `flags`. The output appears only once it is complete. Raises `ConfigurationError` for an unknown format or
-    a package that is missing, `OutputError` if the output exists or cannot be written, `SourceError` if the
-    file cannot be read.
+    Rows are left out as in `read_trajectories`; if predicted or flagged rows are included, tables have a column
+    `flags`. The output appears only once it is complete.
+
+    Parameters
+    ----------
+    path
+        The trajectory file.
+    output
+        The file to write.
+    to
+        The format: a suffix, or the name of a program (`PROGRAMS`); by default the suffix of `output`.
+    overwrite
+        Replace an existing output.
+    include_predicted, include_flagged
+        As in `read_trajectories`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the format is not known or needs a package that is not installed.
+    OutputError
+        If the output exists or cannot be written.
+    SourceError
+        If the file cannot be read.
     """
     output = Path(output)
     wanted = output.suffix.lower() if to is None else to.lower()
     suffix = PROGRAMS.get(wanted, f".{wanted.lstrip('.')}")
     if suffix not in WRITERS:
         raise ConfigurationError(
-            f"cannot export to '{wanted or output.name}'; known are {', '.join(WRITERS)} and "
+            f"cannot export to '{wanted or output.name}'; known formats are {', '.join(WRITERS)} and "
             f"{', '.join(PROGRAMS)}"
         )
     _check_output(Path(path), output, overwrite)
@@ -84,11 +103,11 @@ def export(
 
 def _check_output(path: Path, output: Path, overwrite: bool) -> None:
     if overwrite and output.exists() and path.exists() and output.samefile(path):
-        raise OutputError(f"cannot write {output}: it is the file to be exported; choose another name")
+        raise OutputError(f"cannot write {output}: it is the file to export; choose another name")
 
 
 class _Seen:
-    """Counts what passes."""
+    """Counts the rows and tracks that are exported."""
 
     def __init__(self) -> None:
         self.rows = 0

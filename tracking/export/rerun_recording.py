@@ -1,4 +1,4 @@
-"""A recording for the Rerun viewer (`.rrd`, rerun.io): particles frame by frame, and all tracks as lines in space.
+"""Writes a recording for the Rerun viewer (`.rrd`, rerun.io): particles of each frame, and tracks as lines.
 
 Entities: `particles` (points at each frame, coloured by height), `tracks` (lines, at all times), `count`
 (particles in each frame). Timelines: `frame`, and `time` in s since the run began. Positions are um; the third
@@ -27,7 +27,7 @@ PARTICLES, TRACKS, COUNT = "particles", "tracks", "count"
 
 
 def write_rerun(path: Path, trajectories: Trajectories) -> None:
-    """Write everything; raises `ConfigurationError` without the package `rerun-sdk`."""
+    """Write particles, tracks and counts. Raises `ConfigurationError` without the package `rerun-sdk`."""
     rr = rerun()
     t = trajectories
     positions = positions_um(t)
@@ -80,7 +80,7 @@ def _log_frames(rr: Any, recording: Any, t: Trajectories, positions: FloatArray,
 
 
 def _by_height(height_um: FloatArray) -> npt.NDArray[np.uint8]:
-    """Viridis over almost all of the heights, (N, 4)."""
+    """Colours (N, 4) of the map viridis; 1 % of the heights at each end are saturated."""
     if not height_um.size:
         return np.empty((0, 4), np.uint8)
     low, high = np.percentile(height_um, (1, 99))
@@ -97,7 +97,7 @@ def _blueprint() -> Any:
 
 
 def rerun() -> ModuleType:
-    """`rerun`, or a `ConfigurationError` that says how to get it."""
+    """The package `rerun`. Raises `ConfigurationError` that says how to install it."""
     try:
         return import_module("rerun")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Track tables: one row a track and frame, in order of frames, as CSV or Parquet."""
+"""Writes tables of tracks as CSV or Parquet: one row for each track and frame, in order of frames."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ FORMATS = {
 }
 UNITS = {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"}
 BLOCK_ROWS = 50_000
+"""Rows that are turned into text at once; bounds the memory (some tens of MB) without a loss of speed."""
 
 
 def table_columns(flags: bool) -> tuple[str, ...]:
@@ -50,7 +51,7 @@ def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
 
 
 def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
-    """Write a table with one row group a piece; units in the fields' metadata, attributes in the schema's."""
+    """Write a table with a row group for each piece; the metadata hold units and the file's attributes."""
     pa, parquet = pyarrow()
     writer = None
     try:
@@ -70,7 +71,7 @@ def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> No
 
 
 def pyarrow() -> tuple[ModuleType, ModuleType]:
-    """`pyarrow` and `pyarrow.parquet`, or a `ConfigurationError` that says how to get them."""
+    """`pyarrow` and `pyarrow.parquet`. Raises `ConfigurationError` that says how to install them."""
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""TrackMate's own file (Fiji: Plugins > Tracking > Load a TrackMate file), without an image.
+"""Writes a file of TrackMate (Fiji: Plugins > Tracking > Load a TrackMate file), without an image.
 
-A row is a spot, with the confidence as its quality (-1, as TrackMate's hand-made spots have, where there is
-none); a trajectory is a track whose edges join its rows in order. Lengths are um, times s; without depth z is
-0, as in TrackMate's own. The spots' radius is for display only. Layout: TrackMate 7, `TmXmlReader`.
+Each row is a spot whose quality is the confidence (without one -1, as of TrackMate's manual spots); each trajectory
+is a track whose edges join its rows in order. Lengths are um, times s; without depth z is 0, as TrackMate does. The
+spots' radius is for display only. Layout: TrackMate 7, `TmXmlReader`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tracking.trajectories.columns import Trajectories
 VERSION = "7.11.1"
 RADIUS_PX = 5.0
 RADIUS_UM = 1.0
+"""Radius of the circles that TrackMate draws, pixels, and um if the pixel size is not known. For display only."""
 NO_QUALITY = -1.0
 
 SPOT_FEATURES = (
@@ -116,7 +117,7 @@ def _tracks(file: TextIO, tracks: ByTrack) -> None:
 
 
 def _settings(file: TextIO, t: Trajectories) -> None:
-    """What TrackMate wants to know of the image and of how the tracks were made: nothing was done by it."""
+    """The settings that TrackMate expects: the size of the image, and a manual detector and tracker."""
     pixel_um = float(t.attributes.get("pixel_size_um", 1.0))
     height, width = _image_shape(t, pixel_um)
     frames = int(t.frames["frame"][-1]) + 1 if len(t.frames) else 1
@@ -142,7 +143,7 @@ def _radius_um(t: Trajectories) -> float:
 
 
 def _image_shape(t: Trajectories, pixel_um: float) -> tuple[int, int]:
-    """Height and width in pixels: the camera's, or what holds all rows."""
+    """Height and width of the image in pixels; if not known, an image that contains all rows."""
     if "image_shape" in t.attributes:
         height, width = t.attributes["image_shape"][-2:]
         return int(height), int(width)
@@ -152,7 +153,7 @@ def _image_shape(t: Trajectories, pixel_um: float) -> tuple[int, int]:
 
 
 def _frame_interval_s(trajectories: Trajectories) -> float:
-    """The median time between frames, 1 s where there are no times."""
+    """The median time between frames; 1 s if there are no times."""
     frames = trajectories.frames
     if len(frames) < 2:
         return 1.0

@@ -1,7 +1,7 @@
-"""VTK PolyData (`.vtp`) for ParaView and the like: a poly-line for each track, the columns as point data.
+"""Writes VTK PolyData (`.vtp`) for ParaView and others: a poly-line for each track, the columns as point data.
 
-Points are in the order of frames, so that they can be filtered by time; arrays are raw, base64 (VTK User's
-Guide, "VTK File Formats", XML). Where there is no depth, z is 0.
+Points are in the order of frames, so that they can be filtered by time; arrays are raw in base64 (VTK User's Guide,
+"VTK File Formats", XML). Without depth z is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VECTORS = {
     "sigma_um": ("sigma_x_um", "sigma_y_um", "sigma_z_um"),
 }
 TYPES = {"f": "Float", "i": "Int", "u": "UInt"}
-PIECE_BYTES = 3 << 20
+PIECE_BYTES = 3 << 20  # encoded at once; a multiple of 3, so that base64 pads only the last piece
 
 
 def write_vtp(path: Path, trajectories: Trajectories) -> None:

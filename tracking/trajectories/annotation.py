@@ -1,7 +1,7 @@
-"""Adding to a finished trajectory file, so that a disk that is full cannot cost what is in it.
+"""Adds to a finished trajectory file without the risk that a full disk damages it.
 
-HDF5 that runs out of room while it closes a file leaves it half-written and marked as open, and may take the
-process with it. As in the writer, room is therefore taken before HDF5 opens the file.
+If HDF5 runs out of room while it closes a file, the file stays half-written and marked as open, and the process may
+crash. As in the writer, disk space is therefore allocated before HDF5 opens the file.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from tracking.trajectories.output_place import reason
 from tracking.trajectories.schema import LIBVER, Attribute, encode_attribute
 
 MARGIN_BYTES = 1 << 20
+"""Space for what HDF5 adds to the values: headers of datasets and groups, some kB each. Larger only fails
+earlier."""
 
 
 @contextmanager
 def adding_to(path: Path, nbytes: int) -> Iterator[h5py.File]:
     """Open a finished file to add up to `nbytes` of values; afterwards they are on the disk.
 
-    Raises OSError if there is no room for them or the file cannot be opened, and ValueError if it is none that
-    liveptv writes, is not finished, or is open for writing in another program; it is as it was then.
+    Raises OSError if there is no room for them or the file cannot be opened, and ValueError if it is not a file of
+    liveptv, is not finished, or is open for writing in another program; it is unchanged then.
     """
     block = _superblock(path)
     if hdf5_says_written(path):
         raise ValueError("it is open for writing in another program; close it there")
     if block.flags:
-        raise ValueError("it is still being written, or was left open (`liveptv recover`)")
+        raise ValueError("it is still being written, or was left open; end the run, or use `liveptv recover`")
     reserve = DiskReserve(path)
     try:
         reserve.ensure(block.end_of_file + nbytes + MARGIN_BYTES)
@@ -53,9 +55,9 @@ def _superblock(path: Path) -> Superblock:
 
 
 def annotate(path: Path, attributes: Mapping[str, object]) -> None:
-    """Add or replace attributes of a finished file (what only the session knows: the losses of all stages).
+    """Add or replace attributes of a finished file, such as the session's account of all pipeline stages.
 
-    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
+    Raises `OutputError` if there is no room or the file cannot be opened for writing; it is unchanged then.
     """
     try:
         add_attributes(path, attributes)
@@ -66,7 +68,7 @@ def annotate(path: Path, attributes: Mapping[str, object]) -> None:
 def add_attributes(
     path: Path, attributes: Mapping[str, object], sizes: Mapping[str, int] | None = None
 ) -> None:
-    """Add attributes, and cut off what a commit that failed has left behind these `sizes` of datasets."""
+    """Add attributes, and cut the datasets to `sizes`, because a failed commit may have left rows behind them."""
     encoded = {name: encode_attribute(value) for name, value in attributes.items()}
     with adding_to(path, sum(_size(value) for value in encoded.values())) as file:
         for name, size in (sizes or {}).items():

@@ -1,4 +1,4 @@
-"""What kinds of values the attributes of a trajectory file may have, and how they are read."""
+"""The types of values that attributes of a trajectory file may have, and how to read them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 Read = Callable[[Any], Any]
-"""Gives what a stored value stands for; raises ValueError, TypeError or RecursionError if it is of another kind."""
+"""Decodes a stored value; raises ValueError, TypeError or RecursionError if it is of another type."""
 
 LARGEST = 1e300
+"""Larger numbers are damage: they would overflow when squared. No quantity comes near it."""
 
 
 def text(value: Any) -> str:
@@ -57,7 +58,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def mapping(of: Read | None = None, **named: Read) -> Read:
-    """A JSON object; each of its values is of the kind `of`, and those that are `named`, of theirs, are there."""
+    """A JSON object whose values are of type `of`; those in `named` must exist and are of the type given there."""
 
     def read(value: Any) -> dict[str, Any]:
         found = _object(value)
@@ -73,7 +74,7 @@ def mapping(of: Read | None = None, **named: Read) -> Read:
 
 
 def either(*kinds: Read) -> Read:
-    """One of several kinds; the first that fits."""
+    """The first of several types that fits."""
 
     def read(value: Any) -> Any:
         for kind in kinds[:-1]:
@@ -85,7 +86,7 @@ def either(*kinds: Read) -> Read:
 
 
 def sequence(of: Read | None = None, length: int | None = None) -> Read:
-    """A JSON list or an array, of so many values of that kind."""
+    """A JSON list or an array with `length` values (None: any number) of type `of`."""
 
     def read(value: Any) -> list[Any]:
         found = _list(value)
@@ -99,7 +100,7 @@ def sequence(of: Read | None = None, length: int | None = None) -> Read:
 
 
 def configuration(value: Any) -> dict[str, Any]:
-    """The settings of a run: sections by name; of the channel, what its profile is drawn from."""
+    """The settings of a run by section; of the channel, the sizes that its profile is drawn with are checked."""
     found = _object(value)
     _require(isinstance(found.get("controller"), dict | None))
     channel = found.get("channel")
@@ -114,4 +115,4 @@ def configuration(value: Any) -> dict[str, Any]:
 
 def _require(fits: bool) -> None:
     if not fits:
-        raise ValueError("it is of another kind")
+        raise ValueError("it is of another type")

@@ -1,4 +1,4 @@
-"""Rows of a trajectory file as arrays, one for each column; which rows count."""
+"""Rows of a trajectory file as arrays, one for each column, and the selection of rows that count."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ IntArray = npt.NDArray[np.int64]
 class Trajectories:
     """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
 
-    `time_s` is the frame's. `frames` is the table of all frames (see `FRAME_COLUMNS`), those without rows
-    included; `attributes` are the file's.
+    `time_s` is the exposure time of the row's frame. `frames` is the table of all frames (see `FRAME_COLUMNS`),
+    also of those without rows; `attributes` are the file's.
     """
 
     track: IntArray
@@ -65,7 +65,7 @@ COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"fra
 
 
 def collect(pieces: Iterable[Trajectories]) -> Trajectories:
-    """Put pieces of one file (at least one) together."""
+    """Concatenate pieces of one file (at least one)."""
     parts = list(pieces)
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMN_NAMES}
     return Trajectories(**columns, frames=parts[0].frames, attributes=parts[0].attributes)
@@ -82,7 +82,7 @@ def counting(rows: RecordArray, counted: BoolArray | None, include_predicted: bo
 
 
 def as_columns(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
-    """Rows as stored (ROW), with the times of their frames."""
+    """Stored rows (ROW) as columns, with the times of their frames."""
     columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
     for name in ("track", "frame"):
         columns[name] = columns[name].astype(np.int64)

@@ -1,8 +1,8 @@
-"""The commit mark of a trajectory file: in which order a commit is written, and how to tell what is committed.
+"""The commit mark of a trajectory file: the order in which a commit is written, and which frames are committed.
 
-A commit consists of rows, events and, last, the entries of its frames in `/frames`. Such an entry is the mark:
-it names the rows that belong to the frame, and has the number of the commit, which is not 0. A frame is
-committed once its entry is there and the rows that it names exist. Readers and recovery use nothing else.
+A commit writes rows, events and, last, the entries of its frames in `/frames`. Such an entry is the commit mark: it
+says which rows belong to the frame, and its `commit`, the number of the commit, is not 0. A frame is committed once
+its entry and these rows exist. Readers and recovery use nothing else.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ def write_commit(
 ) -> None:
     """Append rows, then events, and last the entries of the frames, each flushed before the next.
 
-    `file` is the datasets of rows, events and frames; `written` is how much of each is committed: what lies
-    behind is left over from a commit that failed, and is overwritten. Raises OSError or RuntimeError if the
-    disk fails.
+    `file` is the datasets of rows, events and frames; `written` is how much of each is committed. What lies behind
+    is left over from a failed commit and is overwritten. Raises OSError or RuntimeError if the disk fails.
     """
     for dataset, start, values in zip(file, written, (rows, events, frames), strict=True):
         _extend(dataset, values, start)
@@ -41,8 +40,8 @@ def _extend(dataset: h5py.Dataset, values: npt.NDArray[np.generic], start: int) 
 def committed_frames(frames: RecordArray, rows: int, first_row: int = 0) -> int:
     """How many of `frames` (in file order, FRAME) are committed, given how many rows the file has.
 
-    `first_row` is where the first of them must begin. The first entry that is not complete ends the count: a
-    zeroed one (allocated, never written), one whose rows are not all there, or one out of step.
+    `first_row` is where the first of them must begin. The count ends at the first entry that is not complete: all
+    zeros (allocated, never written), rows missing, or rows that do not begin where those of the entry before end.
     """
     ends = first_row + np.cumsum(frames["rows"], dtype=np.uint64)
     begins = ends - frames["rows"]

@@ -1,4 +1,4 @@
-"""The record of the control of a run, kept in its finished trajectory file.
+"""Stores the control record of a run in its finished trajectory file, and reads it.
 
 /control/record   UTF-8 bytes, one JSON object a line: `wall_s`, `kind`, `text`, and the facts of the entry
                   (see `tracking.control.record`)
@@ -24,9 +24,9 @@ RECORD = f"{GROUP}/record"
 
 
 def store_control(path: Path, entries: Iterable[dict[str, Any]]) -> None:
-    """Put the record into a finished file, in place of an earlier one.
+    """Store the record in a finished file, in place of an earlier one.
 
-    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
+    Raises `OutputError` if there is no room or the file cannot be opened for writing; it is unchanged then.
     """
     lines = "".join(to_json(entry) + "\n" for entry in entries).encode()
     try:
@@ -36,17 +36,17 @@ def store_control(path: Path, entries: Iterable[dict[str, Any]]) -> None:
             dataset.attrs["format"] = "UTF-8, one JSON object a line"
     except (OSError, RuntimeError, ValueError) as error:
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
-        raise OutputError(f"cannot keep the record of control in {path}: {reason}") from error
+        raise OutputError(f"cannot store the control record in {path}: {reason}") from error
 
 
 def read_control(path: Path) -> list[dict[str, Any]]:
     """The record in a finished file, empty if it has none. Raises `SourceError` if it cannot be read."""
-    with open_hdf5(path, "its record of control is damaged") as file:
+    with open_hdf5(path, "its control record is damaged") as file:
         return control_in(file)
 
 
 def control_in(file: h5py.File) -> list[dict[str, Any]]:
-    """The record in an open file, empty if it has none; what is raised if it is damaged is left to the caller."""
+    """The record in an open file, empty if it has none. If it is damaged, HDF5's own errors are raised."""
     if GROUP not in file:
         return []
     return decode_events(bytes(values(file, RECORD, kinds="u", ndim=1)))

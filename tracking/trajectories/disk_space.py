@@ -1,7 +1,7 @@
-"""Room on the disk, taken before it is needed, so that a full disk is noticed while the file is still whole.
+"""Allocates disk space before it is needed, so that a full disk is noticed while the file is still whole.
 
-HDF5 cannot undo a flush that fails half-way. The writer therefore never lets it: the bytes that a commit may
-need are allocated behind the file's end first, and if that fails, nothing of the commit has been written.
+HDF5 cannot undo a flush that fails half-way. The writer therefore allocates the bytes that a commit may need behind
+the end of the file first. If that fails, nothing of the commit has been written.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tracking.trajectories.hdf5_superblock import SIGNATURE
 
 FLAGS_AT = 11  # the byte of the flags, after signature, version and the two sizes
 AHEAD_BYTES = 8 << 20
+"""Space that is allocated at once, bytes: about 100,000 rows, some seconds of a run. Smaller costs a call for every
+commit; larger takes more of a disk that is nearly full, and is given back at the end."""
 ZEROS = bytes(1 << 20)
 
 
@@ -48,17 +50,17 @@ class DiskReserve:
             self._size += os.write(self._fd, ZEROS[: end - self._size])
 
     def trim(self, end: int) -> None:
-        """Give back what lies beyond byte `end`, and see to it that the rest is on the disk."""
+        """Free the space beyond byte `end`, and flush the rest to the disk."""
         if os.fstat(self._fd).st_size > end:
             os.ftruncate(self._fd, end)
         os.fsync(self._fd)
 
     def status(self) -> os.stat_result:
-        """What the system says of the file itself, whatever its name now leads to."""
+        """Status of the file that is open, which may no longer be the one at its path."""
         return os.fstat(self._fd)
 
     def begins_with_flags(self, flags: int) -> bool:
-        """Whether it still begins like a file of HDF5 whose superblock has these flags."""
+        """Whether the file still begins with an HDF5 superblock that has these flags."""
         os.lseek(self._fd, 0, os.SEEK_SET)
         head = os.read(self._fd, FLAGS_AT + 1)
         return head[: len(SIGNATURE)] == SIGNATURE and bool(head[FLAGS_AT] & flags)

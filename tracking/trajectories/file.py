@@ -1,4 +1,4 @@
-"""The trajectory file: what it holds (`trajectory_schema`), its writer, and its readers."""
+"""The trajectory file: its writer and its readers, to import from one place. `schema` says what it holds."""
 
 from tracking.trajectories.annotation import annotate
 from tracking.trajectories.columns import Trajectories

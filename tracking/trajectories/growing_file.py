@@ -1,4 +1,4 @@
-"""A trajectory file while it grows: HDF5's SWMR mode, with room on the disk taken before it is needed."""
+"""A trajectory file while it grows, in HDF5's SWMR mode, with disk space allocated before it is needed."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ from tracking.trajectories.schema import (
 )
 
 MARGIN_BYTES = 2 << 20
+"""Disk space for a commit beyond its values: chunks that are begun (0.4 MB) and HDF5's metadata. Too little, HDF5
+may meet a full disk in the middle of a flush; more only ends a run on a full disk that much earlier."""
 
 
 class GrowingFile:
     """One file of this process, open for appending; `rows`, `frames` and `event_bytes` are committed."""
 
     def __init__(self, path: Path, attributes: Mapping[str, object] | None) -> None:
-        """Create the file with `attributes` at its root; with None go on with a closed one that is there.
+        """Create the file with `attributes` at its root; with None continue an existing, closed one.
 
-        Raises OSError if that is impossible; a file that was created has been removed again then.
+        Raises OSError if that fails; a file that was created is removed again then.
         """
         self.path = path
         self.rows = self.frames = self.event_bytes = 0
@@ -85,10 +87,10 @@ class GrowingFile:
         return table
 
     def damage(self) -> tuple[str, bool]:
-        """What has happened to the file behind our back, "" if nothing, and whether its contents are lost by it.
+        """What another program has done to the file ("" if nothing), and whether its contents are lost.
 
-        A file that was removed or replaced lives on, without a name, as long as it is held open; one that was
-        cut short, or written over from its beginning, does not.
+        The contents of a file that was removed or replaced exist as long as it is open here; those of one that was
+        cut short, or written over from its beginning, are lost.
         """
         if self._reserve is None or self._file is None:
             return "", False
@@ -109,13 +111,13 @@ class GrowingFile:
         return "", False
 
     def close(self) -> None:
-        """Close the HDF5 file; the room beyond it is given back later (`close_reserve`). Idempotent."""
+        """Close the HDF5 file; the disk space beyond it is freed later (`close_reserve`). Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def let_go(self) -> None:
-        """Close the HDF5 file without another byte to what is no longer our own: its writes go nowhere."""
+        """Close the HDF5 file without writing to the damaged file: its last writes go to the null device."""
         if self._file is None:
             return
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -123,19 +125,19 @@ class GrowingFile:
             os.dup2(nowhere, int(self._file.id.get_vfd_handle()), inheritable=False)
         finally:
             os.close(nowhere)
-        with contextlib.suppress(OSError, RuntimeError):  # it cannot read back what it has written nowhere
+        with contextlib.suppress(OSError, RuntimeError):  # HDF5 cannot read back what went to the null device
             self.close()
         self._file = None
         self.close_reserve()
 
     def close_reserve(self) -> None:
-        """Let go of the file. Idempotent."""
+        """Close the second handle of the file, which reserves disk space. Idempotent."""
         reserve, self._reserve = self._reserve, None
         if reserve is not None:
             reserve.close()
 
     def take_descriptor(self) -> int:
-        """A descriptor of the file, which reads it whether or not it still has a name. The caller closes it."""
+        """A descriptor that reads the file even after it was removed. The caller closes it."""
         if self._reserve is None:
             raise OSError("the file is closed")
         return self._reserve.duplicate()

@@ -1,7 +1,7 @@
-"""The first 48 bytes of an HDF5 file, version 2 or 3 of the superblock, and how to make them valid again.
+"""Reads, checks and builds the superblock of an HDF5 file, its first 48 bytes (versions 2 and 3).
 
-A program that is killed leaves them saying "open for writing", with an end of file that lags behind. The
-repair is that of HDF5's own `h5clear -s --filesize` (HDF5 File Format Specification 3.0, II.A).
+After a program was killed they still say "open for writing", with an old end of file. The repair is that of HDF5's
+own `h5clear -s --filesize` (HDF5 File Format Specification 3.0, II.A).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Superblock:
 
 
 def parse(data: bytes) -> Superblock:
-    """Read a superblock; raises ValueError, saying why, if it is damaged or none that liveptv writes."""
+    """Read a superblock; raises ValueError with the reason if it is damaged or not one that liveptv writes."""
     if len(data) < SIZE or data[:8] != SIGNATURE:
         raise ValueError("it is not an HDF5 file")
     _, version, offset_bytes, length_bytes, flags, base, extension, end, root = LAYOUT.unpack_from(data)

@@ -1,7 +1,7 @@
-"""Whether somebody has a trajectory file open for writing: one of our own processes, or any other program.
+"""Finds out which program has a trajectory file open for writing, a process of liveptv or any other.
 
-Asked are our own locks (`stream.writer_lock`), the lock that HDF5 itself takes on every file that it opens
-(https://docs.hdfgroup.org/hdf5/rfc/HDF5_File_Locking.pdf: `flock`, on Windows `LockFileEx`), and, on Linux, the
+Three sources: our own locks (`stream.writer_lock`); the lock that HDF5 takes on every file that it opens
+(https://docs.hdfgroup.org/hdf5/rfc/HDF5_File_Locking.pdf: `flock`, on Windows `LockFileEx`); and, on Linux, the
 system's list of open files, for programs that have switched HDF5's lock off.
 """
 
@@ -21,9 +21,9 @@ WORK = (RUN, WRITER)
 
 
 def who_writes(path: Path, suffixes: tuple[str, ...] = WORK) -> str:
-    """Say in words who has the file open for writing; "" if nobody is known to have.
+    """Say in words which program has the file open for writing; "" if none is known.
 
-    `suffixes` names the locks of ours that are asked; whoever holds one himself leaves it out.
+    `suffixes` are those of our own locks to look at; a caller that holds one leaves it out.
     """
     holder = holder_of(path, *suffixes) if suffixes else None
     if holder is not None:
@@ -37,7 +37,7 @@ def who_writes(path: Path, suffixes: tuple[str, ...] = WORK) -> str:
 
 
 def hdf5_says_written(path: Path) -> bool:
-    """Whether a program holds HDF5's exclusive lock; one that only reads does not."""
+    """Whether a program holds HDF5's exclusive lock, which programs that only read do not take."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -57,9 +57,9 @@ def hdf5_says_written(path: Path) -> bool:
 
 
 def _programs(path: Path) -> Iterator[str]:
-    """Other processes that have the file open for writing, as far as this user may know."""
+    """Other processes that have the file open for writing, as far as this user may see them."""
     if not sys.platform.startswith("linux"):
-        return  # elsewhere the system's answer is slow and incomplete, or not to be had
+        return  # on other systems such a list is slow, incomplete or missing
     own = path.stat()
     for process in psutil.process_iter(["name"]):
         if process.pid == os.getpid():

@@ -1,4 +1,4 @@
-"""Whether a file can be written at a place; reasons for failures in words."""
+"""Checks that a file can be written at a path; names the reasons for failures in words."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def check_place(path: Path, overwrite: bool) -> None:
-    """Raise `OutputError` if no file can be created at this path, or one is there and is not to be replaced."""
+    """Raise `OutputError` if no file can be created at this path, or one exists and `overwrite` is false."""
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: no permission to write in its folder")
     if path.exists() and not overwrite:
@@ -25,9 +25,9 @@ def check_place(path: Path, overwrite: bool) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise `OutputError` if another program has the file open, and it cannot be replaced later."""
+    """Raise `OutputError` if the file cannot be replaced later, because another program has it open."""
     try:
-        path.rename(path)  # Windows refuses that while another program has it open
+        path.rename(path)  # fails on Windows while another program has it open
         who = who_writes(path, ())
     except OSError as error:
         raise OutputError(f"cannot replace {path}: {reason(error)}; is it open elsewhere?") from error
@@ -41,7 +41,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in words: the system's where there are such."""
+    """What went wrong, in the words of the operating system if it has any."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno).lower()
     return str(error)

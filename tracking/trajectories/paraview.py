@@ -1,9 +1,8 @@
-"""The trajectories of a finished file as VTK sees them: a cloud of points for each frame, in the same HDF5 file.
+"""Adds a view for VTK and ParaView to a trajectory file: a cloud of points for each frame.
 
-Group `/VTKHDF`, a PolyData with time steps (VTK file formats, "VTKHDF", version 2.0), which ParaView's VTKHDF
-reader opens. Points are what counts, at their absolute height, rounded to what can be seen; `track` tells them
-apart (ParaView's filter "Temporal Particles To Pathlines" joins them). The numbers to work with are in
-`/tracks/rows`.
+Group `/VTKHDF` is a PolyData with time steps (VTK file formats, "VTKHDF", version 2.0), which ParaView's VTKHDF
+reader opens. Points are the rows that count, at their absolute height and rounded to 1/8 um; `track` is the id with
+which ParaView's filter "Temporal Particles To Pathlines" joins them. For calculations use `/tracks/rows`.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ GROUP = "VTKHDF"
 VERSION = (2, 0)
 CHUNK = 32_768
 STEPS_PER_UM = 2.0**3
+"""Steps of 0.125 um: below what a screen shows of a field of 100 um and more; finer steps make the file larger."""
 TOPOLOGIES = ("Vertices", "Lines", "Polygons", "Strips")
 
 

@@ -1,4 +1,4 @@
-"""Rows that cannot be true: a file whose middle was overwritten reads without an error, but not sensibly."""
+"""Finds rows that cannot be true: a file whose middle was overwritten can be read without an error of HDF5."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from tracking.trajectories.schema import RecordArray
 
 BIRTHS_LOST = 1 << 24
+"""Tracks that may have been born in frames that did not reach the file. 17 million are more than any run loses; of
+random 32-bit numbers all but 1 in 250 are larger, so that overwritten rows are found."""
 
 
 def nonsense_in_rows(rows: RecordArray, start: int, frames: RecordArray) -> str:
@@ -31,15 +33,15 @@ def nonsense_in_rows(rows: RecordArray, start: int, frames: RecordArray) -> str:
     wrong = np.flatnonzero(rows["track"] > start + len(rows) + BIRTHS_LOST)
     if wrong.size:
         at = int(wrong[0])
-        return f"row {start + at} says track {rows['track'][at]}, more than were ever born"
+        return f"row {start + at} says track {rows['track'][at]}, but there cannot be that many tracks"
     return ""
 
 
 def nonsense_in_frames(table: RecordArray, count: int, stored_rows: int) -> str:
-    """Why the entries of `/frames` (FRAME) cannot be those of a file that was finished, or "".
+    """Why the entries of `/frames` (FRAME) cannot be those of a finished file, or "".
 
-    `count` of them are committed. Its writer cuts off what it did not commit, so nothing of it may be left; in a
-    file that was not finished the end may be torn.
+    `count` of them are committed. A writer that finishes a file cuts off what it did not commit, so nothing may
+    follow; only a file that was not finished may have a torn end.
     """
     rest = np.flatnonzero(table["commit"][count:] > 0)
     if rest.size:

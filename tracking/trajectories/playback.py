@@ -1,4 +1,4 @@
-"""A recorded run frame by frame, as the tracker gave it: for another controller to look at, or another file."""
+"""Plays a trajectory file back frame by frame, as the tracker sent it: for another controller, or another file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import ROW
 
 FRAMES_AT_A_TIME = 1000
+"""Frames that are read at once; bounds the memory (400 rows a frame: 32 MB)."""
 STORED = tuple(name for name in Tracks.COLUMNS if name in (ROW.names or ()))
 
 
 def play(file: TrajectoryFile) -> Iterator[Tracks]:
     """Every committed frame's tracks in order, predicted rows included.
 
-    `age_frames` counts from the track's first row. The commanded focus is taken to be the one read back. Raises
-    `SourceError` if rows cannot be read.
+    `age_frames` counts from the track's first row. The commanded focus, which the file does not hold, is set to the
+    one read back. Raises `SourceError` if rows cannot be read.
     """
     file.warn_of_damage()
     run_id, pixel_size_um = file.attributes["run_id"], float(file.attributes.get("pixel_size_um", 1.0))

@@ -1,7 +1,7 @@
-"""How finely the columns of a trajectory file are kept: far below their errors, so that the rest can be compressed.
+"""Rounds the columns of a trajectory file far below their errors, so that they can be compressed.
 
-Positions are multiples of a step, other numbers keep so many bits of their mantissa. Digits that are noise cannot
-be compressed and would be two thirds of the file.
+Positions are multiples of a step, other numbers keep some bits of their mantissa. Digits that are noise cannot be
+compressed and would be two thirds of the file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from numba import njit
 
 STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9}
+"""Steps of 0.24 nm in the plane and 2 nm in depth, far below the best localisation errors (about 10 nm in the
+plane). Rounding adds an error of step / sqrt(12); each halving of a step costs a bit a row and axis."""
 MANTISSA_BITS = {
     "sigma_x_um": 6,
     "sigma_y_um": 6,
@@ -26,11 +28,13 @@ MANTISSA_BITS = {
     "brightness": 8,
     "confidence": 7,
 }
+"""Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard
+errors, which are hardly known to 1 in 10, and 1 in 1,024 for velocities. Each bit more costs a bit a row."""
 STORED_BITS = 23
 
 
 def rounded(name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """A column (N,) as it is stored; unchanged if its numbers are whole. NaN and infinities stay."""
+    """A column (N,) as it is stored; columns of whole numbers are unchanged. NaN and infinities stay."""
     if name in STEPS_PER_UM:
         stepped: npt.NDArray[np.float64] = to_steps(values, STEPS_PER_UM[name])
         return stepped

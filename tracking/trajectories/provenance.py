@@ -1,4 +1,4 @@
-"""Which computer, process and versions of programs have written a trajectory file."""
+"""The computer, process and program versions that write a trajectory file."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def versions() -> dict[str, str]:
 
 
 def this_process() -> dict[str, object]:
-    """Which computer and process have written the file. Whether they still do is for locks to say."""
+    """The computer and process that write the file; only locks can tell whether they still do."""
     return {"host": socket.gethostname(), "pid": os.getpid()}

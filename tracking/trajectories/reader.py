@@ -1,6 +1,6 @@
-"""Reads a trajectory file: finished, still being written, or left by a writer that died.
+"""Reads a trajectory file that is finished, still being written, or was left open by a writer that died.
 
-`TrajectoryFile` is the file itself, row by row; `read_trajectories` gives the rows that count, as arrays.
+`TrajectoryFile` gives all rows as they are stored, `read_trajectories` the rows that count, as arrays.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ from tracking.trajectories.statistics import TrackCensus
 log = logging.getLogger(__name__)
 
 PIECE_ROWS = 1 << 19
+"""Rows that are read at once: 42 MB of memory, and few enough calls that their number does not matter."""
 
 
 class TrajectoryFile:
-    """A trajectory file open for reading; `refresh` looks for what a live writer has committed since."""
+    """A trajectory file open for reading; `refresh` reads what a live writer has committed since."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `SourceError` if it cannot be opened or is no trajectory file."""
+        """Raises `SourceError` if it cannot be opened or is not a trajectory file."""
         self.path = Path(path)
         if not self.path.is_file():
             raise SourceError(f"there is no file {self.path}")
@@ -67,13 +68,13 @@ class TrajectoryFile:
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
-        """What HDF5 and the decoding raise on a file whose middle is damaged becomes a `SourceError`."""
+        """Turn what HDF5 and the decoding raise on a damaged file into a `SourceError`."""
         try:
             yield
         except LivePTVError:
             raise
         except (MemoryError, OverflowError) as error:
-            raise self._damaged("it claims more than there is room for in memory") from error
+            raise self._damaged("it claims to hold more than fits into memory") from error
         except UNREADABLE as error:
             raise self._damaged(error) from error
 
@@ -83,7 +84,7 @@ class TrajectoryFile:
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
 
     def _check_frames(self) -> None:
-        """In a file that was finished, what is not committed is damage, not a torn end."""
+        """Raise `SourceError` if a finished file has a torn end, which is damage there."""
         if self._file.swmr_mode or not self.finished:
             return
         with self._readable():
@@ -92,7 +93,7 @@ class TrajectoryFile:
             raise self._damaged(nonsense)
 
     def refresh(self) -> int:
-        """Take notice of what was committed since the last call; returns how many frames that are."""
+        """Read what was committed since the last call; returns the number of new frames."""
         known = sum(map(len, self._parts))
         with self._readable():
             self._frame_set.refresh()
@@ -115,22 +116,22 @@ class TrajectoryFile:
 
     @property
     def uncommitted(self) -> tuple[int, int]:
-        """Frames and rows that are in the file without being committed (torn by a crash)."""
+        """Number of frames and rows that are in the file but not committed (a torn end after a crash)."""
         return self._frame_set.shape[0] - len(self.frames), self._row_set.shape[0] - self.row_count
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes of the root, JSON decoded; left out are those that `warn_of_damage` names."""
+        """The attributes of the root, JSON decoded, without those that `warn_of_damage` names."""
         with self._readable():
             return read_attributes(self._file)
 
     @property
     def finished(self) -> bool:
-        """Whether the writer has come to its end; a file without is still live, or its writer died."""
+        """Whether the writer has finished the file; otherwise it is still writing, or died."""
         return "end_reason" in self._file.attrs
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened during the run, in order: `wall_s`, `kind`, `text` and further fields each."""
+        """The events of the run in order, each with `wall_s`, `kind`, `text` and further fields."""
         data = self.event_bytes()
         with self._readable():
             return decode_events(data)
@@ -151,7 +152,9 @@ class TrajectoryFile:
         return rows
 
     def _damaged(self, error: object) -> SourceError:
-        return SourceError(f"{self.path} is damaged or cut short ({error}); use a copy of it if there is one")
+        return SourceError(
+            f"{self.path} is damaged or cut short ({error}); use another copy of it if there is one"
+        )
 
     def pieces(self, piece_rows: int = PIECE_ROWS) -> Iterator[RecordArray]:
         """All committed rows, as stored, some at a time."""
@@ -159,15 +162,12 @@ class TrajectoryFile:
             yield self.rows(start, start + piece_rows)
 
     def check(self) -> None:
-        """Read what is not read with the rows, so that nothing damaged is called whole.
-
-        Raises `SourceError`. The rows themselves are checked wherever they are read.
-        """
+        """Read everything but the rows, which are checked wherever they are read. Raises `SourceError`."""
         with self._readable():
             check_whole(self._file, self.path)
 
     def warn_of_damage(self) -> None:
-        """Log a warning if what only tells of the run is damaged: the rows can be read without it."""
+        """Log a warning if something is damaged that the rows can be read without."""
         try:
             if self.finished and not self._file.swmr_mode:
                 self.check()
@@ -177,10 +177,10 @@ class TrajectoryFile:
             for fault in faults.values():
                 raise SourceError(f"{self.path} is damaged: {fault}")
         except SourceError as error:
-            log.warning("%s; the rows are read all the same", error)
+            log.warning("%s; the rows can still be read", error)
 
     def census(self) -> TrackCensus:
-        """Read all rows once to see which tracks count."""
+        """Read all rows once to find which tracks count."""
         census = TrackCensus()
         for rows in self.pieces():
             census.add(rows)
@@ -189,7 +189,7 @@ class TrajectoryFile:
     def trajectories(
         self, *, include_predicted: bool = False, include_flagged: bool = False
     ) -> Iterator[Trajectories]:
-        """The rows that count, some at a time (one piece without rows if there are none).
+        """The rows that count, `PIECE_ROWS` at a time (one piece without rows if there are none).
 
         See `read_trajectories` for what is left out.
         """
@@ -216,10 +216,21 @@ class TrajectoryFile:
 def read_trajectories(
     path: Path, *, include_predicted: bool = False, include_flagged: bool = False
 ) -> Trajectories:
-    """Read the committed rows of a file, live or not.
+    """Read the committed rows of a trajectory file, also while it is being written.
 
-    Left out are predicted rows, and whole tracks whose last measured row is flagged tentative (never
-    confirmed) or second detections, unless asked for. Raises `SourceError` if it cannot be read.
+    Parameters
+    ----------
+    path
+        The file.
+    include_predicted
+        Include rows of frames in which the particle was not detected.
+    include_flagged
+        Include tracks whose last measured row is flagged tentative (never confirmed) or as a second detection.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read.
     """
     with TrajectoryFile(path) as file:
         return collect(
@@ -228,9 +239,9 @@ def read_trajectories(
 
 
 def _open(path: Path) -> h5py.File:
-    """Open a file the way its superblock asks for.
+    """Open a file in SWMR mode if its superblock says that it is being written.
 
-    HDF5 retries what it cannot read of a SWMR file for ever, so one that is not whole must not reach it.
+    HDF5 retries for ever to read a damaged SWMR file, so that the superblock has to be checked before.
     """
     try:
         block = read_superblock(path)
@@ -243,10 +254,10 @@ def _open(path: Path) -> h5py.File:
 
 
 def _why_open(path: Path) -> str:
-    """What to do about a file that is marked as open for writing."""
+    """Why a file is marked as open for writing, and what to do."""
     who = who_writes(path)
     if who.startswith("still"):
-        return f"it is {who}, which is just finishing it; try again"
+        return f"it is {who}, which is about to finish it; try again"
     if who:
         return f"it is {who}; close it there"
-    return "a program that has ended left it open; `liveptv recover` makes it whole"
+    return "a program that has ended left it open; repair it with `liveptv recover`"

@@ -1,11 +1,10 @@
-"""What a trajectory file holds: its columns with their units, and how attributes are stored.
+"""Schema of a trajectory file: its columns with their units, and how attributes and events are stored.
 
-    /tracks/rows   one row a track and frame                            (compound, ROW)
-    /frames        one row a frame; written after its rows              (compound, FRAME)
-    /events        what happened, a JSON object a line                  (UTF-8 bytes)
+    /tracks/rows   one row for each track and frame                     (compound, ROW)
+    /frames        one row for each frame, written after its rows       (compound, FRAME)
+    /events        what happened, one JSON object a line                (UTF-8 bytes)
 
-The root's attributes say how the file came about. A frame is committed once its entry in `/frames` is there,
-its `commit` is not 0, and the rows it names exist: see `commit_mark`.
+The root's attributes say where the data come from. `commit_mark` says which frames are committed.
 """
 
 from __future__ import annotations
@@ -42,6 +41,9 @@ EVENTS = "events"
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
+"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 70 kB and 8 kB. A dataset takes whole chunks
+of the disk, and HDF5 writes the last one again with each commit; much smaller ones make the index of chunks large.
+Compression chooses its own (`compression.PACKED_CHUNK`)."""
 
 AXES = (
     "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position "
@@ -55,7 +57,7 @@ RecordArray = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """A column as it is stored: name, dtype, unit, and what it means."""
+    """A column as it is stored: name, dtype, unit and meaning."""
 
     name: str
     dtype: str
@@ -102,7 +104,10 @@ FRAME_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class AttributeSpec:
-    """How an attribute of the root is read; `needed` for making sense of the rows, `always` in a file of ours."""
+    """How to read an attribute of the root.
+
+    Without a `needed` one the rows cannot be understood; an `always` one is in every file of liveptv.
+    """
 
     read: Read
     needed: bool = False
@@ -143,7 +148,7 @@ ATTRIBUTES = {
         ("begun_in", "learnt", "model", "recovered", "versions", "writer"), AttributeSpec(mapping())
     ),
 }
-"""The attributes that this program writes and reads. Others are the user's, and nobody's business."""
+"""The attributes that this program writes and reads. Others are the user's and are not checked."""
 
 
 def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
@@ -155,7 +160,7 @@ FRAME = _dtype(FRAME_COLUMNS)
 
 
 def column_attributes(columns: tuple[ColumnSpec, ...]) -> dict[str, list[str]]:
-    """Attributes that explain a compound dataset to whoever opens it: three lists of equal length."""
+    """Attributes that describe a compound dataset in the file itself: three lists of equal length."""
     return {
         "columns": [column.name for column in columns],
         "units": [column.unit for column in columns],
@@ -164,10 +169,7 @@ def column_attributes(columns: tuple[ColumnSpec, ...]) -> dict[str, list[str]]:
 
 
 def encode_attribute(value: object) -> Attribute:
-    """Turn a value into an HDF5 attribute: text, numbers and numeric arrays as they are, the rest as JSON.
-
-    Anything JSON does not know (paths, dates) is written as its text, see `to_json`.
-    """
+    """Turn a value into an HDF5 attribute: text, numbers and numeric arrays as they are, the rest by `to_json`."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, bool | int | float | np.generic):
@@ -178,7 +180,7 @@ def encode_attribute(value: object) -> Attribute:
 
 
 def to_json(value: object) -> str:
-    """JSON text; arrays become lists, numpy's numbers Python's, and what JSON does not know its text."""
+    """JSON text; arrays become lists, NumPy's numbers Python's, and other types (paths, dates) their text."""
     return storable(json.dumps(value, default=_plain, ensure_ascii=False))
 
 
@@ -208,13 +210,13 @@ def encode_event(wall_s: float, kind: str, text: str, fields: Mapping[str, objec
 
 
 def complete_event_bytes(data: bytes) -> int:
-    """How many bytes of `/events` are whole lines; what a crash tore off comes after them."""
+    """How many bytes of `/events` are complete lines; an incomplete one may follow after a crash."""
     written, _, _ = data.partition(b"\0")
     return written.rfind(b"\n") + 1
 
 
 def decode_events(data: bytes) -> list[dict[str, Any]]:
-    """The whole lines of `/events`, in order. Raises ValueError or TypeError if one is no event."""
+    """The complete lines of `/events`, in order. Raises ValueError or TypeError if one is not an event."""
     events = [json.loads(line) for line in data[: complete_event_bytes(data)].splitlines()]
     for event in events:
         _EVENT(event)
@@ -222,7 +224,7 @@ def decode_events(data: bytes) -> list[dict[str, Any]]:
 
 
 def file_statistics(frames: RecordArray) -> dict[str, float]:
-    """Totals over committed frames: how many, how many numbers are missing in between, first to last time."""
+    """Totals over committed frames: their number, the numbers missing in between, and the duration."""
     if len(frames) == 0:
         return {"frames": 0, "frames_missing": 0, "duration_s": 0.0}
     spanned = int(frames["frame"][-1]) - int(frames["frame"][0]) + 1

@@ -1,4 +1,4 @@
-"""One camera image of a run with its detections, kept in the finished trajectory file for its report.
+"""Stores one camera image of a run with its detections in the trajectory file, and reads it for the report.
 
 /snapshot/image        (H, W) uint8 or uint16; attribute `frame`
 /snapshot/detections   (8, N) float64; attribute `columns` names the rows
@@ -24,7 +24,7 @@ GROUP = "snapshot"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """An image (H, W) and what was found in it, by column, (N,) each."""
+    """An image (H, W) and its detections by column, (N,) each."""
 
     frame: int
     image: ImageArray
@@ -32,9 +32,9 @@ class Snapshot:
 
 
 def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
-    """Put a frame and its detections into a finished file, in place of an earlier one.
+    """Store a frame and its detections in a finished file, in place of an earlier one.
 
-    Raises `OutputError` if there is no room or it cannot be opened for writing; it is as it was then.
+    Raises `OutputError` if there is no room or the file cannot be opened for writing; it is unchanged then.
     """
     try:
         with adding_to(path, frame.image.nbytes + frame.image.nbytes // 64 + detections.table.nbytes) as file:
@@ -45,20 +45,20 @@ def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
             table.attrs["columns"] = list(Detections.COLUMNS)
     except (OSError, RuntimeError, ValueError) as error:
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
-        raise OutputError(f"cannot keep a picture in {path}: {reason}") from error
+        raise OutputError(f"cannot store the image in {path}: {reason}") from error
 
 
 def read_snapshot(path: Path) -> Snapshot | None:
-    """The picture in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
+    """The image in a finished file, None if it has none. Raises `SourceError` if it cannot be read."""
     try:
         with open_hdf5(path) as file:
             return snapshot_in(file) if GROUP in file else None
     except SourceError as error:
-        raise SourceError(f"the picture in {path} cannot be read: {error}") from error
+        raise SourceError(f"the image in {path} cannot be read: {error}") from error
 
 
 def snapshot_in(file: h5py.File) -> Snapshot:
-    """The picture in an open file; what is raised if it is damaged is left to the caller."""
+    """The image in an open file. If it is damaged, HDF5's own errors are raised."""
     image = dataset(file, f"{GROUP}/image", ndim=2)
     table = dataset(file, f"{GROUP}/detections", ndim=2)
     names = attribute(table, "columns")
@@ -66,5 +66,5 @@ def snapshot_in(file: h5py.File) -> Snapshot:
     frame = attribute(image, "frame", int)
     detections = dict(zip(columns, table[:], strict=True))
     if frame is None or image.size == 0 or not set(Detections.COLUMNS) <= set(detections):
-        raise SourceError(f"the picture of frame {frame} is not complete")
+        raise SourceError(f"the image of frame {frame} is not complete")
     return Snapshot(int(frame), image[:], detections)

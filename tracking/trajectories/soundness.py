@@ -1,7 +1,7 @@
-"""What makes a trajectory file whole: the one judgement that all commands and readers share.
+"""Checks whether a trajectory file is whole; all commands and readers use these checks.
 
-A file is whole if its superblock is valid and says that nobody has it open, it is as long as the superblock says,
-its tables and attributes can be read, each row belongs to its frame, and its writer has come to its end.
+A file is whole if its superblock is valid and not marked as open, the file is as long as the superblock says, its
+tables and attributes can be read, each row belongs to its frame, and its writer has finished it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ EXTRAS = ("snapshot", "control")
 UNREADABLE = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError,
 )  # fmt: skip
-"""What HDF5 and the decoding raise on a file whose middle is damaged."""
+"""What HDF5 and the decoding raise on a damaged file."""
 
 
 def read_superblock(path: Path) -> Superblock | None:
-    """The superblock of a file, None for one of another version, which liveptv never wrote.
+    """The superblock of a file, None for a version that liveptv does not write.
 
-    Raises ValueError, saying why, if it is damaged or the file is shorter than it says, and OSError.
+    Raises ValueError with the reason if it is damaged or the file is shorter than it says, and OSError.
     """
     with path.open("rb") as file:
         head = file.read(SIZE)
@@ -58,9 +58,9 @@ def read_superblock(path: Path) -> Superblock | None:
 
 
 def check_schema(file: h5py.File, path: Path) -> None:
-    """Raise `SourceError` if a file is no trajectory file that this program reads, or claims what cannot be."""
+    """Raise `SourceError` if this is not a trajectory file that this program can read, or its header is damaged."""
     if schema_of(file) != SCHEMA:
-        raise SourceError(f"{path} is no trajectory file of liveptv")
+        raise SourceError(f"{path} is not a trajectory file of liveptv")
     check_attributes(file)
     for fault in damaged_attributes(file, needed=True).values():
         raise SourceError(f"{path} is damaged: {fault}")
@@ -73,19 +73,19 @@ def check_schema(file: h5py.File, path: Path) -> None:
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
     if rows.dtype != ROW or frames.dtype != FRAME:
-        raise SourceError(f"{path} has other columns than schema version {version} says")
+        raise SourceError(f"{path} does not have the columns of schema version {version}")
 
 
 def read_attributes(file: h5py.File) -> dict[str, Any]:
     """The attributes of the root, JSON decoded, without those that `damaged_attributes` names.
 
-    What HDF5 raises if one that is not ours is damaged is left to the caller.
+    If an attribute of the user's is damaged, HDF5's own error is raised.
     """
     return _read_attributes(file)[0]
 
 
 def damaged_attributes(file: h5py.File, *, needed: bool) -> dict[str, str]:
-    """What is wrong, by name, with the attributes that are needed to understand the rows, or with all others."""
+    """What is wrong, by name, with the attributes that the rows need (`needed`), or with all others."""
     faults = _read_attributes(file)[1]
     return {name: fault for name, fault in faults.items() if ATTRIBUTES[name].needed == needed}
 
@@ -112,16 +112,16 @@ def _stored(file: h5py.File, name: str) -> Any:
 
 
 def check_whole(file: h5py.File, path: Path) -> None:
-    """Raise `SourceError` if an attribute that only tells of the run is damaged, else as `check_rest`."""
+    """`check_rest`, and raise `SourceError` if an attribute is damaged that the rows do not need."""
     check_rest(file)
     for fault in damaged_attributes(file, needed=False).values():
         raise SourceError(f"{path} is damaged: {fault}")
 
 
 def check_rest(file: h5py.File) -> None:
-    """Read what is not read with the tables: attributes, events, picture and record of control.
+    """Read everything but the tables: attributes, events, image and control record.
 
-    Raises one of `UNREADABLE` if something cannot be read. Attributes are only looked at by `check_whole`.
+    Raises one of `UNREADABLE` if something cannot be read. The values of attributes are checked by `check_whole`.
     """
     read_attributes(file)
     for name in (ROWS, FRAMES):

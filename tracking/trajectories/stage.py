@@ -1,4 +1,4 @@
-"""The writing stage: tracks from a link to the trajectory file, acknowledged once they are on the disk."""
+"""The writing stage: writes tracks to the trajectory file, commits every few frames, and then acknowledges them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from stream.messages import StageState, StreamEnd, StreamStart, Tracks
 from tracking.trajectories.writer import TrajectoryWriter
 
 COMMIT_MESSAGES = 8
+"""Messages after which a commit is due. At 800 frames/s a commit for every 8 frames takes 9 % of a core, one for
+each frame 34 % (docs/files.md); more messages delay the acknowledgements, which a sender with a full ring waits
+for."""
 IDLE_S = 0.02
+"""Time without a message after which a commit is due, s: about a frame period at 60 frames/s. Longer, a tracker
+that waits for acknowledgements waits that long; shorter, slow cameras cause a commit for each frame."""
 
 
 class WriteStage:
     """Appends tracks and commits them every few frames; a delivery is acknowledged only after its commit.
 
-    A commit is due after `commit_every_s`, `commit_rows` rows or eight messages, or when nothing has come for
-    20 ms (a sender whose ring is full waits for acknowledgements), whichever is first. A frame whose number
-    is not greater than the last one's is a repetition: acknowledged, counted in `duplicates`, not written.
-    Each second it looks whether the file is still in its place. When the stream ends, breaks, or the disk fills up,
-    the file is finished, complete up to the last commit.
+    A commit is due after `commit_every_s`, `commit_rows` rows or `COMMIT_MESSAGES` messages, or when no message has
+    come for `IDLE_S`, whichever is first. A frame whose number is not greater than the last one's is a repeated
+    frame: it is acknowledged and counted in `duplicates`, but not written. Every second the stage checks that the
+    file is still in its place. When the stream ends or breaks, or the disk is full, the file is finished, complete
+    up to the last commit.
     """
 
     name = "write"
@@ -37,7 +42,7 @@ class WriteStage:
         commit_rows: int = 50_000,
         record: Callable[[str, str, dict[str, object]], None] | None = None,
     ) -> None:
-        """`record` is told, as kind, text and facts, where the file has gone when its place was lost."""
+        """`record` receives an entry (kind, text, facts) when writing continues in a second place."""
         self._receiver = receiver
         self._writer = writer
         self._commit_every_s = commit_every_s
@@ -52,14 +57,14 @@ class WriteStage:
 
     @property
     def state(self) -> StageState:
-        """Where the stage is in its life."""
+        """State of the stage."""
         return self._state
 
     def step(self, timeout_s: float) -> bool:
         """Take one message or wait for one, and commit if that is due.
 
-        Raises `OutputError` when the file cannot grow, `LinkError` when the tracker is lost; the file is
-        finished by then.
+        Raises `OutputError` when the file cannot grow, `LinkError` when the tracker is lost; the file has been
+        finished then.
         """
         if self._state in {StageState.DONE, StageState.FAILED}:
             return False
@@ -156,20 +161,20 @@ class WriteStage:
     def counts(self) -> dict[str, int]:
         """Frames `received`, `sent` (committed), `dropped` (0), `duplicates`, `missing_frames`; `rows`, `commits`.
 
-        `missing_frames` are numbers from 0 on that never came, wherever they were lost. Where another program has
-        spoilt the file, `in_spoilt_file` are the frames that had been committed to it, and `moves` counts the
-        places that had to be left.
+        `missing_frames` are numbers from 0 on that never came, wherever they were lost. If another program has
+        damaged the file, `in_spoilt_file` are the frames that had been committed to it; `moves` counts how often
+        writing continued in a second place.
         """
         rare = {"in_spoilt_file": self._writer.frames_elsewhere, "moves": self._moves}
         own = {"sent": self._writer.frames, "dropped": 0, "rows": self._writer.rows}
         return self._counts | own | {name: count for name, count in rare.items() if count}
 
     def gauges(self) -> dict[str, float]:
-        """`queue`: frames not yet committed; of the last ones `commit_ms` and `latency_ms` since exposure."""
+        """`queue`: frames not yet committed; `commit_ms` and `latency_ms` since exposure of the last ones."""
         return self._gauges | {"queue": float(len(self._pending))}
 
     def close(self) -> None:
-        """Finish the file, if the stream did not come to its end, and close the link. Idempotent."""
+        """Finish the file, if the stream has not ended, and close the message link. Idempotent."""
         try:
             if self._state not in {StageState.DONE, StageState.FAILED}:
                 self._fail("the writer was stopped before the end of the run")

@@ -1,7 +1,8 @@
-"""Which trajectories of a file count: the last measured row of a track decides for the whole track.
+"""Decides which trajectories of a file count, and sums up their statistics.
 
-A track that was never confirmed is noise, and one that ended up as a second detection of another is not a second
-particle. Early rows of a track confirmed later do count; once confirmed it is never tentative again.
+The last measured row of a track decides for the whole track. A track that was never confirmed is noise, and one
+whose last row is flagged as a second detection is not another particle. The early, tentative rows of a track that
+was confirmed later do count.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SIGMAS = ("sigma_x_um", "sigma_y_um", "sigma_z_um")
 
 
 class TrackCensus:
-    """Fed with all rows of a file in order (ROW); knows each track's length and verdict."""
+    """Length and last flags of each track; `add` all rows of a file (ROW) in order."""
 
     def __init__(self) -> None:
         self._verdict = np.empty(0, np.uint8)
@@ -31,7 +32,7 @@ class TrackCensus:
         self.predicted_rows = 0
 
     def add(self, rows: RecordArray) -> None:
-        """Count some more rows."""
+        """Add rows."""
         self.rows += len(rows)
         if len(rows) == 0:
             return
@@ -64,7 +65,7 @@ class TrackCensus:
     def statistics(self) -> dict[str, float]:
         """Totals; `median_length` is over the tracks that count, in measured rows (0 without any).
 
-        `rms_sigma_x_um` and so on are the standard errors that the detections state, where they state any.
+        `rms_sigma_x_um` and so on are the root mean squares of the detections' standard errors, if they have any.
         """
         length = self._length[: self._seen]
         verdict = self._verdict[: self._seen][length > 0]

@@ -1,7 +1,7 @@
-"""Writes a trajectory file that can be read while it grows and is whole whenever its writer dies.
+"""Writes a trajectory file that can be read while it grows and that survives the death of its writer.
 
-Order of a commit: room on the disk, rows, events, and last the entries of the frames, which are the commit
-mark. What `commit` has returned for is safe against the death of this process, not against a power cut.
+Order of a commit: room on the disk, rows, events, and last the entries of the frames, which are the commit mark
+(`commit_mark`). Once `commit` has returned, the death of this process cannot cost the frames; a power cut can.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from uuid import uuid4
-
-import numpy as np
+from typing import Self
 
 from stream.errors import LivePTVError, OutputError
 from stream.messages import Tracks
@@ -24,25 +21,25 @@ from stream.writer_lock import WRITER, Claim
 from tracking.trajectories.annotation import add_attributes
 from tracking.trajectories.growing_file import GrowingFile
 from tracking.trajectories.output_place import check_place, check_replaceable, is_full, reason
-from tracking.trajectories.precision import rounded, warmup
+from tracking.trajectories.pending import Pending
+from tracking.trajectories.precision import warmup
 from tracking.trajectories.provenance import this_process, versions
+from tracking.trajectories.replacement import Replacement
 from tracking.trajectories.schema import (
     AXES,
     EVENTS,
-    FRAME,
     FRAMES,
-    ROW,
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
-    RecordArray,
-    encode_event,
     file_statistics,
 )
 from tracking.trajectories.second_place import CopyingOut, take_second_place
 from tracking.trajectories.statistics import TrackCensus
 
-LOOK_S = 1.0  # between two looks at whether the file is still in its place
+LOOK_S = 1.0
+"""Time between two checks that the file is still in its place, s. A check is a few calls to the system. Longer,
+more of a run is at stake: after a file was cut short, what is committed until the next check is lost."""
 UNFINISHED = "closed before the end of the run"
 
 
@@ -50,8 +47,9 @@ class TrajectoryWriter:
     """One trajectory file, open for writing; see `docs/files.md` for what is in it.
 
     `append` buffers, `commit` writes; what has not been committed when the process dies is not in the file.
-    A file that is to be replaced is replaced by the first commit of a frame, not before. If another program
-    removes, replaces or spoils the file while it is written, writing continues in a second place, see `path`.
+    A file that is to be overwritten is replaced by the first commit of a frame, not before. If another program
+    removes, replaces or damages the file during the run, writing continues in a second place: `path` is always
+    the file that is written, and `moved` says why it changed.
     """
 
     def __init__(
@@ -59,22 +57,20 @@ class TrajectoryWriter:
     ) -> None:
         """Create the file, with `attributes` at its root (dicts and lists are stored as JSON).
 
-        Raises `OutputError` if the file exists and is not to be overwritten, is being written by somebody else,
-        or cannot be created.
+        Raises `OutputError` if the file exists and `overwrite` is false, is being written by another program, or
+        cannot be created.
         """
         self.path = Path(path)
         check_place(self.path, overwrite)
         self._claim = Claim(self.path, f"run {run_id}", WRITER)
         self._run_id, self._attributes = run_id, dict(attributes)
-        self._rows: list[RecordArray] = []
-        self._frames: list[tuple[Any, ...]] = []
-        self._events: list[bytes] = []
+        self._pending = Pending()
         self._census = TrackCensus()
         self._commits = self._elsewhere = 0
         self._newest = -1
         self._broken = self._finalized = False
         self._file: GrowingFile | None = None
-        self._aside: Path | None = None
+        self._replacement = Replacement(self.path)
         self._copying: CopyingOut | None = None
         self._looked_s = time.monotonic()
         self.moved: list[str] = []
@@ -102,21 +98,6 @@ class TrajectoryWriter:
         }
         return GrowingFile(path, {**own, **self._attributes, **more})
 
-    def _replace(self) -> GrowingFile:
-        """Put the old file aside and create the new one in its place; the old one is back if that fails."""
-        aside = self.path.with_name(f"{self.path.name}.{uuid4().hex[:8]}.replaced")
-        try:
-            self.path.rename(aside)
-        except FileNotFoundError:
-            return self._create(self.path, {})
-        try:
-            made = self._create(self.path, {})
-        except BaseException:
-            aside.rename(self.path)
-            raise
-        self._aside = aside
-        return made
-
     @property
     def frames(self) -> int:
         """Frames committed to the file at `path`."""
@@ -124,7 +105,7 @@ class TrajectoryWriter:
 
     @property
     def frames_elsewhere(self) -> int:
-        """Frames committed to an earlier file of this run, which another program has spoilt since."""
+        """Frames committed to an earlier file of this run, which another program has damaged since."""
         return self._elsewhere
 
     @property
@@ -145,10 +126,10 @@ class TrajectoryWriter:
     @property
     def pending_rows(self) -> int:
         """Rows appended and not yet committed."""
-        return sum(map(len, self._rows))
+        return self._pending.rows
 
     def append(self, tracks: Tracks) -> None:
-        """Take a frame's tracks for the next commit; the values are copied, as finely as `row_precision` says.
+        """Take a frame's tracks for the next commit; the values are copied, rounded as `precision` says.
 
         Raises `OutputError` if the frame's number is not greater than the last one's.
         """
@@ -157,43 +138,36 @@ class TrajectoryWriter:
                 f"frame {tracks.info.frame} came after frame {self._newest}; the file needs them in order"
             )
         self._newest = tracks.info.frame
-        rows = np.empty(len(tracks), ROW)
-        for name in Tracks.COLUMNS:
-            if name in ROW.fields:  # type: ignore[operator]
-                rows[name] = rounded(name, getattr(tracks, name))
-        info = tracks.info
-        rows["frame"] = info.frame
-        self._rows.append(rows)
-        self._frames.append(
-            (
-                info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
-                info.exposure_ms, 0, len(rows), 0,
-            )
-        )  # fmt: skip
+        self._pending.append(tracks)
 
     def event(self, kind: str, text: str, **fields: object) -> None:
-        """Note something that happened (a loss, a command, its answer) for the next commit."""
-        self._events.append(encode_event(time.time(), kind, text, fields))
+        """Add something that happened (a loss, the end of the stream) to the next commit."""
+        self._pending.event(kind, text, fields)
 
     def commit(self) -> None:
-        """Write everything appended; once it returns, that survives the death of this process.
+        """Write everything appended; once this returns, the death of this process cannot cost it.
 
         Raises `OutputError` if there is no room or the disk fails; the file then stays as it was after the
-        last commit, and takes no more.
+        last commit, and nothing more can be added.
         """
-        if not self._frames and (not self._events or self._file is None):
-            return  # what is to be replaced is replaced by frames, not by events
+        if not self._pending.has_frames and (not self._pending.has_events or self._file is None):
+            return  # events alone do not replace an existing file
         if self._broken or self._finalized:
-            raise OutputError(f"{self.path} is closed or has failed before; nothing can be added to it")
+            raise OutputError(f"cannot add to {self.path}: it is closed, or a commit has failed before")
         self.look_after(now=True)
         while self._copying is not None:
             self.look_after()
         try:
             self._append()
         except (OSError, RuntimeError) as error:
-            if isinstance(error, LivePTVError) or is_full(error) or self._file is None or self._aside:
+            if (
+                isinstance(error, LivePTVError)
+                or is_full(error)
+                or self._file is None
+                or self._replacement.under_way
+            ):
                 self._broken = True
-                self._put_back()
+                self._undo_replacement()
                 raise error if isinstance(error, LivePTVError) else self._failure(error) from error
             self._begin_anew(f"cannot be written ({reason(error)})")
             try:
@@ -201,39 +175,32 @@ class TrajectoryWriter:
             except (OSError, RuntimeError) as again:
                 self._broken = True
                 raise self._failure(again) from again
-        self._rows, self._frames, self._events = [], [], []
+        self._pending = Pending()
 
     def _append(self) -> None:
         if self._file is None:
-            self._file = self._replace()
-        rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
-        frames = np.array(self._frames, FRAME)
-        events = np.frombuffer(b"".join(self._events), np.uint8)
-        frames["first_row"] = self._file.rows + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
-        frames["commit"] = self._commits + 1
+            self._file = self._replacement.begin(lambda path: self._create(path, {}))
+        rows, events, frames = self._pending.arrays(self._file.rows, self._commits + 1)
         self._file.append(rows, events, frames)
         self._census.add(rows)
         self._commits += 1
-        aside, self._aside = self._aside, None
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+        self._replacement.complete()
 
-    def _put_back(self) -> None:
-        """Give the old file its name again, where the new one did not get as far as its first frame."""
-        aside, self._aside = self._aside, None
-        if aside is None or self._file is None:
+    def _undo_replacement(self) -> None:
+        """Restore the old file if the first commit of the new one failed."""
+        if not self._replacement.under_way or self._file is None:
             return
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
         self._file.close_reserve()
         self._file = None
-        aside.replace(self.path)
+        self._replacement.undo()
 
     def look_after(self, *, now: bool = False) -> bool:
-        """See, once a second or `now`, whether the file is still in its place, and go on elsewhere if it is not.
+        """Check, once a second or `now`, that the file is still in its place; if not, continue in a second place.
 
-        What a file without a name holds is copied out, some megabytes a call: True as long as there is more to
-        copy. Raises `OutputError` if there is no other place either.
+        The contents of a file that was removed are copied out, some megabytes a call: True as long as there is
+        more to copy. Raises `OutputError` if there is no second place either.
         """
         if self._copying is not None:
             return self._copy_on()
@@ -281,12 +248,12 @@ class TrajectoryWriter:
                 self._copying.close()
             self._copying = None
             raise OutputError(
-                f"what is in the lost file cannot be copied to {self.path}: {reason(error)}"
+                f"cannot copy the frames of the removed file to {self.path}: {reason(error)}"
             ) from error
         return False
 
     def _begin_anew(self, what: str) -> None:
-        """Go on in a new file, with what is not committed yet."""
+        """Continue in a new file, which gets what is not committed yet."""
         assert self._file is not None
         spoilt, old = self._file, self.path
         before = {"file": str(old), "frames": spoilt.frames, "why": what}
@@ -312,11 +279,11 @@ class TrajectoryWriter:
         self.event("moved", text)
 
     def finalize(self, attributes: Mapping[str, object], end_reason: str) -> None:
-        """Commit what is left, add `attributes`, statistics and `end_reason`, and close the file.
+        """Commit what is pending, add `attributes`, statistics and `end_reason`, and close the file.
 
-        After a commit that failed, what it could not write is left out and the file is closed as it is. A file
-        that was to be replaced is left alone if there was no frame. Raises `OutputError` if even that cannot be
-        written; the file still opens then, without them.
+        After a failed commit the file is closed as it was before that commit. Without any frame, a file that was
+        to be overwritten is not touched. Raises `OutputError` if the attributes cannot be written; the file can be
+        opened then, without them.
         """
         if self._finalized:
             return
@@ -348,7 +315,7 @@ class TrajectoryWriter:
             raise failure
 
     def close(self) -> None:
-        """Finish the file if nobody has, saying so in its `end_reason`. Idempotent."""
+        """Finish the file, with `UNFINISHED` as its `end_reason`, unless `finalize` was called. Idempotent."""
         self.finalize({}, UNFINISHED)
 
     def __enter__(self) -> Self:
@@ -367,5 +334,5 @@ class TrajectoryWriter:
             what, _ = self._file.damage()
             safe = f"it {what}" if what else safe
         if is_full(error):
-            return OutputError(f"no space left for {self.path}; {safe}; free some before the next run")
+            return OutputError(f"no space left for {self.path}; {safe}; free some space before the next run")
         return OutputError(f"cannot write {self.path}: {reason(error)}; {safe}")

@@ -1,4 +1,4 @@
-"""Controllers: from live tracks to commands for the microscope; built in, or a Python file of the user's."""
+"""Controllers, which turn live tracks into commands for the microscope: built-in ones, or a user's Python file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 def load_controller(
     settings: ControllerSettings | None, protocol: ProtocolSettings | None = None
 ) -> Controller:
-    """Make the controller that the settings name, within the protocol if there is one.
+    """Make the controller of these settings, inside the protocol if there is one.
 
     Raises `ConfigurationError` if its file is not usable.
     """

@@ -1,4 +1,4 @@
-"""Hold the measured velocity at a target by setting the pump: PID control."""
+"""PID controller that holds the measured velocity at a target by setting the pump."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ from tracking.control.controllers.measuring import FloatArray, heights_um, measu
 from tracking.control.settings import HoldFlowSettings
 
 DEADBAND = 1e-3
+"""Smallest change of the flow that is sent, as a part of its range. Smaller ones are below the resolution of most
+pumps; a larger value saves commands and leaves an error of up to that part of the range."""
 SIGNIFICANCE = 3.0
+"""Standard errors by which the velocity must differ from zero before flow per velocity is taken from it. At 3 the
+gain is known to a third at worst, which the loop corrects (docs/control.md: 30 % within 10 s). At a higher value
+more runs begin with the pump in the middle of its range."""
 BEGIN_S = 1.0
+"""Time from the first velocity until control begins, s: several `filter_time_s` (0.2), because the gain is taken
+from this velocity. Longer only delays the start."""
 RESPONSE_S = 1.5
+"""Time constant with which tracks are expected to follow a step of the flow, s: their velocities take up to a
+second to show it. Too short, the integral grows during a step and the velocity overshoots; too long, the loop is
+slow to correct a wrong gain."""
 HELD = 0.1
+"""Largest deviation from the old target, relative, at which a new target may use the present flow over velocity as
+the gain. Farther off, the velocity is still on its way and the ratio would be wrong."""
 
 
 class HoldFlow:
-    """PID control of the median velocity in a band of the channel, weighted by the tracks' own errors.
+    """PID control of the median velocity in a band of the channel, weighted by the tracks' standard errors.
 
-    flow = start + g (kp e + integral of e dt / Ti - kp Td dv/dt), within its limits, with v the median averaged
-    over `filter_time_s` and g the flow per velocity (`ul_s_per_um_s`), if not given the ratio of the two when
-    control begins; a pump that does not run then, or too slowly to be measured, is first set to the middle of
-    its limits. The integral stands still while the flow is at a limit and the error asks for more (anti-windup).
-    A target is fed forward: velocity goes with flow, so the flow changes at once by g times the step. Tracks take
-    up to a second to show a new velocity; e is what v lacks to where it should be by then.
+    flow = start + g (kp e + integral of e dt / Ti - kp Td dv/dt), within its limits. v is the median averaged over
+    `filter_time_s`. g is the flow per velocity (`ul_s_per_um_s`); if it is not given, it is the ratio of the two
+    when control begins. If the pump does not run then, or too slowly to be measured, it is first set to the middle
+    of its limits. The integral is held while the flow is at a limit and the error would push it farther
+    (anti-windup). A new target is fed forward: velocity is proportional to flow, so the flow changes at once by g
+    times the step. Tracks show a new velocity with a delay, so e is the difference to the velocity that is expected
+    by now (`RESPONSE_S`), not to the target.
     """
 
     name = "hold_flow"
@@ -45,12 +58,12 @@ class HoldFlow:
         self._used = 0
 
     def released(self) -> None:
-        """The hardware was made safe, which has ended: begin again at the flow that runs."""
+        """Begin again at the present flow, after a safe state has ended."""
         self._start_ul_s = self._asked_ul_s = self._last_s = self._begun_s = self._expected_s = math.nan
         self.velocity_um_s = math.nan
 
     def retarget(self, target_um_s: float) -> None:
-        """Take another velocity as the target, from now on."""
+        """Change the target velocity."""
         held = abs(self.velocity_um_s - self.target_um_s) <= HELD * abs(self.target_um_s)
         self.target_um_s = target_um_s
         if math.isnan(self._start_ul_s) or self._gain is None:
@@ -66,7 +79,7 @@ class HoldFlow:
         self._start_ul_s = flow_ul_s + self._gain * (self.target_um_s - self.velocity_um_s)
 
     def measured(self) -> dict[str, float]:
-        """What was measured last, and what was asked for."""
+        """The last measured velocity and the last commanded flow."""
         return {
             "velocity_um_s": self.velocity_um_s,
             "standard_error_um_s": self.standard_error_um_s,
@@ -102,7 +115,7 @@ class HoldFlow:
         return self._set(self._correct(dt_s), now_s)
 
     def _expect(self, now_s: float) -> None:
-        """Move the velocity that should be measured by now towards the target."""
+        """Move the velocity that is expected by now towards the target."""
         if not math.isnan(self._expected_s):
             share = -math.expm1(-max(now_s - self._expected_s, 0.0) / RESPONSE_S)
             self._expected_um_s += share * (self.target_um_s - self._expected_um_s)
@@ -118,7 +131,7 @@ class HoldFlow:
         self._rate_um_s2 = (self.velocity_um_s - before_um_s) / dt_s
 
     def _begin(self, flow_ul_s: float) -> bool:
-        """Take the running flow as the start; False while flow or gain are not known."""
+        """Start from the present flow; False while flow or gain are not known."""
         if not math.isfinite(flow_ul_s):
             flow_ul_s = self._asked_ul_s
         if not math.isfinite(flow_ul_s):
@@ -131,7 +144,7 @@ class HoldFlow:
         return True
 
     def _error_um_s(self) -> float:
-        """What the velocity lacks to the range in which it should be by now: from the expected to the target."""
+        """Distance of the velocity from the range in which it should be by now: from expected to target."""
         low, high = sorted((self._expected_um_s, self.target_um_s))
         return min(max(self.velocity_um_s, low), high) - self.velocity_um_s
 
@@ -141,9 +154,9 @@ class HoldFlow:
         error_um_s = self._error_um_s()
         step = error_um_s * dt_s / s.integral_time_s if dt_s > 0 else 0.0
         ahead = error_um_s - s.derivative_time_s * self._rate_um_s2
-        wish = self._start_ul_s + self._gain * (s.proportional * ahead + self._integral_um_s + step)
-        flow = min(max(wish, s.min_flow_ul_s), s.max_flow_ul_s)
-        if wish == flow or (wish - flow) * self._gain * error_um_s < 0:
+        wanted = self._start_ul_s + self._gain * (s.proportional * ahead + self._integral_um_s + step)
+        flow = min(max(wanted, s.min_flow_ul_s), s.max_flow_ul_s)
+        if wanted == flow or (wanted - flow) * self._gain * error_um_s < 0:
             self._integral_um_s += step
         return flow
 
@@ -157,7 +170,7 @@ class HoldFlow:
 
 
 def band_velocities(tracks: Tracks, settings: HoldFlowSettings) -> tuple[FloatArray, FloatArray]:
-    """Velocities and their standard errors, um/s, of the confirmed and detected tracks in the band."""
+    """Velocities (M,) and their standard errors (M,), um/s, of the confirmed, detected tracks in the band."""
     along_x = settings.axis == "x"
     velocity = tracks.vx_um_s if along_x else tracks.vy_um_s
     sigma = tracks.sigma_vx_um_s if along_x else tracks.sigma_vy_um_s

@@ -1,4 +1,4 @@
-"""Hold the particles, or the wall, at a depth by moving the focus."""
+"""Controller that holds the particles, or the wall, at a depth by moving the focus."""
 
 from __future__ import annotations
 
@@ -13,24 +13,37 @@ from tracking.control.controllers.wall import wall_um
 from tracking.control.settings import HoldFocusSettings
 
 SAMPLE_S = 0.25
+"""Time between two samples of all depths for the median or the wall, s. Particles stay in view for seconds, so that
+denser samples hold the same particles and only cost time."""
 LONGEST_WAIT_S = 10.0
+"""How long to wait for the reply to a move before the next one, s: longer than any drive takes over its range, so
+that a move is not repeated while the first one is under way; a lost reply stops control for this long."""
 BEGIN_S = 5.0
+"""Time over which the first set-point of median or wall is averaged, s (at most `reference_time_s`). The standard
+error of the held depth falls with its square root."""
 DRIFT_S = 5.0
+"""Time over which the drift is fitted, s. Shorter, its noise enters every move (times `LEAD_S`); longer, a change
+of the drift is followed late."""
 LEAD_S = 0.5
+"""How far ahead a move looks with the drift, s: about the time until the next move shows (`period_s` is 0.5 s by
+default). 0 would leave a lag of drift times that time."""
 YOUNG_FRAMES, SETTLED_FRAMES = 5, 30
+"""Detections after which a track's home counts, and over how many it is averaged. Fewer let errors add up faster
+from one generation of particles to the next; more leave out particles that cross the field quickly."""
 FEWEST_FOR_A_WALL = 30
+"""Depths and velocities, of all samples together, that a fit of the wall needs. The fit itself refuses data that do
+not show a parabola; this only spares it hopeless ones."""
 
 
 class HoldFocus:
-    """Follows the shift of all particles in depth, and moves the focus against it.
+    """Measures the common shift of all particles in depth and moves the focus to cancel it.
 
-    Every track has a home, its depth without the shift S(t) of all, averaged over its first 30 frames; S is the
-    mean distance of the tracks from their homes. Individual heights cancel, so it is known to a fraction of a
-    micrometre at once, but its errors add up with every generation of particles. `median` and `wall` correct
-    that slowly: the median depth, or the depth at which the velocity profile comes to rest, is averaged over
-    `reference_time_s` in coordinates that move with S. A move looks half a second ahead with the drift of the
-    last five seconds (what S shows beyond the drive's own moves), and the next one waits until the frames show
-    it.
+    Every track has a home: its depth minus the common shift S(t), averaged over its first `SETTLED_FRAMES`
+    detections. S is the mean distance of the tracks from their homes. Individual heights cancel, so S is known to
+    a fraction of a micrometre at once, but its errors add up with every generation of particles. `median` and
+    `wall` correct that slowly: the median depth, or the depth at which the velocity profile falls to zero, is
+    averaged over `reference_time_s` in coordinates that move with S. A move looks `LEAD_S` ahead with the drift of
+    the last `DRIFT_S` (S without the drive's own moves); the next move waits until the frames show this one.
     """
 
     name = "hold_focus"
@@ -40,7 +53,7 @@ class HoldFocus:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew, with the set-point of the settings: the focus was moved elsewhere on purpose."""
+        """Begin again with the set-point of the settings, because a protocol has moved the focus."""
         wanted_um = self._settings.set_point_um
         self.set_point_um = math.nan if wanted_um is None else wanted_um
         self._shift_um = 0.0
@@ -56,11 +69,11 @@ class HoldFocus:
         self._used = 0
 
     def retarget(self, set_point_um: float) -> None:
-        """Hold another depth, from now on."""
+        """Change the depth to hold."""
         self.set_point_um = set_point_um
 
     def measured(self) -> dict[str, float]:
-        """Depth of the reference now, where it should be, the shift since the start, and the tracks used."""
+        """Present depth of the reference, set-point, shift since the start, and number of tracks used."""
         return {
             "depth_um": self.depth_um,
             "set_point_um": self.set_point_um,
@@ -74,7 +87,7 @@ class HoldFocus:
         return self._reference_um + self._shift_um
 
     def acknowledged(self, ack: CommandReply) -> None:
-        """Hear from which frame on the last move shows."""
+        """Note the first frame that shows the last move."""
         if ack.command_id == self._waiting:
             self._waiting = ""
             self._from_frame = ack.first_frame
@@ -152,7 +165,7 @@ class HoldFocus:
         return [command]
 
     def _drift_um_s(self) -> float:
-        """How fast the depths change by themselves, um/s."""
+        """Speed at which the depths change apart from the drive's own moves, um/s."""
         time_s, depth_um = np.array(self._drift).T
         if time_s[-1] - time_s[0] < 0.5 * DRIFT_S or not np.isfinite(depth_um).all():
             return 0.0

@@ -1,4 +1,4 @@
-"""A user's own controller: a Python file with one class, loaded by its path."""
+"""Loads a user's controller: a Python file with one class that has an `update` method."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tracking.control.controllers.protocol import Controller
 def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
     """Load the file's one class that has an `update` method and call it with `options`.
 
-    A class without `name` is called by its class name. Raises `ConfigurationError` naming file and line.
+    A controller without a `name` gets the name of its class. Raises `ConfigurationError` that names file and line.
     """
     module_name = f"liveptv_controller_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ConfigurationError(f"no controller file {path}; controller.file must name a .py file")
+        raise ConfigurationError(f"there is no controller file {path}; controller.file must name a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a user's file may raise anything, and leave
+    except BaseException as error:  # a user's file may raise anything, or call sys.exit
         raise ConfigurationError(f"controller {path} cannot be loaded: {where_it_failed(error)}") from error
     classes = [
         value
@@ -58,7 +58,7 @@ def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:
 
 
 def where_it_failed(error: BaseException) -> str:
-    """Say in one line what was raised and at which file and line, the innermost place there is."""
+    """One line that says what was raised, in which file and line (the innermost)."""
     what = in_words(error)
     if type(error) is SyntaxError:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {one_line(str(error.msg))}"

@@ -1,4 +1,4 @@
-"""What controllers measure with: the tracks that count, and averages that heed their standard errors."""
+"""Statistics for controllers: which tracks count, and robust averages weighted by standard errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import TrackFlag, Tracks
+from tracking.analysis.robust import SIGMA_OF_MAD, robust_sigma
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 UNFIT = int(TrackFlag.PREDICTED | TrackFlag.TENTATIVE | TrackFlag.SECOND_DETECTION)
-TO_SIGMA = 1.4826
 MEDIAN_LOSS = 1.2533
+"""Standard error of a median over that of a mean, sqrt(pi / 2), for many Gaussian values."""
+CLIP = 4.0
+"""Values farther from the median than this many standard deviations are left out: 6 in 100,000 of Gaussian values
+(at 3 it would be 1 in 400). A higher limit lets more wrong links in."""
 
 
 def measured(tracks: Tracks) -> BoolArray:
@@ -24,24 +28,19 @@ def measured(tracks: Tracks) -> BoolArray:
 
 
 def heights_um(tracks: Tracks) -> FloatArray:
-    """Focus position + z of each row (N,), um; z alone where the focus is not known."""
+    """Height (focus position + z) of each row, (N,) um; z alone if the focus is not known."""
     focus_um = tracks.info.focus_um
     height: FloatArray = tracks.z_um + (focus_um if math.isfinite(focus_um) else 0.0)
     return height
 
 
-def scatter(values: FloatArray) -> float:
-    """Standard deviation of the bulk: 1.48 times the median absolute deviation."""
-    return TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
-
-
 def weighted_median(values: FloatArray, sigma: FloatArray) -> tuple[float, float]:
-    """Median (value, standard error) of values (N,) >= 1 weighted by 1 / (sigma^2 + scatter^2).
+    """Median and its standard error of N >= 1 `values` (N,) weighted by 1 / (sigma^2 + scatter^2).
 
-    A `sigma` that is NaN counts as the largest known one.
+    A `sigma` (N,) that is NaN counts as the largest known one.
     """
     worst = float(np.nanmax(sigma)) if np.isfinite(sigma).any() else 0.0
-    variance = np.where(np.isfinite(sigma), sigma, worst) ** 2 + scatter(values) ** 2
+    variance = np.where(np.isfinite(sigma), sigma, worst) ** 2 + robust_sigma(values) ** 2
     weight = 1.0 / np.maximum(variance, 1e-300) if (variance > 0).all() else np.ones_like(values)
     order = np.argsort(values)
     passed = np.cumsum(weight[order])
@@ -52,10 +51,10 @@ def weighted_median(values: FloatArray, sigma: FloatArray) -> tuple[float, float
     return middle, error
 
 
-def clipped_mean(values: FloatArray, sigma: FloatArray, clip: float = 4.0) -> float:
-    """Mean of values (N,) >= 1 weighted by 1 / sigma^2, without those beyond `clip` times the scatter."""
+def clipped_mean(values: FloatArray, sigma: FloatArray, clip: float = CLIP) -> float:
+    """Mean of N >= 1 `values` (N,) weighted by 1 / sigma^2, without those beyond `clip` times the scatter."""
     off = np.abs(values - np.median(values))
-    inside = off <= clip * TO_SIGMA * np.median(off)
+    inside = off <= clip * SIGMA_OF_MAD * np.median(off)
     known = np.isfinite(sigma).all() and (sigma > 0).all()
     weight = 1.0 / sigma[inside] ** 2 if known else None
     return float(np.average(values[inside], weights=weight))

@@ -1,4 +1,4 @@
-"""What a controller is."""
+"""The interface of a controller: `update` turns a frame's tracks into commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream.messages import Command, Tracks
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something a controller wants on record: `kind`, a line of text, and JSON-able facts."""
+    """An entry that a controller adds to the control record: `kind`, a line of text, and facts for JSON."""
 
     kind: str
     text: str
@@ -19,23 +19,23 @@ class Happening:
 
 @runtime_checkable
 class Controller(Protocol):
-    """Gets the tracks of every frame and answers with commands, most of the time none.
+    """Receives the tracks of every frame and returns commands, most of the time none.
 
-    It runs in its own process; what it does not finish within a frame's time is made up for by skipping frames,
-    so it must look at `tracks.info`, not count calls. Methods that it may have, too:
+    It runs in its own process. While it is busy frames are skipped, so it must read times from `tracks.info`
+    instead of counting calls. It may have further methods:
 
-    - `acknowledged(ack: CommandReply) -> None`, called with the microscope's answer to each of its commands.
-    - `measured() -> dict[str, float]`: what it has measured and wants, kept with every command.
-    - `happenings() -> list[Happening]`: what else is to be recorded, asked for after every update.
-    - `released() -> None`: the hardware was made safe, and it was not asked meanwhile; go on from what is now.
-    - `retarget(value: float)` and `restart()`: a protocol has another set-point for it, or has moved the focus.
+    - `acknowledged(ack: CommandReply) -> None`: called with the microscope's reply to each of its commands.
+    - `measured() -> dict[str, float]`: measured values and targets, recorded with every command.
+    - `happenings() -> list[Happening]`: further entries for the record; called after every update.
+    - `released() -> None`: called when a safe state has ended, during which `update` was not called.
+    - `retarget(value: float)` and `restart()`: called by a protocol with a new set-point or focus position.
     """
 
     @property
     def name(self) -> str:
-        """What it is called in the log."""
+        """Its name in the log."""
         ...
 
     def update(self, tracks: Tracks) -> list[Command]:
-        """Look at one frame's tracks; return what the microscope should do."""
+        """Process one frame's tracks; return the commands for the microscope."""
         ...

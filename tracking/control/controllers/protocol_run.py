@@ -1,4 +1,4 @@
-"""Carries out a protocol: slice after slice, each until it has been measured long or well enough."""
+"""Runs a protocol: slice after slice, each until it has been measured for long enough or well enough."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
 
 LONGEST_WAIT_S = 90.0
+"""How long to wait for the replies to a slice's commands before the run ends, s. A focus drive or pump may take
+tens of seconds over its range; the acquisition holds a command for at most a minute. Longer only delays the
+error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One stay: what is set before it, and its place among all."""
+    """One slice of a protocol: its set-points and its place in the order."""
 
     index: int
     repeat: int
@@ -54,18 +57,18 @@ def slices_of(settings: ProtocolSettings) -> list[Slice]:
 
 
 def until_enough(settings: UntilEnoughSettings) -> ProtocolRun:
-    """The protocol of one step that measures every slice until it is enough."""
+    """A protocol of one step that measures every slice until the criteria are met."""
     enough = Enough(**settings.model_dump(include=set(Enough.model_fields)))
     step = StepSettings(focus_um=settings.slices, settle_s=settings.settle_s, until=enough)
     return ProtocolRun(ProtocolSettings(steps=[step]), None, name="until_enough")
 
 
 class ProtocolRun:
-    """A controller that goes through the slices, with another one holding the flow or the focus meanwhile.
+    """A controller that measures the slices in order; an inner controller may hold flow or focus meanwhile.
 
-    A slice begins with its commands, is measured from the first frame that shows them all (and `settle_s`
-    later), and ends by its own criterion. A command that is refused ends the run with the reason: what comes
-    after it would not be what was planned. `happenings` tells of every slice's beginning and end.
+    A slice begins with its commands, is measured from the first frame that shows all of them (plus `settle_s`),
+    and ends by its own criterion. A refused command ends the run with the reason, because the rest of the protocol
+    would not be as planned. `happenings` reports the beginning and end of every slice.
     """
 
     def __init__(
@@ -88,11 +91,11 @@ class ProtocolRun:
 
     @property
     def slices(self) -> int:
-        """How many slices there are."""
+        """Number of slices."""
         return len(self._slices)
 
     def measured(self) -> dict[str, float]:
-        """The slice and what has been reached in it, and what the inner controller measured."""
+        """Number of the slice, progress in it, and the inner controller's measured values."""
         own = {"slice": float(self._now.index if self._now is not None else self._next)}
         if self._sufficiency is not None:
             own |= {
@@ -103,12 +106,12 @@ class ProtocolRun:
         return own | (inner() if inner is not None else {})
 
     def happenings(self) -> list[Happening]:
-        """What has happened since the last call."""
+        """Entries for the record since the last call."""
         found, self._happenings = self._happenings, []
         return found
 
     def acknowledged(self, ack: CommandReply) -> None:
-        """Hear from which frame on the slice's set-points hold, or that one was refused."""
+        """Note the first frame that shows the slice's set-points, or that one was refused."""
         if ack.command_id in self._waiting:
             self._waiting.discard(ack.command_id)
             self._from_frame = max(self._from_frame, ack.first_frame)
@@ -120,7 +123,7 @@ class ProtocolRun:
             heard(ack)
 
     def released(self) -> None:
-        """The hardware was made safe, which has ended: the slice under way is measured again from its beginning."""
+        """Measure the current slice again from its beginning, after a safe state has ended."""
         if self._now is not None:
             self._next, self._now = self._now.index, None
         self._waiting.clear()
@@ -130,7 +133,7 @@ class ProtocolRun:
             inner()
 
     def update(self, tracks: Tracks) -> list[Command]:
-        """Go on with the slice, or to the next one."""
+        """Continue the slice, or begin the next one."""
         if self._over:
             return []
         info = tracks.info
@@ -140,7 +143,7 @@ class ProtocolRun:
             return self._begin(info.time_s)
         if self._waiting:
             if info.time_s - self._sent_s > LONGEST_WAIT_S:
-                return self._stop(f"{self._place()}: no answer from the microscope for {LONGEST_WAIT_S:g} s")
+                return self._stop(f"{self._place()}: no reply from the microscope for {LONGEST_WAIT_S:g} s")
             return []
         if info.frame < self._from_frame:
             return []

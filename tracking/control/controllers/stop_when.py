@@ -1,4 +1,4 @@
-"""End the run once enough trajectories or frames have been measured."""
+"""Controller that ends the run once enough trajectories or frames have been measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracking.control.settings import StopWhenSettings
 
 
 class StopWhen:
-    """Asks once for the end of the run. A trajectory counts from its first to its last detection."""
+    """Sends one stop command. The length of a trajectory is counted from its first to its last detection."""
 
     name = "stop_when"
 
@@ -21,11 +21,11 @@ class StopWhen:
 
     @property
     def trajectories(self) -> int:
-        """Trajectories so far that are long enough."""
+        """Number of trajectories that are long enough so far."""
         return int(np.count_nonzero(self._long_enough))
 
     def update(self, tracks: Tracks) -> list[Command]:
-        """Count, and return the stop command in the frame in which a limit is reached."""
+        """Count, and return the stop command when a limit is reached."""
         if self._asked:
             return []
         s = self._settings

@@ -1,4 +1,4 @@
-"""Whether a slice has been measured well enough, judged while it is being measured."""
+"""Decides during the measurement whether a slice has been measured well enough."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from tracking.control.controllers.measuring import FloatArray, measured
 from tracking.control.settings import Enough
 
 JUDGE_S = 0.25
+"""Time between two decisions, s. A slice may last that much too long; each decision computes the velocity profile
+of all its trajectories."""
 FEWEST_IN_A_BIN = 5
+"""Trajectories from which a bin's standard error counts: the scatter of five is known to a third. Higher, slices
+with few particles take longer."""
 FIRST_ROOM = 1024
 
 
 class Sufficiency:
-    """Trajectories of one slice: how many are long enough, and how well they know the velocity profile."""
+    """The trajectories of one slice: how many are long enough, and the standard error of their velocity profile."""
 
     def __init__(self, enough: Enough) -> None:
         self._enough = enough
@@ -28,7 +32,7 @@ class Sufficiency:
         self.standard_error_um_s = math.nan
 
     def update(self, tracks: Tracks) -> bool:
-        """Take a frame's tracks; True once it is enough, or has lasted too long."""
+        """Add a frame's tracks; True once the criteria are met, or `longest_s` has passed."""
         now_s = tracks.info.time_s
         if math.isnan(self._began_s):
             self._began_s = self._judged_s = now_s
@@ -42,7 +46,7 @@ class Sufficiency:
 
     @property
     def reached(self) -> bool:
-        """Whether everything that was asked for has been reached, when it was judged last."""
+        """Whether all criteria were met at the last decision."""
         e = self._enough
         many = e.trajectories is None or self.trajectories >= e.trajectories
         wanted = e.standard_error_um_s
@@ -70,7 +74,7 @@ class Sufficiency:
         return slot
 
     def profile(self) -> tuple[FloatArray, FloatArray]:
-        """Mean depth (um) and velocity (um/s) of each trajectory that is long enough."""
+        """Mean depth (M,) um and velocity (M,) um/s of each trajectory that is long enough."""
         e = self._enough
         table = self._table[:, : len(self._slots)]
         count, first_s, first_um, last_s, last_um, depth = table[:, table[0] >= e.length_frames]
@@ -89,10 +93,10 @@ class Sufficiency:
 
 
 def profile_error_um_s(depth_um: FloatArray, velocity_um_s: FloatArray, bin_um: float) -> float:
-    """Root mean square over the bins of the profile of the standard errors of their means, um/s.
+    """Root mean square over the profile's bins of the standard errors of their means, um/s.
 
-    Bins are `bin_um` wide, cut at multiples of that. NaN (not known) while fewer than half of the bins that
-    have a trajectory have five.
+    Bins are `bin_um` wide, with edges at its multiples. NaN (not known) while fewer than half of the occupied bins
+    have `FEWEST_IN_A_BIN` trajectories.
     """
     if not len(depth_um):
         return math.nan

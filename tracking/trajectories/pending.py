@@ -1,0 +1,68 @@
+"""Frames, rows and events that wait for the next commit, as the file stores them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.messages import Tracks
+from tracking.trajectories.precision import rounded
+from tracking.trajectories.schema import FRAME, ROW, RecordArray, encode_event
+
+
+class Pending:
+    """What has been appended since the last commit."""
+
+    def __init__(self) -> None:
+        self._rows: list[RecordArray] = []
+        self._frames: list[tuple[Any, ...]] = []
+        self._events: list[bytes] = []
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether a frame waits."""
+        return bool(self._frames)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether an event waits."""
+        return bool(self._events)
+
+    @property
+    def rows(self) -> int:
+        """How many rows wait."""
+        return sum(map(len, self._rows))
+
+    def append(self, tracks: Tracks) -> None:
+        """Take a copy of a frame's tracks, rounded as `precision` says."""
+        rows = np.empty(len(tracks), ROW)
+        for name in Tracks.COLUMNS:
+            if name in ROW.fields:  # type: ignore[operator]
+                rows[name] = rounded(name, getattr(tracks, name))
+        info = tracks.info
+        rows["frame"] = info.frame
+        self._rows.append(rows)
+        self._frames.append(
+            (
+                info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
+                info.exposure_ms, 0, len(rows), 0,
+            )
+        )  # fmt: skip
+
+    def event(self, kind: str, text: str, fields: dict[str, object]) -> None:
+        """Take an event that happened now."""
+        self._events.append(encode_event(time.time(), kind, text, fields))
+
+    def arrays(self, first_row: int, commit: int) -> tuple[RecordArray, npt.NDArray[np.uint8], RecordArray]:
+        """Rows (ROW), events (bytes) and frames (FRAME) of the commit with this number.
+
+        `first_row` is where its rows begin in the file.
+        """
+        rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
+        frames = np.array(self._frames, FRAME)
+        frames["first_row"] = first_row + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
+        frames["commit"] = commit
+        return rows, np.frombuffer(b"".join(self._events), np.uint8), frames
