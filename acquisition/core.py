@@ -70,13 +70,18 @@ def frame_queue(core: UniMMCore) -> FrameQueue | None:
 
 
 def adapter_paths() -> list[str]:
-    """Folders of device adapters: those of an installed Micro-Manager, if any, then the test adapters."""
-    paths = [mm_test_adapters.device_adapter_path()]
+    """Folders of device adapters, in the order in which they are searched.
+
+    First the Micro-Manager that was chosen (`MICROMANAGER_PATH`, `mmcore use`, `mmcore install`), then the test
+    adapters, which fit this device interface for certain, then any other Micro-Manager on this computer.
+    """
+    paths: list[str] = []
     with contextlib.suppress(Exception):
-        installed = find_micromanager()
-        if installed and installed not in paths:
-            paths.insert(0, str(installed))
-    return paths
+        paths.append(str(find_micromanager() or ""))
+    paths.append(str(mm_test_adapters.device_adapter_path()))
+    with contextlib.suppress(Exception):
+        paths += map(str, find_micromanager(return_first=False) or [])
+    return [path for path in dict.fromkeys(paths) if path]
 
 
 def find_config(config: str) -> Path:

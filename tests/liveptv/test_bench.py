@@ -43,7 +43,7 @@ def test_the_loop_is_timed_from_the_camera_to_the_first_affected_frame(tmp_path,
     )
     assert rows["camera -> first affected frame"]["p50_frames"] >= 1
     assert picture.read_bytes().startswith(b"\x89PNG")
-    (figure,) = drawn
+    figure = drawn[-1]  # after those of the report
     way, added, frames = panels(figure)
     assert f"{whole['count']} commands" in figure.get_suptitle()
     np.testing.assert_allclose(way.widths, [rows[part]["p50_ms"] for part in parts], atol=6e-4)

@@ -62,7 +62,7 @@ def test_the_pictures_of_a_calibration_show_its_particles_planes_and_depths(tmp_
     assert all(image.shape == shown[0].shape and np.ptp(image) > 0 for image in shown)
     planes = 51
     for panel in curves:
-        assert panel.x_label == "depth z (um)"
+        assert panel.x_label == "depth z (µm)"
         assert panel.y_label
         line = max(panel.lines, key=len)
         assert len(set(np.sign(np.diff(line[:, 0])))) == 1  # from one end to the other
@@ -74,7 +74,7 @@ def test_the_pictures_of_a_calibration_show_its_particles_planes_and_depths(tmp_
         planes
     ]
     assert [len(panel.points[0]) for panel in places[:2]] == [15, 15]
-    assert all("(um)" in panel.x_label + panel.y_label for panel in places)
+    assert all("(µm)" in panel.x_label + panel.y_label for panel in places)
     assert all(np.ptp(panel.lines[-1][:, 0]) > 100 for panel in ambiguity)
 
 

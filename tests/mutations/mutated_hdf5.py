@@ -122,7 +122,7 @@ cases.add(
     hdf5(also=lambda file: file.create_dataset("more", data=video(seed=2)), behind="::images"),
     ONLY_RIGHT,
 )
-cases.add("a name that is not there", hdf5(behind="::picture"), ONLY_REFUSED, words="single image")
+cases.add("a name that is not there", hdf5(behind="::picture"), ONLY_REFUSED, words="picture")
 cases.add("the name of a group", hdf5(dataset="run/images", behind="::run"), NEVER_WRONG)
 cases.add("one picture, not a stack", hdf5(stack=video()[0]), NEVER_WRONG, truth=Truth(order=(0,)))
 cases.add("five axes", hdf5(stack=video()[:, None, None]), NEVER_WRONG)
