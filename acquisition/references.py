@@ -12,7 +12,7 @@ from acquisition.recording import open_stack
 from acquisition.stacks.image_files import SUFFIXES, TIFF, read_single_image
 from acquisition.stacks.library_errors import told_in_a_line
 from acquisition.stacks.video_choice import file_of
-from stream.references import checked_reference
+from stream.bright_dark import checked_reference
 
 
 def read_reference(

@@ -26,7 +26,7 @@ from acquisition.physics.optics import OpticsModel
 from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
-from calibration.synthesis.rendered import Rendered
+from calibration.synthesis.rendered_source import Rendered
 from calibration.synthesis.scene import Particles, Scene
 from calibration.width_curve import width_curve_from_optics
 from engines.engine import Engine

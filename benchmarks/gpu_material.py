@@ -77,8 +77,8 @@ def make_large(folder: Path) -> Path:
 
 def tensorrt_back_end(device: Device, paths: list[Path], shape: tuple[int, int], folder: Path) -> GpuBackEnd:
     """TensorRT with engines built now, for each of the models."""
+    from engines.tensorrt.build_and_check import make_engine
     from engines.tensorrt.cache import EngineCache
-    from engines.tensorrt.make import make_engine
     from engines.tensorrt.runner import TensorRTBackEnd
 
     back_end = TensorRTBackEnd(device, cache=EngineCache(folder / "engines"))

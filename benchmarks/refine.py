@@ -25,7 +25,7 @@ from calibration.psf_model import PsfModel
 from calibration.synthesis.from_optics import model_from_optics, noise_for_snr
 from calibration.synthesis.inputs import NoiseModel
 from calibration.synthesis.layout import PAPER_DENSITY, Layout
-from calibration.synthesis.rendered import Rendered
+from calibration.synthesis.rendered_source import Rendered
 from calibration.synthesis.scene import Particles, Scene
 from calibration.width_curve import width_curve_from_optics
 from engines.classical.detector import SpotDetector

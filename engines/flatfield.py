@@ -15,8 +15,8 @@ import numpy.typing as npt
 import tifffile
 from numba import njit
 
+from stream.bright_dark import checked_reference
 from stream.errors import ConfigurationError
-from stream.references import checked_reference
 
 log = logging.getLogger(__name__)
 

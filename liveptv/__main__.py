@@ -10,6 +10,7 @@ import threading
 import weakref
 from types import FrameType
 
+from liveptv.end_requested import end_requested
 from liveptv.terminal import make_output_safe
 
 AGAIN_S = 0.02  # s until the signal is sent again; finalisers take microseconds, and nobody notices 20 ms
@@ -37,6 +38,7 @@ def _stop_politely() -> None:
             again.daemon = True
             again.start()
             return
+        end_requested.set()
         raise KeyboardInterrupt("" if number == signal.SIGINT else signal.Signals(number).name)
 
     defaults = {signal.SIG_DFL, signal.default_int_handler}

@@ -3,7 +3,7 @@
 from calibration.synthesis.cut_and_paste import CutAndPaste
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout
-from calibration.synthesis.rendered import Rendered
+from calibration.synthesis.rendered_source import Rendered
 from calibration.synthesis.scene import Particles, Scene
 from calibration.synthesis.sources import Source
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from engines.backends.registry import ONNXRUNTIME, open_back_end
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.image_structure import has_structure
 from engines.network.model import OnnxModel
 from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
-from engines.soundness import has_structure
 from stream.messages import Detections, Frame
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engines.cuda.psf_images import PsfImages, inside
-from engines.refine.block import (
+from engines.refine.joint_fit import (
     CONVERGED,
     FIRST_DAMPING,
     LARGEST_STEP_PX,

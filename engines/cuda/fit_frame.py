@@ -25,9 +25,9 @@ from engines.refine.arguments import (
     Prior,
     Psf,
 )
-from engines.refine.block import ITERATIONS, SINGULAR, weigh_block
 from engines.refine.frame import SWEEPS
 from engines.refine.grouping import LARGEST_BLOCK, blocks_of, usable_boxes
+from engines.refine.joint_fit import ITERATIONS, SINGULAR, weigh_block
 from engines.refine.psf import FitModel
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, boxes_of, put
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import FloatArray, IntArray, Pixels, Prior, Psf, Typical
-from engines.refine.block import CONVERGED, ITERATIONS, fit_block
+from engines.refine.joint_fit import CONVERGED, ITERATIONS, fit_block
 from engines.refine.rendering import (
     BOTTOM,
     LEFT,

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Noise, Pixels, Prior, Psf
-from engines.refine.block import fit_block, weigh_block
+from engines.refine.joint_fit import fit_block, weigh_block
 from engines.refine.rendering import (
     BOTTOM,
     LEFT,

@@ -9,9 +9,9 @@ import numpy as np
 
 from engines.refine.alternatives import FAINT_SIGMAS
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise, Particles, Prior
-from engines.refine.block import CONVERGED
 from engines.refine.depth_search import LARGEST_MOVE_PX
 from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back
+from engines.refine.joint_fit import CONVERGED
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z

@@ -18,9 +18,9 @@ from engines.refine.arguments import (
     Prior,
     Psf,
 )
-from engines.refine.block import ITERATIONS, SINGULAR, fit_block, weigh_block
 from engines.refine.depth_search import LARGEST_MOVE_PX, fit_brightness, search_depth
 from engines.refine.grouping import blocks_of, usable_boxes
+from engines.refine.joint_fit import ITERATIONS, SINGULAR, fit_block, weigh_block
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, SPARE_UM, TOP, A, X, Y, put, set_box
 
 SWEEPS = 2

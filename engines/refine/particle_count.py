@@ -23,7 +23,7 @@ from engines.refine.arguments import (
     Psf,
     Typical,
 )
-from engines.refine.block import CONVERGED, weigh_block
+from engines.refine.joint_fit import CONVERGED, weigh_block
 from engines.refine.rendering import X, Y, boxes_of, put
 
 ROUNDS = 4

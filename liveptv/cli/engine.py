@@ -89,8 +89,8 @@ def build(
     from engines.cuda.device import open_cuda
     from engines.cuda.layout import MOST_PARTICLES, FrameFormat
     from engines.factory import check_model
+    from engines.tensorrt.build_and_check import make_engine
     from engines.tensorrt.library import load_tensorrt
-    from engines.tensorrt.make import make_engine
     from engines.tensorrt.runner import TensorRTBackEnd
 
     check_model(model)

@@ -25,6 +25,7 @@ from liveptv.cli import (
     watch,
 )
 from liveptv.cli.console import errors
+from liveptv.end_requested import end_requested
 from stream.errors import ConfigurationError, LivePTVError
 from stream.safe_text import storable
 
@@ -92,9 +93,19 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _fault(error: Exception) -> int:
+    if end_requested.is_set():
+        return _say(_stopped(error), FAILED)
     if os.environ.get(TRACEBACK):
         raise error
     return _say(_unexpected(error), FAILED)
+
+
+def _stopped(error: Exception) -> Exception:
+    """The error of a program that was stopped, with the notes of what it was doing: what was kept, and where."""
+    stopped = LivePTVError("stopped by the user")
+    for note in getattr(error, "__notes__", ()):
+        stopped.add_note(note)
+    return stopped
 
 
 def _unexpected(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """The supervisor of a run: starts the pipeline stages, watches them, and decides what happens when one is lost.
 
 A stage is lost when its process dies, when it reports a failure, or when it has been silent for `session.hang_s`
-(then it is killed): see `liveptv.session.liveness`. The message links between the stages decide nothing. However a
+(then it is killed): see `stage_liveness`. The message links between the stages decide nothing. However a
 run ends, the hardware is made safe first, through a pipe of its own (`session.safety_lane`, `session.hardware`).
 The policy:
 
@@ -29,13 +29,13 @@ from liveptv.session.announcement import Announcement
 from liveptv.session.events import EventLog
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
-from liveptv.session.liveness import judge
 from liveptv.session.notices import Notices
 from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
 from liveptv.session.snapshots import SnapshotTaker
+from liveptv.session.stage_liveness import judge
 from stream.errors import LivePTVError
 from stream.messages import StageState, Status
 from stream.run_keys import RunKeys

@@ -15,8 +15,8 @@ from engines.cuda.fit_frame import MARGIN_PX, BatchedFit, rounds  # noqa: E402
 from engines.cuda.psf_images import PsfImages  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
 from engines.refine.arguments import Noise, Pixels, Prior  # noqa: E402
-from engines.refine.block import ITERATIONS, fit_block, weigh_block  # noqa: E402
 from engines.refine.fitting import fit_particles  # noqa: E402
+from engines.refine.joint_fit import ITERATIONS, fit_block, weigh_block  # noqa: E402
 from engines.refine.rendering import SPARE_UM, draw, set_box  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 

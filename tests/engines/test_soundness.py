@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maps import as_planes, empty_maps, put
 
+from engines.image_structure import has_structure
 from engines.network.layout import CHANNELS, LOGIT
 from engines.network.soundness import fault_of
-from engines.soundness import has_structure
 
 SHAPE = (120, 168)
 

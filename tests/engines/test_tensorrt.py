@@ -29,9 +29,9 @@ from engines.flatfield import load_flat_field
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings
 from engines.tensorrt.build import build_plan
+from engines.tensorrt.build_and_check import make_engine
 from engines.tensorrt.cache import EngineCache
 from engines.tensorrt.library import load_tensorrt
-from engines.tensorrt.make import make_engine
 from engines.tensorrt.onnx_file import write_onnx
 from engines.tensorrt.runner import TensorRTBackEnd
 from liveptv.cli.main import run_command_line
@@ -69,7 +69,8 @@ def written(frame: FrameFormat, half: bool) -> bytes:
 def each_file_is_written_once(monkeypatch):
     """Writing one takes a second, and always gives the same file."""
     monkeypatch.setattr(
-        "engines.tensorrt.make.write_onnx", lambda _path, _model, frame, *, half: written(frame, half)
+        "engines.tensorrt.build_and_check.write_onnx",
+        lambda _path, _model, frame, *, half: written(frame, half),
     )
 
 

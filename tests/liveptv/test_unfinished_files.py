@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -133,6 +134,23 @@ def test_track_that_is_stopped_keeps_what_it_linked_and_says_so(tmp_path, capsys
     found = read_trajectories(tmp_path / "tracks.partial.h5")
     assert len(found.frames) == 25
     assert found.attributes["end_reason"] == "stopped before the end of the table"
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_a_signal_that_a_library_turned_into_another_error_is_still_a_stop(
+    tmp_path, capsys, monkeypatch, signalled
+):
+    monkeypatch.setattr("liveptv.cli.main.end_requested", event := threading.Event())
+    if signalled:
+        event.set()
+    table, tracks = tmp_path / "table.csv", tmp_path / "tracks.h5"
+    table.write_text("frame,x_um,y_um\n" + "".join(f"{k},{k},5\n" for k in range(40)))
+    swallowed = TypeError("an integer is required")
+    monkeypatch.setattr(offline, "iter_detections", stopping_after(25, swallowed)(offline.iter_detections))
+    assert run_command_line(["track", str(table), "-o", str(tracks), "--frame-rate", "20"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: stopped by the user; trajectories of the first 25") == signalled
+    assert ("bug in liveptv" in said) != signalled
 
 
 def test_track_with_overwrite_keeps_the_old_file_until_the_new_one_is_whole(tmp_path, monkeypatch, capsys):

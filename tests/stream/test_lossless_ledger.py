@@ -132,7 +132,7 @@ TestLinkOverABadPipe.settings = settings(max_examples=150, stateful_step_count=6
 def test_only_messages_that_were_sent_can_be_acknowledged() -> None:
     ledger = SendLedger(CREDITS)
     ledger.offer(Entry(0, 0, b"", 0))
-    with pytest.raises(ValueError, match="only -1 was sent"):
+    with pytest.raises(ValueError, match="-1 was the last one sent"):
         ledger.acknowledge(0)
 
 

@@ -316,7 +316,7 @@ def test_a_restarted_sender_is_flagged_always(ends: ExitStack) -> None:
     old.send(frame(0))
     next_one(receiver).done()
     wait_until(lambda: old.queued == 0)
-    old._pump._peer.leaves(0.0)  # type: ignore[attr-defined]  # as if it had crashed: no goodbye
+    old._thread._peer.leaves(0.0)  # type: ignore[attr-defined]  # as if it had crashed: no goodbye
     old.close()
     new = ends.enter_context(closing(sender_at(port)))
     new.send(frame(0))

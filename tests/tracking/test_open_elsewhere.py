@@ -15,7 +15,8 @@ from liveptv.workflows.inspect import describe_file
 from stream.errors import LivePTVError, OutputError, SourceError
 from stream.writer_lock import lock_path
 from tracking.export import export
-from tracking.trajectories import recovery, repair
+from tracking.trajectories import recovery
+from tracking.trajectories import repair_steps as repair
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, annotate, read_trajectories
 from tracking.trajectories.hdf5_superblock import SIZE, build, parse

@@ -18,7 +18,7 @@ from stream.errors import SourceError
 from tracking.trajectories.file import TrajectoryWriter, read_trajectories
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_WRITING, SIZE, Superblock, build, lookup3, parse
 from tracking.trajectories.recovery import recover
-from tracking.trajectories.repair import END_REASON
+from tracking.trajectories.repair_steps import END_REASON
 
 HELPER = Path(__file__).with_name("trajectory_files.py")
 ROOT = Path(__file__).parents[2]

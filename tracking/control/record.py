@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stream.messages import Command, CommandReply, Tracks
-from tracking.control.controllers.protocol import Controller, Happening
+from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.switch import Choice
 
 PERIOD_S = 0.2

@@ -29,7 +29,7 @@ from tracking.trajectories.hdf5_superblock import build
 from tracking.trajectories.inspection import Contents, inspect_file, superblock_of
 from tracking.trajectories.open_elsewhere import WORK, who_writes
 from tracking.trajectories.reader import TrajectoryFile
-from tracking.trajectories.repair import repair
+from tracking.trajectories.repair_steps import repair
 
 MARGIN_BYTES = 1 << 20
 """Free space that a copy needs beyond the size of the file, for the attributes that are added (about 1 kB)."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.hold_flow import HoldFlow
 from tracking.control.controllers.hold_focus import HoldFocus
 from tracking.control.controllers.loading import controller_from_file, where_it_failed
-from tracking.control.controllers.protocol import Controller, Happening
 from tracking.control.controllers.protocol_run import ProtocolRun, until_enough
 from tracking.control.controllers.pulse_on_entry import PulseOnEntry
 from tracking.control.controllers.stop_when import StopWhen

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from stream.errors import ConfigurationError
 from stream.safe_text import in_words, one_line
-from tracking.control.controllers.protocol import Controller
+from tracking.control.controllers.controller_interface import Controller
 
 
 def controller_from_file(path: Path, options: Mapping[str, Any]) -> Controller:

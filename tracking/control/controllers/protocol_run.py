@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stream.messages import Command, CommandKind, CommandReply, Tracks
-from tracking.control.controllers.protocol import Controller, Happening
+from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.sufficiency import Sufficiency
 from tracking.control.settings import Enough, ProtocolSettings, StepSettings, UntilEnoughSettings
 
