@@ -164,9 +164,9 @@ def test_without_an_engine_the_command_that_builds_one_is_named(device, cache):
 @pytest.mark.parametrize(
     ("version", "gpu", "shape", "what"),
     [
-        ("11.4.0.106", "the processor", SHAPE, "is for TensorRT 10.16.1.11, but this is TensorRT 11.4.0.106"),
-        ("10.16.1.11", "NVIDIA H100", SHAPE, "is for the GPU the processor, but this is the GPU NVIDIA H100"),
-        ("10.16.1.11", "the processor", (208, 288), "192 rows high, but this is images 208 rows high"),
+        ("11.4.0.106", "the processor", SHAPE, "was built for TensorRT 10.16.1.11, but this run has TensorRT 11.4.0.106"),
+        ("10.16.1.11", "NVIDIA H100", SHAPE, "was built for the GPU the processor, but this run has the GPU NVIDIA H100"),
+        ("10.16.1.11", "the processor", (208, 288), "192 rows high, but this run has images 208 rows high"),
     ],
 )
 def test_an_engine_of_another_version_gpu_or_size_is_not_used_and_both_are_named(

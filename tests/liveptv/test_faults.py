@@ -113,7 +113,7 @@ def test_a_controller_that_raises_leaves_the_hardware_safe_and_its_traceback_in_
 
 
 def test_a_controller_that_hangs_is_noticed_by_the_watchdog_long_before_it_is_killed(run_with):
-    run = run_with(HANGS, "goes on without its controller", limits=QUICK, session={"hang_s": 4.0})
+    run = run_with(HANGS, "continues without its controller", limits=QUICK, session={"hang_s": 4.0})
     assert_made_safe(run)
     noticed, killed = order(run, "no live result for 1 s: safe state", "control hung")
     assert noticed < killed
@@ -154,7 +154,7 @@ def test_a_control_stage_that_dies_while_no_controller_is_on_leaves_the_pump_as_
     assert len(flow) > run.acted_at
     assert flow[:-1] == pytest.approx(0.0246)
     assert [event["text"] for event in run.events("safety")] == [
-        f"safe state (the pump at {SAFE_UL_S:g} uL/s): stopped by the user"
+        f"safe state (the pump at {SAFE_UL_S:g} uL/s): stopped by the user (SIGINT)"
     ]
 
 

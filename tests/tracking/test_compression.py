@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, monkeypatch):
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(packing, "_compressed", full)
-    with pytest.raises(OutputError, match=r"no space left.*complete as it is"):
+    with pytest.raises(OutputError, match=r"no space left.*complete, but larger"):
         pack(path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
@@ -145,7 +145,7 @@ def test_without_room_for_a_second_file_nothing_is_begun(path):
         [sys.executable, "-c", PACK, str(path), "1000000"],
         capture_output=True, text=True, env=environment, check=True, timeout=300,
     ).stdout  # fmt: skip
-    assert "complete as it is" in said
+    assert "complete, but larger" in said
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
