@@ -164,8 +164,18 @@ def test_without_an_engine_the_command_that_builds_one_is_named(device, cache):
 @pytest.mark.parametrize(
     ("version", "gpu", "shape", "what"),
     [
-        ("11.4.0.106", "the processor", SHAPE, "built for TensorRT 10.16.1.11, but this run has TensorRT 11.4.0"),
-        ("10.16.1.11", "NVIDIA H100", SHAPE, "built for the GPU the processor, but this run has the GPU NVIDIA"),
+        (
+            "11.4.0.106",
+            "the processor",
+            SHAPE,
+            "built for TensorRT 10.16.1.11, but this run has TensorRT 11.4.0",
+        ),
+        (
+            "10.16.1.11",
+            "NVIDIA H100",
+            SHAPE,
+            "built for the GPU the processor, but this run has the GPU NVIDIA",
+        ),
         ("10.16.1.11", "the processor", (208, 288), "192 rows high, but this run has images 208 rows high"),
     ],
 )
