@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from training_particles import HALF_PX, SILENCE, gaussian_cutouts, gaussian_model, noise_cutouts
 
 from calibration.synthesis import BackgroundModel, CutAndPaste, Distribution, Layout, NoiseModel, Rendered
-from calibration.synthesis.canvas import Canvas, Light, Scale, develop, paste
+from calibration.synthesis.canvas import Canvas, Light, Pasted, Scale, Stock, develop, paste
 from calibration.synthesis.reach import mask
 
 NOISE = NoiseModel.steady(2e-5, 4e-5, 2000.0)
@@ -25,22 +25,11 @@ def stacked(cutouts, overlapping, reach_px, seed, light=None, images=IMAGES):
     place = np.full(overlapping, SHAPE[0] // 2)
     for image in found:
         canvas = Canvas.empty(SHAPE)
-        paste(
-            canvas,
-            cutouts.contrast,
-            cutouts.scale,
-            np.zeros(count),
-            np.full((count, 2), reach_px),
-            cutouts.dx_px,
-            cutouts.dy_px,
-            NOISE.read,
-            NOISE.shot,
-            -1.0,
-            rng.permutation(count)[:overlapping],
-            rng.integers(0, cutouts.repeats, overlapping),
-            place,
-            place,
-        )
+        reach = np.full((count, 2), reach_px)
+        stock = Stock(cutouts.contrast, cutouts.scale, np.zeros(count), reach, cutouts.dx_px, cutouts.dy_px)
+        chosen = rng.permutation(count)[:overlapping]
+        repeat = rng.integers(0, cutouts.repeats, overlapping)
+        paste(canvas, stock, Light(-1.0, 1.0, NOISE.read, NOISE.shot), Pasted(chosen, repeat, place, place))
         white = rng.standard_normal(SHAPE, np.float32)
         develop(
             canvas, light or Light(-1.0, 1.0, NOISE.read, NOISE.shot), CONTRAST, cutouts.repeats, white, image

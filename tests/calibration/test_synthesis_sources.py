@@ -23,9 +23,9 @@ from calibration.synthesis import (
     Particles,
     Rendered,
 )
-from calibration.synthesis.canvas import Canvas, paste
+from calibration.synthesis.canvas import Canvas, Light, Pasted, Stock, paste
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
-from calibration.synthesis.render import render
+from calibration.synthesis.render import Drawn, Spline, render
 
 SHAPE = (128, 160)
 SPARSE = Layout(density_per_px=(2e-5, 2e-5), overlapped=0.0)
@@ -85,7 +85,7 @@ def test_particles_at_the_edge_are_cut_not_moved(z_um, x, y):
     for shift, shape in ((0, (40, 40)), (60, (160, 160))):
         total = np.zeros(shape, np.float32)
         at = [np.array([v], float) for v in (x + shift, y + shift, z_um, 1.0)]
-        render(total, model.coefficients, model.z_first_um, model.z_step_um, reach, *at)
+        render(total, Spline(model.coefficients, model.z_first_um, model.z_step_um, reach), Drawn(*at))
         pictures.append(total)
     np.testing.assert_allclose(pictures[0], pictures[1][60:100, 60:100], atol=1e-6)
 
@@ -99,22 +99,9 @@ def test_cutouts_at_the_edge_are_cut_not_moved():
     pictures = []
     for shift, shape in ((0, (40, 40)), (60, (160, 160))):
         canvas = Canvas.empty(shape)
-        paste(
-            canvas,
-            cutouts.contrast,
-            cutouts.scale,
-            np.zeros(20),
-            reach,
-            cutouts.dx_px,
-            cutouts.dy_px,
-            1e-5,
-            1e-5,
-            -1.0,
-            chosen,
-            repeat,
-            row + shift,
-            column + shift,
-        )
+        stock = Stock(cutouts.contrast, cutouts.scale, np.zeros(20), reach, cutouts.dx_px, cutouts.dy_px)
+        placed = Pasted(chosen, repeat, row + shift, column + shift)
+        paste(canvas, stock, Light(-1.0, 1.0, 1e-5, 1e-5), placed)
         pictures.append(canvas)
     for small, large in zip(*pictures, strict=True):
         np.testing.assert_allclose(small, large[60:100, 60:100], atol=1e-7)
@@ -127,7 +114,7 @@ def test_within_its_mask_a_rendered_particle_is_the_models_image(z_um, dx, dy, b
     reach = np.full((len(model.coefficients), 2), 12.0)
     total = np.zeros((57, 57), np.float32)
     at = [np.array([v]) for v in (HALF_PX + dx, HALF_PX + dy, z_um, brightness)]
-    render(total, model.coefficients, model.z_first_um, model.z_step_um, reach, *at)
+    render(total, Spline(model.coefficients, model.z_first_um, model.z_step_um, reach), Drawn(*at))
     expected = brightness * model.images(z_um, dx, dy)[0]
     inner = slice(HALF_PX - 11, HALF_PX + 12)
     np.testing.assert_allclose(total[inner, inner], expected[inner, inner], atol=1e-6)

@@ -149,7 +149,7 @@ def test_flat_field_references_are_read_and_checked(tmp_path: Path, curve_file: 
 def test_unfit_model_files_are_one_clear_line(tmp_path: Path) -> None:
     for name, says in (
         ("model.onnx", "not an ONNX model"),
-        ("model.txt", "no model that this program knows"),
+        ("model.txt", "not a model that this program knows"),
         ("curve.h5", "cannot read"),
     ):
         (tmp_path / name).write_bytes(b"something")

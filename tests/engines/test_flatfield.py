@@ -33,7 +33,7 @@ def test_uneven_light_becomes_a_flat_background() -> None:
         (np.full((4, 4), 9.0), np.full((4, 5), 1.0), "use one camera"),
         (np.full((4, 4), 9.0), np.full((4, 4), 9.0), "swapped"),
         (np.zeros((4, 4)), None, "swapped"),
-        (np.full((4, 4), np.nan), None, "no numbers"),
+        (np.full((4, 4), np.nan), None, "not numbers"),
         (np.ones(4), None, "one image"),
     ],
 )

@@ -167,7 +167,7 @@ def test_repeated_images_are_counted_and_said_once_and_change_no_result() -> Non
     ) as engine:
         found = results(engine, images)
         assert engine.counts()["repeated_images"] == 2
-    assert [text[:28] for text in said] == ["frame 2 is the image before "]
+    assert [text[:29] for text in said] == ["frame 2 repeats the image bef"]
     np.testing.assert_array_equal(found[1].table, found[2].table)
     assert found[1].info.frame != found[2].info.frame
 
