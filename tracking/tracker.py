@@ -17,12 +17,12 @@ from tracking.candidates import (
     gate_by_distance,
     index_points,
 )
-from tracking.close_pairs import Motion, velocity_spread
 from tracking.displacements import DisplacementWatch
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.process_noise import StepNoise
-from tracking.second_detections import SecondDetectionFinder
+from tracking.second_detections.close_pairs import Motion, velocity_spread
+from tracking.second_detections.finder import SecondDetectionFinder
 from tracking.settings import TrackerSettings
 from tracking.track_memory import TrackMemory
 
@@ -70,7 +70,7 @@ class OnlineTracker:
     `tracking.displacements`).
 
     Tracks that are second detections of another's particle are flagged as soon as that is clear, see
-    `tracking.second_detections`; `second_detections` of them were in the last frame.
+    `tracking.second_detections.finder`; `second_detections` of them were in the last frame.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
-from tracking import assignment, candidates, close_pairs, flow_field, kalman, track_life
+from tracking import assignment, candidates, flow_field, kalman, track_life
 from tracking.analysis.metrics import TrackPoints, track_scores
+from tracking.second_detections import close_pairs
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 

@@ -8,7 +8,7 @@ likelihood of every new difference; the log-likelihood ratio is summed up until 
 Wald, Ann. Math. Stat. 16, 117, 1945).
 
 The rule of Franchini & Krevor (2020, section 3.2) is the alternative: neighbours whose mean relative displacement
-is less than a threshold are one particle. The kernels are in `tracking.close_pairs`.
+is less than a threshold are one particle. The kernels are in `tracking.second_detections.close_pairs`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.candidates import OVERFLOW, CandidateWorkspace, gate_by_distance, index_points
-from tracking.close_pairs import NAMES, STATES, Motion, Test, choose, flag, follow, merge
+from tracking.second_detections.close_pairs import NAMES, STATES, Motion, Test, choose, flag, follow, merge
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Second detections: tracks that follow a particle which another track follows already."""
