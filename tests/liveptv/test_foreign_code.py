@@ -37,7 +37,7 @@ def test_each_piece_of_foreign_python_is_named_with_its_file_and_none_is_importe
     assert str(tmp_path / "pumps" / "syringe.py") in lines[1]
     assert "Piezo" in lines[2]
     assert str(tmp_path / "stages.py") in lines[2]
-    assert "nowhere_at_all, which is not to be found" in lines[3]
+    assert "nowhere_at_all, which cannot be found" in lines[3]
     assert not any("\n" in line for line in lines)
 
 
@@ -75,4 +75,4 @@ def test_a_run_says_it_before_anything_is_started_and_keeps_it_in_the_event_log(
 def test_control_says_which_controller_it_runs(experiment, tmp_path, capsys):
     run_command_line(["control", str(tmp_path / "no.h5"), str(experiment)])
     out = capsys.readouterr()
-    assert f"the controller {tmp_path / 'mine.py'} will be run" in out.out
+    assert f"the controller {tmp_path / 'mine.py'} is Python code and will be run" in out.out

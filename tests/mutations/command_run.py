@@ -53,7 +53,8 @@ class Said:
 @cache
 def _built():
     """The tree of commands, which takes longer to build than most commands run."""
-    return typer.main.get_command(command_line.app)
+    app = command_line.app  # built already where tests of `tests/liveptv` ran before in this process
+    return typer.main.get_command(app) if isinstance(app, typer.Typer) else app
 
 
 @contextlib.contextmanager
