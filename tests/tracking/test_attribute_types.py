@@ -23,5 +23,5 @@ def test_one_of_several_kinds_is_enough():
     kind = either(number, mapping(text))
     assert kind(3) == 3
     assert kind({"a": "b"}) == {"a": "b"}
-    with pytest.raises(ValueError, match="another kind"):
+    with pytest.raises(ValueError, match="another type"):
         kind("3")
