@@ -9,6 +9,7 @@ while it drifts by 1 um/s), `slices` (frames until the profile is known as well 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rehearsal import Rehearsal
 from reporting import device, save
 from scipy.optimize import linear_sum_assignment
 
@@ -26,6 +26,9 @@ from liveptv.config import load_experiment
 from liveptv.workflows.demo import make_width_curve
 from tracking.analysis.velocity import velocity_profile
 from tracking.control.controllers.sufficiency import profile_error_um_s
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "liveptv"))
+from rehearsal import Rehearsal
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EVERY = 6
