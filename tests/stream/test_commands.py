@@ -289,6 +289,8 @@ def _replies_with(client: CommandClient, command: Command) -> list[CommandReply]
 @pytest.mark.parametrize("kind", [CommandKind.STOP, CommandKind.MAKE_SAFE])
 def test_stopping_and_making_safe_pass_a_full_socket_and_are_handed_out_first(kind: CommandKind) -> None:
     with both() as (server, client):
+        client.send(Command(kind))  # opens the connection of urgent commands
+        eventually(lambda: bool(server.poll()))
         with pytest.raises(LinkError):
             _fill(client)
         urgent = Command(kind)
@@ -296,6 +298,7 @@ def test_stopping_and_making_safe_pass_a_full_socket_and_are_handed_out_first(ki
         handed_out: list[str] = []
 
         def comes() -> bool:
+            time.sleep(0.1)  # what was sent arrives between two polls, also on a loaded machine
             handed_out.extend(request.command.command_id for request in server.poll())
             return urgent.command_id in handed_out
 
