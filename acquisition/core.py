@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from pathlib import Path
@@ -75,12 +74,12 @@ def adapter_paths() -> list[str]:
     First the Micro-Manager that was chosen (`MICROMANAGER_PATH`, `mmcore use`, `mmcore install`), then the test
     adapters, which fit this device interface for certain, then any other Micro-Manager on this computer.
     """
-    paths: list[str] = []
-    with contextlib.suppress(Exception):
-        paths.append(str(find_micromanager() or ""))
-    paths.append(str(mm_test_adapters.device_adapter_path()))
-    with contextlib.suppress(Exception):
-        paths += map(str, find_micromanager(return_first=False) or [])
+    found: list[str] = []
+    try:
+        found = [str(find_micromanager() or ""), *map(str, find_micromanager(return_first=False) or [])]
+    except Exception as error:  # noqa: BLE001 - looking through folders of others must not keep a run from starting
+        log.warning("no installed Micro-Manager was searched for adapters: %s", error)
+    paths = [*found[:1], str(mm_test_adapters.device_adapter_path()), *found[1:]]
     return [path for path in dict.fromkeys(paths) if path]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +209,14 @@ class Recording:
         )
         self._next += 1
         return Frame(info, image)
+
+    def frames(self, timeout_s: float = 1.0) -> Iterator[Frame]:
+        """All frames from the first one on, as `read` returns them. Raises `SourceError` like it."""
+        self.start()
+        while not self.ended:
+            frame = self.read(timeout_s)
+            if frame is not None:
+                yield frame
 
     def image(self, number: int) -> ImageArray:
         """Image `number` (H, W), counted from 0. Raises `SourceError` if it cannot be read."""

@@ -49,7 +49,7 @@ def rest_of_video(path: Path, file: tifffile.TiffFile, choice: Choice) -> Video 
     """The images in a truncated file; None for a complete one.
 
     Also None if the file does not say how many images it should have and only its end is missing: the existing
-    pages are read as usual.
+    pages are read normally.
     """
     found = find_break(file)
     if found is None:

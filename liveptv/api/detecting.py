@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.factory import open_engine, pixel_size_of
-from engines.settings import MOST_PARTICLES, DetectorSettings
-from engines.watched_engine import summary_of
+from engines.factory import pixel_size_of
+from engines.settings import MOST_PARTICLES
 from liveptv.api.dataframes import detections_frame
 from liveptv.api.recordings import Recording
 from liveptv.config import build_experiment
+from liveptv.workflows.offline import detect_frames, detect_images
 from stream.errors import ConfigurationError
-from stream.messages import NAN, Detections, Frame, FrameInfo
+from stream.messages import NAN, Frame, FrameInfo
 
 if TYPE_CHECKING:
     import pandas as pd
-
-log = logging.getLogger(__name__)
-
-WAIT_S = 10.0
 
 
 def detect(
@@ -70,29 +63,23 @@ def detect(
     >>> found = liveptv.detect(images, liveptv.SHIPPED_MODEL)
     >>> found.groupby("frame").size()
     """
-    if isinstance(images, str | os.PathLike):
-        with Recording(images) as recording:
-            return detect(recording, model, pixel_size_um=pixel_size_um, **settings)
-    options = {"max_particles": MOST_PARTICLES, **settings}
+    options = {"max_particles": MOST_PARTICLES, "model": None if model is None else Path(model), **settings}
     checked = build_experiment({"detector": options}, "detect").detector
-    file = None if model is None else Path(model)
+    if isinstance(images, str | os.PathLike):
+        recorded = detect_images(Path(images), checked, pixel_size_um=pixel_size_um)
+        return detections_frame(found for found, _ in recorded)
     if isinstance(images, Recording):
-        pixel_um = images.pixel_size_um if pixel_size_um is None else pixel_size_um
-        return detections_frame(
-            _found(_recorded(images), images.shape, images.dtype, file, pixel_um, checked)
-        )
-    stack = _stack(images)
-    pixel_um = pixel_size_um or pixel_size_of(file) or 1.0
-    frames = (Frame(_info(number, pixel_um), image) for number, image in enumerate(stack))
-    return detections_frame(_found(frames, stack.shape, stack.dtype, file, pixel_um, checked))
-
-
-def _recorded(recording: Recording) -> Iterator[Frame]:
-    """The frames under their numbers in the recording: where one is lost, its number is left out."""
-    first: int | None = None
-    for frame in recording.frames():
-        first = frame.info.camera_frame if first is None else first
-        yield replace(frame, info=replace(frame.info, frame=frame.info.camera_frame - first))
+        frames, pixel_um = images.numbered_frames(), pixel_size_um or images.pixel_size_um
+        _, height, width = images.shape
+        dtype = images.dtype
+    else:
+        stack = _stack(images)
+        pixel_um = pixel_size_um or pixel_size_of(checked.model) or 1.0
+        frames = (Frame(_info(number, pixel_um), image) for number, image in enumerate(stack))
+        (_, height, width), dtype = stack.shape, stack.dtype
+    return detections_frame(
+        detect_frames(frames, checked, shape=(height, width), dtype=dtype, pixel_size_um=pixel_um)
+    )
 
 
 def _info(number: int, pixel_um: float) -> FrameInfo:
@@ -114,25 +101,3 @@ def _stack(images: npt.ArrayLike) -> npt.NDArray[Any]:
     if array.ndim != 3:
         raise ConfigurationError(f"images must be (H, W) or (T, H, W), not of shape {array.shape}")
     return array
-
-
-def _found(
-    frames: Iterator[Frame],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    model: Path | None,
-    pixel_um: float,
-    settings: DetectorSettings,
-) -> Iterator[Detections]:
-    engine = open_engine(settings, model=model, pixel_size_um=pixel_um, say=log.warning)
-    try:
-        engine.warmup(shape[-2], shape[-1], dtype)
-        for frame in frames:
-            engine.submit(frame)
-            yield from engine.results(0.0)
-        while engine.pending:
-            yield from engine.results(WAIT_S)
-        if left_out := summary_of(engine.counts()):
-            log.warning("in all: %s", left_out)
-    finally:
-        engine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -11,7 +11,9 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
+from acquisition.recording import Recording as Source
 from acquisition.recording import open_recording
+from liveptv.workflows.offline import recorded_frames
 from stream.messages import Frame
 
 Image = npt.NDArray[Any]
@@ -102,13 +104,16 @@ class Recording:
         stream.messages.Frame
             `frame.image` (H, W) and `frame.info`, whose `time_s` counts from the first frame.
         """
+        return self._read(Source.frames)
+
+    def numbered_frames(self) -> Iterator[Frame]:
+        """The same with the numbers of the recording: that of a frame that was lost is left out."""
+        return self._read(recorded_frames)
+
+    def _read(self, frames_of: Callable[[Source], Iterator[Frame]]) -> Iterator[Frame]:
         source = open_recording(self.path, **self._options)
         try:
-            source.start()
-            while not source.ended:
-                frame = source.read(1.0)
-                if frame is not None:
-                    yield frame
+            yield from frames_of(source)
         finally:
             source.close()
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.engine import Engine
 from engines.settings import MOST_PARTICLES, DetectorSettings
 from liveptv.config import Experiment
 from liveptv.session.provenance import file_attributes
@@ -28,10 +27,12 @@ from tracking.tracker import OnlineTracker
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter
 
+if TYPE_CHECKING:
+    from acquisition.recording import Recording
+
 log = logging.getLogger(__name__)
 
 COMMIT_S = 1.0  # s between commits of the file; a crash loses that much work, a commit costs milliseconds
-READ_S = 1.0  # longest wait for one frame of a recording, s; then it is asked again
 WAIT_S = 10.0  # longest wait for results of the engine, s; then it is asked again
 STOPPED = "stopped before the end of the table"
 
@@ -56,8 +57,7 @@ def detect_images(
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
     from acquisition.recording import open_recording
-    from engines.factory import open_engine, pixel_size_of
-    from engines.watched_engine import summary_of
+    from engines.factory import pixel_size_of
 
     if "max_particles" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
@@ -74,33 +74,55 @@ def detect_images(
             say(f"{path.name}: {text}")
         if info.depth > 1:
             raise ConfigurationError(f"{path} has volumes of {info.depth} planes; give single images")
-        engine = open_engine(settings, model=settings.model, pixel_size_um=info.pixel_size_um, say=say)
-        try:
-            engine.warmup(info.height, info.width, np.dtype(info.dtype))
-            recording.start()
-            while not recording.ended:
-                frame = recording.read(READ_S)
-                if frame is None:
-                    continue
-                engine.submit(_numbered(frame, recording.first_number))
-                yield from ((found, info.frames) for found in engine.results(0.0))
-            yield from ((found, info.frames) for found in _rest(engine))
-            if left_out := summary_of(engine.counts()):
-                say(f"in all: {left_out}")
-        finally:
-            engine.close()
+        found = detect_frames(
+            recorded_frames(recording),
+            settings,
+            shape=(info.height, info.width),
+            dtype=np.dtype(info.dtype),
+            pixel_size_um=info.pixel_size_um,
+            say=say,
+        )
+        yield from ((detections, info.frames) for detections in found)
     finally:
         recording.close()
 
 
-def _numbered(frame: Frame, first: int) -> Frame:
-    """The frame with its number in the recording; numbers of lost frames are skipped."""
-    return replace(frame, info=replace(frame.info, frame=frame.info.camera_frame - first))
+def detect_frames(
+    frames: Iterable[Frame],
+    settings: DetectorSettings,
+    *,
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    pixel_size_um: float,
+    say: Callable[[str], None] = log.warning,
+) -> Iterator[Detections]:
+    """Detect in images (H, W) of one `shape` and `dtype`; yields the detections of each frame, in order.
+
+    `say` gets a line for what was left out, at its first occurrence and in total at the end. Raises
+    `ConfigurationError` if the model cannot be used, `DetectionError` for images that cannot be read.
+    """
+    from engines.factory import open_engine
+    from engines.watched_engine import summary_of
+
+    engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=say)
+    try:
+        engine.warmup(*shape, dtype)
+        for frame in frames:
+            engine.submit(frame)
+            yield from engine.results(0.0)
+        while engine.pending:
+            yield from engine.results(WAIT_S)
+        if left_out := summary_of(engine.counts()):
+            say(f"in all: {left_out}")
+    finally:
+        engine.close()
 
 
-def _rest(engine: Engine) -> Iterator[Detections]:
-    while engine.pending:
-        yield from engine.results(WAIT_S)
+def recorded_frames(recording: Recording) -> Iterator[Frame]:
+    """The frames with their numbers in the recording; numbers of lost frames are skipped."""
+    for frame in recording.frames():
+        number = frame.info.camera_frame - recording.first_number
+        yield replace(frame, info=replace(frame.info, frame=number))
 
 
 def track_table(

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -38,7 +39,6 @@ def test_it_uses_the_whole_public_interface(code):
 def test_it_runs_and_measures_what_it_says(code, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     matplotlib.use("Agg")
-    plt = pytest.importorskip("matplotlib.pyplot")
     drawn = []
     monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf().axes[0].get_xlabel()))
     names = {}

@@ -84,6 +84,13 @@ def test_an_array_a_path_and_a_recording_give_the_same(images, video):
     assert by_array.z_um.isna().all()  # in 2D
 
 
+def test_a_file_without_a_pixel_size_has_that_of_the_model(images, found, tmp_path, caplog):
+    bare = tmp_path / "bare.tif"
+    tifffile.imwrite(bare, images, metadata=None)
+    pd.testing.assert_frame_equal(liveptv.detect(bare, liveptv.SHIPPED_MODEL), found)
+    assert "bare.tif: " in caplog.text  # what was assumed is said
+
+
 def test_one_image_is_a_recording_of_one_frame(images):
     one = liveptv.detect(images[3], diameter_px=15, polarity="dark")
     assert len(one) >= 5
