@@ -83,6 +83,11 @@ class UpstreamLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandon:
+    """From the supervisor to a stage that runs in a thread, which cannot be killed: end at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class MakeSafe:
     """To the acquisition, through the safety lane: make the hardware safe, and with `ends` also end the run.
 

@@ -12,12 +12,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from liveptv.session.plan import Bound, Peers, Recorded, StagePlan, UpstreamLost
+from liveptv.session.plan import Abandon, Bound, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.runner import run_stage
 
-JOIN_S = (
-    5.0  # wait for a killed process to be gone; the kernel needs milliseconds, unless it hangs in a driver
-)
+JOIN_S = 5.0
+"""How long to wait for a killed process, or for a thread that was told to end, s. The kernel needs milliseconds for
+a process that does not hang in a driver; a thread looks at its pipe after each step (`runner.STEP_S`)."""
 HAS_LANE = frozenset({"acquire"})  # stages with a second pipe, for the safety of the hardware
 ENDING_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)
@@ -58,7 +58,7 @@ class Worker:
         """Whether it is a process, which can be killed and started again."""
         return isinstance(self._running_in, SpawnProcess)
 
-    def tell(self, message: Peers | UpstreamLost) -> None:
+    def tell(self, message: Peers | UpstreamLost | Abandon) -> None:
         """Send the stage a message. A stage that has died meanwhile shows in `alive`."""
         try:
             self._pipe.send(message)
@@ -84,12 +84,17 @@ class Worker:
             return f"killed by signal {-code}"
 
     def kill(self) -> None:
-        """Kill the process if it still runs, and close the pipes. A thread cannot be killed."""
-        if isinstance(self._running_in, SpawnProcess):
-            if self._running_in.is_alive():
-                self._running_in.kill()
-            self._running_in.join(JOIN_S)
+        """Kill the process if it still runs, and close the pipes.
+
+        A thread cannot be killed: it is told to end, and gets a moment for that, since it may still hold the lock
+        of the trajectory file.
+        """
+        if not isinstance(self._running_in, SpawnProcess):
+            self.tell(Abandon())
+        elif self._running_in.is_alive():
+            self._running_in.kill()
         self.hang_up()
+        self._running_in.join(JOIN_S)
 
 
 def start_worker(plan: StagePlan, mode: Literal["processes", "threads"]) -> Worker:

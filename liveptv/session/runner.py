@@ -83,7 +83,7 @@ def _freeze_long_lived_objects() -> None:
 
 
 def _step_until_done(stage: Stage, context: StageContext) -> None:
-    while stage.step(STEP_S):
+    while not context.is_abandoned and stage.step(STEP_S):
         context.look_up(stage=stage)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
-from liveptv.session.plan import Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
+from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
@@ -48,6 +48,7 @@ class StageContext:
         self.lane = Lane(lane)
         self.image_format: ImageFormat | None = None
         self.bound: dict[str, str] = {}
+        self.is_abandoned = False
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None
         self._orphaned_s: float | None = None
@@ -86,10 +87,14 @@ class StageContext:
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
                     "raise session.start_timeout_s"
                 )
+            gone = f"the session is gone before {self.plan.stage} could start"
             try:
-                self._peers = self.pipe.recv()
+                answer = self.pipe.recv()
             except (EOFError, OSError) as error:
-                raise LinkError(f"the session is gone before {self.plan.stage} could start") from error
+                raise LinkError(gone) from error
+            if isinstance(answer, Abandon):
+                raise LinkError(gone)
+            self._peers = answer
         return self._peers
 
     def upstream(self) -> Receiver:
@@ -134,6 +139,7 @@ class StageContext:
                 message = self.pipe.recv()
                 if isinstance(message, UpstreamLost) and self._receiver is not None:
                     self._receiver.give_up(message.why)
+                self.is_abandoned = self.is_abandoned or isinstance(message, Abandon)
         except (EOFError, OSError):
             self._orphaned_s = now_s
             if self._receiver is not None:

@@ -10,13 +10,14 @@ import sys
 import pytest
 from small_run import Run, kill, small_experiment, wait_until
 
+from engines import factory
 from liveptv.cli.main import run_command_line
 from liveptv.files import RunFiles, claimed
 from liveptv.session.run_log import RunLog
 from liveptv.workflows.demo import prepare_demo
 from liveptv.workflows.run import run_experiment
 from stream.errors import LivePTVError, OutputError
-from stream.writer_lock import Claim
+from stream.writer_lock import WRITER, Claim, lock_path
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter, read_trajectories
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, and removing open files, are POSIX's")
@@ -92,6 +93,23 @@ def test_a_run_that_cannot_start_leaves_the_earlier_results(tmp_path, what):
         )
         assert not outcome.result.ok
         assert outcome.frames == 0
+    left = files_of(tmp_path)
+    left.pop("tracks.events.new.jsonl", None)
+    assert left == before
+
+
+def test_a_writer_that_is_a_thread_gives_its_file_free_when_the_run_cannot_start(tmp_path, monkeypatch):
+    before = earlier_results(tmp_path)
+    locked = lock_path(tmp_path / "tracks.h5", WRITER)
+
+    def fail_once_the_writer_is_ready(*_, **__):
+        wait_until(locked.exists)
+        raise LivePTVError("no such engine")
+
+    monkeypatch.setattr(factory, "open_engine", fail_once_the_writer_is_ready)
+    experiment = small_experiment(tmp_path, run={"overwrite": True}, session={"mode": "threads"})
+    run = Run(experiment)
+    assert "no such engine" in run.result.failures[0]
     left = files_of(tmp_path)
     left.pop("tracks.events.new.jsonl", None)
     assert left == before
