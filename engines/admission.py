@@ -9,6 +9,7 @@ at work = rate x time for each), so that no worker waits and no frame does.
 from __future__ import annotations
 
 import math
+
 SMOOTHING = 0.1
 """Weight of the newest frame in the mean time per frame, as in TCP's estimate of the round trip (RFC 6298: 1/8). With
 1/4 single slow frames move the interval, with 1/30 a change of the number of particles is followed after a second."""
