@@ -189,15 +189,15 @@ def build_control(context: StageContext) -> Stage:
     experiment = context.plan.experiment
     if not experiment.can_be_controlled:
         raise ConfigurationError("a control stage needs a microscope to steer; a recording has none")
-    controller = None
+    controller, watchdog_s = None, experiment.limits.watchdog_s
     if experiment.is_controlled:
-        controller = load_controller(experiment.controller, experiment.protocol)
+        controller = load_controller(experiment.controller, experiment.protocol, watchdog_s)
     requests = CommandServer(LOOPBACK, context.plan.keys.curve)
     context.stack.callback(requests.close)
     context.bound["requests"] = requests.address
     client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
     context.stack.callback(client.close)
-    switch = ControllerSwitch(requests, experiment.controller)
+    switch = ControllerSwitch(requests, experiment.controller, watchdog_s)
     return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)
 
 

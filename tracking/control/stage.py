@@ -41,6 +41,8 @@ sends (two a second; pulses apart), and low enough to be noticed within seconds 
 class ControlStage:
     """Shows every frame's tracks to a controller and sends its commands to the microscope.
 
+    Age: a controller is shown the age that the result has now (`tracks.info.age_ms`), not that at the tracker.
+
     Heartbeats: after a frame that the controller has processed, one is sent to the acquisition, at most four a
     second. Without them the acquisition's watchdog makes the hardware safe.
 
@@ -112,7 +114,7 @@ class ControlStage:
         message = delivery.message
         if isinstance(message, Tracks):
             self._counts["received"] += 1
-            self._control(message)
+            self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
             self._state = StageState.DRAINING
             self._drained_s = time.monotonic() + LAST_REPLIES_S
@@ -188,7 +190,8 @@ class ControlStage:
                 )
             for command in prepared:
                 self._send(command, tracks)
-            self._record.frame(tracks, self._channel.gauges.get("heartbeat_ms", math.nan))
+            for note in self._record.frame(tracks, self._channel.gauges.get("heartbeat_ms", math.nan)):
+                self._report(note)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, and leave
@@ -315,6 +318,12 @@ class ControlStage:
         """Close the message link and the command channel. Idempotent."""
         self._receiver.close()
         self._channel.close()
+
+
+def aged(tracks: Tracks, now_ns: int) -> Tracks:
+    """The tracks with the age that they have at `now_ns` (`perf_counter_ns`); unchanged if it was not known."""
+    info, age_ms = tracks.info, 1e-6 * (now_ns - tracks.info.monotonic_ns)
+    return replace(tracks, info=replace(info, age_ms=age_ms)) if age_ms > info.age_ms else tracks
 
 
 def signed(command: Command, sender: str, frame: int) -> Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +106,10 @@ class ProtocolRun:
         return own | (inner() if inner is not None else {})
 
     def happenings(self) -> list[Happening]:
-        """Entries for the record since the last call."""
+        """Entries for the record since the last call, with those of the inner controller."""
         found, self._happenings = self._happenings, []
-        return found
+        inner: Callable[[], list[Happening]] | None = getattr(self._inner, "happenings", None)
+        return found + (inner() if inner is not None else [])
 
     def acknowledged(self, ack: CommandReply) -> None:
         """Note the first frame that shows the slice's set-points, or that one was refused."""
