@@ -64,6 +64,11 @@ class OpenRequests:
             self._open[request.command.command_id] = request
             yield request.command
 
+    @property
+    def waiting(self) -> bool:
+        """Whether commands are unanswered."""
+        return bool(self._open)
+
     def accept(self, command: Command, first_frame: int = -1) -> None:
         """Answer that a command was carried out, and the first frame after it."""
         now_ns = time.perf_counter_ns()

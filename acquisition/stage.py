@@ -17,6 +17,7 @@ from stream.messages import Command, CommandKind, Frame, StageState
 WAIT_S = 0.02  # s that draining waits for acknowledgements before commands are looked at again
 LAST_FRAMES_S = 5.0  # s that consumers have, after a failure, to take frames that were sent before it
 TAKE_S = 0.002  # s that a step waits for a frame or for room: bounds the delay of commands
+IDLE_S = 0.02  # s that it waits where a frame or a command ends the wait: bounds the delay of the watchdog
 
 
 class AcquireStage:
@@ -41,9 +42,12 @@ class AcquireStage:
         frames: int | None = None,
         seconds: float | None = None,
         on_end: Callable[[str], None] = lambda _reason: None,
+        wait: Callable[[float], None] | None = None,
+        quiet_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
-        the end or failure before anything is waited for.
+        the end or failure before anything is waited for. `wait`, which a new command or frame ends, is used while
+        the source is quiet (`quiet_s`, s); otherwise it is read in short turns.
         """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
@@ -53,6 +57,8 @@ class AcquireStage:
         self._frames = frames
         self._seconds = seconds
         self._on_end = on_end
+        self._wait = wait
+        self._quiet_s = quiet_s
         self._state = StageState.STARTING
         self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
@@ -104,7 +110,7 @@ class AcquireStage:
 
     def _pass_on(self, timeout_s: float) -> None:
         if self._frame is None and not self._reason:
-            self._take(min(timeout_s, TAKE_S))
+            self._take(timeout_s)
         if self._reason:
             self._end()
         elif self._frame is not None:
@@ -115,9 +121,9 @@ class AcquireStage:
             self._reason = "done"
             return
         if self._paused:
-            time.sleep(timeout_s)
+            time.sleep(min(timeout_s, TAKE_S))
             return
-        frame = self._source.read(timeout_s)
+        frame = self._source.read(0.0 if self._waits(timeout_s) else min(timeout_s, TAKE_S))
         if frame is None:
             return
         if self._first_time_s is None:
@@ -131,6 +137,13 @@ class AcquireStage:
         self._answer_with(frame)
         if self._frames is not None and self._received >= self._frames:
             self._reason = "done"
+
+    def _waits(self, timeout_s: float) -> bool:
+        """Wait while the source is quiet, if it says so; commands under way are looked after every few ms."""
+        if self._wait is None or (quiet_s := self._quiet_s()) <= TAKE_S:
+            return False
+        self._wait(min(timeout_s, quiet_s, TAKE_S if self._requests.waiting else IDLE_S))
+        return True
 
     def _answer_with(self, frame: Frame) -> None:
         if self._executor is not None:

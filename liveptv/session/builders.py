@@ -15,6 +15,7 @@ from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
+from stream.waker import Waker
 
 LOOPBACK = "tcp://127.0.0.1:0"
 
@@ -57,6 +58,9 @@ def build_acquire(context: StageContext) -> Stage:
     senders = [context.sender(consumer, context.image_format.nbytes) for consumer in plan.consumers]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
+    waker = Waker()
+    context.stack.callback(waker.close)
+    opened.announce(waker.wake)
     context.bound["commands"] = commands.address
     context.peers()
     opened.source.start()
@@ -68,6 +72,8 @@ def build_acquire(context: StageContext) -> Stage:
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
         on_end=lane.ended,
+        wait=commands.waiter(waker),
+        quiet_s=opened.quiet_s,
     )
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))

@@ -19,13 +19,16 @@ log = logging.getLogger(__name__)
 class OpenedSource:
     """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `remarks` are lines for the user: assumptions and decisions about a recording.
+    `remarks` are lines for the user: assumptions and decisions about a recording. `announce` takes a function to
+    call after each frame; `quiet_s` tells for how long there is nothing to read.
     """
 
     source: Source
     executor: CommandExecutor | None
     close: Callable[[], None]
     remarks: tuple[str, ...] = ()
+    announce: Callable[[Callable[[], None]], None] = lambda _call: None
+    quiet_s: Callable[[], float] = lambda: 0.0
 
 
 def open_source(
@@ -91,4 +94,4 @@ def _open_microscope(
         finally:
             microscope.close()
 
-    return OpenedSource(source, executor, close)
+    return OpenedSource(source, executor, close, announce=source.announce, quiet_s=source.quiet_s)

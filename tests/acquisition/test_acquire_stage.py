@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acquisition.source import Source, SourceInfo
-from acquisition.stage import AcquireStage
+from acquisition.stage import IDLE_S, TAKE_S, AcquireStage
 from stream.errors import LinkError, NoRoomError, SourceError
 from stream.link import LinkAccount
 from stream.messages import Command, CommandKind, CommandReply, Frame, FrameInfo, StageState
@@ -387,3 +387,30 @@ def test_the_safe_state_may_be_asked_for_while_the_run_ends():
     late = commands.put(CommandKind.MAKE_SAFE)
     stage.step(0.0)
     assert commands.answers[late].accepted
+
+
+def test_a_quiet_source_is_waited_for_and_commands_under_way_are_looked_after():
+    quiet_s, waits = [math.inf], []
+    source, commands, sender = FakeSource(10), FakeCommands(), FakeSender()
+    stage = AcquireStage(
+        source,
+        [sender],
+        commands=commands,
+        executor=SlowExecutor(),
+        wait=waits.append,
+        quiet_s=lambda: quiet_s[0],
+    )
+    stage.step(1.0)
+    commands.put(CommandKind.SET_FLOW, 1.0)
+    stage.step(1.0)
+    assert waits == [IDLE_S, TAKE_S]
+    quiet_s[0] = 0.0
+    stage.step(1.0)
+    assert len(waits) == 2
+
+
+class SlowExecutor(FakeExecutor):
+    """No frame shows what it has done."""
+
+    def frame_taken(self, frame):
+        return []
