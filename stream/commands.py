@@ -201,6 +201,11 @@ class CommandClient:
             self._urgent = self._open()
         return self._urgent
 
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The socket on which answers come, for whoever waits for several things; only `replies` reads it."""
+        return self._endpoint.socket
+
     def replies(self) -> list[CommandReply]:
         """Return the answers that have arrived since the last call, without waiting."""
         self._collect()

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from liveptv.session.console_window import before_it_closes
+from liveptv.session.link_rules import frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
@@ -54,13 +55,17 @@ def build_acquire(context: StageContext) -> Stage:
         info.frame_rate_hz,
         info.frames,
         info.description,
+        opened.keeps_time,
     )
-    senders = [context.sender(consumer, context.image_format.nbytes) for consumer in plan.consumers]
-    commands = CommandServer(LOOPBACK, plan.keys.curve)
-    context.stack.callback(commands.close)
+    rules = frame_rules(plan.experiment, context.image_format)
+    options = frame_options(plan.experiment, context.image_format)
     waker = Waker()
     context.stack.callback(waker.close)
     opened.announce(waker.wake)
+    nbytes = context.image_format.nbytes
+    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in plan.consumers]
+    commands = CommandServer(LOOPBACK, plan.keys.curve)
+    context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
     context.peers()
     opened.source.start()
@@ -74,6 +79,7 @@ def build_acquire(context: StageContext) -> Stage:
         on_end=lane.ended,
         wait=commands.waiter(waker),
         quiet_s=opened.quiet_s,
+        newest_only=rules.is_live,
     )
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
@@ -88,7 +94,10 @@ def build_detect(context: StageContext) -> Stage:
 
     plan, settings = context.plan, context.plan.experiment.detector
     (consumer,) = plan.consumers
-    sender = context.sender(consumer, table_bytes(Detections, settings.max_particles))
+    slot_bytes = table_bytes(Detections, settings.max_particles)
+    waker = Waker()
+    context.stack.callback(waker.close)
+    sender = context.sender(consumer, slot_bytes, result_options(plan.experiment, slot_bytes), waker.wake)
     monitor = MonitorPublisher(
         plan.addresses.get("monitor", plan.experiment.session.monitor),
         run_id=plan.run_id,
@@ -120,7 +129,17 @@ def build_detect(context: StageContext) -> Stage:
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
+    age_limit_ms = frame_rules(plan.experiment, image_format).age_limit_ms
+    return DetectStage(
+        context.upstream(waker),
+        engine,
+        sender,
+        monitor=monitor,
+        monitor_hz=hz,
+        reopen=reopen,
+        age_limit_ms=age_limit_ms,
+        waker=waker,
+    )
 
 
 def build_track(context: StageContext) -> Stage:
@@ -135,7 +154,9 @@ def build_track(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
-    senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
+    slot_bytes = table_bytes(Tracks, rows)
+    options = result_options(plan.experiment, slot_bytes)
+    senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
     return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
@@ -163,7 +184,7 @@ def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
-    from tracking.control.stage import ControlStage
+    from tracking.control.stage import WOKEN_POLL_S, ControlStage
     from tracking.control.switch import ControllerSwitch
 
     experiment = context.plan.experiment
@@ -178,7 +199,8 @@ def build_control(context: StageContext) -> Stage:
     client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
     context.stack.callback(client.close)
     switch = ControllerSwitch(requests, experiment.controller)
-    return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)
+    upstream = context.upstream(client.socket)
+    return ControlStage(upstream, controller, client, context.say, context.record, switch, WOKEN_POLL_S)
 
 
 BUILDERS: dict[str, Callable[[StageContext], Stage]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
 from stream.link import Receiver, Sender
-from stream.links import open_receiver, open_sender
+from stream.links import Wakes, open_receiver, open_sender
 from stream.messages import StageState, Status
 from stream.stage import Stage
 from stream.status import StatusSource
@@ -59,7 +60,13 @@ class StageContext:
         self._totals: dict[str, int] = {}
         self._gauges: dict[str, float] = {}
 
-    def sender(self, consumer: str, slot_bytes: int) -> Sender:
+    def sender(
+        self,
+        consumer: str,
+        slot_bytes: int,
+        options: dict[str, Any],
+        on_news: Callable[[], None] | None = None,
+    ) -> Sender:
         """Open the message link to one consumer; after a restart, at the same address as before."""
         link = self.plan.experiment.link
         address = self.plan.addresses.get(consumer) or link.fresh_address()
@@ -70,7 +77,8 @@ class StageContext:
             slot_bytes=slot_bytes,
             security=self.plan.keys.link(address, self.plan.stage),
             while_waiting=lambda: self.look_up(consumer),
-            **(link.frame_options() if self.plan.stage == "acquire" else link.result_options()),
+            on_news=on_news,
+            **options,
         )
         self.stack.callback(sender.close)
         self._senders[consumer] = sender
@@ -97,13 +105,15 @@ class StageContext:
             self._peers = answer
         return self._peers
 
-    def upstream(self) -> Receiver:
-        """Open the message link from the stage before this one."""
+    def upstream(self, *wakers: Wakes) -> Receiver:
+        """Open the message link from the stage before this one; `wakers` end a wait for messages."""
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
         security = self.plan.keys.link(address, peers.upstream_stage)
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s, lost_after_s=None, security=security),
+            lambda: open_receiver(
+                address, patience_s=link.patience_s, lost_after_s=None, security=security, wakers=wakers
+            ),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
             report=self.say,
