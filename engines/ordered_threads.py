@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
+THREAD_PREFIX = "work "  # of the names of the threads, so that their processor time can be told from others'
 WAITING_PER_WORKER = 2
 """Items per thread that are pending at most: one in work and one waiting, so that no thread idles. More would only
 add latency."""
@@ -28,7 +29,7 @@ class OrderedWork(Generic[Result]):
 
     def __init__(self, workers: int, name: str) -> None:
         self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREAD_PREFIX}{name}")
         self._waiting: deque[Future[Result]] = deque()
         self._on_done: Callable[[], None] | None = None
 

@@ -150,18 +150,26 @@ class MonitorPublisher:
             self._endpoint.close(LINGER_MS)
 
 
+def topic_of(source: str) -> bytes:
+    """What to subscribe to for the messages whose source begins with `source`; "" is for all messages."""
+    return f'{{"htype":"array-1.0","source":"{source}'.encode() if source else b""
+
+
 class MonitorSubscriber:
     """Listens to a publisher. `gaps` counts messages that were published and did not arrive.
 
     With `latest`, `receive` skips to the newest waiting message and counts the others in `skipped`. Messages
-    before the first one received are not gaps. All methods must be called from one thread.
+    before the first one received are not gaps. With `source` only messages come whose source begins with it (such
+    as `liveptv/detect/detections`); `gaps` then counts the others too. All methods must be called from one thread.
     """
 
-    def __init__(self, address: str, *, latest: bool = False, security: Security | None = None) -> None:
+    def __init__(
+        self, address: str, *, latest: bool = False, security: Security | None = None, source: str = ""
+    ) -> None:
         self._endpoint = open_channel(
             zmq.SUB, address, security, bind=False, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
         )
-        self._endpoint.socket.subscribe(b"")
+        self._endpoint.socket.subscribe(topic_of(source))
         self._intake = Intake(self._endpoint.socket)
         self._latest = latest
         self._sender = ""

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.cpu_use import CpuUse
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
 from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
@@ -56,6 +57,7 @@ class StageContext:
         self._due_s = 0.0
         self._peers: Peers | None = None
         self._status = status
+        self._cpu: CpuUse | None = None
         self._state = StageState.STARTING
         self._totals: dict[str, int] = {}
         self._gauges: dict[str, float] = {}
@@ -125,6 +127,10 @@ class StageContext:
         """Send one line to the session's event log."""
         self.report(self._state, text=text)
 
+    def measure_cpu(self) -> None:
+        """From now on, report the processor time of this process, which has this stage only."""
+        self._cpu = CpuUse()
+
     def look_up(self, consumer: str = "", stage: Stage | None = None) -> None:
         """Report, and take messages of the session, at most five times a second; also while a consumer has no room.
 
@@ -171,8 +177,9 @@ class StageContext:
             totals[FINAL] = 1
         self._totals = totals
         queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
+        cpu = self._cpu.gauges() if self._cpu is not None else {}
         self._gauges = {
-            key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
+            key: value for key, value in (stage.gauges() | queues | cpu).items() if math.isfinite(value)
         }
 
     def observe_last(self, stage: Stage | None) -> None:
