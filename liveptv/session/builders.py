@@ -159,7 +159,16 @@ def build_track(context: StageContext) -> Stage:
     senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
-    return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
+    source = context.peers().image_format
+    return TrackStage(
+        context.upstream(),
+        tracker,
+        senders,
+        max_rows=rows,
+        monitor=monitor,
+        say=context.say,
+        keeps_time=source is None or source.keeps_time,
+    )
 
 
 def build_write(context: StageContext) -> Stage:
