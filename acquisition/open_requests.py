@@ -29,6 +29,11 @@ class Executor(Protocol):
         """Answers that do not depend on a frame."""
         ...
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether `poll` must be called within ms."""
+        ...
+
     def frame_taken(self, frame: Frame) -> list[CommandReply]:
         """Answers to the commands that this frame is the first to show."""
         ...

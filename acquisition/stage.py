@@ -168,8 +168,13 @@ class AcquireStage:
             return False
         if self._frame is not None and (not self._newest_only or self._unsent[0].wait_for_room(0.0)):
             return False
-        self._wait(min(timeout_s, quiet_s, TAKE_S if self._requests.waiting else IDLE_S))
+        self._wait(min(timeout_s, quiet_s, TAKE_S if self._is_busy else IDLE_S))
         return True
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether commands must be looked after within ms."""
+        return self._requests.waiting and (self._executor is None or self._executor.is_busy)
 
     def _answer_with(self, frame: Frame) -> None:
         if self._executor is not None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,7 +18,7 @@ from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, S
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
-from stream.link import Receiver, Sender
+from stream.link import LinkAccount, Receiver, Sender
 from stream.links import Wakes, open_receiver, open_sender
 from stream.messages import StageState, Status
 from stream.stage import Stage
@@ -170,9 +170,9 @@ class StageContext:
         """Take the stage's counts and gauges, and the accounts of its message links, for the next report."""
         totals = dict(stage.counts())
         for name, sender in self._senders.items():
-            totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
+            totals |= _counted(f"to_{name}", sender.account)
         if self._receiver is not None:
-            totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
+            totals |= _counted("from", self._receiver.account)
         if stage.state is StageState.DRAINING:
             totals[FINAL] = 1
         self._totals = totals
@@ -205,3 +205,12 @@ class StageContext:
                 monotonic_ns=time.perf_counter_ns(),
             )
         )
+
+
+ACCOUNT_FIELDS = tuple(field.name for field in fields(LinkAccount))
+
+
+def _counted(link: str, account: LinkAccount) -> dict[str, int]:
+    """What an account counts, without what is 0."""
+    counted = ((name, getattr(account, name)) for name in ACCOUNT_FIELDS)
+    return {f"{link}.{name}": count for name, count in counted if count}

@@ -114,6 +114,8 @@ class FakeExecutor:
     def __init__(self, obeys=True):
         self.pending, self.safe, self.obeys = [], 0, obeys
 
+    is_busy = True
+
     def execute(self, command):
         if command.value == "bad":
             return CommandReply(command.command_id, False, reason="bad")
