@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine, EngineInfo
+from engines.engine import Engine, EngineInfo, announces
 from engines.repeated_images import RepeatedImages
 from stream.messages import Detections, Frame
 
@@ -86,6 +86,10 @@ class WatchedEngine:
         if self._images.is_repeated(frame.image):
             self._repeated += 1
             self._remark(REPEATED, 1, frame.info.frame)
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called when there may be results; False where the engine cannot say."""
+        return announces(self._engine, call)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`."""

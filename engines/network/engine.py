@@ -174,6 +174,11 @@ class NetworkEngine:
             return refiner.refine(frame.image, table, proposals=doubts)
         return refiner.refine(preparation.corrected, table, self._flat_field.grey_values, doubts)
 
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results. Returns True."""
+        self._work.announce(call)
+        return True
+
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
         return self._work.results(timeout_s)

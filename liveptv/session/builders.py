@@ -16,6 +16,7 @@ from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
+from stream.waker import Waker
 
 LOOPBACK = "tcp://127.0.0.1:0"
 
@@ -58,7 +59,11 @@ def build_acquire(context: StageContext) -> Stage:
     )
     rules = frame_rules(plan.experiment, context.image_format)
     options = frame_options(plan.experiment, context.image_format)
-    senders = [context.sender(consumer, context.image_format.nbytes, options) for consumer in plan.consumers]
+    waker = Waker()
+    context.stack.callback(waker.close)
+    opened.announce(waker.wake)
+    nbytes = context.image_format.nbytes
+    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in plan.consumers]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
@@ -72,6 +77,8 @@ def build_acquire(context: StageContext) -> Stage:
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
         on_end=lane.ended,
+        wait=commands.waiter(waker),
+        quiet_s=opened.quiet_s,
         newest_only=rules.is_live,
     )
     drain_s = plan.experiment.session.stop_timeout_s
@@ -88,7 +95,9 @@ def build_detect(context: StageContext) -> Stage:
     plan, settings = context.plan, context.plan.experiment.detector
     (consumer,) = plan.consumers
     slot_bytes = table_bytes(Detections, settings.max_particles)
-    sender = context.sender(consumer, slot_bytes, result_options(plan.experiment, slot_bytes))
+    waker = Waker()
+    context.stack.callback(waker.close)
+    sender = context.sender(consumer, slot_bytes, result_options(plan.experiment, slot_bytes), waker.wake)
     monitor = MonitorPublisher(
         plan.addresses.get("monitor", plan.experiment.session.monitor),
         run_id=plan.run_id,
@@ -122,13 +131,14 @@ def build_detect(context: StageContext) -> Stage:
     hz = plan.experiment.session.monitor_hz
     age_limit_ms = frame_rules(plan.experiment, image_format).age_limit_ms
     return DetectStage(
-        context.upstream(),
+        context.upstream(waker),
         engine,
         sender,
         monitor=monitor,
         monitor_hz=hz,
         reopen=reopen,
         age_limit_ms=age_limit_ms,
+        waker=waker,
     )
 
 
@@ -183,7 +193,7 @@ def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
-    from tracking.control.stage import ControlStage
+    from tracking.control.stage import WOKEN_POLL_S, ControlStage
     from tracking.control.switch import ControllerSwitch
 
     experiment = context.plan.experiment
@@ -198,7 +208,8 @@ def build_control(context: StageContext) -> Stage:
     client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
     context.stack.callback(client.close)
     switch = ControllerSwitch(requests, experiment.controller, watchdog_s)
-    return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)
+    upstream = context.upstream(client.socket)
+    return ControlStage(upstream, controller, client, context.say, context.record, switch, WOKEN_POLL_S)
 
 
 BUILDERS: dict[str, Callable[[StageContext], Stage]] = {

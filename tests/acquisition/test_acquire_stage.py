@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acquisition.source import Source, SourceInfo
-from acquisition.stage import AcquireStage
+from acquisition.stage import IDLE_S, TAKE_S, AcquireStage
 from stream.errors import LinkError, NoRoomError, SourceError
 from stream.link import LinkAccount
 from stream.messages import Command, CommandKind, CommandReply, Frame, FrameInfo, StageState
@@ -150,6 +150,8 @@ class FakeExecutor:
 
     def __init__(self, obeys=True):
         self.pending, self.safe, self.obeys = [], 0, obeys
+
+    is_busy = True
 
     def execute(self, command):
         if command.value == "bad":
@@ -471,3 +473,30 @@ def test_a_command_is_answered_with_its_first_frame_also_if_that_is_dropped():
     assert commands.answers[command].first_frame == 2
     assert sender.dropped == 6
     stage.close()
+
+
+def test_a_quiet_source_is_waited_for_and_commands_under_way_are_looked_after():
+    quiet_s, waits = [math.inf], []
+    source, commands, sender = FakeSource(10), FakeCommands(), FakeSender()
+    stage = AcquireStage(
+        source,
+        [sender],
+        commands=commands,
+        executor=SlowExecutor(),
+        wait=waits.append,
+        quiet_s=lambda: quiet_s[0],
+    )
+    stage.step(1.0)
+    commands.put(CommandKind.SET_FLOW, 1.0)
+    stage.step(1.0)
+    assert waits == [IDLE_S, TAKE_S]
+    quiet_s[0] = 0.0
+    stage.step(1.0)
+    assert len(waits) == 2
+
+
+class SlowExecutor(FakeExecutor):
+    """No frame shows what it has done."""
+
+    def frame_taken(self, frame):
+        return []
