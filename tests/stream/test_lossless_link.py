@@ -432,9 +432,8 @@ def test_credits_must_fit_into_the_ring(slots: int, limit: int | None) -> None:
 
 def test_settings_open_a_link_and_refuse_what_they_do_not_know() -> None:
     chosen = LinkSettings.model_validate({"slots": 3, "policy": "drop_oldest"})
-    with closing(
-        open_sender("tcp://127.0.0.1:0", run_id="r", source="s", slot_bytes=10, **chosen.model_dump())
-    ):
+    options = chosen.model_dump(exclude={"age_limit_ms"})
+    with closing(open_sender("tcp://127.0.0.1:0", run_id="r", source="s", slot_bytes=10, **options)):
         pass
     for bad in ({"slots": 1}, {"slots": 4, "credits": 4}, {"policy": "never"}, {"slot": 3}):
         with pytest.raises(ValueError, match="validation error"):
