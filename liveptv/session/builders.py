@@ -77,7 +77,7 @@ def build_acquire(context: StageContext) -> Stage:
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
     from engines.engine import Engine
-    from engines.factory import check_pixel_size, open_engine
+    from engines.factory import check_pixel_size, open_engine, prepare_to_open
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -91,6 +91,8 @@ def build_detect(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
+    context.announce()
+    prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -100,7 +102,13 @@ def build_detect(context: StageContext) -> Stage:
         )
 
     def open_for(pixel_size_um: float) -> Engine:
-        engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
+        engine = open_engine(
+            settings,
+            model=settings.model,
+            pixel_size_um=pixel_size_um,
+            say=context.say,
+            fit_may_join=plan.experiment.recording is None,  # a recording waits: its results are always the same
+        )
         context.stack.callback(engine.close)
         engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return engine
@@ -130,6 +138,7 @@ def build_track(context: StageContext) -> Stage:
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
     senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
+    context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
     return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)

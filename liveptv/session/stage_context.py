@@ -53,6 +53,7 @@ class StageContext:
         self._receiver: ResilientReceiver | None = None
         self._orphaned_s: float | None = None
         self._due_s = 0.0
+        self._is_announced = False
         self._peers: Peers | None = None
         self._status = status
         self._state = StageState.STARTING
@@ -77,11 +78,17 @@ class StageContext:
         self.bound[consumer] = sender.address
         return sender
 
+    def announce(self) -> None:
+        """Tell the supervisor the addresses of the outputs; what takes long can then be done before `peers`."""
+        if not self._is_announced:
+            self._is_announced = True
+            self.pipe.send(Bound(dict(self.bound), self.image_format))
+
     def peers(self) -> Peers:
-        """Tell the supervisor the addresses of the outputs and wait for those of the inputs."""
+        """Tell the supervisor the addresses of the outputs, if it has not been done; wait for those of the inputs."""
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
-            self.pipe.send(Bound(dict(self.bound), self.image_format))
+            self.announce()
             if not self.pipe.poll(timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
