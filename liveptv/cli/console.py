@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from liveptv.session.run_status import Progress
 from stream.safe_text import printable
+
+if TYPE_CHECKING:
+    from liveptv.session.run_status import Progress
 
 
 class PlainConsole(Console):
