@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
@@ -92,7 +93,8 @@ def build_detect(context: StageContext) -> Stage:
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
     context.announce()
-    prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
+    with noticing_compilation(context.say_compiling):
+        prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -110,7 +112,8 @@ def build_detect(context: StageContext) -> Stage:
             fit_may_join=plan.experiment.recording is None,  # a recording waits: its results are always the same
         )
         context.stack.callback(engine.close)
-        engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
+        with noticing_compilation(context.say_compiling):
+            engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return engine
 
     def reopen(pixel_size_um: float) -> Engine:
@@ -140,7 +143,8 @@ def build_track(context: StageContext) -> Stage:
     senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
     context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
-    tracker.warmup()
+    with noticing_compilation(context.say_compiling):
+        tracker.warmup()
     return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.compilation import COMPILING
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
 from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
@@ -151,6 +152,11 @@ class StageContext:
             self._orphaned_s = now_s
             if self._receiver is not None:
                 self._receiver.orphaned(ORPHAN_PATIENCE_S)
+
+    def say_compiling(self) -> None:
+        """Report that this stage compiles."""
+        self._gauges = {COMPILING: 1.0}
+        self.report(self._state)
 
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         """Send an entry for the event log and the trajectory file; none is lost while the session runs."""
