@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from engines.engine import (
     working_dtype,
 )
 from engines.flatfield import load_flat_field
-from engines.network.decode import decode, slots_of
+from engines.network.decode import compile_decoding, decode, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
 from engines.ordered_threads import default_workers
+from engines.refine.fit_beside import FitBeside
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
@@ -65,6 +67,19 @@ class NetworkEngine:
         workers = settings.workers or default_workers()
         self._network: Network = self._model if open_network is None else open_network(self._model, workers)
         self._work = FrameWork(workers, "network")
+        self._fit_beside: FitBeside | None = None
+        self.fit_ready = Event()
+        self.fit_ready.set()
+
+    def let_fit_join(self, say: Callable[[str], None]) -> None:
+        """Do not wait, in `warmup`, for a fit that has to be compiled first.
+
+        Until `fit_ready` is set, particles keep the network's answer. `say` gets one line then, and one when the
+        fit has joined.
+        """
+        if self._refiner is not None:
+            self._fit_beside = FitBeside(say)
+            self.fit_ready = self._fit_beside.ready
 
     @property
     def info(self) -> EngineInfo:
@@ -100,7 +115,9 @@ class NetworkEngine:
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         self._look_at(image)
         self._work.on_every_thread(partial(self._look_at, image))
-        if self._refiner is not None:
+        if self._fit_beside is not None:
+            self._fit_beside.start()
+        if self._refiner is not None and self.fit_ready.is_set():
             self._refiner.warmup(height, width)
 
     def _look_at(self, image: npt.NDArray[Any]) -> None:
@@ -109,8 +126,10 @@ class NetworkEngine:
         try:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
-            # a few slots that are particles, so that all of the decoding is compiled
-            decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
+            if maps.ndim == 3:
+                compile_decoding()
+            else:  # a few slots that are particles, so that all of the decoding is compiled
+                decode(np.ones_like(maps[:4, :4], order="C"))
         finally:
             self._free.put(preparation)
 
@@ -138,9 +157,9 @@ class NetworkEngine:
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
-            refine = (
-                None if self._refiner is None else partial(self._refine, self._refiner, preparation, frame)
-            )
+            refine = None
+            if self._refiner is not None and self.fit_ready.is_set():
+                refine = partial(self._refine, self._refiner, preparation, frame)
             return detections_of(frame, slots, background, self._model.card, self._settings, refine)
         except BackEndError:
             raise
@@ -181,8 +200,12 @@ class NetworkEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        if self._fit_beside is not None:
+            self._fit_beside.poll()
         return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Finish the pending frames and stop the threads. Idempotent."""
         self._work.close()
+        if self._fit_beside is not None:
+            self._fit_beside.close()

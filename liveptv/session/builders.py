@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
 from liveptv.session.link_rules import frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
@@ -89,7 +90,7 @@ def build_acquire(context: StageContext) -> Stage:
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
     from engines.engine import Engine
-    from engines.factory import check_pixel_size, open_engine
+    from engines.factory import check_pixel_size, open_engine, prepare_to_open
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -106,6 +107,9 @@ def build_detect(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
+    context.announce()
+    with noticing_compilation(context.say_compiling):
+        prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -115,9 +119,16 @@ def build_detect(context: StageContext) -> Stage:
         )
 
     def open_for(pixel_size_um: float) -> Engine:
-        engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
+        engine = open_engine(
+            settings,
+            model=settings.model,
+            pixel_size_um=pixel_size_um,
+            say=context.say,
+            fit_may_join=plan.experiment.recording is None,  # a recording waits: its results are always the same
+        )
         context.stack.callback(engine.close)
-        engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
+        with noticing_compilation(context.say_compiling):
+            engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return engine
 
     def reopen(pixel_size_um: float) -> Engine:
@@ -157,8 +168,10 @@ def build_track(context: StageContext) -> Stage:
     slot_bytes = table_bytes(Tracks, rows)
     options = result_options(plan.experiment, slot_bytes)
     senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
+    context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
-    tracker.warmup()
+    with noticing_compilation(context.say_compiling):
+        tracker.warmup()
     source = context.peers().image_format
     return TrackStage(
         context.upstream(),
