@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +18,12 @@ from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
 
+if TYPE_CHECKING:
+    from engines.engine import Engine
+
 LOOPBACK = "tcp://127.0.0.1:0"
+AGE_PERIODS, LEAST_AGE_MS = 3.0, 100.0
+"""Age limit of live results: frame periods, and ms at least."""
 
 
 def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
@@ -76,7 +83,6 @@ def build_acquire(context: StageContext) -> Stage:
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.engine import Engine
     from engines.factory import check_pixel_size, open_engine
     from engines.stage import DetectStage
 
@@ -103,7 +109,7 @@ def build_detect(context: StageContext) -> Stage:
         engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
         context.stack.callback(engine.close)
         engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
-        return engine
+        return governed(context, engine, image_format) if plan.experiment.microscope is not None else engine
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
@@ -115,6 +121,21 @@ def build_detect(context: StageContext) -> Stage:
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
     return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
+
+
+def governed(context: StageContext, engine: Engine, images: ImageFormat) -> Engine:
+    """The engine with its fit limited to what the camera leaves time for; each change goes into the event log."""
+    from engines.governed_engine import GovernedEngine
+    from engines.governor import Change, Governor
+
+    period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
+    age_limit_ms = max(AGE_PERIODS * period_ms, LEAST_AGE_MS)
+    workers = int(engine.info.details.get("workers", 1))
+
+    def report(change: Change) -> None:
+        context.record("governor", change.text, dict(change.facts))
+
+    return GovernedEngine(engine, Governor(workers, age_limit_ms, time.monotonic, period_ms), report)
 
 
 def build_track(context: StageContext) -> Stage:
