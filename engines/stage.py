@@ -23,7 +23,7 @@ LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
-FITTED = ("refined", "not_refined")
+FITTED = ("refined", "not_refined", "reduced")
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.backends.registry import ONNXRUNTIME, open_back_end
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError, announces
+from engines.fit_budget import FrameCost, Reducible
 from engines.image_structure import has_structure
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
@@ -134,6 +135,15 @@ class GuardedEngine:
         """Have `call` called when there may be results; False where the engine cannot say."""
         self._on_results = call
         return announces(self._engine, call)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
+        if isinstance(self._engine, Reducible):
+            self._engine.allow_fit(share, ms)
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call; none where the engine does not know."""
+        return self._engine.costs() if isinstance(self._engine, Reducible) else []
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
-from liveptv.session.link_rules import frame_options, frame_rules, result_options
+from liveptv.session.link_rules import FrameRules, frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
@@ -18,6 +20,9 @@ from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
 from stream.waker import Waker
+
+if TYPE_CHECKING:
+    from engines.engine import Engine
 
 LOOPBACK = "tcp://127.0.0.1:0"
 
@@ -89,7 +94,6 @@ def build_acquire(context: StageContext) -> Stage:
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.engine import Engine
     from engines.factory import check_pixel_size, open_engine, prepare_to_open
     from engines.stage import DetectStage
 
@@ -118,18 +122,20 @@ def build_detect(context: StageContext) -> Stage:
             f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
         )
 
+    rules = frame_rules(plan.experiment, image_format)
+
     def open_for(pixel_size_um: float) -> Engine:
         engine = open_engine(
             settings,
             model=settings.model,
             pixel_size_um=pixel_size_um,
             say=context.say,
-            fit_may_join=plan.experiment.recording is None,  # a recording waits: its results are always the same
+            fit_may_join=rules.is_live,  # others wait: their results are always the same
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
             engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
-        return engine
+        return governed(context, engine, image_format, rules) if rules.is_live else engine
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
@@ -140,7 +146,6 @@ def build_detect(context: StageContext) -> Stage:
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    age_limit_ms = frame_rules(plan.experiment, image_format).age_limit_ms
     return DetectStage(
         context.upstream(waker),
         engine,
@@ -148,9 +153,23 @@ def build_detect(context: StageContext) -> Stage:
         monitor=monitor,
         monitor_hz=hz,
         reopen=reopen,
-        age_limit_ms=age_limit_ms,
+        age_limit_ms=rules.age_limit_ms,
         waker=waker,
     )
+
+
+def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
+    """The engine, its fit limited to what a live camera leaves time for; each change goes into the event log."""
+    from engines.governed_engine import GovernedEngine
+    from engines.governor import Change, Governor
+
+    period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
+    workers = int(engine.info.details.get("workers", 1))
+
+    def report(change: Change) -> None:
+        context.record("governor", change.text, dict(change.facts))
+
+    return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)
 
 
 def build_track(context: StageContext) -> Stage:
