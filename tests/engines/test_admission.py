@@ -82,7 +82,7 @@ def test_under_overload_frames_are_regular_fresh_and_as_many_as_can_be(
     possible = 6.0 * workers / mean_s
     assert len(one.taken) > 0.85 * possible
     # at worst a frame was just a period old, came its way, waited for a worker and took longest itself
-    longest_s = one.period_s + WAY_S + mean_s * (1 + jitter) * (1 + 1 / workers) + 4 * STEP_S
+    longest_s = one.period_s + WAY_S + mean_s * (1 + jitter) * (1 + min(1, 2 / workers)) + 4 * STEP_S
     assert max(one.ages_s[2 * workers + 5 :]) <= longest_s
 
 
@@ -127,3 +127,13 @@ def test_nothing_is_asked_for_while_a_frame_is_on_its_way_or_waits() -> None:
     one.worked(0.02)
     assert one.due_in_s(5.0, 3) == float("inf")
     assert one.due_in_s(5.0, 2) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_frame_that_took_seconds_is_forgotten_at_once(workers: int) -> None:
+    one = detector(workers, 0.5, 0.03, 0.2)
+    one.service_s = [3.0 if n in {1, 60} else 0.03 for n in range(997)]
+    one.run(12.0)
+    taken = np.array(one.taken)
+    after = taken[taken > (3.3 / one.period_s)]
+    assert sorted(np.diff(after))[-2] == 1, "but for the second such frame, every frame is taken"
