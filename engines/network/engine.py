@@ -45,8 +45,8 @@ class NetworkEngine:
     `open_network` raises.
 
     `fit_share` (0 to 1) is how much of the fit's work may be done in the frames submitted from now on, `fit_ms` the
-    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread may
-    set them.
+    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread
+    may set them.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class NetworkEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "stated_errors": {} if self._refiner is None else self._refiner.stated(),
         }
         network = self._network
         return EngineInfo(
@@ -161,7 +162,11 @@ class NetworkEngine:
             reduced = int((found.flags > 0).sum())
             self._costs.append(
                 FrameCost(
-                    frame.info.frame, 1e3 * (found_s - begun_s), 1e3 * (ended_s - found_s), len(found), reduced
+                    frame.info.frame,
+                    1e3 * (found_s - begun_s),
+                    1e3 * (ended_s - found_s),
+                    len(found),
+                    reduced,
                 )
             )
             return found, left_out
@@ -196,7 +201,8 @@ class NetworkEngine:
     ) -> npt.NDArray[Any]:
         if allowed.is_none:
             return refiner.reduce(table, frame.image.shape)
-        image, full_light = frame.image, None
+        image: npt.NDArray[Any] = frame.image
+        full_light = None
         if self._flat_field is not None:
             image, full_light = preparation.corrected, self._flat_field.grey_values
         return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)

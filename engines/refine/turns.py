@@ -45,7 +45,7 @@ ALL = Allowance()
 
 
 class Candidates(NamedTuple):
-    """The particles (N,) of a frame: places x, y (N, 2), um, their groups below N, and what says how they need a fit.
+    """The particles (N,) of a frame: places x, y (N, 2), um, groups below N, and what says how they need a fit.
 
     `doubts` (P,) are the groups of the places where one more may be, -1 where none is near.
     """
@@ -101,7 +101,7 @@ class FitTurns:
             else:
                 size = np.bincount(of.group, minlength=n)
                 need = need_of(size[of.group] > 1, np.isnan(before), of.confidence, of.sigma_z_um)
-                chosen, units = choose(of.group, cost, need, waited, may - self._debt)
+                chosen, units = choose(of.group, cost, need, waited, may - self._debt, of.frame)
                 self._debt = max(0.0, units - (may - self._debt))
             if of.frame > self._frame:
                 self._remember(of, np.where(chosen, 0.0, waited))
@@ -112,7 +112,9 @@ class FitTurns:
         if self._tree is None:
             return np.full(len(of.group), np.nan)
         far, nearest = self._tree.query(of.xy_um)
-        waits: FloatArray = np.where(far < self._reach_um, self._waited[np.minimum(nearest, len(self._waited) - 1)], np.nan)
+        waits: FloatArray = np.where(
+            far < self._reach_um, self._waited[np.minimum(nearest, len(self._waited) - 1)], np.nan
+        )
         return waits
 
     def _remember(self, of: Candidates, waited: FloatArray) -> None:
