@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.admission import Admission
 from engines.engine import DetectionError, Engine
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
@@ -32,6 +34,7 @@ class _Held:
     submitted_s: float
     offered: bool = False
     refused: bool = False
+    late: bool = False
 
 
 class DetectStage:
@@ -39,6 +42,9 @@ class DetectStage:
 
     A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
     has declared them dropped): a stage that is killed and started again gets every other frame again.
+    With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
+    (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
+    acknowledged and counted in `dropped_late`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
     raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
@@ -53,10 +59,15 @@ class DetectStage:
         monitor: Publisher | None = None,
         monitor_hz: float = 2.0,
         reopen: Callable[[float], Engine] | None = None,
+        age_limit_ms: float | None = None,
     ) -> None:
         self._receiver = receiver
         self._engine = engine
         self._reopen = reopen
+        self._admission = None
+        if age_limit_ms is not None and math.isfinite(age_limit_ms):
+            self._admission = Admission(int(engine.info.details.get("workers", 1)), 1e-3 * age_limit_ms)
+        self._dropped_late = 0
         self._past: Counter[str] = Counter()
         self._pixel_size_um: float | None = None
         self._sender = sender
@@ -106,6 +117,7 @@ class DetectStage:
     def _step(self, timeout_s: float) -> bool:
         self._acknowledge()
         took = False
+        timeout_s = min(timeout_s, self._ask())
         if self._end is None:
             wait_s = 0.0 if self._engine.pending else timeout_s
             if self._held:
@@ -123,11 +135,33 @@ class DetectStage:
         self._acknowledge()
         return True
 
+    def _ask(self) -> float:
+        """Ask for a frame if one is due; returns for how long nothing is to be asked for, s."""
+        if self._admission is None or self._end is not None:
+            return math.inf
+        now_s = time.perf_counter()
+        due_in_s = self._admission.due_in_s(now_s, self._engine.pending)
+        if due_in_s > 0:
+            return due_in_s
+        self._receiver.want(1)
+        self._admission.asked(now_s)
+        return math.inf
+
+    def _is_late(self, frame: Frame, now_s: float) -> bool:
+        if self._admission is None:
+            return False
+        self._admission.came(now_s)
+        age_s = now_s - 1e-9 * frame.info.monotonic_ns
+        return age_s < LONGEST_LATENCY_S and self._admission.is_late(age_s)
+
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message
         now_s = time.perf_counter()
         if isinstance(message, Frame):
             self._received += 1
+            if self._is_late(message, now_s):
+                self._held.append(_Held(delivery, message, now_s, late=True))
+                return
             if message.info.pixel_size_um != self._pixel_size_um:
                 self._follow_pixel_size(message.info.pixel_size_um)
             self._engine.submit(message)
@@ -156,13 +190,16 @@ class DetectStage:
         self._engine = self._reopen(pixel_size_um)
 
     def _offer(self, detections: Detections) -> None:
-        held = next(h for h in self._held if h.frame is not None and not h.offered)
+        held = next(h for h in self._held if h.frame is not None and not h.offered and not h.late)
         frame = held.frame
         if frame is None or frame.info.frame != detections.info.frame:
             raise DetectionError(
                 f"the engine answered with frame {detections.info.frame} out of order; use another engine"
             )
         now_s = time.perf_counter()
+        if self._admission is not None:
+            took_s = 1e-3 * detections.info.detector_ms
+            self._admission.worked(took_s if math.isfinite(took_s) else now_s - held.submitted_s)
         self._gauges["detect_ms"] = 1e3 * (now_s - held.submitted_s)
         latency_s = now_s - 1e-9 * frame.info.monotonic_ns
         same_host = 0 <= latency_s < LONGEST_LATENCY_S
@@ -193,7 +230,9 @@ class DetectStage:
         safe = account.acknowledged + account.dropped - self._settled_before - self._refused
         while self._held:
             held = self._held[0]
-            if held.frame is not None:
+            if held.late:
+                self._dropped_late += 1
+            elif held.frame is not None:
                 if not held.offered or (not held.refused and self._settled >= safe):
                     break
                 self._settled += not held.refused
@@ -215,6 +254,7 @@ class DetectStage:
     def counts(self) -> dict[str, int]:
         """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
 
+        `dropped_late` are frames that were too old when they came, where there were any.
         `repeated_images` are frames that the source delivered twice, where there were any.
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
@@ -229,6 +269,7 @@ class DetectStage:
             "sent": self._sent,
             "particles": self._particles,
             "dropped": dropped,
+            **({"dropped_late": self._dropped_late} if self._dropped_late else {}),
             **left_out,
             **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},

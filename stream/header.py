@@ -75,6 +75,7 @@ class InfoFields(msgspec.Struct, frozen=True):
     exposure_ms: Number = None
     pixel_size_um: Number = 1.0
     detector_ms: Number = None
+    age_ms: Number = None
 
 
 class CommandFields(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ def open_sender(
     patience_s: float = 3.0,
     give_up_s: float | None = 30.0,
     while_waiting: Callable[[], None] | None = None,
+    sparse: bool = False,
     security: Security | None = None,
 ) -> Sender:
     """Open the sending end, which binds; port 0 finds a free port, see `Sender.address`.
@@ -33,8 +34,10 @@ def open_sender(
     The ring has `slots` slots of `slot_bytes` bytes; at most `credits` messages (default: half of the slots) are
     in transit at a time. A receiver that does not acknowledge for `patience_s` counts as stalled; with the policy
     `block`, `send` gives up when the receiver has been gone for `give_up_s` (None: never). `while_waiting` is
-    called about twice a second while `send` waits for room; an exception from it ends the wait. Raises `LinkError`
-    if the address is in use or the memory cannot be allocated, `ConfigurationError` for invalid arguments.
+    called about twice a second while `send` waits for room; an exception from it ends the wait. A `sparse` ring
+    takes memory as its messages need it, instead of all at once: for many slots that are mostly empty. Raises
+    `LinkError` if the address is in use or the memory cannot be allocated, `ConfigurationError` for invalid
+    arguments.
     """
     where = LinkAddress.parse(address)
     limit = max(1, slots // 2) if credits is None else credits
@@ -48,7 +51,7 @@ def open_sender(
         )
     endpoint = bind_router(where, security, send_hwm=4 * limit + 256)
     try:
-        ring = _ring(where.scheme, slots, slot_bytes)
+        ring = _ring(where.scheme, slots, slot_bytes, sparse=sparse)
     except BaseException:
         endpoint.close(0)
         raise
@@ -78,11 +81,11 @@ def open_receiver(
     return LosslessReceiver(LinkAddress.parse(address), patience_s, longest_s, security)
 
 
-def _ring(scheme: str, slots: int, slot_bytes: int) -> SlotWriter:
+def _ring(scheme: str, slots: int, slot_bytes: int, *, sparse: bool) -> SlotWriter:
     match scheme:
         case "shm":
-            return SharedRing(slots, slot_bytes)
+            return SharedRing(slots, slot_bytes, sparse=sparse)
         case "inproc":
             return ReferenceRing(slots)
         case _:
-            return LocalRing(slots, slot_bytes)
+            return LocalRing(slots, slot_bytes, sparse=sparse)

@@ -96,6 +96,7 @@ class LosslessReceiver:
         self._slots: dict[int, int] = {}
         self._ready: deque[LosslessDelivery] = deque()
         self._confirms = False
+        self._wants: int | None = None
         self._confirmed = -1
         self._sender = ""
         self._state = PeerState.WAITING
@@ -165,6 +166,12 @@ class LosslessReceiver:
                 self._ring.mark_consumed(number)
         self._acknowledge(time.monotonic())
 
+    def want(self, more: int) -> None:
+        """Ask the sender for `more` messages beyond those received; see `stream.link.Receiver.want`."""
+        self._wants = more
+        if self._sender:
+            self._acknowledge(time.monotonic())
+
     def give_up(self, why: str) -> None:
         """Consider the sender lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
         self._lose(f"was lost: {why}")
@@ -231,6 +238,8 @@ class LosslessReceiver:
             self._ask_again()
             raise
         self._ledger.accept(link.sequence, isinstance(message, StreamEnd))
+        if self._wants:
+            self._wants -= 1
         self._slots[link.sequence] = link.slot if header.payload_bytes else -1
         self._ask_due_s, self._ask_wait_s = 0.0, ASK_AGAIN_S
         self._ready.append(LosslessDelivery(self, message, link.sequence))
@@ -283,7 +292,9 @@ class LosslessReceiver:
     def _open_ring(self, welcome: Welcome) -> SlotReader | None:
         match self._where.scheme:
             case "shm":
-                return SharedRingReader(welcome.ring, welcome.slots, welcome.slot_bytes)
+                return SharedRingReader(
+                    welcome.ring, welcome.slots, welcome.slot_bytes, sparse=welcome.sparse
+                )
             case "inproc":
                 return ReferenceRing.attach(welcome.ring)
             case _:
@@ -339,7 +350,11 @@ class LosslessReceiver:
 
     def _acknowledge(self, now_s: float) -> None:
         self._sign_due_s = now_s + SIGN_OF_LIFE_S
-        self._post(Ack(consumed=self._ledger.consumed))
+        ledger = self._ledger
+        if self._wants is None:
+            self._post(Ack(consumed=ledger.consumed))
+        else:
+            self._post(Ack(consumed=ledger.consumed, received=ledger.expected - 1, more=self._wants))
 
     def _ask_again(self) -> None:
         """Request what is missing, at growing intervals until it arrives."""

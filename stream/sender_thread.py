@@ -183,6 +183,8 @@ class SenderThread:
             case Ack():
                 self._release(self._ledger.acknowledge(control.consumed))
                 self._peer.lives(now_s)
+                if self._ledger.on_request:
+                    self._grant(control)
                 if self._welcome.confirms and self._peer.identity is not None:
                     self._post(self._peer.identity, Confirm(consumed=self._ledger.last_acknowledged))
             case Resend():
@@ -192,6 +194,15 @@ class SenderThread:
                 self._release(self._ledger.acknowledge(control.consumed))
                 self._peer.leaves(now_s)
                 self._shared.lock.notify_all()
+
+    def _grant(self, ack: Ack) -> None:
+        """Note how many messages the receiver wants, and wake a caller that holds one."""
+        if ack.more is None:
+            self._ledger.want_all()
+        else:
+            self._ledger.want(ack.received, ack.more)
+        if self._ledger.would_send:
+            self._shared.lock.notify_all()
 
     def _release(self, freed: list[Entry]) -> None:
         if freed:

@@ -204,6 +204,7 @@ def _describe_array(
         info.exposure_ms,
         info.pixel_size_um,
         info.detector_ms,
+        info.age_ms,
     )
     name: Any = array.dtype.name
     columns = TABLES[kind].COLUMNS if kind in TABLES else ()
@@ -249,4 +250,5 @@ def _info(header: Header) -> FrameInfo:
         _number(i.exposure_ms),
         _number(i.pixel_size_um),
         _number(i.detector_ms),
+        _number(i.age_ms),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from liveptv.session.console_window import before_it_closes
+from liveptv.session.link_rules import frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
@@ -60,8 +61,11 @@ def build_acquire(context: StageContext) -> Stage:
         info.frame_rate_hz,
         info.frames,
         info.description,
+        opened.keeps_time,
     )
-    senders = [context.sender(consumer, context.image_format.nbytes) for consumer in plan.consumers]
+    rules = frame_rules(plan.experiment, context.image_format)
+    options = frame_options(plan.experiment, context.image_format)
+    senders = [context.sender(consumer, context.image_format.nbytes, options) for consumer in plan.consumers]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
@@ -75,6 +79,7 @@ def build_acquire(context: StageContext) -> Stage:
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
         on_end=lane.ended,
+        newest_only=rules.is_live,
     )
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
@@ -88,7 +93,8 @@ def build_detect(context: StageContext) -> Stage:
 
     plan, settings = context.plan, context.plan.experiment.detector
     (consumer,) = plan.consumers
-    sender = context.sender(consumer, table_bytes(Detections, settings.max_particles))
+    slot_bytes = table_bytes(Detections, settings.max_particles)
+    sender = context.sender(consumer, slot_bytes, result_options(plan.experiment, slot_bytes))
     monitor = MonitorPublisher(
         plan.addresses.get("monitor", plan.experiment.session.monitor),
         run_id=plan.run_id,
@@ -120,7 +126,16 @@ def build_detect(context: StageContext) -> Stage:
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
+    age_limit_ms = frame_rules(plan.experiment, image_format).age_limit_ms
+    return DetectStage(
+        context.upstream(),
+        engine,
+        sender,
+        monitor=monitor,
+        monitor_hz=hz,
+        reopen=reopen,
+        age_limit_ms=age_limit_ms,
+    )
 
 
 def governed(context: StageContext, engine: Engine, images: ImageFormat) -> Engine:
@@ -150,10 +165,21 @@ def build_track(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
-    senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
+    slot_bytes = table_bytes(Tracks, rows)
+    options = result_options(plan.experiment, slot_bytes)
+    senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
     tracker = OnlineTracker(plan.experiment.tracker)
     tracker.warmup()
-    return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
+    source = context.peers().image_format
+    return TrackStage(
+        context.upstream(),
+        tracker,
+        senders,
+        max_rows=rows,
+        monitor=monitor,
+        say=context.say,
+        keeps_time=source is None or source.keeps_time,
+    )
 
 
 def build_write(context: StageContext) -> Stage:

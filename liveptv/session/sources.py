@@ -19,12 +19,14 @@ log = logging.getLogger(__name__)
 class OpenedSource:
     """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `remarks` are lines for the user: assumptions and decisions about a recording.
+    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
+    the user: assumptions and decisions about a recording.
     """
 
     source: Source
     executor: CommandExecutor | None
     close: Callable[[], None]
+    keeps_time: bool
     remarks: tuple[str, ...] = ()
 
 
@@ -63,7 +65,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         pace=settings.pace,
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
-    return OpenedSource(recording, None, recording.close, remarks)
+    return OpenedSource(recording, None, recording.close, settings.pace, remarks)
 
 
 def _open_microscope(
@@ -91,4 +93,4 @@ def _open_microscope(
         finally:
             microscope.close()
 
-    return OpenedSource(source, executor, close)
+    return OpenedSource(source, executor, close, not microscope.simulated_time())

@@ -59,7 +59,7 @@ class StageContext:
         self._totals: dict[str, int] = {}
         self._gauges: dict[str, float] = {}
 
-    def sender(self, consumer: str, slot_bytes: int) -> Sender:
+    def sender(self, consumer: str, slot_bytes: int, options: dict[str, Any]) -> Sender:
         """Open the message link to one consumer; after a restart, at the same address as before."""
         link = self.plan.experiment.link
         address = self.plan.addresses.get(consumer) or link.fresh_address()
@@ -70,7 +70,7 @@ class StageContext:
             slot_bytes=slot_bytes,
             security=self.plan.keys.link(address, self.plan.stage),
             while_waiting=lambda: self.look_up(consumer),
-            **(link.frame_options() if self.plan.stage == "acquire" else link.result_options()),
+            **options,
         )
         self.stack.callback(sender.close)
         self._senders[consumer] = sender

@@ -249,7 +249,10 @@ class Session:
 
     def _introduce(self) -> None:
         """Let the stages find each other, viewers the run, and the event log the addresses."""
+        known = self.image_format
         self._introductions.poll(self.stages)
+        if known is None and self.image_format is not None:
+            self._age.know(self.image_format)
         bound = self._introductions.bound
         self.announcement.introduce(bound, self.image_format)
         if not self._commands_known and "acquire.commands" in bound:

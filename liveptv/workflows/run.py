@@ -15,6 +15,7 @@ from liveptv.foreign_code import code_that_will_run
 from liveptv.reports.page import Report, write_report
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.frame_account import FileContents, FrameAccount, close_account
+from liveptv.session.result_age import ResultAge
 from liveptv.session.run_log import RunLog
 from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
@@ -39,12 +40,16 @@ class Stoppable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, its files, its report (if one could be made), and the account of its frames."""
+    """How a run ended, its files, its report (if one could be made), the account of its frames.
+
+    `age` is that of its results, None where they have none.
+    """
 
     files: RunFiles
     result: SessionResult
     report: Report | None
     account: FrameAccount
+    age: ResultAge | None = None
 
     @property
     def frames(self) -> int:
@@ -108,7 +113,7 @@ def _run(
         events.write("code", line)
         on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
-    contents, report = FileContents(), None
+    contents, report, age = FileContents(), None, None
     with (
         nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
@@ -120,7 +125,7 @@ def _run(
         elif run_of(files.tracks) == result.run_id:
             settle()
             files = replace(files, log=events.path)
-            contents = finish_file(files, result, events, on_note)
+            contents, age = finish_file(files, result, events, on_note)
         else:
             contents = FileContents(readable=False)
             missing = "of another run" if files.tracks.exists() else "not there"
@@ -133,7 +138,7 @@ def _run(
     )
     if contents.frames:
         report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, account)
+    return RunOutcome(files, result, report, account, age)
 
 
 def failed(result: SessionResult, why: str) -> SessionResult:
@@ -186,12 +191,14 @@ def check_inputs(experiment: Experiment) -> None:
 
 def finish_file(
     files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
-) -> FileContents:
-    """Repair the trajectory file if its writer was lost, add the accounts, compress it; returns its contents.
+) -> tuple[FileContents, ResultAge | None]:
+    """Repair the trajectory file if its writer was lost, add the accounts, compress it.
+
+    Returns the file's contents and the age of its results.
 
     Failures are only noted, because the result of the run stands.
     """
-    contents = FileContents(readable=False)
+    contents, age = FileContents(readable=False), None
     try:
         mended = recover(files.tracks, in_place=True)
         if not mended.already_whole:
@@ -199,7 +206,7 @@ def finish_file(
             events.write("recovered", text)
             on_note(text)
         with TrajectoryFile(files.tracks) as file:
-            contents = FileContents.of(file.frames)
+            contents, age = FileContents.of(file.frames), ResultAge.of(file.frames)
         account = close_account(
             result.counts,
             contents,
@@ -212,6 +219,8 @@ def finish_file(
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
+        if age is not None:
+            facts["result_age"] = age.to_dict()
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
@@ -220,7 +229,7 @@ def finish_file(
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
-    return contents
+    return contents, age
 
 
 def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:
