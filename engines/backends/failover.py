@@ -6,7 +6,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from engines.backends.registry import ONNXRUNTIME, open_back_end
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
 from engines.fit_budget import FrameCost, Reducible
 from engines.image_structure import has_structure
+from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
@@ -31,17 +31,29 @@ ANSWER_S = 60.0
 
 
 def open_guarded(
-    settings: DetectorSettings, pixel_size_um: float, model: Path, say: Callable[[str], None]
+    settings: DetectorSettings,
+    pixel_size_um: float,
+    model: Path,
+    say: Callable[[str], None],
+    fit_may_join: bool = False,
 ) -> GuardedEngine:
     """The engine of the back end that the settings choose for a network, with failover.
+
+    With `fit_may_join` it does not wait for a fit that has to be compiled first (`NetworkEngine.let_fit_join`).
 
     Raises `ConfigurationError` where no back end can run it, and for an unusable model.
     """
     opened = open_back_end(settings, pixel_size_um, model)
     is_last = opened.back_end == ONNXRUNTIME
-    reference = None if is_last else partial(ONNXRUNTIME.open, settings, pixel_size_um, model)
+
+    def prepared(engine: Engine) -> Engine:
+        if fit_may_join and isinstance(engine, NetworkEngine):
+            engine.let_fit_join(say)
+        return engine
+
+    reference = None if is_last else lambda: prepared(ONNXRUNTIME.open(settings, pixel_size_um, model))
     return GuardedEngine(
-        opened.engine,
+        prepared(opened.engine),
         reference,
         falls_back=settings.on_failure == "fall_back",
         skipped=opened.skipped,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,15 @@ from engines.engine import (
 )
 from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
-from engines.network.decode import decode, slots_of
+from engines.network.decode import compile_decoding, decode, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
 from engines.ordered_threads import default_workers
+from engines.refine.fit_beside import FitBeside
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
-from engines.refine.turns import ALL, Allowance
+from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -76,6 +78,19 @@ class NetworkEngine:
         self.fit_share = 1.0
         self.fit_ms = math.inf
         self._costs: deque[FrameCost] = deque(maxlen=COSTS_KEPT)
+        self._fit_beside: FitBeside | None = None
+        self.fit_ready = Event()
+        self.fit_ready.set()
+
+    def let_fit_join(self, say: Callable[[str], None]) -> None:
+        """Do not wait, in `warmup`, for a fit that has to be compiled first.
+
+        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line then, and one when the
+        fit has joined.
+        """
+        if self._refiner is not None:
+            self._fit_beside = FitBeside(say)
+            self.fit_ready = self._fit_beside.ready
 
     @property
     def info(self) -> EngineInfo:
@@ -112,7 +127,9 @@ class NetworkEngine:
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         self._look_at(image)
         self._work.on_every_thread(partial(self._look_at, image))
-        if self._refiner is not None:
+        if self._fit_beside is not None:
+            self._fit_beside.start()
+        if self._refiner is not None and self.fit_ready.is_set():
             self._refiner.warmup(height, width)
 
     def _look_at(self, image: npt.NDArray[Any]) -> None:
@@ -121,8 +138,10 @@ class NetworkEngine:
         try:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
-            # a few slots that are particles, so that all of the decoding is compiled
-            decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
+            if maps.ndim == 3:
+                compile_decoding()
+            else:  # a few slots that are particles, so that all of the decoding is compiled
+                decode(np.ones_like(maps[:4, :4], order="C"))
         finally:
             self._free.put(preparation)
 
@@ -154,12 +173,14 @@ class NetworkEngine:
             found_s = time.perf_counter()
             refine = None
             if self._refiner is not None:
+                allowed = allowed if self.fit_ready.is_set() else NOTHING
                 refine = partial(self._refine, self._refiner, preparation, frame, allowed)
             found, left_out = detections_of(
                 frame, slots, background, self._model.card, self._settings, refine
             )
             ended_s = time.perf_counter()
-            reduced = int((found.flags > 0).sum())
+            # while the fit is being compiled, nothing is left out for want of time
+            reduced = 0 if allowed is NOTHING else int((found.flags > 0).sum())
             self._costs.append(
                 FrameCost(
                     frame.info.frame,
@@ -220,8 +241,12 @@ class NetworkEngine:
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        if self._fit_beside is not None:
+            self._fit_beside.poll()
         return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Finish the pending frames and stop the threads. Idempotent."""
         self._work.close()
+        if self._fit_beside is not None:
+            self._fit_beside.close()

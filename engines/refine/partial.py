@@ -89,10 +89,10 @@ class PartialFit:
 
     def reduced(self, table: FloatArray, start: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """A `table` (9, N) none of which is fitted; `start` and `shape` as in `part`."""
-        group, _ = self._groups(start, shape)
-        overlapped = (
-            np.bincount(group, minlength=len(group))[group] > 1 if len(group) else np.zeros(0, np.bool_)
-        )
+        overlapped = np.zeros(len(start), np.bool_)
+        if self.errors.are_known and len(start):
+            group, _ = self._groups(start, shape)
+            overlapped = np.bincount(group)[group] > 1
         out = table.copy()
         self.flag(out, np.ones(table.shape[1], np.bool_), overlapped)
         return out

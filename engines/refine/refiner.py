@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray
+from engines.refine.compiling import compile_fit
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.partial import Part, PartialFit
@@ -80,6 +81,7 @@ class Refiner:
 
     def warmup(self, height: int, width: int) -> None:
         """Compile the fit, so that no frame of a live run waits for it."""
+        compile_fit()
         nothing = np.random.default_rng(0).normal(0.0, 0.01, (height, width)).astype(np.float32)
         start = np.array([[width / 2.0, height / 2.0, np.nan], [width / 2.0 + 2, height / 2.0, np.nan]])
         fit_particles(nothing, self.model, start, np.full(2, np.nan), (0.0, 1e-4))

@@ -105,6 +105,11 @@ class StatedErrors:
         factors: FloatArray = self._factors[overlapped.astype(np.int64), self._part(z_um)]
         return factors
 
+    @property
+    def are_known(self) -> bool:
+        """Whether the factors are other than 1."""
+        return bool((self._factors != 1.0).any())
+
     def facts(self) -> dict[str, object]:
         """The mean factors of x, y, z for lone and for overlapped particles, and on how many they rest."""
         with self._lock:

@@ -41,7 +41,7 @@ class Allowance(NamedTuple):
         return not (self.share > 0.0 and self.ms > 0.0)
 
 
-ALL = Allowance()
+ALL, NOTHING = Allowance(), Allowance(0.0, 0.0)
 
 
 class Candidates(NamedTuple):

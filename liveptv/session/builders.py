@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
 from liveptv.session.link_rules import frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from engines.engine import Engine
 
 LOOPBACK = "tcp://127.0.0.1:0"
-AGE_PERIODS, LEAST_AGE_MS = 3.0, 100.0
-"""Age limit of live results: frame periods, and ms at least."""
 
 
 def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
@@ -88,7 +87,7 @@ def build_acquire(context: StageContext) -> Stage:
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.factory import check_pixel_size, open_engine
+    from engines.factory import check_pixel_size, open_engine, prepare_to_open
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -103,6 +102,9 @@ def build_detect(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
+    context.announce()
+    with noticing_compilation(context.say_compiling):
+        prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -112,10 +114,18 @@ def build_detect(context: StageContext) -> Stage:
         )
 
     def open_for(pixel_size_um: float) -> Engine:
-        engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=context.say)
+        engine = open_engine(
+            settings,
+            model=settings.model,
+            pixel_size_um=pixel_size_um,
+            say=context.say,
+            fit_may_join=plan.experiment.recording
+            is None,  # a recording waits: its results are always the same
+        )
         context.stack.callback(engine.close)
-        engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
-        return governed(context, engine, image_format) if plan.experiment.microscope is not None else engine
+        with noticing_compilation(context.say_compiling):
+            engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
+        return governed(context, engine, image_format)
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
@@ -139,18 +149,23 @@ def build_detect(context: StageContext) -> Stage:
 
 
 def governed(context: StageContext, engine: Engine, images: ImageFormat) -> Engine:
-    """The engine with its fit limited to what the camera leaves time for; each change goes into the event log."""
+    """The engine, in a live run with its fit limited to what the camera leaves time for.
+
+    Each change of what is fitted goes into the event log.
+    """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
+    rules = frame_rules(context.plan.experiment, images)
+    if not rules.is_live:
+        return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
-    age_limit_ms = max(AGE_PERIODS * period_ms, LEAST_AGE_MS)
     workers = int(engine.info.details.get("workers", 1))
 
     def report(change: Change) -> None:
         context.record("governor", change.text, dict(change.facts))
 
-    return GovernedEngine(engine, Governor(workers, age_limit_ms, time.monotonic, period_ms), report)
+    return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)
 
 
 def build_track(context: StageContext) -> Stage:
@@ -168,8 +183,10 @@ def build_track(context: StageContext) -> Stage:
     slot_bytes = table_bytes(Tracks, rows)
     options = result_options(plan.experiment, slot_bytes)
     senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
+    context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
-    tracker.warmup()
+    with noticing_compilation(context.say_compiling):
+        tracker.warmup()
     source = context.peers().image_format
     return TrackStage(
         context.upstream(),

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+from liveptv.session.compilation import COMPILING
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
 from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
@@ -53,6 +54,7 @@ class StageContext:
         self._receiver: ResilientReceiver | None = None
         self._orphaned_s: float | None = None
         self._due_s = 0.0
+        self._is_announced = False
         self._peers: Peers | None = None
         self._status = status
         self._state = StageState.STARTING
@@ -77,11 +79,17 @@ class StageContext:
         self.bound[consumer] = sender.address
         return sender
 
+    def announce(self) -> None:
+        """Tell the supervisor the addresses of the outputs; what takes long can then be done before `peers`."""
+        if not self._is_announced:
+            self._is_announced = True
+            self.pipe.send(Bound(dict(self.bound), self.image_format))
+
     def peers(self) -> Peers:
-        """Tell the supervisor the addresses of the outputs and wait for those of the inputs."""
+        """Tell the supervisor the addresses of the outputs, if it has not been done; wait for those of the inputs."""
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
-            self.pipe.send(Bound(dict(self.bound), self.image_format))
+            self.announce()
             if not self.pipe.poll(timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
@@ -144,6 +152,11 @@ class StageContext:
             self._orphaned_s = now_s
             if self._receiver is not None:
                 self._receiver.orphaned(ORPHAN_PATIENCE_S)
+
+    def say_compiling(self) -> None:
+        """Report that this stage compiles."""
+        self._gauges = {COMPILING: 1.0}
+        self.report(self._state)
 
     def record(self, kind: str, text: str, facts: dict[str, Any]) -> None:
         """Send an entry for the event log and the trajectory file; none is lost while the session runs."""
