@@ -79,7 +79,8 @@ def measured(seconds: float) -> dict[str, dict[str, float]]:
             "LOCALAPPDATA": str(cache),
         }
         found = {
-            name: demo(Path(folder) / name, seconds, environment, Path(folder)) for name in ("first", "second")
+            name: demo(Path(folder) / name, seconds, environment, Path(folder))
+            for name in ("first", "second")
         }
         took_s, cpu_s, _ = run(["warmup"], environment, Path(folder))
         return found | {"warmup": {"whole_s": took_s, "cpu_s": cpu_s}}
@@ -88,13 +89,13 @@ def measured(seconds: float) -> dict[str, dict[str, float]]:
 def demo(output: Path, seconds: float, environment: dict[str, str], where: Path) -> dict[str, float]:
     """One `liveptv demo`: s from the command to its moments."""
     began_s = time.time()
-    whole_s, cpu_s, text = run(
-        ["demo", "-o", str(output), "--seconds", f"{seconds:g}"], environment, where
-    )
+    whole_s, cpu_s, text = run(["demo", "-o", str(output), "--seconds", f"{seconds:g}"], environment, where)
     events = [json.loads(line) for line in (output / "events.jsonl").read_text("utf-8").splitlines()]
 
     def first(kind: str, says: str = "") -> float:
-        return next((e["wall_s"] - began_s for e in events if e["kind"] == kind and says in e["text"]), float("nan"))
+        return next(
+            (e["wall_s"] - began_s for e in events if e["kind"] == kind and says in e["text"]), float("nan")
+        )
 
     return {
         "first_frame_s": _first_frame_s(output / "tracks.h5") - began_s,

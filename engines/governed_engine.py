@@ -18,9 +18,10 @@ LONGEST_AGE_MS = 3.6e6
 
 
 class GovernedEngine:
-    """An `Engine` around another one, whose fit a `Governor` limits for each frame; results are those of the inner one.
+    """An `Engine` around another one, whose fit a `Governor` limits for each frame.
 
-    `report` gets each change of the governor's state. For live frames only: recordings have no camera to keep up with.
+    `report` gets each change of the governor's state. For live frames only: recordings have no camera to keep up
+    with.
     """
 
     def __init__(self, engine: Engine, governor: Governor, report: Callable[[Change], None]) -> None:

@@ -4,8 +4,8 @@ A frame costs the network and the fit. With W frames at a time and a camera that
 
     budget = min(USED W P, AGE_PART limit) - network    (1)
 
-`network` and P are measured. What (1) cannot see (other programs, other stages on the same cores) shows as frames that
-arrive late or are missing; then the budget is cut at once, and rises again slowly.
+`network` and P are measured. What (1) cannot see (other programs, other stages on the same cores) shows as frames
+that arrive late or are missing; then the budget is cut at once, and rises again slowly.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import NamedTuple
 from engines.fit_budget import FrameCost
 
 USED = 0.85
-"""Part of the time of the workers that is given away. More leaves no room for frames that cost more than the mean, and
-queues grow: at 0.85 a queue with random service is 2 to 3 frames long (M/D/1: 2.4), at 0.95 it is 9."""
+"""Part of the time of the workers that is given away. More leaves no room for frames that cost more than the mean,
+and queues grow: at 0.85 a queue with random service is 2 to 3 frames long (M/D/1: 2.4), at 0.95 it is 9."""
 AGE_PART = 0.6
-"""Part of the age limit that network and fit of one frame may take; the rest is for waiting, tracking and writing."""
+"""Part of the age limit that network and fit of one frame may take; the rest is for waiting, tracking and
+writing."""
 NETWORK_WEIGHT = 0.15
 """Weight of a frame in the network's mean time: seven frames, 0.2 s at 30 frames/s."""
 PERIOD_FRAMES = 60
@@ -32,8 +33,9 @@ LATE_PART = 0.5
 CUT, CUT_EVERY_S = 0.7, 0.25
 """Factor of the budget when frames are late or missing, and s between two cuts: a cut shows within some frames."""
 RISE_PER_S, PROBE_PER_S, FAMILIAR = 0.2, 0.02, 0.9
-"""Rise of that factor, 1/s, up to `FAMILIAR` of where it was cut last, and beyond it: as TCP's CUBIC, so that it stays
-below what was too much. At the slow rate a frame is lost every five seconds where (1) is wrong, and no more."""
+"""Rise of that factor, 1/s, up to `FAMILIAR` of where it was cut last, and beyond it: as TCP's CUBIC, so that it
+stays below what was too much. At the slow rate a frame is lost every five seconds where (1) is wrong, and no
+more."""
 GROWTH_PER_S = 1.0
 """Largest relative rise of the budget, 1/s; it falls at once."""
 LEAST_GROWTH_MS = 1.0
@@ -44,8 +46,8 @@ LONGEST_STEP_S = 0.2
 WINDOW_S = 2.0
 """s over which the state is judged."""
 WORSE_S, BETTER_S = 2.5, 10.0
-"""s for which a worse or a better state has to hold before it is said, so that short disturbances are not, and loads
-that come and go give one line."""
+"""s for which a worse or a better state has to hold before it is said, so that short disturbances are not, and
+loads that come and go give one line."""
 QUIET_S = 5.0
 """Least s between two states that are said."""
 FULL, NEARLY_FULL, EMPTY = 0.97, 0.92, 0.03
@@ -111,8 +113,8 @@ class Change:
 class Governor:
     """The budget of the fit and the state in words; time comes from `clock` (s), which may be any that only rises.
 
-    `workers` frames are processed at a time; `age_limit_ms` is that of results; `period_ms` is the camera's as far as
-    it is known beforehand (0: unknown).
+    `workers` frames are processed at a time; `age_limit_ms` is that of results; `period_ms` is the camera's as far
+    as it is known beforehand (0: unknown).
     """
 
     workers: int

@@ -47,8 +47,8 @@ class NetworkEngine:
     `open_network` raises.
 
     `fit_share` (0 to 1) is how much of the fit's work may be done in the frames submitted from now on, `fit_ms` the
-    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread may
-    set them.
+    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread
+    may set them.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class NetworkEngine:
     def let_fit_join(self, say: Callable[[str], None]) -> None:
         """Do not wait, in `warmup`, for a fit that has to be compiled first.
 
-        Until `fit_ready` is set, particles keep the network's answer. `say` gets one line then, and one when the
+        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line then, and one when the
         fit has joined.
         """
         if self._refiner is not None:
@@ -104,6 +104,7 @@ class NetworkEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "stated_errors": {} if self._refiner is None else self._refiner.stated(),
         }
         network = self._network
         return EngineInfo(
@@ -171,15 +172,15 @@ class NetworkEngine:
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
             found_s = time.perf_counter()
             refine = None
-            if not self.fit_ready.is_set():
-                allowed = NOTHING
             if self._refiner is not None:
+                allowed = allowed if self.fit_ready.is_set() else NOTHING
                 refine = partial(self._refine, self._refiner, preparation, frame, allowed)
             found, left_out = detections_of(
                 frame, slots, background, self._model.card, self._settings, refine
             )
             ended_s = time.perf_counter()
-            reduced = int((found.flags > 0).sum())
+            # while the fit is being compiled, nothing is left out for want of time
+            reduced = 0 if allowed is NOTHING else int((found.flags > 0).sum())
             self._costs.append(
                 FrameCost(
                     frame.info.frame,
@@ -221,7 +222,8 @@ class NetworkEngine:
     ) -> npt.NDArray[Any]:
         if allowed.is_none:
             return refiner.reduce(table, frame.image.shape)
-        image, full_light = frame.image, None
+        image: npt.NDArray[Any] = frame.image
+        full_light = None
         if self._flat_field is not None:
             image, full_light = preparation.corrected, self._flat_field.grey_values
         return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)

@@ -29,7 +29,7 @@ XYZ, SIGMAS = slice(X_UM, X_UM + 3), slice(SIGMA_X, SIGMA_X + 3)
 
 
 class Part(NamedTuple):
-    """What is fitted of a frame's particles (N): the `rows` (K,) that take part, and which of them are only `drawn` (K,).
+    """What is fitted of a frame: the `rows` (K,) of its particles (N) that take part; `drawn` (K,) only are images.
 
     `chosen` (N,) says which are fitted, `overlapped` (N,) which are in groups; `units` is what their fit costs.
     """
@@ -67,8 +67,8 @@ class PartialFit:
     ) -> Part:
         """Which particles of a `table` (9, N) are fitted in an image of `shape` (H, W).
 
-        `start` (N, 3) and `proposals` (P, 3) are the places, px, px, um, of the particles and of those that were too
-        unlikely to be reported.
+        `start` (N, 3) and `proposals` (P, 3) are the places, px, px, um, of the particles and of those that were
+        too unlikely to be reported.
         """
         n = len(start)
         group, boxes = self._groups(start, shape)
@@ -82,17 +82,17 @@ class PartialFit:
     def _groups(self, start: FloatArray, shape: tuple[int, ...]) -> tuple[IntArray, IntArray]:
         """The group (N,) of each particle, as the fit will make them, and their rectangles (N, 4)."""
         theta = np.column_stack([start, np.ones(len(start))])
-        usable = np.isfinite(theta).all(axis=1)
+        usable = np.asarray(np.isfinite(theta).all(axis=1), np.bool_)
         boxes = usable_boxes(theta, usable, (int(shape[0]), int(shape[1])), self._model.for_kernels())
         group, _ = blocks_of(boxes, usable)
         return group, boxes
 
     def reduced(self, table: FloatArray, start: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """A `table` (9, N) none of which is fitted; `start` and `shape` as in `part`."""
-        group, _ = self._groups(start, shape)
-        overlapped = (
-            np.bincount(group, minlength=len(group))[group] > 1 if len(group) else np.zeros(0, np.bool_)
-        )
+        overlapped = np.zeros(len(start), np.bool_)
+        if self.errors.are_known and len(start):
+            group, _ = self._groups(start, shape)
+            overlapped = np.bincount(group)[group] > 1
         out = table.copy()
         self.flag(out, np.ones(table.shape[1], np.bool_), overlapped)
         return out
@@ -104,7 +104,7 @@ class PartialFit:
         table[SIGMAS, reduced] *= factors.T
 
     def learn(self, before: FloatArray, after: FloatArray, fitted: Sample, overlapped: BoolArray) -> None:
-        """Take particles (N) that were fitted: their columns of the table (9, N) `before` and `after`, and the fit."""
+        """Take fitted particles (N): their columns of the table (9, N) `before` and `after`, and the fit."""
         off_um = (before[XYZ] - after[XYZ]).T
         self.errors.add(off_um, before[SIGMAS].T, after[SIGMAS].T, before[Z_UM], overlapped)
         with self._lock:
@@ -114,7 +114,7 @@ class PartialFit:
 
 
 def _nearest_group(proposals: FloatArray, start: FloatArray, group: IntArray) -> IntArray:
-    """The group (P,) of the nearest particle to each proposal (P, 3) that is settled with it; -1 where there is none."""
+    """The group (P,) of the particle that each proposal (P, 3) is settled with; -1 where there is none."""
     out = np.full(len(proposals), -1)
     for p, place in enumerate(proposals):
         apart = np.maximum(np.abs(start[:, X] - place[X]), np.abs(start[:, Y] - place[Y]))
@@ -124,7 +124,7 @@ def _nearest_group(proposals: FloatArray, start: FloatArray, group: IntArray) ->
 
 
 def _reached(boxes: IntArray, chosen: BoolArray) -> BoolArray:
-    """Which rectangles (N, 4) may share pixels with a `chosen` one (N,), or with a particle added within `NEAR_PX`."""
+    """Which rectangles (N, 4) may share pixels with a `chosen` one (N,) or what is added within `NEAR_PX`."""
     near = chosen.copy()
     mine = boxes[chosen].copy()
     mine[:, [TOP, LEFT]] -= int(NEAR_PX)

@@ -154,7 +154,7 @@ class Refiner:
         proposals: FloatArray | None,
         part: Part | None = None,
     ) -> tuple[FloatArray, BoolArray]:
-        """The table (9, M) of particles given (9, N) and, behind them, of new ones; which of them are there (M,)."""
+        """The table (9, M) of particles given (9, N) and, behind them, new ones; which of them are there (M,)."""
         begun_s = time.perf_counter()
         contrast, total, light, noise = self._prepare(image, full_light)
         preparing_ms = 1e3 * (time.perf_counter() - begun_s)

@@ -41,12 +41,11 @@ class Allowance(NamedTuple):
         return not (self.share > 0.0 and self.ms > 0.0)
 
 
-ALL = Allowance()
-NOTHING = Allowance(0.0, 0.0)
+ALL, NOTHING = Allowance(), Allowance(0.0, 0.0)
 
 
 class Candidates(NamedTuple):
-    """The particles (N,) of a frame: places x, y (N, 2), um, their groups below N, and what says how they need a fit.
+    """The particles (N,) of a frame: places x, y (N, 2), um, groups below N, and what says how they need a fit.
 
     `doubts` (P,) are the groups of the places where one more may be, -1 where none is near.
     """
@@ -102,7 +101,7 @@ class FitTurns:
             else:
                 size = np.bincount(of.group, minlength=n)
                 need = need_of(size[of.group] > 1, np.isnan(before), of.confidence, of.sigma_z_um)
-                chosen, units = choose(of.group, cost, need, waited, may - self._debt)
+                chosen, units = choose(of.group, cost, need, waited, may - self._debt, of.frame)
                 self._debt = max(0.0, units - (may - self._debt))
             if of.frame > self._frame:
                 self._remember(of, np.where(chosen, 0.0, waited))

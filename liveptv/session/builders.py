@@ -135,7 +135,7 @@ def build_detect(context: StageContext) -> Stage:
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
             engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
-        return governed(context, engine, image_format, rules) if rules.is_live else engine
+        return governed(context, engine, image_format, rules)
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
@@ -159,10 +159,15 @@ def build_detect(context: StageContext) -> Stage:
 
 
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
-    """The engine, its fit limited to what a live camera leaves time for; each change goes into the event log."""
+    """The engine, in a live run with its fit limited to what the camera leaves time for.
+
+    Each change of what is fitted goes into the event log.
+    """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
+    if not rules.is_live:
+        return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))
 

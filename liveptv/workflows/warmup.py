@@ -109,7 +109,9 @@ class Warmed:
     folders: list[Path]
 
 
-def warm_up(show: Callable[[list[str], float], None], parts: dict[str, Callable[[], None]] | None = None) -> Warmed:
+def warm_up(
+    show: Callable[[list[str], float], None], parts: dict[str, Callable[[], None]] | None = None
+) -> Warmed:
     """Compile all `parts`; those that are compiled already take a second.
 
     `show` gets, some times a second, the parts that are not done and the seconds that have passed. Raises

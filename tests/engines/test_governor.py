@@ -24,7 +24,7 @@ class Load:
 
 @dataclass
 class Run:
-    """A detector with workers, a queue that holds the newest frame, and a camera: a simulation in steps of frames."""
+    """A simulation: a camera, a queue that holds the newest frame, and a detector with workers."""
 
     period_ms: float = 33.3
     workers: int = 1
