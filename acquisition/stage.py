@@ -26,10 +26,10 @@ class AcquireStage:
 
     Commands are checked in every step, at least every few milliseconds, also while a consumer has no room: the
     current frame is kept and offered again. With `newest_only` (policy `live`) each step takes all frames that the
-    source has, keeps the newest until a consumer wants one, and declares the others dropped. At the end, whatever its cause, the hardware is made safe first and the
-    source is stopped; only then the stage waits until the current frame and all frames sent before are
-    acknowledged. The hardware is also made safe if the stage fails or is closed early. The caller closes senders
-    and commands.
+    source has, keeps the newest until a consumer wants one, and declares the others dropped. At the end,
+    whatever its cause, the hardware is made safe first and the source is stopped; only then the stage waits until
+    the current frame and all frames sent before are acknowledged. The hardware is also made safe if the stage fails
+    or is closed early. The caller closes senders and commands.
     """
 
     name = "acquire"

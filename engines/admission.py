@@ -1,9 +1,9 @@
 """When the detector of a live run asks for the next frame, and which frames come too late for it.
 
-The detector asks; the camera's side gives it the newest frame and declares the others dropped. Asked for at regular
-times, the frames that are detected are regular too, also with several workers, which would otherwise start and finish
-together. The interval is the time that the detector takes for a frame, divided by its workers (Little's law: frames
-at work = rate x time for each), so that no worker waits and no frame does.
+The detector asks; the camera's side gives it the newest frame and declares the others dropped. Asked for at
+regular times, the frames that are detected are regular too, also with several workers, which would otherwise start
+and finish together. The interval is the time that the detector takes for a frame, divided by its workers (Little's
+law: frames at work = rate x time for each), so that no worker waits and no frame does.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 
 SMOOTHING = 0.1
-"""Weight of the newest frame in the mean time per frame, as in TCP's estimate of the round trip (RFC 6298: 1/8). With
-1/4 single slow frames move the interval, with 1/30 a change of the number of particles is followed after a second."""
+"""Weight of the newest frame in the mean time per frame, as in TCP's estimate of the round trip (RFC 6298: 1/8).
+With 1/4 single slow frames move the interval, with 1/30 more particles are noticed after a second only."""
 LEAD_GROWTH = 1.02  # the measured way of a frame is a minimum over about 50 frames: it may get longer again
 LONGEST_LEAD_S = 0.02  # s; a frame that was asked for comes later than this only if the camera has none yet
 STALE = 0.5
-"""Part of the age limit beyond which a frame is stale. The newest frame of the camera is at most a frame period old,
-a third of the limit, plus its way here: one that is older has waited in a process that was stopped."""
+"""Part of the age limit beyond which a frame is stale. The newest frame of the camera is at most a frame period
+old, a third of the limit, plus its way here: one that is older has waited in a process that was stopped."""
 
 
 class Admission:

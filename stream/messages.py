@@ -29,8 +29,8 @@ class FrameInfo:
     `time_s` is the exposure time in seconds since the run began, from the camera's clock where there is one,
     else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
-    time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the result
-    was when the tracker had it, since `monotonic_ns`; NaN before, and where frames do not come at the pace of a clock.
+    time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
+    result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames have no clock's pace.
     """
 
     run_id: str

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class OpenedSource:
     """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for the
-    user: assumptions and decisions about a recording. `announce` takes a function to call after each frame;
+    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
+    the user: assumptions and decisions about a recording. `announce` takes a function to call after each frame;
     `quiet_s` tells for how long there is nothing to read.
     """
 

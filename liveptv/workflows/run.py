@@ -40,7 +40,10 @@ class Stoppable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, its files, its report (if one could be made), the account of its frames, the age of its results."""
+    """How a run ended, its files, its report (if one could be made), the account of its frames.
+
+    `age` is that of its results, None where they have none.
+    """
 
     files: RunFiles
     result: SessionResult
