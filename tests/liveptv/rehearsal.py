@@ -45,8 +45,8 @@ class RehearsalRecord:
 class Rehearsal:
     """Steps an experiment on a simulated microscope; call `step` for every frame, and `close` at the end.
 
-    `frames` have been taken; `stopped` is the reason once the controller has ended the run. Every `every`-th frame is
-    detected; its tracks are seen `frames_in_work` frames later.
+    `frames` have been taken; `stopped` is the reason once the controller has ended the run. Every `every`-th frame
+    is detected; its tracks are seen `frames_in_work` frames later.
     """
 
     def __init__(
