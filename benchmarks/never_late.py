@@ -52,7 +52,10 @@ GUESS_HZ = 150.0  # camera's rate while the capacity is measured: above that of 
 
 
 class Memory:
-    """Resident memory of this process and its children, MB, once a second."""
+    """Resident memory of this process and its children, MB, once a second while frames come.
+
+    Shared memory counts once for each process that has it.
+    """
 
     def __init__(self) -> None:
         self.at_s: list[float] = []
@@ -71,8 +74,8 @@ class Memory:
         self.mb.append(total / 1e6)
 
     def row(self) -> dict[str, float]:
-        """Largest, and the slope over the second half of the run."""
-        at_s, mb = np.array(self.at_s), np.array(self.mb)
+        """Largest, and the slope over the second half of the run, without its last second, when processes end."""
+        at_s, mb = np.array(self.at_s[:-1]), np.array(self.mb[:-1])
         late = at_s >= (at_s[0] + at_s[-1]) / 2
         return {
             "rss_max_mb": round(mb.max(), 1),
@@ -97,11 +100,14 @@ def measure(
     settings: Experiment, act: Callable[[Progress, RunFiles], None] = lambda _progress, _files: None
 ) -> tuple[RunOutcome, np.ndarray[Any, Any], Memory]:
     """Run; returns the outcome, the table of frames and the memory while frames came."""
-    files, memory = RunFiles.beside(settings.run.output), Memory()
+    files, memory, frames = RunFiles.beside(settings.run.output), Memory(), 0
 
     def update(progress: Progress) -> None:
-        if progress.running_s > 0:
+        nonlocal frames
+        if progress.frames > frames:
+            frames = progress.frames
             memory.look()
+        if progress.running_s > 0:
             act(progress, files)
 
     outcome = run_experiment(settings, files, on_update=update, on_note=lambda _: None)
