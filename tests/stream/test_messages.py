@@ -55,3 +55,9 @@ def test_detections_and_tracks_do_not_share_their_columns() -> None:
 
 def test_every_command_has_an_id_of_its_own() -> None:
     assert Command(CommandKind.STOP).command_id != Command(CommandKind.STOP).command_id
+
+
+def test_flags_that_are_left_out_are_none() -> None:
+    assert Detections.from_columns(INFO, x_um=[1, 2]).flags.tolist() == [0.0, 0.0]
+    assert Tracks.from_columns(INFO, x_um=[1, 2]).flags.tolist() == [0.0, 0.0]
+    assert Detections.COLUMNS[-1] == Tracks.COLUMNS[-1] == "flags"

@@ -251,3 +251,16 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
         except WireError:
             refused += 1
     assert refused > 5_000
+
+
+def test_detections_of_a_sender_without_flags_are_read_with_none() -> None:
+    header, payload = encode(FOUND)
+    fields = json.loads(header)
+    columns = len(FOUND.COLUMNS) - 1
+    fields["columns"] = fields["columns"][:columns]
+    fields["shape"] = [columns, len(FOUND)]
+    size = columns * len(FOUND) * 8
+    found = decode(json.dumps(fields).encode(), bytes(payload)[:size]).message
+    assert isinstance(found, Detections)
+    np.testing.assert_array_equal(found.table[:columns], FOUND.table[:columns])
+    np.testing.assert_array_equal(found.flags, 0.0)
