@@ -7,6 +7,9 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError
 
+SIMULATED = ("simulated", "paper")
+"""Configurations of the simulated microscope, which come with the program."""
+
 
 def config_path(name: str = "simulated") -> Path:
     """Return the configuration file `name`.cfg of the simulated microscope: `simulated` (the demo) or `paper`."""

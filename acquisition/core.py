@@ -10,12 +10,10 @@ from typing import Any, cast
 import mm_test_adapters
 import pymmcore
 
-from acquisition.configuration import config_path
+from acquisition.configuration import SIMULATED, config_path
 from acquisition.frame_queue import FrameQueue
 from acquisition.pymmcore import UniMMCore, find_micromanager
 from stream.errors import ConfigurationError, LivePTVError, SourceError
-
-SIMULATED = ("simulated", "paper")
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pymmcore
 
-from acquisition.core import SIMULATED, adapter_paths, close_core, reason
+from acquisition.configuration import SIMULATED
+from acquisition.core import adapter_paths, close_core, reason
 from acquisition.pymmcore import UniMMCore
 
 

@@ -223,6 +223,11 @@ class CommandExecutor:
             answers += self._watchdog_acts()
         return answers
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a move of the focus or a scheduled command must be looked after within ms."""
+        return bool(self._later) or any(pending.effective_ns is None for pending in self._pending)
+
     def _due(self) -> list[Command]:
         if not self._later:
             return []

@@ -25,21 +25,41 @@ def open_engine(
     model: Path | None,
     pixel_size_um: float,
     say: Callable[[str], None] = log.warning,
+    fit_may_join: bool = False,
 ) -> Engine:
     """Open an engine for images of `pixel_size_um`, with warnings for what it leaves out (`WatchedEngine`).
 
     `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
     network (.onnx): that, on the back end of the settings. `say` gets a line when a back end fails, and when
-    particles are left out. Raises `ConfigurationError` for every other file, for one that cannot be read, and if
+    particles are left out. With `fit_may_join` the engine's `warmup` does not wait for a fit that has to be compiled
+    first: see `NetworkEngine.let_fit_join`. Raises `ConfigurationError` for every other file, for one that cannot be read, and if
     the settings ask for another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine
 
-    return WatchedEngine(_open(settings, model, pixel_size_um, say), settings.max_particles, say)
+    engine = _open(settings, model, pixel_size_um, say, fit_may_join)
+    return WatchedEngine(engine, settings.max_particles, say)
+
+
+def prepare_to_open(model: Path | None) -> None:
+    """Import and compile what an engine for `model` needs whatever the images, while the camera is opened."""
+    if model is not None and model.suffix.lower() == NETWORK_SUFFIX:
+        import onnxruntime  # noqa: F401 - it takes longest
+
+        from engines.backends import failover  # noqa: F401
+        from engines.network.decode import compile_decoding
+
+        compile_decoding()
+    else:
+        from engines.classical import engine  # noqa: F401
 
 
 def _open(
-    settings: DetectorSettings, model: Path | None, pixel_size_um: float, say: Callable[[str], None]
+    settings: DetectorSettings,
+    model: Path | None,
+    pixel_size_um: float,
+    say: Callable[[str], None],
+    fit_may_join: bool,
 ) -> Engine:
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
@@ -51,7 +71,7 @@ def _open(
     if model is not None and network:
         from engines.backends.failover import open_guarded
 
-        return open_guarded(settings, pixel_size_um, model, say)
+        return open_guarded(settings, pixel_size_um, model, say, fit_may_join)
     if settings.backend != "auto":
         raise ConfigurationError(
             f'detector.backend "{settings.backend}" runs networks; give a model (.onnx), or leave it out'

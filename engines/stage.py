@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from engines.admission import Admission
-from engines.engine import DetectionError, Engine
+from engines.engine import DetectionError, Engine, announces
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, StageState, StreamEnd, StreamStart
 from stream.monitor import Publisher
+from stream.waker import Waker
 
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
-FITTED = ("refined", "not_refined")
+FITTED = ("refined", "not_refined", "reduced")
 
 
 @dataclass(slots=True)
@@ -46,6 +47,8 @@ class DetectStage:
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
     acknowledged and counted in `dropped_late`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
+    With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
+    acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
     raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
     """
@@ -60,10 +63,13 @@ class DetectStage:
         monitor_hz: float = 2.0,
         reopen: Callable[[float], Engine] | None = None,
         age_limit_ms: float | None = None,
+        waker: Waker | None = None,
     ) -> None:
         self._receiver = receiver
         self._engine = engine
         self._reopen = reopen
+        self._waker = waker
+        self._is_woken = waker is not None and announces(engine, waker.wake)
         self._admission = None
         if age_limit_ms is not None and math.isfinite(age_limit_ms):
             self._admission = Admission(int(engine.info.details.get("workers", 1)), 1e-3 * age_limit_ms)
@@ -115,6 +121,10 @@ class DetectStage:
             raise
 
     def _step(self, timeout_s: float) -> bool:
+        if self._waker is not None:
+            self._waker.clear()
+        if self._is_woken and self._engine.pending:
+            self._take_results(0.0)
         self._acknowledge()
         took = False
         timeout_s = min(timeout_s, self._ask())
@@ -122,18 +132,21 @@ class DetectStage:
             wait_s = 0.0 if self._engine.pending else timeout_s
             if self._held:
                 wait_s = min(wait_s, ACKNOWLEDGE_PERIOD_S)
-            delivery = self._receiver.receive(wait_s)
+            delivery = self._receiver.receive(timeout_s if self._is_woken else wait_s)
             if delivery is not None:
                 took = True
                 self._take(delivery)
-        if self._engine.pending:
+        if self._engine.pending and (not self._is_woken or self._end is not None):
             # while frames keep coming, results are polled; otherwise it is worth waiting for them
-            for detections in self._engine.results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S)):
-                self._offer(detections)
+            self._take_results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S))
         if self._end is not None and not self._engine.pending:
             return self._drain(timeout_s)
         self._acknowledge()
         return True
+
+    def _take_results(self, timeout_s: float) -> None:
+        for detections in self._engine.results(timeout_s):
+            self._offer(detections)
 
     def _ask(self) -> float:
         """Ask for a frame if one is due; returns for how long nothing is to be asked for, s."""
@@ -188,6 +201,7 @@ class DetectStage:
         self._past += Counter(self._engine.counts())
         self._engine.close()
         self._engine = self._reopen(pixel_size_um)
+        self._is_woken = self._waker is not None and announces(self._engine, self._waker.wake)
 
     def _offer(self, detections: Detections) -> None:
         held = next(h for h in self._held if h.frame is not None and not h.offered and not h.late)

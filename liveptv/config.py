@@ -148,8 +148,8 @@ class Experiment(Section):
             raise ValueError("there is both a [microscope] and a [recording] section; remove one of them")
         if self.link.is_live and self.recording is not None and not self.recording.pace:
             raise ValueError(
-                'link.policy "live" drops frames that are late, and a recording that is replayed as fast as possible '
-                "has none; set recording.pace (replay --pace), or leave link.policy out"
+                'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
+                "possible has none; set recording.pace (replay --pace), or leave link.policy out"
             )
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from acquisition.core import find_config
+from acquisition.configuration import SIMULATED
 from liveptv.config import Experiment
 from liveptv.shadowed_packages import ROOT_PACKAGES
 from stream.errors import LivePTVError
@@ -35,8 +35,10 @@ def controller_code(experiment: Experiment) -> list[str]:
 
 def device_code(experiment: Experiment) -> list[str]:
     """The lines of `code_that_will_run` about devices, which a scan runs too."""
-    if experiment.microscope is None:
+    if experiment.microscope is None or experiment.microscope.config in SIMULATED:
         return []
+    from acquisition.core import find_config
+
     try:
         path = find_config(experiment.microscope.config)
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -41,7 +41,9 @@ class Hello(_Control):
 
 
 class Welcome(_Control):
-    """The sender accepts: its identity, the next sequence number, and the name of its ring (`sparse`: do not touch it).
+    """The sender accepts: its identity, the next sequence number, and the name of its ring.
+
+    A `sparse` ring takes memory where it is touched, so a receiver does not touch it in advance.
 
     If the sender `confirms` acknowledgements, the receiver hands out a message only once everything consumed
     before is confirmed: if it is killed, at most the message in progress is delivered a second time.
@@ -67,7 +69,7 @@ class Refused(_Control):
 class Ack(_Control, omit_defaults=True):
     """Everything up to `consumed` has been consumed; repeated as a sign of life.
 
-    A receiver that asks for its messages (policy `live`) has everything up to `received` and wants `more` beyond it.
+    A receiver that asks for its messages (policy `live`) has everything up to `received` and wants `more` of them.
     """
 
     consumed: Position

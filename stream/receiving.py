@@ -10,6 +10,7 @@ import math
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 
 import zmq
 
@@ -35,6 +36,7 @@ from stream.protocol import (
 from stream.ring import ReferenceRing, SlotReader
 from stream.shared_ring import SharedRingReader
 from stream.sockets import LINGER_MS, LinkAddress, Security, connect_dealer, read_parts
+from stream.waker import Waker
 from stream.wire import assemble, decode_header
 
 # All in s. The patience of a link is 3 s by default; each of these is well below it, so that one lost control
@@ -46,10 +48,14 @@ SIGN_OF_LIFE_S = 0.3  # between two acknowledgements while nothing is consumed
 SILENCE_S = 1.0  # of the sender, before a hello asks whether it still knows this receiver
 ASK_AGAIN_S = 0.2  # before missing messages are requested again; doubled each time, up to
 ASK_AGAIN_MAX_S = 2.0
+LOOK_S = 0.05  # between two looks for new connections while a caller does not wait, which would show them
 POLL_S = 0.1  # longest wait for the socket before the state of the sender is checked
 READS_PER_TURN = (
     256  # messages read before the clock is looked at: bounds a turn under a flood to milliseconds
 )
+
+
+Wakes = Waker | zmq.Socket[bytes]
 
 
 class LosslessDelivery:
@@ -85,9 +91,15 @@ class LosslessReceiver:
     """The `Receiver` of all three transports, which differ in where the arrays are stored."""
 
     def __init__(
-        self, address: LinkAddress, patience_s: float, lost_after_s: float, security: Security | None
+        self,
+        address: LinkAddress,
+        patience_s: float,
+        lost_after_s: float,
+        security: Security | None,
+        wakers: Sequence[Wakes] = (),
     ) -> None:
         self._where = address
+        self._wakers = tuple(wakers)
         self._patience_s = patience_s
         self._lost_after_s = lost_after_s
         self._security = security
@@ -151,7 +163,11 @@ class LosslessReceiver:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or self.ended:
                 return None
-            self._poller.poll(math.ceil(1000 * min(left_s, POLL_S)))
+            for source, _ in self._poller.poll(math.ceil(1000 * min(left_s, POLL_S))):
+                if source is self._monitor:
+                    self._look_due_s = 0.0
+                elif source is not self._socket:
+                    deadline_s = 0.0  # woken: once more through the loop, for what has come meanwhile
 
     def consume(self, sequence: int) -> None:
         """Acknowledge everything up to `sequence`; called by `LosslessDelivery.done`."""
@@ -201,9 +217,12 @@ class LosslessReceiver:
         self._socket = self._endpoint.socket
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        monitor = self._endpoint.watch_connections()
-        if monitor is not None:
-            self._poller.register(monitor, zmq.POLLIN)
+        self._look_due_s = 0.0
+        self._monitor = self._endpoint.watch_connections()
+        if self._monitor is not None:
+            self._poller.register(self._monitor, zmq.POLLIN)
+        for waker in self._wakers:
+            self._poller.register(waker, zmq.POLLIN)
 
     def _take(self, parts: list[zmq.Frame]) -> None:
         try:
@@ -306,7 +325,10 @@ class LosslessReceiver:
 
     def _watch_sender(self, now_s: float) -> None:
         """Called when nothing is left to read; silence is measured from the first such call."""
-        fresh = self._endpoint.new_connections()
+        fresh = 0
+        if now_s >= self._look_due_s:  # without waiting: a look costs as much as reading a message
+            self._look_due_s = now_s + LOOK_S
+            fresh = self._endpoint.new_connections()
         if fresh:
             self._reconnects += fresh - (self._connection == 0)
             self._hello_due_s = now_s if self._connection + fresh > 1 else self._hello_due_s

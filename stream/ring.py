@@ -1,7 +1,8 @@
 """Rings of pre-allocated slots that hold the arrays in transit: the two protocols, local memory, references.
 
 Fresh memory costs five times a copy into memory that was touched before, so every slot is touched once when the
-ring is made; one that is `sparse`, for many small messages, takes its memory when it needs it. The ring in shared memory is in `stream.shared_ring`.
+ring is made; one that is `sparse`, for many small messages, takes its memory when it needs it. The ring in shared
+memory is in `stream.shared_ring`.
 """
 
 from __future__ import annotations

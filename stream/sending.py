@@ -35,6 +35,7 @@ class SenderOptions:
     patience_s: float
     give_up_s: float | None
     while_waiting: Callable[[], None] | None = None
+    on_news: Callable[[], None] | None = None
 
 
 class LosslessSender:
@@ -49,6 +50,7 @@ class LosslessSender:
         self._peer = PeerWatch(options.patience_s, time.monotonic())
         self._shared = Shared(self._ledger, ring, self._peer, list(range(options.slots)))
         self._lock = self._shared.lock
+        self._shared.on_news = options.on_news
         self._closed = False
         welcome = Welcome(
             sender=self._id,

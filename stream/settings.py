@@ -28,9 +28,9 @@ class LinkSettings(BaseModel):
     )
     policy: Policy | None = Field(
         None,
-        description="frames that the detector has no time for: live keeps the newest and drops the others, block lets "
-        "them wait, drop_oldest (unsent) and drop_newest drop from a full ring; left out: live with a microscope, "
-        "block with a recording; results are never dropped",
+        description="frames that the detector has no time for: live keeps the newest and drops the others, block "
+        "lets them wait, drop_oldest (unsent) and drop_newest drop from a full ring; left out: live with a "
+        "microscope, block with a recording; results are never dropped",
     )
     age_limit_ms: float | None = Field(
         None,

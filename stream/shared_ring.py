@@ -69,7 +69,7 @@ class SharedRing:
         self._words[slot] = sequence
 
     def _grow(self, slot: int, nbytes: int) -> None:
-        """Give a slot twice the memory that it needs now, so that a slowly growing message does not ask each time."""
+        """Give a slot twice the memory that it needs now: a slowly growing message does not ask each time."""
         start = WORD_BYTES + slot * self._stride
         room = min(self._stride - WORD_BYTES, 2 * nbytes)
         try:

@@ -203,7 +203,7 @@ def solve(problem: Any, memory: Any) -> None:
     # Row reduction: a waiting row bids for its cheapest column; the row it displaces waits for the search below.
     still = 0
     for k in range(left):
-        row = waiting[k]
+        row = np.int64(waiting[k])
         first, second, best = _two_cheapest(row, indptr, indices, costs, no_link_cost, v)
         u[row] = first
         if best == FREE:
@@ -224,7 +224,7 @@ def solve(problem: Any, memory: Any) -> None:
             waiting[still] = row
             still += 1
     for k in range(still):
-        _augment(waiting[k], problem, memory)
+        _augment(np.int64(waiting[k]), problem, memory)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -241,7 +241,7 @@ def _augment(start: int, problem: Any, memory: Any) -> None:
     end = np.inf
     end_row = start
     end_column = FREE
-    size = 0
+    size = np.int64(0)  # so here and below: one type, for which the functions called are compiled once
     reached = 0
     while True:
         unlinked = reach + no_link_cost - u[row]
@@ -273,13 +273,13 @@ def _augment(start: int, problem: Any, memory: Any) -> None:
             elif length < d[column]:
                 d[column] = length
                 pred[column] = row
-                _sift_up(heap, place, d, place[column])
+                _sift_up(heap, place, d, np.int64(place[column]))
         if size == 0 or d[heap[0]] >= end:
             break
         column = _pop(heap, place, d, size)
         size -= 1
         place[column] = DONE
-        row = row_of[column]
+        row = np.int64(row_of[column])
         reach = d[column]
     u[start] += end
     for k in range(reached):

@@ -161,12 +161,14 @@ def cell_at(box: Any, shape: Any, x: float, y: float, z: float) -> Any:
 def rebin(old: Any, new: Any, box: Any, shape: Any) -> None:
     """Move the sums of each old cell to the new cell that holds its centroid."""
     last = old.shape[0] - 1
-    new[last] = old[last]
+    for s in range(SUMS):
+        new[last, s] = old[last, s]
     for c in range(last):
         weight = old[c, 0]
         if weight > 0.0:
             to = cell_at(box, shape, old[c, 1] / weight, old[c, 2] / weight, old[c, 3] / weight)
-            new[to] += old[c]
+            for s in range(SUMS):
+                new[to, s] += old[c, s]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

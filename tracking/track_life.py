@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from stream.messages import TrackFlag, Tracks
+from stream.messages import DetectionFlag, Detections, TrackFlag, Tracks
 from tracking.flow_field import Flow, expect
 from tracking.kalman import FIRST, HITS, ID, POSITION, PP, PV, SEEN, VELOCITY, VV, Measured, correct, move
 from tracking.process_noise import TYPICAL_CHI_SQUARE
@@ -32,6 +32,8 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
 )  # fmt: skip
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
+REDUCED = float(TrackFlag.REDUCED)
+OF_DETECTION, REDUCED_DETECTION = Detections.COLUMNS.index("flags"), int(DetectionFlag.REDUCED)
 
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
@@ -97,7 +99,7 @@ def dies(missed_frames: int, confirmed: bool, max_gap: int) -> bool:
 @njit(cache=True, nogil=True, error_model="numpy")
 def drop_stale(state: Any, label: Any, count: int, clock: int, max_gap: int) -> int:
     """Remove tracks for which too many frames were lost before this one; returns how many are left."""
-    kept = 0
+    kept = np.int64(0)
     for i in range(count):
         if clock - label[SEEN, i] - 1 > max_gap:
             continue
@@ -142,9 +144,9 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
     origin, table = measured.origin, measured.table
     rows, tally, below, settled, taken = outcome
     axes, confirm, dt = rules.axes, rules.confirm, moment.dt
-    kept = 0
+    kept = np.int64(0)  # so here and below: one type, for which the functions called are compiled once
     for i in range(tracks.alive):
-        j = links[i]
+        j = np.int64(links[i])
         confirmed = label[HITS, i] >= confirm
         if j < 0 and dies(moment.clock - label[SEEN, i], confirmed, rules.max_gap):
             tally[ENDED] += 1
@@ -211,12 +213,14 @@ def _bear(
             velocity[:] = np.nan
             variance[:] = np.nan
         elif expect(flow, place, place_variance, velocity, variance):
-            variance[:] = np.minimum(variance, unknown)
+            for a in range(3):  # as `np.minimum`, which takes numba a second to compile
+                if not variance[a] <= unknown[a] and not np.isnan(variance[a]):
+                    variance[a] = unknown[a]
         else:
-            velocity[:] = 0.0
-            variance[:] = unknown
-        state[VELOCITY : VELOCITY + 3, kept] = velocity
-        state[VV : VV + 3, kept] = variance
+            for a in range(3):
+                velocity[a], variance[a] = 0.0, unknown[a]
+        for a in range(3):
+            state[VELOCITY + a, kept], state[VV + a, kept] = velocity[a], variance[a]
         label[ID, kept] = tracks.next_id + tally[BORN]
         label[FIRST, kept] = moment.frame
         label[SEEN, kept] = moment.clock
@@ -266,3 +270,5 @@ def _write_measured(
     rows[BRIGHTNESS, i] = table[6, origin[j]]
     rows[CONFIDENCE, i] = table[7, origin[j]]
     rows[DETECTION, i] = origin[j]
+    if int(table[OF_DETECTION, origin[j]]) & REDUCED_DETECTION:
+        rows[FLAGS, i] += REDUCED

@@ -19,8 +19,8 @@ from acquisition.physics.optics import (
     Float32Array,
     OpticsModel,
     fine_images,
-    grid_points,
     shifted_images,
+    spectrum_of,
 )
 
 SHIFTS = 4
@@ -60,43 +60,52 @@ def load_bank(optics: OpticsModel, cache: Path | None = None) -> ImageBank:
     steps = int(np.ceil(optics.range_um / Z_STEP_UM))
     z_um = np.arange(-steps, steps + 1, dtype=np.float64) * Z_STEP_UM
     path = cache_file(optics, cache)
-    fine = _read(path, (z_um.size, grid_points(optics), grid_points(optics)))
-    if fine is None:
-        fine = fine_images(optics, z_um)
-        _write(path, fine)
-    return _assemble(optics, z_um, fine)
+    bank = _read(path, optics, z_um)
+    if bank is None:
+        bank = _assemble(optics, z_um, fine_images(optics, z_um))
+        _write(path, bank)
+    return bank
 
 
 def cache_file(optics: OpticsModel, cache: Path | None = None) -> Path:
     """Return the cache file for the images of `optics`; its name contains a hash of all parameters."""
     folder = cache or platformdirs.user_cache_path("liveptv") / "particle-images"
-    key = f"{IMAGE_MODEL_VERSION} {Z_STEP_UM} {optics.model_dump_json()}"
+    key = f"table {IMAGE_MODEL_VERSION} {Z_STEP_UM} {SHIFTS} {_EDGE_PX} {_FAINT} {optics.model_dump_json()}"
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> Float32Array | None:
+def _read(path: Path, optics: OpticsModel, z_um: npt.NDArray[np.float64]) -> ImageBank | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            fine: Float32Array = file["contrast"]
+            images, extent = file["images"], file["extent_px"]
+            scale, mean_peak = float(file["scale"]), float(file["mean_peak"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("the cached particle images %s are damaged and will be rebuilt: %s", path, error)
         return None
-    if fine.shape != shape or fine.dtype != np.float32:
+    size = _size_px(optics)
+    alike = images.shape == (z_um.size, SHIFTS, SHIFTS, size, size) and extent.shape == (z_um.size, 2)
+    if not alike or images.dtype != np.int16 or extent.dtype != np.int64:
         _log.warning("the cached particle images %s have the wrong shape and will be rebuilt", path)
         return None
-    return fine
+    return ImageBank(optics, z_um, images, extent, scale, mean_peak)
 
 
-def _write(path: Path, fine: Float32Array) -> None:
+def _write(path: Path, bank: ImageBank) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, contrast=fine)
+            np.savez(
+                file,
+                images=bank.images,
+                extent_px=bank.extent_px,
+                scale=np.float64(bank.scale),
+                mean_peak=np.float64(bank.mean_peak),
+            )
         temporary.replace(path)
     except OSError as error:
         _log.warning(
@@ -110,16 +119,21 @@ def _assemble(optics: OpticsModel, z_um: npt.NDArray[np.float64], fine: Float32A
     magnitude = np.abs(fine)
     peak = magnitude.max(axis=(1, 2))
     fine, extent = _soften_edges(fine, peak, optics)
-    half = optics.half_size_px
-    size = 2 * half + 3
+    size = _size_px(optics)
+    spectrum = spectrum_of(fine)
     scale = float(peak.max()) * 1.05 / np.iinfo(np.int16).max
     images = np.zeros((z_um.size, SHIFTS, SHIFTS, size, size), np.int16)
     for row in range(SHIFTS):
         for column in range(SHIFTS):
-            shifted = shifted_images(fine, optics, column / SHIFTS, row / SHIFTS)
+            shifted = shifted_images(spectrum, optics, column / SHIFTS, row / SHIFTS)
             images[:, row, column, 1:-1, 1:-1] = np.rint(shifted / scale)
     visible = np.abs(z_um) <= optics.visible_um
     return ImageBank(optics, z_um, images, extent, scale, float(peak[visible].mean()))
+
+
+def _size_px(optics: OpticsModel) -> int:
+    """Rows and columns of an image in the table: the largest image and an edge of zeros."""
+    return 2 * optics.half_size_px + 3
 
 
 def _soften_edges(

@@ -202,18 +202,24 @@ def fine_images(optics: OpticsModel, z_um: npt.ArrayLike) -> Float32Array:
     return fft.fftshift(averaged, axes=(1, 2)).astype(np.float32)
 
 
+def spectrum_of(fine: Float32Array) -> npt.NDArray[np.complex64]:
+    """The Fourier transform of fine images (Z, N, N), as `shifted_images` takes it."""
+    spectrum: npt.NDArray[np.complex64] = fft.rfft2(fine, axes=(1, 2))
+    return spectrum
+
+
 def shifted_images(
-    fine: Float32Array, optics: OpticsModel, shift_x_px: float, shift_y_px: float
+    spectrum: npt.NDArray[np.complex64], optics: OpticsModel, shift_x_px: float, shift_y_px: float
 ) -> Float32Array:
-    """Sample fine images (Z, N, N) at the camera's pixels, the particle shifted by a part of a pixel.
+    """Sample fine images, of which the `spectrum_of` is given, at the camera's pixels, shifted by a part of a pixel.
 
     Returns (Z, 2 h + 1, 2 h + 1) with h = `optics.half_size_px`; the shift is exact (Fourier).
     """
-    points, factor, half = fine.shape[1], optics.oversampling, optics.half_size_px
+    points, factor, half = spectrum.shape[1], optics.oversampling, optics.half_size_px
     along = fft.fftfreq(points)[:, None] * shift_y_px
     phase = along + fft.rfftfreq(points)[None, :] * shift_x_px
-    spectrum = fft.rfft2(fine, axes=(1, 2)) * np.exp(-2j * np.pi * factor * phase).astype(np.complex64)
-    shifted = fft.irfft2(spectrum, s=fine.shape[1:], axes=(1, 2))
+    turned = spectrum * np.exp(-2j * np.pi * factor * phase).astype(np.complex64)
+    shifted = fft.irfft2(turned, s=(points, points), axes=(1, 2))
     pixels = points // 2 + factor * np.arange(-half, half + 1)
     return np.ascontiguousarray(shifted[:, pixels[:, None], pixels], dtype=np.float32)
 
@@ -226,4 +232,4 @@ def particle_images(
     z_um is the particle's height minus the focus position. The centre of the particle is the middle pixel
     plus the shift. For z < 0 the image is long along x, for z > 0 along y.
     """
-    return shifted_images(fine_images(optics, z_um), optics, shift_x_px, shift_y_px)
+    return shifted_images(spectrum_of(fine_images(optics, z_um)), optics, shift_x_px, shift_y_px)

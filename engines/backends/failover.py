@@ -6,15 +6,16 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engines.backends.registry import ONNXRUNTIME, open_back_end
-from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError, announces
+from engines.fit_budget import FrameCost, Reducible
 from engines.image_structure import has_structure
+from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
@@ -30,17 +31,29 @@ ANSWER_S = 60.0
 
 
 def open_guarded(
-    settings: DetectorSettings, pixel_size_um: float, model: Path, say: Callable[[str], None]
+    settings: DetectorSettings,
+    pixel_size_um: float,
+    model: Path,
+    say: Callable[[str], None],
+    fit_may_join: bool = False,
 ) -> GuardedEngine:
     """The engine of the back end that the settings choose for a network, with failover.
+
+    With `fit_may_join` it does not wait for a fit that has to be compiled first (`NetworkEngine.let_fit_join`).
 
     Raises `ConfigurationError` where no back end can run it, and for an unusable model.
     """
     opened = open_back_end(settings, pixel_size_um, model)
     is_last = opened.back_end == ONNXRUNTIME
-    reference = None if is_last else partial(ONNXRUNTIME.open, settings, pixel_size_um, model)
+
+    def prepared(engine: Engine) -> Engine:
+        if fit_may_join and isinstance(engine, NetworkEngine):
+            engine.let_fit_join(say)
+        return engine
+
+    reference = None if is_last else lambda: prepared(ONNXRUNTIME.open(settings, pixel_size_um, model))
     return GuardedEngine(
-        opened.engine,
+        prepared(opened.engine),
         reference,
         falls_back=settings.on_failure == "fall_back",
         skipped=opened.skipped,
@@ -78,6 +91,7 @@ class GuardedEngine:
         self._skipped = dict(skipped or {})
         self._failure = ""
         self._waiting: deque[Frame] = deque()
+        self._on_results: Callable[[], None] | None = None
         self._counted: Counter[str] = Counter()
         self._format: tuple[int, int, np.dtype[Any]] | None = None
         self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
@@ -116,6 +130,20 @@ class GuardedEngine:
             raise
         if self._noise is not None:
             self._noise.look(frame)
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called when there may be results; False where the engine cannot say."""
+        self._on_results = call
+        return announces(self._engine, call)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
+        if isinstance(self._engine, Reducible):
+            self._engine.allow_fit(share, ms)
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call; none where the engine does not know."""
+        return self._engine.costs() if isinstance(self._engine, Reducible) else []
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.
@@ -185,6 +213,8 @@ class GuardedEngine:
         self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
         self._failure = str(error)
         self._say(f"{self._failure}; {self._name} continues in its place")
+        if self._on_results is not None:
+            announces(self._engine, self._on_results)
         if self._format is not None:
             self._engine.warmup(*self._format)
         for frame in self._waiting:

@@ -94,6 +94,13 @@ def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
     return merged[kept], merged[~kept & (merged[:, _P] > LEAST_DOUBT)]
 
 
+def compile_decoding() -> None:
+    """Compile, or load, all that a model file's planes need, whatever the images: none is read yet."""
+    planes = np.zeros((SLOTS * CHANNELS, 4, 4), np.float32)
+    planes[LOGIT::CHANNELS] = 1.0
+    decode(planes)
+
+
 def _strongest_first(rows: FloatArray) -> FloatArray:
     """Rows in falling order of probability, equal ones in their old order.
 

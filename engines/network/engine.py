@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,17 @@ from engines.engine import (
     readable,
     working_dtype,
 )
+from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
-from engines.network.decode import decode, slots_of
+from engines.network.decode import compile_decoding, decode, slots_of
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
 from engines.ordered_threads import default_workers
+from engines.refine.fit_beside import FitBeside
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
+from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -39,6 +45,10 @@ class NetworkEngine:
     `open_network(model, workers)` opens what runs the network in place of ONNX Runtime, `workers` frames at a
     time. Raises `ConfigurationError` for a model that cannot be read or was made for other images, and what
     `open_network` raises.
+
+    `fit_share` (0 to 1) is how much of the fit's work may be done in the frames submitted from now on, `fit_ms` the
+    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread
+    may set them.
     """
 
     def __init__(
@@ -65,6 +75,22 @@ class NetworkEngine:
         workers = settings.workers or default_workers()
         self._network: Network = self._model if open_network is None else open_network(self._model, workers)
         self._work = FrameWork(workers, "network")
+        self._fit_beside: FitBeside | None = None
+        self.fit_ready = Event()
+        self.fit_ready.set()
+        self.fit_share = 1.0
+        self.fit_ms = math.inf
+        self._costs: deque[FrameCost] = deque(maxlen=COSTS_KEPT)
+
+    def let_fit_join(self, say: Callable[[str], None]) -> None:
+        """Do not wait, in `warmup`, for a fit that has to be compiled first.
+
+        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line then, and one when the
+        fit has joined.
+        """
+        if self._refiner is not None:
+            self._fit_beside = FitBeside(say)
+            self.fit_ready = self._fit_beside.ready
 
     @property
     def info(self) -> EngineInfo:
@@ -78,6 +104,7 @@ class NetworkEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "stated_errors": {} if self._refiner is None else self._refiner.stated(),
         }
         network = self._network
         return EngineInfo(
@@ -100,7 +127,9 @@ class NetworkEngine:
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         self._look_at(image)
         self._work.on_every_thread(partial(self._look_at, image))
-        if self._refiner is not None:
+        if self._fit_beside is not None:
+            self._fit_beside.start()
+        if self._refiner is not None and self.fit_ready.is_set():
             self._refiner.warmup(height, width)
 
     def _look_at(self, image: npt.NDArray[Any]) -> None:
@@ -109,8 +138,10 @@ class NetworkEngine:
         try:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
-            # a few slots that are particles, so that all of the decoding is compiled
-            decode(np.ones_like(maps[..., :4, :4] if maps.ndim == 3 else maps[:4, :4], order="C"))
+            if maps.ndim == 3:
+                compile_decoding()
+            else:  # a few slots that are particles, so that all of the decoding is compiled
+                decode(np.ones_like(maps[:4, :4], order="C"))
         finally:
             self._free.put(preparation)
 
@@ -129,19 +160,37 @@ class NetworkEngine:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the network")
         self._prepare(frame.image.shape)
-        self._work.give(partial(self._detect, frame))
+        self._work.give(partial(self._detect, frame, Allowance(self.fit_share, self.fit_ms)))
 
-    def _detect(self, frame: Frame) -> Outcome:
+    def _detect(self, frame: Frame, allowed: Allowance = ALL) -> Outcome:
+        begun_s = time.perf_counter()
         preparation = self._free.get()
         try:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
-            refine = (
-                None if self._refiner is None else partial(self._refine, self._refiner, preparation, frame)
+            found_s = time.perf_counter()
+            refine = None
+            if self._refiner is not None:
+                allowed = allowed if self.fit_ready.is_set() else NOTHING
+                refine = partial(self._refine, self._refiner, preparation, frame, allowed)
+            found, left_out = detections_of(
+                frame, slots, background, self._model.card, self._settings, refine
             )
-            return detections_of(frame, slots, background, self._model.card, self._settings, refine)
+            ended_s = time.perf_counter()
+            # while the fit is being compiled, nothing is left out for want of time
+            reduced = 0 if allowed is NOTHING else int((found.flags > 0).sum())
+            self._costs.append(
+                FrameCost(
+                    frame.info.frame,
+                    1e3 * (found_s - begun_s),
+                    1e3 * (ended_s - found_s),
+                    len(found),
+                    reduced,
+                )
+            )
+            return found, left_out
         except BackEndError:
             raise
         except Exception as error:  # any error: the run ends with the frame's number
@@ -167,17 +216,42 @@ class NetworkEngine:
         refiner: Refiner,
         preparation: Preparation,
         frame: Frame,
+        allowed: Allowance,
         table: npt.NDArray[Any],
         doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
-        if self._flat_field is None:
-            return refiner.refine(frame.image, table, proposals=doubts)
-        return refiner.refine(preparation.corrected, table, self._flat_field.grey_values, doubts)
+        if allowed.is_none:
+            return refiner.reduce(table, frame.image.shape)
+        image: npt.NDArray[Any] = frame.image
+        full_light = None
+        if self._flat_field is not None:
+            image, full_light = preparation.corrected, self._flat_field.grey_values
+        return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set `fit_share` and `fit_ms` for the frames submitted from now on."""
+        self.fit_share, self.fit_ms = share, ms
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call, the last `COSTS_KEPT` at most."""
+        found = []
+        while self._costs:
+            found.append(self._costs.popleft())
+        return found
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results. Returns True."""
+        self._work.announce(call)
+        return True
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""
+        if self._fit_beside is not None:
+            self._fit_beside.poll()
         return self._work.results(timeout_s)
 
     def close(self) -> None:
         """Finish the pending frames and stop the threads. Idempotent."""
         self._work.close()
+        if self._fit_beside is not None:
+            self._fit_beside.close()

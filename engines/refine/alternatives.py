@@ -73,7 +73,7 @@ class State(NamedTuple):
     score: float
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _score(chi: float, theta: FloatArray, covariance: FloatArray, prior: Prior, typical: Typical) -> float:
     """The score (1) of a fit that ended with a chi-square of `chi`, to which the `prior` has added its term."""
     extra = 0.0
@@ -96,7 +96,7 @@ def fitted(pixels: Pixels, start: FloatArray, source: IntArray, psf: Psf, typica
         if tall < LEAST_SIDE_PX or wide < LEAST_SIDE_PX:
             return State(theta, covariance, fit, source, np.inf)
     prior = Prior(typical.brightness, 0.0 if n == 1 else 1.0 / typical.spread**2)
-    ended, chi = fit_block(pixels, theta, boxes, prior, psf, ITERATIONS, covariance, fit)
+    ended, chi = fit_block(pixels, theta, boxes, prior, psf, int(ITERATIONS), covariance, fit)
     value = _score(chi, theta, covariance, prior, typical)
     for k in range(n):
         moved = max(abs(theta[k, X] - start[k, X]), abs(theta[k, Y] - start[k, Y]))
@@ -128,7 +128,7 @@ def explains(now: State, more: State, typical: Typical) -> bool:
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def fewer(pixels: Pixels, now: State, psf: Psf, typical: Typical) -> State:
     """The state without its faintest particle, if that is better."""
     n = now.theta.shape[0]
@@ -148,7 +148,7 @@ def fewer(pixels: Pixels, now: State, psf: Psf, typical: Typical) -> State:
     return less if less.score < now.score else now
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
     """Where near particle `k` a second one explains most of the residual, (up to `TRIED`, 4)."""
     rest = pixels.others.copy()
@@ -183,7 +183,7 @@ def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
     return starts[gains > 0.0]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def split(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical) -> State:
     """The state in which particle `k` is two, if that is better."""
     best = now
@@ -206,7 +206,7 @@ def split(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical) -> Sta
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def another_depth(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical) -> State:
     """The state with particle `k` at the depth, among those far from its own, that explains most; if better."""
     rest = pixels.others.copy()

@@ -42,7 +42,7 @@ def fit_brightness(
     return gain
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def search_depth(
     frame: Float32Array,
     total: Float32Array,
@@ -95,7 +95,8 @@ def search_depth(
         one = pair[c : c + 1]
         corner, weight = weigh_block(total, one, boxes[:1], boxes[:1], psf, noise)
         pixels = Pixels(frame, total, weight, corner)
-        fit_block(pixels, one, boxes[:1], Prior(0.0, 0.0), psf, RIVAL_ITERATIONS, covariance, fit)
+        # a constant would make numba compile a second `fit_block`, for this number; `int` makes it a variable
+        fit_block(pixels, one, boxes[:1], Prior(0.0, 0.0), psf, int(RIVAL_ITERATIONS), covariance, fit)
         if max(abs(one[0, X] - here[X]), abs(one[0, Y] - here[Y])) > LARGEST_MOVE_PX:
             continue
         draw(one[0], boxes[0], psf, False, psf.drawn)

@@ -116,7 +116,7 @@ def fit_frame(
             corner, weight = weigh_block(total, some, around, around, psf, noise)
             pixels = Pixels(frame, total, weight, corner)
             expected = prior if members.size > 1 else unknown
-            ended, _ = fit_block(pixels, some, around, expected, psf, ITERATIONS, errors, good)
+            ended, _ = fit_block(pixels, some, around, expected, psf, int(ITERATIONS), errors, good)
             for k in range(members.size):
                 i = members[k]
                 inside = (

@@ -34,7 +34,10 @@ def blocks_of(boxes: IntArray, usable: BoolArray) -> tuple[IntArray, BoolArray]:
     Also whether it touches a rectangle of another block (N,).
     """
     n = boxes.shape[0]
-    order = np.argsort(boxes[:, LEFT])
+    left = np.empty(n)
+    for i in range(n):
+        left[i] = boxes[i, LEFT]
+    order = np.argsort(left)  # as numbers of the type that is sorted below: sorting takes long to compile
     first, second, part = [0 for _ in range(0)], [0 for _ in range(0)], [0.0 for _ in range(0)]
     for p in range(n):
         i = order[p]

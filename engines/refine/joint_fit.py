@@ -76,9 +76,17 @@ def weigh_block(
     The light of a pixel is that of the particles `theta` (n, 4) in their rectangles `boxes` (n, 4) and of the
     `others` (H, W). The weight is 0 outside of all rectangles.
     """
-    corner = np.array([region[:, TOP].min(), region[:, LEFT].min()])
-    tall, wide = region[:, BOTTOM].max() - corner[0], region[:, RIGHT].max() - corner[1]
-    drawn = others[corner[0] : corner[0] + tall, corner[1] : corner[1] + wide].copy()
+    corner = np.empty(2, np.int64)
+    corner[0], corner[1] = region[0, TOP], region[0, LEFT]
+    bottom, right = region[0, BOTTOM], region[0, RIGHT]
+    for k in range(1, region.shape[0]):
+        corner[0], corner[1] = min(corner[0], region[k, TOP]), min(corner[1], region[k, LEFT])
+        bottom, right = max(bottom, region[k, BOTTOM]), max(right, region[k, RIGHT])
+    tall, wide = bottom - corner[0], right - corner[1]
+    drawn = np.empty((tall, wide), np.float32)
+    for i in range(tall):
+        for j in range(wide):
+            drawn[i, j] = others[corner[0] + i, corner[1] + j]
     image = np.empty((4, tall, wide), np.float32)
     local = np.empty(4, np.int64)
     for k in range(theta.shape[0]):
@@ -121,8 +129,10 @@ def fit_block(
     frame, others, weight, corner = pixels
     n = theta.shape[0]
     tall, wide = weight.shape
-    most_tall = (boxes[:, BOTTOM] - boxes[:, TOP]).max()
-    most_wide = (boxes[:, RIGHT] - boxes[:, LEFT]).max()
+    most_tall, most_wide = 0, 0
+    for k in range(n):
+        most_tall = max(most_tall, boxes[k, BOTTOM] - boxes[k, TOP])
+        most_wide = max(most_wide, boxes[k, RIGHT] - boxes[k, LEFT])
     images = np.empty((n, 4, most_tall, most_wide), np.float32)
     fresh = np.empty_like(images)
     data = np.empty((tall, wide), np.float32)
@@ -169,13 +179,17 @@ def fit_block(
                 trial[k, i] = theta[k, i] + step[4 * k + i] / scale
             trial[k, Z] = min(max(trial[k, Z], psf.z_min_um), psf.z_max_um)
             draw(trial[k], boxes[k], psf, True, fresh[k])
-        trial_ground = ground + step[4 * n :] / scale
+        trial_ground = np.empty(GROUND)
+        for i in range(GROUND):
+            trial_ground[i] = ground[i] + step[4 * n + i] / scale
         found = fill_residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
         found += prior_chi_square(trial, prior)
         change = found - chi
         if change < 0.0:
             chi, ground = found, trial_ground
-            theta[:] = trial
+            for k in range(n):
+                for i in range(4):
+                    theta[k, i] = trial[k, i]
             images, fresh = fresh, images
             residual, trial_residual = trial_residual, residual
             damping = max(damping * LESS_DAMPING, LEAST_DAMPING)
@@ -196,7 +210,8 @@ def fit_block(
             unit[4 * k + i] = 1.0
             if not solve(matrix, unit, 0.0, column, lower):
                 return SINGULAR, chi
-            covariance[k, i] = column[4 * k : 4 * k + 4]
+            for j in range(4):
+                covariance[k, i, j] = column[4 * k + j]
         squares, count = 0.0, 0
         for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
             for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):

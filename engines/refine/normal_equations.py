@@ -215,7 +215,10 @@ def _ground_terms(
 @njit(cache=True, nogil=True)
 def prior_chi_square(theta: FloatArray, prior: Prior) -> float:
     """The second term of (3): what unexpected brightnesses add to chi-square."""
-    return float(prior.precision * ((theta[:, A] - prior.brightness) ** 2).sum())
+    total = 0.0
+    for k in range(theta.shape[0]):
+        total += (theta[k, A] - prior.brightness) ** 2
+    return float(prior.precision * total)
 
 
 @njit(cache=True, nogil=True)

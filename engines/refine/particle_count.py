@@ -49,7 +49,7 @@ class Marks(NamedTuple):
     changed: BoolArray
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def settle(
     frame: Float32Array,
     others: Float32Array,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from liveptv.session.run_status import Progress
 from stream.safe_text import printable
+
+if TYPE_CHECKING:
+    from liveptv.session.run_status import Progress
 
 
 class PlainConsole(Console):
@@ -32,11 +34,12 @@ REFRESH_HZ = 8.0
 
 
 class LiveLine:
-    """Shows a run's progress: one moving line on a terminal, a plain line every few seconds elsewhere."""
+    """Shows a run's progress: one moving line on a terminal; elsewhere a line when the start does something else, and
+    one every few seconds while the run is on."""
 
     def __init__(self) -> None:
         self._live = Live(Text(""), console=console, refresh_per_second=REFRESH_HZ, transient=True)
-        self._moving = console.is_terminal
+        self._moving = console.is_terminal and not console.is_dumb_terminal
         self._due_s = 0.0
         self._stage = ""
 
@@ -47,8 +50,9 @@ class LiveLine:
             self._live.update(Text(printable(text), overflow="ellipsis", no_wrap=True))
             return
         now_s = time.monotonic()
+        starting = progress.running_s == 0.0
         stage = progress.stopping or progress.stage.split(" ", maxsplit=1)[0]
-        if now_s >= self._due_s or stage != self._stage:
+        if stage != self._stage or (now_s >= self._due_s and not starting):
             self._due_s, self._stage = now_s + PLAIN_PERIOD_S, stage
             console.print(escape(text), soft_wrap=True)
 
@@ -76,7 +80,7 @@ def warn(text: str) -> None:
 def describe(progress: Progress) -> str:
     """A run's progress in one line."""
     if progress.running_s == 0.0:
-        return f"{progress.stage} ..."
+        return progress.stage
     of = f"/{progress.frames_expected}" if progress.frames_expected else ""
     parts = [
         f"{progress.running_s:5.1f} s",

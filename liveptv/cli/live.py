@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -16,10 +16,9 @@ from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, Pixe
 from liveptv.cli.watch import page_beside, with_live_images
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.files import RunFiles, claimed
-from liveptv.method_limits import outside_the_limits
-from liveptv.reports.profile import MIN_LENGTH
-from liveptv.workflows.demo import prepare_demo
-from liveptv.workflows.run import RunOutcome, make_report_anew, run_experiment
+
+if TYPE_CHECKING:
+    from liveptv.workflows.run import RunOutcome
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +37,8 @@ def demo(
     port: Port = 0,
 ) -> int:
     """Try a live run on the simulated microscope."""
+    from liveptv.workflows.demo import prepare_demo
+
     prepared = prepare_demo(output, seconds, settings or [], overwrite=overwrite, say=_say)
     return _run(prepared.experiment, prepared.files, monitor, port)
 
@@ -66,6 +67,7 @@ def run(
 
 def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
     from liveptv.workflows.resume import finish_resumed, give_back, prepare_to_resume
+    from liveptv.workflows.run import make_report_anew
 
     files.check_folder()
     with claimed(files.tracks, "liveptv run --resume"):
@@ -121,6 +123,8 @@ def replay(
 
 
 def _run(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -> int:
+    from liveptv.workflows.run import run_experiment
+
     beside = page_beside(port) if monitor else None
     experiment = with_live_images(experiment) if monitor else experiment
     with LiveLine() as line:
@@ -146,6 +150,9 @@ def summarise(outcome: RunOutcome) -> None:
 
 
 def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
+    from liveptv.method_limits import outside_the_limits
+    from liveptv.reports.profile import MIN_LENGTH
+
     result, report = outcome.result, outcome.report
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
     rows = [

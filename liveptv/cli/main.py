@@ -22,10 +22,12 @@ from liveptv.cli import (
     offline,
     scan,
     training,
+    warmup,
     watch,
 )
 from liveptv.cli.console import errors
 from liveptv.end_requested import end_requested
+from liveptv.kernel_cache import take_over_kernels
 from stream.errors import ConfigurationError, LivePTVError
 from stream.safe_text import storable
 
@@ -51,6 +53,7 @@ files.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)
+warmup.register(app)
 keys.register(app)
 
 
@@ -71,6 +74,7 @@ def _root(
 
 def run_command_line(arguments: list[str]) -> int:
     """Run one command; returns the exit status."""
+    take_over_kernels()
     try:
         status = app(arguments, standalone_mode=False)
     except ConfigurationError as error:

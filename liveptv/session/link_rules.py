@@ -16,18 +16,18 @@ SLOTS = 64
 """Frames that a ring holds where the settings do not say: two seconds of a common camera."""
 LIVE_BYTES = 64_000_000
 """Memory for the frames of a live run, bytes. Its ring holds only frames that are being worked on or whose results
-the tracker has not acknowledged: a few. What it holds beyond them bridges a tracker that stops for a moment: 17 full
-frames (2560 x 1440), 0.7 s at 24 frames/s."""
+the tracker has not acknowledged: a few. What it holds beyond them bridges a tracker that stops for a moment: 17
+full frames (2560 x 1440), 0.7 s at 24 frames/s."""
 LIVE_SPARE = 3  # frames beyond the one of each worker: one waiting, one on its way, one being acknowledged
 PERIODS, LEAST_MS = 3.0, 100.0
-"""Age limit of a result where the settings do not say: frame periods, and at least so many ms. Shorter than the
-detector and the transport take (two cores: 20 to 60 ms), every frame would be late; a person does not notice 100 ms."""
+"""Age limit of a result where the settings do not say: frame periods, and at least so many ms. Shorter than what
+detector and transport take (two cores: 20 to 60 ms), every frame would be late; a person does not notice 100 ms."""
 LIVE_RESULTS = 1024
-"""Results that a link of a live run holds while their consumer is stopped: 5 s at 200 frames/s, which no detector on a
-processor exceeds with full frames. Only what a backlog needs is touched: a slot takes the bytes of its message."""
+"""Results that a link of a live run holds while their consumer is stopped: 5 s at 200 frames/s, which no detector
+on a processor exceeds with full frames. Only what a backlog needs is touched, the bytes of its messages."""
 RESULT_BYTES = 512_000_000
-"""Address space for one link of results, bytes, most of which is never touched. With detector.max_particles = 2000 it
-holds 890 messages of tracks."""
+"""Address space for one link of results, bytes, most of which is never touched. With detector.max_particles = 2000
+it holds 890 messages of tracks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class ImageFormat:
     frames: int | None
     description: str
     keeps_time: bool = True
-    """Whether frames come at the pace of a clock: a microscope, unless simulated in simulated time, or a paced replay."""
+    """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
 
     @property
     def nbytes(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from acquisition.safety.hardware_state import DeviceSafety
+from liveptv.session.compilation import COMPILING
 from liveptv.session.frame_account import DROPS, IN_CAMERA, IN_RECORDING
 from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
@@ -15,8 +16,6 @@ from liveptv.session.snapshots import Snapshot
 from stream.messages import Status
 
 Counts = dict[str, int]
-
-COMPILES_AFTER_S = 8.0  # a start with compiled kernels is mostly shorter; only decides what is printed
 
 
 @dataclass(slots=True)
@@ -143,7 +142,12 @@ def progress_of(
 
 
 def _starting(stages: Mapping[str, StageView], starting_s: float) -> str:
-    waiting = [name for name, view in stages.items() if not view.ready and name != "acquire"]
-    slow = "detect" in waiting and starting_s > COMPILES_AFTER_S
-    why = " (compiling for this computer, only once: about a minute)" if slow else ""
-    return f"starting {', '.join(waiting) or 'camera'}{why}"
+    """What is being done, and for how long, s. Only what stands in brackets changes while the same is done."""
+    waiting = {name: view for name, view in stages.items() if not view.ready and name != "acquire"}
+    compiling = [name for name, view in waiting.items() if view.gauge(COMPILING) == 1.0]
+    what = "starting"
+    if compiling:
+        what = f"compiling for this computer, once per installation: {', '.join(compiling)}"
+    elif waiting:
+        what = f"starting {', '.join(waiting)}"
+    return f"{what} ({starting_s:.0f} s)"

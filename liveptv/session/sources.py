@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 class OpenedSource:
     """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for the user: assumptions and decisions about a recording.
+    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
+    the user: assumptions and decisions about a recording. `announce` takes a function to call after each frame;
+    `quiet_s` tells for how long there is nothing to read.
     """
 
     source: Source
@@ -27,6 +29,8 @@ class OpenedSource:
     close: Callable[[], None]
     keeps_time: bool
     remarks: tuple[str, ...] = ()
+    announce: Callable[[Callable[[], None]], None] = lambda _call: None
+    quiet_s: Callable[[], float] = lambda: 0.0
 
 
 def open_source(
@@ -92,4 +96,5 @@ def _open_microscope(
         finally:
             microscope.close()
 
-    return OpenedSource(source, executor, close, not microscope.simulated_time())
+    keeps_time = not microscope.simulated_time()
+    return OpenedSource(source, executor, close, keeps_time, announce=source.announce, quiet_s=source.quiet_s)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import RunFiles, claimed, refuse_to_replace
 from liveptv.foreign_code import code_that_will_run
-from liveptv.reports.page import Report, write_report
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.frame_account import FileContents, FrameAccount, close_account
 from liveptv.session.result_age import ResultAge
@@ -21,13 +20,12 @@ from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from stream.errors import LivePTVError, SourceError
-from tracking.control.record import KINDS
-from tracking.trajectories.compression import pack
-from tracking.trajectories.control_record import read_control, store_control
-from tracking.trajectories.file import TrajectoryFile, annotate
-from tracking.trajectories.inspection import run_of
-from tracking.trajectories.recovery import recover
-from tracking.trajectories.snapshot import store_snapshot
+
+if TYPE_CHECKING:
+    from liveptv.reports.page import Report
+
+# What reads trajectory files and draws figures takes a second to import: the functions below that need it import
+# it themselves, so that the pipeline stages start before.
 
 
 class Stoppable(Protocol):
@@ -40,7 +38,10 @@ class Stoppable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, its files, its report (if one could be made), the account of its frames, the age of its results."""
+    """How a run ended, its files, its report (if one could be made), the account of its frames.
+
+    `age` is that of its results, None where they have none.
+    """
 
     files: RunFiles
     result: SessionResult
@@ -116,6 +117,8 @@ def _run(
         stopping_on_interrupt(session),
     ):
         result = session.run()
+        from tracking.trajectories.inspection import run_of
+
         files, result = _where_it_went(files, result, events)
         if not result.started:
             discard(files.tracks, result.run_id)
@@ -163,6 +166,8 @@ def final_losses(events: RunLog, result: SessionResult) -> set[str]:
 
 def discard(tracks: Path, run_id: str) -> None:
     """Remove the empty file of a run that did not start, but no other run's file."""
+    from tracking.trajectories.inspection import run_of
+
     if run_of(tracks) == run_id:
         tracks.unlink(missing_ok=True)
 
@@ -195,6 +200,11 @@ def finish_file(
 
     Failures are only noted, because the result of the run stands.
     """
+    from tracking.trajectories.compression import pack
+    from tracking.trajectories.file import TrajectoryFile, annotate
+    from tracking.trajectories.recovery import recover
+    from tracking.trajectories.snapshot import store_snapshot
+
     contents, age = FileContents(readable=False), None
     try:
         mended = recover(files.tracks, in_place=True)
@@ -234,6 +244,9 @@ def missing_control_record(files: RunFiles, events: Path | None = None) -> list[
 
     Raises `LivePTVError` if one of them cannot be read.
     """
+    from tracking.control.record import KINDS
+    from tracking.trajectories.control_record import read_control
+
     log = files.events if events is None else events
     if not log.exists() or read_control(files.tracks):
         return []
@@ -245,6 +258,8 @@ def add_control_record(files: RunFiles, events: Path | None = None) -> None:
 
     Raises `LivePTVError` if one cannot be read or the other cannot be written.
     """
+    from tracking.trajectories.control_record import store_control
+
     control = missing_control_record(files, events)
     if control:
         store_control(files.tracks, control)
@@ -253,6 +268,8 @@ def add_control_record(files: RunFiles, events: Path | None = None) -> None:
 def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None]) -> Report | None:
     """Write the report; None, with a note, if that fails or is interrupted."""
     try:
+        from liveptv.reports.page import write_report
+
         return write_report(files)
     except (LivePTVError, KeyboardInterrupt) as error:
         why = str(error) or "interrupted"
@@ -264,6 +281,8 @@ def make_report(files: RunFiles, events: EventLog, on_note: Callable[[str], None
 
 def make_report_anew(files: RunFiles) -> None:
     """Replace the report after the trajectory file has grown."""
+    from liveptv.reports.page import write_report
+
     files.clear_report()
     write_report(files)
 

@@ -198,7 +198,7 @@ UNSENDABLE: dict[str, Message] = {
     "a line": Frame(FRAME.info, np.zeros(4, np.uint8)),
     "four dimensions": Frame(FRAME.info, np.zeros((1, 1, 4, 6), np.uint8)),
     "no pixel": Frame(FRAME.info, np.zeros((0, 6), np.uint8)),
-    "a table of integers": Detections(FOUND.info, np.zeros((8, 3), np.int64)),  # type: ignore[arg-type]
+    "a table of integers": Detections(FOUND.info, np.zeros((9, 3), np.int64)),  # type: ignore[arg-type]
     "a frame before the first": Frame(replace(FRAME.info, frame=-1), FRAME.image),
 }
 

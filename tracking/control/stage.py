@@ -28,6 +28,8 @@ DRAIN_POLL_S = 0.01  # s between two looks for the last replies; it delays the e
 REPLY_POLL_S = 0.001
 """How long to wait for the next frame while a reply is outstanding, s: the resolution of `ack_ms` and
 `heartbeat_ms`. Shorter costs processor time, longer makes a controller that waits for its replies slower."""
+WOKEN_POLL_S = 0.01
+"""The same where replies end the wait, s; only those to `stop` and `make_safe` come by another way."""
 MOST_A_FRAME = 64
 """Commands that a controller may send for one frame. The built-in ones send at most a few (a pulse for each
 particle that enters); more is a fault, such as a list that grows from frame to frame. `limits.commands_per_s` is
@@ -70,7 +72,11 @@ class ControlStage:
         report: Callable[[str], None] = log.error,
         record: Record = nothing,
         switch: ControllerSwitch | None = None,
+        reply_poll_s: float = REPLY_POLL_S,
     ) -> None:
+        """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
+        ends the receiver's wait.
+        """
         self._receiver = receiver
         self._controller = controller
         self._channel = CommandChannel(client)
@@ -78,6 +84,7 @@ class ControlStage:
         self._report_often = LimitedReports(report)
         self._record = ControlRecord(controller, record)
         self._switch = switch
+        self._reply_poll_s = reply_poll_s
         self._frame = -1
         self._beats = controller is not None
         self._held = ""
@@ -107,7 +114,7 @@ class ControlStage:
         if self._state is StageState.DRAINING:
             return self._drain()
         self._state = StageState.RUNNING
-        wait_s = min(timeout_s, REPLY_POLL_S) if self._channel.expects_replies else timeout_s
+        wait_s = min(timeout_s, self._reply_poll_s) if self._channel.expects_replies else timeout_s
         delivery = self._receiver.receive(wait_s)
         if delivery is None:
             return True

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import njit
 
 from stream.messages import TrackFlag
@@ -161,7 +162,7 @@ def follow(table: Any, rows: int, pairs: Any, motion: Any, test: Any) -> int:
     pairs, motion, test = Pairs(*pairs), Motion(*motion), Test(*test)
     names, states, time_s, frame_s, q = pairs.names, pairs.states, motion.time_s, motion.frame_s, motion.q
     part_um, by_displacement, least_um = test
-    kept = 0
+    kept = np.int64(0)
     for k in range(pairs.pairs):
         i = _row_of(table, rows, names[k, OLDER])
         j = _row_of(table, rows, names[k, YOUNGER])
@@ -191,10 +192,7 @@ def follow(table: Any, rows: int, pairs: Any, motion: Any, test: Any) -> int:
             elif same and names[k, LOSER] < 0:
                 names[k, LOSER] = _loser(table, i, j)
         if kept != k:
-            for row in range(NAMES):
-                names[kept, row] = names[k, row]
-            for row in range(STATES):
-                states[kept, row] = states[k, row]
+            _copy_pair(names, states, k, names, states, kept)
         kept += 1
     return kept
 
@@ -277,6 +275,15 @@ def choose(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _copy_pair(names: Any, states: Any, at: int, new_names: Any, new_states: Any, to: int) -> None:
+    """Copy pair `at` to place `to`. Element by element: assigning whole rows takes numba a second to compile."""
+    for column in range(NAMES):
+        new_names[to, column] = names[at, column]
+    for column in range(STATES):
+        new_states[to, column] = states[at, column]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -> int:
     """Merge the known `pairs` with the `neighbours` found into `merged`, in order of (older, younger).
 
@@ -285,8 +292,8 @@ def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -
     neighbours, pairs, merged = Neighbours(*neighbours), Pairs(*pairs), Pairs(*merged)
     row_of, searched, wanted, indptr, indices = neighbours
     names, states, new_names, new_states = pairs.names, pairs.states, merged.names, merged.states
-    at = 0
-    size = 0
+    at = np.int64(0)  # not a constant, for which `_copy_pair` would be compiled again
+    size = np.int64(0)
     for s in range(wanted):
         older = int(table[TRACK, searched[s]])
         begin = indptr[s]
@@ -307,8 +314,7 @@ def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -
             while at < pairs.pairs and (
                 names[at, OLDER] < older or (names[at, OLDER] == older and names[at, YOUNGER] < younger)
             ):
-                new_names[size, :] = names[at, :]
-                new_states[size, :] = states[at, :]
+                _copy_pair(names, states, at, new_names, new_states, size)
                 size += 1
                 at += 1
             if at < pairs.pairs and names[at, OLDER] == older and names[at, YOUNGER] == younger:
@@ -321,8 +327,7 @@ def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -
             new_states[size, TIME] = time_s
             size += 1
     while at < pairs.pairs:
-        new_names[size, :] = names[at, :]
-        new_states[size, :] = states[at, :]
+        _copy_pair(names, states, at, new_names, new_states, size)
         size += 1
         at += 1
     return size

@@ -84,7 +84,10 @@ ROW_COLUMNS = (
     ColumnSpec("confidence", "<f4", "1", "0 to 1"),
     ColumnSpec("detection", "<i4", "1", "row among the frame's detections, -1 for predicted rows"),
     ColumnSpec(
-        "flags", "|u1", "1", "sum of 1 predicted, 2 second detection, 4 tentative (not yet confirmed)"
+        "flags",
+        "|u1",
+        "1",
+        "sum of 1 predicted, 2 second detection, 4 tentative (not yet confirmed), 8 reduced (no time to fit it)",
     ),
 )
 

@@ -1,0 +1,96 @@
+"""The machine code of the fit: whether numba's cache has it, and how it is made, once per installation.
+
+The kernels that are called from Python are named here with the types of their arguments, which depend neither on
+the size of the images nor on their pixel type.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+from engines.pixel_noise import pixel_noise
+from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
+from engines.refine.frame import begin_frame, fit_frame, take_back
+from engines.refine.grouping import blocks_of, usable_boxes
+from engines.refine.particle_count import Marks, settle_frame
+
+Kernel = Any
+"""A numba dispatcher."""
+
+
+def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
+    """The kernels of the fit that Python calls, each with arguments like those of `fitting.fit_particles`."""
+    image, some, flags = np.zeros((2, 2), np.float32), np.zeros((1, 4)), np.zeros(1, np.bool_)
+    psf = Psf(
+        np.zeros((1, 1, 1), np.float32),
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        np.zeros((1, 2), np.int64),
+        np.zeros((1, 1, 1), np.float32),
+        np.zeros((1, 1, 1), np.float32),
+    )
+    noise, prior = Noise(0.0, 0.0, 1.0), Prior(0.0, 0.0)
+    particles = Particles(some, np.zeros((1, 4, 4)), np.zeros((1, 2)), np.zeros(1, np.int64), flags)
+    typical, marks = Typical(0.0, 0.0, 0.0, 0.0), Marks(flags, flags, flags)
+    return [
+        (pixel_noise, (image, 1)),
+        (usable_boxes, (some, flags, (1, 1), psf)),
+        (blocks_of, (np.zeros((1, 4), np.int64), flags)),
+        (take_back, (image, some, some, flags, psf)),
+        (fit_frame, (image, image, particles, psf, noise, prior, flags)),
+        (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
+        (settle_frame, (image, image, particles, 1, some, marks, psf, noise, typical)),
+    ]
+
+
+def compile_fit() -> None:
+    """Load every kernel from numba's cache, or compile it and keep it there: a minute of one core."""
+    import numba
+
+    for kernel, arguments in kernels():
+        kernel.compile(tuple(numba.typeof(argument) for argument in arguments))
+
+
+def is_compiled() -> bool:
+    """Whether loading is all that is left to do: takes milliseconds, and reads the cache's index only."""
+    import numba
+
+    for kernel, arguments in kernels():
+        types = tuple(numba.typeof(argument) for argument in arguments)
+        if types not in kernel.overloads and not _is_cached(kernel, types):
+            return False
+    return True
+
+
+def _is_cached(kernel: Kernel, types: tuple[Any, ...]) -> bool:
+    """numba has no public way to ask; where this one is gone, the answer is no, and a process is started for it."""
+    try:
+        cache = kernel._cache
+        codegen = kernel.targetctx.codegen()
+        return cache._index_key(types, codegen) in cache._cache_file._load_index()
+    except (AttributeError, TypeError, OSError, ValueError, EOFError):
+        return False
+
+
+def main() -> None:
+    """Compile the fit; ends at once when standard input ends, as then nobody waits for it any more."""
+
+    def end_with_the_parent() -> None:
+        sys.stdin.buffer.read()
+        # `sys.exit` would end this thread only; what is compiled so far is in the cache
+        import os
+
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    compile_fit()
+
+
+if __name__ == "__main__":
+    main()
