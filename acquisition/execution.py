@@ -240,7 +240,8 @@ class CommandExecutor:
         self._counts["watchdog"] += 1
         self._drop_scheduled("the watchdog entered the safe state")
         self._safe.enter()
-        self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
+        late = self._watchdog.late_results()
+        self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe}){late}")
         self._stream.devices_changed()
         answers, self._dropped = self._dropped, []
         return answers

@@ -211,3 +211,26 @@ def test_the_dead_time_of_a_loop_is_read_from_its_frames_and_replies(rate_hz, ga
     assert delay.interval_s == pytest.approx(gap / rate_hz)
     assert delay.dead_s == delay.longest_dead_s == pytest.approx(dead_s, abs=1e-6)
     assert delay.age_s == pytest.approx(age_s if known else 0.0)
+
+
+def test_a_pause_between_two_results_is_not_an_interval_of_the_loop():
+    delay = seen(LoopDelay(), 60.0, 3, 0.1)
+    last = delay._last
+    delay.see(info(last.frame + 600, time_s=last.time_s + 10.0, age_ms=40.0))
+    assert delay.interval_s == pytest.approx(0.05)
+    assert delay.oldest_s == delay.age_s == pytest.approx(0.04)
+    delay.see(info(last.frame + 603, time_s=last.time_s + 10.05, age_ms=300.0))
+    delay.see(info(last.frame + 606, time_s=last.time_s + 10.1, age_ms=20.0))
+    assert delay.oldest_s > 0.29
+    for n in range(900):
+        delay.see(info(last.frame + 609 + 3 * n, time_s=last.time_s + 10.15 + 0.05 * n, age_ms=20.0))
+    assert delay.oldest_s == pytest.approx(0.02, abs=1e-3)
+
+
+def test_refused_and_foreign_commands_say_nothing_about_the_dead_time():
+    delay = seen(LoopDelay(), 60.0, 1, 0.1, 0.05)
+    before_s = delay.shows_s
+    delay.sent("refused")
+    delay.acknowledged(CommandReply("refused", False))
+    delay.acknowledged(CommandReply("another's", True, 10**6))
+    assert delay.shows_s == before_s

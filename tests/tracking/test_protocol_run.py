@@ -244,3 +244,12 @@ def test_what_the_inner_controller_says_of_itself_is_passed_on():
         controller.update(replace(late, info=replace(late.info, age_ms=3000.0)))
     assert [happening.kind for happening in controller.happenings()] == ["slice", "controller"]
     assert controller.happenings() == []
+
+
+def test_a_slice_knows_how_many_of_its_frames_were_tracked():
+    controller = protocol({"frames": 100})
+    for frame in range(0, 120, 3):
+        controller.update(seen(frame))
+    (done,) = [h.facts for h in controller.happenings() if h.facts["done"]]
+    assert done["last_frame"] - done["first_frame"] + 1 == 100
+    assert done["tracked_frames"] == 34

@@ -240,7 +240,9 @@ class StopWhenSettings(_Section):
     trajectories: int | None = Field(
         None, ge=1, description="number of trajectories of at least `length_frames`"
     )
-    length_frames: int = Field(10, ge=1, description="detections from which a trajectory counts")
+    length_frames: int = Field(
+        10, ge=1, description="frames from its first to its last detection from which a trajectory counts"
+    )
     frames: int | None = Field(None, ge=1, description="number of tracked frames")
 
     @model_validator(mode="after")

@@ -83,6 +83,7 @@ class ProtocolRun:
         self._sent_s = math.nan
         self._from_frame = -1
         self._first_frame = -1
+        self._tracked = 0
         self._first_s = self._arrived_s = math.nan
         self._sufficiency: Sufficiency | None = None
         self._happenings: list[Happening] = []
@@ -154,8 +155,9 @@ class ProtocolRun:
         if info.time_s - self._arrived_s < self._now.step.settle_s:
             return commands
         if self._first_frame < 0:
-            self._first_frame, self._first_s = info.frame, info.time_s
+            self._first_frame, self._first_s, self._tracked = info.frame, info.time_s, 0
             self._tell("begins", {"first_frame": info.frame})
+        self._tracked += 1
         if self._is_measured(tracks):
             self._end(tracks)
             commands += self._begin(info.time_s)
@@ -200,6 +202,7 @@ class ProtocolRun:
         facts: dict[str, Any] = {
             "first_frame": self._first_frame,
             "last_frame": info.frame,
+            "tracked_frames": self._tracked,
             "seconds": round(info.time_s - self._first_s, 6),
         }
         if self._sufficiency is not None:
