@@ -31,8 +31,9 @@ PERIOD_FRAMES = 60
 LATE_PART = 0.5
 """Part of the age limit at which a frame that has just arrived is late: half of its time is gone."""
 BORNE, BURST = 0.015, 2.0
-"""Part of the frames that may be late or follow a loss without consequence, and how many such frames in a row lead to a
-cut: single losses come from other programs, and no smaller fit avoids them. With no tolerance they end the fit."""
+"""Part of the frames that may be late or follow a loss without consequence, and how many such frames in a row
+lead to a cut: single losses come from other programs, and no smaller fit avoids them. With no tolerance they end
+the fit."""
 CUT, CUT_EVERY_S = 0.7, 0.25
 """Factor of the budget when frames are late or missing, and s between two cuts: a cut shows within some frames."""
 RISE_PER_S, PROBE_PER_S, FAMILIAR = 0.2, 0.02, 0.8

@@ -85,8 +85,8 @@ class NetworkEngine:
     def let_fit_join(self, say: Callable[[str], None]) -> None:
         """Do not wait, in `warmup`, for a fit that has to be compiled first.
 
-        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line then, and one when the
-        fit has joined.
+        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line
+        then, and one when the fit has joined.
         """
         if self._refiner is not None:
             self._fit_beside = FitBeside(say)
