@@ -109,7 +109,8 @@ def build_detect(context: StageContext) -> Stage:
             model=settings.model,
             pixel_size_um=pixel_size_um,
             say=context.say,
-            fit_may_join=plan.experiment.recording is None,  # a recording waits: its results are always the same
+            fit_may_join=plan.experiment.recording
+            is None,  # a recording waits: its results are always the same
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):

@@ -18,7 +18,6 @@ from stream.messages import Status
 Counts = dict[str, int]
 
 
-
 @dataclass(slots=True)
 class StageView:
     """One pipeline stage, together with earlier worker processes of it that were lost (`past_counts`)."""

@@ -1,4 +1,4 @@
-"""Compiles everything that is compiled, once per installation: each part in a process of its own, all cores at once."""
+"""Compiles, once per installation, what live runs and detection need: each part in a process, on all cores."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ class Warmed:
     folders: list[Path]
 
 
-def warm_up(show: Callable[[list[str], float], None], parts: dict[str, Callable[[], None]] | None = None) -> Warmed:
+def warm_up(
+    show: Callable[[list[str], float], None], parts: dict[str, Callable[[], None]] | None = None
+) -> Warmed:
     """Compile all `parts`; those that are compiled already take a second.
 
     `show` gets, some times a second, the parts that are not done and the seconds that have passed. Raises

@@ -145,9 +145,7 @@ def test_a_real_process_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_compiling_process_ends_when_its_parent_is_gone() -> None:
-    code = (
-        "import engines.refine.compiling as c, time; c.compile_fit = lambda: time.sleep(600); c.main()"
-    )
+    code = "import engines.refine.compiling as c, time; c.compile_fit = lambda: time.sleep(600); c.main()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     assert child.stdin is not None
     child.stdin.close()  # what the system does when the parent ends, however it ends

@@ -110,7 +110,9 @@ def test_every_folder_with_kernels_is_named() -> None:
 def test_a_part_that_cannot_be_compiled_is_named() -> None:
     shown: list[list[str]] = []
     parts: dict[str, Callable[[], object]] = {"paper": os.getcwd, "stone": _breaks}
-    with pytest.raises(LivePTVError, match=r"not everything could be compiled: stone \(ValueError: too hard\)"):
+    with pytest.raises(
+        LivePTVError, match=r"not everything could be compiled: stone \(ValueError: too hard\)"
+    ):
         warmup.warm_up(lambda names, _seconds: shown.append(names), parts)
     assert set(shown[0]) == {"paper", "stone"}
 
