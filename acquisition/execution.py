@@ -223,6 +223,11 @@ class CommandExecutor:
             answers += self._watchdog_acts()
         return answers
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a move of the focus or a scheduled command must be looked after within ms."""
+        return bool(self._later) or any(pending.effective_ns is None for pending in self._pending)
+
     def _due(self) -> list[Command]:
         if not self._later:
             return []
@@ -235,7 +240,8 @@ class CommandExecutor:
         self._counts["watchdog"] += 1
         self._drop_scheduled("the watchdog entered the safe state")
         self._safe.enter()
-        self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe})")
+        late = self._watchdog.late_results()
+        self._report(f"no live result for {self._watchdog.limit_s:g} s: safe state ({self._safe}){late}")
         self._stream.devices_changed()
         answers, self._dropped = self._dropped, []
         return answers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class FrameQueue:
 
     A full queue discards its oldest frame and counts it in `discarded`, or raises `BufferError` where
     `overwrite_on_overflow` is False (the core then stops the camera). With `patient` set, the camera waits for room
-    instead, which only a camera in simulated time can do.
+    instead, which only a camera in simulated time can do. `on_frame` is called, in the camera's thread, after each
+    frame.
     """
 
     def __init__(self, size_mb: float, *, overwrite_on_overflow: bool = True) -> None:
@@ -39,6 +40,7 @@ class FrameQueue:
         self._used_bytes = 0
         self._overflow = False
         self._room = threading.Condition()
+        self.on_frame: Callable[[], None] | None = None
 
     @property
     def patient(self) -> bool:
@@ -77,6 +79,8 @@ class FrameQueue:
         with self._room:
             if self._pending:
                 self._frames.append((self._pending.popleft(), dict(metadata or {})))
+        if self.on_frame is not None:
+            self.on_frame()
 
     def insert_data(self, data: Array, metadata: Mapping[str, Any] | None = None) -> None:
         """Put a copy of a frame in."""

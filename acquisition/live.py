@@ -109,6 +109,22 @@ class MicroscopeStream:
         self._running = True
         self._last_frame_s = time.monotonic()
 
+    def announce(self, call: Callable[[], None]) -> None:
+        """Have `call` called, in the camera's thread, after each frame, where the camera can do that."""
+        if self._queue is not None:
+            self._queue.on_frame = call
+
+    def quiet_s(self) -> float:
+        """For how long there is nothing to `read`, s: infinite where frames are announced and none waits.
+
+        A C++ camera announces nothing; it is left alone for half a frame period after a frame.
+        """
+        if self._kept or not self._running or self._core.getRemainingImageCount():
+            return 0.0
+        if self._queue is not None and self._queue.on_frame is not None:
+            return math.inf
+        return 1e-9 * (self._arrived_ns + self._period_ns // 2 - time.perf_counter_ns())
+
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame, or None. Raises `SourceError` if the camera has stopped or delivers nothing."""
         if self._kept:

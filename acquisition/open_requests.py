@@ -29,6 +29,11 @@ class Executor(Protocol):
         """Answers that do not depend on a frame."""
         ...
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether `poll` must be called within ms."""
+        ...
+
     def frame_taken(self, frame: Frame) -> list[CommandReply]:
         """Answers to the commands that this frame is the first to show."""
         ...
@@ -63,6 +68,11 @@ class OpenRequests:
         for request in self._commands.poll() if self._commands is not None else ():
             self._open[request.command.command_id] = request
             yield request.command
+
+    @property
+    def waiting(self) -> bool:
+        """Whether commands are unanswered."""
+        return bool(self._open)
 
     def accept(self, command: Command, first_frame: int = -1) -> None:
         """Answer that a command was carried out, and the first frame after it."""

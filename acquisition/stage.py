@@ -16,17 +16,20 @@ from stream.messages import Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02  # s that draining waits for acknowledgements before commands are looked at again
 LAST_FRAMES_S = 5.0  # s that consumers have, after a failure, to take frames that were sent before it
+CATCH_UP_S = 0.02  # s that a step reads a full buffer before commands are looked at
 TAKE_S = 0.002  # s that a step waits for a frame or for room: bounds the delay of commands
+IDLE_S = 0.02  # s that it waits where a frame or a command ends the wait: bounds the delay of the watchdog
 
 
 class AcquireStage:
     """Sends every frame of `source` to all `senders`, until the source ends or a stop is requested.
 
     Commands are checked in every step, at least every few milliseconds, also while a consumer has no room: the
-    current frame is kept and offered again. At the end, whatever its cause, the hardware is made safe first and the
-    source is stopped; only then the stage waits until the current frame and all frames sent before are
-    acknowledged. The hardware is also made safe if the stage fails or is closed early. The caller closes senders
-    and commands.
+    current frame is kept and offered again. With `newest_only` (policy `live`) each step takes all frames that the
+    source has, keeps the newest until a consumer wants one, and declares the others dropped. At the end,
+    whatever its cause, the hardware is made safe first and the source is stopped; only then the stage waits until
+    the current frame and all frames sent before are acknowledged. The hardware is also made safe if the stage fails
+    or is closed early. The caller closes senders and commands.
     """
 
     name = "acquire"
@@ -41,9 +44,13 @@ class AcquireStage:
         frames: int | None = None,
         seconds: float | None = None,
         on_end: Callable[[str], None] = lambda _reason: None,
+        wait: Callable[[float], None] | None = None,
+        quiet_s: Callable[[], float] = lambda: 0.0,
+        newest_only: bool = False,
     ) -> None:
         """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
-        the end or failure before anything is waited for.
+        the end or failure before anything is waited for. `wait`, which a new command or frame ends, is used while
+        the source is quiet (`quiet_s`, s); otherwise it is read in short turns.
         """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
@@ -53,6 +60,9 @@ class AcquireStage:
         self._frames = frames
         self._seconds = seconds
         self._on_end = on_end
+        self._wait = wait
+        self._quiet_s = quiet_s
+        self._newest_only = newest_only
         self._state = StageState.STARTING
         self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
@@ -103,12 +113,32 @@ class AcquireStage:
         return True
 
     def _pass_on(self, timeout_s: float) -> None:
-        if self._frame is None and not self._reason:
-            self._take(min(timeout_s, TAKE_S))
+        waited = self._waits(timeout_s)
+        short_s = 0.0 if waited else min(timeout_s, TAKE_S)
+        if self._newest_only:
+            self._take_newest(short_s)
+        elif self._frame is None and not self._reason:
+            self._take(short_s)
         if self._reason:
             self._end()
         elif self._frame is not None:
             self._offer(min(timeout_s, TAKE_S))
+
+    def _take_newest(self, timeout_s: float) -> None:
+        """Take what the source has, so that nothing grows old in its buffer, and keep the newest frame."""
+        until_s = time.monotonic() + CATCH_UP_S
+        wait_s = timeout_s if self._frame is None else 0.0
+        while not self._reason:
+            held, unsent = self._frame, self._unsent
+            self._take(wait_s)
+            if self._frame is held:
+                return
+            if held is not None:
+                for sender in unsent:
+                    sender.drop(1)
+            if time.monotonic() > until_s:
+                return
+            wait_s = 0.0
 
     def _take(self, timeout_s: float) -> None:
         if self._source.ended:
@@ -132,6 +162,20 @@ class AcquireStage:
         if self._frames is not None and self._received >= self._frames:
             self._reason = "done"
 
+    def _waits(self, timeout_s: float) -> bool:
+        """Wait while the source is quiet, if it says so; commands under way are looked after every few ms."""
+        if self._wait is None or self._reason or (quiet_s := self._quiet_s()) <= TAKE_S:
+            return False
+        if self._frame is not None and (not self._newest_only or self._unsent[0].wait_for_room(0.0)):
+            return False
+        self._wait(min(timeout_s, quiet_s, TAKE_S if self._is_busy else IDLE_S))
+        return True
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether commands must be looked after within ms."""
+        return self._requests.waiting and (self._executor is None or self._executor.is_busy)
+
     def _answer_with(self, frame: Frame) -> None:
         if self._executor is not None:
             self._requests.answer(self._executor.frame_taken(frame))
@@ -142,6 +186,8 @@ class AcquireStage:
     def _offer(self, timeout_s: float) -> None:
         frame = self._frame
         while self._unsent and frame is not None:
+            if self._newest_only and not self._unsent[0].wait_for_room(timeout_s):
+                return
             try:
                 taken = self._unsent[0].send(frame, timeout_s)
             except NoRoomError:

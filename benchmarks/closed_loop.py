@@ -37,9 +37,9 @@ PAPER_FLOW_UL_S = 0.63889
 
 @contextmanager
 def rehearsal(
-    example: str, config: Path, home: Path, replace: dict[str, object], *settings: str
+    example: str, config: Path, home: Path, replace: dict[str, object], *settings: str, **load: int
 ) -> Iterator[Rehearsal]:
-    """An example on a copy of a configuration with other properties of the camera."""
+    """An example on a copy of a configuration with other properties of the camera; `load` as for `Rehearsal`."""
     lines = config.read_text(encoding="utf-8").splitlines()
     for name, value in replace.items():
         lines = [
@@ -48,7 +48,7 @@ def rehearsal(
     copy = home / f"{example}.cfg"
     copy.write_text("\n".join(lines), encoding="utf-8")
     own = (f'detector.model="{(home / "curve.h5").as_posix()}"', f'microscope.config="{copy.as_posix()}"')
-    one = Rehearsal(load_experiment(EXAMPLES / example, [*own, *settings]))
+    one = Rehearsal(load_experiment(EXAMPLES / example, [*own, *settings]), **load)
     try:
         yield one
     finally:

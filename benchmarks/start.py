@@ -5,8 +5,8 @@
 Each round copies the checkout without anything compiled by numba, with fresh cache folders (NUMBA_CACHE_DIR is not
 set, XDG_CACHE_HOME and LOCALAPPDATA are new) and Python's own byte code made, as pip does. It runs `liveptv demo`
 there twice. The first live frame is the first one in the trajectory file with tracks, at the time when it was
-tracked (exposed, for files that do not have the age of results). `fit_s` is when the fit has joined; NaN if it did
-not. `warmup` is `liveptv warmup` after these two. Processor time is of all processes of a command together.
+tracked (exposed, for files that do not have the age of results). `fit_s` is when the fit has joined; null if it
+did not. `warmup` is `liveptv warmup` after these two. Processor time is of all processes of a command together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
+import math
 import os
 import platform
 import shutil
@@ -48,11 +49,11 @@ def main() -> None:
         psutil.Process().cpu_affinity(cores)
     rounds = [measured(given.seconds) for _ in range(given.rounds)]
     medians = {
-        which: {name: statistics.median(one[which][name] for one in rounds) for name in rounds[0][which]}
+        which: {name: _median([one[which][name] for one in rounds]) for name in rounds[0][which]}
         for which in rounds[0]
     }
     for which, values in medians.items():
-        print(f"{which:>9}  " + "  ".join(f"{name} {value:.1f}" for name, value in values.items()))
+        print(f"{which:>9}  " + "  ".join(f"{name} {value}" for name, value in values.items()))
     facts = {
         "date": time.strftime("%Y-%m-%d"),
         "device": f"{_processor()}, {given.cores} cores",
@@ -61,7 +62,10 @@ def main() -> None:
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "run_s": given.seconds,
         "medians": medians,
-        "rounds": rounds,
+        "rounds": [
+            {which: {name: _median([value]) for name, value in one[which].items()} for which in one}
+            for one in rounds
+        ],
     }
     given.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -167,6 +171,12 @@ def _note_times(process: Any, spent: dict[int, float]) -> None:
             spent[one.pid] = times.user + times.system
     except psutil.Error:
         return
+
+
+def _median(values: list[float]) -> float | None:
+    """The median of those that are numbers, to 0.1; None where none is."""
+    numbers = [value for value in values if math.isfinite(value)]
+    return round(statistics.median(numbers), 1) if numbers else None
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,6 +82,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release threads and memory. Idempotent."""
         ...
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """An engine that can say when it has results."""
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results; False if that is not possible."""
+        ...
+
+
+def announces(engine: Engine, call: Callable[[], None]) -> bool:
+    """Have `call` called when `engine` may have results; False if it cannot say when, and has to be asked."""
+    return isinstance(engine, Announcing) and engine.announce(call)
 
 
 READABLE = (np.dtype(np.uint8), np.dtype(np.uint16))

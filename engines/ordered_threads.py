@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
+THREAD_PREFIX = "work "  # of the names of the threads, so that their processor time can be told from others'
 WAITING_PER_WORKER = 2
 """Items per thread that are pending at most: one in work and one waiting, so that no thread idles. More would only
 add latency."""
@@ -28,19 +29,27 @@ class OrderedWork(Generic[Result]):
 
     def __init__(self, workers: int, name: str) -> None:
         self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{THREAD_PREFIX}{name}")
         self._waiting: deque[Future[Result]] = deque()
+        self._on_done: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """Number of items given and not taken yet."""
         return len(self._waiting)
+
+    def announce(self, call: Callable[[], None]) -> None:
+        """Have `call` called, in the thread that did it, after each piece of work."""
+        self._on_done = call
 
     def give(self, work: Callable[[], Result]) -> None:
         """Queue `work`; waits while two items per worker are pending."""
         most = WAITING_PER_WORKER * self.workers
         if len(self._waiting) >= most:
             wait_for([self._waiting[-most]])
-        self._waiting.append(self._pool.submit(work))
+        future = self._pool.submit(work)
+        self._waiting.append(future)
+        if (call := self._on_done) is not None:
+            future.add_done_callback(lambda _: call())
 
     def on_every_thread(self, work: Callable[[], object]) -> None:
         """Have `work` done once by each thread, at the same time; raises what it raised."""

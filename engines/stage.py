@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -9,18 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.engine import DetectionError, Engine
+from engines.admission import Admission
+from engines.engine import DetectionError, Engine, announces
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, StageState, StreamEnd, StreamStart
 from stream.monitor import Publisher
+from stream.waker import Waker
 
 ACKNOWLEDGE_PERIOD_S = 0.002
 LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
-FITTED = ("refined", "not_refined")
+FITTED = ("refined", "not_refined", "reduced")
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class _Held:
     submitted_s: float
     offered: bool = False
     refused: bool = False
+    late: bool = False
 
 
 class DetectStage:
@@ -39,7 +43,12 @@ class DetectStage:
 
     A frame is acknowledged upstream once the receiver of its detections has acknowledged those (or the link
     has declared them dropped): a stage that is killed and started again gets every other frame again.
+    With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
+    (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
+    acknowledged and counted in `dropped_late`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
+    With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
+    acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
     raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
     """
@@ -53,10 +62,18 @@ class DetectStage:
         monitor: Publisher | None = None,
         monitor_hz: float = 2.0,
         reopen: Callable[[float], Engine] | None = None,
+        age_limit_ms: float | None = None,
+        waker: Waker | None = None,
     ) -> None:
         self._receiver = receiver
         self._engine = engine
         self._reopen = reopen
+        self._waker = waker
+        self._is_woken = waker is not None and announces(engine, waker.wake)
+        self._admission = None
+        if age_limit_ms is not None and math.isfinite(age_limit_ms):
+            self._admission = Admission(int(engine.info.details.get("workers", 1)), 1e-3 * age_limit_ms)
+        self._dropped_late = 0
         self._past: Counter[str] = Counter()
         self._pixel_size_um: float | None = None
         self._sender = sender
@@ -104,30 +121,60 @@ class DetectStage:
             raise
 
     def _step(self, timeout_s: float) -> bool:
+        if self._waker is not None:
+            self._waker.clear()
+        if self._is_woken and self._engine.pending:
+            self._take_results(0.0)
         self._acknowledge()
         took = False
+        timeout_s = min(timeout_s, self._ask())
         if self._end is None:
             wait_s = 0.0 if self._engine.pending else timeout_s
             if self._held:
                 wait_s = min(wait_s, ACKNOWLEDGE_PERIOD_S)
-            delivery = self._receiver.receive(wait_s)
+            delivery = self._receiver.receive(timeout_s if self._is_woken else wait_s)
             if delivery is not None:
                 took = True
                 self._take(delivery)
-        if self._engine.pending:
+        if self._engine.pending and (not self._is_woken or self._end is not None):
             # while frames keep coming, results are polled; otherwise it is worth waiting for them
-            for detections in self._engine.results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S)):
-                self._offer(detections)
+            self._take_results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S))
         if self._end is not None and not self._engine.pending:
             return self._drain(timeout_s)
         self._acknowledge()
         return True
+
+    def _take_results(self, timeout_s: float) -> None:
+        for detections in self._engine.results(timeout_s):
+            self._offer(detections)
+
+    def _ask(self) -> float:
+        """Ask for a frame if one is due; returns for how long nothing is to be asked for, s."""
+        if self._admission is None or self._end is not None:
+            return math.inf
+        now_s = time.perf_counter()
+        due_in_s = self._admission.due_in_s(now_s, self._engine.pending)
+        if due_in_s > 0:
+            return due_in_s
+        self._receiver.want(1)
+        self._admission.asked(now_s)
+        return math.inf
+
+    def _is_late(self, frame: Frame, now_s: float) -> bool:
+        if self._admission is None:
+            return False
+        self._admission.came(now_s)
+        age_s = now_s - 1e-9 * frame.info.monotonic_ns
+        return age_s < LONGEST_LATENCY_S and self._admission.is_late(age_s)
 
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message
         now_s = time.perf_counter()
         if isinstance(message, Frame):
             self._received += 1
+            if self._is_late(message, now_s):
+                self._held.append(_Held(delivery, message, now_s, late=True))
+                return
             if message.info.pixel_size_um != self._pixel_size_um:
                 self._follow_pixel_size(message.info.pixel_size_um)
             self._engine.submit(message)
@@ -154,15 +201,19 @@ class DetectStage:
         self._past += Counter(self._engine.counts())
         self._engine.close()
         self._engine = self._reopen(pixel_size_um)
+        self._is_woken = self._waker is not None and announces(self._engine, self._waker.wake)
 
     def _offer(self, detections: Detections) -> None:
-        held = next(h for h in self._held if h.frame is not None and not h.offered)
+        held = next(h for h in self._held if h.frame is not None and not h.offered and not h.late)
         frame = held.frame
         if frame is None or frame.info.frame != detections.info.frame:
             raise DetectionError(
                 f"the engine answered with frame {detections.info.frame} out of order; use another engine"
             )
         now_s = time.perf_counter()
+        if self._admission is not None:
+            took_s = 1e-3 * detections.info.detector_ms
+            self._admission.worked(took_s if math.isfinite(took_s) else now_s - held.submitted_s)
         self._gauges["detect_ms"] = 1e3 * (now_s - held.submitted_s)
         latency_s = now_s - 1e-9 * frame.info.monotonic_ns
         same_host = 0 <= latency_s < LONGEST_LATENCY_S
@@ -193,7 +244,9 @@ class DetectStage:
         safe = account.acknowledged + account.dropped - self._settled_before - self._refused
         while self._held:
             held = self._held[0]
-            if held.frame is not None:
+            if held.late:
+                self._dropped_late += 1
+            elif held.frame is not None:
                 if not held.offered or (not held.refused and self._settled >= safe):
                     break
                 self._settled += not held.refused
@@ -215,6 +268,7 @@ class DetectStage:
     def counts(self) -> dict[str, int]:
         """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
 
+        `dropped_late` are frames that were too old when they came, where there were any.
         `repeated_images` are frames that the source delivered twice, where there were any.
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
@@ -229,6 +283,7 @@ class DetectStage:
             "sent": self._sent,
             "particles": self._particles,
             "dropped": dropped,
+            **({"dropped_late": self._dropped_late} if self._dropped_late else {}),
             **left_out,
             **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},

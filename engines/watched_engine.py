@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine, EngineInfo
+from engines.engine import Engine, EngineInfo, announces
+from engines.fit_budget import FrameCost, Reducible
 from engines.repeated_images import RepeatedImages
 from stream.messages import Detections, Frame
 
@@ -86,6 +87,19 @@ class WatchedEngine:
         if self._images.is_repeated(frame.image):
             self._repeated += 1
             self._remark(REPEATED, 1, frame.info.frame)
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called when there may be results; False where the engine cannot say."""
+        return announces(self._engine, call)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
+        if isinstance(self._engine, Reducible):
+            self._engine.allow_fit(share, ms)
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call; none where the engine does not know."""
+        return self._engine.costs() if isinstance(self._engine, Reducible) else []
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`."""

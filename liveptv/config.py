@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
+from stream.link import Policy
 from stream.security import HOW_TO_MAKE_KEYS
 from stream.settings import LinkSettings, describe
 from stream.sockets import LinkAddress
@@ -72,16 +73,10 @@ class TransportSettings(LinkSettings):
             return f"inproc://{uuid.uuid4().hex}"
         return f"{self.transport}://127.0.0.1:0"
 
-    def frame_options(self) -> dict[str, Any]:
-        """Keyword arguments of `stream.links.open_sender` for the frames, from the camera to the detector."""
-        return self.model_dump(exclude={"transport", "give_up_s"}) | {"give_up_s": None}
-
-    def result_options(self) -> dict[str, Any]:
-        """The same for results: whatever was detected reaches the file, so nothing is ever dropped.
-
-        Only the session decides who is lost, so no message link gives up by itself.
-        """
-        return {"patience_s": self.patience_s, "give_up_s": None}
+    @property
+    def is_live(self) -> bool:
+        """Whether the policy `live` was asked for."""
+        return self.policy is Policy.LIVE
 
 
 class SessionSettings(Section):
@@ -151,6 +146,11 @@ class Experiment(Section):
     def _one_source_and_reachable_stages(self) -> Self:
         if self.microscope is not None and self.recording is not None:
             raise ValueError("there is both a [microscope] and a [recording] section; remove one of them")
+        if self.link.is_live and self.recording is not None and not self.recording.pace:
+            raise ValueError(
+                'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
+                "possible has none; set recording.pace (replay --pace), or leave link.policy out"
+            )
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
         monitor = LinkAddress.parse(self.session.monitor)

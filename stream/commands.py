@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from functools import partial
 
 import zmq
@@ -14,6 +15,7 @@ from stream.errors import LinkError, WireError
 from stream.limits import fitted, is_id, why_refused
 from stream.messages import Command, CommandKind, CommandReply, Message, Status
 from stream.sockets import Endpoint, Security, read_parts
+from stream.waker import Waker, waiter
 from stream.wire import encode
 
 HWM = 256  # messages queued in a socket: many seconds of commands at the default limit of 20 a second
@@ -92,6 +94,10 @@ class CommandServer:
                 self.malformed += 1
         requests.sort(key=lambda request: request.command.kind not in URGENT)
         return requests
+
+    def waiter(self, waker: Waker) -> Callable[[float], None]:
+        """A function that waits for something to `poll`, until `waker` is woken, or for so many seconds."""
+        return waiter(waker, self._endpoint.socket)
 
     def _is_acceptable(self, client: bytes, command: Command) -> bool:
         why = why_refused(command)
@@ -194,6 +200,11 @@ class CommandClient:
         if self._urgent is None:
             self._urgent = self._open()
         return self._urgent
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The socket on which answers come, for whoever waits for several things; only `replies` reads it."""
+        return self._endpoint.socket
 
     def replies(self) -> list[CommandReply]:
         """Return the answers that have arrived since the last call, without waiting."""

@@ -27,6 +27,8 @@ SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
 ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
 TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
+WITHOUT_FLAGS = Detections.COLUMNS[:-1]
+"""The columns of detections before there were flags; they are still read."""
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -73,6 +75,7 @@ class InfoFields(msgspec.Struct, frozen=True):
     exposure_ms: Number = None
     pixel_size_um: Number = 1.0
     detector_ms: Number = None
+    age_ms: Number = None
 
 
 class CommandFields(msgspec.Struct, frozen=True):
@@ -204,6 +207,8 @@ def check_shape(header: Header) -> None:
             )
     elif kind in TABLES:
         columns = TABLES[kind].COLUMNS
+        if kind == "detections" and header.columns == WITHOUT_FLAGS:
+            columns = WITHOUT_FLAGS
         if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
             raise WireError(
                 f"{kind} of shape {shape} and type {header.type}; expected [{len(columns)}, N], float64"

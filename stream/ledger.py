@@ -38,10 +38,16 @@ class Step:
 
 
 class SendLedger:
-    """The sender's side: a queue of unsent messages and a window of sent, unacknowledged ones."""
+    """The sender's side: a queue of unsent messages and a window of sent, unacknowledged ones.
 
-    def __init__(self, credit_limit: int) -> None:
+    With `on_request` a message is sent for the first time only when the receiver wants it (`want`), or when it has
+    said that it wants all (`want_all`).
+    """
+
+    def __init__(self, credit_limit: int, *, on_request: bool = False) -> None:
         self.credit_limit = credit_limit
+        self.on_request = on_request
+        self._wanted: int | None = 0 if on_request else None
         self.offered = 0
         self.dropped = 0
         self.acknowledged = 0
@@ -69,11 +75,28 @@ class SendLedger:
         else:
             self.offered += 1
 
-    def drop_new(self) -> None:
-        """Count the message that was about to be offered as dropped."""
-        self.next_sequence += 1
-        self.offered += 1
-        self.dropped += 1
+    def drop_new(self, count: int = 1) -> None:
+        """Count the message, or the `count` messages, about to be offered as dropped."""
+        self.next_sequence += count
+        self.offered += count
+        self.dropped += count
+
+    def want(self, received: int, more: int) -> None:
+        """The receiver has everything up to `received` and wants `more` messages; those under way count."""
+        self._wanted = max(0, more - sum(entry.sequence > received for entry in self._window))
+
+    def want_all(self) -> None:
+        """The receiver wants whatever the credits allow."""
+        self._wanted = None
+
+    def want_nothing(self) -> None:
+        """There is no receiver, or a new one that has not asked for anything yet."""
+        self._wanted = 0 if self.on_request else None
+
+    @property
+    def would_send(self) -> bool:
+        """Whether a message offered now would be sent at once."""
+        return not self._queue and len(self._window) < self.credit_limit and self._wanted != 0
 
     def drop_oldest(self) -> Entry | None:
         """Drop the oldest unsent message and return it; None if every message was sent."""
@@ -86,7 +109,11 @@ class SendLedger:
         """What to send next; None if there is nothing or the credits are used up."""
         if self._cursor < len(self._window):
             entry = self._window[self._cursor]
-        elif self._queue and len(self._window) < self.credit_limit:
+        elif (
+            self._queue
+            and len(self._window) < self.credit_limit
+            and (self._wanted != 0 or self._queue[0].is_end)
+        ):
             entry = self._queue[0]
         else:
             return None
@@ -99,6 +126,8 @@ class SendLedger:
             self.resent += 1
         else:
             self._window.append(self._queue.popleft())
+            if self._wanted is not None:
+                self._wanted = max(0, self._wanted - 1)
         self._cursor += 1
         self.position = step.entry.sequence
         self.highest_sent = max(self.highest_sent, self.position)
@@ -139,6 +168,7 @@ class SendLedger:
             self.last_acknowledged = self._end.sequence - 1
             self._window.append(self._end)
         self.rewind(self.last_acknowledged + 1)
+        self.want_nothing()
 
     @property
     def queued(self) -> int:

@@ -20,8 +20,13 @@ from stream.messages import Message
 
 
 class Policy(StrEnum):
-    """What a sender does when its ring is full: wait, drop the oldest unsent message, or drop the new one."""
+    """What a sender does when its ring is full: wait, drop the oldest unsent message, or drop the new one.
 
+    `LIVE`: it takes a message only when the receiver wants one, and drops it otherwise; nothing waits unsent. The
+    caller holds the newest one, replaces it by a newer one, and declares what it has replaced with `Sender.drop`.
+    """
+
+    LIVE = "live"
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"
     DROP_NEWEST = "drop_newest"
@@ -111,10 +116,18 @@ class Sender(Protocol):
     def send(self, message: Message, timeout_s: float | None = None) -> bool:
         """Offer a message.
 
-        Returns False if the message was dropped (drop_newest). With `block`, waits for room; raises
+        Returns False if the message was dropped (drop_newest, live). With `block`, waits for room; raises
         `NoRoomError` after `timeout_s` without room, and `PeerLostError` if the receiver has been lost for longer
         than the patience of the link.
         """
+        ...
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until a message would be taken; False if none would after `timeout_s`."""
+        ...
+
+    def drop(self, count: int) -> None:
+        """Declare messages as dropped that are not offered at all; they count as offered and dropped."""
         ...
 
     def end(self, reason: str = "done") -> None:
@@ -159,6 +172,14 @@ class Receiver(Protocol):
 
         The last delivery of a stream holds a `StreamEnd`. Raises `PeerLostError` when the sender died, hung
         (no sign of life for the link's patience) or restarted without its memory.
+        """
+        ...
+
+    def want(self, more: int) -> None:
+        """Ask a sender with the policy `live` for `more` messages beyond those received; it sends no others.
+
+        The last number given holds: it counts down as messages arrive. Without a call every message is wanted, as
+        far as the credits reach.
         """
         ...
 

@@ -18,6 +18,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 NAN = float("nan")
+FLAGS = "flags"
+"""The column of whole numbers that say what is special about a row; always the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class FrameInfo:
     `time_s` is the exposure time in seconds since the run began, from the camera's clock where there is one,
     else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
-    time that the detector spent on the frame, waiting excluded; NaN before detection.
+    time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
+    result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames have no clock's pace.
     """
 
     run_id: str
@@ -45,6 +48,7 @@ class FrameInfo:
     exposure_ms: float = NAN
     pixel_size_um: float = 1.0
     detector_ms: float = NAN
+    age_ms: float = NAN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +95,7 @@ class ParticleTable:
 
     @classmethod
     def from_columns(cls, info: FrameInfo, **columns: npt.ArrayLike) -> Self:
-        """Build a table from named columns of length N or single numbers; columns left out are NaN."""
+        """Build a table from named columns of length N or single numbers; those left out are NaN, `flags` 0."""
         unknown = set(columns) - set(cls.COLUMNS)
         if unknown:
             raise ValueError(f"{cls.__name__} has no column {sorted(unknown)}")
@@ -101,6 +105,8 @@ class ParticleTable:
         for index, name in enumerate(cls.COLUMNS):
             if name in columns:
                 table[index] = columns[name]
+            elif name == FLAGS:
+                table[index] = 0.0
         return cls(info, table)  # type: ignore[call-arg]
 
     @classmethod
@@ -109,13 +115,21 @@ class ParticleTable:
         return cls(info, np.empty((len(cls.COLUMNS), 0)))  # type: ignore[call-arg]
 
 
+class DetectionFlag(IntFlag):
+    """What is special about a row of `Detections`."""
+
+    NONE = 0
+    REDUCED = 1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections(ParticleTable):
     """The particles found in one frame.
 
     x, y in um from the centre of the first pixel; z in um is the particle's height minus the focus position
     (NaN in 2D); `sigma_*_um` standard errors; `brightness` in grey values, positive for either polarity;
-    `confidence` 0 to 1.
+    `confidence` 0 to 1. `flags` are those of `DetectionFlag`: a row whose fit was left out for want of time is
+    `REDUCED` and has the network's values and standard errors.
     """
 
     info: FrameInfo
@@ -128,15 +142,17 @@ class Detections(ParticleTable):
     sigma_z_um = Column()
     brightness = Column()
     confidence = Column()
+    flags = Column()
 
 
 class TrackFlag(IntFlag):
-    """What is special about a row of `Tracks`."""
+    """What is special about a row of `Tracks`; `REDUCED` rows have a detection that is `DetectionFlag.REDUCED`."""
 
     NONE = 0
     PREDICTED = 1
     SECOND_DETECTION = 2
     TENTATIVE = 4
+    REDUCED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -134,10 +134,16 @@ class MonitorPublisher:
     def _send(self, message: Message) -> None:
         link = LinkFields(self._sequence, self._sender, sent_ns=time.perf_counter_ns())
         self._sequence += 1
-        if self._endpoint is None:
+        source = f"{self._source}/{KINDS[type(message)]}"
+        if self._endpoint is None or not self._is_asked_for(source):
             return
-        parts = encode(message, f"{self._source}/{KINDS[type(message)]}", link, frame=self._frame)
+        parts = encode(message, source, link, frame=self._frame)
         self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+
+    def _is_asked_for(self, source: str) -> bool:
+        """Whether a subscription may match messages of this source, so that they must be made at all."""
+        begins = topic_of(source)
+        return any(begins.startswith(topic) or topic.startswith(begins) for topic in self._topics)
 
     def close(self) -> None:
         """Publish the `StreamEnd`, if it was not published already, and close. Idempotent."""
@@ -150,18 +156,27 @@ class MonitorPublisher:
             self._endpoint.close(LINGER_MS)
 
 
+def topic_of(source: str) -> bytes:
+    """What to subscribe to for the messages whose source begins with `source`; "" is for all messages."""
+    return f'{{"htype":"array-1.0","source":"{source}'.encode() if source else b""
+
+
 class MonitorSubscriber:
     """Listens to a publisher. `gaps` counts messages that were published and did not arrive.
 
     With `latest`, `receive` skips to the newest waiting message and counts the others in `skipped`. Messages
-    before the first one received are not gaps. All methods must be called from one thread.
+    before the first one received are not gaps. With `source` only messages come whose source begins with it (such
+    as `liveptv/detect/detections`); `gaps` then counts the others too. All methods must be called from one thread.
     """
 
-    def __init__(self, address: str, *, latest: bool = False, security: Security | None = None) -> None:
+    def __init__(
+        self, address: str, *, latest: bool = False, security: Security | None = None, source: str = ""
+    ) -> None:
         self._endpoint = open_channel(
             zmq.SUB, address, security, bind=False, hwm=HWM, max_bytes=MAX_PAYLOAD_BYTES
         )
-        self._endpoint.socket.subscribe(b"")
+        self._topic = topic_of(source)
+        self._endpoint.socket.subscribe(self._topic)
         self._intake = Intake(self._endpoint.socket)
         self._latest = latest
         self._sender = ""
@@ -174,6 +189,15 @@ class MonitorSubscriber:
     def malformed(self) -> int:
         """Messages that were invalid."""
         return self._intake.malformed
+
+    def pause(self) -> None:
+        """Let no more messages be sent here until `resume`; those on their way still come."""
+        self._endpoint.socket.unsubscribe(self._topic)
+
+    def resume(self) -> None:
+        """Listen again; what was published meanwhile is no gap."""
+        self._sender = ""
+        self._endpoint.socket.subscribe(self._topic)
 
     def receive(self, timeout_s: float) -> Message | None:
         """Return the next message, None if none came within `timeout_s`; arrays are read-only."""

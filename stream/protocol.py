@@ -43,6 +43,8 @@ class Hello(_Control):
 class Welcome(_Control):
     """The sender accepts: its identity, the next sequence number, and the name of its ring.
 
+    A `sparse` ring takes memory where it is touched, so a receiver does not touch it in advance.
+
     If the sender `confirms` acknowledgements, the receiver hands out a message only once everything consumed
     before is confirmed: if it is killed, at most the message in progress is delivered a second time.
     """
@@ -55,6 +57,7 @@ class Welcome(_Control):
     slot_bytes: Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
     ring: Name = ""
     confirms: bool = False
+    sparse: bool = False
 
 
 class Refused(_Control):
@@ -63,10 +66,15 @@ class Refused(_Control):
     reason: Text
 
 
-class Ack(_Control):
-    """Everything up to `consumed` has been consumed; repeated as a sign of life."""
+class Ack(_Control, omit_defaults=True):
+    """Everything up to `consumed` has been consumed; repeated as a sign of life.
+
+    A receiver that asks for its messages (policy `live`) has everything up to `received` and wants `more` of them.
+    """
 
     consumed: Position
+    received: Position = -1
+    more: Sequence | None = None
 
 
 class Confirm(_Control):

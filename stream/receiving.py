@@ -10,6 +10,7 @@ import math
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 
 import zmq
 
@@ -35,6 +36,7 @@ from stream.protocol import (
 from stream.ring import ReferenceRing, SlotReader
 from stream.shared_ring import SharedRingReader
 from stream.sockets import LINGER_MS, LinkAddress, Security, connect_dealer, read_parts
+from stream.waker import Waker
 from stream.wire import assemble, decode_header
 
 # All in s. The patience of a link is 3 s by default; each of these is well below it, so that one lost control
@@ -46,10 +48,14 @@ SIGN_OF_LIFE_S = 0.3  # between two acknowledgements while nothing is consumed
 SILENCE_S = 1.0  # of the sender, before a hello asks whether it still knows this receiver
 ASK_AGAIN_S = 0.2  # before missing messages are requested again; doubled each time, up to
 ASK_AGAIN_MAX_S = 2.0
+LOOK_S = 0.05  # between two looks for new connections while a caller does not wait, which would show them
 POLL_S = 0.1  # longest wait for the socket before the state of the sender is checked
 READS_PER_TURN = (
     256  # messages read before the clock is looked at: bounds a turn under a flood to milliseconds
 )
+
+
+Wakes = Waker | zmq.Socket[bytes]
 
 
 class LosslessDelivery:
@@ -85,9 +91,15 @@ class LosslessReceiver:
     """The `Receiver` of all three transports, which differ in where the arrays are stored."""
 
     def __init__(
-        self, address: LinkAddress, patience_s: float, lost_after_s: float, security: Security | None
+        self,
+        address: LinkAddress,
+        patience_s: float,
+        lost_after_s: float,
+        security: Security | None,
+        wakers: Sequence[Wakes] = (),
     ) -> None:
         self._where = address
+        self._wakers = tuple(wakers)
         self._patience_s = patience_s
         self._lost_after_s = lost_after_s
         self._security = security
@@ -96,6 +108,7 @@ class LosslessReceiver:
         self._slots: dict[int, int] = {}
         self._ready: deque[LosslessDelivery] = deque()
         self._confirms = False
+        self._wants: int | None = None
         self._confirmed = -1
         self._sender = ""
         self._state = PeerState.WAITING
@@ -150,7 +163,11 @@ class LosslessReceiver:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or self.ended:
                 return None
-            self._poller.poll(math.ceil(1000 * min(left_s, POLL_S)))
+            for source, _ in self._poller.poll(math.ceil(1000 * min(left_s, POLL_S))):
+                if source is self._monitor:
+                    self._look_due_s = 0.0
+                elif source is not self._socket:
+                    deadline_s = 0.0  # woken: once more through the loop, for what has come meanwhile
 
     def consume(self, sequence: int) -> None:
         """Acknowledge everything up to `sequence`; called by `LosslessDelivery.done`."""
@@ -164,6 +181,12 @@ class LosslessReceiver:
             if self._ring is not None:
                 self._ring.mark_consumed(number)
         self._acknowledge(time.monotonic())
+
+    def want(self, more: int) -> None:
+        """Ask the sender for `more` messages beyond those received; see `stream.link.Receiver.want`."""
+        self._wants = more
+        if self._sender:
+            self._acknowledge(time.monotonic())
 
     def give_up(self, why: str) -> None:
         """Consider the sender lost: what has arrived is handed out, then `receive` raises `PeerLostError`."""
@@ -194,9 +217,12 @@ class LosslessReceiver:
         self._socket = self._endpoint.socket
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        monitor = self._endpoint.watch_connections()
-        if monitor is not None:
-            self._poller.register(monitor, zmq.POLLIN)
+        self._look_due_s = 0.0
+        self._monitor = self._endpoint.watch_connections()
+        if self._monitor is not None:
+            self._poller.register(self._monitor, zmq.POLLIN)
+        for waker in self._wakers:
+            self._poller.register(waker, zmq.POLLIN)
 
     def _take(self, parts: list[zmq.Frame]) -> None:
         try:
@@ -231,6 +257,8 @@ class LosslessReceiver:
             self._ask_again()
             raise
         self._ledger.accept(link.sequence, isinstance(message, StreamEnd))
+        if self._wants:
+            self._wants -= 1
         self._slots[link.sequence] = link.slot if header.payload_bytes else -1
         self._ask_due_s, self._ask_wait_s = 0.0, ASK_AGAIN_S
         self._ready.append(LosslessDelivery(self, message, link.sequence))
@@ -283,7 +311,9 @@ class LosslessReceiver:
     def _open_ring(self, welcome: Welcome) -> SlotReader | None:
         match self._where.scheme:
             case "shm":
-                return SharedRingReader(welcome.ring, welcome.slots, welcome.slot_bytes)
+                return SharedRingReader(
+                    welcome.ring, welcome.slots, welcome.slot_bytes, sparse=welcome.sparse
+                )
             case "inproc":
                 return ReferenceRing.attach(welcome.ring)
             case _:
@@ -295,7 +325,10 @@ class LosslessReceiver:
 
     def _watch_sender(self, now_s: float) -> None:
         """Called when nothing is left to read; silence is measured from the first such call."""
-        fresh = self._endpoint.new_connections()
+        fresh = 0
+        if now_s >= self._look_due_s:  # without waiting: a look costs as much as reading a message
+            self._look_due_s = now_s + LOOK_S
+            fresh = self._endpoint.new_connections()
         if fresh:
             self._reconnects += fresh - (self._connection == 0)
             self._hello_due_s = now_s if self._connection + fresh > 1 else self._hello_due_s
@@ -339,7 +372,11 @@ class LosslessReceiver:
 
     def _acknowledge(self, now_s: float) -> None:
         self._sign_due_s = now_s + SIGN_OF_LIFE_S
-        self._post(Ack(consumed=self._ledger.consumed))
+        ledger = self._ledger
+        if self._wants is None:
+            self._post(Ack(consumed=ledger.consumed))
+        else:
+            self._post(Ack(consumed=ledger.consumed, received=ledger.expected - 1, more=self._wants))
 
     def _ask_again(self) -> None:
         """Request what is missing, at growing intervals until it arrives."""

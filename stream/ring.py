@@ -1,7 +1,8 @@
 """Rings of pre-allocated slots that hold the arrays in transit: the two protocols, local memory, references.
 
 Fresh memory costs five times a copy into memory that was touched before, so every slot is touched once when the
-ring is made. The ring in shared memory is in `stream.shared_ring`.
+ring is made; one that is `sparse`, for many small messages, takes its memory when it needs it. The ring in shared
+memory is in `stream.shared_ring`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ class SlotWriter(Protocol):
         """The name by which a receiver opens the ring; empty if the payload travels with the message."""
         ...
 
+    @property
+    def sparse(self) -> bool:
+        """Whether slots take their memory only when they are written."""
+        ...
+
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
-        """Put a payload into a slot."""
+        """Put a payload into a slot. Raises `MemoryError` if a sparse ring finds no memory for it now."""
         ...
 
     def outgoing(self, slot: int, nbytes: int) -> Payload:
@@ -73,9 +79,11 @@ class LocalRing:
 
     name = ""
 
-    def __init__(self, slots: int, slot_bytes: int) -> None:
+    def __init__(self, slots: int, slot_bytes: int, *, sparse: bool = False) -> None:
+        self.sparse = sparse
         self._memory: ByteArray = np.empty((slots, slot_bytes), np.uint8)
-        self._memory.fill(0)
+        if not sparse:
+            self._memory.fill(0)
 
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
         """Copy a payload into a slot; numpy releases the GIL meanwhile."""
@@ -104,6 +112,7 @@ class ReferenceRing:
     The arrays must stay unchanged until they are acknowledged.
     """
 
+    sparse = False
     _open: ClassVar[weakref.WeakValueDictionary[str, ReferenceRing]] = weakref.WeakValueDictionary()
 
     def __init__(self, slots: int) -> None:

@@ -62,6 +62,8 @@ def whole_traceback(error: BaseException) -> str:
 
 def sendable(text: str, limit: int) -> str:
     """The text, shortened and valid in UTF-8; nothing else is changed."""
+    if len(text) <= limit and text.isascii():
+        return text
     return shortened(text, limit).encode("utf-8", "replace").decode("utf-8")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import zmq
@@ -55,6 +56,13 @@ class Shared:
     malformed: int = 0
     stopping: bool = False
     failure: BaseException | None = None
+    on_news: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """Wake whoever waits for room or acknowledgements; called under `lock`."""
+        self.lock.notify_all()
+        if self.on_news is not None:
+            self.on_news()
 
 
 class SenderThread:
@@ -99,7 +107,7 @@ class SenderThread:
         except BaseException as error:  # noqa: BLE001 - the sender's next call raises it
             with self._shared.lock:
                 self._shared.failure = error
-                self._shared.lock.notify_all()
+                self._shared.tell()
 
     def _loop(self) -> None:
         poller = zmq.Poller()
@@ -183,6 +191,8 @@ class SenderThread:
             case Ack():
                 self._release(self._ledger.acknowledge(control.consumed))
                 self._peer.lives(now_s)
+                if self._ledger.on_request:
+                    self._grant(control)
                 if self._welcome.confirms and self._peer.identity is not None:
                     self._post(self._peer.identity, Confirm(consumed=self._ledger.last_acknowledged))
             case Resend():
@@ -191,7 +201,16 @@ class SenderThread:
             case Goodbye():
                 self._release(self._ledger.acknowledge(control.consumed))
                 self._peer.leaves(now_s)
-                self._shared.lock.notify_all()
+                self._shared.tell()
+
+    def _grant(self, ack: Ack) -> None:
+        """Note how many messages the receiver wants, and wake a caller that holds one."""
+        if ack.more is None:
+            self._ledger.want_all()
+        else:
+            self._ledger.want(ack.received, ack.more)
+        if self._ledger.would_send:
+            self._shared.tell()
 
     def _release(self, freed: list[Entry]) -> None:
         if freed:
@@ -200,7 +219,7 @@ class SenderThread:
                 self._peer.ends()
             self._held += freed
             self._recycle()
-            self._shared.lock.notify_all()
+            self._shared.tell()
 
     def _recycle(self) -> None:
         """Free the slots of acknowledged messages that libzmq no longer reads."""
@@ -212,7 +231,7 @@ class SenderThread:
                 self._ring.free(entry.slot)
                 self._shared.free.append(entry.slot)
         if len(self._held) < len(held):
-            self._shared.lock.notify_all()
+            self._shared.tell()
 
     def _send_what_may_go(self) -> None:
         while self._peer.can_be_sent_to and (step := self._ledger.next_step()):

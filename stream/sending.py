@@ -18,6 +18,7 @@ from stream.sender_thread import SenderThread, Shared
 from stream.sockets import Endpoint
 from stream.wire import LinkFields, encode
 
+NO_MEMORY_S = 0.05  # s until a ring that found no memory is tried again: another program may free some
 LOOK_UP_S = 0.5  # s between two looks at the receiver while `send` waits for room
 
 
@@ -34,6 +35,7 @@ class SenderOptions:
     patience_s: float
     give_up_s: float | None
     while_waiting: Callable[[], None] | None = None
+    on_news: Callable[[], None] | None = None
 
 
 class LosslessSender:
@@ -44,10 +46,11 @@ class LosslessSender:
         self._address = endpoint.address
         self._ring = ring
         self._id = uuid.uuid4().hex
-        self._ledger = SendLedger(options.credits)
+        self._ledger = SendLedger(options.credits, on_request=options.policy is Policy.LIVE)
         self._peer = PeerWatch(options.patience_s, time.monotonic())
         self._shared = Shared(self._ledger, ring, self._peer, list(range(options.slots)))
         self._lock = self._shared.lock
+        self._shared.on_news = options.on_news
         self._closed = False
         welcome = Welcome(
             sender=self._id,
@@ -58,6 +61,7 @@ class LosslessSender:
             slot_bytes=options.slot_bytes,
             ring=ring.name,
             confirms=not ring.name,
+            sparse=ring.sparse,
         )
         self._thread = SenderThread(endpoint, self._shared, welcome, options.patience_s)
 
@@ -86,19 +90,59 @@ class LosslessSender:
 
     def send(self, message: Message, timeout_s: float | None = None) -> bool:
         """Offer a message; see `stream.link.Sender.send`. `LinkError` if it does not fit into a slot."""
-        slot = self._claim(timeout_s)
-        if slot is None:
-            return False
-        sequence = self._ledger.next_sequence
-        try:
-            header, payload = self._encode(message, sequence, slot)
-            self._ring.write(slot, sequence, payload)
-        except BaseException:
-            with self._lock:
-                self._shared.free.append(slot)
-            raise
-        self._hand_over(Entry(sequence, slot, header, len(payload)))
-        return True
+        started_s = time.monotonic()
+        while (slot := self._claim(timeout_s)) is not None:
+            sequence = self._ledger.next_sequence
+            try:
+                header, payload = self._encode(message, sequence, slot)
+                self._ring.write(slot, sequence, payload)
+            except MemoryError as error:
+                timeout_s = self._wait_for_memory(slot, started_s, timeout_s, error)
+            except BaseException:
+                with self._lock:
+                    self._shared.free.append(slot)
+                raise
+            else:
+                self._hand_over(Entry(sequence, slot, header, len(payload)))
+                return True
+        return False
+
+    def _wait_for_memory(
+        self, slot: int, started_s: float, timeout_s: float | None, error: MemoryError
+    ) -> float | None:
+        """A sparse ring cannot grow: give the slot back to be used last, and wait for one that has its memory.
+
+        Returns the time left, s. Raises `NoRoomError` if there is none.
+        """
+        with self._lock:
+            self._shared.free.insert(0, slot)
+            if timeout_s is not None and time.monotonic() - started_s >= timeout_s:
+                raise NoRoomError(f"no room on {self._address}: {error}") from error
+            self._lock.wait(NO_MEMORY_S)
+            self._check_open()
+            if self._options.while_waiting is not None:
+                self._options.while_waiting()
+        return None if timeout_s is None else max(0.0, timeout_s - NO_MEMORY_S)
+
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until a message would be taken; see `stream.link.Sender.wait_for_room`."""
+        with self._lock:
+            self._lock.wait_for(
+                lambda: self._has_room or self._closed or self._shared.failure is not None, timeout_s
+            )
+            self._check_open()
+            return self._has_room
+
+    def drop(self, count: int) -> None:
+        """Declare messages as dropped that are not offered at all."""
+        with self._lock:
+            self._check_open()
+            self._ledger.drop_new(count)
+
+    @property
+    def _has_room(self) -> bool:
+        is_wanted = self._options.policy is not Policy.LIVE or self._ledger.would_send
+        return is_wanted and bool(self._shared.free)
 
     def end(self, reason: str = "done") -> None:
         """Send the end-of-stream message, which needs no slot; nothing can be offered afterwards."""
@@ -144,7 +188,7 @@ class LosslessSender:
             self._check_open()
             if not self._shared.free and self._options.policy is Policy.BLOCK:
                 self._wait_for_room(timeout_s)
-            if self._shared.free:
+            if self._has_room:
                 return self._shared.free.pop()
             oldest = self._ledger.drop_oldest() if self._options.policy is Policy.DROP_OLDEST else None
             if oldest is None:

@@ -14,14 +14,29 @@ class LinkSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    slots: int = Field(64, ge=2, le=65536, description="messages that the sender's ring buffer holds")
-    credits: int | None = Field(
-        None, ge=1, description="messages in transit at a time; left out: half of the slots"
+    slots: int | None = Field(
+        None,
+        ge=2,
+        le=65536,
+        description="frames that the sender's ring buffer holds; left out: 64, with policy live as many of them as "
+        "64 MB hold",
     )
-    policy: Policy = Field(
-        Policy.BLOCK,
-        description="when the ring is full of frames for the detector: block, drop_oldest (unsent) or "
-        "drop_newest; results are never dropped",
+    credits: int | None = Field(
+        None,
+        ge=1,
+        description="frames in transit at a time; left out: half of the slots, with policy live all but one",
+    )
+    policy: Policy | None = Field(
+        None,
+        description="frames that the detector has no time for: live keeps the newest and drops the others, block "
+        "lets them wait, drop_oldest (unsent) and drop_newest drop from a full ring; left out: live with a "
+        "microscope, block with a recording; results are never dropped",
+    )
+    age_limit_ms: float | None = Field(
+        None,
+        gt=0,
+        description="policy live: how old a result may be; a frame that would be older is dropped; left out: three "
+        "frame periods, at least 100 ms",
     )
     patience_s: float = Field(3.0, gt=0, description="the other end is reported as silent after this long")
     give_up_s: float | None = Field(
@@ -33,7 +48,7 @@ class LinkSettings(BaseModel):
 
     @model_validator(mode="after")
     def _credits_fit_into_the_ring(self) -> Self:
-        if self.credits is not None and self.credits >= self.slots:
+        if self.credits is not None and self.slots is not None and self.credits >= self.slots:
             raise ValueError(f"credits ({self.credits}) must be fewer than slots ({self.slots})")
         return self
 

@@ -29,31 +29,54 @@ _attach_lock = threading.Lock()
 
 
 class SharedRing:
-    """Slots in shared memory, written by the sender."""
+    """Slots in shared memory, written by the sender.
 
-    def __init__(self, slots: int, slot_bytes: int) -> None:
+    All of it is allocated and touched at once; with `sparse` only the word of each slot, and the rest when it is
+    written for the first time.
+    """
+
+    def __init__(self, slots: int, slot_bytes: int, *, sparse: bool = False) -> None:
         stride, size = _layout(slots, slot_bytes)
+        self.sparse = sparse
+        self._stride = stride
+        self._allocated = [0 if sparse else stride - WORD_BYTES] * slots
         try:
             self._memory = _Segment(create=True, size=size)
         except OSError as error:
             raise LinkError(_no_room(size, str(error))) from error
         try:
-            _reserve(self._memory.name, size)
+            for start in range(0, size, stride) if sparse else ():
+                _reserve(self._memory.name, start, min(2 * WORD_BYTES, size - start))
+            if not sparse:
+                _reserve(self._memory.name, 0, size)
         except OSError as error:
             self._memory.close()
             self._memory.unlink()
             raise LinkError(_no_room(size, str(error))) from error
         self.name = self._memory.name
         self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
-        self._payloads.fill(0)
+        if not sparse:
+            self._payloads.fill(0)
         self._words.fill(NO_MESSAGE)
         self._mark[0] = 0
 
     def write(self, slot: int, sequence: int, payload: Payload) -> None:
-        """Clear the slot's word, copy the payload in, and set the word."""
+        """Clear the slot's word, copy the payload in, and set the word. Raises `MemoryError` if it cannot grow."""
+        if len(payload) > self._allocated[slot]:
+            self._grow(slot, len(payload))
         self._words[slot] = NO_MESSAGE
         copy_into(payload, self._payloads[slot])
         self._words[slot] = sequence
+
+    def _grow(self, slot: int, nbytes: int) -> None:
+        """Give a slot twice the memory that it needs now: a slowly growing message does not ask each time."""
+        start = WORD_BYTES + slot * self._stride
+        room = min(self._stride - WORD_BYTES, 2 * nbytes)
+        try:
+            _reserve(self._memory.name, start, WORD_BYTES + room)
+        except OSError as error:
+            raise MemoryError(f"there is no shared memory left for {nbytes} bytes ({error})") from error
+        self._allocated[slot] = room
 
     def outgoing(self, slot: int, nbytes: int) -> Payload:
         """Nothing: the receiver reads the shared memory."""
@@ -75,9 +98,9 @@ class SharedRing:
 
 
 class SharedRingReader:
-    """Slots in shared memory, read in place by the receiver."""
+    """Slots in shared memory, read in place by the receiver. All of it is touched once, unless it is `sparse`."""
 
-    def __init__(self, name: str, slots: int, slot_bytes: int) -> None:
+    def __init__(self, name: str, slots: int, slot_bytes: int, *, sparse: bool = False) -> None:
         stride, size = _layout(slots, slot_bytes)
         try:
             self._memory = _attach(name)
@@ -94,7 +117,8 @@ class SharedRingReader:
             )
         self._slot_bytes = slot_bytes
         self._mark, self._words, self._payloads = _lay_out(self._memory, slots, stride)
-        self._payloads[:, :: mmap.PAGESIZE].max()
+        if not sparse:
+            self._payloads[:, :: mmap.PAGESIZE].max()
 
     def view(self, slot: int, sequence: int, nbytes: int) -> memoryview | None:
         """A read-only view of the shared memory itself."""
@@ -151,11 +175,11 @@ def _attach(owned_elsewhere: str) -> shared_memory.SharedMemory:
             resource_tracker.register = register
 
 
-def _reserve(name: str, size: int) -> None:
+def _reserve(name: str, start: int, nbytes: int) -> None:
     """Allocate the pages now: with /dev/shm full, the first write to a page would kill the process."""
     if hasattr(os, "posix_fallocate") and (POSIX_SHARED / name).exists():
         with (POSIX_SHARED / name).open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.posix_fallocate(file.fileno(), start, nbytes)
 
 
 def _no_room(size: int, reason: str) -> str:

@@ -200,6 +200,8 @@ def connect_dealer(address: LinkAddress, security: Security | None, identity: by
 
 def read_parts(socket: zmq.Socket[bytes], keep: int) -> list[zmq.Frame] | None:
     """Read one message without waiting; None if there is none. At most `keep` + 1 of its parts are kept."""
+    if not socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # three times as fast as the error for nothing to read
+        return None
     try:
         part = socket.recv(zmq.NOBLOCK, copy=False)
     except zmq.Again:

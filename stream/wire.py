@@ -21,6 +21,7 @@ from stream.header import (
     MAX_HEADER_BYTES,
     SCHEMA,
     TABLES,
+    WITHOUT_FLAGS,
     AckFields,
     CommandFields,
     EndFields,
@@ -120,7 +121,10 @@ def assemble(header: Header, payload: Payload) -> Message:
         image: ImageArray = _array(header, view)
         return Frame(_info(header), image)
     if kind in TABLES:
-        return TABLES[kind](_info(header), _array(header, view))
+        table = _array(header, view)
+        if kind == "detections" and header.columns == WITHOUT_FLAGS:
+            table = np.vstack([table, np.zeros(table.shape[1])])
+        return TABLES[kind](_info(header), table)
     if kind == "command" and header.command is not None:
         c = header.command
         at_time_s = _number(c.at_time_s)
@@ -200,6 +204,7 @@ def _describe_array(
         info.exposure_ms,
         info.pixel_size_um,
         info.detector_ms,
+        info.age_ms,
     )
     name: Any = array.dtype.name
     columns = TABLES[kind].COLUMNS if kind in TABLES else ()
@@ -245,4 +250,5 @@ def _info(header: Header) -> FrameInfo:
         _number(i.exposure_ms),
         _number(i.pixel_size_um),
         _number(i.detector_ms),
+        _number(i.age_ms),
     )

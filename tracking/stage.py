@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
 
+LONGEST_AGE_MS = 3.6e6  # ms; beyond it the frame's time is that of another computer's clock
 SIDE_DRAIN_S = 1.0
 """How long to wait at the end until a consumer other than the first has the last tracks, s. It delays the end of a
 run by as much if that consumer hangs; tracks that it does not get are in the file."""
@@ -44,6 +46,7 @@ class TrackStage:
         drain_patience_s: float = 10.0,
         monitor: Publisher | None = None,
         say: Callable[[str], None] = log.warning,
+        keeps_time: bool = True,
     ) -> None:
         """Set up the stage.
 
@@ -64,6 +67,8 @@ class TrackStage:
             Publishes a copy of all tracks.
         say
             Receives warnings, each once: of rows left out and of displacements that links cannot resolve.
+        keeps_time
+            Whether frames come at the pace of a clock, so that the results have an age.
         """
         if not senders:
             raise LinkError("the tracker has no consumer for its tracks; give it at least one message link")
@@ -74,6 +79,7 @@ class TrackStage:
         self._drain_patience_s = drain_patience_s
         self._monitor = monitor
         self._say = say
+        self._keeps_time = keeps_time
         self._said: set[str] = set()
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
@@ -133,7 +139,9 @@ class TrackStage:
         self._count_gaps(info)
         tracks = self._fitting(self._tracker.step(detections))
         self._tell(self._tracker.remark)
-        step_ms = (time.perf_counter_ns() - began_ns) / 1e6
+        now_ns = time.perf_counter_ns()
+        step_ms = (now_ns - began_ns) / 1e6
+        tracks = self._with_age(tracks, now_ns)
         self._counts["received"] += 1
         if self._main.send(tracks):
             self._counts["sent"] += 1
@@ -152,6 +160,12 @@ class TrackStage:
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
         }
+
+    def _with_age(self, tracks: Tracks, now_ns: int) -> Tracks:
+        age_ms = (now_ns - tracks.info.monotonic_ns) / 1e6
+        if not self._keeps_time or not 0 <= age_ms < LONGEST_AGE_MS:
+            return tracks
+        return replace(tracks, info=replace(tracks.info, age_ms=age_ms))
 
     def _fitting(self, tracks: Tracks) -> Tracks:
         excess = len(tracks) - self._max_rows if self._max_rows is not None else 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from stream.messages import TrackFlag, Tracks
+from stream.messages import DetectionFlag, Detections, TrackFlag, Tracks
 from tracking.flow_field import Flow, expect
 from tracking.index_type import Index
 from tracking.kalman import FIRST, HITS, ID, POSITION, PP, PV, SEEN, VELOCITY, VV, Measured, correct, move
@@ -33,6 +33,8 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
 )  # fmt: skip
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
+REDUCED = float(TrackFlag.REDUCED)
+OF_DETECTION, REDUCED_DETECTION = Detections.COLUMNS.index("flags"), int(DetectionFlag.REDUCED)
 
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
@@ -269,3 +271,5 @@ def _write_measured(
     rows[BRIGHTNESS, i] = table[6, origin[j]]
     rows[CONFIDENCE, i] = table[7, origin[j]]
     rows[DETECTION, i] = origin[j]
+    if int(table[OF_DETECTION, origin[j]]) & REDUCED_DETECTION:
+        rows[FLAGS, i] += REDUCED

@@ -60,8 +60,8 @@ class OnlineTracker:
 
     A frame whose number is not greater than the last one's is ignored and counted as a repeated frame. Elapsed
     frames and times are `tracking.frame_clock`'s; a track ends when it was not detected for more than
-    `max_gap_frames` camera frames, so a longer loss of frames ends all tracks. A tentative track ends at its
-    first miss.
+    `max_gap_frames` camera frames, so a longer loss of frames ends all tracks. Where only every k-th frame is
+    tracked lately, frames in between do not count. A tentative track ends at its first miss.
 
     Depths are tracked as height, focus + z, so that a focus move does not look like motion; a frame without
     focus reading counts as not moved. `counts` holds `born`, `ended`, `linked`, `missed` (predicted rows),
@@ -157,7 +157,7 @@ class OnlineTracker:
 
     def _watch(self, tracks: Tracks, count: int, born: int) -> None:
         """Look whether links are resolved; `counts["unresolved"]` are the frames in which they are not."""
-        noise, frame_s = self._noise, self._clock.frame_s
+        noise, frame_s = self._noise, self._usual_s
         step_um = math.sqrt(float(noise.rate[:2].mean()) * frame_s) if noise.ready else math.nan
         self._displacements.look(tracks, self._spacing_um(count), step_um, frame_s, born)
         if self._displacements.unresolved:
@@ -168,9 +168,14 @@ class OnlineTracker:
         self.counts["ended"] += self._alive
         self._alive = 0
 
+    @property
+    def _gap(self) -> int:
+        """Longest gap, camera frames: `max_gap_frames` of those that are tracked, with the usual ones between."""
+        return (self._max_gap + 1) * self._clock.usual - 1
+
     def _drop_stale(self) -> None:
         m = self._memory
-        left = int(track_life.drop_stale(m.state, m.label, self._alive, self._clock.elapsed, self._max_gap))
+        left = int(track_life.drop_stale(m.state, m.label, self._alive, self._clock.elapsed, self._gap))
         self.counts["ended"] += self._alive - left
         self._alive = left
 
@@ -222,12 +227,20 @@ class OnlineTracker:
 
     def _set_unknown(self, count: int) -> None:
         """Velocity variance of a particle of which nothing is known."""
-        self._unknown[:] = (self._reach_um(count) / REACH_SIGMAS / self._clock.frame_s) ** 2
+        step_s = self._clock.frame_s if self.settings.max_displacement_um else self._usual_s
+        self._unknown[:] = (self._reach_um(count) / REACH_SIGMAS / step_s) ** 2
+
+    @property
+    def _usual_s(self) -> float:
+        """Time between two tracked frames lately, s."""
+        return self._clock.frame_s * self._clock.usual
 
     def _predict(self) -> None:
         m, noise, dt, frame_s = self._memory, self._noise, self._clock.dt_s, self._clock.frame_s
         if not noise.ready:
-            noise.start(np.full(3, (FIRST_STEP_SPACINGS * self._spacing_um(self._alive)) ** 2 / frame_s))
+            noise.start(
+                np.full(3, (FIRST_STEP_SPACINGS * self._spacing_um(self._alive)) ** 2 / self._usual_s)
+            )
         if not self._unknown.any():
             # These tracks were born before the time between frames was known.
             self._set_unknown(self._alive)
@@ -279,7 +292,7 @@ class OnlineTracker:
             m.assignment.memory.column_of,
             tuple(m.measured),
             count,
-            (self._axes, self._confirm, self._max_gap, self._is_flow),
+            (self._axes, self._confirm, self._gap, self._is_flow),
             (info.frame, clock.elapsed, self._focus_um, clock.dt_s),
             tuple(self._flow.flow),
             self._unknown,

@@ -26,6 +26,7 @@ class Watchdog:
         self._newest = -1
         self._shown_s: float | None = None
         self._acted = False
+        self._heard: tuple[float, float] | None = None
 
     def taken(self, frame: int, age_s: float) -> None:
         """Note a frame from the camera that was exposed `age_s` ago."""
@@ -54,6 +55,8 @@ class Watchdog:
         A result without a frame, or of one that was not taken, arms the watchdog but does not keep it quiet.
         """
         now_s, age_s = self._clock(), self.age_s(frame)
+        if age_s is not None:
+            self._heard = now_s, age_s
         if age_s is not None and age_s <= self.limit_s:
             was_acted, self._acted = self._acted, False
             self._shown_s = max(now_s - age_s, self._shown_s if self._shown_s is not None else -float("inf"))
@@ -71,6 +74,14 @@ class Watchdog:
         """Whether it should have acted at least `by_s` ago: `expired` has not been called since."""
         shown_s = self._shown_s
         return shown_s is not None and self._clock() - shown_s > self.limit_s + by_s
+
+    def late_results(self) -> str:
+        """How old results are, as the end of a sentence, if some came in the last half of the limit; else ""."""
+        if self._heard is None or self._clock() - self._heard[0] > 0.5 * self.limit_s:
+            return ""
+        known_s = self.limit_s + MARGIN_S
+        age = f"{self._heard[1]:.1f}" if self._heard[1] <= known_s else f"more than {known_s:g}"
+        return f"; results still come, but {age} s after the exposure of their frames"
 
     def expired(self) -> bool:
         """Whether it is time to act; True once."""

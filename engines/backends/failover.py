@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from engines.backends.registry import ONNXRUNTIME, open_back_end
-from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError, announces
+from engines.fit_budget import FrameCost, Reducible
 from engines.image_structure import has_structure
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
@@ -90,6 +91,7 @@ class GuardedEngine:
         self._skipped = dict(skipped or {})
         self._failure = ""
         self._waiting: deque[Frame] = deque()
+        self._on_results: Callable[[], None] | None = None
         self._counted: Counter[str] = Counter()
         self._format: tuple[int, int, np.dtype[Any]] | None = None
         self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
@@ -128,6 +130,20 @@ class GuardedEngine:
             raise
         if self._noise is not None:
             self._noise.look(frame)
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called when there may be results; False where the engine cannot say."""
+        self._on_results = call
+        return announces(self._engine, call)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
+        if isinstance(self._engine, Reducible):
+            self._engine.allow_fit(share, ms)
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call; none where the engine does not know."""
+        return self._engine.costs() if isinstance(self._engine, Reducible) else []
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.
@@ -197,6 +213,8 @@ class GuardedEngine:
         self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
         self._failure = str(error)
         self._say(f"{self._failure}; {self._name} continues in its place")
+        if self._on_results is not None:
+            announces(self._engine, self._on_results)
         if self._format is not None:
             self._engine.warmup(*self._format)
         for frame in self._waiting:

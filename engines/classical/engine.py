@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -168,6 +169,11 @@ class ClassicalEngine:
             return self._refiner.refine(image, table)
         detector.load(image, -1.0)  # the detector's own image; +1 in it is the reference's darkness
         return self._refiner.refine(detector.image, table, self._flat_field.grey_values)
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results. Returns True."""
+        self._work.announce(call)
+        return True
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

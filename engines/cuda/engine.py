@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -219,6 +220,11 @@ class GpuEngine:
     def _failed(self, frame: Frame, error: BaseException) -> BackEndError:
         name = f"{self._back_end.name} on {self._back_end.device.facts.name}"
         return BackEndError(f"{name} failed at frame {frame.info.frame}: {_line(error)}")
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results. Returns True."""
+        self._work.announce(call)
+        return True
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from engines.engine import (
     readable,
     working_dtype,
 )
+from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
 from engines.network.decode import compile_decoding, decode, slots_of
 from engines.network.model import Network, OnnxModel
@@ -31,6 +34,7 @@ from engines.network.soundness import fault_of
 from engines.ordered_threads import default_workers
 from engines.refine.fit_beside import FitBeside
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
+from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -41,6 +45,10 @@ class NetworkEngine:
     `open_network(model, workers)` opens what runs the network in place of ONNX Runtime, `workers` frames at a
     time. Raises `ConfigurationError` for a model that cannot be read or was made for other images, and what
     `open_network` raises.
+
+    `fit_share` (0 to 1) is how much of the fit's work may be done in the frames submitted from now on, `fit_ms` the
+    time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread
+    may set them.
     """
 
     def __init__(
@@ -70,12 +78,15 @@ class NetworkEngine:
         self._fit_beside: FitBeside | None = None
         self.fit_ready = Event()
         self.fit_ready.set()
+        self.fit_share = 1.0
+        self.fit_ms = math.inf
+        self._costs: deque[FrameCost] = deque(maxlen=COSTS_KEPT)
 
     def let_fit_join(self, say: Callable[[str], None]) -> None:
         """Do not wait, in `warmup`, for a fit that has to be compiled first.
 
-        Until `fit_ready` is set, particles keep the network's answer. `say` gets one line then, and one when the
-        fit has joined.
+        Until `fit_ready` is set, particles keep the network's answer, flagged as `REDUCED`. `say` gets one line
+        then, and one when the fit has joined.
         """
         if self._refiner is not None:
             self._fit_beside = FitBeside(say)
@@ -93,6 +104,7 @@ class NetworkEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "stated_errors": {} if self._refiner is None else self._refiner.stated(),
         }
         network = self._network
         return EngineInfo(
@@ -148,19 +160,37 @@ class NetworkEngine:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the network")
         self._prepare(frame.image.shape)
-        self._work.give(partial(self._detect, frame))
+        self._work.give(partial(self._detect, frame, Allowance(self.fit_share, self.fit_ms)))
 
-    def _detect(self, frame: Frame) -> Outcome:
+    def _detect(self, frame: Frame, allowed: Allowance = ALL) -> Outcome:
+        begun_s = time.perf_counter()
         preparation = self._free.get()
         try:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
+            found_s = time.perf_counter()
             refine = None
-            if self._refiner is not None and self.fit_ready.is_set():
-                refine = partial(self._refine, self._refiner, preparation, frame)
-            return detections_of(frame, slots, background, self._model.card, self._settings, refine)
+            if self._refiner is not None:
+                allowed = allowed if self.fit_ready.is_set() else NOTHING
+                refine = partial(self._refine, self._refiner, preparation, frame, allowed)
+            found, left_out = detections_of(
+                frame, slots, background, self._model.card, self._settings, refine
+            )
+            ended_s = time.perf_counter()
+            # while the fit is being compiled, nothing is left out for want of time
+            reduced = 0 if allowed is NOTHING else int((found.flags > 0).sum())
+            self._costs.append(
+                FrameCost(
+                    frame.info.frame,
+                    1e3 * (found_s - begun_s),
+                    1e3 * (ended_s - found_s),
+                    len(found),
+                    reduced,
+                )
+            )
+            return found, left_out
         except BackEndError:
             raise
         except Exception as error:  # any error: the run ends with the frame's number
@@ -186,12 +216,33 @@ class NetworkEngine:
         refiner: Refiner,
         preparation: Preparation,
         frame: Frame,
+        allowed: Allowance,
         table: npt.NDArray[Any],
         doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
-        if self._flat_field is None:
-            return refiner.refine(frame.image, table, proposals=doubts)
-        return refiner.refine(preparation.corrected, table, self._flat_field.grey_values, doubts)
+        if allowed.is_none:
+            return refiner.reduce(table, frame.image.shape)
+        image: npt.NDArray[Any] = frame.image
+        full_light = None
+        if self._flat_field is not None:
+            image, full_light = preparation.corrected, self._flat_field.grey_values
+        return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)
+
+    def allow_fit(self, share: float, ms: float) -> None:
+        """Set `fit_share` and `fit_ms` for the frames submitted from now on."""
+        self.fit_share, self.fit_ms = share, ms
+
+    def costs(self) -> list[FrameCost]:
+        """What the frames cost that were finished since the last call, the last `COSTS_KEPT` at most."""
+        found = []
+        while self._costs:
+            found.append(self._costs.popleft())
+        return found
+
+    def announce(self, call: Callable[[], None]) -> bool:
+        """Have `call` called, from any thread, when there may be results. Returns True."""
+        self._work.announce(call)
+        return True
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return what is ready, in order; waits up to `timeout_s` for the first."""

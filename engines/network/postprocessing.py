@@ -18,7 +18,7 @@ from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
 
 Refine = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
-"""Measures a frame's table (8, N) again; also takes the table (8, P) of particles too unlikely to be reported."""
+"""Measures a frame's table (9, N) again; also takes the table (9, P) of particles too unlikely to be reported."""
 
 PIXEL_SIZE_TOLERANCE = 0.05
 """Relative difference in pixel size up to which a network is used; larger images look like another depth."""
@@ -62,7 +62,7 @@ def chosen(
 
 
 def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (8, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    """The table (9, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
     x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
     pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
     return np.ascontiguousarray(
@@ -75,6 +75,7 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
             sigma_z * depth * scale[2],
             np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
             confidence,
+            np.zeros_like(x),
         ]
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
 from engines.refine.frame import begin_frame, fit_frame, take_back
+from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.particle_count import Marks, settle_frame
 
 Kernel = Any
@@ -41,6 +42,8 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
     typical, marks = Typical(0.0, 0.0, 0.0, 0.0), Marks(flags, flags, flags)
     return [
         (pixel_noise, (image, 1)),
+        (usable_boxes, (some, flags, (1, 1), psf)),
+        (blocks_of, (np.zeros((1, 4), np.int64), flags)),
         (take_back, (image, some, some, flags, psf)),
         (fit_frame, (image, image, particles, psf, noise, prior, flags)),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),

@@ -15,7 +15,7 @@ from engines.refine.joint_fit import CONVERGED
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
-from engines.refine.typical import typical_of
+from engines.refine.typical import Sample, typical_of
 
 FitFrame = Callable[..., None]
 """`refine.frame.fit_frame`, or what does the same elsewhere."""
@@ -55,6 +55,7 @@ class Refined:
     `theta` (M, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (M, 4) their
     standard errors; `chi_square` (M,) reduced, NaN where nothing was fitted; `accepted` (M,) says where the
     fit is to be believed, elsewhere the detector is. `present` (M,) is False where there is no particle after all.
+    `fit` (M, 2) are the reduced chi-square and the number of pixels behind it.
     """
 
     theta: FloatArray
@@ -62,6 +63,7 @@ class Refined:
     chi_square: FloatArray
     accepted: BoolArray
     present: BoolArray
+    fit: FloatArray
 
 
 def fit_particles(
@@ -74,6 +76,8 @@ def fit_particles(
     proposals: FloatArray | None = None,
     search_um: float = LEAST_SEARCH_UM,
     fit_all: FitFrame = fit_frame,
+    drawn: BoolArray | None = None,
+    known: Sample | None = None,
 ) -> Refined:
     """Fit particles that start at `start` (N, 3: x px, y px, z um; z may be NaN) to a frame.
 
@@ -81,7 +85,9 @@ def fit_particles(
     standard error of the start's depth; the search covers three of them, and at least `search_um`. `noise` is the
     variance of the contrast, (read, shot x relative brightness). `total`, a work image of the frame's size, comes
     back with the image of all fitted particles. `proposals` (P, 3) are places where there may be more particles.
-    `fit_all` fits the blocks: `refine.frame.fit_frame`, or what does the same elsewhere.
+    `fit_all` fits the blocks: `refine.frame.fit_frame`, or what does the same elsewhere. Particles that are `drawn`
+    (N,) are not fitted: their images, at their starts, are taken as known, but for the brightness. `known` are
+    particles of earlier frames that count in what is typical.
 
     The steps: brightness and depth of each particle alone; joint fits of those that overlap; what is typical on
     this frame; more, fewer and other particles where something is not typical; joint fits of what has changed.
@@ -97,6 +103,8 @@ def fit_particles(
     span = np.maximum(SEARCH_SIGMAS * np.where(np.isfinite(sigma_z_um), sigma_z_um, 0.0), search_um)
     span = np.minimum(span, LARGEST_MOVE_UM)
     span[blind[:n]] = 0.5 * (model.z_max_um - model.z_min_um)
+    if drawn is not None:
+        span[drawn] = 0.0
     theta[:n, Z] = np.clip(theta[:n, Z], model.z_min_um, model.z_max_um)
     height, width = contrast.shape
     usable = np.zeros(room, np.bool_)
@@ -112,9 +120,12 @@ def fit_particles(
     variance = Noise(read, shot, -1.0 if model.polarity == "dark" else 1.0)
     psf = model.for_kernels()
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
+    if drawn is not None:
+        usable[:n] &= ~drawn
+        given[:n] &= ~drawn
     alone = theta[:n].copy()
     fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), usable)
-    typical = typical_of(theta, fit, usable & (particles.state == CONVERGED), model)
+    typical = typical_of(theta, fit, usable & (particles.state == CONVERGED), model, known)
     thought = np.column_stack([more, np.full(len(more), typical.brightness)])
     thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
     thought[:, Z] = np.clip(thought[:, Z], model.z_min_um, model.z_max_um)
@@ -147,7 +158,7 @@ def fit_particles(
     accepted &= ~_on_another(theta, accepted)
     added = accepted & _within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
-    return Refined(theta, sigma, fit[:, 0], accepted, present)
+    return Refined(theta, sigma, fit[:, 0], accepted, present, fit)
 
 
 def _within(points: FloatArray, height: int, width: int) -> BoolArray:

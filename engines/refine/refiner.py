@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.pixel_noise import pixel_noise
-from engines.refine.arguments import Float32Array, FloatArray
+from engines.refine.arguments import BoolArray, Float32Array, FloatArray
 from engines.refine.compiling import compile_fit
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
+from engines.refine.partial import Part, PartialFit
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, Z
+from engines.refine.turns import ALL, Allowance
+from engines.refine.typical import Sample
 from engines.settings import DetectorSettings
 from stream.messages import Detections
 
@@ -30,6 +34,8 @@ MEDIAN_STRIDE = 7
 good to 0.5 % of the noise."""
 NOISE_SAMPLES = 20_000
 """Differences of 2 x 2 pixels that the noise is measured on: good to 0.5 %."""
+PREPARING_WEIGHT = 0.1
+"""Weight of a frame in the mean time that the image takes to be prepared: ten frames."""
 PIXEL_SIZE_TOLERANCE = 0.02
 """Relative difference in pixel size up to which a PSF model is used: what two people round off."""
 
@@ -58,11 +64,20 @@ class Refiner:
         self._buffers = threading.local()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter(refined=0, not_refined=0, added=0, not_there=0)
+        self._partial = PartialFit(model)
+        self._preparing_ms = 0.0
 
     def counts(self) -> dict[str, int]:
-        """Detections so far: `refined`, `not_refined` (left as the detector gave them), `added` and `not_there`."""
+        """Detections so far: `refined`, `not_refined` (left as the detector gave them), `added` and `not_there`.
+
+        Where there was not always time to fit: `reduced`, which were left out for that.
+        """
         with self._lock:
             return dict(self._counts)
+
+    def stated(self) -> dict[str, object]:
+        """By how much the network's standard errors are off, as `StatedErrors.facts` has it."""
+        return self._partial.errors.facts()
 
     def warmup(self, height: int, width: int) -> None:
         """Compile the fit, so that no frame of a live run waits for it."""
@@ -77,22 +92,89 @@ class Refiner:
         table: FloatArray,
         full_light: float | None = None,
         proposals: FloatArray | None = None,
+        allowed: Allowance = ALL,
+        frame: int = 0,
     ) -> FloatArray:
-        """The table of a `Detections` (8, N), measured again wherever the fit is accepted.
+        """The table of a `Detections` (9, N), measured again wherever the fit is accepted.
 
         `image` (H, W) comes from the camera, or, with the grey values `full_light` of a flat field, from
         `FlatField.correct`. The brightness of a fitted particle is the peak of its image in grey values.
         Detections that the images of others explain are removed, and missing particles are added, also from
-        `proposals` (8, P), a table of detections that were too unlikely to be reported.
+        `proposals` (9, P), a table of detections that were too unlikely to be reported. Where less than all is
+        `allowed`, the groups of this `frame` that gain most are fitted, and the other particles flagged as reduced.
         """
         if not table.shape[1]:
             return table
+        if allowed.is_all:
+            out, present = self._fit(image, table, full_light, proposals)
+            return np.ascontiguousarray(out[:, present])
+        return self._fit_some(image, table, full_light, proposals, allowed, frame)
+
+    def reduce(self, table: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        """The table (9, N) of a `Detections` in an image of `shape` (H, W), none of which is fitted."""
+        with self._lock:
+            self._counts["reduced"] += table.shape[1]
+        return self._partial.reduced(table, self._start(table), shape)
+
+    def _fit_some(
+        self,
+        image: npt.NDArray[Any],
+        table: FloatArray,
+        full_light: float | None,
+        proposals: FloatArray | None,
+        allowed: Allowance,
+        frame: int,
+    ) -> FloatArray:
+        """The table (9, M) of which only what is `allowed` was fitted."""
+        more = np.empty((0, 3)) if proposals is None else self._start(proposals)
+        rest = Allowance(allowed.share, allowed.ms - self._preparing_ms)
+        part = self._partial.part(frame, table, self._start(table), more, image.shape, rest)
+        if not part.chosen.any():
+            return self.reduce(table, image.shape)
+        begun_s = time.perf_counter()
+        some = np.ascontiguousarray(table[:, part.rows])
+        out, present = self._fit(image, some, full_light, proposals, part)
+        took_ms = 1e3 * (time.perf_counter() - begun_s)
+        self._partial.turns.spent(part.units, took_ms - self._preparing_ms)
+        before = table.copy()
+        self._partial.flag(before, ~part.chosen, part.overlapped)
+        given = len(part.rows)
+        before[:, part.chosen] = out[:, :given][:, ~part.drawn]
+        there = np.ones(table.shape[1], np.bool_)
+        there[part.chosen] = present[:given][~part.drawn]
+        with self._lock:
+            self._counts["reduced"] += int((~part.chosen).sum())
+        return np.ascontiguousarray(np.hstack([before[:, there], out[:, given:][:, present[given:]]]))
+
+    def _fit(
+        self,
+        image: npt.NDArray[Any],
+        table: FloatArray,
+        full_light: float | None,
+        proposals: FloatArray | None,
+        part: Part | None = None,
+    ) -> tuple[FloatArray, BoolArray]:
+        """The table (9, M) of particles given (9, N) and, behind them, new ones; which of them are there (M,)."""
+        begun_s = time.perf_counter()
         contrast, total, light, noise = self._prepare(image, full_light)
+        preparing_ms = 1e3 * (time.perf_counter() - begun_s)
+        self._preparing_ms += PREPARING_WEIGHT * (preparing_ms - self._preparing_ms)
         row = Detections.COLUMNS.index
         start, sigma_z_um = self._start(table), table[row("sigma_z_um")]
         more = None if proposals is None else self._start(proposals)
+        drawn, known = (None, None) if part is None else (part.drawn, self._partial.known)
         found = fit_particles(
-            contrast, self.model, start, sigma_z_um, noise, total, more, self._search_um, self.fit_all
+            contrast,
+            self.model,
+            start,
+            sigma_z_um,
+            noise,
+            total,
+            more,
+            self._search_um,
+            self.fit_all,
+            drawn,
+            known,
         )
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
@@ -106,19 +188,29 @@ class Refiner:
         out[row("brightness"), good] = found.theta[good, A] * peak * light
         sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2
         out[row("confidence"), given:] = sure2 / (sure2 + EVEN_CHANCE_SIGMAS**2)
+        out[row("flags"), given:] = 0.0
+        mine = np.ones(given, np.bool_) if drawn is None else ~drawn
+        if part is not None:
+            fitted = np.flatnonzero(good[:given])
+            self._partial.learn(
+                table[:, fitted],
+                out[:, fitted],
+                Sample(found.theta[fitted], found.fit[fitted]),
+                part.overlapped[part.rows[fitted]],
+            )
         added = int(found.present[given:].sum())
         gone = int((~found.present[:given]).sum())
         with self._lock:
             self._counts.update(
                 refined=int(good[:given].sum()),
-                not_refined=int((~good & found.present)[:given].sum()),
+                not_refined=int((~good & found.present)[:given][mine].sum()),
                 added=added,
                 not_there=gone,
             )
-        return np.ascontiguousarray(out[:, found.present])
+        return out, found.present
 
     def _start(self, table: FloatArray) -> FloatArray:
-        """Places (N, 3) of a table (8, N): px, px, um."""
+        """Places (N, 3) of a table (9, N): px, px, um."""
         pixel = self._pixel_size_um
         return np.column_stack([table[0] / pixel, table[1] / pixel, table[2]])
 

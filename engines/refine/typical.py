@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.stats import median_abs_deviation
 
@@ -11,6 +13,8 @@ from engines.refine.rendering import A
 
 FEWEST = 20
 """Particles on a frame below which its medians are too uncertain (by a quarter of the scatter) to be used."""
+ENOUGH = 60
+"""Particles on a frame from which those of earlier frames do not matter any more."""
 LEAST_CHI_SQUARE = 0.5
 """Of the typical reduced chi-square, which is 1 where the noise is measured well."""
 WORST_SIGMAS = 4.0
@@ -25,8 +29,23 @@ LEAST_SPREAD, UNSURE_SPREAD = 0.08, 0.15
 """Least relative SD of the brightness that is believed; and where there are too few particles."""
 
 
-def typical_of(theta: FloatArray, fit: FloatArray, good: BoolArray, model: FitModel) -> Typical:
-    """The medians and scatter over the `good` (N,) of the particles `theta` (N, 4), with their `fit` (N, 2)."""
+class Sample(NamedTuple):
+    """Fitted particles `theta` (N, 4) and their `fit` (N, 2): reduced chi-square and number of pixels."""
+
+    theta: FloatArray
+    fit: FloatArray
+
+
+def typical_of(
+    theta: FloatArray, fit: FloatArray, good: BoolArray, model: FitModel, known: Sample | None = None
+) -> Typical:
+    """The medians and scatter over the `good` (N,) of the particles `theta` (N, 4), with their `fit` (N, 2).
+
+    Where these are few, as only part of a frame was fitted, those `known` from earlier frames count as well.
+    """
+    if known is not None and good.sum() < ENOUGH:
+        theta, fit = np.vstack([theta, known.theta]), np.vstack([fit, known.fit])
+        good = np.append(good, np.ones(len(known.theta), np.bool_))
     spread = float(max(SPREAD_FACTOR * model.brightness_sd, LEAST_SPREAD))
     good = good & np.isfinite(fit[:, 0])
     if good.sum() < FEWEST:

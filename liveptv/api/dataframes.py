@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.tables import DetectionTable
-from liveptv.tables.reader import COLUMNS
+from liveptv.tables.reader import COLUMNS, MEASURED
 from stream.errors import ConfigurationError
 from stream.messages import NAN, Detections
 
@@ -33,14 +33,14 @@ def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64).
+        One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`.
     """
     import pandas as pd
 
-    parts = [(one.info.frame, one.table) for one in found]
+    parts = [(one.info.frame, one.table[: len(MEASURED)]) for one in found]
     number = np.repeat([n for n, _ in parts], [table.shape[1] for _, table in parts]).astype(np.int64)
-    table = np.concatenate([np.empty((len(Detections.COLUMNS), 0)), *(table for _, table in parts)], axis=1)
-    return pd.DataFrame({"frame": number, **dict(zip(Detections.COLUMNS, table, strict=True))})
+    table = np.concatenate([np.empty((len(MEASURED), 0)), *(table for _, table in parts)], axis=1)
+    return pd.DataFrame({"frame": number, **dict(zip(MEASURED, table, strict=True))})
 
 
 def detection_table(frame: pd.DataFrame) -> DetectionTable:

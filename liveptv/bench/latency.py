@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from acquisition.configuration import config_path
 from liveptv.bench import latency_probe
+from liveptv.bench.cpu_cost import CpuCost
 from liveptv.config import Experiment, build_experiment
 from liveptv.files import RunFiles
 from liveptv.workflows.demo import make_width_curve
@@ -59,6 +60,7 @@ class Latency:
     rate_hz: float
     lost: int
     shape: tuple[int, int] = SHAPE
+    costs: tuple[dict[str, Any], ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a stage: `stage`, `p50_ms`, `p99_ms`, `max_ms`, `count`; the last also in frames."""
@@ -96,11 +98,15 @@ def measure_latency(
         experiment = _experiment(home, detector, seconds, rate_hz, particles, shape)
         files = RunFiles.beside(experiment.run.output)
         with _DetectionTimes(experiment.session.monitor) as detected:
-            outcome = run_experiment(experiment, files, on_update=lambda _: None, on_note=say)
+            cost = CpuCost(WARM_UP_FRAMES, lambda: detected.cpu_s)
+            outcome = run_experiment(
+                experiment, files, on_update=lambda _: None, on_note=say, beside=cost.beside
+            )
         if not outcome.result.ok or not outcome.frames:
             raise LivePTVError(f"the run for the measurement failed: {'; '.join(outcome.result.failures)}")
         lost = sum(outcome.result.lost.values())
-        return _latency(files.tracks, detected.at_ns, rate_hz, lost, shape)
+        latency = _latency(files.tracks, detected.at_ns, rate_hz, lost, shape)
+        return replace(latency, costs=tuple(cost.rows()))
 
 
 def _experiment(
@@ -146,14 +152,16 @@ class _DetectionTimes:
 
     def __init__(self, address: str) -> None:
         self.at_ns: dict[int, int] = {}
+        self.cpu_s = 0.0
         self._address = address
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def _listen(self) -> None:
-        monitor = MonitorSubscriber(self._address)
+        monitor = MonitorSubscriber(self._address, source="liveptv/detect/detections")
         while not self._over.is_set():
             message = monitor.receive(0.1)
+            self.cpu_s = time.thread_time()
             if isinstance(message, Detections):
                 self.at_ns[message.info.frame] = time.perf_counter_ns()
         monitor.close()
@@ -186,6 +194,8 @@ def _latency(
         if command is None or "executed_ms" not in answer or command["frame"] not in detected_ns:
             continue
         frame, first = command["frame"], answer["first_frame"]
+        if first not in wall_s:
+            continue  # dropped before the detector
         taken_ns, tracks_ns = command["measured"]["taken_ns"], command["measured"]["tracks_ns"]
         detections_ms = (detected_ns[frame] - taken_ns) / 1e6
         tracks_ms, command_ms = (tracks_ns - taken_ns) / 1e6, command["sent_ms"]

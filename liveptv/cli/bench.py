@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +142,7 @@ def _latency(
     latency = measure_latency(seconds, rate, particles, _say, shape=shapes[0], model=model, settings=detector)
     rows = latency.rows()
     console.print(_latency_table(rows))
+    console.print(_cost_table(latency.costs))
     last = rows[-1]
     console.print(
         f"frames from a decision to the first frame that shows it: median {last['p50_frames']}, 99 % "
@@ -152,7 +154,17 @@ def _latency(
 
         with written_beside(picture, overwrite=True) as part:
             latency_figure(latency).savefig(part)
-    return rows
+    return [*rows, *latency.costs]
+
+
+def _cost_table(costs: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("processor time of", no_wrap=True)
+    for name in ("ms per frame", "frames"):
+        table.add_column(name, justify="right")
+    for row in costs:
+        table.add_row(row["part"], f"{row['cpu_ms']:.2f}", str(row["frames"]))
+    return table
 
 
 def _latency_table(rows: list[dict[str, Any]]) -> Table:

@@ -53,7 +53,7 @@ def control(
         raise ConfigurationError(f"{experiment} has neither a [controller] nor a [protocol] section; add one")
     for line in controller_code(loaded):
         warn(line)
-    controller = load_controller(loaded.controller, loaded.protocol)
+    controller = load_controller(loaded.controller, loaded.protocol, loaded.limits.watchdog_s)
     with TrajectoryFile(tracks) as file:
         rows = [decision.row() for decision in reconsider(file, controller)]
     recorded = Counter(

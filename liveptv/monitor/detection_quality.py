@@ -17,7 +17,7 @@ class DetectionQuality:
 
     def __init__(self) -> None:
         self._cover: DepthCover | None = None
-        self._fits: deque[tuple[float, int, int]] = deque()
+        self._fits: deque[tuple[float, int, int, int]] = deque()
         self._status: Status | None = None
 
     def found(self, detections: Detections) -> None:
@@ -32,13 +32,14 @@ class DetectionQuality:
         if low < high and (self._cover is None or self._cover.edges_um[[0, -1]].tolist() != [low, high]):
             self._cover = DepthCover(low, high)
         if "refined" in status.counts:
-            self._remember(now_s, status.counts["refined"], status.counts.get("not_refined", 0))
+            counts = status.counts
+            self._remember(now_s, counts["refined"], counts.get("not_refined", 0), counts.get("reduced", 0))
 
-    def _remember(self, now_s: float, accepted: int, refused: int) -> None:
+    def _remember(self, now_s: float, accepted: int, refused: int, reduced: int) -> None:
         fits = self._fits
-        if fits and (accepted < fits[-1][1] or refused < fits[-1][2]):
+        if fits and (accepted < fits[-1][1] or refused < fits[-1][2] or reduced < fits[-1][3]):
             fits.clear()  # the detector was started again
-        fits.append((now_s, accepted, refused))
+        fits.append((now_s, accepted, refused, reduced))
         while now_s - fits[0][0] > MEMORY_S and len(fits) > 2:
             fits.popleft()
 
@@ -49,14 +50,23 @@ class DetectionQuality:
         accepted, refused = (self._fits[-1][i] - self._fits[0][i] for i in (1, 2))
         return round(accepted / (accepted + refused), 4) if accepted + refused else None
 
+    def _fitted(self) -> float | None:
+        """Fraction of the detections of the last ten seconds that there was time to fit; None without a fit."""
+        if len(self._fits) < 2:
+            return None
+        accepted, refused, reduced = (self._fits[-1][i] - self._fits[0][i] for i in (1, 2, 3))
+        total = accepted + refused + reduced
+        return round(1 - reduced / total, 4) if total else None
+
     def facts(self) -> dict[str, Any]:
-        """What is known; `depth` is None in 2D, `accepted` None where the model has no fit."""
+        """What is known; `depth` is None in 2D, `accepted` and `fitted` None where the model has no fit."""
         counts = {} if self._status is None else self._status.counts
         gauges = {} if self._status is None else self._status.gauges
         errors = {axis: gauges.get(f"sigma_{axis}_um", math.nan) for axis in "xyz"}
         return {
             "depth": None if self._cover is None else self._cover.facts(),
             "accepted": self._accepted(),
+            "fitted": self._fitted(),
             "errors_um": {axis: round(um, 5) for axis, um in errors.items() if math.isfinite(um)},
             "left_out": {
                 name.removeprefix(LEFT_OUT).replace("_", " "): count

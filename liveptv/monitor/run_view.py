@@ -20,9 +20,9 @@ from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
+from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
-from stream.settings import LinkSettings
 
 SERIES_PERIOD_S = 0.5
 SERIES_LENGTH = (
@@ -140,7 +140,7 @@ class RunView:
             latest = self._latest
             fresh = latest is not None and time.perf_counter_ns() - latest.info.monotonic_ns < 1e9 * FRESH_S
             velocity = _median_velocity(latest) if latest is not None and fresh else math.nan
-            slots = float((self._configured("link") or {}).get("slots") or LinkSettings().slots)
+            slots = float((self._configured("link") or {}).get("slots") or SLOTS)
             gauge = self._stages.gauge
             values = (
                 time.time() - (self.card.began_s if self.card is not None else 0.0),

@@ -8,6 +8,7 @@ import numpy as np
 
 from liveptv.reports.profile import FlowProfile
 from liveptv.session.frame_account import FrameAccount, account_of
+from stream.messages import TrackFlag
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.schema import RecordArray
 
@@ -29,6 +30,11 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
         ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
         ("particles per frame", f"{len(trajectories) / max(frames, 1):.1f}"),
     ]
+    reduced = np.count_nonzero(trajectories.flags & TrackFlag.REDUCED)
+    if reduced:
+        found.append(
+            ("not fitted for want of time", f"{100 * reduced / len(trajectories):.1f} % of positions")
+        )
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")

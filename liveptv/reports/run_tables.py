@@ -12,6 +12,7 @@ from liveptv.reports.facts import STAGE_ORDER
 from liveptv.reports.profile import FlowProfile
 from liveptv.session.events import read_events
 from liveptv.session.frame_account import account_of
+from liveptv.session.result_age import ResultAge
 from tracking.trajectories.schema import RecordArray
 
 QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
@@ -40,14 +41,16 @@ def stages_table(attributes: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def losses_in_words(attributes: dict[str, Any], frames: RecordArray) -> str:
-    """Where frames were lost, by the account of the run."""
+    """Where frames were lost, by the account of the run, and how old its results were."""
     account = account_of(attributes, frames)
     if account is None:
         return ""
+    age = ResultAge.stored(attributes, frames)
+    then = "" if age is None else f" Results were {age.in_words()}."
     if not account.lost and not account.not_known:
-        return "No frame was lost."
+        return f"No frame was lost.{then}"
     taken = f"The camera took {account.exposed} frames, {account.in_file} are in the file."
-    return f"{taken} Lost: {account.in_words()}."
+    return f"{taken} Lost: {account.in_words()}.{then}"
 
 
 def profile_table(profile: FlowProfile) -> list[dict[str, str]]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
+from liveptv.session.link_rules import FrameRules, frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
 from stream.messages import Detections, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
+from stream.waker import Waker
+
+if TYPE_CHECKING:
+    from engines.engine import Engine
 
 LOOPBACK = "tcp://127.0.0.1:0"
 
@@ -54,8 +61,15 @@ def build_acquire(context: StageContext) -> Stage:
         info.frame_rate_hz,
         info.frames,
         info.description,
+        opened.keeps_time,
     )
-    senders = [context.sender(consumer, context.image_format.nbytes) for consumer in plan.consumers]
+    rules = frame_rules(plan.experiment, context.image_format)
+    options = frame_options(plan.experiment, context.image_format)
+    waker = Waker()
+    context.stack.callback(waker.close)
+    opened.announce(waker.wake)
+    nbytes = context.image_format.nbytes
+    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in plan.consumers]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
@@ -69,6 +83,9 @@ def build_acquire(context: StageContext) -> Stage:
         frames=plan.experiment.run.frames,
         seconds=plan.experiment.run.seconds,
         on_end=lane.ended,
+        wait=commands.waiter(waker),
+        quiet_s=opened.quiet_s,
+        newest_only=rules.is_live,
     )
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
@@ -77,13 +94,15 @@ def build_acquire(context: StageContext) -> Stage:
 
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
-    from engines.engine import Engine
     from engines.factory import check_pixel_size, open_engine, prepare_to_open
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
     (consumer,) = plan.consumers
-    sender = context.sender(consumer, table_bytes(Detections, settings.max_particles))
+    slot_bytes = table_bytes(Detections, settings.max_particles)
+    waker = Waker()
+    context.stack.callback(waker.close)
+    sender = context.sender(consumer, slot_bytes, result_options(plan.experiment, slot_bytes), waker.wake)
     monitor = MonitorPublisher(
         plan.addresses.get("monitor", plan.experiment.session.monitor),
         run_id=plan.run_id,
@@ -103,19 +122,20 @@ def build_detect(context: StageContext) -> Stage:
             f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
         )
 
+    rules = frame_rules(plan.experiment, image_format)
+
     def open_for(pixel_size_um: float) -> Engine:
         engine = open_engine(
             settings,
             model=settings.model,
             pixel_size_um=pixel_size_um,
             say=context.say,
-            fit_may_join=plan.experiment.recording
-            is None,  # a recording waits: its results are always the same
+            fit_may_join=rules.is_live,  # others wait: their results are always the same
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
             engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
-        return engine
+        return governed(context, engine, image_format, rules)
 
     def reopen(pixel_size_um: float) -> Engine:
         check_pixel_size(settings.model, pixel_size_um)
@@ -126,7 +146,35 @@ def build_detect(context: StageContext) -> Stage:
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     hz = plan.experiment.session.monitor_hz
-    return DetectStage(context.upstream(), engine, sender, monitor=monitor, monitor_hz=hz, reopen=reopen)
+    return DetectStage(
+        context.upstream(waker),
+        engine,
+        sender,
+        monitor=monitor,
+        monitor_hz=hz,
+        reopen=reopen,
+        age_limit_ms=rules.age_limit_ms,
+        waker=waker,
+    )
+
+
+def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
+    """The engine, in a live run with its fit limited to what the camera leaves time for.
+
+    Each change of what is fitted goes into the event log.
+    """
+    from engines.governed_engine import GovernedEngine
+    from engines.governor import Change, Governor
+
+    if not rules.is_live:
+        return engine
+    period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
+    workers = int(engine.info.details.get("workers", 1))
+
+    def report(change: Change) -> None:
+        context.record("governor", change.text, dict(change.facts))
+
+    return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)
 
 
 def build_track(context: StageContext) -> Stage:
@@ -141,12 +189,23 @@ def build_track(context: StageContext) -> Stage:
     )
     context.stack.callback(monitor.close)
     context.bound["monitor"] = monitor.address
-    senders = [context.sender(consumer, table_bytes(Tracks, rows)) for consumer in plan.consumers]
+    slot_bytes = table_bytes(Tracks, rows)
+    options = result_options(plan.experiment, slot_bytes)
+    senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
     context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
     with noticing_compilation(context.say_compiling):
         tracker.warmup()
-    return TrackStage(context.upstream(), tracker, senders, max_rows=rows, monitor=monitor, say=context.say)
+    source = context.peers().image_format
+    return TrackStage(
+        context.upstream(),
+        tracker,
+        senders,
+        max_rows=rows,
+        monitor=monitor,
+        say=context.say,
+        keeps_time=source is None or source.keeps_time,
+    )
 
 
 def build_write(context: StageContext) -> Stage:
@@ -171,22 +230,23 @@ def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
-    from tracking.control.stage import ControlStage
+    from tracking.control.stage import WOKEN_POLL_S, ControlStage
     from tracking.control.switch import ControllerSwitch
 
     experiment = context.plan.experiment
     if not experiment.can_be_controlled:
         raise ConfigurationError("a control stage needs a microscope to steer; a recording has none")
-    controller = None
+    controller, watchdog_s = None, experiment.limits.watchdog_s
     if experiment.is_controlled:
-        controller = load_controller(experiment.controller, experiment.protocol)
+        controller = load_controller(experiment.controller, experiment.protocol, watchdog_s)
     requests = CommandServer(LOOPBACK, context.plan.keys.curve)
     context.stack.callback(requests.close)
     context.bound["requests"] = requests.address
     client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
     context.stack.callback(client.close)
-    switch = ControllerSwitch(requests, experiment.controller)
-    return ControlStage(context.upstream(), controller, client, context.say, context.record, switch)
+    switch = ControllerSwitch(requests, experiment.controller, watchdog_s)
+    upstream = context.upstream(client.socket)
+    return ControlStage(upstream, controller, client, context.say, context.record, switch, WOKEN_POLL_S)
 
 
 BUILDERS: dict[str, Callable[[StageContext], Stage]] = {

@@ -42,6 +42,8 @@ class ImageFormat:
     frame_rate_hz: float
     frames: int | None
     description: str
+    keeps_time: bool = True
+    """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
 
     @property
     def nbytes(self) -> int:

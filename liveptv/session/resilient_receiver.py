@@ -77,6 +77,10 @@ class ResilientReceiver:
         """The neighbour is lost for good: deliver what has arrived, then end the stream."""
         self._lost = self._lost or why
 
+    def want(self, more: int) -> None:
+        """Ask the sender for `more` messages beyond those received."""
+        self._link.want(more)
+
     def orphaned(self, longest_s: float) -> None:
         """The session is gone: from now on a neighbour that is silent for `longest_s` counts as lost."""
         self._longest_s = longest_s

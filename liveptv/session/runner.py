@@ -45,6 +45,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             stack.callback(stage.close)
             if in_main_thread:
                 _freeze_long_lived_objects()
+                context.measure_cpu()
             context.report(StageState.RUNNING)
             _step_until_done(stage, context)
             context.observe(stage)

@@ -19,13 +19,18 @@ log = logging.getLogger(__name__)
 class OpenedSource:
     """A source, the executor of commands on it (None for a recording), and a function that closes both.
 
-    `remarks` are lines for the user: assumptions and decisions about a recording.
+    `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
+    the user: assumptions and decisions about a recording. `announce` takes a function to call after each frame;
+    `quiet_s` tells for how long there is nothing to read.
     """
 
     source: Source
     executor: CommandExecutor | None
     close: Callable[[], None]
+    keeps_time: bool
     remarks: tuple[str, ...] = ()
+    announce: Callable[[Callable[[], None]], None] = lambda _call: None
+    quiet_s: Callable[[], float] = lambda: 0.0
 
 
 def open_source(
@@ -63,7 +68,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         pace=settings.pace,
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
-    return OpenedSource(recording, None, recording.close, remarks)
+    return OpenedSource(recording, None, recording.close, settings.pace, remarks)
 
 
 def _open_microscope(
@@ -91,4 +96,5 @@ def _open_microscope(
         finally:
             microscope.close()
 
-    return OpenedSource(source, executor, close)
+    keeps_time = not microscope.simulated_time()
+    return OpenedSource(source, executor, close, keeps_time, announce=source.announce, quiet_s=source.quiet_s)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from typing import Any
 
 from liveptv.session.compilation import COMPILING
+from liveptv.session.cpu_use import CpuUse
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
 from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
-from stream.link import Receiver, Sender
+from stream.link import LinkAccount, Receiver, Sender
 from stream.links import open_receiver, open_sender
 from stream.messages import StageState, Status
+from stream.receiving import Wakes
 from stream.stage import Stage
 from stream.status import StatusSource
 
@@ -57,11 +60,18 @@ class StageContext:
         self._is_announced = False
         self._peers: Peers | None = None
         self._status = status
+        self._cpu: CpuUse | None = None
         self._state = StageState.STARTING
         self._totals: dict[str, int] = {}
         self._gauges: dict[str, float] = {}
 
-    def sender(self, consumer: str, slot_bytes: int) -> Sender:
+    def sender(
+        self,
+        consumer: str,
+        slot_bytes: int,
+        options: dict[str, Any],
+        on_news: Callable[[], None] | None = None,
+    ) -> Sender:
         """Open the message link to one consumer; after a restart, at the same address as before."""
         link = self.plan.experiment.link
         address = self.plan.addresses.get(consumer) or link.fresh_address()
@@ -72,7 +82,8 @@ class StageContext:
             slot_bytes=slot_bytes,
             security=self.plan.keys.link(address, self.plan.stage),
             while_waiting=lambda: self.look_up(consumer),
-            **(link.frame_options() if self.plan.stage == "acquire" else link.result_options()),
+            on_news=on_news,
+            **options,
         )
         self.stack.callback(sender.close)
         self._senders[consumer] = sender
@@ -105,13 +116,15 @@ class StageContext:
             self._peers = answer
         return self._peers
 
-    def upstream(self) -> Receiver:
-        """Open the message link from the stage before this one."""
+    def upstream(self, *wakers: Wakes) -> Receiver:
+        """Open the message link from the stage before this one; `wakers` end a wait for messages."""
         peers, link = self.peers(), self.plan.experiment.link
         address = peers.addresses["upstream"]
         security = self.plan.keys.link(address, peers.upstream_stage)
         self._receiver = ResilientReceiver(
-            lambda: open_receiver(address, patience_s=link.patience_s, lost_after_s=None, security=security),
+            lambda: open_receiver(
+                address, patience_s=link.patience_s, lost_after_s=None, security=security, wakers=wakers
+            ),
             run_id=self.plan.run_id,
             neighbour=peers.upstream_stage,
             report=self.say,
@@ -122,6 +135,10 @@ class StageContext:
     def say(self, text: str) -> None:
         """Send one line to the session's event log."""
         self.report(self._state, text=text)
+
+    def measure_cpu(self) -> None:
+        """From now on, report the processor time of this process, which has this stage only."""
+        self._cpu = CpuUse()
 
     def look_up(self, consumer: str = "", stage: Stage | None = None) -> None:
         """Report, and take messages of the session, at most five times a second; also while a consumer has no room.
@@ -167,15 +184,16 @@ class StageContext:
         """Take the stage's counts and gauges, and the accounts of its message links, for the next report."""
         totals = dict(stage.counts())
         for name, sender in self._senders.items():
-            totals |= {f"to_{name}.{key}": value for key, value in asdict(sender.account).items() if value}
+            totals |= _counted(f"to_{name}", sender.account)
         if self._receiver is not None:
-            totals |= {f"from.{key}": value for key, value in asdict(self._receiver.account).items() if value}
+            totals |= _counted("from", self._receiver.account)
         if stage.state is StageState.DRAINING:
             totals[FINAL] = 1
         self._totals = totals
         queues = {f"queue_{name}": float(sender.queued) for name, sender in self._senders.items()}
+        cpu = self._cpu.gauges() if self._cpu is not None else {}
         self._gauges = {
-            key: value for key, value in (stage.gauges() | queues).items() if math.isfinite(value)
+            key: value for key, value in (stage.gauges() | queues | cpu).items() if math.isfinite(value)
         }
 
     def observe_last(self, stage: Stage | None) -> None:
@@ -201,3 +219,12 @@ class StageContext:
                 monotonic_ns=time.perf_counter_ns(),
             )
         )
+
+
+ACCOUNT_FIELDS = tuple(field.name for field in fields(LinkAccount))
+
+
+def _counted(link: str, account: LinkAccount) -> dict[str, int]:
+    """What an account counts, without what is 0."""
+    counted = ((name, getattr(account, name)) for name in ACCOUNT_FIELDS)
+    return {f"{link}.{name}": count for name, count in counted if count}

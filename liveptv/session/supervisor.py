@@ -6,7 +6,7 @@ run ends, the hardware is made safe first, through a pipe of its own (`session.s
 The policy:
 
 - `detect` is lost: it is started again, up to `session.restart_detector` times. No frame is lost, because a frame
-  is acknowledged only after its detections have been.
+  is acknowledged only after its detections have been; in a live run those that grew old meanwhile are dropped.
 - `control` is lost: the run continues without feedback and says so. If a controller was on, the hardware is made
   safe.
 - `acquire`, `track` or `write` is lost: the run ends. What is under way is drained as far as possible and the
@@ -249,7 +249,10 @@ class Session:
 
     def _introduce(self) -> None:
         """Let the stages find each other, viewers the run, and the event log the addresses."""
+        known = self.image_format
         self._introductions.poll(self.stages)
+        if known is None and self.image_format is not None:
+            self._age.know(self.image_format)
         bound = self._introductions.bound
         self.announcement.introduce(bound, self.image_format)
         if not self._commands_known and "acquire.commands" in bound:

@@ -22,12 +22,14 @@ from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, RECORDS, check_memory
 from stream.hdf5_reading import dataset, find, open_hdf5, reading
 from stream.hdf5_reading import values as values_of
-from stream.messages import NAN, Detections, FrameInfo
+from stream.messages import FLAGS, NAN, Detections, FrameInfo
 from tracking.export.table import pyarrow
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("frame", *Detections.COLUMNS)
+MEASURED = tuple(name for name in Detections.COLUMNS if name != FLAGS)
+COLUMNS = ("frame", *MEASURED)
+"""Columns of a table. It has no flags: nothing is reduced in `liveptv detect`."""
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
     "track": Rule(whole=True, optional=True)
 }
@@ -129,7 +131,7 @@ def iter_detections(
     if len(table) == 0:
         return
     first, last = int(table.frame[0]), int(table.frame[-1])
-    columns = np.stack([getattr(table, name) for name in Detections.COLUMNS])
+    columns = np.stack([*(getattr(table, name) for name in MEASURED), np.zeros(len(table))])
     gap = np.diff(table.frame)
     if gap.size and int(gap.max()) > LONGEST_GAP:
         at = int(gap.argmax())

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from liveptv.tables.reader import COLUMNS, RULES
+from liveptv.tables.reader import COLUMNS, MEASURED, RULES
 from stream.errors import ConfigurationError, LivePTVError, OutputError
 from stream.messages import Detections
 from stream.unfinished_files import UnfinishedFile
@@ -75,8 +75,8 @@ class DetectionTableWriter:
         if len(detections) == 0:
             return
         frame = np.full(len(detections), detections.info.frame, np.int64)
-        copy = detections.table.copy()
-        self._blocks.append({"frame": frame, **dict(zip(Detections.COLUMNS, copy, strict=True))})
+        copy = detections.table[: len(MEASURED)].copy()
+        self._blocks.append({"frame": frame, **dict(zip(MEASURED, copy, strict=True))})
         self._buffered += len(frame)
         self.rows += len(frame)
         if self._buffered >= BLOCK_ROWS:

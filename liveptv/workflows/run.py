@@ -14,6 +14,7 @@ from liveptv.files import RunFiles, claimed, refuse_to_replace
 from liveptv.foreign_code import code_that_will_run
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.frame_account import FileContents, FrameAccount, close_account
+from liveptv.session.result_age import ResultAge
 from liveptv.session.run_log import RunLog
 from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
@@ -37,12 +38,16 @@ class Stoppable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, its files, its report (if one could be made), and the account of its frames."""
+    """How a run ended, its files, its report (if one could be made), the account of its frames.
+
+    `age` is that of its results, None where they have none.
+    """
 
     files: RunFiles
     result: SessionResult
     report: Report | None
     account: FrameAccount
+    age: ResultAge | None = None
 
     @property
     def frames(self) -> int:
@@ -106,7 +111,7 @@ def _run(
         events.write("code", line)
         on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
-    contents, report = FileContents(), None
+    contents, report, age = FileContents(), None, None
     with (
         nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
@@ -120,7 +125,7 @@ def _run(
         elif run_of(files.tracks) == result.run_id:
             settle()
             files = replace(files, log=events.path)
-            contents = finish_file(files, result, events, on_note)
+            contents, age = finish_file(files, result, events, on_note)
         else:
             contents = FileContents(readable=False)
             missing = "of another run" if files.tracks.exists() else "not there"
@@ -133,7 +138,7 @@ def _run(
     )
     if contents.frames:
         report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, account)
+    return RunOutcome(files, result, report, account, age)
 
 
 def failed(result: SessionResult, why: str) -> SessionResult:
@@ -188,8 +193,10 @@ def check_inputs(experiment: Experiment) -> None:
 
 def finish_file(
     files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
-) -> FileContents:
-    """Repair the trajectory file if its writer was lost, add the accounts, compress it; returns its contents.
+) -> tuple[FileContents, ResultAge | None]:
+    """Repair the trajectory file if its writer was lost, add the accounts, compress it.
+
+    Returns the file's contents and the age of its results.
 
     Failures are only noted, because the result of the run stands.
     """
@@ -198,7 +205,7 @@ def finish_file(
     from tracking.trajectories.recovery import recover
     from tracking.trajectories.snapshot import store_snapshot
 
-    contents = FileContents(readable=False)
+    contents, age = FileContents(readable=False), None
     try:
         mended = recover(files.tracks, in_place=True)
         if not mended.already_whole:
@@ -206,7 +213,7 @@ def finish_file(
             events.write("recovered", text)
             on_note(text)
         with TrajectoryFile(files.tracks) as file:
-            contents = FileContents.of(file.frames)
+            contents, age = FileContents.of(file.frames), ResultAge.of(file.frames)
         account = close_account(
             result.counts,
             contents,
@@ -219,6 +226,8 @@ def finish_file(
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
+        if age is not None:
+            facts["result_age"] = age.to_dict()
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
@@ -227,7 +236,7 @@ def finish_file(
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
-    return contents
+    return contents, age
 
 
 def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:

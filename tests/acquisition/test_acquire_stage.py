@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from acquisition.source import Source, SourceInfo
-from acquisition.stage import AcquireStage
+from acquisition.stage import IDLE_S, TAKE_S, AcquireStage
 from stream.errors import LinkError, NoRoomError, SourceError
 from stream.link import LinkAccount
 from stream.messages import Command, CommandKind, CommandReply, Frame, FrameInfo, StageState
@@ -83,6 +83,43 @@ class FakeSender:
         return self.acknowledges
 
 
+@dataclass
+class LiveSender(FakeSender):
+    """Takes a frame only when one is wanted."""
+
+    wanted: int = 0
+    dropped: int = 0
+
+    @property
+    def account(self):
+        return LinkAccount(offered=len(self.sent) + self.dropped, dropped=self.dropped)
+
+    def wait_for_room(self, timeout_s):
+        return self.wanted > 0
+
+    def send(self, message, timeout_s=None):
+        assert self.wanted > 0
+        self.wanted -= 1
+        return super().send(message)
+
+    def drop(self, count):
+        self.dropped += count
+
+
+class Burst(FakeSource):
+    """Has `ready` frames at a time in its buffer."""
+
+    def __init__(self, count=100, **more):
+        super().__init__(count, **more)
+        self.ready = 0
+
+    def read(self, timeout_s):
+        if not self.ready:
+            return None
+        self.ready -= 1
+        return super().read(timeout_s)
+
+
 class FakeCommands:
     """Hands out what is put in, and keeps the answers."""
 
@@ -113,6 +150,8 @@ class FakeExecutor:
 
     def __init__(self, obeys=True):
         self.pending, self.safe, self.obeys = [], 0, obeys
+
+    is_busy = True
 
     def execute(self, command):
         if command.value == "bad":
@@ -387,3 +426,77 @@ def test_the_safe_state_may_be_asked_for_while_the_run_ends():
     late = commands.put(CommandKind.MAKE_SAFE)
     stage.step(0.0)
     assert commands.answers[late].accepted
+
+
+def test_live_keeps_the_newest_of_what_the_camera_has_and_declares_the_others():
+    sender, source = LiveSender(), Burst()
+    stage = AcquireStage(source, [sender], newest_only=True)
+    source.ready = 7
+    stage.step(0.0)
+    assert (source.next, sender.sent, sender.dropped) == (7, [], 6)
+    sender.wanted = 1
+    stage.step(0.0)
+    assert (sender.sent, sender.dropped) == ([6], 6)
+    source.ready = 3
+    stage.step(0.0)
+    sender.wanted = 2
+    source.ready = 2
+    stage.step(0.0)
+    assert (sender.sent, sender.dropped) == ([6, 11], 10)
+    counts = stage.counts()
+    assert (counts["received"], counts["sent"], counts["dropped"]) == (12, 2, 10)
+
+
+@pytest.mark.parametrize(("limits", "last"), [({"frames": 5}, 4), ({"seconds": 0.6}, 5)])
+def test_the_end_of_a_live_run_counts_frames_as_taken_and_the_last_one_is_delivered(limits, last):
+    sender, source = LiveSender(), Burst()
+    stage = AcquireStage(source, [sender], newest_only=True, **limits)
+    source.ready = 20
+    stage.step(0.0)
+    assert stage.counts()["received"] == last + 1
+    assert stage.step(0.0)
+    sender.wanted = 1
+    run(stage)
+    assert sender.sent == [last]
+    assert sender.dropped == last
+    assert sender.reason == "done"
+
+
+def test_a_command_is_answered_with_its_first_frame_also_if_that_is_dropped():
+    sender, commands, source = LiveSender(), FakeCommands(), Burst()
+    stage = AcquireStage(source, [sender], commands=commands, executor=FakeExecutor(), newest_only=True)
+    source.ready = 2
+    stage.step(0.0)
+    command = commands.put(CommandKind.SET_FLOW, 1.0)
+    source.ready = 5
+    stage.step(0.0)
+    assert commands.answers[command].first_frame == 2
+    assert sender.dropped == 6
+    stage.close()
+
+
+def test_a_quiet_source_is_waited_for_and_commands_under_way_are_looked_after():
+    quiet_s, waits = [math.inf], []
+    source, commands, sender = FakeSource(10), FakeCommands(), FakeSender()
+    stage = AcquireStage(
+        source,
+        [sender],
+        commands=commands,
+        executor=SlowExecutor(),
+        wait=waits.append,
+        quiet_s=lambda: quiet_s[0],
+    )
+    stage.step(1.0)
+    commands.put(CommandKind.SET_FLOW, 1.0)
+    stage.step(1.0)
+    assert waits == [IDLE_S, TAKE_S]
+    quiet_s[0] = 0.0
+    stage.step(1.0)
+    assert len(waits) == 2
+
+
+class SlowExecutor(FakeExecutor):
+    """No frame shows what it has done."""
+
+    def frame_taken(self, frame):
+        return []

@@ -1,3 +1,4 @@
+import math
 import time
 
 import numpy as np
@@ -330,3 +331,24 @@ def test_a_change_is_said_once_and_in_words(now, words):
     (line,) = changes(before, now, fixed_pixel_size_um=None, commanded=False)
     assert words in line
     assert changes(now, now, fixed_pixel_size_um=None, commanded=False) == []
+
+
+def test_a_camera_that_announces_its_frames_is_quiet_until_one_waits(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, "Camera,FrameRate,1"))
+    announced = []
+    stream.announce(lambda: announced.append(stream.gauges()["buffer"]))
+    stream.start()
+    wait_until(lambda: announced)
+    assert stream.quiet_s() == 0.0
+    take(stream, int(stream.gauges()["buffer"]))
+    assert stream.quiet_s() == math.inf
+    assert announced[0] >= 1
+
+
+def test_a_camera_that_announces_nothing_is_left_alone_for_half_a_period(opened, tmp_path):
+    _, stream = opened(small_settings(tmp_path, "Camera,FrameRate,1"))
+    stream.start()
+    wait_for_frames(stream, 1)
+    assert stream.quiet_s() == 0.0
+    take(stream, int(stream.gauges()["buffer"]))
+    assert 0.0 < stream.quiet_s() <= 0.5

@@ -289,6 +289,26 @@ def test_a_result_counts_by_when_its_frame_was_exposed_not_by_when_it_came():
     assert watchdog.expired()
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_watchdog_knows_whether_results_stay_away_or_only_come_too_late(stops):
+    now = [100.0]
+    watchdog = Watchdog(2.0, lambda: now[0])
+    for frame in range(60):  # ten frames a second, whose results come later and later
+        watchdog.taken(frame, 0.0)
+        watchdog.heard(int(0.2 * frame))
+        now[0] += 0.1
+        if watchdog.expired():
+            break
+    assert 20 < frame < 30
+    if stops:
+        now[0] += 1.2
+        assert watchdog.late_results() == ""
+    else:
+        assert watchdog.late_results() == "; results still come, but 2.0 s after the exposure of their frames"
+        watchdog.heard(0)
+        assert "but 2.5 s after" in watchdog.late_results()
+
+
 def test_a_result_of_a_frame_that_was_never_taken_keeps_nothing_quiet():
     now = [100.0]
     watchdog = Watchdog(2.0, lambda: now[0])

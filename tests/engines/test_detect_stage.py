@@ -33,6 +33,7 @@ class Upstream:
         self.messages, self.credits = messages, credits
         self.address, self.peer, self.ended = "inproc://up", PeerState.CONNECTED, False
         self.taken = 0
+        self.wanted: int | None = None
         self.done: list[int] = []
 
     @property
@@ -43,8 +44,16 @@ class Upstream:
         if self.taken == len(self.messages) or self.taken - len(self.done) >= self.credits:
             time.sleep(min(timeout_s, 0.001))
             return None
+        if self.wanted is not None and isinstance(self.messages[self.taken], Frame):
+            if not self.wanted:
+                time.sleep(min(timeout_s, 0.001))
+                return None
+            self.wanted -= 1
         self.taken += 1
         return UpstreamDelivery(self, self.taken - 1)
+
+    def want(self, more: int) -> None:
+        self.wanted = more
 
     def close(self) -> LinkAccount:
         return self.account
@@ -390,3 +399,67 @@ def test_a_shipped_model_is_not_used_for_an_objective_that_it_was_not_made_for()
     check_pixel_size(None, made_for_um / 2)
     with pytest.raises(ConfigurationError, match="go back to that objective"):
         check_pixel_size(model, made_for_um / 2)
+
+
+def old(number: int, age_s: float) -> Frame:
+    """A frame that was taken `age_s` ago."""
+    made = frame(number, IMAGE)
+    taken_ns = time.perf_counter_ns() - round(1e9 * age_s)
+    return replace(made, info=replace(made.info, monotonic_ns=taken_ns))
+
+
+def test_in_a_live_run_frames_that_have_grown_old_are_dropped_counted_and_acknowledged() -> None:
+    messages = [old(0, 0.0), old(1, 30.0), old(2, 60.0), old(3, 0.0), StreamEnd("run", "test", 4, 0)]
+    up, down = Upstream(messages, credits=10), Downstream()
+    stage = DetectStage(up, Echo(), down, age_limit_ms=10_000.0)
+
+    def done() -> bool:
+        down.acknowledged = len(down.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert [m.info.frame for m in down.sent if isinstance(m, Detections)] == [0, 3]
+    assert up.done == [0, 1, 2, 3, 4]
+    counts = stage.counts()
+    assert (counts["received"], counts["sent"], counts["dropped_late"]) == (4, 2, 2)
+
+
+def test_an_old_frame_is_not_acknowledged_before_the_detections_of_those_ahead_of_it() -> None:
+    up, down = Upstream([old(0, 0.0), old(1, 30.0)], credits=10), Downstream()
+    stage = DetectStage(up, Echo(), down, age_limit_ms=10_000.0)
+    step_until(stage, lambda: stage.counts()["received"] == 2)
+    for _ in range(5):
+        stage.step(0.001)
+    assert up.done == []
+    assert "dropped_late" not in stage.counts()
+    down.acknowledged = 1
+    step_until(stage, lambda: up.done == [0, 1])
+    assert stage.counts()["dropped_late"] == 1
+
+
+def test_a_live_detector_asks_for_one_frame_at_a_time_and_for_no_more_than_it_works_on() -> None:
+    class Slow(Echo):
+        def results(self, timeout_s: float) -> list[Detections]:
+            return super().results(0.0) if self.final else []
+
+    engine = Slow()
+    up, down = Upstream(frames(20), credits=100), Downstream()
+    stage = DetectStage(up, engine, down, age_limit_ms=1e6)
+    for _ in range(50):
+        stage.step(0.0)
+    assert stage.counts()["received"] == 2, "one at work, one that waits"
+    engine.final = True
+
+    def done() -> bool:
+        down.acknowledged = len(down.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert stage.counts()["sent"] == 20
+
+
+def test_without_an_age_limit_every_frame_is_detected_however_old() -> None:
+    up, down = Upstream([old(0, 100.0), old(1, 50.0)], credits=10), Downstream()
+    stage = DetectStage(up, Echo(), down)
+    step_until(stage, lambda: len(down.sent) == 2)
+    assert up.wanted is None

@@ -94,7 +94,7 @@ def test_with_depth_the_brightest_are_kept(tmp_path: Path) -> None:
 
 
 def test_of_too_many_the_brightest_stay_in_their_order() -> None:
-    table = np.arange(80.0).reshape(8, 10)
+    table = np.arange(90.0).reshape(9, 10)
     table[6] = [3, 9, np.nan, 1, 7, 7, 2, 8, 0, 5]
     kept, left_out = strongest(table, 4)
     assert left_out == 6

@@ -2,14 +2,14 @@
 
 Camera, executor with its limits, detector, tracker and controller are those of a live run; only the links
 between them are left out. A decision made on frame n acts before frame n + 3 is exposed, as it does live, and
-nothing depends on how fast the machine is.
+nothing depends on how fast the machine is. Under overload only every k-th frame is detected, and results are older.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,26 @@ class RehearsalRecord:
 class Rehearsal:
     """Steps an experiment on a simulated microscope; call `step` for every frame, and `close` at the end.
 
-    `frames` have been taken; `stopped` is the reason once the controller has ended the run.
+    `frames` have been taken; `stopped` is the reason once the controller has ended the run. Every `every`-th frame
+    is detected; its tracks are seen `frames_in_work` frames later.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(
+        self, experiment: Experiment, *, every: int = 1, frames_in_work: int = FRAMES_IN_WORK
+    ) -> None:
         """Raises `ConfigurationError` where the experiment names no controller or no simulated microscope."""
         if experiment.microscope is None or not experiment.is_controlled:
             raise ConfigurationError("a rehearsal needs a [microscope] and a [controller] or [protocol]")
         properties = {**experiment.microscope.properties, "Camera.RealTime": 0}
         settings = experiment.microscope.model_copy(update={"properties": properties})
-        self.controller: Controller = load_controller(experiment.controller, experiment.protocol)
+        self.controller: Controller = load_controller(
+            experiment.controller, experiment.protocol, experiment.limits.watchdog_s
+        )
         self.microscope = Microscope(settings)
         self.record = RehearsalRecord()
         self.stopped = ""
         self.frames = 0
+        self._every, self._frames_in_work = every, frames_in_work
         try:
             self.stream = SteppedStream(self.microscope, run_id="rehearsal")
             self.executor = CommandExecutor(
@@ -78,23 +84,29 @@ class Rehearsal:
         self._tracker.warmup()
         self._control = ControlRecord(self.controller, self._keep)
         self._heard: deque[CommandReply] = deque()
+        self._detected: deque[int] = deque()
         self._found: deque[Detections] = deque()
 
     def step(self) -> Tracks | None:
         """Take a frame, carry out what is due, and let the controller look at what has been found.
 
-        Returns the tracks that it looked at (those of the frame two before), None for the first frames.
+        Returns the tracks that it looked at, None where there were none to look at.
         """
         self._hear(self.executor.poll())
         frame = self.stream.read()
         self._hear(self.executor.frame_taken(frame))
+        if self.frames % self._every == 0:
+            self._engine.submit(frame)
+            self._detected.append(self.frames)
         self.frames += 1
-        self._engine.submit(frame)
-        if self._engine.pending + len(self._found) <= FRAMES_IN_WORK:
+        if not self._detected or self.frames - 1 - self._detected[0] < self._frames_in_work:
             return None
+        self._detected.popleft()
         while not self._found:
             self._found.extend(self._engine.results(RESULT_S))
         tracks = self._tracker.step(self._found.popleft())
+        age_ms = 1000.0 * (self.stream.now_s() - tracks.info.time_s)
+        tracks = replace(tracks, info=replace(tracks.info, age_ms=age_ms))
         self._decide(tracks)
         return tracks
 

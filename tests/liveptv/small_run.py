@@ -37,6 +37,9 @@ def small_experiment(folder, *, real_time=True, rate=60, frames=60, **sections):
         "microscope": {"config": str(config), "pixel_size_um": 0.8},
         "detector": {"polarity": "dark", "diameter_px": 15, "workers": 1},
         "session": {"hang_s": 20.0},
+        "link": {
+            "policy": "block"
+        },  # lossless, so that a test can tell a lost frame; live runs: test_live_runs
     }
     for name, section in sections.items():
         data[name] = {**data.get(name, {}), **section}

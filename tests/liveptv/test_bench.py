@@ -1,17 +1,22 @@
 import json
+import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 from figure_contents import drawn, panels  # noqa: F401
 
+from engines.ordered_threads import OrderedWork
 from liveptv.bench import machine
+from liveptv.bench.cpu_cost import CpuCost
 from liveptv.bench.engine import Plan, measure_engines, parse_sizes
 from liveptv.bench.latency import Latency, _latency
 from liveptv.bench.latency_figure import ADDED, WAY, latency_figure
 from liveptv.bench.machine import best_s, measure_limits, peak_memory_mib
 from liveptv.cli.main import run_command_line
 from liveptv.models import SHIPPED_MODEL
-from stream.messages import FrameInfo, Tracks
+from liveptv.session.cpu_use import CpuUse
+from stream.messages import FrameInfo, StageState, Status, Tracks
 from tracking.trajectories.control_record import store_control
 from tracking.trajectories.file import TrajectoryWriter
 
@@ -34,7 +39,13 @@ def test_the_loop_is_timed_from_the_camera_to_the_first_affected_frame(tmp_path,
     rows_file, picture = tmp_path / "latency.json", tmp_path / "latency.png"
     arguments = ["bench", "latency", "--seconds", "6", "--particles", "10", "--rate", "30"]
     assert run_command_line([*arguments, "--json", str(rows_file), "--picture", str(picture)]) == 0
-    rows = {row["stage"]: row for row in json.loads(rows_file.read_text())}
+    found = json.loads(rows_file.read_text())
+    costs = {row["part"]: row["cpu_ms"] for row in found if "part" in row}
+    parts_of_ours = ("acquire", "detect", "track", "write", "control", "session")
+    assert costs["all but detection"] == pytest.approx(sum(costs[part] for part in parts_of_ours), abs=0.01)
+    assert all(cost > 0 for cost in costs.values())
+    assert {"detection", "camera"} < set(costs)
+    rows = {row["stage"]: row for row in found if "stage" in row}
     assert all(0 <= row["p50_ms"] <= row["p99_ms"] <= row["max_ms"] for row in rows.values())
     parts = ("camera -> detections", "detections -> tracks", "tracks -> command", "command -> executed")
     whole = rows["camera -> executed"]
@@ -170,3 +181,53 @@ def test_the_best_of_several_counts_for_other_programs_can_only_slow_it_down(mon
 def test_the_memory_that_was_used_at_most_is_known():
     grown = np.ones(64 << 20, np.uint8)
     assert peak_memory_mib() > grown.nbytes / 2**20
+
+
+def status(stage, received, cpu_s, state=StageState.RUNNING, **gauges):
+    counts = {"received": received}
+    return Status("r", stage, state, counts=counts, gauges={"cpu_s": cpu_s, **gauges})
+
+
+def test_the_cost_of_a_frame_leaves_out_start_end_detection_and_the_camera():
+    cost = CpuCost(warm_up=10)
+    cost.take(status("track", 9, 50.0), own_s=7.0)  # still warming up
+    cost.take(status("detect", 0, 0.0, StageState.STARTING), own_s=7.0)
+    for n, own_s in ((10, 8.0), (60, 8.05), (110, 8.1)):
+        cost.take(status("acquire", 2 * n, 1.0 + 0.004 * n, cpu_camera_s=0.003 * n), own_s)
+        cost.take(status("detect", n, 2.0 + 0.03 * n, cpu_detection_s=0.028 * n), own_s)
+        cost.take(status("track", n, 3.0 + 0.001 * n), own_s)
+    cost.take(status("track", 120, 99.0, StageState.DRAINING), own_s=99.0)
+    found = {row["part"]: (row["cpu_ms"], row["frames"]) for row in cost.rows()}
+    assert found == {
+        "camera": (1.5, 200),
+        "detection": (28.0, 100),
+        "acquire": (0.5, 200),
+        "detect": (2.0, 100),
+        "track": (1.0, 100),
+        "session": (1.0, 100),
+        "all but detection": (4.5, 100),
+    }
+
+
+def test_a_run_that_is_too_short_has_no_cost():
+    cost = CpuCost(warm_up=10)
+    cost.take(status("track", 9, 50.0), own_s=7.0)
+    assert cost.rows() == []
+
+
+def test_the_time_of_detecting_threads_is_told_from_that_of_the_others():
+    use = CpuUse()
+    with closing(OrderedWork(1, "test")) as work:
+        work.on_every_thread(lambda: burn(0.1))
+        burn(0.05)
+        found = use.gauges()
+    assert found["cpu_s"] >= 0.14
+    assert 0.08 <= found["cpu_detection_s"] <= found["cpu_s"] - 0.03
+    assert "cpu_camera_s" not in found
+
+
+def burn(seconds):
+    """Use so much processor time."""
+    until_s = time.thread_time() + seconds
+    while time.thread_time() < until_s:
+        pass

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveptv.cli import run_command_line
-from liveptv.config import apply_override, build_experiment, load_experiment, settings_only
+from liveptv.config import apply_override, load_experiment, settings_only
 from stream.errors import ConfigurationError
 
 GOOD = """
@@ -110,17 +110,6 @@ def test_whatever_is_typed_as_an_override_is_taken_or_refused(key, value):
 
 def test_paths_and_text_need_no_quotes():
     assert settings_only(["detector.bright=flat/b 1.tif"]).detector.bright == Path("flat/b 1.tif")
-
-
-@pytest.mark.parametrize("policy", ["block", "drop_oldest", "drop_newest"])
-def test_the_policy_under_overload_is_that_of_the_frames_and_results_are_never_dropped(policy):
-    settings = {"policy": policy, "slots": 4, "credits": 1}
-    link = build_experiment({"microscope": {"config": "x.cfg"}, "link": settings}, "the test").link
-    frames, results = link.frame_options(), link.result_options()
-    assert (frames["policy"], frames["slots"], frames["credits"]) == (policy, 4, 1)
-    assert "policy" not in results
-    assert "slots" not in results
-    assert frames["give_up_s"] is results["give_up_s"] is None  # who is lost is the session's judgement
 
 
 def test_a_byte_order_mark_is_no_part_of_an_experiment_file(tmp_path):

@@ -95,3 +95,14 @@ def test_without_a_model_nothing_is_said_of_depth_or_fit():
     view.take(Status("r", "detect", StageState.RUNNING, {"particles": 5}, {"particles": 5.0}))
     facts = view.summary()["detection"]
     assert (facts["depth"], facts["accepted"], facts["errors_um"]) == (None, None, {})
+
+
+def test_the_part_of_the_particles_that_there_was_time_to_fit_is_known():
+    quality = DetectionQuality()
+    quality.heard(status(100, 10), 0.0)
+    assert quality.facts()["fitted"] is None
+    quality.heard(status(160, 10, reduced=40), 5.0)
+    assert quality.facts()["fitted"] == pytest.approx(0.6)
+    assert quality.facts()["accepted"] == pytest.approx(1.0)
+    quality.heard(status(160, 10, reduced=10), 6.0)
+    assert quality.facts()["fitted"] is None

@@ -11,6 +11,7 @@ from liveptv.session.frame_account import (
     IN_CAMERA,
     IN_THE_FILE,
     ON_THE_WAY,
+    TOO_LATE,
     FileContents,
     account_of,
     close_account,
@@ -164,3 +165,20 @@ def test_what_acquisition_could_not_report_is_read_from_the_file():
 def test_an_older_file_is_accounted_for_as_far_as_it_says(attributes, words):
     account = account_of(attributes, np.empty(0, FRAME))
     assert (account and account.in_words()) == words
+
+
+def test_frames_that_were_too_old_for_the_detector_are_declared():
+    counts = counts_of({"received": 100, "to_detect.dropped": 30})
+    counts["detect"]["dropped_late"] = 4
+    account = close_account(counts, FileContents(66, 99))
+    assert account.lost == {"before the detector": 30, TOO_LATE: 4}
+    assert account.exposed == 100
+
+
+def test_a_frame_in_the_file_is_not_lost_because_a_restarted_detector_found_it_too_old():
+    """Its detections had reached the tracker, but not the acknowledgement the detector, when that was killed."""
+    counts = counts_of({"received": 100, "to_detect.dropped": 30})
+    counts["detect"]["dropped_late"] = 6
+    account = close_account(counts, FileContents(66, 99))
+    assert account.lost == {"before the detector": 30, TOO_LATE: 4}
+    assert account.exposed == 100

@@ -2,15 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from liveptv.config import build_experiment
-from liveptv.session.result_age import AgeWatch
+from liveptv.session.plan import ImageFormat
+from liveptv.session.result_age import AgeWatch, ResultAge
+from tracking.trajectories.schema import FRAME
+
+BLOCK = {"policy": "block"}
 
 
-def watch(**sections):
-    data = {"microscope": {"config": "x.cfg"}} | sections
-    return AgeWatch(build_experiment(data, "the test"))
+def watch(rate_hz=30.0, **sections):
+    data = {"microscope": {"config": "x.cfg"}, "link": BLOCK} | sections
+    one = AgeWatch(build_experiment(data, "the test"))
+    one.know(ImageFormat(512, 768, 1, "uint8", 0.8, rate_hz, None, ""))
+    return one
 
 
 def notes(one, ages_ms, period_s=1.0):
@@ -22,7 +29,7 @@ def test_results_that_grow_old_are_said_once_a_doubling_with_the_setting():
     one = watch()
     said = notes(one, [100, 900, 1500, 2000, 2900, 3500, 5000, 6500])
     assert [text.split(" s old")[0] for text in said] == ["results are 1.5", "results are 3.5"]
-    assert all("link.policy=drop_oldest" in text for text in said)
+    assert all("leave link.policy out" in text for text in said)
     assert one.late == "results 6.5 s old"
 
 
@@ -36,9 +43,24 @@ def test_it_is_said_when_results_are_live_again():
     assert notes(one, [100, 2000, 3000, 200, 100])[-1] == "results are live again"
 
 
-def test_with_a_drop_policy_fewer_slots_are_named():
-    (said,) = notes(watch(link={"policy": "drop_oldest"}), [100, 2000])
-    assert "fewer link.slots" in said
+def test_in_a_live_run_what_is_old_is_a_stage_that_stands_still_not_frames_that_wait():
+    (said,) = notes(watch(link={}), [100, 2000])
+    assert "a stage does not go on" in said
+    assert "link.policy" not in said
+
+
+def test_a_slow_camera_makes_no_old_results():
+    assert notes(watch(rate_hz=1.0, link={}), [1000, 2000, 3000, 4000]) == []
+
+
+def test_the_ages_of_a_run_are_summed_up_without_frames_that_have_none():
+    frames = np.zeros(102, FRAME)
+    frames["age_ms"] = [np.nan, *range(1, 102)]
+    age = ResultAge.of(frames)
+    assert age == ResultAge(51.0, 100.0)
+    assert age.in_words() == "51 ms old (median), 100 ms (99 %)"
+    assert ResultAge.stored({"result_age": age.to_dict()}, frames[:0]) == age
+    assert ResultAge.of(frames[:1]) is None
 
 
 def test_a_run_with_a_controller_is_told_of_its_watchdog():

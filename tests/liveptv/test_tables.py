@@ -15,7 +15,7 @@ from stream.errors import ConfigurationError, OutputError, SourceError
 from stream.messages import Detections, FrameInfo
 
 SUFFIXES = (".csv", ".parquet", ".h5")
-COLUMNS = ("frame", *Detections.COLUMNS)
+COLUMNS = ("frame", *Detections.COLUMNS[:-1])
 OPTIONAL = COLUMNS[3:]
 
 
@@ -84,9 +84,9 @@ def messages(draw):
 def test_what_is_written_is_read_again(tmp_path_factory, suffix, messages):
     path = write(tmp_path_factory.mktemp("table") / f"found{suffix}", messages)
     table = read_detection_table(path)
-    truth = np.concatenate([np.empty((8, 0)), *(m.table for m in messages)], axis=1)
+    truth = np.concatenate([np.empty((9, 0)), *(m.table for m in messages)], axis=1)[:-1]
     assert table.frame.tolist() == [m.info.frame for m in messages for _ in range(len(m))]
-    for column, name in zip(truth, Detections.COLUMNS, strict=True):
+    for column, name in zip(truth, Detections.COLUMNS[:-1], strict=True):
         found = getattr(table, name)
         assert found.dtype == np.float64
         if suffix != ".csv":

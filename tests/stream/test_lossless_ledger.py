@@ -125,6 +125,43 @@ class LinkOverABadPipe(RuleBasedStateMachine):
         assert self.receiver.missing == 0
 
 
+class LinkOnRequest(LinkOverABadPipe):
+    """The same with a receiver that asks; its questions may be lost, late, or repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sender = SendLedger(CREDITS, on_request=True)
+        self.wanted = 0
+        self.asked = (-1, 0)
+
+    @rule(more=st.integers(0, 2))
+    def want(self, more: int) -> None:
+        received = self.receiver.expected - 1
+        self.asked = (received, more)
+        self.wanted = len(self.seen) + more
+
+    @rule()
+    def hear(self) -> None:
+        self.sender.want(*self.asked)
+
+    @rule()
+    def offer_what_is_wanted(self) -> None:
+        if self.sender.would_send:
+            self._offer()
+            self.send()
+
+    @rule(count=st.integers(1, 3))
+    def drop(self, count: int) -> None:
+        self.dropped |= set(range(self.sender.next_sequence, self.sender.next_sequence + count))
+        self.sender.drop_new(count)
+
+    def teardown(self) -> None:
+        self.sender.want_all()
+        super().teardown()
+
+
+TestLinkOnRequest = LinkOnRequest.TestCase
+TestLinkOnRequest.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestLinkOverABadPipe = LinkOverABadPipe.TestCase
 TestLinkOverABadPipe.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
@@ -174,3 +211,25 @@ def test_what_is_given_back_is_received_once_more() -> None:
     assert ledger.received == 1
     assert not ledger.ended
     assert ledger.missing == 2
+
+
+def test_what_is_under_way_counts_as_wanted_and_a_repeated_question_changes_nothing() -> None:
+    ledger = SendLedger(CREDITS, on_request=True)
+    assert not ledger.would_send
+    ledger.want(received=-1, more=2)
+    for number in range(2):
+        assert ledger.would_send
+        ledger.offer(Entry(number, 0, b"", 0))
+        step = ledger.next_step()
+        assert step is not None
+        ledger.sent(step)
+    ledger.want(received=-1, more=2)
+    assert not ledger.would_send
+    ledger.want(received=0, more=2)
+    assert ledger.would_send
+
+
+def test_the_end_needs_no_question() -> None:
+    ledger = SendLedger(CREDITS, on_request=True)
+    ledger.offer(Entry(0, -1, b"", 0, is_end=True))
+    assert ledger.next_step() is not None

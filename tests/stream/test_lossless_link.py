@@ -432,9 +432,8 @@ def test_credits_must_fit_into_the_ring(slots: int, limit: int | None) -> None:
 
 def test_settings_open_a_link_and_refuse_what_they_do_not_know() -> None:
     chosen = LinkSettings.model_validate({"slots": 3, "policy": "drop_oldest"})
-    with closing(
-        open_sender("tcp://127.0.0.1:0", run_id="r", source="s", slot_bytes=10, **chosen.model_dump())
-    ):
+    options = chosen.model_dump(exclude={"age_limit_ms"})
+    with closing(open_sender("tcp://127.0.0.1:0", run_id="r", source="s", slot_bytes=10, **options)):
         pass
     for bad in ({"slots": 1}, {"slots": 4, "credits": 4}, {"policy": "never"}, {"slot": 3}):
         with pytest.raises(ValueError, match="validation error"):
@@ -467,3 +466,70 @@ def test_with_keys_a_link_is_encrypted_and_strangers_get_nothing(
     assert stranger.receive(0.3) is None
     receiver = ends.enter_context(closing(open_receiver(sender.address, security=keys)))
     assert number_of(next_one(receiver).message) == 0
+
+
+def live(address: str, ends: ExitStack, slots: int = 4) -> tuple[Sender, Receiver]:
+    sender = ends.enter_context(
+        closing(sender_at(address, slots=slots, credits=slots - 1, policy=Policy.LIVE))
+    )
+    return sender, ends.enter_context(closing(open_receiver(sender.address)))
+
+
+def test_a_live_sender_gives_what_is_wanted_and_declares_the_rest(address: str, ends: ExitStack) -> None:
+    sender, receiver = live(address, ends)
+    receiver.want(1)
+    assert not sender.send(frame(0)), "there is no receiver yet"
+    while not sender.wait_for_room(0.05):
+        receiver.receive(0.01)
+    assert [sender.send(frame(number)) for number in (1, 2, 3)] == [True, False, False]
+    first = next_one(receiver)
+    assert number_of(first.message) == 1
+    assert not sender.wait_for_room(0.05), "a message that has arrived is no longer wanted"
+    sender.drop(5)
+    receiver.want(2)
+    while not sender.wait_for_room(0.05):
+        receiver.receive(0.0)
+    assert sender.send(frame(9))
+    first.done()
+    assert number_of(next_one(receiver).message) == 9
+    assert sender.wait_for_room(HANGS_S)
+    assert sender.send(frame(10))
+    sender.end()
+    assert take_all(receiver) == [10]
+    assert sender.flush(HANGS_S)
+    account = sender.account
+    assert (account.offered, account.dropped, account.acknowledged) == (11, 8, 3)
+    assert receiver.account.dropped == 8
+    assert receiver.account.missing == 0
+
+
+def test_a_live_sender_serves_a_receiver_that_asks_for_nothing_as_far_as_the_credits_reach(
+    address: str, ends: ExitStack
+) -> None:
+    sender, receiver = live(address, ends)
+    while not sender.wait_for_room(0.05):
+        receiver.receive(0.0)
+    assert [sender.send(frame(0))] == [True]
+    assert number_of(next_one(receiver).message) == 0
+
+
+def test_after_a_live_receiver_was_killed_the_next_one_gets_what_was_not_consumed_and_then_asks(
+    address: str, ends: ExitStack
+) -> None:
+    sender, receiver = live(address, ends)
+    receiver.want(2)
+    for number in range(2):
+        while not sender.wait_for_room(0.05):
+            receiver.receive(0.0)
+        assert sender.send(frame(number))
+    next_one(receiver).done()
+    next_one(receiver)
+    receiver.close()
+    second = ends.enter_context(closing(open_receiver(sender.address)))
+    assert number_of(next_one(second).message) == 1
+    assert second.account.missing == 0
+    second.want(1)
+    while not sender.wait_for_room(0.05):
+        second.receive(0.0)
+    assert sender.send(frame(7))
+    assert number_of(next_one(second).message) == 7

@@ -150,3 +150,48 @@ def test_a_local_slot_is_sent_without_a_copy() -> None:
     ring.write(3, 1, b"xyz")
     assert bytes(view) == b"xyz"
     ring.close()
+
+
+@given(payloads=st.lists(st.binary(min_size=1, max_size=SLOT_BYTES), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_a_sparse_ring_gives_back_what_was_written(payloads: list[bytes]) -> None:
+    ring = SharedRing(SLOTS, SLOT_BYTES, sparse=True)
+    reader = SharedRingReader(ring.name, SLOTS, SLOT_BYTES, sparse=True)
+    for sequence, payload in enumerate(payloads):
+        ring.write(sequence % SLOTS, sequence, payload)
+        view = reader.view(sequence % SLOTS, sequence, len(payload))
+        assert view is not None
+        assert bytes(view) == payload
+        del view
+    reader.close()
+    ring.close()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="counts the blocks of a file in /dev/shm")
+def test_a_sparse_ring_takes_the_memory_of_its_messages_and_not_of_its_slots() -> None:
+    slots, slot_bytes = 256, 1 << 20
+    ring = SharedRing(slots, slot_bytes, sparse=True)
+    reader = SharedRingReader(ring.name, slots, slot_bytes, sparse=True)
+    try:
+        file = Path("/dev/shm") / ring.name
+        for slot in range(8):
+            ring.write(slot, slot, bytes(100_000))
+        taken_bytes = 512 * file.stat().st_blocks
+        assert 8 * 100_000 <= taken_bytes < 8 * 300_000 + slots * 8192
+    finally:
+        reader.close()
+        ring.close()
+
+
+def test_a_sparse_ring_without_memory_says_so_and_keeps_what_it_has(monkeypatch) -> None:
+    ring = SharedRing(SLOTS, SLOT_BYTES, sparse=True)
+    ring.write(0, 0, bytes(200))
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("stream.shared_ring._reserve", full)
+    with pytest.raises(MemoryError, match="no space left"):
+        ring.write(1, 1, bytes(500))
+    ring.write(0, 2, bytes(400))
+    ring.close()

@@ -198,7 +198,7 @@ UNSENDABLE: dict[str, Message] = {
     "a line": Frame(FRAME.info, np.zeros(4, np.uint8)),
     "four dimensions": Frame(FRAME.info, np.zeros((1, 1, 4, 6), np.uint8)),
     "no pixel": Frame(FRAME.info, np.zeros((0, 6), np.uint8)),
-    "a table of integers": Detections(FOUND.info, np.zeros((8, 3), np.int64)),  # type: ignore[arg-type]
+    "a table of integers": Detections(FOUND.info, np.zeros((9, 3), np.int64)),  # type: ignore[arg-type]
     "a frame before the first": Frame(replace(FRAME.info, frame=-1), FRAME.image),
 }
 
@@ -251,3 +251,16 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
         except WireError:
             refused += 1
     assert refused > 5_000
+
+
+def test_detections_of_a_sender_without_flags_are_read_with_none() -> None:
+    header, payload = encode(FOUND)
+    fields = json.loads(header)
+    columns = len(FOUND.COLUMNS) - 1
+    fields["columns"] = fields["columns"][:columns]
+    fields["shape"] = [columns, len(FOUND)]
+    size = columns * len(FOUND) * 8
+    found = decode(json.dumps(fields).encode(), bytes(payload)[:size]).message
+    assert isinstance(found, Detections)
+    np.testing.assert_array_equal(found.table[:columns], FOUND.table[:columns])
+    np.testing.assert_array_equal(found.flags, 0.0)

@@ -47,7 +47,7 @@ def tracked(path, count: int, frames: int):
         for found in channel_flow(count, 0.15, frames, seed=1).detections:
             table = found.table.copy()
             table[3:6] *= rng.lognormal(0, 0.3, (3, len(found)))
-            table[6:] = rng.lognormal(3, 0.5, len(found)), rng.uniform(0.5, 1, len(found))
+            table[6:8] = rng.lognormal(3, 0.5, len(found)), rng.uniform(0.5, 1, len(found))
             writer.append(tracker.step(Detections(found.info, table)))
             writer.commit()
         writer.finalize({}, "done")

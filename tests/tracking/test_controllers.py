@@ -1,6 +1,7 @@
 import time
 import uuid
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,48 @@ def test_commands_reach_the_microscope_signed_and_their_answers_the_controller()
         assert loop.stage.gauges()["ack_ms"] > 0
         assert loop.stage.state is StageState.DONE
         assert not loop.said
+
+
+def test_a_controller_is_shown_the_age_that_a_result_has_when_it_gets_it():
+    class Watcher:
+        name = "watcher"
+
+        def __init__(self) -> None:
+            self.ages_ms: list[float] = []
+
+        def update(self, tracks: Tracks) -> list[Command]:
+            self.ages_ms.append(tracks.info.age_ms)
+            return []
+
+    watcher = Watcher()
+    with ExitStack() as stack:
+        loop = Loop(stack, watcher)
+        loop.source.send(tracks(0))
+        stamped = tracks(1, age_ms=40.0)
+        taken_ns = time.perf_counter_ns() - 60_000_000
+        loop.source.send(replace(stamped, info=replace(stamped.info, monotonic_ns=taken_ns)))
+        loop.source.end()
+        loop.run()
+    assert np.isnan(watcher.ages_ms[0])
+    assert watcher.ages_ms[1] >= 60.0
+
+
+def test_a_loop_whose_results_are_too_old_says_so_on_the_terminal_and_in_the_record():
+    with ExitStack() as stack:
+        loop = Loop(stack, HoldFlow(HoldFlowSettings(target_um_s=20.0, max_flow_ul_s=5.0), watchdog_s=1.0))
+        begun_ns = time.perf_counter_ns()
+        for frame in range(3):
+            seen = tracks(frame, age_ms=700.0, flow_ul_s=1.0)
+            loop.source.send(replace(seen, info=replace(seen.info, monotonic_ns=begun_ns)))
+        loop.source.end()
+        assert loop.run(accept) == []
+        (said,) = loop.said
+        assert said.startswith("hold_flow does not act: the result is 0.7")
+        assert "the limit is 0.5 s (controller.hold_flow.max_age_s)" in said
+        (entry,) = [(text, facts) for kind, text, facts in loop.record if kind == "controller"]
+        assert entry[0] == said
+        assert entry[1]["acts"] is False
+        assert loop.heartbeats
 
 
 def test_a_refused_command_is_counted_and_said():

@@ -1,13 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flows import info
 from pydantic import ValidationError
 
 from stream.messages import Command, CommandKind, CommandReply, FrameInfo, Tracks
-from tracking.control.controllers import ProtocolRun, until_enough
+from tracking.control.controllers import HoldFlow, ProtocolRun, until_enough
 from tracking.control.controllers.protocol_run import slices_of
 from tracking.control.controllers.sufficiency import Sufficiency, profile_error_um_s
-from tracking.control.settings import Enough, Foci, ProtocolSettings, StepSettings, UntilEnoughSettings
+from tracking.control.settings import (
+    Enough,
+    Foci,
+    HoldFlowSettings,
+    ProtocolSettings,
+    StepSettings,
+    UntilEnoughSettings,
+)
 
 FRAME_S = 0.02
 
@@ -225,3 +234,22 @@ def test_every_slice_of_a_protocol_is_listed_in_order():
     found = slices_of(ProtocolSettings.model_validate({"steps": steps, "repeats": 2}))
     assert [s.focus_um for s in found] == [0, 10, 20, None] * 2
     assert [s.index for s in found] == list(range(8))
+
+
+def test_what_the_inner_controller_says_of_itself_is_passed_on():
+    inner = HoldFlow(HoldFlowSettings(target_um_s=1.0, max_flow_ul_s=1.0))
+    controller = ProtocolRun(ProtocolSettings(steps=[StepSettings(seconds=10.0)]), inner)
+    for frame in range(3):
+        late = seen(frame)
+        controller.update(replace(late, info=replace(late.info, age_ms=3000.0)))
+    assert [happening.kind for happening in controller.happenings()] == ["slice", "controller"]
+    assert controller.happenings() == []
+
+
+def test_a_slice_knows_how_many_of_its_frames_were_tracked():
+    controller = protocol({"frames": 100})
+    for frame in range(0, 120, 3):
+        controller.update(seen(frame))
+    (done,) = [h.facts for h in controller.happenings() if h.facts["done"]]
+    assert done["last_frame"] - done["first_frame"] + 1 == 100
+    assert done["tracked_frames"] == 34

@@ -76,3 +76,61 @@ def test_tracks_that_are_too_young_or_badly_known_are_not_predicted():
     assert pulses(20, 1.0) == 1
     assert pulses(2, 1.0) == 0
     assert pulses(20, 90.0) == 0
+
+
+def pulses_of_late_results(age_s: float, gap: int, **more) -> tuple[PulseOnEntry, list, np.ndarray]:
+    """A controller that sees every `gap`-th frame `age_s` late, its pulses (decided, fired), true entries, s."""
+    rng = np.random.default_rng(1)
+    count = 300
+    x0, v = rng.uniform(-300, 150, count), rng.uniform(80, 120, count)
+    controller = PulseOnEntry(settings(max_x_um=None, **more))
+    fired = []
+    for frame in range(0, 200, gap):
+        seen = Tracks.from_columns(
+            info(frame, focus_um=150.0, age_ms=1000 * age_s), track=np.arange(count),
+            x_um=x0 + v * frame * FRAME_S + rng.normal(0, 0.2, count), y_um=0.0, z_um=0.0,
+            vx_um_s=v * rng.normal(1, 0.005, count), vy_um_s=0.0, vz_um_s=0.0, sigma_vx_um_s=1.0, flags=0,
+            age_frames=frame, detection=0,
+        )  # fmt: skip
+        now_s = frame * FRAME_S + age_s
+        fired += [(now_s, command.at_time_s) for command in controller.update(seen)]
+    entry_s = np.sort((200 - x0) / v)
+    return controller, fired, entry_s
+
+
+@pytest.mark.parametrize("gap", [1, 3, 10])
+@pytest.mark.parametrize("age_s", [0.02, 0.15, 0.5])
+def test_where_results_are_old_or_seldom_pulses_are_decided_earlier_and_still_come_in_time(age_s, gap):
+    controller, fired, entry_s = pulses_of_late_results(age_s, gap)
+    begun_s = 2 * age_s + 2 * gap * FRAME_S
+    assert all(at_s > now_s for now_s, at_s in fired if now_s > begun_s)
+    assert all(at_s > now_s - 0.02 for now_s, at_s in fired)  # max_sigma_s
+    true = entry_s[(entry_s > begun_s + 0.2) & (entry_s < 199 * FRAME_S)]
+    nearest = [np.abs(np.array([at_s for _, at_s in fired]) - t).min() for t in true]
+    assert np.mean(np.array(nearest) <= FRAME_S) > 0.95
+    late_at_the_beginning = np.count_nonzero((entry_s > 0) & (entry_s < begun_s + 0.2))
+    assert controller.late <= late_at_the_beginning
+
+
+def test_a_particle_that_has_passed_gets_no_pulse_which_is_said_once_and_once_more_when_pulses_are_in_time():
+    controller = PulseOnEntry(settings(max_x_um=None))
+    told, fired = [], []
+
+    def see(frame, x_um, age_s, number):
+        seen = Tracks.from_columns(
+            info(frame, age_ms=1000 * age_s), track=[float(number)], x_um=x_um, y_um=0.0, z_um=0.0, vx_um_s=100.0,
+            vy_um_s=0.0, vz_um_s=0.0, sigma_vx_um_s=1.0, flags=0, age_frames=50, detection=0,
+        )  # fmt: skip
+        fired.extend(controller.update(seen))
+        told.extend(happening.text for happening in controller.happenings())
+
+    see(0, 195.0, 0.3, 1)  # enters in 0.05 s, a quarter of a second before its result comes
+    see(1, 195.0, 0.3, 2)
+    assert not fired
+    assert controller.measured() == {"pulses": 0.0, "late": 2.0}
+    assert len(told) == 1
+    assert "pulse_on_entry is too late: a particle had entered when its result, 0.3 s old, came" in told[0]
+    for frame in range(2, 400):
+        see(frame, 195.0, 0.02, frame + 1)
+    assert len(fired) == 398
+    assert told[1:] == ["pulse_on_entry is in time again; 2 particles got no pulse so far"]

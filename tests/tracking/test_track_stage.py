@@ -1,6 +1,7 @@
 import time
 import uuid
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,11 @@ def pipeline(consumers: int = 1, **more):
 def particles(frame: int, count: int = 10, first: int = 0, **more) -> Detections:
     where = np.arange(first, first + count) * 20.0
     return Detections.from_columns(info(frame, **more), x_um=where, y_um=where)
+
+
+def taken_at(monotonic_ns: int) -> Detections:
+    found = particles(0)
+    return replace(found, info=replace(found.info, monotonic_ns=monotonic_ns))
 
 
 def receive_all(stage, receiver, limit_s: float = 20.0) -> list:
@@ -239,3 +245,28 @@ def test_displacements_beyond_links_and_rows_left_out_are_said_once_and_counted(
     assert counts["rows_left_out"] > 0
     assert sorted("links can resolve" in text for text in said) == [False, True]
     assert [text for text in said if "raise detector.max_particles" in text]
+
+
+@pytest.mark.parametrize("keeps_time", [True, False])
+def test_tracks_know_how_old_they_are_unless_frames_come_without_a_clock(keeps_time):
+    with ExitStack() as stack:
+        source, stage_end = link(stack)
+        output, receiver = link(stack)
+        tracker = OnlineTracker(TrackerSettings())
+        stage = TrackStage(stage_end, tracker, [output], keeps_time=keeps_time)
+        stack.callback(stage.close)
+        taken_ns = time.perf_counter_ns() - 10**8
+        source.send(taken_at(taken_ns))
+        source.end()
+        (tracks, *_) = receive_all(stage, receiver)
+        longest_ms = (time.perf_counter_ns() - taken_ns) / 1e6
+        assert np.isnan(tracks.info.age_ms) != keeps_time
+        assert not keeps_time or 100 <= tracks.info.age_ms <= longest_ms
+
+
+def test_the_time_of_another_computer_gives_no_age():
+    with pipeline() as (source, stage, (receiver,)):
+        source.send(taken_at(time.perf_counter_ns() + 10**12))
+        source.end()
+        (tracks, *_) = receive_all(stage, receiver)
+        assert np.isnan(tracks.info.age_ms)

@@ -1,3 +1,5 @@
+from itertools import cycle, islice
+
 import numpy as np
 import pytest
 from flows import FRAME_S, channel_flow, info, link_f1, links_of
@@ -13,7 +15,7 @@ from tracking.tracker import OnlineTracker
 
 
 def detections(frame, x, y, z=np.nan, sigma=0.1, **more) -> Detections:
-    table = np.broadcast_arrays(x, y, z, sigma, sigma, 1.0, 5.0, 0.9)
+    table = np.broadcast_arrays(x, y, z, sigma, sigma, 1.0, 5.0, 0.9, 0.0)
     return Detections(info(frame, **more), np.array(table, np.float64))
 
 
@@ -185,6 +187,27 @@ def test_a_long_loss_in_the_camera_ends_all_tracks():
     assert tracker.counts["ended"] == 25
 
 
+@pytest.mark.parametrize("gaps", [[3], [5], [10], [1, 9, 4], [10, 2]])
+def test_where_only_some_frames_are_tracked_particles_are_followed_as_well_as_in_all_of_them(gaps):
+    chosen = np.cumsum(list(islice(cycle(gaps), 40)))
+    sequence = channel_flow(count=200, displacement=0.05, frames=int(chosen[-1]) + 1, brownian=0.05)
+    tracker = OnlineTracker(TrackerSettings())
+    rows = [tracker.step(sequence.detections[frame]) for frame in chosen]
+    begun = 5
+    assert link_f1(rows[begun:], [sequence.truth[frame] for frame in chosen[begun:]]) > 0.99
+    assert not tracker.remark
+
+
+def test_when_the_detector_falls_behind_tracks_are_kept_and_when_it_recovers_a_loss_ends_them_as_before():
+    tracker = OnlineTracker(TrackerSettings())
+    walk(tracker, range(10))
+    walk(tracker, [12, 15, 18, 21, 24, 28, 34, 40, 46, 52])
+    assert tracker.counts["born"] == 25
+    walk(tracker, range(53, 60))
+    walk(tracker, [64])
+    assert tracker.counts["born"] == 50
+
+
 def test_without_times_the_frame_rate_of_the_settings_is_used():
     tracker = OnlineTracker(TrackerSettings(frame_rate_hz=1.0 / FRAME_S))
     rows = walk(tracker, range(10), time_s=float("nan"))
@@ -297,7 +320,7 @@ def test_no_input_breaks_it_and_every_usable_detection_is_in_exactly_one_row(mod
     tracker = OnlineTracker(TrackerSettings(mode=mode))
     last = None
     for frame, camera_frame, time_s, focus_um, particles in frames:
-        table = np.full((8, len(particles)), np.nan)
+        table = np.full((9, len(particles)), np.nan)
         table[:6] = np.array(particles, float).reshape(-1, 6).T
         about = info(frame, camera_frame=camera_frame, time_s=time_s, focus_um=focus_um)
         tracks = tracker.step(Detections(about, table))

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.lib.recfunctions import repack_fields
 from trajectory_files import FRAME_S, tracks, write
 
 from stream.errors import OutputError, SourceError
 from stream.messages import TrackFlag, Tracks
 from tracking.trajectories.commit_mark import committed_frames
+from tracking.trajectories.compression import pack
 from tracking.trajectories.file import (
     TrajectoryFile,
     TrajectoryWriter,
@@ -21,6 +23,8 @@ from tracking.trajectories.file import (
 )
 from tracking.trajectories.schema import (
     FRAME,
+    FRAME_BEFORE_AGES,
+    FRAMES,
     complete_event_bytes,
     decode_attribute,
     decode_events,
@@ -342,3 +346,24 @@ def test_events_that_are_whole_are_read_and_a_torn_one_is_not(events, cut):
     whole = decode_events(torn)
     assert [(event["kind"], event["text"]) for event in whole] == events[: len(whole)]
     assert complete_event_bytes(torn) == sum(map(len, lines[: len(whole)]))
+
+
+def test_a_file_from_before_results_had_an_age_is_read_packed_and_recovered_as_before(tmp_path):
+    path = write(tmp_path / "tracks.h5", [tracks(frame) for frame in range(7)])
+    with h5py.File(path, "r+") as file:
+        table, attributes = file[FRAMES][:], dict(file[FRAMES].attrs)
+        del file[FRAMES]
+        old = file.create_dataset(
+            FRAMES, data=repack_fields(table[list(FRAME_BEFORE_AGES.names)]), maxshape=(None,), chunks=(64,)
+        )
+        for name, values in attributes.items():
+            old.attrs[name] = list(values)[:-1]
+    for _ in range(2):
+        with TrajectoryFile(path) as file:
+            assert file.frames.dtype == FRAME
+            assert file.frames["frame"].tolist() == list(range(7))
+            assert np.isnan(file.frames["age_ms"]).all()
+            assert file.finished
+        pack(path)
+    with h5py.File(path) as file:
+        assert list(file[FRAMES].attrs["columns"]) == list(file[FRAMES].dtype.names)

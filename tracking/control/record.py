@@ -39,10 +39,10 @@ class ControlRecord:
         self._measured_s = -math.inf
         self.last: dict[str, float] = {}
 
-    def frame(self, tracks: Tracks, heartbeat_ms: float = math.nan) -> None:
+    def frame(self, tracks: Tracks, heartbeat_ms: float = math.nan) -> list[str]:
         """Record what was measured in a frame (at most every `PERIOD_S`) and what else the controller reports.
 
-        `heartbeat_ms` is the round trip of the last heartbeat.
+        `heartbeat_ms` is the round trip of the last heartbeat. Returns what the controller reports of itself.
         """
         now_s = tracks.info.time_s
         if now_s - self._measured_s >= PERIOD_S:
@@ -52,8 +52,10 @@ class ControlRecord:
                 beat = {"heartbeat_ms": round(heartbeat_ms, 3)} if math.isfinite(heartbeat_ms) else {}
                 self._keep("measured", "", {**_place(tracks), **beat, "measured": values})
         happenings: Callable[[], list[Happening]] | None = getattr(self._controller, "happenings", None)
-        for happening in happenings() if happenings is not None else ():
+        found = happenings() if happenings is not None else []
+        for happening in found:
             self._keep(happening.kind, happening.text, {**happening.facts, "time_s": now_s})
+        return [happening.text for happening in found if happening.kind == "controller"]
 
     def values(self) -> dict[str, float]:
         """The controller's measured values; those that are not finite are left out."""

@@ -14,6 +14,10 @@ MOST_POSITIONS = 10_000
 LONGEST_TEXT = 1000
 """Most entries of a list and characters of a text. More is a slip or an attack, not an experiment: 10,000 slices
 of a second are three hours."""
+MAX_AGE = (
+    "oldest result that is acted on, as time since its exposure; left out: 2 s, at most half of "
+    "`limits.watchdog_s`"
+)
 
 
 class _Section(BaseModel):
@@ -67,6 +71,7 @@ class HoldFlowSettings(_Section):
     )
     filter_time_s: float = Field(0.2, ge=0, description="time over which the measured velocity is averaged")
     period_s: float = Field(0.5, ge=0, description="shortest time between two commands")
+    max_age_s: float | None = Field(None, gt=0, description=MAX_AGE)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -101,6 +106,7 @@ class HoldFocusSettings(_Section):
     tolerance_um: float = Field(0.5, ge=0, description="smaller deviations are not corrected")
     max_step_um: float = Field(10.0, gt=0, description="longest single correction")
     period_s: float = Field(0.5, ge=0, description="shortest time between two moves")
+    max_age_s: float | None = Field(None, gt=0, description=MAX_AGE)
 
 
 class Enough(_Section):
@@ -234,7 +240,9 @@ class StopWhenSettings(_Section):
     trajectories: int | None = Field(
         None, ge=1, description="number of trajectories of at least `length_frames`"
     )
-    length_frames: int = Field(10, ge=1, description="detections from which a trajectory counts")
+    length_frames: int = Field(
+        10, ge=1, description="frames from its first to its last detection from which a trajectory counts"
+    )
     frames: int | None = Field(None, ge=1, description="number of tracked frames")
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ DRAIN_POLL_S = 0.01  # s between two looks for the last replies; it delays the e
 REPLY_POLL_S = 0.001
 """How long to wait for the next frame while a reply is outstanding, s: the resolution of `ack_ms` and
 `heartbeat_ms`. Shorter costs processor time, longer makes a controller that waits for its replies slower."""
+WOKEN_POLL_S = 0.01
+"""The same where replies end the wait, s; only those to `stop` and `make_safe` come by another way."""
 MOST_A_FRAME = 64
 """Commands that a controller may send for one frame. The built-in ones send at most a few (a pulse for each
 particle that enters); more is a fault, such as a list that grows from frame to frame. `limits.commands_per_s` is
@@ -40,6 +42,8 @@ sends (two a second; pulses apart), and low enough to be noticed within seconds 
 
 class ControlStage:
     """Shows every frame's tracks to a controller and sends its commands to the microscope.
+
+    Age: a controller is shown the age that the result has now (`tracks.info.age_ms`), not that at the tracker.
 
     Heartbeats: after a frame that the controller has processed, one is sent to the acquisition, at most four a
     second. Without them the acquisition's watchdog makes the hardware safe.
@@ -68,7 +72,11 @@ class ControlStage:
         report: Callable[[str], None] = log.error,
         record: Record = nothing,
         switch: ControllerSwitch | None = None,
+        reply_poll_s: float = REPLY_POLL_S,
     ) -> None:
+        """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
+        ends the receiver's wait.
+        """
         self._receiver = receiver
         self._controller = controller
         self._channel = CommandChannel(client)
@@ -76,6 +84,7 @@ class ControlStage:
         self._report_often = LimitedReports(report)
         self._record = ControlRecord(controller, record)
         self._switch = switch
+        self._reply_poll_s = reply_poll_s
         self._frame = -1
         self._beats = controller is not None
         self._held = ""
@@ -105,14 +114,14 @@ class ControlStage:
         if self._state is StageState.DRAINING:
             return self._drain()
         self._state = StageState.RUNNING
-        wait_s = min(timeout_s, REPLY_POLL_S) if self._channel.expects_replies else timeout_s
+        wait_s = min(timeout_s, self._reply_poll_s) if self._channel.expects_replies else timeout_s
         delivery = self._receiver.receive(wait_s)
         if delivery is None:
             return True
         message = delivery.message
         if isinstance(message, Tracks):
             self._counts["received"] += 1
-            self._control(message)
+            self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
             self._state = StageState.DRAINING
             self._drained_s = time.monotonic() + LAST_REPLIES_S
@@ -188,7 +197,8 @@ class ControlStage:
                 )
             for command in prepared:
                 self._send(command, tracks)
-            self._record.frame(tracks, self._channel.gauges.get("heartbeat_ms", math.nan))
+            for note in self._record.frame(tracks, self._channel.gauges.get("heartbeat_ms", math.nan)):
+                self._report(note)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, and leave
@@ -315,6 +325,12 @@ class ControlStage:
         """Close the message link and the command channel. Idempotent."""
         self._receiver.close()
         self._channel.close()
+
+
+def aged(tracks: Tracks, now_ns: int) -> Tracks:
+    """The tracks with the age that they have at `now_ns` (`perf_counter_ns`); unchanged if it was not known."""
+    info, age_ms = tracks.info, 1e-6 * (now_ns - tracks.info.monotonic_ns)
+    return replace(tracks, info=replace(info, age_ms=age_ms)) if age_ms > info.age_ms else tracks
 
 
 def signed(command: Command, sender: str, frame: int) -> Command:

@@ -7,6 +7,7 @@ A request is a `Command` of kind `control`. Its value is a JSON object with one 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,8 +48,11 @@ class Choice:
 class ControllerSwitch:
     """Makes the requested controllers. No code is loaded on request: a `file` must be the experiment's own."""
 
-    def __init__(self, requests: Requests, own: ControllerSettings | None = None) -> None:
+    def __init__(
+        self, requests: Requests, own: ControllerSettings | None = None, watchdog_s: float = math.inf
+    ) -> None:
         self._requests = requests
+        self._watchdog_s = watchdog_s
         self._own_file = None if own is None else own.file
 
     def poll(self) -> list[Request]:
@@ -82,7 +86,7 @@ class ControllerSwitch:
                 f"only the experiment's own controller file can be switched on, not {settings.file}"
             )
         try:
-            controller = load_controller(settings)
+            controller = load_controller(settings, watchdog_s=self._watchdog_s)
         except ConfigurationError:
             raise
         except (ValueError, ArithmeticError) as error:

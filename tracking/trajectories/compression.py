@@ -18,6 +18,7 @@ from uuid import uuid4
 import h5py
 import imagecodecs
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.trajectories.annotation import adding_to
@@ -71,6 +72,11 @@ def _is_packed(path: Path) -> bool:
         return file[ROWS].compression is not None and GROUP in file
 
 
+def _as_stored(frames: RecordArray, stored: h5py.Dataset) -> RecordArray:
+    """The entries with the columns of the file they come from, which its attributes describe."""
+    return repack_fields(frames[list(stored.dtype.names)])
+
+
 def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
     h5py.File(part, "x", libver=LIBVER).close()
     with h5py.File(path, "r", locking=False) as old, adding_to(part, path.stat().st_size) as new:
@@ -79,7 +85,9 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
         for name in old:
             if name not in {ROWS.split("/")[0], FRAMES, GROUP}:
                 old.copy(name, new)
-        frames = new.create_dataset(FRAMES, data=file.frames, maxshape=(None,), **FILTERS)
+        frames = new.create_dataset(
+            FRAMES, data=_as_stored(file.frames, old[FRAMES]), maxshape=(None,), **FILTERS
+        )
         rows = new.create_dataset(
             ROWS,
             (file.row_count,),

@@ -48,7 +48,7 @@ class Pending:
         self._frames.append(
             (
                 info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
-                info.exposure_ms, 0, len(rows), 0,
+                info.exposure_ms, 0, len(rows), 0, info.age_ms,
             )
         )  # fmt: skip
 

@@ -44,6 +44,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
                 flow_ul_s=float(frame["flow_ul_s"]),
                 exposure_ms=float(frame["exposure_ms"]),
                 pixel_size_um=pixel_size_um,
+                age_ms=float(frame["age_ms"]),
             )
             number = own["track"].astype(np.int64)
             if len(number) and number.max() >= len(born):

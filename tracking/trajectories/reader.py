@@ -29,6 +29,7 @@ from tracking.trajectories.schema import (
     ROWS,
     RecordArray,
     decode_events,
+    with_all_columns,
 )
 from tracking.trajectories.soundness import (
     UNREADABLE,
@@ -97,7 +98,7 @@ class TrajectoryFile:
         known = sum(map(len, self._parts))
         with self._readable():
             self._frame_set.refresh()
-            new = self._frame_set[known:]
+            new = with_all_columns(self._frame_set[known:])
             if len(new) == 0:
                 return 0
             self._row_set.refresh()

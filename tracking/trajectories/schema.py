@@ -84,7 +84,10 @@ ROW_COLUMNS = (
     ColumnSpec("confidence", "<f4", "1", "0 to 1"),
     ColumnSpec("detection", "<i4", "1", "row among the frame's detections, -1 for predicted rows"),
     ColumnSpec(
-        "flags", "|u1", "1", "sum of 1 predicted, 2 second detection, 4 tentative (not yet confirmed)"
+        "flags",
+        "|u1",
+        "1",
+        "sum of 1 predicted, 2 second detection, 4 tentative (not yet confirmed), 8 reduced (no time to fit it)",
     ),
 )
 
@@ -99,6 +102,7 @@ FRAME_COLUMNS = (
     ColumnSpec("first_row", "<u8", "1", "where the frame's rows begin in /tracks/rows"),
     ColumnSpec("rows", "<u4", "1", "how many rows the frame has"),
     ColumnSpec("commit", "<u4", "1", "number of the commit that wrote it, from 1; 0: never written"),
+    ColumnSpec("age_ms", "<f8", "ms", "age of the result when it was tracked; NaN in a replay"),
 )
 
 
@@ -136,6 +140,7 @@ ATTRIBUTES = {
         AttributeSpec(text),
     ),
     "frame_rate_hz": AttributeSpec(number),
+    "result_age": AttributeSpec(mapping(number)),
     "configuration": AttributeSpec(configuration),
     "statistics": AttributeSpec(mapping(number)),
     "accounts": AttributeSpec(mapping(mapping(either(number, mapping(number))))),
@@ -157,6 +162,19 @@ def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
 
 ROW = _dtype(ROW_COLUMNS)
 FRAME = _dtype(FRAME_COLUMNS)
+FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:-1])
+"""Of files that were written before results had an age."""
+
+
+def with_all_columns(frames: RecordArray) -> RecordArray:
+    """Entries of `/frames` as FRAME; ages that an older file does not have are NaN."""
+    if frames.dtype != FRAME_BEFORE_AGES:
+        return frames
+    whole = np.zeros(len(frames), FRAME)
+    for name in FRAME_BEFORE_AGES.names or ():
+        whole[name] = frames[name]
+    whole["age_ms"] = np.nan
+    return whole
 
 
 def column_attributes(columns: tuple[ColumnSpec, ...]) -> dict[str, list[str]]:

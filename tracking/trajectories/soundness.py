@@ -22,6 +22,7 @@ from tracking.trajectories.schema import (
     ATTRIBUTES,
     EVENTS,
     FRAME,
+    FRAME_BEFORE_AGES,
     FRAMES,
     ROW,
     ROWS,
@@ -72,7 +73,7 @@ def check_schema(file: h5py.File, path: Path) -> None:
     rows = dataset(file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
-    if rows.dtype != ROW or frames.dtype != FRAME:
+    if rows.dtype != ROW or frames.dtype not in {FRAME, FRAME_BEFORE_AGES}:
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
 

@@ -16,9 +16,10 @@ COMMIT_MESSAGES = 8
 """Messages after which a commit is due. At 800 frames/s a commit for every 8 frames takes 9 % of a core, one for
 each frame 34 % (docs/files.md); more messages delay the acknowledgements, which a sender with a full ring waits
 for."""
-IDLE_S = 0.02
-"""Time without a message after which a commit is due, s: about a frame period at 60 frames/s. Longer, a tracker
-that waits for acknowledgements waits that long; shorter, slow cameras cause a commit for each frame."""
+IDLE_S = 0.1
+"""Time without a message after which a commit is due, s: two frame periods at 24 frames/s, so that cameras from 10
+frames/s on get a commit for several frames (1.3 ms of processor time for each, measured). Longer, a tracker that waits
+for acknowledgements waits that long; shorter, slow cameras cause a commit for each frame."""
 
 
 class WriteStage:

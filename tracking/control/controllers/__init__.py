@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.hold_flow import HoldFlow
 from tracking.control.controllers.hold_focus import HoldFocus
@@ -27,24 +29,27 @@ __all__ = [
 
 
 def load_controller(
-    settings: ControllerSettings | None, protocol: ProtocolSettings | None = None
+    settings: ControllerSettings | None,
+    protocol: ProtocolSettings | None = None,
+    watchdog_s: float = math.inf,
 ) -> Controller:
     """Make the controller of these settings, inside the protocol if there is one.
 
-    Raises `ConfigurationError` if its file is not usable.
+    `watchdog_s` is `limits.watchdog_s`. Raises `ConfigurationError` if its file is not usable, or if it would act
+    on results as old as that.
     """
-    controller = None if settings is None else _made(settings)
+    controller = None if settings is None else _made(settings, watchdog_s)
     if protocol is not None:
         return ProtocolRun(protocol, controller)
     assert controller is not None
     return controller
 
 
-def _made(settings: ControllerSettings) -> Controller:
+def _made(settings: ControllerSettings, watchdog_s: float) -> Controller:
     if settings.hold_flow is not None:
-        return HoldFlow(settings.hold_flow)
+        return HoldFlow(settings.hold_flow, watchdog_s)
     if settings.hold_focus is not None:
-        return HoldFocus(settings.hold_focus)
+        return HoldFocus(settings.hold_focus, watchdog_s)
     if settings.until_enough is not None:
         return until_enough(settings.until_enough)
     if settings.pulse_on_entry is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,7 @@ class ProtocolRun:
         self._sent_s = math.nan
         self._from_frame = -1
         self._first_frame = -1
+        self._tracked = 0
         self._first_s = self._arrived_s = math.nan
         self._sufficiency: Sufficiency | None = None
         self._happenings: list[Happening] = []
@@ -106,9 +107,10 @@ class ProtocolRun:
         return own | (inner() if inner is not None else {})
 
     def happenings(self) -> list[Happening]:
-        """Entries for the record since the last call."""
+        """Entries for the record since the last call, with those of the inner controller."""
         found, self._happenings = self._happenings, []
-        return found
+        inner: Callable[[], list[Happening]] | None = getattr(self._inner, "happenings", None)
+        return found + (inner() if inner is not None else [])
 
     def acknowledged(self, ack: CommandReply) -> None:
         """Note the first frame that shows the slice's set-points, or that one was refused."""
@@ -153,8 +155,9 @@ class ProtocolRun:
         if info.time_s - self._arrived_s < self._now.step.settle_s:
             return commands
         if self._first_frame < 0:
-            self._first_frame, self._first_s = info.frame, info.time_s
+            self._first_frame, self._first_s, self._tracked = info.frame, info.time_s, 0
             self._tell("begins", {"first_frame": info.frame})
+        self._tracked += 1
         if self._is_measured(tracks):
             self._end(tracks)
             commands += self._begin(info.time_s)
@@ -199,6 +202,7 @@ class ProtocolRun:
         facts: dict[str, Any] = {
             "first_frame": self._first_frame,
             "last_frame": info.frame,
+            "tracked_frames": self._tracked,
             "seconds": round(info.time_s - self._first_s, 6),
         }
         if self._sufficiency is not None:

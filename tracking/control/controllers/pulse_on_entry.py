@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from stream.messages import Command, CommandKind, Tracks
+from tracking.control.controllers.controller_interface import Happening
+from tracking.control.controllers.loop_delay import LoopDelay
 from tracking.control.controllers.measuring import FloatArray, heights_um, measured
 from tracking.control.settings import PulseOnEntrySettings
 
@@ -16,14 +18,26 @@ SMOOTHING = 0.2
 REMEMBERED_FRAMES = 1000
 """Frames for which a track that had its pulse is remembered, once more than that many are. It must exceed the
 frames that a particle takes from the prediction to the entry; it only bounds memory."""
+SENDING_S = 0.005
+"""Time from the tracks in hand to the command in the acquisition, s: 1.3 ms in the middle, 4.8 ms at most were
+measured (docs/control.md). Less misses particles at the last moment; more only decides earlier."""
+SPARE = 2.0
+"""Intervals between results before the last possible moment at which a pulse is decided; results are irregular
+under overload. More decides earlier, on an older position."""
+IN_TIME_S = (
+    5.0  # s without a late pulse after which pulses are said to be in time again; only decides what is said
+)
 
 
 class PulseOnEntry:
     """Extrapolates each track in a straight line and sends one trigger command for the time of its entry.
 
     Positions are averaged along the track: a measured one weighs `SMOOTHING`, the one predicted from the frame
-    before the rest. The decision is taken `lead_s` before the entry, as late as the loop allows; the command
-    carries the time of the pulse, so that its own latency does not matter.
+    before the rest. The decision is taken `lead_s` before the entry, as late as the loop allows, or earlier where
+    results are so old, or come so seldom, that it would be too late then; the command carries the time of the
+    pulse, so that its own latency does not matter. A pulse that would still come more than `max_sigma_s` late is
+    not fired: its particle has passed. It counts as `late`, which is said once, and once more when pulses are in
+    time again.
     """
 
     name = "pulse_on_entry"
@@ -36,11 +50,19 @@ class PulseOnEntry:
         self._place_um = np.empty((3, 0))
         self._time_s = math.nan
         self._fired: dict[int, int] = {}
-        self.pulses = 0
+        self._delay = LoopDelay()
+        self._late_s = math.nan
+        self._notes: list[Happening] = []
+        self.pulses = self.late = 0
 
     def measured(self) -> dict[str, float]:
-        """Number of pulses commanded so far."""
-        return {"pulses": float(self.pulses)}
+        """Number of pulses commanded so far, and of those that would have come too late."""
+        return {"pulses": float(self.pulses), "late": float(self.late)}
+
+    def happenings(self) -> list[Happening]:
+        """Whether pulses come too late, or are in time again."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def update(self, tracks: Tracks) -> list[Command]:
         """Return the trigger commands that are due."""
@@ -58,16 +80,23 @@ class PulseOnEntry:
         columns = np.arange(len(track))
         speed = np.maximum(np.abs(velocity[axis, columns]), 1e-12)
         error_s = np.where(np.isfinite(entry_s), entry_s, 0.0) * sigma[:, seen][axis, columns] / speed
-        due = (entry_s > 0) & (entry_s <= s.lead_s) & (error_s <= s.max_sigma_s)
-        commands = []
+        self._delay.see(info)
+        last_s = self._delay.oldest_s + SENDING_S + SPARE * self._delay.interval_s - s.delay_s
+        due = (entry_s > 0) & (entry_s <= max(s.lead_s, last_s)) & (error_s <= s.max_sigma_s)
+        passed = entry_s + s.delay_s + s.max_sigma_s < self._delay.age_s + SENDING_S
+        commands, late = [], 0
         for column in np.flatnonzero(due).tolist():
             number = int(track[column])
             if number in self._fired:
                 continue
             self._fired[number] = info.frame
+            if passed[column]:
+                late += 1
+                continue
             at_s = info.time_s + float(entry_s[column]) + s.delay_s
             commands.append(Command(CommandKind.TRIGGER, at_time_s=at_s))
         self.pulses += len(commands)
+        self._count_late(late, info.time_s)
         self._forget(info.frame)
         return commands
 
@@ -80,6 +109,23 @@ class PulseOnEntry:
             place[:, now] = moved + SMOOTHING * (place[:, now] - moved)
         self._track, self._place_um, self._time_s = track, place, now_s
         return place
+
+    def _count_late(self, late: int, now_s: float) -> None:
+        self.late += late
+        was_late, age_s = not math.isnan(self._late_s), self._delay.age_s
+        if late:
+            self._late_s = now_s
+        if late and not was_late:
+            self._note(
+                f"{self.name} is too late: a particle had entered when its result, {age_s:.2g} s old, came; "
+                "it gets no pulse, and such particles are counted (late)"
+            )
+        if was_late and not late and now_s - self._late_s > IN_TIME_S:
+            self._late_s = math.nan
+            self._note(f"{self.name} is in time again; {self.late} particles got no pulse so far")
+
+    def _note(self, text: str) -> None:
+        self._notes.append(Happening("controller", text, {"late": self.late}))
 
     def _forget(self, frame: int) -> None:
         if len(self._fired) > REMEMBERED_FRAMES:

@@ -1,0 +1,96 @@
+"""How the message links of a run treat frames and results: policy, age limit, room."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from engines.ordered_threads import default_workers
+from liveptv.config import Experiment
+from liveptv.session.plan import ImageFormat
+from stream.errors import ConfigurationError
+from stream.link import Policy
+
+SLOTS = 64
+"""Frames that a ring holds where the settings do not say: two seconds of a common camera."""
+LIVE_BYTES = 64_000_000
+"""Memory for the frames of a live run, bytes. Its ring holds only frames that are being worked on or whose results
+the tracker has not acknowledged: a few. What it holds beyond them bridges a tracker that stops for a moment: 17
+full frames (2560 x 1440), 0.7 s at 24 frames/s."""
+LIVE_SPARE = 3  # frames beyond the one of each worker: one waiting, one on its way, one being acknowledged
+PERIODS, LEAST_MS = 3.0, 100.0
+"""Age limit of a result where the settings do not say: frame periods, and at least so many ms. Shorter than what
+detector and transport take (two cores: 20 to 60 ms), every frame would be late; a person does not notice 100 ms."""
+LIVE_RESULTS = 1024
+"""Results that a link of a live run holds while their consumer is stopped: 5 s at 200 frames/s, which no detector
+on a processor exceeds with full frames. Only what a backlog needs is touched, the bytes of its messages."""
+RESULT_BYTES = 512_000_000
+"""Address space for one link of results, bytes, most of which is never touched. With detector.max_particles = 2000
+it holds 890 messages of tracks."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRules:
+    """What happens to frames on their way to the detector; `age_limit_ms` is infinite unless the policy is live."""
+
+    policy: Policy
+    age_limit_ms: float = math.inf
+
+    @property
+    def is_live(self) -> bool:
+        """Whether results have an age limit."""
+        return self.policy is Policy.LIVE
+
+
+def frame_rules(experiment: Experiment, source: ImageFormat) -> FrameRules:
+    """The policy for frames and the age limit of results, from the settings and the frame rate of the source.
+
+    Raises `ConfigurationError` for the policy `live` in simulated time, in which no frame can be late.
+    """
+    link = experiment.link
+    if link.is_live and not source.keeps_time:
+        raise ConfigurationError(
+            "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
+        )
+    default = Policy.LIVE if experiment.microscope is not None and source.keeps_time else Policy.BLOCK
+    policy = default if link.policy is None else link.policy
+    if policy is not Policy.LIVE:
+        return FrameRules(policy)
+    return FrameRules(policy, link.age_limit_ms or default_age_limit_ms(source.frame_rate_hz))
+
+
+def default_age_limit_ms(frame_rate_hz: float) -> float:
+    """Three frame periods, at least 100 ms; 100 ms where the frame rate (frames/s) is not known."""
+    known = math.isfinite(frame_rate_hz) and frame_rate_hz > 0
+    return max(LEAST_MS, PERIODS * 1000 / frame_rate_hz) if known else LEAST_MS
+
+
+def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]:
+    """Keyword arguments of `stream.links.open_sender` for the frames, from the camera to the detector.
+
+    Only the session decides who is lost, so no message link gives up by itself.
+    """
+    link, policy = experiment.link, frame_rules(experiment, source).policy
+    slots, in_transit = link.slots or SLOTS, link.credits
+    if policy is Policy.LIVE and link.slots is None:
+        workers = experiment.detector.workers or default_workers()
+        slots = max(workers + LIVE_SPARE, min(SLOTS, LIVE_BYTES // max(1, source.nbytes)))
+    if policy is Policy.LIVE and in_transit is None:
+        in_transit = slots - 1
+    if in_transit is not None and in_transit >= slots:
+        slots = in_transit + 1
+    options = {"policy": policy, "slots": slots, "credits": in_transit}
+    return options | {"patience_s": link.patience_s, "give_up_s": None}
+
+
+def result_options(experiment: Experiment, slot_bytes: int) -> dict[str, Any]:
+    """The same for results of at most `slot_bytes`: whatever was detected reaches the file, nothing is dropped.
+
+    With a microscope the ring holds what comes in several seconds, while the consumer is stopped.
+    """
+    slots = SLOTS
+    if experiment.microscope is not None:
+        slots = max(SLOTS, min(LIVE_RESULTS, RESULT_BYTES // max(1, slot_bytes)))
+    options = {"slots": slots, "sparse": experiment.microscope is not None}
+    return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}
