@@ -1,8 +1,8 @@
 """Compiled kernels of an installation, taken over by users who cannot write to its folder.
 
-numba keeps compiled kernels beside the source (`__pycache__`), or, where that folder is not writable, in a folder of
-the user; it then does not even look beside the source. So what the installer has compiled (`liveptv warmup`) is
-copied, once and again when it has been renewed, to where numba looks for it: see docs/decisions/0008.
+numba keeps compiled kernels beside the source (`__pycache__`), or, where that folder is not writable, in a
+folder of the user; it then does not even look beside the source. So what the installer has compiled (`liveptv
+warmup`) is copied, once and again when it has been renewed, to where numba looks for it: see docs/decisions/0008.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from tracking.index_type import Index
+
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 
@@ -203,7 +205,7 @@ def solve(problem: Any, memory: Any) -> None:
     # Row reduction: a waiting row bids for its cheapest column; the row it displaces waits for the search below.
     still = 0
     for k in range(left):
-        row = np.int64(waiting[k])
+        row = Index(waiting[k])
         first, second, best = _two_cheapest(row, indptr, indices, costs, no_link_cost, v)
         u[row] = first
         if best == FREE:
@@ -224,7 +226,7 @@ def solve(problem: Any, memory: Any) -> None:
             waiting[still] = row
             still += 1
     for k in range(still):
-        _augment(np.int64(waiting[k]), problem, memory)
+        _augment(Index(waiting[k]), problem, memory)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -241,7 +243,7 @@ def _augment(start: int, problem: Any, memory: Any) -> None:
     end = np.inf
     end_row = start
     end_column = FREE
-    size = np.int64(0)  # so here and below: one type, for which the functions called are compiled once
+    size = Index(0)  # so here and below: one type, for which the functions called are compiled once
     reached = 0
     while True:
         unlinked = reach + no_link_cost - u[row]
@@ -273,13 +275,13 @@ def _augment(start: int, problem: Any, memory: Any) -> None:
             elif length < d[column]:
                 d[column] = length
                 pred[column] = row
-                _sift_up(heap, place, d, np.int64(place[column]))
+                _sift_up(heap, place, d, Index(place[column]))
         if size == 0 or d[heap[0]] >= end:
             break
         column = _pop(heap, place, d, size)
         size -= 1
         place[column] = DONE
-        row = np.int64(row_of[column])
+        row = Index(row_of[column])
         reach = d[column]
     u[start] += end
     for k in range(reached):

@@ -19,6 +19,7 @@ from numba import njit
 
 from stream.messages import DetectionFlag, Detections, TrackFlag, Tracks
 from tracking.flow_field import Flow, expect
+from tracking.index_type import Index
 from tracking.kalman import FIRST, HITS, ID, POSITION, PP, PV, SEEN, VELOCITY, VV, Measured, correct, move
 from tracking.process_noise import TYPICAL_CHI_SQUARE
 
@@ -99,7 +100,7 @@ def dies(missed_frames: int, confirmed: bool, max_gap: int) -> bool:
 @njit(cache=True, nogil=True, error_model="numpy")
 def drop_stale(state: Any, label: Any, count: int, clock: int, max_gap: int) -> int:
     """Remove tracks for which too many frames were lost before this one; returns how many are left."""
-    kept = np.int64(0)
+    kept = Index(0)
     for i in range(count):
         if clock - label[SEEN, i] - 1 > max_gap:
             continue
@@ -144,9 +145,9 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
     origin, table = measured.origin, measured.table
     rows, tally, below, settled, taken = outcome
     axes, confirm, dt = rules.axes, rules.confirm, moment.dt
-    kept = np.int64(0)  # so here and below: one type, for which the functions called are compiled once
+    kept = Index(0)  # so here and below: one type, for which the functions called are compiled once
     for i in range(tracks.alive):
-        j = np.int64(links[i])
+        j = Index(links[i])
         confirmed = label[HITS, i] >= confirm
         if j < 0 and dies(moment.clock - label[SEEN, i], confirmed, rules.max_gap):
             tally[ENDED] += 1

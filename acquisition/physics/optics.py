@@ -211,7 +211,7 @@ def spectrum_of(fine: Float32Array) -> npt.NDArray[np.complex64]:
 def shifted_images(
     spectrum: npt.NDArray[np.complex64], optics: OpticsModel, shift_x_px: float, shift_y_px: float
 ) -> Float32Array:
-    """Sample fine images, of which the `spectrum_of` is given, at the camera's pixels, shifted by a part of a pixel.
+    """Sample fine images, given by their `spectrum_of`, at the camera's pixels, shifted by a part of a pixel.
 
     Returns (Z, 2 h + 1, 2 h + 1) with h = `optics.half_size_px`; the shift is exact (Fourier).
     """

@@ -188,9 +188,14 @@ def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
 @njit(cache=True, nogil=True)
 def _grid(rows: Any, cell_px: float) -> tuple[Any, Any, Any]:
     """Chains of the rows in each cell of a grid: cell of each row, first row of each cell, next of each row."""
-    low_x, low_y = rows[:, 0].min(), rows[:, 1].min()
-    across = int((rows[:, 0].max() - low_x) / cell_px) + 3
-    down = int((rows[:, 1].max() - low_y) / cell_px) + 3
+    low_x, low_y, high_x, high_y = rows[0, 0], rows[0, 1], rows[0, 0], rows[0, 1]
+    for n in range(
+        1, rows.shape[0]
+    ):  # in place of `min` and `max`, which take numba longer to compile than this
+        low_x, high_x = min(low_x, rows[n, 0]), max(high_x, rows[n, 0])
+        low_y, high_y = min(low_y, rows[n, 1]), max(high_y, rows[n, 1])
+    across = int((high_x - low_x) / cell_px) + 3
+    down = int((high_y - low_y) / cell_px) + 3
     cell = np.empty((rows.shape[0], 2), np.int64)
     first = np.full((down, across), -1)
     following = np.full(rows.shape[0], -1)

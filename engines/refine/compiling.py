@@ -6,10 +6,12 @@ the size of the images nor on their pixel type.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import Any
 
+import numba
 import numpy as np
 
 from engines.pixel_noise import pixel_noise
@@ -51,21 +53,22 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
 
 def compile_fit() -> None:
     """Load every kernel from numba's cache, or compile it and keep it there: a minute of one core."""
-    import numba
-
     for kernel, arguments in kernels():
-        kernel.compile(tuple(numba.typeof(argument) for argument in arguments))
+        kernel.compile(_types(arguments))
 
 
 def is_compiled() -> bool:
     """Whether loading is all that is left to do: takes milliseconds, and reads the cache's index only."""
-    import numba
-
     for kernel, arguments in kernels():
-        types = tuple(numba.typeof(argument) for argument in arguments)
+        types = _types(arguments)
         if types not in kernel.overloads and not _is_cached(kernel, types):
             return False
     return True
+
+
+def _types(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    typeof: Any = numba.typeof
+    return tuple(typeof(argument) for argument in arguments)
 
 
 def _is_cached(kernel: Kernel, types: tuple[Any, ...]) -> bool:
@@ -84,8 +87,6 @@ def main() -> None:
     def end_with_the_parent() -> None:
         sys.stdin.buffer.read()
         # `sys.exit` would end this thread only; what is compiled so far is in the cache
-        import os
-
         os._exit(1)
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()

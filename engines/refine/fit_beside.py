@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from engines.refine.compiling import compile_fit, is_compiled
 
 FIT_WAITS = (
     "the fit is compiled beside the run, once per installation: until it joins, particles have the network's own "
-    "positions and standard errors"
+    "positions and standard errors (liveptv warmup compiles it before a run)"
 )
 FIT_JOINED = "the fit has joined after {seconds:.0f} s: particles are fitted from now on"
 FIT_FAILED = "the fit could not be compiled ({why}): particles are not fitted in this run; run liveptv warmup"
@@ -108,7 +109,7 @@ class ProcessCompiler:
     """A process of the lowest priority that compiles the fit; it ends with this process, however that ends."""
 
     def __init__(self) -> None:
-        lowest = subprocess.IDLE_PRIORITY_CLASS if sys.platform == "win32" else 0
+        lowest = int(getattr(subprocess, "IDLE_PRIORITY_CLASS", 0))  # of Windows
         self._process = subprocess.Popen(
             [sys.executable, "-c", START.format(path=sys.path)],
             stdin=subprocess.PIPE,  # it ends when this is closed
@@ -118,8 +119,6 @@ class ProcessCompiler:
             start_new_session=sys.platform != "win32",
         )
         if sys.platform != "win32":
-            import os
-
             os.setpriority(os.PRIO_PROCESS, self._process.pid, FIT_LOWEST)
 
     def wait(self) -> str:

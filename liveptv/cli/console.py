@@ -34,8 +34,10 @@ REFRESH_HZ = 8.0
 
 
 class LiveLine:
-    """Shows a run's progress: one moving line on a terminal; elsewhere a line when the start does something else, and
-    one every few seconds while the run is on."""
+    """Shows a run's progress: one moving line on a terminal.
+
+    Elsewhere it is a line whenever the start does something else, and one every few seconds while the run is on.
+    """
 
     def __init__(self) -> None:
         self._live = Live(Text(""), console=console, refresh_per_second=REFRESH_HZ, transient=True)

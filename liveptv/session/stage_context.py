@@ -97,7 +97,7 @@ class StageContext:
             self.pipe.send(Bound(dict(self.bound), self.image_format))
 
     def peers(self) -> Peers:
-        """Tell the supervisor the addresses of the outputs, if it has not been done; wait for those of the inputs."""
+        """Tell the supervisor the addresses of the outputs, if not done yet, and wait for those of the inputs."""
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
             self.announce()

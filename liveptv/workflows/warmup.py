@@ -1,4 +1,4 @@
-"""Compiles everything that is compiled, once per installation: each part in a process of its own, all cores at once."""
+"""Compiles, once per installation, what live runs and detection need: each part in a process, on all cores."""
 
 from __future__ import annotations
 

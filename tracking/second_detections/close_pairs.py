@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit
 
 from stream.messages import TrackFlag
 from tracking.flow_field import Flow
+from tracking.index_type import Index
 from tracking.track_life import AGE, CONFIDENCE, DETECTION, FLAGS, SIGMA, TRACK, X
 
 SECOND_DETECTION = float(TrackFlag.SECOND_DETECTION)
@@ -162,7 +162,7 @@ def follow(table: Any, rows: int, pairs: Any, motion: Any, test: Any) -> int:
     pairs, motion, test = Pairs(*pairs), Motion(*motion), Test(*test)
     names, states, time_s, frame_s, q = pairs.names, pairs.states, motion.time_s, motion.frame_s, motion.q
     part_um, by_displacement, least_um = test
-    kept = np.int64(0)
+    kept = Index(0)
     for k in range(pairs.pairs):
         i = _row_of(table, rows, names[k, OLDER])
         j = _row_of(table, rows, names[k, YOUNGER])
@@ -292,8 +292,8 @@ def merge(table: Any, time_s: float, neighbours: Any, pairs: Any, merged: Any) -
     neighbours, pairs, merged = Neighbours(*neighbours), Pairs(*pairs), Pairs(*merged)
     row_of, searched, wanted, indptr, indices = neighbours
     names, states, new_names, new_states = pairs.names, pairs.states, merged.names, merged.states
-    at = np.int64(0)  # not a constant, for which `_copy_pair` would be compiled again
-    size = np.int64(0)
+    at = Index(0)  # not a constant, for which `_copy_pair` would be compiled again
+    size = Index(0)
     for s in range(wanted):
         older = int(table[TRACK, searched[s]])
         begin = indptr[s]
