@@ -19,8 +19,9 @@ from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
 from stream.link import LinkAccount, Receiver, Sender
-from stream.links import Wakes, open_receiver, open_sender
+from stream.links import open_receiver, open_sender
 from stream.messages import StageState, Status
+from stream.receiving import Wakes
 from stream.stage import Stage
 from stream.status import StatusSource
 
