@@ -25,8 +25,8 @@ from stream.status import StatusSource
 
 SWITCH_S = 0.001
 """Longest time that one thread keeps Python from another that wants to run, s. By default it is 5 ms, as long as
-all of a pipeline stage may take: a result would wait so long for the detector's thread that begins the next frame. A
-switch takes some 10 us, and happens only where two threads compute in Python at once."""
+all of a pipeline stage may take: a result would wait so long for the thread that begins the next frame. A switch
+takes some 10 us, and happens only where two threads compute in Python at once."""
 STEP_S = 0.05  # s a stage waits for input at most, so that it can report and hear the session in between
 
 
