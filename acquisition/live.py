@@ -22,6 +22,7 @@ from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 
 POLL_S = 0.0005  # s between looks into the core's buffer: adds as much latency, costs 1 % of a core
+CHECK_S = 0.02  # s between questions whether the camera still runs; a stop by itself is seen that much later
 STALLED_EXPOSURES = 10  # without a frame beyond `stall_s`: a long exposure must not look like a dead camera
 STATE_S = (
     0.5  # s between readings of pixel size, exposure, bit depth and shutter, which only a person changes
@@ -72,6 +73,7 @@ class MicroscopeStream:
         self._pixel_size_um = self.info.pixel_size_um
         self._state_due_s = 0.0
         self._readings_due_s = 0.0
+        self._check_due_s = 0.0
         self._last_frame_s = 0.0
         self._frame = self._left = 0
         self._running = self._stopped = self._paused = self._closed = False
@@ -85,7 +87,11 @@ class MicroscopeStream:
         return self._stopped and not self._waiting()
 
     def _waiting(self) -> int:
-        return len(self._kept) + self._core.getRemainingImageCount()
+        return len(self._kept) + self._in_buffer()
+
+    def _in_buffer(self) -> int:
+        """Frames in the camera's buffer."""
+        return self._core.getRemainingImageCount() if self._queue is None else len(self._queue)
 
     def start(self) -> None:
         """Start the camera. Raises `SourceError` if it cannot."""
@@ -119,7 +125,7 @@ class MicroscopeStream:
 
         A C++ camera announces nothing; it is left alone for half a frame period after a frame.
         """
-        if self._kept or not self._running or self._core.getRemainingImageCount():
+        if self._kept or not self._running or self._in_buffer():
             return 0.0
         if self._queue is not None and self._queue.on_frame is not None:
             return math.inf
@@ -131,9 +137,11 @@ class MicroscopeStream:
             frame, self.exposed_ns = self._kept.popleft()
             return frame
         deadline_s = time.monotonic() + timeout_s
-        while self._core.getRemainingImageCount() == 0:
+        while self._in_buffer() == 0:
             now_s = time.monotonic()
-            self._check_camera(now_s)
+            if now_s >= self._check_due_s:
+                self._check_due_s = now_s + CHECK_S
+                self._check_camera(now_s)
             if now_s >= deadline_s or not self._running:
                 return None
             time.sleep(POLL_S)
@@ -143,7 +151,7 @@ class MicroscopeStream:
         try:
             image, metadata = self._core.popNextImageAndMD()
         except (IndexError, RuntimeError) as error:
-            if self._core.getRemainingImageCount() == 0:
+            if self._in_buffer() == 0:
                 return None
             raise SourceError(f"the camera's buffer cannot be read: {reason(error)}") from error
         return self._frame_of(image, dict(metadata))
@@ -158,7 +166,7 @@ class MicroscopeStream:
                     "trigger and cable, or increase microscope.stall_s"
                 )
             return
-        if self._core.getRemainingImageCount():
+        if self._in_buffer():
             return
         why = self._faults.last or self._scope.camera_error() or "its adapter gives no reason"
         raise SourceError(
@@ -277,7 +285,7 @@ class MicroscopeStream:
         """Start the camera again; frames left in its buffer are delivered first."""
         if self._paused and not self._stopped:
             self._paused = False
-            while self._core.getRemainingImageCount():
+            while self._in_buffer():
                 frame = self._pop()
                 if frame is not None:
                     self._kept.append((frame, self.exposed_ns))

@@ -35,10 +35,10 @@ def open_sender(
     The ring has `slots` slots of `slot_bytes` bytes; at most `credits` messages (default: half of the slots) are
     in transit at a time. A receiver that does not acknowledge for `patience_s` counts as stalled; with the policy
     `block`, `send` gives up when the receiver has been gone for `give_up_s` (None: never). `while_waiting` is
-    called about twice a second while `send` waits for room; an exception from it ends the wait. `on_news` is called,
-    in a thread of the sender, when there may be room or something was acknowledged. A `sparse` ring takes memory as
-    its messages need it, instead of all at once: for many slots that are mostly empty. Raises `LinkError` if the
-    address is in use or the memory cannot be allocated, `ConfigurationError` for invalid arguments.
+    called about twice a second while `send` waits for room; an exception from it ends the wait. `on_news` is
+    called, in a thread of the sender, when there may be room or something was acknowledged. A `sparse` ring takes
+    memory as its messages need it, instead of all at once: for many slots that are mostly empty. Raises `LinkError`
+    if the address is in use or the memory cannot be allocated, `ConfigurationError` for invalid arguments.
     """
     where = LinkAddress.parse(address)
     limit = max(1, slots // 2) if credits is None else credits

@@ -100,6 +100,7 @@ class LosslessReceiver:
     ) -> None:
         self._where = address
         self._wakers = tuple(wakers)
+        self._monitor: zmq.Socket[bytes] | None = None
         self._patience_s = patience_s
         self._lost_after_s = lost_after_s
         self._security = security

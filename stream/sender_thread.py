@@ -32,6 +32,7 @@ from stream.protocol import (
 )
 from stream.ring import SlotWriter
 from stream.sockets import LINGER_MS, Endpoint, read_parts
+from stream.waker import Waker
 
 BEAT_S = (
     0.25  # s between heartbeats; a receiver's patience is 3 s, so ten may be late before it doubts the sender
@@ -79,17 +80,15 @@ class SenderThread:
         self._beat_s = min(BEAT_S, patience_s / 6)
         self._beat_due_s = 0.0
         self._held: list[Entry] = []
-        self._signalled = False
-        self._wake, self._woken = endpoint.pair()
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name=f"link {endpoint.address}", daemon=True)
         self._thread.start()
 
     def signal(self) -> None:
         """Wake the thread because there is something to do; may be called from any thread."""
         with self._shared.lock:
-            if not self._signalled and self._shared.failure is None:
-                self._signalled = True
-                self._wake.send(b"", zmq.NOBLOCK)
+            if self._shared.failure is None:
+                self._waker.wake()
 
     def stop(self) -> None:
         """Say goodbye to the receiver, end the thread and close the socket."""
@@ -97,8 +96,7 @@ class SenderThread:
             self._shared.stopping = True
         self.signal()
         self._thread.join()
-        self._wake.close()
-        self._woken.close()
+        self._waker.close()
         self._endpoint.close(LINGER_MS)
 
     def _run(self) -> None:
@@ -112,13 +110,11 @@ class SenderThread:
     def _loop(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._woken, zmq.POLLIN)
+        poller.register(self._waker, zmq.POLLIN)
         while True:
             poller.poll(self._wait_ms())
             with self._shared.lock:
-                self._signalled = False
-                while self._woken.poll(0):
-                    self._woken.recv()
+                self._waker.clear()
                 self._read()
                 self._recycle()
                 if self._shared.stopping:

@@ -37,7 +37,7 @@ class CpuUse:
         return self._gauges
 
     def _of_threads(self) -> dict[str, float]:
-        parts = {thread.native_id: part for thread in threading.enumerate() if (part := _part(thread))}
+        parts = {thread.native_id: _part(thread) for thread in threading.enumerate() if _part(thread)}
         found: dict[str, float] = {}
         if not parts:
             return found

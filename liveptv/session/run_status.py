@@ -39,6 +39,8 @@ class StageView:
     def counts(self) -> Counts:
         """Totals of the stage, those of its earlier worker processes included."""
         current = self.status.counts if self.status else {}
+        if not self.past_counts:
+            return current
         names = {*self.past_counts, *current}
         return {name: self.past_counts.get(name, 0) + current.get(name, 0) for name in sorted(names)}
 

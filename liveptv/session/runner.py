@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import traceback
 from contextlib import ExitStack
@@ -22,6 +23,10 @@ from stream.safe_text import in_words, whole_traceback
 from stream.stage import Stage
 from stream.status import StatusSource
 
+SWITCH_S = 0.001
+"""Longest time that one thread keeps Python from another that wants to run, s. By default it is 5 ms, as long as
+all of a pipeline stage may take: a result would wait so long for the thread that begins the next frame. A switch
+takes some 10 us, and happens only where two threads compute in Python at once."""
 STEP_S = 0.05  # s a stage waits for input at most, so that it can report and hear the session in between
 
 
@@ -45,6 +50,7 @@ def run_stage(plan: StagePlan, pipe: Connection, lane: Connection | None = None)
             stack.callback(stage.close)
             if in_main_thread:
                 _freeze_long_lived_objects()
+                sys.setswitchinterval(SWITCH_S)
                 context.measure_cpu()
             context.report(StageState.RUNNING)
             _step_until_done(stage, context)

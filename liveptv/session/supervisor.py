@@ -216,7 +216,9 @@ class Session:
         self._events.write("process", f"{stage} started", stage=stage, pid=view.worker.pid)
 
     def _poll(self) -> None:
-        self._take_status(POLL_S)
+        until_s = time.monotonic() + POLL_S
+        while self._take_status(until_s - time.monotonic()) and time.monotonic() < until_s:
+            pass  # nothing but statuses of running stages: the rest needs no look at each of them
         self._introduce()
         self.announcement.poll()
         self._hardware.poll()
@@ -239,13 +241,17 @@ class Session:
         if note:
             self._notices.note("late", note, "track")
 
-    def _take_status(self, timeout_s: float) -> None:
-        while (status := self._sink.receive(timeout_s)) is not None:
-            timeout_s = 0.0
+    def _take_status(self, timeout_s: float) -> bool:
+        """Take what has been reported, waiting for the first; whether there was any, all of stages that run on."""
+        found, routine = False, True
+        while (status := self._sink.receive(max(timeout_s, 0.0))) is not None:
+            timeout_s, found = 0.0, True
             view = self.stages.get(status.stage)
             if view is not None and status.run_id == self.run_id:
+                routine = routine and view.ready and status.state is StageState.RUNNING
                 self._take(view, status)
                 self.announcement.publish(status)
+        return found and routine
 
     def _introduce(self) -> None:
         """Let the stages find each other, viewers the run, and the event log the addresses."""
@@ -425,7 +431,7 @@ class Session:
 
     def _result(self) -> SessionResult:
         reason = self._stop_reason or "done"
-        counts = {name: view.counts for name, view in self.stages.items()}
+        counts = {name: dict(sorted(view.counts.items())) for name, view in self.stages.items()}
         known = self._hardware.known or ()
         if (warning := unsafe(known)) and not any("safe state" in failure for failure in self._failures):
             self._failures.append(warning)

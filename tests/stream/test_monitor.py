@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -307,3 +308,44 @@ def test_the_example_subscriber_reads_a_run_without_our_code(tmp_path: Path) -> 
     assert lines[0] == "run run-7\n"
     assert "frame 3: image (4, 6), mean 11.5\n" in lines
     assert lines[-2:] == ["frame 9: 5 detections\n", "end: done\n"]
+
+
+def test_nothing_is_encoded_for_a_kind_that_nobody_listens_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[type[Message]] = []
+    encode = monitor.encode
+
+    def counting(message: Message, *rest: Any, **more: Any) -> Any:
+        encoded.append(type(message))
+        return encode(message, *rest, **more)
+
+    monkeypatch.setattr(monitor, "encode", counting)
+    publisher = MonitorPublisher(ANYWHERE, run_id="run", source="test")
+    publisher.publish(a_frame(0))
+    assert encoded == []
+    subscriber = MonitorSubscriber(publisher.address, source="test/detections")
+    publish_until(publisher, some_detections(1), lambda: subscriber.receive(0.0))
+    encoded.clear()
+    publisher.publish(a_frame(2))
+    publisher.publish(some_detections(3))
+    assert encoded == [Detections]
+    assert publisher.published >= 4
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_viewer_that_rests_gets_nothing_and_then_goes_on_without_a_gap() -> None:
+    publisher, subscriber = a_pair()
+    subscriber.pause()
+    deadline_s = time.monotonic() + 120
+    while publisher._topics:
+        assert time.monotonic() < deadline_s
+        publisher.publish(a_frame(1))
+    while subscriber.receive(0.1) is not None:
+        pass
+    publisher.publish(a_frame(2))
+    assert subscriber.receive(0.2) is None
+    subscriber.resume()
+    publish_until(publisher, a_frame(3), lambda: subscriber.receive(0.0))
+    assert subscriber.gaps == 0
+    subscriber.close()
+    publisher.close()

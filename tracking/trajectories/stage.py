@@ -135,8 +135,8 @@ class WriteStage:
         self._gauges["commit_ms"] = (time.perf_counter() - began_s) * 1e3
         self._counts["commits"] += 1
         pending, self._pending = self._pending, []
-        for delivery in pending:
-            delivery.done()
+        if pending:
+            pending[-1].done()  # and with it all before it, in one acknowledgement
 
     def _end(self, delivery: Delivery, end: StreamEnd) -> None:
         self._state = StageState.DRAINING
