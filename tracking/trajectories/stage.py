@@ -18,8 +18,8 @@ each frame 34 % (docs/files.md); more messages delay the acknowledgements, which
 for."""
 IDLE_S = 0.1
 """Time without a message after which a commit is due, s: two frame periods at 24 frames/s, so that cameras from 10
-frames/s on get a commit for several frames (1.3 ms of processor time for each, measured). Longer, a tracker that waits
-for acknowledgements waits that long; shorter, slow cameras cause a commit for each frame."""
+frames/s on get a commit for several frames (1.3 ms of processor time for each, measured). Longer, a tracker that
+waits for acknowledgements waits that long; shorter, slow cameras cause a commit for each frame."""
 
 
 class WriteStage:
