@@ -6,7 +6,7 @@ run ends, the hardware is made safe first, through a pipe of its own (`session.s
 The policy:
 
 - `detect` is lost: it is started again, up to `session.restart_detector` times. No frame is lost, because a frame
-  is acknowledged only after its detections have been.
+  is acknowledged only after its detections have been; in a live run those that grew old meanwhile are dropped.
 - `control` is lost: the run continues without feedback and says so. If a controller was on, the hardware is made
   safe.
 - `acquire`, `track` or `write` is lost: the run ends. What is under way is drained as far as possible and the

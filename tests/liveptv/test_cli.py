@@ -266,7 +266,8 @@ def test_a_recording_cut_short_is_tracked_up_to_there_and_the_run_fails(tmp_path
 
 def test_the_demo_runs_unattended_and_shows_the_profile_of_the_flow(tmp_path, capsys):
     folder = tmp_path / "demo"
-    arguments = ["demo", "--seconds", "12", "-o", str(folder), "--set", "session.mode=threads"]
+    lossless = ["--set", "session.mode=threads", "--set", "link.policy=block"]
+    arguments = ["demo", "--seconds", "12", "-o", str(folder), *lossless]
     assert run_command_line(arguments) == 0
     out = capsys.readouterr().out
     assert "frames lost  none" in out

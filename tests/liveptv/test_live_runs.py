@@ -23,7 +23,7 @@ def live_experiment(folder, **more):
 
 
 def assert_declared(run):
-    """Every frame of the run is in the file, once and in order, or was lost where it may be lost, by declaration."""
+    """Every frame is in the file, once and in order, or was lost where it may be lost, by declaration."""
     account = run.outcome.account
     assert run.result.ok
     assert set(account.lost) <= DECLARED

@@ -23,6 +23,8 @@ pixel_size_um = 0.8
 polarity = "dark"
 diameter_px = 15
 workers = 1
+[link]
+policy = "block"
 [optics]
 refraction_factor = 1.2
 [limits]

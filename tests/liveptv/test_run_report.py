@@ -155,7 +155,15 @@ def entries(count):
     """The entries of the first frames of a file."""
     frames = np.zeros(count, FRAME)
     frames["frame"] = frames["camera_frame"] = np.arange(count)
+    frames["age_ms"] = np.nan
     return frames
+
+
+def test_how_old_the_results_were_is_said_with_the_losses():
+    frames = entries(100)
+    frames["age_ms"] = 48.0
+    words = losses_in_words({"accounts": {"acquire": {"received": 100}, "write": {"received": 100}}}, frames)
+    assert words == "No frame was lost. Results were 48 ms old (median), 48 ms (99 %)."
 
 
 def test_frames_that_were_on_their_way_when_a_stage_was_lost_are_among_the_losses():
