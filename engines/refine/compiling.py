@@ -85,12 +85,15 @@ def main() -> None:
     """Compile the fit; ends at once when standard input ends, as then nobody waits for it any more."""
 
     def end_with_the_parent() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
         # `sys.exit` would end this thread only; what is compiled so far is in the cache
         os._exit(1)
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     compile_fit()
+    sys.stderr.flush()
+    os._exit(0)  # an orderly end would wait for the thread, which waits for the parent
 
 
 if __name__ == "__main__":

@@ -137,6 +137,15 @@ def test_a_real_process_says_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> N
     process.stop()
 
 
+def test_a_real_process_that_has_compiled_ends_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_to_do = "compiling.compile_fit = lambda: None; compiling.main()"
+    start = f"import sys; sys.path[:] = {{path!r}}; from engines.refine import compiling; {nothing_to_do}"
+    monkeypatch.setattr(fit_beside, "START", start)
+    compiler = ProcessCompiler()
+    assert compiler.wait() == ""
+    compiler.stop()
+
+
 def test_a_real_process_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_beside, "START", "import time; time.sleep(600)  # {path!r}")
     process = ProcessCompiler()
