@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,7 +170,7 @@ def test_the_fit_is_done_where_it_takes_less_time(device, monkeypatch):
         engine.warmup(*SHAPE, np.dtype(np.uint8))
         assert engine.info.details["fit_on"] == "processor"
         expected = run(engine, images(1))
-        monkeypatch.setattr("engines.cuda.engine.time.perf_counter", lambda: next(clock))
+        monkeypatch.setattr("engines.cuda.engine.time", SimpleNamespace(perf_counter=lambda: next(clock)))
         engine._choose_fit(engine._refiner, SHAPE, np.dtype(np.uint8))
         monkeypatch.undo()
         assert engine.info.details["fit_on"] == "gpu"
