@@ -11,6 +11,7 @@ that arrive late or are missing; then the budget is cut at once, and rises again
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,10 +25,14 @@ and queues grow: at 0.85 a queue with random service is 2 to 3 frames long (M/D/
 AGE_PART = 0.6
 """Part of the age limit that network and fit of one frame may take; the rest is for waiting, tracking and
 writing."""
-NETWORK_WEIGHT = 0.15
-"""Weight of a frame in the network's mean time: seven frames, 0.2 s at 30 frames/s."""
+COST_FRAMES = 15
+"""Frames over which the median time of the network is taken, 0.5 s at 30 frames/s: a frame that took seconds, in a
+process that stood still, does not count. Fewer follow single frames, more are slow to give the fit's time away."""
 PERIOD_FRAMES = 60
 """Frames over which the camera's period is measured, by their numbers and times."""
+PAUSE = 3.0
+"""Periods without a frame, and without a missing number, after which the camera has paused: that time does not
+count. Twice in a row, the camera has become slower."""
 LATE_PART = 0.5
 """Part of the age limit at which a frame that has just arrived is late: half of its time is gone."""
 BORNE, BURST = 0.015, 2.0
@@ -44,6 +49,10 @@ GROWTH_PER_S = 1.0
 """Largest relative rise of the budget, 1/s; it falls at once."""
 LEAST_GROWTH_MS = 1.0
 """ms a second by which it may always rise, so that it leaves zero."""
+RISEN = 0.15
+"""Part of the ceiling by which that factor must have risen since the last cut for the next one to lower the ceiling:
+cuts in a row belong to one overload, and what was too much is what there was before the first. At 0, a second of
+overload costs half a minute of fits; at 0.3, a load that is not seen is not learnt."""
 LONGEST_STEP_S = 0.2
 """s that one frame counts for at most when something rises, so that a standstill earns nothing."""
 
@@ -54,8 +63,8 @@ WORSE_S, BETTER_S = 4.0, 10.0
 loads that come and go give one line."""
 QUIET_S = 10.0
 """Least s between two states that are said."""
-FULL, NEARLY_FULL, EMPTY = 0.97, 0.92, 0.03
-"""Part of the particles fitted (or frames kept) that is called all, that still is where it was all, and none."""
+FULL, NEARLY_FULL, EMPTY, NOTHING = 0.97, 0.92, 0.03, 0.005
+"""Part of the particles fitted (or frames kept) that is called all, that still is where it was all, a few, and none."""
 CHANGE = 0.25
 """Change of the part of particles fitted, or of frames kept, that is worth a line."""
 KEEPS_UP = "keeps up"
@@ -85,10 +94,12 @@ class Seen(NamedTuple):
     def in_words(self) -> str:
         """Such as "fit on 60 % of particles, every second frame"."""
         parts = []
-        if self.fitted <= EMPTY:
+        if self.fitted < NOTHING:
             parts.append("no fit")
+        elif self.fitted <= EMPTY:
+            parts.append(f"fit on {100 * self.fitted:.0f} % of particles")
         elif self.fitted < FULL:
-            parts.append(f"fit on {10 * max(round(10 * self.fitted), 1):g} % of particles")
+            parts.append(f"fit on {10 * min(max(round(10 * self.fitted), 1), 9)} % of particles")
         if self.kept < FULL:
             parts.append(_frames_in_words(self.kept))
         return ", ".join(parts) or KEEPS_UP
@@ -129,10 +140,13 @@ class Governor:
     state: str = field(default=KEEPS_UP, init=False)
     _trust: float = field(default=1.0, init=False)
     _ceiling: float = field(default=1.0, init=False)
+    _floor: float = field(default=0.0, init=False)
     _pressure: float = field(default=0.0, init=False)
     _cut_s: float = field(default=-math.inf, init=False)
+    _costs: deque[FrameCost] = field(default_factory=lambda: deque(maxlen=COST_FRAMES), init=False)
     _network_ms: float = field(default=math.nan, init=False)
     _fit_ms: float = field(default=math.nan, init=False)
+    _paused: bool = field(default=False, init=False)
     _now_s: float = field(default=math.nan, init=False)
     _times: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=PERIOD_FRAMES), init=False)
     _arrived: deque[tuple[float, int]] = field(default_factory=deque, init=False)
@@ -172,14 +186,23 @@ class Governor:
         """Take what finished frames cost; returns a change of the state that is to be said, if there is one."""
         now_s = self.clock()
         for cost in costs:
-            self._network_ms = _mean(self._network_ms, cost.network_ms)
-            self._fit_ms = _mean(self._fit_ms, cost.fit_ms)
+            self._costs.append(cost)
             self._done.append((now_s, cost.particles, cost.reduced))
+        if self._costs:
+            self._network_ms = statistics.median(cost.network_ms for cost in self._costs)
+            self._fit_ms = statistics.median(cost.fit_ms for cost in self._costs)
         return self._judge(now_s)
 
     def _measure_period(self, frame: int, time_s: float) -> None:
-        if math.isfinite(time_s):
-            self._times.append((frame, time_s))
+        if not math.isfinite(time_s):
+            return
+        if self._times and self.period_ms > 0.0:
+            number, before_s = self._times[-1]
+            mean_ms = 1e3 * (time_s - before_s) / max(frame - number, 1)
+            was_paused, self._paused = self._paused, mean_ms > PAUSE * self.period_ms
+            if self._paused and not was_paused:
+                self._times.clear()
+        self._times.append((frame, time_s))
         if len(self._times) > 1:
             (first, began_s), (last, ended_s) = self._times[0], self._times[-1]
             if ended_s > began_s and last > first:
@@ -195,10 +218,12 @@ class Governor:
     def _cut(self, now_s: float) -> None:
         if now_s - self._cut_s < CUT_EVERY_S:
             return
+        if self._trust - self._floor > RISEN * self._ceiling:
+            self._ceiling = self._trust
         self._cut_s = now_s
         self._pressure = 0.0
-        self._ceiling = self._trust
         self._trust *= CUT
+        self._floor = self._trust
 
     def _judge(self, now_s: float) -> Change | None:
         while self._arrived and len(self._arrived) > 2 and now_s - self._arrived[0][0] > WINDOW_S:
@@ -243,7 +268,3 @@ class Governor:
             "budget_ms": round(self.budget_ms, 1),
             "period_ms": round(self.period_ms, 2),
         }
-
-
-def _mean(before: float, value: float) -> float:
-    return before + NETWORK_WEIGHT * (value - before) if math.isfinite(before) else value

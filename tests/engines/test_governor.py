@@ -196,3 +196,44 @@ def test_frames_without_a_time_leave_the_period_that_is_known() -> None:
     for number in range(10):
         governor.arrived(number, float("nan"), 0.0)
     assert governor.period_ms == 25.0
+
+
+@pytest.mark.parametrize("late_s", [0.1, 0.5, 1.0, 3.0, 5.0])
+def test_after_an_overload_the_fit_is_back_within_seconds(late_s: float) -> None:
+    now = [0.0]
+    governor = Governor(1, 100.0, lambda: now[0], 33.3)
+
+    def frames(seconds: float, age_ms: float) -> None:
+        for _ in range(int(seconds / 0.0333)):
+            now[0] += 0.0333
+            governor.arrived(round(now[0] / 0.0333), now[0], age_ms)
+            governor.finished([FrameCost(0, 13.0, 5.0, 60, 0)])
+
+    frames(20.0, 1.0)
+    full_ms = governor.budget_ms
+    frames(late_s, 90.0)
+    frames(8.0, 1.0)
+    assert governor.budget_ms > 0.75 * full_ms
+
+
+def test_a_camera_that_pauses_keeps_its_period_and_one_that_becomes_slower_gets_another() -> None:
+    now = [0.0]
+    governor = Governor(1, 1000.0, lambda: now[0], 33.3)
+    for number in range(100):
+        now[0] += 0.0333 + (4.0 if number == 50 else 0.0)
+        governor.arrived(number, now[0], 0.0)
+        assert governor.period_ms == pytest.approx(33.3, rel=0.01)
+    for number in range(100, 200):
+        now[0] += 0.2
+        governor.arrived(number, now[0], 0.0)
+    assert governor.period_ms == pytest.approx(200.0, rel=0.01)
+
+
+def test_a_frame_that_took_seconds_does_not_count() -> None:
+    now = [0.0]
+    governor = Governor(1, 100.0, lambda: now[0], 33.3)
+    for number in range(40):
+        now[0] += 0.0333
+        governor.arrived(number, now[0], 0.0)
+        governor.finished([FrameCost(number, 3000.0 if number == 20 else 13.0, 5.0, 60, 0)])
+        assert governor.budget_ms > 10.0
