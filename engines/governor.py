@@ -64,7 +64,8 @@ loads that come and go give one line."""
 QUIET_S = 10.0
 """Least s between two states that are said."""
 FULL, NEARLY_FULL, EMPTY, NOTHING = 0.97, 0.92, 0.03, 0.005
-"""Part of the particles fitted (or frames kept) that is called all, that still is where it was all, a few, and none."""
+"""Part of the particles fitted (or frames kept) that is called all, that still is where it was all, a few,
+and none."""
 CHANGE = 0.25
 """Change of the part of particles fitted, or of frames kept, that is worth a line."""
 KEEPS_UP = "keeps up"
