@@ -50,7 +50,7 @@ GROWTH_PER_S = 1.0
 LEAST_GROWTH_MS = 1.0
 """ms a second by which it may always rise, so that it leaves zero."""
 RISEN = 0.15
-"""Part of the ceiling by which that factor must have risen since the last cut for the next one to lower the ceiling:
+"""Part of the ceiling by which that factor must have risen since the last cut for the next to lower the ceiling:
 cuts in a row belong to one overload, and what was too much is what there was before the first. At 0, a second of
 overload costs half a minute of fits; at 0.3, a load that is not seen is not learnt."""
 LONGEST_STEP_S = 0.2
