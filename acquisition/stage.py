@@ -316,9 +316,13 @@ class AcquireStage:
         return commands | self._source.counts() | own
 
     def gauges(self) -> dict[str, float]:
-        """`frames_per_s` over the last second, `queue` of the fullest link, and the gauges of the source."""
+        """`frames_per_s` over the last second, `queue` of the fullest link, and the gauges of the source.
+
+        `paused` is 1 while the source is paused, else 0.
+        """
         queue = max(float(sender.queued) for sender in self._senders)
-        return self._source.gauges() | {"frames_per_s": self._rate.per_s(), "queue": queue}
+        own = {"frames_per_s": self._rate.per_s(), "queue": queue, "paused": float(self._paused)}
+        return self._source.gauges() | own
 
     def close(self) -> None:
         """Leave the hardware safe and close the source. Idempotent."""

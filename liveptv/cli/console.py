@@ -80,12 +80,15 @@ def warn(text: str) -> None:
 
 
 def describe(progress: Progress) -> str:
-    """A run's progress in one line."""
+    """A run's progress in one line; what is out of the ordinary comes first, as a narrow terminal cuts the end."""
     if progress.running_s == 0.0:
         return progress.stage
     of = f"/{progress.frames_expected}" if progress.frames_expected else ""
+    stopping = f"stopping: {progress.stopping}" if progress.stopping else ""
+    paused = "paused" if progress.paused and not stopping else ""
     parts = [
         f"{progress.running_s:5.1f} s",
+        *(note for note in (stopping, paused, progress.late) if note),
         f"frame {progress.frames}{of}",
         f"{_number(progress.frames_per_s, '.1f')} frames/s",
         f"queue {_number(progress.queue, '.0f')}",
@@ -94,10 +97,6 @@ def describe(progress: Progress) -> str:
         f"tracks {_number(progress.tracks, '.0f')}",
         f"latency {_number(progress.latency_ms, '.0f')} ms",
     ]
-    if progress.late:
-        parts.append(progress.late)
-    if progress.stopping:
-        parts.append(f"stopping: {progress.stopping}")
     return "  ".join(parts)
 
 

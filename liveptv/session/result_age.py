@@ -68,6 +68,7 @@ class AgeWatch:
         self._rules = FrameRules(experiment.link.policy or Policy.BLOCK)
         self._said_ms = 0.0
         self._before = (-math.inf, math.nan)
+        self._resumed_s = -math.inf
         self.late = ""
 
     def know(self, source: ImageFormat) -> None:
@@ -83,9 +84,15 @@ class AgeWatch:
         """Age from which results are called old, ms; in a live run a few age limits, at least a second."""
         return max(OLD_MS, LONG_LIMITS * self._rules.age_limit_ms) if self._rules.is_live else OLD_MS
 
-    def note(self, now_s: float, age_ms: float) -> str:
-        """A line to print now, mostly ""; `age_ms` is the time since the newest result's frame was exposed."""
-        if not self._is_live or not math.isfinite(age_ms):
+    def note(self, now_s: float, age_ms: float, *, paused: bool = False) -> str:
+        """A line to print now, mostly ""; `age_ms` is the time since the newest result's frame was exposed.
+
+        While the run is `paused` there is nothing to wait for; after that, the pause does not count.
+        """
+        if paused:
+            self._resumed_s, self._before = now_s, (-math.inf, math.nan)
+        age_ms = min(age_ms, 1000 * (now_s - self._resumed_s))
+        if paused or not self._is_live or not math.isfinite(age_ms):
             self.late = ""
             return ""
         old_ms = self._old_ms

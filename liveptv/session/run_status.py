@@ -65,6 +65,7 @@ class Progress:
     running_s: float
     stopping: str
     late: str = ""
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def progress_of(
         running_s=0.0 if running_s is None else running_s,
         stopping=stopping,
         late=late,
+        paused=stages["acquire"].gauge("paused") == 1.0,
     )
 
 

@@ -237,7 +237,8 @@ class Session:
     def _watch_age(self) -> None:
         track = self.stages["track"]
         latency_ms = math.nan if self._stop_reason else track.gauge("age_ms")
-        note = self._age.note(time.monotonic(), latency_ms)
+        paused = self.stages["acquire"].gauge("paused") == 1.0
+        note = self._age.note(time.monotonic(), latency_ms, paused=paused)
         if note:
             self._notices.note("late", note, "track")
 

@@ -321,6 +321,7 @@ def test_a_recording_can_be_paused_and_stopped_but_has_no_pump():
     for _ in range(5):
         stage.step(0.0)
     assert commands.answers[pause].accepted
+    assert stage.gauges()["paused"] == 1.0
     assert "recording" in commands.answers[flow].reason
     assert source.paused
     assert source.next == 1

@@ -49,6 +49,22 @@ def test_in_a_live_run_what_is_old_is_a_stage_that_stands_still_not_frames_that_
     assert "link.policy" not in said
 
 
+def test_a_pause_makes_no_old_results_and_does_not_count_after_it():
+    one = watch(link={})
+    assert [one.note(second, 1000.0 * second, paused=True) for second in range(1, 30)] == [""] * 29
+    assert one.late == ""
+    assert one.note(29.5, 29_500) == ""  # the newest result is still that from before the pause
+    assert one.late == ""
+    assert [one.note(30.0 + second, 60.0) for second in range(3)] == [""] * 3
+
+
+def test_results_that_stay_away_after_a_pause_are_said_with_the_age_since_it():
+    one = watch(link={})
+    one.note(100.0, 100_000, paused=True)
+    said = [note for second in range(1, 5) if (note := one.note(100.0 + second, 100_000 + 1000.0 * second))]
+    assert said[0].startswith("results are 2.0 s old and getting older")
+
+
 def test_a_slow_camera_makes_no_old_results():
     assert notes(watch(rate_hz=1.0, link={}), [1000, 2000, 3000, 4000]) == []
 

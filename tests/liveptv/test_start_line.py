@@ -11,7 +11,7 @@ import pytest
 from numba import njit
 
 from liveptv.cli import console as terminal
-from liveptv.cli.console import LiveLine, PlainConsole
+from liveptv.cli.console import LiveLine, PlainConsole, describe
 from liveptv.config import Experiment
 from liveptv.session.compilation import COMPILING, noticing_compilation
 from liveptv.session.plan import StagePlan
@@ -52,6 +52,22 @@ def test_stages_that_compile_are_named_and_that_they_do_it_once() -> None:
     assert now.stage == "compiling for this computer, once per installation: detect, track (12 s)"
     ready = stage("detect", compiling=True, ready=True)
     assert progress(13.0, detect=ready).stage == "starting track, write (13 s)"
+
+
+def test_what_a_user_must_know_is_within_the_80_columns_that_a_terminal_shows() -> None:
+    running = replace(progress(9, running_s=1234.5), frames=123456, frames_expected=200000, lost=12345)
+    late = describe(replace(running, late="results 12.3 s old", stopping="stopped by the user (SIGINT)"))[:80]
+    assert "results 12.3 s old" in late
+    assert "stopping: stopped by the user (SIGINT)" in late
+
+
+def test_a_paused_run_is_said_to_be_paused() -> None:
+    status = Status(
+        "run", "acquire", StageState.RUNNING, counts={}, gauges={"paused": 1.0}, text="", monotonic_ns=0
+    )
+    paused = progress(9, running_s=5.0, acquire=replace(stage("acquire", ready=True), status=status))
+    assert "paused" in describe(paused)
+    assert "paused" not in describe(progress(9, running_s=5.0, acquire=stage("acquire", ready=True)))
 
 
 def test_a_pipe_gets_a_line_when_something_else_is_done_and_no_equal_ones(
