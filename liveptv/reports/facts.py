@@ -33,7 +33,7 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     reduced = np.count_nonzero(trajectories.flags & TrackFlag.REDUCED)
     if reduced:
         found.append(
-            ("not fitted for want of time", f"{100 * reduced / len(trajectories):.1f} % of positions")
+            ("not fitted", f"{100 * reduced / len(trajectories):.1f} % of positions, the network's own")
         )
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(
@@ -53,7 +53,10 @@ def problems(attributes: dict[str, Any], frames: RecordArray) -> list[str]:
     lines = [str(line) for line in attributes.get("failures", [])]
     account = account_of(attributes, frames)
     if account is not None:
-        lines += [f"{count} frames were lost {where}" for where, count in account.lost.items()]
+        lines += [
+            f"{count} {'frame was' if count == 1 else 'frames were'} lost: {where}"
+            for where, count in account.lost.items()
+        ]
         lines += account.not_known
     if "end_reason" not in attributes:
         lines.append("the run has not ended, or its file was not finished; `liveptv recover` finishes it")
