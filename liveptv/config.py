@@ -113,6 +113,11 @@ class SessionSettings(Section):
     monitor_hz: float = Field(2.0, gt=0, description="camera images per second sent to viewers")
 
 
+IN_SIMULATED_TIME = (
+    "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
+)
+
+
 class Experiment(Section):
     """The whole experiment file. Source: a microscope, or a recording where `recording.path` is set."""
 
@@ -151,6 +156,10 @@ class Experiment(Section):
                 'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
                 "possible has none; set recording.pace (replay --pace), or leave link.policy out"
             )
+        if self.link.is_live and self.microscope is not None and _has_simulated_time(self.microscope):
+            raise ValueError(IN_SIMULATED_TIME)
+        if self.controller is not None:
+            self.controller.check_ages(self.limits.watchdog_s)
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
         monitor = LinkAddress.parse(self.session.monitor)
@@ -176,6 +185,14 @@ class Experiment(Section):
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""
         return self.model_dump(mode="json")
+
+
+def _has_simulated_time(microscope: MicroscopeSettings) -> bool:
+    """Whether a property in the settings says so; one in the microscope's own configuration shows when it is open."""
+    return any(
+        name.endswith(".RealTime") and str(value).strip() in {"0", "0.0", "False"}
+        for name, value in microscope.properties.items()
+    )
 
 
 def load_experiment(

@@ -55,14 +55,16 @@ class LinkSettings(BaseModel):
 
 
 def describe(error: ValidationError) -> str:
-    """All problems that pydantic found, in one line: key, problem, and the value given."""
+    """All problems that pydantic found, in one line: key, problem, and the value given if it is a single one."""
     findings = []
     for item in error.errors(include_url=False):
-        place = ".".join(str(part) for part in item["loc"]) or "settings"
+        place = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             findings.append(f"unknown key {place!r}")
         else:
-            message = item["msg"][:1].lower() + item["msg"][1:]
-            given = "" if item["type"] == "missing" else f" (given: {item['input']!r})"
-            findings.append(f"{place}: {message}{given}")
+            message = item["msg"].removeprefix("Value error, ")
+            message = message if item["type"] == "value_error" else message[:1].lower() + message[1:]
+            is_about_several = item["type"] == "missing" or isinstance(item["input"], dict | BaseModel)
+            given = "" if is_about_several else f" (given: {item['input']!r})"
+            findings.append(f"{f'{place}: ' if place else ''}{message}{given}")
     return "; ".join(findings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.ordered_threads import default_workers
-from liveptv.config import Experiment
+from liveptv.config import IN_SIMULATED_TIME, Experiment
 from liveptv.session.plan import ImageFormat
 from stream.errors import ConfigurationError
 from stream.link import Policy
@@ -50,9 +50,7 @@ def frame_rules(experiment: Experiment, source: ImageFormat) -> FrameRules:
     """
     link = experiment.link
     if link.is_live and not source.keeps_time:
-        raise ConfigurationError(
-            "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
-        )
+        raise ConfigurationError(IN_SIMULATED_TIME)
     default = Policy.LIVE if experiment.microscope is not None and source.keeps_time else Policy.BLOCK
     policy = default if link.policy is None else link.policy
     if policy is not Policy.LIVE:

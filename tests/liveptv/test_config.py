@@ -62,6 +62,14 @@ def test_a_good_file_is_read_and_overrides_win(tmp_path):
         ("[microscope]\nconfig='simulated'\n[link]\nslots=4\ncredits=9", "credits"),
         ("[microscope]\nconfig='simulated'\n[limits]\nmin_focus_um=5\nmax_focus_um=1", "min_focus_um"),
         ("[microscope\n", "not valid TOML"),
+        (
+            "[microscope]\nconfig='simulated'\n[limits]\nwatchdog_s=2\n[controller.hold_focus]\nmax_age_s=2",
+            r"controller\.hold_focus\.max_age_s \(2 s\) must be less than limits\.watchdog_s \(2 s\)",
+        ),
+        (
+            "[microscope]\nconfig='simulated'\nproperties={'Camera.RealTime'=0}\n[link]\npolicy='live'",
+            r"in simulated time \(RealTime 0\) none is",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_place_in_one_line(tmp_path, text, why):
@@ -69,6 +77,24 @@ def test_a_wrong_setting_is_refused_with_its_place_in_one_line(tmp_path, text, w
         load_experiment(write(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "experiment.toml" in str(caught.value)
+    assert "alue error" not in str(caught.value)
+    assert "{" not in str(caught.value)
+
+
+def test_settings_that_do_not_fit_together_are_said_without_listing_them_all():
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiment(None, ["link.policy=live"], {"recording": {"path": "x.tif"}})
+    assert str(caught.value).startswith('the settings given: link.policy "live" drops frames that are late')
+    with pytest.raises(ConfigurationError) as caught:
+        load_experiment(None, ["link.slots=4", "link.credits=9"], {"recording": {"path": "x.tif"}})
+    assert str(caught.value) == "the settings given: link: credits (9) must be fewer than slots (4)"
+
+
+def test_a_wrong_age_limit_of_a_controller_ends_the_command_with_the_status_of_a_wrong_setting(tmp_path, capsys):
+    path = write(tmp_path, GOOD + "[limits]\nwatchdog_s = 2\n[controller.hold_focus]\nmax_age_s = 3\n")
+    assert run_command_line(["run", str(path), "-o", str(tmp_path / "x.h5")]) == 2
+    assert "controller.hold_focus.max_age_s (3 s) must be less than" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "x.h5").exists()
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):

@@ -20,6 +20,15 @@ MAX_AGE = (
 )
 
 
+def check_max_age(max_age_s: float | None, watchdog_s: float, setting: str) -> None:
+    """Raise `ValueError` if a limit that is given, s, is not below `watchdog_s`; `setting` names it."""
+    if max_age_s is not None and max_age_s >= watchdog_s:
+        raise ValueError(
+            f"{setting} ({max_age_s:g} s) must be less than limits.watchdog_s ({watchdog_s:g} s), from which on "
+            "commands are refused"
+        )
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -271,6 +280,12 @@ class ControllerSettings(_Section):
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="keyword arguments of the class in `file`"
     )
+
+    def check_ages(self, watchdog_s: float) -> None:
+        """Raise `ValueError` if it would act on results as old as `limits.watchdog_s`, s, or older."""
+        for kind in ("hold_flow", "hold_focus"):
+            if (given := getattr(self, kind)) is not None:
+                check_max_age(given.max_age_s, watchdog_s, f"controller.{kind}.max_age_s")
 
     @property
     def steers_the_run(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream.errors import ConfigurationError
 from tracking.control.controllers.controller_interface import Happening
+from tracking.control.settings import check_max_age
 
 OLDEST_S = 2.0
 """Age beyond which the built-in loops do not act by default, s. They are stable at any age (docs/control.md), but
@@ -23,11 +24,10 @@ def age_limit_s(given_s: float | None, watchdog_s: float, setting: str) -> float
     """
     if given_s is None:
         return min(OLDEST_S, OF_WATCHDOG * watchdog_s)
-    if given_s >= watchdog_s:
-        raise ConfigurationError(
-            f"{setting} ({given_s:g} s) must be less than limits.watchdog_s ({watchdog_s:g} s), from which on "
-            "commands are refused"
-        )
+    try:
+        check_max_age(given_s, watchdog_s, setting)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     return given_s
 
 
