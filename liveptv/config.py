@@ -188,7 +188,7 @@ class Experiment(Section):
 
 
 def _has_simulated_time(microscope: MicroscopeSettings) -> bool:
-    """Whether a property in the settings says so; one in the microscope's own configuration shows when it is open."""
+    """Whether a property in the settings says so; the microscope's own configuration is read when it is opened."""
     return any(
         name.endswith(".RealTime") and str(value).strip() in {"0", "0.0", "False"}
         for name, value in microscope.properties.items()
