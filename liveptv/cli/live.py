@@ -168,6 +168,8 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         rows.append(("hardware", "; ".join(str(device) for device in result.safety)))
     if report is not None:
         profile = report.profile
+        if report.not_fitted:
+            rows.append(("not fitted", report.not_fitted))
         rows.append(("trajectories", f"{profile.tracks.track.size} with at least {MIN_LENGTH} detections"))
         if profile.theory is not None and math.isfinite(profile.deviation):
             rows.append(
