@@ -23,7 +23,7 @@ LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
-FITTED = ("refined", "not_refined", "reduced")
+FITTED = ("refined", "not_refined", "reduced", "not_compiled")
 
 
 @dataclass(slots=True)
@@ -271,7 +271,8 @@ class DetectStage:
         `dropped_late` are frames that were too old when they came, where there were any.
         `repeated_images` are frames that the source delivered twice, where there were any.
 
-        Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others.
+        Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others;
+        `reduced` were not fitted, `not_compiled` of them because the fit was still being compiled.
         """
         counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}

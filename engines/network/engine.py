@@ -221,7 +221,7 @@ class NetworkEngine:
         doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
         if allowed.is_none:
-            return refiner.reduce(table, frame.image.shape)
+            return refiner.reduce(table, frame.image.shape, compiles=allowed is NOTHING)
         image: npt.NDArray[Any] = frame.image
         full_light = None
         if self._flat_field is not None:

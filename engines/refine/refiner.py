@@ -110,10 +110,15 @@ class Refiner:
             return np.ascontiguousarray(out[:, present])
         return self._fit_some(image, table, full_light, proposals, allowed, frame)
 
-    def reduce(self, table: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-        """The table (9, N) of a `Detections` in an image of `shape` (H, W), none of which is fitted."""
+    def reduce(self, table: FloatArray, shape: tuple[int, ...], *, compiles: bool = False) -> FloatArray:
+        """The table (9, N) of a `Detections` in an image of `shape` (H, W), none of which is fitted.
+
+        `compiles`: because the fit is still being compiled, not for want of time.
+        """
         with self._lock:
             self._counts["reduced"] += table.shape[1]
+            if compiles:
+                self._counts["not_compiled"] += table.shape[1]
         return self._partial.reduced(table, self._start(table), shape)
 
     def _fit_some(

@@ -137,9 +137,6 @@ def _say(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 
-WORTH_SAYING = 0.005  # part of the detections; below it the table shows 0 to one digit
-
-
 def summarise(outcome: RunOutcome) -> None:
     """Print how the run ended, what was measured and where the files are."""
     result = outcome.result
@@ -165,17 +162,14 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         *([("results", outcome.age.in_words())] if outcome.age is not None else []),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
-    particles, reduced = result.count("detect", "particles"), result.count("detect", "reduced")
-    if reduced > WORTH_SAYING * particles:
-        rows.append(
-            ("not fitted", f"{100 * reduced / particles:.1f} % of them, which keep the network's answer")
-        )
     if beyond := outside_the_limits(result.counts):
         rows.append(("outside limits", beyond))
     if result.safety:
         rows.append(("hardware", "; ".join(str(device) for device in result.safety)))
     if report is not None:
         profile = report.profile
+        if report.not_fitted:
+            rows.append(("not fitted", report.not_fitted))
         rows.append(("trajectories", f"{profile.tracks.track.size} with at least {MIN_LENGTH} detections"))
         if profile.theory is not None and math.isfinite(profile.deviation):
             rows.append(

@@ -10,6 +10,12 @@ from liveptv.monitor.depth_cover import MEMORY_S, DepthCover
 from stream.messages import Detections, Status
 
 LEFT_OUT = "left_out_"
+FITS = (
+    "refined",
+    "not_refined",
+    "reduced",
+    "not_compiled",
+)  # counts of particles by what became of their fit
 
 
 class DetectionQuality:
@@ -17,7 +23,7 @@ class DetectionQuality:
 
     def __init__(self) -> None:
         self._cover: DepthCover | None = None
-        self._fits: deque[tuple[float, int, int, int]] = deque()
+        self._fits: deque[tuple[float, *tuple[int, ...]]] = deque()
         self._status: Status | None = None
 
     def found(self, detections: Detections) -> None:
@@ -33,13 +39,13 @@ class DetectionQuality:
             self._cover = DepthCover(low, high)
         if "refined" in status.counts:
             counts = status.counts
-            self._remember(now_s, counts["refined"], counts.get("not_refined", 0), counts.get("reduced", 0))
+            self._remember(now_s, *(counts.get(name, 0) for name in FITS))
 
-    def _remember(self, now_s: float, accepted: int, refused: int, reduced: int) -> None:
+    def _remember(self, now_s: float, *fitted: int) -> None:
         fits = self._fits
-        if fits and (accepted < fits[-1][1] or refused < fits[-1][2] or reduced < fits[-1][3]):
+        if fits and any(now < before for now, before in zip(fitted, fits[-1][1:], strict=True)):
             fits.clear()  # the detector was started again
-        fits.append((now_s, accepted, refused, reduced))
+        fits.append((now_s, *fitted))
         while now_s - fits[0][0] > MEMORY_S and len(fits) > 2:
             fits.popleft()
 
@@ -58,8 +64,15 @@ class DetectionQuality:
         total = accepted + refused + reduced
         return round(1 - reduced / total, 4) if total else None
 
+    def _compiling(self) -> bool:
+        """Whether particles of the last ten seconds were not fitted because the fit was still being compiled."""
+        return len(self._fits) > 1 and self._fits[-1][4] > self._fits[0][4]
+
     def facts(self) -> dict[str, Any]:
-        """What is known; `depth` is None in 2D, `accepted` and `fitted` None where the model has no fit."""
+        """What is known; `depth` is None in 2D, `accepted` and `fitted` None where the model has no fit.
+
+        `compiling`: whether the fit was still being compiled in the last ten seconds.
+        """
         counts = {} if self._status is None else self._status.counts
         gauges = {} if self._status is None else self._status.gauges
         errors = {axis: gauges.get(f"sigma_{axis}_um", math.nan) for axis in "xyz"}
@@ -67,6 +80,7 @@ class DetectionQuality:
             "depth": None if self._cover is None else self._cover.facts(),
             "accepted": self._accepted(),
             "fitted": self._fitted(),
+            "compiling": self._compiling(),
             "errors_um": {axis: round(um, 5) for axis, um in errors.items() if math.isfinite(um)},
             "left_out": {
                 name.removeprefix(LEFT_OUT).replace("_", " "): count

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from liveptv.reports.profile import FlowProfile
-from liveptv.session.frame_account import FrameAccount, account_of
+from liveptv.session.frame_account import FrameAccount, account_of, loss_in_words
 from stream.messages import TrackFlag
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.schema import RecordArray
 
+LEAST_NOT_FITTED = 0.005
+"""Part of the positions from which it is said that they were not fitted. Fewer change no result that is shown."""
+WHILE_COMPILING, FOR_WANT_OF_TIME = "as the fit was still being compiled", "for want of time"
 STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
 
 
@@ -30,16 +33,32 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
         ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
         ("particles per frame", f"{len(trajectories) / max(frames, 1):.1f}"),
     ]
-    reduced = np.count_nonzero(trajectories.flags & TrackFlag.REDUCED)
-    if reduced:
-        found.append(
-            ("not fitted", f"{100 * reduced / len(trajectories):.1f} % of positions, the network's own")
-        )
+    if not_fitted := not_fitted_in_words(trajectories):
+        found.append(("not fitted", not_fitted))
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")
         )
     return [{"name": name, "value": value} for name, value in found]
+
+
+def not_fitted_in_words(trajectories: Trajectories) -> str:
+    """Which part of the positions was not fitted, and why; "" for less than `LEAST_NOT_FITTED`."""
+    if not len(trajectories):
+        return ""
+    share = np.count_nonzero(trajectories.flags & TrackFlag.REDUCED) / len(trajectories)
+    if share < LEAST_NOT_FITTED:
+        return ""
+    counts = trajectories.attributes.get("accounts", {}).get("detect", {})
+    compiling = min(1.0, counts.get("not_compiled", 0) / max(1, counts.get("reduced", 0)))
+    whys = {WHILE_COMPILING: share * compiling, FOR_WANT_OF_TIME: share * (1 - compiling)}
+    parts = [(part, why) for why, part in whys.items() if part >= LEAST_NOT_FITTED]
+    if len(parts) < 2:
+        (why,) = [why for _, why in parts] or [max(whys, key=lambda why: whys[why])]
+        return f"{100 * share:.1f} % of positions, {why}"
+    return f"{100 * share:.1f} % of positions: " + ", ".join(
+        f"{100 * part:.1f} % {why}" for part, why in parts
+    )
 
 
 def _lost(account: FrameAccount | None) -> str:
@@ -53,10 +72,7 @@ def problems(attributes: dict[str, Any], frames: RecordArray) -> list[str]:
     lines = [str(line) for line in attributes.get("failures", [])]
     account = account_of(attributes, frames)
     if account is not None:
-        lines += [
-            f"{count} {'frame was' if count == 1 else 'frames were'} lost: {where}"
-            for where, count in account.lost.items()
-        ]
+        lines += [loss_in_words(where, count) for where, count in account.lost.items()]
         lines += account.not_known
     if "end_reason" not in attributes:
         lines.append("the run has not ended, or its file was not finished; `liveptv recover` finishes it")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from liveptv.files import RunFiles
 from liveptv.reports.drawings import drawings
-from liveptv.reports.facts import facts, problems
+from liveptv.reports.facts import facts, not_fitted_in_words, problems
 from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
 from liveptv.reports.flow_results import LocationErrors, SectionField, location_errors, section_field
 from liveptv.reports.look import paper, scripts
@@ -37,11 +37,12 @@ SCRIPTS = ("colours", "histogram", "plane", "profile", "space", "report")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The files written, and the profile that they show."""
+    """The files written, the profile that they show, and which positions were not fitted ("" if none)."""
 
     page: Path
     figures: tuple[Path, ...]
     profile: FlowProfile
+    not_fitted: str = ""
 
 
 def write_report(files: RunFiles) -> Report:
@@ -60,7 +61,7 @@ def write_report(files: RunFiles) -> Report:
         fields = _fields(files, trajectories, profile, events)
         with Claim(files.report, "report"):
             made = publish(files, "trajectories.html.j2", figures, **fields)
-    return Report(files.report, made, profile)
+    return Report(files.report, made, profile, not_fitted_in_words(trajectories))
 
 
 def _figures(

@@ -111,6 +111,11 @@ def went_wrong(events: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _policy_in_words(attributes: dict[str, Any]) -> str:
+    policy, limit_ms = attributes.get("link_policy", ""), attributes.get("age_limit_ms")
+    return f"{policy}, results at most {limit_ms:g} ms old" if policy and limit_ms else str(policy)
+
+
 def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
     """The main settings, as `name` and `value`."""
     configuration = attributes.get("configuration") or {}
@@ -125,6 +130,7 @@ def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
         ("source", str(attributes.get("source", ""))),
         ("image", f"{columns} x {rows} px of {attributes.get('pixel_size_um', 0):g} µm" if rows else ""),
         ("frame rate", f"{attributes['frame_rate_hz']:g} Hz" if attributes.get("frame_rate_hz") else ""),
+        ("frames", _policy_in_words(attributes)),
         ("detector", f"{model.get('kind', '')} {model.get('file', '')}".strip() or "classical, in 2D"),
         ("channel", f"{channel['width_um']:g} x {channel['depth_um']:g} µm" if channel else ""),
         ("controller", ", ".join(named).replace("_", " ")),

@@ -64,6 +64,7 @@ def build_acquire(context: StageContext) -> Stage:
         opened.keeps_time,
     )
     rules = frame_rules(plan.experiment, context.image_format)
+    context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
     options = frame_options(plan.experiment, context.image_format)
     waker = Waker()
     context.stack.callback(waker.close)

@@ -78,7 +78,7 @@ class FrameAccount:
 
     def in_words(self) -> str:
         """Where frames were lost, for a user; "none" if no frame was lost."""
-        words = ", ".join(f"{count} {where}" for where, count in self.lost.items())
+        words = "; ".join(f"{count} {_place(where, count)}" for where, count in self.lost.items())
         if not self.not_known:
             return words or "none"
         return f"at least {self.total_lost}{f': {words}' if words else ''}; {'; '.join(self.not_known)}"
@@ -93,6 +93,17 @@ class FrameAccount:
             "not_known": list(self.not_known),
             "after_the_end": self.after_the_end,
         }
+
+
+def loss_in_words(where: str, count: int) -> str:
+    """How many frames were lost at one of the places of an account, as a sentence."""
+    frames = "1 frame was" if count == 1 else f"{count} frames were"
+    return f"{frames} {'dropped:' if where == TOO_LATE else 'lost'} {_place(where, count)}"
+
+
+def _place(where: str, count: int) -> str:
+    """The place as it is said of `count` frames."""
+    return where.replace("got them", "got it").replace("on their way", "on its way") if count == 1 else where
 
 
 def close_account(

@@ -42,6 +42,19 @@ class FrameRules:
         """Whether results have an age limit."""
         return self.policy is Policy.LIVE
 
+    def in_words(self) -> str:
+        """For a user."""
+        return (
+            f"{self.policy}, results at most {self.age_limit_ms:g} ms old"
+            if self.is_live
+            else f"{self.policy}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored: `link_policy`, and `age_limit_ms` where there is a limit."""
+        limit = {"age_limit_ms": self.age_limit_ms} if self.is_live else {}
+        return {"link_policy": str(self.policy), **limit}
+
 
 def frame_rules(experiment: Experiment, source: ImageFormat) -> FrameRules:
     """The policy for frames and the age limit of results, from the settings and the frame rate of the source.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liveptv.config import Experiment
+from liveptv.session.link_rules import frame_rules
 from liveptv.session.plan import ImageFormat
 
 
@@ -30,6 +31,7 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
             "image_dtype": image_format.dtype,
             "pixel_size_um": image_format.pixel_size_um,
             "frame_rate_hz": image_format.frame_rate_hz,
+            **frame_rules(experiment, image_format).to_dict(),
         }
     return attributes
 

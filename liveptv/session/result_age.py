@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from liveptv.config import Experiment
-from liveptv.session.link_rules import FrameRules, frame_rules
+from liveptv.session.link_rules import FrameRules, default_age_limit_ms, frame_rules
 from liveptv.session.plan import ImageFormat
 from stream.errors import ConfigurationError
 from stream.link import Policy
@@ -66,6 +66,7 @@ class AgeWatch:
         self._is_live = experiment.microscope is not None
         self._watchdog_s = experiment.limits.watchdog_s if experiment.is_controlled else math.inf
         self._rules = FrameRules(experiment.link.policy or Policy.BLOCK)
+        self._frame_rate_hz = math.nan
         self._said_ms = 0.0
         self._before = (-math.inf, math.nan)
         self._resumed_s = -math.inf
@@ -77,6 +78,7 @@ class AgeWatch:
             self._rules = frame_rules(self._experiment, source)
         except ConfigurationError:  # the acquisition reports it
             return
+        self._frame_rate_hz = source.frame_rate_hz
         self._is_live = self._experiment.microscope is not None or self._rules.is_live
 
     @property
@@ -112,6 +114,12 @@ class AgeWatch:
     def _what_helps(self, age_ms: float) -> str:
         too_old = "too old for the watchdog; " if age_ms > 1000 * self._watchdog_s else ""
         if self._rules.is_live:
+            given_ms, usual_ms = self._experiment.link.age_limit_ms, default_age_limit_ms(self._frame_rate_hz)
+            if given_ms is not None and given_ms < usual_ms:
+                return (
+                    f"{too_old}link.age_limit_ms ({given_ms:g} ms) may be less than the detector needs for a frame; "
+                    "leave it out"
+                )
             return (
                 f"{too_old}a stage does not go on, or the detector takes longer than that for one frame; crop the "
                 "image, raise detector.workers, or close other programs"

@@ -193,9 +193,11 @@ def test_particles_keep_the_networks_answer_until_the_fit_has_joined(monkeypatch
         waits = _detect(engine)
         np.testing.assert_array_equal(waits.table[:-1], without.table[:-1])
         assert (waits.flags == DetectionFlag.REDUCED).all()
+        assert engine.info.details["refine"]["not_compiled"] == len(waits)
         compiler.ended.set()
         assert engine.fit_ready.wait(LONG_S)
         np.testing.assert_array_equal(_detect(engine).table, fitted.table)
+        assert engine.info.details["refine"]["not_compiled"] == len(waits)
     assert not np.array_equal(fitted.table, without.table)
     assert said == [FIT_WAITS, FIT_JOINED.format(seconds=41.2)]
 

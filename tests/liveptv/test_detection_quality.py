@@ -104,5 +104,17 @@ def test_the_part_of_the_particles_that_there_was_time_to_fit_is_known():
     quality.heard(status(160, 10, reduced=40), 5.0)
     assert quality.facts()["fitted"] == pytest.approx(0.6)
     assert quality.facts()["accepted"] == pytest.approx(1.0)
+    assert not quality.facts()["compiling"]
     quality.heard(status(160, 10, reduced=10), 6.0)
     assert quality.facts()["fitted"] is None
+
+
+def test_it_is_known_that_particles_are_not_fitted_while_the_fit_is_being_compiled_and_until_ten_seconds_later():
+    quality = DetectionQuality()
+    quality.heard(status(0, 0, reduced=0, not_compiled=0), 0.0)
+    quality.heard(status(0, 0, reduced=40, not_compiled=40), 1.0)
+    quality.heard(status(0, 0, reduced=40, not_compiled=40), 1.2)
+    assert quality.facts()["compiling"]
+    for second in range(2, 14):
+        quality.heard(status(50 * second, 0, reduced=40, not_compiled=40), float(second))
+    assert not quality.facts()["compiling"]

@@ -13,8 +13,10 @@ from liveptv.session.frame_account import (
     ON_THE_WAY,
     TOO_LATE,
     FileContents,
+    FrameAccount,
     account_of,
     close_account,
+    loss_in_words,
 )
 from liveptv.session.run_status import lost_frames
 from tracking.trajectories.schema import FRAME
@@ -102,9 +104,24 @@ def test_a_hang_leaves_no_frame_unaccounted_for():
     assert account.exposed == 1237
     assert account.lost == {IN_BUFFER: 900, "on their way when acquire and track ended before time": 65}
     assert account.in_words().startswith(
-        "at least 965: 900 in the camera's buffer, never read, 65 on their way"
+        "at least 965: 900 in the camera's buffer, never read; 65 on their way"
     )
     assert "how many frames the camera took until then is not known" in account.in_words()
+
+
+def test_each_place_is_said_for_one_frame_and_for_several():
+    assert loss_in_words(TOO_LATE, 1) == "1 frame was dropped: too old when the detector got it"
+    assert loss_in_words(TOO_LATE, 2) == "2 frames were dropped: too old when the detector got them"
+    assert loss_in_words("before the tracker", 1) == "1 frame was lost before the tracker"
+    assert loss_in_words("on their way when track ended before time", 1).startswith(
+        "1 frame was lost on its way"
+    )
+    assert loss_in_words(IN_BUFFER, 3) == "3 frames were lost in the camera's buffer, never read"
+
+
+def test_places_with_a_comma_in_their_name_stay_apart():
+    account = FrameAccount(10, 7, {IN_BUFFER: 1, "before the detector": 2})
+    assert account.in_words() == "1 in the camera's buffer, never read; 2 before the detector"
 
 
 def test_acquisition_that_failed_in_an_orderly_way_has_counted_to_its_end():

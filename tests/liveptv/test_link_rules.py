@@ -7,6 +7,7 @@ import pytest
 from liveptv.config import build_experiment
 from liveptv.session.link_rules import FrameRules, frame_options, frame_rules, result_options
 from liveptv.session.plan import ImageFormat
+from liveptv.session.provenance import file_attributes
 from stream.errors import ConfigurationError
 from stream.link import Policy
 
@@ -53,6 +54,14 @@ def test_a_policy_in_the_file_is_kept_and_results_are_never_dropped(policy):
 def test_a_result_may_be_three_frame_periods_old_and_at_least_a_tenth_of_a_second(rate_hz, limit_ms):
     assert frame_rules(experiment(), source(rate_hz)).age_limit_ms == limit_ms
     assert frame_rules(experiment(age_limit_ms=40), source(rate_hz)).age_limit_ms == 40
+
+
+def test_what_holds_in_a_run_is_in_its_file_whether_it_was_set_or_not():
+    live, block = (file_attributes(experiment(of), source(10.0)) for of in (MICROSCOPE, RECORDING))
+    assert (live["link_policy"], live["age_limit_ms"]) == ("live", 300.0)
+    assert block["link_policy"] == "block"
+    assert "age_limit_ms" not in block
+    assert frame_rules(experiment(), source()).in_words() == "live, results at most 100 ms old"
 
 
 def test_a_replay_at_its_own_pace_may_be_live_and_one_as_fast_as_possible_is_refused():

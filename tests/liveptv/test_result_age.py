@@ -49,6 +49,13 @@ def test_in_a_live_run_what_is_old_is_a_stage_that_stands_still_not_frames_that_
     assert "link.policy" not in said
 
 
+def test_an_age_limit_in_the_settings_that_is_shorter_than_usual_is_named():
+    (said,) = notes(watch(link={"age_limit_ms": 1.0}), [100, 2000])
+    assert "link.age_limit_ms (1 ms) may be less than the detector needs for a frame; leave it out" in said
+    (said,) = notes(watch(link={"age_limit_ms": 500.0}), [100, 2000, 3000])
+    assert "age_limit_ms" not in said
+
+
 def test_a_pause_makes_no_old_results_and_does_not_count_after_it():
     one = watch(link={})
     assert [one.note(second, 1000.0 * second, paused=True) for second in range(1, 30)] == [""] * 29

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,14 @@ from test_flow_results import simulated_file
 from liveptv.files import RunFiles
 from liveptv.reports.distributions import displacements_um, distributions
 from liveptv.reports.drawings import MOST_POINTS, drawings
+from liveptv.reports.facts import facts, not_fitted_in_words
 from liveptv.reports.look import DARK, LIGHT, PAGE, dark, darkened, scripts
 from liveptv.reports.page import SCRIPTS, write_report
 from liveptv.reports.profile import flow_profile
 from liveptv.reports.publishing import embedded
 from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
+from stream.messages import TrackFlag
 from tracking.trajectories.file import read_trajectories
 from tracking.trajectories.schema import FRAME
 
@@ -55,6 +58,33 @@ def test_the_report_says_what_happened_and_what_went_wrong(files):
     assert "outside the limits" in wrong
     assert "a note" not in wrong
     assert "a note &lt;/script&gt;" in page[page.index("What happened") :]
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"reduced": 50}, "25.0 % of positions, for want of time"),
+        ({"reduced": 50, "not_compiled": 50}, "25.0 % of positions, as the fit was still being compiled"),
+        (
+            {"reduced": 50, "not_compiled": 10},
+            "25.0 % of positions: 5.0 % as the fit was still being compiled, 20.0 % for want of time",
+        ),
+    ],
+)
+def test_positions_that_were_not_fitted_are_said_with_the_reason(files, counts, says):
+    found = read_trajectories(files.tracks)
+    flags = found.flags.copy()
+    flags[: len(found) // 4] |= np.uint8(TrackFlag.REDUCED)
+    some = replace(found, flags=flags, attributes=found.attributes | {"accounts": {"detect": counts}})
+    assert not_fitted_in_words(some) == says
+    assert {"name": "not fitted", "value": says} in facts(some, flow_profile(some))
+
+
+def test_nothing_is_said_of_less_than_half_a_percent_that_were_not_fitted(files):
+    found = read_trajectories(files.tracks)
+    flags = found.flags.copy()
+    flags[: len(found) // 250] |= np.uint8(TrackFlag.REDUCED)
+    assert not_fitted_in_words(found) == not_fitted_in_words(replace(found, flags=flags)) == ""
 
 
 def test_the_drawings_are_the_trajectories(files):
@@ -171,7 +201,7 @@ def test_frames_that_were_on_their_way_when_a_stage_was_lost_are_among_the_losse
     words = losses_in_words({"accounts": accounts}, entries(890))
     assert words == (
         "The camera took 895 frames, 890 are in the file. "
-        "Lost: 2 before the detector, 3 on their way when the run ended."
+        "Lost: 2 before the detector; 3 on their way when the run ended."
     )
     whole = {"acquire": {"received": 9}, "write": {"received": 9}}
     assert losses_in_words({"accounts": whole}, entries(9)) == "No frame was lost."

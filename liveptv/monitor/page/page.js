@@ -111,7 +111,7 @@ function showSummary(now) {
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
 }
 
-function showDetection({ depth, accepted, fitted, errors_um: errors, left_out: left }) {
+function showDetection({ depth, accepted, fitted, compiling, errors_um: errors, left_out: left }) {
   const percent = (part) => (part == null ? "–" : `${(100 * part).toFixed(part > 0.995 || part < 0.1 ? 1 : 0)} %`), named = (um) => +um.toPrecision(2);
   const range = depth && [depth.low_um, depth.high_um];
   drawHistogram(el("depth"), {
@@ -123,7 +123,8 @@ function showDetection({ depth, accepted, fitted, errors_um: errors, left_out: l
   text("d-accepted", percent(accepted));
   text("d-errors", Object.values(errors).map(named).join(", ") || "–");
   const reasons = Object.entries(left).map(([why, count]) => `${count} ${why}`);
-  const reduced = fitted == null || fitted > 0.97 ? "" : `Fit on ${percent(fitted)} of particles, as there is no time for more. `;
+  const why = compiling ? "as the fit was still being compiled" : "as there is no time for more";
+  const reduced = fitted == null || fitted > 0.97 ? "" : `Fit on ${percent(fitted)} of particles, ${why}. `;
   text("d-left", reduced + (reasons.length ? `Left out so far: ${reasons.join(", ")}.` : ""));
 }
 
