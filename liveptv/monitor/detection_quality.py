@@ -23,7 +23,7 @@ class DetectionQuality:
 
     def __init__(self) -> None:
         self._cover: DepthCover | None = None
-        self._fits: deque[tuple[float, *tuple[int, ...]]] = deque()
+        self._fits: deque[tuple[float, ...]] = deque()
         self._status: Status | None = None
 
     def found(self, detections: Detections) -> None:

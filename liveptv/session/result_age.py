@@ -117,8 +117,8 @@ class AgeWatch:
             given_ms, usual_ms = self._experiment.link.age_limit_ms, default_age_limit_ms(self._frame_rate_hz)
             if given_ms is not None and given_ms < usual_ms:
                 return (
-                    f"{too_old}link.age_limit_ms ({given_ms:g} ms) may be less than the detector needs for a frame; "
-                    "leave it out"
+                    f"{too_old}link.age_limit_ms ({given_ms:g} ms) may be less than the detector needs for a "
+                    "frame; leave it out"
                 )
             return (
                 f"{too_old}a stage does not go on, or the detector takes longer than that for one frame; crop the "
