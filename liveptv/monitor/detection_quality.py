@@ -10,7 +10,12 @@ from liveptv.monitor.depth_cover import MEMORY_S, DepthCover
 from stream.messages import Detections, Status
 
 LEFT_OUT = "left_out_"
-FITS = ("refined", "not_refined", "reduced", "not_compiled")  # counts of particles by what became of their fit
+FITS = (
+    "refined",
+    "not_refined",
+    "reduced",
+    "not_compiled",
+)  # counts of particles by what became of their fit
 
 
 class DetectionQuality:

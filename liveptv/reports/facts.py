@@ -56,7 +56,9 @@ def not_fitted_in_words(trajectories: Trajectories) -> str:
     if len(parts) < 2:
         (why,) = [why for _, why in parts] or [max(whys, key=lambda why: whys[why])]
         return f"{100 * share:.1f} % of positions, {why}"
-    return f"{100 * share:.1f} % of positions: " + ", ".join(f"{100 * part:.1f} % {why}" for part, why in parts)
+    return f"{100 * share:.1f} % of positions: " + ", ".join(
+        f"{100 * part:.1f} % {why}" for part, why in parts
+    )
 
 
 def _lost(account: FrameAccount | None) -> str:

@@ -44,7 +44,11 @@ class FrameRules:
 
     def in_words(self) -> str:
         """For a user."""
-        return f"{self.policy}, results at most {self.age_limit_ms:g} ms old" if self.is_live else f"{self.policy}"
+        return (
+            f"{self.policy}, results at most {self.age_limit_ms:g} ms old"
+            if self.is_live
+            else f"{self.policy}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As it is stored: `link_policy`, and `age_limit_ms` where there is a limit."""

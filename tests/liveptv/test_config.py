@@ -90,10 +90,14 @@ def test_settings_that_do_not_fit_together_are_said_without_listing_them_all():
     assert str(caught.value) == "the settings given: link: credits (9) must be fewer than slots (4)"
 
 
-def test_a_wrong_age_limit_of_a_controller_ends_the_command_with_the_status_of_a_wrong_setting(tmp_path, capsys):
+def test_a_wrong_age_limit_of_a_controller_ends_the_command_with_the_status_of_a_wrong_setting(
+    tmp_path, capsys
+):
     path = write(tmp_path, GOOD + "[limits]\nwatchdog_s = 2\n[controller.hold_focus]\nmax_age_s = 3\n")
     assert run_command_line(["run", str(path), "-o", str(tmp_path / "x.h5")]) == 2
-    assert "controller.hold_focus.max_age_s (3 s) must be less than" in " ".join(capsys.readouterr().err.split())
+    assert "controller.hold_focus.max_age_s (3 s) must be less than" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "x.h5").exists()
 
 

@@ -113,7 +113,9 @@ def test_each_place_is_said_for_one_frame_and_for_several():
     assert loss_in_words(TOO_LATE, 1) == "1 frame was dropped: too old when the detector got it"
     assert loss_in_words(TOO_LATE, 2) == "2 frames were dropped: too old when the detector got them"
     assert loss_in_words("before the tracker", 1) == "1 frame was lost before the tracker"
-    assert loss_in_words("on their way when track ended before time", 1).startswith("1 frame was lost on its way")
+    assert loss_in_words("on their way when track ended before time", 1).startswith(
+        "1 frame was lost on its way"
+    )
     assert loss_in_words(IN_BUFFER, 3) == "3 frames were lost in the camera's buffer, never read"
 
 
