@@ -37,7 +37,8 @@ def warmup() -> int:
         warmed = warm_up(show)
     finally:
         status.stop()
-    console.print(f"compiled in {warmed.seconds:.0f} s; the machine code is in", soft_wrap=True)
+    what = f"compiled in {warmed.seconds:.0f} s" if warmed.compiled else "everything was compiled already"
+    console.print(f"{what}; the machine code is in", soft_wrap=True)
     for folder in warmed.folders:
         console.print(escape(f"  {folder}"), soft_wrap=True)
     return 0

@@ -155,8 +155,14 @@ class Hardware:
         facts = {"devices": [_facts(device) for device in message.devices]}
         if message.devices:
             unsafe = "; ".join(str(device) for device in message.devices if not device.safe)
-            text = f"not safe: {unsafe}" if unsafe else f"safe state ({_states(message.devices)})"
-            self._note("safety", f"{text}: {message.reason}", facts)
+            states = _states(message.devices)
+            if unsafe:
+                text = f"not safe: {unsafe}: {message.reason}"
+            elif message.ends and message.reason == "done":
+                text = f"safe state at the end of the run: {states}"
+            else:
+                text = f"safe state ({states}): {message.reason}"
+            self._note("safety", text, facts)
         if message.ends:
             self.known = message.devices
 

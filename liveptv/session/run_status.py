@@ -16,6 +16,14 @@ from liveptv.session.snapshots import Snapshot
 from stream.messages import Status
 
 Counts = dict[str, int]
+NAMES = {
+    "acquire": "camera",
+    "detect": "detector",
+    "track": "tracker",
+    "write": "writer",
+    "control": "controller",
+}
+"""What a user calls each pipeline stage, or what it waits for while it starts."""
 
 
 @dataclass(slots=True)
@@ -129,7 +137,7 @@ def progress_of(
     in_source = None if image_format is None else image_format.frames
     expected = [count for count in (frames_asked_for, in_source) if count is not None]
     return Progress(
-        stage=_starting(stages, starting_s) if running_s is None else "running",
+        stage=_starting(stages, image_format is not None, starting_s) if running_s is None else "running",
         frames=counts.get("write", {}).get("sent", 0),
         frames_expected=min(expected, default=None),
         frames_per_s=stages["acquire"].gauge("frames_per_s"),
@@ -145,13 +153,20 @@ def progress_of(
     )
 
 
-def _starting(stages: Mapping[str, StageView], starting_s: float) -> str:
-    """What is being done, and for how long, s. Only what stands in brackets changes while the same is done."""
-    waiting = {name: view for name, view in stages.items() if not view.ready and name != "acquire"}
-    compiling = [name for name, view in waiting.items() if view.gauge(COMPILING) == 1.0]
-    what = "starting"
+def _starting(stages: Mapping[str, StageView], is_open: bool, starting_s: float) -> str:
+    """What is being waited for, and for how long, s. Only what stands in brackets changes while the same is done.
+
+    `is_open`: whether the source is open; its stage is ready only once all others are.
+    """
+    waiting = {
+        name: view for name, view in stages.items() if not (is_open if name == "acquire" else view.ready)
+    }
+    compiling = [NAMES.get(name, name) for name, view in waiting.items() if view.gauge(COMPILING) == 1.0]
+    what = "waiting for the first frame"
     if compiling:
         what = f"compiling for this computer, once per installation: {', '.join(compiling)}"
     elif waiting:
-        what = f"starting {', '.join(waiting)}"
+        replays = stages["acquire"].plan.experiment.recording is not None
+        names = [NAMES.get(name, name) for name in waiting]
+        what = f"starting {', '.join(names)}".replace("camera", "recording" if replays else "camera")
     return f"{what} ({starting_s:.0f} s)"

@@ -101,12 +101,23 @@ PARTS: dict[str, Callable[[], None]] = {
 """What is compiled, the longest first; no kernel is in two parts."""
 
 
+def _compiles(part: Callable[[], object]) -> bool:
+    """Compile one part; whether anything had to be compiled for it."""
+    from liveptv.session.compilation import noticing_compilation
+
+    noticed: list[bool] = []
+    with noticing_compilation(lambda: noticed.append(True)):
+        part()
+    return bool(noticed)
+
+
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """How long it took, s, and where the compiled kernels are."""
+    """How long it took, s, where the compiled kernels are, and whether anything had to be compiled."""
 
     seconds: float
     folders: list[Path]
+    compiled: bool
 
 
 def warm_up(
@@ -122,9 +133,10 @@ def warm_up(
     todo = PARTS if parts is None else parts
     began_s = time.monotonic()
     failed: list[str] = []
+    compiled = False
     workers = min(len(todo), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running: dict[Future[None], str] = {pool.submit(part): name for name, part in todo.items()}
+        running: dict[Future[bool], str] = {pool.submit(_compiles, part): name for name, part in todo.items()}
         while running:
             show(list(running.values()), time.monotonic() - began_s)
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -133,6 +145,8 @@ def warm_up(
                 error = future.exception()
                 if error is not None:
                     failed.append(f"{name} ({' '.join(f'{type(error).__name__}: {error}'.split())})")
+                else:
+                    compiled = compiled or future.result()
     if failed:
         raise LivePTVError(f"not everything could be compiled: {'; '.join(failed)}")
-    return Warmed(time.monotonic() - began_s, cache_folders())
+    return Warmed(time.monotonic() - began_s, cache_folders(), compiled)

@@ -31,7 +31,7 @@ WRONG = {
 KIND = {
     "schema_version": "whole",
     **dict.fromkeys(("pixel_size_um", "refraction_factor"), "positive"),
-    "frame_rate_hz": "number",
+    **dict.fromkeys(("frame_rate_hz", "age_limit_ms"), "number"),
     **dict.fromkeys(("image_shape", "failures", "joined"), "sequence"),
 }
 MISSING = (
@@ -57,6 +57,7 @@ GIVEN = {
     "image_shape": [32, 64],
     "image_dtype": "uint8",
     "frame_rate_hz": 50.0,
+    "age_limit_ms": 100.0,
     "source": "made up",
     "notes": "{remember",
     "user": "me",

@@ -46,6 +46,14 @@ def session():
         one.hardware.close()
 
 
+def test_the_end_of_a_run_that_is_done_is_said_as_such(session):
+    one = session()
+    one.acquisition.send(Opening())
+    one.acquisition.send(Secured((SAFE,), "done", True))
+    one.hardware.poll()
+    assert one.notes == ["safe state at the end of the run: the pump at 0.001 uL/s"]
+
+
 def test_what_the_acquisition_reports_is_known_and_needs_no_rescue(session):
     one = session()
     one.hardware.make_safe("enough", ends=True)

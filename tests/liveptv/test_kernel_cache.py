@@ -124,9 +124,29 @@ def _breaks() -> None:
 def test_the_command_says_what_it_compiles_how_long_and_where(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(warmup, "PARTS", {"paper": os.getcwd})
+    monkeypatch.setattr(warmup, "PARTS", {"paper": _compiles_anew})
     assert run_command_line(["warmup"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "compiling paper (0 s)"
     assert lines[1].startswith("compiled in ")
     assert len(lines) == 2 + len({cache_folder(folder) for folder in KERNELS})
+
+
+def _compiles_anew() -> None:
+    from numba import njit
+
+    assert njit(_twice)(2) == 4
+
+
+def _twice(number: int) -> int:
+    return 2 * number
+
+
+def test_the_command_says_that_there_was_nothing_to_compile(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warmup, "PARTS", {"paper": os.getcwd})
+    assert run_command_line(["warmup"]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[1] == "everything was compiled already; the machine code is in"
+    )

@@ -238,5 +238,8 @@ def test_a_start_says_what_is_being_done(tmp_path):
     run = Run(small_experiment(tmp_path, frames=5))
     before = [text for text in run.shown if text != "running"]
     assert before
-    assert all(text.startswith(("starting", "compiling for this computer")) for text in before)
+    assert all(
+        text.startswith(("starting", "compiling for this computer", "waiting for the first frame"))
+        for text in before
+    )
     assert run.shown[-1] == "running"

@@ -14,12 +14,13 @@ from liveptv.cli import console as terminal
 from liveptv.cli.console import LiveLine, PlainConsole, describe
 from liveptv.config import Experiment
 from liveptv.session.compilation import COMPILING, noticing_compilation
-from liveptv.session.plan import StagePlan
+from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.run_status import Progress, StageView, progress_of
 from stream.messages import StageState, Status
 from stream.run_keys import RunKeys
 
+IMAGES = ImageFormat(512, 768, 1, "uint8", 0.8, 10.0, None, "")
 STAGES = ("acquire", "detect", "track", "write")
 
 
@@ -30,11 +31,16 @@ def stage(name: str, *, ready: bool = False, compiling: bool = False) -> StageVi
     return StageView(plan, cast(Worker, None), None, status=status, ready=ready)
 
 
-def progress(seconds: float, running_s: float | None = None, **stages: StageView) -> Progress:
+def progress(
+    seconds: float,
+    running_s: float | None = None,
+    image_format: ImageFormat | None = None,
+    **stages: StageView,
+) -> Progress:
     return progress_of(
         {name: stages.get(name) or stage(name) for name in STAGES},
         frames_asked_for=None,
-        image_format=None,
+        image_format=image_format,
         starting_s=seconds,
         running_s=running_s,
         stopping="",
@@ -43,15 +49,19 @@ def progress(seconds: float, running_s: float | None = None, **stages: StageView
 
 
 def test_the_stages_that_are_waited_for_are_named_with_the_time_that_it_took_so_far() -> None:
-    assert progress(0.4).stage == "starting detect, track, write (0 s)"
-    assert progress(3.0, detect=stage("detect", ready=True)).stage == "starting track, write (3 s)"
+    assert progress(0.4).stage == "starting camera, detector, tracker, writer (0 s)"
+    assert progress(3.0, detect=stage("detect", ready=True)).stage == "starting camera, tracker, writer (3 s)"
+    ready = {name: stage(name, ready=True) for name in STAGES[1:]}
+    assert progress(4.0, **ready).stage == "starting camera (4 s)"
+    assert progress(5.0, image_format=IMAGES, **ready).stage == "waiting for the first frame (5 s)"
+    assert progress(5.0, image_format=IMAGES).stage == "starting detector, tracker, writer (5 s)"
 
 
 def test_stages_that_compile_are_named_and_that_they_do_it_once() -> None:
     now = progress(12.2, detect=stage("detect", compiling=True), track=stage("track", compiling=True))
-    assert now.stage == "compiling for this computer, once per installation: detect, track (12 s)"
+    assert now.stage == "compiling for this computer, once per installation: detector, tracker (12 s)"
     ready = stage("detect", compiling=True, ready=True)
-    assert progress(13.0, detect=ready).stage == "starting track, write (13 s)"
+    assert progress(13.0, detect=ready).stage == "starting camera, tracker, writer (13 s)"
 
 
 def test_what_a_user_must_know_is_within_the_80_columns_that_a_terminal_shows() -> None:
@@ -86,8 +96,8 @@ def test_a_pipe_gets_a_line_when_something_else_is_done_and_no_equal_ones(
             line.show(shown)
     lines = pipe.getvalue().splitlines()
     assert lines[:2] == [
-        "starting detect, track, write (0 s)",
-        "compiling for this computer, once per installation: detect (3 s)",
+        "starting camera, detector, tracker, writer (0 s)",
+        "compiling for this computer, once per installation: detector (3 s)",
     ]
     assert [text.split()[3] for text in lines[2:]] == ["0", "9"]
 
