@@ -242,7 +242,7 @@ class Governor:
             return None
         self._said, self._said_s, self._differs_s = seen, now_s, math.nan
         self.state = seen.in_words()
-        return Change(f"{self.state}: {self._reason(seen)}", self._facts(seen))
+        return Change(f"{self.state}: {self._reason()}", self._facts(seen))
 
     def _seen(self) -> Seen:
         particles = sum(n for _, n, _ in self._done)
@@ -252,11 +252,11 @@ class Governor:
             kept = (len(self._arrived) - 1) / max(self._arrived[-1][1] - self._arrived[0][1], 1)
         return Seen(1.0 - reduced / particles if particles else 1.0, kept)
 
-    def _reason(self, seen: Seen) -> str:
+    def _reason(self) -> str:
         camera = f"the camera gives a frame every {self.period_ms:.0f} ms"
         at_once = f", {self.workers} at a time" if self.workers > 1 else ""
         takes = f"a frame takes {self._network_ms:.0f} ms without the fit{at_once}"
-        if seen == ALL_WELL or self.state == KEEPS_UP:
+        if self.state == KEEPS_UP:
             return f"{takes} and {self._fit_ms:.0f} ms with it, {camera}"
         return f"{takes}, the fit may take {self.budget_ms:.0f} ms, {camera}"
 

@@ -19,7 +19,6 @@ from stream.monitor import Publisher
 from stream.waker import Waker
 
 ACKNOWLEDGE_PERIOD_S = 0.002
-LONGEST_LATENCY_S = 3600.0
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
@@ -164,8 +163,7 @@ class DetectStage:
         if self._admission is None:
             return False
         self._admission.came(now_s)
-        age_s = now_s - 1e-9 * frame.info.monotonic_ns
-        return age_s < LONGEST_LATENCY_S and self._admission.is_late(age_s)
+        return self._admission.is_late(1e-3 * frame.info.age_ms_at(round(1e9 * now_s)))
 
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message
@@ -215,9 +213,7 @@ class DetectStage:
             took_s = 1e-3 * detections.info.detector_ms
             self._admission.worked(took_s if math.isfinite(took_s) else now_s - held.submitted_s)
         self._gauges["detect_ms"] = 1e3 * (now_s - held.submitted_s)
-        latency_s = now_s - 1e-9 * frame.info.monotonic_ns
-        same_host = 0 <= latency_s < LONGEST_LATENCY_S
-        self._gauges["latency_ms"] = 1e3 * latency_s if same_host else float("nan")
+        self._gauges["latency_ms"] = frame.info.age_ms_at(round(1e9 * now_s))
         self._gauges["particles"] = float(len(detections))
         self._particles += len(detections)
         self._last = detections

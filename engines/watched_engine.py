@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from engines.engine import Engine, EngineInfo, announces
-from engines.fit_budget import FrameCost, Reducible
+from engines.engine import Engine
+from engines.engine_around import EngineAround
 from engines.repeated_images import RepeatedImages
 from stream.messages import Detections, Frame
 
@@ -52,7 +49,7 @@ def summary_of(counts: Mapping[str, int]) -> str:
     )
 
 
-class WatchedEngine:
+class WatchedEngine(EngineAround):
     """An `Engine` around another one, which does the work.
 
     `say` gets each of the `REMARKS` once, when the engine first counts it. `counts` has the engine's own counts and
@@ -60,26 +57,12 @@ class WatchedEngine:
     """
 
     def __init__(self, engine: Engine, max_particles: int, say: Callable[[str], None]) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._max_particles = max_particles
         self._say = say
         self._said: set[str] = set()
         self._images = RepeatedImages()
         self._repeated = 0
-
-    @property
-    def info(self) -> EngineInfo:
-        """What the engine is."""
-        return self._engine.info
-
-    @property
-    def pending(self) -> int:
-        """Frames submitted whose detections have not been returned yet."""
-        return self._engine.pending
-
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Compile and allocate everything for such images."""
-        self._engine.warmup(height, width, dtype)
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
@@ -87,19 +70,6 @@ class WatchedEngine:
         if self._images.is_repeated(frame.image):
             self._repeated += 1
             self._remark(REPEATED, 1, frame.info.frame)
-
-    def announce(self, call: Callable[[], None]) -> bool:
-        """Have `call` called when there may be results; False where the engine cannot say."""
-        return announces(self._engine, call)
-
-    def allow_fit(self, share: float, ms: float) -> None:
-        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
-        if isinstance(self._engine, Reducible):
-            self._engine.allow_fit(share, ms)
-
-    def costs(self) -> list[FrameCost]:
-        """What the frames cost that were finished since the last call; none where the engine does not know."""
-        return self._engine.costs() if isinstance(self._engine, Reducible) else []
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`."""
@@ -120,7 +90,3 @@ class WatchedEngine:
         """Totals since the start: what was left out, by reason, and `repeated_images`."""
         repeated = {REPEATED: self._repeated} if self._repeated else {}
         return self._engine.counts() | repeated
-
-    def close(self) -> None:
-        """Close the engine. Idempotent."""
-        self._engine.close()

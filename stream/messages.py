@@ -18,6 +18,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 NAN = float("nan")
+LONGEST_AGE_MS = 3.6e6  # an hour; a frame that seems older, or younger than 0, has another computer's clock
 FLAGS = "flags"
 """The column of whole numbers that say what is special about a row; always the last."""
 
@@ -49,6 +50,11 @@ class FrameInfo:
     pixel_size_um: float = 1.0
     detector_ms: float = NAN
     age_ms: float = NAN
+
+    def age_ms_at(self, now_ns: int) -> float:
+        """Age of the frame, ms, at `now_ns` (`time.perf_counter_ns`); NaN on another computer than its camera's."""
+        age_ms = (now_ns - self.monotonic_ns) / 1e6
+        return age_ms if 0 <= age_ms < LONGEST_AGE_MS else NAN
 
 
 @dataclass(frozen=True, slots=True, eq=False)

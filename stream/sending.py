@@ -98,7 +98,7 @@ class LosslessSender:
                 self._ring.write(slot, sequence, payload)
             except MemoryError as error:
                 timeout_s = self._wait_for_memory(slot, started_s, timeout_s, error)
-            except BaseException:
+            except BaseException:  # raised again: whatever ended the writing, the slot must not stay taken
                 with self._lock:
                     self._shared.free.append(slot)
                 raise

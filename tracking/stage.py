@@ -17,7 +17,6 @@ from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
 
-LONGEST_AGE_MS = 3.6e6  # ms; beyond it the frame's time is that of another computer's clock
 SIDE_DRAIN_S = 1.0
 """How long to wait at the end until a consumer other than the first has the last tracks, s. It delays the end of a
 run by as much if that consumer hangs; tracks that it does not get are in the file."""
@@ -162,9 +161,9 @@ class TrackStage:
         }
 
     def _with_age(self, tracks: Tracks, now_ns: int) -> Tracks:
-        age_ms = (now_ns - tracks.info.monotonic_ns) / 1e6
-        if not self._keeps_time or not 0 <= age_ms < LONGEST_AGE_MS:
+        if not self._keeps_time:
             return tracks
+        age_ms = tracks.info.age_ms_at(now_ns)
         return replace(tracks, info=replace(tracks.info, age_ms=age_ms))
 
     def _fitting(self, tracks: Tracks) -> Tracks:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from engines.backends.registry import ONNXRUNTIME, open_back_end
-from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError, announces
-from engines.fit_budget import FrameCost, Reducible
+from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
+from engines.engine_around import EngineAround
 from engines.image_structure import has_structure
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
@@ -62,7 +62,7 @@ def open_guarded(
     )
 
 
-class GuardedEngine:
+class GuardedEngine(EngineAround):
     """An `Engine` around that of a back end, with another one to replace it.
 
     `reference` opens the engine that the back end is compared with and that replaces it when it fails: it gets
@@ -83,7 +83,7 @@ class GuardedEngine:
         noise: NoiseWatch | None = None,
         say: Callable[[str], None] = log.warning,
     ) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._reference = reference
         self._falls_back = falls_back
         self._noise = noise
@@ -134,16 +134,7 @@ class GuardedEngine:
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called when there may be results; False where the engine cannot say."""
         self._on_results = call
-        return announces(self._engine, call)
-
-    def allow_fit(self, share: float, ms: float) -> None:
-        """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""
-        if isinstance(self._engine, Reducible):
-            self._engine.allow_fit(share, ms)
-
-    def costs(self) -> list[FrameCost]:
-        """What the frames cost that were finished since the last call; none where the engine does not know."""
-        return self._engine.costs() if isinstance(self._engine, Reducible) else []
+        return super().announce(call)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`.
@@ -214,7 +205,7 @@ class GuardedEngine:
         self._failure = str(error)
         self._say(f"{self._failure}; {self._name} continues in its place")
         if self._on_results is not None:
-            announces(self._engine, self._on_results)
+            super().announce(self._on_results)
         if self._format is not None:
             self._engine.warmup(*self._format)
         for frame in self._waiting:
@@ -226,5 +217,5 @@ class GuardedEngine:
 
     def close(self) -> None:
         """Close the engine. Idempotent."""
-        self._engine.close()
+        super().close()
         self._waiting.clear()

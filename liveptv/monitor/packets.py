@@ -18,8 +18,6 @@ from liveptv.monitor.latest_image import Shown
 from liveptv.monitor.run_view import RunView
 from stream.messages import TrackFlag
 
-LONGEST_AGE_MS = 3_600_000.0  # an hour; more, or less than 0, means the clock of another computer
-
 
 def packet(header: dict[str, Any], *blobs: bytes) -> bytes:
     """Join a header and its blobs."""
@@ -41,7 +39,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
 def image_packet(view: RunView, shown: Shown) -> bytes:
     """The packet of one image with its detections and confirmed, detected tracks."""
     image, info = view.image(shown), shown.frame.info
-    age_ms = (time.perf_counter_ns() - info.monotonic_ns) / 1e6
+    age_ms = info.age_ms_at(time.perf_counter_ns())
     found = shown.detections
     rows = np.stack([found.x_um, found.y_um, found.z_um]).astype("<f4")
     tracked = np.empty((4, 0), "<f4")
@@ -54,7 +52,7 @@ def image_packet(view: RunView, shown: Shown) -> bytes:
     header = {
         "frame": info.frame,
         "time_s": round(info.time_s, 4),
-        "age_ms": round(age_ms, 2) if 0 <= age_ms < LONGEST_AGE_MS else None,
+        "age_ms": None if np.isnan(age_ms) else round(age_ms, 2),
         "sent_ms": round(1e3 * time.time(), 1),
         "focus_um": None if np.isnan(info.focus_um) else round(info.focus_um, 3),
         "image": {
