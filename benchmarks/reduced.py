@@ -46,7 +46,7 @@ CASES: tuple[dict[str, Any], ...] = (
 SHARES = (0.6, 0.3, 0.1)
 AT_ONCE = 12
 NEAR_PX = 16.0
-USUAL = 5.0
+TYPICAL = 5.0
 DEPTHS = 6
 FEWEST = 30
 
@@ -67,11 +67,11 @@ def source_of(case: dict[str, Any], model: PsfModel) -> Rendered:
 def ratios(error: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:
     """Errors (N, 3) over standard errors (N, 3)."""
     pull = error / sigma
-    usual = (np.abs(pull) < USUAL).all(axis=1)
+    typical = (np.abs(pull) < TYPICAL).all(axis=1)
     return {
-        "rms": [round(float(v), 3) for v in np.sqrt((pull[usual] ** 2).mean(axis=0))],
+        "rms": [round(float(v), 3) for v in np.sqrt((pull[typical] ** 2).mean(axis=0))],
         "quantile_68": [round(float(v), 3) for v in np.quantile(np.abs(pull), 0.6827, axis=0)],
-        "outliers": round(float(1 - usual.mean()), 4),
+        "outliers": round(float(1 - typical.mean()), 4),
         "particles": len(pull),
     }
 

@@ -22,10 +22,10 @@ LEAD_GROWTH = 1.02  # the measured way of a frame is a minimum over about 50 fra
 LONGEST_LEAD_S = 0.02  # s; a frame that was asked for comes later than this only if the camera has none yet
 MANY = 3
 """One more frame may wait for each so many workers: waiting for one of 9 workers takes a ninth of a frame's time.
-With only one, workers that all take longer than usual at the same time would cause a gap."""
+With only one, workers that all take longer than the mean at the same time would cause a gap."""
 SLACK = 1.05
 """Interval in units of the time that would keep all workers just busy. Without slack, frames that take longer than
-usual pile up until one has to be left out. In simulations with times that vary by 30 % the longest gap is over
+the mean pile up until one has to be left out. In simulations with times that vary by 30 % the longest gap is over
 twice the mean in 8 % of the runs at 1.0, 1 % at 1.03, 0.5 % at 1.05; the slack costs as much of the rate."""
 STALE = 0.5
 """Part of the age limit beyond which a frame is stale. The newest frame of the camera is at most a frame period

@@ -37,7 +37,7 @@ class LinkSettings(BaseModel):
         gt=0,
         description="policy live: how old a result may be; a frame that would be older is dropped when the "
         "detector gets it, so that a result is older only where its own detection takes longer "
-        "than usual; left out: three frame periods, at least 100 ms",
+        "than that of others; left out: three frame periods, at least 100 ms",
     )
     patience_s: float = Field(3.0, gt=0, description="the other end is reported as silent after this long")
     give_up_s: float | None = Field(

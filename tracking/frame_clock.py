@@ -10,8 +10,8 @@ SHORTEST_S, LONGEST_S = 1e-9, 1e6
 """Times between two frames that are believed, s. They are far outside what cameras do: only wrong or missing times
 are replaced by `frame_rate_hz`."""
 RECENT = 5
-"""Steps between tracked frames of which the second longest is the usual one: a single long loss does not count, and
-a change to every k-th frame does at the second step. More steps remember a change back for longer."""
+"""Steps between tracked frames of which the second longest is the typical one: a single long loss does not count,
+and a change to every k-th frame does at the second step. More steps remember a change back for longer."""
 
 
 class FrameClock:
@@ -19,8 +19,8 @@ class FrameClock:
 
     Elapsed frames are counted by the camera's image number if it increases, else by the frame number. `dt_s` comes
     from the frames' times if they increase (by `SHORTEST_S` to `LONGEST_S`), else from elapsed frames and
-    `frame_rate_hz`. `usual` is how many frames the tracked ones are apart lately: 1, or k where only every k-th is
-    tracked because the detector is slower than the camera.
+    `frame_rate_hz`. `typical` is how many frames the tracked ones are apart lately: 1, or k where only every k-th
+    is tracked because the detector is slower than the camera.
     """
 
     def __init__(self, frame_rate_hz: float) -> None:
@@ -28,14 +28,14 @@ class FrameClock:
         self._last: FrameInfo | None = None
         self._steps: deque[int] = deque(maxlen=RECENT)
         self.elapsed = 0
-        self.usual = 1
+        self.typical = 1
         self.dt_s = 0.0
         self.frame_s = 0.0
 
     def advance(self, info: FrameInfo) -> bool:
         """Advance to a frame; False, without any effect, if its number is not greater than the last one's.
 
-        Sets `elapsed` (frames since the first), `usual`, `dt_s` (since the last frame, 0 for the first) and
+        Sets `elapsed` (frames since the first), `typical`, `dt_s` (since the last frame, 0 for the first) and
         `frame_s` (time between successive camera frames).
         """
         last = self._last
@@ -51,5 +51,5 @@ class FrameClock:
         self.frame_s = self.dt_s / frames
         self.elapsed += frames
         self._steps.append(frames)
-        self.usual = sorted(self._steps)[-2:][0]
+        self.typical = sorted(self._steps)[-2:][0]
         return True

@@ -170,8 +170,8 @@ class OnlineTracker:
 
     @property
     def _gap(self) -> int:
-        """Longest gap, camera frames: `max_gap_frames` of those that are tracked, with the usual ones between."""
-        return (self._max_gap + 1) * self._clock.usual - 1
+        """Longest gap, camera frames: `max_gap_frames` of those that are tracked, with the typical gaps between."""
+        return (self._max_gap + 1) * self._clock.typical - 1
 
     def _drop_stale(self) -> None:
         m = self._memory
@@ -233,7 +233,7 @@ class OnlineTracker:
     @property
     def _usual_s(self) -> float:
         """Time between two tracked frames lately, s."""
-        return self._clock.frame_s * self._clock.usual
+        return self._clock.frame_s * self._clock.typical
 
     def _predict(self) -> None:
         m, noise, dt, frame_s = self._memory, self._noise, self._clock.dt_s, self._clock.frame_s

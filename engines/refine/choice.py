@@ -23,7 +23,7 @@ DOUBT_COST = 8.0
 where a lone particle took 0.43."""
 OVERLAPPED_NEED, NEW_NEED, DOUBTFUL_NEED, UNSURE_NEED = 1.0, 1.0, 1.0, 1.0
 """What is added to a particle's need of 1 where it overlaps others, is new, has no confidence, or has at least
-twice the usual standard error of the depth. The fit gains most there (docs/network.md: error in depth of
+twice the median standard error of the depth. The fit gains most there (docs/network.md: error in depth of
 overlapped particles 4.4 times that of lone ones before it, 1.6 times after). They change the order only."""
 
 LOTTERY = 8
@@ -46,8 +46,8 @@ def need_of(
     overlapped: BoolArray, new: BoolArray, confidence: FloatArray, sigma_z_um: FloatArray
 ) -> FloatArray:
     """How much each particle (N,) needs a fit, 1 to 5."""
-    usual = float(np.nanmedian(sigma_z_um)) if np.isfinite(sigma_z_um).any() else 1.0
-    unsure = np.clip(np.nan_to_num(sigma_z_um / max(usual, 1e-9), nan=2.0) - 1.0, 0.0, 1.0)
+    typical = float(np.nanmedian(sigma_z_um)) if np.isfinite(sigma_z_um).any() else 1.0
+    unsure = np.clip(np.nan_to_num(sigma_z_um / max(typical, 1e-9), nan=2.0) - 1.0, 0.0, 1.0)
     need: FloatArray = (
         1.0
         + OVERLAPPED_NEED * overlapped

@@ -114,8 +114,11 @@ class AgeWatch:
     def _what_helps(self, age_ms: float) -> str:
         too_old = "too old for the watchdog; " if age_ms > 1000 * self._watchdog_s else ""
         if self._rules.is_live:
-            given_ms, usual_ms = self._experiment.link.age_limit_ms, default_age_limit_ms(self._frame_rate_hz)
-            if given_ms is not None and given_ms < usual_ms:
+            given_ms, default_ms = (
+                self._experiment.link.age_limit_ms,
+                default_age_limit_ms(self._frame_rate_hz),
+            )
+            if given_ms is not None and given_ms < default_ms:
                 return (
                     f"{too_old}link.age_limit_ms ({given_ms:g} ms) may be less than the detector needs for a "
                     "frame; leave it out"

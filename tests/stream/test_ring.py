@@ -21,13 +21,14 @@ SLOTS = 4
 SLOT_BYTES = 1000
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @given(
     payloads=st.lists(st.binary(min_size=1, max_size=SLOT_BYTES), min_size=1, max_size=8),
 )
 @settings(max_examples=30, deadline=None)
-def test_shared_memory_gives_back_what_was_written(payloads: list[bytes]) -> None:
-    ring = SharedRing(SLOTS, SLOT_BYTES)
-    reader = SharedRingReader(ring.name, SLOTS, SLOT_BYTES)
+def test_shared_memory_gives_back_what_was_written(sparse: bool, payloads: list[bytes]) -> None:
+    ring = SharedRing(SLOTS, SLOT_BYTES, sparse=sparse)
+    reader = SharedRingReader(ring.name, SLOTS, SLOT_BYTES, sparse=sparse)
     for sequence, payload in enumerate(payloads):
         ring.write(sequence % SLOTS, sequence, payload)
         view = reader.view(sequence % SLOTS, sequence, len(payload))
@@ -149,21 +150,6 @@ def test_a_local_slot_is_sent_without_a_copy() -> None:
     view = ring.outgoing(3, 3)
     ring.write(3, 1, b"xyz")
     assert bytes(view) == b"xyz"
-    ring.close()
-
-
-@given(payloads=st.lists(st.binary(min_size=1, max_size=SLOT_BYTES), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
-def test_a_sparse_ring_gives_back_what_was_written(payloads: list[bytes]) -> None:
-    ring = SharedRing(SLOTS, SLOT_BYTES, sparse=True)
-    reader = SharedRingReader(ring.name, SLOTS, SLOT_BYTES, sparse=True)
-    for sequence, payload in enumerate(payloads):
-        ring.write(sequence % SLOTS, sequence, payload)
-        view = reader.view(sequence % SLOTS, sequence, len(payload))
-        assert view is not None
-        assert bytes(view) == payload
-        del view
-    reader.close()
     ring.close()
 
 
