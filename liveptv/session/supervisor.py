@@ -41,7 +41,7 @@ from stream.messages import StageState, Status
 from stream.run_keys import RunKeys
 from stream.status import StatusSink
 
-POLL_S = 0.05  # the longest wait for a status; with five reports a second of each stage it is mostly shorter
+POLL_S = 0.05  # s between two looks at the stages, unless one reports something else than that it runs
 GRACE_S = 5.0
 """Time for the rest of the pipeline to drain once a stage is lost or the time to drain is over, s.
 
