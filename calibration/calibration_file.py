@@ -30,13 +30,15 @@ from calibration.surface import FocalSurface
 from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
 from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, TEXT
 from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of, values
 from stream.unfinished_files import written_beside
 
 SCHEMA = "liveptv-calibration"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DAMAGED = "it is damaged: calibrate again, or use a copy"
 MOST_BYTES = 1 << 30
 """No part of a calibration that is read at once is larger; the particles' images are not."""
@@ -115,6 +117,7 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
     )
     for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um"):
         group.attrs[name] = getattr(model, name)
+    _write_field(group, model)
     file.create_group("focal_planes").attrs.update(asdict(found.focal_planes))
     file.create_group("noise").attrs.update(found.noise.to_dict())
     surface = file.create_group("surface")
@@ -131,6 +134,15 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
     ):
         _column(planes, name, column)
     _write_width_curve(file, found)
+
+
+def _write_field(group: h5py.Group, model: PsfModel) -> None:
+    if model.field is not None:
+        field = group.create_group("field")
+        field.create_dataset("modes", data=model.field.modes, compression="gzip", shuffle=True)
+        field["numbers"] = json.dumps(model.field.numbers())
+    if model.misfit is not None:
+        group["misfit"] = json.dumps(model.misfit.numbers())
 
 
 def _write_width_curve(file: h5py.File, found: Calibration) -> None:
@@ -188,6 +200,8 @@ def _read(file: h5py.File) -> Calibration:
             },
             pixel_size_um=float(file.attrs["pixel_size_um"]),
             polarity=file.attrs["polarity"],
+            field=_read_field(model),
+            misfit=Misfit.of_numbers(_json(model, "misfit")) if "misfit" in model else None,
         ),
         focal_planes=FocalPlanes(**planes),
         particles=ParticleTable(**_read_columns(file["particles"], ParticleTable)),
@@ -204,6 +218,16 @@ def _read(file: h5py.File) -> Calibration:
         warnings=json.loads(file.attrs["warnings"]),
         provenance=json.loads(file.attrs["provenance"]),
     )
+
+
+def _json(group: h5py.Group, name: str) -> Any:
+    return json.loads(str(values(group, name, ndim=0, kinds=TEXT)))
+
+
+def _read_field(model: h5py.Group) -> FieldModel | None:
+    if "field" not in model:
+        return None
+    return FieldModel.of_numbers(_json(model, "field/numbers"), values(model, "field/modes", ndim=4))
 
 
 def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from numba import njit
 from scipy import ndimage
 
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel
 from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, Window, evaluate_window
 
@@ -32,7 +34,8 @@ class PsfModel:
     `coefficients` (J, P, P) are of the B-spline on nodes `z_first_um + j * z_step_um` and whole pixels, P odd;
     the particle's centre is the middle pixel. It holds from `z_min_um` to `z_max_um`, at least one node away
     from the first and the last; z is the particle's height minus the focus position, 0 midway between the
-    focal lines.
+    focal lines. `field` is what changes over the field of view, None where one image stands for all of it;
+    `misfit` how far particles that the model has not seen are measured wrong beyond noise, None where not known.
     """
 
     coefficients: Float32Array
@@ -42,6 +45,8 @@ class PsfModel:
     z_max_um: float
     pixel_size_um: float
     polarity: Literal["dark", "bright"]
+    field: FieldModel | None = None
+    misfit: Misfit | None = None
 
     @classmethod
     def from_images(
