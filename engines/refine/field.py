@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +143,7 @@ class FieldModel:
         }
 
     @classmethod
-    def of_numbers(cls, text: str | dict[str, object], modes: Float32Array) -> FieldModel:
+    def of_numbers(cls, text: str | dict[str, Any], modes: Float32Array) -> FieldModel:
         """The model of `numbers`, as they are or as JSON. Raises `ValueError`, `LookupError`, `TypeError`."""
         found = json.loads(text) if isinstance(text, str) else text
         height, width = (int(value) for value in found["shape"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +51,9 @@ class Misfit:
         return {"shape": list(self.shape), "z_um": self.z_um.tolist(), "variance": self.variance.tolist()}
 
     @classmethod
-    def of_numbers(cls, found: dict[str, object]) -> Misfit:
+    def of_numbers(cls, found: dict[str, Any]) -> Misfit:
         """The inverse of `numbers`. Raises `ValueError`, `LookupError`, `TypeError` where they are damaged."""
-        height, width = (int(value) for value in found["shape"])  # type: ignore[attr-defined]
+        height, width = (int(value) for value in found["shape"])
         return cls(
             (height, width), np.array(found["z_um"], np.float64), np.array(found["variance"], np.float64)
         )
