@@ -118,7 +118,7 @@ def fit_particles(
         total.fill(0)
     read, shot = map(float, noise)
     variance = Noise(read, shot, -1.0 if model.polarity == "dark" else 1.0)
-    psf = model.for_kernels()
+    psf = model.for_kernels(contrast.shape)
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
     if drawn is not None:
         usable[:n] &= ~drawn

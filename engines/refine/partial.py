@@ -83,7 +83,7 @@ class PartialFit:
         """The group (N,) of each particle, as the fit will make them, and their rectangles (N, 4)."""
         theta = np.column_stack([start, np.ones(len(start))])
         usable = np.asarray(np.isfinite(theta).all(axis=1), np.bool_)
-        boxes = usable_boxes(theta, usable, (int(shape[0]), int(shape[1])), self._model.for_kernels())
+        boxes = usable_boxes(theta, usable, (int(shape[0]), int(shape[1])), self._model.for_kernels(shape))
         group, _ = blocks_of(boxes, usable)
         return group, boxes
 

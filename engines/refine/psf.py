@@ -9,21 +9,18 @@ from typing import Literal, cast
 import h5py
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from engines.bounded_reading import MOST_IMAGE_BYTES, refuse_beyond
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
 from engines.refine.spline import TAPS
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
 MOST_BYTES = 1 << 30
 """No part of a calibration that is read at once is larger."""
-ENERGY_LEFT_OUT = 0.001
-"""Part of the squared contrast of an image that may lie beyond its extent on either axis. Less makes larger
-rectangles, which take longer; more loses precision."""
-LEAST_EXTENT_PX = 5
-"""px from the centre that a fit looks at in any case: four parameters and a plane need some background around."""
 FEWEST_NODES = 4
 """Depths that a cubic spline needs."""
 LARGEST_CONTRAST = 1e9
@@ -31,8 +28,6 @@ LARGEST_CONTRAST = 1e9
 TYPICAL_BRIGHTNESS_SD = 0.1
 """Relative scatter of the brightness where a calibration does not give it: that of beads whose diameters scatter by
 3 to 5 %. It only bounds what counts as a typical brightness, `typical.SPREAD_FACTOR`."""
-SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
-"""Cubic B-spline at the nodes -1, 0, 1: from coefficients to values on pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +40,8 @@ class FitModel:
     + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
+    `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels.
     """
 
     coefficients: Float32Array
@@ -60,6 +57,9 @@ class FitModel:
     sigma_scale: tuple[float, float, float]
     extent_px: IntArray
     peak: FloatArray
+    cells: FieldCells
+    field: FieldModel | None = None
+    misfit: Misfit | None = None
 
     @classmethod
     def of(
@@ -75,6 +75,8 @@ class FitModel:
         shot: float = 1.0,
         brightness_sd: float = TYPICAL_BRIGHTNESS_SD,
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        field: FieldModel | None = None,
+        misfit: Misfit | None = None,
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light.
 
@@ -91,9 +93,12 @@ class FitModel:
             )
         if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
-        extent_px, peak = _extents(coefficients)
+        if field is not None and len(field.modes) and field.modes.shape[1:] != coefficients.shape:
+            raise ValueError(f"modes of shape {field.modes.shape} for a PSF model of {coefficients.shape}")
+        extent_px, peak = extents(coefficients)
+        mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
-            np.ascontiguousarray(coefficients, np.float32),
+            mean,
             z_first_um,
             z_step_um,
             *z_range_um,
@@ -105,21 +110,43 @@ class FitModel:
             sigma_scale,
             extent_px,
             peak,
+            FieldCells(mean, extent_px, field),
+            field,
+            misfit,
         )
 
-    def for_kernels(self) -> Psf:
-        """The model as the kernels take it, with work space of its own: one for each thread."""
+    def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
+        """The model as the kernels take it, with work space of its own: one for each thread.
+
+        `shape` (H, W) is that of the images, by default the field model's; see `origin_px`.
+        """
         size = int(self.coefficients.shape[1])
+        cells = self.cells.get()
         return Psf(
-            self.coefficients,
+            cells.tables,
             float(self.z_first_um),
             float(self.z_step_um),
             float(self.z_min_um),
             float(self.z_max_um),
-            self.extent_px,
+            cells.extent_px,
+            cells.rows,
+            cells.columns,
+            cells.cell_px,
+            self.origin_px(shape),
             np.empty((5, size + TAPS, size + TAPS), np.float32),
             np.empty((4, size, size), np.float32),
         )
+
+    def origin_px(self, shape: tuple[int, ...] | None) -> FloatArray:
+        """Where an image of `shape` (H, W) begins in the calibrated field, rows and columns (2,), px.
+
+        An image of another size than the calibration's is taken as a region of interest around the same middle.
+        """
+        known = self.field.shape if self.field is not None else None
+        known = self.misfit.shape if known is None and self.misfit is not None else known
+        if known is None or shape is None:
+            return np.zeros(2)
+        return np.array([(known[0] - shape[0]) / 2, (known[1] - shape[1]) / 2])
 
     def peak_at(self, z_um: npt.ArrayLike) -> FloatArray:
         """Greatest contrast (N,) of the image at depths (N,)."""
@@ -136,22 +163,6 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
         raise ValueError(f"a PSF model of shape {shape}")
     if not (np.isfinite(coefficients).all() and np.abs(coefficients).max() < LARGEST_CONTRAST):
         raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
-
-
-def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:
-    half = coefficients.shape[1] // 2
-    extent = np.empty((len(coefficients), 2), np.int64)
-    peak = np.empty(len(coefficients))
-    offset = np.abs(np.arange(-half, half + 1))
-    for j, plane in enumerate(coefficients):
-        image = ndimage.convolve1d(ndimage.convolve1d(plane, SMOOTHING, axis=0), SMOOTHING, axis=1)
-        peak[j] = image.max()
-        for axis in (0, 1):
-            energy = np.bincount(offset, (image.astype(np.float64) ** 2).sum(axis=1 - axis))
-            beyond = 1.0 - np.cumsum(energy) / max(energy.sum(), 1e-300)
-            extent[j, axis] = int(np.argmax(beyond <= ENERGY_LEFT_OUT)) + 1
-    extent = ndimage.maximum_filter1d(extent, 3, axis=0)
-    return np.clip(extent, LEAST_EXTENT_PX, half), peak
 
 
 def load_fit_model(path: Path) -> FitModel | None:

@@ -23,7 +23,7 @@ def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float
 
     Nothing of it lies beyond the frame of `shape` (H, W) or the spline.
     """
-    half = psf.coefficients.shape[1] // 2
+    half = psf.coefficients.shape[2] // 2
     last = psf.extent_px.shape[0] - 1
     low = min(max(int((theta[Z] - spare_um - psf.z_first_um) / psf.z_step_um), 0), last)
     high = min(max(int((theta[Z] + spare_um - psf.z_first_um) / psf.z_step_um) + 1, low), last)
@@ -46,13 +46,27 @@ def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
     return boxes
 
 
+@njit(cache=True, nogil=True, inline="always")
+def cell_of(box: IntArray, psf: Psf) -> int:
+    """The cell of the field in which the middle of a rectangle `box` (4,) lies.
+
+    A particle that moves in a fit keeps its rectangle, so that its PSF model does not change on the way.
+    """
+    if psf.rows * psf.columns == 1:
+        return 0
+    row = int((psf.origin[0] + 0.5 * (box[TOP] + box[BOTTOM])) / psf.cell_px[0])
+    column = int((psf.origin[1] + 0.5 * (box[LEFT] + box[RIGHT])) / psf.cell_px[1])
+    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
+    return int(row * psf.columns + column)
+
+
 @njit(cache=True, nogil=True)
 def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
     """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (4,).
 
     With `gradients` also with the derivatives by x, y (px) and z (um), as `spline.evaluate_window` gives them.
     """
-    half = psf.coefficients.shape[1] // 2
+    half = psf.coefficients.shape[2] // 2
     window = Window(
         (min(max(theta[Z], psf.z_min_um), psf.z_max_um) - psf.z_first_um) / psf.z_step_um,
         half + box[TOP] - theta[Y],
@@ -60,7 +74,7 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
     )
-    evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+    evaluate_window(psf.coefficients[cell_of(box, psf)], window, 1.0 / psf.z_step_um, gradients, psf.space, out)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
