@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,9 @@ class PsfImages:
         self.device = torch.device(device)
         self.nodes, self.size = model.coefficients.shape[:2]
         cells = model.cells.get()
-        self._flat = torch.from_numpy(cells.tables).to(self.device).reshape(-1)
+        splines = (model.coefficients[None], cells.modes)
+        self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
+        self._weights = torch.from_numpy(cells.weights).to(self.device)
         self._cells, self._cell_px = (cells.rows, cells.columns), cells.cell_px
         self._first_um, self._step_um = model.z_first_um, model.z_step_um
         self.range_um = (model.z_min_um, model.z_max_um)
@@ -56,12 +59,14 @@ class PsfImages:
             for first, n in ((first_y, tall), (first_x, wide))
         )
         index = rows[:, :, None] * self.size + columns[:, None, :]
-        first_node = self._cell(boxes, origin_px) * self.nodes
+        weights = self._weights[self._cell(boxes, origin_px)]
         plane = torch.zeros(index.shape, device=self.device)
         plane_z = torch.zeros_like(plane)
         for tap in range(TAPS):
-            node = first_node + _mirror(base - 1 + tap, self.nodes)
-            found = self._flat[index + (node * self.size**2)[:, None, None]]
+            place = index + (_mirror(base - 1 + tap, self.nodes) * self.size**2)[:, None, None]
+            found = self._flat[0][place]
+            for m in range(weights.shape[1]):
+                found = found + weights[:, m, None, None] * self._flat[1 + m][place]
             plane += by_depth[:, tap, None, None].float() * found
             plane_z += slope[:, tap, None, None].float() * found
         wx, sx = (part.float() for part in _weights(start_x - first_x))

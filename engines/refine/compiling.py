@@ -28,16 +28,20 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
     """The kernels of the fit that Python calls, each with arguments like those of `fitting.fit_particles`."""
     image, some, flags = np.zeros((2, 2), np.float32), np.zeros((1, 4)), np.zeros(1, np.bool_)
     psf = Psf(
-        np.zeros((1, 1, 1, 1), np.float32),
+        np.zeros((1, 1, 1), np.float32),
         0.0,
         0.0,
         0.0,
         0.0,
         np.zeros((1, 2), np.int64),
+        np.zeros((1, 1, 1, 1), np.float32),
+        np.zeros((1, 1), np.float32),
         1,
         1,
         np.zeros(2),
         np.zeros(2),
+        np.zeros((1, 1, 1), np.float32),
+        np.zeros(1, np.int64),
         np.zeros((1, 1, 1), np.float32),
         np.zeros((1, 1, 1), np.float32),
     )

@@ -121,7 +121,7 @@ def settle_frame(
     """
     theta, covariance, fit, state, usable = particles
     noticed, faint, changed = marks
-    size = psf.coefficients.shape[2]
+    size = psf.coefficients.shape[1]
     n, p = count, proposals.shape[0]
     open_proposals = np.ones(p, np.bool_)
     half = size // 2 + MARGIN_PX

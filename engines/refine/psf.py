@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from engines.bounded_reading import MOST_IMAGE_BYTES, refuse_beyond
+from engines.bounded_reading import MOST_IMAGE_BYTES, MOST_TEXT_BYTES, refuse_beyond
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
 from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
 from engines.refine.field import FieldModel
@@ -23,6 +24,12 @@ MOST_BYTES = 1 << 30
 """No part of a calibration that is read at once is larger."""
 FEWEST_NODES = 4
 """Depths that a cubic spline needs."""
+MOST_MODES = 32
+"""Modes of a field model that are read; calibrations find a few."""
+LARGEST_SURFACE_UM = 1e5
+"""Far beyond any focal surface: a damaged file."""
+LARGEST_WALK = 0.5
+"""Part of its distance from the middle by which a particle may walk over the depths; 0.02 is much."""
 LARGEST_CONTRAST = 1e9
 """Far above any contrast, far below what overflows in single precision: what is larger is a damaged file."""
 TYPICAL_BRIGHTNESS_SD = 0.1
@@ -93,8 +100,8 @@ class FitModel:
             )
         if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
-        if field is not None and len(field.modes) and field.modes.shape[1:] != coefficients.shape:
-            raise ValueError(f"modes of shape {field.modes.shape} for a PSF model of {coefficients.shape}")
+        if field is not None:
+            _check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
         extent_px, peak = extents(coefficients)
         mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
@@ -123,16 +130,19 @@ class FitModel:
         size = int(self.coefficients.shape[1])
         cells = self.cells.get()
         return Psf(
-            cells.tables,
+            self.coefficients,
             float(self.z_first_um),
             float(self.z_step_um),
             float(self.z_min_um),
             float(self.z_max_um),
             cells.extent_px,
+            cells.modes,
+            cells.weights,
             cells.rows,
             cells.columns,
             cells.cell_px,
             self.origin_px(shape),
+            *self.cells.planes(),
             np.empty((5, size + TAPS, size + TAPS), np.float32),
             np.empty((4, size, size), np.float32),
         )
@@ -165,6 +175,20 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
         raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
 
 
+def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+    modes = field.modes.shape
+    if modes[0] > MOST_MODES or (modes[0] and modes[1:] != coefficients.shape):
+        raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")
+    with np.errstate(over="ignore"):
+        largest = np.abs(field.modes).max(axis=(1, 2, 3), initial=0.0)
+        reach = np.abs(field.weights).sum(axis=1) * largest
+        surface, walk = np.abs(field.surface_um).sum(), np.abs(field.walk_per_um).sum(axis=1).max() * depth_um
+    if not (reach < LARGEST_CONTRAST).all():
+        raise ValueError(f"contrasts over the field above {LARGEST_CONTRAST:g}")
+    if not (surface < LARGEST_SURFACE_UM and walk < LARGEST_WALK):
+        raise ValueError(f"a focal surface of {surface:g} um, a walk of {walk:g} of the distance")
+
+
 def load_fit_model(path: Path) -> FitModel | None:
     """The PSF model of a calibration file; None where the file holds only a width curve.
 
@@ -188,6 +212,8 @@ def load_fit_model(path: Path) -> FitModel | None:
                 read=float(noise["read_variance"]) / grey**2,
                 shot=float(noise["gain"]) / grey,
                 brightness_sd=scatter,
+                field=_field(group),
+                misfit=Misfit.of_numbers(_json(group, "misfit")) if "misfit" in group else None,
             )
     except (
         OSError,
@@ -197,10 +223,22 @@ def load_fit_model(path: Path) -> FitModel | None:
         TypeError,
         ArithmeticError,
         AttributeError,
+        RecursionError,
     ) as error:
         raise ConfigurationError(
-            f"cannot read the PSF model in {path} ({error}); calibrate again, or set detector.refine off"
+            f"cannot read the PSF model in {path} ({error}); calibrate again"
         ) from error
+
+
+def _field(model: h5py.Group) -> FieldModel | None:
+    if "field" not in model:
+        return None
+    modes = values(model, "field/modes", ndim=4, most_bytes=MOST_IMAGE_BYTES).astype(np.float32)
+    return FieldModel.of_numbers(_json(model, "field/numbers"), modes)
+
+
+def _json(group: h5py.Group, name: str) -> Any:
+    return json.loads(str(values(group, name, ndim=0, kinds="O", most_bytes=MOST_TEXT_BYTES)))
 
 
 def _scatter(particles: h5py.Group) -> float:
