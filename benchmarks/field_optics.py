@@ -6,8 +6,8 @@
     python benchmarks/field_optics.py compare test.truth.csv --model model.onnx --images test.ome.tif
 
 Optics: `varying_optics.py`; `--still` takes all variation away, with the same particles and the same noise. Beads
-of the scan lie on a slide (+-1 um); particles of the images are anywhere. `x_um, y_um, z_um` of the truth are in the
-sample: z is the height less the focus, 0 at the mid-plane in the middle of the field, x and y are where the
+of the scan lie on a slide (+-1 um); particles of the images are anywhere. `x_um, y_um, z_um` of the truth are in
+the sample: z is the height less the focus, 0 at the mid-plane in the middle of the field, x and y are where the
 particle is seen at its own mid-plane; `seen_x_um, seen_y_um, local_um` is where its image is, and the depth that it
 shows. `bound_*` is the Cramer-Rao bound of a lone particle with these optics (x, y, z, brightness, background
 unknown, the rounding to grey values left out), empty for others. Images and truth depend on the seed only.

@@ -1,7 +1,7 @@
 """Images of a particle through optics that vary over the field, and their Cramer-Rao bound: a test instrument.
 
-It shares no assumption with `engines.refine.field`: no mean image, no modes, no polynomial weights. Each image comes
-from a pupil. At the place (u, v) of the field, px from the middle over half its longer side, and with
+It shares no assumption with `engines.refine.field`: no mean image, no modes, no polynomial weights. Each image
+comes from a pupil. At the place (u, v) of the field, px from the middle over half its longer side, and with
 r = |(u, v)| / |corner|, a particle at height z above the focus is imaged with
 
     defocus      z' = z + S(u, v), a tilted and curved focal surface                  `Field.surface_um`
@@ -51,7 +51,7 @@ GREY_LEVELS = 255
 
 @dataclass(frozen=True)
 class Field:
-    """What varies. Depth terms are parts of `depth_range_um` over the field; 0 everywhere is a space-invariant lens.
+    """What varies. Depth terms are parts of `depth_range_um` over the field; all 0 is a space-invariant lens.
 
     `tilt` counts from edge to edge of the longer side, `curvature` from the middle to the corners, `walk` is the
     lateral shift at the edge of the longer side over depth.
