@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
-from engines.refine.spline import Window, evaluate_window
+from engines.refine.spline import Window, base_of, evaluate_planes, evaluate_window, mirror
 
 # Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
@@ -46,6 +46,42 @@ def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
     return boxes
 
 
+@njit(cache=True, nogil=True, inline="always")
+def cell_of(box: IntArray, psf: Psf) -> int:
+    """The cell of the field in which the middle of a rectangle `box` (4,) lies.
+
+    A particle that moves in a fit keeps its rectangle, so that its PSF model does not change on the way.
+    """
+    row = int((psf.origin[0] + 0.5 * (box[TOP] + box[BOTTOM])) / psf.cell_px[0])
+    column = int((psf.origin[1] + 0.5 * (box[LEFT] + box[RIGHT])) / psf.cell_px[1])
+    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
+    return int(row * psf.columns + column)
+
+
+@njit(cache=True, nogil=True)
+def plane_of(psf: Psf, cell: int, node: int) -> int:
+    """Which of `psf.planes` is that of a node of the spline in a cell; it is made where it is not there.
+
+    Those of neighbouring nodes, four at least, never take each other's place.
+    """
+    key = cell * psf.coefficients.shape[0] + node
+    slot = key % psf.kept.size
+    if psf.kept[slot] != key:
+        psf.kept[slot] = key
+        plane, mean = psf.planes[slot], psf.coefficients[node]
+        plane[:] = mean
+        for m in range(psf.modes.shape[0]):
+            _add_mode(plane, psf.modes[m, node], psf.weights[cell, m])
+    return int(slot)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _add_mode(plane: Float32Array, mode: Float32Array, weight: float) -> None:
+    for i in range(plane.shape[0]):
+        for j in range(plane.shape[1]):
+            plane[i, j] += weight * mode[i, j]
+
+
 @njit(cache=True, nogil=True)
 def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
     """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (4,).
@@ -60,7 +96,28 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
     )
-    evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+    if psf.modes.shape[0] == 0:
+        evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+        return
+    cell, depths = cell_of(box, psf), psf.coefficients.shape[0]
+    base = base_of(window.node, depths)
+    d0 = plane_of(psf, cell, mirror(base - 1, depths))
+    d1 = plane_of(psf, cell, base)
+    d2 = plane_of(psf, cell, mirror(base + 1, depths))
+    d3 = plane_of(psf, cell, mirror(base + 2, depths))
+    planes = psf.planes
+    evaluate_planes(
+        planes[d0],
+        planes[d1],
+        planes[d2],
+        planes[d3],
+        window,
+        window.node - base,
+        1.0 / psf.z_step_um,
+        gradients,
+        psf.space,
+        out,
+    )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
