@@ -98,7 +98,11 @@ def left_out(
 ) -> Residuals:
     """What the splines through the other folds leave of each particle's images, all (N, K)."""
     count, planes = samples.traces.depth_um.shape
-    change, left, information = np.zeros((count, planes, 4)), np.zeros((count, planes)), np.zeros((count, planes, 4))
+    change, left, information = (
+        np.zeros((count, planes, 4)),
+        np.zeros((count, planes)),
+        np.zeros((count, planes, 4)),
+    )
     with threadpool_limits(2):
         whole = Problem.of(sums, terms, np.arange(count))
         for own in range(int(fold.max()) + 1):
@@ -152,7 +156,9 @@ def choose(samples: Samples, sums: Sums) -> Choice:
     norm = float(score.mean())
     scores = [(_name(best), 1.0)]
 
-    def attempt(design: Design, score: FloatArray, best: Design, ridge: float) -> tuple[FloatArray, Design, float]:
+    def attempt(
+        design: Design, score: FloatArray, best: Design, ridge: float
+    ) -> tuple[FloatArray, Design, float]:
         if design.count * PARTICLES_A_TERM > len(b):
             return score, best, ridge
         terms = Terms.of(design, traces.u, traces.v, b).at(traces.u, traces.v, b)

@@ -16,7 +16,7 @@ from calibration.field.samples import Nodes, Samples, Traces
 from calibration.field.terms import Design, Terms
 from calibration.field.walk import Walk, find_walk
 from calibration.psf_model import PsfModel
-from engines.refine.field import SURFACE_DEGREE, FieldModel, monomials, terms_of
+from engines.refine.field import SURFACE_DEGREE, FieldModel, terms_of
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -30,8 +30,6 @@ SQUARE_OF_MEDIAN = 0.455
 """Median of the square of a normal number of variance 1."""
 CLIPPED = 3.0
 """Standard deviations at which an image's say about its particle's place is clipped."""
-FEWEST_CURVED = 16
-"""Particles from which a surface may be curved, as in `calibration.surface`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +48,19 @@ class FieldFit:
     choice: Choice
     walk: Walk | None
     stage_px: FloatArray
+    shape: tuple[int, int]
+
+    def place_um(self, index: int, pixel_size_um: float) -> tuple[float, float]:
+        """Where one of the particles is in the image, um from the centre of the first pixel."""
+        height, width = self.shape
+        half = max(self.shape) / 2
+        u, v = float(self.traces.u[index]), float(self.traces.v[index])
+        return ((width - 1) / 2 + half * u) * pixel_size_um, ((height - 1) / 2 + half * v) * pixel_size_um
 
     def left_out_splines(self, mine: IndexArray) -> FloatArray:
         """The splines (T, J, R) through all particles but `mine`."""
         phi = _phi(self.terms, self.traces)
-        problem = Problem.of(self.sums, phi, np.setdiff1d(np.arange(len(phi)), mine))
-        splines = problem.solve(self.choice.ridge)
+        splines = Problem.of(self.sums, phi, np.setdiff1d(np.arange(len(phi)), mine)).solve(self.choice.ridge)
         return Truncation.of(splines, self.choice.rank).splines(splines[0])
 
 
@@ -111,10 +116,10 @@ def fit_field(
             sums = Sums.of(samples)
     traces = samples.traces
     terms = Terms.of(choice.design, traces.u, traces.v, np.log(traces.brightness))
-    fit = FieldFit(model, traces, positions, samples, sums, terms, choice, walk, stage_px)
+    fit = FieldFit(model, traces, positions, samples, sums, terms, choice, walk, stage_px, scene.shape)
     if choice.design == Design() and not per_um.any():
         return fit
-    return replace(fit, model=_model(fit, per_um, scene.shape))
+    return replace(fit, model=_model(fit, per_um))
 
 
 def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None, FloatArray, FloatArray]:
@@ -124,7 +129,9 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
     for _ in range(WALK_ROUNDS):
         traces = samples.traces
         x_px, y_px = traces.u * half, traces.v * half
-        alone = left_out(samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v))
+        alone = left_out(
+            samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v)
+        )
         walk = find_walk(alone, traces.noise_variance, traces.depth_um, scene.focus_um, x_px, y_px)
         first = first or walk
         if walk is None or not (walk.is_optical or walk.is_stage):
@@ -166,9 +173,11 @@ def _place_changes(samples: Samples, sums: Sums, choice: Choice) -> FloatArray:
     return change
 
 
-def _model(fit: FieldFit, per_um: FloatArray, shape: tuple[int, int]) -> PsfModel:
+def _model(fit: FieldFit, per_um: FloatArray) -> PsfModel:
     """The PSF model with the field model of all particles."""
-    splines = Problem.of(fit.sums, _phi(fit.terms, fit.traces), np.arange(len(fit.traces.u))).solve(fit.choice.ridge)
+    splines = Problem.of(fit.sums, _phi(fit.terms, fit.traces), np.arange(len(fit.traces.u))).solve(
+        fit.choice.ridge
+    )
     parts = Truncation.of(splines, fit.choice.rank)
     mean = _image_spline(splines[0], fit.samples.basis)
     modes = [_image_spline(mode, fit.samples.basis) for mode in parts.modes]
@@ -176,7 +185,7 @@ def _model(fit: FieldFit, per_um: FloatArray, shape: tuple[int, int]) -> PsfMode
     mixed = np.hstack([np.zeros((len(modes), 1)), parts.mixing])
     b = np.log(fit.traces.brightness)
     field = FieldModel(
-        shape=shape,
+        shape=fit.shape,
         surface_um=np.zeros(terms_of(SURFACE_DEGREE)),
         walk_per_um=per_um,
         modes=np.stack(modes) if modes else none,
@@ -196,12 +205,7 @@ def _image_spline(spline: FloatArray, basis: FloatArray) -> Float32Array:
     return np.ascontiguousarray(images, np.float32)
 
 
-def surface_of(u: FloatArray, v: FloatArray, z_um: FloatArray, weight: FloatArray) -> FloatArray:
-    """Coefficients (6,) of the focal surface S through particles on a level slide, 0 in the middle of the field."""
-    degree = SURFACE_DEGREE if len(u) >= FEWEST_CURVED else 1
-    design = monomials(u, v, degree)
-    root = np.sqrt(weight)
-    found = np.zeros(terms_of(SURFACE_DEGREE))
-    found[: design.shape[1]] = np.linalg.lstsq(design * root[:, None], z_um * root, rcond=None)[0]
-    found[0] = 0.0
-    return found
+def spline_of_place(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
+    """The spline (J, P, P) of splines (T, J, R) at the place of one of the traces."""
+    own = np.einsum("t,tjr->jr", _phi(fit.terms, fit.traces)[index], splines)
+    return _image_spline(own, fit.samples.basis)

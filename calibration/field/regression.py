@@ -120,7 +120,9 @@ class Residuals:
     information: FloatArray
 
 
-def residuals(samples: Samples, splines: FloatArray, terms: FloatArray, chosen: npt.NDArray[Any]) -> Residuals:
+def residuals(
+    samples: Samples, splines: FloatArray, terms: FloatArray, chosen: npt.NDArray[Any]
+) -> Residuals:
     """Compare the images of the `chosen` particles with splines (T, J, R) and their `terms` (N, T)."""
     first, weight, slope = (part[chosen] for part in samples.weights())
     own = np.einsum("nt,tjr->njr", terms[chosen], splines)

@@ -26,7 +26,7 @@ class Design:
     @property
     def count(self) -> int:
         """T."""
-        return self.raw(np.zeros(1), np.zeros(1), np.zeros(1)).shape[1]
+        return int(self.raw(np.zeros(1), np.zeros(1), np.zeros(1)).shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

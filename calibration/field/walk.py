@@ -90,7 +90,9 @@ def find_walk(
 
 def _jackknife(without: list[FloatArray]) -> FloatArray:
     parts = np.array(without)
-    found: FloatArray = np.sqrt(((parts - parts.mean(axis=0)) ** 2).sum(axis=0) * (len(parts) - 1) / len(parts))
+    found: FloatArray = np.sqrt(
+        ((parts - parts.mean(axis=0)) ** 2).sum(axis=0) * (len(parts) - 1) / len(parts)
+    )
     return found
 
 

@@ -88,9 +88,18 @@ class FieldModel:
             np.isfinite(part).all()
             for part in (self.surface_um, self.walk_per_um, self.modes, self.weights, self.brightness_range)
         )
-        finite &= 0 <= self.brightness_degree <= MOST_DEGREE and self.brightness_range[0] <= self.brightness_range[1]
+        finite &= (
+            0 <= self.brightness_degree <= MOST_DEGREE
+            and self.brightness_range[0] <= self.brightness_range[1]
+        )
         if not finite or self.modes.ndim != 4 or not 0 <= self.degree <= MOST_DEGREE or min(self.shape) < 1:
             raise ValueError(f"a field model of {self.modes.shape} modes for images of {self.shape}")
+
+    @classmethod
+    def flat(cls, shape: tuple[int, int], spline: tuple[int, ...]) -> FieldModel:
+        """Nothing changes over images of `shape` (H, W); `spline` (J, P, P) is the shape of the mean one."""
+        none, surface = np.zeros((0, *spline), np.float32), np.zeros(terms_of(SURFACE_DEGREE))
+        return cls(shape, surface, np.zeros((2, 2)), none, np.zeros((0, 1)), 0)
 
     def place(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """u, v (N,) of places (N,) in an image of `shape`, from the centre of its first pixel."""

@@ -225,9 +225,7 @@ def load_fit_model(path: Path) -> FitModel | None:
         AttributeError,
         RecursionError,
     ) as error:
-        raise ConfigurationError(
-            f"cannot read the PSF model in {path} ({error}); calibrate again"
-        ) from error
+        raise ConfigurationError(f"cannot read the PSF model in {path} ({error}); calibrate again") from error
 
 
 def _field(model: h5py.Group) -> FieldModel | None:
