@@ -17,7 +17,7 @@ IndexArray = npt.NDArray[np.intp]
 
 FOLDS = 8
 """Groups of particles that are left out in turn."""
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
+RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3)
 """Weights to choose from, half a decade apart: the score is flat around its minimum."""
 DEGREES = (1, 2, 3)
 """Degrees of the polynomials of the place that are tried: tilt, curvature, and coma that grows with the cube."""
