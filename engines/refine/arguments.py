@@ -25,8 +25,8 @@ class Psf(NamedTuple):
     y and x. To the coefficients `modes` (M, J, P, P) are added with `weights` (C, M) in the `rows` x `columns` = C
     cells of an even grid over the field, `cell_px` (2,) high and wide. `origin` (2,) is where the image that is
     drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a while.
-    `planes` (S, P, P), of which `kept` (S,) says what they are, are those of cells that were asked for last.
-    `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
+    `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for last.
+    `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
     """
 
     coefficients: Float32Array
@@ -43,6 +43,7 @@ class Psf(NamedTuple):
     origin: FloatArray
     planes: Float32Array
     kept: IntArray
+    plain: IntArray
     space: Float32Array
     drawn: Float32Array
 

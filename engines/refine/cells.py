@@ -67,10 +67,10 @@ class FieldCells:
             return self._cells
 
     def planes(self) -> tuple[Float32Array, IntArray]:
-        """This thread's store of planes (S, P, P), and which planes they are (S,)."""
+        """This thread's store of planes (S, P, P), and what they are (S, 3): key, rows and columns."""
         if not hasattr(self._kept, "store"):
             size, count = self._mean.shape[1], PLANES if len(self.get().modes) else 1
-            self._kept.store = np.empty((count, size, size), np.float32), np.full(count, -1, np.int64)
+            self._kept.store = np.empty((count, size, size), np.float32), np.full((count, 3), -1, np.int64)
         store: tuple[Float32Array, IntArray] = self._kept.store
         return store
 

@@ -41,6 +41,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         np.zeros(2),
         np.zeros(2),
         np.zeros((1, 1, 1), np.float32),
+        np.zeros((1, 3), np.int64),
         np.zeros(1, np.int64),
         np.zeros((1, 1, 1), np.float32),
         np.zeros((1, 1, 1), np.float32),

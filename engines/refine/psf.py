@@ -143,6 +143,7 @@ class FitModel:
             cells.cell_px,
             self.origin_px(shape),
             *self.cells.planes(),
+            np.zeros(1, np.int64),
             np.empty((5, size + TAPS, size + TAPS), np.float32),
             np.empty((4, size, size), np.float32),
         )
