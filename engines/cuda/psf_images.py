@@ -18,7 +18,7 @@ class PsfImages:
         self.device = torch.device(device)
         self.nodes, self.size = model.coefficients.shape[:2]
         cells = model.cells.get()
-        splines = (model.coefficients[None], cells.modes)
+        splines = (model.coefficients[None], cells.modes.astype(np.float32))
         self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
         self._weights = torch.from_numpy(cells.weights).to(self.device)
         self._cells, self._cell_px = (cells.rows, cells.columns), cells.cell_px

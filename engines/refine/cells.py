@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, ShortArray
 from engines.refine.field import FieldModel
 
 CHANGE = 0.01
@@ -25,6 +25,8 @@ MOST_ACROSS = 64
 PLANES = 128
 """Planes (P, P) of cells that a thread keeps, 26 kB each: a lone particle's fit needs about 8, one of six 50. Fewer
 make planes again that were just there."""
+LEVELS = np.iinfo(np.int16).max
+"""Steps from 0 to the largest value of a mode; model files have the same."""
 EXTENT_PLACES = 5
 """Places along a side of the field at which the extent of images is looked at; it changes slowly."""
 ENERGY_LEFT_OUT = 0.001
@@ -39,10 +41,11 @@ SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 class Cells(NamedTuple):
     """The `modes` (M, J, P, P) and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and wide.
 
-    `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
+    Modes are in whole steps of 1 / `LEVELS` of their largest value, by which the weights are multiplied: making a
+    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
     """
 
-    modes: Float32Array
+    modes: ShortArray
     weights: Float32Array
     rows: int
     columns: int
@@ -77,7 +80,7 @@ class FieldCells:
     def _made(self) -> Cells:
         field = self._field
         if field is None or not len(field.modes):
-            none = np.empty((0, *self._mean.shape), np.float32)
+            none = np.empty((0, *self._mean.shape), np.int16)
             return Cells(none, np.empty((1, 0), np.float32), 1, 1, np.ones(2), self._extent_px)
         rows, columns = cells_for(self._mean, field)
         weights = field.weights_at(*_middles(field, rows, columns))
@@ -86,8 +89,9 @@ class FieldCells:
             extent = np.maximum(extent, extents(table)[0])
         height, width = field.shape
         size = np.array([height / rows, width / columns])
-        modes = np.ascontiguousarray(field.modes, np.float32)
-        return Cells(modes, np.ascontiguousarray(weights, np.float32), rows, columns, size, extent)
+        step = np.maximum(np.abs(field.modes).max(axis=(1, 2, 3)), 1e-30) / LEVELS
+        modes = np.rint(field.modes / step[:, None, None, None]).astype(np.int16)
+        return Cells(modes, np.ascontiguousarray(weights * step, np.float32), rows, columns, size, extent)
 
 
 def cells_for(mean: Float32Array, field: FieldModel) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         0.0,
         0.0,
         np.zeros((1, 2), np.int64),
-        np.zeros((1, 1, 1, 1), np.float32),
+        np.zeros((1, 1, 1, 1), np.int16),
         np.zeros((1, 1), np.float32),
         1,
         1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf, ShortArray
 from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, evaluate_window, mirror
 
 # Columns of a particle's parameters theta, and of its rectangle.
@@ -95,35 +95,35 @@ def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _blend_one(out: Float32Array, below: Float32Array, first: Float32Array, a: float) -> None:
+def _blend_one(out: Float32Array, below: Float32Array, first: ShortArray, a: float) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def _blend_two(
-    out: Float32Array, below: Float32Array, first: Float32Array, a: float, second: Float32Array, b: float
+    out: Float32Array, below: Float32Array, first: ShortArray, a: float, second: ShortArray, b: float
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def _blend_three(
     out: Float32Array,
     below: Float32Array,
-    first: Float32Array,
+    first: ShortArray,
     a: float,
-    second: Float32Array,
+    second: ShortArray,
     b: float,
-    third: Float32Array,
+    third: ShortArray,
     c: float,
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j] + c * third[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j]) + c * np.float32(third[i, j])
 
 
 @njit(cache=True, nogil=True)
