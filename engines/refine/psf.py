@@ -17,6 +17,7 @@ from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.spline import TAPS
+from engines.refine.twins import twins_of
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
@@ -48,7 +49,8 @@ class FitModel:
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
-    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels.
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels,
+    and so are `twins` (J, 2), of `twins.twins_of`.
     """
 
     coefficients: Float32Array
@@ -65,6 +67,7 @@ class FitModel:
     extent_px: IntArray
     peak: FloatArray
     cells: FieldCells
+    twins: FloatArray
     field: FieldModel | None = None
     misfit: Misfit | None = None
 
@@ -118,6 +121,7 @@ class FitModel:
             extent_px,
             peak,
             FieldCells(mean, extent_px, field),
+            twins_of(mean),
             field,
             misfit,
         )
@@ -141,8 +145,10 @@ class FitModel:
             cells.rows,
             cells.columns,
             cells.cell_px,
+            cells.bright,
             self.origin_px(shape),
             *self.cells.planes(),
+            np.zeros(1, np.int64),
             np.empty((5, size + TAPS, size + TAPS), np.float32),
             np.empty((4, size, size), np.float32),
         )
@@ -181,7 +187,8 @@ def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float)
         raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")
     with np.errstate(over="ignore"):
         largest = np.abs(field.modes).max(axis=(1, 2, 3), initial=0.0)
-        reach = np.abs(field.weights).sum(axis=1) * largest
+        b = max(1.0, *np.abs(field.brightness_range)) ** field.brightness_degree
+        reach = np.abs(field.weights).sum(axis=1) * largest * b
         surface, walk = np.abs(field.surface_um).sum(), np.abs(field.walk_per_um).sum(axis=1).max() * depth_um
     if not (reach < LARGEST_CONTRAST).all():
         raise ValueError(f"contrasts over the field above {LARGEST_CONTRAST:g}")

@@ -108,7 +108,7 @@ def measured(model: FitModel, truth: np.ndarray, rng: np.random.Generator) -> np
 
 def test_errors_all_over_the_field_are_what_their_standard_errors_say(model: FitModel) -> None:
     rng = np.random.default_rng(1)
-    pulls = np.concatenate([measured(model, grid(rng), rng) for _ in range(4)])
+    pulls = np.concatenate([measured(model, grid(rng), rng) for _ in range(12)])
     assert (np.abs(np.sqrt(np.nanmean(pulls**2, axis=0)) - 1) < 0.15).all()
 
 
