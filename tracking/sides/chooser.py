@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tracking.flow_field import FlowField
-from tracking.kalman import POSITION, PP as VELOCITY_END, VELOCITY, Measured
+from tracking.kalman import POSITION, PP as VELOCITY_END, VELOCITY, VV as VARIANCES, Measured
 from tracking.sides import two_branches
 from tracking.sides.two_branches import IS_OPEN, ODDS, PP, SECONDS, SIDES, VV, VV_XY, Z_OTHER, Z
 
 FloatArray = npt.NDArray[np.float64]
+OUTDATED, FORGET_OUTDATED = 2.0, 0.8
+"""While what the flow was learnt from has so many times the variance that velocities have now, it is forgotten by this
+factor in each frame: at the start of a run velocities are hardly known."""
 import os
 CELLS = tuple(int(c) for c in os.environ.get("CELLS", "2,2,8").split(","))
 DOUBTFUL = 0.5
@@ -89,8 +92,13 @@ class SideChooser:
     def learn(self, state: FloatArray, settled: npt.NDArray[np.bool_], low: FloatArray, high: FloatArray) -> None:
         """Learn the flow from the `settled` tracks (N,); `low` and `high` (3,) is the volume seen, um."""
         if self.is_active:
-            self._flow.cover(low, high)
-            self._flow.learn(state[POSITION:VELOCITY], state[VELOCITY:VELOCITY_END], self._sure(settled))
+            flow, teachers, variances = self._flow, self._sure(settled), state[VARIANCES:]
+            flow.cover(low, high)
+            if teachers.any() and (
+                flow.errors > OUTDATED * variances[:, : settled.size][:, teachers].mean(axis=1)
+            ).all():
+                flow.sums *= FORGET_OUTDATED
+            flow.learn(state[POSITION:VELOCITY], state[VELOCITY:VELOCITY_END], teachers, variances)
 
     def _sure(self, settled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Those of the `settled` tracks (N,) from which the flow is learnt: not the doubtful ones among many."""

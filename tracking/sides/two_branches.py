@@ -56,7 +56,7 @@ OWN_SHARE = 0.5
 ONE_PARTICLE = MEMORY_FRAMES
 """Samples that a particle leaves in the field if it stays in its place: what was seen of the field is divided by this, so
 that a few particles are not taken for many. Both densities get one more, since an empty place is not impossible."""
-FEW_PARTICLES = 3.0
+FEW_PARTICLES = 1.0
 """Particles that the scatter of velocities in the whole volume counts as, beside those seen in the place itself."""
 AGAINST = 1.0
 """Log-odds against the chosen branch at which the other is taken: 1 to 2.7. At 0 noise would make them change places
