@@ -289,13 +289,23 @@ def expect(flow: Any, position: Any, position_variance: Any, velocity: Any, vari
     the cell has too few samples the fit of the whole volume is used. Extrapolation ends one and a half cells
     from the centroid.
     """
-    fits, box, shape = flow.fits, flow.box, flow.shape
-    row = cell_at(box, shape, position[0], position[1], position[2])
-    whole = fits.shape[0] - 1
+    fits = flow.fits
+    row = cell_at(flow.box, flow.shape, position[0], position[1], position[2])
     if fits[row, 0] < ENOUGH:
-        row = whole
+        row = fits.shape[0] - 1
         if fits[row, 0] < ENOUGH:
             return False
+    expect_by(flow, row, position, position_variance, velocity, variance)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def expect_by(
+    flow: Any, row: int, position: Any, position_variance: Any, velocity: Any, variance: Any
+) -> None:
+    """What the fit of one `row` expects at a place, as `expect`."""
+    fits, box, shape = flow.fits, flow.box, flow.shape
+    whole = fits.shape[0] - 1
     fit = fits[row]
     for a in range(3):
         velocity[a] = fit[4 + a]
@@ -309,4 +319,3 @@ def expect(flow: Any, position: Any, position_variance: Any, velocity: Any, vari
             slope = fit[7 + 3 * a + b]
             velocity[a] += slope * offset
             variance[a] += slope * slope * position_variance[b]
-    return True

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tracking.flow_field import FlowField
+from tracking.flow_field import MEMORY_FRAMES, FlowField
 from tracking.kalman import POSITION, PP as VELOCITY_END, VELOCITY, VV as VARIANCES, Measured
 from tracking.sides import two_branches
-from tracking.sides.two_branches import IS_OPEN, ODDS, PP, SECONDS, SIDES, VV, VV_XY, Z_OTHER, Z
+from tracking.sides.two_branches import IS_OPEN, ODDS, OWN, PP, SECONDS, SIDES, VV, VV_XY, Z_OTHER, Z
 
 FloatArray = npt.NDArray[np.float64]
+MEMORY = math.exp(-1.0 / MEMORY_FRAMES)
 OUTDATED, FORGET_OUTDATED = 2.0, 0.8
 """While what the flow was learnt from has so many times the variance that velocities have now, it is forgotten by this
 factor in each frame: at the start of a run velocities are hardly known."""
-import os
-CELLS = tuple(int(c) for c in os.environ.get("CELLS", "2,2,8").split(","))
+CELLS = (2, 2, 8)
+"""Cells in x, y and z of the flow field that decides: coarser in the plane than the tracker's own, so that each holds
+enough particles with a few hundred in view. Velocity varies most over depth, which is what decides here."""
 DOUBTFUL = 0.5
 """Log-odds, relative to the mean of all tracks, below which the flow is not learnt from a track. Tracks on the wrong
 side would teach the flow to others on the wrong side. At the start all are equally sure, and all teach."""
@@ -89,15 +92,21 @@ class SideChooser:
         np.copyto(sides[two_branches.GATE_Z, :alive], sides[Z + 1, :alive], where=is_open)
         return self._seconds[two_branches.OTHER_Z], sides[two_branches.GATE_Z], sides[PP]
 
-    def learn(self, state: FloatArray, settled: npt.NDArray[np.bool_], low: FloatArray, high: FloatArray) -> None:
+    def learn(
+        self, state: FloatArray, settled: npt.NDArray[np.bool_], low: FloatArray, high: FloatArray
+    ) -> None:
         """Learn the flow from the `settled` tracks (N,); `low` and `high` (3,) is the volume seen, um."""
         if self.is_active:
             flow, teachers, variances = self._flow, self._sure(settled), state[VARIANCES:]
             flow.cover(low, high)
-            if teachers.any() and (
-                flow.errors > OUTDATED * variances[:, : settled.size][:, teachers].mean(axis=1)
-            ).all():
+            if (
+                teachers.any()
+                and (flow.errors > OUTDATED * variances[:, : settled.size][:, teachers].mean(axis=1)).all()
+            ):
                 flow.sums *= FORGET_OUTDATED
+                self._sides[OWN : OWN + 2] *= FORGET_OUTDATED
+            self._sides[OWN : OWN + 2] *= MEMORY
+            self._sides[OWN, : settled.size] += teachers
             flow.learn(state[POSITION:VELOCITY], state[VELOCITY:VELOCITY_END], teachers, variances)
 
     def _sure(self, settled: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -27,7 +27,7 @@ from numba import njit
 
 from stream.messages import Detections, Tracks
 from tracking import kalman
-from tracking.flow_field import ENOUGH, MEMORY_FRAMES, Flow, cell_at, expect
+from tracking.flow_field import ENOUGH, MEMORY_FRAMES, Flow, cell_at, expect, expect_by
 from tracking.index_type import Index
 from tracking.kalman import FARTHEST_UM, Measured
 
@@ -35,7 +35,8 @@ ID, IS_OPEN, SINCE, ABSENT_FRAMES, SEEN_FRAMES = 0, 1, 2, 3, 4
 Z, V, PP, PV, VV = 5, 7, 9, 10, 11  # Z and V: of the chosen branch, then of the other
 XY, VXY, PP_XY, PV_XY, VV_XY = 12, 14, 16, 18, 20
 STEPS, IMAGE, IMAGES, ODDS, REVISED, GATE_Z = 22, 23, 24, 25, 26, 27
-SIDES = 28
+OWN = 28  # samples of its own in the flow field, at the place of the chosen branch, and at that of the other
+SIDES = 30
 OTHER_Z, IMAGE_ODDS, NOT_CHOSEN = 0, 1, 2
 SECONDS = 3
 
@@ -174,7 +175,15 @@ def begin(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _open(
-    sides: Any, i: int, state: Any, chosen: float, other: float, measured: Any, j: int, unknown: Any, number: int
+    sides: Any,
+    i: int,
+    state: Any,
+    chosen: float,
+    other: float,
+    measured: Any,
+    j: int,
+    unknown: Any,
+    number: int,
 ) -> None:
     """Begin two branches at two depths of detection `j`, without any knowledge of the velocity."""
     sides[IS_OPEN, i] = 1.0
@@ -219,7 +228,15 @@ def predict(sides: Any, count: int, dt: float, step: Any, wander: Any) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def resolve(
-    sides: Any, state: Any, alive: int, links: Any, measured: Any, seconds: Any, flow: Any, unknown: Any, frame: Any
+    sides: Any,
+    state: Any,
+    alive: int,
+    links: Any,
+    measured: Any,
+    seconds: Any,
+    flow: Any,
+    unknown: Any,
+    frame: Any,
 ) -> None:
     """Choose the depth of each linked detection, weigh both branches, and exchange them where the odds say so.
 
@@ -332,8 +349,10 @@ def _correct(sides: Any, i: int, nu: float, nu_other: float, measured: Any, j: i
 @njit(cache=True, nogil=True, error_model="numpy")
 def _flow_odds(sides: Any, i: int, flow: Any, place: Any, error: Any, mean: Any, variance: Any) -> float:
     """Log-odds of the chosen branch from the flow field: its velocity, and how many particles were seen there."""
-    own = min(sides[SEEN_FRAMES, i], MEMORY_FRAMES)
-    whole = flow.fits[flow.fits.shape[0] - 1]
+    everywhere = flow.fits.shape[0] - 1
+    whole = flow.fits[everywhere]
+    if whole[0] < ENOUGH or sides[OWN, i] + sides[OWN + 1, i] > OWN_SHARE * whole[0]:
+        return 0.0
     velocities = 0.0
     density = 0.0
     for a in range(2):
@@ -344,13 +363,13 @@ def _flow_odds(sides: Any, i: int, flow: Any, place: Any, error: Any, mean: Any,
         sign = 1.0 if branch == 0 else -1.0
         place[2] = sides[Z + branch, i]
         row = cell_at(flow.box, flow.shape, place[0], place[1], place[2])
-        local = flow.fits[row, 0]
-        weight = local if local >= ENOUGH else whole[0]
-        share = own / max(weight, 1e-9) if branch == 0 else 0.0
-        if share > OWN_SHARE or not expect(flow, place, error, mean, variance):
-            return 0.0
-        local = max(local - (own if branch == 0 else 0.0), 0.0)
-        others = local / ONE_PARTICLE
+        own, seen = sides[OWN + branch, i], flow.fits[row, 0]
+        others = max(seen - own, 0.0) / ONE_PARTICLE
+        share = own / max(seen, 1e-9)
+        if seen - own < ENOUGH or share > OWN_SHARE:
+            row = everywhere
+            share = (sides[OWN, i] + sides[OWN + 1, i]) / whole[0]
+        expect_by(flow, row, place, error, mean, variance)
         for a in range(3):
             v = sides[VXY + a, i] if a < 2 else sides[V + branch, i]
             spread = (others * variance[a] + FEW_PARTICLES * whole[16 + a]) / (others + FEW_PARTICLES)
@@ -365,7 +384,7 @@ def _flow_odds(sides: Any, i: int, flow: Any, place: Any, error: Any, mean: Any,
 @njit(cache=True, nogil=True, error_model="numpy")
 def _exchange(sides: Any, i: int, state: Any, before: Any) -> None:
     """Make the other branch the chosen one; the track's own filter goes on from the other's prediction (`before`)."""
-    for row in (Z, V):
+    for row in (Z, V, OWN):
         chosen = sides[row, i]
         sides[row, i] = sides[row + 1, i]
         sides[row + 1, i] = chosen
@@ -379,7 +398,9 @@ def _exchange(sides: Any, i: int, state: Any, before: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def write(sides: Any, alive: int, rows: Any, measured: Any, detections: int, seconds: Any, height: float) -> int:
+def write(
+    sides: Any, alive: int, rows: Any, measured: Any, detections: int, seconds: Any, height: float
+) -> int:
     """Write the other depth, the probability of the chosen one, and revisions into the rows of `Tracks`.
 
     Returns how many tracks are revised; `seconds` is used up.
