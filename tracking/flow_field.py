@@ -61,16 +61,19 @@ class Flow(NamedTuple):
 class FlowField:
     """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
 
+    `cells` replaces the numbers of cells in x, y and z.
+
     `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
 
     def __init__(
         self, axes: int, memory_frames: float = MEMORY_FRAMES, cells: tuple[int, int, int] | None = None
     ) -> None:
-        self.shape = np.array(cells or (CELLS_3D if axes == 3 else CELLS_2D), np.int64)
-        cells = int(self.shape.prod())
-        self.sums: FloatArray = np.zeros((cells + 1, SUMS))
-        self.fits: FloatArray = np.zeros((cells + 1, FIT))
+        chosen = cells or (CELLS_3D if axes == 3 else CELLS_2D)
+        self.shape: npt.NDArray[np.int64] = np.array(chosen, np.int64)
+        rows = int(self.shape.prod()) + 1
+        self.sums: FloatArray = np.zeros((rows, SUMS))
+        self.fits: FloatArray = np.zeros((rows, FIT))
         self.box: FloatArray = np.array([[np.inf, -np.inf]] * 3)
         self.errors: FloatArray = np.zeros(3)
         self._decay = np.exp(-1.0 / memory_frames)

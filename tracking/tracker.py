@@ -297,9 +297,7 @@ class OnlineTracker:
         rows = np.empty((track_life.COLUMNS, self._alive + count))
         rows[track_life.MORE] = np.nan
         links = m.assignment.memory.column_of
-        self._sides.resolve(
-            m.state, self._alive, links, m.measured, self._unknown, info.frame, self._focus_um
-        )
+        self._sides.resolve(m.state, self._alive, links, m.measured, self._unknown, info.frame)
         track_life.advance(
             (m.state, m.label, self._alive, self.counts["born"]),
             links,
