@@ -1,4 +1,4 @@
-"""What only some rows know is in the file, and a side of focus that is revised later is read as it is known then."""
+"""What only some rows know is in the file, and a side of focus that is revised later is read as it is known now."""
 
 from __future__ import annotations
 
@@ -172,7 +172,9 @@ def test_tables_have_the_columns_that_hold_anything(revised, tmp_path):
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert table.schema.field("z_other_um").metadata[b"unit"] == b"um"
     assert [
-        z for z, number in zip(table["z_um"].to_pylist(), table["track"].to_pylist()) if number == 1
+        z
+        for z, number in zip(table["z_um"].to_pylist(), table["track"].to_pylist(), strict=True)
+        if number == 1
     ] == AS_KNOWN
 
 

@@ -101,6 +101,7 @@ class SideChooser:
         measured: Measured,
         unknown: FloatArray,
         frame: int,
+        height_um: float,
     ) -> None:
         """Choose the depths of the linked detections, in `measured`, and of the tracks, in `state`.
 
@@ -108,7 +109,9 @@ class SideChooser:
         """
         if self.is_active:
             given = (tuple(measured), self._seconds, tuple(self._flow.flow), unknown)
-            two_branches.resolve(self._sides, state, alive, links, *given, frame, self._memory_frames)
+            two_branches.resolve(
+                self._sides, state, alive, links, *given, frame, height_um, self._memory_frames
+            )
 
     def write(
         self,
@@ -127,7 +130,17 @@ class SideChooser:
         known = self._follow(label, alive)
         given = (tuple(measured), self._detections, self._seconds)
         two_branches.begin(
-            self._sides, known, state, label, alive, rows, *given, tuple(self._flow.flow), unknown, frame
+            self._sides,
+            known,
+            state,
+            label,
+            alive,
+            rows,
+            *given,
+            tuple(self._flow.flow),
+            unknown,
+            frame,
+            height_um,
         )
         self.revised += int(columns.write(self._sides, alive, rows, *given, height_um))
 

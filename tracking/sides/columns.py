@@ -21,7 +21,8 @@ Z, V, PP, PV, VV = 5, 7, 9, 10, 11  # Z and V: of the chosen branch, then of the
 XY, VXY, PP_XY, PV_XY, VV_XY = 12, 14, 16, 18, 20
 STEPS, IMAGE, IMAGES, ODDS, REVISED, GATE_Z = 22, 23, 24, 25, 26, 27
 OWN = 28  # samples of its own in the flow field, at the place of the chosen branch, and at that of the other
-SIDES = 30
+FOCUS, FOCUS_V = 30, 31  # the focus position, filtered like the branches
+SIDES = 32
 OTHER_Z, IMAGE_ODDS, NOT_CHOSEN = 0, 1, 2
 SECONDS = 3
 

@@ -5,8 +5,9 @@ height when the focus moves, it rises while particles sink, and it goes through 
 track therefore carries two branches, Kalman filters of the same gain that begin without any knowledge of the
 velocity, and the log-odds of the chosen branch:
 
-- steps: the sum of (nu_other^2 - nu_chosen^2) / 2 S over the innovations nu of both, whose variance is S
-  (Bar-Shalom, Li & Kirubarajan 2001, chapter 5.4);
+- focus: the true branch keeps its height when the focus moves, the other one moves by twice as much. What the
+  chosen branch does at each change of the focus's speed, as far as its filter has not followed, adds up (`FOCUS`);
+- velocity: at a steady speed of the focus, the height of the other branch moves at twice this speed;
 - images: the mean log-odds of single images, which count as few (`INDEPENDENT_IMAGES`), since images of one
   particle err alike;
 - flow: `tracking.sides.evidence`.
@@ -28,6 +29,8 @@ from tracking.index_type import Index
 from tracking.kalman import Measured
 from tracking.sides.columns import (
     ABSENT_FRAMES,
+    FOCUS,
+    FOCUS_V,
     IMAGE,
     IMAGE_ODDS,
     IMAGES,
@@ -56,15 +59,21 @@ from tracking.sides.columns import (
 )
 from tracking.sides.evidence import flow_odds
 
+MIRROR_GAIN = 2.0
+"""Um by which the height of the wrong branch moves for each um of focus: 1 + the slope between both depths, which is
+near 1. Off by a tenth, evidence is off by a fifth."""
 LARGEST_STEP = 3.0
-"""The most that one frame's innovations add: a single bad position or wrong link does not decide. Larger decides
-faster after a move of the focus, and more often wrongly."""
+"""The most that one frame adds: a single bad position or wrong link does not decide. Larger decides faster after a
+move of the focus, and more often wrongly."""
 SUREST = 15.0
 """Bound of the sum of steps, so that a new motion overturns it within some frames (3 a frame)."""
 INDEPENDENT_IMAGES = 1.0
 """As how many independent images all images of a track count. Images of one particle err alike: its size, its
 neighbours and its place in the field stay. With 2, in a sheared flow 94 % instead of 97 % are right where all of a
 particle's images err."""
+FASTER_SIGMAS, LARGEST_VELOCITY = 3.0, 6.0
+"""The mirrored velocity of a moving focus decides if it is so many standard errors of a velocity, and at most so
+much: exp(-6) is 1 in 400. Particles do move with the focus by chance."""
 IMAGE_MEMORY = 50.0
 """Frames of the mean over images."""
 AGAINST = 1.0
@@ -82,7 +91,7 @@ LARGEST_ODDS = 12.0
 @njit(cache=True, nogil=True, error_model="numpy")
 def begin(
     sides: Any, count: int, state: Any, label: Any, alive: int, rows: Any, measured: Any, detections: int,
-    seconds: Any, flow: Any, unknown: Any, number: int,
+    seconds: Any, flow: Any, unknown: Any, number: int, height: float,
 ) -> None:  # fmt: skip
     """Begin both branches of the tracks `count` to `alive` that have begun with a detection of this frame.
 
@@ -97,7 +106,9 @@ def begin(
         while j < detections and measured.origin[j] < rows[OUT_DETECTION, i]:
             j += 1
         if j < detections and not np.isnan(seconds[OTHER_Z, j]):
-            _open(sides, i, state, measured.z[2, j], seconds[OTHER_Z, j], measured, j, unknown, number)
+            _open(
+                sides, i, state, measured.z[2, j], seconds[OTHER_Z, j], measured, j, unknown, number, height
+            )
             sides[IMAGE, i] = seconds[IMAGE_ODDS, j]
             sides[IMAGES, i] = 1.0
             sides[ODDS, i] = seconds[IMAGE_ODDS, j]
@@ -129,10 +140,13 @@ def _open(
     j: int,
     unknown: Any,
     number: int,
+    height: float,
 ) -> None:
     """Begin two branches at two depths of detection `j`, without any knowledge of the velocity."""
     sides[IS_OPEN, i] = 1.0
     sides[SINCE, i] = number
+    sides[FOCUS, i] = height
+    sides[FOCUS_V, i] = 0.0
     sides[ABSENT_FRAMES, i] = 0.0
     sides[SEEN_FRAMES, i] = 1.0
     sides[Z, i] = chosen
@@ -161,6 +175,7 @@ def predict(sides: Any, count: int, dt: float, step: Any, wander: Any) -> None:
             continue
         sides[Z, i] += sides[V, i] * dt
         sides[Z + 1, i] += sides[V + 1, i] * dt
+        sides[FOCUS, i] += sides[FOCUS_V, i] * dt
         sides[PP, i] += dt * (2.0 * sides[PV, i] + dt * sides[VV, i]) + step[2]
         sides[PV, i] += dt * sides[VV, i]
         sides[VV, i] += wander[2]
@@ -182,11 +197,12 @@ def resolve(
     flow: Any,
     unknown: Any,
     number: int,
+    height: float,
     memory: int,
 ) -> None:
     """Choose the depth of each linked detection, weigh both branches, and exchange them where the odds say so.
 
-    The chosen height is written into `measured.z`, the other one into `seconds`. `number` is the frame's; a track
+    The chosen height is written into `measured.z`, the other one into `seconds`. `number` is the frame's, `height` the focus position; a track
     is revised by at most `memory` frames. `Measured` and `Flow` are given as plain tuples.
     """
     measured, flow = Measured(*measured), Flow(*flow)
@@ -201,7 +217,7 @@ def resolve(
         has_two = not np.isnan(second)
         if sides[IS_OPEN, i] == 0.0:
             if has_two:
-                _open_later(sides, i, state, measured, j, seconds, unknown, number)
+                _open_later(sides, i, state, measured, j, seconds, unknown, number, height)
             continue
         S = sides[PP, i] + measured.R[2, j]
         for row in range(7):
@@ -213,7 +229,8 @@ def resolve(
             chosen, other = (first, second) if straight else (second, first)
             nu, nu_other = chosen - sides[Z, i], other - sides[Z + 1, i]
             image = seconds[IMAGE_ODDS, j] if straight else -seconds[IMAGE_ODDS, j]
-            gained = 0.5 * (nu_other * nu_other - nu * nu) / S
+            expected = MIRROR_GAIN * (height - sides[FOCUS, i])
+            gained = 0.5 * ((nu - expected) ** 2 - nu * nu) / S
             gained = min(max(gained, -LARGEST_STEP), LARGEST_STEP)
             sides[STEPS, i] = min(max(sides[STEPS, i] + gained, -SUREST), SUREST)
             sides[ABSENT_FRAMES, i] = 0.0
@@ -225,11 +242,11 @@ def resolve(
             image = ABSENT if straight else -ABSENT
             sides[ABSENT_FRAMES, i] += 1.0
         sides[SEEN_FRAMES, i] += 1.0
-        _correct(sides, i, nu, nu_other, measured, j)
+        _correct(sides, i, nu, nu_other, height - sides[FOCUS, i], measured, j)
         sides[IMAGES, i] = min(sides[IMAGES, i] + 1.0, IMAGE_MEMORY)
         sides[IMAGE, i] += (image - sides[IMAGE, i]) / sides[IMAGES, i]
         odds = sides[STEPS, i] + sides[IMAGE, i] * min(sides[IMAGES, i], INDEPENDENT_IMAGES)
-        odds += flow_odds(sides, i, flow, place, error, mean, variance)
+        odds += flow_odds(sides, i, flow, place, error, mean, variance) + _velocity_odds(sides, i)
         sides[ODDS, i] = min(max(odds, -LARGEST_ODDS), LARGEST_ODDS)
         is_wrong = sides[ODDS, i] < -AGAINST if has_two else not straight
         if is_wrong:
@@ -249,7 +266,15 @@ def resolve(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _open_later(
-    sides: Any, i: int, state: Any, measured: Any, j: int, seconds: Any, unknown: Any, number: int
+    sides: Any,
+    i: int,
+    state: Any,
+    measured: Any,
+    j: int,
+    seconds: Any,
+    unknown: Any,
+    number: int,
+    height: float,
 ) -> None:
     """Begin two branches of a track whose depth was not in question; its prediction decides between them."""
     first, second = measured.z[2, j], seconds[OTHER_Z, j]
@@ -261,7 +286,7 @@ def _open_later(
     sign = 1.0 if steps + image >= 0.0 else -1.0
     if sign < 0.0:
         measured.z[2, j], seconds[NOT_CHOSEN, j] = second, first
-    _open(sides, i, state, measured.z[2, j], seconds[NOT_CHOSEN, j], measured, j, unknown, number)
+    _open(sides, i, state, measured.z[2, j], seconds[NOT_CHOSEN, j], measured, j, unknown, number, height)
     sides[STEPS, i] = sign * steps
     sides[IMAGE, i] = sign * image
     sides[IMAGES, i] = 1.0
@@ -269,7 +294,7 @@ def _open_later(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _correct(sides: Any, i: int, nu: float, nu_other: float, measured: Any, j: int) -> None:
+def _correct(sides: Any, i: int, nu: float, nu_other: float, nu_focus: float, measured: Any, j: int) -> None:
     """Update both branches and the velocity in the plane by detection `j`."""
     R = measured.R[2, j]
     S = sides[PP, i] + R
@@ -278,6 +303,8 @@ def _correct(sides: Any, i: int, nu: float, nu_other: float, measured: Any, j: i
     sides[V, i] += slope * nu
     sides[Z + 1, i] += gain * nu_other
     sides[V + 1, i] += slope * nu_other
+    sides[FOCUS, i] += gain * nu_focus
+    sides[FOCUS_V, i] += slope * nu_focus
     sides[VV, i] = max(sides[VV, i] - slope * sides[PV, i], 0.0)
     sides[PV, i] = slope * R
     sides[PP, i] = gain * R
@@ -291,6 +318,22 @@ def _correct(sides: Any, i: int, nu: float, nu_other: float, measured: Any, j: i
         sides[VV_XY + a, i] = max(sides[VV_XY + a, i] - slope * sides[PV_XY + a, i], 0.0)
         sides[PV_XY + a, i] = slope * R
         sides[PP_XY + a, i] = gain * R
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _velocity_odds(sides: Any, i: int) -> float:
+    """Log-odds of the chosen branch from its vertical velocity, while the focus moves steadily.
+
+    The velocity of the wrong branch is known then; that of the true one may be anything up to about as much.
+    """
+    mirrored = MIRROR_GAIN * sides[FOCUS_V, i]
+    variance = sides[VV, i]
+    if mirrored * mirrored < FASTER_SIGMAS**2 * variance:
+        return 0.0
+    v = sides[V, i]
+    broad = variance + mirrored * mirrored
+    odds = 0.5 * ((v - mirrored) ** 2 / variance - v * v / broad + math.log(variance / broad))
+    return float(min(max(odds, -LARGEST_VELOCITY), LARGEST_VELOCITY))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
