@@ -86,6 +86,11 @@ class PsfModel:
         )
 
     @property
+    def field_shape(self) -> tuple[int, int] | None:
+        """(H, W) of the field of view over which the shape of the image changes; None where it does not."""
+        return self.field.shape if self.field is not None and len(self.field.modes) else None
+
+    @property
     def half_px(self) -> int:
         """Pixels from the middle to the edge of an image."""
         return int(self.coefficients.shape[1]) // 2

@@ -16,14 +16,21 @@ from calibration.errors import CalibrationError
 from calibration.synthesis.canvas import Canvas, Light, Pasted, Stock, paste
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
+from calibration.synthesis.nearby import choose_nearby
 from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_cutouts
-from calibration.synthesis.sources import Placed, Synthesis
+from calibration.synthesis.sources import HERE, Placed, Synthesis, View
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _LIKE_DEPTHS = 200
+_LIKE_NEAR = 40
+"""Where place counts too, depths within a fortieth of the range are alike, so that there is a choice of places; the
+truth is a cut-out's own depth in any case."""
 _OUTSIDE_PIXELS = 200
+_NEAR = 0.15
+"""Distance over the longer side of the field within which particles look alike. Weights of degree 2 change by less
+than a third of their range over it; half of it leaves 50 beads no choice, twice it mixes edge and middle."""
 
 
 class CutAndPaste(Synthesis):
@@ -32,6 +39,9 @@ class CutAndPaste(Synthesis):
     `noise` must be the cut-outs' own. Where more cut-outs overlap than there are repeats, the noise is larger
     than the camera's (see `canvas`). A cut-out's own background, the median of its pixels outside the mask, is
     subtracted.
+
+    In a field of view of `field_shape` (H, W) each particle is pasted from a cut-out that was seen near its place;
+    the cut-outs then have their places.
     """
 
     def __init__(
@@ -41,6 +51,7 @@ class CutAndPaste(Synthesis):
         background: BackgroundModel | None = None,
         layout: Layout | None = None,
         depth: Distribution | None = None,
+        field_shape: tuple[int, int] | None = None,
     ) -> None:
         if cutouts.half_px < LEAST_HALF_PX:
             least = 2 * LEAST_HALF_PX + 1
@@ -48,7 +59,10 @@ class CutAndPaste(Synthesis):
                 f"cut-outs of {2 * cutouts.half_px + 1} pixels leave no room for a soft edge: "
                 f"cut {least} or more around each particle"
             )
-        super().__init__(cutouts.pixel_size_um, cutouts.polarity, noise, background, cutouts.repeats)
+        if field_shape is not None and cutouts.place_px is None:
+            raise CalibrationError("cut-outs without places cannot be pasted by their place in the field")
+        pixel_um, polarity = cutouts.pixel_size_um, cutouts.polarity
+        super().__init__(pixel_um, polarity, noise, background, cutouts.repeats, field_shape)
         self.cutouts = cutouts
         self.layout = layout or Layout()
         self.reach_px = reach_of_cutouts(cutouts, noise)
@@ -56,20 +70,27 @@ class CutAndPaste(Synthesis):
         _levels(cutouts.contrast, cutouts.scale, self.reach_px, self.level)
         self._by_depth = np.argsort(cutouts.z_um, kind="stable")
         self._depths_um = cutouts.z_um[self._by_depth]
+        self._reach_by_depth = self.reach_px[self._by_depth]
+        self._places_px = None if cutouts.place_px is None else cutouts.place_px[self._by_depth]
         self.depth = depth or Distribution.uniform(self._depths_um[0], self._depths_um[-1])
         self._spread = Spread.of(self.layout, self.reach_px, cutouts.half_px)
         self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX + 1
 
-    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+    def place(self, rng: np.random.Generator, canvas: Canvas, view: View = HERE) -> Placed:
         """Paste the particles of one image, as `Synthesis.place` says."""
         height, width = canvas.contrast.shape
         margin = self._margin_px
         first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))
-        chosen = self._choose(rng, first + second)
+        target = self.depth.draw(rng, first + second)
+        by_place = self.field_shape is not None
+        chosen = np.empty(0, np.int64) if by_place else self._choose(rng, target)
+        reach = self._reach_at(target) if by_place else self.reach_px[chosen]
         # half a pixel more for the particle's own offset, and half for the rounding below
-        half = self.reach_px[chosen] + EDGE_PX + 1.0
+        half = reach + EDGE_PX + 1.0
         centres = positions(rng, self.layout, self._spread, (height, width), margin, first, half)
         row, column = np.rint(centres).astype(np.int64).T.copy()
+        if by_place:
+            chosen = self._choose_near(rng, target, column + view.x_px, row + view.y_px)
         repeat = rng.integers(0, self.cutouts.repeats, chosen.size)
         cut, noise = self.cutouts, self.noise
         stock = Stock(cut.contrast, cut.scale, self.level, self.reach_px, cut.dx_px, cut.dy_px)
@@ -79,17 +100,36 @@ class CutAndPaste(Synthesis):
             column + cut.dx_px[chosen], row + cut.dy_px[chosen], cut.z_um[chosen], cut.brightness[chosen]
         )
 
-    def _choose(self, rng: np.random.Generator, count: int) -> IntArray:
-        """Cut-outs (count,) whose depths are distributed as wanted, any of those at like depth."""
-        target = self.depth.draw(rng, count)
+    def _choose(self, rng: np.random.Generator, target: FloatArray) -> IntArray:
+        """Cut-outs (N,) whose depths are nearly the ones that are wanted, any of those at like depth."""
         like_um = (self._depths_um[-1] - self._depths_um[0]) / _LIKE_DEPTHS
         low = np.searchsorted(self._depths_um, target - like_um, side="left")
         high = np.searchsorted(self._depths_um, target + like_um, side="right")
-        place = low + (rng.random(count) * (high - low)).astype(np.int64)
+        place = low + (rng.random(target.size) * (high - low)).astype(np.int64)
         alone = high == low
         place[alone] = _nearest(self._depths_um, target[alone])
         chosen: IntArray = self._by_depth[place]
         return chosen
+
+    def _choose_near(
+        self, rng: np.random.Generator, target: FloatArray, x: IntArray, y: IntArray
+    ) -> IntArray:
+        """As `_choose`, for particles at x, y (N,) in the field, of those that were seen near there."""
+        assert self.field_shape is not None
+        assert self._places_px is not None
+        like_um = (self._depths_um[-1] - self._depths_um[0]) / _LIKE_NEAR
+        wanted = np.column_stack([target, x, y])
+        near_px = _NEAR * max(self.field_shape)
+        place = choose_nearby(
+            self._depths_um, self._places_px, wanted, like_um, near_px, rng.random(target.size)
+        )
+        chosen: IntArray = self._by_depth[place]
+        return chosen
+
+    def _reach_at(self, z_um: FloatArray) -> FloatArray:
+        """Reach (N, 2) at depths (N,)."""
+        reach = self._reach_by_depth
+        return np.stack([np.interp(z_um, self._depths_um, reach[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def _nearest(rising: FloatArray, values: FloatArray) -> IntArray:

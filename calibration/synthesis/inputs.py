@@ -69,7 +69,8 @@ class Cutouts:
 
     `contrast` (M, R, P, P) int16, times `scale`; P is odd. `z_um` (M,) is height minus focus position;
     `dx_px, dy_px` (M,) the particle's centre, off the middle pixel; `trace` (M,) says which particle it is.
-    The images of a cut-out differ by the sensor's noise alone.
+    The images of a cut-out differ by the sensor's noise alone. `place_px` (M, 2) is where in the field of view each
+    was seen, x and y; None where that makes no difference. `z_um` is local then, see `engines.refine.field`.
     """
 
     contrast: npt.NDArray[np.int16]
@@ -81,6 +82,7 @@ class Cutouts:
     brightness: FloatArray
     pixel_size_um: float
     polarity: Polarity
+    place_px: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = self.contrast.shape
@@ -95,6 +97,9 @@ class Cutouts:
             values = getattr(self, name)
             if values.shape != shape[:1] or not np.isfinite(values).all():
                 raise CalibrationError(f"{name} must hold one finite number for each of {shape[0]} cut-outs")
+        place = self.place_px
+        if place is not None and not (place.shape == (shape[0], 2) and np.isfinite(place).all()):
+            raise CalibrationError(f"place_px must hold x and y of each of {shape[0]} cut-outs")
         if max(np.abs(self.dx_px).max(), np.abs(self.dy_px).max()) > 0.5:
             raise CalibrationError(
                 "a particle is more than half a pixel off the middle of its cut-out: cut around the nearest pixel"

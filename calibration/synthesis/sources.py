@@ -17,7 +17,7 @@ from calibration.matching import nearest_neighbour
 from calibration.synthesis.background import add_background
 from calibration.synthesis.canvas import Canvas, Light, Scale, develop
 from calibration.synthesis.inputs import BackgroundModel, NoiseModel, Polarity
-from calibration.synthesis.scene import Particles, Scene
+from calibration.synthesis.scene import IntArray, Particles, Scene
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -61,11 +61,22 @@ class Placed(NamedTuple):
     brightness: FloatArray
 
 
+class View(NamedTuple):
+    """Where an image's first pixel lies in the field of view."""
+
+    x_px: int = 0
+    y_px: int = 0
+
+
+HERE = View()
+
+
 class Synthesis(ABC):
     """The common part of all sources; a subclass places the particles on the canvas.
 
     `repeats` is how often the canvas's cut-outs were seen, 1 where particles come without noise. Without a
-    background model there is nothing out of focus.
+    background model there is nothing out of focus. Images are taken at any place in a field of view of
+    `field_shape` (H, W) where particles look different from place to place, None where they do not.
     """
 
     def __init__(
@@ -75,11 +86,13 @@ class Synthesis(ABC):
         noise: NoiseModel,
         background: BackgroundModel | None,
         repeats: int,
+        field_shape: tuple[int, int] | None = None,
     ) -> None:
         self._pixel_size_um: float = pixel_size_um
         self._polarity: Polarity = polarity
         self.noise, self.background = noise, background
         self._repeats = repeats
+        self.field_shape = field_shape
 
     @property
     def pixel_size_um(self) -> float:
@@ -115,20 +128,32 @@ class Synthesis(ABC):
         scale = Scale.of(pixel_type, self.sign, self.noise.grey)
         canvas = Canvas.empty(shape)
         white = np.empty(shape, np.float32)
-        placed = []
+        placed, views = [], []
         for image in images:
             canvas.clear()
-            placed.append(self.place(rng, canvas))
+            views.append(self._view(rng, shape))
+            placed.append(self.place(rng, canvas, views[-1]))
             if self.background is not None:
                 add_background(canvas.contrast, self.background, rng)
             light = self._light(rng)
             rng.standard_normal(out=white, dtype=np.float32)
             develop(canvas, light, scale, self._repeats, white, image)
-        return _scene(images, placed, self._pixel_size_um)
+        origin = None if self.field_shape is None else np.array(views, np.int64).reshape(-1, 2)
+        return _scene(images, placed, self._pixel_size_um, origin)
 
     @abstractmethod
-    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
-        """Place the particles of one image on an empty canvas."""
+    def place(self, rng: np.random.Generator, canvas: Canvas, view: View = HERE) -> Placed:
+        """Place the particles of one image, seen so, on an empty canvas."""
+
+    def _view(self, rng: np.random.Generator, shape: tuple[int, int]) -> View:
+        """A view of this shape anywhere in the field, from the field's first pixel where it is no smaller."""
+        if self.field_shape is None:
+            return HERE
+        y, x = (
+            int(rng.integers(0, max(whole - size, 0) + 1))
+            for whole, size in zip(self.field_shape, shape, strict=True)
+        )
+        return View(x, y)
 
     def _light(self, rng: np.random.Generator) -> Light:
         noise = self.noise
@@ -137,7 +162,9 @@ class Synthesis(ABC):
         return Light(self.sign, background, noise.read * variance, noise.shot * variance)
 
 
-def _scene(images: npt.NDArray[Any], placed: list[Placed], pixel_size_um: float) -> Scene:
+def _scene(
+    images: npt.NDArray[Any], placed: list[Placed], pixel_size_um: float, origin_px: IntArray | None
+) -> Scene:
     height, width = images.shape[1:]
     particles = Particles.joined(
         Particles(
@@ -149,4 +176,4 @@ def _scene(images: npt.NDArray[Any], placed: list[Placed], pixel_size_um: float)
     )
     x, y = particles.x_px, particles.y_px
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    return Scene(images, particles.where(inside), particles.where(~inside), pixel_size_um)
+    return Scene(images, particles.where(inside), particles.where(~inside), pixel_size_um, origin_px)

@@ -38,7 +38,8 @@ class Material:
 
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
     contrasts above `knee` are compressed. `particle` is the PSF model for the fit after the network, None without
-    such a fit.
+    such a fit. `field_shape` (H, W) is the field of view over which particles look different; None where they look
+    alike everywhere.
     """
 
     training: tuple[Source, ...]
@@ -52,6 +53,7 @@ class Material:
     made_from: str
     particle: FitModel | None
     knee: float | None = None
+    field_shape: tuple[int, int] | None = None
 
 
 Recipe = Callable[[], Material]
@@ -75,11 +77,12 @@ def _of_calibration(path: Path, made_from: str) -> Material:
     found = read_calibration(path)
     cutouts, noise, background = read_cutouts(path), image_noise(found), image_background(found)
     bright = Distribution.of(cutouts.brightness)
+    field = found.model.field_shape
     sources = (
-        CutAndPaste(cutouts, noise, background, Layout(DENSITY_PER_PX)),
+        CutAndPaste(cutouts, noise, background, Layout(DENSITY_PER_PX), field_shape=field),
         Rendered(found.model, noise, background, _close(), brightness=bright),
     )
-    scoring = CutAndPaste(cutouts, noise, background, SCORED)
+    scoring = CutAndPaste(cutouts, noise, background, SCORED, field_shape=field)
     return _material(found.model, noise, bright, sources, scoring, made_from)
 
 
@@ -124,4 +127,5 @@ def _material(
         made_from=made_from,
         particle=model.for_fit(read=noise.read, shot=noise.shot, brightness_sd=scatter),
         knee=KNEE if float(peaks.max()) > LARGEST_PEAK * noise_contrast else None,
+        field_shape=model.field_shape,
     )
