@@ -20,7 +20,8 @@ from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes
 from engines.network.model import INPUT, OUTPUT, OnnxModel
-from engines.network.model_card import KEY, SCHEMA, ModelCard
+from engines.network.model_card import KEY, PLAIN_SCHEMA, SCHEMA, ModelCard
+from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
 from engines.refine import psf_text as packed
@@ -39,7 +40,7 @@ def measure_sigma_scale(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
 ) -> tuple[float, float, float]:
     """Root mean square of error over standard error on held-out images; 1 where too few were found."""
-    network = ParticleNet(settings.size, material.knee).eval()
+    network = ParticleNet(settings.size, material.knee, material.field_shape).eval()
     network.load_state_dict(weights)
 
     @torch.no_grad()
@@ -66,7 +67,7 @@ def make_card(
     start = None if settings.start_from is None else settings.start_from.name
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
-        schema_version=SCHEMA,
+        schema_version=PLAIN_SCHEMA if material.field_shape is None else SCHEMA,
         pixel_size_um=material.pixel_size_um,
         polarity=material.polarity,
         middle_um=material.middle_um,
@@ -75,6 +76,7 @@ def make_card(
         peak_contrast=material.peak_contrast,
         knee=material.knee,
         sigma_scale=sigma_scale,
+        field_shape=material.field_shape,
         size=settings.size,
         made_from=material.made_from,
         calibration_sha256=calibration_sha256,
@@ -92,7 +94,7 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
 
     Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
     """
-    network = ParticleNet(card.size, card.knee).eval()  # type: ignore[arg-type]
+    network = ParticleNet(card.size, card.knee, card.field_shape).eval()  # type: ignore[arg-type]
     network.load_state_dict(weights)
     with written_beside(path, overwrite=True) as part:
         _write(part, network)
@@ -144,12 +146,17 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
 
 
 def _check(path: Path, network: ParticleNet) -> None:
-    images = np.random.default_rng(0).standard_normal((1, 1, 96, 160)).astype(np.float32)
-    with torch.no_grad():
-        ours = network.planes(torch.from_numpy(images)).numpy()
-    difference = float(np.abs(OnnxModel(path)(images) - ours).max())
-    if not difference < AGREEMENT:
-        raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
+    model = OnnxModel(path)
+    shapes = [(96, 160)]
+    if network.field_shape is not None:
+        shapes.append((padded(network.field_shape[0]), padded(network.field_shape[1])))
+    for shape in shapes:
+        images = np.random.default_rng(0).standard_normal((1, 1, *shape)).astype(np.float32)
+        with torch.no_grad():
+            ours = network.planes(torch.from_numpy(images)).numpy()
+        difference = float(np.abs(model(images) - ours).max())
+        if not difference < AGREEMENT:
+            raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
 
 
 def read_weights(path: Path, size: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from calibration.evaluation import Evaluation, evaluate
 from calibration.training.material import Material
 from engines.network.decode import decode
+from engines.network.preparation import padded
 
 SCORING_SEED = 2**31
 IMAGE_PX = 256
@@ -44,11 +45,24 @@ class Scores:
 
 
 class HeldOut:
-    """Images (count, 256, 256) drawn once; `score` tells how well a network reads them."""
+    """Images (count, 256, 256) drawn once; `score` tells how well a network reads them.
+
+    Where particles look different over a field of view, it is about as many pixels in images of the whole field, as
+    the network gets them in use.
+    """
 
     def __init__(self, material: Material, count: int = 48, seed: int = SCORING_SEED) -> None:
         self._material = material
-        self.scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
+        shape, self._images_in_one = (IMAGE_PX, IMAGE_PX), 1.0
+        if material.field_shape is not None:
+            shape = padded(material.field_shape[0]), padded(material.field_shape[1])
+            self._images_in_one = shape[0] * shape[1] / IMAGE_PX**2
+            count = max(1, round(count / self._images_in_one))
+        self.scene = material.scoring.draw(np.random.default_rng(seed), shape, count)
+
+    def at_once(self, count: int) -> int:
+        """How many of the images have no more pixels than `count` of 256 x 256; one at least."""
+        return max(1, int(count / self._images_in_one))
 
     def score(
         self,
@@ -74,6 +88,7 @@ class HeldOut:
         """The network's detections in all images, `at_once` of them at a time, as a table for `evaluate`."""
         images, material = self.scene.images, self._material
         rows = []
+        at_once = self.at_once(at_once)
         for start in range(0, len(images), at_once):
             some = images[start : start + at_once, None] / material.noise_contrast
             maps = network(some.astype(np.float32))

@@ -49,8 +49,8 @@ def targets_of(scene: Scene, material: Material, device: torch.device | str = "c
     return Targets(image, row, column, values)
 
 
-def _build(settings: TrainingSettings) -> nn.Module:
-    return ParticleNet(settings.size)
+def _build(settings: TrainingSettings, material: Material) -> nn.Module:
+    return ParticleNet(settings.size, material.knee, material.field_shape)
 
 
 def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
@@ -70,10 +70,7 @@ class Trainer:
         self.settings, self.material, self.rank, self.method = settings, material, rank, method
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)
-        network = method.build(settings)
-        if isinstance(network, ParticleNet):
-            network.knee = material.knee
-        network = network.to(self.device, memory_format=torch.channels_last)
+        network = method.build(settings, material).to(self.device, memory_format=torch.channels_last)
         self.network: nn.Module = network
         self.averaged: nn.Module = copy.deepcopy(network).eval()
         self.optimiser = torch.optim.AdamW(
@@ -89,9 +86,17 @@ class Trainer:
         self._rng = np.random.default_rng(np.random.SeedSequence(key))
 
     def start_from(self, weights: dict[str, Any]) -> None:
-        """Take weights of another training of the same size."""
-        self.network.load_state_dict(weights)
-        self.averaged.load_state_dict(weights)
+        """Take weights of another training of the same size; what that network did not have stays as it is."""
+        own = self.network.state_dict()
+        taken = {name: weights.get(name, value) for name, value in own.items()}
+        self.network.load_state_dict(taken)
+        self.averaged.load_state_dict(taken)
+
+    def _places(self, scene: Scene) -> tuple[torch.Tensor, ...]:
+        """Where the images lie in the field of view, for a network that knows it."""
+        if getattr(self.network, "field_shape", None) is None or scene.origin_px is None:
+            return ()
+        return (torch.from_numpy(scene.origin_px).to(self.device, torch.float32),)
 
     def step(self, part: float, stop: bool = False) -> tuple[LossParts, float, bool]:
         """Learn from one batch; `part` of the training is over, as the first process sees it.
@@ -105,7 +110,7 @@ class Trainer:
         images = torch.from_numpy(scene.images).to(self.device)[:, None] / self.material.noise_contrast
         self.network.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            maps = self.network(images.contiguous(memory_format=torch.channels_last))
+            maps = self.network(images.contiguous(memory_format=torch.channels_last), *self._places(scene))
         losses = self.method.loss(maps, scene, self.material)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()

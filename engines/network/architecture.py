@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from engines.network.field_ramps import FieldRamps
 from engines.network.layout import (
     CHANNELS,
     LEAST_SIGMA,
@@ -58,12 +59,15 @@ class ParticleNet(nn.Module):
 
     H and W are multiples of 16. The values are those of `layout`, the logit of the probability first, standard
     errors positive. With a `knee`, contrasts x beyond it are compressed to x / sqrt(1 + |x| / knee): for particles
-    a hundred times brighter in focus than far from it.
+    a hundred times brighter in focus than far from it. With a `field_shape` (H, W) it also gets the place in that
+    field of view: `origin` (B, 2) is where each image's first pixel lies there, see `field_ramps`.
     """
 
-    def __init__(self, size: Size = "small", knee: float | None = None) -> None:
+    def __init__(
+        self, size: Size = "small", knee: float | None = None, field_shape: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
-        self.knee = knee
+        self.knee, self.field_shape = knee, field_shape
         fine, middle, coarse = WIDTHS[size]
         on_fine, on_middle, on_coarse = BLOCKS[size]
         self.stem = _resample(nn.Conv2d, 1, fine, STRIDE)
@@ -74,6 +78,9 @@ class ParticleNet(nn.Module):
         self.up_2 = _resample(nn.ConvTranspose2d, coarse, middle, 2)
         self.up_1 = _resample(nn.ConvTranspose2d, middle, fine, 2)
         self.fine = _blocks(fine, on_fine)
+        if field_shape is not None:
+            self.ramps_1 = FieldRamps(middle, 2 * STRIDE, field_shape)
+            self.ramps_2 = FieldRamps(coarse, 4 * STRIDE, field_shape)
         self.head = nn.Conv2d(fine, SLOTS * CHANNELS, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         bias = torch.zeros(SLOTS, CHANNELS)
@@ -84,20 +91,23 @@ class ParticleNet(nn.Module):
         self.head.bias = nn.Parameter(bias.flatten())
         self.register_buffer("least_sigma", torch.tensor(LEAST_SIGMA), persistent=False)
 
-    def planes(self, image: torch.Tensor) -> torch.Tensor:
+    def planes(self, image: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, 1, H, W) to (B, slots x values, H/4, W/4), the output of model files: see `layout`."""
         if self.knee is not None:
             image = image / torch.sqrt(1.0 + image.abs() / self.knee)
         quarter = self.stem(image)
-        eighth = self.middle(self.down_1(quarter))
-        deep = self.coarse(self.down_2(eighth))
+        eighth = self.middle(self._placed("ramps_1", self.down_1(quarter), origin))
+        deep = self.coarse(self._placed("ramps_2", self.down_2(eighth), origin))
         eighth = eighth + self.up_2(deep)
         planes: torch.Tensor = self.head(self.fine(quarter + self.up_1(eighth)))
         return planes.float()
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def _placed(self, ramps: str, x: torch.Tensor, origin: torch.Tensor | None) -> torch.Tensor:
+        return x if self.field_shape is None else getattr(self, ramps)(x, origin)
+
+    def forward(self, image: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, 1, H, W) to (B, H/4, W/4, slots, values)."""
-        maps = self.planes(image).permute(0, 2, 3, 1).unflatten(3, (SLOTS, CHANNELS))
+        maps = self.planes(image, origin).permute(0, 2, 3, 1).unflatten(3, (SLOTS, CHANNELS))
         sigma = self.least_sigma + torch.exp(maps[..., SIGMA_X:].clamp(*LOG_SIGMA_RANGE))
         return torch.cat([maps[..., :SIGMA_X], sigma], dim=-1)
 

@@ -26,7 +26,7 @@ def network_of(model: OnnxModel, name: str) -> ParticleNet:
             f"{name} holds a network of size {size!r}, which this version does not know; update liveptv"
         )
     weights = {key: torch.from_numpy(array) for key, array in unpack(model.metadata, name).items()}
-    network = ParticleNet(cast(Size, size), model.card.knee)
+    network = ParticleNet(cast(Size, size), model.card.knee, model.card.field_shape)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
