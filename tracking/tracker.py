@@ -287,6 +287,7 @@ class OnlineTracker:
         if count and clock.frame_s > 0:
             self._set_unknown(count)
         rows = np.empty((track_life.COLUMNS, self._alive + count))
+        rows[track_life.MORE] = np.nan
         track_life.advance(
             (m.state, m.label, self._alive, self.counts["born"]),
             m.assignment.memory.column_of,

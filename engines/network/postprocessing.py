@@ -62,7 +62,7 @@ def chosen(
 
 
 def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (9, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    """The table (columns, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
     x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
     pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
     return np.ascontiguousarray(
@@ -75,6 +75,7 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
             sigma_z * depth * scale[2],
             np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
             confidence,
+            *np.full((len(Detections.MORE), x.size), np.nan),
             np.zeros_like(x),
         ]
     )
