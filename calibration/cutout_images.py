@@ -162,6 +162,7 @@ def _read(path: Path, only_clean: bool) -> Cutouts:
             pixel_size_um=float(file.attrs["pixel_size_um"]),
             polarity=file.attrs["polarity"],
             place_px=_places(file)[kept] if "model/field" in file else None,
+            kind=_kinds(file)[kept],
         )
 
 
@@ -170,6 +171,15 @@ def _places(file: h5py.File) -> FloatArray:
     x_um, y_um = file["traces/x_um"][:], file["traces/y_um"][:]
     places: FloatArray = np.stack([x_um, y_um], axis=1) / float(file.attrs["pixel_size_um"])
     return places
+
+
+def _kinds(file: h5py.File) -> npt.NDArray[np.int64]:
+    """The kind of particle that each image shows (M,); 0 where the calibration tells no kinds apart."""
+    particle = file["traces/particle"][:]
+    if "particles/kind" not in file:
+        return np.zeros(particle.size, np.int64)
+    kinds: npt.NDArray[np.int64] = file["particles/kind"][:].astype(np.int64)[particle]
+    return kinds
 
 
 def image_noise(found: Calibration) -> ImageNoise:

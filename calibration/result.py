@@ -78,7 +78,11 @@ class FeatureCurves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A finished calibration; `warnings` are what its user has to know before relying on it, one line each."""
+    """A finished calibration; `warnings` are what its user has to know before relying on it, one line each.
+
+    Where several kinds of particles were found, `kinds` are their PSF models, the first of them `model`; empty
+    where there is one.
+    """
 
     model: PsfModel
     focal_planes: FocalPlanes
@@ -95,3 +99,4 @@ class Calibration:
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    kinds: tuple[PsfModel, ...] = ()

@@ -14,27 +14,20 @@ from numba import njit
 
 from calibration.errors import CalibrationError
 from calibration.synthesis.canvas import Canvas, Light, Pasted, Stock, paste
+from calibration.synthesis.choosing import Choice
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
-from calibration.synthesis.nearby import choose_nearby
-from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_cutouts
+from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_kinds
 from calibration.synthesis.sources import HERE, Placed, Synthesis, View
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_LIKE_DEPTHS = 200
-_LIKE_NEAR = 40
-"""Where place counts too, depths within a fortieth of the range are alike, so that there is a choice of places; the
-truth is a cut-out's own depth in any case."""
 _OUTSIDE_PIXELS = 200
-_NEAR = 0.15
-"""Distance over the longer side of the field within which particles look alike. Weights of degree 2 change by less
-than a third of their range over it; half of it leaves 50 beads no choice, twice it mixes edge and middle."""
 
 
 class CutAndPaste(Synthesis):
-    """Pastes cut-outs; the default `depth` is uniform over the depths that they have.
+    """Pastes cut-outs, those of each kind as often; the default `depth` is uniform over the depths that they have.
 
     `noise` must be the cut-outs' own. Where more cut-outs overlap than there are repeats, the noise is larger
     than the camera's (see `canvas`). A cut-out's own background, the median of its pixels outside the mask, is
@@ -52,6 +45,7 @@ class CutAndPaste(Synthesis):
         layout: Layout | None = None,
         depth: Distribution | None = None,
         field_shape: tuple[int, int] | None = None,
+        exposure: Distribution | None = None,
     ) -> None:
         if cutouts.half_px < LEAST_HALF_PX:
             least = 2 * LEAST_HALF_PX + 1
@@ -62,17 +56,17 @@ class CutAndPaste(Synthesis):
         if field_shape is not None and cutouts.place_px is None:
             raise CalibrationError("cut-outs without places cannot be pasted by their place in the field")
         pixel_um, polarity = cutouts.pixel_size_um, cutouts.polarity
-        super().__init__(pixel_um, polarity, noise, background, cutouts.repeats, field_shape)
+        super().__init__(pixel_um, polarity, noise, background, cutouts.repeats, field_shape, exposure)
+        self._least_variance = 1 / cutouts.repeats
         self.cutouts = cutouts
         self.layout = layout or Layout()
-        self.reach_px = reach_of_cutouts(cutouts, noise)
+        self.reach_px = reach_of_kinds(cutouts, noise)
         self.level = np.zeros(cutouts.z_um.size)
         _levels(cutouts.contrast, cutouts.scale, self.reach_px, self.level)
-        self._by_depth = np.argsort(cutouts.z_um, kind="stable")
-        self._depths_um = cutouts.z_um[self._by_depth]
-        self._reach_by_depth = self.reach_px[self._by_depth]
-        self._places_px = None if cutouts.place_px is None else cutouts.place_px[self._by_depth]
-        self.depth = depth or Distribution.uniform(self._depths_um[0], self._depths_um[-1])
+        kinds = [np.flatnonzero(cutouts.kind == kind) for kind in range(1 + int(cutouts.kind.max()))]
+        if not all(rows.size for rows in kinds):
+            raise CalibrationError("there are no cut-outs of one kind of particles; calibrate again")
+        self._choices = [Choice.of(cutouts, self.reach_px, rows, field_shape, depth) for rows in kinds]
         self._spread = Spread.of(self.layout, self.reach_px, cutouts.half_px)
         self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX + 1
 
@@ -81,62 +75,40 @@ class CutAndPaste(Synthesis):
         height, width = canvas.contrast.shape
         margin = self._margin_px
         first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))
-        target = self.depth.draw(rng, first + second)
-        by_place = self.field_shape is not None
-        chosen = np.empty(0, np.int64) if by_place else self._choose(rng, target)
-        reach = self._reach_at(target) if by_place else self.reach_px[chosen]
+        count, by_place = first + second, self.field_shape is not None
+        kind = np.zeros(count, np.int64)
+        if len(self._choices) > 1:
+            kind = rng.integers(0, len(self._choices), count)
+        target, reach, chosen = np.empty(count), np.empty((count, 2)), np.empty(count, np.int64)
+        for number, choice in enumerate(self._choices):
+            mine = kind == number
+            target[mine] = choice.depth.draw(rng, int(mine.sum()))
+            if by_place:
+                reach[mine] = choice.reach_at(target[mine])
+            else:
+                chosen[mine] = choice.by_depth(rng, target[mine])
+                reach[mine] = self.reach_px[chosen[mine]]
         # half a pixel more for the particle's own offset, and half for the rounding below
         half = reach + EDGE_PX + 1.0
         centres = positions(rng, self.layout, self._spread, (height, width), margin, first, half)
         row, column = np.rint(centres).astype(np.int64).T.copy()
         if by_place:
-            chosen = self._choose_near(rng, target, column + view.x_px, row + view.y_px)
+            x, y = column + view.x_px, row + view.y_px
+            for number, choice in enumerate(self._choices):
+                mine = kind == number
+                chosen[mine] = choice.by_place(rng, target[mine], x[mine], y[mine])
         repeat = rng.integers(0, self.cutouts.repeats, chosen.size)
         cut, noise = self.cutouts, self.noise
         stock = Stock(cut.contrast, cut.scale, self.level, self.reach_px, cut.dx_px, cut.dy_px)
         light = Light(self.sign, 1.0, noise.read, noise.shot)
-        paste(canvas, stock, light, Pasted(chosen, repeat, row, column))
+        paste(canvas, stock, light, Pasted(chosen, repeat, row, column, view.brightness))
         return Placed(
-            column + cut.dx_px[chosen], row + cut.dy_px[chosen], cut.z_um[chosen], cut.brightness[chosen]
+            column + cut.dx_px[chosen],
+            row + cut.dy_px[chosen],
+            cut.z_um[chosen],
+            cut.brightness[chosen] * view.brightness,
+            kind,
         )
-
-    def _choose(self, rng: np.random.Generator, target: FloatArray) -> IntArray:
-        """Cut-outs (N,) whose depths are nearly the ones that are wanted, any of those at like depth."""
-        like_um = (self._depths_um[-1] - self._depths_um[0]) / _LIKE_DEPTHS
-        low = np.searchsorted(self._depths_um, target - like_um, side="left")
-        high = np.searchsorted(self._depths_um, target + like_um, side="right")
-        place = low + (rng.random(target.size) * (high - low)).astype(np.int64)
-        alone = high == low
-        place[alone] = _nearest(self._depths_um, target[alone])
-        chosen: IntArray = self._by_depth[place]
-        return chosen
-
-    def _choose_near(
-        self, rng: np.random.Generator, target: FloatArray, x: IntArray, y: IntArray
-    ) -> IntArray:
-        """As `_choose`, for particles at x, y (N,) in the field, of those that were seen near there."""
-        assert self.field_shape is not None
-        assert self._places_px is not None
-        like_um = (self._depths_um[-1] - self._depths_um[0]) / _LIKE_NEAR
-        wanted = np.column_stack([target, x, y])
-        near_px = _NEAR * max(self.field_shape)
-        place = choose_nearby(
-            self._depths_um, self._places_px, wanted, like_um, near_px, rng.random(target.size)
-        )
-        chosen: IntArray = self._by_depth[place]
-        return chosen
-
-    def _reach_at(self, z_um: FloatArray) -> FloatArray:
-        """Reach (N, 2) at depths (N,)."""
-        reach = self._reach_by_depth
-        return np.stack([np.interp(z_um, self._depths_um, reach[:, axis]) for axis in (0, 1)], axis=1)
-
-
-def _nearest(rising: FloatArray, values: FloatArray) -> IntArray:
-    right = np.clip(np.searchsorted(rising, values), 1, max(1, rising.size - 1))
-    left = right - 1
-    right = np.minimum(right, rising.size - 1)
-    return np.where(values - rising[left] <= rising[right] - values, left, right)
 
 
 @njit(cache=True, nogil=True)

@@ -96,6 +96,17 @@ def reach_over_field(model: PsfModel) -> FloatArray:
     return reach
 
 
+def reach_of_kinds(cutouts: Cutouts, noise: NoiseModel) -> FloatArray:
+    """As `reach_of_cutouts`, of each kind of particles by itself."""
+    if not cutouts.kind.any():
+        return reach_of_cutouts(cutouts, noise)
+    reach = np.empty((cutouts.z_um.size, 2))
+    for kind in np.unique(cutouts.kind):
+        mine = cutouts.kind == kind
+        reach[mine] = reach_of_cutouts(cutouts.where(mine), noise)
+    return reach
+
+
 def reach_of_cutouts(cutouts: Cutouts, noise: NoiseModel) -> FloatArray:
     """Reach (M, 2) of each cut-out, px, from the average of those at like depth."""
     count = cutouts.z_um.size

@@ -69,9 +69,10 @@ class Scene:
     origin_px: IntArray | None = None
 
     def table(self) -> dict[str, FloatArray]:
-        """The truth as a table of detections: frame, x_um, y_um, z_um, brightness."""
+        """The truth as a table of detections: frame, x_um, y_um, z_um, brightness, kind."""
         inside = self.particles
         return {
+            "kind": inside.kind.astype(np.float64),
             "frame": inside.frame.astype(np.float64),
             "x_um": inside.x_px * self.pixel_size_um,
             "y_um": inside.y_px * self.pixel_size_um,

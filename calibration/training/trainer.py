@@ -18,12 +18,13 @@ from calibration.training.method import LossParts, Method
 from calibration.training.settings import TrainingSettings
 from engines.network.architecture import ParticleNet
 from engines.network.decode import decode
-from engines.network.layout import STRIDE
+from engines.network.layout import CHANNELS, SLOTS, STRIDE
 
 WARM_UP = 0.08
 LAST_RATE = 1e-3
 LARGEST_GRADIENT = 5.0
 WEIGHT_DECAY = 1e-4
+HEAD = ("head.weight", "head.bias")
 
 
 def rate_at(part: float) -> float:
@@ -42,15 +43,13 @@ def targets_of(scene: Scene, material: Material, device: torch.device | str = "c
     row = np.clip(np.floor(y).astype(np.int64), 0, height // STRIDE - 1)
     z = (particles.z_um - material.middle_um) / material.half_range_um
     values = np.stack([x - column - 0.5, y - row - 0.5, z, particles.brightness], axis=1)
-    image = particles.frame.astype(np.int64)
-    image, row, column, values = (
-        torch.from_numpy(v).to(device) for v in (image, row, column, values.astype(np.float32))
-    )
-    return Targets(image, row, column, values)
+    whole = (particles.frame.astype(np.int64), row, column, particles.kind)
+    image, row, column, kind = (torch.from_numpy(v).to(device) for v in whole)
+    return Targets(image, row, column, torch.from_numpy(values.astype(np.float32)).to(device), kind)
 
 
 def _build(settings: TrainingSettings, material: Material) -> nn.Module:
-    return ParticleNet(settings.size, material.knee, material.field_shape)
+    return ParticleNet(settings.size, material.knee, material.field_shape, material.kinds)
 
 
 def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
@@ -86,9 +85,16 @@ class Trainer:
         self._rng = np.random.default_rng(np.random.SeedSequence(key))
 
     def start_from(self, weights: dict[str, Any]) -> None:
-        """Take weights of another training of the same size; what that network did not have stays as it is."""
+        """Take weights of another training of the same size; what that network did not have stays as it is.
+
+        Networks for different numbers of kinds have the same first values of the slots.
+        """
         own = self.network.state_dict()
         taken = {name: weights.get(name, value) for name, value in own.items()}
+        for name in HEAD:
+            if name in taken and taken[name].shape != own[name].shape:
+                same = min(len(taken[name]), len(own[name]), SLOTS * CHANNELS)
+                taken[name] = torch.cat([taken[name][:same], own[name][same:]])
         self.network.load_state_dict(taken)
         self.averaged.load_state_dict(taken)
 

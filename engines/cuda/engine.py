@@ -121,7 +121,7 @@ class GpuEngine:
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
-        frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles)
+        frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background)
@@ -140,7 +140,9 @@ class GpuEngine:
         log.info("the fit is done on the %s: %s", self._fit_on, took_s)
 
     def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        frame = FrameFormat.of(shape, dtype, self._flat_field is not None, self._settings.max_particles)
+        flat_field = self._flat_field is not None
+        most, kinds = self._settings.max_particles, self._card.kinds
+        frame = FrameFormat.of(shape, dtype, flat_field, most, kinds)
         if frame == self._frame:
             return
         if self._flat_field is not None:

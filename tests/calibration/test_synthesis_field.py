@@ -8,7 +8,7 @@ from training_particles import FIELD_SHAPE, HALF_PX, SILENCE, gaussian_cutouts, 
 
 from calibration.errors import CalibrationError
 from calibration.synthesis import CutAndPaste, Layout, Rendered
-from calibration.synthesis.nearby import FEWEST, choose_nearby
+from calibration.synthesis.choosing import FEWEST, choose_nearby
 
 HEIGHT, WIDTH = FIELD_SHAPE
 SPARSE = Layout(density_per_px=(4e-5, 4e-5), overlapped=0.0)

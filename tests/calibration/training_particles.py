@@ -30,6 +30,16 @@ def gaussian_model(polarity="dark"):
     return PsfModel.from_images(np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
 
 
+def larger_model(polarity="dark"):
+    """Particles of another kind: half as wide again, and as bright in the middle."""
+    y, x = np.mgrid[-HALF_PX : HALF_PX + 1, -HALF_PX : HALF_PX + 1]
+    images = []
+    for j in range(NODES):
+        sx, sy = (1.5 * width for width in widths_px(FIRST_UM + STEP_UM * j))
+        images.append(2 * PEAK * 4 / (sx * sy) * np.exp(-(x**2) / (2 * sx**2) - y**2 / (2 * sy**2)))
+    return PsfModel.from_images(np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
+
+
 FIELD_SHAPE = (300, 400)
 
 
