@@ -57,9 +57,11 @@ class CutoutWriter:
         """Where particles (N,) are seen in planes (N,), in local coordinates: x px, y px, z um (N, 3)."""
         found, pixel = self._calibrated.calibration, self._scan.pixel_size_um
         table, field = found.particles, found.model.field
+        x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
         depth = table.z_um[particle] - found.focus_um[plane]
-        points = np.stack([table.x_um[particle] / pixel, table.y_um[particle] / pixel, depth], axis=1)
-        return points if field is None else field.to_local(points)
+        if field is None:
+            return np.stack([x_px, y_px, depth], axis=1)
+        return field.to_local(np.stack([x_px, y_px, depth - field.surface_at(x_px, y_px)], axis=1))
 
     def write(self, on_progress: Callable[[float], None]) -> None:
         """Write all images, plane by plane."""

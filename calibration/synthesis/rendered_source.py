@@ -23,6 +23,10 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 
+LEAST_BRIGHTNESS = 1e-6
+"""Below it, far beyond any particle's, there is no logarithm to hold within the calibration's."""
+
+
 class Kind(NamedTuple):
     """A further kind of particles: its PSF model, its brightness, and a `unit`.
 
@@ -115,10 +119,12 @@ class Rendered(Synthesis):
 
     def _draw(self, canvas: Canvas, view: View, look: _Look, drawn: Drawn) -> None:
         model, modes = look.model, NO_MODES
-        if model.field_shape is not None and model.field is not None:
+        if model.field is not None and len(model.field.modes):
             modes = model.field.modes
-            weights = _weights(model.field, drawn.x_px + view.x_px, drawn.y_px + view.y_px)
-            drawn = drawn._replace(weights=weights)
+            x_px, y_px = drawn.x_px + view.x_px, drawn.y_px + view.y_px
+            # more light makes an image of a particle brighter, but does not make it one of a larger particle
+            own = drawn.brightness / view.brightness
+            drawn = drawn._replace(weights=_weights(model.field, x_px, y_px, own))
         spline = Spline(model.coefficients, model.z_first_um, model.z_step_um, look.reach_px, modes)
         render(canvas.contrast, spline, drawn)
 
@@ -129,8 +135,9 @@ def _reach_at(look: _Look, z_um: FloatArray) -> FloatArray:
     return np.maximum(look.reach_px[node], look.reach_px[node + 1])
 
 
-def _weights(field: FieldModel, x_px: FloatArray, y_px: FloatArray) -> Float32Array:
-    """Weights (N, M) of the modes at places (N,) in the field; beyond its edge those of the edge."""
+def _weights(field: FieldModel, x_px: FloatArray, y_px: FloatArray, brightness: FloatArray) -> Float32Array:
+    """Weights (N, M) of the modes at places (N,) in the field, beyond its edge those of the edge, by brightness."""
     height, width = field.shape
     u, v = field.place(np.clip(x_px, -0.5, width - 0.5), np.clip(y_px, -0.5, height - 0.5))
-    return field.weights_at(u, v).astype(np.float32)
+    b = np.log(np.maximum(brightness, LEAST_BRIGHTNESS))
+    return field.weights_at(u, v, b).astype(np.float32)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from engines.network.decode import ROW, particles_and_doubts_of
 from engines.network.model_card import ModelCard
 from engines.particle_limit import strongest
+from engines.refine.psf import FitModel
+from engines.refine.sample import to_sample, with_misfit
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
@@ -98,8 +100,13 @@ def detections_of(
     card: ModelCard,
     settings: DetectorSettings,
     refine: Refine | None,
+    particle: FitModel | None = None,
 ) -> tuple[Detections, Counter[str]]:
-    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason."""
+    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason.
+
+    The network and the fit see local coordinates; the detections are in those of the sample, by `particle`, the PSF
+    model of the network.
+    """
     found, doubts = particles_and_doubts_of(slots)
     found, left_out = chosen(found, frame.image.shape, settings)
     table, more = (to_table(some, card, background_grey) for some in (found, doubts))
@@ -107,4 +114,7 @@ def detections_of(
         # the fit may have found more
         table, beyond = strongest(refine(table, more), settings.max_particles)
         left_out["too_many"] += beyond
+    elif particle is not None:
+        table = with_misfit(table, particle, card.pixel_size_um, frame.image.shape)
+    table = to_sample(table, particle, card.pixel_size_um, frame.image.shape)
     return Detections(frame.info, table), left_out
