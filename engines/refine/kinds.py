@@ -1,8 +1,8 @@
 """The fit of several kinds of particles, each with its own PSF model.
 
 The particles of one kind are fitted jointly to what the images of the other kinds leave; at first these are drawn
-as the network has them. Where images of different kinds overlap, they are fitted a second time. The network says how
-many particles there are, and of which kind: none is added or removed here.
+as the network has them. Where images of different kinds overlap, they are fitted a second time. The network says
+how many particles there are, and of which kind: none is added or removed here.
 """
 
 from __future__ import annotations
