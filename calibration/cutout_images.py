@@ -39,7 +39,9 @@ class CutoutWriter:
         table = found.particles
         self._repeats = max(1, min(found.repeats, int(np.median([len(i) for i in prepared.images]))))
         chosen = np.flatnonzero(table.used & table.complete)
-        depth = table.z_um[chosen, None] - found.focus_um
+        planes = np.arange(found.focus_um.size)
+        seen = self._seen(np.repeat(chosen, planes.size), np.tile(planes, chosen.size))
+        depth = seen[:, 2].reshape(chosen.size, planes.size)
         inside = (depth >= found.model.z_min_um) & (depth <= found.model.z_max_um)
         enough = np.array([len(images) >= self._repeats for images in prepared.images])
         inside &= (enough & found.plane_used)[None, :]
@@ -50,6 +52,16 @@ class CutoutWriter:
         place = np.arange(chosen.size)[:, None] + np.arange(inside.shape[1])
         inside &= place % self._every == 0
         self._chosen, self._inside, self._depth, self._size = chosen, inside, depth, size
+
+    def _seen(self, particle: npt.NDArray[np.int64], plane: npt.NDArray[np.int64]) -> FloatArray:
+        """Where particles (N,) are seen in planes (N,), in local coordinates: x px, y px, z um (N, 3)."""
+        found, pixel = self._calibrated.calibration, self._scan.pixel_size_um
+        table, field = found.particles, found.model.field
+        x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
+        depth = table.z_um[particle] - found.focus_um[plane]
+        if field is None:
+            return np.stack([x_px, y_px, depth], axis=1)
+        return field.to_local(np.stack([x_px, y_px, depth - field.surface_at(x_px, y_px)], axis=1))
 
     def write(self, on_progress: Callable[[float], None]) -> None:
         """Write all images, plane by plane."""
@@ -82,31 +94,26 @@ class CutoutWriter:
         self._label(particle, plane, dirt)
 
     def _cut(self, number: int, here: npt.NDArray[np.intp]) -> list[npt.NDArray[np.float32]]:
-        done, table = self._calibrated, self._calibrated.calibration.particles
-        pixel = self._scan.pixel_size_um
-        half = done.half_px
+        done, half = self._calibrated, self._calibrated.half_px
         corner = corners(half)
         raw = self._scan.read(done.prepared.images[number][: self._repeats])
         gain = float(done.prepared.gains[number])
         planes = [done.background.contrast(image[None], gain) for image in raw]
         cut = []
-        for index in here:
-            particle = self._chosen[index]
-            row, column = round(table.y_um[particle] / pixel), round(table.x_um[particle] / pixel)
-            images = np.stack([window(plane, row, column, half)[0] for plane in planes])
+        for x_px, y_px, _ in self._seen(self._chosen[here], np.full(here.size, number)):
+            images = np.stack([window(plane, round(y_px), round(x_px), half)[0] for plane in planes])
             cut.append(images - np.median(images[:, corner]))
         return cut
 
     def _label(self, particle: npt.NDArray[np.int64], plane: npt.NDArray[np.int64], dirt: FloatArray) -> None:
-        found, pixel = self._calibrated.calibration, self._scan.pixel_size_um
-        table = found.particles
-        x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
+        table = self._calibrated.calibration.particles
+        x_px, y_px, z_um = self._seen(particle, plane).T
         columns = {
             "particle": particle,
             "plane": plane,
             "x_um": table.x_um[particle],
             "y_um": table.y_um[particle],
-            "z_um": table.z_um[particle] - found.focus_um[plane],
+            "z_um": z_um,
             "dx_px": x_px - np.round(x_px),
             "dy_px": y_px - np.round(y_px),
             "brightness": table.brightness[particle],
@@ -156,7 +163,25 @@ def _read(path: Path, only_clean: bool) -> Cutouts:
             brightness=group["brightness"][:][kept],
             pixel_size_um=float(file.attrs["pixel_size_um"]),
             polarity=file.attrs["polarity"],
+            place_px=_places(file)[kept] if "model/field" in file else None,
+            kind=_kinds(file)[kept],
         )
+
+
+def _places(file: h5py.File) -> FloatArray:
+    """Where in the field of view the images were taken, x and y in px (M, 2)."""
+    x_um, y_um = file["traces/x_um"][:], file["traces/y_um"][:]
+    places: FloatArray = np.stack([x_um, y_um], axis=1) / float(file.attrs["pixel_size_um"])
+    return places
+
+
+def _kinds(file: h5py.File) -> npt.NDArray[np.int64]:
+    """The kind of particle that each image shows (M,); 0 where the calibration tells no kinds apart."""
+    particle = file["traces/particle"][:]
+    if "particles/kind" not in file:
+        return np.zeros(particle.size, np.int64)
+    kinds: npt.NDArray[np.int64] = file["particles/kind"][:].astype(np.int64)[particle]
+    return kinds
 
 
 def image_noise(found: Calibration) -> ImageNoise:

@@ -88,6 +88,12 @@ class PsfModel:
         )
 
     @property
+    def field_shape(self) -> tuple[int, int] | None:
+        """(H, W) of the field of view over which the shape of the image changes; None where it does not."""
+        changes = self.field is not None and len(self.field.modes) and self.field.degree
+        return self.field.shape if self.field is not None and changes else None
+
+    @property
     def half_px(self) -> int:
         """Pixels from the middle to the edge of an image."""
         return int(self.coefficients.shape[1]) // 2

@@ -83,6 +83,8 @@ class FeatureCurves:
 class Calibration:
     """A finished calibration; `warnings` are what its user has to know before relying on it, one line each.
 
+    Where several kinds of particles were found, `kinds` are their PSF models, the first of them `model`; empty
+    where there is one.
     `named` are the terms of the field model, `validation` the errors of left-out particles; None in old files.
     """
 
@@ -103,6 +105,7 @@ class Calibration:
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    kinds: tuple[PsfModel, ...] = ()
 
     def height_um(self) -> FloatArray:
         """Height (N,) of the particles in the sample: the focus at which they would be seen in the middle of the field."""

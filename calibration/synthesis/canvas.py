@@ -70,12 +70,16 @@ class Stock(NamedTuple):
 
 
 class Pasted(NamedTuple):
-    """N cut-outs on a canvas: which one of the stock, which repeat it shows, and where its middle pixel is."""
+    """N cut-outs on a canvas: which one of the stock, which repeat it shows, and where its middle pixel is.
+
+    All contrasts are multiplied by `brightness`.
+    """
 
     chosen: IntArray
     repeat: IntArray
     row: IntArray
     column: IntArray
+    brightness: float = 1.0
 
 
 class Scale(NamedTuple):
@@ -101,14 +105,14 @@ class Scale(NamedTuple):
 def paste(canvas: Canvas, stock: Stock, light: Light, placed: Pasted) -> None:
     """Add cut-outs of the `stock` to the canvas where `placed` says; parts beyond its edge are left out.
 
-    `light` gives the sign of the contrast and the noise v of the cut-outs. Under its mask m, each cut-out adds the
-    mean of its repeats to the canvas's `contrast`, one repeat's deviation from that to `deviation`, and m^2 v to
-    `variance`.
+    `light` gives the sign of the contrast and the noise v of the cut-outs. Under its mask m, times the brightness,
+    each cut-out adds the mean of its repeats to the canvas's `contrast`, one repeat's deviation from that to
+    `deviation`, and m^2 v to `variance`.
     """
     total, deviation, variance = canvas
     contrast, scale, level, reach, dx_px, dy_px = stock
     sign, _, read, shot = light
-    chosen, repeat, row, column = placed
+    chosen, repeat, row, column, brightness_of_all = placed
     height, width = total.shape
     repeats, size = contrast.shape[1], contrast.shape[2]
     half = size // 2
@@ -125,7 +129,7 @@ def paste(canvas: Canvas, stock: Stock, light: Light, placed: Pasted) -> None:
         left, right = max(column[n] - far_x, 0), min(column[n] + far_x + 1, width)
         off_y, off_x = half - row[n], half - column[n]
         for x in range(left, right):
-            across[x + off_x] = mask(x - centre_x, reach_x)
+            across[x + off_x] = mask(x - centre_x, reach_x) * brightness_of_all
         unit = np.float32(scale)
         share = np.float32(scale / repeats)
         base = np.float32(level[chosen[n]])

@@ -14,24 +14,27 @@ from numba import njit
 
 from calibration.errors import CalibrationError
 from calibration.synthesis.canvas import Canvas, Light, Pasted, Stock, paste
+from calibration.synthesis.choosing import Choice
 from calibration.synthesis.inputs import BackgroundModel, Cutouts, Distribution, NoiseModel
 from calibration.synthesis.layout import Layout, Spread, positions
-from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_cutouts
-from calibration.synthesis.sources import Placed, Synthesis
+from calibration.synthesis.reach import EDGE_PX, LEAST_HALF_PX, reach_of_kinds
+from calibration.synthesis.sources import HERE, Placed, Synthesis, View
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_LIKE_DEPTHS = 200
 _OUTSIDE_PIXELS = 200
 
 
 class CutAndPaste(Synthesis):
-    """Pastes cut-outs; the default `depth` is uniform over the depths that they have.
+    """Pastes cut-outs, those of each kind as often; the default `depth` is uniform over the depths that they have.
 
     `noise` must be the cut-outs' own. Where more cut-outs overlap than there are repeats, the noise is larger
     than the camera's (see `canvas`). A cut-out's own background, the median of its pixels outside the mask, is
     subtracted.
+
+    In a field of view of `field_shape` (H, W) each particle is pasted from a cut-out that was seen near its place;
+    the cut-outs then have their places.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class CutAndPaste(Synthesis):
         background: BackgroundModel | None = None,
         layout: Layout | None = None,
         depth: Distribution | None = None,
+        field_shape: tuple[int, int] | None = None,
+        exposure: Distribution | None = None,
     ) -> None:
         if cutouts.half_px < LEAST_HALF_PX:
             least = 2 * LEAST_HALF_PX + 1
@@ -48,55 +53,62 @@ class CutAndPaste(Synthesis):
                 f"cut-outs of {2 * cutouts.half_px + 1} pixels leave no room for a soft edge: "
                 f"cut {least} or more around each particle"
             )
-        super().__init__(cutouts.pixel_size_um, cutouts.polarity, noise, background, cutouts.repeats)
+        if field_shape is not None and cutouts.place_px is None:
+            raise CalibrationError("cut-outs without places cannot be pasted by their place in the field")
+        pixel_um, polarity = cutouts.pixel_size_um, cutouts.polarity
+        super().__init__(pixel_um, polarity, noise, background, cutouts.repeats, field_shape, exposure)
+        self._least_variance = 1 / cutouts.repeats
         self.cutouts = cutouts
         self.layout = layout or Layout()
-        self.reach_px = reach_of_cutouts(cutouts, noise)
+        self.reach_px = reach_of_kinds(cutouts, noise)
         self.level = np.zeros(cutouts.z_um.size)
         _levels(cutouts.contrast, cutouts.scale, self.reach_px, self.level)
-        self._by_depth = np.argsort(cutouts.z_um, kind="stable")
-        self._depths_um = cutouts.z_um[self._by_depth]
-        self.depth = depth or Distribution.uniform(self._depths_um[0], self._depths_um[-1])
+        kinds = [np.flatnonzero(cutouts.kind == kind) for kind in range(1 + int(cutouts.kind.max()))]
+        if not all(rows.size for rows in kinds):
+            raise CalibrationError("there are no cut-outs of one kind of particles; calibrate again")
+        self._choices = [Choice.of(cutouts, self.reach_px, rows, field_shape, depth) for rows in kinds]
         self._spread = Spread.of(self.layout, self.reach_px, cutouts.half_px)
         self._margin_px = math.ceil(self.reach_px.max()) + EDGE_PX + 1
 
-    def place(self, rng: np.random.Generator, canvas: Canvas) -> Placed:
+    def place(self, rng: np.random.Generator, canvas: Canvas, view: View = HERE) -> Placed:
         """Paste the particles of one image, as `Synthesis.place` says."""
         height, width = canvas.contrast.shape
         margin = self._margin_px
         first, second = self.layout.numbers(rng, (height + 2 * margin) * (width + 2 * margin))
-        chosen = self._choose(rng, first + second)
+        count, by_place = first + second, self.field_shape is not None
+        kind = np.zeros(count, np.int64)
+        if len(self._choices) > 1:
+            kind = rng.integers(0, len(self._choices), count)
+        target, reach, chosen = np.empty(count), np.empty((count, 2)), np.empty(count, np.int64)
+        for number, choice in enumerate(self._choices):
+            mine = kind == number
+            target[mine] = choice.depth.draw(rng, int(mine.sum()))
+            if by_place:
+                reach[mine] = choice.reach_at(target[mine])
+            else:
+                chosen[mine] = choice.by_depth(rng, target[mine])
+                reach[mine] = self.reach_px[chosen[mine]]
         # half a pixel more for the particle's own offset, and half for the rounding below
-        half = self.reach_px[chosen] + EDGE_PX + 1.0
+        half = reach + EDGE_PX + 1.0
         centres = positions(rng, self.layout, self._spread, (height, width), margin, first, half)
         row, column = np.rint(centres).astype(np.int64).T.copy()
+        if by_place:
+            x, y = column + view.x_px, row + view.y_px
+            for number, choice in enumerate(self._choices):
+                mine = kind == number
+                chosen[mine] = choice.by_place(rng, target[mine], x[mine], y[mine])
         repeat = rng.integers(0, self.cutouts.repeats, chosen.size)
         cut, noise = self.cutouts, self.noise
         stock = Stock(cut.contrast, cut.scale, self.level, self.reach_px, cut.dx_px, cut.dy_px)
         light = Light(self.sign, 1.0, noise.read, noise.shot)
-        paste(canvas, stock, light, Pasted(chosen, repeat, row, column))
+        paste(canvas, stock, light, Pasted(chosen, repeat, row, column, view.brightness))
         return Placed(
-            column + cut.dx_px[chosen], row + cut.dy_px[chosen], cut.z_um[chosen], cut.brightness[chosen]
+            column + cut.dx_px[chosen],
+            row + cut.dy_px[chosen],
+            cut.z_um[chosen],
+            cut.brightness[chosen] * view.brightness,
+            kind,
         )
-
-    def _choose(self, rng: np.random.Generator, count: int) -> IntArray:
-        """Cut-outs (count,) whose depths are distributed as wanted, any of those at like depth."""
-        target = self.depth.draw(rng, count)
-        like_um = (self._depths_um[-1] - self._depths_um[0]) / _LIKE_DEPTHS
-        low = np.searchsorted(self._depths_um, target - like_um, side="left")
-        high = np.searchsorted(self._depths_um, target + like_um, side="right")
-        place = low + (rng.random(count) * (high - low)).astype(np.int64)
-        alone = high == low
-        place[alone] = _nearest(self._depths_um, target[alone])
-        chosen: IntArray = self._by_depth[place]
-        return chosen
-
-
-def _nearest(rising: FloatArray, values: FloatArray) -> IntArray:
-    right = np.clip(np.searchsorted(rising, values), 1, max(1, rising.size - 1))
-    left = right - 1
-    right = np.minimum(right, rising.size - 1)
-    return np.where(values - rising[left] <= rising[right] - values, left, right)
 
 
 @njit(cache=True, nogil=True)

@@ -6,13 +6,14 @@ an image's relative brightness is 1 - contrast where particles are dark, 1 + con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from calibration.errors import CalibrationError
+from engines.network.layout import MOST_KINDS
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -69,7 +70,9 @@ class Cutouts:
 
     `contrast` (M, R, P, P) int16, times `scale`; P is odd. `z_um` (M,) is height minus focus position;
     `dx_px, dy_px` (M,) the particle's centre, off the middle pixel; `trace` (M,) says which particle it is.
-    The images of a cut-out differ by the sensor's noise alone.
+    The images of a cut-out differ by the sensor's noise alone. `place_px` (M, 2) is where in the field of view each
+    was seen, x and y; None where that makes no difference. `z_um` is local then, see `engines.refine.field`.
+    `kind` (M,) is the class of particle, from 0; left out: all are of one.
     """
 
     contrast: npt.NDArray[np.int16]
@@ -81,6 +84,8 @@ class Cutouts:
     brightness: FloatArray
     pixel_size_um: float
     polarity: Polarity
+    place_px: FloatArray | None = None
+    kind: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         shape = self.contrast.shape
@@ -91,10 +96,17 @@ class Cutouts:
             )
         if 0 in shape:
             raise CalibrationError(f"there are no cut-outs in an array of {shape}: nothing to paste")
-        for name in ("z_um", "dx_px", "dy_px", "trace", "brightness"):
+        if not self.kind.size:
+            object.__setattr__(self, "kind", np.zeros(shape[0], np.int64))
+        if self.kind.min() < 0 or self.kind.max() >= MOST_KINDS:
+            raise CalibrationError(f"kinds of particles are from 0 to {MOST_KINDS - 1}: find fewer of them")
+        for name in ("z_um", "dx_px", "dy_px", "trace", "brightness", "kind"):
             values = getattr(self, name)
             if values.shape != shape[:1] or not np.isfinite(values).all():
                 raise CalibrationError(f"{name} must hold one finite number for each of {shape[0]} cut-outs")
+        place = self.place_px
+        if place is not None and not (place.shape == (shape[0], 2) and np.isfinite(place).all()):
+            raise CalibrationError(f"place_px must hold x and y of each of {shape[0]} cut-outs")
         if max(np.abs(self.dx_px).max(), np.abs(self.dy_px).max()) > 0.5:
             raise CalibrationError(
                 "a particle is more than half a pixel off the middle of its cut-out: cut around the nearest pixel"
@@ -103,6 +115,15 @@ class Cutouts:
             raise CalibrationError(
                 f"scale and pixel size must be positive, not {self.scale} and {self.pixel_size_um}"
             )
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Cutouts:
+        """The cut-outs that `chosen` (M,) marks."""
+        columns: dict[str, Any] = {
+            item.name: value[chosen]
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), np.ndarray)
+        }
+        return replace(self, **columns)
 
     @property
     def repeats(self) -> int:

@@ -6,6 +6,7 @@ A mask is 1 within the reach and falls smoothly to 0 over `EDGE_PX` beyond it, a
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,35 @@ def reach_of_model(model: PsfModel) -> FloatArray:
     """Reach (J, 2) of the particle at each of the model's depths, px."""
     nodes = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     return reach_of_images(model.images(nodes), np.zeros(nodes.size))
+
+
+def reach_over_field(model: PsfModel) -> FloatArray:
+    """As `reach_of_model`, the largest in the middle, at the edges and in the corners of the field of view."""
+    field = model.field
+    if field is None or not len(field.modes):
+        return reach_of_model(model)
+    height, width = field.shape
+    places = [(x, y) for y in (0.0, height - 1.0) for x in (0.0, width - 1.0)]
+    places += [(x, (height - 1) / 2) for x in (0.0, (width - 1) / 2, width - 1.0)]
+    places += [((width - 1) / 2, y) for y in (0.0, height - 1.0)]
+    found = []
+    for x, y in places:
+        u, v = field.place(x, y)
+        local = field.local(model.coefficients, float(u), float(v))
+        found.append(reach_of_model(replace(model, coefficients=local)))
+    reach: FloatArray = np.max(found, axis=0)
+    return reach
+
+
+def reach_of_kinds(cutouts: Cutouts, noise: NoiseModel) -> FloatArray:
+    """As `reach_of_cutouts`, of each kind of particles by itself."""
+    if not cutouts.kind.any():
+        return reach_of_cutouts(cutouts, noise)
+    reach = np.empty((cutouts.z_um.size, 2))
+    for kind in np.unique(cutouts.kind):
+        mine = cutouts.kind == kind
+        reach[mine] = reach_of_cutouts(cutouts.where(mine), noise)
+    return reach
 
 
 def reach_of_cutouts(cutouts: Cutouts, noise: NoiseModel) -> FloatArray:

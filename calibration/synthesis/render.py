@@ -15,22 +15,37 @@ Float32Array = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
 
 
+NO_MODES = np.zeros((0, 1, 1, 1), np.float32)
+NO_WEIGHTS = np.zeros((0, 0), np.float32)
+
+
 class Spline(NamedTuple):
-    """A PSF model's spline: coefficients (J, P, P), depth of the first node and step, um, reach (J, 2), px."""
+    """A PSF model's spline: coefficients (J, P, P), depth of the first node and step, um, reach (J, 2), px.
+
+    `modes` (M, J, P, P) are added to it, each with a particle's own weight.
+    """
 
     coefficients: Float32Array
     z_first_um: float
     z_step_um: float
     reach_px: FloatArray
+    modes: Float32Array = NO_MODES
 
 
 class Drawn(NamedTuple):
-    """Particles (N,) to draw: place in px, depth in um, brightness relative to the model's."""
+    """Particles (N,) to draw: place in px, depth in um, brightness relative to the model's, weights (N, M)."""
 
     x_px: FloatArray
     y_px: FloatArray
     z_um: FloatArray
     brightness: FloatArray
+    weights: Float32Array = NO_WEIGHTS
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mirrored(node: int, nodes: int) -> int:
+    node = abs(node)
+    return node if node < nodes else 2 * (nodes - 1) - node
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
@@ -39,8 +54,8 @@ def render(total: Float32Array, model: Spline, particles: Drawn) -> None:
 
     Depths must lie within the model's; parts beyond the edge of the image are left out.
     """
-    coefficients, z_first_um, z_step_um, reach = model
-    x_px, y_px, z_um, brightness = particles
+    coefficients, z_first_um, z_step_um, reach, modes = model
+    x_px, y_px, z_um, brightness, shares = particles
     height, width = total.shape
     depths, size = coefficients.shape[0], coefficients.shape[1]
     half = size // 2
@@ -68,19 +83,24 @@ def render(total: Float32Array, model: Spline, particles: Drawn) -> None:
             across[x - left] = mask(x - x_px[n], reach_x) * brightness[n]
         wx0, wx1, wx2, wx3 = np.float32(wx[0]), np.float32(wx[1]), np.float32(wx[2]), np.float32(wx[3])
         wy0, wy1, wy2, wy3 = np.float32(wy[0]), np.float32(wy[1]), np.float32(wy[2]), np.float32(wy[3])
+        wz0, wz1, wz2, wz3 = np.float32(wz[0]), np.float32(wz[1]), np.float32(wz[2]), np.float32(wz[3])
+        z0, z1 = _mirrored(base - 1, depths), _mirrored(base, depths)
+        z2, z3 = _mirrored(base + 1, depths), _mirrored(base + 2, depths)
         wide = right - left
         start = left + first_x - 1
         for i in range(top + first_y - 1, bottom + first_y + 2):
+            a, b = coefficients[z0, i, start:], coefficients[z1, i, start:]
+            c, d = coefficients[z2, i, start:], coefficients[z3, i, start:]
+            # in this order, one term at a time is added in one rounding: as many machines do it, so do all
             for j in range(wide + 3):
-                plane[j] = np.float32(0.0)
-            for k in range(4):
-                level = abs(base - 1 + k)
-                if level >= depths:
-                    level = 2 * (depths - 1) - level
-                weight = np.float32(wz[k])
-                source = coefficients[level, i]
+                plane[j] = wz1 * b[j] + wz0 * a[j] + wz2 * c[j] + wz3 * d[j]
+            for m in range(modes.shape[0]):
+                share, mode = shares[n, m], modes[m]
+                p0, p1, p2, p3 = share * wz0, share * wz1, share * wz2, share * wz3
+                a, b = mode[z0, i, start:], mode[z1, i, start:]
+                c, d = mode[z2, i, start:], mode[z3, i, start:]
                 for j in range(wide + 3):
-                    plane[j] += weight * source[start + j]
+                    plane[j] += p0 * a[j] + p1 * b[j] + p2 * c[j] + p3 * d[j]
             line = rows[i]
             for j in range(wide):
                 line[j] = wx0 * plane[j] + wx1 * plane[j + 1] + wx2 * plane[j + 2] + wx3 * plane[j + 3]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from calibration.training.checkpoint import Course
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
-from engines.network.architecture import ParticleNet, Planes
-from engines.network.model import INPUT, OUTPUT, OnnxModel
-from engines.network.model_card import KEY, SCHEMA, ModelCard
+from engines.network.architecture import ParticleNet, Planes, Size
+from engines.network.model import INPUT, OUTPUT, OnnxModel, kind_key
+from engines.network.model_card import KEY, PLAIN_SCHEMA, SCHEMA, ModelCard
+from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
 from engines.network.weights import pack, unpack
 from engines.refine import psf_text as packed
@@ -39,7 +41,7 @@ def measure_sigma_scale(
     material: Material, settings: TrainingSettings, weights: dict[str, Any], images: int = SIGMA_IMAGES
 ) -> tuple[float, float, float]:
     """Root mean square of error over standard error on held-out images; 1 where too few were found."""
-    network = ParticleNet(settings.size, material.knee).eval()
+    network = _network(settings.size, material)
     network.load_state_dict(weights)
 
     @torch.no_grad()
@@ -63,10 +65,11 @@ def make_card(
     sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> ModelCard:
     """The model's metadata; its scores are those of the weights that were kept."""
+    plain = material.field_shape is None and material.kinds == 1
     start = None if settings.start_from is None else settings.start_from.name
     kept = [s for s in course.scores if s["trained_s"] <= course.best_at_s + 0.1]
     return ModelCard(
-        schema_version=SCHEMA,
+        schema_version=PLAIN_SCHEMA if plain else SCHEMA,
         pixel_size_um=material.pixel_size_um,
         polarity=material.polarity,
         middle_um=material.middle_um,
@@ -75,6 +78,8 @@ def make_card(
         peak_contrast=material.peak_contrast,
         knee=material.knee,
         sigma_scale=sigma_scale,
+        field_shape=material.field_shape,
+        kinds=material.kinds,
         size=settings.size,
         made_from=material.made_from,
         calibration_sha256=calibration_sha256,
@@ -85,14 +90,21 @@ def make_card(
     )
 
 
-def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitModel | None = None) -> None:
+def export(
+    path: Path,
+    weights: dict[str, Any],
+    card: ModelCard,
+    particle: FitModel | None = None,
+    others: Sequence[FitModel] = (),
+) -> None:
     """Write the model; the file gets its name only once ONNX Runtime and torch have given the same answer.
 
-    `particle` is the PSF model for the fit after the network; without it there is no fit.
+    `particle` is the PSF model for the fit after the network; without it there is no fit. `others` are those of the
+    second and third kind of particles.
 
     Raises `TrainingError` where it does not, `OutputError` if the file cannot be written.
     """
-    network = ParticleNet(card.size, card.knee).eval()  # type: ignore[arg-type]
+    network = _network(card.size, card)
     network.load_state_dict(weights)
     with written_beside(path, overwrite=True) as part:
         _write(part, network)
@@ -104,9 +116,15 @@ def export(path: Path, weights: dict[str, Any], card: ModelCard, particle: FitMo
         }
         if particle is not None:
             properties[packed.KEY] = packed.pack(particle)
+            properties |= {kind_key(kind): packed.pack(other) for kind, other in enumerate(others, start=1)}
         onnx.helper.set_model_props(model, properties)
         onnx.save(model, str(part))
         _check(part, network)
+
+
+def _network(size: str, made_for: Material | ModelCard) -> ParticleNet:
+    network = ParticleNet(cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds)
+    return network.eval()
 
 
 def _write(path: Path, network: ParticleNet) -> None:
@@ -144,12 +162,17 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
 
 
 def _check(path: Path, network: ParticleNet) -> None:
-    images = np.random.default_rng(0).standard_normal((1, 1, 96, 160)).astype(np.float32)
-    with torch.no_grad():
-        ours = network.planes(torch.from_numpy(images)).numpy()
-    difference = float(np.abs(OnnxModel(path)(images) - ours).max())
-    if not difference < AGREEMENT:
-        raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
+    model = OnnxModel(path)
+    shapes = [(96, 160)]
+    if network.field_shape is not None:
+        shapes.append((padded(network.field_shape[0]), padded(network.field_shape[1])))
+    for shape in shapes:
+        images = np.random.default_rng(0).standard_normal((1, 1, *shape)).astype(np.float32)
+        with torch.no_grad():
+            ours = network.planes(torch.from_numpy(images)).numpy()
+        difference = float(np.abs(model(images) - ours).max())
+        if not difference < AGREEMENT:
+            raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
 
 
 def read_weights(path: Path, size: str) -> dict[str, Any]:

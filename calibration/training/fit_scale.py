@@ -1,7 +1,9 @@
 """Scale of the fit's standard errors, measured on held-out images of the calibration's own particles.
 
 The fit assumes one PSF. Real particles differ from one another and across the field, and the difference adds to the
-errors of their positions. Held-out images are made of real cut-outs, so the added error shows there.
+errors of their positions. Held-out images are made of real cut-outs, so the added error shows there. Where the
+calibration's cross-validation has found it (`misfit`), by particles left out, there is nothing to scale, nor for
+several kinds of particles, which one PSF does not fit.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ def with_measured_errors(material: Material, network: Network) -> FitModel | Non
     if material.particle is None:
         return None
     plain = replace(material.particle, sigma_scale=(1.0, 1.0, 1.0))
+    if plain.misfit is not None or material.kinds > 1:
+        return plain
     held_out = HeldOut(material, IMAGES, SCORING_SEED + 3)
     table = held_out.detect(network, at_once=1)
     refiner = Refiner(plain, material.pixel_size_um, NETWORK_SEARCH_UM)

@@ -12,9 +12,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, logsigmoid
 
-from engines.network.layout import SIGMA_X, SLOTS, X
+from engines.network.layout import CHANNELS, SIGMA_X, SLOTS, X
 
 DETECTION_WEIGHT = 4.0
 ROUNDS = 10
@@ -23,16 +23,20 @@ FAR_CELLS = 1.0
 
 
 class Targets(NamedTuple):
-    """Particles (N,): image, cell (row, column), and (N, 4) x, y in cells, z in half ranges, brightness."""
+    """Particles (N,): image, cell (row, column), and (N, 4) x, y in cells, z in half ranges, brightness.
+
+    `kind` (N,) is the class, needed where the network tells it.
+    """
 
     image: torch.Tensor
     row: torch.Tensor
     column: torch.Tensor
     values: torch.Tensor
+    kind: torch.Tensor | None = None
 
 
 class Losses(NamedTuple):
-    """The loss and its parts, each a scalar: cross-entropy and negative log-likelihood a particle."""
+    """The loss and its parts, each a scalar: cross-entropy and negative log-likelihood a particle and class."""
 
     total: torch.Tensor
     detection: torch.Tensor
@@ -51,6 +55,8 @@ def particle_loss(maps: torch.Tensor, targets: Targets, weight: float = DETECTIO
         slot, inside, offset = _candidates(targets, height, width)
         own = flat[slot]
         log_density = _log_density(own, targets.values, offset)
+        if targets.kind is not None and own.shape[-1] > CHANNELS:
+            log_density = log_density + _log_class(own[..., CHANNELS:], targets.kind)
         with torch.no_grad():
             prior = -0.5 * (offset + targets.values[:, None, :2]).square().sum(-1) / FAR_CELLS**2
             score = logsigmoid(own[..., 0]) + log_density + prior
@@ -93,9 +99,15 @@ def _candidates(targets: Targets, height: int, width: int) -> tuple[torch.Tensor
 
 def _log_density(own: torch.Tensor, values: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """Log of the normal density (N, K) of the true values (N, 4) under the slots' own (N, K, values)."""
-    mean, sigma = own[..., X:SIGMA_X], own[..., SIGMA_X:]
+    mean, sigma = own[..., X:SIGMA_X], own[..., SIGMA_X:CHANNELS]
     wanted = values[:, None, :].expand(-1, own.shape[1], -1)
     wanted = torch.cat([wanted[..., :2] + offset, wanted[..., 2:]], dim=-1)
     squared = ((wanted - mean) / sigma).square()
     density: torch.Tensor = (-0.5 * squared - torch.log(sigma) - 0.5 * math.log(2 * math.pi)).sum(-1)
     return density
+
+
+def _log_class(logits: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+    """Log of the probability (N, K) that the slots give to the true class (N,), by their logits (N, K, classes)."""
+    wanted = kind[:, None, None].expand(-1, logits.shape[1], 1)
+    return log_softmax(logits, dim=-1).gather(-1, wanted).squeeze(-1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from acquisition.physics.optics import OpticsModel
 from calibration.calibration_file import read_calibration
@@ -15,7 +16,9 @@ from calibration.cutout_images import image_background, image_noise, read_cutout
 from calibration.psf_model import PsfModel
 from calibration.synthesis import CutAndPaste, Distribution, Layout, NoiseModel, Rendered, Source
 from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
+from calibration.synthesis.inputs import QUANTILES
 from calibration.synthesis.layout import PAPER_DENSITY
+from calibration.synthesis.rendered_source import Kind
 from engines.network.model_card import Polarity
 from engines.refine.psf import FitModel
 
@@ -29,6 +32,9 @@ LARGEST_PEAK, KNEE = 40.0, 10.0
 SIMULATED_LEVEL = Distribution.uniform(0.6, 1.1)
 SIMULATED_LIGHT = Distribution.uniform(0.998, 1.002)
 SIMULATED_BRIGHTNESS = Distribution.uniform(0.93, 1.07)
+SPAN = Distribution(np.geomspace(0.5, 1.5, QUANTILES))
+"""Noise and brightness of a training image over the calibration's, as an experiment's differ from it. Scores are at
+the calibration's own."""
 SCORED = Layout(density_per_px=(2 * PAPER_DENSITY, 2 * PAPER_DENSITY))
 
 
@@ -38,7 +44,8 @@ class Material:
 
     The network's input is contrast over `noise_contrast`, its depth is in `half_range_um` off `middle_um`;
     contrasts above `knee` are compressed. `particle` is the PSF model for the fit after the network, None without
-    such a fit.
+    such a fit. `field_shape` (H, W) is the field of view over which particles look different; None where they look
+    alike everywhere. For several `kinds` of particles, `others` are the PSF models of the second and third.
     """
 
     training: tuple[Source, ...]
@@ -52,6 +59,9 @@ class Material:
     made_from: str
     particle: FitModel | None
     knee: float | None = None
+    field_shape: tuple[int, int] | None = None
+    kinds: int = 1
+    others: tuple[FitModel, ...] = ()
 
 
 Recipe = Callable[[], Material]
@@ -73,14 +83,21 @@ def from_optics(optics: OpticsModel) -> Recipe:
 
 def _of_calibration(path: Path, made_from: str) -> Material:
     found = read_calibration(path)
-    cutouts, noise, background = read_cutouts(path), image_noise(found), image_background(found)
-    bright = Distribution.of(cutouts.brightness)
+    noise, background = image_noise(found), image_background(found)
+    models = found.kinds if len(found.kinds) > 1 else (found.model,)
+    cutouts = read_cutouts(path)
+    bright = [Distribution.of(cutouts.brightness[cutouts.kind == kind]) for kind in range(len(models))]
+    units = np.array([_typical_peak(model) for model in models]) / _typical_peak(models[0])
+    others = [Kind(*each) for each in zip(models[1:], bright[1:], units[1:].tolist(), strict=True)]
+    cutouts = replace(cutouts, brightness=cutouts.brightness * units[cutouts.kind])
+    field = found.model.field_shape
+    wide, any_light = replace(noise, level=SPAN), {"exposure": SPAN}
     sources = (
-        CutAndPaste(cutouts, noise, background, Layout(DENSITY_PER_PX)),
-        Rendered(found.model, noise, background, _close(), brightness=bright),
+        CutAndPaste(cutouts, wide, background, Layout(DENSITY_PER_PX), field_shape=field, **any_light),
+        Rendered(found.model, wide, background, _close(), brightness=bright[0], others=others, **any_light),
     )
-    scoring = CutAndPaste(cutouts, noise, background, SCORED)
-    return _material(found.model, noise, bright, sources, scoring, made_from)
+    scoring = CutAndPaste(cutouts, noise, background, SCORED, field_shape=field)
+    return _material(found.model, noise, bright[0], sources, scoring, made_from, models[1:])
 
 
 def _of_optics(optics: OpticsModel) -> Material:
@@ -100,6 +117,15 @@ def _close() -> Layout:
     return Layout(DENSITY_PER_PX, near_variance_px2=CLOSE_VARIANCE_PX2, uniform_part=0.2)
 
 
+def _typical_peak(model: PsfModel) -> float:
+    """Greatest contrast of a particle of brightness 1, on average over the depths."""
+    return float(model.images(_depths(model)).max(axis=(1, 2)).mean())
+
+
+def _depths(model: PsfModel) -> npt.NDArray[np.float64]:
+    return np.linspace(model.z_min_um, model.z_max_um, 101)
+
+
 def _material(
     model: PsfModel,
     noise: NoiseModel,
@@ -107,21 +133,27 @@ def _material(
     training: tuple[Source, ...],
     scoring: Source,
     made_from: str,
+    others: Sequence[PsfModel] = (),
 ) -> Material:
     scatter = float(np.std(brightness.draw(np.random.default_rng(0), SCATTER_DRAWS)))
-    depths = np.linspace(model.z_min_um, model.z_max_um, 101)
     noise_contrast = float(np.sqrt(noise.read + noise.shot))
-    peaks = model.images(depths).max(axis=(1, 2))
+    peaks = model.images(_depths(model)).max(axis=(1, 2))
+    measured = {"read": noise.read, "shot": noise.shot, "brightness_sd": scatter}
+    models = (model, *others)
+    low_um, high_um = min(each.z_min_um for each in models), max(each.z_max_um for each in models)
     return Material(
         training=training,
         scoring=scoring,
         pixel_size_um=model.pixel_size_um,
         polarity=model.polarity,
-        middle_um=0.5 * (model.z_min_um + model.z_max_um),
-        half_range_um=0.5 * (model.z_max_um - model.z_min_um),
+        middle_um=0.5 * (low_um + high_um),
+        half_range_um=0.5 * (high_um - low_um),
         noise_contrast=noise_contrast,
         peak_contrast=float(peaks.mean()),
         made_from=made_from,
-        particle=model.for_fit(read=noise.read, shot=noise.shot, brightness_sd=scatter),
+        particle=model.for_fit(**measured),
         knee=KNEE if float(peaks.max()) > LARGEST_PEAK * noise_contrast else None,
+        field_shape=model.field_shape,
+        kinds=len(models),
+        others=tuple(each.for_fit(**measured) for each in others),
     )

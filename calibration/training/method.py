@@ -34,7 +34,7 @@ class Method:
     answer to one image; `rate_at` is the learning rate over the largest after a part of the training.
     """
 
-    build: Callable[[TrainingSettings], nn.Module]
+    build: Callable[[TrainingSettings, Material], nn.Module]
     loss: Callable[[torch.Tensor, Scene, Material], LossParts]
     decode: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
     rate_at: Callable[[float], float]

@@ -32,7 +32,7 @@ def paper_rate_at(part: float) -> float:
     return math.exp(math.log(LAST_RATE) * (part - CYCLIC_PART) / (1 - CYCLIC_PART))
 
 
-def _build(_settings: TrainingSettings) -> nn.Module:
+def _build(_settings: TrainingSettings, _material: Material) -> nn.Module:
     return PaperNet()
 
 

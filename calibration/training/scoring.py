@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.evaluation import Evaluation, evaluate
+from calibration.matching import GATE_XY_UM, GATE_Z_UM, Table, match
 from calibration.training.material import Material
-from engines.network.decode import decode
+from engines.network.decode import ROW, decode
+from engines.network.preparation import padded
 
 SCORING_SEED = 2**31
 IMAGE_PX = 256
@@ -23,7 +26,10 @@ Decode = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """`missed` is 1 - recall, `false` 1 - precision; errors are those of lone particles, rms in um."""
+    """`missed` is 1 - recall, `false` 1 - precision; errors are those of lone particles, rms in um.
+
+    `class_right` is the part of the particles found whose class is right, NaN for a network that tells none.
+    """
 
     particles: int
     missed: float
@@ -33,10 +39,13 @@ class Scores:
     z_um: float
     missed_close: float
     evaluation: Evaluation
+    class_right: float = math.nan
 
     def summary(self) -> dict[str, Any]:
         """The numbers that are kept with a model."""
-        names = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
+        names: tuple[str, ...] = ("missed", "false", "x_um", "y_um", "z_um", "missed_close")
+        if np.isfinite(self.class_right):
+            names += ("class_right",)
         return {"particles": self.particles} | {
             name: float(np.round(getattr(self, name), 4)) if np.isfinite(getattr(self, name)) else None
             for name in names
@@ -44,11 +53,24 @@ class Scores:
 
 
 class HeldOut:
-    """Images (count, 256, 256) drawn once; `score` tells how well a network reads them."""
+    """Images (count, 256, 256) drawn once; `score` tells how well a network reads them.
+
+    Where particles look different over a field of view, it is about as many pixels in images of the whole field, as
+    the network gets them in use.
+    """
 
     def __init__(self, material: Material, count: int = 48, seed: int = SCORING_SEED) -> None:
         self._material = material
-        self.scene = material.scoring.draw(np.random.default_rng(seed), (IMAGE_PX, IMAGE_PX), count)
+        shape, self._images_in_one = (IMAGE_PX, IMAGE_PX), 1.0
+        if material.field_shape is not None:
+            shape = padded(material.field_shape[0]), padded(material.field_shape[1])
+            self._images_in_one = shape[0] * shape[1] / IMAGE_PX**2
+            count = max(1, round(count / self._images_in_one))
+        self.scene = material.scoring.draw(np.random.default_rng(seed), shape, count)
+
+    def at_once(self, count: int) -> int:
+        """How many of the images have no more pixels than `count` of 256 x 256; one at least."""
+        return max(1, int(count / self._images_in_one))
 
     def score(
         self,
@@ -58,11 +80,13 @@ class HeldOut:
         read: Decode = decode,
     ) -> Scores:
         """Detect in all images and compare with the truth."""
-        score = evaluate(self.scene.table(), self.detect(network, at_once, sigma_scale, read))
+        truth, found = self.scene.table(), self.detect(network, at_once, sigma_scale, read)
+        score = evaluate(truth, found)
         errors = score.lone.errors
         x, y, z = (errors[axis].rms_um if axis in errors else float("nan") for axis in "xyz")
         close = score.by_distance[0].missed
-        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score)
+        right = class_right(truth, found) if "kind" in found else math.nan
+        return Scores(score.true_particles, score.missed, score.false, x, y, z, close, score, right)
 
     def detect(
         self,
@@ -74,6 +98,7 @@ class HeldOut:
         """The network's detections in all images, `at_once` of them at a time, as a table for `evaluate`."""
         images, material = self.scene.images, self._material
         rows = []
+        at_once = self.at_once(at_once)
         for start in range(0, len(images), at_once):
             some = images[start : start + at_once, None] / material.noise_contrast
             maps = network(some.astype(np.float32))
@@ -82,7 +107,9 @@ class HeldOut:
                 rows.append(np.column_stack([np.full(len(found), start + offset), found]))
         table = np.concatenate(rows)
         pixel, depth = material.pixel_size_um, material.half_range_um
-        return {
+        classes = table[:, 1 + len(ROW) :]
+        kind = {"kind": classes.argmax(axis=1).astype(np.float64)} if classes.size else {}
+        return kind | {
             "frame": table[:, 0],
             "x_um": table[:, 1] * pixel,
             "y_um": table[:, 2] * pixel,
@@ -91,3 +118,18 @@ class HeldOut:
             "sigma_y_um": table[:, 6] * pixel * sigma_scale[1],
             "sigma_z_um": table[:, 7] * depth * sigma_scale[2],
         }
+
+
+def class_right(truth: Table, found: Table) -> float:
+    """The part of the particles found whose `kind` is the true one; NaN where none was found."""
+    right = []
+    true_points, found_points = (
+        np.column_stack([table[f"{axis}_um"] for axis in "xyz"]) for table in (truth, found)
+    )
+    true_kind, found_kind = np.asarray(truth["kind"]), np.asarray(found["kind"])
+    for frame in np.unique(truth["frame"]):
+        mine, theirs = (np.flatnonzero(np.asarray(table["frame"]) == frame) for table in (truth, found))
+        rows, columns = match(true_points[mine], found_points[theirs], GATE_XY_UM, GATE_Z_UM)
+        right.append(true_kind[mine[rows]] == found_kind[theirs[columns]])
+    every = np.concatenate(right)
+    return float(every.mean()) if every.size else math.nan

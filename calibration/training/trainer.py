@@ -18,12 +18,13 @@ from calibration.training.method import LossParts, Method
 from calibration.training.settings import TrainingSettings
 from engines.network.architecture import ParticleNet
 from engines.network.decode import decode
-from engines.network.layout import STRIDE
+from engines.network.layout import CHANNELS, SLOTS, STRIDE
 
 WARM_UP = 0.08
 LAST_RATE = 1e-3
 LARGEST_GRADIENT = 5.0
 WEIGHT_DECAY = 1e-4
+HEAD = ("head.weight", "head.bias")
 
 
 def rate_at(part: float) -> float:
@@ -42,15 +43,13 @@ def targets_of(scene: Scene, material: Material, device: torch.device | str = "c
     row = np.clip(np.floor(y).astype(np.int64), 0, height // STRIDE - 1)
     z = (particles.z_um - material.middle_um) / material.half_range_um
     values = np.stack([x - column - 0.5, y - row - 0.5, z, particles.brightness], axis=1)
-    image = particles.frame.astype(np.int64)
-    image, row, column, values = (
-        torch.from_numpy(v).to(device) for v in (image, row, column, values.astype(np.float32))
-    )
-    return Targets(image, row, column, values)
+    whole = (particles.frame.astype(np.int64), row, column, particles.kind)
+    image, row, column, kind = (torch.from_numpy(v).to(device) for v in whole)
+    return Targets(image, row, column, torch.from_numpy(values.astype(np.float32)).to(device), kind)
 
 
-def _build(settings: TrainingSettings) -> nn.Module:
-    return ParticleNet(settings.size)
+def _build(settings: TrainingSettings, material: Material) -> nn.Module:
+    return ParticleNet(settings.size, material.knee, material.field_shape, material.kinds)
 
 
 def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
@@ -70,10 +69,7 @@ class Trainer:
         self.settings, self.material, self.rank, self.method = settings, material, rank, method
         self.device = torch.device(settings.device)
         torch.manual_seed(settings.seed)
-        network = method.build(settings)
-        if isinstance(network, ParticleNet):
-            network.knee = material.knee
-        network = network.to(self.device, memory_format=torch.channels_last)
+        network = method.build(settings, material).to(self.device, memory_format=torch.channels_last)
         self.network: nn.Module = network
         self.averaged: nn.Module = copy.deepcopy(network).eval()
         self.optimiser = torch.optim.AdamW(
@@ -89,9 +85,24 @@ class Trainer:
         self._rng = np.random.default_rng(np.random.SeedSequence(key))
 
     def start_from(self, weights: dict[str, Any]) -> None:
-        """Take weights of another training of the same size."""
-        self.network.load_state_dict(weights)
-        self.averaged.load_state_dict(weights)
+        """Take weights of another training of the same size; what that network did not have stays as it is.
+
+        Networks for different numbers of kinds have the same first values of the slots.
+        """
+        own = self.network.state_dict()
+        taken = {name: weights.get(name, value) for name, value in own.items()}
+        for name in HEAD:
+            if name in taken and taken[name].shape != own[name].shape:
+                same = min(len(taken[name]), len(own[name]), SLOTS * CHANNELS)
+                taken[name] = torch.cat([taken[name][:same], own[name][same:]])
+        self.network.load_state_dict(taken)
+        self.averaged.load_state_dict(taken)
+
+    def _places(self, scene: Scene) -> tuple[torch.Tensor, ...]:
+        """Where the images lie in the field of view, for a network that knows it."""
+        if getattr(self.network, "field_shape", None) is None or scene.origin_px is None:
+            return ()
+        return (torch.from_numpy(scene.origin_px).to(self.device, torch.float32),)
 
     def step(self, part: float, stop: bool = False) -> tuple[LossParts, float, bool]:
         """Learn from one batch; `part` of the training is over, as the first process sees it.
@@ -105,7 +116,7 @@ class Trainer:
         images = torch.from_numpy(scene.images).to(self.device)[:, None] / self.material.noise_contrast
         self.network.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            maps = self.network(images.contiguous(memory_format=torch.channels_last))
+            maps = self.network(images.contiguous(memory_format=torch.channels_last), *self._places(scene))
         losses = self.method.loss(maps, scene, self.material)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()

@@ -150,8 +150,9 @@ class _Loop:
     @torch.no_grad()
     def _held_out_loss(self) -> float:
         trainer, scene = self._trainer, self._held_out.scene
+        at_once = self._held_out.at_once(AT_ONCE)
         images = torch.from_numpy(scene.images)[:, None] / trainer.material.noise_contrast
-        answers = [trainer.averaged(some.to(trainer.device)) for some in images.split(AT_ONCE)]
+        answers = [trainer.averaged(some.to(trainer.device)) for some in images.split(at_once)]
         return float(trainer.method.loss(torch.cat(answers), scene, trainer.material).total)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from engines.cuda.unpacking import kept_slots
 from engines.engine import WrongNumbersError
 from engines.flatfield import FlatField
 from engines.network.decode import decode, particles_of, slots_of
-from engines.network.layout import CHANNELS, LOGIT
+from engines.network.layout import CHANNELS, LOGIT, SLOTS
 from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
@@ -135,7 +135,9 @@ def reference_answer(
 
 def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Logits (slots, H/4, W/4) of one image's planes or maps, as `decode.slots_of` reads them."""
-    return maps[LOGIT::CHANNELS] if maps.ndim == 3 else np.moveaxis(maps[..., LOGIT], -1, 0)
+    if maps.ndim == 3:
+        return maps[LOGIT : SLOTS * CHANNELS : CHANNELS]
+    return np.moveaxis(maps[..., LOGIT], -1, 0)
 
 
 def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Tolerance) -> Agreement:

@@ -29,6 +29,7 @@ from engines.network.model import OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, to_table
 from engines.network.preparation import LEAST_LIGHT
 from engines.ordered_threads import default_workers
+from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
@@ -70,6 +71,9 @@ class GpuEngine:
         check_fits(self._card, settings, pixel_size_um, model)
         self._particle = self._model.psf()
         self._refiner = open_refiner(self._particle, settings, pixel_size_um, NETWORK_SEARCH_UM)
+        if self._refiner is not None and self._card.kinds > 1:
+            models = [self._model.psf(kind) for kind in range(self._card.kinds)]
+            self._refiner = open_kinds_refiner(models, pixel_size_um, NETWORK_SEARCH_UM)
         self._flat_field = (
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
@@ -114,11 +118,12 @@ class GpuEngine:
         self._prepare((height, width), dtype)
         if self._refiner is not None:
             self._refiner.warmup(height, width)
-            self._choose_fit(self._refiner, (height, width), dtype)
+            if self._card.kinds == 1:  # the GPU's fit has one PSF model
+                self._choose_fit(self._refiner, (height, width), dtype)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
-        frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles)
+        frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background)
@@ -137,7 +142,9 @@ class GpuEngine:
         log.info("the fit is done on the %s: %s", self._fit_on, took_s)
 
     def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        frame = FrameFormat.of(shape, dtype, self._flat_field is not None, self._settings.max_particles)
+        flat_field = self._flat_field is not None
+        most, kinds = self._settings.max_particles, self._card.kinds
+        frame = FrameFormat.of(shape, dtype, flat_field, most, kinds)
         if frame == self._frame:
             return
         if self._flat_field is not None:

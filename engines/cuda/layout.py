@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.network.layout import CHANNELS, SLOTS, STRIDE
+from engines.network.layout import CHANNELS, SLOTS, STRIDE, class_values
 from engines.network.preparation import SAMPLED_ROWS, padded
 
 MOST_KEPT = 3840
@@ -24,8 +24,6 @@ UNEVEN = 2
 costs a full read of the frame, but no particle."""
 
 INDEX = 0
-KEPT_VALUES = 1 + CHANNELS
-"""Values of a slot that is kept: its index in the strip, then those of the network's `layout`."""
 BACKGROUND, MEAN, COUNTS = 0, 1, 2
 """Places in the summary: the background, the mean of all maps, then a count for each strip."""
 
@@ -34,7 +32,8 @@ BACKGROUND, MEAN, COUNTS = 0, 1, 2
 class FrameFormat:
     """The frames that a program is made for: (H, W) pixels of 1 or 2 bytes, with or without a flat field.
 
-    `particles` is the number for which there is room; frames with more take longer.
+    `particles` is the number for which there is room; frames with more take longer. `kinds` are the classes of
+    particles that the network tells apart.
     """
 
     height: int
@@ -42,14 +41,15 @@ class FrameFormat:
     bytes_per_pixel: int
     flat_field: bool
     particles: int
+    kinds: int = 1
 
     @classmethod
     def of(
-        cls, shape: tuple[int, int], dtype: np.dtype[Any], flat_field: bool, particles: int
+        cls, shape: tuple[int, int], dtype: np.dtype[Any], flat_field: bool, particles: int, kinds: int = 1
     ) -> FrameFormat:
         """The format of images of `shape` and `dtype` (uint8 or uint16)."""
         room_for = min(particles, MOST_PARTICLES)
-        return cls(shape[0], shape[1], np.dtype(dtype).itemsize, flat_field, room_for)
+        return cls(shape[0], shape[1], np.dtype(dtype).itemsize, flat_field, room_for, kinds)
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
@@ -86,8 +86,8 @@ class FrameFormat:
 
     @property
     def kept_shape(self) -> tuple[int, int, int]:
-        """Of the kept slots: strips, slots, values."""
-        return self.strips, self.kept, KEPT_VALUES
+        """Of the kept slots: strips, slots, and the values of a slot after its index in the strip."""
+        return self.strips, self.kept, 1 + self.values
 
     @property
     def summary_shape(self) -> tuple[int]:
@@ -97,4 +97,9 @@ class FrameFormat:
     @property
     def maps_shape(self) -> tuple[int, int, int, int, int]:
         """Of the network's maps, which stay on the GPU."""
-        return 1, *self.cells, SLOTS, CHANNELS
+        return 1, *self.cells, SLOTS, self.values
+
+    @property
+    def values(self) -> int:
+        """Values of a slot, those of the network's `layout`."""
+        return CHANNELS + class_values(self.kinds)

@@ -16,7 +16,7 @@ from engines.cuda.background import contrast_of, pixels_of
 from engines.cuda.layout import FrameFormat
 from engines.network.architecture import ParticleNet, Residual
 from engines.network.decode import LEAST_LOGIT
-from engines.network.layout import CHANNELS, LOGIT
+from engines.network.layout import LOGIT
 from engines.network.model_card import ModelCard
 
 LARGEST_HALF = 4096.0
@@ -73,8 +73,9 @@ class FrameProgram(nn.Module):
 
     def _strongest(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The strongest slots of each strip, with their indices, and how many there would be."""
-        strips = maps.reshape(self.frame.strips, -1, CHANNELS)
+        values = self.frame.values
+        strips = maps.reshape(self.frame.strips, -1, values)
         logits = strips[..., LOGIT]
         index = torch.topk(logits, self.frame.kept, dim=1).indices
-        values = torch.gather(strips, 1, index[..., None].expand(-1, -1, CHANNELS))
-        return torch.cat([index[..., None].float(), values], dim=2), (logits > LEAST_LOGIT).float().sum(dim=1)
+        kept = torch.gather(strips, 1, index[..., None].expand(-1, -1, values))
+        return torch.cat([index[..., None].float(), kept], dim=2), (logits > LEAST_LOGIT).float().sum(dim=1)

@@ -44,7 +44,7 @@ class Answer:
 
 
 def kept_slots(answer: Answer, frame: FrameFormat) -> npt.NDArray[np.float64]:
-    """Slots (N, 8) of a complete answer, as `decode.slots_of` gives them.
+    """Slots (N, 8 and classes) of a complete answer, as `decode.slots_of` gives them.
 
     Positions in the frame are added here, in double precision: half precision is 2 px coarse at x = 2500.
     """
@@ -59,7 +59,7 @@ def _place(kept: Any, counts: Any, rows: int, columns: int, least_logit: float) 
     total = 0
     for strip in range(kept.shape[0]):
         total += int(counts[strip])
-    found = np.empty((total, 8))
+    found = np.empty((total, kept.shape[2] - 2))
     n = 0
     for strip in range(kept.shape[0]):
         for k in np.argsort(kept[strip, : int(counts[strip]), INDEX]):

@@ -48,7 +48,8 @@ SAME_FLOOR = (0.3, 0.3, 0.02)
 """px, px and half depth ranges, added in quadrature to the standard errors: slots closer than this always agree."""
 
 ROW = ("x_px", "y_px", "z", "brightness", "sigma_x_px", "sigma_y_px", "sigma_z", "confidence")
-"""Columns of what `decode` returns; z and its standard error in half depth ranges."""
+"""Columns of what `decode` returns; z and its standard error in half depth ranges. Of a network for several kinds
+of particles the probability of each class follows."""
 _P = 7
 _FRACTION_BITS, _INDEX_BITS = 35, 26
 _LEAST_SIGMA = np.array(LEAST_SIGMA)
@@ -67,7 +68,7 @@ def slots_of(maps: npt.NDArray[np.float32]) -> FloatArray:
     """Slots (N, 8) of one image that may be particles, in rising order of slot or of cell.
 
     Both forms of the network's output are read: maps (H/4, W/4, slots, values), and the planes
-    (slots x values, H/4, W/4) of a model file, of which only the slots above the least logit are. Raises
+    (planes, H/4, W/4) of a model file, of which only the slots above the least logit are. Raises
     `ValueError` for values that are not finite.
     """
     if maps.ndim == 3:
@@ -87,7 +88,7 @@ def particles_of(slots: FloatArray) -> FloatArray:
 def particles_and_doubts_of(slots: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Particles as `particles_of` gives them, and (K, 8) what was merged but is too unlikely to be one."""
     if not slots.shape[0]:
-        return np.empty((0, len(ROW))), np.empty((0, len(ROW)))
+        return np.empty((0, slots.shape[1])), np.empty((0, slots.shape[1]))
     merged = _merge(_strongest_first(slots), np.array(SAME_FLOOR))
     merged = _strongest_first(merged)
     kept = _keep(merged)
@@ -113,7 +114,7 @@ def _strongest_first(rows: FloatArray) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def fill_slot(values: Any, row: int, column: int, out: Any) -> None:
-    """Fill `out` (8,) with the slot of `values` (values,) in a cell, in columns `ROW`."""
+    """Fill `out` with the slot of `values` in a cell: columns `ROW`, then the probabilities of its classes."""
     out[0] = STRIDE * (column + 0.5 + values[X]) - 0.5
     out[1] = STRIDE * (row + 0.5 + values[X + 1]) - 0.5
     out[2] = values[X + 2]
@@ -122,17 +123,25 @@ def fill_slot(values: Any, row: int, column: int, out: Any) -> None:
     out[5] = STRIDE * values[SIGMA_X + 1]
     out[6] = values[SIGMA_X + 2]
     out[7] = 1.0 / (1.0 + math.exp(-values[LOGIT]))
+    largest, total = -np.inf, 0.0
+    for k in range(CHANNELS, values.size):
+        largest = max(largest, values[k])
+    for k in range(CHANNELS, values.size):
+        out[k - 1] = math.exp(values[k] - largest)
+        total += out[k - 1]
+    for k in range(CHANNELS, values.size):
+        out[k - 1] /= total
 
 
 @njit(cache=True, nogil=True)
 def _collect(maps: Any, least_logit: float) -> FloatArray:
-    height, width, slots, _ = maps.shape
+    height, width, slots, size = maps.shape
     count = 0
     for row in range(height):
         for column in range(width):
             for slot in range(slots):
                 count += maps[row, column, slot, LOGIT] > least_logit
-    found = np.empty((count, 8))
+    found = np.empty((count, size - 1))
     n = 0
     for row in range(height):
         for column in range(width):
@@ -159,16 +168,17 @@ def _count(plane: Any, least_logit: float) -> tuple[int, int]:
 
 @njit(cache=True, nogil=True)
 def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
-    _, height, width = planes.shape
+    number, height, width = planes.shape
     count, wrong = 0, 0
+    classes = number // SLOTS - CHANNELS
     for slot in range(SLOTS):
         above, unsound = _count(planes[slot * CHANNELS + LOGIT], least_logit)
         count += above
         wrong += unsound
     if wrong:
         return np.empty((0, 8)), False
-    found = np.empty((count, 8))
-    values = np.empty(CHANNELS)
+    found = np.empty((count, CHANNELS - 1 + classes))
+    values = np.empty(CHANNELS + classes)
     n = 0
     for slot in range(SLOTS):
         first = slot * CHANNELS
@@ -180,6 +190,8 @@ def _collect_planes(planes: Any, least_logit: float) -> tuple[FloatArray, bool]:
                     for channel in range(SIGMA_X, SIGMA_BRIGHTNESS + 1):
                         log_sigma = min(max(values[channel], _LOG_SIGMA_MIN), _LOG_SIGMA_MAX)
                         values[channel] = _LEAST_SIGMA[channel - SIGMA_X] + math.exp(log_sigma)
+                    for k in range(classes):
+                        values[CHANNELS + k] = planes[SLOTS * CHANNELS + slot * classes + k, row, column]
                     fill_slot(values, row, column, found[n])
                     n += 1
     return found, bool(np.isfinite(found).all())
@@ -209,11 +221,14 @@ def _grid(rows: Any, cell_px: float) -> tuple[Any, Any, Any]:
 
 @njit(cache=True, nogil=True)
 def _merge(slots: Any, floor: Any) -> FloatArray:
-    """Particles (M, 8) of slots (N, 8) in falling order: each takes in those that agree with it, nearest first."""
-    count = slots.shape[0]
+    """Particles (M, 8) of slots (N, 8) in falling order: each takes in those that agree with it, nearest first.
+
+    Columns beyond the eighth are averaged like the positions.
+    """
+    count, columns = slots.shape
     cell, first, following = _grid(slots, SAME_PX)
     free = np.ones(count, np.bool_)
-    merged = np.empty((count, 8))
+    merged = np.empty((count, columns))
     near = np.empty(count, np.int64)
     distance = np.empty(count)
     mean, square = np.empty(4), np.empty(3)
@@ -250,6 +265,8 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
             mean[axis] = total * slots[seed, axis]
         for axis in range(3):
             square[axis] = total * (slots[seed, axis] ** 2 + slots[seed, 4 + axis] ** 2)
+        for column in range(8, columns):
+            merged[found, column] = total * slots[seed, column]
         for place in range(nearby):
             other = near[place]
             p = slots[other, _P]
@@ -261,11 +278,15 @@ def _merge(slots: Any, floor: Any) -> FloatArray:
                 mean[axis] += p * slots[other, axis]
             for axis in range(3):
                 square[axis] += p * (slots[other, axis] ** 2 + slots[other, 4 + axis] ** 2)
+            for column in range(8, columns):
+                merged[found, column] += p * slots[other, column]
         for axis in range(4):
             merged[found, axis] = mean[axis] / total
         for axis in range(3):
             variance = square[axis] / total - merged[found, axis] ** 2
             merged[found, 4 + axis] = math.sqrt(max(variance, 1e-12))
+        for column in range(8, columns):
+            merged[found, column] /= total
         merged[found, _P] = total
         found += 1
     return merged[:found]

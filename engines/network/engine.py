@@ -33,6 +33,7 @@ from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
 from engines.ordered_threads import default_workers
 from engines.refine.fit_beside import FitBeside
+from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
@@ -67,6 +68,9 @@ class NetworkEngine:
         check_fits(card, settings, pixel_size_um, model)
         self._particle = self._model.psf()
         self._refiner = open_refiner(self._particle, settings, pixel_size_um, NETWORK_SEARCH_UM)
+        if self._refiner is not None and card.kinds > 1:
+            models = [self._model.psf(kind) for kind in range(card.kinds)]
+            self._refiner = open_kinds_refiner(models, pixel_size_um, NETWORK_SEARCH_UM)
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()

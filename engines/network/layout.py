@@ -16,9 +16,18 @@ CHANNELS = 9
 """Values of a slot. x and y are off the cell's centre, in cells; z off the middle of the depth range, in half
 ranges; the brightness relative to the mean particle's; the standard errors in the same units."""
 
+MOST_KINDS = 3
+"""Classes of particles that one network tells apart. With two or three, planes with the logit of each class follow
+the values of all slots: those of the first slot, then those of the second. A network for one kind has none."""
+
 LEAST_SIGMA = (0.004, 0.004, 0.002, 0.02)
 """The smallest standard errors of x, y, z and brightness that the network can state."""
 
 LOG_SIGMA_RANGE = (-8.0, 3.0)
 """A model file gives planes (slots x values, H/4, W/4). The last four values of a slot are the logarithms, clipped
 to this range, of the standard errors minus the smallest ones."""
+
+
+def class_values(kinds: int) -> int:
+    """Values that a slot has more, for its class."""
+    return kinds if kinds > 1 else 0

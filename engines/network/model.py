@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.engine import BackEndError
-from engines.network.layout import CHANNELS, SLOTS
+from engines.network.layout import CHANNELS, SLOTS, class_values
 from engines.network.model_card import ModelCard, card_of
 from engines.network.time_limit import LIMITS
 from engines.refine import psf_text as packed
@@ -99,14 +99,14 @@ class OnnxModel:
         except Exception as error:  # as above
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{self._path} cannot be run: {detail}; train it again") from error
-        _check_shape(planes.shape)
+        _check_shape(planes.shape, self.card.kinds)
 
-    def psf(self) -> FitModel | None:
-        """The PSF model that the network was trained for; None in a model without one.
+    def psf(self, kind: int = 0) -> FitModel | None:
+        """The PSF model that the network was trained for, of one kind of particles; None in a model without one.
 
         Raises `ConfigurationError` where it is damaged.
         """
-        text = self.metadata.get(packed.KEY)
+        text = self.metadata.get(kind_key(kind))
         if text is None:
             return None
         psf, card = packed.unpack(text, str(self._path)), self.card
@@ -124,7 +124,7 @@ class OnnxModel:
         A file of schema 1 gives maps (1, H/4, W/4, slots, values).
         """
         maps = self._run(images, LONGEST_RUN_S)
-        _check_shape(maps.shape)
+        _check_shape(maps.shape, self.card.kinds)
         return maps
 
     def _run(self, images: npt.NDArray[np.float32], limit_s: float) -> npt.NDArray[np.float32]:
@@ -153,8 +153,14 @@ class OnnxModel:
         return result
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
-    if shape[1:2] != (SLOTS * CHANNELS,) and shape[3:] != (SLOTS, CHANNELS):
+def kind_key(kind: int) -> str:
+    """Key in a file's metadata of the PSF model of a kind of particles."""
+    return packed.KEY if kind == 0 else f"{packed.KEY}_{kind}"
+
+
+def _check_shape(shape: tuple[int, ...], kinds: int) -> None:
+    values = CHANNELS + class_values(kinds)
+    if shape[1:2] != (SLOTS * values,) and shape[3:] != (SLOTS, values):
         raise ConfigurationError(
             f"the model's output has the shape {shape}, which this version cannot read; update liveptv"
         )

@@ -6,15 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from engines.bounded_reading import refuse_long_text
-from engines.network.layout import CHANNELS, SLOTS, STRIDE
+from engines.network.layout import CHANNELS, MOST_KINDS, SLOTS, STRIDE
 from stream.errors import ConfigurationError
 from stream.settings import describe
 
 KEY = "liveptv"
-SCHEMA = 2
+SCHEMA = 3
+PLAIN_SCHEMA = 2
+"""Of files for an even field and one kind of particles, which programs of that schema read too."""
 Polarity = Literal["dark", "bright"]
 
 
@@ -25,7 +35,10 @@ class ModelCard(BaseModel):
     particles are positive and the noise has a standard deviation of about 1; with a `knee` the network itself
     compresses what is above (`architecture.ParticleNet`). The output is that of `layout`, maps
     in files of schema 1 and planes since; its depth is in `half_range_um` off `middle_um`, and its standard errors
-    are to be multiplied by `sigma_scale` (x, y, z). A particle of brightness 1 has `peak_contrast` on average.
+    are to be multiplied by `sigma_scale` (x, y, z). A particle of brightness 1 has `peak_contrast` on average. With
+    a `field_shape` (H, W) the network knows the place in that field of view (`field_ramps`), and its x, y and depth
+    are local ones, as `engines.refine.field` defines them. With several `kinds` of particles it tells the class,
+    and the brightness of all is relative to the mean particle of the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -39,6 +52,8 @@ class ModelCard(BaseModel):
     peak_contrast: float = Field(gt=0)
     knee: float | None = Field(None, gt=0)
     sigma_scale: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    field_shape: tuple[PositiveInt, PositiveInt] | None = None
+    kinds: int = Field(1, ge=1, le=MOST_KINDS)
     stride: int = STRIDE
     slots: int = SLOTS
     channels: int = CHANNELS

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.network.decode import particles_and_doubts_of
+from engines.network.decode import ROW, particles_and_doubts_of
 from engines.network.model_card import ModelCard
 from engines.particle_limit import strongest
 from engines.refine.psf import FitModel
@@ -22,6 +22,7 @@ from stream.messages import Detections, Frame
 Refine = Callable[[npt.NDArray[Any], npt.NDArray[Any]], npt.NDArray[Any]]
 """Measures a frame's table (9, N) again; also takes the table (9, P) of particles too unlikely to be reported."""
 
+CONFIDENCE = ROW.index("confidence")
 PIXEL_SIZE_TOLERANCE = 0.05
 """Relative difference in pixel size up to which a network is used; larger images look like another depth."""
 CLASSICAL_ONLY = ("diameter_px", "threshold")
@@ -50,11 +51,11 @@ def check_fits(card: ModelCard, settings: DetectorSettings, pixel_size_um: float
 def chosen(
     found: npt.NDArray[np.float64], shape: tuple[int, ...], settings: DetectorSettings
 ) -> tuple[npt.NDArray[np.float64], Counter[str]]:
-    """The decoded particles (N, 8) of an image (H, W) that are reported, and counts of the others, by reason."""
+    """The decoded particles of an image (H, W) that are reported, and counts of the others, by reason."""
     height, width = shape
     x, y = found[:, 0], found[:, 1]
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    doubtful = inside & (found[:, -1] < settings.min_confidence)
+    doubtful = inside & (found[:, CONFIDENCE] < settings.min_confidence)
     left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
     found = found[inside & ~doubtful]
     if len(found) > settings.max_particles:
@@ -64,8 +65,8 @@ def chosen(
 
 
 def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (columns, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
-    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
+    """The table (columns, N) of `Detections` for decoded particles, columns `decode.ROW` and those of classes."""
+    x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T[: len(ROW)]
     pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
     return np.ascontiguousarray(
         [
@@ -77,10 +78,19 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
             sigma_z * depth * scale[2],
             np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
             confidence,
-            *np.full((len(Detections.MORE), x.size), np.nan),
+            *_more(found[:, len(ROW) :]),
             np.zeros_like(x),
         ]
     )
+
+
+def _more(classes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The columns (K, N) that are only known of some; of these the class, by its probabilities (N, classes)."""
+    more = np.full((len(Detections.MORE), len(classes)), np.nan)
+    if classes.shape[1] and len(classes):
+        more[Detections.MORE.index("kind")] = classes.argmax(axis=1)
+        more[Detections.MORE.index("p_kind")] = classes.max(axis=1)
+    return more
 
 
 def detections_of(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from engines.network.layout import CHANNELS, LOGIT
+from engines.network.layout import CHANNELS, LOGIT, SLOTS
 
 
 def fault_of(maps: npt.NDArray[np.float32]) -> str:
@@ -16,7 +16,9 @@ def fault_of(maps: npt.NDArray[np.float32]) -> str:
 
     Checked are probabilities that are not finite, or the same in every cell (all zeros, say), as no image gives.
     """
-    logits = maps[LOGIT::CHANNELS] if maps.ndim == 3 else np.moveaxis(maps[..., LOGIT], -1, 0)
+    logits = (
+        maps[LOGIT : SLOTS * CHANNELS : CHANNELS] if maps.ndim == 3 else np.moveaxis(maps[..., LOGIT], -1, 0)
+    )
     finite, differ = _survey(logits)
     if not finite:
         return "values that are not finite numbers"

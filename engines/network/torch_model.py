@@ -26,7 +26,8 @@ def network_of(model: OnnxModel, name: str) -> ParticleNet:
             f"{name} holds a network of size {size!r}, which this version does not know; update liveptv"
         )
     weights = {key: torch.from_numpy(array) for key, array in unpack(model.metadata, name).items()}
-    network = ParticleNet(cast(Size, size), model.card.knee)
+    card = model.card
+    network = ParticleNet(cast(Size, size), card.knee, card.field_shape, card.kinds)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -50,7 +51,7 @@ class TorchModel:
         self._network = network_of(model, str(path))
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Map (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4)."""
+        """Map (1, 1, H, W), H and W multiples of 16, to planes (1, planes, H/4, W/4)."""
         with torch.inference_mode():
             planes: npt.NDArray[np.float32] = self._network.planes(torch.from_numpy(images)).numpy()
         return planes

@@ -89,6 +89,7 @@ def build(
     from engines.cuda.device import open_cuda
     from engines.cuda.layout import MOST_PARTICLES, FrameFormat
     from engines.factory import check_model
+    from engines.network.model import OnnxModel
     from engines.tensorrt.build_and_check import make_engine
     from engines.tensorrt.library import load_tensorrt
     from engines.tensorrt.runner import TensorRTBackEnd
@@ -96,7 +97,7 @@ def build(
     check_model(model)
     trt = load_tensorrt()
     back_end = TensorRTBackEnd(open_cuda(), half=precision == "reduced", trt=trt)
-    frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES)
+    frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES, OnnxModel(model).card.kinds)
     with Progress(console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +95,8 @@ def train(
         f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
         f"particles; rms error of lone particles {found.x_um:.2f}, {found.y_um:.2f}, {found.z_um:.2f} um (x, y, z)"
     )
+    if math.isfinite(found.class_right):
+        console.print(f"kind right for {100 * found.class_right:.1f} % of the particles found")
     console.print(
         f"network written to {escape(str(trained.model))}, its report to {escape(str(trained.page))}",
         soft_wrap=True,

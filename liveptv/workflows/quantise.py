@@ -188,6 +188,7 @@ def _of_particle(particle: FitModel, card: ModelCard) -> Material:
         particle.z_max_um,
         particle.pixel_size_um,
         particle.polarity,
+        particle.field,
     )
     grey = np.iinfo(np.uint8).max * BACKGROUND_OF_FULL_SCALE[card.polarity]
     noise = NoiseModel.steady(particle.read, particle.shot, grey)
@@ -202,6 +203,8 @@ def _of_particle(particle: FitModel, card: ModelCard) -> Material:
         peak_contrast=card.peak_contrast,
         made_from=card.made_from,
         particle=particle,
+        field_shape=card.field_shape,
+        kinds=card.kinds,
     )
 
 

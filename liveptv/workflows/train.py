@@ -115,10 +115,10 @@ def train_model(
     material = recipe()
     scale = measure_sigma_scale(material, settings, course.weights)
     card = make_card(material, settings, course, calibration_sha256, scale)
-    export(output, course.weights, card, material.particle)
+    export(output, course.weights, card, material.particle, material.others)
     model = OnnxModel(output)
     if material.particle is not None:
-        export(output, course.weights, card, with_measured_errors(material, model))
+        export(output, course.weights, card, with_measured_errors(material, model), material.others)
     scores = HeldOut(material, REPORTED_IMAGES, SCORING_SEED + 1).score(
         model, at_once=1, sigma_scale=model.card.sigma_scale
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from calibration.psf_model import PsfModel
 from calibration.synthesis.from_optics import simulated_cutouts
 from calibration.synthesis.inputs import Cutouts, NoiseModel
+from engines.refine.field import FieldModel
 
 FIRST_UM, STEP_UM, NODES = -60.0, 4.0, 31
 HALF_PX = 28
@@ -25,6 +28,40 @@ def gaussian_model(polarity="dark"):
         sx, sy = widths_px(FIRST_UM + STEP_UM * j)
         images.append(PEAK * 4 / (sx * sy) * np.exp(-(x**2) / (2 * sx**2) - y**2 / (2 * sy**2)))
     return PsfModel.from_images(np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
+
+
+def larger_model(polarity="dark"):
+    """Particles of another kind: half as wide again, and as bright in the middle."""
+    y, x = np.mgrid[-HALF_PX : HALF_PX + 1, -HALF_PX : HALF_PX + 1]
+    images = []
+    for j in range(NODES):
+        sx, sy = (1.5 * width for width in widths_px(FIRST_UM + STEP_UM * j))
+        images.append(2 * PEAK * 4 / (sx * sy) * np.exp(-(x**2) / (2 * sx**2) - y**2 / (2 * sy**2)))
+    return PsfModel.from_images(np.array(images), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
+
+
+FIELD_SHAPE = (300, 400)
+
+
+def uneven_model(polarity="dark"):
+    """Gaussian particles that are wider along x the further to the right they are, by a fifth at the edge."""
+    even = gaussian_model(polarity)
+    y, x = np.mgrid[-HALF_PX : HALF_PX + 1, -HALF_PX : HALF_PX + 1]
+    wider = []
+    for j in range(NODES):
+        sx, sy = widths_px(FIRST_UM + STEP_UM * j)
+        sx *= 1.2
+        wider.append(PEAK * 4 / (sx * sy) * np.exp(-(x**2) / (2 * sx**2) - y**2 / (2 * sy**2)))
+    wide = PsfModel.from_images(np.array(wider), FIRST_UM, STEP_UM, pixel_size_um=0.8, polarity=polarity)
+    field = FieldModel(
+        FIELD_SHAPE,
+        np.zeros(6),
+        np.zeros((2, 2)),
+        (wide.coefficients - even.coefficients)[None],
+        np.array([[0.0, 1.0, 0.0]]),
+        1,
+    )
+    return replace(even, field=field)
 
 
 def gaussian_cutouts(noise=SILENCE, count=60, repeats=4, polarity="dark", seed=0):
