@@ -193,7 +193,7 @@ def add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float
     """Add the image of a particle at x, y (px) and a `part` of the depth range to a contrast (H, W)."""
     z_um = model.z_min_um + part * (model.z_max_um - model.z_min_um)
     theta = np.array([x, y, z_um, 1.0])
-    psf = model.for_kernels()
+    psf = model.for_kernels(total.shape)
     box = np.zeros(4, np.int64)
     set_box(theta, total.shape, psf, 0.0, box)
     draw(theta, box, psf, False, psf.drawn)

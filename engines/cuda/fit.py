@@ -39,7 +39,7 @@ class Blocks:
 
     `data` and `weight` (B, H, W) float32, the weight 0 beyond a block; `corner` (B, 2) and `extent` (B, 2) first
     row and column in the frame, rows and columns; `theta` (B, n, 4) and `boxes` (B, n, 4); `present` (B, n);
-    `prior` (B, 2), as `refine.block.fit_block` has it.
+    `prior` (B, 2), as `refine.block.fit_block` has it. `origin_px` is where the frame begins in the field.
     """
 
     data: Tensor
@@ -50,10 +50,12 @@ class Blocks:
     boxes: Tensor
     present: Tensor
     prior: Tensor
+    origin_px: tuple[float, float] = (0.0, 0.0)
 
     def of(self, which: Tensor) -> Blocks:
         """Some of the blocks."""
-        return Blocks(*(getattr(self, name)[which] for name in self.__slots__))
+        some = (getattr(self, name)[which] for name in self.__slots__ if name != "origin_px")
+        return Blocks(*some, self.origin_px)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +75,8 @@ class _Trial:
         count, n = blocks.present.shape
         shape = (blocks.data.shape[1], blocks.data.shape[2])
         corner = blocks.corner[:, None].expand(-1, n, -1).reshape(-1, 2)
-        drawn = images.draw(theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, 4), corner, shape)
+        particles, boxes = theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, 4)
+        drawn = images.draw(particles, boxes, corner, shape, blocks.origin_px)
         self.images = drawn.reshape(count, n, PARAMETERS, *shape) * blocks.present[:, :, None, None, None]
         self.theta = theta
         bright = theta[:, :, A].float()

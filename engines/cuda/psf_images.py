@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,14 +17,34 @@ class PsfImages:
     def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.nodes, self.size = model.coefficients.shape[:2]
-        self._flat = torch.from_numpy(model.coefficients).to(self.device).reshape(-1)
+        cells = model.cells.get()
+        splines = (model.coefficients[None], cells.modes)
+        self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
+        self._weights = torch.from_numpy(cells.weights).to(self.device)
+        self._cells, self._cell_px = (cells.rows, cells.columns), cells.cell_px
         self._first_um, self._step_um = model.z_first_um, model.z_step_um
         self.range_um = (model.z_min_um, model.z_max_um)
 
-    def draw(self, theta: Tensor, boxes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
+    def _cell(self, boxes: Tensor, origin_px: tuple[float, float]) -> Tensor:
+        """The cell (M,) of the field of rectangles (M, 4), as `rendering.cell_of` has it."""
+        place = []
+        for axis, (low, high) in enumerate(((TOP, BOTTOM), (LEFT, RIGHT))):
+            middle = origin_px[axis] + 0.5 * (boxes[:, low] + boxes[:, high])
+            place.append((middle / float(self._cell_px[axis])).long().clamp(0, self._cells[axis] - 1))
+        return place[0] * self._cells[1] + place[1]
+
+    def draw(
+        self,
+        theta: Tensor,
+        boxes: Tensor,
+        corner: Tensor,
+        shape: tuple[int, int],
+        origin_px: tuple[float, float] = (0.0, 0.0),
+    ) -> Tensor:
         """Image and derivatives by x, y, z (M, 4, H, W) of particles (M, 4) in windows from `corner` (M, 2) on.
 
-        They are 0 outside the particles' rectangles `boxes` (M, 4).
+        They are 0 outside the particles' rectangles `boxes` (M, 4). `origin_px` is where the frame begins in the
+        field, rows and columns.
         """
         tall, wide = shape
         depth = (theta[:, Z].clamp(*self.range_um) - self._first_um) / self._step_um
@@ -38,11 +59,14 @@ class PsfImages:
             for first, n in ((first_y, tall), (first_x, wide))
         )
         index = rows[:, :, None] * self.size + columns[:, None, :]
+        weights = self._weights[self._cell(boxes, origin_px)]
         plane = torch.zeros(index.shape, device=self.device)
         plane_z = torch.zeros_like(plane)
         for tap in range(TAPS):
-            node = _mirror(base - 1 + tap, self.nodes)
-            found = self._flat[index + (node * self.size**2)[:, None, None]]
+            place = index + (_mirror(base - 1 + tap, self.nodes) * self.size**2)[:, None, None]
+            found = self._flat[0][place]
+            for m in range(weights.shape[1]):
+                found = found + weights[:, m, None, None] * self._flat[1 + m][place]
             plane += by_depth[:, tap, None, None].float() * found
             plane_z += slope[:, tap, None, None].float() * found
         wx, sx = (part.float() for part in _weights(start_x - first_x))

@@ -90,6 +90,8 @@ def search_depth(
         boxes[:, side] = boxes[:, side].min()
     for side in (BOTTOM, RIGHT):
         boxes[:, side] = boxes[:, side].max()
+    plain = psf.plain[0]
+    psf.plain[0] = 0
     most = 0.0
     for c in range(2):
         one = pair[c : c + 1]
@@ -104,3 +106,4 @@ def search_depth(
         if gain > most:
             most = gain
             theta[:] = one[0]
+    psf.plain[0] = plain

@@ -42,7 +42,8 @@ SAME_PX, SAME_UM = 0.5, 5.0
 """Two particles nearer than this in all directions are one that was fitted twice: a few standard errors."""
 CHANCE_SIGMAS = 3.0
 """Standard deviations of a reduced chi-square, sqrt(2 / pixels), above 1 from which standard errors are widened by
-its root. With 1 or 6 the ratios of errors to standard errors change by 0.01."""
+its root, where the calibration does not say how far real particles are off (`misfit`). With 1 or 6 the ratios of
+errors to standard errors change by 0.01."""
 BRIGHT_SIGMAS, BRIGHT_SPREADS = 3.0, 3.0
 """SDs of the brightness above the typical one from which a particle may be two, and below it from which it may be
 none. Lower tries more alternatives, which costs time; higher leaves pairs at one place undetected."""
@@ -118,7 +119,7 @@ def fit_particles(
         total.fill(0)
     read, shot = map(float, noise)
     variance = Noise(read, shot, -1.0 if model.polarity == "dark" else 1.0)
-    psf = model.for_kernels()
+    psf = model.for_kernels(contrast.shape)
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
     if drawn is not None:
         usable[:n] &= ~drawn
@@ -144,8 +145,9 @@ def fit_particles(
     theta, usable, fit, state = theta[:count], usable[:count], fit[:count], particles.state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
-        worse = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
-        sigma = sigma * np.sqrt(np.where(worse, fit[:, 0], 1.0))[:, None]
+        if model.misfit is None:
+            worse = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
+            sigma = sigma * np.sqrt(np.where(worse, fit[:, 0], 1.0))[:, None]
         alike = fit[:, 0] < WORST_FIT * max(1.0, typical.chi_square)
         accepted = usable & (state == CONVERGED) & alike & np.isfinite(sigma).all(axis=1)
         accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]

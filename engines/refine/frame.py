@@ -48,6 +48,7 @@ def begin_frame(
     """
     n = theta.shape[0]
     box = np.zeros(4, np.int64)
+    psf.plain[0] = 1
     for i in range(n):
         if usable[i]:
             fit_brightness(frame, total, theta[i], box, psf)
@@ -62,6 +63,12 @@ def begin_frame(
             put(total, theta[i], -1.0, psf)
             search_depth(frame, total, theta[i], psf, noise, span_um[i], step_um)
             put(total, theta[i], 1.0, psf)
+    psf.plain[0] = 0
+    if psf.modes.shape[0] > 0:  # from here on with what varies over the field
+        total[:] = 0.0
+        for i in range(n):
+            if usable[i]:
+                put(total, theta[i], 1.0, psf)
 
 
 @njit(cache=True, nogil=True)

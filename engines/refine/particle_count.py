@@ -148,6 +148,8 @@ def settle_frame(
         corner = np.array([float(left), float(top), 0.0, 0.0])
         for k in near:
             put(total, theta[k], -1.0, psf)
+        psf.origin[0] += top
+        psf.origin[1] += left
         found = settle(
             frame[top:bottom, left:right].copy(),
             total[top:bottom, left:right].copy(),
@@ -158,6 +160,8 @@ def settle_frame(
             noise,
             typical,
         )
+        psf.origin[0] -= top
+        psf.origin[1] -= left
         if np.isfinite(found.score):
             open_proposals[thought] = False
             usable[near] = False

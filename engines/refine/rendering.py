@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
-from engines.refine.spline import Window, evaluate_window
+from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, evaluate_window, mirror
 
 # Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
@@ -15,6 +15,11 @@ TOP, BOTTOM, LEFT, RIGHT = range(4)
 SPARE_UM = 12.0
 """um of depth by which a particle may move in a fit before its rectangle is too small for it: one longest step
 (`block.LARGEST_STEP_UM`). More costs time in proportion to the pixels, less cuts off light of images that widen."""
+
+
+SPARE_PX = 3
+"""px by which a plane of a cell is made larger than was asked for: what a particle moves in its rectangle, and the
+next depth needs."""
 
 
 @njit(cache=True, nogil=True)
@@ -46,6 +51,81 @@ def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
     return boxes
 
 
+@njit(cache=True, nogil=True, inline="always")
+def cell_of(box: IntArray, psf: Psf) -> int:
+    """The cell of the field in which the middle of a rectangle `box` (4,) lies.
+
+    A particle that moves in a fit keeps its rectangle, so that its PSF model does not change on the way.
+    """
+    row = int((psf.origin[0] + 0.5 * (box[TOP] + box[BOTTOM])) / psf.cell_px[0])
+    column = int((psf.origin[1] + 0.5 * (box[LEFT] + box[RIGHT])) / psf.cell_px[1])
+    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
+    return int(row * psf.columns + column)
+
+
+@njit(cache=True, nogil=True)
+def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
+    """Which of `psf.planes` is that of a node of the spline in a cell; it is made where it is not there.
+
+    It holds `tall` rows and `wide` columns on both sides of the middle. Planes of neighbouring nodes, four at least,
+    never take each other's place.
+    """
+    key = cell * psf.coefficients.shape[0] + node
+    slot = key % psf.kept.shape[0]
+    kept = psf.kept[slot]
+    if kept[0] != key or kept[1] < tall or kept[2] < wide:
+        half = psf.coefficients.shape[1] // 2
+        tall, wide = min(tall + SPARE_PX, half), min(wide + SPARE_PX, half)
+        kept[0], kept[1], kept[2] = key, tall, wide
+        rows, columns = slice(half - tall, half + tall + 1), slice(half - wide, half + wide + 1)
+        out, count = psf.planes[slot][rows, columns], psf.modes.shape[0]
+        below, m = psf.coefficients[node][rows, columns], 0
+        while m < count:
+            w = psf.weights[cell]
+            first, second = psf.modes[m, node][rows, columns], psf.modes[min(m + 1, count - 1), node][rows, columns]
+            third = psf.modes[min(m + 2, count - 1), node][rows, columns]
+            if count - m == 1:
+                _blend_one(out, below, first, w[m])
+            elif count - m == 2:
+                _blend_two(out, below, first, w[m], second, w[m + 1])
+            else:
+                _blend_three(out, below, first, w[m], second, w[m + 1], third, w[m + 2])
+            below, m = out, m + 3
+    return int(slot)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_one(out: Float32Array, below: Float32Array, first: Float32Array, a: float) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * first[i, j]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_two(
+    out: Float32Array, below: Float32Array, first: Float32Array, a: float, second: Float32Array, b: float
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_three(
+    out: Float32Array,
+    below: Float32Array,
+    first: Float32Array,
+    a: float,
+    second: Float32Array,
+    b: float,
+    third: Float32Array,
+    c: float,
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j] + c * third[i, j]
+
+
 @njit(cache=True, nogil=True)
 def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
     """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (4,).
@@ -60,7 +140,31 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
     )
-    evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+    if psf.modes.shape[0] == 0 or psf.plain[0] != 0:
+        evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+        return
+    cell, depths = cell_of(box, psf), psf.coefficients.shape[0]
+    base = base_of(window.node, depths)
+    first_y, first_x = int(np.floor(window.start_y)), int(np.floor(window.start_x))
+    tall = min(max(half - first_y + 1, first_y + window.height + TAPS - 2 - half), half)
+    wide = min(max(half - first_x + 1, first_x + window.width + TAPS - 2 - half), half)
+    d0 = plane_of(psf, cell, mirror(base - 1, depths), tall, wide)
+    d1 = plane_of(psf, cell, base, tall, wide)
+    d2 = plane_of(psf, cell, mirror(base + 1, depths), tall, wide)
+    d3 = plane_of(psf, cell, mirror(base + 2, depths), tall, wide)
+    planes = psf.planes
+    evaluate_planes(
+        planes[d0],
+        planes[d1],
+        planes[d2],
+        planes[d3],
+        window,
+        window.node - base,
+        1.0 / psf.z_step_um,
+        gradients,
+        psf.space,
+        out,
+    )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
