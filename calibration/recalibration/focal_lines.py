@@ -30,6 +30,7 @@ SMOOTHED_NODES = 2.0
 twice as much moves a fitted change of the focal lines by less than its standard error."""
 MOST_STRETCH = 1.5
 """Largest r, or least 1 / r: beyond, the model's image is not one of this lens any more."""
+CURVATURE = np.array([1.0, -2.0, 1.0])
 SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 """Cubic B-spline at the nodes -1, 0, 1: from coefficients to values."""
 
@@ -63,6 +64,21 @@ def with_lines_moved(model: PsfModel, dx_um: float, dy_um: float) -> PsfModel:
         modes = [_stretched(mode, *stretch) for mode in field.modes]
         field = replace(field, modes=np.stack(modes) if modes else field.modes)
     return replace(model, coefficients=_stretched(model.coefficients, *stretch), field=field)
+
+
+def with_blur(model: PsfModel, blur_px2: float) -> PsfModel:
+    """The model of larger particles: f + blur (f_xx + f_yy), to first order a blur of the variance 2 blur, px^2."""
+    field = model.field
+    if field is not None and len(field.modes):
+        field = replace(field, modes=np.stack([_blurred(mode, blur_px2) for mode in field.modes]))
+    return replace(model, coefficients=_blurred(model.coefficients, blur_px2), field=field)
+
+
+def _blurred(coefficients: Float32Array, blur_px2: float) -> Float32Array:
+    out = coefficients.astype(np.float64)
+    for axis in (1, 2):
+        out += blur_px2 * ndimage.convolve1d(coefficients.astype(np.float64), CURVATURE, axis, mode="constant")
+    return out.astype(np.float32)
 
 
 def _stretched(coefficients: Float32Array, by_x: FloatArray, by_y: FloatArray) -> Float32Array:

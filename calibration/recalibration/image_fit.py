@@ -5,16 +5,17 @@ For particle i with x, y, z, brightness A and a plane of background, by weighted
     chi2_i = sum_p w_p (d_p - A f(x_p - x, y_p - y; z) - g_0 - g_1 u_p - g_2 v_p)^2            (1)
 
 The weights are those of the noise and stay as they were for the first model, so that chi-squares of two models
-compare. A global parameter with the derivative c_i of image i enters with each particle's own parameters eliminated
-(variable projection, Golub & Pereyra 1973): with Q the part of the weighted c_i that they cannot explain,
+compare. Global parameters with the derivatives c_i of image i enter with each particle's own parameters eliminated
+(variable projection, Golub & Pereyra 1973): with Q_i the part of the weighted c_i that they cannot explain,
 
-    step = sum_i Q_i r_i / sum_i Q_i^2,    sd^2 = sum_i (Q_i r_i - Q_i^2 step)^2 / (sum_i Q_i^2)^2      (2)
+    step = (sum_i Q_i' Q_i)^-1 sum_i Q_i' r_i                                                  (2)
 
-The second is the error by how much particles differ, which also holds where the model misfits.
+Its covariance is from how much the particles' shares of (2) differ, which also holds where the model misfits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -254,13 +255,12 @@ def _batches(count: int) -> list[slice]:
     return [slice(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """The step of (2), its standard error, and how many particles it is from."""
+    """The step of (2) in K parameters, and its covariance (K, K)."""
 
-    change: float
-    sd: float
-    particles: int
+    change: FloatArray
+    covariance: FloatArray
 
 
 def global_step(
@@ -268,46 +268,34 @@ def global_step(
     models: LocalModels,
     weight: Float32Array,
     fitted: Fitted,
-    higher: LocalModels,
-    lower: LocalModels,
-    distance: float,
+    around: Sequence[tuple[LocalModels, LocalModels, float]],
 ) -> Step:
-    """The step (2) of a parameter by which `higher` and `lower` are `distance` apart, around `models`.
+    """The step (2) of parameters of the model; for each, models above and below `models`, and their distance in it.
 
-    The size of the particle is eliminated like its own parameters, as a blur; otherwise particles a tenth larger than
-    the calibration's would look like focal lines some um apart.
+    Raises `numpy.linalg.LinAlgError` where the images do not tell the parameters apart.
     """
-    scores, information = np.zeros(len(windows)), np.zeros(len(windows))
-    half = windows.contrast.shape[1] // 2
-    for part in _batches(len(windows)):
+    count, half = len(windows), windows.contrast.shape[1] // 2
+    scores = np.zeros((count, len(around)))
+    information = np.zeros((count, len(around), len(around)))
+    for part in _batches(count):
         some, theta = windows.part(part), fitted.theta[part]
         cell, local = models.cell(some.row, some.column), _relative(theta, some.row, some.column)
         images = models.images(cell, local, half)
-        left = residuals(some, images, theta)
-        change = higher.images(cell, local, half)[:, VALUE] - lower.images(cell, local, half)[:, VALUE]
-        wanted = theta[:, BRIGHTNESS, None, None] * change / distance
-        own = np.concatenate([jacobian(images, theta), _size(images, theta)[:, None]], axis=1)
-        root = np.sqrt(weight[part]).reshape(len(theta), -1).astype(np.float64)
-        a = own.reshape(len(theta), OWN + 1, -1) * root[:, None]
-        c, r = wanted.reshape(len(theta), -1) * root, left.reshape(len(theta), -1) * root
-        gram = a @ a.transpose(0, 2, 1)
-        pseudo = np.linalg.pinv(gram, rcond=1e-10, hermitian=True)
-        rest = c - np.einsum("nkp,nk->np", a, np.einsum("nkl,nlp,np->nk", pseudo, a, c))
+        root = np.sqrt(weight[part]).reshape(len(theta), 1, -1).astype(np.float64)
+        changes = [
+            (high.images(cell, local, half)[:, VALUE] - low.images(cell, local, half)[:, VALUE]) / distance
+            for high, low, distance in around
+        ]
+        wanted = theta[:, BRIGHTNESS, None, None, None] * np.stack(changes, axis=1)
+        c = wanted.reshape(len(theta), len(around), -1) * root
+        a = jacobian(images, theta).reshape(len(theta), OWN, -1) * root
+        r = residuals(some, images, theta).reshape(len(theta), -1) * root[:, 0]
+        own = np.linalg.pinv(a @ a.transpose(0, 2, 1), rcond=1e-10, hermitian=True)
+        rest = c - (c @ a.transpose(0, 2, 1)) @ own @ a
         misfit = np.maximum(fitted.reduced[part], 1.0)
-        scores[part] = np.einsum("np,np->n", rest, r) / misfit
-        information[part] = np.einsum("np,np->n", rest, rest) / misfit
-    total = float(information.sum())
-    if not total > 0:
-        return Step(0.0, np.inf, 0)
-    change = float(scores.sum()) / total
-    sd = float(np.sqrt(((scores - information * change) ** 2).sum())) / total
-    return Step(change, sd, int((information > 0).sum()))
-
-
-def _size(images: Float32Array, theta: FloatArray) -> FloatArray:
-    """How the images (N, P, P) change where particles are larger: they are blurred, by the sum of the curvatures."""
-    value = images[:, VALUE].astype(np.float64)
-    blur = np.zeros_like(value)
-    around = value[:, 2:, 1:-1] + value[:, :-2, 1:-1] + value[:, 1:-1, 2:] + value[:, 1:-1, :-2]
-    blur[:, 1:-1, 1:-1] = around - 4 * value[:, 1:-1, 1:-1]
-    return np.asarray(theta[:, BRIGHTNESS, None, None] * blur)
+        scores[part] = np.einsum("nkp,np->nk", rest, r) / misfit[:, None]
+        information[part] = rest @ rest.transpose(0, 2, 1) / misfit[:, None, None]
+    inverse = np.linalg.inv(information.sum(axis=0))
+    change = inverse @ scores.sum(axis=0)
+    left = scores - information @ change
+    return Step(change, inverse @ (left.T @ left) @ inverse)
