@@ -42,7 +42,9 @@ def tracks_at_rest(recorded: Recorded, usable: npt.NDArray[np.bool_]) -> IntArra
 def _rests(rows: Recorded) -> bool:
     focus_um = rows.focus_um - np.nanmean(rows.focus_um) if np.isfinite(rows.focus_um).any() else None
     sigma_z_um = float(np.nanmedian(rows.sigma_z_um))
-    moved = focus_um is not None and np.isfinite(focus_um).all() and np.ptp(focus_um) > TELLS_SIGMAS * sigma_z_um
+    moved = (
+        focus_um is not None and np.isfinite(focus_um).all() and np.ptp(focus_um) > TELLS_SIGMAS * sigma_z_um
+    )
     design = [np.ones(len(rows))]
     if moved and focus_um is not None:
         design.append(focus_um)

@@ -3,8 +3,8 @@
 1. Lone images tell the distance of the focal lines, and the size of the particles, which would look alike
    (`image_fit.global_step`); in two halves of the particles, each judged by the other.
 2. Particles at rest, fitted with the new lines, tell depth scale, focal surface and walk (`geometry`).
-3. A known distance of two walls tells the depth scale where the focus did not move; a known focus position of a wall
-   tells the offset of depth. Images alone cannot: each particle's depth is free.
+3. A known distance of two walls tells the depth scale where the focus did not move; a known focus position of a
+   wall tells the offset of depth. Images alone cannot: each particle's depth is free.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ class RecalibrationError(LivePTVError):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known beside the images: distance of the two walls, um in the sample; focus at which a wall is in focus,
-    um; height per focus travel.
+    """What is known beside the images.
+
+    Distance of two walls, um in the sample; focus, um, at which a wall is in focus; height per focus travel.
     """
 
     wall_distance_um: float | None = None
@@ -135,8 +136,8 @@ def recalibrate(
     tracks = np.unique(recorded.track[lone]).size
     if lone.size < FEWEST_LONE or tracks < FEWEST_TRACKS:
         raise RecalibrationError(
-            f"only {lone.size} images of {tracks} lone particles lie wholly inside the images and overlap no other, and "
-            f"{FEWEST_LONE} of {FEWEST_TRACKS} are needed; record longer, or fewer particles at a time"
+            f"only {lone.size} images of {tracks} lone particles lie inside the images and overlap no other, "
+            f"and {FEWEST_LONE} of {FEWEST_TRACKS} are needed; record longer, or fewer particles at a time"
         )
     still = choose_at_rest(recorded, alone, resting, rng)
     rows = np.union1d(lone, still)
@@ -169,8 +170,8 @@ def _sound(fitted: Fitted, start: FloatArray) -> BoolArray:
     there = fitted.good & (moved < NEAR_PX) & (fitted.pixels > 0)
     if there.mean() < SHOWS:
         raise RecalibrationError(
-            f"in {there.size - int(there.sum())} of {there.size} places the images show no particle of this model; give "
-            "the images, the references and the model that the trajectories were made from"
+            f"in {there.size - int(there.sum())} of {there.size} places the images show no particle of this model; "
+            "give the images, the references and the model that the trajectories were made from"
         )
     typical = float(np.median(fitted.reduced[there]))
     return np.asarray(there & (fitted.reduced < OUTLIER * typical))
@@ -227,7 +228,11 @@ def _shape_terms(
     for place, label, unit, old in ((1, "blur of larger particles", "px^2", 0.0), (0, *name, before)):
         first, second = (chi2[0], chi2[1]) if place else (chi2[1], chi2[2])
         sure = abs(change[place]) > SURE_SIGMAS * sd[place] and first - second > SURE_GAIN
-        why = "" if sure else f"a change of {change[place]:+.2g} {unit} is not sure (standard error {sd[place]:.2g})"
+        why = (
+            ""
+            if sure
+            else f"a change of {change[place]:+.2g} {unit} is not sure (standard error {sd[place]:.2g})"
+        )
         value = (old + float(change[place]),)
         size = (float(sd[place]),)
         terms.append(Term(label, unit, (old,), value, size, first, second, int(good.sum()), bool(sure), why))
@@ -295,16 +300,24 @@ def _geometry(
     need = "6 particles at rest on a flat wall, spread over half of the field along x and y"
     terms.append(_term("focal surface", "um", scale * field.surface_um, found, f"there are not {need}"))
     surface_um = np.array(terms[-1].after) if terms[-1].changed else scale * field.surface_um
-    found = walk(resting, scale, model.z_max_um - model.z_min_um, field.walk_per_um / scale) if tracks.size else None
+    found = (
+        walk(resting, scale, model.z_max_um - model.z_min_um, field.walk_per_um / scale)
+        if tracks.size
+        else None
+    )
     need = "6 particles at rest while the focus moved through a twentieth of the depth range"
-    terms.append(_term("walk with depth", "1/um", field.walk_per_um.ravel() / scale, found, f"there are not {need}"))
+    terms.append(
+        _term("walk with depth", "1/um", field.walk_per_um.ravel() / scale, found, f"there are not {need}")
+    )
     walk_per_um = field.walk_per_um / scale
     if terms[-1].changed:
         walk_per_um = np.array(terms[-1].after).reshape(2, 2)
     offset_um = _offset(resting, uv, scale, surface_um, walls, known, terms)
     out = with_depths(model, scale, offset_um)
     if out.field is not None or any(term.changed for term in terms[-3:-1]):
-        out = replace(out, field=replace(field_of(out, shape), surface_um=surface_um, walk_per_um=walk_per_um))
+        out = replace(
+            out, field=replace(field_of(out, shape), surface_um=surface_um, walk_per_um=walk_per_um)
+        )
     return out
 
 
@@ -341,7 +354,9 @@ def _offset(
     if known.wall_focus_um is None:
         return 0.0
     found = walls.offset(resting, uv, scale, surface_um, known.wall_focus_um)
-    terms.append(_term("depth offset", "um", np.zeros(1), found, "there are not 3 particles at rest on a wall"))
+    terms.append(
+        _term("depth offset", "um", np.zeros(1), found, "there are not 3 particles at rest on a wall")
+    )
     return terms[-1].after[0] if terms[-1].changed else 0.0
 
 

@@ -77,7 +77,9 @@ def with_blur(model: PsfModel, blur_px2: float) -> PsfModel:
 def _blurred(coefficients: Float32Array, blur_px2: float) -> Float32Array:
     out = coefficients.astype(np.float64)
     for axis in (1, 2):
-        out += blur_px2 * ndimage.convolve1d(coefficients.astype(np.float64), CURVATURE, axis, mode="constant")
+        out += blur_px2 * ndimage.convolve1d(
+            coefficients.astype(np.float64), CURVATURE, axis, mode="constant"
+        )
     return out.astype(np.float32)
 
 

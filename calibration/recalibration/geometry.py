@@ -6,9 +6,9 @@ A particle b at rest at the height h_b, seen with the focus at F, has the local 
     x' = middle + (I + G s zeta) (x_b - middle) + d s zeta        (2)
 
 with the depth scale s, the focal surface S (0 in the middle) and the walk G of `engines.refine.field`; d is the
-sideways drift of a stage along the focus, which is not of the model and left out of it. Positions fitted freely with
-their standard errors carry all that the pixels say on s, S, G and d (they only act through x', y' and zeta), so that
-the linear fits here are those of the pixels with each particle's own parameters eliminated. What scatters is mostly
+sideways drift of a stage along the focus, which is not of the model and left out of it. Positions fitted freely
+carry all that the pixels say on s, S, G and d (these only act through x', y' and zeta), so that the linear fits
+here are those of the pixels with each particle's own parameters eliminated. What scatters is mostly
 not noise but that particles and the model are not quite alike: the scatter between particles is the yardstick, and
 each particle is compared with the fit of all others (leave-one-out, by the diagonal of the projection).
 """
@@ -30,7 +30,7 @@ CURVED = slice(1, 6)
 FEWEST_FOR_TILT, FEWEST_FOR_CURVATURE = 6, 12
 """Particles at rest from which tilts, and curvatures as well, are fitted: two for each number."""
 LEAST_SPAN = 0.5
-"""Part of the field, in u and in v, that they must span, of the 2 across the longer side: less would extrapolate."""
+"""Range of u and of v that they must span, of the 2 across the longer side: less would extrapolate."""
 LEAST_FOCUS_PART = 0.05
 """Part of the model's depth range through which the focus must have moved for a scale or a walk."""
 FEWEST_FOR_SCALE, FEWEST_FOR_WALK = 3, 6
@@ -39,7 +39,7 @@ FEWEST_FOR_SCALE, FEWEST_FOR_WALK = 3, 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resting:
-    """Images (N,) of particles at rest: `bead` numbers them from 0; local places (px from the middle) and depths (um)."""
+    """Images (N,) of particles at rest: `bead` numbers these from 0; places are local, px from the middle."""
 
     bead: IntArray
     focus_um: FloatArray
@@ -85,7 +85,9 @@ def depth_scale(resting: Resting, depth_range_um: float) -> Linear | None:
     if seen.sum() < FEWEST_FOR_SCALE:
         return None
     # zeta falls by 1 / s for each um of focus
-    found = _left_out(np.ones((int(seen.sum()), 1)), slope[seen], weight[seen], np.full(int(seen.sum()), -1.0))
+    found = _left_out(
+        np.ones((int(seen.sum()), 1)), slope[seen], weight[seen], np.full(int(seen.sum()), -1.0)
+    )
     scale = -1.0 / found.coefficients
     return Linear(scale, found.sd * scale**2, found.before, found.after, found.count)
 
@@ -95,8 +97,8 @@ def surface(
 ) -> Linear | None:
     """S of (1), (6,), from where particles on a flat wall seem to be; None without enough of them, well spread.
 
-    `uv` are the places of the particles (B,), `old_um` is S before, `wall` (B,) numbers the wall of each. Where there
-    are few particles, only the tilts are fitted and the curvatures stay.
+    `uv` are the places of the particles (B,), `old_um` is S before, `wall` (B,) numbers the wall of each. Where
+    there are few particles, only the tilts are fitted and the curvatures stay.
     """
     height = resting.mean(resting.focus_um + scale * resting.zeta_um)
     u, v = uv
@@ -108,7 +110,9 @@ def surface(
     kept = old_um.copy()
     kept[terms] = 0.0
     design = np.column_stack([powers[:, terms], walls])
-    found = _left_out(design, height - powers @ kept, np.ones(height.size), powers[:, terms] @ old_um[terms], walls)
+    found = _left_out(
+        design, height - powers @ kept, np.ones(height.size), powers[:, terms] @ old_um[terms], walls
+    )
     new, sd = old_um.copy(), np.zeros(6)
     count = powers[:, terms].shape[1]
     new[terms], sd[terms] = found.coefficients[:count], found.sd[:count]
@@ -148,7 +152,7 @@ def _slopes(
     low, high = np.full(resting.beads, np.inf), np.full(resting.beads, -np.inf)
     np.minimum.at(low, resting.bead, along)
     np.maximum.at(high, resting.bead, along)
-    return high - low, product / np.maximum(squares, 1e-30), squares
+    return high - low, np.asarray(product / np.maximum(squares, 1e-30)), np.asarray(squares)
 
 
 def _left_out(
@@ -197,4 +201,4 @@ def _project(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, Floa
         weight = np.minimum(1.0, 2.0 * scale / np.maximum(np.abs(left), 1e-12))
     q, _ = np.linalg.qr(a * root[:, None])
     leverage = np.clip((q**2).sum(axis=1), 0.0, 1.0)
-    return leverage, left, coefficients
+    return leverage, left, np.asarray(coefficients)

@@ -63,7 +63,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.row)
 
-    def part(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Windows:
+    def part(self, chosen: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Windows:
         """Some of them."""
         return Windows(
             self.contrast[chosen],
@@ -171,7 +171,9 @@ def _fit(
     model = models.model
     for _ in range(steps):
         step = _solve(normal, gradient, damping)
-        largest = np.maximum(np.abs(step[:, [X, Y]]).max(axis=1) / LARGEST_PX, np.abs(step[:, Z]) / LARGEST_UM)
+        largest = np.maximum(
+            np.abs(step[:, [X, Y]]).max(axis=1) / LARGEST_PX, np.abs(step[:, Z]) / LARGEST_UM
+        )
         step /= np.maximum(largest, 1.0)[:, None]
         trial = theta + step * running[:, None]
         trial[:, Z] = np.clip(trial[:, Z], model.z_min_um, model.z_max_um)

@@ -1,4 +1,4 @@
-"""Particles at rest on one or two walls: which wall each is on, how far apart these are, and where they are in focus."""
+"""Particles at rest on one or two walls: who is on which, how far apart these are, and where they are in focus."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FEWEST_ON_A_WALL = 3
 GAP_PART = 0.2
 """Gap between the heights of particles on two walls, of the depth range: a focal surface bends by less."""
 APART_PART = 0.1
-"""Difference of their depths, of the depth range, from which two walls tell a depth scale: where each wall was brought
-into focus, its distance was measured by the drive alone."""
+"""Difference of their depths, of the depth range, from which two walls tell a depth scale: where each was brought
+into focus, the drive alone measured their distance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,12 @@ class Walls:
         focus, depth = self.focus_um[mine], self.depth_um[mine]
         height = focus + depth
         spread = 1.4826 * float(np.median(np.abs(height - np.median(height)))) if height.size else np.nan
-        return float(np.mean(focus)), float(np.median(depth)), 1.2533 * spread / max(height.size, 1) ** 0.5, height.size
+        return (
+            float(np.mean(focus)),
+            float(np.median(depth)),
+            1.2533 * spread / max(height.size, 1) ** 0.5,
+            height.size,
+        )
 
     @property
     def two(self) -> bool:

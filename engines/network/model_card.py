@@ -26,6 +26,7 @@ class ModelCard(BaseModel):
     compresses what is above (`architecture.ParticleNet`). The output is that of `layout`, maps
     in files of schema 1 and planes since; its depth is in `half_range_um` off `middle_um`, and its standard errors
     are to be multiplied by `sigma_scale` (x, y, z). A particle of brightness 1 has `peak_contrast` on average.
+    `recalibrated` has an entry for each time that the PSF model's terms were updated, the last one last.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -47,6 +48,7 @@ class ModelCard(BaseModel):
     calibration_sha256: str = ""
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
+    recalibrated: list[dict[str, Any]] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -50,10 +50,11 @@ class Run:
             yield number, self.frames[number], NOISE**2 / 2, NOISE**2 / 2
 
 
-def record(true, *, moving=24, stuck=0, focus_um=(0.0,), frames=6, walls_um=(0.0,), scale=1.0, size=0.0, seed=0):
-    """A run. Depths in the recording are the true ones over `scale`; particles are larger by a blur of `size` px."""
+def record(
+    true, *, moving=24, stuck=0, focus_um=(0.0,), frames=6, walls_um=(0.0,), scale=1.0, size=0.0, seed=0
+):
+    """A run. Recorded depths are the true ones over `scale`; particles are larger by a blur of `size` px."""
     rng = np.random.default_rng(seed)
-    height, width = SHAPE
     places = _apart(rng, moving + stuck)
     wall = np.array([walls_um[n % len(walls_um)] for n in range(stuck)])
     bright = rng.normal(1.0, 0.08, moving + stuck)
@@ -89,7 +90,9 @@ def _apart(rng, count):
     """Places at least a particle image apart, away from the edge."""
     height, width = SHAPE
     step = 2 * HALF_PX + 18
-    grid = np.array([(x, y) for y in range(30, height - 30, step) for x in range(30, width - 30, step)], float)
+    grid = np.array(
+        [(x, y) for y in range(30, height - 30, step) for x in range(30, width - 30, step)], float
+    )
     assert len(grid) >= count
     return grid[rng.permutation(len(grid))[:count]] + rng.uniform(-2, 2, (count, 2))
 
