@@ -59,8 +59,17 @@ def focal_lines(model: PsfModel) -> tuple[float, float]:
     """Depths, um, at which the image is narrowest along x and along y."""
     z_um = model.z_first_um + model.z_step_um * np.arange(len(model.coefficients))
     inside = (z_um >= model.z_min_um) & (z_um <= model.z_max_um)
-    x, y = (float(z_um[inside][width[inside].argmin()]) for width in widths_of(model))
+    x, y = (_lowest(z_um[inside], width[inside]) for width in widths_of(model))
     return x, y
+
+
+def _lowest(z_um: FloatArray, width: FloatArray) -> float:
+    """Where a curve is lowest: the vertex of the parabola through the lowest point and its neighbours."""
+    at = int(width.argmin())
+    if not 0 < at < width.size - 1:
+        return float(z_um[at])
+    low, middle, high = width[at - 1 : at + 2]
+    return float(z_um[at] + 0.5 * (z_um[1] - z_um[0]) * (low - high) / max(low - 2 * middle + high, 1e-12))
 
 
 def is_astigmatic(model: PsfModel) -> bool:
