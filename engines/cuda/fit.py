@@ -27,7 +27,7 @@ from engines.refine.joint_fit import (
     SMALL_GAIN,
 )
 from engines.refine.normal_equations import GROUND, LEAST_PIVOT
-from engines.refine.rendering import A, Z
+from engines.refine.rendering import BOX, A, Z
 
 PARAMETERS = 4
 """Of a particle: x, y, z, brightness."""
@@ -38,8 +38,8 @@ class Blocks:
     """A batch of B blocks of up to n particles, in windows of H x W pixels.
 
     `data` and `weight` (B, H, W) float32, the weight 0 beyond a block; `corner` (B, 2) and `extent` (B, 2) first
-    row and column in the frame, rows and columns; `theta` (B, n, 4) and `boxes` (B, n, 4); `present` (B, n);
-    `prior` (B, 2), as `refine.block.fit_block` has it. `origin_px` is where the frame begins in the field.
+    row and column in the frame, rows and columns; `theta` (B, n, 4) and `boxes` (B, n, `BOX`); `present` (B, n);
+    `prior` (B, 2), as `refine.block.fit_block` has it.
     """
 
     data: Tensor
@@ -50,12 +50,10 @@ class Blocks:
     boxes: Tensor
     present: Tensor
     prior: Tensor
-    origin_px: tuple[float, float] = (0.0, 0.0)
 
     def of(self, which: Tensor) -> Blocks:
         """Some of the blocks."""
-        some = (getattr(self, name)[which] for name in self.__slots__ if name != "origin_px")
-        return Blocks(*some, self.origin_px)
+        return Blocks(*(getattr(self, name)[which] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +73,8 @@ class _Trial:
         count, n = blocks.present.shape
         shape = (blocks.data.shape[1], blocks.data.shape[2])
         corner = blocks.corner[:, None].expand(-1, n, -1).reshape(-1, 2)
-        particles, boxes = theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, 4)
-        drawn = images.draw(particles, boxes, corner, shape, blocks.origin_px)
+        particles, boxes = theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, BOX)
+        drawn = images.draw(particles, boxes, corner, shape)
         self.images = drawn.reshape(count, n, PARAMETERS, *shape) * blocks.present[:, :, None, None, None]
         self.theta = theta
         bright = theta[:, :, A].float()

@@ -109,8 +109,7 @@ class BatchedFit:
         present = members >= 0
         priors = np.where(present.sum(axis=1, keepdims=True) > 1, np.array(scene.prior), 0.0)
         arrays = (data, weight, corner, extent, theta[members], boxes[members], present, priors)
-        tensors = (torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays)
-        batch = Blocks(*tensors, (float(scene.psf.origin[0]), float(scene.psf.origin[1])))
+        batch = Blocks(*(torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays))
         with torch.inference_mode():
             found = fit_blocks(self._images, batch, ITERATIONS)
         fitted, errors, good, ended = (

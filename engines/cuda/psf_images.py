@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, Z
+from engines.refine.rendering import BOTTOM, CELL, LEFT, RIGHT, TOP, X, Y, Z
 from engines.refine.spline import TAPS
 
 
@@ -18,20 +18,11 @@ class PsfImages:
         self.device = torch.device(device)
         self.nodes, self.size = model.coefficients.shape[:2]
         cells = model.cells.get()
-        splines = (model.coefficients[None], cells.modes)
+        splines = (model.coefficients[None], cells.modes.astype(np.float32))
         self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
         self._weights = torch.from_numpy(cells.weights).to(self.device)
-        self._cells, self._cell_px = (cells.rows, cells.columns), cells.cell_px
         self._first_um, self._step_um = model.z_first_um, model.z_step_um
         self.range_um = (model.z_min_um, model.z_max_um)
-
-    def _cell(self, boxes: Tensor, origin_px: tuple[float, float]) -> Tensor:
-        """The cell (M,) of the field of rectangles (M, 4), as `rendering.cell_of` has it."""
-        place = []
-        for axis, (low, high) in enumerate(((TOP, BOTTOM), (LEFT, RIGHT))):
-            middle = origin_px[axis] + 0.5 * (boxes[:, low] + boxes[:, high])
-            place.append((middle / float(self._cell_px[axis])).long().clamp(0, self._cells[axis] - 1))
-        return place[0] * self._cells[1] + place[1]
 
     def draw(
         self,
@@ -39,12 +30,10 @@ class PsfImages:
         boxes: Tensor,
         corner: Tensor,
         shape: tuple[int, int],
-        origin_px: tuple[float, float] = (0.0, 0.0),
     ) -> Tensor:
         """Image and derivatives by x, y, z (M, 4, H, W) of particles (M, 4) in windows from `corner` (M, 2) on.
 
-        They are 0 outside the particles' rectangles `boxes` (M, 4). `origin_px` is where the frame begins in the
-        field, rows and columns.
+        They are 0 outside the particles' rectangles `boxes` (M, `rendering.BOX`).
         """
         tall, wide = shape
         depth = (theta[:, Z].clamp(*self.range_um) - self._first_um) / self._step_um
@@ -59,7 +48,7 @@ class PsfImages:
             for first, n in ((first_y, tall), (first_x, wide))
         )
         index = rows[:, :, None] * self.size + columns[:, None, :]
-        weights = self._weights[self._cell(boxes, origin_px)]
+        weights = self._weights[boxes[:, CELL]]
         plane = torch.zeros(index.shape, device=self.device)
         plane_z = torch.zeros_like(plane)
         for tap in range(TAPS):

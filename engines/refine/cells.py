@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, ShortArray
 from engines.refine.field import FieldModel
 
 CHANGE = 0.01
@@ -22,9 +22,13 @@ signal-to-noise ratio of 100 over all of its pixels, so that this is one standar
 of its parameters. Half of it takes four times the cells, whose planes are made more often."""
 MOST_ACROSS = 64
 """Cells along the longer side; what changes within 1/64 of the field is no aberration."""
-PLANES = 128
-"""Planes (P, P) of cells that a thread keeps, 26 kB each: a lone particle's fit needs about 8, one of six 50. Fewer
-make planes again that were just there."""
+MOST_LEVELS = 16
+"""Levels of brightness; the fit is repeated where a particle turns out to be in another."""
+PLANES = 512
+"""Planes (P, P) of cells that a thread keeps, 26 to 50 kB each: a lone particle's fit needs about 8, one of six 50,
+and a frame is gone over several times. Fewer make planes again that were just there."""
+LEVELS = np.iinfo(np.int16).max
+"""Steps from 0 to the largest value of a mode; model files have the same."""
 EXTENT_PLACES = 5
 """Places along a side of the field at which the extent of images is looked at; it changes slowly."""
 ENERGY_LEFT_OUT = 0.001
@@ -37,16 +41,20 @@ SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 
 
 class Cells(NamedTuple):
-    """The `modes` (M, J, P, P) and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and wide.
+    """The `modes` (M, J, P, P), and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and wide.
 
-    `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
+    Cells are there for each of C / (rows x columns) levels of the logarithm of the brightness, over `bright` (2,).
+
+    Modes are in whole steps of 1 / `LEVELS` of their largest value, by which the weights are multiplied: making a
+    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
     """
 
-    modes: Float32Array
+    modes: ShortArray
     weights: Float32Array
     rows: int
     columns: int
     cell_px: FloatArray
+    bright: FloatArray
     extent_px: IntArray
 
 
@@ -77,25 +85,26 @@ class FieldCells:
     def _made(self) -> Cells:
         field = self._field
         if field is None or not len(field.modes):
-            none = np.empty((0, *self._mean.shape), np.float32)
-            return Cells(none, np.empty((1, 0), np.float32), 1, 1, np.ones(2), self._extent_px)
+            none = np.empty((0, *self._mean.shape), np.int16)
+            return Cells(none, np.empty((1, 0), np.float32), 1, 1, np.ones(2), np.zeros(2), self._extent_px)
         rows, columns = cells_for(self._mean, field)
-        weights = field.weights_at(*_middles(field, rows, columns))
+        u, v = _middles(field, rows, columns)
+        bright = np.array(field.brightness_range)
+        weights = np.concatenate([field.weights_at(u, v, b) for b in field.levels(levels_for(self._mean, field))])
         extent = self._extent_px
-        for table in field.tables(self._mean, EXTENT_PLACES, EXTENT_PLACES):
-            extent = np.maximum(extent, extents(table)[0])
+        for b in bright:
+            for u_of, v_of in zip(*_middles(field, EXTENT_PLACES, EXTENT_PLACES), strict=True):
+                extent = np.maximum(extent, extents(field.local(self._mean, u_of, v_of, b))[0])
         height, width = field.shape
         size = np.array([height / rows, width / columns])
-        modes = np.ascontiguousarray(field.modes, np.float32)
-        return Cells(modes, np.ascontiguousarray(weights, np.float32), rows, columns, size, extent)
+        step = np.maximum(np.abs(field.modes).max(axis=(1, 2, 3)), 1e-30) / LEVELS
+        modes = np.rint(field.modes / step[:, None, None, None]).astype(np.int16)
+        return Cells(modes, np.ascontiguousarray(weights * step, np.float32), rows, columns, size, bright, extent)
 
 
 def cells_for(mean: Float32Array, field: FieldModel) -> tuple[int, int]:
     """Rows and columns of the fewest cells within which images change by no more than `CHANGE`."""
-    power = np.einsum("jkl,jkl->j", mean, mean, dtype=np.float64)
-    gram = np.einsum("mjkl,njkl->jmn", field.modes, field.modes, dtype=np.float64, optimize=True)
-    bright = power > power.max() * 1e-6
-    gram = gram[bright] / power[bright][:, None, None]
+    gram = _gram(mean, field)
     longest, shortest = max(field.shape), min(field.shape)
     for across in range(1, MOST_ACROSS + 1):
         along = max(1, -(-across * shortest // longest))
@@ -103,6 +112,31 @@ def cells_for(mean: Float32Array, field: FieldModel) -> tuple[int, int]:
         if _largest_change(field, rows, columns, gram) <= CHANGE:
             break
     return rows, columns
+
+
+def levels_for(mean: Float32Array, field: FieldModel) -> int:
+    """The fewest levels of brightness within which images change by no more than `CHANGE`."""
+    low, high = field.brightness_range
+    if field.brightness_degree == 0 or high <= low:
+        return 1
+    gram = _gram(mean, field)
+    for count in range(1, MOST_LEVELS + 1):
+        half = 0.5 * (high - low) / count
+        levels = field.levels(count)
+        step = field.weights_at(0.0 * levels, 0.0, levels + half) - field.weights_at(0.0 * levels, 0.0, levels - half)
+        change = float(np.einsum("cm,jmn,cn->cj", step, gram, step, optimize=True).max())
+        if np.sqrt(max(change, 0.0)) / 2 <= CHANGE:
+            break
+    return count
+
+
+def _gram(mean: Float32Array, field: FieldModel) -> FloatArray:
+    """Products (J, M, M) of the modes, over the squared norm of the mean image, where it is not dark."""
+    power = np.einsum("jkl,jkl->j", mean, mean, dtype=np.float64)
+    gram = np.einsum("mjkl,njkl->jmn", field.modes, field.modes, dtype=np.float64, optimize=True)
+    bright = power > power.max() * 1e-6
+    gram = gram[bright] / power[bright][:, None, None]
+    return np.asarray(gram, np.float64)
 
 
 def _middles(field: FieldModel, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:

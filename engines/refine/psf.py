@@ -141,6 +141,7 @@ class FitModel:
             cells.rows,
             cells.columns,
             cells.cell_px,
+            cells.bright,
             self.origin_px(shape),
             *self.cells.planes(),
             np.zeros(1, np.int64),
@@ -182,7 +183,8 @@ def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float)
         raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")
     with np.errstate(over="ignore"):
         largest = np.abs(field.modes).max(axis=(1, 2, 3), initial=0.0)
-        reach = np.abs(field.weights).sum(axis=1) * largest
+        b = max(1.0, *np.abs(field.brightness_range)) ** field.brightness_degree
+        reach = np.abs(field.weights).sum(axis=1) * largest * b
         surface, walk = np.abs(field.surface_um).sum(), np.abs(field.walk_per_um).sum(axis=1).max() * depth_um
     if not (reach < LARGEST_CONTRAST).all():
         raise ValueError(f"contrasts over the field above {LARGEST_CONTRAST:g}")
@@ -226,9 +228,7 @@ def load_fit_model(path: Path) -> FitModel | None:
         AttributeError,
         RecursionError,
     ) as error:
-        raise ConfigurationError(
-            f"cannot read the PSF model in {path} ({error}); calibrate again"
-        ) from error
+        raise ConfigurationError(f"cannot read the PSF model in {path} ({error}); calibrate again") from error
 
 
 def _field(model: h5py.Group) -> FieldModel | None:

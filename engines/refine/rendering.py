@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf, ShortArray
 from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, evaluate_window, mirror
 
 # Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
-TOP, BOTTOM, LEFT, RIGHT = range(4)
+TOP, BOTTOM, LEFT, RIGHT, CELL = range(5)
+BOX = 5
+"""Numbers of a particle's rectangle: its sides, and the cell of the field, and of brightness, that it is in."""
 
 SPARE_UM = 12.0
 """um of depth by which a particle may move in a fit before its rectangle is too small for it: one longest step
@@ -23,8 +25,25 @@ next depth needs."""
 
 
 @njit(cache=True, nogil=True)
+def cell_of(theta: FloatArray, psf: Psf) -> int:
+    """The cell of the field, and of brightness, in which a particle `theta` (4,) is.
+
+    It is found once, with the rectangle, so that the image of a particle that moves in a fit does not jump.
+    """
+    row = int((psf.origin[0] + theta[Y] + 0.5) / psf.cell_px[0])
+    column = int((psf.origin[1] + theta[X] + 0.5) / psf.cell_px[1])
+    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
+    levels = psf.weights.shape[0] // (psf.rows * psf.columns)
+    level = 0
+    if levels > 1:
+        level = int((np.log(max(theta[A], 1e-6)) - psf.bright[0]) / (psf.bright[1] - psf.bright[0]) * levels)
+    level = min(max(level, 0), levels - 1)
+    return int((level * psf.rows + row) * psf.columns + column)
+
+
+@njit(cache=True, nogil=True)
 def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float, box: IntArray) -> None:
-    """Fill `box` (4,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
+    """Fill `box` (`BOX`,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
 
     Nothing of it lies beyond the frame of `shape` (H, W) or the spline.
     """
@@ -40,27 +59,18 @@ def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float
     tall, wide = min(tall, half - 1), min(wide, half - 1)
     box[TOP], box[BOTTOM] = max(y - tall, 0), min(y + tall + 1, shape[0])
     box[LEFT], box[RIGHT] = max(x - wide, 0), min(x + wide + 1, shape[1])
+    box[CELL] = 0
+    if psf.modes.shape[0] > 0:
+        box[CELL] = cell_of(theta, psf)
 
 
 @njit(cache=True, nogil=True)
 def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
-    """The rectangles (n, 4) of particles (n, 4), with room for their depths to change."""
-    boxes = np.empty((theta.shape[0], 4), np.int64)
+    """The rectangles (n, `BOX`) of particles (n, 4), with room for their depths to change."""
+    boxes = np.empty((theta.shape[0], BOX), np.int64)
     for k in range(theta.shape[0]):
         set_box(theta[k], shape, psf, SPARE_UM, boxes[k])
     return boxes
-
-
-@njit(cache=True, nogil=True, inline="always")
-def cell_of(box: IntArray, psf: Psf) -> int:
-    """The cell of the field in which the middle of a rectangle `box` (4,) lies.
-
-    A particle that moves in a fit keeps its rectangle, so that its PSF model does not change on the way.
-    """
-    row = int((psf.origin[0] + 0.5 * (box[TOP] + box[BOTTOM])) / psf.cell_px[0])
-    column = int((psf.origin[1] + 0.5 * (box[LEFT] + box[RIGHT])) / psf.cell_px[1])
-    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
-    return int(row * psf.columns + column)
 
 
 @njit(cache=True, nogil=True)
@@ -95,35 +105,35 @@ def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _blend_one(out: Float32Array, below: Float32Array, first: Float32Array, a: float) -> None:
+def _blend_one(out: Float32Array, below: Float32Array, first: ShortArray, a: float) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def _blend_two(
-    out: Float32Array, below: Float32Array, first: Float32Array, a: float, second: Float32Array, b: float
+    out: Float32Array, below: Float32Array, first: ShortArray, a: float, second: ShortArray, b: float
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def _blend_three(
     out: Float32Array,
     below: Float32Array,
-    first: Float32Array,
+    first: ShortArray,
     a: float,
-    second: Float32Array,
+    second: ShortArray,
     b: float,
-    third: Float32Array,
+    third: ShortArray,
     c: float,
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * first[i, j] + b * second[i, j] + c * third[i, j]
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j]) + c * np.float32(third[i, j])
 
 
 @njit(cache=True, nogil=True)
@@ -143,7 +153,7 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
     if psf.modes.shape[0] == 0 or psf.plain[0] != 0:
         evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
         return
-    cell, depths = cell_of(box, psf), psf.coefficients.shape[0]
+    cell, depths = box[CELL], psf.coefficients.shape[0]
     base = base_of(window.node, depths)
     first_y, first_x = int(np.floor(window.start_y)), int(np.floor(window.start_x))
     tall = min(max(half - first_y + 1, first_y + window.height + TAPS - 2 - half), half)
@@ -180,7 +190,7 @@ def add(total: Float32Array, theta: FloatArray, box: IntArray, image: Float32Arr
 @njit(cache=True, nogil=True)
 def put(total: Float32Array, theta: FloatArray, factor: float, psf: Psf) -> None:
     """Add `factor` times the image of a particle `theta` (4,), in its rectangle, to `total` (H, W)."""
-    box = np.empty(4, np.int64)
+    box = np.empty(BOX, np.int64)
     set_box(theta, total.shape, psf, SPARE_UM, box)
     draw(theta, box, psf, False, psf.drawn)
     add(total, theta, box, psf.drawn, factor)

@@ -18,9 +18,7 @@ SIGMAS = slice(Detections.COLUMNS.index("sigma_x_um"), Detections.COLUMNS.index(
 OTHER_Z = Detections.COLUMNS.index("z_other_um") if "z_other_um" in Detections.COLUMNS else None
 
 
-def to_sample(
-    table: Table, model: FitModel | None, pixel_size_um: float, shape: tuple[int, ...]
-) -> Table:
+def to_sample(table: Table, model: FitModel | None, pixel_size_um: float, shape: tuple[int, ...]) -> Table:
     """A `table` (columns, N) of `Detections` in an image of `shape` (H, W), as it is in the sample.
 
     The table itself where the PSF model does not vary over the field. Standard errors follow by the derivatives of
@@ -41,9 +39,7 @@ def to_sample(
     in_plane = np.einsum("nij,nj->ni", by_seen**2, px2) + by_depth**2 * variance[:, 2:]
     in_depth = np.einsum("nk,nkj->nj", slope, by_seen) ** 2 * px2
     own = (1.0 - np.einsum("nk,nk->n", slope, by_depth)) ** 2 * variance[:, 2]
-    out[SIGMAS] = np.sqrt(
-        np.column_stack([in_plane * pixel_size_um**2, own + in_depth.sum(axis=1)])
-    ).T
+    out[SIGMAS] = np.sqrt(np.column_stack([in_plane * pixel_size_um**2, own + in_depth.sum(axis=1)])).T
     if OTHER_Z is not None:
         out[OTHER_Z] = table[OTHER_Z] - _surface(field, _in_sample(field, seen, table[OTHER_Z])[0])
     return out
