@@ -147,8 +147,10 @@ def recalibrate(
     say(f"fitting {rows.size} images of lone particles, {still.size} of them of {resting.size} at rest")
     chosen = recorded.part(rows)
     windows, start = cut_windows(chosen, model, images)
-    weight = weights_of(windows, LocalModels(model, shape), start)
-    fitted = fit_windows(windows, LocalModels(model, shape), weight, start)
+    before = LocalModels(model, shape)
+    weight = weights_of(windows, before, start)
+    first = fit_windows(windows, before, weight, start)
+    fitted = fit_windows(windows, before, weight, first.theta)  # by now the brightness is known
     good = _sound(fitted, start)
     of_lone = good & np.isin(rows, lone)
     terms, change = _shape_terms(model, shape, windows, weight, fitted, chosen.track, of_lone)

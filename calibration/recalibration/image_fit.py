@@ -41,8 +41,6 @@ LEAST_LIGHT = 0.05
 """Light of a pixel over the background's below which its shot noise does not fall; as in `engines.refine`."""
 BATCH = 32
 """Images evaluated at once: bounds the memory, about 5 MB each for images of 111 px."""
-CELLS = 5
-"""Cells of the field along each side, in which the model is that of their middle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,40 +94,30 @@ class Fitted:
 
 
 class LocalModels:
-    """A PSF model as it is in each cell of the field of images of `shape` (H, W)."""
+    """A PSF model as it is at each place of images of `shape` (H, W), taken as around the same middle as its field."""
 
     def __init__(self, model: PsfModel, shape: tuple[int, int]) -> None:
         self.model = model
         field = model.field
-        self._varies = field is not None and len(field.modes) > 0
-        self._shape = shape
         known = shape if field is None else field.shape
-        self._offset = ((known[0] - shape[0]) / 2, (known[1] - shape[1]) / 2)
-        self._known = known
-        self._models = [model]
-        if self._varies:
-            assert field is not None
-            tables = field.tables(model.coefficients, CELLS, CELLS)
-            self._models = [replace(model, coefficients=table, field=None) for table in tables]
+        self._offset = (known[0] - shape[0]) / 2, (known[1] - shape[1]) / 2
+        self._modes = [] if field is None else [replace(model, coefficients=one) for one in field.modes]
 
-    def cell(self, row: npt.ArrayLike, column: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The cell (N,) of places (N,), px."""
-        rows = np.asarray(row, np.float64)
-        if not self._varies:
-            return np.zeros(rows.shape, np.int64)
-        down = np.clip((rows + self._offset[0] + 0.5) / self._known[0] * CELLS, 0, CELLS - 1).astype(np.int64)
-        along = np.asarray(column, np.float64) + self._offset[1] + 0.5
-        across = np.clip(along / self._known[1] * CELLS, 0, CELLS - 1).astype(np.int64)
-        return np.asarray(down * CELLS + across)
+    def mix(self, row: npt.ArrayLike, column: npt.ArrayLike, brightness: npt.ArrayLike) -> FloatArray:
+        """Weights (N, M) of the field's modes at places (N,), px, for particles of brightnesses (N,)."""
+        field, rows = self.model.field, np.asarray(row, np.float64)
+        if field is None or not self._modes:
+            return np.zeros((rows.size, 0))
+        u, v = field.place(np.asarray(column, np.float64) + self._offset[1], rows + self._offset[0])
+        return field.weights_at(u, v, np.log(np.maximum(np.asarray(brightness, np.float64), 1e-6)))
 
-    def images(self, cell: npt.NDArray[np.int64], theta: FloatArray, half_px: int) -> Float32Array:
+    def images(self, mix: FloatArray, theta: FloatArray, half_px: int) -> Float32Array:
         """Values and gradients (N, 4, P, P) of particles of brightness 1, `theta` relative to the middle pixel."""
-        out = np.zeros((len(theta), 4, 2 * half_px + 1, 2 * half_px + 1), np.float32)
-        for one in np.unique(cell):
-            mine = cell == one
-            out[mine] = self._models[one].images_and_gradients(
-                theta[mine, Z], theta[mine, X], theta[mine, Y], half_px=half_px
-            )
+        at = theta[:, Z], theta[:, X], theta[:, Y]
+        out = self.model.images_and_gradients(*at, half_px=half_px)
+        for number, mode in enumerate(self._modes):
+            weight = mix[:, number, None, None, None].astype(np.float32)
+            out += weight * mode.images_and_gradients(*at, half_px=half_px)
         return out
 
 
@@ -140,7 +128,8 @@ def weights_of(windows: Windows, models: LocalModels, theta: FloatArray) -> Floa
     weight = np.zeros(windows.contrast.shape, np.float32)
     for part in _batches(len(windows)):
         local = _relative(theta[part], windows.row[part], windows.column[part])
-        image = models.images(models.cell(windows.row[part], windows.column[part]), local, half)[:, VALUE]
+        mix = models.mix(windows.row[part], windows.column[part], theta[part, BRIGHTNESS])
+        image = models.images(mix, local, half)[:, VALUE]
         light = np.maximum(LEAST_LIGHT, 1 + sign * theta[part, BRIGHTNESS, None, None] * image)
         variance = windows.read[part, None, None] + windows.shot[part, None, None] * light
         weight[part] = windows.mask[part] / variance
@@ -150,7 +139,7 @@ def weights_of(windows: Windows, models: LocalModels, theta: FloatArray) -> Floa
 def fit_windows(
     windows: Windows, models: LocalModels, weight: Float32Array, start: FloatArray, steps: int = STEPS
 ) -> Fitted:
-    """Fit (1) from `start` (N, 7)."""
+    """Fit (1) from `start` (N, 7), whose places and brightnesses say how the field's modes are mixed."""
     count = len(windows)
     theta, chi2 = start.astype(np.float64).copy(), np.empty(count)
     sigma, good = np.full((count, 3), np.nan), np.zeros(count, np.bool_)
@@ -166,7 +155,8 @@ def _fit(
 ) -> tuple[FloatArray, FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     count = len(windows)
     theta, damping = theta.copy(), np.full(count, DAMPING)
-    normal, gradient, chi2 = _equations(windows, models, weight, theta)
+    mix = models.mix(windows.row, windows.column, theta[:, BRIGHTNESS])
+    normal, gradient, chi2 = _equations(windows, models, mix, weight, theta)
     running = np.ones(count, np.bool_)
     model = models.model
     for _ in range(steps):
@@ -177,7 +167,7 @@ def _fit(
         step /= np.maximum(largest, 1.0)[:, None]
         trial = theta + step * running[:, None]
         trial[:, Z] = np.clip(trial[:, Z], model.z_min_um, model.z_max_um)
-        new_normal, new_gradient, new_chi2 = _equations(windows, models, weight, trial)
+        new_normal, new_gradient, new_chi2 = _equations(windows, models, mix, weight, trial)
         better = running & (new_chi2 < chi2)
         gain = np.where(better, chi2 - new_chi2, 0.0)
         theta[better], chi2[better] = trial[better], new_chi2[better]
@@ -225,11 +215,15 @@ def residuals(windows: Windows, images: Float32Array, theta: FloatArray) -> Floa
 
 
 def _equations(
-    windows: Windows, models: LocalModels, weight: Float32Array, theta: FloatArray
+    windows: Windows,
+    models: LocalModels,
+    mix: FloatArray,
+    weight: Float32Array,
+    theta: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     half = windows.contrast.shape[1] // 2
     local = _relative(theta, windows.row, windows.column)
-    images = models.images(models.cell(windows.row, windows.column), local, half)
+    images = models.images(mix, local, half)
     left = residuals(windows, images, theta)
     by = jacobian(images, theta).reshape(len(theta), OWN, -1)
     weighted = by * weight.reshape(len(theta), 1, -1)
@@ -281,11 +275,12 @@ def global_step(
     information = np.zeros((count, len(around), len(around)))
     for part in _batches(count):
         some, theta = windows.part(part), fitted.theta[part]
-        cell, local = models.cell(some.row, some.column), _relative(theta, some.row, some.column)
-        images = models.images(cell, local, half)
+        mix = models.mix(some.row, some.column, theta[:, BRIGHTNESS])
+        local = _relative(theta, some.row, some.column)
+        images = models.images(mix, local, half)
         root = np.sqrt(weight[part]).reshape(len(theta), 1, -1).astype(np.float64)
         changes = [
-            (high.images(cell, local, half)[:, VALUE] - low.images(cell, local, half)[:, VALUE]) / distance
+            (high.images(mix, local, half)[:, VALUE] - low.images(mix, local, half)[:, VALUE]) / distance
             for high, low, distance in around
         ]
         wanted = theta[:, BRIGHTNESS, None, None, None] * np.stack(changes, axis=1)

@@ -1,5 +1,7 @@
 """A model is updated from recorded particles: what has changed is found, what has not stays, and each is proven."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from calibration.recalibration.focal_lines import with_blur, with_lines_moved
 from calibration.recalibration.image_fit import LocalModels, Windows, fit_windows, jacobian, weights_of
 from calibration.recalibration.sightings import lone_rows
 from calibration.recalibration.terms import focal_lines, with_depths, with_shape
+from engines.refine.field import FieldModel
 
 LINES = "distance of the focal lines"
 SURFACE = (0.0, 1.5, -1.0, 0.8, 0.3, -0.6)
@@ -107,9 +110,9 @@ def test_the_derivatives_of_the_fit_are_those_of_the_images(z_um, x, y, brightne
     theta = np.array([[x, y, z_um, brightness, 0, 0, 0]])
 
     def image(at):
-        return at[0, 3] * models.images(np.zeros(1, np.int64), at, 15)[0, 0].astype(np.float64)
+        return at[0, 3] * models.images(np.zeros((1, 0)), at, 15)[0, 0].astype(np.float64)
 
-    exact = jacobian(models.images(np.zeros(1, np.int64), theta, 15), theta)[0]
+    exact = jacobian(models.images(np.zeros((1, 0)), theta, 15), theta)[0]
     for k, step in enumerate((0.05, 0.05, 0.2, 0.05)):
         by = np.zeros((1, 7))
         by[0, k] = step
@@ -234,3 +237,17 @@ def test_both_shape_terms_are_undone_by_their_opposites():
     back = with_shape(with_shape(model, 1.5, 0.05), -1.5, -0.05)
     z_um = np.linspace(-20, 20, 9)
     assert np.abs(back.images(z_um) - model.images(z_um)).max() < 0.03 * model.images(z_um).max()
+
+
+def test_a_model_that_varies_over_the_field_is_used_as_it_is_at_each_place():
+    plain = gaussian_psf()
+    mode = (with_lines_moved(plain, 3.0, 3.0).coefficients - plain.coefficients)[None]
+    field = FieldModel(SHAPE, np.zeros(6), np.zeros((2, 2)), mode, np.array([[0.0, 1.0, 0.0]]), 1)
+    model = replace(plain, field=field)
+    models = LocalModels(model, SHAPE)
+    row, column = np.array([180.0, 180.0]), np.array([210.0, 410.0])
+    theta = np.array([[0, 0, 5.0, 1, 0, 0, 0]] * 2)
+    middle, edge = models.images(models.mix(row, column, np.ones(2)), theta, 15)[:, 0]
+    np.testing.assert_allclose(middle, plain.images(5.0, half_px=15)[0], atol=1e-3)
+    u = (column[1] - (SHAPE[1] - 1) / 2) / (max(SHAPE) / 2)
+    np.testing.assert_allclose(edge, plain.images(5.0 - 3.0 * u, half_px=15)[0], atol=0.03)
