@@ -59,7 +59,7 @@ class RunView:
             if self.card is None:
                 edges = None
                 if channel:
-                    floor_um, depth_um = float(channel["floor_um"]), float(channel["depth_um"])
+                    floor_um, depth_um = factor * float(channel["floor_um"]), float(channel["depth_um"])
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
                 self._control = ControlState(card.configuration)

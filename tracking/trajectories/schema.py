@@ -155,6 +155,7 @@ ATTRIBUTES = {
             "image_dtype",
             "link_policy",
             "notes",
+            "refraction",
             "session_end_reason",
             "source",
             "user",
