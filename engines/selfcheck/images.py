@@ -14,8 +14,8 @@ import numpy as np
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, IntArray
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, SPARE_UM, TOP, A, Z, set_box
 from engines.selfcheck.directions import NAMES, SEPARATION, TURNED, WIDER_X, WIDER_Y, Directions
-from engines.selfcheck.evidence import is_sure
 from engines.selfcheck.scores import Estimate, Score, estimate, score
+from stream.evidence import is_sure
 
 REGIONS = 3
 """Rows and columns of regions."""

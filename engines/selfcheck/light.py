@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from engines.refine.arguments import FloatArray
-from engines.selfcheck.evidence import is_sure
 from engines.selfcheck.images import Found
+from stream.evidence import is_sure
 
 FIRST_LOOKS = 25
 """Looks that make the reference, the first five seconds."""

@@ -11,7 +11,7 @@ from engines.refine.rendering import SPARE_UM, set_box
 from engines.selfcheck.checked_engine import CheckedEngine
 from engines.selfcheck.directions import NAMES, SEPARATION, TURNED, WIDER_X, WIDER_Y, Directions
 from engines.selfcheck.dust import LOOKS, DustCheck
-from engines.selfcheck.evidence import FALSE_ALARMS, is_sure, limit
+from stream.evidence import FALSE_ALARMS, is_sure, limit
 from engines.selfcheck.gauges import DETAIL, gauges_of
 from engines.selfcheck.images import FEWEST, ImageCheck
 from engines.selfcheck.light import FIRST_LOOKS, LATEST_LOOKS, LightCheck

@@ -4,7 +4,7 @@ At each look some estimates are compared with what is tolerated. A fixed limit, 
 chance in the end. So the nth look gets the part 6 / (pi n)^2 of the chance `FALSE_ALARMS` that a run without any
 change is told one: the parts add up to 1 (union bound with a convergent series: Darling & Robbins 1967, PNAS 57,
 1188). Limits rise slowly: 4.5 standard errors at the 10th look, 6.2 at the 1000th, 7.5 at the 100,000th,
-for the 11 estimates of `ImageCheck`.
+for the 11 estimates of `engines.selfcheck.images`.
 """
 
 from __future__ import annotations
