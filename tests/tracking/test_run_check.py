@@ -136,8 +136,10 @@ def test_particles_cut_in_two_are_told():
 
 
 def test_a_profile_without_velocities_says_nothing():
-    assert shift_of(np.empty((0, 5)), np.empty((0, 5))) is None
-    still = np.column_stack([np.linspace(0, 100, 200)] * 2 + [np.zeros(200)] * 2 + [np.ones(200)])
+    assert shift_of(np.empty((0, 6)), np.empty((0, 6))) is None
+    still = np.column_stack(
+        [np.linspace(0, 100, 200)] * 2 + [np.zeros(200)] * 2 + [np.ones(200), np.arange(200) // 2]
+    )
     found = shift_of(still, still)
     assert found is None or not np.isfinite(found[1]) or found[1] > 1e3
 

@@ -15,26 +15,30 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.evidence import is_sure
 from stream.messages import TrackFlag, Tracks
+from tracking.analysis.robust import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 
 PERIOD_S = 1.0
 """Time between the frames whose velocities are taken; the filter averages over about as long."""
-FIRST_SETS, LATEST_SETS = 6, 6
-DEGREE = 4
-"""Of the profile over depth: a channel's parabola, and what its side walls and slip of depths add."""
-ACROSS = 2
+LEAST_SETS, MOST_SETS = 6, 40
+"""Sets of velocities in the reference, and lately; more where particles are few."""
+FLAT = [(k, 0) for k in range(3)]
+FULL = [(k, a) for k in range(5) for a in range(3)]
+"""Powers of depth and of y in the profile: a channel's parabola; with side walls, where tracks are enough."""
 TOLERATED_UM = 1.0
 """Drift that is tolerated: a third of what the issue asks to be told, about the error of one depth."""
 YOUNGEST_FRAMES = 8
-FEWEST = 60
-"""Velocities from which a profile of 15 terms is fitted."""
+FEWEST, FEWEST_TRACKS, MANY_TRACKS = 60, 30, 120
+"""Velocities and tracks, in the reference and lately, from which a profile is fitted; and one with side walls."""
+OUTLIER, WORST_CONDITION = 5.0, 1e12
 STUCK_S, STUCK_FEWEST, STUCK_ENDS = 3.0, 3, 5
 """A stuck particle has been still for so long; so many make a drift, each from means of first and last depths."""
 STILL_SIGMAS, MOVING_TIMES = 3.0, 10.0
@@ -46,7 +50,7 @@ class FocusCheck:
 
     def __init__(self) -> None:
         self._first: list[FloatArray] = []
-        self._latest: deque[FloatArray] = deque(maxlen=LATEST_SETS)
+        self._latest: deque[FloatArray] = deque(maxlen=MOST_SETS)
         self._due_s = -math.inf
         self._before: Tracks | None = None
         self._stuck: dict[int, list[tuple[float, float, float, float]]] = {}
@@ -86,21 +90,28 @@ class FocusCheck:
 
     def _by_flow(self, tracks: Tracks) -> list[str]:
         rows = _velocities(tracks)
-        if len(self._first) < FIRST_SETS:
+        if not self._is_full(self._first):
             self._first.append(rows)
             return []
         self._latest.append(rows)
-        if len(self._latest) < LATEST_SETS // 2:
+        while len(self._latest) > LEAST_SETS and self._is_full(list(self._latest)[1:]):
+            self._latest.popleft()
+        if len(self._latest) < LEAST_SETS // 2:
             return []
         found = shift_of(np.concatenate(self._first), np.concatenate(self._latest))
         if found is None:
             return []
-        # the same particles may be in all sets: as if they were
-        again = math.sqrt(2.0 * len(self._latest))
-        self.drift_um, self.error_um = found[0], again * found[1]
+        self.drift_um, self.error_um = found
         if is_sure(self.drift_um, self.error_um, TOLERATED_UM, self._looks, 3):
             return self._tell(self.drift_um, self.error_um, "the velocity profile has moved in depth")
         return []
+
+    @staticmethod
+    def _is_full(sets: Sequence[FloatArray]) -> bool:
+        if len(sets) < LEAST_SETS:
+            return False
+        rows = np.concatenate(sets)
+        return len(sets) >= MOST_SETS or (len(rows) >= FEWEST and np.unique(rows[:, 5]).size >= FEWEST_TRACKS)
 
     def _by_stuck(self, tracks: Tracks) -> list[str]:
         time_s = tracks.info.time_s
@@ -145,7 +156,7 @@ class FocusCheck:
             return []
         step = _height(before)[_good(before)][then] - _height(tracks)[_good(tracks)][now]
         middle = float(np.median(step))
-        error = 1.2533 * 1.4826 * float(np.median(np.abs(step - middle))) / math.sqrt(step.size)
+        error = 1.2533 * SIGMA_OF_MAD * float(np.median(np.abs(step - middle))) / math.sqrt(step.size)
         if is_sure(middle, max(error, 1e-6), TOLERATED_UM, max(int(tracks.info.frame), 1), 1):
             return self._tell(middle, error, f"all particles jumped in frame {tracks.info.frame}")
         return []
@@ -170,48 +181,60 @@ def _height(tracks: Tracks) -> FloatArray:
 
 
 def _velocities(tracks: Tracks) -> FloatArray:
-    """Height, y, vx, vy and their standard error (N, 5) of tracks that have been followed for some frames."""
+    """Height, y, vx, vy, their standard error and the track (N, 6), of tracks followed for some frames."""
     good = _good(tracks) & (tracks.age_frames >= YOUNGEST_FRAMES)
     error = np.hypot(tracks.sigma_vx_um_s, tracks.sigma_vy_um_s) / math.sqrt(2)
-    rows = np.column_stack([_height(tracks), tracks.y_um, tracks.vx_um_s, tracks.vy_um_s, error])[good]
+    rows = np.column_stack(
+        [_height(tracks), tracks.y_um, tracks.vx_um_s, tracks.vy_um_s, error, tracks.track]
+    )[good]
     return rows[np.isfinite(rows).all(axis=1) & (rows[:, 4] > 0)]
 
 
 def shift_of(first: FloatArray, latest: FloatArray) -> tuple[float, float] | None:
-    """d of (1) and its standard error, um, from rows of `_velocities`; None where they do not say it."""
-    if len(first) < FEWEST or len(latest) < FEWEST // 2:
+    """d of (1) and its standard error, um, from rows of `_velocities`; None where they do not say it.
+
+    Profile, s and d are fitted to both at once, linear around the profile of `first`; rows of one track count as
+    one for the errors (Liang & Zeger 1986, Biometrika 73, 13).
+    """
+    tracks = min(np.unique(part[:, 5]).size for part in (first, latest))
+    if tracks < FEWEST_TRACKS or len(first) < FEWEST or len(latest) < FEWEST:
         return None
+    powers = FULL if tracks >= MANY_TRACKS else FLAT
     low, high = np.quantile(first[:, :2], [0.01, 0.99], axis=0)
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-9)
-
-    def basis(rows: FloatArray, slope: bool) -> FloatArray:
-        z, y = ((rows[:, :2] - middle) / half).T
-        powers = [k * z ** max(k - 1, 0) / half[0] if slope else z**k for k in range(DEGREE + 1)]
-        return np.column_stack([p * y**a for p in powers for a in range(ACROSS + 1)])
-
-    seen = first[(np.abs(first[:, :2] - middle) <= half).all(axis=1)]
-    now = latest[(np.abs(latest[:, :2] - middle) <= half).all(axis=1)]
-    if len(seen) < FEWEST or len(now) < FEWEST // 2:
+    rows = np.concatenate([first, latest])
+    late = np.repeat([0.0, 1.0], [len(first), len(latest)])
+    inside = (np.abs(rows[:, :2] - middle) <= half).all(axis=1)
+    rows, late = rows[inside], late[inside]
+    z, y = ((rows[:, :2] - middle) / half).T
+    values = np.column_stack([z**k * y**a for k, a in powers])
+    slopes = np.column_stack([k * z ** max(k - 1, 0) * y**a / half[0] for k, a in powers])
+    weight = 1 / np.hypot(rows[:, 4], np.median(rows[:, 4]))[:, None]
+    early = late == 0
+    profile, *_ = np.linalg.lstsq((values * weight)[early], (rows[:, 2:4] * weight)[early], rcond=None)
+    terms = len(powers)
+    design = np.zeros((2, len(rows), 2 * terms + 2))
+    for axis in (0, 1):
+        design[axis, :, axis * terms : (axis + 1) * terms] = values
+        design[axis, :, -2] = late * (values @ profile[:, axis])
+        design[axis, :, -1] = late * (slopes @ profile[:, axis])
+    left = (rows[:, 2:4] * weight).T.ravel()
+    matrix = (design * weight).reshape(-1, 2 * terms + 2)
+    scale = np.sqrt((matrix**2).sum(axis=0))
+    if not (scale > 1e-9 * scale.max()).all():
         return None
-    root = 1 / np.hypot(seen[:, 4], np.median(seen[:, 4]))
-    profile, *_ = np.linalg.lstsq(
-        basis(seen, False) * root[:, None], seen[:, 2:4] * root[:, None], rcond=None
-    )
-    weight = 1 / np.hypot(now[:, 4], np.median(now[:, 4]))
-    flow, slope = basis(now, False) @ profile, basis(now, True) @ profile
-    off = (now[:, 2:4] - flow) * weight[:, None]
-    design = np.column_stack([(slope * weight[:, None]).ravel(), (flow * weight[:, None]).ravel()])
-    left = off.ravel()
+    matrix /= scale
+    name = np.tile(rows[:, 5], 2)
+    kept = np.ones(left.size, np.bool_)
     for _ in range(2):
-        information = design.T @ design
-        if not np.linalg.cond(information) < 1e12:
-            return None
-        found = np.linalg.solve(information, design.T @ left)
-        rest = left - design @ found
-        kept = np.abs(rest) < 5 * 1.4826 * np.median(np.abs(rest)) + 1e-12
-        design, left = design[kept], left[kept]
-    rest = left - design @ found
-    inverse = np.linalg.inv(design.T @ design)
-    score = design * rest[:, None]
-    covariance = inverse @ (score.T @ score) @ inverse
-    return float(found[0]), float(math.sqrt(max(covariance[0, 0], 0.0)))
+        found = np.linalg.lstsq(matrix[kept], left[kept], rcond=None)[0]
+        rest = left - matrix @ found
+        kept = np.abs(rest) < OUTLIER * SIGMA_OF_MAD * np.median(np.abs(rest)) + 1e-12
+    information = matrix[kept].T @ matrix[kept]
+    if not np.linalg.cond(information) < WORST_CONDITION:
+        return None
+    inverse = np.linalg.inv(information)
+    _, group = np.unique(name[kept], return_inverse=True)
+    influence = matrix[kept] @ inverse[-1] * rest[kept]
+    variance = (np.bincount(group, influence) ** 2).sum() * tracks / max(tracks - terms, 1)
+    return float(found[-1] / scale[-1]), float(math.sqrt(variance) / scale[-1])

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from stream.evidence import is_sure
 from stream.messages import TrackFlag, Tracks
+from tracking.analysis.robust import SIGMA_OF_MAD
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,8 +30,10 @@ KEPT = 4000
 FEWEST = 400
 TOLERATED = 1.15
 """Ratio of true over stated error that is tolerated: what a calibration is asked to keep."""
-OUTLIER = 6.0
-"""Times the robust standard deviation at which a difference of displacements is a wrong link."""
+OUTLIER = 4.0
+"""Robust standard deviations at which a difference of displacements is a wrong link: 1 in 16,000 right ones is."""
+YOUNGEST_FRAMES = 8
+"""Age from which a track counts: before, links are sought in wide gates."""
 AXES = "xyz"
 
 
@@ -72,7 +75,9 @@ class ScatterCheck:
         value, error = self.ratio
         told = []
         for axis in range(3):
-            sure = is_sure(value[axis], error[axis], TOLERATED, self._looks, 3)
+            # of the squares, which are normal; where diffusion is large, their roots are not
+            square, square_error = value[axis] ** 2, 2 * value[axis] * error[axis]
+            sure = is_sure(square, square_error, TOLERATED**2, self._looks, 3)
             if sure and self.factor[axis] == 1.0 and value[axis] > 1:
                 told.append(f"{AXES[axis]} by {value[axis]:.1f} times")
                 self.factor[axis] = value[axis]
@@ -122,8 +127,8 @@ def squares_of(tracks: list[Tracks], factor: FloatArray) -> FloatArray:
     variance = stated.mean(axis=0) / factor[:, None] ** 2
     with np.errstate(invalid="ignore", divide="ignore"):
         term = -(0.5 * (first**2 + second**2) + 2 * first * second) / (2 * variance)
-        size = np.maximum(np.abs(first), np.abs(second)) / np.sqrt(variance)
-    usual = size < OUTLIER * np.nanmedian(size, axis=1, keepdims=True)
+        pair = np.abs(np.stack([first, second])) / np.sqrt(variance)
+    usual = pair.max(axis=0) < OUTLIER * SIGMA_OF_MAD * np.nanmedian(pair, axis=(0, 2))[:, None]
     return np.where(usual, term, np.nan).T
 
 
@@ -142,5 +147,6 @@ def ratio_of(terms: FloatArray) -> Ratio:
 
 def _measured(tracks: Tracks) -> FloatArray:
     flags = tracks.flags.astype(np.int64)
-    left = TrackFlag.SECOND_DETECTION | TrackFlag.REDUCED
-    return np.asarray(tracks.track[(tracks.detection >= 0) & (flags & left == 0)])
+    left = TrackFlag.SECOND_DETECTION | TrackFlag.REDUCED | TrackFlag.TENTATIVE
+    good = (tracks.detection >= 0) & (flags & left == 0) & (tracks.age_frames >= YOUNGEST_FRAMES)
+    return np.asarray(tracks.track[good])
