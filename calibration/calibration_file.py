@@ -19,6 +19,9 @@ import numpy.typing as npt
 from calibration.ambiguity import Ambiguity
 from calibration.cutout_images import CutoutWriter
 from calibration.errors import CalibrationError
+from calibration.field.cross_validation import Validation
+from calibration.field.named import NamedTerms
+from calibration.field.summary import summary_of
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
 from calibration.pipeline import Calibrated
@@ -47,7 +50,8 @@ LIBRARIES = ("liveptv", "numpy", "scipy", "h5py")
 
 AXES = (
     "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position, 0 "
-    "midway between the focal lines; z of a particle in /particles is the focus position at which it is there; "
+    "midway between the focal lines; z of a particle in /particles is the focus position at which it is seen there, "
+    "its height in the sample is less by the focal surface in /model/field; "
     "contrast is the part of the background's brightness that a particle takes away (dark) or adds (bright)"
 )
 FEWEST_DEPTHS = 50
@@ -133,6 +137,10 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
         ("used", found.plane_used),
     ):
         _column(planes, name, column)
+    if found.named is not None:
+        file["named_terms"] = json.dumps(found.named.to_dict())
+    if found.validation is not None:
+        _write_columns(file.create_group("validation"), found.validation)
     _write_width_curve(file, found)
 
 
@@ -214,6 +222,10 @@ def _read(file: h5py.File) -> Calibration:
         plane_used=values(file, "planes/used", ndim=1).astype(bool),
         repeats=int(file.attrs["repeats"]),
         shape=(int(file.attrs["image_shape"][0]), int(file.attrs["image_shape"][1])),
+        named=NamedTerms.from_dict(_json(file, "named_terms")) if "named_terms" in file else None,
+        validation=(
+            Validation(**_read_columns(file["validation"], Validation)) if "validation" in file else None
+        ),
         faults=[Fault(**fault) for fault in json.loads(file.attrs["faults"])],
         warnings=json.loads(file.attrs["warnings"]),
         provenance=json.loads(file.attrs["provenance"]),
@@ -234,7 +246,7 @@ def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]
     columns = {}
     for item in fields(table):
         columns[item.name] = values(group, item.name, kinds=TEXT if "str_" in str(item.type) else NUMBERS)
-    if table is ParticleTable and len({column.shape for column in columns.values()}) != 1:
+    if table in (ParticleTable, Validation) and len({column.shape for column in columns.values()}) != 1:
         raise ValueError(f"the columns of {group.name} are not of one length")
     return columns
 
@@ -269,11 +281,19 @@ def describe_calibration(path: Path) -> dict[str, Any]:
         "repeats": found.repeats,
         "noise": found.noise.to_dict(),
         "surface": None if found.surface is None else found.surface.to_dict(),
+        "field": None if found.named is None else found.named.to_dict(),
+        "validation": None if found.validation is None else summary_of(found),
         "faults": [fault.text for fault in found.faults],
         "warnings": found.warnings,
         "provenance": found.provenance,
         "particles": {
-            name: getattr(table, name)[used]
-            for name in ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness")
+            "x_um": table.x_um[used],
+            "y_um": table.y_um[used],
+            "z_um": found.height_um()[used],
+            "seen_z_um": table.z_um[used],
+            **{
+                name: getattr(table, name)[used]
+                for name in ("sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness")
+            },
         },
     }

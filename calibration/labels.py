@@ -105,12 +105,13 @@ def label(
     focus_um = seen.focus_um[seen.plane_used]
     for index in np.setdiff1d(np.flatnonzero(reason == USED), members):
         trace, inside = seen.traces.contrast[index][seen.plane_used], seen.traces.inside[index]
+        model = made.model.at(float(seen.found.x_px[index]), float(seen.found.y_px[index]))
         fit = fit_trace(
             trace,
             inside,
             focus_um,
-            made.model,
-            z_um=coarse_depth(trace, inside, focus_um, made.model),
+            model,
+            z_um=coarse_depth(trace, inside, focus_um, model),
             dx_px=float(seen.found.x_px[index] - seen.traces.column[index]),
             dy_px=float(seen.found.y_px[index] - seen.traces.row[index]),
         )

@@ -16,12 +16,18 @@ from calibration.alignment.neighbours import without_neighbours
 from calibration.alignment.plane_check import apparent_focus
 from calibration.alignment.start import binned, start_shifts
 from calibration.ambiguity import find_ambiguity
-from calibration.assemble import assemble
+from calibration.assemble import Assembled, assemble
 from calibration.cautions import warnings_for
 from calibration.curves import feature_curves
 from calibration.errors import CalibrationError
+from calibration.field.cross_validation import cross_validate
+from calibration.field.estimate import FieldFit, Scene, fit_field
+from calibration.field.misfit_map import misfit_of
+from calibration.field.named import name_terms
+from calibration.field.surface_choice import Surface, choose_surface
 from calibration.focus_check import JUMP_STEPS, REACH_STEPS, check_focus, largest_jump
 from calibration.labels import Seen, label, misfit_limit, neighbour_limit_px
+from calibration.noise import NoiseModel
 from calibration.preparation import (
     Options,
     Prepared,
@@ -39,6 +45,7 @@ from calibration.scan.cutouts import cut_out, size_of_images
 from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
 from calibration.surface import FocalSurface, fit_surface
+from engines.refine.field import FieldModel
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
@@ -148,27 +155,40 @@ def calibrate(
         aligned = _align(seen, members, start)
         misfit = _misfit(seen, members, aligned)
     on_progress("aligning", 0.6)
-    aligned = _without_neighbours(seen, members, aligned)
+    aligned, clean = _without_neighbours(seen, members, aligned)
     on_progress("aligning", 0.8)
     made = assemble(aligned, noise_sd=noise.contrast_sd, pixel_size_um=scan.pixel_size_um, polarity=polarity)
+    on_progress("field", 0.0)
+    field = _field(seen, members, aligned, made, clean)
+    made, aligned = replace(made, model=field.model), _at_places(aligned, made, field)
+    on_progress("field", 0.5)
     limit_px = options.neighbour_px or neighbour_limit_px(found.neighbour_px(), made.radius_px)
     table = label(seen, aligned, members, misfit, made, limit_px)
     _check_enough(table)
-    on_progress("aligning", 1.0)
+    model = _within_percentiles(made.model, table, seen)
+    surface = _surface(table, scan, model)
+    model, slide = _with_surface(model, table, surface, options, scan.shape)
+    used = np.isin(members, np.flatnonzero(table.used))
+    validation = cross_validate(
+        field, members, used, _noise_of(noise, repeats), model, lambda part: on_progress("validating", part)
+    )
+    model = replace(model, misfit=misfit_of(validation, model, slide, scan.shape))
     ambiguity = find_ambiguity(made.images, made.z_um, noise.contrast_sd)
     calibration = Calibration(
-        model=_within_percentiles(made.model, table, seen),
+        model=model,
         focal_planes=made.focal_planes,
         particles=table,
         noise=noise,
         curves=feature_curves(traces, made, table, seen.focus_um, scan.pixel_size_um, seen.noise_variance),
         ambiguity=ambiguity,
-        surface=_surface(table, scan, made.model),
+        surface=surface,
         focus_um=seen.focus_um,
         apparent_focus_um=checked.apparent_um,
         plane_used=seen.plane_used,
         repeats=scan.repeats,
         shape=scan.shape,
+        named=name_terms(field, slide, model),
+        validation=validation,
         faults=sorted(prepared.faults + jumps + checked.faults, key=lambda fault: fault.plane),
         warnings=[
             *of_bright,
@@ -259,13 +279,70 @@ def _align(seen: Seen, members: IndexArray, start: Positions) -> Aligned:
     return align(_images(seen, members), seen.focus_um[seen.plane_used], start, z_step_um=seen.step_um)
 
 
-def _without_neighbours(seen: Seen, members: IndexArray, aligned: Aligned) -> Aligned:
-    """The same traces, aligned again without the neighbours in the corners of their images."""
+def _without_neighbours(
+    seen: Seen, members: IndexArray, aligned: Aligned
+) -> tuple[Aligned, npt.NDArray[np.float32]]:
+    """The same traces, aligned again without the neighbours in the corners of their images; and these images."""
     focus_um, images = seen.focus_um[seen.plane_used], _images(seen, members)
     for _ in range(NEIGHBOUR_ROUNDS):
         clean = without_neighbours(images, aligned, focus_um, seen.noise_variance)
         aligned = align(clean, focus_um, aligned.positions, z_step_um=seen.step_um, max_steps=NEIGHBOUR_STEPS)
-    return aligned
+    return aligned, clean
+
+
+def _field(
+    seen: Seen, members: IndexArray, aligned: Aligned, made: Assembled, clean: npt.NDArray[np.float32]
+) -> FieldFit:
+    """What changes over the field, and the particles' places with it, in the coordinates of the PSF model."""
+    now = aligned.positions
+    start = Positions(
+        now.brightness, now.z_um + made.z_shift_um, now.dx_px + made.x_shift_px, now.dy_px + made.y_shift_px
+    )
+    column, row = (part[members].astype(np.float64) for part in (seen.traces.column, seen.traces.row))
+    scene = Scene(seen.focus_um[seen.plane_used], column, row, seen.shape)
+    return fit_field(clean, start, scene, made.model, seen.noise_variance)
+
+
+def _at_places(aligned: Aligned, made: Assembled, field: FieldFit) -> Aligned:
+    """The alignment with the places that the field model found, in its own coordinates."""
+    now = field.positions
+    return replace(
+        aligned,
+        positions=Positions(
+            now.brightness,
+            now.z_um - made.z_shift_um,
+            now.dx_px - made.x_shift_px,
+            now.dy_px - made.y_shift_px,
+        ),
+    )
+
+
+def _noise_of(noise: NoiseModel, repeats: float) -> tuple[float, float]:
+    """Variance of the contrast, (read, shot), of the mean image of a plane."""
+    read, shot = noise.read_variance / noise.background_grey**2, noise.gain / noise.background_grey
+    level = noise.contrast_sd**2 / max(read + shot, 1e-30) / repeats
+    return read * level, shot * level
+
+
+def _with_surface(
+    model: PsfModel,
+    table: ParticleTable,
+    surface: FocalSurface | None,
+    options: Options,
+    shape: tuple[int, int],
+) -> tuple[PsfModel, Surface | None]:
+    """The model with the focal surface, where the particles lie on one; and that surface."""
+    if surface is None or not surface.is_surface:
+        return model, None
+    used, pixel = table.used, model.pixel_size_um
+    field = model.field or FieldModel.flat(shape, model.coefficients.shape)
+    u, v = field.place(table.x_um[used] / pixel, table.y_um[used] / pixel)
+    found = choose_surface(u, v, table.z_um[used])
+    if options.slide == "tilted":
+        found = found.without_tilt()
+    if not found.surface_um.any():
+        return model, found
+    return replace(model, field=replace(field, surface_um=found.surface_um)), found
 
 
 def _misfit(seen: Seen, members: IndexArray, aligned: Aligned) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +40,17 @@ as much changes the error in the plane by 5 %, that in depth not."""
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The user's options; None where the scan decides."""
+    """The user's options; None where the scan decides.
+
+    `slide`: particles on a slide show the sum of its tilt and the focal surface's. On a `level` slide all of it is the
+    focal surface's; on a `tilted` one all of the tilt is the slide's, and only the curvature is the focal surface's.
+    """
 
     bright: Path | None = None
     dark: Path | None = None
     polarity: Polarity | None = None
     neighbour_px: float | None = None
+    slide: Literal["level", "tilted"] = "level"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

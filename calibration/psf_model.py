@@ -6,7 +6,7 @@ Contrast is a fraction of the background's brightness and positive at the partic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +82,8 @@ class PsfModel:
             (self.z_min_um, self.z_max_um),
             pixel_size_um=self.pixel_size_um,
             polarity=self.polarity,
+            field=self.field,
+            misfit=self.misfit,
             **noise,
         )
 
@@ -89,6 +91,16 @@ class PsfModel:
     def half_px(self) -> int:
         """Pixels from the middle to the edge of an image."""
         return int(self.coefficients.shape[1]) // 2
+
+    def at(self, x_px: float, y_px: float, brightness: float = 1.0) -> PsfModel:
+        """The model of one place of the field, and of particles of one brightness: a model without a field."""
+        if self.field is None:
+            return self
+        u, v = self.field.place(x_px, y_px)
+        b = float(np.log(max(brightness, 1e-6)))
+        return replace(
+            self, coefficients=self.field.local(self.coefficients, float(u), float(v), b), field=None
+        )
 
     def images(
         self,

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.ambiguity import Ambiguity
+from calibration.field.cross_validation import Validation
+from calibration.field.named import NamedTerms
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
 from calibration.psf_model import PsfModel
@@ -24,8 +26,9 @@ USED = ""
 class ParticleTable:
     """All particles that were found, (N,) each.
 
-    `z_um` is the focus position at which a particle sits at the mid-plane; with it the depth of its image taken
-    at `focus` is `z_um - focus`. `reason` says why it was left out, or is empty. `misfit` is the part of its
+    `z_um` is the focus position at which a particle is seen at the mid-plane; with it the (local) depth of its image
+    taken at `focus` is `z_um - focus`. Its height in the sample is less by the focal surface (`height_um` of
+    `Calibration`). `reason` says why it was left out, or is empty. `misfit` is the part of its
     images' power that the PSF model does not explain. `complete` is False for particles cut by the image's edge.
     """
 
@@ -78,7 +81,10 @@ class FeatureCurves:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """A finished calibration; `warnings` are what its user has to know before relying on it, one line each."""
+    """A finished calibration; `warnings` are what its user has to know before relying on it, one line each.
+
+    `named` are the terms of the field model, `validation` the errors of left-out particles; None in old files.
+    """
 
     model: PsfModel
     focal_planes: FocalPlanes
@@ -92,6 +98,16 @@ class Calibration:
     plane_used: npt.NDArray[np.bool_]
     repeats: int
     shape: tuple[int, int]
+    named: NamedTerms | None = None
+    validation: Validation | None = None
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def height_um(self) -> FloatArray:
+        """Height (N,) of the particles in the sample: the focus at which they would be seen in the middle of the field."""
+        table, field_model = self.particles, self.model.field
+        if field_model is None:
+            return table.z_um
+        pixel = self.model.pixel_size_um
+        return table.z_um - field_model.surface_at(table.x_um / pixel, table.y_um / pixel)

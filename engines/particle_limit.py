@@ -13,7 +13,7 @@ BRIGHTNESS = Detections.COLUMNS.index("brightness")
 
 
 def strongest(table: npt.NDArray[Any], most: int) -> tuple[npt.NDArray[Any], int]:
-    """The `most` brightest of a table (9, N), in their original order, and how many are left out."""
+    """The `most` brightest of a table (columns, N), in their original order, and how many are left out."""
     excess = table.shape[1] - most
     if excess <= 0:
         return table, 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from stream.errors import WireError
 from stream.messages import (
+    FLAGS,
     Command,
     CommandKind,
     CommandReply,
@@ -27,8 +28,14 @@ SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
 ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
 TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
-WITHOUT_FLAGS = Detections.COLUMNS[:-1]
-"""The columns of detections before there were flags; they are still read."""
+EARLIER = {
+    "detections": (
+        tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
+        tuple(name for name in Detections.COLUMNS if name not in Detections.MORE),
+    ),
+    "tracks": (tuple(name for name in Tracks.COLUMNS if name not in Tracks.MORE),),
+}
+"""The columns that tables had before; they are still read."""
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -207,8 +214,8 @@ def check_shape(header: Header) -> None:
             )
     elif kind in TABLES:
         columns = TABLES[kind].COLUMNS
-        if kind == "detections" and header.columns == WITHOUT_FLAGS:
-            columns = WITHOUT_FLAGS
+        if header.columns in EARLIER[kind]:
+            columns = header.columns
         if header.type != "float64" or len(shape) != 2 or shape[0] != len(columns):
             raise WireError(
                 f"{kind} of shape {shape} and type {header.type}; expected [{len(columns)}, N], float64"

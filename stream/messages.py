@@ -80,6 +80,8 @@ class ParticleTable:
 
     __slots__ = ()
     COLUMNS: ClassVar[tuple[str, ...]] = ()
+    MORE: ClassVar[tuple[str, ...]] = ()
+    """The columns that are NaN where nothing is known, and that tables and files have only where something is."""
     info: FrameInfo
     table: FloatArray
 
@@ -136,8 +138,13 @@ class Detections(ParticleTable):
     (NaN in 2D); `sigma_*_um` standard errors; `brightness` in grey values, positive for either polarity;
     `confidence` 0 to 1. `flags` are those of `DetectionFlag`: a row whose fit was left out for want of time is
     `REDUCED` and has the network's values and standard errors.
+
+    What is not known is NaN: `z_other_um`, a second depth that explains the image nearly as well, and `p_other`,
+    the probability that it is the true one; `chi_square` of the fit, reduced, in what noise alone gives; `kind`,
+    the class of the particle (0, 1, ...), and `p_kind`, its probability.
     """
 
+    MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_other", "chi_square", "kind", "p_kind")
     info: FrameInfo
     table: FloatArray
     x_um = Column()
@@ -148,6 +155,11 @@ class Detections(ParticleTable):
     sigma_z_um = Column()
     brightness = Column()
     confidence = Column()
+    z_other_um = Column()
+    p_other = Column()
+    chi_square = Column()
+    kind = Column()
+    p_kind = Column()
     flags = Column()
 
 
@@ -168,8 +180,14 @@ class Tracks(ParticleTable):
     Positions are as measured, not smoothed; a row without a detection holds the filter's prediction and is
     flagged `PREDICTED`. Velocities and their standard errors come from the filter, um/s. `age_frames` counts
     frames since the track's first detection; `detection` is the row in that frame's `Detections`, or -1.
+
+    What is not known is NaN. `z_other_um` is the depth on the other side of focus, `p_side` the probability that
+    `z_um` is on the right one. `revised` is the number of frames before this one whose rows of this track are on
+    the wrong side, as is known now: there `z_um` and `z_other_um` are to be exchanged (0: none, NaN as well).
+    `kind` is the class of the particle, from all of the track's detections, and `p_kind` its probability.
     """
 
+    MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_side", "revised", "kind", "p_kind")
     info: FrameInfo
     table: FloatArray
     track = Column()
@@ -189,6 +207,11 @@ class Tracks(ParticleTable):
     confidence = Column()
     age_frames = Column()
     detection = Column()
+    z_other_um = Column()
+    p_side = Column()
+    revised = Column()
+    kind = Column()
+    p_kind = Column()
     flags = Column()
 
 

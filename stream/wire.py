@@ -21,7 +21,6 @@ from stream.header import (
     MAX_HEADER_BYTES,
     SCHEMA,
     TABLES,
-    WITHOUT_FLAGS,
     AckFields,
     CommandFields,
     EndFields,
@@ -122,8 +121,8 @@ def assemble(header: Header, payload: Payload) -> Message:
         return Frame(_info(header), image)
     if kind in TABLES:
         table = _array(header, view)
-        if kind == "detections" and header.columns == WITHOUT_FLAGS:
-            table = np.vstack([table, np.zeros(table.shape[1])])
+        if header.columns != TABLES[kind].COLUMNS:
+            return TABLES[kind].from_columns(_info(header), **dict(zip(header.columns, table, strict=True)))
         return TABLES[kind](_info(header), table)
     if kind == "command" and header.command is not None:
         c = header.command

@@ -237,7 +237,7 @@ def gate_by_distance(origins: Any, rows: int, limit: float, grid: Any, found: An
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gate_by_chi_square(
-    predictions: Any, rows: int, gate: Any, points: int, grid: Any, found: Any, axes: int
+    predictions: Any, rows: int, gate: Any, points: int, grid: Any, found: Any, axes: int, second: Any
 ) -> int:
     """Fill the first `rows` of `found` (`Rows`) with the detections whose d^2 is at most `gate.gamma`.
 
@@ -250,11 +250,16 @@ def gate_by_chi_square(
     therefore a mixture, (1 - e) N(S) + e N(k^2 S), and d^2 in the cost becomes
     -2 ln((1 - e) exp(-d^2 / 2) + e k^-axes exp(-d^2 / 2 k^2)). It matters only where new particles are rare enough
     for the no-link cost to allow it.
+
+    `second` is about the other side of focus (`tracking.sides`): the second heights (M,) of detections, and height and
+    variance of each track's other branch; empty arrays where there are none. The best pair of depths counts.
     """
     predictions, gate, grid, into = Predictions(*predictions), Gate(*gate), Grid(*grid), Rows(*found)
     geometry, starts, order, ordered = grid.geometry, grid.starts, grid.order, grid.ordered
     indptr, indices, costs = into.indptr, into.indices, into.costs
     x_hat, P, hits = predictions.x, predictions.P, predictions.hits
+    second_z, branch_z, branch_P = second
+    has_second = axes == 3 and second_z.size > 0
     gamma, no_link_cost, widest = gate.gamma, gate.no_link_cost, gate.widest
     tail = OUTLIERS / OUTLIER_SCALE**axes
     tail_bonus = 2.0 * math.log(tail) + 0.1
@@ -291,7 +296,17 @@ def gate_by_chi_square(
                     determinant = S_x * S_y
                     if axes == 3:
                         S_z = P[2, i] + ordered[5, k]
-                        d2 += (ordered[2, k] - x_hat[2, i]) ** 2 / S_z
+                        d2_z = (ordered[2, k] - x_hat[2, i]) ** 2 / S_z
+                        if has_second:
+                            z, R_z = second_z[order[k]], ordered[5, k]
+                            # a comparison with NaN is false
+                            if (z - x_hat[2, i]) ** 2 / S_z < d2_z:
+                                d2_z = (z - x_hat[2, i]) ** 2 / S_z
+                            if (ordered[2, k] - branch_z[i]) ** 2 / (branch_P[i] + R_z) < d2_z:
+                                d2_z = (ordered[2, k] - branch_z[i]) ** 2 / (branch_P[i] + R_z)
+                            if (z - branch_z[i]) ** 2 / (branch_P[i] + R_z) < d2_z:
+                                d2_z = (z - branch_z[i]) ** 2 / (branch_P[i] + R_z)
+                        d2 += d2_z
                         determinant *= S_z
                     if d2 > limit:
                         continue

@@ -64,8 +64,10 @@ class FlowField:
     `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
 
-    def __init__(self, axes: int, memory_frames: float = MEMORY_FRAMES) -> None:
-        self.shape = np.array(CELLS_3D if axes == 3 else CELLS_2D, np.int64)
+    def __init__(
+        self, axes: int, memory_frames: float = MEMORY_FRAMES, cells: tuple[int, int, int] | None = None
+    ) -> None:
+        self.shape = np.array(cells or (CELLS_3D if axes == 3 else CELLS_2D), np.int64)
         cells = int(self.shape.prod())
         self.sums: FloatArray = np.zeros((cells + 1, SUMS))
         self.fits: FloatArray = np.zeros((cells + 1, FIT))

@@ -58,6 +58,13 @@ class TrackerSettings(_Section):
     velocity_memory_frames: float = Field(
         20.0, ge=2, le=1e6, description="frames over which a track's velocity is averaged (flow)"
     )
+    side_memory_frames: int = Field(
+        200,
+        ge=0,
+        le=10_000,
+        description="frames back that a track is revised once its motion shows that it is on the other side of "
+        "focus (flow; only where detections have a second depth)",
+    )
     max_distance_um: float = Field(
         5.0, gt=0, le=1e6, description="longest link between two frames (hungarian)"
     )

@@ -24,6 +24,7 @@ from tracking.process_noise import StepNoise
 from tracking.second_detections.close_pairs import Motion, velocity_spread
 from tracking.second_detections.finder import SecondDetectionFinder
 from tracking.settings import TrackerSettings
+from tracking.sides.chooser import SideChooser
 from tracking.track_memory import TrackMemory
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,6 +87,7 @@ class OnlineTracker:
         self._flow = FlowField(3)
         self._finder = _finder(settings)
         self._displacements = DisplacementWatch(is_flow=self._is_flow)
+        self._sides = SideChooser(settings.side_memory_frames)
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
         self.second_detections = 0
@@ -128,7 +130,8 @@ class OnlineTracker:
             for frame in range(self.settings.confirm_hits + 3):
                 info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0)
                 x, y, z = rng.uniform(0.0, 100.0, (3, 40))
-                scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z))
+                sides = {"z_other_um": -z, "p_other": 0.1, "kind": 0.0, "p_kind": 0.9} if frame else {}
+                scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, **sides))
 
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.
@@ -189,6 +192,8 @@ class OnlineTracker:
         axes = self._axes
         count = kalman.take_detections(tuple(m.measured), rows, axes, self._focus_um, self._sigma, m.widest)
         self.counts["ignored"] += rows - count
+        if self._is_flow:
+            self._sides.take(m.measured, rows, count, self._focus_um, axes)
         if count:
             points = m.measured.z[:axes, :count]
             np.minimum(self._low[:axes], points.min(axis=1), out=self._low[:axes])
@@ -245,10 +250,12 @@ class OnlineTracker:
             # These tracks were born before the time between frames was known.
             self._set_unknown(self._alive)
             m.state[kalman.VV :, : self._alive] = self._unknown[:, None]
+            self._sides.set_unknown(self._unknown)
         step = noise.rate * dt
         forget = 1.0 / self.settings.velocity_memory_frames
         wander = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
         kalman.predict(m.state, self._alive, self._axes, dt, step, wander, tuple(self._flow.flow))
+        self._sides.predict(m.label, self._alive, dt, step, wander)
 
     def _link(self, count: int) -> None:
         m, axes = self._memory, self._axes
@@ -261,11 +268,12 @@ class OnlineTracker:
         # A detection of absurdly large error must not make every track look at the whole frame.
         widest = np.minimum(m.widest, self._reach_um(count) ** 2)
         gate = (self._gate, no_link_cost, PROVEN_CONFIRMATIONS * self._confirm, widest)
+        second = self._sides.gates(alive)
         found = OVERFLOW
         while found == OVERFLOW:
             grid, rows = tuple(c.grid), tuple(c.found)
             if self._is_flow:
-                found = gate_by_chi_square(predictions, alive, gate, count, grid, rows, axes)
+                found = gate_by_chi_square(predictions, alive, gate, count, grid, rows, axes, second)
             else:
                 found = gate_by_distance(x, alive, limit, grid, rows, axes)
             if found == OVERFLOW:
@@ -287,9 +295,14 @@ class OnlineTracker:
         if count and clock.frame_s > 0:
             self._set_unknown(count)
         rows = np.empty((track_life.COLUMNS, self._alive + count))
+        rows[track_life.MORE] = np.nan
+        links = m.assignment.memory.column_of
+        self._sides.resolve(
+            m.state, self._alive, links, m.measured, self._unknown, info.frame, self._focus_um
+        )
         track_life.advance(
             (m.state, m.label, self._alive, self.counts["born"]),
-            m.assignment.memory.column_of,
+            links,
             tuple(m.measured),
             count,
             (self._axes, self._confirm, self._gap, self._is_flow),
@@ -302,6 +315,9 @@ class OnlineTracker:
         for name, number in (("linked", linked), ("missed", missed), ("born", born), ("ended", ended)):
             self.counts[name] += number
         self._births += (born - self._births) * (BIRTH_MEMORY if self._births else 1.0)
+        self._sides.write(
+            rows, m.state, m.label, self._alive, m.measured, self._unknown, info.frame, self._focus_um
+        )
         return Tracks(info, np.ascontiguousarray(rows[:, : self._alive]))
 
     def _mark_second_detections(self, tracks: Tracks, finder: SecondDetectionFinder) -> None:
@@ -320,6 +336,7 @@ class OnlineTracker:
         self._noise.learn(m.below, int(m.tally[track_life.JUDGED]), low, high)
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
         self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV :])
+        self._sides.learn(m.state, m.settled[:n], self._low, self._high)
 
 
 def _finder(settings: TrackerSettings) -> SecondDetectionFinder | None:

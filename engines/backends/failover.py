@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 BLANK_RUN = 10
 """Frames in a row without a detection, but with structure in the last, after which ONNX Runtime checks that frame:
 about a second of a live run. Doubled after each check, so that checks cost little."""
+ALWAYS_KNOWN = [name not in Detections.MORE for name in Detections.COLUMNS]
+"""The columns that a network always gives numbers in."""
 ANSWER_S = 60.0
 """Longest wait for that check."""
 
@@ -155,7 +157,7 @@ class GuardedEngine(EngineAround):
     def _look(self, frame: Frame, detections: Detections) -> None:
         """Raise `WrongNumbersError` for wrong results that the back end's own checks cannot see."""
         if len(detections):
-            if not np.isfinite(detections.table).all():
+            if not np.isfinite(detections.table[ALWAYS_KNOWN]).all():
                 raise WrongNumbersError(
                     f"{self._name} gave positions that are not finite numbers in frame {frame.info.frame}"
                 )

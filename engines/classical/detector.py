@@ -188,8 +188,8 @@ class SpotDetector:
         fitted = state == CONVERGED
         parameters, covariance = parameters[fitted], covariance[fitted]
         table = np.full((len(Detections.COLUMNS), parameters.shape[0]), np.nan)
-        x, y, z, sigma_x, sigma_y, sigma_z, brightness, confidence, flags = table
-        flags[:] = 0.0
+        x, y, z, sigma_x, sigma_y, sigma_z, brightness, confidence = table[:8]
+        table[-1] = 0.0  # flags
         x[:] = parameters[:, X] * self._pixel_size_um
         y[:] = parameters[:, Y] * self._pixel_size_um
         sigma_x[:] = np.sqrt(covariance[:, X, X]) * self._pixel_size_um

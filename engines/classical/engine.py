@@ -21,7 +21,8 @@ from engines.flatfield import load_flat_field
 from engines.ordered_threads import default_workers
 from engines.particle_limit import strongest
 from engines.refine.psf import load_fit_model
-from engines.refine.refiner import Refiner, open_refiner
+from engines.refine.refiner import open_refiner
+from engines.refine.sample import to_sample
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
 
@@ -47,7 +48,8 @@ class ClassicalEngine:
         self._flat_field = (
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
-        self._refiner = self._open_refiner()
+        self._particle = None if curve_file is None else load_fit_model(curve_file)
+        self._refiner = open_refiner(self._particle, settings, pixel_size_um)
         self._polarity: str | None = settings.polarity
         if self._polarity == "auto":
             self._polarity = None if self._curve is None else self._curve.polarity
@@ -56,12 +58,6 @@ class ClassicalEngine:
         self._shape: tuple[int, ...] = ()
         self._workers = settings.workers or default_workers()
         self._work = FrameWork(self._workers, "classical")
-
-    def _open_refiner(self) -> Refiner | None:
-        """The fit, where the settings and the model file have one, for pixels like the calibration's."""
-        if not self._settings.refine or self._curve_file is None:
-            return None
-        return open_refiner(load_fit_model(self._curve_file), self._settings, self._pixel_size_um)
 
     @property
     def info(self) -> EngineInfo:
@@ -154,6 +150,7 @@ class ClassicalEngine:
                 self._refine(detector, frame.image, table), self._settings.max_particles
             )
             left_out["too_many"] += beyond
+            table = to_sample(table, self._particle, self._pixel_size_um, frame.image.shape)
         except (ArithmeticError, ValueError, IndexError) as error:
             raise DetectionError(f"frame {frame.info.frame} could not be processed: {error}") from error
         finally:

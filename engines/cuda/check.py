@@ -20,7 +20,7 @@ from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
-from engines.refine.rendering import draw, set_box
+from engines.refine.rendering import BOX, draw, set_box
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -193,8 +193,8 @@ def add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float
     """Add the image of a particle at x, y (px) and a `part` of the depth range to a contrast (H, W)."""
     z_um = model.z_min_um + part * (model.z_max_um - model.z_min_um)
     theta = np.array([x, y, z_um, 1.0])
-    psf = model.for_kernels()
-    box = np.zeros(4, np.int64)
+    psf = model.for_kernels(total.shape)
+    box = np.zeros(BOX, np.int64)
     set_box(theta, total.shape, psf, 0.0, box)
     draw(theta, box, psf, False, psf.drawn)
     total[box[0] : box[1], box[2] : box[3]] += psf.drawn[0, : box[1] - box[0], : box[3] - box[2]]

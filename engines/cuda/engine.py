@@ -68,11 +68,8 @@ class GpuEngine:
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
         check_fits(self._card, settings, pixel_size_um, model)
-        particle = self._model.psf()
-        self._particle = particle
-        self._refiner = open_refiner(
-            particle if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
-        )
+        self._particle = self._model.psf()
+        self._refiner = open_refiner(self._particle, settings, pixel_size_um, NETWORK_SEARCH_UM)
         self._flat_field = (
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
@@ -200,7 +197,9 @@ class GpuEngine:
             self._free.put(slot)
         refine = None if self._refiner is None else partial(self._refine, self._refiner, frame)
         try:
-            found, left_out = detections_of(frame, slots, background, self._card, self._settings, refine)
+            found, left_out = detections_of(
+                frame, slots, background, self._card, self._settings, refine, self._particle
+            )
         except RuntimeError as error:  # the fit may be on the GPU
             raise self._failed(frame, error) from error
         except Exception as error:  # any error: the run ends with the frame's number

@@ -27,7 +27,7 @@ from engines.refine.joint_fit import (
     SMALL_GAIN,
 )
 from engines.refine.normal_equations import GROUND, LEAST_PIVOT
-from engines.refine.rendering import A, Z
+from engines.refine.rendering import BOX, A, Z
 
 PARAMETERS = 4
 """Of a particle: x, y, z, brightness."""
@@ -38,7 +38,7 @@ class Blocks:
     """A batch of B blocks of up to n particles, in windows of H x W pixels.
 
     `data` and `weight` (B, H, W) float32, the weight 0 beyond a block; `corner` (B, 2) and `extent` (B, 2) first
-    row and column in the frame, rows and columns; `theta` (B, n, 4) and `boxes` (B, n, 4); `present` (B, n);
+    row and column in the frame, rows and columns; `theta` (B, n, 4) and `boxes` (B, n, `BOX`); `present` (B, n);
     `prior` (B, 2), as `refine.block.fit_block` has it.
     """
 
@@ -73,7 +73,8 @@ class _Trial:
         count, n = blocks.present.shape
         shape = (blocks.data.shape[1], blocks.data.shape[2])
         corner = blocks.corner[:, None].expand(-1, n, -1).reshape(-1, 2)
-        drawn = images.draw(theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, 4), corner, shape)
+        particles, boxes = theta.reshape(-1, PARAMETERS), blocks.boxes.reshape(-1, BOX)
+        drawn = images.draw(particles, boxes, corner, shape)
         self.images = drawn.reshape(count, n, PARAMETERS, *shape) * blocks.present[:, :, None, None, None]
         self.theta = theta
         bright = theta[:, :, A].float()

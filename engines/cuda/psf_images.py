@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, Z
+from engines.refine.rendering import BOTTOM, CELL, LEFT, RIGHT, TOP, X, Y, Z
 from engines.refine.spline import TAPS
 
 
@@ -16,14 +17,23 @@ class PsfImages:
     def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.nodes, self.size = model.coefficients.shape[:2]
-        self._flat = torch.from_numpy(model.coefficients).to(self.device).reshape(-1)
+        cells = model.cells.get()
+        splines = (model.coefficients[None], cells.modes.astype(np.float32))
+        self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
+        self._weights = torch.from_numpy(cells.weights).to(self.device)
         self._first_um, self._step_um = model.z_first_um, model.z_step_um
         self.range_um = (model.z_min_um, model.z_max_um)
 
-    def draw(self, theta: Tensor, boxes: Tensor, corner: Tensor, shape: tuple[int, int]) -> Tensor:
+    def draw(
+        self,
+        theta: Tensor,
+        boxes: Tensor,
+        corner: Tensor,
+        shape: tuple[int, int],
+    ) -> Tensor:
         """Image and derivatives by x, y, z (M, 4, H, W) of particles (M, 4) in windows from `corner` (M, 2) on.
 
-        They are 0 outside the particles' rectangles `boxes` (M, 4).
+        They are 0 outside the particles' rectangles `boxes` (M, `rendering.BOX`).
         """
         tall, wide = shape
         depth = (theta[:, Z].clamp(*self.range_um) - self._first_um) / self._step_um
@@ -38,11 +48,14 @@ class PsfImages:
             for first, n in ((first_y, tall), (first_x, wide))
         )
         index = rows[:, :, None] * self.size + columns[:, None, :]
+        weights = self._weights[boxes[:, CELL]]
         plane = torch.zeros(index.shape, device=self.device)
         plane_z = torch.zeros_like(plane)
         for tap in range(TAPS):
-            node = _mirror(base - 1 + tap, self.nodes)
-            found = self._flat[index + (node * self.size**2)[:, None, None]]
+            place = index + (_mirror(base - 1 + tap, self.nodes) * self.size**2)[:, None, None]
+            found = self._flat[0][place]
+            for m in range(weights.shape[1]):
+                found = found + weights[:, m, None, None] * self._flat[1 + m][place]
             plane += by_depth[:, tap, None, None].float() * found
             plane_z += slope[:, tap, None, None].float() * found
         wx, sx = (part.float() for part in _weights(start_x - first_x))

@@ -65,9 +65,8 @@ class NetworkEngine:
         self._path, self._hash = model, file_hash(model)
         card = self._model.card
         check_fits(card, settings, pixel_size_um, model)
-        self._refiner = open_refiner(
-            self._model.psf() if settings.refine else None, settings, pixel_size_um, NETWORK_SEARCH_UM
-        )
+        self._particle = self._model.psf()
+        self._refiner = open_refiner(self._particle, settings, pixel_size_um, NETWORK_SEARCH_UM)
         bright = settings.bright
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()
@@ -176,7 +175,7 @@ class NetworkEngine:
                 allowed = allowed if self.fit_ready.is_set() else NOTHING
                 refine = partial(self._refine, self._refiner, preparation, frame, allowed)
             found, left_out = detections_of(
-                frame, slots, background, self._model.card, self._settings, refine
+                frame, slots, background, self._model.card, self._settings, refine, self._particle
             )
             ended_s = time.perf_counter()
             # while the fit is being compiled, nothing is left out for want of time

@@ -114,7 +114,7 @@ class OnnxModel:
         if not alike or psf.polarity != card.polarity:
             raise ConfigurationError(
                 f"the PSF model in {self._path} is for {psf.polarity} particles and pixels of "
-                f"{psf.pixel_size_um:g} um, its network is not; train it again, or set detector.refine off"
+                f"{psf.pixel_size_um:g} um, its network is not; train it again"
             )
         return psf
 

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from engines.network.decode import particles_and_doubts_of
 from engines.network.model_card import ModelCard
 from engines.particle_limit import strongest
+from engines.refine.psf import FitModel
+from engines.refine.sample import to_sample, with_misfit
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame
@@ -62,7 +64,7 @@ def chosen(
 
 
 def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (9, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
+    """The table (columns, N) of `Detections` for decoded particles (N, 8), columns `decode.ROW`."""
     x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T
     pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
     return np.ascontiguousarray(
@@ -75,6 +77,7 @@ def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: f
             sigma_z * depth * scale[2],
             np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
             confidence,
+            *np.full((len(Detections.MORE), x.size), np.nan),
             np.zeros_like(x),
         ]
     )
@@ -87,8 +90,13 @@ def detections_of(
     card: ModelCard,
     settings: DetectorSettings,
     refine: Refine | None,
+    particle: FitModel | None = None,
 ) -> tuple[Detections, Counter[str]]:
-    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason."""
+    """The detections in a frame whose slots (N, 8) a network has given, and what was left out, by reason.
+
+    The network and the fit see local coordinates; the detections are in those of the sample, by `particle`, the PSF
+    model of the network.
+    """
     found, doubts = particles_and_doubts_of(slots)
     found, left_out = chosen(found, frame.image.shape, settings)
     table, more = (to_table(some, card, background_grey) for some in (found, doubts))
@@ -96,4 +104,7 @@ def detections_of(
         # the fit may have found more
         table, beyond = strongest(refine(table, more), settings.max_particles)
         left_out["too_many"] += beyond
+    elif particle is not None:
+        table = with_misfit(table, particle, card.pixel_size_um, frame.image.shape)
+    table = to_sample(table, particle, card.pixel_size_um, frame.image.shape)
     return Detections(frame.info, table), left_out

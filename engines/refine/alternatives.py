@@ -19,6 +19,7 @@ from engines.refine.arguments import FloatArray, IntArray, Pixels, Prior, Psf, T
 from engines.refine.joint_fit import CONVERGED, ITERATIONS, fit_block
 from engines.refine.rendering import (
     BOTTOM,
+    BOX,
     LEFT,
     RIGHT,
     TOP,
@@ -157,8 +158,8 @@ def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
         draw(now.theta[i], boxes[i], psf, False, psf.drawn)
         add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
     starts, gains = np.empty((TRIED, 4)), np.zeros(TRIED)
-    place, trial, box = np.empty(4), np.empty(4), np.empty(4, np.int64)
-    trial[Z] = psf.z_min_um + 0.5 * GRID_UM
+    place, trial, box = np.empty(4), np.empty(4), np.empty(BOX, np.int64)
+    trial[Z], trial[A] = psf.z_min_um + 0.5 * GRID_UM, now.theta[k, A]
     while trial[Z] < psf.z_max_um:
         most = 0.0
         for i in range(-1, 2):
@@ -215,7 +216,7 @@ def another_depth(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical
         if i != k:
             draw(now.theta[i], boxes[i], psf, False, psf.drawn)
             add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
-    trial, place, box, most = now.theta[k].copy(), now.theta[k].copy(), np.empty(4, np.int64), 0.0
+    trial, place, box, most = now.theta[k].copy(), now.theta[k].copy(), np.empty(BOX, np.int64), 0.0
     trial[Z] = psf.z_min_um + 0.5 * DEPTH_UM
     while trial[Z] < psf.z_max_um:
         if abs(trial[Z] - now.theta[k, Z]) > OWN_DEPTH_UM:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
+ShortArray = npt.NDArray[np.int16]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -22,7 +23,12 @@ class Psf(NamedTuple):
 
     `coefficients` (J, P, P) of the cubic B-spline (`spline`, equation 1) on nodes `z_first_um` + j `z_step_um` and
     whole pixels; valid from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that count, along
-    y and x. `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
+    y and x. To the coefficients `modes` (M, J, P, P), in whole steps, are added with `weights` (C, M) in the cells of an
+    even grid of `rows` x `columns` over the field, `cell_px` (2,) high and wide, at each of L = C / (rows x columns)
+    levels of the logarithm of the brightness, from `bright[0]` to `bright[1]`. `origin` (2,) is where the image that is
+    drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a while.
+    `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for last.
+    `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
     """
 
     coefficients: Float32Array
@@ -31,6 +37,16 @@ class Psf(NamedTuple):
     z_min_um: float
     z_max_um: float
     extent_px: IntArray
+    modes: ShortArray
+    weights: Float32Array
+    rows: int
+    columns: int
+    cell_px: FloatArray
+    bright: FloatArray
+    origin: FloatArray
+    planes: Float32Array
+    kept: IntArray
+    plain: IntArray
     space: Float32Array
     drawn: Float32Array
 

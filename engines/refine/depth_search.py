@@ -9,6 +9,7 @@ from engines.refine.arguments import Float32Array, FloatArray, IntArray, Noise, 
 from engines.refine.joint_fit import fit_block, weigh_block
 from engines.refine.rendering import (
     BOTTOM,
+    BOX,
     LEFT,
     RIGHT,
     SPARE_UM,
@@ -57,7 +58,7 @@ def search_depth(
     Images before and behind a focal line are alike: where another depth explains nearly as much, the particle
     is fitted from both, alone, and the better fit stays. `frame` less `total` holds the particle.
     """
-    box = np.empty(4, np.int64)
+    box = np.empty(BOX, np.int64)
     steps = int(span_um / step_um)
     gains = np.zeros(2 * steps + 1)
     trial = theta.copy()
@@ -78,7 +79,7 @@ def search_depth(
     fit_brightness(frame, total, theta, box, psf)
     if rival < 0:
         return
-    boxes, covariance, fit = np.empty((2, 4), np.int64), np.empty((1, 4, 4)), np.empty((1, 2))
+    boxes, covariance, fit = np.empty((2, BOX), np.int64), np.empty((1, 4, 4)), np.empty((1, 2))
     pair = np.empty((2, 4))
     for c in range(2):
         k = best if c == 0 else rival
@@ -90,17 +91,20 @@ def search_depth(
         boxes[:, side] = boxes[:, side].min()
     for side in (BOTTOM, RIGHT):
         boxes[:, side] = boxes[:, side].max()
+    plain = psf.plain[0]
+    psf.plain[0] = 0
     most = 0.0
     for c in range(2):
         one = pair[c : c + 1]
-        corner, weight = weigh_block(total, one, boxes[:1], boxes[:1], psf, noise)
+        corner, weight = weigh_block(total, one, boxes[c : c + 1], boxes[c : c + 1], psf, noise)
         pixels = Pixels(frame, total, weight, corner)
         # a constant would make numba compile a second `fit_block`, for this number; `int` makes it a variable
-        fit_block(pixels, one, boxes[:1], Prior(0.0, 0.0), psf, int(RIVAL_ITERATIONS), covariance, fit)
+        fit_block(pixels, one, boxes[c : c + 1], Prior(0.0, 0.0), psf, int(RIVAL_ITERATIONS), covariance, fit)
         if max(abs(one[0, X] - here[X]), abs(one[0, Y] - here[Y])) > LARGEST_MOVE_PX:
             continue
-        draw(one[0], boxes[0], psf, False, psf.drawn)
-        _, gain = best_brightness(frame, total, boxes[0], psf.drawn)
+        draw(one[0], boxes[c], psf, False, psf.drawn)
+        _, gain = best_brightness(frame, total, boxes[c], psf.drawn)
         if gain > most:
             most = gain
             theta[:] = one[0]
+    psf.plain[0] = plain

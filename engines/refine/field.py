@@ -9,9 +9,10 @@ side. A particle at height z above the focus and at x, y (px from the middle) is
 with the focal surface S (um, 0 in the middle) and the walk G (2 x 2, 1/um): the change of magnification with depth
 is on its diagonal. Its image there is
 
-    f(x, y; z') + sum_m w_m(u, v) f_m(x, y; z')     (3)
+    f(x, y; z') + sum_m w_m(u, v, b) f_m(x, y; z')     (3)
 
-with the mean spline f and few modes f_m, whose weights w_m are polynomials of u, v. Rossi & Kaehler (2014), Exp.
+with the mean spline f and few modes f_m, whose weights w_m are polynomials of u, v, and of b, the logarithm of the
+particle's brightness, as larger particles are brighter and look different. Rossi & Kaehler (2014), Exp.
 Fluids 55, 1809, correct (1) alike; (3) is the low-rank form of what Fu et al. (2023), Nature Methods 20, 459, fit
 with Zernike maps.
 """
@@ -46,12 +47,21 @@ def terms_of(degree: int) -> int:
     return (degree + 1) * (degree + 2) // 2
 
 
+def powers(b: npt.ArrayLike, degree: int) -> FloatArray:
+    """Values (N, degree) of b, b^2 ... at b (N,)."""
+    found = np.atleast_1d(np.asarray(b, np.float64))
+    raised: FloatArray = found[:, None] ** np.arange(1, degree + 1)
+    return raised
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldModel:
     """The terms of (1) to (3) for images of `shape` (H, W).
 
     `surface_um` (6,) are the coefficients of S on `monomials` of degree 2, `walk_per_um` (2, 2) is G. `modes`
-    (M, J, P, P) are splines on the nodes of the mean one, M may be 0; `weights` (M, T) on `monomials` of `degree`.
+    (M, J, P, P) are splines on the nodes of the mean one, M may be 0; `weights` (M, T) on `monomials` of `degree` and,
+    behind them, on `powers` of b up to `brightness_degree`. b is held within `brightness_range` (ln of the least and of
+    the largest brightness of the calibration's particles).
     """
 
     shape: tuple[int, int]
@@ -60,12 +70,14 @@ class FieldModel:
     modes: Float32Array
     weights: FloatArray
     degree: int
+    brightness_degree: int = 0
+    brightness_range: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         wanted = {
             "surface_um": (terms_of(SURFACE_DEGREE),),
             "walk_per_um": (2, 2),
-            "weights": (len(self.modes), terms_of(self.degree)),
+            "weights": (len(self.modes), terms_of(self.degree) + self.brightness_degree),
         }
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
@@ -73,10 +85,21 @@ class FieldModel:
                     f"{name} of a field model has shape {getattr(self, name).shape}, not {shape}"
                 )
         finite = all(
-            np.isfinite(part).all() for part in (self.surface_um, self.walk_per_um, self.modes, self.weights)
+            np.isfinite(part).all()
+            for part in (self.surface_um, self.walk_per_um, self.modes, self.weights, self.brightness_range)
+        )
+        finite &= (
+            0 <= self.brightness_degree <= MOST_DEGREE
+            and self.brightness_range[0] <= self.brightness_range[1]
         )
         if not finite or self.modes.ndim != 4 or not 0 <= self.degree <= MOST_DEGREE or min(self.shape) < 1:
             raise ValueError(f"a field model of {self.modes.shape} modes for images of {self.shape}")
+
+    @classmethod
+    def flat(cls, shape: tuple[int, int], spline: tuple[int, ...]) -> FieldModel:
+        """Nothing changes over images of `shape` (H, W); `spline` (J, P, P) is the shape of the mean one."""
+        none, surface = np.zeros((0, *spline), np.float32), np.zeros(terms_of(SURFACE_DEGREE))
+        return cls(shape, surface, np.zeros((2, 2)), none, np.zeros((0, 1)), 0)
 
     def place(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """u, v (N,) of places (N,) in an image of `shape`, from the centre of its first pixel."""
@@ -92,9 +115,12 @@ class FieldModel:
         found: FloatArray = monomials(u, v, SURFACE_DEGREE) @ self.surface_um
         return found
 
-    def weights_at(self, u: npt.ArrayLike, v: npt.ArrayLike) -> FloatArray:
-        """Weights of the modes (N, M) at u, v (N,)."""
-        found: FloatArray = monomials(u, v, self.degree) @ self.weights.T
+    def weights_at(self, u: npt.ArrayLike, v: npt.ArrayLike, b: npt.ArrayLike = 0.0) -> FloatArray:
+        """Weights of the modes (N, M) at u, v (N,) for particles whose brightness has the logarithm b (N,)."""
+        of_place = monomials(u, v, self.degree)
+        held = np.clip(np.broadcast_to(np.asarray(b, np.float64), len(of_place)), *self.brightness_range)
+        terms = np.hstack([of_place, powers(held, self.brightness_degree)])
+        found: FloatArray = terms @ self.weights.T
         return found
 
     def to_local(self, points: FloatArray) -> FloatArray:
@@ -115,18 +141,27 @@ class FieldModel:
         out[:, 2] -= self.surface_at(out[:, 0], out[:, 1])
         return out
 
-    def local(self, mean: Float32Array, u: float, v: float) -> Float32Array:
+    def local(self, mean: Float32Array, u: float, v: float, b: float = 0.0) -> Float32Array:
         """The spline (J, P, P) of (3) at one place, from the mean one."""
-        weights = self.weights_at(u, v)[0].astype(np.float32)
+        weights = self.weights_at(u, v, b)[0].astype(np.float32)
         return np.ascontiguousarray(mean + np.tensordot(weights, self.modes, axes=1), np.float32)
 
-    def tables(self, mean: Float32Array, rows: int, columns: int) -> Float32Array:
-        """The splines (rows * columns, J, P, P) in the middle of each cell of an even grid over the image."""
+    def levels(self, count: int) -> FloatArray:
+        """Logarithms (count,) of the brightness, each in the middle of an even part of `brightness_range`."""
+        low, high = self.brightness_range
+        return low + (high - low) * (np.arange(count) + 0.5) / count
+
+    def tables(self, mean: Float32Array, rows: int, columns: int, levels: int = 1) -> Float32Array:
+        """The splines (levels * rows * columns, J, P, P) in the middle of each cell of an even grid over the image.
+
+        The first rows * columns of them are for the faintest of the `levels` of brightness.
+        """
         height, width = self.shape
         y = (np.arange(rows) + 0.5) * height / rows - 0.5
         x = (np.arange(columns) + 0.5) * width / columns - 0.5
         u, v = self.place(*(part.ravel() for part in np.meshgrid(x, y)))
-        return np.stack([self.local(mean, a, b) for a, b in zip(u, v, strict=True)])
+        places = list(zip(u, v, strict=True))
+        return np.stack([self.local(mean, a, c, b) for b in self.levels(levels) for a, c in places])
 
     def _middle(self) -> FloatArray:
         height, width = self.shape
@@ -140,6 +175,8 @@ class FieldModel:
             "walk_per_um": self.walk_per_um.tolist(),
             "weights": self.weights.tolist(),
             "degree": self.degree,
+            "brightness_degree": self.brightness_degree,
+            "brightness_range": list(self.brightness_range),
         }
 
     @classmethod
@@ -147,12 +184,17 @@ class FieldModel:
         """The model of `numbers`, as they are or as JSON. Raises `ValueError`, `LookupError`, `TypeError`."""
         found = json.loads(text) if isinstance(text, str) else text
         height, width = (int(value) for value in found["shape"])
-        degree = int(found["degree"])
+        degree, powers_of_b = int(found["degree"]), int(found.get("brightness_degree", 0))
+        if max(degree, powers_of_b) > MOST_DEGREE:
+            raise ValueError(f"polynomials of degree {max(degree, powers_of_b)}")
+        low, high = (float(value) for value in found.get("brightness_range", (0.0, 0.0)))
         return cls(
             (height, width),
             np.array(found["surface_um"], np.float64),
             np.array(found["walk_per_um"], np.float64),
             np.ascontiguousarray(modes, np.float32),
-            np.array(found["weights"], np.float64).reshape(len(modes), terms_of(min(degree, MOST_DEGREE))),
+            np.array(found["weights"], np.float64).reshape(len(modes), terms_of(degree) + powers_of_b),
             degree,
+            powers_of_b,
+            (low, high),
         )

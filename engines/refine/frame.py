@@ -12,6 +12,7 @@ from engines.refine.arguments import (
     BoolArray,
     Float32Array,
     FloatArray,
+    IntArray,
     Noise,
     Particles,
     Pixels,
@@ -20,8 +21,22 @@ from engines.refine.arguments import (
 )
 from engines.refine.depth_search import LARGEST_MOVE_PX, fit_brightness, search_depth
 from engines.refine.grouping import blocks_of, usable_boxes
-from engines.refine.joint_fit import ITERATIONS, SINGULAR, fit_block, weigh_block
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, SPARE_UM, TOP, A, X, Y, put, set_box
+from engines.refine.joint_fit import CONVERGED, ITERATIONS, SINGULAR, fit_block, weigh_block
+from engines.refine.rendering import (
+    BOTTOM,
+    BOX,
+    CELL,
+    LEFT,
+    RIGHT,
+    SPARE_UM,
+    TOP,
+    A,
+    X,
+    Y,
+    cell_of,
+    put,
+    set_box,
+)
 
 SWEEPS = 2
 """How often blocks that touch others are fitted: the second time with images of the others that are nearly
@@ -47,7 +62,8 @@ def begin_frame(
     `span_um` (N,) is how far from the start in depth to search; particles not `usable` (N,) are left alone.
     """
     n = theta.shape[0]
-    box = np.zeros(4, np.int64)
+    box = np.zeros(BOX, np.int64)
+    psf.plain[0] = 1
     for i in range(n):
         if usable[i]:
             fit_brightness(frame, total, theta[i], box, psf)
@@ -62,6 +78,12 @@ def begin_frame(
             put(total, theta[i], -1.0, psf)
             search_depth(frame, total, theta[i], psf, noise, span_um[i], step_um)
             put(total, theta[i], 1.0, psf)
+    psf.plain[0] = 0
+    if psf.modes.shape[0] > 0:  # from here on with what varies over the field
+        total[:] = 0.0
+        for i in range(n):
+            if usable[i]:
+                put(total, theta[i], 1.0, psf)
 
 
 @njit(cache=True, nogil=True)
@@ -78,6 +100,16 @@ def take_back(
             put(total, theta[i], 1.0, psf)
             left[i] = True
     return left
+
+
+@njit(cache=True, nogil=True)
+def changes_cell(theta: FloatArray, boxes: IntArray, psf: Psf) -> bool:
+    """Whether one of the particles (n, 4) has left the cell of its rectangle (n, `BOX`) in a fit."""
+    if psf.modes.shape[0] > 0:
+        for k in range(theta.shape[0]):
+            if cell_of(theta[k], psf) != boxes[k, CELL]:
+                return True
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -117,6 +149,10 @@ def fit_frame(
             pixels = Pixels(frame, total, weight, corner)
             expected = prior if members.size > 1 else unknown
             ended, _ = fit_block(pixels, some, around, expected, psf, int(ITERATIONS), errors, good)
+            if ended == CONVERGED and changes_cell(some, around, psf):
+                for k in range(members.size):
+                    around[k, CELL] = cell_of(some[k], psf)
+                ended, _ = fit_block(pixels, some, around, expected, psf, int(ITERATIONS), errors, good)
             for k in range(members.size):
                 i = members[k]
                 inside = (

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import BoolArray, FloatArray, IntArray, Psf
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, SPARE_UM, TOP, set_box
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, SPARE_UM, TOP, set_box
 
 LARGEST_BLOCK = 6
 """Particles fitted together at most; the time of a step grows with the square. Larger clusters are cut where least
@@ -68,7 +68,7 @@ def blocks_of(boxes: IntArray, usable: BoolArray) -> tuple[IntArray, BoolArray]:
 @njit(cache=True, nogil=True)
 def usable_boxes(theta: FloatArray, usable: BoolArray, shape: tuple[int, int], psf: Psf) -> IntArray:
     """The rectangles (N, 4) of the `usable` particles, with room for their depths to change; zeros for others."""
-    boxes = np.zeros((theta.shape[0], 4), np.int64)
+    boxes = np.zeros((theta.shape[0], BOX), np.int64)
     for i in np.flatnonzero(usable):
         set_box(theta[i], shape, psf, SPARE_UM, boxes[i])
     return boxes

@@ -40,7 +40,7 @@ from engines.refine.normal_equations import (
     prior_chi_square,
     solve,
 )
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, Z, add, draw
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, Z, add, draw
 
 CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
 """How a fit ended."""
@@ -88,7 +88,7 @@ def weigh_block(
         for j in range(wide):
             drawn[i, j] = others[corner[0] + i, corner[1] + j]
     image = np.empty((4, tall, wide), np.float32)
-    local = np.empty(4, np.int64)
+    local = np.empty(BOX, np.int64)
     for k in range(theta.shape[0]):
         draw(theta[k], boxes[k], psf, False, image)
         _shift(boxes[k], corner, local)

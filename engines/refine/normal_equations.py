@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Prior, Psf
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, Z, add
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, A, Z, add
 from engines.refine.spline import BY_X, BY_Y, BY_Z, VALUE
 
 GROUND = 3
@@ -264,7 +264,7 @@ def fill_residual(
         step = np.float32(ground[1] * scale)
         for j in range(data.shape[1]):
             out[i, j] = data[i, j] - level - step * j
-    local = np.empty(4, np.int64)
+    local = np.empty(BOX, np.int64)
     for k in range(theta.shape[0]):
         local[TOP], local[BOTTOM] = boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]
         local[LEFT], local[RIGHT] = boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]

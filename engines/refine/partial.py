@@ -15,7 +15,8 @@ from engines.refine.arguments import BoolArray, FloatArray, IntArray
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.particle_count import NEAR_PX
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, Z
+from engines.refine.sample import add_misfit
 from engines.refine.stated_errors import StatedErrors
 from engines.refine.turns import Allowance, Candidates, FitTurns
 from engines.refine.typical import ENOUGH, Sample
@@ -83,7 +84,7 @@ class PartialFit:
         """The group (N,) of each particle, as the fit will make them, and their rectangles (N, 4)."""
         theta = np.column_stack([start, np.ones(len(start))])
         usable = np.asarray(np.isfinite(theta).all(axis=1), np.bool_)
-        boxes = usable_boxes(theta, usable, (int(shape[0]), int(shape[1])), self._model.for_kernels())
+        boxes = usable_boxes(theta, usable, (int(shape[0]), int(shape[1])), self._model.for_kernels(shape))
         group, _ = blocks_of(boxes, usable)
         return group, boxes
 
@@ -94,12 +95,26 @@ class PartialFit:
             group, _ = self._groups(start, shape)
             overlapped = np.bincount(group)[group] > 1
         out = table.copy()
-        self.flag(out, np.ones(table.shape[1], np.bool_), overlapped)
+        self.flag(out, np.ones(table.shape[1], np.bool_), overlapped, start, shape)
         return out
 
-    def flag(self, table: FloatArray, reduced: BoolArray, overlapped: BoolArray) -> None:
-        """Flag the particles (N,) of a `table` (9, N) that are `reduced`, and correct what they state as errors."""
+    def flag(
+        self,
+        table: FloatArray,
+        reduced: BoolArray,
+        overlapped: BoolArray,
+        start: FloatArray,
+        shape: tuple[int, ...],
+    ) -> None:
+        """Flag the particles (N,) of a `table` (9, N) that are `reduced`, and correct what they state as errors.
+
+        As long as nothing is known of these, they have the model's misfit added; `start` and `shape` as in `part`.
+        """
         table[FLAGS, reduced] = float(DetectionFlag.REDUCED)
+        if not self.errors.are_known:
+            variance = add_misfit(table[SIGMAS].T ** 2, self._model, start[:, :2], start[:, Z], shape)
+            table[SIGMAS, reduced] = np.sqrt(variance.T[:, reduced])
+            return
         factors = self.errors.factors(table[Z_UM, reduced], overlapped[reduced])
         table[SIGMAS, reduced] *= factors.T
 

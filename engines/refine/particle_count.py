@@ -24,7 +24,7 @@ from engines.refine.arguments import (
     Typical,
 )
 from engines.refine.joint_fit import CONVERGED, weigh_block
-from engines.refine.rendering import X, Y, boxes_of, put
+from engines.refine.rendering import BOX, X, Y, boxes_of, put
 
 ROUNDS = 4
 """Most rounds of trying fewer, more and split particles. With one, 0.94 % are missed and 0.69 % false in place of
@@ -68,7 +68,7 @@ def settle(
     shape = frame.shape
     n, p = theta.shape[0], proposals.shape[0]
     boxes = boxes_of(theta, shape, psf)
-    region = np.empty((n + p, 4), np.int64)
+    region = np.empty((n + p, BOX), np.int64)
     region[:n] = boxes
     region[n:] = boxes_of(proposals, shape, psf)
     corner, weight = weigh_block(others, theta, boxes, region, psf, noise)
@@ -148,6 +148,8 @@ def settle_frame(
         corner = np.array([float(left), float(top), 0.0, 0.0])
         for k in near:
             put(total, theta[k], -1.0, psf)
+        psf.origin[0] += top
+        psf.origin[1] += left
         found = settle(
             frame[top:bottom, left:right].copy(),
             total[top:bottom, left:right].copy(),
@@ -158,6 +160,8 @@ def settle_frame(
             noise,
             typical,
         )
+        psf.origin[0] -= top
+        psf.origin[1] -= left
         if np.isfinite(found.score):
             open_proposals[thought] = False
             usable[near] = False

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from engines.bounded_reading import MOST_IMAGE_BYTES, refuse_beyond
+from engines.bounded_reading import MOST_IMAGE_BYTES, MOST_TEXT_BYTES, refuse_beyond
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
 from engines.refine.spline import TAPS
+from engines.refine.twins import twins_of
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
 MOST_BYTES = 1 << 30
 """No part of a calibration that is read at once is larger."""
-ENERGY_LEFT_OUT = 0.001
-"""Part of the squared contrast of an image that may lie beyond its extent on either axis. Less makes larger
-rectangles, which take longer; more loses precision."""
-LEAST_EXTENT_PX = 5
-"""px from the centre that a fit looks at in any case: four parameters and a plane need some background around."""
 FEWEST_NODES = 4
 """Depths that a cubic spline needs."""
+MOST_MODES = 32
+"""Modes of a field model that are read; calibrations find a few."""
+LARGEST_SURFACE_UM = 1e5
+"""Far beyond any focal surface: a damaged file."""
+LARGEST_WALK = 0.5
+"""Part of its distance from the middle by which a particle may walk over the depths; 0.02 is much."""
 LARGEST_CONTRAST = 1e9
 """Far above any contrast, far below what overflows in single precision: what is larger is a damaged file."""
 TYPICAL_BRIGHTNESS_SD = 0.1
 """Relative scatter of the brightness where a calibration does not give it: that of beads whose diameters scatter by
 3 to 5 %. It only bounds what counts as a typical brightness, `typical.SPREAD_FACTOR`."""
-SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
-"""Cubic B-spline at the nodes -1, 0, 1: from coefficients to values on pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +48,9 @@ class FitModel:
     + `shot` x relative brightness; only their ratio counts where the noise is measured on each frame.
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
+    `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels,
+    and so are `twins` (J, 2), of `twins.twins_of`.
     """
 
     coefficients: Float32Array
@@ -60,6 +66,10 @@ class FitModel:
     sigma_scale: tuple[float, float, float]
     extent_px: IntArray
     peak: FloatArray
+    cells: FieldCells
+    twins: FloatArray
+    field: FieldModel | None = None
+    misfit: Misfit | None = None
 
     @classmethod
     def of(
@@ -75,6 +85,8 @@ class FitModel:
         shot: float = 1.0,
         brightness_sd: float = TYPICAL_BRIGHTNESS_SD,
         sigma_scale: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        field: FieldModel | None = None,
+        misfit: Misfit | None = None,
     ) -> FitModel:
         """The model of these coefficients; by default all noise is that of the light.
 
@@ -91,9 +103,12 @@ class FitModel:
             )
         if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
-        extent_px, peak = _extents(coefficients)
+        if field is not None:
+            _check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
+        extent_px, peak = extents(coefficients)
+        mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
-            np.ascontiguousarray(coefficients, np.float32),
+            mean,
             z_first_um,
             z_step_um,
             *z_range_um,
@@ -105,21 +120,49 @@ class FitModel:
             sigma_scale,
             extent_px,
             peak,
+            FieldCells(mean, extent_px, field),
+            twins_of(mean),
+            field,
+            misfit,
         )
 
-    def for_kernels(self) -> Psf:
-        """The model as the kernels take it, with work space of its own: one for each thread."""
+    def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
+        """The model as the kernels take it, with work space of its own: one for each thread.
+
+        `shape` (H, W) is that of the images, by default the field model's; see `origin_px`.
+        """
         size = int(self.coefficients.shape[1])
+        cells = self.cells.get()
         return Psf(
             self.coefficients,
             float(self.z_first_um),
             float(self.z_step_um),
             float(self.z_min_um),
             float(self.z_max_um),
-            self.extent_px,
+            cells.extent_px,
+            cells.modes,
+            cells.weights,
+            cells.rows,
+            cells.columns,
+            cells.cell_px,
+            cells.bright,
+            self.origin_px(shape),
+            *self.cells.planes(),
+            np.zeros(1, np.int64),
             np.empty((5, size + TAPS, size + TAPS), np.float32),
             np.empty((4, size, size), np.float32),
         )
+
+    def origin_px(self, shape: tuple[int, ...] | None) -> FloatArray:
+        """Where an image of `shape` (H, W) begins in the calibrated field, rows and columns (2,), px.
+
+        An image of another size than the calibration's is taken as a region of interest around the same middle.
+        """
+        known = self.field.shape if self.field is not None else None
+        known = self.misfit.shape if known is None and self.misfit is not None else known
+        if known is None or shape is None:
+            return np.zeros(2)
+        return np.array([(known[0] - shape[0]) / 2, (known[1] - shape[1]) / 2])
 
     def peak_at(self, z_um: npt.ArrayLike) -> FloatArray:
         """Greatest contrast (N,) of the image at depths (N,)."""
@@ -138,20 +181,19 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
         raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
 
 
-def _extents(coefficients: Float32Array) -> tuple[IntArray, FloatArray]:
-    half = coefficients.shape[1] // 2
-    extent = np.empty((len(coefficients), 2), np.int64)
-    peak = np.empty(len(coefficients))
-    offset = np.abs(np.arange(-half, half + 1))
-    for j, plane in enumerate(coefficients):
-        image = ndimage.convolve1d(ndimage.convolve1d(plane, SMOOTHING, axis=0), SMOOTHING, axis=1)
-        peak[j] = image.max()
-        for axis in (0, 1):
-            energy = np.bincount(offset, (image.astype(np.float64) ** 2).sum(axis=1 - axis))
-            beyond = 1.0 - np.cumsum(energy) / max(energy.sum(), 1e-300)
-            extent[j, axis] = int(np.argmax(beyond <= ENERGY_LEFT_OUT)) + 1
-    extent = ndimage.maximum_filter1d(extent, 3, axis=0)
-    return np.clip(extent, LEAST_EXTENT_PX, half), peak
+def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+    modes = field.modes.shape
+    if modes[0] > MOST_MODES or (modes[0] and modes[1:] != coefficients.shape):
+        raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")
+    with np.errstate(over="ignore"):
+        largest = np.abs(field.modes).max(axis=(1, 2, 3), initial=0.0)
+        b = max(1.0, *np.abs(field.brightness_range)) ** field.brightness_degree
+        reach = np.abs(field.weights).sum(axis=1) * largest * b
+        surface, walk = np.abs(field.surface_um).sum(), np.abs(field.walk_per_um).sum(axis=1).max() * depth_um
+    if not (reach < LARGEST_CONTRAST).all():
+        raise ValueError(f"contrasts over the field above {LARGEST_CONTRAST:g}")
+    if not (surface < LARGEST_SURFACE_UM and walk < LARGEST_WALK):
+        raise ValueError(f"a focal surface of {surface:g} um, a walk of {walk:g} of the distance")
 
 
 def load_fit_model(path: Path) -> FitModel | None:
@@ -177,6 +219,8 @@ def load_fit_model(path: Path) -> FitModel | None:
                 read=float(noise["read_variance"]) / grey**2,
                 shot=float(noise["gain"]) / grey,
                 brightness_sd=scatter,
+                field=_field(group),
+                misfit=Misfit.of_numbers(_json(group, "misfit")) if "misfit" in group else None,
             )
     except (
         OSError,
@@ -186,10 +230,20 @@ def load_fit_model(path: Path) -> FitModel | None:
         TypeError,
         ArithmeticError,
         AttributeError,
+        RecursionError,
     ) as error:
-        raise ConfigurationError(
-            f"cannot read the PSF model in {path} ({error}); calibrate again, or set detector.refine off"
-        ) from error
+        raise ConfigurationError(f"cannot read the PSF model in {path} ({error}); calibrate again") from error
+
+
+def _field(model: h5py.Group) -> FieldModel | None:
+    if "field" not in model:
+        return None
+    modes = values(model, "field/modes", ndim=4, most_bytes=MOST_IMAGE_BYTES).astype(np.float32)
+    return FieldModel.of_numbers(_json(model, "field/numbers"), modes)
+
+
+def _json(group: h5py.Group, name: str) -> Any:
+    return json.loads(str(values(group, name, ndim=0, kinds="O", most_bytes=MOST_TEXT_BYTES)))
 
 
 def _scatter(particles: h5py.Group) -> float:

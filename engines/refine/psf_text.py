@@ -10,9 +10,13 @@ import zlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engines.bounded_reading import MOST_IMAGE_BYTES, inflate
-from engines.refine.psf import FitModel
+from engines.refine.arguments import Float32Array
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
+from engines.refine.psf import MOST_MODES, FitModel
 from stream.errors import ConfigurationError
 
 KEY = "liveptv_particle"
@@ -31,18 +35,38 @@ NUMBERS = (
 
 
 def pack(model: FitModel) -> str:
-    """The PSF model as text; its coefficients are rounded to 1/32767 of the largest."""
-    scale = float(np.abs(model.coefficients).max()) / LEVELS or 1.0
-    rounded = np.rint(model.coefficients / scale).astype("<i2")
-    planes = rounded.tobytes()
-    low, high = planes[::2], planes[1::2]
+    """The PSF model as text, with what varies over the field; splines are rounded to 1/32767 of the largest value."""
+    rounded, scale = _rounded(model.coefficients)
     numbers: dict[str, Any] = {name: float(getattr(model, name)) for name in NUMBERS}
     header = {**numbers, "polarity": model.polarity, "scale": scale, "shape": rounded.shape}
     header["sigma_scale"] = model.sigma_scale
+    planes = _halves(rounded)
+    if model.misfit is not None:
+        header["misfit"] = model.misfit.numbers()
+    if model.field is not None:
+        modes, scale = _rounded(model.field.modes)
+        header["field"] = {"numbers": model.field.numbers(), "scale": scale, "modes": len(modes)}
+        planes += _halves(modes)
     content = io.BytesIO()
     text = json.dumps(header).encode()
-    content.write(len(text).to_bytes(4, "little") + text + low + high)
+    content.write(len(text).to_bytes(4, "little") + text + planes)
     return base64.b64encode(zlib.compress(content.getvalue(), 9)).decode("ascii")
+
+
+def _rounded(values: Float32Array) -> tuple[npt.NDArray[np.int16], float]:
+    scale = float(np.abs(values).max(initial=0.0)) / LEVELS or 1.0
+    return np.rint(values / scale).astype("<i2"), scale
+
+
+def _halves(rounded: npt.NDArray[np.int16]) -> bytes:
+    planes = rounded.tobytes()
+    return planes[::2] + planes[1::2]
+
+
+def _joined(halves: bytes, shape: tuple[int, ...], scale: float) -> Float32Array:
+    low, high = np.split(np.frombuffer(halves, np.uint8), 2)
+    rounded = np.stack([low, high], axis=1).reshape(-1).view("<i2").reshape(shape)
+    return np.asarray(rounded * np.float32(scale), np.float32)
 
 
 def unpack(text: str, name: str) -> FitModel:
@@ -51,15 +75,22 @@ def unpack(text: str, name: str) -> FitModel:
         content = inflate(base64.b64decode(text), MOST_IMAGE_BYTES, KEY)
         start = 4 + int.from_bytes(content[:4], "little")
         header = json.loads(content[4:start])
-        if len(content) - start != math.prod(header["shape"]) * np.dtype("<i2").itemsize:
-            raise ValueError(f"{len(content) - start} bytes for a shape of {header['shape']}")
-        low, high = np.split(np.frombuffer(content[start:], np.uint8), 2)
-        rounded = np.stack([low, high], axis=1).reshape(-1).view("<i2").reshape(header["shape"])
-        if rounded.ndim != 3 or header["polarity"] not in ("dark", "bright"):
-            raise ValueError(f"a PSF model of shape {rounded.shape}, polarity {header['polarity']}")
+        shape = tuple(int(size) for size in header["shape"])
+        over_field = header.get("field")
+        modes = 0 if over_field is None else int(over_field["modes"])
+        size = math.prod(shape) * np.dtype("<i2").itemsize
+        if min(shape) < 0 or not 0 <= modes <= MOST_MODES or len(content) - start != size * (1 + modes):
+            raise ValueError(f"{len(content) - start} bytes for a shape of {shape} and {modes} modes")
+        if len(shape) != 3 or header["polarity"] not in ("dark", "bright"):
+            raise ValueError(f"a PSF model of shape {shape}, polarity {header['polarity']}")
+        field = None
+        if over_field is not None:
+            spline = _joined(content[start + size :], (modes, *shape), float(over_field["scale"]))
+            field = FieldModel.of_numbers(over_field["numbers"], spline)
+        misfit = Misfit.of_numbers(header["misfit"]) if "misfit" in header else None
         x, y, z = (float(value) for value in header.get("sigma_scale", (1.0, 1.0, 1.0)))
         return FitModel.of(
-            (rounded * np.float32(header["scale"])).astype(np.float32),
+            _joined(content[start : start + size], shape, float(header["scale"])),
             header["z_first_um"],
             header["z_step_um"],
             (header["z_min_um"], header["z_max_um"]),
@@ -69,8 +100,16 @@ def unpack(text: str, name: str) -> FitModel:
             shot=header["shot"],
             brightness_sd=header["brightness_sd"],
             sigma_scale=(x, y, z),
+            field=field,
+            misfit=misfit,
         )
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, zlib.error) as error:
-        raise ConfigurationError(
-            f"the PSF model in {name} is damaged ({error}); train it again, or set detector.refine off"
-        ) from error
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        zlib.error,
+    ) as error:
+        raise ConfigurationError(f"the PSF model in {name} is damaged ({error}); train it again") from error

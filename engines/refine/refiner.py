@@ -18,6 +18,7 @@ from engines.refine.frame import fit_frame
 from engines.refine.partial import Part, PartialFit
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, Z
+from engines.refine.sample import add_misfit, with_misfit
 from engines.refine.turns import ALL, Allowance
 from engines.refine.typical import Sample
 from engines.settings import DetectorSettings
@@ -95,7 +96,7 @@ class Refiner:
         allowed: Allowance = ALL,
         frame: int = 0,
     ) -> FloatArray:
-        """The table of a `Detections` (9, N), measured again wherever the fit is accepted.
+        """The table of a `Detections` (9, N), measured again wherever the fit is accepted; all in local coordinates.
 
         `image` (H, W) comes from the camera, or, with the grey values `full_light` of a flat field, from
         `FlatField.correct`. The brightness of a fitted particle is the peak of its image in grey values.
@@ -133,7 +134,8 @@ class Refiner:
         """The table (9, M) of which only what is `allowed` was fitted."""
         more = np.empty((0, 3)) if proposals is None else self._start(proposals)
         rest = Allowance(allowed.share, allowed.ms - self._preparing_ms)
-        part = self._partial.part(frame, table, self._start(table), more, image.shape, rest)
+        start = self._start(table)
+        part = self._partial.part(frame, table, start, more, image.shape, rest)
         if not part.chosen.any():
             return self.reduce(table, image.shape)
         begun_s = time.perf_counter()
@@ -142,7 +144,7 @@ class Refiner:
         took_ms = 1e3 * (time.perf_counter() - begun_s)
         self._partial.turns.spent(part.units, took_ms - self._preparing_ms)
         before = table.copy()
-        self._partial.flag(before, ~part.chosen, part.overlapped)
+        self._partial.flag(before, ~part.chosen, part.overlapped, start, image.shape)
         given = len(part.rows)
         before[:, part.chosen] = out[:, :given][:, ~part.drawn]
         there = np.ones(table.shape[1], np.bool_)
@@ -183,17 +185,20 @@ class Refiner:
         )
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
-        out[:, :given] = table
+        out[:, :given] = with_misfit(table, self.model, self._pixel_size_um, image.shape)
         scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
+        sigma_um = self._sigma_um(found.theta, found.sigma[:, :3] * scale, image.shape)
         for axis, name in enumerate("xyz"):
             out[row(f"{name}_um"), good] = found.theta[good, axis] * scale[axis]
-            sigma_um = found.sigma[good, axis] * scale[axis]
-            out[row(f"sigma_{name}_um"), good] = sigma_um * self.model.sigma_scale[axis]
+            out[row(f"sigma_{name}_um"), good] = sigma_um[good, axis]
         peak = self.model.peak_at(found.theta[good, Z])
         out[row("brightness"), good] = found.theta[good, A] * peak * light
         sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2
         out[row("confidence"), given:] = sure2 / (sure2 + EVEN_CHANCE_SIGMAS**2)
         out[row("flags"), given:] = 0.0
+        out[row("chi_square"), good] = found.chi_square[good]
+        for axis, name in enumerate(("z_other_um", "p_other")):
+            out[row(name), good] = found.other[good, axis]
         mine = np.ones(given, np.bool_) if drawn is None else ~drawn
         if part is not None:
             fitted = np.flatnonzero(good[:given])
@@ -213,6 +218,13 @@ class Refiner:
                 not_there=gone,
             )
         return out, found.present
+
+    def _sigma_um(self, theta: FloatArray, sigma_um: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        """Standard errors (N, 3) of fitted particles `theta` (N, 4) that are stated, from those of noise alone."""
+        if self.model.misfit is None:
+            return sigma_um * np.array(self.model.sigma_scale)
+        stated: FloatArray = np.sqrt(add_misfit(sigma_um**2, self.model, theta[:, :2], theta[:, Z], shape))
+        return stated
 
     def _start(self, table: FloatArray) -> FloatArray:
         """Places (N, 3) of a table (9, N): px, px, um."""

@@ -5,21 +5,45 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
-from engines.refine.spline import Window, evaluate_window
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf, ShortArray
+from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, evaluate_window, mirror
 
 # Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
-TOP, BOTTOM, LEFT, RIGHT = range(4)
+TOP, BOTTOM, LEFT, RIGHT, CELL = range(5)
+BOX = 5
+"""Numbers of a particle's rectangle: its sides, and the cell of the field, and of brightness, that it is in."""
 
 SPARE_UM = 12.0
 """um of depth by which a particle may move in a fit before its rectangle is too small for it: one longest step
 (`block.LARGEST_STEP_UM`). More costs time in proportion to the pixels, less cuts off light of images that widen."""
 
 
+SPARE_PX = 3
+"""px by which a plane of a cell is made larger than was asked for: what a particle moves in its rectangle, and the
+next depth needs."""
+
+
+@njit(cache=True, nogil=True)
+def cell_of(theta: FloatArray, psf: Psf) -> int:
+    """The cell of the field, and of brightness, in which a particle `theta` (4,) is.
+
+    It is found once, with the rectangle, so that the image of a particle that moves in a fit does not jump.
+    """
+    row = int((psf.origin[0] + theta[Y] + 0.5) / psf.cell_px[0])
+    column = int((psf.origin[1] + theta[X] + 0.5) / psf.cell_px[1])
+    row, column = min(max(row, 0), psf.rows - 1), min(max(column, 0), psf.columns - 1)
+    levels = psf.weights.shape[0] // (psf.rows * psf.columns)
+    level = 0
+    if levels > 1:
+        level = int((np.log(max(theta[A], 1e-6)) - psf.bright[0]) / (psf.bright[1] - psf.bright[0]) * levels)
+    level = min(max(level, 0), levels - 1)
+    return int((level * psf.rows + row) * psf.columns + column)
+
+
 @njit(cache=True, nogil=True)
 def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float, box: IntArray) -> None:
-    """Fill `box` (4,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
+    """Fill `box` (`BOX`,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
 
     Nothing of it lies beyond the frame of `shape` (H, W) or the spline.
     """
@@ -35,15 +59,81 @@ def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float
     tall, wide = min(tall, half - 1), min(wide, half - 1)
     box[TOP], box[BOTTOM] = max(y - tall, 0), min(y + tall + 1, shape[0])
     box[LEFT], box[RIGHT] = max(x - wide, 0), min(x + wide + 1, shape[1])
+    box[CELL] = 0
+    if psf.modes.shape[0] > 0:
+        box[CELL] = cell_of(theta, psf)
 
 
 @njit(cache=True, nogil=True)
 def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
-    """The rectangles (n, 4) of particles (n, 4), with room for their depths to change."""
-    boxes = np.empty((theta.shape[0], 4), np.int64)
+    """The rectangles (n, `BOX`) of particles (n, 4), with room for their depths to change."""
+    boxes = np.empty((theta.shape[0], BOX), np.int64)
     for k in range(theta.shape[0]):
         set_box(theta[k], shape, psf, SPARE_UM, boxes[k])
     return boxes
+
+
+@njit(cache=True, nogil=True)
+def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
+    """Which of `psf.planes` is that of a node of the spline in a cell; it is made where it is not there.
+
+    It holds `tall` rows and `wide` columns on both sides of the middle. Planes of neighbouring nodes, four at least,
+    never take each other's place.
+    """
+    key = cell * psf.coefficients.shape[0] + node
+    slot = key % psf.kept.shape[0]
+    kept = psf.kept[slot]
+    if kept[0] != key or kept[1] < tall or kept[2] < wide:
+        half = psf.coefficients.shape[1] // 2
+        tall, wide = min(tall + SPARE_PX, half), min(wide + SPARE_PX, half)
+        kept[0], kept[1], kept[2] = key, tall, wide
+        rows, columns = slice(half - tall, half + tall + 1), slice(half - wide, half + wide + 1)
+        out, count = psf.planes[slot][rows, columns], psf.modes.shape[0]
+        below, m = psf.coefficients[node][rows, columns], 0
+        while m < count:
+            w = psf.weights[cell]
+            first, second = psf.modes[m, node][rows, columns], psf.modes[min(m + 1, count - 1), node][rows, columns]
+            third = psf.modes[min(m + 2, count - 1), node][rows, columns]
+            if count - m == 1:
+                _blend_one(out, below, first, w[m])
+            elif count - m == 2:
+                _blend_two(out, below, first, w[m], second, w[m + 1])
+            else:
+                _blend_three(out, below, first, w[m], second, w[m + 1], third, w[m + 2])
+            below, m = out, m + 3
+    return int(slot)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_one(out: Float32Array, below: Float32Array, first: ShortArray, a: float) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * np.float32(first[i, j])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_two(
+    out: Float32Array, below: Float32Array, first: ShortArray, a: float, second: ShortArray, b: float
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _blend_three(
+    out: Float32Array,
+    below: Float32Array,
+    first: ShortArray,
+    a: float,
+    second: ShortArray,
+    b: float,
+    third: ShortArray,
+    c: float,
+) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j]) + c * np.float32(third[i, j])
 
 
 @njit(cache=True, nogil=True)
@@ -60,7 +150,31 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
     )
-    evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+    if psf.modes.shape[0] == 0 or psf.plain[0] != 0:
+        evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
+        return
+    cell, depths = box[CELL], psf.coefficients.shape[0]
+    base = base_of(window.node, depths)
+    first_y, first_x = int(np.floor(window.start_y)), int(np.floor(window.start_x))
+    tall = min(max(half - first_y + 1, first_y + window.height + TAPS - 2 - half), half)
+    wide = min(max(half - first_x + 1, first_x + window.width + TAPS - 2 - half), half)
+    d0 = plane_of(psf, cell, mirror(base - 1, depths), tall, wide)
+    d1 = plane_of(psf, cell, base, tall, wide)
+    d2 = plane_of(psf, cell, mirror(base + 1, depths), tall, wide)
+    d3 = plane_of(psf, cell, mirror(base + 2, depths), tall, wide)
+    planes = psf.planes
+    evaluate_planes(
+        planes[d0],
+        planes[d1],
+        planes[d2],
+        planes[d3],
+        window,
+        window.node - base,
+        1.0 / psf.z_step_um,
+        gradients,
+        psf.space,
+        out,
+    )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
@@ -76,7 +190,7 @@ def add(total: Float32Array, theta: FloatArray, box: IntArray, image: Float32Arr
 @njit(cache=True, nogil=True)
 def put(total: Float32Array, theta: FloatArray, factor: float, psf: Psf) -> None:
     """Add `factor` times the image of a particle `theta` (4,), in its rectangle, to `total` (H, W)."""
-    box = np.empty(4, np.int64)
+    box = np.empty(BOX, np.int64)
     set_box(theta, total.shape, psf, SPARE_UM, box)
     draw(theta, box, psf, False, psf.drawn)
     add(total, theta, box, psf.drawn, factor)

@@ -48,7 +48,8 @@ def weights(fraction: float, value: FloatArray, slope: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _mirror(index: int, size: int) -> int:
+def mirror(index: int, size: int) -> int:
+    """The node of a spline of `size` nodes that continues it, mirrored, beyond its ends."""
     if index < 0:
         index = -index
     if index >= size:
@@ -70,27 +71,58 @@ def evaluate_window(
     `coefficients` (J, P, P); `per_um` nodes per um. The spline is mirrored beyond its edges. Without `gradients`
     only the image is filled. `space` (5, >= height + 3, >= width + 3) is work space.
     """
-    node, start_y, start_x, height, width = window
+    depths = coefficients.shape[0]
+    base = base_of(window.node, depths)
+    evaluate_planes(
+        coefficients[mirror(base - 1, depths)],
+        coefficients[base],
+        coefficients[mirror(base + 1, depths)],
+        coefficients[mirror(base + 2, depths)],
+        window,
+        window.node - base,
+        per_um,
+        gradients,
+        space,
+        out,
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def base_of(node: float, depths: int) -> int:
+    """The node before a depth, in nodes."""
+    return int(min(max(int(node), 0), depths - 2))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def evaluate_planes(
+    d0: Float32Array,
+    d1: Float32Array,
+    d2: Float32Array,
+    d3: Float32Array,
+    window: Window,
+    fraction: float,
+    per_um: float,
+    gradients: bool,
+    space: Float32Array,
+    out: Float32Array,
+) -> None:
+    """`evaluate_window` at a depth, `fraction` of a node behind that of `d1`, between nodes with planes (P, P)."""
+    _, start_y, start_x, height, width = window
     plane, rows = space[:2], space[2:]
-    depths, size = coefficients.shape[0], coefficients.shape[1]
+    size = d1.shape[0]
     wz, sz, w, s = np.empty(TAPS), np.empty(TAPS), np.empty(TAPS), np.empty(TAPS)
-    base = min(max(int(node), 0), depths - 2)
-    weights(node - base, wz, sz)
-    d0 = coefficients[_mirror(base - 1, depths)]
-    d1 = coefficients[base]
-    d2 = coefficients[_mirror(base + 1, depths)]
-    d3 = coefficients[_mirror(base + 2, depths)]
+    weights(fraction, wz, sz)
     a0, a1, a2, a3 = np.float32(wz[0]), np.float32(wz[1]), np.float32(wz[2]), np.float32(wz[3])
     b0, b1 = np.float32(sz[0] * per_um), np.float32(sz[1] * per_um)
     b2, b3 = np.float32(sz[2] * per_um), np.float32(sz[3] * per_um)
     first_y, first_x = int(np.floor(start_y)), int(np.floor(start_x))
     tall, wide = height + TAPS - 1, width + TAPS - 1
     for i in range(tall):
-        r = _mirror(first_y - 1 + i, size)
+        r = mirror(first_y - 1 + i, size)
         for j in range(wide):
             q = first_x - 1 + j
             if q < 0 or q >= size:
-                q = _mirror(q, size)
+                q = mirror(q, size)
             plane[0, i, j] = a0 * d0[r, q] + a1 * d1[r, q] + a2 * d2[r, q] + a3 * d3[r, q]
             if gradients:
                 plane[1, i, j] = b0 * d0[r, q] + b1 * d1[r, q] + b2 * d2[r, q] + b3 * d3[r, q]

@@ -45,9 +45,12 @@ class Directions:
         self._z_um: FloatArray = np.linspace(model.z_min_um, model.z_max_um, DEPTHS)
         self._split = np.empty((DEPTHS, 4))
         sharp = np.empty((DEPTHS, 2))
-        box = np.array([0, 2 * half + 1, 0, 2 * half + 1], np.int64)
+        # in the middle of the field, where the model changes over it
+        height, width = model.field.shape if model.field is not None else (0, 0)
+        x, y = max(width // 2, half), max(height // 2, half)
+        box = np.array([y - half, y + half + 1, x - half, x + half + 1], np.int64)
         for k, z_um in enumerate(self._z_um):
-            theta = np.array([half, half, z_um, 1.0])
+            theta = np.array([x, y, z_um, 1.0])
             first, second = _derivatives(theta, box, self.psf)
             basis = _parts(theta, box, first, second)
             self._split[k] = np.linalg.lstsq(basis.reshape(4, -1).T, first[3].ravel(), rcond=None)[0]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from liveptv.tables import DetectionTable
-from liveptv.tables.reader import COLUMNS, MEASURED
+from liveptv.tables.reader import COLUMNS, MEASURED, known
 from stream.errors import ConfigurationError
 from stream.messages import NAN, Detections
 
@@ -33,14 +33,15 @@ def detections_frame(found: Iterable[Detections]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`.
+        One row a particle: `frame` (int64) and the columns of `stream.messages.Detections` (float64) but `flags`;
+        those from `z_other_um` on only where anything is known.
     """
     import pandas as pd
 
     parts = [(one.info.frame, one.table[: len(MEASURED)]) for one in found]
     number = np.repeat([n for n, _ in parts], [table.shape[1] for _, table in parts]).astype(np.int64)
     table = np.concatenate([np.empty((len(MEASURED), 0)), *(table for _, table in parts)], axis=1)
-    return pd.DataFrame({"frame": number, **dict(zip(MEASURED, table, strict=True))})
+    return pd.DataFrame({"frame": number, **known(dict(zip(MEASURED, table, strict=True)))})
 
 
 def detection_table(frame: pd.DataFrame) -> DetectionTable:
@@ -50,7 +51,8 @@ def detection_table(frame: pd.DataFrame) -> DetectionTable:
     ----------
     frame : pandas.DataFrame
         Needs the columns `frame`, `x_um` and `y_um`; `z_um`, `sigma_x_um`, `sigma_y_um`, `sigma_z_um`,
-        `brightness` and `confidence` are used where they are there. Further columns are ignored.
+        `brightness`, `confidence`, `z_other_um`, `p_other`, `chi_square`, `kind` and `p_kind` are used where they
+        are there. Further columns are ignored.
 
     Raises
     ------

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from liveptv.tables.units import SUFFIX
 from stream.errors import ConfigurationError
 
-LENGTHS = ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um")
-TARGETS = ("frame", *LENGTHS, "brightness", "confidence", "track")
+LENGTHS = ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "z_other_um")
+TARGETS = (
+    "frame", *LENGTHS, "brightness", "confidence", "p_other", "chi_square", "kind", "p_kind", "track",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 MEASURED = tuple(name for name in Detections.COLUMNS if name != FLAGS)
 COLUMNS = ("frame", *MEASURED)
 """Columns of a table. It has no flags: nothing is reduced in `liveptv detect`."""
+ALWAYS = tuple(name for name in COLUMNS if name not in Detections.MORE)
+"""Those that every table has; the others are in it where at least one of their values is known."""
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
-    "track": Rule(whole=True, optional=True)
+    name: Rule(whole=True, optional=True) for name in ("track", "kind")
 }
 AS_IT_IS = Wanted()
 
@@ -53,13 +55,27 @@ class DetectionTable:
     sigma_z_um: FloatArray
     brightness: FloatArray
     confidence: FloatArray
+    z_other_um: FloatArray
+    p_other: FloatArray
+    chi_square: FloatArray
+    kind: FloatArray
+    p_kind: FloatArray
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The columns by name: `pandas.DataFrame(table.columns())`."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        """The columns by name, as a file has them: `pandas.DataFrame(table.columns())`."""
+        return known({name: getattr(self, name) for name in COLUMNS})
+
+
+def known(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The columns that a table has: all of `ALWAYS`, and those of the others that hold anything."""
+    return {
+        name: values
+        for name, values in columns.items()
+        if name not in Detections.MORE or not np.isnan(values).all()
+    }
 
 
 def read_detection_table(

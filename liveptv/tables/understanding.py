@@ -74,6 +74,7 @@ class _Table:
             name = columns.pop("z_um")[0]
             note = f"{name} is left out because its unit is unknown (give it with --columns z=NAME[um])"
             columns.pop("sigma_z_um", None)
+            columns.pop("z_other_um", None)
         self._check(columns)
         scaled = {target: self._scaled(target, column) for target, column in columns.items()}
         self._check_twice(scaled)

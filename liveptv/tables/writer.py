@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
-import h5py
 import numpy as np
-import numpy.typing as npt
 
-from liveptv.tables.reader import COLUMNS, MEASURED, RULES
+from liveptv.tables.reader import ALWAYS, COLUMNS, MEASURED, known
+from liveptv.tables.sinks import SINKS, Columns
 from stream.errors import ConfigurationError, LivePTVError, OutputError
 from stream.messages import Detections
 from stream.unfinished_files import UnfinishedFile
-from tracking.export.table import FORMATS, UNITS, pyarrow
 
 BLOCK_ROWS = 20_000  # rows kept in memory (1.4 MB) before they are written; smaller blocks cost time
-CHUNK_ROWS = 4096  # rows of an HDF5 chunk, 32 kB a column; smaller ones compress less
-
-Columns = dict[str, npt.NDArray[Any]]
-
-
-class _Sink(Protocol):
-    """Where blocks of rows go."""
-
-    def write(self, columns: Columns) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class DetectionTableWriter:
@@ -50,6 +36,7 @@ class DetectionTableWriter:
         if make is None:
             raise ConfigurationError(f"cannot write {self.path}; detection tables end in {', '.join(SINKS)}")
         self._unfinished = UnfinishedFile(self.path, overwrite=overwrite)
+        self._names = ALWAYS
         self._blocks: list[Columns] = []
         self._buffered = 0
         self._closed = False
@@ -87,7 +74,12 @@ class DetectionTableWriter:
         if not blocks:
             return
         try:
-            self._sink.write({name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS})
+            columns = {name: np.concatenate([block[name] for block in blocks]) for name in COLUMNS}
+            wanted = {*self._names, *known(columns)}
+            if len(wanted) > len(self._names):
+                self._names = tuple(name for name in COLUMNS if name in wanted)
+                self._sink.widen(self._names)
+            self._sink.write({name: columns[name] for name in self._names})
         except (OSError, RuntimeError) as error:
             raise self._failure(error) from error
 
@@ -147,64 +139,3 @@ class DetectionTableWriter:
                 error.add_note(self.keep())
             except LivePTVError as failure:
                 error.add_note(str(failure))
-
-
-class _CsvSink:
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="ascii", newline="\n")
-        self._file.write(",".join(COLUMNS) + "\n")
-        self._line = ",".join(FORMATS[name] for name in COLUMNS)
-
-    def write(self, columns: Columns) -> None:
-        rows = zip(*(columns[name].tolist() for name in COLUMNS), strict=True)
-        self._file.write("\n".join([self._line % row for row in rows]).replace("nan", "") + "\n")
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _ParquetSink:
-    def __init__(self, path: Path) -> None:
-        self._pa, parquet = pyarrow()
-        fields = [
-            self._pa.field(
-                name,
-                self._pa.int64() if RULES[name].whole else self._pa.float64(),
-                metadata={"unit": UNITS[name]},
-            )
-            for name in COLUMNS
-        ]
-        self._schema = self._pa.schema(fields)
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
-
-    def write(self, columns: Columns) -> None:
-        self._writer.write_table(self._pa.table([columns[name] for name in COLUMNS], schema=self._schema))
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _H5Sink:
-    def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "w", libver=("v110", "v110"))
-        self._file.attrs["schema"] = "liveptv-detections"
-        self._sets = {}
-        for name in COLUMNS:
-            dtype = np.int64 if RULES[name].whole else np.float64
-            dataset = self._file.create_dataset(
-                name, (0,), dtype, maxshape=(None,), chunks=(CHUNK_ROWS,), compression="gzip", shuffle=True
-            )
-            dataset.attrs["unit"] = UNITS[name]
-            self._sets[name] = dataset
-
-    def write(self, columns: Columns) -> None:
-        for name, dataset in self._sets.items():
-            start = dataset.shape[0]
-            dataset.resize((start + len(columns[name]),))
-            dataset[start:] = columns[name]
-
-    def close(self) -> None:
-        self._file.close()
-
-
-SINKS: dict[str, Callable[[Path], _Sink]] = {".csv": _CsvSink, ".parquet": _ParquetSink, ".h5": _H5Sink}

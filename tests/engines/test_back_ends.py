@@ -57,7 +57,7 @@ class MadeEngine:
         while self.waiting and len(ready) < self.holds:
             frame = self.waiting.popleft()
             value = self.behave(frame.info.frame)
-            table = np.full((9, 0 if value is None else 1), value, float)
+            table = np.full((len(Detections.COLUMNS), 0 if value is None else 1), value, float)
             ready.append(Detections(frame.info, table))
         return ready
 

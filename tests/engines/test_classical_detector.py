@@ -107,7 +107,7 @@ def test_what_is_no_particle_of_the_curve_is_left_out_and_counted(in_depth: Spot
     noise = np.random.default_rng(4).normal(0, 1.3, SHAPE)
     speck = 180 - draw(SHAPE, 200, 200, 0.9, 0.9, 60) + noise
     table, left_out = in_depth.detect(np.rint(speck).astype(np.uint8), -1.0)
-    assert table.shape == (9, 0)
+    assert table.shape == (len(Detections.COLUMNS), 0)
     assert sum(left_out.values()) >= 1
 
 
@@ -115,7 +115,7 @@ def test_an_empty_image_has_no_particles(in_depth: SpotDetector) -> None:
     rng = np.random.default_rng(5)
     flat = np.full(SHAPE, 180, np.uint8)
     noisy = np.rint(rng.normal(180, 1.3, SHAPE)).astype(np.uint8)
-    assert in_depth.detect(flat, -1.0)[0].shape == (9, 0)
+    assert in_depth.detect(flat, -1.0)[0].shape == (len(Detections.COLUMNS), 0)
     assert in_depth.detect(noisy, -1.0)[0].shape[1] <= 1
 
 

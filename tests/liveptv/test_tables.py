@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from liveptv.tables import DetectionTableWriter, iter_detections, read_detection_table
 from liveptv.tables import csv_columns as csv_table
+from liveptv.tables.reader import read_columns
 from stream.errors import ConfigurationError, OutputError, SourceError
 from stream.messages import Detections, FrameInfo
 
 SUFFIXES = (".csv", ".parquet", ".h5")
-COLUMNS = ("frame", *Detections.COLUMNS[:-1])
+COLUMNS = ("frame", *(name for name in Detections.COLUMNS[:-1] if name not in Detections.MORE))
 OPTIONAL = COLUMNS[3:]
 
 
@@ -63,6 +64,7 @@ def csv_path(tmp_path):
 
 number = st.floats(-1e6, 1e6)
 optional = number | st.just(math.nan)
+kind = st.integers(0, 100).map(float) | st.just(math.nan)
 
 
 @st.composite
@@ -71,7 +73,12 @@ def messages(draw):
     found = []
     for frame in frames:
         rows = draw(
-            st.lists(st.tuples(number, number, *[optional] * (len(Detections.COLUMNS) - 2)), max_size=4)
+            st.lists(
+                st.tuples(
+                    number, number, *(kind if name == "kind" else optional for name in Detections.COLUMNS[2:])
+                ),
+                max_size=4,
+            )
         )
         table = np.array(rows, np.float64).reshape(len(rows), len(Detections.COLUMNS)).T
         found.append(Detections(detections(frame, 0).info, np.ascontiguousarray(table)))
@@ -84,7 +91,9 @@ def messages(draw):
 def test_what_is_written_is_read_again(tmp_path_factory, suffix, messages):
     path = write(tmp_path_factory.mktemp("table") / f"found{suffix}", messages)
     table = read_detection_table(path)
-    truth = np.concatenate([np.empty((9, 0)), *(m.table for m in messages)], axis=1)[:-1]
+    truth = np.concatenate([np.empty((len(Detections.COLUMNS), 0)), *(m.table for m in messages)], axis=1)[
+        :-1
+    ]
     assert table.frame.tolist() == [m.info.frame for m in messages for _ in range(len(m))]
     for column, name in zip(truth, Detections.COLUMNS[:-1], strict=True):
         found = getattr(table, name)
@@ -95,6 +104,29 @@ def test_what_is_written_is_read_again(tmp_path_factory, suffix, messages):
             assert np.allclose(found, column, rtol=5.1e-6, atol=0, equal_nan=True)
         else:
             assert np.allclose(found, column, rtol=0, atol=0.51e-4, equal_nan=True)
+
+
+def test_what_becomes_known_late_makes_the_table_wider(path, monkeypatch):
+    monkeypatch.setattr("liveptv.tables.writer.BLOCK_ROWS", 4)
+    with DetectionTableWriter(path) as writer:
+        writer.append(detections(0, 5, z_um=1.0))
+        writer.append(detections(1, 5, z_um=2.0, chi_square=1.25))
+        writer.append(
+            detections(2, 5, z_um=3.0, z_other_um=[math.nan, -3.0, -3.0, math.nan, -3.0], p_other=0.25)
+        )
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    found = read_columns(path)
+    assert set(found) == {*COLUMNS, "z_other_um", "p_other", "chi_square"}
+    assert found["z_um"].tolist() == [1.0] * 5 + [2.0] * 5 + [3.0] * 5
+    assert np.array_equal(found["chi_square"], [math.nan] * 5 + [1.25] * 5 + [math.nan] * 5, equal_nan=True)
+    assert np.array_equal(
+        found["z_other_um"][9:], [math.nan, math.nan, -3.0, -3.0, math.nan, -3.0], equal_nan=True
+    )
+    assert np.isnan(found["p_other"][:10]).all()
+    assert (found["p_other"][10:] == 0.25).all()
+    table = read_detection_table(path)
+    assert np.isnan(table.kind).all()
+    assert list(table.columns()) == [*COLUMNS, "z_other_um", "p_other", "chi_square"]
 
 
 def test_a_table_written_in_many_blocks_is_whole(path, monkeypatch):

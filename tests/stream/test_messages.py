@@ -11,7 +11,7 @@ INFO = FrameInfo("run", 0, 0, 0.0, 0, 0.0)
 
 
 def test_a_column_is_a_view_of_its_row_of_the_table() -> None:
-    table = np.arange(27.0).reshape(9, 3)
+    table = np.arange(42.0).reshape(14, 3)
     found = Detections(INFO, table)
     assert len(found) == 3
     np.testing.assert_array_equal(found.y_um, [3, 4, 5])
@@ -36,7 +36,7 @@ def test_columns_of_different_length_are_refused() -> None:
         Detections.from_columns(INFO, x_um=[1, 2, 3], y_um=[1, 2])
 
 
-@pytest.mark.parametrize("shape", [(9,), (8, 3), (3, 9), (9, 3, 1)])
+@pytest.mark.parametrize("shape", [(14,), (13, 3), (3, 14), (14, 3, 1)])
 def test_a_table_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shape"):
         Detections(INFO, np.zeros(shape))

@@ -138,6 +138,7 @@ def test_every_field_of_the_header_is_documented() -> None:
 
 
 ACK, FRAME, FOUND = CommandReply("c", True), a_frame(), some_detections()
+TRACKED = Tracks.from_columns(FOUND.info, track=np.arange(3.0), z_um=[1.0, 2.0, 3.0], flags=[0, 1, 4])
 IMAGE, TABLE = bytes(encode(FRAME)[1]), bytes(encode(FOUND)[1])
 BAD = {
     "nothing": (b"", b""),
@@ -198,7 +199,7 @@ UNSENDABLE: dict[str, Message] = {
     "a line": Frame(FRAME.info, np.zeros(4, np.uint8)),
     "four dimensions": Frame(FRAME.info, np.zeros((1, 1, 4, 6), np.uint8)),
     "no pixel": Frame(FRAME.info, np.zeros((0, 6), np.uint8)),
-    "a table of integers": Detections(FOUND.info, np.zeros((9, 3), np.int64)),  # type: ignore[arg-type]
+    "a table of integers": Detections(FOUND.info, np.zeros((len(Detections.COLUMNS), 3), np.int64)),  # type: ignore[arg-type]
     "a frame before the first": Frame(replace(FRAME.info, frame=-1), FRAME.image),
 }
 
@@ -253,14 +254,26 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
     assert refused > 5_000
 
 
-def test_detections_of_a_sender_without_flags_are_read_with_none() -> None:
-    header, payload = encode(FOUND)
+@pytest.mark.parametrize(
+    ("table", "without"),
+    [(FOUND, ()), (FOUND, ("flags",)), (TRACKED, ())],
+    ids=["detections", "detections without flags", "tracks"],
+)
+def test_a_table_of_an_older_sender_is_read_and_its_new_columns_are_unknown(
+    table: Detections | Tracks, without: tuple[str, ...]
+) -> None:
+    header, payload = encode(table)
     fields = json.loads(header)
-    columns = len(FOUND.COLUMNS) - 1
-    fields["columns"] = fields["columns"][:columns]
-    fields["shape"] = [columns, len(FOUND)]
-    size = columns * len(FOUND) * 8
-    found = decode(json.dumps(fields).encode(), bytes(payload)[:size]).message
-    assert isinstance(found, Detections)
-    np.testing.assert_array_equal(found.table[:columns], FOUND.table[:columns])
-    np.testing.assert_array_equal(found.flags, 0.0)
+    kept = [name for name in table.COLUMNS if name not in {*table.MORE, *without}]
+    rows = np.frombuffer(payload).reshape(len(table.COLUMNS), -1)
+    fields["columns"] = kept
+    fields["shape"] = [len(kept), len(table)]
+    data = np.stack([rows[table.COLUMNS.index(name)] for name in kept]).tobytes()
+    found = decode(json.dumps(fields).encode(), data).message
+    assert isinstance(found, type(table))
+    for name in kept:
+        np.testing.assert_array_equal(getattr(found, name), getattr(table, name))
+    for name in table.MORE:
+        assert np.isnan(getattr(found, name)).all()
+    if without:
+        np.testing.assert_array_equal(found.flags, 0.0)

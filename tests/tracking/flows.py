@@ -105,9 +105,9 @@ def with_second_detections(
         table = found.table
         sigma = table[3:6, :1]
         again = where[chosen] + beside[names[chosen]]
-        extra = np.empty((len(table), chosen.sum()))
+        extra = np.full((len(table), chosen.sum()), np.nan)
         extra[:3] = again.T + np.nan_to_num(sigma) * rng.normal(size=again.T.shape)
-        extra[3:6], extra[6], extra[7], extra[8] = sigma, 1.0, 0.8, 0.0
+        extra[3:6], extra[6], extra[7], extra[-1] = sigma, 1.0, 0.8, 0.0
         if np.isnan(sigma[2]):
             extra[2] = np.nan
         detections.append(Detections(found.info, np.hstack([table, extra])))

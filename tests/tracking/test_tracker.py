@@ -15,8 +15,8 @@ from tracking.tracker import OnlineTracker
 
 
 def detections(frame, x, y, z=np.nan, sigma=0.1, **more) -> Detections:
-    table = np.broadcast_arrays(x, y, z, sigma, sigma, 1.0, 5.0, 0.9, 0.0)
-    return Detections(info(frame, **more), np.array(table, np.float64))
+    table = np.broadcast_arrays(x, y, z, sigma, sigma, 1.0, 5.0, 0.9)
+    return Detections.from_columns(info(frame, **more), **dict(zip(Detections.COLUMNS, table, strict=False)))
 
 
 def track_all(sequence, chosen: TrackerSettings | None = None) -> list[Tracks]:
@@ -320,7 +320,7 @@ def test_no_input_breaks_it_and_every_usable_detection_is_in_exactly_one_row(mod
     tracker = OnlineTracker(TrackerSettings(mode=mode))
     last = None
     for frame, camera_frame, time_s, focus_um, particles in frames:
-        table = np.full((9, len(particles)), np.nan)
+        table = np.full((len(Detections.COLUMNS), len(particles)), np.nan)
         table[:6] = np.array(particles, float).reshape(-1, 6).T
         about = info(frame, camera_frame=camera_frame, time_s=time_s, focus_um=focus_um)
         tracks = tracker.step(Detections(about, table))

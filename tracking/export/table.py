@@ -27,7 +27,19 @@ FORMATS = {
     "vy_um_s": "%.4f",
     "vz_um_s": "%.4f",
 }
-UNITS = {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"}
+MORE_FORMATS = {
+    "z_other_um": "%.4f",
+    "p_other": "%.4f",
+    "p_side": "%.4f",
+    "chi_square": "%.4f",
+    "kind": "%.0f",
+    "p_kind": "%.4f",
+}
+"""Of the columns that a table has only where something is known."""
+UNITS = (
+    {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
+)
+UNITS["z_other_um"] = "um"
 BLOCK_ROWS = 50_000
 """Rows that are turned into text at once; bounds the memory (some tens of MB) without a loss of speed."""
 

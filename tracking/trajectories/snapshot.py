@@ -1,7 +1,7 @@
 """Stores one camera image of a run with its detections in the trajectory file, and reads it for the report.
 
 /snapshot/image        (H, W) uint8 or uint16; attribute `frame`
-/snapshot/detections   (9, N) float64; attribute `columns` names the rows
+/snapshot/detections   (columns, N) float64; attribute `columns` names the rows, the first 8 or more of `Detections`
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ def snapshot_in(file: h5py.File) -> Snapshot:
     columns = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
     frame = attribute(image, "frame", int)
     detections = dict(zip(columns, table[:], strict=True))
-    if frame is None or image.size == 0 or not set(Detections.COLUMNS) - {FLAGS} <= set(detections):
+    if (
+        frame is None
+        or image.size == 0
+        or not set(Detections.COLUMNS) - {FLAGS, *Detections.MORE} <= set(detections)
+    ):
         raise SourceError(f"the image of frame {frame} is not complete")
     return Snapshot(int(frame), image[:], detections)

@@ -1,0 +1,211 @@
+"""The field model of a scan, from its aligned traces: the order of the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from calibration.alignment.aligned import Positions
+from calibration.alignment.denoise import wiener
+from calibration.field.choose import Choice, Truncation, choose, folds_of, left_out
+from calibration.field.regression import Problem, Residuals, Sums
+from calibration.field.samples import Nodes, Samples, Traces
+from calibration.field.terms import Design, Terms
+from calibration.field.walk import Walk, find_walk
+from calibration.psf_model import PsfModel
+from engines.refine.field import SURFACE_DEGREE, FieldModel, terms_of
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.intp]
+
+WALK_ROUNDS = 2
+"""Measurements of the walk: the first is of images that are smeared by it."""
+PLACE_ROUNDS = 2
+"""Corrections of the particles' places with the field model of the others."""
+SQUARE_OF_MEDIAN = 0.455
+"""Median of the square of a normal number of variance 1."""
+CLIPPED = 3.0
+"""Standard deviations at which an image's say about its particle's place is clipped."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldFit:
+    """What was found, for traces at their corrected places.
+
+    `positions` (N,) replace those of the alignment, of offsets in the model's coordinates; `model` has the field model.
+    """
+
+    model: PsfModel
+    traces: Traces
+    positions: Positions
+    samples: Samples
+    sums: Sums
+    terms: Terms
+    choice: Choice
+    walk: Walk | None
+    stage_px: FloatArray
+    shape: tuple[int, int]
+
+    def place_um(self, index: int, pixel_size_um: float) -> tuple[float, float]:
+        """Where one of the particles is in the image, um from the centre of the first pixel."""
+        height, width = self.shape
+        half = max(self.shape) / 2
+        u, v = float(self.traces.u[index]), float(self.traces.v[index])
+        return ((width - 1) / 2 + half * u) * pixel_size_um, ((height - 1) / 2 + half * v) * pixel_size_um
+
+    def left_out_splines(self, mine: IndexArray) -> FloatArray:
+        """The splines (T, J, R) through all particles but `mine`."""
+        phi = _phi(self.terms, self.traces)
+        splines = Problem.of(self.sums, phi, np.setdiff1d(np.arange(len(phi)), mine)).solve(self.choice.ridge)
+        return Truncation.of(splines, self.choice.rank).splines(splines[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the traces were seen with: focus (K,), column and row (N,) of their middle pixels, and the image's shape."""
+
+    focus_um: FloatArray
+    column: FloatArray
+    row: FloatArray
+    shape: tuple[int, int]
+
+
+def traces_of(
+    images: Float32Array, positions: Positions, scene: Scene, model: PsfModel, noise_variance: float
+) -> Traces:
+    """Traces (N, K, P, P) at positions in the model's coordinates."""
+    depth = positions.z_um[:, None] - scene.focus_um
+    seen = (depth >= model.z_min_um) & (depth <= model.z_max_um)
+    height, width = scene.shape
+    half = max(scene.shape) / 2
+    u = (scene.column + positions.dx_px - (width - 1) / 2) / half
+    v = (scene.row + positions.dy_px - (height - 1) / 2) / half
+    dx, dy = (np.repeat(off[:, None], depth.shape[1], axis=1) for off in (positions.dx_px, positions.dy_px))
+    return Traces(images, depth, seen, dx, dy, positions.brightness, u, v, noise_variance)
+
+
+def fit_field(
+    images: Float32Array, start: Positions, scene: Scene, model: PsfModel, noise_variance: float
+) -> FieldFit:
+    """Find walk, terms and modes, and correct the places of the particles.
+
+    `images` (N, K, P, P) are clean of neighbours, `start` their positions in the coordinates of the `model`. Where one
+    image serves the whole field as well, the model and the positions come back as they were.
+    """
+    nodes = Nodes(model.z_first_um, model.z_step_um, len(model.coefficients))
+    traces = traces_of(images, start, scene, model, noise_variance)
+    samples, walk, per_um, stage_px = _without_walk(Samples.of(traces, nodes), scene)
+    sums = Sums.of(samples)
+    choice = choose(samples, sums)
+    positions = start
+    if choice.design != Design():
+        for _ in range(PLACE_ROUNDS):
+            change = _place_changes(samples, sums, choice)
+            positions = Positions(
+                positions.brightness * (1 + change[:, 0]),
+                positions.z_um + change[:, 3],
+                positions.dx_px + change[:, 1],
+                positions.dy_px + change[:, 2],
+            )
+            moved = samples.traces.moved(change[:, 1:2], change[:, 2:3], change[:, 3])
+            samples = Samples.of(replace(moved, brightness=positions.brightness), nodes)
+            sums = Sums.of(samples)
+    traces = samples.traces
+    terms = Terms.of(choice.design, traces.u, traces.v, np.log(traces.brightness))
+    fit = FieldFit(model, traces, positions, samples, sums, terms, choice, walk, stage_px, scene.shape)
+    if choice.design == Design() and not per_um.any():
+        return fit
+    return replace(fit, model=_model(fit, per_um))
+
+
+def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None, FloatArray, FloatArray]:
+    """The samples with the walk taken out, the walk as first measured, and what was taken out: G, and q (K, 2)."""
+    half = max(scene.shape) / 2
+    first, per_um, stage_px = None, np.zeros((2, 2)), np.zeros((len(scene.focus_um), 2))
+    for _ in range(WALK_ROUNDS):
+        traces = samples.traces
+        x_px, y_px = traces.u * half, traces.v * half
+        alone = left_out(
+            samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v)
+        )
+        walk = find_walk(alone, traces.noise_variance, traces.depth_um, scene.focus_um, x_px, y_px)
+        first = first or walk
+        if walk is None or not (walk.is_optical or walk.is_stage):
+            break
+        more = walk.per_um if walk.is_optical else np.zeros((2, 2))
+        stage = walk.stage_px if walk.is_stage else np.zeros_like(stage_px)
+        away = np.stack([x_px, y_px], axis=1) @ more.T
+        aside = away[:, None, :] * traces.depth_um[..., None] + stage
+        samples = Samples.of(traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes)
+        per_um, stage_px = per_um + more, stage_px + stage
+    return samples, first, per_um, stage_px
+
+
+def _phi(terms: Terms, traces: Traces) -> FloatArray:
+    return terms.at(traces.u, traces.v, np.log(traces.brightness))
+
+
+def _place_changes(samples: Samples, sums: Sums, choice: Choice) -> FloatArray:
+    """Changes (N, 4) of brightness (relative), x, y, z that fit each particle best, by the model of the others.
+
+    An image counts by its noise and by how far images at its depth are off.
+    """
+    traces = samples.traces
+    phi = _phi(Terms.of(choice.design, traces.u, traces.v, np.log(traces.brightness)), traces)
+    fold = folds_of(traces.u, traces.v)
+    found: Residuals = left_out(samples, sums, phi, choice.ridge, choice.rank, fold)
+    place = np.round((traces.depth_um - samples.nodes.first_um) / samples.nodes.step_um).astype(int)
+    change = np.zeros((len(phi), 4))
+    for column in range(4):
+        error = found.change[..., column]
+        squares = ndimage.median(error**2, np.where(traces.seen, place, -1), np.arange(samples.nodes.count))
+        typical = np.nan_to_num(squares) / SQUARE_OF_MEDIAN
+        known = traces.noise_variance / np.maximum(found.information[..., column], 1e-300)
+        weight = traces.seen / (known + typical[place] + 1e-12)
+        limit = CLIPPED * np.sqrt(known + typical[place])
+        total = np.maximum(weight.sum(axis=1), 1e-300)
+        change[:, column] = (weight * np.clip(error, -limit, limit)).sum(axis=1) / total
+    change[:, 0] = (1 + change[:, 0]) / np.mean(1 + change[:, 0]) - 1
+    return change
+
+
+def _model(fit: FieldFit, per_um: FloatArray) -> PsfModel:
+    """The PSF model with the field model of all particles."""
+    splines = Problem.of(fit.sums, _phi(fit.terms, fit.traces), np.arange(len(fit.traces.u))).solve(
+        fit.choice.ridge
+    )
+    parts = Truncation.of(splines, fit.choice.rank)
+    mean = _image_spline(splines[0], fit.samples.basis)
+    modes = [_image_spline(mode, fit.samples.basis) for mode in parts.modes]
+    none = np.zeros((0, *mean.shape), np.float32)
+    mixed = np.hstack([np.zeros((len(modes), 1)), parts.mixing])
+    b = np.log(fit.traces.brightness)
+    field = FieldModel(
+        shape=fit.shape,
+        surface_um=np.zeros(terms_of(SURFACE_DEGREE)),
+        walk_per_um=per_um,
+        modes=np.stack(modes) if modes else none,
+        weights=fit.terms.weights(mixed),
+        degree=fit.choice.design.degree,
+        brightness_degree=fit.choice.design.brightness_degree,
+        brightness_range=(float(b.min()), float(b.max())),
+    )
+    return replace(fit.model, coefficients=mean, field=field)
+
+
+def _image_spline(spline: FloatArray, basis: FloatArray) -> Float32Array:
+    """The coefficients (J, P, P) of a spline over depth (J, R) in a basis (R, P, P), also over rows and columns."""
+    images = wiener(np.einsum("jr,rpq->jpq", spline, basis))
+    for axis in (1, 2):
+        images = ndimage.spline_filter1d(images, order=3, axis=axis, mode="mirror")
+    return np.ascontiguousarray(images, np.float32)
+
+
+def spline_of_place(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
+    """The spline (J, P, P) of splines (T, J, R) at the place of one of the traces."""
+    own = np.einsum("t,tjr->jr", _phi(fit.terms, fit.traces)[index], splines)
+    return _image_spline(own, fit.samples.basis)

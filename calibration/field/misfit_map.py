@@ -1,0 +1,116 @@
+"""The misfit of a model by depth and region, from its cross-validation.
+
+The variance of the errors of left-out particles is that of the noise plus that of the misfit (bias included, as a
+particle that the model has not seen has it too).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from calibration.field.cross_validation import Validation
+from calibration.field.surface_choice import Surface
+from calibration.psf_model import PsfModel
+from engines.refine.misfit import Misfit
+
+FloatArray = npt.NDArray[np.float64]
+
+DEPTHS = 24
+"""Bins of depth at most: a misfit changes within a tenth of the range, as near the focal lines."""
+IMAGES_A_BIN = 30
+"""Images that a bin holds at least: their variance is then known to 25 %."""
+PARTICLES_A_REGION = 12
+"""Particles that a region of the field holds at least on average: errors of one particle are alike."""
+MOST_ACROSS = 3
+"""Regions along the field: what changes faster is in the modes."""
+SHRINK = 6.0
+"""Particles that the whole field counts for in each region, so that few particles do not make a region."""
+CLIPPED = 4.0
+"""Robust standard deviations at which an error is clipped: a failed fit is no misfit."""
+
+
+def misfit_of(
+    validation: Validation, model: PsfModel, slide: Surface | None, shape: tuple[int, int]
+) -> Misfit | None:
+    """The misfit for images of `shape` (H, W); None for fewer than 30 measured images.
+
+    Where the heights are taken from the focal surface through particles on a `slide`, its error is part of it.
+    """
+    pixel_size_um = model.pixel_size_um
+    good = np.isfinite(validation.errors()).all(axis=1) & validation.right_side(
+        model.z_max_um - model.z_min_um
+    )
+    if good.sum() < IMAGES_A_BIN:
+        return None
+    z = validation.z_um[good]
+    bins = int(np.clip(good.sum() // IMAGES_A_BIN, 1, DEPTHS))
+    edges = np.linspace(z.min(), z.max(), bins + 1)
+    place = np.clip(np.searchsorted(edges, z, side="right") - 1, 0, bins - 1)
+    excess = _excess(validation, good, place, bins)
+    by_depth = np.stack([_mean_by(excess[:, axis], place, bins) for axis in range(3)], axis=1)
+    by_depth = np.maximum(
+        ndimage.convolve1d(by_depth, np.array([0.25, 0.5, 0.25]), axis=0, mode="nearest"), 0.0
+    )
+    factor = _by_region(validation, good, excess, by_depth[place], shape, pixel_size_um)
+    middles = (edges[1:] + edges[:-1]) / 2
+    variance = factor[:, :, None, :] * by_depth
+    if slide is not None and slide.surface_um.any():
+        variance[..., 2] += _of_surface(slide, shape, len(factor))[..., None]
+    return Misfit(shape, middles, variance)
+
+
+def _of_surface(slide: Surface, shape: tuple[int, int], across: int) -> FloatArray:
+    """Variance (rows, columns) of the focal surface in the middle of each region."""
+    half = max(shape) / 2
+    middle = (np.arange(across) + 0.5) / across - 0.5
+    v, u = np.meshgrid(middle * shape[0] / half, middle * shape[1] / half, indexing="ij")
+    return slide.variance_at(u.ravel(), v.ravel()).reshape(across, across)
+
+
+def _excess(
+    validation: Validation, good: npt.NDArray[np.bool_], place: npt.NDArray[np.intp], bins: int
+) -> FloatArray:
+    """Squared errors (M, 3), clipped, less the variance of the noise."""
+    error, sigma = validation.errors()[good], validation.sigmas()[good]
+    out = np.empty_like(error)
+    for axis in range(3):
+        typical = ndimage.median(np.abs(error[:, axis]), place, np.arange(bins)) / 0.6745
+        limit = CLIPPED * np.nan_to_num(typical)[place]
+        out[:, axis] = np.minimum(np.abs(error[:, axis]), limit) ** 2 - sigma[:, axis] ** 2
+    return out
+
+
+def _mean_by(values: FloatArray, place: npt.NDArray[np.intp], bins: int) -> FloatArray:
+    """Mean of each bin (bins,); empty ones take their neighbours'."""
+    count = np.bincount(place, minlength=bins)
+    total = np.bincount(place, values, minlength=bins)
+    known = np.flatnonzero(count)
+    return np.interp(np.arange(bins), known, total[known] / count[known])
+
+
+def _by_region(
+    validation: Validation,
+    good: npt.NDArray[np.bool_],
+    excess: FloatArray,
+    expected: FloatArray,
+    shape: tuple[int, int],
+    pixel_size_um: float,
+) -> FloatArray:
+    """Factor (rows, columns, 3) of the misfit in each region."""
+    particles = np.unique(validation.particle[good]).size
+    across = int(np.clip(np.sqrt(particles / PARTICLES_A_REGION), 1, MOST_ACROSS))
+    row = np.clip((validation.y_um[good] / pixel_size_um / shape[0] * across).astype(int), 0, across - 1)
+    column = np.clip((validation.x_um[good] / pixel_size_um / shape[1] * across).astype(int), 0, across - 1)
+    factor = np.ones((across, across, 3))
+    a_particle = good.sum() / particles
+    for i in range(across):
+        for j in range(across):
+            here = (row == i) & (column == j)
+            weight = SHRINK * a_particle
+            for axis in range(3):
+                norm = np.maximum(expected[here, axis], 1e-12)
+                own = float((excess[here, axis] / norm).clip(-3, 30).sum())
+                factor[i, j, axis] = max(0.0, (own + weight) / (here.sum() + weight))
+    return factor

@@ -1,0 +1,157 @@
+"""The traces' images, each moved to its particle's place, in the space of their principal images.
+
+The basis of the alignment (`calibration.alignment.basis`) comes from averages over all particles, in which what is odd
+over the field cancels. Here it comes from averages over depth and groups of particles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft
+from threadpoolctl import threadpool_limits
+
+from calibration.alignment.basis import derivatives
+from calibration.alignment.depth_spline import node_weights
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+LARGEST = 60
+"""Most principal images: 10 to 30 describe a PSF over depth, what changes over the field adds as many."""
+GROUPS = 24
+"""Groups of particles at most; with more the averages hold more noise, with fewer they hide what differs."""
+ABOVE_NOISE = 1.5
+"""Variance of a principal image over the largest one that noise alone gives (Marchenko & Pastur 1967)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """Depths of the spline's nodes: `first_um` + j `step_um`, `count` of them."""
+
+    first_um: float
+    step_um: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traces:
+    """Images (N, K, P, P) of N particles in K planes, clean of neighbours, and what is known of the particles.
+
+    `depth_um` (N, K) are local depths, `seen` (N, K) marks those that count; `dx_px`, `dy_px` (N, K) the particle's
+    place, off the middle pixel, in each image; `u`, `v` (N,) its place in the field (`engines.refine.field`).
+    """
+
+    images: Float32Array
+    depth_um: FloatArray
+    seen: BoolArray
+    dx_px: FloatArray
+    dy_px: FloatArray
+    brightness: FloatArray
+    u: FloatArray
+    v: FloatArray
+    noise_variance: float
+
+    def moved(self, dx_px: FloatArray, dy_px: FloatArray, dz_um: FloatArray) -> Traces:
+        """The same with places (N, K) or (N, 1) and depths (N,) changed by so much."""
+        return replace(
+            self,
+            dx_px=self.dx_px + dx_px,
+            dy_px=self.dy_px + dy_px,
+            depth_um=self.depth_um + dz_um[:, None],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Traces in a basis of R images (R, P, P): `values` (N, K, R), and operators (R, R) of the basis's derivatives.
+
+    `basis` is orthonormal; coefficients (R,) times `by_x` or `by_y` are those of the image's derivative. `power` (N, K) is
+    the sum of squares of each image.
+    """
+
+    traces: Traces
+    nodes: Nodes
+    basis: FloatArray
+    by_x: FloatArray
+    by_y: FloatArray
+    values: FloatArray
+    power: FloatArray
+
+    @classmethod
+    def of(cls, traces: Traces, nodes: Nodes) -> Samples:
+        """Move the images to the middle and find their basis."""
+        shifted = to_middle(traces.images, traces.dx_px, traces.dy_px)
+        basis = _basis(shifted, traces)
+        flat = basis.reshape(len(basis), -1)
+        with threadpool_limits(2):
+            by_x, by_y = (part.reshape(len(basis), -1) @ flat.T for part in derivatives(basis))
+            count, planes, size, _ = shifted.shape
+            values = (shifted.reshape(-1, size * size) @ flat.T.astype(np.float32)).astype(np.float64)
+        power = np.einsum("nkij,nkij->nk", shifted, shifted, dtype=np.float64)
+        return cls(traces, nodes, basis, by_x, by_y, values.reshape(count, planes, -1), power)
+
+    def weights(self) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+        """First node (N, K), and the weights (N, K, 4) of four nodes and their slopes by um; 0 where not seen."""
+        node = (self.traces.depth_um - self.nodes.first_um) / self.nodes.step_um
+        first, weight, slope = node_weights(node.ravel(), self.nodes.count)
+        shape = (*node.shape, 4)
+        seen = self.traces.seen[..., None]
+        return (
+            first.reshape(node.shape),
+            weight.reshape(shape) * seen,
+            slope.reshape(shape) * seen / self.nodes.step_um,
+        )
+
+
+def to_middle(images: Float32Array, dx_px: FloatArray, dy_px: FloatArray) -> Float32Array:
+    """Shift images (N, K, P, P), each by its own (N, K), so that each particle sits on the middle pixel (Fourier)."""
+    size = images.shape[-1]
+    along, across = fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None, :]
+    out = np.empty_like(images)
+    for index, stack in enumerate(images):
+        turn = along * dy_px[index, :, None, None] + across * dx_px[index, :, None, None]
+        phase = np.exp(2j * np.pi * turn).astype(np.complex64)
+        out[index] = fft.irfft2(fft.rfft2(stack, workers=-1) * phase, s=(size, size), workers=-1)
+    return out
+
+
+def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
+    """Principal images (R, P, P) of averages over depth and groups of particles that lie near to each other."""
+    count, _, size, _ = shifted.shape
+    step_um = float(np.median(np.abs(np.diff(traces.depth_um[0])))) or 1.0
+    place = np.round((traces.depth_um - traces.depth_um.min()) / step_um).astype(np.int64)
+    bins = int(place.max()) + 1
+    group = _groups(traces)
+    index = (group[:, None] * bins + place)[traces.seen]
+    weight = np.broadcast_to(traces.brightness[:, None], place.shape)[traces.seen]
+    information = np.bincount(index, weight**2, minlength=(int(group.max()) + 1) * bins)
+    total = np.zeros((information.size, size * size), np.float32)
+    np.add.at(total, index, shifted[traces.seen].reshape(len(index), -1) * weight[:, None].astype(np.float32))
+    known = information > 0
+    scaled = total[known] / np.sqrt(information[known])[:, None].astype(np.float32)
+    with threadpool_limits(2):
+        values, vectors = np.linalg.eigh((scaled @ scaled.T).astype(np.float64))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    noise = traces.noise_variance * (np.sqrt(len(scaled)) + size) ** 2
+    many = int(np.clip(np.sum(values > ABOVE_NOISE * noise), 3, min(LARGEST, len(values))))
+    images: FloatArray = (vectors[:, :many].T @ scaled.astype(np.float64)) / np.sqrt(values[:many])[:, None]
+    return images.reshape(many, size, size)
+
+
+def _groups(traces: Traces) -> npt.NDArray[np.int64]:
+    """Group (N,) of each particle: neighbours in the field, the brighter and the fainter half of each apart."""
+    count = len(traces.u)
+    strips = max(1, int(np.sqrt(min(count, GROUPS) / 2)))
+    group = np.zeros(count, np.int64)
+    by_u = np.array_split(np.argsort(traces.u), strips)
+    number = 0
+    for strip in by_u:
+        for cell in np.array_split(strip[np.argsort(traces.v[strip])], strips):
+            for half in np.array_split(cell[np.argsort(traces.brightness[cell])], 2):
+                group[half] = number
+                number += half.size > 0
+    return group

@@ -1,0 +1,98 @@
+"""The focal surface from particles on a level slide: constant, tilted or curved, whichever predicts left-out ones best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import median_abs_deviation
+
+from engines.refine.field import SURFACE_DEGREE, monomials, terms_of
+
+FloatArray = npt.NDArray[np.float64]
+
+FEWEST = 8
+"""Fewest particles for a plane; twice as many for a curved surface, as in `calibration.surface`."""
+REACH = 5.0
+"""Robust standard deviations from the surface beyond which a particle does not lie on the slide."""
+ROUNDS = 4
+"""Rounds of leaving such particles out; two suffice."""
+BETTER_SIGMAS = 2.0
+"""Standard errors of the mean difference by which more terms must predict left-out particles better: a surface that is
+applied for nothing adds its own error to every depth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """Coefficients (6,) of S on `monomials`, 0 in the middle, their covariance (6, 6), and the scatter about it, um."""
+
+    surface_um: FloatArray
+    covariance: FloatArray
+    scatter_um: float
+    degree: int
+
+    def variance_at(self, u: FloatArray, v: FloatArray) -> FloatArray:
+        """Variance of S (N,), um^2, at places (N,)."""
+        terms = monomials(u, v, SURFACE_DEGREE)
+        found: FloatArray = np.einsum("nt,ts,ns->n", terms, self.covariance, terms)
+        return found
+
+    def without_tilt(self) -> Surface:
+        """The same with the tilt counted as the slide's."""
+        kept = np.array([0, 0, 0, 1, 1, 1])
+        return Surface(
+            self.surface_um * kept, self.covariance * np.outer(kept, kept), self.scatter_um, self.degree
+        )
+
+
+def choose_surface(u: FloatArray, v: FloatArray, z_um: FloatArray) -> Surface:
+    """Fit particles at u, v (N,) that are in focus at `z_um` (N,)."""
+    best = _fit(u, v, z_um, 0)
+    kept, left = _left_out(u, v, z_um, 0)
+    for degree in range(1, SURFACE_DEGREE + 1):
+        if len(u) < FEWEST * degree:
+            break
+        now, rest = _left_out(u, v, z_um, degree)
+        both = kept & now if (kept & now).sum() >= FEWEST else now
+        gain = left[both] ** 2 - rest[both] ** 2
+        if gain.mean() > BETTER_SIGMAS * gain.std(ddof=1) / np.sqrt(both.sum()):
+            best, kept, left = _fit(u, v, z_um, degree), now, rest
+    return best
+
+
+def _kept(design: FloatArray, z_um: FloatArray) -> npt.NDArray[np.bool_]:
+    kept = np.ones(len(z_um), np.bool_)
+    for _ in range(ROUNDS):
+        away = z_um - design @ np.linalg.lstsq(design[kept], z_um[kept], rcond=None)[0]
+        spread = float(median_abs_deviation(away[kept], scale="normal"))
+        kept = np.abs(away) <= REACH * max(spread, 1e-9)
+    return kept
+
+
+def _fit(u: FloatArray, v: FloatArray, z_um: FloatArray, degree: int) -> Surface:
+    design = monomials(u, v, degree)
+    kept = _kept(design, z_um)
+    found = np.linalg.lstsq(design[kept], z_um[kept], rcond=None)[0]
+    away = z_um[kept] - design[kept] @ found
+    variance = float((away**2).sum()) / max(int(kept.sum()) - design.shape[1], 1)
+    surface, covariance = np.zeros(terms_of(SURFACE_DEGREE)), np.zeros((terms_of(SURFACE_DEGREE),) * 2)
+    many = design.shape[1]
+    surface[:many] = found
+    covariance[:many, :many] = variance * np.linalg.pinv(design[kept].T @ design[kept])
+    surface[0] = 0.0
+    # the height of the slide is not part of S, so its error is not either
+    covariance[0, :], covariance[:, 0] = 0.0, 0.0
+    return Surface(surface, covariance, float(np.sqrt(variance)), degree)
+
+
+def _left_out(
+    u: FloatArray, v: FloatArray, z_um: FloatArray, degree: int
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Which particles (N,) lie on the surface, and how far each is (N,) from the surface through the others."""
+    design = monomials(u, v, degree)
+    kept = _kept(design, z_um)
+    inner = design[kept]
+    leverage = np.einsum("nt,ts,ns->n", design, np.linalg.pinv(inner.T @ inner), design)
+    away = z_um - design @ np.linalg.lstsq(inner, z_um[kept], rcond=None)[0]
+    return kept, away / np.maximum(1.0 - np.where(kept, leverage, 0.0), 1e-3)
