@@ -45,17 +45,20 @@ class Directions:
         self._z_um: FloatArray = np.linspace(model.z_min_um, model.z_max_um, DEPTHS)
         self._split = np.empty((DEPTHS, 4))
         sharp = np.empty((DEPTHS, 2))
-        # in the middle of the field, where the model changes over it
-        height, width = model.field.shape if model.field is not None else (0, 0)
-        x, y = max(width // 2, half), max(height // 2, half)
-        box = np.array([y - half, y + half + 1, x - half, x + half + 1], np.int64)
+        box = np.array([0, 2 * half + 1, 0, 2 * half + 1, 0], np.int64)
+        self.psf.plain[0] = 1  # the mean image, where the model changes over the field
         for k, z_um in enumerate(self._z_um):
-            theta = np.array([x, y, z_um, 1.0])
+            theta = np.array([half, half, z_um, 1.0])
             first, second = _derivatives(theta, box, self.psf)
             basis = _parts(theta, box, first, second)
             self._split[k] = np.linalg.lstsq(basis.reshape(4, -1).T, first[3].ravel(), rcond=None)[0]
             sharp[k] = (first[1:3].astype(np.float64) ** 2).sum(axis=(1, 2)) / (first[0] ** 2.0).sum()
+        self.psf.plain[0] = 0
         self.focal_planes_um = tuple(float(self._z_um[sharp[:, axis].argmax()]) for axis in (0, 1))
+
+    def use(self, shape: tuple[int, int]) -> None:
+        """Take particles of images of `shape` (H, W) from now on, in this thread."""
+        self.psf = self.model.for_kernels(shape)
 
     @property
     def separation_um(self) -> float:
@@ -63,7 +66,7 @@ class Directions:
         return abs(self.focal_planes_um[0] - self.focal_planes_um[1])
 
     def of(self, theta: FloatArray, box: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Of a particle `theta` (4,) in its `box` (4,): derivatives by x, y, z and brightness (4, H, W).
+        """Of a particle `theta` (4,) in its `box` (`BOX`,): derivatives by x, y, z and brightness (4, H, W).
 
         And (1) to (4), times its brightness, (5, H, W).
         """

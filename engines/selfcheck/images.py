@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, IntArray
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, SPARE_UM, TOP, A, Z, set_box
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, SPARE_UM, TOP, A, Z, set_box
 from engines.selfcheck.directions import NAMES, SEPARATION, TURNED, WIDER_X, WIDER_Y, Directions
 from engines.selfcheck.scores import Estimate, Score, estimate, score
 from stream.evidence import is_sure
@@ -50,6 +50,7 @@ class ImageCheck:
     """Takes fitted lone particles and judges them; one thread."""
 
     def __init__(self, directions: Directions, shape: tuple[int, int]) -> None:
+        directions.use(shape)
         self.directions = directions
         self._shape = shape
         self._kept: deque[tuple[int, int, float, Score]] = deque(maxlen=KEPT)
@@ -61,7 +62,7 @@ class ImageCheck:
     def alone(self, theta: FloatArray) -> IntArray:
         """Which of the particles (N, 4) stand alone in their boxes, well inside of the image and of the depths."""
         model = self.directions.model
-        boxes = np.empty((len(theta), 4), np.int64)
+        boxes = np.empty((len(theta), BOX), np.int64)
         for k in range(len(theta)):
             set_box(theta[k], (1 << 30, 1 << 30), self.directions.psf, SPARE_UM, boxes[k])
         half = np.column_stack([boxes[:, BOTTOM] - boxes[:, TOP], boxes[:, RIGHT] - boxes[:, LEFT]]) / 2
@@ -87,7 +88,7 @@ class ImageCheck:
         model = self.directions.model
         edges = np.linspace(model.z_min_um, model.z_max_um, DEPTHS + 1)[1:-1]
         for one in theta:
-            box = np.empty(4, np.int64)
+            box = np.empty(BOX, np.int64)
             set_box(one, self._shape, self.directions.psf, SPARE_UM, box)
             own, changes = self.directions.of(one, box)
             image = one[A] * own[3]

@@ -81,12 +81,11 @@ class Inspector:
         """Places and brightness (N, 4) as the PSF model has them."""
         x, y = detections.x_um / self._pixel_um, detections.y_um / self._pixel_um
         place = np.column_stack([x, y, detections.z_um])
-        field = getattr(self._model, "field", None)
-        if field is not None and self._shape is not None:
-            middle = (np.array(field.shape[::-1]) - self._shape[::-1]) / 2
-            place[:, :2] += middle
-            place = field.to_local(place)
-            place[:, :2] -= middle
+        if self._model.field is not None:
+            origin = self._model.origin_px(self._shape)[::-1]
+            place[:, :2] += origin
+            place = self._model.field.to_local(place)
+            place[:, :2] -= origin
         peak = np.maximum(self._model.peak_at(place[:, 2]), 1e-9)
         return np.column_stack([place, detections.brightness / background / peak])
 

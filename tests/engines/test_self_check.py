@@ -7,15 +7,15 @@ import pytest
 from acquisition.physics.optics import OpticsModel, fine_images, shifted_images, spectrum_of
 from calibration.psf_model import PsfModel
 from engines.engine import EngineInfo
-from engines.refine.rendering import SPARE_UM, set_box
+from engines.refine.rendering import BOX, SPARE_UM, set_box
 from engines.selfcheck.checked_engine import CheckedEngine
 from engines.selfcheck.directions import NAMES, SEPARATION, TURNED, WIDER_X, WIDER_Y, Directions
 from engines.selfcheck.dust import LOOKS, DustCheck
-from stream.evidence import FALSE_ALARMS, is_sure, limit
 from engines.selfcheck.gauges import DETAIL, gauges_of
 from engines.selfcheck.images import FEWEST, ImageCheck
 from engines.selfcheck.light import FIRST_LOOKS, LATEST_LOOKS, LightCheck
 from engines.selfcheck.scores import estimate, score
+from stream.evidence import FALSE_ALARMS, is_sure, limit
 from stream.messages import Detections, Frame, FrameInfo
 
 OPTICS = OpticsModel(
@@ -50,7 +50,7 @@ def directions(model):
 
 def fitted(directions, frame, start):
     """Gauss-Newton from the truth, to the best fit of a wrong model."""
-    theta, box = start.copy(), np.empty(4, np.int64)
+    theta, box = start.copy(), np.empty(BOX, np.int64)
     for _ in range(4):
         set_box(theta, frame.shape, directions.psf, SPARE_UM, box)
         own, _ = directions.of(theta, box)
