@@ -22,6 +22,7 @@ from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
 from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
+from liveptv.session.self_check import checks_of, in_words
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
 
 SERIES_PERIOD_S = 0.5
@@ -184,8 +185,13 @@ class RunView:
                 "series": list(self.series),
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),
+                "checks": self._checks(),
                 "gaps": self.gaps,
             }
+
+    def _checks(self) -> list[dict[str, str]]:
+        statuses = [self._stages.of(stage) for stage in ("detect", "track")]
+        return in_words(checks_of(status.gauges for status in statuses if status is not None))
 
     def _profile_facts(self) -> dict[str, Any]:
         profile = self._profile.profile()

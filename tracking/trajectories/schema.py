@@ -164,6 +164,7 @@ ATTRIBUTES = {
     ),
     "frame_rate_hz": AttributeSpec(number),
     "result_age": AttributeSpec(mapping(number)),
+    "self_check": AttributeSpec(mapping(number)),
     "age_limit_ms": AttributeSpec(number),
     "configuration": AttributeSpec(configuration),
     "statistics": AttributeSpec(mapping(number)),
