@@ -129,7 +129,9 @@ def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
     be seen and not be described.
     """
     size = shifted.shape[2]
-    mean = _principal(_averages(shifted, traces, np.zeros(len(shifted), np.int64)), MOST_MEAN, traces.noise_variance)
+    mean = _principal(
+        _averages(shifted, traces, np.zeros(len(shifted), np.int64)), MOST_MEAN, traces.noise_variance
+    )
     by_x, by_y = (part.reshape(len(mean), -1) for part in derivatives(mean.reshape(-1, size, size)))
     moved = _orthonormal(np.concatenate([mean, by_x, by_y]))
     groups = _averages(shifted, traces, _groups(traces))
