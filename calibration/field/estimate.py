@@ -10,9 +10,11 @@ from scipy import ndimage
 
 from calibration.alignment.aligned import Positions
 from calibration.alignment.denoise import wiener
+from calibration.alignment.depth_spline import node_weights
 from calibration.field.choose import Choice, Truncation, choose, folds_of, left_out
 from calibration.field.regression import Problem, Residuals, Sums
 from calibration.field.samples import Nodes, Samples, Traces
+from calibration.field.stage import straight_walk
 from calibration.field.terms import Design, Terms
 from calibration.field.walk import Walk, find_walk
 from calibration.psf_model import PsfModel
@@ -24,6 +26,8 @@ IndexArray = npt.NDArray[np.intp]
 
 WALK_ROUNDS = 8
 """Most measurements of the walk: the first are of images that are smeared by it, and find only a part."""
+DEPTHS_LOOKED_AT = 24
+"""Depths at which the symmetry of the images is looked at."""
 PLACE_ROUNDS = 2
 """Corrections of the particles' places with the field model of the others."""
 SQUARE_OF_MEDIAN = 0.455
@@ -126,24 +130,39 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
     """The samples with the walk taken out, the walk as measured, and what was taken out: G, and q (K, 2)."""
     half = max(scene.shape) / 2
     first, per_um, stage_px = None, np.zeros((2, 2)), np.zeros((len(scene.focus_um), 2))
-    for _ in range(WALK_ROUNDS):
+    for turn in range(WALK_ROUNDS):
         traces = samples.traces
         x_px, y_px = traces.u * half, traces.v * half
         alone = left_out(
             samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v)
         )
         walk = find_walk(alone, traces.noise_variance, traces.depth_um, scene.focus_um, x_px, y_px)
-        if walk is None or not (walk.is_optical or walk.is_stage):
+        stage = _straight(samples, scene.focus_um) if turn == 0 else np.zeros_like(stage_px)
+        if walk is not None and walk.is_stage:
+            stage = stage + walk.stage_px
+        if walk is None or not (walk.is_optical or stage.any()):
             first = first or walk
             break
         more = walk.per_um if walk.is_optical else np.zeros((2, 2))
-        stage = walk.stage_px if walk.is_stage else np.zeros_like(stage_px)
         away = np.stack([x_px, y_px], axis=1) @ more.T
         aside = away[:, None, :] * traces.depth_um[..., None] + stage
         samples = Samples.of(traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes)
         per_um, stage_px = per_um + more, stage_px + stage
         first = replace(walk, per_um=per_um + (walk.per_um - more), stage_px=stage_px)
     return samples, first, per_um, stage_px
+
+
+def _straight(samples: Samples, focus_um: FloatArray) -> FloatArray:
+    """The straight walk of the stage, (K, 2) px."""
+    seen = samples.traces.depth_um[samples.traces.seen]
+    depth_um = np.linspace(seen.min(), seen.max(), DEPTHS_LOOKED_AT)
+    every = np.arange(len(samples.values))
+    spline = Problem.of(Sums.of(samples), np.ones((every.size, 1)), every).solve(0.0)[0]
+    node = (depth_um - samples.nodes.first_um) / samples.nodes.step_um
+    first, weight, _ = node_weights(node, samples.nodes.count)
+    values = np.einsum("mp,mpr->mr", weight, spline[first[:, None] + np.arange(4)])
+    walk = straight_walk(np.einsum("mr,rpq->mpq", values, samples.basis), depth_um)
+    return -(focus_um - focus_um.mean())[:, None] * walk
 
 
 def _phi(terms: Terms, traces: Traces) -> FloatArray:

@@ -6,8 +6,8 @@ The centre of particle i in plane k is off its mean place by
 
 G is the optics': the magnification changes with depth where the objective is not telecentric. p and q are the same for
 the whole field. p goes with depth: an aberration, which belongs to the PSF. q goes with the focus drive: the stage moves
-sideways while it moves up. They can be told apart only where the particles lie at different heights; elsewhere what is
-common to the field is left in the PSF.
+sideways while it moves up. What is curved in p and q can be told apart where the particles lie at different heights. What
+is straight cannot, as z is the height less the focus, and each particle's own place is unknown: `stage` decides it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
-    """G (2, 2) in 1/um with its standard errors, q (K, 2) and p (N, K, 2) in px, and the standard error of q (K, 2)."""
+    """G (2, 2) in 1/um and the curved part of q (K, 2) in px, with their standard errors."""
 
     per_um: FloatArray
     sigma_per_um: FloatArray
@@ -54,7 +54,7 @@ class Walk:
 
     @property
     def is_stage(self) -> bool:
-        """Whether q stands out, as a whole: its root mean square from that of its standard errors."""
+        """Whether the curved part of q stands out: its root mean square from that of its standard errors."""
         size = np.sqrt((self.stage_px**2).mean(axis=0))
         return bool((size > SIGNIFICANT * np.sqrt((self.sigma_stage_px**2).mean(axis=0))).any())
 
@@ -79,7 +79,7 @@ def find_walk(
     far = max(float(np.abs(depth_um).max()), 1e-9)
     columns = [x_px[:, None] * depth_um, y_px[:, None] * depth_um]
     columns += [(depth_um / far) ** power for power in range(1, DEGREE + 1)]
-    of_focus = ((focus_um - middle) / half)[:, None] ** np.arange(1, DEGREE + 1)
+    of_focus = ((focus_um - middle) / half)[:, None] ** np.arange(2, DEGREE + 1)
     apart = float(np.std(depth_um[:, 0] + focus_um[0])) > HEIGHTS_APART * far
     of_focus *= apart
     columns += [np.broadcast_to(one, shape) for one in of_focus.T]
@@ -89,8 +89,13 @@ def find_walk(
     for chosen in (np.arange(count), *(np.setdiff1d(np.arange(count), part) for part in parts)):
         both = [_fit(found, axis, noise_variance, design, chosen) for axis in (0, 1)]
         rows.append(np.stack([one[:2] for one in both]))
-        stages.append(np.stack([of_focus @ one[-DEGREE:] for one in both], axis=1))
-    return Walk(rows[0], _jackknife(rows[1:]), stages[0] - stages[0].mean(axis=0), _jackknife(stages[1:]))
+        stages.append(np.stack([of_focus @ one[1 - DEGREE :] for one in both], axis=1))
+    return Walk(
+        rows[0],
+        _jackknife(rows[1:]),
+        stages[0] - stages[0].mean(axis=0),
+        _jackknife(stages[1:]),
+    )
 
 
 def _jackknife(without: list[FloatArray]) -> FloatArray:
