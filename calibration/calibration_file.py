@@ -50,8 +50,8 @@ LIBRARIES = ("liveptv", "numpy", "scipy", "h5py")
 
 AXES = (
     "x, y from the centre of the image's first pixel along columns and rows; z = height - focus position, 0 "
-    "midway between the focal lines; z of a particle in /particles is the focus position at which it is seen there, "
-    "its height in the sample is less by the focal surface in /model/field; "
+    "midway between the focal lines; z of a particle in /particles is the focus position at which it is seen "
+    "there, its height in the sample is less by the focal surface in /model/field; "
     "contrast is the part of the background's brightness that a particle takes away (dark) or adds (bright)"
 )
 FEWEST_DEPTHS = 50

@@ -42,8 +42,9 @@ as much changes the error in the plane by 5 %, that in depth not."""
 class Options:
     """The user's options; None where the scan decides.
 
-    `slide`: particles on a slide show the sum of its tilt and the focal surface's. On a `level` slide all of it is the
-    focal surface's; on a `tilted` one all of the tilt is the slide's, and only the curvature is the focal surface's.
+    `slide`: particles on a slide show the sum of its tilt and the focal surface's. On a `level` slide all of it is
+    the focal surface's; on a `tilted` one all of the tilt is the slide's, and only the curvature is the focal
+    surface's.
     """
 
     bright: Path | None = None

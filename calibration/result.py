@@ -26,10 +26,10 @@ USED = ""
 class ParticleTable:
     """All particles that were found, (N,) each.
 
-    `z_um` is the focus position at which a particle is seen at the mid-plane; with it the (local) depth of its image
-    taken at `focus` is `z_um - focus`. Its height in the sample is less by the focal surface (`height_um` of
-    `Calibration`). `reason` says why it was left out, or is empty. `misfit` is the part of its
-    images' power that the PSF model does not explain. `complete` is False for particles cut by the image's edge.
+    `z_um` is the focus position at which a particle is seen at the mid-plane; with it the (local) depth of its
+    image taken at `focus` is `z_um - focus`. Its height in the sample is less by the focal surface (`height_um` of
+    `Calibration`). `reason` says why it was left out, or is empty. `misfit` is the part of its images' power that
+    the PSF model does not explain. `complete` is False for particles cut by the image's edge.
     """
 
     x_um: FloatArray
@@ -108,7 +108,8 @@ class Calibration:
     kinds: tuple[PsfModel, ...] = ()
 
     def height_um(self) -> FloatArray:
-        """Height (N,) of the particles in the sample: the focus at which they would be seen in the middle of the field."""
+        """Height (N,) of the particles in the sample: the focus at which they would be seen in the middle of the
+        field."""
         table, field_model = self.particles, self.model.field
         if field_model is None:
             return table.z_um

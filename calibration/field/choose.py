@@ -26,8 +26,8 @@ BRIGHTNESS_DEGREES = (1, 2)
 PARTICLES_A_TERM = 3.0
 """Particles that a term needs before it is tried: with fewer the left-out ones only tell of chance."""
 BETTER_SIGMAS = 1.0
-"""Standard errors of the mean difference by which more terms must predict left-out particles better (the rule of one
-standard error, Breiman et al. 1984)."""
+"""Standard errors of the mean difference by which more terms must predict left-out particles better (the rule of
+one standard error, Breiman et al. 1984)."""
 BETTER_PART = 0.02
 """The same as a part of the score: less is not worth a larger model."""
 RANKS = (1, 2, 3, 4, 6)
@@ -67,7 +67,8 @@ class Truncation:
 
     @classmethod
     def of(cls, splines: FloatArray, rank: int) -> Truncation:
-        """The `rank` modes (M, J, R) and their weights (M, T - 1) on the terms that leave least (Eckart & Young)."""
+        """The `rank` modes (M, J, R) and their weights (M, T - 1) on the terms that leave least (Eckart &
+        Young)."""
         if len(splines) == 1:
             return cls(np.zeros((0, *splines.shape[1:])), np.zeros((0, 0)))
         size = np.sqrt((splines[0] ** 2).sum(axis=1))[:, None]

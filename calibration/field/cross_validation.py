@@ -1,7 +1,7 @@
 """How well particles that the model has not seen are measured: each tenth is left out in turn.
 
-Their images are fitted, one by one, with the PSF model of the others, as in a live run. What the errors hold beyond the
-noise is the misfit of the model: it goes into the standard errors of every detection.
+Their images are fitted, one by one, with the PSF model of the others, as in a live run. What the errors hold beyond
+the noise is the misfit of the model: it goes into the standard errors of every detection.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ RIGHT_PART = 0.05
 class Validation:
     """One row an image of a left-out particle, (M,).
 
-    `particle` is its row in the calibration's table, `x_um`, `y_um` its place, `z_um` its local depth. `error_*_um` is
-    what was measured less that; NaN where the fit failed. `sigma_*_um` are the standard errors from noise alone,
+    `particle` is its row in the calibration's table, `x_um`, `y_um` its place, `z_um` its local depth. `error_*_um`
+    is what was measured less that; NaN where the fit failed. `sigma_*_um` are the standard errors from noise alone,
     `chi_square` the reduced one.
     """
 

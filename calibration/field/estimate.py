@@ -40,7 +40,8 @@ CLIPPED = 3.0
 class FieldFit:
     """What was found, for traces at their corrected places.
 
-    `positions` (N,) replace those of the alignment, of offsets in the model's coordinates; `model` has the field model.
+    `positions` (N,) replace those of the alignment, of offsets in the model's coordinates; `model` has the field
+    model.
     """
 
     model: PsfModel
@@ -70,7 +71,8 @@ class FieldFit:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What the traces were seen with: focus (K,), column and row (N,) of their middle pixels, and the image's shape."""
+    """What the traces were seen with: focus (K,), column and row (N,) of their middle pixels, and the image's
+    shape."""
 
     focus_um: FloatArray
     column: FloatArray
@@ -97,8 +99,8 @@ def fit_field(
 ) -> FieldFit:
     """Find walk, terms and modes, and correct the places of the particles.
 
-    `images` (N, K, P, P) are clean of neighbours, `start` their positions in the coordinates of the `model`. Where one
-    image serves the whole field as well, the model and the positions come back as they were.
+    `images` (N, K, P, P) are clean of neighbours, `start` their positions in the coordinates of the `model`. Where
+    one image serves the whole field as well, the model and the positions come back as they were.
     """
     nodes = Nodes(model.z_first_um, model.z_step_um, len(model.coefficients))
     traces = traces_of(images, start, scene, model, noise_variance)

@@ -24,12 +24,13 @@ PLACES = 3
 class NamedTerms:
     """The terms of a field model by name, with standard errors where they were fitted.
 
-    Over the field: `tilt_um` (along x, along y) is the focal surface's change in height from edge to edge, `curve_um`
-    its height at the middle of the edge over that in the middle of the field, from the curvature along x and along y.
-    `walk_percent` is how far, in percent of its depth, an image at the end of the longer side moves outwards.
-    `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the optics.
-    `astigmatism` has a row a place: x, y (um from the middle), distance of the focal lines (um), their angle (deg).
-    `modes`, `degree`, `brightness_degree` and `scores` say what was chosen (`calibration.field.choose`).
+    Over the field: `tilt_um` (along x, along y) is the focal surface's change in height from edge to edge,
+    `curve_um` its height at the middle of the edge over that in the middle of the field, from the curvature along x
+    and along y. `walk_percent` is how far, in percent of its depth, an image at the end of the longer side moves
+    outwards. `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the
+    optics. `astigmatism` has a row a place: x, y (um from the middle), distance of the focal lines (um), their
+    angle (deg). `modes`, `degree`, `brightness_degree` and `scores` say what was chosen
+    (`calibration.field.choose`).
     """
 
     tilt_um: tuple[float, float]

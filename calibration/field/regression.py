@@ -1,8 +1,8 @@
 """Splines over depth whose coefficients depend on a particle's place and brightness: linear least squares.
 
-Image k of particle i, in the basis, is a_i sum_t phi_ti s_t(z_ik): splines s_t times terms phi_ti (polynomials of the
-place and of the logarithm of the brightness), the first of which is 1. All s_t are found at once. The sums over a
-particle's images are made once; any set of terms, and any set of particles, is then a small linear problem.
+Image k of particle i, in the basis, is a_i sum_t phi_ti s_t(z_ik): splines s_t times terms phi_ti (polynomials of
+the place and of the logarithm of the brightness), the first of which is 1. All s_t are found at once. The sums over
+a particle's images are made once; any set of terms, and any set of particles, is then a small linear problem.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ LEAST_RIDGE = 1e-6
 class Sums:
     """For each particle the normal matrix of its images' weights on the nodes, and right sides (N, J, R).
 
-    A cubic spline couples a node with the next three only: `normal` (N, 4, J) holds the products of node j and j + p.
+    A cubic spline couples a node with the next three only: `normal` (N, 4, J) holds the products of node j and j +
+    p.
     """
 
     normal: FloatArray
@@ -110,8 +111,8 @@ class Problem:
 class Residuals:
     """What splines leave of some particles' images.
 
-    `change` (M, K, 4) are the changes of brightness (relative), x, y (px) and z (um) of each image that fit best, to
-    first order; `left` (M, K) the squares that remain in the basis after them; 0 where not seen. `information`
+    `change` (M, K, 4) are the changes of brightness (relative), x, y (px) and z (um) of each image that fit best,
+    to first order; `left` (M, K) the squares that remain in the basis after them; 0 where not seen. `information`
     (M, K, 4) is 1 over their variances for a pixel noise of 1.
     """
 

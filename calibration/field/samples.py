@@ -1,7 +1,7 @@
 """The traces' images, each moved to its particle's place, in the space of their principal images.
 
-The basis of the alignment (`calibration.alignment.basis`) comes from averages over all particles, in which what is odd
-over the field cancels. Here it comes from averages over depth and groups of particles.
+The basis of the alignment (`calibration.alignment.basis`) comes from averages over all particles, in which what is
+odd over the field cancels. Here it comes from averages over depth and groups of particles.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 MOST_MEAN, MOST_DIFFERENT = 24, 40
-"""Most principal images of the average over all particles, and of what differs between groups; 10 to 20 describe a PSF
-over depth. They limit the time."""
+"""Most principal images of the average over all particles, and of what differs between groups; 10 to 20 describe a
+PSF over depth. They limit the time."""
 NEW_PART = 0.05
 """Part of an image's norm that must be new to the basis."""
 GROUPS = 24
@@ -72,8 +72,8 @@ class Traces:
 class Samples:
     """Traces in a basis of R images (R, P, P): `values` (N, K, R), and operators (R, R) of the basis's derivatives.
 
-    `basis` is orthonormal; coefficients (R,) times `by_x` or `by_y` are those of the image's derivative. `power` (N, K) is
-    the sum of squares of each image.
+    `basis` is orthonormal; coefficients (R,) times `by_x` or `by_y` are those of the image's derivative. `power`
+    (N, K) is the sum of squares of each image.
     """
 
     traces: Traces
@@ -111,7 +111,8 @@ class Samples:
 
 
 def to_middle(images: Float32Array, dx_px: FloatArray, dy_px: FloatArray) -> Float32Array:
-    """Shift images (N, K, P, P), each by its own (N, K), so that each particle sits on the middle pixel (Fourier)."""
+    """Shift images (N, K, P, P), each by its own (N, K), so that each particle sits on the middle pixel
+    (Fourier)."""
     size = images.shape[-1]
     along, across = fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None, :]
     out = np.empty_like(images)
@@ -125,8 +126,8 @@ def to_middle(images: Float32Array, dx_px: FloatArray, dy_px: FloatArray) -> Flo
 def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
     """An orthonormal basis (R, P, P): images of all particles, their derivatives, and what differs between groups.
 
-    The derivatives must be in it, or a small shift of a faint image, below the noise of any single average, could not
-    be seen and not be described.
+    The derivatives must be in it, or a small shift of a faint image, below the noise of any single average, could
+    not be seen and not be described.
     """
     size = shifted.shape[2]
     mean = _principal(
@@ -167,7 +168,8 @@ def _principal(averages: FloatArray, most: int, noise_variance: float) -> FloatA
 
 
 def _orthonormal(images: FloatArray) -> FloatArray:
-    """An orthonormal basis of images (Q, P * P), in their order; what is nearly a sum of earlier ones is left out."""
+    """An orthonormal basis of images (Q, P * P), in their order; what is nearly a sum of earlier ones is left
+    out."""
     out: list[FloatArray] = []
     for image in images:
         rest, size = image, float(np.linalg.norm(image))

@@ -1,8 +1,8 @@
 """A stage that moves straight sideways while it moves up, known by images that stay symmetric.
 
-Such a walk is the same for all particles, so that it becomes a part of their mean image: a centre that walks with depth.
-A slanted optical axis or coma does that too. But a stage moves images as they are, so they are symmetric about a centre
-that walks, while an aberration makes them lopsided.
+Such a walk is the same for all particles, so that it becomes a part of their mean image: a centre that walks with
+depth. A slanted optical axis or coma does that too. But a stage moves images as they are, so they are symmetric
+about a centre that walks, while an aberration makes them lopsided.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from scipy.stats import theilslopes
 FloatArray = npt.NDArray[np.float64]
 
 SYMMETRIC = 0.25
-"""Part of the lopsidedness about a resting centre that may remain about a walking one. A stage that moves a symmetric
-image leaves next to nothing; a lopsided image leaves most."""
+"""Part of the lopsidedness about a resting centre that may remain about a walking one. A stage that moves a
+symmetric image leaves next to nothing; a lopsided image leaves most."""
 LEAST_PX = 0.3
 """px over all depths below which a walk does not matter."""
 

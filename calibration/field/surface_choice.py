@@ -1,4 +1,5 @@
-"""The focal surface from particles on a level slide: constant, tilted or curved, whichever predicts left-out ones best."""
+"""The focal surface from particles on a level slide: constant, tilted or curved, whichever predicts left-out ones
+best."""
 
 from __future__ import annotations
 
@@ -19,13 +20,14 @@ REACH = 5.0
 ROUNDS = 4
 """Rounds of leaving such particles out; two suffice."""
 BETTER_SIGMAS = 2.0
-"""Standard errors of the mean difference by which more terms must predict left-out particles better: a surface that is
-applied for nothing adds its own error to every depth."""
+"""Standard errors of the mean difference by which more terms must predict left-out particles better: a surface that
+is applied for nothing adds its own error to every depth."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surface:
-    """Coefficients (6,) of S on `monomials`, 0 in the middle, their covariance (6, 6), and the scatter about it, um."""
+    """Coefficients (6,) of S on `monomials`, 0 in the middle, their covariance (6, 6), and the scatter about it,
+    um."""
 
     surface_um: FloatArray
     covariance: FloatArray

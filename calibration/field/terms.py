@@ -14,7 +14,8 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Degrees of the polynomials of place and of the logarithm of the brightness; (0, 0) is the mean image alone."""
+    """Degrees of the polynomials of place and of the logarithm of the brightness; (0, 0) is the mean image
+    alone."""
 
     degree: int = 0
     brightness_degree: int = 0

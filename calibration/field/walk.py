@@ -4,10 +4,11 @@ The centre of particle i in plane k is off its mean place by
 
     d_ik = G (x_i, y_i) z_ik + p(z_ik) + q(focus_k)     (1)
 
-G is the optics': the magnification changes with depth where the objective is not telecentric. p and q are the same for
-the whole field. p goes with depth: an aberration, which belongs to the PSF. q goes with the focus drive: the stage moves
-sideways while it moves up. What is curved in p and q can be told apart where the particles lie at different heights. What
-is straight cannot, as z is the height less the focus, and each particle's own place is unknown: `stage` decides it.
+G is the optics': the magnification changes with depth where the objective is not telecentric. p and q are the same
+for the whole field. p goes with depth: an aberration, which belongs to the PSF. q goes with the focus drive: the
+stage moves sideways while it moves up. What is curved in p and q can be told apart where the particles lie at
+different heights. What is straight cannot, as z is the height less the focus, and each particle's own place is
+unknown: `stage` decides it.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ deciding alone. Between 0.02 and 0.1 the result changes by less than its standar
 DEGREE = 3
 """Degree of p and q: stages and aberrations are smooth."""
 HEIGHTS_APART = 0.1
-"""Standard deviation of the particles' heights over their largest depth from which p and q are told apart. On a slide
-they are the same polynomial but for some um."""
+"""Standard deviation of the particles' heights over their largest depth from which p and q are told apart. On a
+slide they are the same polynomial but for some um."""
 SIGNIFICANT = 4.0
-"""Standard errors (jackknife over the particles) above which a walk is believed; there are few numbers to believe."""
+"""Standard errors (jackknife over the particles) above which a walk is believed; there are few numbers to
+believe."""
 FEWEST = 8
 """Particles from which a walk is looked for: half as many more than there are unknowns beside their places."""
 PARTS = 12
@@ -109,7 +111,8 @@ def _jackknife(without: list[FloatArray]) -> FloatArray:
 def _fit(
     found: Residuals, axis: int, noise_variance: float, design: FloatArray, chosen: IndexArray
 ) -> FloatArray:
-    """Coefficients (C,) of the columns (N, K, C), by weighted least squares; particles' own offsets are eliminated."""
+    """Coefficients (C,) of the columns (N, K, C), by weighted least squares; particles' own offsets are
+    eliminated."""
     information = found.information[chosen, :, 1 + axis]
     variance = noise_variance / np.maximum(information, 1e-300) + SCATTER_PX**2
     w = np.where(information > 0, 1.0 / variance, 0.0)

@@ -58,10 +58,10 @@ def powers(b: npt.ArrayLike, degree: int) -> FloatArray:
 class FieldModel:
     """The terms of (1) to (3) for images of `shape` (H, W).
 
-    `surface_um` (6,) are the coefficients of S on `monomials` of degree 2, `walk_per_um` (2, 2) is G. `modes`
-    (M, J, P, P) are splines on the nodes of the mean one, M may be 0; `weights` (M, T) on `monomials` of `degree` and,
-    behind them, on `powers` of b up to `brightness_degree`. b is held within `brightness_range` (ln of the least and of
-    the largest brightness of the calibration's particles).
+    `surface_um` (6,) are the coefficients of S on `monomials` of degree 2, `walk_per_um` (2, 2) is G. `modes` (M,
+    J, P, P) are splines on the nodes of the mean one, M may be 0; `weights` (M, T) on `monomials` of `degree` and,
+    behind them, on `powers` of b up to `brightness_degree`. b is held within `brightness_range` (ln of the least
+    and of the largest brightness of the calibration's particles).
     """
 
     shape: tuple[int, int]

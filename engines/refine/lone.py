@@ -1,4 +1,5 @@
-"""The fit of one particle that is known to stand alone: depth search and fit, no other number of particles is tried."""
+"""The fit of one particle that is known to stand alone: depth search and fit, no other number of particles is
+tried."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ def fit_lone(
     noise: tuple[float, float],
     total: Float32Array | None = None,
 ) -> Lone | None:
-    """Fit a particle near `start` (3,: x px, y px, z um) in an image (H, W), looking `span_um` up and down in depth.
+    """Fit a particle near `start` (3,: x px, y px, z um) in an image (H, W), looking `span_um` up and down in
+    depth.
 
-    `noise` is the variance of the contrast, (read, shot x relative brightness); `total` a work image of the same size.
-    None where the fit does not converge.
+    `noise` is the variance of the contrast, (read, shot x relative brightness); `total` a work image of the same
+    size. None where the fit does not converge.
     """
     psf = model.for_kernels(contrast.shape)
     work = np.zeros_like(contrast) if total is None else total

@@ -39,7 +39,8 @@ def gaussian(z_um, dx_px, dy_px, stretch, size=33):
 
 
 def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, seed=0):
-    """Traces of particles on a slide, of optics that change by `stretch` from the middle of the field to its edge."""
+    """Traces of particles on a slide, of optics that change by `stretch` from the middle of the field to its
+    edge."""
     rng = np.random.default_rng(seed)
     column, row = rng.integers(20, SHAPE[1] - 20, count), rng.integers(20, SHAPE[0] - 20, count)
     off = rng.uniform(-0.5, 0.5, (2, count))
