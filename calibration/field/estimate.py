@@ -104,7 +104,8 @@ def fit_field(
     """
     nodes = Nodes(model.z_first_um, model.z_step_um, len(model.coefficients))
     traces = traces_of(images, start, scene, model, noise_variance)
-    samples, walk, per_um, stage_px = _without_walk(Samples.of(traces, nodes), scene)
+    still, walk, per_um, stage_px = _without_walk(Samples.of(traces, nodes, alike=True), scene)
+    samples = Samples.of(still.traces, nodes)
     sums = Sums.of(samples)
     choice = choose(samples, sums)
     positions = start
@@ -118,7 +119,7 @@ def fit_field(
                 positions.dy_px + change[:, 2],
             )
             moved = samples.traces.moved(change[:, 1:2], change[:, 2:3], change[:, 3])
-            samples = Samples.of(replace(moved, brightness=positions.brightness), nodes)
+            samples = Samples.of(replace(moved, brightness=positions.brightness), nodes, samples.basis)
             sums = Sums.of(samples)
     traces = samples.traces
     terms = Terms.of(choice.design, traces.u, traces.v, np.log(traces.brightness))
@@ -148,7 +149,9 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
         more = walk.per_um if walk.is_optical else np.zeros((2, 2))
         away = np.stack([x_px, y_px], axis=1) @ more.T
         aside = away[:, None, :] * traces.depth_um[..., None] + stage
-        samples = Samples.of(traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes)
+        samples = Samples.of(
+            traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes, alike=True
+        )
         per_um, stage_px = per_um + more, stage_px + stage
         first = replace(walk, per_um=per_um + (walk.per_um - more), stage_px=stage_px)
     return samples, first, per_um, stage_px

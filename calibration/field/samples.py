@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
+from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
 from calibration.alignment.basis import derivatives
@@ -85,10 +86,16 @@ class Samples:
     power: FloatArray
 
     @classmethod
-    def of(cls, traces: Traces, nodes: Nodes) -> Samples:
-        """Move the images to the middle and find their basis."""
+    def of(
+        cls, traces: Traces, nodes: Nodes, basis: FloatArray | None = None, *, alike: bool = False
+    ) -> Samples:
+        """Move the images to the middle; find their basis where none is given.
+
+        `alike`: the basis need not describe how particles differ from one another.
+        """
         shifted = to_middle(traces.images, traces.dx_px, traces.dy_px)
-        basis = _basis(shifted, traces)
+        if basis is None:
+            basis = _basis(shifted, traces, alike=alike)
         flat = basis.reshape(len(basis), -1)
         with threadpool_limits(2):
             by_x, by_y = (part.reshape(len(basis), -1) @ flat.T for part in derivatives(basis))
@@ -123,7 +130,7 @@ def to_middle(images: Float32Array, dx_px: FloatArray, dy_px: FloatArray) -> Flo
     return out
 
 
-def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
+def _basis(shifted: Float32Array, traces: Traces, *, alike: bool) -> FloatArray:
     """An orthonormal basis (R, P, P): images of all particles, their derivatives, and what differs between groups.
 
     The derivatives must be in it, or a small shift of a faint image, below the noise of any single average, could
@@ -135,6 +142,8 @@ def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
     )
     by_x, by_y = (part.reshape(len(mean), -1) for part in derivatives(mean.reshape(-1, size, size)))
     moved = _orthonormal(np.concatenate([mean, by_x, by_y]))
+    if alike:
+        return moved.reshape(-1, size, size)
     groups = _averages(shifted, traces, _groups(traces))
     rest = groups - (groups @ moved.T) @ moved
     more = _principal(rest, MOST_DIFFERENT, traces.noise_variance)
@@ -157,13 +166,15 @@ def _averages(shifted: Float32Array, traces: Traces, group: npt.NDArray[np.int64
 
 
 def _principal(averages: FloatArray, most: int, noise_variance: float) -> FloatArray:
-    """Principal images (R, P * P) above the noise, the strongest first."""
+    """Principal images (R, P * P) above the noise, the strongest first; `most` of them at most."""
+    many = min(most, min(averages.shape) - 1)
+    # a fixed start, so that the same scan gives the same calibration
     with threadpool_limits(2):
-        values, vectors = np.linalg.eigh(averages @ averages.T)
-    values, vectors = values[::-1], vectors[:, ::-1]
+        _, values, images = svds(averages, k=many, v0=np.ones(min(averages.shape)))
+    order = np.argsort(values)[::-1]
     noise = noise_variance * (np.sqrt(len(averages)) + np.sqrt(averages.shape[1])) ** 2
-    many = min(int(np.sum(values > ABOVE_NOISE * noise)), most)
-    found: FloatArray = (vectors[:, :many].T @ averages) / np.sqrt(values[:many])[:, None]
+    order = order[values[order] ** 2 > ABOVE_NOISE * noise]
+    found: FloatArray = images[order]
     return found
 
 
