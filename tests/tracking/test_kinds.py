@@ -128,11 +128,11 @@ def test_a_track_that_changes_side_is_placed_where_it_is_now():
     )
     fired = []
     for frame in range(40):
-        below = frame >= 15
+        height = -20.0 if frame >= 20 else 20.0
         tracks = Tracks.from_columns(
-            info(frame, focus_um=0.0), track=[0], x_um=[100.0 + 4.0 * frame], y_um=0.0, z_um=-20.0 if below else 20.0,
+            info(frame, focus_um=0.0), track=[0], x_um=[100.0 + 4.0 * frame], y_um=0.0, z_um=height,
             vx_um_s=200.0, vy_um_s=0.0, vz_um_s=0.0, sigma_vx_um_s=1.0, age_frames=frame, detection=0,
-            revised=15.0 if frame == 15 else math.nan,
+            revised=20.0 if frame == 20 else math.nan,
         )  # fmt: skip
         fired += controller.update(tracks)
     assert fired == []
