@@ -1,7 +1,7 @@
 """How many particles the tracker puts on the right side of focus, and what it costs: beside single images.
 
-The runs are those of tests/tracking/mirror_depths.py: standard errors 0.1, 0.1 and 0.6 um, a second depth wherever a
-particle is more than 1.5 um from focus, 3 % missed. A share of the images is taken for the wrong side: single
+The runs are those of tests/tracking/mirror_depths.py: standard errors 0.1, 0.1 and 0.6 um, a second depth wherever
+a particle is more than 1.5 um from focus, 3 % missed. A share of the images is taken for the wrong side: single
 images by chance (`by image`), or all images of as many particles (`by particle`), as where size or neighbours
 mislead. Shares are of all detections that have two depths, over some seeds. `ms` is the processor time of a frame,
 with second depths and, of the same detections, without.
