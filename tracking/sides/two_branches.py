@@ -60,8 +60,8 @@ from tracking.sides.columns import (
 from tracking.sides.evidence import flow_odds
 
 MIRROR_GAIN = 2.0
-"""Um by which the height of the wrong branch moves for each um of focus: 1 + the slope between both depths, which is
-near 1. Off by a tenth, evidence is off by a fifth."""
+"""Um by which the height of the wrong branch moves for each um of focus: 1 + the slope between both depths, which
+is near 1. Off by a tenth, evidence is off by a fifth."""
 LARGEST_STEP = 3.0
 """The most that one frame adds: a single bad position or wrong link does not decide. Larger decides faster after a
 move of the focus, and more often wrongly."""
@@ -202,11 +202,11 @@ def resolve(
 ) -> None:
     """Choose the depth of each linked detection, weigh both branches, and exchange them where the odds say so.
 
-    The chosen height is written into `measured.z`, the other one into `seconds`. `number` is the frame's, `height` the focus position; a track
-    is revised by at most `memory` frames. `Measured` and `Flow` are given as plain tuples.
+    The chosen height is written into `measured.z`, the other one into `seconds`. `number` is the frame's, `height`
+    the focus position; a track is revised by at most `memory` frames. `Measured` and `Flow` are plain tuples.
     """
     measured, flow = Measured(*measured), Flow(*flow)
-    place, error, mean, variance = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
+    place, error, mean, variance = np.zeros(3), np.zeros(3), np.zeros((2, 3)), np.zeros((2, 3))
     before = np.zeros(7)
     for i in range(alive):
         sides[REVISED, i] = 0.0
