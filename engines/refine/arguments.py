@@ -93,9 +93,13 @@ class Particles(NamedTuple):
 
 
 class Typical(NamedTuple):
-    """What is typical on a frame: median reduced chi-square and the worst that still passes; brightness, its SD."""
+    """What is typical on a frame: median reduced chi-square and the worst that still passes; brightness, its SD.
+
+    `misfit` is the chi-square that an image has for being unlike the model, over its squared signal-to-noise ratio.
+    """
 
     chi_square: float
     worst_chi_square: float
     brightness: float
     spread: float
+    misfit: float

@@ -51,7 +51,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
     )
     noise, prior = Noise(0.0, 0.0, 1.0), Prior(0.0, 0.0)
     particles = Particles(some, np.zeros((1, 4, 4)), np.zeros((1, 2)), np.zeros(1, np.int64), flags)
-    typical, marks = Typical(0.0, 0.0, 0.0, 0.0), Marks(flags, flags, flags)
+    typical, marks = Typical(0.0, 0.0, 0.0, 0.0, 0.0), Marks(flags, flags, flags)
     return [
         (pixel_noise, (image, 1)),
         (usable_boxes, (some, flags, (1, 1), psf)),

@@ -16,7 +16,7 @@ from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
-from engines.refine.typical import Sample, typical_of
+from engines.refine.typical import Sample, sample_of, typical_of
 
 FitFrame = Callable[..., None]
 """`refine.frame.fit_frame`, or what does the same elsewhere."""
@@ -57,7 +57,7 @@ class Refined:
     `theta` (M, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (M, 4) their
     standard errors; `chi_square` (M,) reduced, NaN where nothing was fitted; `accepted` (M,) says where the
     fit is to be believed, elsewhere the detector is. `present` (M,) is False where there is no particle after all.
-    `fit` (M, 2) are the reduced chi-square and the number of pixels behind it. `other` (M, 2) is a second depth, um,
+    `sample` (M) is what later frames may need to know of them. `other` (M, 2) is a second depth, um,
     that explains the image nearly as well, and its probability; NaN where there is none.
     """
 
@@ -66,7 +66,7 @@ class Refined:
     chi_square: FloatArray
     accepted: BoolArray
     present: BoolArray
-    fit: FloatArray
+    sample: Sample
     other: FloatArray
 
 
@@ -133,7 +133,9 @@ def fit_particles(
     crossed = other_depths(contrast, total, particles, psf, variance, model.twins, other)
     if crossed.any():
         fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), crossed)
-    typical = typical_of(theta, fit, usable & (particles.state == CONVERGED), model, known)
+    typical = typical_of(
+        sample_of(theta, fit, covariance), usable & (particles.state == CONVERGED), model, known
+    )
     thought = np.column_stack([more, np.full(len(more), typical.brightness)])
     thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
     thought[:, Z] = np.clip(thought[:, Z], model.z_min_um, model.z_max_um)
@@ -168,7 +170,7 @@ def fit_particles(
     accepted &= ~_on_another(theta, accepted)
     added = accepted & _within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
-    return Refined(theta, sigma, fit[:, 0], accepted, present, fit, other[:count])
+    return Refined(theta, sigma, fit[:, 0], accepted, present, sample_of(theta, fit, covariance[:count]), other[:count])
 
 
 def _within(points: FloatArray, height: int, width: int) -> BoolArray:

@@ -50,7 +50,7 @@ class PartialFit:
         self.errors = StatedErrors(model.z_min_um, model.z_max_um)
         self._model = model
         self._lock = threading.Lock()
-        self._known = Sample(np.empty((0, 4)), np.empty((0, 2)))
+        self._known = Sample(np.empty((0, 4)), np.empty((0, 2)), np.empty(0))
 
     @property
     def known(self) -> Sample:
@@ -124,8 +124,8 @@ class PartialFit:
         self.errors.add(off_um, before[SIGMAS].T, after[SIGMAS].T, before[Z_UM], overlapped)
         with self._lock:
             known = self._known
-            theta, fit = np.vstack([known.theta, fitted.theta]), np.vstack([known.fit, fitted.fit])
-            self._known = Sample(theta[-ENOUGH:], fit[-ENOUGH:])
+            joined = (np.concatenate(pair) for pair in zip(known, fitted, strict=True))
+            self._known = Sample(*(part[-ENOUGH:] for part in joined))
 
 
 def _nearest_group(proposals: FloatArray, start: FloatArray, group: IntArray) -> IntArray:

@@ -85,7 +85,7 @@ def settle(
                 more = fitted(
                     pixels, with_one_more(now.theta, proposals[q]), np.append(now.source, -1), psf, typical
                 )
-                if explains(now, more, typical):
+                if explains(now, more, shape, psf, typical):
                     now = more
                     untried[q] = False
         for k in range(now.theta.shape[0]):

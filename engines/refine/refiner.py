@@ -205,7 +205,7 @@ class Refiner:
             self._partial.learn(
                 table[:, fitted],
                 out[:, fitted],
-                Sample(found.theta[fitted], found.fit[fitted]),
+                Sample(*(part_of[fitted] for part_of in found.sample)),
                 part.overlapped[part.rows[fitted]],
             )
         added = int(found.present[given:].sum())
