@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from acquisition.recording import open_stack
-from acquisition.stacks.image_files import SUFFIXES, TIFF, read_single_image
-from acquisition.stacks.library_errors import told_in_a_line
-from acquisition.stacks.video_choice import file_of
 from stream.bright_dark import checked_reference
+from stream.reference_files import can_read, read_reference_file
 
 
 def read_reference(
@@ -20,17 +18,19 @@ def read_reference(
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     """A reference (H, W), the mean of the images in a file or folder, and lines about what was changed in it.
 
-    Raises `SourceError` if it cannot be read, `ConfigurationError` if it cannot be used.
+    Raises `SourceError` or `ConfigurationError` if it cannot be read, `ConfigurationError` if it cannot be used.
     """
     return checked_reference(path, read_image(path), what)
 
 
 def read_image(path: Path) -> npt.NDArray[np.float64]:
-    """The mean (H, W) of the images in a file or folder, of any numeric type. Raises `SourceError`."""
-    suffix = file_of(path).suffix.lower()
-    if suffix in SUFFIXES and suffix not in TIFF and file_of(path).is_file():
-        with told_in_a_line(f"cannot read {path}"):
-            return read_single_image(path).astype(np.float64)
+    """The mean (H, W) of the images in a file or folder, of any numeric type.
+
+    OME-Zarr, NDTiff, and one of several recordings (`FOLDER::position=1`) are read as recordings are, everything
+    else as the detector reads its references. Raises `SourceError` or `ConfigurationError`.
+    """
+    if can_read(path):
+        return read_reference_file(path)
     stack = open_stack(path, any_type=True)
     try:
         total = np.zeros((stack.info.height, stack.info.width))

@@ -282,7 +282,7 @@ def describe_calibration(path: Path) -> dict[str, Any]:
         "noise": found.noise.to_dict(),
         "surface": None if found.surface is None else found.surface.to_dict(),
         "field": None if found.named is None else found.named.to_dict(),
-        "validation": None if found.validation is None else summary_of(found),
+        "validation": None if found.validation is None else summary_of(found.validation, found.model),
         "faults": [fault.text for fault in found.faults],
         "warnings": found.warnings,
         "provenance": found.provenance,

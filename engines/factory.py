@@ -38,6 +38,8 @@ def open_engine(
     from engines.watched_engine import WatchedEngine
 
     engine = _open(settings, model, pixel_size_um, say, fit_may_join)
+    if settings.self_check and model is not None and engine.info.details.get("refine", False) is not False:
+        engine = _checked(engine, settings, model, pixel_size_um, say)
     return WatchedEngine(engine, settings.max_particles, say)
 
 
@@ -91,6 +93,27 @@ def pixel_size_of(model: Path | None) -> float | None:
     if model is None:
         return None
     return check_model(model)
+
+
+def _checked(
+    engine: Engine, settings: DetectorSettings, model: Path, pixel_size_um: float, say: Callable[[str], None]
+) -> Engine:
+    """The engine with the self-check around it."""
+    from engines.flatfield import load_flat_field
+    from engines.selfcheck.checked_engine import CheckedEngine
+    from engines.selfcheck.inspector import Inspector
+
+    def make() -> Inspector | None:
+        from engines.network.model import OnnxModel
+        from engines.refine.psf import load_fit_model
+
+        psf = OnnxModel(model).psf() if model.suffix.lower() == NETWORK_SUFFIX else load_fit_model(model)
+        if psf is None:
+            return None
+        light = None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
+        return Inspector(psf, pixel_size_um, light)
+
+    return CheckedEngine(engine, make, say)
 
 
 def check_pixel_size(model: Path | None, pixel_size_um: float) -> None:

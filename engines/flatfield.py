@@ -6,23 +6,19 @@ I_corr = 1 - (I_raw - I_dark) / (s (I_bright - I_dark)): background near 1 - 1/s
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from numba import njit
 
 from stream.bright_dark import checked_reference
 from stream.errors import ConfigurationError
+from stream.reference_files import read_reference_file
 
 log = logging.getLogger(__name__)
 
-MOST_SQUEEZED = 2000
-"""Largest ratio of image bytes to file bytes: deflate reaches 1032, LZW less than 1400; only a damaged
-header claims more."""
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -84,50 +80,13 @@ class FlatField:
 
 
 def load_flat_field(bright: Path, dark: Path | None) -> FlatField:
-    """Read the references from TIFF files of any numeric type; several images in a file are averaged.
+    """Read the references from files (`stream.reference_files`); several images in a file are averaged.
 
     Corrections made to them are logged. Raises `ConfigurationError` for files and values that cannot be used.
     """
-    light, remarks = checked_reference(bright, _read(bright), "bright")
+    light, remarks = checked_reference(bright, read_reference_file(bright), "bright")
     for remark in remarks:
         log.warning(remark)
-    return FlatField(light, None if dark is None else checked_reference(dark, _read(dark), "dark")[0])
-
-
-def _read(path: Path) -> npt.NDArray[np.float64]:
-    logger = logging.getLogger("tifffile")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with tifffile.TiffFile(path) as file:
-            if not file.series:
-                raise ConfigurationError(f"cannot read the flat-field reference {path}: it holds no images")
-            series = file.series[0]
-            shape, axes = tuple(series.shape), str(series.axes)
-            claimed = math.prod(shape) * (1 if series.dtype is None else series.dtype.itemsize)
-            if claimed > MOST_SQUEEZED * file.filehandle.size:
-                raise ConfigurationError(
-                    f"cannot read the flat-field reference {path}: it claims {claimed} bytes of images and has "
-                    f"{file.filehandle.size}; it is damaged"
-                )
-            images = np.asarray(series.asarray())
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigurationError(f"cannot read the flat-field reference {path}: {why}") from error
-    finally:
-        logger.disabled = before
-    if images.dtype.kind not in "iufb":
-        raise ConfigurationError(
-            f"the flat-field reference {path} has {images.dtype.name} values; save real numbers"
-        )
-    sizes = dict(zip(axes, shape, strict=True))
-    if sizes.get("S", 1) > 1 or sizes.get("C", 1) > 1:
-        raise ConfigurationError(
-            f"the flat-field reference {path} has colours or channels; save a grey image"
-        )
-    if images.ndim < 2 or "Y" not in sizes or "X" not in sizes:
-        raise ConfigurationError(f"the flat-field reference {path} is not an image but an array of {shape}")
-    stack = images.reshape(-1, sizes["Y"], sizes["X"])
-    mean: npt.NDArray[np.float64] = stack.mean(axis=0, dtype=np.float64)
-    return mean
+    if dark is None:
+        return FlatField(light)
+    return FlatField(light, checked_reference(dark, read_reference_file(dark), "dark")[0])

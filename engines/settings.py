@@ -69,6 +69,11 @@ class DetectorSettings(BaseModel):
         True,
         description="refine each detection by a fit of the PSF model, where the model file holds one",
     )
+    self_check: bool = Field(
+        True,
+        description="compare the images of particles, the light and what stays at its place with the calibration "
+        "and the beginning, five times a second, and tell what has changed; needs `refine`",
+    )
     workers: int | None = Field(
         None,
         ge=1,

@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.admission import Admission
 from engines.engine import DetectionError, Engine, announces
+from engines.selfcheck.gauges import DETAIL, gauges_of
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Detections, Frame, StageState, StreamEnd, StreamStart
@@ -290,7 +291,7 @@ class DetectStage:
         """Of the last frame: `queue` (frames not acknowledged), `particles`, `detect_ms`, `latency_ms`.
 
         `sigma_*_um` are the medians of the standard errors stated in it, `depth_min_um` and `depth_max_um` the
-        depths that the model covers.
+        depths that the model covers; `check_*` what the self-check found, as `selfcheck.gauges` has it.
         """
         found = dict(self._gauges)
         for axis in "xyz" if self._last is not None else "":
@@ -298,7 +299,9 @@ class DetectStage:
             sigma_um = sigma_um[np.isfinite(sigma_um)]
             if sigma_um.size:
                 found[f"sigma_{axis}_um"] = float(np.median(sigma_um))
-        depths_um = self._engine.info.details.get("z_um")
+        details = self._engine.info.details
+        found |= gauges_of(details.get(DETAIL) or {})
+        depths_um = details.get("z_um")
         if depths_um is not None:
             found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import uuid
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from acquisition.physics.refraction import refraction_factor, refraction_in_words
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
@@ -56,8 +58,42 @@ class OpticsSettings(Section):
     """How the focus drive's travel relates to height in the channel."""
 
     refraction_factor: float = Field(
-        1.0, gt=0, description="true height per focus travel; 1 where the refractive indices match"
+        1.0,
+        gt=0,
+        description="true height per focus travel; left out: from the indices, or 1, where they match",
     )
+    sample_index: float | None = Field(
+        None, ge=1, le=5, description="refractive index of the liquid in the channel, such as 1.333 for water"
+    )
+    immersion_index: float | None = Field(
+        None, ge=1, le=5, description="refractive index that the lens is made for: 1 for an air lens"
+    )
+    numerical_aperture: float | None = Field(
+        None, gt=0, le=5, description="of the lens; with the indices: rays are averaged over its pupil"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _factor_from_the_indices(cls, data: Any) -> Any:
+        names = ("sample_index", "immersion_index", "numerical_aperture")
+        if not isinstance(data, dict) or not any(data.get(name) is not None for name in names):
+            return data
+        sample, immersion, aperture = (_number(data.get(name)) for name in names)
+        if sample is None or immersion is None:
+            raise ValueError("give both sample_index and immersion_index, or refraction_factor alone")
+        found = refraction_factor(sample, immersion, aperture)
+        given = _number(data.get("refraction_factor"))
+        if given is not None and not math.isclose(given, found, rel_tol=1e-6):
+            raise ValueError(
+                f"refraction_factor is {given:g} and the indices give {found:.6g}; leave one of them out"
+            )
+        return {**data, "refraction_factor": found}
+
+    def in_words(self) -> str:
+        """The factor, where it is from, and the focal shift that follows."""
+        return refraction_in_words(
+            self.refraction_factor, self.sample_index, self.immersion_index, self.numerical_aperture
+        )
 
 
 class TransportSettings(LinkSettings):
@@ -185,6 +221,12 @@ class Experiment(Section):
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""
         return self.model_dump(mode="json")
+
+
+def _number(value: Any) -> float | None:
+    """A number as a setting gives it, None where there is none; what is no number is refused afterwards."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def _has_simulated_time(microscope: MicroscopeSettings) -> bool:

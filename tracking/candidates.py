@@ -251,8 +251,8 @@ def gate_by_chi_square(
     -2 ln((1 - e) exp(-d^2 / 2) + e k^-axes exp(-d^2 / 2 k^2)). It matters only where new particles are rare enough
     for the no-link cost to allow it.
 
-    `second` is about the other side of focus (`tracking.sides`): the second heights (M,) of detections, and height and
-    variance of each track's other branch; empty arrays where there are none. The best pair of depths counts.
+    `second` is about the other side of focus (`tracking.sides`): the second heights (M,) of detections, and height
+    and variance of each track's other branch; empty arrays where there are none. The best pair of depths counts.
     """
     predictions, gate, grid, into = Predictions(*predictions), Gate(*gate), Grid(*grid), Rows(*found)
     geometry, starts, order, ordered = grid.geometry, grid.starts, grid.order, grid.ordered
@@ -300,12 +300,9 @@ def gate_by_chi_square(
                         if has_second:
                             z, R_z = second_z[order[k]], ordered[5, k]
                             # a comparison with NaN is false
-                            if (z - x_hat[2, i]) ** 2 / S_z < d2_z:
-                                d2_z = (z - x_hat[2, i]) ** 2 / S_z
-                            if (ordered[2, k] - branch_z[i]) ** 2 / (branch_P[i] + R_z) < d2_z:
-                                d2_z = (ordered[2, k] - branch_z[i]) ** 2 / (branch_P[i] + R_z)
-                            if (z - branch_z[i]) ** 2 / (branch_P[i] + R_z) < d2_z:
-                                d2_z = (z - branch_z[i]) ** 2 / (branch_P[i] + R_z)
+                            d2_z = min(d2_z, (z - x_hat[2, i]) ** 2 / S_z)
+                            d2_z = min(d2_z, (ordered[2, k] - branch_z[i]) ** 2 / (branch_P[i] + R_z))
+                            d2_z = min(d2_z, (z - branch_z[i]) ** 2 / (branch_P[i] + R_z))
                         d2 += d2_z
                         determinant *= S_z
                     if d2 > limit:

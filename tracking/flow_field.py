@@ -61,16 +61,19 @@ class Flow(NamedTuple):
 class FlowField:
     """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
 
+    `cells` replaces the numbers of cells in x, y and z.
+
     `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
 
     def __init__(
         self, axes: int, memory_frames: float = MEMORY_FRAMES, cells: tuple[int, int, int] | None = None
     ) -> None:
-        self.shape = np.array(cells or (CELLS_3D if axes == 3 else CELLS_2D), np.int64)
-        cells = int(self.shape.prod())
-        self.sums: FloatArray = np.zeros((cells + 1, SUMS))
-        self.fits: FloatArray = np.zeros((cells + 1, FIT))
+        chosen = cells or (CELLS_3D if axes == 3 else CELLS_2D)
+        self.shape: npt.NDArray[np.int64] = np.array(chosen, np.int64)
+        rows = int(self.shape.prod()) + 1
+        self.sums: FloatArray = np.zeros((rows, SUMS))
+        self.fits: FloatArray = np.zeros((rows, FIT))
         self.box: FloatArray = np.array([[np.inf, -np.inf]] * 3)
         self.errors: FloatArray = np.zeros(3)
         self._decay = np.exp(-1.0 / memory_frames)
@@ -289,13 +292,23 @@ def expect(flow: Any, position: Any, position_variance: Any, velocity: Any, vari
     the cell has too few samples the fit of the whole volume is used. Extrapolation ends one and a half cells
     from the centroid.
     """
-    fits, box, shape = flow.fits, flow.box, flow.shape
-    row = cell_at(box, shape, position[0], position[1], position[2])
-    whole = fits.shape[0] - 1
+    fits = flow.fits
+    row = cell_at(flow.box, flow.shape, position[0], position[1], position[2])
     if fits[row, 0] < ENOUGH:
-        row = whole
+        row = fits.shape[0] - 1
         if fits[row, 0] < ENOUGH:
             return False
+    expect_by(flow, row, position, position_variance, velocity, variance)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def expect_by(
+    flow: Any, row: int, position: Any, position_variance: Any, velocity: Any, variance: Any
+) -> None:
+    """What the fit of one `row` expects at a place, as `expect`."""
+    fits, box, shape = flow.fits, flow.box, flow.shape
+    whole = fits.shape[0] - 1
     fit = fits[row]
     for a in range(3):
         velocity[a] = fit[4 + a]
@@ -309,4 +322,3 @@ def expect(flow: Any, position: Any, position_variance: Any, velocity: Any, vari
             slope = fit[7 + 3 * a + b]
             velocity[a] += slope * offset
             variance[a] += slope * slope * position_variance[b]
-    return True

@@ -13,6 +13,7 @@ from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
+from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 SIDE_DRAIN_S = 1.0
 """How long to wait at the end until a consumer other than the first has the last tracks, s. It delays the end of a
 run by as much if that consumer hangs; tracks that it does not get are in the file."""
+AXES = 3
+"""Tracks in 3D are checked (`run_check`); in 2D there is no focus, and errors are as a rule not stated."""
 
 
 class TrackStage:
@@ -65,7 +68,8 @@ class TrackStage:
         monitor
             Publishes a copy of all tracks.
         say
-            Receives warnings, each once: of rows left out and of displacements that links cannot resolve.
+            Receives warnings, each once: of rows left out, of displacements that links cannot resolve, and of what
+            the tracks tell of errors and focus (`run_check`).
         keeps_time
             Whether frames come at the pace of a clock, so that the results have an age.
         """
@@ -80,6 +84,7 @@ class TrackStage:
         self._say = say
         self._keeps_time = keeps_time
         self._said: set[str] = set()
+        self._check = RunCheck()
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -136,8 +141,10 @@ class TrackStage:
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
             self._tracker.finish()  # positions are on another scale: no track continues across it
         self._count_gaps(info)
-        tracks = self._fitting(self._tracker.step(detections))
+        tracks = self._fitting(self._tracker.step(self._check.widened(detections)))
         self._tell(self._tracker.remark)
+        for text in self._check.look(tracks) if self._tracker.axes == AXES else ():
+            self._say(text)
         now_ns = time.perf_counter_ns()
         step_ms = (now_ns - began_ns) / 1e6
         tracks = self._with_age(tracks, now_ns)
@@ -158,6 +165,7 @@ class TrackStage:
             "diffusion_um2_s": self._tracker.diffusion_um2_s,
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
+            **self._check.facts(),
         }
 
     def _with_age(self, tracks: Tracks, now_ns: int) -> Tracks:
@@ -236,7 +244,7 @@ class TrackStage:
 
         `particles`, `tracks`, `doubles` (second detections), `step_ms`, and `latency_ms` from exposure to sending;
         `queue` of messages and `age_ms` since that frame's exposure, now; `diffusion_um2_s` as learnt so far (NaN
-        before).
+        before); `check_*` as `run_check` has them.
         """
         last = self._last
         age_ms = float("nan") if last is None else (time.perf_counter_ns() - last.monotonic_ns) / 1e6

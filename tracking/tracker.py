@@ -20,6 +20,7 @@ from tracking.candidates import (
 from tracking.displacements import DisplacementWatch
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
+from tracking.kinds import TrackKinds
 from tracking.process_noise import StepNoise
 from tracking.second_detections.close_pairs import Motion, velocity_spread
 from tracking.second_detections.finder import SecondDetectionFinder
@@ -70,6 +71,10 @@ class OnlineTracker:
     any, the frames with displacements beyond what links can resolve (`unresolved`, see
     `tracking.displacements`).
 
+    Where detections have a second depth, on the other side of focus, the motion of a track decides between the two
+    (`tracking.sides`, mode flow), now and for earlier rows; `counts` then holds how often (`revised`). Rows have
+    the class of particle that most of the track's detections say (`tracking.kinds`).
+
     Tracks that are second detections of another's particle are flagged as soon as that is clear, see
     `tracking.second_detections.finder`; `second_detections` of them were in the last frame.
     """
@@ -88,6 +93,7 @@ class OnlineTracker:
         self._finder = _finder(settings)
         self._displacements = DisplacementWatch(is_flow=self._is_flow)
         self._sides = SideChooser(settings.side_memory_frames)
+        self._kinds = TrackKinds()
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
         self.second_detections = 0
@@ -151,6 +157,9 @@ class OnlineTracker:
             self._predict()
         self._link(count)
         tracks = self._update(info, count)
+        self._kinds.write(tracks.table, detections.table)
+        if self._sides.revised:
+            self.counts["revised"] = self._sides.revised
         if self._is_flow and self._alive and self._clock.dt_s > 0:
             self._learn(count)
         if self._finder is not None:

@@ -17,7 +17,7 @@ IndexArray = npt.NDArray[np.intp]
 
 FOLDS = 8
 """Groups of particles that are left out in turn."""
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
+RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3)
 """Weights to choose from, half a decade apart: the score is flat around its minimum."""
 DEGREES = (1, 2, 3)
 """Degrees of the polynomials of the place that are tried: tilt, curvature, and coma that grows with the cube."""
@@ -68,6 +68,8 @@ class Truncation:
     @classmethod
     def of(cls, splines: FloatArray, rank: int) -> Truncation:
         """The `rank` modes (M, J, R) and their weights (M, T - 1) on the terms that leave least (Eckart & Young)."""
+        if len(splines) == 1:
+            return cls(np.zeros((0, *splines.shape[1:])), np.zeros((0, 0)))
         size = np.sqrt((splines[0] ** 2).sum(axis=1))[:, None]
         size = np.maximum(size, FAINTEST * size.max())
         rest = (splines[1:] / size).reshape(len(splines) - 1, -1)
@@ -108,7 +110,7 @@ def left_out(
         for own in range(int(fold.max()) + 1):
             mine = np.flatnonzero(fold == own)
             splines = (whole - Problem.of(sums, terms, mine)).solve(ridge)
-            if rank is not None and len(splines) > 1:
+            if rank is not None:
                 splines = Truncation.of(splines, rank).splines(splines[0])
             some = residuals(samples, splines, terms, mine)
             change[mine], left[mine], information[mine] = some.change, some.left, some.information

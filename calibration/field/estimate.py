@@ -22,8 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 
-WALK_ROUNDS = 2
-"""Measurements of the walk: the first is of images that are smeared by it."""
+WALK_ROUNDS = 8
+"""Most measurements of the walk: the first are of images that are smeared by it, and find only a part."""
 PLACE_ROUNDS = 2
 """Corrections of the particles' places with the field model of the others."""
 SQUARE_OF_MEDIAN = 0.455
@@ -123,7 +123,7 @@ def fit_field(
 
 
 def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None, FloatArray, FloatArray]:
-    """The samples with the walk taken out, the walk as first measured, and what was taken out: G, and q (K, 2)."""
+    """The samples with the walk taken out, the walk as measured, and what was taken out: G, and q (K, 2)."""
     half = max(scene.shape) / 2
     first, per_um, stage_px = None, np.zeros((2, 2)), np.zeros((len(scene.focus_um), 2))
     for _ in range(WALK_ROUNDS):
@@ -133,8 +133,8 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
             samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v)
         )
         walk = find_walk(alone, traces.noise_variance, traces.depth_um, scene.focus_um, x_px, y_px)
-        first = first or walk
         if walk is None or not (walk.is_optical or walk.is_stage):
+            first = first or walk
             break
         more = walk.per_um if walk.is_optical else np.zeros((2, 2))
         stage = walk.stage_px if walk.is_stage else np.zeros_like(stage_px)
@@ -142,6 +142,7 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
         aside = away[:, None, :] * traces.depth_um[..., None] + stage
         samples = Samples.of(traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes)
         per_um, stage_px = per_um + more, stage_px + stage
+        first = replace(walk, per_um=per_um + (walk.per_um - more), stage_px=stage_px)
     return samples, first, per_um, stage_px
 
 

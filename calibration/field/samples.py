@@ -20,8 +20,11 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-LARGEST = 60
-"""Most principal images: 10 to 30 describe a PSF over depth, what changes over the field adds as many."""
+MOST_MEAN, MOST_DIFFERENT = 24, 40
+"""Most principal images of the average over all particles, and of what differs between groups; 10 to 20 describe a PSF
+over depth. They limit the time."""
+NEW_PART = 0.05
+"""Part of an image's norm that must be new to the basis."""
 GROUPS = 24
 """Groups of particles at most; with more the averages hold more noise, with fewer they hide what differs."""
 ABOVE_NOISE = 1.5
@@ -120,26 +123,61 @@ def to_middle(images: Float32Array, dx_px: FloatArray, dy_px: FloatArray) -> Flo
 
 
 def _basis(shifted: Float32Array, traces: Traces) -> FloatArray:
-    """Principal images (R, P, P) of averages over depth and groups of particles that lie near to each other."""
-    count, _, size, _ = shifted.shape
+    """An orthonormal basis (R, P, P): images of all particles, their derivatives, and what differs between groups.
+
+    The derivatives must be in it, or a small shift of a faint image, below the noise of any single average, could not
+    be seen and not be described.
+    """
+    size = shifted.shape[2]
+    mean = _principal(
+        _averages(shifted, traces, np.zeros(len(shifted), np.int64)), MOST_MEAN, traces.noise_variance
+    )
+    by_x, by_y = (part.reshape(len(mean), -1) for part in derivatives(mean.reshape(-1, size, size)))
+    moved = _orthonormal(np.concatenate([mean, by_x, by_y]))
+    groups = _averages(shifted, traces, _groups(traces))
+    rest = groups - (groups @ moved.T) @ moved
+    more = _principal(rest, MOST_DIFFERENT, traces.noise_variance)
+    return _orthonormal(np.concatenate([moved, more])).reshape(-1, size, size)
+
+
+def _averages(shifted: Float32Array, traces: Traces, group: npt.NDArray[np.int64]) -> FloatArray:
+    """Sums (B, P * P) over bins of depth and groups (N,), scaled to the noise of one image."""
     step_um = float(np.median(np.abs(np.diff(traces.depth_um[0])))) or 1.0
     place = np.round((traces.depth_um - traces.depth_um.min()) / step_um).astype(np.int64)
     bins = int(place.max()) + 1
-    group = _groups(traces)
     index = (group[:, None] * bins + place)[traces.seen]
     weight = np.broadcast_to(traces.brightness[:, None], place.shape)[traces.seen]
     information = np.bincount(index, weight**2, minlength=(int(group.max()) + 1) * bins)
-    total = np.zeros((information.size, size * size), np.float32)
-    np.add.at(total, index, shifted[traces.seen].reshape(len(index), -1) * weight[:, None].astype(np.float32))
+    total = np.zeros((information.size, shifted[0, 0].size), np.float32)
+    for where, image, factor in zip(index, shifted[traces.seen].reshape(len(index), -1), weight, strict=True):
+        total[where] += np.float32(factor) * image
     known = information > 0
-    scaled = total[known] / np.sqrt(information[known])[:, None].astype(np.float32)
+    return (total[known] / np.sqrt(information[known])[:, None]).astype(np.float64)
+
+
+def _principal(averages: FloatArray, most: int, noise_variance: float) -> FloatArray:
+    """Principal images (R, P * P) above the noise, the strongest first."""
     with threadpool_limits(2):
-        values, vectors = np.linalg.eigh((scaled @ scaled.T).astype(np.float64))
+        values, vectors = np.linalg.eigh(averages @ averages.T)
     values, vectors = values[::-1], vectors[:, ::-1]
-    noise = traces.noise_variance * (np.sqrt(len(scaled)) + size) ** 2
-    many = int(np.clip(np.sum(values > ABOVE_NOISE * noise), 3, min(LARGEST, len(values))))
-    images: FloatArray = (vectors[:, :many].T @ scaled.astype(np.float64)) / np.sqrt(values[:many])[:, None]
-    return images.reshape(many, size, size)
+    noise = noise_variance * (np.sqrt(len(averages)) + np.sqrt(averages.shape[1])) ** 2
+    many = min(int(np.sum(values > ABOVE_NOISE * noise)), most)
+    found: FloatArray = (vectors[:, :many].T @ averages) / np.sqrt(values[:many])[:, None]
+    return found
+
+
+def _orthonormal(images: FloatArray) -> FloatArray:
+    """An orthonormal basis of images (Q, P * P), in their order; what is nearly a sum of earlier ones is left out."""
+    out: list[FloatArray] = []
+    for image in images:
+        rest, size = image, float(np.linalg.norm(image))
+        for _ in range(2):
+            for known in out:
+                rest = rest - (rest @ known) * known
+        left = float(np.linalg.norm(rest))
+        if size > 0 and left > NEW_PART * size:
+            out.append(rest / left)
+    return np.stack(out)
 
 
 def _groups(traces: Traces) -> npt.NDArray[np.int64]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from calibration.result import Calibration
+from calibration.field.cross_validation import Validation
+from calibration.psf_model import PsfModel
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -18,45 +18,37 @@ FEWEST = 5
 """Images below which a bin says nothing."""
 
 
-def stated_sigmas(found: Calibration) -> FloatArray:
+def stated_sigmas(rows: Validation, model: PsfModel) -> FloatArray:
     """Standard errors (M, 3), um, that a detection like each image of the validation states."""
-    rows = found.validation
-    if rows is None:
-        raise ValueError("a calibration without a validation states nothing")
     sigma: FloatArray = rows.sigmas()
-    if found.model.misfit is None:
+    if model.misfit is None:
         return sigma
-    pixel = found.model.pixel_size_um
-    more = found.model.misfit.at(rows.x_um / pixel, rows.y_um / pixel, rows.z_um)
-    return np.sqrt(sigma**2 + more)
+    pixel = model.pixel_size_um
+    more = model.misfit.at(rows.x_um / pixel, rows.y_um / pixel, rows.z_um)
+    return np.asarray(np.sqrt(sigma**2 + more), np.float64)
 
 
-def summary_of(found: Calibration) -> dict[str, Any]:
+def summary_of(rows: Validation, model: PsfModel) -> dict[str, Any]:
     """Numbers of the whole validation, and of bins of depth under `depths`. Lengths in um, parts of 1."""
-    rows = found.validation
-    if rows is None:
-        raise ValueError("a calibration without a validation has no summary")
-    depth_um = found.model.z_max_um - found.model.z_min_um
-    stated = stated_sigmas(found)
-    edges = np.linspace(found.model.z_min_um, found.model.z_max_um, DEPTHS + 1)
+    depth_um = model.z_max_um - model.z_min_um
+    stated = stated_sigmas(rows, model)
+    edges = np.linspace(model.z_min_um, model.z_max_um, DEPTHS + 1)
     bins = []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         here = (rows.z_um >= low) & (rows.z_um < high)
         if here.sum() >= FEWEST:
-            bins.append({"z_um": float((low + high) / 2), **_numbers(found, stated, here, depth_um)})
+            bins.append({"z_um": float((low + high) / 2), **_numbers(rows, stated, here, depth_um)})
     every = np.ones(len(rows), np.bool_)
     return {
         "particles": int(np.unique(rows.particle).size),
-        **_numbers(found, stated, every, depth_um),
+        **_numbers(rows, stated, every, depth_um),
         "depths": bins,
     }
 
 
 def _numbers(
-    found: Calibration, stated: FloatArray, some: npt.NDArray[np.bool_], depth_um: float
+    rows: Validation, stated: FloatArray, some: npt.NDArray[np.bool_], depth_um: float
 ) -> dict[str, Any]:
-    rows = found.validation
-    assert rows is not None
     measured = some & np.isfinite(rows.error_z_um)
     right = measured & rows.right_side(depth_um)
     error = rows.errors()[right]

@@ -27,6 +27,9 @@ SCATTER_PX = 0.05
 deciding alone. Between 0.02 and 0.1 the result changes by less than its standard error."""
 DEGREE = 3
 """Degree of p and q: stages and aberrations are smooth."""
+HEIGHTS_APART = 0.1
+"""Standard deviation of the particles' heights over their largest depth from which p and q are told apart. On a slide
+they are the same polynomial but for some um."""
 SIGNIFICANT = 4.0
 """Standard errors (jackknife over the particles) above which a walk is believed; there are few numbers to believe."""
 FEWEST = 8
@@ -77,6 +80,8 @@ def find_walk(
     columns = [x_px[:, None] * depth_um, y_px[:, None] * depth_um]
     columns += [(depth_um / far) ** power for power in range(1, DEGREE + 1)]
     of_focus = ((focus_um - middle) / half)[:, None] ** np.arange(1, DEGREE + 1)
+    apart = float(np.std(depth_um[:, 0] + focus_um[0])) > HEIGHTS_APART * far
+    of_focus *= apart
     columns += [np.broadcast_to(one, shape) for one in of_focus.T]
     design = np.stack(columns, axis=2)
     parts = np.array_split(np.random.default_rng(0).permutation(count), min(count, PARTS))

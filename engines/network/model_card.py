@@ -39,6 +39,7 @@ class ModelCard(BaseModel):
     a `field_shape` (H, W) the network knows the place in that field of view (`field_ramps`), and its x, y and depth
     are local ones, as `engines.refine.field` defines them. With several `kinds` of particles it tells the class,
     and the brightness of all is relative to the mean particle of the first.
+    `recalibrated` has an entry for each time that the PSF model's terms were updated, the last one last.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -62,6 +63,7 @@ class ModelCard(BaseModel):
     calibration_sha256: str = ""
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
+    recalibrated: list[dict[str, Any]] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
 from engines.refine.frame import begin_frame, fit_frame, take_back
 from engines.refine.grouping import blocks_of, usable_boxes
+from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.rendering import BOX
 
@@ -57,6 +58,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (blocks_of, (np.zeros((1, BOX), np.int64), flags)),
         (take_back, (image, some, some, flags, psf)),
         (fit_frame, (image, image, particles, psf, noise, prior, flags)),
+        (other_depths, (image, image, particles, psf, noise, np.zeros((1, 2)), np.zeros((1, 2)))),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
         (settle_frame, (image, image, particles, 1, some, marks, psf, noise, typical)),
     ]

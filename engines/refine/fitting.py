@@ -12,6 +12,7 @@ from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise,
 from engines.refine.depth_search import LARGEST_MOVE_PX
 from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back
 from engines.refine.joint_fit import CONVERGED
+from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.psf import FitModel
 from engines.refine.rendering import A, X, Y, Z
@@ -56,7 +57,8 @@ class Refined:
     `theta` (M, 4): x, y in px, z in um, brightness relative to the model's particle; `sigma` (M, 4) their
     standard errors; `chi_square` (M,) reduced, NaN where nothing was fitted; `accepted` (M,) says where the
     fit is to be believed, elsewhere the detector is. `present` (M,) is False where there is no particle after all.
-    `fit` (M, 2) are the reduced chi-square and the number of pixels behind it.
+    `fit` (M, 2) are the reduced chi-square and the number of pixels behind it. `other` (M, 2) is a second depth, um,
+    that explains the image nearly as well, and its probability; NaN where there is none.
     """
 
     theta: FloatArray
@@ -65,6 +67,7 @@ class Refined:
     accepted: BoolArray
     present: BoolArray
     fit: FloatArray
+    other: FloatArray
 
 
 def fit_particles(
@@ -126,6 +129,10 @@ def fit_particles(
         given[:n] &= ~drawn
     alone = theta[:n].copy()
     fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), usable)
+    other = np.full((room, 2), np.nan)
+    crossed = other_depths(contrast, total, particles, psf, variance, model.twins, other)
+    if crossed.any():
+        fit_all(contrast, total, particles, psf, variance, Prior(0.0, 0.0), crossed)
     typical = typical_of(theta, fit, usable & (particles.state == CONVERGED), model, known)
     thought = np.column_stack([more, np.full(len(more), typical.brightness)])
     thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
@@ -142,6 +149,7 @@ def fit_particles(
     count = settle_frame(contrast, total, particles, n, thought, marks, psf, variance, typical)
     prior = Prior(typical.brightness, typical.spread**-2)
     fit_all(contrast, total, particles, psf, variance, prior, marks.changed & usable)
+    other[marks.changed] = np.nan
     theta, usable, fit, state = theta[:count], usable[:count], fit[:count], particles.state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
@@ -160,7 +168,7 @@ def fit_particles(
     accepted &= ~_on_another(theta, accepted)
     added = accepted & _within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
-    return Refined(theta, sigma, fit[:, 0], accepted, present, fit)
+    return Refined(theta, sigma, fit[:, 0], accepted, present, fit, other[:count])
 
 
 def _within(points: FloatArray, height: int, width: int) -> BoolArray:

@@ -196,6 +196,9 @@ class Refiner:
         sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2
         out[row("confidence"), given:] = sure2 / (sure2 + EVEN_CHANCE_SIGMAS**2)
         out[row("flags"), given:] = 0.0
+        out[row("chi_square"), good] = found.chi_square[good]
+        for axis, name in enumerate(("z_other_um", "p_other")):
+            out[row(name), good] = found.other[good, axis]
         mine = np.ones(given, np.bool_) if drawn is None else ~drawn
         if part is not None:
             fitted = np.flatnonzero(good[:given])

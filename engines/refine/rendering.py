@@ -92,7 +92,10 @@ def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
         below, m = psf.coefficients[node][rows, columns], 0
         while m < count:
             w = psf.weights[cell]
-            first, second = psf.modes[m, node][rows, columns], psf.modes[min(m + 1, count - 1), node][rows, columns]
+            first, second = (
+                psf.modes[m, node][rows, columns],
+                psf.modes[min(m + 1, count - 1), node][rows, columns],
+            )
             third = psf.modes[min(m + 2, count - 1), node][rows, columns]
             if count - m == 1:
                 _blend_one(out, below, first, w[m])
@@ -133,7 +136,12 @@ def _blend_three(
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j]) + c * np.float32(third[i, j])
+            out[i, j] = (
+                below[i, j]
+                + a * np.float32(first[i, j])
+                + b * np.float32(second[i, j])
+                + c * np.float32(third[i, j])
+            )
 
 
 @njit(cache=True, nogil=True)

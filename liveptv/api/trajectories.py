@@ -11,7 +11,7 @@ import numpy as np
 from liveptv.api.optional import needs
 from tracking.trajectories.columns import Trajectories
 from tracking.trajectories.file import TrajectoryFile, read_trajectories
-from tracking.trajectories.schema import ROW_COLUMNS
+from tracking.trajectories.schema import MORE_COLUMNS, ROW_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class TrajectoryView:
             If xarray is not installed.
         """
         xarray = needs("xarray")
-        about = {column.name: column for column in ROW_COLUMNS}
+        about = {column.name: column for column in (*ROW_COLUMNS, *MORE_COLUMNS)}
         variables = {}
         for name, values in self._read(predicted, flagged).columns().items():
             column = about.get(name)

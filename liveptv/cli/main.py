@@ -20,6 +20,7 @@ from liveptv.cli import (
     keys,
     live,
     offline,
+    recalibration,
     scan,
     training,
     warmup,
@@ -47,6 +48,7 @@ watch.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
+recalibration.register(app)
 offline.register(app)
 evaluation.register(app)
 files.register(app)

@@ -22,6 +22,7 @@ from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
 from liveptv.session.link_rules import SLOTS
 from liveptv.session.run_card import RunCard
+from liveptv.session.self_check import checks_of, in_words
 from stream.messages import Detections, Frame, Message, Status, TrackFlag, Tracks
 
 SERIES_PERIOD_S = 0.5
@@ -59,7 +60,7 @@ class RunView:
             if self.card is None:
                 edges = None
                 if channel:
-                    floor_um, depth_um = float(channel["floor_um"]), float(channel["depth_um"])
+                    floor_um, depth_um = factor * float(channel["floor_um"]), float(channel["depth_um"])
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
                 self._control = ControlState(card.configuration)
@@ -184,8 +185,13 @@ class RunView:
                 "series": list(self.series),
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),
+                "checks": self._checks(),
                 "gaps": self.gaps,
             }
+
+    def _checks(self) -> list[dict[str, str]]:
+        statuses = [self._stages.of(stage) for stage in ("detect", "track")]
+        return in_words(checks_of(status.gauges for status in statuses if status is not None))
 
     def _profile_facts(self) -> dict[str, Any]:
         profile = self._profile.profile()

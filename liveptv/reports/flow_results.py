@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
 from calibration.evaluation import LONE_UM
-from liveptv.reports.profile import FlowProfile, channel_center_um, channel_of, heights_um, steady_flow_ul_s
+from liveptv.reports.profile import (
+    FlowProfile,
+    channel_center_um,
+    channel_of,
+    factor_of,
+    floor_height_um,
+    heights_um,
+    steady_flow_ul_s,
+)
 from tracking.analysis.grid import VelocityField, velocity_field
 from tracking.analysis.residuals import (
     DisplacementResiduals,
@@ -80,7 +88,7 @@ def section_field(trajectories: Trajectories, profile: FlowProfile) -> SectionFi
     center_um = channel_center_um(channel, trajectories.attributes)
     theory = channel_velocity_um_s(
         np.nan_to_num(field.b_um) - center_um,
-        np.nan_to_num(field.a_um) - channel.floor_um,
+        np.nan_to_num(field.a_um) - floor_height_um(channel, trajectories.attributes),
         channel.width_um,
         channel.depth_um,
         flow_ul_s,
@@ -97,7 +105,7 @@ def location_errors(trajectories: Trajectories) -> LocationErrors | None:
     t = trajectories
     height = heights_um(t)
     positions = np.stack([t.x_um, t.y_um, height])
-    sigma = np.stack([t.sigma_x_um, t.sigma_y_um, t.sigma_z_um]).astype(np.float64)
+    sigma = np.stack([t.sigma_x_um, t.sigma_y_um, factor_of(t.attributes) * t.sigma_z_um]).astype(np.float64)
     for shortest in SHORTEST:
         found = displacement_residuals(t.track, t.frame, positions, sigma, t.z_um, shortest)
         if found.track.size >= FEWEST_TRACKS:

@@ -27,6 +27,7 @@ from liveptv.reports.run_tables import (
     stages_table,
     went_wrong,
 )
+from liveptv.session.self_check import in_words
 from stream.writer_lock import Claim
 from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajectories
 from tracking.trajectories.snapshot import Snapshot, read_snapshot
@@ -161,6 +162,7 @@ def _fields(
         "events": events_table(events, began_s),
         "wrong": list(dict.fromkeys(wrong)),
         "settings": main_settings(attributes),
+        "checks": in_words(attributes.get("self_check") or {}),
         "configuration": indented(attributes.get("configuration", {})),
         "provenance": indented(
             {key: attributes.get(key, "") for key in ("versions", "computer", "model", "created", "notes")}

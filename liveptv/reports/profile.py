@@ -76,7 +76,8 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
     channel = channel_of(attributes) if depth else None
     bins: int | FloatArray = BINS
     if channel is not None:
-        bins = np.linspace(channel.floor_um, channel.floor_um + channel.depth_um, BINS + 1)
+        floor_um = floor_height_um(channel, attributes)
+        bins = np.linspace(floor_um, floor_um + channel.depth_um, BINS + 1)
     measured = velocity_profile(position_um, tracks.velocity_um_s[0], tracks.sigma_um_s[0], bins)
     flow_ul_s = steady_flow_ul_s(trajectories)
     theory, deviation, rms = None, math.nan, math.nan
@@ -85,7 +86,7 @@ def flow_profile(trajectories: Trajectories) -> FlowProfile:
         theory = laminar_flow(channel, flow_ul_s, attributes)
         expected = channel_velocity_um_s(
             tracks.y_um - center_um,
-            position_um - channel.floor_um,
+            position_um - floor_height_um(channel, attributes),
             channel.width_um,
             channel.depth_um,
             flow_ul_s,
@@ -106,10 +107,18 @@ def heights_um(trajectories: Trajectories) -> FloatArray:
     if len(trajectories) == 0:
         return np.empty(0)
     focus_um = np.nan_to_num(trajectories.of_frame("focus_um"))
-    height: FloatArray = float(trajectories.attributes.get("refraction_factor", 1.0)) * (
-        focus_um + trajectories.z_um
-    )
+    height: FloatArray = factor_of(trajectories.attributes) * (focus_um + trajectories.z_um)
     return height
+
+
+def factor_of(attributes: dict[str, Any]) -> float:
+    """Height in the sample per travel of the focus drive; 1 in files that do not say."""
+    return float(attributes.get("refraction_factor", 1.0))
+
+
+def floor_height_um(channel: ChannelSettings, attributes: dict[str, Any]) -> float:
+    """Absolute height of the channel's floor, whose focus position the settings give, um."""
+    return factor_of(attributes) * channel.floor_um
 
 
 def channel_of(attributes: dict[str, Any]) -> ChannelSettings | None:
@@ -146,4 +155,4 @@ def laminar_flow(channel: ChannelSettings, flow_ul_s: float, attributes: dict[st
     across_um = np.linspace(-half_um, half_um, 41) + offset_um
     size = (channel.width_um, channel.depth_um, flow_ul_s)
     velocity = channel_velocity_um_s(across_um[:, None], height_um[None, :], *size).mean(axis=0)
-    return Theory(height_um + channel.floor_um, velocity, max_velocity_um_s(*size))
+    return Theory(height_um + floor_height_um(channel, attributes), velocity, max_velocity_um_s(*size))

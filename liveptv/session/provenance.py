@@ -20,6 +20,7 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
         "configuration": experiment.resolved(),
         "model": describe_model(experiment.detector.model),
         "refraction_factor": experiment.optics.refraction_factor,
+        "refraction": experiment.optics.in_words(),
         "computer": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} CPUs",
         "user": _user(),
         "notes": experiment.run.notes,

@@ -81,7 +81,8 @@ class SessionResult:
     """How a run ended.
 
     `started`: whether the source was told to deliver frames. `failures`: a line for each stage that did not end as
-    it should. `safety`: what is known of each device that has a safe state.
+    it should. `safety`: what is known of each device that has a safe state. `checks`: what the self-check measured
+    last, as `self_check.checks_of` has it.
     """
 
     run_id: str
@@ -93,6 +94,7 @@ class SessionResult:
     snapshot: Snapshot | None
     duration_s: float
     safety: tuple[DeviceSafety, ...] = ()
+    checks: dict[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -34,6 +34,7 @@ from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
+from liveptv.session.self_check import checks_of
 from liveptv.session.snapshots import SnapshotTaker
 from liveptv.session.stage_liveness import judge
 from stream.errors import LivePTVError
@@ -449,4 +450,5 @@ class Session:
             snapshot=self._snapshots.best if self._snapshots is not None else None,
             duration_s=0.0 if began_s is None else (self._ended_s or time.monotonic()) - began_s,
             safety=known,
+            checks=checks_of(view.status.gauges for view in self.stages.values() if view.status),
         )

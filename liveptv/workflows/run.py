@@ -228,6 +228,8 @@ def finish_file(
         }
         if age is not None:
             facts["result_age"] = age.to_dict()
+        if result.checks:
+            facts["self_check"] = result.checks
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)

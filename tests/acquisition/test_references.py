@@ -1,11 +1,15 @@
 """Bright and dark references: any numeric type and form is read; what cannot be used is named."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from acquisition.recording import open_recording
@@ -160,3 +164,128 @@ def test_a_recording_of_such_types_is_refused_with_how_to_convert_it(tmp_path):
     tifffile.imwrite(path, np.ones((4, 16, 16), np.float32), photometric="minisblack")
     with pytest.raises(SourceError, match="16-bit"):
         open_recording(path, run_id="run")
+
+
+def both_readers(path):
+    """The bright reference as the calibration and as the detector read it."""
+    return read_reference(path, "bright")[0], 1 / load_flat_field(path, None).factor
+
+
+places_of_ones = st.lists(st.integers(0, 2), max_size=4)
+forms_of_tiff = st.sampled_from(
+    [{}, {"imagej": True}, {"ome": True}, {"compression": "zlib"}, {"bigtiff": True}]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(5, 40),
+    width=st.integers(5, 40),
+    ones=places_of_ones,
+    dtype=st.sampled_from(TYPES),
+    form=forms_of_tiff,
+    byteorder=st.sampled_from("<>"),
+    seed=st.integers(0, 99),
+)
+def test_axes_of_length_1_and_the_numeric_type_never_change_a_reference(
+    height, width, ones, dtype, form, byteorder, seed
+):
+    image = np.random.default_rng(seed).integers(1, 120, (height, width)).astype(dtype)
+    shape = [height, width]
+    for place in sorted(ones, reverse=True):
+        shape.insert(place, 1)
+    if form.get("imagej") and (len(shape) > 6 or dtype not in ("uint8", "uint16", "float32")):
+        form = {}
+    if form.get("ome"):
+        form = {**form, "metadata": {"axes": "TZCAQ"[: len(shape) - 2] + "YX"}}
+        shape = [1] * (len(shape) - 2) + [height, width]  # OME puts y and x last
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
+        path = Path(folder) / "bright.tif"
+        order = {} if form.get("imagej") else {"byteorder": byteorder}
+        tifffile.imwrite(path, image.reshape(shape), photometric="minisblack", **order, **form)
+        for found in both_readers(path):
+            np.testing.assert_allclose(found, image.astype(np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape", [(30, 40), (1, 30, 40), (1, 1, 30, 40), (30, 40, 1), (1, 30, 40, 1), (30, 1, 40)]
+)
+@pytest.mark.parametrize("name", ["bright.tif", "bright.h5"])
+def test_size_1_axes_may_be_anywhere_in_tiff_and_hdf5(tmp_path, shape, name):
+    path = tmp_path / name
+    image = light().astype(np.float32)
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["mean"] = image.reshape(shape)
+    else:
+        tifffile.imwrite(path, image.reshape(shape), photometric="minisblack")
+    for found in both_readers(path):
+        np.testing.assert_allclose(found, light(), rtol=1e-6)
+
+
+def test_the_mean_of_repeats_does_not_depend_on_how_they_are_stored(tmp_path):
+    repeats = np.random.default_rng(2).integers(50, 150, (5, 30, 40)).astype(np.int16)
+    tifffile.imwrite(tmp_path / "plain.tif", repeats, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "tight.tif", repeats, photometric="minisblack", compression="zlib")
+    tifffile.imwrite(tmp_path / "one_by_one.tif", repeats[:, :, :, None], photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "appended.tif") as file:
+        for image in repeats:
+            file.write(image, photometric="minisblack", contiguous=False)
+    with h5py.File(tmp_path / "repeats.h5", "w") as file:
+        file["images"] = repeats
+    (tmp_path / "folder").mkdir()
+    for number, image in enumerate(repeats):
+        tifffile.imwrite(tmp_path / "folder" / f"{number}.tif", image, photometric="minisblack")
+    for name in ("plain.tif", "tight.tif", "one_by_one.tif", "appended.tif", "repeats.h5", "folder"):
+        for found in both_readers(tmp_path / name):
+            np.testing.assert_allclose(found, repeats.mean(axis=0), rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+def test_a_signed_reference_with_negative_values_is_refused(tmp_path, dtype):
+    image = light().astype(dtype)
+    image[3, 4] = -1
+    tifffile.imwrite(tmp_path / "bright.tif", image, photometric="minisblack")
+    for read in (read_reference, lambda path, _: load_flat_field(path, None)):
+        with pytest.raises(ConfigurationError, match=f"bright.tif has negative {dtype} values"):
+            read(tmp_path / "bright.tif", "bright")
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("colours", [3, 4])
+def test_colours_are_refused_however_the_file_calls_them(tmp_path, photometric, dtype, colours):
+    image = np.repeat(light()[..., None], colours, axis=2).astype(dtype)
+    path = tmp_path / "bright.tif"
+    tifffile.imwrite(path, image, photometric=photometric)
+    for read in (read_reference, lambda path, _: load_flat_field(path, None)):
+        with pytest.raises(ConfigurationError, match=r"colours or channels.*grey"):
+            read(path, "bright")
+
+
+def test_images_of_several_sizes_in_a_folder_are_refused(tmp_path):
+    for number, width in enumerate((40, 41)):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.ones((30, width), np.float32))
+    for read in (read_reference, lambda path, _: load_flat_field(path, None)):
+        with pytest.raises(ConfigurationError, match="one size"):
+            read(tmp_path, "bright")
+
+
+def test_a_reference_cut_short_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "bright.tif"
+    tifffile.imwrite(path, np.ones((3, 64, 64), np.float32), photometric="minisblack")
+    path.write_bytes(path.read_bytes()[: 3 * 64 * 64 * 2])
+    for read in (read_reference, lambda path, _: load_flat_field(path, None)):
+        with pytest.raises(ConfigurationError, match=r"bright\.tif") as caught:
+            read(path, "bright")
+        assert "\n" not in str(caught.value)
+
+
+def test_the_detector_corrects_by_an_averaged_reference_and_refuses_one_of_another_size(tmp_path):
+    tifffile.imwrite(tmp_path / "bright.tif", light().astype(np.float32)[None, None], imagej=True)
+    flat = load_flat_field(tmp_path / "bright.tif", None)
+    out = np.empty((30, 40), np.float32)
+    flat.correct(light().astype(np.uint8), out)
+    assert np.abs(out).max() < 1e-5
+    with pytest.raises(ConfigurationError, match=r"\(30, 40\).*\(30, 41\)"):
+        flat.check((30, 41))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveptv.cli import run_command_line
-from liveptv.config import apply_override, load_experiment, settings_only
+from liveptv.config import apply_override, build_experiment, load_experiment, settings_only
+from liveptv.session.provenance import file_attributes
 from stream.errors import ConfigurationError
 
 GOOD = """
@@ -183,3 +184,51 @@ def test_the_name_of_a_lock_is_no_output(tmp_path, capsys):
     table.write_text("frame,x_um,y_um\n0,1,2\n")
     assert run_command_line(["track", str(table), "-o", str(tmp_path / "tracks.h5.lock")]) == 1
     assert "is the name of a lock" in capsys.readouterr().err
+
+
+OPTICS = "[microscope]\nconfig = 'simulated'\n[optics]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "factor", "says"),
+    [
+        ("", 1.0, "given as 1"),
+        ("refraction_factor = 1.2", 1.2, "given as 1.2"),
+        ("sample_index = 1.33\nimmersion_index = 1.0", 1.33, "paraxial"),
+        (
+            "sample_index = 1.33\nimmersion_index = 1.0\nnumerical_aperture = 0.7",
+            1.432,
+            "averaged over the pupil",
+        ),
+        ("sample_index = 1.33\nimmersion_index = 1.33\nnumerical_aperture = 0.7", 1.0, "averaged"),
+    ],
+)
+def test_the_height_per_travel_follows_from_the_indices_and_is_stated_in_the_file(
+    tmp_path, text, factor, says
+):
+    experiment = load_experiment(write(tmp_path, OPTICS + text))
+    attributes = file_attributes(experiment, None)
+    assert attributes["refraction_factor"] == pytest.approx(factor, rel=1e-3)
+    assert says in attributes["refraction"]
+    again = build_experiment(experiment.model_dump(exclude_unset=True), "the settings of a file")
+    assert again.optics == experiment.optics
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("sample_index = 1.33", "both sample_index and immersion_index"),
+        ("numerical_aperture = 0.5", "both sample_index and immersion_index"),
+        (
+            "sample_index = 1.33\nimmersion_index = 1\nnumerical_aperture = 1.2",
+            "aperture of 1.2 needs an immersion",
+        ),
+        ("sample_index = 1.33\nimmersion_index = 1\nrefraction_factor = 1.5", "leave one of them out"),
+        ("sample_index = 'water'\nimmersion_index = 1", "optics"),
+        ("sample_index = 0.5\nimmersion_index = 1", "1 or more"),
+    ],
+)
+def test_indices_that_cannot_be_right_are_refused_in_one_line(tmp_path, text, why):
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        load_experiment(write(tmp_path, OPTICS + text))
+    assert "\n" not in str(caught.value)

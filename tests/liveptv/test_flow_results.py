@@ -4,11 +4,12 @@ from channel_slices import detect_slice, track_slices
 
 from acquisition.physics.optics import OpticsModel
 from calibration.width_curve import width_curve_from_optics
+from liveptv.config import ChannelSettings
 from liveptv.files import FIGURES, RunFiles
 from liveptv.reports.flow_figures import errors_figure, field_figure, neighbours_figure
 from liveptv.reports.flow_results import location_errors, section_field
 from liveptv.reports.page import write_report
-from liveptv.reports.profile import flow_profile
+from liveptv.reports.profile import flow_profile, laminar_flow
 from stream.messages import Detections, FrameInfo
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
@@ -87,3 +88,14 @@ def test_without_a_channel_the_field_stands_alone(tmp_path):
     assert section.theory_um_s is None
     assert np.isnan(section.deviation_rms)
     assert len([axes for axes in field_figure(section).axes if axes.get_title()]) == 2
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.34])
+def test_the_theory_stands_on_the_floor_as_it_is_measured_through_the_mismatched_index(factor):
+    channel = ChannelSettings(width_um=1000, depth_um=300, floor_um=50)
+    attributes = {"refraction_factor": factor, "image_shape": [256, 512], "pixel_size_um": 1.0}
+    theory = laminar_flow(channel, 0.05, attributes)
+    floor_seen_um = factor * (50 + 0)  # absolute height of a particle on the floor in focus
+    assert theory.height_um[0] == pytest.approx(floor_seen_um)
+    assert theory.velocity_um_s[0] == pytest.approx(0, abs=1e-6)
+    assert np.ptp(theory.height_um) == pytest.approx(300)

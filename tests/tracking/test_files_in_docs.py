@@ -9,7 +9,7 @@ from trajectory_files import tracks, write
 
 from stream.messages import TrackFlag
 from tracking.trajectories.file import TrajectoryWriter, read_trajectories
-from tracking.trajectories.schema import FRAME_COLUMNS, ROW_COLUMNS, ColumnSpec
+from tracking.trajectories.schema import FRAME_COLUMNS, MORE_COLUMNS, ROW_COLUMNS, ColumnSpec
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "files.md").read_text("utf-8")
 OTHERS = ("xarray", "napari")
@@ -68,7 +68,10 @@ def test_other_programs_get_the_trajectories_in_one_line(tmp_path, monkeypatch, 
         assert (found["layer"].data[:, 2] == 5.0).all()
 
 
-@pytest.mark.parametrize(("heading", "columns"), [("/tracks/rows", ROW_COLUMNS), ("/frames", FRAME_COLUMNS)])
+@pytest.mark.parametrize(
+    ("heading", "columns"),
+    [("/tracks/rows", ROW_COLUMNS), ("/tracks/more", MORE_COLUMNS), ("/frames", FRAME_COLUMNS)],
+)
 def test_the_page_names_every_column_with_its_type_and_unit(heading: str, columns: tuple[ColumnSpec, ...]):
     section = TEXT.partition(f"### `{heading}`")[2].partition("\n### ")[0]
     named = {}

@@ -218,6 +218,17 @@ class PulseOnEntrySettings(_Section):
     max_height_um: float | None = Field(
         None, description="upper edge of the region, as a height (focus position + z)"
     )
+    kind: int | None = Field(
+        None,
+        ge=0,
+        description="class of the particles that get a pulse; left out: all, also of unknown class",
+    )
+    min_p_kind: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="least probability of the class of a particle that gets a pulse, with `kind`",
+    )
     lead_s: float = Field(
         0.1,
         gt=0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from tracking.export.vtp import write_vtp
 from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.reader import TrajectoryFile
 
-Write = Callable[[Path, Iterator[Trajectories], bool], None]
+Write = Callable[[Path, Iterator[Trajectories], bool, Sequence[str]], None]
 
 
 def _whole(write: Callable[[Path, Trajectories], None]) -> Write:
     """A writer that needs all rows at once, because it orders them by track."""
 
-    def write_whole(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+    def write_whole(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str]) -> None:
         write(path, collect(pieces))
 
     return write_whole
@@ -61,7 +61,7 @@ def export(
     """Write the trajectories of `path` to `output` in another format.
 
     Rows are left out as in `read_trajectories`; if predicted or flagged rows are included, tables have a column
-    `flags`. The output appears only once it is complete.
+    `flags`. Depths are on the side of focus that was decided last. The output appears only once it is complete.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def export(
     seen = _Seen()
     with TrajectoryFile(path) as file, written_beside(output, overwrite=overwrite) as part:
         pieces = file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
-        WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged)
+        WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged, file.known())
     return ExportReport(output, suffix[1:], seen.rows, seen.tracks)
 
 

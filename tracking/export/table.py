@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +34,7 @@ MORE_FORMATS = {
     "chi_square": "%.4f",
     "kind": "%.0f",
     "p_kind": "%.4f",
+    "revised": "%d",
 }
 """Of the columns that a table has only where something is known."""
 UNITS = (
@@ -44,15 +45,16 @@ BLOCK_ROWS = 50_000
 """Rows that are turned into text at once; bounds the memory (some tens of MB) without a loss of speed."""
 
 
-def table_columns(flags: bool) -> tuple[str, ...]:
-    """Names of a track table's columns, in order."""
-    return (*FORMATS, "flags") if flags else tuple(FORMATS)
+def table_columns(flags: bool, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """Names of a track table's columns, in order; of those that only some rows have, the `known` ones."""
+    more = tuple(name for name in MORE_FORMATS if name in set(known))
+    return (*FORMATS, *more, "flags") if flags else (*FORMATS, *more)
 
 
-def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str] = ()) -> None:
     """Write a table with a header; NaN is an empty field, lengths are given to 0.1 nm."""
-    names = table_columns(flags)
-    line = ",".join({**FORMATS, "flags": "%d"}[name] for name in names)
+    names = table_columns(flags, known)
+    line = ",".join({**FORMATS, **MORE_FORMATS, "flags": "%d"}[name] for name in names)
     with path.open("w", encoding="ascii", newline="\n") as file:
         file.write(",".join(names) + "\n")
         for piece in pieces:
@@ -62,13 +64,13 @@ def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
                 file.write(text.replace("nan", "") + "\n")
 
 
-def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool) -> None:
+def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str] = ()) -> None:
     """Write a table with a row group for each piece; the metadata hold units and the file's attributes."""
     pa, parquet = pyarrow()
     writer = None
     try:
         for piece in pieces:
-            columns = {name: getattr(piece, name) for name in table_columns(flags)}
+            columns = {name: getattr(piece, name) for name in table_columns(flags, known)}
             if writer is None:
                 fields = [
                     pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"unit": UNITS[name]})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stream.messages import TrackFlag
+from stream.messages import TrackFlag, Tracks
 from tracking.trajectories.schema import ROW, RecordArray
 from tracking.trajectories.statistics import BoolArray
 
@@ -22,8 +22,9 @@ IntArray = npt.NDArray[np.int64]
 class Trajectories:
     """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
 
-    `time_s` is the exposure time of the row's frame. `frames` is the table of all frames (see `FRAME_COLUMNS`),
-    also of those without rows; `attributes` are the file's.
+    `time_s` is the exposure time of the row's frame. What more is known of some rows is NaN for the others; rows
+    that a later decision has put on the other side of focus have `revised` 1. `frames` is the table of all frames
+    (see `FRAME_COLUMNS`), also of those without rows; `attributes` are the file's.
     """
 
     track: IntArray
@@ -45,6 +46,11 @@ class Trajectories:
     confidence: SingleArray
     detection: npt.NDArray[np.int32]
     flags: npt.NDArray[np.uint8]
+    z_other_um: FloatArray
+    p_side: SingleArray
+    revised: npt.NDArray[np.uint8]
+    kind: SingleArray
+    p_kind: SingleArray
     frames: RecordArray
     attributes: dict[str, Any]
 
@@ -52,8 +58,15 @@ class Trajectories:
         return len(self.track)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The columns by name: `pandas.DataFrame(trajectories.columns())`."""
-        return {name: getattr(self, name) for name in COLUMN_NAMES}
+        """The columns by name: `pandas.DataFrame(trajectories.columns())`; what is known of no row is left out."""
+        return {
+            name: getattr(self, name) for name in COLUMN_NAMES if name not in MORE_NAMES or self.knows(name)
+        }
+
+    def knows(self, name: str) -> bool:
+        """Whether a column that only some rows have holds anything."""
+        values = getattr(self, name)
+        return bool(values.any() if name == "revised" else np.isfinite(values).any())
 
     def of_frame(self, name: str) -> npt.NDArray[Any]:
         """A column of `frames` (`focus_um`, `flow_ul_s` ...) repeated for each row, (N,)."""
@@ -62,6 +75,7 @@ class Trajectories:
 
 
 COLUMN_NAMES = tuple(f.name for f in fields(Trajectories) if f.name not in {"frames", "attributes"})
+MORE_NAMES = Tracks.MORE
 
 
 def collect(pieces: Iterable[Trajectories]) -> Trajectories:
@@ -81,10 +95,15 @@ def counting(rows: RecordArray, counted: BoolArray | None, include_predicted: bo
     return kept
 
 
-def as_columns(rows: RecordArray, frames: RecordArray, attributes: dict[str, Any]) -> Trajectories:
-    """Stored rows (ROW) as columns, with the times of their frames."""
+def as_columns(
+    rows: RecordArray,
+    more: Mapping[str, npt.NDArray[Any]],
+    frames: RecordArray,
+    attributes: dict[str, Any],
+) -> Trajectories:
+    """Stored rows (ROW) as columns, with `more` columns (N,) and the times of their frames."""
     columns = {name: np.ascontiguousarray(rows[name]) for name in COLUMN_NAMES if name in ROW.names}  # type: ignore[operator]
     for name in ("track", "frame"):
         columns[name] = columns[name].astype(np.int64)
     time_s = frames["time_s"][np.searchsorted(frames["frame"], columns["frame"])]
-    return Trajectories(time_s=time_s, **columns, frames=frames, attributes=attributes)
+    return Trajectories(time_s=time_s, **columns, **more, frames=frames, attributes=attributes)

@@ -1,12 +1,13 @@
 """The commit mark of a trajectory file: the order in which a commit is written, and which frames are committed.
 
-A commit writes rows, events and, last, the entries of its frames in `/frames`. Such an entry is the commit mark: it
-says which rows belong to the frame, and its `commit`, the number of the commit, is not 0. A frame is committed once
-its entry and these rows exist. Readers and recovery use nothing else.
+A commit writes rows, what more is known of them, events and, last, the entries of its frames in `/frames`. Such an
+entry is the commit mark: it says which rows belong to the frame, and its `commit`, the number of the commit, is not
+0. A frame is committed once its entry and these rows exist. Readers and recovery use nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import h5py
@@ -17,19 +18,15 @@ from tracking.trajectories.schema import RecordArray
 
 
 def write_commit(
-    file: tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset],
-    written: tuple[int, int, int],
-    rows: RecordArray,
-    events: npt.NDArray[np.uint8],
-    frames: RecordArray,
+    file: Sequence[h5py.Dataset], written: Sequence[int], values: Sequence[npt.NDArray[np.generic]]
 ) -> None:
-    """Append rows, then events, and last the entries of the frames, each flushed before the next.
+    """Append `values` to the datasets of a `file`, each flushed before the next; the last are those of the frames.
 
-    `file` is the datasets of rows, events and frames; `written` is how much of each is committed. What lies behind
-    is left over from a failed commit and is overwritten. Raises OSError or RuntimeError if the disk fails.
+    `written` is how much of each is committed. What lies behind is left over from a failed commit and is
+    overwritten. Raises OSError or RuntimeError if the disk fails.
     """
-    for dataset, start, values in zip(file, written, (rows, events, frames), strict=True):
-        _extend(dataset, values, start)
+    for dataset, start, new in zip(file, written, values, strict=True):
+        _extend(dataset, new, start)
 
 
 def _extend(dataset: h5py.Dataset, values: npt.NDArray[np.generic], start: int) -> None:

@@ -24,7 +24,7 @@ from stream.errors import LivePTVError, OutputError, SourceError
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.paraview import GROUP, write_vtk_view
 from tracking.trajectories.reader import TrajectoryFile
-from tracking.trajectories.schema import FRAMES, LIBVER, ROW, ROWS, RecordArray, decode_attribute
+from tracking.trajectories.schema import FRAMES, LIBVER, MORE_ROWS, ROW, ROWS, RecordArray, decode_attribute
 
 PACKED_CHUNK = 65_536
 """Rows of a compressed chunk, 5 MB, which a reader has to decompress for a single row. After the shuffle each byte
@@ -96,6 +96,11 @@ def _write(path: Path, part: Path, file: TrajectoryFile) -> None:
             chunks=(PACKED_CHUNK,),
             **FILTERS,
         )
+        if MORE_ROWS in old:
+            more = new.create_dataset(
+                MORE_ROWS, data=old[MORE_ROWS][:], maxshape=(None,), chunks=(PACKED_CHUNK,), **FILTERS
+            )
+            more.attrs.update(old[MORE_ROWS].attrs)
         for new_set, old_set in ((rows, old[ROWS]), (frames, old[FRAMES])):
             for name, value in old_set.attrs.items():
                 new_set.attrs[name] = value

@@ -23,6 +23,9 @@ from tracking.trajectories.schema import (
     FRAME_COLUMNS,
     FRAMES,
     LIBVER,
+    MORE,
+    MORE_COLUMNS,
+    MORE_ROWS,
     ROW,
     ROW_CHUNK,
     ROW_COLUMNS,
@@ -38,7 +41,7 @@ may meet a full disk in the middle of a flush; more only ends a run on a full di
 
 
 class GrowingFile:
-    """One file of this process, open for appending; `rows`, `frames` and `event_bytes` are committed."""
+    """One file of this process, open for appending; `rows`, `more`, `frames` and `event_bytes` are committed."""
 
     def __init__(self, path: Path, attributes: Mapping[str, object] | None) -> None:
         """Create the file with `attributes` at its root; with None continue an existing, closed one.
@@ -46,7 +49,7 @@ class GrowingFile:
         Raises OSError if that fails; a file that was created is removed again then.
         """
         self.path = path
-        self.rows = self.frames = self.event_bytes = 0
+        self.rows = self.more = self.frames = self.event_bytes = 0
         self._file: h5py.File | None = h5py.File(path, "x" if attributes is not None else "r+", libver=LIBVER)
         self._reserve: DiskReserve | None = None
         try:
@@ -54,7 +57,7 @@ class GrowingFile:
             self._reserve.ensure(int(self._file.id.get_filesize()) + 2 * MARGIN_BYTES)
             if attributes is not None:
                 _lay_out(self._file, attributes)
-            self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+            self._sets = tuple(self._file[name] for name in (ROWS, MORE_ROWS, EVENTS, FRAMES))
             self._file.swmr_mode = True
         except BaseException:
             self._abandon(created=attributes is not None)
@@ -66,24 +69,27 @@ class GrowingFile:
         if created:
             self.path.unlink(missing_ok=True)
 
-    def append(self, rows: RecordArray, events: npt.NDArray[np.uint8], frames: RecordArray) -> None:
-        """Write rows, then events, and last the entries of the frames, which are the commit mark.
+    def append(
+        self, rows: RecordArray, more: RecordArray, events: npt.NDArray[np.uint8], frames: RecordArray
+    ) -> None:
+        """Write rows, what more is known of them, events, and last the entries of the frames, the commit mark.
 
         Raises OSError or RuntimeError if there is no room or the disk fails.
         """
         if self._file is None or self._reserve is None:
             raise OSError("the file is closed")
         size = int(self._file.id.get_filesize())
-        self._reserve.ensure(size + rows.nbytes + frames.nbytes + events.nbytes + MARGIN_BYTES)
-        datasets = self._row_set, self._event_set, self._frame_set
-        write_commit(datasets, (self.rows, self.event_bytes, self.frames), rows, events, frames)
+        values = rows, more, events, frames
+        self._reserve.ensure(size + sum(array.nbytes for array in values) + MARGIN_BYTES)
+        write_commit(self._sets, (self.rows, self.more, self.event_bytes, self.frames), values)
         self.rows += len(rows)
+        self.more += len(more)
         self.event_bytes += len(events)
         self.frames += len(frames)
 
     def table_of_frames(self) -> RecordArray:
         """The committed entries of `/frames`."""
-        table: RecordArray = self._frame_set[: self.frames]
+        table: RecordArray = self._sets[-1][: self.frames]
         return table
 
     def damage(self) -> tuple[str, bool]:
@@ -149,7 +155,12 @@ def _lay_out(file: h5py.File, attributes: Mapping[str, object]) -> None:
     row_set = file.create_dataset(ROWS, (0,), ROW, maxshape=(None,), chunks=(ROW_CHUNK,))
     frame_set = file.create_dataset(FRAMES, (0,), FRAME, maxshape=(None,), chunks=(FRAME_CHUNK,))
     event_set = file.create_dataset(EVENTS, (0,), "u1", maxshape=(None,), chunks=(EVENT_CHUNK,))
-    for dataset, columns in ((row_set, ROW_COLUMNS), (frame_set, FRAME_COLUMNS)):
+    more_set = file.create_dataset(MORE_ROWS, (0,), MORE, maxshape=(None,), chunks=(ROW_CHUNK,))
+    for dataset, columns in (
+        (row_set, ROW_COLUMNS),
+        (more_set, MORE_COLUMNS),
+        (frame_set, FRAME_COLUMNS),
+    ):
         for name, texts in column_attributes(columns).items():
             dataset.attrs[name] = texts
     row_set.attrs["axes"] = AXES

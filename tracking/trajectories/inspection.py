@@ -19,11 +19,13 @@ from stream.errors import LivePTVError, SourceError
 from stream.hdf5_checks import known_as
 from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import SIZE, Superblock, build, parse
+from tracking.trajectories.more import MoreRows
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
 from tracking.trajectories.reader import PIECE_ROWS
 from tracking.trajectories.schema import (
     EVENTS,
     FRAMES,
+    MORE_ROWS,
     ROWS,
     complete_event_bytes,
     decode_attribute,
@@ -44,13 +46,15 @@ from tracking.trajectories.statistics import TrackCensus
 class Contents:
     """What is committed in a file, and what is not.
 
-    `frames`, `rows` and `event_bytes` are committed, `torn` is how much of each lies behind that. `host` is the
-    computer that wrote the file. `unreadable` says whether events, image or record of control are damaged;
-    `spoilt_attributes` are the damaged attributes that rows can be read without.
+    `frames`, `rows`, `more` (entries about rows) and `event_bytes` are committed, `torn` is how much of frames,
+    rows and events lies behind that. `host` is the computer that wrote the file. `unreadable` says whether events,
+    image or record of control are damaged; `spoilt_attributes` are the damaged attributes that rows can be read
+    without.
     """
 
     frames: int
     rows: int
+    more: int
     event_bytes: int
     last_frame: int
     torn: tuple[int, int, int]
@@ -142,6 +146,7 @@ def _contents(file: h5py.File, path: Path, closed: bool) -> Contents:
     return Contents(
         frames=count,
         rows=rows,
+        more=MoreRows(file.get(MORE_ROWS)).count(rows),
         event_bytes=event_bytes,
         last_frame=int(frames["frame"][-1]) if count else -1,
         torn=(len(table) - count, stored_rows - rows, len(events) - event_bytes),

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Tracks
+from tracking.trajectories.more import entries_of
 from tracking.trajectories.precision import rounded
-from tracking.trajectories.schema import FRAME, ROW, RecordArray, encode_event
+from tracking.trajectories.schema import FRAME, MORE, ROW, RecordArray, encode_event
 
 
 class Pending:
@@ -18,6 +19,8 @@ class Pending:
 
     def __init__(self) -> None:
         self._rows: list[RecordArray] = []
+        self._more: list[RecordArray] = []
+        self._count = 0
         self._frames: list[tuple[Any, ...]] = []
         self._events: list[bytes] = []
 
@@ -34,7 +37,7 @@ class Pending:
     @property
     def rows(self) -> int:
         """How many rows wait."""
-        return sum(map(len, self._rows))
+        return self._count
 
     def append(self, tracks: Tracks) -> None:
         """Take a copy of a frame's tracks, rounded as `precision` says."""
@@ -45,6 +48,10 @@ class Pending:
         info = tracks.info
         rows["frame"] = info.frame
         self._rows.append(rows)
+        more = entries_of(tracks)
+        more["row"] += np.uint64(self._count)
+        self._more.append(more)
+        self._count += len(rows)
         self._frames.append(
             (
                 info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
@@ -56,13 +63,17 @@ class Pending:
         """Take an event that happened now."""
         self._events.append(encode_event(time.time(), kind, text, fields))
 
-    def arrays(self, first_row: int, commit: int) -> tuple[RecordArray, npt.NDArray[np.uint8], RecordArray]:
-        """Rows (ROW), events (bytes) and frames (FRAME) of the commit with this number.
+    def arrays(
+        self, first_row: int, commit: int
+    ) -> tuple[RecordArray, RecordArray, npt.NDArray[np.uint8], RecordArray]:
+        """Rows (ROW), what more is known of them (MORE), events (bytes) and frames (FRAME) of a commit.
 
-        `first_row` is where its rows begin in the file.
+        `first_row` is where its rows begin in the file; `commit` is its number.
         """
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, ROW)
+        more = np.concatenate(self._more) if self._more else np.empty(0, MORE)
+        more["row"] += np.uint64(first_row)
         frames = np.array(self._frames, FRAME)
         frames["first_row"] = first_row + np.cumsum(frames["rows"], dtype=np.uint64) - frames["rows"]
         frames["commit"] = commit
-        return rows, np.frombuffer(b"".join(self._events), np.uint8), frames
+        return rows, more, np.frombuffer(b"".join(self._events), np.uint8), frames

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stream.messages import FrameInfo, Tracks
+from tracking.trajectories.more import as_columns
 from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import ROW
 
@@ -28,10 +29,13 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
     for start in range(0, len(frames), FRAMES_AT_A_TIME):
         piece = frames[start : start + FRAMES_AT_A_TIME]
         first = int(piece["first_row"][0])
-        rows = file.rows(first, int(piece["first_row"][-1] + piece["rows"][-1]))
+        last = int(piece["first_row"][-1] + piece["rows"][-1])
+        rows = file.rows(first, last)
+        more = as_columns(file.more(first, last), len(rows), first)
         for frame in piece:
             begin = int(frame["first_row"]) - first
-            own = rows[begin : begin + int(frame["rows"])]
+            end = begin + int(frame["rows"])
+            own = rows[begin:end]
             info = FrameInfo(
                 run_id=run_id,
                 frame=int(frame["frame"]),
@@ -52,4 +56,6 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
             new = number[born[number] < 0]
             born[new] = info.frame
             columns = {name: own[name] for name in STORED}
+            columns |= {name: values[begin:end] for name, values in more.items()}
+            columns["revised"] = np.where(columns["revised"] > 0, columns["revised"], np.nan)
             yield Tracks.from_columns(info, **columns, age_frames=info.frame - born[number])

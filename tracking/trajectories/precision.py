@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9}
+STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9, "z_other_um": 2.0**9}
 """Steps of 0.24 nm in the plane and 2 nm in depth, far below the best localisation errors (about 10 nm in the
 plane). Rounding adds an error of step / sqrt(12); each halving of a step costs a bit a row and axis."""
 MANTISSA_BITS = {
@@ -27,6 +27,8 @@ MANTISSA_BITS = {
     "sigma_vz_um_s": 6,
     "brightness": 8,
     "confidence": 7,
+    "p_side": 7,
+    "p_kind": 7,
 }
 """Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard
 errors, which are hardly known to 1 in 10, and 1 in 1,024 for velocities. Each bit more costs a bit a row."""

@@ -19,12 +19,15 @@ from stream.errors import LivePTVError, SourceError
 from tracking.trajectories.columns import Trajectories, as_columns, collect, counting
 from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
+from tracking.trajectories.more import MoreRows, Revisions
+from tracking.trajectories.more import as_columns as more_columns
 from tracking.trajectories.open_elsewhere import who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
 from tracking.trajectories.schema import (
     EVENTS,
     FRAME,
     FRAMES,
+    MORE_ROWS,
     ROW,
     ROWS,
     RecordArray,
@@ -83,6 +86,7 @@ class TrajectoryFile:
         check_schema(self._file, self.path)
         read_attributes(self._file)
         self._row_set, self._frame_set, self._event_set = (self._file[n] for n in (ROWS, FRAMES, EVENTS))
+        self._more = MoreRows(self._file.get(MORE_ROWS))
 
     def _check_frames(self) -> None:
         """Raise `SourceError` if a finished file has a torn end, which is damage there."""
@@ -99,6 +103,7 @@ class TrajectoryFile:
         with self._readable():
             self._frame_set.refresh()
             new = with_all_columns(self._frame_set[known:])
+            self._more.refresh()
             if len(new) == 0:
                 return 0
             self._row_set.refresh()
@@ -152,6 +157,25 @@ class TrajectoryFile:
             raise self._damaged(nonsense)
         return rows
 
+    def more(self, start: int, stop: int) -> RecordArray:
+        """What more is known of committed rows `start` to `stop` (MORE), as stored. Raises `SourceError`."""
+        with self._readable():
+            return self._more.of(start, min(stop, self.row_count))
+
+    def known(self) -> list[str]:
+        """The columns that only some rows have, as far as at least one of them has."""
+        with self._readable():
+            return self._more.known()
+
+    def revisions(self) -> Revisions:
+        """Which rows are on the wrong side of focus, as later rows say. Reads all rows if there may be any."""
+        revisions = Revisions()
+        start = 0
+        for rows in self.pieces() if not self._more.is_empty else ():
+            revisions.add(rows, self.more(start, start + len(rows)), start)
+            start += len(rows)
+        return revisions
+
     def _damaged(self, error: object) -> SourceError:
         return SourceError(
             f"{self.path} is damaged or cut short ({error}); use another copy of it if there is one"
@@ -192,14 +216,20 @@ class TrajectoryFile:
     ) -> Iterator[Trajectories]:
         """The rows that count, `PIECE_ROWS` at a time (one piece without rows if there are none).
 
-        See `read_trajectories` for what is left out.
+        See `read_trajectories` for what is left out. Depths are on the side of focus that was decided last.
         """
         self.warn_of_damage()
         counted = None if include_flagged else self.census().counted()
         frames, attributes = self.frames, self.attributes
-        for rows in self.pieces() if self.row_count else [np.empty(0, ROW)]:
-            kept = rows[counting(rows, counted, include_predicted)]
-            yield as_columns(kept, frames, attributes)
+        revisions = self.revisions()
+        start = 0
+        for stored in self.pieces() if self.row_count else [np.empty(0, ROW)]:
+            more = more_columns(self.more(start, start + len(stored)), len(stored), start)
+            start += len(stored)
+            rows = revisions.apply(stored, more)
+            kept = counting(rows, counted, include_predicted)
+            some = {name: values[kept] for name, values in more.items()}
+            yield as_columns(rows[kept], some, frames, attributes)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -13,7 +13,7 @@ from stream.errors import OutputError
 from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.hdf5_superblock import SIZE, parse
 from tracking.trajectories.inspection import Contents
-from tracking.trajectories.schema import EVENTS, FRAMES, ROWS, encode_attribute
+from tracking.trajectories.schema import EVENTS, FRAMES, MORE_ROWS, ROWS, encode_attribute
 from tracking.trajectories.soundness import EXTRAS
 
 END_REASON = "the writer was lost; recovered"
@@ -46,8 +46,14 @@ def _cut(file: h5py.File, contents: Contents) -> None:
             file.pop(name, None)
     for name in contents.spoilt_attributes:
         del file.attrs[name]
-    for name, size in ((ROWS, contents.rows), (FRAMES, contents.frames), (EVENTS, contents.event_bytes)):
-        if file[name].shape[0] > size:
+    sizes = {
+        ROWS: contents.rows,
+        MORE_ROWS: contents.more,
+        FRAMES: contents.frames,
+        EVENTS: contents.event_bytes,
+    }
+    for name, size in sizes.items():
+        if name in file and file[name].shape[0] > size:
             file[name].resize((size,))
 
 

@@ -1,6 +1,7 @@
 """Schema of a trajectory file: its columns with their units, and how attributes and events are stored.
 
     /tracks/rows   one row for each track and frame                     (compound, ROW)
+    /tracks/more   what more is known of some of the rows               (compound, MORE)
     /frames        one row for each frame, written after its rows       (compound, FRAME)
     /events        what happened, one JSON object a line                (UTF-8 bytes)
 
@@ -35,6 +36,7 @@ SCHEMA_VERSION = 1
 LIBVER = ("v110", "v110")
 
 ROWS = "tracks/rows"
+MORE_ROWS = "tracks/more"
 FRAMES = "frames"
 EVENTS = "events"
 
@@ -91,6 +93,25 @@ ROW_COLUMNS = (
     ),
 )
 
+MORE_COLUMNS = (
+    ColumnSpec("row", "<u8", "1", "the row in /tracks/rows, in ascending order"),
+    ColumnSpec("z_other_um", "<f8", "um", "depth on the other side of focus, height minus focus position"),
+    ColumnSpec(
+        "p_side", "<f4", "1", "probability that z_um is on the right side; NaN where there is no question"
+    ),
+    ColumnSpec(
+        "revised",
+        "<u2",
+        "1",
+        "frames before this one in whose rows of this track z_um and z_other_um are to be exchanged",
+    ),
+    ColumnSpec(
+        "kind", "<i2", "1", "class of the particle, from 0, by all of its detections so far; -1: not known"
+    ),
+    ColumnSpec("p_kind", "<f4", "1", "probability of this class"),
+)
+NO_KIND = -1
+
 FRAME_COLUMNS = (
     ColumnSpec("frame", "<u4", "1", "sequence number of the frame, from 0"),
     ColumnSpec("camera_frame", "<i8", "1", "the camera's own image number"),
@@ -134,6 +155,7 @@ ATTRIBUTES = {
             "image_dtype",
             "link_policy",
             "notes",
+            "refraction",
             "session_end_reason",
             "source",
             "user",
@@ -142,6 +164,7 @@ ATTRIBUTES = {
     ),
     "frame_rate_hz": AttributeSpec(number),
     "result_age": AttributeSpec(mapping(number)),
+    "self_check": AttributeSpec(mapping(number)),
     "age_limit_ms": AttributeSpec(number),
     "configuration": AttributeSpec(configuration),
     "statistics": AttributeSpec(mapping(number)),
@@ -163,6 +186,7 @@ def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
 
 
 ROW = _dtype(ROW_COLUMNS)
+MORE = _dtype(MORE_COLUMNS)
 FRAME = _dtype(FRAME_COLUMNS)
 FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:-1])
 """Of files that were written before results had an age."""

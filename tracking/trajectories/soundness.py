@@ -24,6 +24,8 @@ from tracking.trajectories.schema import (
     FRAME,
     FRAME_BEFORE_AGES,
     FRAMES,
+    MORE,
+    MORE_ROWS,
     ROW,
     ROWS,
     SCHEMA,
@@ -73,7 +75,12 @@ def check_schema(file: h5py.File, path: Path) -> None:
     rows = dataset(file, ROWS, kinds=RECORDS, ndim=1, most_bytes=None)
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
-    if rows.dtype != ROW or frames.dtype not in {FRAME, FRAME_BEFORE_AGES}:
+    more = dataset(file, MORE_ROWS, kinds=RECORDS, ndim=1, most_bytes=None) if MORE_ROWS in file else None
+    if (
+        rows.dtype != ROW
+        or frames.dtype not in {FRAME, FRAME_BEFORE_AGES}
+        or (more is not None and more.dtype != MORE)
+    ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
 
@@ -125,8 +132,9 @@ def check_rest(file: h5py.File) -> None:
     Raises one of `UNREADABLE` if something cannot be read. The values of attributes are checked by `check_whole`.
     """
     read_attributes(file)
-    for name in (ROWS, FRAMES):
-        dict(file[name].attrs)
+    for name in (ROWS, MORE_ROWS, FRAMES):
+        if name in file:
+            dict(file[name].attrs)
     decode_events(bytes(file[EVENTS][:]))
     for name in EXTRAS:
         if name in file:

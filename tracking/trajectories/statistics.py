@@ -45,7 +45,8 @@ class TrackCensus:
         for axis, name in enumerate(SIGMAS):
             sigma = rows[name][measured]
             sigma = sigma[np.isfinite(sigma)]
-            self._sigma_square[axis] += np.sum(sigma * sigma, dtype=np.float64)
+            with np.errstate(over="ignore"):  # damaged rows may hold any number
+                self._sigma_square[axis] += np.sum(sigma * sigma, dtype=np.float64)
             self._sigmas[axis] += sigma.size
 
     def _grow(self, tracks: int) -> None:

@@ -1,7 +1,8 @@
 """Writes a trajectory file that can be read while it grows and that survives the death of its writer.
 
-Order of a commit: room on the disk, rows, events, and last the entries of the frames, which are the commit mark
-(`commit_mark`). Once `commit` has returned, the death of this process cannot cost the frames; a power cut can.
+Order of a commit: room on the disk, rows, what more is known of them, events, and last the entries of the frames,
+which are the commit mark (`commit_mark`). Once `commit` has returned, the death of this process cannot cost the
+frames; a power cut can.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tracking.trajectories.schema import (
     AXES,
     EVENTS,
     FRAMES,
+    MORE_ROWS,
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -180,8 +182,8 @@ class TrajectoryWriter:
     def _append(self) -> None:
         if self._file is None:
             self._file = self._replacement.begin(lambda path: self._create(path, {}))
-        rows, events, frames = self._pending.arrays(self._file.rows, self._commits + 1)
-        self._file.append(rows, events, frames)
+        rows, more, events, frames = self._pending.arrays(self._file.rows, self._commits + 1)
+        self._file.append(rows, more, events, frames)
         self._census.add(rows)
         self._commits += 1
         self._replacement.complete()
@@ -239,9 +241,8 @@ class TrajectoryWriter:
                 return True
             before, self._copying = self._file, None
             self._file = GrowingFile(self.path, None)
-            self._file.rows, self._file.frames, self._file.event_bytes = (
-                before.rows, before.frames, before.event_bytes
-            )  # fmt: skip
+            self._file.rows, self._file.more = before.rows, before.more
+            self._file.frames, self._file.event_bytes = before.frames, before.event_bytes
         except (OSError, RuntimeError) as error:
             self._broken = True
             if self._copying is not None:
@@ -299,7 +300,12 @@ class TrajectoryWriter:
             if self._file is not None:
                 table = self._file.table_of_frames()
                 statistics = self._census.statistics() | file_statistics(table)
-                sizes = {ROWS: self._file.rows, FRAMES: self._file.frames, EVENTS: self._file.event_bytes}
+                sizes = {
+                    ROWS: self._file.rows,
+                    MORE_ROWS: self._file.more,
+                    FRAMES: self._file.frames,
+                    EVENTS: self._file.event_bytes,
+                }
                 self._file.close()
                 add_attributes(
                     self.path, {**attributes, "statistics": statistics, "end_reason": end_reason}, sizes

@@ -107,6 +107,7 @@ function showSummary(now) {
   drawProfile(el("profile"), now.profile);
   text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
   showDetection(now.detection);
+  showChecks(now.checks);
   el("stages").replaceChildren(...now.stages.map(stageRow));
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
 }
@@ -126,6 +127,15 @@ function showDetection({ depth, accepted, fitted, compiling, errors_um: errors, 
   const why = compiling ? "as the fit was still being compiled" : "as there is no time for more";
   const reduced = fitted == null || fitted > 0.97 ? "" : `Fit on ${percent(fitted)} of particles, ${why}. `;
   text("d-left", reduced + (reasons.length ? `Left out so far: ${reasons.join(", ")}.` : ""));
+}
+
+function showChecks(checks) {
+  el("checks").hidden = !checks.length;
+  el("check-rows").replaceChildren(...checks.map(({ name, value }) => {
+    const row = document.createElement("tr");
+    for (const words of [name, value]) row.insertCell().textContent = words.replace(/-(?=\d)/g, "\u2212");
+    return row;
+  }));
 }
 
 function stageRow(stage) {

@@ -27,6 +27,14 @@ def measured(tracks: Tracks) -> BoolArray:
     return fit
 
 
+def of_kind(tracks: Tracks, kind: int | None, least_p: float) -> BoolArray:
+    """Rows (N,) of particles that are of a class with at least this probability; all rows for None."""
+    if kind is None:
+        return np.ones(len(tracks), np.bool_)
+    chosen: BoolArray = (tracks.kind == kind) & (tracks.p_kind >= least_p)
+    return chosen
+
+
 def heights_um(tracks: Tracks) -> FloatArray:
     """Height (focus position + z) of each row, (N,) um; z alone if the focus is not known."""
     focus_um = tracks.info.focus_um

@@ -9,7 +9,7 @@ import numpy as np
 from stream.messages import Command, CommandKind, Tracks
 from tracking.control.controllers.controller_interface import Happening
 from tracking.control.controllers.loop_delay import LoopDelay
-from tracking.control.controllers.measuring import FloatArray, heights_um, measured
+from tracking.control.controllers.measuring import BoolArray, FloatArray, heights_um, measured, of_kind
 from tracking.control.settings import PulseOnEntrySettings
 
 SMOOTHING = 0.2
@@ -33,11 +33,11 @@ class PulseOnEntry:
     """Extrapolates each track in a straight line and sends one trigger command for the time of its entry.
 
     Positions are averaged along the track: a measured one weighs `SMOOTHING`, the one predicted from the frame
-    before the rest. The decision is taken `lead_s` before the entry, as late as the loop allows, or earlier where
-    results are so old, or come so seldom, that it would be too late then; the command carries the time of the
-    pulse, so that its own latency does not matter. A pulse that would still come more than `max_sigma_s` late is
-    not fired: its particle has passed. It counts as `late`, which is said once, and once more when pulses are in
-    time again.
+    before the rest. With `kind`, only particles of this class get a pulse. The decision is taken `lead_s` before
+    the entry, as late as the loop allows, or earlier where results are so old, or come so seldom, that it would be
+    too late then; the command carries the time of the pulse, so that its own latency does not matter. A pulse that
+    would still come more than `max_sigma_s` late is not fired: its particle has passed. It counts as `late`, which
+    is said once, and once more when pulses are in time again.
     """
 
     name = "pulse_on_entry"
@@ -68,6 +68,7 @@ class PulseOnEntry:
         """Return the trigger commands that are due."""
         s, info = self._settings, tracks.info
         seen = measured(tracks) & (tracks.age_frames + 1 >= s.min_track_frames)
+        seen &= of_kind(tracks, s.kind, s.min_p_kind)
         track = tracks.track[seen]
         height = np.nan_to_num(heights_um(tracks)[seen])
         place = np.stack([tracks.x_um[seen], tracks.y_um[seen], height])
@@ -75,7 +76,7 @@ class PulseOnEntry:
         if s.min_height_um is None and s.max_height_um is None:
             velocity[2] = 0.0
         sigma = np.nan_to_num(np.stack([tracks.sigma_vx_um_s, tracks.sigma_vy_um_s, tracks.sigma_vz_um_s]))
-        place = self._smoothed(track, place, velocity, info.time_s)
+        place = self._smoothed(track, place, velocity, info.time_s, tracks.revised[seen] > 0)
         entry_s, axis = entry_times_s(place, velocity, self._low, self._high)
         columns = np.arange(len(track))
         speed = np.maximum(np.abs(velocity[axis, columns]), 1e-12)
@@ -101,9 +102,12 @@ class PulseOnEntry:
         return commands
 
     def _smoothed(
-        self, track: FloatArray, place: FloatArray, velocity: FloatArray, now_s: float
+        self, track: FloatArray, place: FloatArray, velocity: FloatArray, now_s: float, revised: BoolArray
     ) -> FloatArray:
+        """Average places; the average begins anew where a track has just changed to the other side of focus."""
         _, now, before = np.intersect1d(track, self._track, assume_unique=True, return_indices=True)
+        same = ~revised[now]
+        now, before = now[same], before[same]
         if len(now):
             moved = self._place_um[:, before] + velocity[:, now] * (now_s - self._time_s)
             place[:, now] = moved + SMOOTHING * (place[:, now] - moved)
