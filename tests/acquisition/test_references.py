@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -178,6 +178,7 @@ forms_of_tiff = st.sampled_from(
 
 
 @settings(max_examples=60, deadline=None)
+@example(height=5, width=5, ones=[1], dtype="uint8", form={"compression": "zlib"}, byteorder="<", seed=0)
 @given(
     height=st.integers(5, 40),
     width=st.integers(5, 40),
