@@ -195,7 +195,7 @@ def test_axes_of_length_1_and_the_numeric_type_never_change_a_reference(
     shape = [height, width]
     for place in sorted(ones, reverse=True):
         shape.insert(place, 1)
-    if form.get("imagej") and (len(shape) > 6 or dtype not in ("uint8", "uint16", "float32")):
+    if form.get("imagej") and (len(shape) > 5 or dtype not in ("uint8", "uint16", "float32")):
         form = {}
     if form.get("ome"):
         form = {**form, "metadata": {"axes": "TZCAQ"[: len(shape) - 2] + "YX"}}
