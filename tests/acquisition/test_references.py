@@ -197,6 +197,8 @@ def test_axes_of_length_1_and_the_numeric_type_never_change_a_reference(
         shape.insert(place, 1)
     if form.get("imagej") and (len(shape) > 5 or dtype not in ("uint8", "uint16", "float32")):
         form = {}
+    if form.get("ome") and dtype in ("uint64", "int64", "float16"):
+        form = {}  # OME knows none of these
     if form.get("ome"):
         form = {**form, "metadata": {"axes": "TZCAQ"[: len(shape) - 2] + "YX"}}
         shape = [1] * (len(shape) - 2) + [height, width]  # OME puts y and x last
