@@ -167,9 +167,9 @@ def _series(file: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path
 
 def _are_planes(series: tifffile.TiffPageSeries) -> bool:
     """Whether each page is one image, and the axes before the last two count them."""
-    return (
-        len(series.pages) == math.prod(series.shape[:-2]) > 1 and series.keyframe.shape == series.shape[-2:]
-    )
+    page = tuple(series.shape[-2:])
+    counted = len(series.pages) == math.prod(series.shape[:-2]) > 1
+    return counted and tuple(series.keyframe.shape) == page and min(page) > 1
 
 
 class _Pages:

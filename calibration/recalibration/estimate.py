@@ -53,6 +53,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.intp]
 
+LINES = "distance of the focal lines"
 FEWEST_LONE = 30
 """Lone particles from which the focal lines are fitted; each half must judge the other."""
 FEWEST_TRACKS = 6
@@ -102,7 +103,8 @@ class Known:
 @dataclass(frozen=True, slots=True, eq=False)
 class Recalibrated:
     """The new model, and its terms. `chi_square` is the reduced one of lone images, before and after, over
-    `particles` images; `at_rest` particles stood still. `remarks` are lines for the user.
+    `particles` images; `at_rest` particles stood still. `remarks` are lines for the user. Images have the `shape`
+    (H, W); `sigma_um` (3,) are the typical standard errors of x, y and z from noise alone.
     """
 
     model: PsfModel
@@ -111,11 +113,18 @@ class Recalibrated:
     particles: int
     at_rest: int
     remarks: list[str]
+    shape: tuple[int, int]
+    sigma_um: FloatArray
 
     @property
     def changed(self) -> list[Term]:
         """The terms that the new model has new values of."""
         return [term for term in self.terms if term.changed]
+
+    @property
+    def doubt_um(self) -> float:
+        """By how much depths may be off, um, as the focal lines' change is not known better; 0 if it is none."""
+        return sum(term.sd[0] for term in self.changed if term.name == LINES)
 
 
 def recalibrate(
@@ -164,8 +173,16 @@ def recalibrate(
     both = of_lone & after.good
     dof = float((after.pixels[both] - 7).sum())
     chi_square = float(fitted.chi2[both].sum()) / dof, float(after.chi2[both].sum()) / dof
+    pixel = np.array([model.pixel_size_um, model.pixel_size_um, 1.0])
     return Recalibrated(
-        new, terms, chi_square, int(both.sum()), int(np.unique(chosen.track[of_rest]).size), remarks
+        new,
+        terms,
+        chi_square,
+        int(both.sum()),
+        int(np.unique(chosen.track[of_rest]).size),
+        remarks,
+        shape,
+        np.median(after.sigma[both], axis=0) * pixel,
     )
 
 
@@ -194,7 +211,7 @@ def _shape_terms(
     """The distance of the focal lines and the size of the particles; by how much they change, um and px^2."""
     x_um, y_um = focal_lines(model)
     before = abs(x_um - y_um)
-    name = ("distance of the focal lines", "um")
+    name = (LINES, "um")
     depth = fitted.theta[:, Z] - (x_um + y_um) / 2
     fewest = min(int((good & (sign * depth > 0)).sum()) for sign in (-1, 1))
     why = "" if is_astigmatic(model) else "the lens is not astigmatic"

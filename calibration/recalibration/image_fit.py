@@ -94,7 +94,7 @@ class Fitted:
 
 
 class LocalModels:
-    """A PSF model as it is at each place of images of `shape` (H, W), taken as around the same middle as its field."""
+    """A PSF model at each place of images of `shape` (H, W), which are around the middle of its field."""
 
     def __init__(self, model: PsfModel, shape: tuple[int, int]) -> None:
         self.model = model

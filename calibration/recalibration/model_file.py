@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibration.psf_model import PsfModel
 from calibration.recalibration.estimate import Recalibrated
 from engines.bounded_reading import MOST_MODEL_BYTES, read_file
@@ -13,6 +15,7 @@ from engines.network.model import OnnxModel
 from engines.network.model_card import KEY
 from engines.network.properties import with_properties
 from engines.refine import psf_text as packed
+from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel
 from stream.errors import ConfigurationError
 from stream.unfinished_files import written_beside
@@ -73,13 +76,26 @@ class ModelFile:
             brightness_sd=fit.brightness_sd,
             sigma_scale=fit.sigma_scale,
             field=after.field,
-            misfit=after.misfit,
+            misfit=_misfit(found, fit),
         )
         changed = {KEY: card.model_dump_json(), packed.KEY: packed.pack(new)}
         content = with_properties(read_file(self.path, MOST_MODEL_BYTES), changed)
         with written_beside(target, overwrite=overwrite) as part:
             part.write_bytes(content)
             OnnxModel(part).psf()  # as a run will read it
+
+
+def _misfit(found: Recalibrated, fit: FitModel) -> Misfit | None:
+    """The variances beyond those of noise: what was known before, and in depth the doubt about the focal lines."""
+    model, doubt_um = found.model, found.doubt_um
+    if not doubt_um:
+        return model.misfit
+    known = model.misfit
+    if known is None:  # then standard errors were scaled
+        beyond = np.maximum(np.array(fit.sigma_scale) ** 2 - 1, 0.0) * found.sigma_um**2
+        depths = np.array([model.z_min_um, model.z_max_um])
+        known = Misfit(found.shape, depths, np.broadcast_to(beyond, (1, 1, 2, 3)))
+    return Misfit(known.shape, known.z_um, known.variance + np.array([0.0, 0.0, doubt_um**2]))
 
 
 def _facts(found: Recalibrated) -> dict[str, Any]:

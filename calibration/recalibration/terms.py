@@ -63,7 +63,7 @@ def focal_lines(model: PsfModel) -> tuple[float, float]:
     return x, y
 
 
-def _lowest(z_um: FloatArray, width: FloatArray) -> float:
+def _lowest(z_um: npt.NDArray[np.floating], width: npt.NDArray[np.floating]) -> float:
     """Where a curve is lowest: the vertex of the parabola through the lowest point and its neighbours."""
     at = int(width.argmin())
     if not 0 < at < width.size - 1:

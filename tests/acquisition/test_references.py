@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -178,6 +178,7 @@ forms_of_tiff = st.sampled_from(
 
 
 @settings(max_examples=60, deadline=None)
+@example(height=5, width=5, ones=[1], dtype="uint8", form={"compression": "zlib"}, byteorder="<", seed=0)
 @given(
     height=st.integers(5, 40),
     width=st.integers(5, 40),
@@ -194,8 +195,10 @@ def test_axes_of_length_1_and_the_numeric_type_never_change_a_reference(
     shape = [height, width]
     for place in sorted(ones, reverse=True):
         shape.insert(place, 1)
-    if form.get("imagej") and (len(shape) > 6 or dtype not in ("uint8", "uint16", "float32")):
+    if form.get("imagej") and (len(shape) > 5 or dtype not in ("uint8", "uint16", "float32")):
         form = {}
+    if form.get("ome") and dtype in ("uint64", "int64", "float16"):
+        form = {}  # OME knows none of these
     if form.get("ome"):
         form = {**form, "metadata": {"axes": "TZCAQ"[: len(shape) - 2] + "YX"}}
         shape = [1] * (len(shape) - 2) + [height, width]  # OME puts y and x last
