@@ -78,7 +78,9 @@ def seen(truth: np.ndarray) -> np.ndarray:
 
 def grid(rng: np.random.Generator) -> np.ndarray:
     x, y = (a.ravel() for a in np.meshgrid(np.arange(50, 700, 100.0), np.arange(45, 400, 82.0)))
-    return np.column_stack([x + rng.uniform(-8, 8, x.size), y + rng.uniform(-8, 8, x.size), rng.uniform(-100, 100, x.size)])
+    return np.column_stack(
+        [x + rng.uniform(-8, 8, x.size), y + rng.uniform(-8, 8, x.size), rng.uniform(-100, 100, x.size)]
+    )
 
 
 def table_of(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -202,7 +204,12 @@ MISFIT = Misfit(SHAPE, np.array([-140.0, 0.0, 140.0]), np.random.default_rng(0).
 
 
 def same(one: FitModel, other: FitModel, rounding: float) -> None:
-    assert one.field is not None and other.field is not None and one.misfit is not None and other.misfit is not None
+    assert (
+        one.field is not None
+        and other.field is not None
+        and one.misfit is not None
+        and other.misfit is not None
+    )
     assert one.field.numbers() == other.field.numbers()
     assert one.misfit.numbers() == other.misfit.numbers()
     np.testing.assert_allclose(one.field.modes, other.field.modes, atol=rounding * np.abs(MODE).max())
