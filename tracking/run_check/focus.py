@@ -170,7 +170,7 @@ class FocusCheck:
 
 def _good(tracks: Tracks) -> npt.NDArray[np.bool_]:
     flags = tracks.flags.astype(np.int64)
-    left = TrackFlag.SECOND_DETECTION | TrackFlag.REDUCED | TrackFlag.TENTATIVE
+    left = TrackFlag.SECOND_DETECTION | TrackFlag.TENTATIVE  # velocities do not need the fit
     good: npt.NDArray[np.bool_] = (tracks.detection >= 0) & (flags & left == 0) & np.isfinite(tracks.z_um)
     return good
 
