@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def summary_of(rows: Validation, model: PsfModel) -> dict[str, Any]:
     stated = stated_sigmas(rows, model)
     edges = np.linspace(model.z_min_um, model.z_max_um, DEPTHS + 1)
     bins = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         here = (rows.z_um >= low) & (rows.z_um < high)
         if here.sum() >= FEWEST:
             bins.append({"z_um": float((low + high) / 2), **_numbers(rows, stated, here, depth_um)})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.result import Calibration
 
 POLARITIES = ("dark", "bright")
+SLIDES = ("level", "tilted")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +51,13 @@ def calibrate(
             min=1,
         ),
     ] = None,
+    slide: Annotated[
+        str,
+        typer.Option(
+            help="particles lie on a `level` slide, which shows the focal surface, or on a `tilted` one, whose tilt "
+            "is not the focal surface's"
+        ),
+    ] = "level",
     overwrite: Overwrite = False,
 ) -> int:
     """Make a calibration from a focus scan: a PSF model and labelled particle images."""
@@ -57,6 +65,8 @@ def calibrate(
 
     if polarity not in {None, *POLARITIES}:
         raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")
+    if slide not in SLIDES:
+        raise ConfigurationError(f"--slide is level or tilted, not {slide!r}")
     with _Steps() as steps:
         found = calibrate_scan(
             scan,
@@ -69,6 +79,7 @@ def calibrate(
             axes=axes,
             polarity=polarity,  # type: ignore[arg-type]
             neighbour_px=neighbour,
+            slide=slide,  # type: ignore[arg-type]
             overwrite=overwrite,
             on_progress=steps,
             say=warn,
@@ -91,7 +102,25 @@ def _say(found: Calibration, output: Path) -> None:
     if planes.astigmatic:
         where += f", focal planes at {planes.xz_um:+.1f} um (x) and {planes.yz_um:+.1f} um (y)"
     console.print(where)
+    _say_validation(found)
     console.print(f"written to {escape(str(output))}", soft_wrap=True)
+
+
+def _say_validation(found: Calibration) -> None:
+    if found.validation is None:
+        return
+    from calibration.field.summary import summary_of
+    from liveptv.reports.calibration_field import field_in_words
+
+    numbers = summary_of(found.validation, found.model)
+    console.print(escape(field_in_words(found)))
+    if "rms_z_um" in numbers:
+        rms = ", ".join(f"{numbers[f'rms_{axis}_um']:.2g}" for axis in "xyz")
+        stated = ", ".join(f"{numbers[f'stated_{axis}_um']:.2g}" for axis in "xyz")
+        console.print(
+            f"{numbers['particles']} particles left out in turn: errors of {rms} um rms in x, y, z (stated {stated} "
+            f"um), {100 * numbers['right_side']:.1f} % on the right side of focus"
+        )
 
 
 class _Steps:

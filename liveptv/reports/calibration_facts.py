@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.field.summary import summary_of
 from calibration.labels import HIDDEN, NEAR, SHORT, UNSETTLED
 from calibration.result import Calibration
 
@@ -37,6 +38,7 @@ def facts(found: Calibration, images: int) -> list[dict[str, str]]:
     shown.append(
         ("standard error of the labels in x, y, z", ", ".join(f"{um:.2g}" for um in error_um) + " µm")
     )
+    shown += _validated(found)
     if found.surface is not None and found.surface.is_surface:
         shown.append(
             ("rms distance of the particles from a smooth surface", f"{found.surface.residual_um:.2g} µm")
@@ -49,6 +51,23 @@ def facts(found: Calibration, images: int) -> list[dict[str, str]]:
         ("labelled images", f"{images}"),
     ]
     return [{"name": name, "value": value} for name, value in shown]
+
+
+def _validated(found: Calibration) -> list[tuple[str, str]]:
+    rows = found.validation
+    if rows is None or not len(rows):
+        return []
+    numbers = summary_of(rows, found.model)
+    if "rms_z_um" not in numbers:
+        return []
+    rms = ", ".join(f"{numbers[f'rms_{axis}_um']:.2g}" for axis in "xyz")
+    stated = ", ".join(f"{numbers[f'stated_{axis}_um']:.2g}" for axis in "xyz")
+    modes = 0 if found.named is None else found.named.modes
+    return [
+        ("rms error of left-out particles in x, y, z (stated)", f"{rms} ({stated}) µm"),
+        ("left-out particles on the right side of focus", f"{100 * numbers['right_side']:.1f} %"),
+        ("modes of the PSF over the field", f"{modes}"),
+    ]
 
 
 def signal_to_noise(found: Calibration) -> float:

@@ -21,6 +21,7 @@ from liveptv.reports.calibration_facts import (
     problems,
     surface_in_words,
 )
+from liveptv.reports.calibration_field import field_figure, field_in_words, validation_figure
 from liveptv.reports.calibration_labels import labels_figure, places_figure
 from liveptv.reports.look import paper
 from liveptv.reports.particle_images import images_figure, read_raw_images, round_depths
@@ -65,7 +66,7 @@ def write_calibration_report(path: Path) -> tuple[Path, ...]:
 def _figures(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) -> list[ReportFigure]:
     count = len(found.curves.trace_z_um)
     part = 100 * found.ambiguity.part
-    return [
+    figures = [
         ReportFigure(
             "images",
             images_figure(found, depths_um, raw),
@@ -103,6 +104,21 @@ def _figures(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) 
             f"away. Below 5 sigma the two are sometimes confused: {part:.0f} % of the depth range.",
         ),
     ]
+    validation, field = validation_figure(found), field_figure(found)
+    if validation is not None:
+        figures.insert(
+            1,
+            ReportFigure(
+                "validation",
+                validation,
+                "Particles that were left out in turn and measured with the model of the others, in the mean image "
+                "of each plane. What exceeds the noise is the misfit of the model: it is in the standard errors of all "
+                "detections.",
+            ),
+        )
+    if field is not None:
+        figures.insert(2, ReportFigure("field", field, field_in_words(found)))
+    return figures
 
 
 def _subtitle(found: Calibration, created: str) -> str:

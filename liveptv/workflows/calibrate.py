@@ -27,6 +27,7 @@ def calibrate_scan(
     axes: str | None,
     polarity: Literal["dark", "bright"] | None,
     neighbour_px: float | None,
+    slide: Literal["level", "tilted"] = "level",
     overwrite: bool,
     on_progress: Callable[[str, float], None],
     say: Callable[[str], None] = log.warning,
@@ -44,7 +45,7 @@ def calibrate_scan(
 
     refuse_to_replace(output, scan, bright, dark)
     writable(output, overwrite)
-    options = Options(bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour_px)
+    options = Options(bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour_px, slide=slide)
     opened = FocusScan(
         scan,
         z_step_um=z_step_um,
@@ -67,6 +68,7 @@ def calibrate_scan(
             "axes": axes,
             "remarks": list(opened.remarks),
             "polarity": polarity,
+            "slide": slide,
         }
         write_calibration(output, calibrated, opened, provenance=provenance, on_progress=on_progress)
     return calibrated.calibration
