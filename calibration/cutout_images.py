@@ -59,9 +59,11 @@ class CutoutWriter:
         table, field = found.particles, found.model.field
         x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
         depth = table.z_um[particle] - found.focus_um[plane]
-        if field is None:
-            return np.stack([x_px, y_px, depth], axis=1)
-        return field.to_local(np.stack([x_px, y_px, depth - field.surface_at(x_px, y_px)], axis=1))
+        places = np.stack([x_px, y_px, depth], axis=1)
+        if field is not None:
+            places[:, :2] += field.walked(places[:, :2], depth)
+        places[:, :2] += self._calibrated.stage_px[plane]
+        return places
 
     def write(self, on_progress: Callable[[float], None]) -> None:
         """Write all images, plane by plane."""

@@ -86,12 +86,16 @@ NEIGHBOUR_STEPS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibrated:
-    """A calibration, and what is needed to cut its particles' images out of the scan again."""
+    """A calibration, and what is needed to cut its particles' images out of the scan again.
+
+    `stage_px` (K, 2) is how far the stage had moved sideways (x, y) in each plane.
+    """
 
     calibration: Calibration
     background: Background
     prepared: Prepared
     half_px: int
+    stage_px: FloatArray
 
 
 def calibrate(
@@ -197,7 +201,10 @@ def calibrate(
         ],
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
     )
-    return Calibrated(calibration, background, prepared, half)
+    stage_px = np.zeros((focus_um.size, 2))
+    for axis in (0, 1):
+        stage_px[:, axis] = np.interp(seen.focus_um, seen.focus_um[seen.plane_used], field.stage_px[:, axis])
+    return Calibrated(calibration, background, prepared, half, stage_px)
 
 
 def _lone(seen: Seen, options: Options) -> IndexArray:

@@ -167,7 +167,8 @@ def _straight(samples: Samples, focus_um: FloatArray) -> FloatArray:
     first, weight, _ = node_weights(node, samples.nodes.count)
     values = np.einsum("mp,mpr->mr", weight, spline[first[:, None] + np.arange(4)])
     walk = straight_walk(np.einsum("mr,rpq->mpq", values, samples.basis), depth_um)
-    return -(focus_um - focus_um.mean())[:, None] * walk
+    moved: FloatArray = -(focus_um - focus_um.mean())[:, None] * walk
+    return moved
 
 
 def _phi(terms: Terms, traces: Traces) -> FloatArray:

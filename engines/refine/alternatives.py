@@ -177,7 +177,11 @@ def fewer(pixels: Pixels, now: State, psf: Psf, typical: Typical) -> State:
         return now
     kept = np.flatnonzero(np.arange(n) != faintest)
     less = fitted(pixels, now.theta[kept], now.source[kept], psf, typical)
-    allowed = mimicked(less, now.theta[faintest], pixels.frame.shape, psf, typical) if np.isfinite(less.score) else 0.0
+    allowed = (
+        mimicked(less, now.theta[faintest], pixels.frame.shape, psf, typical)
+        if np.isfinite(less.score)
+        else 0.0
+    )
     return less if less.score < now.score + allowed else now
 
 

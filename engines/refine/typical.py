@@ -95,5 +95,7 @@ def misfit_of(chi_square: FloatArray, power: FloatArray) -> float:
     if not step > 0:
         return 0.0
     rise = float(np.median(chi_square[high]) - np.median(chi_square[low]))
-    chance = [OF_MEDIAN * median_abs_deviation(chi_square[k], scale="normal") / np.sqrt(len(k)) for k in (low, high)]
+    chance = [
+        OF_MEDIAN * median_abs_deviation(chi_square[k], scale="normal") / np.sqrt(len(k)) for k in (low, high)
+    ]
     return max(0.0, (rise - SLOPE_SIGMAS * float(np.hypot(*chance))) / step)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from calibration.field.named import NamedTerms
 from calibration.field.summary import stated_sigmas
@@ -33,7 +33,7 @@ def field_figure(found: Calibration) -> Figure | None:
     if field is None:
         return None
     figure = Figure(figsize=(10.2, 3.9), dpi=130, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.15, 1]))
     _surface(left.subplots(), left, found)
     depth_um = SHOWN_DEPTH * found.model.z_max_um
     height, width = found.shape
@@ -47,7 +47,7 @@ def field_figure(found: Calibration) -> Figure | None:
     return figure
 
 
-def _surface(axes: Axes, figure: Figure, found: Calibration) -> None:
+def _surface(axes: Axes, figure: SubFigure, found: Calibration) -> None:
     field, pixel = found.model.field, found.model.pixel_size_um
     assert field is not None
     height, width = found.shape
