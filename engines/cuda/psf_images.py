@@ -19,7 +19,9 @@ class PsfImages:
         self.nodes, self.size = model.coefficients.shape[:2]
         cells = model.cells.get()
         splines = (model.coefficients[None], cells.modes.astype(np.float32))
-        self._flat = torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
+        self._flat = (
+            torch.from_numpy(np.concatenate(splines)).to(self.device).reshape(len(cells.modes) + 1, -1)
+        )
         self._weights = torch.from_numpy(cells.weights).to(self.device)
         self._first_um, self._step_um = model.z_first_um, model.z_step_um
         self.range_um = (model.z_min_um, model.z_max_um)

@@ -41,13 +41,14 @@ SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 
 
 class Cells(NamedTuple):
-    """The `modes` (M, J, P, P), and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and wide.
+    """The `modes` (M, J, P, P), and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and
+    wide.
 
     Cells are there for each of C / (rows x columns) levels of the logarithm of the brightness, over `bright` (2,).
 
     Modes are in whole steps of 1 / `LEVELS` of their largest value, by which the weights are multiplied: making a
-    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
-    """
+    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there
+    is one cell, and no mode."""
 
     modes: ShortArray
     weights: Float32Array
@@ -90,7 +91,9 @@ class FieldCells:
         rows, columns = cells_for(self._mean, field)
         u, v = _middles(field, rows, columns)
         bright = np.array(field.brightness_range)
-        weights = np.concatenate([field.weights_at(u, v, b) for b in field.levels(levels_for(self._mean, field))])
+        weights = np.concatenate(
+            [field.weights_at(u, v, b) for b in field.levels(levels_for(self._mean, field))]
+        )
         extent = self._extent_px
         for b in bright:
             for u_of, v_of in zip(*_middles(field, EXTENT_PLACES, EXTENT_PLACES), strict=True):
@@ -99,7 +102,9 @@ class FieldCells:
         size = np.array([height / rows, width / columns])
         step = np.maximum(np.abs(field.modes).max(axis=(1, 2, 3)), 1e-30) / LEVELS
         modes = np.rint(field.modes / step[:, None, None, None]).astype(np.int16)
-        return Cells(modes, np.ascontiguousarray(weights * step, np.float32), rows, columns, size, bright, extent)
+        return Cells(
+            modes, np.ascontiguousarray(weights * step, np.float32), rows, columns, size, bright, extent
+        )
 
 
 def cells_for(mean: Float32Array, field: FieldModel) -> tuple[int, int]:
@@ -123,7 +128,9 @@ def levels_for(mean: Float32Array, field: FieldModel) -> int:
     for count in range(1, MOST_LEVELS + 1):
         half = 0.5 * (high - low) / count
         levels = field.levels(count)
-        step = field.weights_at(0.0 * levels, 0.0, levels + half) - field.weights_at(0.0 * levels, 0.0, levels - half)
+        step = field.weights_at(0.0 * levels, 0.0, levels + half) - field.weights_at(
+            0.0 * levels, 0.0, levels - half
+        )
         change = float(np.einsum("cm,jmn,cn->cj", step, gram, step, optimize=True).max())
         if np.sqrt(max(change, 0.0)) / 2 <= CHANGE:
             break
