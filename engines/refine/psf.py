@@ -17,7 +17,6 @@ from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.spline import TAPS
-from engines.refine.twins import twins_of
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
@@ -49,8 +48,7 @@ class FitModel:
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
-    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels,
-    and so are `twins` (J, 2), of `twins.twins_of`.
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels.
     """
 
     coefficients: Float32Array
@@ -67,7 +65,6 @@ class FitModel:
     extent_px: IntArray
     peak: FloatArray
     cells: FieldCells
-    twins: FloatArray
     field: FieldModel | None = None
     misfit: Misfit | None = None
 
@@ -121,10 +118,14 @@ class FitModel:
             extent_px,
             peak,
             FieldCells(mean, extent_px, field),
-            twins_of(mean),
             field,
             misfit,
         )
+
+    @property
+    def twins(self) -> FloatArray:
+        """The most similar other depth of each node (J, 2), of `twins.twins_of`; made when first asked for."""
+        return self.cells.twins()
 
     def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
         """The model as the kernels take it, with work space of its own: one for each thread.

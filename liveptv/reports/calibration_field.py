@@ -33,7 +33,7 @@ def field_figure(found: Calibration) -> Figure | None:
     if field is None:
         return None
     figure = Figure(figsize=(10.2, 3.9), dpi=130, layout="constrained")
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[1.15, 1]))
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.15, 1]), dtype=object)
     _surface(left.subplots(), left, found)
     depth_um = SHOWN_DEPTH * found.model.z_max_um
     height, width = found.shape
