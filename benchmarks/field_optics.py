@@ -211,7 +211,8 @@ def detected(model: Path, images: Path, pixel_um: float, workers: int) -> dict[s
             engine.submit(Frame(FrameInfo("run", n, n, 0.0, 0, 0.0, pixel_size_um=pixel_um), image))
             while engine.pending:
                 parts += [
-                    np.vstack([np.full(d.table.shape[1], d.seq), d.table[:6]]) for d in engine.results(60.0)
+                    np.vstack([np.full(d.table.shape[1], d.info.frame), d.table[:6]])
+                    for d in engine.results(60.0)
                 ]
     return dict(zip(("frame", *names), np.concatenate(parts, axis=1), strict=True))
 
