@@ -32,7 +32,8 @@ class NamedTerms:
     Over the field: `tilt_um` (along x, along y) is the focal surface's change in height from edge to edge,
     `curve_um` its height at the middle of the edge over that in the middle of the field, from the curvature along x
     and along y. `walk_percent` is how far, in percent of its depth, an image at the end of the longer side moves
-    outwards. `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the
+    outwards. `surface_unseen_um` is what the focal surface may have beside, which the stated errors of depth hold.
+    `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the
     optics. `astigmatism` has a row a place: x, y (um from the middle), distance of the focal lines (um), their
     angle (deg). `modes`, `degree`, `brightness_degree` and `scores` say what was chosen
     (`calibration.field.choose`).
@@ -54,6 +55,7 @@ class NamedTerms:
     brightness_degree: int
     scores: tuple[tuple[str, float], ...]
     astigmatism: tuple[tuple[float, float, float, float], ...]
+    surface_unseen_um: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, for JSON; what is not known is None, as JSON has no NaN."""
@@ -65,7 +67,7 @@ class NamedTerms:
         """The inverse of `to_dict`, also as JSON gives it. Raises `TypeError`, `ValueError`, `LookupError`."""
         values = dict(found)
         for item in fields(cls):
-            name, value = item.name, found[item.name]
+            name, value = item.name, found.get(item.name, 0.0 if item.name == "surface_unseen_um" else "")
             if name in PAIRS:
                 values[name] = (_number(value[0]), _number(value[1]))
             elif name in FLAGS:
@@ -139,6 +141,7 @@ def name_terms(fit: FieldFit, surface: Surface | None, model: PsfModel) -> Named
         brightness_degree=fit.choice.design.brightness_degree,
         scores=fit.choice.scores,
         astigmatism=_astigmatism(model),
+        surface_unseen_um=0.0 if surface is None else float(np.sqrt(surface.unseen_um2)),
     )
 
 

@@ -269,6 +269,37 @@ def test_particles_that_fell_off_the_slide_do_not_bend_the_surface():
     np.testing.assert_allclose(choose_surface(u, v, z).surface_um[1:3], [3.0, 0.0], atol=0.3)
 
 
+@pytest.mark.parametrize(("count", "bent"), [(8, True), (12, True), (60, True), (12, False), (60, False)])
+def test_stated_errors_of_depth_hold_the_part_of_the_focal_surface_that_few_particles_do_not_show(
+    count, bent
+):
+    """rms over many slides, of the true surface less the one found, and of what is stated."""
+    true = np.array([0.0, 7.0, -2.0, 15.0, 0.0, 15.0]) if bent else np.zeros(6)
+    a, b = (part.ravel() for part in np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-0.75, 0.75, 21)))
+    errors, stated = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        u, v = rng.uniform(-1, 1, count), rng.uniform(-0.75, 0.75, count)
+        z = monomials(u, v, 2) @ true + rng.uniform(-1, 1, count)
+        found = choose_surface(u, v, z)
+        away = monomials(a, b, 2) @ (true - found.surface_um)
+        errors.append(np.mean((away - np.median(away)) ** 2))
+        stated.append(np.mean(found.variance_at(a, b)))
+    ratio = np.sqrt(np.mean(errors) / np.mean(stated))
+    # two slides in forty bend further than the particles reach
+    assert 0.6 < ratio < 1.6 if bent else ratio < 1
+    if count >= 12:
+        assert np.median(errors) < 1.0
+
+
+def test_on_a_tilted_slide_the_tilt_is_neither_the_surfaces_nor_an_error_of_it():
+    rng = np.random.default_rng(5)
+    u, v = rng.uniform(-1, 1, (2, 40))
+    found = choose_surface(u, v, 20 * u + rng.normal(0, 0.3, 40), tilted=True)
+    assert not found.surface_um.any()
+    assert found.variance_at(u, v).max() < 0.3**2
+
+
 def validation(count, seed=0):
     """Errors that grow with depth and are twice as large in the right half of the field."""
     rng = np.random.default_rng(seed)

@@ -179,6 +179,9 @@ def test_why_nothing_changes_over_the_field_is_said_as_it_is():
     assert "too few to see whether images change" in said_of(named=named_terms(**nothing, **not_tried))
     none = named_terms(**nothing, **tried)
     assert "No focal surface stands out" in said_of(named=none)
+    assert "adds 6.2 µm to the stated errors" in said_of(
+        named=named_terms(**nothing, **tried, surface_unseen_um=6.2)
+    )
     few = particle_table(["left out"] * 12)
     assert "too few to see a focal surface" in said_of(table=few, named=none)
     volume = particle_table(height_um=lambda x, _: 40 * np.sin(9 * np.arange(x.size)))
