@@ -36,8 +36,8 @@ def misfit_of(
 ) -> Misfit | None:
     """The misfit for images of `shape` (H, W); None for fewer than 30 measured images.
 
-    Where particles lie on a `slide`, the error of the focal surface through them, and what they do not show of it, is
-    part of the misfit.
+    Where particles lie on a `slide`, the error of the focal surface through them, and what they do not show of it,
+    is part of the misfit.
     """
     pixel_size_um = model.pixel_size_um
     good = np.isfinite(validation.errors()).all(axis=1) & validation.right_side(

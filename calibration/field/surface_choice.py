@@ -14,7 +14,7 @@ from engines.refine.field import SURFACE_DEGREE, monomials, terms_of
 FloatArray = npt.NDArray[np.float64]
 
 FEWEST = (1, 8, 10)
-"""Fewest particles for a constant, a plane and a curved surface: its six numbers, and four particles that judge them.
+"""Fewest particles for a constant, a plane and a curved surface: its six numbers, and four particles to judge them.
 With 10 of 60 simulated particles a surface curved by 6 % of the depth range is found in three of four cases and its
 error is 1.2 um in the middle instead of 6.7; with 12, 0.8 um. A plane where there is none was found in 1 of 40."""
 REACH = 5.0

@@ -183,7 +183,7 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
 
 
 def check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
-    """Raises `ValueError` for a field model that does not fit the spline (J, P, P), or changes too much for optics."""
+    """Raises `ValueError` for a field model that does not fit the spline (J, P, P), or changes too much."""
     modes = field.modes.shape
     if modes[0] > MOST_MODES or (modes[0] and modes[1:] != coefficients.shape):
         raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")

@@ -181,22 +181,25 @@ def _of_modes(named: NamedTerms) -> str:
 def _of_surface(found: Calibration, named: NamedTerms) -> str:
     unseen = ""
     if named.surface_unseen_um > LEAST_SAID_UM:
-        unseen = f" What the particles do not show of it adds {named.surface_unseen_um:.1f} µm to the stated errors."
+        unseen = (
+            f" What particles do not show of it adds {named.surface_unseen_um:.1f} µm to the stated errors."
+        )
     if not named.surface_applied:
         if found.surface is None:
             return "The particles are too few to see a focal surface; none is taken off depths."
         if not found.surface.is_surface:
             return "The particles do not lie on a slide, so no focal surface can be seen; none is taken off depths."
-        return f"No focal surface stands out from the scatter of the particles; none is taken off depths.{unseen}"
+        return f"No focal surface stands out from the particles' scatter; none is taken off depths.{unseen}"
     curve = ", ".join(f"{um:+.1f}" for um in named.curve_um)
     curved = f"curved by {curve} µm from the middle to the edge (x, y)"
     if not any(named.tilt_um):
-        return f"The focal surface is {curved}; this is taken off all depths. A tilt is taken as the slide's.{unseen}"
+        return f"The focal surface is {curved}; this is taken off all depths. A tilt is the slide's.{unseen}"
     tilt = ", ".join(f"{um:+.1f}" for um in named.tilt_um)
     return (
         f"The focal surface is tilted by {tilt} µm from edge to edge (x, y)"
         + (f" and {curved}" if any(named.curve_um) else "")
-        + f"; it is taken off all depths, as if the slide were level (--slide tilted: the tilt is the slide's).{unseen}"
+        + "; it is taken off all depths, as if the slide were level (--slide tilted: the tilt is the slide's)."
+        + unseen
     )
 
 

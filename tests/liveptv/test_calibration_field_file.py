@@ -192,6 +192,6 @@ def test_the_tilt_of_a_tilted_slide_is_not_said_to_be_taken_off():
     said = said_of(named=named_terms(tilt_um=(0.0, 0.0)))
     assert "curved by +2.0, +1.0" in said
     assert "tilted by" not in said
-    assert "taken as the slide's" in said
+    assert "A tilt is the slide's" in said
     assert "move inwards by 0.40 %" in said_of(named=named_terms(walk_percent=-0.4))
     assert "brightness: 1 mode," in said_of(named=named_terms(degree=0, brightness_degree=1))
