@@ -6,54 +6,16 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from calibration_files import SHAPE, particle_table, small_calibration, write_small
+from calibration_files import named_terms, particle_table, small_calibration, varying, write_small
 
 from calibration.calibration_file import read_calibration
-from calibration.field.cross_validation import Validation
-from calibration.field.named import NamedTerms
 from calibration.training.material import from_calibration
-from engines.refine.field import FieldModel
-from engines.refine.misfit import Misfit
 from liveptv.cli import run_command_line
 from liveptv.reports.calibration_field import field_in_words
 from stream.errors import SourceError
 
 NAN = float("nan")
 NUMBERS, MISFIT, NAMED = "model/field/numbers", "model/misfit", "named_terms"
-
-
-def named_terms(**changes):
-    terms = {
-        "tilt_um": (3.0, -1.0), "tilt_sigma_um": (0.1, 0.1), "curve_um": (2.0, 1.0), "curve_sigma_um": (0.1, 0.1),
-        "surface_applied": True, "surface_scatter_um": 0.2, "walk_percent": 1.0, "walk_sigma_percent": 0.1,
-        "walk_applied": True, "stage_um": (NAN, NAN), "stage_removed": False, "modes": 1, "degree": 1,
-        "brightness_degree": 0,
-        "scores": (("one image for the whole field", 1.0), ("place to the power of 1", 0.5)),
-        "astigmatism": ((0.0, 0.0, 60.0, 1.0),),
-    }  # fmt: skip
-    return NamedTerms(**terms | changes)
-
-
-def varying(**changes):
-    """A calibration of which everything is known that changes over the field."""
-    plain = small_calibration()
-    modes = 0.1 * plain.model.coefficients[None]
-    field = FieldModel(
-        SHAPE, np.array([0, 1.5, -0.8, 2.0, 0, 2.8]), 1e-4 * np.eye(2), modes, np.array([[0, 1.0, 0.5]]), 1
-    )
-    misfit = Misfit(SHAPE, np.array([-50.0, 0.0, 50.0]), np.full((1, 1, 3, 3), 0.01))
-    particle = np.repeat(np.arange(18), 10)
-    rng = np.random.default_rng(0)
-    columns = [plain.particles.x_um[particle], plain.particles.y_um[particle], rng.uniform(-50, 50, 180)]
-    rows = Validation(
-        particle,
-        *columns,
-        *rng.normal(0, 0.2, (3, 180)),
-        *np.full((3, 180), 0.1),
-        np.ones(180),
-    )
-    model = replace(plain.model, field=field, misfit=misfit)
-    return small_calibration(**{"named": named_terms(), "validation": rows} | changes | {"model": model})
 
 
 @pytest.fixture(scope="module")
