@@ -38,7 +38,7 @@ def gaussian(z_um, dx_px, dy_px, stretch, size=33):
     return (image * 3.0 / (sx * sy)).astype(np.float32)
 
 
-def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, seed=0):
+def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, spread_um=1.0, seed=0):
     """Traces of particles on a slide, of optics that change by `stretch` from the middle of the field to its
     edge."""
     rng = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, seed=0):
     off = rng.uniform(-0.5, 0.5, (2, count))
     x = column + off[0] - (SHAPE[1] - 1) / 2
     y = row + off[1] - (SHAPE[0] - 1) / 2
-    height = rng.normal(0, 1.0, count)
+    height = rng.normal(0, spread_um, count)
     brightness = rng.uniform(0.9, 1.1, count)
     images = np.empty((count, len(FOCUS_UM), 33, 33), np.float32)
     for i in range(count):
@@ -95,6 +95,13 @@ def test_images_that_change_over_the_field_are_predicted_at_places_without_a_par
         if abs(x_px - 249.5) > 100:
             assert np.abs(ours - true).max() < 0.35 * np.abs(plain - true).max()
         assert np.abs(ours - true).max() < 0.05 * true.max()
+
+
+def test_particles_that_fill_a_volume_are_fitted_where_they_are_seen():
+    fit = fitted(stretch=0.3, spread_um=20.0)
+    assert fit.model.field is not None
+    assert np.abs(fit.traces.depth_um).max() > 70
+    assert np.abs(fit.positions.z_um - scan(stretch=0.3, spread_um=20.0)[1].z_um).max() < 1.0
 
 
 def test_left_out_particles_are_measured_with_the_errors_that_are_stated(stretched):
