@@ -35,6 +35,7 @@ from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
+from engines.refine.psf import check_field
 from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, TEXT
 from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of, values
@@ -200,7 +201,7 @@ def _read(file: h5py.File) -> Calibration:
         raise ValueError(f"particles are {file.attrs['polarity']}, neither dark nor bright")
     surface = dict(file["surface"].attrs)
     planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
-    return Calibration(
+    found = Calibration(
         model=PsfModel(
             coefficients=values(model, "coefficients", ndim=3),
             **{
@@ -230,6 +231,23 @@ def _read(file: h5py.File) -> Calibration:
         warnings=json.loads(file.attrs["warnings"]),
         provenance=json.loads(file.attrs["provenance"]),
     )
+    _check(found)
+    return found
+
+
+def _check(found: Calibration) -> None:
+    """Raises `ValueError` where the parts of a calibration do not fit together."""
+    model = found.model
+    if model.field is not None:
+        check_field(model.field, model.coefficients, max(abs(model.z_min_um), abs(model.z_max_um)))
+    for part in (model.field, model.misfit):
+        if part is not None and part.shape != found.shape:
+            raise ValueError(f"images of {found.shape}, but a {type(part).__name__} of {part.shape}")
+    rows = found.validation
+    if rows is not None and len(rows):
+        low, high = int(rows.particle.min()), int(rows.particle.max())
+        if low < 0 or high >= len(found.particles):
+            raise ValueError(f"left-out particles {low} to {high} of {len(found.particles)}")
 
 
 def _json(group: h5py.Group, name: str) -> Any:

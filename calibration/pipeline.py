@@ -344,9 +344,7 @@ def _with_surface(
     used, pixel = table.used, model.pixel_size_um
     field = model.field or FieldModel.flat(shape, model.coefficients.shape)
     u, v = field.place(table.x_um[used] / pixel, table.y_um[used] / pixel)
-    found = choose_surface(u, v, table.z_um[used])
-    if options.slide == "tilted":
-        found = found.without_tilt()
+    found = choose_surface(u, v, table.z_um[used], tilted=options.slide == "tilted")
     if not found.surface_um.any():
         return model, found
     return replace(model, field=replace(field, surface_um=found.surface_um)), found

@@ -202,6 +202,7 @@ def _place_changes(samples: Samples, sums: Sums, choice: Choice) -> FloatArray:
     fold = folds_of(traces.u, traces.v)
     found: Residuals = left_out(samples, sums, phi, choice.ridge, choice.rank, fold)
     place = np.round((traces.depth_um - samples.nodes.first_um) / samples.nodes.step_um).astype(int)
+    place = np.clip(place, 0, samples.nodes.count - 1)  # images far out of sight are beyond the nodes
     change = np.zeros((len(phi), 4))
     for column in range(4):
         error = found.change[..., column]

@@ -101,7 +101,7 @@ class FitModel:
         if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
         if field is not None:
-            _check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
+            check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
         extent_px, peak = extents(coefficients)
         mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
@@ -182,7 +182,8 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
         raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
 
 
-def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+def check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+    """Raises `ValueError` for a field model that does not fit the spline (J, P, P), or changes too much."""
     modes = field.modes.shape
     if modes[0] > MOST_MODES or (modes[0] and modes[1:] != coefficients.shape):
         raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")
