@@ -47,12 +47,12 @@ COST = 32.0
 place with a probability of 2e-6, and there are very many places. Lower finds more overlapped and more ghost
 particles."""
 MIMICS = 4.0
-"""e^2 of the worst particles over the typical one: 90 % of real beads are below 4 times the median. Lower cuts more of
-them in two; higher loses overlapped ones where the model is wrong, and none where it is right."""
+"""e^2 of the worst particles over the typical one: 90 % of real beads are below 4 times the median. Lower cuts more
+of them in two; higher loses overlapped ones where the model is wrong, and none where it is right."""
 LEAST_MISFIT = 0.005
-"""Squared part of an image's norm, (7 %)^2, by which that of a real particle may always differ from the model's. On the
-real beads of docs/network.md those that were cut in two for this reason differ by 0.003 and less, known pairs by 0.04
-and more. It counts from a signal-to-noise ratio of 80 over all pixels on."""
+"""Squared part of an image's norm, (7 %)^2, by which that of a real particle may always differ from the model's. On
+the real beads of docs/network.md those that were cut in two for this reason differ by 0.003 and less, known pairs
+by 0.04 and more. It counts from a signal-to-noise ratio of 80 over all pixels on."""
 MOST_SURPRISE = 44.0
 """The most that an unusual brightness adds to (1): beyond 6.6 standard deviations all are equally unlikely, as such
 particles (dirt, aggregates) exist. Lower splits fewer bright images, which may be two particles at one place."""
@@ -132,7 +132,8 @@ def with_one_more(theta: FloatArray, more: FloatArray) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def mimicked(now: State, place: FloatArray, shape: tuple[int, int], psf: Psf, typical: Typical) -> float:
-    """Score that a further particle at `place` (4,) may take away because images of those there are unlike the model.
+    """Score that a further particle at `place` (4,) may take away because images of those there are unlike the
+    model.
 
     (2) for all particles whose image the place is in.
     """
@@ -148,7 +149,8 @@ def mimicked(now: State, place: FloatArray, shape: tuple[int, int], psf: Psf, ty
 
 @njit(cache=True, nogil=True)
 def explains(now: State, more: State, shape: tuple[int, int], psf: Psf, typical: Typical) -> bool:
-    """Whether `more` has a better score, also than what a misfit mimics, and removes half of the excess, if there is.
+    """Whether `more` has a better score, also than what a misfit mimics, and removes half of the excess, if there
+    is.
 
     Particles of another kind stay unlike the model however many particles of this kind are put there.
     """
@@ -177,7 +179,11 @@ def fewer(pixels: Pixels, now: State, psf: Psf, typical: Typical) -> State:
         return now
     kept = np.flatnonzero(np.arange(n) != faintest)
     less = fitted(pixels, now.theta[kept], now.source[kept], psf, typical)
-    allowed = mimicked(less, now.theta[faintest], pixels.frame.shape, psf, typical) if np.isfinite(less.score) else 0.0
+    allowed = (
+        mimicked(less, now.theta[faintest], pixels.frame.shape, psf, typical)
+        if np.isfinite(less.score)
+        else 0.0
+    )
     return less if less.score < now.score + allowed else now
 
 

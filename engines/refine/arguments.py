@@ -23,12 +23,13 @@ class Psf(NamedTuple):
 
     `coefficients` (J, P, P) of the cubic B-spline (`spline`, equation 1) on nodes `z_first_um` + j `z_step_um` and
     whole pixels; valid from `z_min_um` to `z_max_um`. `extent_px` (J, 2): pixels from the centre that count, along
-    y and x. To the coefficients `modes` (M, J, P, P), in whole steps, are added with `weights` (C, M) in the cells of an
-    even grid of `rows` x `columns` over the field, `cell_px` (2,) high and wide, at each of L = C / (rows x columns)
-    levels of the logarithm of the brightness, from `bright[0]` to `bright[1]`. `origin` (2,) is where the image that is
-    drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a while.
-    `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for last.
-    `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, P + 4, P + 4) and `drawn` (4, P, P) are work space.
+    y and x. To the coefficients `modes` (M, J, P, P), in whole steps, are added with `weights` (C, M) in the cells
+    of an even grid of `rows` x `columns` over the field, `cell_px` (2,) high and wide, at each of L = C / (rows x
+    columns) levels of the logarithm of the brightness, from `bright[0]` to `bright[1]`. `origin` (2,) is where the
+    image that is drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a
+    while. `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for
+    last. `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, P + 4, P + 4) and `drawn`
+    (4, P, P) are work space.
     """
 
     coefficients: Float32Array

@@ -41,13 +41,14 @@ SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
 
 
 class Cells(NamedTuple):
-    """The `modes` (M, J, P, P), and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and wide.
+    """The `modes` (M, J, P, P), and their `weights` (C, M) in `rows` x `columns` cells, `cell_px` (2,) high and
+    wide.
 
     Cells are there for each of C / (rows x columns) levels of the logarithm of the brightness, over `bright` (2,).
 
     Modes are in whole steps of 1 / `LEVELS` of their largest value, by which the weights are multiplied: making a
-    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there is one cell, and no mode.
-    """
+    plane takes the time of reading them. `extent_px` (J, 2) holds for all cells. Without anything that varies there
+    is one cell, and no mode."""
 
     modes: ShortArray
     weights: Float32Array

@@ -170,7 +170,9 @@ def fit_particles(
     accepted &= ~_on_another(theta, accepted)
     added = accepted & _within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
-    return Refined(theta, sigma, fit[:, 0], accepted, present, sample_of(theta, fit, covariance[:count]), other[:count])
+    return Refined(
+        theta, sigma, fit[:, 0], accepted, present, sample_of(theta, fit, covariance[:count]), other[:count]
+    )
 
 
 def _within(points: FloatArray, height: int, width: int) -> BoolArray:

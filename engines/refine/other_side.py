@@ -6,9 +6,9 @@ same weights, the odds of the second are
     p_2 = 1 / (1 + exp((chi2_2 - chi2_1) / (2 c))),  c = max(1, 1 + E / DIRECTIONS)    (1)
 
 where E is the excess of chi2_1 over its number of pixels. Noise alone has c = 1. An image that is unlike the model
-by a pattern of squared norm E (in units of the noise), spread evenly over k directions in which images differ, moves
-the difference of the two chi-squares by sqrt(E / k) times as much as noise does; its variance grows by 1 + E / k, by
-which a likelihood ratio has to be divided.
+by a pattern of squared norm E (in units of the noise), spread evenly over k directions in which images differ,
+moves the difference of the two chi-squares by sqrt(E / k) times as much as noise does; its variance grows by 1 + E
+/ k, by which a likelihood ratio has to be divided.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ DIRECTIONS = 20.0
 half or twice changes the odds, never which depth is the best guess."""
 MOST_DISTANCE = 40.0
 """Expected difference of chi-square up to which a twin is tried in any case: odds of e^-20."""
-OF_EXCESS, CHANCE_SIGMAS = 15.0, 3.0
-"""A twin is also tried where the expected difference is at most so many times the fit's excess of chi-square, less so
-many of its standard deviations from noise: a fit that ended on the wrong side has at least that excess. With 3 times,
-96.1 % of the real beads of docs/network.md are on the right side in place of 98.3 %; more tries more in vain."""
+OF_ANY_EXCESS, OF_EXCESS, CHANCE_SIGMAS = 2.0, 15.0, 3.0
+"""A twin is also tried where the expected difference is at most twice the fit's excess of chi-square, or 15 times
+what of it is beyond three standard deviations from noise: a fit that ended on the wrong side has about that excess.
+With 3 times, 96.1 % of the real beads of docs/network.md are on the right side in place of 98.3 %; more tries more
+in vain."""
 LEAST_ODDS = 1e-3
 """Probability below which a second depth is not reported."""
 LARGEST_MOVE_PX = 2.0
@@ -61,12 +62,12 @@ def other_depths(
     twins: FloatArray,
     other: FloatArray,
 ) -> BoolArray:
-    """Fit `particles` from their twin depths as well, each by itself; the better fit stays. Returns which moved (N,).
+    """Fit `particles` from their twin depths as well, each by itself; the better fit stays. Returns which moved
+    (N,).
 
     `frame` (H, W) is the contrast, `total` (H, W) stays the image of all particles. `twins` (J, 2) is that of
-    `twins.twins_of`. Fills `other` (N, 2) with the depth of the worse fit, um, and its probability by (1); NaN where
-    there is none that counts, and for particles that are fitted together with others.
-    """
+    `twins.twins_of`. Fills `other` (N, 2) with the depth of the worse fit, um, and its probability by (1); NaN
+    where there is none that counts, and for particles that are fitted together with others."""
     theta, covariance, fit, state, usable = particles
     other[:] = np.nan
     crossed = np.zeros(theta.shape[0], np.bool_)
@@ -84,8 +85,10 @@ def other_depths(
         node = int(np.rint((theta[i, Z] - psf.z_first_um) / psf.z_step_um))
         node = min(max(node, 0), twins.shape[0] - 1)
         light = noise.read + noise.shot
-        excess = (fit[i, 0] - 1.0) * fit[i, 1] - CHANCE_SIGMAS * np.sqrt(2.0 * fit[i, 1])
-        if not theta[i, A] ** 2 * twins[node, 1] / light < max(MOST_DISTANCE, OF_EXCESS * excess):
+        excess = (fit[i, 0] - 1.0) * fit[i, 1]
+        beyond = excess - CHANCE_SIGMAS * np.sqrt(2.0 * fit[i, 1])
+        most = max(MOST_DISTANCE, OF_ANY_EXCESS * excess, OF_EXCESS * beyond)
+        if not theta[i, A] ** 2 * twins[node, 1] / light < most:
             continue
         put(total, theta[i], -1.0, psf)
         two[:] = theta[i]

@@ -35,7 +35,8 @@ NUMBERS = (
 
 
 def pack(model: FitModel) -> str:
-    """The PSF model as text, with what varies over the field; splines are rounded to 1/32767 of the largest value."""
+    """The PSF model as text, with what varies over the field; splines are rounded to 1/32767 of the largest
+    value."""
     rounded, scale = _rounded(model.coefficients)
     numbers: dict[str, Any] = {name: float(getattr(model, name)) for name in NUMBERS}
     header = {**numbers, "polarity": model.polarity, "scale": scale, "shape": rounded.shape}

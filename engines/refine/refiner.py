@@ -96,7 +96,8 @@ class Refiner:
         allowed: Allowance = ALL,
         frame: int = 0,
     ) -> FloatArray:
-        """The table of a `Detections` (9, N), measured again wherever the fit is accepted; all in local coordinates.
+        """The table of a `Detections` (9, N), measured again wherever the fit is accepted; all in local
+        coordinates.
 
         `image` (H, W) comes from the camera, or, with the grey values `full_light` of a flat field, from
         `FlatField.correct`. The brightness of a fitted particle is the peak of its image in grey values.
@@ -222,7 +223,7 @@ class Refiner:
     def _sigma_um(self, theta: FloatArray, sigma_um: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """Standard errors (N, 3) of fitted particles `theta` (N, 4) that are stated, from those of noise alone."""
         if self.model.misfit is None:
-            return sigma_um * np.array(self.model.sigma_scale)
+            return np.asarray(sigma_um * np.array(self.model.sigma_scale), np.float64)
         stated: FloatArray = np.sqrt(add_misfit(sigma_um**2, self.model, theta[:, :2], theta[:, Z], shape))
         return stated
 

@@ -43,7 +43,8 @@ def cell_of(theta: FloatArray, psf: Psf) -> int:
 
 @njit(cache=True, nogil=True)
 def set_box(theta: FloatArray, shape: tuple[int, int], psf: Psf, spare_um: float, box: IntArray) -> None:
-    """Fill `box` (`BOX`,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its depth.
+    """Fill `box` (`BOX`,) with the rectangle that a particle at `theta` (4,) may cover within `spare_um` of its
+    depth.
 
     Nothing of it lies beyond the frame of `shape` (H, W) or the spline.
     """
@@ -77,9 +78,8 @@ def boxes_of(theta: FloatArray, shape: tuple[int, int], psf: Psf) -> IntArray:
 def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
     """Which of `psf.planes` is that of a node of the spline in a cell; it is made where it is not there.
 
-    It holds `tall` rows and `wide` columns on both sides of the middle. Planes of neighbouring nodes, four at least,
-    never take each other's place.
-    """
+    It holds `tall` rows and `wide` columns on both sides of the middle. Planes of neighbouring nodes, four at
+    least, never take each other's place."""
     key = cell * psf.coefficients.shape[0] + node
     slot = key % psf.kept.shape[0]
     kept = psf.kept[slot]

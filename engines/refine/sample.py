@@ -1,4 +1,5 @@
-"""From what is seen to what is there: tables of detections from local to sample coordinates, (1) and (2) in `field`."""
+"""From what is seen to what is there: tables of detections from local to sample coordinates, (1) and (2) in
+`field`."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def _in_sample(
     by_seen = np.linalg.inv(np.eye(2) + field.walk_per_um * depth)
     away = np.einsum("nij,nj->ni", by_seen, seen - middle)
     by_depth = -np.einsum("nij,jk,nk->ni", by_seen, field.walk_per_um, away)
-    return middle + away, by_seen, by_depth
+    return middle + away, np.asarray(by_seen, np.float64), by_depth
 
 
 def _surface(field: FieldModel, place: FloatArray) -> FloatArray:

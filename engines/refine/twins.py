@@ -8,9 +8,9 @@ from scipy import ndimage
 from engines.refine.arguments import Float32Array, FloatArray
 from engines.refine.cells import SMOOTHING
 
-FALLEN = 0.8
+FALLEN = 0.98
 """Part of the largest difference so far below which images are becoming alike again: what is nearer is the depth's
-own surroundings, from where a fit finds back. Higher takes the rounding of flat stretches for twins."""
+own surroundings, from where a fit finds back. At 1 the rounding of flat stretches would pass for twins."""
 
 
 def twins_of(coefficients: Float32Array) -> FloatArray:

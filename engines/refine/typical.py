@@ -81,10 +81,9 @@ def typical_of(found: Sample, good: BoolArray, model: FitModel, known: Sample | 
 def misfit_of(chi_square: FloatArray, power: FloatArray) -> float:
     """By how much the reduced chi-square (N,) grows with the signal-to-noise ratio squared (N,) of a pixel.
 
-    An image that is unlike the model by a part e of its contrast has a chi-square of 1 + e^2 `power`. The slope is that
-    between the medians of the fainter and the brighter half, less what may be chance: 0 for noise alone, and where all
-    are alike, so that their median says it already.
-    """
+    An image that is unlike the model by a part e of its contrast has a chi-square of 1 + e^2 `power`. The slope is
+    that between the medians of the fainter and the brighter half, less what may be chance: 0 for noise alone, and
+    where all are alike, so that their median says it already."""
     finite = np.isfinite(power)
     chi_square, power = chi_square[finite], power[finite]
     if len(power) < FEWEST:
@@ -95,5 +94,7 @@ def misfit_of(chi_square: FloatArray, power: FloatArray) -> float:
     if not step > 0:
         return 0.0
     rise = float(np.median(chi_square[high]) - np.median(chi_square[low]))
-    chance = [OF_MEDIAN * median_abs_deviation(chi_square[k], scale="normal") / np.sqrt(len(k)) for k in (low, high)]
+    chance = [
+        OF_MEDIAN * median_abs_deviation(chi_square[k], scale="normal") / np.sqrt(len(k)) for k in (low, high)
+    ]
     return max(0.0, (rise - SLOPE_SIGMAS * float(np.hypot(*chance))) / step)

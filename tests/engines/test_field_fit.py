@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
-import json
 import numpy as np
 import pytest
 from astigmatic import BACKGROUND, FOCUS_UM, PIXEL_SIZE_UM, amplitude, draw, widths_px
@@ -98,7 +98,8 @@ def grey_of(contrast: np.ndarray) -> np.ndarray:
 
 
 def measured(model: FitModel, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Errors over standard errors (N, 3) in the sample, after the fit; NaN near the focal lines, as in `test_refine`."""
+    """Errors over standard errors (N, 3) in the sample, after the fit; NaN near the focal lines, as in
+    `test_refine`."""
     grey = grey_of(noisy(rng, seen(truth)))
     table = Refiner(model, PIXEL_SIZE_UM).refine(grey, table_of(truth, rng))
     assert table.shape[1] == len(truth)
@@ -204,12 +205,10 @@ MISFIT = Misfit(SHAPE, np.array([-140.0, 0.0, 140.0]), np.random.default_rng(0).
 
 
 def same(one: FitModel, other: FitModel, rounding: float) -> None:
-    assert (
-        one.field is not None
-        and other.field is not None
-        and one.misfit is not None
-        and other.misfit is not None
-    )
+    assert one.field is not None
+    assert other.field is not None
+    assert one.misfit is not None
+    assert other.misfit is not None
     assert one.field.numbers() == other.field.numbers()
     assert one.misfit.numbers() == other.misfit.numbers()
     np.testing.assert_allclose(one.field.modes, other.field.modes, atol=rounding * np.abs(MODE).max())

@@ -112,6 +112,29 @@ def test_errors_away_from_the_focal_lines_are_what_their_standard_errors_say(mod
     np.testing.assert_allclose(np.sqrt((pull**2).mean(axis=0)), 1.0, atol=0.13)
 
 
+def test_errors_of_particles_cut_by_the_edge_of_the_frame_are_what_their_standard_errors_say(
+    model: FitModel,
+) -> None:
+    rng = np.random.default_rng(9)
+    pulls, accepted = [], []
+    for _ in range(14):
+        x = np.arange(60, 700, 80.0) + rng.uniform(-5, 5, 8)
+        truth = np.column_stack([x, rng.uniform(-1, 15, x.size), rng.uniform(-110, 110, x.size)])
+        found = fit(
+            model,
+            noisy(rng, clean((120, 720), *truth.T)),
+            truth + rng.normal(size=truth.shape) * [0.4, 0.4, 8.0],
+        )
+        n = len(truth)
+        regular = found.accepted[:n] & (np.abs(np.abs(truth[:, 2]) - FOCUS_UM) > 12)
+        accepted.append(found.accepted[:n].mean())
+        pulls.append(((found.theta[:n, :3] - truth) / found.sigma[:n, :3])[regular])
+    pull = np.concatenate(pulls)
+    assert np.mean(accepted) > 0.85
+    assert len(pull) > 60
+    np.testing.assert_allclose(np.sqrt((pull**2).mean(axis=0)), 1.0, atol=0.15)
+
+
 def test_a_start_in_the_wrong_focal_line_finds_its_depth(model: FitModel) -> None:
     rng = np.random.default_rng(2)
     for z in (-95.0, -60.0, 0.0, 45.0, 100.0):
