@@ -33,6 +33,7 @@ from calibration.surface import FocalSurface
 from calibration.width_curve import fit_clean_image, width_curve_from_widths
 from engines.classical.gaussian import AMPLITUDE, LN_SX, LN_SY
 from engines.classical.widths import WidthCurve
+from engines.network.layout import MOST_KINDS
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.psf import check_field
@@ -114,21 +115,19 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
         provenance=json.dumps({**found.provenance, **provenance}, default=str),
         versions=json.dumps({name: version(name) for name in LIBRARIES}),
     )
-    group = file.create_group("model")
-    group.create_dataset("coefficients", data=model.coefficients, compression="gzip", shuffle=True)
-    group["coefficients"].attrs["meaning"] = (
-        "cubic B-spline over depth, rows and columns of the contrast of a particle of brightness 1; node j is at "
-        "z_first_um + j * z_step_um, the particle's centre at the middle pixel"
-    )
-    for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um"):
-        group.attrs[name] = getattr(model, name)
-    _write_field(group, model)
+    _write_model(file.create_group("model"), model)
+    for kind in range(1, len(found.kinds)):
+        group = file.create_group(f"kinds/{kind}")
+        _write_model(group, found.kinds[kind])
+        group.create_group("focal_planes").attrs.update(asdict(found.kind_planes[kind]))
     file.create_group("focal_planes").attrs.update(asdict(found.focal_planes))
     file.create_group("noise").attrs.update(found.noise.to_dict())
     surface = file.create_group("surface")
     if found.surface is not None:
         surface.attrs.update(found.surface.to_dict())
     _write_columns(file.create_group("particles"), found.particles)
+    if len(found.models) == 1:
+        del file["particles/kind"]
     _write_columns(file.create_group("curves"), found.curves)
     _write_columns(file.create_group("ambiguity"), found.ambiguity)
     planes = file.create_group("planes")
@@ -143,6 +142,17 @@ def _write(file: h5py.File, found: Calibration, provenance: dict[str, Any]) -> N
     if found.validation is not None:
         _write_columns(file.create_group("validation"), found.validation)
     _write_width_curve(file, found)
+
+
+def _write_model(group: h5py.Group, model: PsfModel) -> None:
+    group.create_dataset("coefficients", data=model.coefficients, compression="gzip", shuffle=True)
+    group["coefficients"].attrs["meaning"] = (
+        "cubic B-spline over depth, rows and columns of the contrast of a particle of brightness 1; node j is at "
+        "z_first_um + j * z_step_um, the particle's centre at the middle pixel"
+    )
+    for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um"):
+        group.attrs[name] = getattr(model, name)
+    _write_field(group, model)
 
 
 def _write_field(group: h5py.Group, model: PsfModel) -> None:
@@ -196,23 +206,13 @@ def _column(group: h5py.Group, name: str, column: npt.NDArray[Any]) -> None:
 
 
 def _read(file: h5py.File) -> Calibration:
-    model = file["model"]
     if file.attrs["polarity"] not in ("dark", "bright"):
         raise ValueError(f"particles are {file.attrs['polarity']}, neither dark nor bright")
+    models, kind_planes = _read_kinds(file)
     surface = dict(file["surface"].attrs)
-    planes = {name: value.item() for name, value in file["focal_planes"].attrs.items()}
     found = Calibration(
-        model=PsfModel(
-            coefficients=values(model, "coefficients", ndim=3),
-            **{
-                name: float(model.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")
-            },
-            pixel_size_um=float(file.attrs["pixel_size_um"]),
-            polarity=file.attrs["polarity"],
-            field=_read_field(model),
-            misfit=Misfit.of_numbers(_json(model, "misfit")) if "misfit" in model else None,
-        ),
-        focal_planes=FocalPlanes(**planes),
+        model=models[0],
+        focal_planes=kind_planes[0],
         particles=ParticleTable(**_read_columns(file["particles"], ParticleTable)),
         noise=NoiseModel.from_dict(dict(file["noise"].attrs)),
         curves=FeatureCurves(**_read_columns(file["curves"], FeatureCurves)),
@@ -230,19 +230,45 @@ def _read(file: h5py.File) -> Calibration:
         faults=[Fault(**fault) for fault in json.loads(file.attrs["faults"])],
         warnings=json.loads(file.attrs["warnings"]),
         provenance=json.loads(file.attrs["provenance"]),
+        kinds=models if len(models) > 1 else (),
+        kind_planes=kind_planes if len(models) > 1 else (),
     )
     _check(found)
     return found
 
 
+def _read_kinds(file: h5py.File) -> tuple[tuple[PsfModel, ...], tuple[FocalPlanes, ...]]:
+    """The PSF model of each kind of particles, and its focal planes."""
+    groups = [
+        file["model"],
+        *(file[f"kinds/{kind}"] for kind in range(1, MOST_KINDS) if f"kinds/{kind}" in file),
+    ]
+    planes = [file["focal_planes"], *(group["focal_planes"] for group in groups[1:])]
+    return (
+        tuple(_read_model(file, group) for group in groups),
+        tuple(FocalPlanes(**{k: v.item() for k, v in each.attrs.items()}) for each in planes),
+    )
+
+
+def _read_model(file: h5py.File, group: h5py.Group) -> PsfModel:
+    return PsfModel(
+        coefficients=values(group, "coefficients", ndim=3),
+        **{name: float(group.attrs[name]) for name in ("z_first_um", "z_step_um", "z_min_um", "z_max_um")},
+        pixel_size_um=float(file.attrs["pixel_size_um"]),
+        polarity=file.attrs["polarity"],
+        field=_read_field(group),
+        misfit=Misfit.of_numbers(_json(group, "misfit")) if "misfit" in group else None,
+    )
+
+
 def _check(found: Calibration) -> None:
     """Raises `ValueError` where the parts of a calibration do not fit together."""
-    model = found.model
-    if model.field is not None:
-        check_field(model.field, model.coefficients, max(abs(model.z_min_um), abs(model.z_max_um)))
-    for part in (model.field, model.misfit):
-        if part is not None and part.shape != found.shape:
-            raise ValueError(f"images of {found.shape}, but a {type(part).__name__} of {part.shape}")
+    for model in found.models:
+        if model.field is not None:
+            check_field(model.field, model.coefficients, max(abs(model.z_min_um), abs(model.z_max_um)))
+        for part in (model.field, model.misfit):
+            if part is not None and part.shape != found.shape:
+                raise ValueError(f"images of {found.shape}, but a {type(part).__name__} of {part.shape}")
     rows = found.validation
     if rows is not None and len(rows):
         low, high = int(rows.particle.min()), int(rows.particle.max())
@@ -263,10 +289,33 @@ def _read_field(model: h5py.Group) -> FieldModel | None:
 def _read_columns(group: h5py.Group, table: type) -> dict[str, npt.NDArray[Any]]:
     columns = {}
     for item in fields(table):
+        if table is ParticleTable and item.name == "kind" and item.name not in group:
+            continue
         columns[item.name] = values(group, item.name, kinds=TEXT if "str_" in str(item.type) else NUMBERS)
     if table in (ParticleTable, Validation) and len({column.shape for column in columns.values()}) != 1:
         raise ValueError(f"the columns of {group.name} are not of one length")
     return columns
+
+
+def _kinds_in_numbers(found: Calibration) -> list[dict[str, Any]]:
+    """Of each kind of particles, where there are several: how many were used, and its PSF model in numbers."""
+    rows, table = [], found.particles
+    for kind, (model, planes) in enumerate(zip(found.kinds, found.kind_planes, strict=True)):
+        mine = table.used & (table.kind == kind)
+        row: dict[str, Any] = {
+            "kind": kind,
+            "particles_used": int(mine.sum()),
+            "z_min_um": model.z_min_um,
+            "z_max_um": model.z_max_um,
+        }
+        row |= {"focal_plane_xz_um": planes.xz_um, "focal_plane_yz_um": planes.yz_um}
+        peak = float(model.images(np.linspace(model.z_min_um, model.z_max_um, 101)).max(axis=(1, 2)).mean())
+        row["peak_contrast"] = peak
+        if found.validation is not None:
+            one = found.validation.where(mine[found.validation.particle])
+            row["validation"] = {k: v for k, v in summary_of(one, model).items() if k != "depths"}
+        rows.append(row)
+    return rows
 
 
 def describe_calibration(path: Path) -> dict[str, Any]:
@@ -304,6 +353,7 @@ def describe_calibration(path: Path) -> dict[str, Any]:
         "faults": [fault.text for fault in found.faults],
         "warnings": found.warnings,
         "provenance": found.provenance,
+        "kinds": _kinds_in_numbers(found),
         "particles": {
             "x_um": table.x_um[used],
             "y_um": table.y_um[used],
@@ -313,5 +363,6 @@ def describe_calibration(path: Path) -> dict[str, Any]:
                 name: getattr(table, name)[used]
                 for name in ("sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness")
             },
+            **({"kind": table.kind[used]} if found.kinds else {}),
         },
     }

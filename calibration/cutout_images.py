@@ -42,7 +42,11 @@ class CutoutWriter:
         planes = np.arange(found.focus_um.size)
         seen = self._seen(np.repeat(chosen, planes.size), np.tile(planes, chosen.size))
         depth = seen[:, 2].reshape(chosen.size, planes.size)
-        inside = (depth >= found.model.z_min_um) & (depth <= found.model.z_max_um)
+        low_um, high_um = (
+            np.array([getattr(model, name) for model in found.models])[table.kind[chosen], None]
+            for name in ("z_min_um", "z_max_um")
+        )
+        inside = (depth >= low_um) & (depth <= high_um)
         enough = np.array([len(images) >= self._repeats for images in prepared.images])
         inside &= (enough & found.plane_used)[None, :]
         size = 2 * calibrated.half_px + 1
@@ -56,14 +60,16 @@ class CutoutWriter:
     def _seen(self, particle: npt.NDArray[np.int64], plane: npt.NDArray[np.int64]) -> FloatArray:
         """Where particles (N,) are seen in planes (N,), in local coordinates: x px, y px, z um (N, 3)."""
         found, pixel = self._calibrated.calibration, self._scan.pixel_size_um
-        table, field = found.particles, found.model.field
+        table = found.particles
         x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
         depth = table.z_um[particle] - found.focus_um[plane]
-        places = np.stack([x_px, y_px, depth], axis=1)
-        if field is not None:
-            places[:, :2] += field.walked(places[:, :2], depth)
-        places[:, :2] += self._calibrated.stage_px[plane]
-        return places
+        seen = np.stack([x_px, y_px, depth], axis=1)
+        for kind, model in enumerate(found.models):
+            mine = table.kind[particle] == kind
+            if model.field is not None and mine.any():
+                seen[mine, :2] += model.field.walked(seen[mine, :2], depth[mine])
+        seen[:, :2] += self._calibrated.stage_px[plane]
+        return seen
 
     def write(self, on_progress: Callable[[float], None]) -> None:
         """Write all images, plane by plane."""
@@ -80,16 +86,16 @@ class CutoutWriter:
             shuffle=True,
         )
         contrast.attrs.update(scale=scale, meaning="contrast / scale of each repeat")
-        masks = make_masks(found.model.images(np.linspace(found.model.z_min_um, found.model.z_max_um, 41)))
+        masks = [make_masks(m.images(np.linspace(m.z_min_um, m.z_max_um, 41))) for m in found.models]
         particle, plane = np.zeros((2, count), np.int64)
         dirt = np.zeros(count)
-        row = 0
+        row, kind = 0, found.particles.kind[self._chosen]
         for number in range(len(self._calibrated.prepared.images)):
             here = np.flatnonzero(self._inside[:, number])
             if here.size:
                 for index, images in zip(here, self._cut(number, here), strict=True):
                     contrast[row] = np.clip(np.rint(images / scale), -32768, 32767).astype(np.int16)
-                    dirt[row] = background_variance(images.mean(axis=0), masks)
+                    dirt[row] = background_variance(images.mean(axis=0), masks[kind[index]])
                     particle[row], plane[row] = self._chosen[index], number
                     row += 1
             on_progress((number + 1) / len(self._calibrated.prepared.images))
@@ -122,6 +128,8 @@ class CutoutWriter:
             "background_variance": dirt,
             "clean": dirt <= np.percentile(dirt, DIRTY_PERCENTILE) if dirt.size else np.zeros(0, bool),
         }
+        if len(self._calibrated.calibration.models) > 1:
+            columns["kind"] = table.kind[particle]
         for name, values in columns.items():
             data = self._group.create_dataset(name, data=values)
             unit = name.rpartition("_")[2]

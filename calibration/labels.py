@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -85,11 +85,13 @@ def label(
     member_misfit: FloatArray,
     made: Assembled,
     limit_px: float,
+    others: npt.NDArray[np.intp],
 ) -> ParticleTable:
     """Positions of all candidates that can be labelled, and why the others are not.
 
     `members` are the candidates in the alignment. Other candidates without a near neighbour, mostly those cut by
-    the image's edge, are fitted with the PSF model.
+    the image's edge, are fitted with the PSF model; not the `others`, which are in the
+    alignment of another kind.
     """
     count, pixel, now = len(seen.found), seen.pixel_size_um, aligned.positions
     z, dx, dy, brightness, misfit = np.full((5, count), np.nan)
@@ -103,6 +105,7 @@ def label(
     dx[members], dy[members] = now.dx_px + made.x_shift_px, now.dy_px + made.y_shift_px
     misfit[members] = member_misfit
     focus_um = seen.focus_um[seen.plane_used]
+    reason[others] = HIDDEN
     for index in np.setdiff1d(np.flatnonzero(reason == USED), members):
         trace, inside = seen.traces.contrast[index][seen.plane_used], seen.traces.inside[index]
         model = made.model.at(float(seen.found.x_px[index]), float(seen.found.y_px[index]))
@@ -143,6 +146,24 @@ def label(
         complete=seen.traces.complete,
         reason=reason,
     )
+
+
+def merged(tables: list[ParticleTable], members: list[npt.NDArray[np.intp]]) -> ParticleTable:
+    """One table of those of several kinds: a candidate is of the kind in whose alignment it is, the others of that
+    which leaves least of it."""
+    if len(tables) == 1:
+        return tables[0]
+    left = np.array([np.where(table.used, table.misfit, np.inf) for table in tables])
+    kind = left.argmin(axis=0)
+    for number, mine in enumerate(members):
+        kind[mine] = number
+    row = np.arange(len(kind))
+    columns = {
+        item.name: np.array([getattr(table, item.name) for table in tables])[kind, row]
+        for item in fields(ParticleTable)
+        if item.name != "kind"
+    }
+    return ParticleTable(**columns, kind=kind.astype(np.int64))
 
 
 def _standard_errors(aligned: Aligned, noise_variance: float) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,14 @@ from calibration.assemble import Assembled, assemble
 from calibration.cautions import warnings_for
 from calibration.curves import feature_curves
 from calibration.errors import CalibrationError
-from calibration.field.cross_validation import cross_validate
+from calibration.field.cross_validation import Validation, cross_validate
 from calibration.field.estimate import FieldFit, Scene, fit_field
 from calibration.field.misfit_map import misfit_of
 from calibration.field.named import name_terms
 from calibration.field.surface_choice import Surface, choose_surface
 from calibration.focus_check import JUMP_STEPS, REACH_STEPS, check_focus, largest_jump
-from calibration.labels import Seen, label, misfit_limit, neighbour_limit_px
+from calibration.kinds.finding import find_kinds
+from calibration.labels import Seen, label, merged, misfit_limit, neighbour_limit_px
 from calibration.noise import NoiseModel
 from calibration.preparation import (
     Options,
@@ -40,7 +42,7 @@ from calibration.preparation import (
 )
 from calibration.psf_model import PsfModel
 from calibration.result import Calibration, ParticleTable
-from calibration.scan.contrast import Background, add_up, make_background
+from calibration.scan.contrast import Background, Polarity, add_up, make_background
 from calibration.scan.cutouts import cut_out, size_of_images
 from calibration.scan.faults import Fault
 from calibration.scan.planes import FocusScan
@@ -147,6 +149,10 @@ def calibrate(
     on_progress("aligning", 0.0)
     members = _lone(seen, options)
     aligned = _align(seen, members, _start(seen, members))
+    groups = _groups(seen, members, aligned, options)
+    if len(groups) > 1:
+        members = groups[0][0]
+        aligned = _align(seen, *groups[0])
     on_progress("aligning", 0.4)
     seen, aligned, misfit, jumps = _undo_jumps(seen, members, aligned)
     checked = check_focus(aligned, seen.focus_um, seen.step_um)
@@ -159,31 +165,54 @@ def calibrate(
         aligned = _align(seen, members, start)
         misfit = _misfit(seen, members, aligned)
     on_progress("aligning", 0.6)
-    aligned, clean = _without_neighbours(seen, members, aligned)
-    on_progress("aligning", 0.8)
-    made = assemble(aligned, noise_sd=noise.contrast_sd, pixel_size_um=scan.pixel_size_um, polarity=polarity)
-    on_progress("field", 0.0)
-    field = _field(seen, members, aligned, made, clean)
-    made, aligned = replace(made, model=field.model), _at_places(aligned, made, field)
-    on_progress("field", 0.5)
-    limit_px = options.neighbour_px or neighbour_limit_px(found.neighbour_px(), made.radius_px)
-    table = label(seen, aligned, members, misfit, made, limit_px)
-    _check_enough(table)
-    model = _within_percentiles(made.model, table, seen)
-    surface = _surface(table, scan, model)
-    model, slide = _with_surface(model, table, surface, options, scan.shape)
-    used = np.isin(members, np.flatnonzero(table.used))
-    validation = cross_validate(
-        field, members, used, _noise_of(noise, repeats), model, lambda part: on_progress("validating", part)
-    )
-    model = replace(model, misfit=misfit_of(validation, model, slide, scan.shape))
+    camera = _Camera(noise.contrast_sd, scan.pixel_size_um, polarity, _noise_of(noise, repeats))
+    parts, remarks = [_kind(seen, members, aligned, misfit, camera, on_progress)], []
+    for number, start in groups[1:]:
+        try:
+            parts.append(_further_kind(seen, number, start, camera, on_progress))
+        except CalibrationError as error:
+            if options.kinds is not None:
+                raise
+            remarks.append(
+                f"{len(number)} particles look alike, but unlike the others, and are left out: {error}"
+            )
+    made = parts[0].made
+    limit_px = options.neighbour_px or neighbour_limit_px(found.neighbour_px(), _radius_px(parts))
+    tables = []
+    for part in parts:
+        of_others = [other.members for other in parts if other is not part]
+        others = np.concatenate([*of_others, np.empty(0, np.intp)])
+        tables.append(label(seen, part.aligned, part.members, part.misfit, part.made, limit_px, others))
+    table = merged(tables, [part.members for part in parts])
+    for kind in range(len(parts)):
+        _check_enough(table.of(kind))
+    models = [_within_percentiles(part.made.model, table.of(kind), seen) for kind, part in enumerate(parts)]
+    level = _level(table)
+    surface = _surface(level, scan, models[0])
+    validations = []
+    for kind, part in enumerate(parts):
+        model, slide = _with_surface(models[kind], level, surface, options, scan.shape)
+        validation = cross_validate(
+            part.field,
+            part.members,
+            table.used[part.members] & (table.kind[part.members] == kind),
+            camera.noise,
+            model,
+            partial(_validating, on_progress, kind, len(parts)),
+        )
+        models[kind] = replace(model, misfit=misfit_of(validation, model, slide, scan.shape))
+        validations.append(validation)
+        if kind == 0:
+            named = name_terms(part.field, slide, models[0])
     ambiguity = find_ambiguity(made.images, made.z_um, noise.contrast_sd)
     calibration = Calibration(
-        model=model,
+        model=models[0],
         focal_planes=made.focal_planes,
         particles=table,
         noise=noise,
-        curves=feature_curves(traces, made, table, seen.focus_um, scan.pixel_size_um, seen.noise_variance),
+        curves=feature_curves(
+            traces, made, table.of(0), seen.focus_um, scan.pixel_size_um, seen.noise_variance
+        ),
         ambiguity=ambiguity,
         surface=surface,
         focus_um=seen.focus_um,
@@ -191,20 +220,118 @@ def calibrate(
         plane_used=seen.plane_used,
         repeats=scan.repeats,
         shape=scan.shape,
-        named=name_terms(field, slide, model),
-        validation=validation,
+        named=named,
+        validation=Validation.together(validations),
         faults=sorted(prepared.faults + jumps + checked.faults, key=lambda fault: fault.plane),
         warnings=[
             *of_bright,
             *of_dark,
+            *remarks,
             *warnings_for(made, ambiguity, seen.step_um, everything, len(found)),
         ],
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
+        kinds=tuple(models) if len(parts) > 1 else (),
+        kind_planes=tuple(part.made.focal_planes for part in parts) if len(parts) > 1 else (),
     )
     stage_px = np.zeros((focus_um.size, 2))
     for axis in (0, 1):
-        stage_px[:, axis] = np.interp(seen.focus_um, seen.focus_um[seen.plane_used], field.stage_px[:, axis])
+        stage_px[:, axis] = np.interp(
+            seen.focus_um, seen.focus_um[seen.plane_used], parts[0].field.stage_px[:, axis]
+        )
     return Calibrated(calibration, background, prepared, half, stage_px)
+
+
+def _validating(on_progress: Progress, kind: int, kinds: int, done: float) -> None:
+    on_progress("validating", (kind + done) / kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Camera:
+    """Standard deviation of one image's contrast, pixel size, polarity, and `_noise_of` a plane's mean image."""
+
+    noise_sd: float
+    pixel_size_um: float
+    polarity: Polarity
+    noise: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The particles of one kind: which candidates they are, their alignment and misfit, PSF and field."""
+
+    members: IndexArray
+    misfit: FloatArray
+    aligned: Aligned
+    made: Assembled
+    field: FieldFit
+
+
+def _groups(
+    seen: Seen, members: IndexArray, aligned: Aligned, options: Options
+) -> list[tuple[IndexArray, Positions]]:
+    """The members of each kind, and where they are; the most frequent kind first."""
+    if options.kinds == 1:
+        return [(members, aligned.positions)]
+    found = find_kinds(
+        seen.traces.contrast[members],
+        aligned.positions,
+        seen.focus_um,
+        seen.step_um,
+        fewest=FEWEST,
+        wanted=options.kinds,
+    )
+    now = replace(aligned.positions, z_um=found.z_um, brightness=found.brightness)
+    of_kind = [np.flatnonzero(found.kind == kind) for kind in range(found.count)]
+    return [(members[mine], now.take(mine)) for mine in of_kind]
+
+
+def _further_kind(
+    seen: Seen, members: IndexArray, start: Positions, camera: _Camera, on_progress: Progress
+) -> _Part:
+    """The second or third kind, once the first one has shown where the planes are."""
+    aligned = _align(seen, members, start)
+    misfit = _misfit(seen, members, aligned)
+    good = misfit <= misfit_limit(misfit)
+    if good.sum() >= FEWEST and not good.all():
+        members = members[good]
+        aligned = _align(seen, members, aligned.positions.take(good))
+        misfit = _misfit(seen, members, aligned)
+    return _kind(seen, members, aligned, misfit, camera, on_progress)
+
+
+def _kind(
+    seen: Seen,
+    members: IndexArray,
+    aligned: Aligned,
+    misfit: FloatArray,
+    camera: _Camera,
+    on_progress: Progress,
+) -> _Part:
+    """PSF and field of aligned particles."""
+    aligned, clean = _without_neighbours(seen, members, aligned)
+    on_progress("aligning", 0.8)
+    made = assemble(
+        aligned, noise_sd=camera.noise_sd, pixel_size_um=camera.pixel_size_um, polarity=camera.polarity
+    )
+    on_progress("field", 0.0)
+    field = _field(seen, members, aligned, made, clean)
+    made, aligned = replace(made, model=field.model), _at_places(aligned, made, field)
+    on_progress("field", 0.5)
+    return _Part(members, misfit, aligned, made, field)
+
+
+def _radius_px(parts: list[_Part]) -> float:
+    return max(part.made.radius_px for part in parts)
+
+
+def _level(table: ParticleTable) -> ParticleTable:
+    """The table with the heights of all kinds about that of the first: larger ones lie higher on a slide."""
+    z_um = table.z_um.copy()
+    first = np.median(z_um[table.used & (table.kind == 0)])
+    for kind in range(1, int(table.kind.max()) + 1):
+        mine = table.kind == kind
+        z_um[mine] -= np.median(z_um[mine & table.used]) - first
+    return replace(table, z_um=z_um)
 
 
 def _lone(seen: Seen, options: Options) -> IndexArray:

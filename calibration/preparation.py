@@ -44,7 +44,7 @@ class Options:
 
     `slide`: particles on a slide show the sum of its tilt and the focal surface's. On a `level` slide all of it is
     the focal surface's; on a `tilted` one all of the tilt is the slide's, and only the curvature is the focal
-    surface's.
+    surface's. `kinds` of particles are looked for, None: as many as there are.
     """
 
     bright: Path | None = None
@@ -52,6 +52,7 @@ class Options:
     polarity: Polarity | None = None
     neighbour_px: float | None = None
     slide: Literal["level", "tilted"] = "level"
+    kinds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

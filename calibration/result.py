@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from calibration.surface import FocalSurface
 FloatArray = npt.NDArray[np.float64]
 
 USED = ""
+OTHER_KIND = "of another kind"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +30,8 @@ class ParticleTable:
     `z_um` is the focus position at which a particle is seen at the mid-plane; with it the (local) depth of its
     image taken at `focus` is `z_um - focus`. Its height in the sample is less by the focal surface (`height_um` of
     `Calibration`). `reason` says why it was left out, or is empty. `misfit` is the part of its images' power that
-    the PSF model does not explain. `complete` is False for particles cut by the image's edge.
+    the PSF model does not explain. `complete` is False for particles cut by the image's edge. `kind` is the class of
+    particle, 0 the most frequent; brightness, misfit and depth are by the PSF model of that kind.
     """
 
     x_um: FloatArray
@@ -43,6 +45,17 @@ class ParticleTable:
     neighbour_px: FloatArray
     complete: npt.NDArray[np.bool_]
     reason: npt.NDArray[np.str_]
+    kind: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not self.kind.size:
+            object.__setattr__(self, "kind", np.zeros(self.x_um.size, np.int64))
+
+    def of(self, kind: int) -> ParticleTable:
+        """The same with only the particles of one kind left in; all of them where there is no other."""
+        if not self.kind.any():
+            return self
+        return replace(self, reason=np.where((self.kind == kind) | ~self.used, self.reason, OTHER_KIND))
 
     def __len__(self) -> int:
         return self.x_um.size
@@ -84,7 +97,7 @@ class Calibration:
     """A finished calibration; `warnings` are what its user has to know before relying on it, one line each.
 
     Where several kinds of particles were found, `kinds` are their PSF models, the first of them `model`; empty
-    where there is one.
+    where there is one. `kind_planes` are their focal planes; depth 0 of each kind is midway between its own.
     `named` are the terms of the field model, `validation` the errors of left-out particles; None in old files.
     """
 
@@ -106,12 +119,20 @@ class Calibration:
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     kinds: tuple[PsfModel, ...] = ()
+    kind_planes: tuple[FocalPlanes, ...] = ()
+
+    @property
+    def models(self) -> tuple[PsfModel, ...]:
+        """The PSF model of each kind, one at least."""
+        return self.kinds or (self.model,)
 
     def height_um(self) -> FloatArray:
         """Height (N,) of the particles in the sample: the focus at which they would be seen in the middle of the
         field."""
-        table, field_model = self.particles, self.model.field
-        if field_model is None:
-            return table.z_um
-        pixel = self.model.pixel_size_um
-        return table.z_um - field_model.surface_at(table.x_um / pixel, table.y_um / pixel)
+        table, pixel = self.particles, self.model.pixel_size_um
+        height = table.z_um.copy()
+        for kind, model in enumerate(self.models):
+            mine = table.kind == kind
+            if model.field is not None:
+                height[mine] -= model.field.surface_at(table.x_um[mine] / pixel, table.y_um[mine] / pixel)
+        return height

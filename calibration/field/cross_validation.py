@@ -6,7 +6,7 @@ the noise is the misfit of the model: it goes into the standard errors of every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -73,6 +73,15 @@ class Validation:
 
     def __len__(self) -> int:
         return int(self.particle.size)
+
+    @classmethod
+    def together(cls, parts: Sequence[Validation]) -> Validation:
+        """Those of several kinds of particles as one."""
+        return cls(*(np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(cls)))
+
+    def where(self, chosen: BoolArray) -> Validation:
+        """The rows that `chosen` (M,) marks."""
+        return Validation(*(getattr(self, item.name)[chosen] for item in fields(self)))
 
     def errors(self) -> FloatArray:
         """Errors (M, 3), um."""

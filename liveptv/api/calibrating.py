@@ -23,6 +23,7 @@ def calibrate(
     axes: str | None = None,
     polarity: Literal["dark", "bright"] | None = None,
     neighbour_px: float | None = None,
+    kinds: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[str, float], None] = lambda step, part: None,
 ) -> Calibration:
@@ -42,6 +43,8 @@ def calibrate(
         Found from the scan by default.
     neighbour_px : float, optional
         Particles with another one nearer than this are left out; default: 35, or the images' radius.
+    kinds : int, optional
+        How many kinds of particles the scan shows, 1 to 3; found from the scan by default.
     overwrite : bool
         Replace `output` if it exists.
     on_progress : callable
@@ -68,6 +71,7 @@ def calibrate(
         axes=axes,
         polarity=polarity,
         neighbour_px=neighbour_px,
+        kinds=kinds,
         overwrite=overwrite,
         on_progress=on_progress,
     )

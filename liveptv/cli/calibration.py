@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 POLARITIES = ("dark", "bright")
 SLIDES = ("level", "tilted")
+KINDS = ("auto", "1", "2", "3")
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +59,12 @@ def calibrate(
             "tilt is not the focal surface's"
         ),
     ] = "level",
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="kinds of particles in the scan, such as two sizes: `1`, `2` or `3`; `auto`: as many as are found"
+        ),
+    ] = "auto",
     overwrite: Overwrite = False,
 ) -> int:
     """Make a calibration from a focus scan: a PSF model and labelled particle images."""
@@ -67,6 +74,8 @@ def calibrate(
         raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")
     if slide not in SLIDES:
         raise ConfigurationError(f"--slide is level or tilted, not {slide!r}")
+    if kinds not in KINDS:
+        raise ConfigurationError(f"--kinds is auto, 1, 2 or 3, not {kinds!r}")
     with _Steps() as steps:
         found = calibrate_scan(
             scan,
@@ -79,6 +88,7 @@ def calibrate(
             axes=axes,
             polarity=polarity,  # type: ignore[arg-type]
             neighbour_px=neighbour,
+            kinds=None if kinds == "auto" else int(kinds),
             slide=slide,  # type: ignore[arg-type]
             overwrite=overwrite,
             on_progress=steps,
@@ -98,6 +108,9 @@ def _say(found: Calibration, output: Path) -> None:
     console.print(
         f"{int(table.used.sum())} of {len(table)} particles used" + (f" ({reasons})" if reasons else "")
     )
+    if found.kinds:
+        used = [int((table.used & (table.kind == kind)).sum()) for kind in range(len(found.kinds))]
+        console.print(f"{len(used)} kinds of particles: {', '.join(str(n) for n in used)} used")
     where = f"depth {found.model.z_min_um:.0f} to {found.model.z_max_um:.0f} um"
     if planes.astigmatic:
         where += f", focal planes at {planes.xz_um:+.1f} um (x) and {planes.yz_um:+.1f} um (y)"

@@ -28,6 +28,7 @@ def calibrate_scan(
     polarity: Literal["dark", "bright"] | None,
     neighbour_px: float | None,
     slide: Literal["level", "tilted"] = "level",
+    kinds: int | None = None,
     overwrite: bool,
     on_progress: Callable[[str, float], None],
     say: Callable[[str], None] = log.warning,
@@ -45,7 +46,9 @@ def calibrate_scan(
 
     refuse_to_replace(output, scan, bright, dark)
     writable(output, overwrite)
-    options = Options(bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour_px, slide=slide)
+    options = Options(
+        bright=bright, dark=dark, polarity=polarity, neighbour_px=neighbour_px, slide=slide, kinds=kinds
+    )
     opened = FocusScan(
         scan,
         z_step_um=z_step_um,
@@ -69,6 +72,7 @@ def calibrate_scan(
             "remarks": list(opened.remarks),
             "polarity": polarity,
             "slide": slide,
+            "kinds": kinds,
         }
         write_calibration(output, calibrated, opened, provenance=provenance, on_progress=on_progress)
     return calibrated.calibration

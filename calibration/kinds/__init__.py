@@ -1,0 +1,1 @@
+"""Which traces of a scan show which kind of particle."""
