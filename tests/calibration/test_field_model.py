@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.alignment.aligned import Positions
 from calibration.alignment.depth_spline import node_weights
+from calibration.cautions import corner_warning
 from calibration.field.choose import Truncation, folds_of
 from calibration.field.cross_validation import Validation, cross_validate
 from calibration.field.estimate import FieldFit, Scene, fit_field
@@ -339,6 +340,14 @@ def test_the_error_of_the_focal_surface_is_in_the_stated_one_even_where_the_fiel
     added = (other.variance - one.variance)[..., 2]
     np.testing.assert_allclose(added, slide.variance_at(a, b).mean(), rtol=0.15)
     assert added.min() > slide.variance_at(np.zeros(1), np.zeros(1))[0] + 0.01
+
+
+def test_particles_in_one_corner_of_the_field_are_said_those_all_over_it_are_not():
+    u, v = np.random.default_rng(0).uniform(0, 1, (2, 12))
+    assert corner_warning(800 * u, 600 * v, (800, 600)) == []
+    (line,) = corner_warning(400 * u, 300 * v, (800, 600))
+    assert "of a field of 800 x 600 um" in line
+    assert corner_warning(800 * u, 300 * v, (800, 600))
 
 
 def test_too_few_images_state_nothing():
