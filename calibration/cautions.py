@@ -15,8 +15,8 @@ COARSE = 0.9
 """Part of the depth range with a twin above which the user is warned. Around a single focal plane most depths
 have a twin, so the value is not critical; depths at which two images happen to be alike are allowed."""
 LEAST_SPAN = 2 / 3
-"""Part of each side of the image over which particles must be spread. Ten at random places span 0.8 of it; a surface
-of degree 2 that is continued by half its span is wrong by some of its standard errors."""
+"""Part of each side of the image over which particles must be spread. Ten at random places span 0.8 of it; a
+surface of degree 2 that is continued by half its span is wrong by some of its standard errors."""
 
 
 def warnings_for(
@@ -59,8 +59,8 @@ def corner_warning(
     if high_x - low_x >= LEAST_SPAN * width and high_y - low_y >= LEAST_SPAN * height:
         return []
     return [
-        f"the particles used lie at x {low_x:.0f} to {high_x:.0f}, y {low_y:.0f} to {high_y:.0f} um only, of a field "
-        f"of {width:.0f} x {height:.0f} um: what changes over the field is a guess beyond; scan particles all over it"
+        f"particles used are at x {low_x:.0f} to {high_x:.0f}, y {low_y:.0f} to {high_y:.0f} um only, of a field "
+        f"of {width:.0f} x {height:.0f} um: what changes over it is a guess beyond; scan particles all over it"
     ]
 
 
