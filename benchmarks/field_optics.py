@@ -31,8 +31,11 @@ from acquisition.physics.optics import OpticsModel
 from calibration.matching import GATE_XY_UM, GATE_Z_UM, match
 from calibration.synthesis.layout import PAPER_DENSITY
 from engines.factory import open_engine
+from engines.refine.psf import load_fit_model
+from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner
+from engines.refine.sample import to_sample
 from engines.settings import DetectorSettings
-from stream.messages import Frame, FrameInfo
+from stream.messages import Detections, Frame, FrameInfo
 
 OPTICS = {
     "paper": OpticsModel(range_um=276.0),
@@ -49,6 +52,8 @@ OPTICS = {
         range_um=85.0,
     ),
 }
+START_UM = (0.3, 0.3, 5.0)
+"""Standard deviations of the starts of a fit without a network, x, y, z: about those of a network's answers."""
 SLIDE_UM = 1.0
 SIZE_SPREAD = 0.15
 BRIGHTNESS_SD = 0.1
@@ -206,9 +211,38 @@ def detected(model: Path, images: Path, pixel_um: float, workers: int) -> dict[s
             engine.submit(Frame(FrameInfo("run", n, n, 0.0, 0, 0.0, pixel_size_um=pixel_um), image))
             while engine.pending:
                 parts += [
-                    np.vstack([np.full(d.table.shape[1], d.seq), d.table[:6]]) for d in engine.results(60.0)
+                    np.vstack([np.full(d.table.shape[1], d.info.frame), d.table[:6]])
+                    for d in engine.results(60.0)
                 ]
     return dict(zip(("frame", *names), np.concatenate(parts, axis=1), strict=True))
+
+
+def fitted(
+    calibration: Path, images: Path, truth: dict[str, np.ndarray], pixel_um: float
+) -> dict[str, np.ndarray]:
+    """What the fit makes of starts that are off by a network's errors: the PSF model by itself, without a training.
+
+    Nothing is missed, and false ones are those that the fit adds.
+    """
+    model = load_fit_model(calibration)
+    if model is None:
+        raise SystemExit(f"{calibration} has no PSF model")
+    refiner, rng = Refiner(model, pixel_um, NETWORK_SEARCH_UM), np.random.default_rng(0)
+    found: list[np.ndarray] = []
+    for index, image in enumerate(tifffile.imread(images)):
+        some = truth["frame"] == index
+        table = np.full((len(Detections.COLUMNS), int(some.sum())), np.nan)
+        for row, name in enumerate(("seen_x_um", "seen_y_um", "local_um")):
+            table[row] = truth[name][some] + rng.normal(0, START_UM[row], table.shape[1])
+            table[3 + row] = START_UM[row]
+        table[Detections.COLUMNS.index("brightness")] = 1.0
+        table[Detections.COLUMNS.index("confidence")] = 1.0
+        table[Detections.COLUMNS.index("flags")] = 0.0
+        table = to_sample(refiner.refine(image, table, frame=index), model, pixel_um, image.shape)
+        found.append(np.vstack([np.full(table.shape[1], index), table]))
+    print(refiner.counts())
+    every = np.hstack(found)
+    return {"frame": every[0]} | {name: every[1 + k] for k, name in enumerate(Detections.COLUMNS)}
 
 
 def matched(
@@ -261,11 +295,12 @@ def compare(args: argparse.Namespace) -> None:
     """Missed, false and errors: all, by neighbours, and of lone particles by region and depth."""
     optics = OPTICS[args.optics]
     truth = read(args.truth)
-    found = (
-        read(args.found)
-        if args.found
-        else detected(args.model, args.images, optics.pixel_size_um, args.workers)
-    )
+    if args.found:
+        found = read(args.found)
+    elif args.calibration:
+        found = fitted(args.calibration, args.images, truth, optics.pixel_size_um)
+    else:
+        found = detected(args.model, args.images, optics.pixel_size_um, args.workers)
     error, sigma, false, offset_um = matched(truth, found, args.offset)
     bound = np.column_stack([truth[f"bound_{axis}_um"] for axis in "xyz"])
     reach = REACH * optics.visible_um
@@ -328,14 +363,21 @@ def main() -> None:
     against.add_argument("truth", type=Path)
     against.add_argument("--found", type=Path, help="table of `liveptv detect`, .csv")
     against.add_argument("--model", type=Path, help="detect with this model, in --images")
+    against.add_argument(
+        "--calibration", type=Path, help="fit with this calibration's PSF in --images, from near the truth"
+    )
     against.add_argument("--images", type=Path)
     against.add_argument("--offset", type=float, help="of the depths found, um; default: its median")
     against.add_argument("--workers", type=int, default=1)
     against.add_argument("--json", type=Path)
     against.set_defaults(what=compare)
     args = parser.parse_args()
-    if args.what is compare and (args.found is None) == (args.model is None or args.images is None):
-        parser.error("compare needs either --found, or --model and --images")
+    if args.what is compare:
+        ways = [args.found, args.model, args.calibration]
+        if sum(way is not None for way in ways) != 1 or (args.found is None and args.images is None):
+            parser.error(
+                "compare needs one of --found, --model and --calibration, the last two with --images"
+            )
     args.what(args)
 
 

@@ -53,14 +53,14 @@ def compare(calibration: Path, model: Path, planes: np.ndarray, focus_um: np.nda
     found = read_calibration(calibration)
     used = found.particles.used
     table = found.particles
-    bead = np.column_stack([table.x_um, table.y_um, table.z_um])[used]
+    bead = np.column_stack([table.x_um, table.y_um, found.height_um()])[used]
     alone = nearest_neighbour(np.column_stack([table.x_um, table.y_um]))[used] > LONE_UM
     rows = []
     settings = DetectorSettings(workers=1, backend="onnxruntime")
     with closing(open_engine(settings, model=model, pixel_size_um=PIXEL_UM)) as engine:
         for images, focus in zip(planes, focus_um, strict=True):
-            depth = bead[:, 2] - focus
-            inside = (depth > found.model.z_min_um) & (depth < found.model.z_max_um)
+            depth, local = bead[:, 2] - focus, table.z_um[used] - focus
+            inside = (local > found.model.z_min_um) & (local < found.model.z_max_um)
             for image in images:
                 info = FrameInfo("run", 0, 0, 0.0, 0, 0.0, pixel_size_um=PIXEL_UM)
                 engine.submit(Frame(info, image))

@@ -36,6 +36,7 @@ from engines.classical.widths import WidthCurve
 from engines.network.layout import MOST_KINDS
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
+from engines.refine.psf import check_field
 from stream.errors import SourceError
 from stream.hdf5_checks import NUMBERS, TEXT
 from stream.hdf5_reading import attribute, check_file, dataset, open_hdf5, schema_of, values
@@ -209,7 +210,7 @@ def _read(file: h5py.File) -> Calibration:
         raise ValueError(f"particles are {file.attrs['polarity']}, neither dark nor bright")
     models, kind_planes = _read_kinds(file)
     surface = dict(file["surface"].attrs)
-    return Calibration(
+    found = Calibration(
         model=models[0],
         focal_planes=kind_planes[0],
         particles=ParticleTable(**_read_columns(file["particles"], ParticleTable)),
@@ -232,6 +233,8 @@ def _read(file: h5py.File) -> Calibration:
         kinds=models if len(models) > 1 else (),
         kind_planes=kind_planes if len(models) > 1 else (),
     )
+    _check(found)
+    return found
 
 
 def _read_kinds(file: h5py.File) -> tuple[tuple[PsfModel, ...], tuple[FocalPlanes, ...]]:
@@ -256,6 +259,26 @@ def _read_model(file: h5py.File, group: h5py.Group) -> PsfModel:
         field=_read_field(group),
         misfit=Misfit.of_numbers(_json(group, "misfit")) if "misfit" in group else None,
     )
+
+
+def _check(found: Calibration) -> None:
+    """Raises `ValueError` where the parts of a calibration do not fit together."""
+    for model in found.models:
+        if model.field is not None:
+            check_field(model.field, model.coefficients, max(abs(model.z_min_um), abs(model.z_max_um)))
+        for part in (model.field, model.misfit):
+            if part is not None and part.shape != found.shape:
+                raise ValueError(f"images of {found.shape}, but a {type(part).__name__} of {part.shape}")
+    kinds = found.particles.kind
+    if len(kinds) and not (kinds.min() >= 0 and kinds.max() < len(found.models)):
+        raise ValueError(
+            f"particles of kinds {kinds.min()} to {kinds.max()}, but {len(found.models)} PSF models"
+        )
+    rows = found.validation
+    if rows is not None and len(rows):
+        low, high = int(rows.particle.min()), int(rows.particle.max())
+        if low < 0 or high >= len(found.particles):
+            raise ValueError(f"left-out particles {low} to {high} of {len(found.particles)}")
 
 
 def _json(group: h5py.Group, name: str) -> Any:

@@ -87,12 +87,17 @@ NEIGHBOUR_STEPS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibrated:
-    """A calibration, and what is needed to cut its particles' images out of the scan again."""
+    """A calibration, and what is needed to cut its particles' images out of the scan again.
+
+    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each kind of particles shows
+    it.
+    """
 
     calibration: Calibration
     background: Background
     prepared: Prepared
     half_px: int
+    stage_px: FloatArray
 
 
 def calibrate(
@@ -228,7 +233,12 @@ def calibrate(
         kinds=tuple(models) if len(parts) > 1 else (),
         kind_planes=tuple(part.made.focal_planes for part in parts) if len(parts) > 1 else (),
     )
-    return Calibrated(calibration, background, prepared, half)
+    stage_px = np.zeros((len(parts), focus_um.size, 2))
+    for kind, part in enumerate(parts):
+        for axis in (0, 1):
+            moved = part.field.stage_px[:, axis]
+            stage_px[kind, :, axis] = np.interp(seen.focus_um, seen.focus_um[seen.plane_used], moved)
+    return Calibrated(calibration, background, prepared, half, stage_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,9 +467,7 @@ def _with_surface(
     used, pixel = table.used, model.pixel_size_um
     field = model.field or FieldModel.flat(shape, model.coefficients.shape)
     u, v = field.place(table.x_um[used] / pixel, table.y_um[used] / pixel)
-    found = choose_surface(u, v, table.z_um[used])
-    if options.slide == "tilted":
-        found = found.without_tilt()
+    found = choose_surface(u, v, table.z_um[used], tilted=options.slide == "tilted")
     if not found.surface_um.any():
         return model, found
     return replace(model, field=replace(field, surface_um=found.surface_um)), found

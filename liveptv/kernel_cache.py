@@ -22,6 +22,7 @@ KERNELS = {
     "engines/network": "engines.network.preparation:_median",
     "engines/refine": "engines.refine.frame:fit_frame",
     "tracking": "tracking.assignment:solve",
+    "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",
     "tracking/trajectories": "tracking.trajectories.precision:to_steps",
 }

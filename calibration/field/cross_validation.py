@@ -31,6 +31,10 @@ RIGHT_PART = 0.05
 """Part of the depth range by which a depth may be off before it counts as the wrong side of focus."""
 
 
+LARGEST = 1e9
+"""um (a kilometre), and chi-square: more is no measurement, but a damaged file; squares stay far from overflow."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
     """One row an image of a left-out particle, (M,).
@@ -51,6 +55,21 @@ class Validation:
     sigma_y_um: FloatArray
     sigma_z_um: FloatArray
     chi_square: FloatArray
+
+    def __post_init__(self) -> None:
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        if any(column.shape != (self.particle.size,) for column in columns.values()):
+            raise ValueError("the columns of a cross-validation are not of one length")
+        if self.particle.dtype.kind not in "iu":
+            raise ValueError("particles of a cross-validation have no whole numbers")
+        for name, column in columns.items():
+            known = np.isfinite(column)
+            if name.startswith(("error", "sigma", "chi")):
+                known |= np.isnan(column)
+            if name.startswith("sigma"):
+                known &= ~(column <= 0)
+            if not (known & ~(np.abs(column) > LARGEST)).all():
+                raise ValueError(f"{name} of a cross-validation has values that cannot be")
 
     def __len__(self) -> int:
         return int(self.particle.size)

@@ -26,6 +26,8 @@ IndexArray = npt.NDArray[np.intp]
 
 WALK_ROUNDS = 8
 """Most measurements of the walk: the first are of images that are smeared by it, and find only a part."""
+MAX_PLACE_PX = 1.0
+"""px by which a particle's place changes at most in one such measurement."""
 DEPTHS_LOOKED_AT = 24
 """Depths at which the symmetry of the images is looked at."""
 PLACE_ROUNDS = 2
@@ -69,6 +71,17 @@ class FieldFit:
         return Truncation.of(splines, self.choice.rank).splines(splines[0])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Still:
+    """Samples with the walk taken out, the walk as measured; what was taken out: G, q (K, 2), changes of place (N, 2)."""
+
+    samples: Samples
+    walk: Walk | None
+    per_um: FloatArray
+    stage_px: FloatArray
+    place_px: FloatArray
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What the traces were seen with: focus (K,), column and row (N,) of their middle pixels, and the image's
@@ -104,11 +117,12 @@ def fit_field(
     """
     nodes = Nodes(model.z_first_um, model.z_step_um, len(model.coefficients))
     traces = traces_of(images, start, scene, model, noise_variance)
-    still, walk, per_um, stage_px = _without_walk(Samples.of(traces, nodes, alike=True), scene)
-    samples = Samples.of(still.traces, nodes)
+    still = _without_walk(Samples.of(traces, nodes, alike=True), scene)
+    samples = Samples.of(still.samples.traces, nodes)
     sums = Sums.of(samples)
     choice = choose(samples, sums)
-    positions = start
+    off = still.place_px
+    positions = replace(start, dx_px=start.dx_px + off[:, 0], dy_px=start.dy_px + off[:, 1])
     if choice.design != Design():
         for _ in range(PLACE_ROUNDS):
             change = _place_changes(samples, sums, choice)
@@ -123,22 +137,25 @@ def fit_field(
             sums = Sums.of(samples)
     traces = samples.traces
     terms = Terms.of(choice.design, traces.u, traces.v, np.log(traces.brightness))
-    fit = FieldFit(model, traces, positions, samples, sums, terms, choice, walk, stage_px, scene.shape)
-    if choice.design == Design() and not per_um.any():
+    fit = FieldFit(
+        model, traces, positions, samples, sums, terms, choice, still.walk, still.stage_px, scene.shape
+    )
+    if choice.design == Design() and not still.per_um.any():
         return fit
-    return replace(fit, model=_model(fit, per_um))
+    return replace(fit, model=_model(fit, still.per_um))
 
 
-def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None, FloatArray, FloatArray]:
-    """The samples with the walk taken out, the walk as measured, and what was taken out: G, and q (K, 2)."""
+def _without_walk(samples: Samples, scene: Scene) -> _Still:
+    """Take out the walk, and put the particles where they are at depth 0."""
     half = max(scene.shape) / 2
+    count = len(samples.traces.u)
     first, per_um, stage_px = None, np.zeros((2, 2)), np.zeros((len(scene.focus_um), 2))
+    place_px = np.zeros((count, 2))
     for turn in range(WALK_ROUNDS):
         traces = samples.traces
         x_px, y_px = traces.u * half, traces.v * half
-        alone = left_out(
-            samples, Sums.of(samples), np.ones((len(x_px), 1)), 0.0, None, folds_of(traces.u, traces.v)
-        )
+        fold = folds_of(traces.u, traces.v)
+        alone = left_out(samples, Sums.of(samples), np.ones((count, 1)), 0.0, None, fold)
         walk = find_walk(alone, traces.noise_variance, traces.depth_um, scene.focus_um, x_px, y_px)
         stage = _straight(samples, scene.focus_um) if turn == 0 else np.zeros_like(stage_px)
         if walk is not None and walk.is_stage:
@@ -148,13 +165,13 @@ def _without_walk(samples: Samples, scene: Scene) -> tuple[Samples, Walk | None,
             break
         more = walk.per_um if walk.is_optical else np.zeros((2, 2))
         away = np.stack([x_px, y_px], axis=1) @ more.T
-        aside = away[:, None, :] * traces.depth_um[..., None] + stage
-        samples = Samples.of(
-            traces.moved(aside[..., 0], aside[..., 1], np.zeros(len(x_px))), samples.nodes, alike=True
-        )
-        per_um, stage_px = per_um + more, stage_px + stage
+        place = np.clip(walk.place_px, -MAX_PLACE_PX, MAX_PLACE_PX)
+        aside = place[:, None, :] + away[:, None, :] * traces.depth_um[..., None] + stage
+        moved = traces.moved(aside[..., 0], aside[..., 1], np.zeros(count))
+        samples = Samples.of(moved, samples.nodes, alike=True)
+        per_um, stage_px, place_px = per_um + more, stage_px + stage, place_px + place
         first = replace(walk, per_um=per_um + (walk.per_um - more), stage_px=stage_px)
-    return samples, first, per_um, stage_px
+    return _Still(samples, first, per_um, stage_px, place_px)
 
 
 def _straight(samples: Samples, focus_um: FloatArray) -> FloatArray:
@@ -167,7 +184,8 @@ def _straight(samples: Samples, focus_um: FloatArray) -> FloatArray:
     first, weight, _ = node_weights(node, samples.nodes.count)
     values = np.einsum("mp,mpr->mr", weight, spline[first[:, None] + np.arange(4)])
     walk = straight_walk(np.einsum("mr,rpq->mpq", values, samples.basis), depth_um)
-    return -(focus_um - focus_um.mean())[:, None] * walk
+    moved: FloatArray = -(focus_um - focus_um.mean())[:, None] * walk
+    return moved
 
 
 def _phi(terms: Terms, traces: Traces) -> FloatArray:
@@ -184,6 +202,7 @@ def _place_changes(samples: Samples, sums: Sums, choice: Choice) -> FloatArray:
     fold = folds_of(traces.u, traces.v)
     found: Residuals = left_out(samples, sums, phi, choice.ridge, choice.rank, fold)
     place = np.round((traces.depth_um - samples.nodes.first_um) / samples.nodes.step_um).astype(int)
+    place = np.clip(place, 0, samples.nodes.count - 1)  # images far out of sight are beyond the nodes
     change = np.zeros((len(phi), 4))
     for column in range(4):
         error = found.change[..., column]

@@ -36,7 +36,8 @@ def misfit_of(
 ) -> Misfit | None:
     """The misfit for images of `shape` (H, W); None for fewer than 30 measured images.
 
-    Where the heights are taken from the focal surface through particles on a `slide`, its error is part of it.
+    Where particles lie on a `slide`, the error of the focal surface through them, and what they do not show of it,
+    is part of the misfit.
     """
     pixel_size_um = model.pixel_size_um
     good = np.isfinite(validation.errors()).all(axis=1) & validation.right_side(
@@ -56,7 +57,7 @@ def misfit_of(
     factor = _by_region(validation, good, excess, by_depth[place], shape, pixel_size_um)
     middles = (edges[1:] + edges[:-1]) / 2
     variance = factor[:, :, None, :] * by_depth
-    if slide is not None and slide.surface_um.any():
+    if slide is not None:
         variance[..., 2] += _of_surface(slide, shape, len(factor))[..., None]
     return Misfit(shape, middles, variance)
 

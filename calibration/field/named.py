@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ FloatArray = npt.NDArray[np.float64]
 
 PLACES = 3
 """Places along each side of the field at which the astigmatism is measured."""
+ROW = 4
+"""Numbers of each of them."""
+PAIRS = ("tilt_um", "tilt_sigma_um", "curve_um", "curve_sigma_um", "stage_um")
+FLAGS = ("surface_applied", "walk_applied", "stage_removed")
+COUNTS = ("modes", "degree", "brightness_degree")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,8 @@ class NamedTerms:
     Over the field: `tilt_um` (along x, along y) is the focal surface's change in height from edge to edge,
     `curve_um` its height at the middle of the edge over that in the middle of the field, from the curvature along x
     and along y. `walk_percent` is how far, in percent of its depth, an image at the end of the longer side moves
-    outwards. `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the
+    outwards. `surface_unseen_um` is what the focal surface may have beside, which the stated errors of depth hold.
+    `stage_um` is how far the stage moved sideways during the scan, NaN where that cannot be told from the
     optics. `astigmatism` has a row a place: x, y (um from the middle), distance of the focal lines (um), their
     angle (deg). `modes`, `degree`, `brightness_degree` and `scores` say what was chosen
     (`calibration.field.choose`).
@@ -49,20 +55,57 @@ class NamedTerms:
     brightness_degree: int
     scores: tuple[tuple[str, float], ...]
     astigmatism: tuple[tuple[float, float, float, float], ...]
+    surface_unseen_um: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return asdict(self)
+        """All fields, for JSON; what is not known is None, as JSON has no NaN."""
+        found: dict[str, Any] = _with_none(asdict(self))
+        return found
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> NamedTerms:
-        """The inverse of `to_dict`, also as JSON gives it. Raises `TypeError`, `ValueError`."""
+        """The inverse of `to_dict`, also as JSON gives it. Raises `TypeError`, `ValueError`, `LookupError`."""
         values = dict(found)
-        for name in ("tilt_um", "tilt_sigma_um", "curve_um", "curve_sigma_um", "stage_um"):
-            values[name] = (float(found[name][0]), float(found[name][1]))
+        for item in fields(cls):
+            name, value = item.name, found.get(item.name, 0.0 if item.name == "surface_unseen_um" else "")
+            if name in PAIRS:
+                values[name] = (_number(value[0]), _number(value[1]))
+            elif name in FLAGS:
+                values[name] = _flag(value)
+            elif name in COUNTS:
+                values[name] = int(value)
+            elif name not in ("scores", "astigmatism"):
+                values[name] = _number(value)
         values["scores"] = tuple((str(name), float(score)) for name, score in found["scores"])
-        values["astigmatism"] = tuple(tuple(float(value) for value in row) for row in found["astigmatism"])
-        return cls(**values)
+        rows = [tuple(float(value) for value in row) for row in found["astigmatism"]]
+        scores = [score for _, score in values["scores"]]
+        if not scores or not (np.isfinite(scores).all() and min(scores) >= 0):
+            raise ValueError("the scores of a field model must be numbers that are not negative")
+        if any(len(row) != ROW for row in rows) or min(values[name] for name in COUNTS) < 0:
+            raise ValueError("the named terms of a field model have another shape")
+        return cls(**values | {"astigmatism": tuple(rows)})
+
+
+def _with_none(value: Any) -> Any:
+    """The same with None for NaN."""
+    if isinstance(value, dict):
+        return {name: _with_none(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_none(inner) for inner in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _number(value: Any) -> float:
+    number = float("nan") if value is None else float(value)
+    if np.isinf(number):
+        raise ValueError("a named term of a field model is infinite")
+    return number
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
 
 
 def name_terms(fit: FieldFit, surface: Surface | None, model: PsfModel) -> NamedTerms:
@@ -86,7 +129,7 @@ def name_terms(fit: FieldFit, surface: Surface | None, model: PsfModel) -> Named
         tilt_sigma_um=_pair(tilt_sigma),
         curve_um=_pair(curve),
         curve_sigma_um=_pair(curve_sigma),
-        surface_applied=surface is not None and surface.degree > 0,
+        surface_applied=model.field is not None and bool(model.field.surface_um.any()),
         surface_scatter_um=float("nan") if surface is None else surface.scatter_um,
         walk_percent=float(edge_percent * per_um),
         walk_sigma_percent=float(edge_percent * sigma_per_um),
@@ -98,6 +141,7 @@ def name_terms(fit: FieldFit, surface: Surface | None, model: PsfModel) -> Named
         brightness_degree=fit.choice.design.brightness_degree,
         scores=fit.choice.scores,
         astigmatism=_astigmatism(model),
+        surface_unseen_um=0.0 if surface is None else float(np.sqrt(surface.unseen_um2)),
     )
 
 

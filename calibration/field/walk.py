@@ -42,12 +42,16 @@ PARTS = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
-    """G (2, 2) in 1/um and the curved part of q (K, 2) in px, with their standard errors."""
+    """G (2, 2) in 1/um and the curved part of q (K, 2) in px, with their standard errors.
+
+    `place_px` (N, 2) is how far each particle's place at depth 0 is off the mean place that it had so far.
+    """
 
     per_um: FloatArray
     sigma_per_um: FloatArray
     stage_px: FloatArray
     sigma_stage_px: FloatArray
+    place_px: FloatArray
 
     @property
     def is_optical(self) -> bool:
@@ -87,9 +91,11 @@ def find_walk(
     columns += [np.broadcast_to(one, shape) for one in of_focus.T]
     design = np.stack(columns, axis=2)
     parts = np.array_split(np.random.default_rng(0).permutation(count), min(count, PARTS))
-    rows, stages = [], []
+    rows, stages, places = [], [], []
     for chosen in (np.arange(count), *(np.setdiff1d(np.arange(count), part) for part in parts)):
-        both = [_fit(found, axis, noise_variance, design, chosen) for axis in (0, 1)]
+        fits = [_fit(found, axis, noise_variance, design, chosen) for axis in (0, 1)]
+        both = [one for one, _ in fits]
+        places.append(np.stack([place for _, place in fits], axis=1))
         rows.append(np.stack([one[:2] for one in both]))
         stages.append(np.stack([of_focus @ one[1 - DEGREE :] for one in both], axis=1))
     return Walk(
@@ -97,6 +103,7 @@ def find_walk(
         _jackknife(rows[1:]),
         stages[0] - stages[0].mean(axis=0),
         _jackknife(stages[1:]),
+        places[0],
     )
 
 
@@ -118,11 +125,11 @@ def _fit(
     w = np.where(information > 0, 1.0 / variance, 0.0)
     d, columns = found.change[chosen, :, 1 + axis], design[chosen]
     total = np.maximum(w.sum(axis=1), 1e-300)
-    columns = columns - (np.einsum("nk,nkc->nc", w, columns) / total[:, None])[:, None, :]
-    rest = d - ((w * d).sum(axis=1) / total)[:, None]
+    mean_columns, mean = np.einsum("nk,nkc->nc", w, columns) / total[:, None], (w * d).sum(axis=1) / total
+    columns, rest = columns - mean_columns[:, None, :], d - mean[:, None]
     scale = np.sqrt(np.einsum("nk,nkc->c", w, columns**2))
     scale = np.where(scale > 0, scale, 1.0)
     normal = np.einsum("nk,nkc,nkd->cd", w, columns, columns, optimize=True) / np.outer(scale, scale)
     right = np.einsum("nk,nkc,nk->c", w, columns, rest, optimize=True) / scale
     solution: FloatArray = np.linalg.lstsq(normal, right, rcond=1e-9)[0] / scale
-    return solution
+    return solution, mean - mean_columns @ solution

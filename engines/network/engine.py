@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter, deque
@@ -38,6 +39,8 @@ from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame
+
+log = logging.getLogger(__name__)
 
 
 class NetworkEngine:
@@ -154,10 +157,23 @@ class NetworkEngine:
         if self._flat_field is not None:
             self._flat_field.check(shape)
         self._shape = shape
+        self._say_region(shape)
         card = self._model.card
         self._free = SimpleQueue()
         for _ in range(self._work.workers):
             self._free.put(Preparation(shape, card.sign, card.noise_contrast, self._flat_field))
+
+    def _say_region(self, shape: tuple[int, int]) -> None:
+        """Say how images of another size than the calibrated field's are placed in it."""
+        field = None if self._refiner is None else self._refiner.model.field
+        if field is None or field.shape == shape:
+            return
+        log.warning(
+            "images of %d x %d px are taken as the middle of the calibrated field of %d x %d px; crop the camera "
+            "about its middle, or calibrate as you measure",
+            *shape,
+            *field.shape,
+        )
 
     def submit(self, frame: Frame) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""

@@ -15,6 +15,8 @@ from scipy import ndimage
 
 from engines.refine.arguments import Float32Array, FloatArray, IntArray, ShortArray
 from engines.refine.field import FieldModel
+from engines.refine.spline import SMOOTHING
+from engines.refine.twins import twins_of
 
 CHANGE = 0.01
 """Part of an image's norm by which it may change from the middle of a cell to its corner. A bright particle has a
@@ -36,8 +38,6 @@ ENERGY_LEFT_OUT = 0.001
 rectangles, which take longer; more loses precision."""
 LEAST_EXTENT_PX = 5
 """px from the centre that a fit looks at in any case: four parameters and a plane need some background around."""
-SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
-"""Cubic B-spline at the nodes -1, 0, 1: from coefficients to values on pixels."""
 
 
 class Cells(NamedTuple):
@@ -67,6 +67,14 @@ class FieldCells:
         self._lock = threading.Lock()
         self._cells: Cells | None = None
         self._kept = threading.local()
+        self._twins: FloatArray | None = None
+
+    def twins(self) -> FloatArray:
+        """`twins.twins_of` the mean spline."""
+        with self._lock:
+            if self._twins is None:
+                self._twins = twins_of(self._mean)
+            return self._twins
 
     def get(self) -> Cells:
         """The cells."""

@@ -127,10 +127,14 @@ class FieldModel:
         """Where particles (N, 3: x px, y px, z um) are seen, by (1) and (2)."""
         out = np.array(points, np.float64)
         out[:, 2] += self.surface_at(out[:, 0], out[:, 1])
-        middle = self._middle()
-        away = out[:, :2] - middle
-        out[:, :2] += away @ self.walk_per_um.T * out[:, 2:3]
+        out[:, :2] += self.walked(out[:, :2], out[:, 2])
         return out
+
+    def walked(self, places_px: FloatArray, local_um: FloatArray) -> FloatArray:
+        """How far (N, 2: x, y), px, images at local depths (N,) are off their particles' places (N, 2), by (2)."""
+        away = np.asarray(places_px, np.float64) - self._middle()
+        off: FloatArray = away @ self.walk_per_um.T * np.asarray(local_um, np.float64)[:, None]
+        return off
 
     def to_sample(self, points: FloatArray) -> FloatArray:
         """The inverse of `to_local`."""

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
+LARGEST_UM = 1e6
+"""A metre: more is a damaged file."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Misfit:
@@ -28,10 +31,10 @@ class Misfit:
         sized = self.variance.ndim == 4 and self.variance.shape[2:] == (self.z_um.size, 3)
         if not (depths and sized and self.variance.size and min(self.shape) > 0):
             raise ValueError(f"a misfit of {self.variance.shape} at {self.z_um.shape} depths")
-        if not (
-            np.isfinite(self.z_um).all() and np.isfinite(self.variance).all() and (self.variance >= 0).all()
-        ):
+        if not (np.isfinite(self.z_um).all() and (self.variance >= 0).all()):
             raise ValueError("variances of a misfit must be finite and not negative")
+        if not (self.variance < LARGEST_UM**2).all():
+            raise ValueError(f"a misfit of more than {LARGEST_UM:g} um")
 
     def at(self, x_px: npt.ArrayLike, y_px: npt.ArrayLike, z_um: npt.ArrayLike) -> FloatArray:
         """Variances (N, 3), um^2, at places (N,) and local depths (N,): those of the region, between its depths."""

@@ -17,7 +17,6 @@ from engines.refine.cells import LEAST_EXTENT_PX, FieldCells, extents
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.spline import TAPS
-from engines.refine.twins import twins_of
 from stream.errors import ConfigurationError
 from stream.hdf5_reading import check_file, values
 
@@ -49,8 +48,7 @@ class FitModel:
     `brightness_sd` is the standard deviation of the particles' brightness around 1. `sigma_scale` is the factor by
     which standard errors of x, y and z exceed those from noise alone, as real particles are not all alike.
     `field` is what changes over the field of view: depths and places are then local ones (`refine.field`).
-    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels,
-    and so are `twins` (J, 2), of `twins.twins_of`.
+    `misfit` are variances beyond those of the noise, found by cross-validation. `cells` are for the kernels.
     """
 
     coefficients: Float32Array
@@ -67,7 +65,6 @@ class FitModel:
     extent_px: IntArray
     peak: FloatArray
     cells: FieldCells
-    twins: FloatArray
     field: FieldModel | None = None
     misfit: Misfit | None = None
 
@@ -104,7 +101,7 @@ class FitModel:
         if not (min(read, shot, brightness_sd) >= 0 and read + shot > 0 and min(sigma_scale) > 0):
             raise ValueError(f"noise {read}, {shot}, brightness {brightness_sd}, scales {sigma_scale}")
         if field is not None:
-            _check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
+            check_field(field, coefficients, max(abs(z_min_um), abs(z_max_um)))
         extent_px, peak = extents(coefficients)
         mean = np.ascontiguousarray(coefficients, np.float32)
         return cls(
@@ -121,10 +118,14 @@ class FitModel:
             extent_px,
             peak,
             FieldCells(mean, extent_px, field),
-            twins_of(mean),
             field,
             misfit,
         )
+
+    @property
+    def twins(self) -> FloatArray:
+        """The most similar other depth of each node (J, 2), of `twins.twins_of`; made when first asked for."""
+        return self.cells.twins()
 
     def for_kernels(self, shape: tuple[int, ...] | None = None) -> Psf:
         """The model as the kernels take it, with work space of its own: one for each thread.
@@ -181,7 +182,8 @@ def _check(coefficients: Float32Array, numbers: list[float]) -> None:
         raise ValueError(f"contrasts that are not finite or above {LARGEST_CONTRAST:g}")
 
 
-def _check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+def check_field(field: FieldModel, coefficients: Float32Array, depth_um: float) -> None:
+    """Raises `ValueError` for a field model that does not fit the spline (J, P, P), or changes too much."""
     modes = field.modes.shape
     if modes[0] > MOST_MODES or (modes[0] and modes[1:] != coefficients.shape):
         raise ValueError(f"modes of shape {modes} for a PSF model of {coefficients.shape}")

@@ -19,6 +19,8 @@ from numba import njit
 from engines.refine.arguments import Float32Array, FloatArray
 
 VALUE, BY_X, BY_Y, BY_Z = range(4)
+SMOOTHING = np.array([1.0, 4.0, 1.0]) / 6.0
+"""Cubic B-spline at the nodes -1, 0, 1: from coefficients to values on pixels."""
 TAPS = 4
 """Nodes on which a cubic B-spline is not zero between two nodes."""
 

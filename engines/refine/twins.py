@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from engines.refine.arguments import Float32Array, FloatArray
-from engines.refine.cells import SMOOTHING
+from engines.refine.spline import SMOOTHING
 
 FALLEN = 0.98
 """Part of the largest difference so far below which images are becoming alike again: what is nearer is the depth's

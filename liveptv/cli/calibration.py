@@ -55,8 +55,8 @@ def calibrate(
     slide: Annotated[
         str,
         typer.Option(
-            help="particles lie on a `level` slide, which shows the focal surface, or on a `tilted` one, whose tilt "
-            "is not the focal surface's"
+            help="particles lie on a `level` slide, which shows the focal surface, or on a `tilted` one, whose "
+            "tilt is not the focal surface's"
         ),
     ] = "level",
     kinds: Annotated[
@@ -131,8 +131,8 @@ def _say_validation(found: Calibration) -> None:
         rms = ", ".join(f"{numbers[f'rms_{axis}_um']:.2g}" for axis in "xyz")
         stated = ", ".join(f"{numbers[f'stated_{axis}_um']:.2g}" for axis in "xyz")
         console.print(
-            f"{numbers['particles']} particles left out in turn: errors of {rms} um rms in x, y, z (stated {stated} "
-            f"um), {100 * numbers['right_side']:.1f} % on the right side of focus"
+            f"{numbers['particles']} particles left out in turn: errors of {rms} um rms in x, y, z (stated "
+            f"{stated} um), {100 * numbers['right_side']:.1f} % on the right side of focus"
         )
 
 

@@ -85,9 +85,11 @@ def _tree(found: dict[str, Any]) -> Table:
 
 def _listed(values: list[Any]) -> str:
     """A short list in full; for a long one its length and, for numbers, its range."""
-    if len(values) <= MOST_LISTED:
-        return ", ".join(str(item) for item in values) or "-"
     whole = "(--json lists them)"
+    if any(isinstance(item, (dict, list)) for item in values):
+        return f"{len(values)} {whole}"
+    if len(values) <= MOST_LISTED:
+        return ", ".join(_plain(item) for item in values) or "-"
     if all(isinstance(item, (int, float)) for item in values):
         return f"{len(values)}, from {min(values):.5g} to {max(values):.5g} {whole}"
     return f"{len(values)}, the first {values[0]} {whole}"
@@ -101,6 +103,11 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(inner, list):
             rows.append((f"{prefix}{name}", _listed(inner)))
         else:
-            text = f"{inner:.7g}" if isinstance(inner, float) else str(inner)
-            rows.append((f"{prefix}{name}", "-" if inner is None else text))
+            rows.append((f"{prefix}{name}", _plain(inner)))
     return rows
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)

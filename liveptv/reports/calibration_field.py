@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from calibration.field.named import NamedTerms
 from calibration.field.summary import stated_sigmas
@@ -25,6 +25,7 @@ PLACES = (0.08, 0.5, 0.92)  # of the field, at which images are shown
 SHOWN_DEPTH = 0.6  # of the way from the mid-plane to the farthest depth
 CLIPPED_PERCENT = 99.0
 GRID = 60
+LEAST_SAID_UM = 0.05  # less rounds to nothing
 
 
 def field_figure(found: Calibration) -> Figure | None:
@@ -33,7 +34,7 @@ def field_figure(found: Calibration) -> Figure | None:
     if field is None:
         return None
     figure = Figure(figsize=(10.2, 3.9), dpi=130, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.15, 1])
+    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=[1.15, 1]), dtype=object)
     _surface(left.subplots(), left, found)
     depth_um = SHOWN_DEPTH * found.model.z_max_um
     height, width = found.shape
@@ -47,7 +48,7 @@ def field_figure(found: Calibration) -> Figure | None:
     return figure
 
 
-def _surface(axes: Axes, figure: Figure, found: Calibration) -> None:
+def _surface(axes: Axes, figure: SubFigure, found: Calibration) -> None:
     field, pixel = found.model.field, found.model.pixel_size_um
     assert field is not None
     height, width = found.shape
@@ -155,36 +156,58 @@ def field_in_words(found: Calibration) -> str:
     named = found.named
     if named is None:
         return ""
-    parts = []
+    sentences = (_of_modes(named), _of_surface(found, named), _of_walk(named))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _of_modes(named: NamedTerms) -> str:
     if named.modes:
-        what = "place" if named.degree else ""
-        what += (" and " if what else "") + "brightness" if named.brightness_degree else ""
-        gain = 100 * (1 - np.sqrt(min(score for _, score in named.scores)))
-        parts.append(
-            f"Images depend on {what}: {named.modes} modes, with which left-out particles are measured "
-            f"{gain:.0f} % better than with one image."
+        what = " and ".join(
+            name
+            for name, degree in (("place", named.degree), ("brightness", named.brightness_degree))
+            if degree
         )
-    else:
-        parts.append("One image serves the whole field: more terms do not measure left-out particles better.")
-    parts += [sentence for sentence in (_of_surface(named), _of_walk(named)) if sentence]
-    return " ".join(parts)
+        gain = 100 * (1 - np.sqrt(min(score for _, score in named.scores)))
+        many = "1 mode" if named.modes == 1 else f"{named.modes} modes"
+        return (
+            f"Images depend on {what}: {many}, with which left-out particles are measured {gain:.0f} % better than "
+            "with one image."
+        )
+    if not any("place" in name for name, _ in named.scores):
+        return "One image serves the whole field: the particles are too few to see whether images change over it."
+    return "One image serves the whole field: more terms do not measure left-out particles better."
 
 
-def _of_surface(named: NamedTerms) -> str:
+def _of_surface(found: Calibration, named: NamedTerms) -> str:
+    unseen = ""
+    if named.surface_unseen_um > LEAST_SAID_UM:
+        unseen = (
+            f" What particles do not show of it adds {named.surface_unseen_um:.1f} µm to the stated errors."
+        )
     if not named.surface_applied:
-        return ""
-    tilt = ", ".join(f"{um:+.1f}" for um in named.tilt_um)
+        if found.surface is None:
+            return "The particles are too few to see a focal surface; none is taken off depths."
+        if not found.surface.is_surface:
+            return "The particles do not lie on a slide, so no focal surface can be seen; none is taken off depths."
+        return f"No focal surface stands out from the particles' scatter; none is taken off depths.{unseen}"
     curve = ", ".join(f"{um:+.1f}" for um in named.curve_um)
+    curved = f"curved by {curve} µm from the middle to the edge (x, y)"
+    if not any(named.tilt_um):
+        return f"The focal surface is {curved}; this is taken off all depths. A tilt is the slide's.{unseen}"
+    tilt = ", ".join(f"{um:+.1f}" for um in named.tilt_um)
     return (
-        f"The focal surface is tilted by {tilt} µm from edge to edge (x, y) and curved by {curve} µm from the middle "
-        "to the edge; it is taken off all depths, as if the slide were level (--slide tilted: the tilt is the slide's)."
+        f"The focal surface is tilted by {tilt} µm from edge to edge (x, y)"
+        + (f" and {curved}" if any(named.curve_um) else "")
+        + "; it is taken off all depths, as if the slide were level (--slide tilted: the tilt is the slide's)."
+        + unseen
     )
 
 
 def _of_walk(named: NamedTerms) -> str:
     out = []
     if named.walk_applied:
-        out.append(f"Images at the edge move outwards by {named.walk_percent:+.2f} % of their depth.")
+        way = "outwards" if named.walk_percent > 0 else "inwards"
+        out.append(f"Images at the edge move {way} by {abs(named.walk_percent):.2f} % of their depth.")
     if named.stage_removed:
         x, y = named.stage_um
         out.append(

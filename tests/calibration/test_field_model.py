@@ -38,7 +38,7 @@ def gaussian(z_um, dx_px, dy_px, stretch, size=33):
     return (image * 3.0 / (sx * sy)).astype(np.float32)
 
 
-def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, seed=0):
+def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, spread_um=1.0, seed=0):
     """Traces of particles on a slide, of optics that change by `stretch` from the middle of the field to its
     edge."""
     rng = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def scan(count=30, *, walk=0.0, stretch=0.0, stage=0.0, seed=0):
     off = rng.uniform(-0.5, 0.5, (2, count))
     x = column + off[0] - (SHAPE[1] - 1) / 2
     y = row + off[1] - (SHAPE[0] - 1) / 2
-    height = rng.normal(0, 1.0, count)
+    height = rng.normal(0, spread_um, count)
     brightness = rng.uniform(0.9, 1.1, count)
     images = np.empty((count, len(FOCUS_UM), 33, 33), np.float32)
     for i in range(count):
@@ -95,6 +95,13 @@ def test_images_that_change_over_the_field_are_predicted_at_places_without_a_par
         if abs(x_px - 249.5) > 100:
             assert np.abs(ours - true).max() < 0.35 * np.abs(plain - true).max()
         assert np.abs(ours - true).max() < 0.05 * true.max()
+
+
+def test_particles_that_fill_a_volume_are_fitted_where_they_are_seen():
+    fit = fitted(stretch=0.3, spread_um=20.0)
+    assert fit.model.field is not None
+    assert np.abs(fit.traces.depth_um).max() > 70
+    assert np.abs(fit.positions.z_um - scan(stretch=0.3, spread_um=20.0)[1].z_um).max() < 1.0
 
 
 def test_left_out_particles_are_measured_with_the_errors_that_are_stated(stretched):
@@ -267,6 +274,37 @@ def test_particles_that_fell_off_the_slide_do_not_bend_the_surface():
     z = 3.0 * u + rng.normal(0, 0.2, 60)
     z[:5] += 25.0
     np.testing.assert_allclose(choose_surface(u, v, z).surface_um[1:3], [3.0, 0.0], atol=0.3)
+
+
+@pytest.mark.parametrize(("count", "bent"), [(8, True), (12, True), (60, True), (12, False), (60, False)])
+def test_stated_errors_of_depth_hold_the_part_of_the_focal_surface_that_few_particles_do_not_show(
+    count, bent
+):
+    """rms over many slides, of the true surface less the one found, and of what is stated."""
+    true = np.array([0.0, 7.0, -2.0, 15.0, 0.0, 15.0]) if bent else np.zeros(6)
+    a, b = (part.ravel() for part in np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-0.75, 0.75, 21)))
+    errors, stated = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        u, v = rng.uniform(-1, 1, count), rng.uniform(-0.75, 0.75, count)
+        z = monomials(u, v, 2) @ true + rng.uniform(-1, 1, count)
+        found = choose_surface(u, v, z)
+        away = monomials(a, b, 2) @ (true - found.surface_um)
+        errors.append(np.mean((away - np.median(away)) ** 2))
+        stated.append(np.mean(found.variance_at(a, b)))
+    ratio = np.sqrt(np.mean(errors) / np.mean(stated))
+    # two slides in forty bend further than the particles reach
+    assert 0.6 < ratio < 1.6 if bent else ratio < 1
+    if count >= 12:
+        assert np.median(errors) < 1.0
+
+
+def test_on_a_tilted_slide_the_tilt_is_neither_the_surfaces_nor_an_error_of_it():
+    rng = np.random.default_rng(5)
+    u, v = rng.uniform(-1, 1, (2, 40))
+    found = choose_surface(u, v, 20 * u + rng.normal(0, 0.3, 40), tilted=True)
+    assert not found.surface_um.any()
+    assert found.variance_at(u, v).max() < 0.3**2
 
 
 def validation(count, seed=0):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from calibration.ambiguity import find_ambiguity
 from calibration.calibration_file import write_calibration
 from calibration.features import local_variance, make_masks, masked_signal
+from calibration.field.cross_validation import Validation
+from calibration.field.named import NamedTerms
 from calibration.focal_planes import FocalPlanes
 from calibration.noise import NoiseModel
 from calibration.pipeline import Calibrated
@@ -16,6 +20,8 @@ from calibration.result import Calibration, FeatureCurves, ParticleTable
 from calibration.scan.contrast import Background
 from calibration.scan.planes import ScanPlane
 from calibration.surface import fit_surface
+from engines.refine.field import FieldModel
+from engines.refine.misfit import Misfit
 
 GREY, NOISE_SD, PIXEL_UM, STEP_UM, HALF_PX, REPEATS = 200.0, 0.005, 0.8, 4.0, 16, 2
 Z_UM = np.arange(-60.0, 61.0, STEP_UM)
@@ -86,6 +92,40 @@ def small_calibration(table=None, *, astigmatic=True, polarity="dark", seed=0, *
     return Calibration(**facts | changes)
 
 
+def named_terms(**changes):
+    terms = {
+        "tilt_um": (3.0, -1.0), "tilt_sigma_um": (0.1, 0.1), "curve_um": (2.0, 1.0), "curve_sigma_um": (0.1, 0.1),
+        "surface_applied": True, "surface_scatter_um": 0.2, "walk_percent": 1.0, "walk_sigma_percent": 0.1,
+        "walk_applied": True, "stage_um": (np.nan, np.nan), "stage_removed": False, "modes": 1, "degree": 1,
+        "brightness_degree": 0,
+        "scores": (("one image for the whole field", 1.0), ("place to the power of 1", 0.5)),
+        "astigmatism": ((0.0, 0.0, 60.0, 1.0),),
+    }  # fmt: skip
+    return NamedTerms(**terms | changes)
+
+
+def varying(**changes):
+    """A calibration of which everything is known that changes over the field."""
+    plain = small_calibration()
+    modes = 0.1 * plain.model.coefficients[None]
+    field = FieldModel(
+        SHAPE, np.array([0, 1.5, -0.8, 2.0, 0, 2.8]), 1e-4 * np.eye(2), modes, np.array([[0, 1.0, 0.5]]), 1
+    )
+    misfit = Misfit(SHAPE, np.array([-50.0, 0.0, 50.0]), np.full((1, 1, 3, 3), 0.01))
+    particle = np.repeat(np.arange(18), 10)
+    rng = np.random.default_rng(0)
+    columns = [plain.particles.x_um[particle], plain.particles.y_um[particle], rng.uniform(-50, 50, 180)]
+    rows = Validation(
+        particle,
+        *columns,
+        *rng.normal(0, 0.2, (3, 180)),
+        *np.full((3, 180), 0.1),
+        np.ones(180),
+    )
+    model = replace(plain.model, field=field, misfit=misfit)
+    return small_calibration(**{"named": named_terms(), "validation": rows} | changes | {"model": model})
+
+
 class DrawnScan:
     """Stands for the recorded scan: draws the images that are asked for."""
 
@@ -118,5 +158,6 @@ def write_small(path, found):
     light = np.full(SHAPE, GREY, np.float32)
     background = Background(light, np.zeros_like(light), found.model.polarity, GREY, "drawn")
     prepared = Prepared(planes, [plane.images for plane in planes], np.ones(len(planes)), [])
-    write_calibration(path, Calibrated(found, background, prepared, HALF_PX), DrawnScan(found))
+    calibrated = Calibrated(found, background, prepared, HALF_PX, np.zeros((len(planes), 2)))
+    write_calibration(path, calibrated, DrawnScan(found))
     return path

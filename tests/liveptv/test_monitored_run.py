@@ -121,7 +121,8 @@ def test_a_controller_is_switched_on_and_off_from_the_page_and_the_file_knows(tm
     assert off["first_frame"] > on["first_frame"]
     assert (seen[0]["on"], seen[0]["works"], seen[0]["settings"]) == ("hold_flow", True, hold)
     assert run.outcome.result.ok
-    switched = [entry for entry in read_control(run.files.tracks) if entry["kind"] == "controller"]
+    # beside what a busy machine adds: that results were too old to act on
+    switched = [entry for entry in read_control(run.files.tracks) if "on" in entry]
     assert [(entry["on"], entry["controller"]) for entry in switched] == [(True, "hold_flow"), (False, "")]
     assert switched[0]["settings"] == hold
     assert any("hold_flow" in text for text in run.texts("controller"))
