@@ -1,9 +1,9 @@
 """Which of two kinds of particles an image shows: that whose PSF model leaves less of it.
 
-Where the network is not sure of a particle's kind, the particle is fitted with each kind's PSF model, beside all other
-particles as they were fitted. The difference of the chi-squares over the pixels that either image reaches, over the
-reduced chi-square of the better fit (models are never quite right), is twice the logarithm of the odds; kinds are as
-likely as one another before.
+Where the network is not sure of a particle's kind, the particle is fitted with each kind's PSF model, beside all
+other particles as they were fitted. The difference of the chi-squares over the pixels that either image reaches,
+over the reduced chi-square of the better fit (models are never quite right), is twice the logarithm of the odds;
+kinds are as likely as one another before.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Psf
 from engines.refine.rendering import X, Y, put
 
 SURE = 0.99
-"""Probability from which the network's word is taken: one particle in a hundred of these is of another kind at most.
-Fits of those below take the time; 0.9 leaves five times fewer of them where kinds are easily told."""
+"""Probability from which the network's word is taken: of a hundred such particles one at most is of another kind.
+The others take a second fit. With 0.9 in place of 0.99 there are fewer of them, but the network is wrong more often."""
 
 
 def excess_of_other(
@@ -29,8 +29,8 @@ def excess_of_other(
     """Chi-square that a particle as the `other` kind (theta (4,), PSF) leaves, less that as its `own`.
 
     `left` (H, W) is what all particles with this one as its own kind leave of the contrast; `noise` its variance,
-    (read, shot x relative brightness), with `sign` of what contrast adds to the light; `scratch` (H, W) is 0, and is
-    again. In units of the reduced chi-square of the better one.
+    (read, shot x relative brightness), with `sign` of what contrast adds to the light; `scratch` (H, W) is 0, and
+    is again. In units of the reduced chi-square of the better one.
     """
     height, width = left.shape
     row, column = round(float(own[0][Y])), round(float(own[0][X]))
