@@ -307,7 +307,7 @@ def _kinds_in_numbers(found: Calibration) -> list[dict[str, Any]]:
     rows, table = [], found.particles
     for kind, (model, planes) in enumerate(zip(found.kinds, found.kind_planes, strict=True)):
         mine = table.used & (table.kind == kind)
-        row = {
+        row: dict[str, Any] = {
             "kind": kind,
             "particles_used": int(mine.sum()),
             "z_min_um": model.z_min_um,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -89,8 +90,8 @@ NEIGHBOUR_STEPS = 2
 class Calibrated:
     """A calibration, and what is needed to cut its particles' images out of the scan again.
 
-    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each kind of particles shows
-    it.
+    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each of M kinds of particles
+    shows it.
     """
 
     calibration: Calibration
@@ -198,7 +199,7 @@ def calibrate(
             table.used[part.members] & (table.kind[part.members] == kind),
             camera.noise,
             model,
-            lambda done, kind=kind: on_progress("validating", (kind + done) / len(parts)),
+            partial(_validating, on_progress, kind, len(parts)),
         )
         models[kind] = replace(model, misfit=misfit_of(validation, model, slide, scan.shape))
         validations.append(validation)
@@ -314,6 +315,10 @@ def _kind(
     made, aligned = replace(made, model=field.model), _at_places(aligned, made, field)
     on_progress("field", 0.5)
     return _Part(members, misfit, aligned, made, field)
+
+
+def _validating(on_progress: Progress, kind: int, kinds: int, done: float) -> None:
+    on_progress("validating", (kind + done) / kinds)
 
 
 def _radius_px(parts: list[_Part]) -> float:

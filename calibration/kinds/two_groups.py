@@ -1,8 +1,8 @@
 """Whether numbers fall into two groups with a gap between them, or are one continuous distribution.
 
 The measure is Ashman's D (Ashman, Bird & Zepf 1994, AJ 108, 2348): the distance of the groups' means over the
-root mean square of their standard deviations. Any continuous distribution can be cut in two; of the symmetric ones
-with one hump the uniform one leaves the largest D (3.46; a normal one 2.65), as it has the least in its middle; of
+root mean square of their standard deviations. Any continuous distribution can be cut in two; of the symmetric
+ones with one hump the uniform one leaves the largest D (3.46; a normal one 2.65), as it has the least in its middle; of
 skewed ones the tail can be cut off. What counts as two groups must exceed what the best cuts of as many uniform, and
 of as many exponential, numbers reach by chance.
 """

@@ -15,7 +15,7 @@ from engines.refine.rendering import X, Y, put
 
 SURE = 0.99
 """Probability from which the network's word is taken: of a hundred such particles one at most is of another kind.
-The others take a second fit. With 0.9 in place of 0.99 there are fewer of them, but the network is wrong more often."""
+The others take a second fit. With 0.9 in place of 0.99 these are fewer, and more of the rest are wrong."""
 
 
 def excess_of_other(
