@@ -269,6 +269,11 @@ def _check(found: Calibration) -> None:
         for part in (model.field, model.misfit):
             if part is not None and part.shape != found.shape:
                 raise ValueError(f"images of {found.shape}, but a {type(part).__name__} of {part.shape}")
+    kinds = found.particles.kind
+    if len(kinds) and not (kinds.min() >= 0 and kinds.max() < len(found.models)):
+        raise ValueError(
+            f"particles of kinds {kinds.min()} to {kinds.max()}, but {len(found.models)} PSF models"
+        )
     rows = found.validation
     if rows is not None and len(rows):
         low, high = int(rows.particle.min()), int(rows.particle.max())

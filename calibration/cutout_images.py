@@ -63,13 +63,14 @@ class CutoutWriter:
         table = found.particles
         x_px, y_px = table.x_um[particle] / pixel, table.y_um[particle] / pixel
         depth = table.z_um[particle] - found.focus_um[plane]
-        seen = np.stack([x_px, y_px, depth], axis=1)
-        for kind, model in enumerate(found.models):
-            mine = table.kind[particle] == kind
+        places = np.stack([x_px, y_px, depth], axis=1)
+        kind = table.kind[particle]
+        for number, model in enumerate(found.models):
+            mine = kind == number
             if model.field is not None and mine.any():
-                seen[mine, :2] += model.field.walked(seen[mine, :2], depth[mine])
-        seen[:, :2] += self._calibrated.stage_px[plane]
-        return seen
+                places[mine, :2] += model.field.walked(places[mine, :2], depth[mine])
+        places[:, :2] += self._calibrated.stage_px[kind, plane]
+        return places
 
     def write(self, on_progress: Callable[[float], None]) -> None:
         """Write all images, plane by plane."""

@@ -90,7 +90,8 @@ NEIGHBOUR_STEPS = 2
 class Calibrated:
     """A calibration, and what is needed to cut its particles' images out of the scan again.
 
-    `stage_px` (K, 2) is how far the stage had moved sideways (x, y) in each plane.
+    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each of M kinds of
+    particles shows it.
     """
 
     calibration: Calibration
@@ -234,16 +235,12 @@ def calibrate(
         kinds=tuple(models) if len(parts) > 1 else (),
         kind_planes=tuple(part.made.focal_planes for part in parts) if len(parts) > 1 else (),
     )
-    stage_px = np.zeros((focus_um.size, 2))
-    for axis in (0, 1):
-        stage_px[:, axis] = np.interp(
-            seen.focus_um, seen.focus_um[seen.plane_used], parts[0].field.stage_px[:, axis]
-        )
+    stage_px = np.zeros((len(parts), focus_um.size, 2))
+    for kind, part in enumerate(parts):
+        for axis in (0, 1):
+            moved = part.field.stage_px[:, axis]
+            stage_px[kind, :, axis] = np.interp(seen.focus_um, seen.focus_um[seen.plane_used], moved)
     return Calibrated(calibration, background, prepared, half, stage_px)
-
-
-def _validating(on_progress: Progress, kind: int, kinds: int, done: float) -> None:
-    on_progress("validating", (kind + done) / kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +316,10 @@ def _kind(
     made, aligned = replace(made, model=field.model), _at_places(aligned, made, field)
     on_progress("field", 0.5)
     return _Part(members, misfit, aligned, made, field)
+
+
+def _validating(on_progress: Progress, kind: int, kinds: int, done: float) -> None:
+    on_progress("validating", (kind + done) / kinds)
 
 
 def _radius_px(parts: list[_Part]) -> float:

@@ -30,8 +30,8 @@ class ParticleTable:
     `z_um` is the focus position at which a particle is seen at the mid-plane; with it the (local) depth of its
     image taken at `focus` is `z_um - focus`. Its height in the sample is less by the focal surface (`height_um` of
     `Calibration`). `reason` says why it was left out, or is empty. `misfit` is the part of its images' power that
-    the PSF model does not explain. `complete` is False for particles cut by the image's edge. `kind` is the class of
-    particle, 0 the most frequent; brightness, misfit and depth are by the PSF model of that kind.
+    the PSF model does not explain. `complete` is False for particles cut by the image's edge. `kind` is the class
+    of particle, 0 the most frequent; brightness, misfit and depth are by the PSF model of that kind.
     """
 
     x_um: FloatArray

@@ -158,7 +158,7 @@ def _components(traces: Traces, now: Positions) -> list[FloatArray]:
 
 
 def _assign(traces: Traces, second: BoolArray, now: Positions, least: int) -> tuple[BoolArray, float] | None:
-    """Assign traces (N,) to two kinds until nothing changes; the second kind (N,) and D. None where one vanishes."""
+    """Assign traces (N,) to two kinds until nothing changes; the second (N,) and D. None where one vanishes."""
     z_um, brightness = now.z_um.copy(), now.brightness.copy()
     for _ in range(ROUNDS):
         if min(second.sum(), (~second).sum()) < least:

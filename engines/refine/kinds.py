@@ -2,7 +2,8 @@
 
 The particles of one kind are fitted jointly to what the images of the other kinds leave; at first these are drawn
 as the network has them. Where images of different kinds overlap, they are fitted a second time. The network says
-how many particles there are, and of which kind: none is added or removed here.
+how many particles there are: none is added or removed here. It also says of which kind each is; where it is not
+sure of that, the particle is fitted with the PSF models of the others too, and chi-square decides (`kind_choice`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from engines.refine.fitting import (
 from engines.refine.frame import UNTRIED, begin_frame
 from engines.refine.grouping import usable_boxes
 from engines.refine.joint_fit import CONVERGED
+from engines.refine.kind_choice import excess_of_other, probabilities, unsure
 from engines.refine.partial import Part
 from engines.refine.psf import FitModel
 from engines.refine.refiner import Refiner
@@ -49,13 +51,18 @@ DEPTHS = 101
 
 
 class _Kind(NamedTuple):
-    """The particles (N,) of one kind in a frame: their rows in the table, and the `image` (H, W) of all of them."""
+    """The particles (N,) of one kind in a frame: their rows in the table, and the `image` (H, W) of all of them.
 
+    `excess` (N,) is, of particles tried as another kind, what chi-square that leaves more than their own.
+    """
+
+    kind: int
     model: FitModel
     psf: Psf
     rows: IntArray
     particles: Particles
     image: Float32Array
+    excess: FloatArray
 
 
 class KindsRefiner(Refiner):
@@ -86,13 +93,16 @@ class KindsRefiner(Refiner):
             rows = np.flatnonzero(table[row("kind")] == kind)
             brightness = table[row("brightness"), rows] / (light * peak)
             theta = np.column_stack([start[rows], brightness])
-            kinds.append(_kind(model, rows, theta, contrast.shape))
+            kinds.append(_kind(kind, model, rows, theta, contrast.shape))
         self._fit_kinds(contrast, total, kinds, table[row("sigma_z_um")], noise)
         out = with_misfit(table, self.model, self._pixel_size_um, image.shape)
         scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
         good = 0
-        for one in kinds:
+        tried = self._try_others(contrast, total, kinds, table, start, noise)
+        out[row("kind")], out[row("p_kind")] = self._decided(kinds, tried, table, start)
+        for one in (*kinds, *tried):
             fitted, sigma = _accepted(one, start[one.rows], table[row("sigma_z_um"), one.rows])
+            fitted &= out[row("kind"), one.rows] == one.kind
             theta, where = one.particles.theta[fitted], one.rows[fitted]
             sigma_um = sigma[fitted, :3] * scale * np.array(one.model.sigma_scale)
             if one.model.misfit is not None:
@@ -115,8 +125,7 @@ class KindsRefiner(Refiner):
         sigma_z_um: FloatArray,
         noise: tuple[float, float],
     ) -> None:
-        variance = Noise(float(noise[0]), float(noise[1]), -1.0 if self.model.polarity == "dark" else 1.0)
-        unknown = Prior(0.0, 0.0)
+        variance, unknown = self._variance(noise), Prior(0.0, 0.0)
         for one in kinds:
             for i in np.flatnonzero(one.particles.usable):
                 put(one.image, one.particles.theta[i], 1.0, one.psf)
@@ -138,8 +147,82 @@ class KindsRefiner(Refiner):
                     begin_frame(rest, one.image, theta, span, SEARCH_STEP_UM, one.psf, variance, usable)
                 self.fit_all(rest, one.image, one.particles, one.psf, variance, unknown, wanted)
 
+    def _variance(self, noise: tuple[float, float]) -> Noise:
+        return Noise(float(noise[0]), float(noise[1]), -1.0 if self.model.polarity == "dark" else 1.0)
 
-def _kind(model: FitModel, rows: IntArray, theta: FloatArray, shape: tuple[int, ...]) -> _Kind:
+    def _try_others(
+        self,
+        contrast: Float32Array,
+        rest: Float32Array,
+        kinds: list[_Kind],
+        table: FloatArray,
+        start: FloatArray,
+        noise: tuple[float, float],
+    ) -> list[_Kind]:
+        """The particles of whose kind the network is not sure, or that cannot be fitted as it says, fitted as each
+        other kind beside all the others."""
+        row = Detections.COLUMNS.index
+        tried: list[_Kind] = []
+        doubtful = unsure(table[row("kind")], table[row("p_kind")])
+        for one in kinds:
+            fitted, _ = _accepted(one, start[one.rows], table[row("sigma_z_um"), one.rows])
+            doubtful[one.rows] |= ~fitted
+        if not doubtful.any():
+            return tried
+        variance = self._variance(noise)
+        left = contrast.copy()
+        for one in kinds:
+            left -= one.image
+        scratch = np.zeros_like(left)
+        for own in kinds:
+            picked = np.flatnonzero(doubtful[own.rows] & own.particles.usable)
+            for kind, model in enumerate(self.models):
+                if kind == own.kind or not picked.size:
+                    continue
+                theta = own.particles.theta[picked].copy()
+                theta[:, A] *= self._peaks[own.kind] / self._peaks[kind]
+                other = _kind(kind, model, own.rows[picked], theta, contrast.shape)
+                np.copyto(rest, left)
+                for i in picked:
+                    put(rest, own.particles.theta[i], 1.0, own.psf)
+                span, usable = np.full(picked.size, LARGEST_MOVE_UM), other.particles.usable
+                begin_frame(
+                    rest,
+                    other.image,
+                    other.particles.theta,
+                    span,
+                    SEARCH_STEP_UM,
+                    other.psf,
+                    variance,
+                    usable,
+                )
+                self.fit_all(rest, other.image, other.particles, other.psf, variance, Prior(0.0, 0.0), usable)
+                for n in np.flatnonzero(usable & np.isfinite(other.particles.theta).all(axis=1)):
+                    pair = (own.particles.theta[picked[n]], own.psf), (other.particles.theta[n], other.psf)
+                    other.excess[n] = excess_of_other(left, *pair, noise, variance.sign, scratch)
+                tried.append(other)
+        return tried
+
+    def _decided(
+        self, kinds: list[_Kind], tried: list[_Kind], table: FloatArray, start: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Kind (N,) and its probability (N,) of all particles."""
+        row = Detections.COLUMNS.index
+        kind, p_kind = table[row("kind")].copy(), table[row("p_kind")].copy()
+        excess = np.full((table.shape[1], len(kinds)), np.nan)
+        for one in tried:
+            fitted, _ = _accepted(one, start[one.rows], table[row("sigma_z_um"), one.rows])
+            # a fit that does not count cannot win, however little it leaves
+            excess[one.rows, one.kind] = np.where(fitted, one.excess, np.maximum(one.excess, 0.0))
+        asked = np.flatnonzero(np.isfinite(excess).any(axis=1))
+        if asked.size:
+            excess[asked, kind[asked].astype(np.int64)] = 0.0
+            p = probabilities(excess[asked])
+            kind[asked], p_kind[asked] = p.argmax(axis=1), p.max(axis=1)
+        return kind, p_kind
+
+
+def _kind(kind: int, model: FitModel, rows: IntArray, theta: FloatArray, shape: tuple[int, ...]) -> _Kind:
     count, height, width = len(rows), shape[0], shape[1]
     theta[:, Z] = np.clip(theta[:, Z], model.z_min_um, model.z_max_um)
     usable = np.isfinite(theta).all(axis=1)
@@ -147,7 +230,8 @@ def _kind(model: FitModel, rows: IntArray, theta: FloatArray, shape: tuple[int, 
     usable &= (theta[:, Y] >= -0.5) & (theta[:, Y] < height - 0.5)
     covariance, fit = np.full((count, 4, 4), np.nan), np.full((count, 2), np.nan)
     particles = Particles(theta, covariance, fit, np.full(count, UNTRIED), usable)
-    return _Kind(model, model.for_kernels(shape), rows, particles, np.zeros(shape, np.float32))
+    image, excess = np.zeros(shape, np.float32), np.full(count, np.nan)
+    return _Kind(kind, model, model.for_kernels(shape), rows, particles, image, excess)
 
 
 def _overlapped(kinds: list[_Kind], shape: tuple[int, int]) -> list[BoolArray]:

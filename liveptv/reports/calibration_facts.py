@@ -30,6 +30,12 @@ def facts(found: Calibration, images: int) -> list[dict[str, str]]:
         ("particles used of those found", f"{used.sum()} of {len(table)}"),
         ("depth range", f"{model.z_min_um:+.0f} to {model.z_max_um:+.0f} µm"),
     ]
+    for kind, (own, lines) in enumerate(zip(found.kinds, found.kind_planes, strict=True)):
+        mine = used & (table.kind == kind)
+        text = f"{mine.sum()} particles, {own.z_min_um:+.0f} to {own.z_max_um:+.0f} µm"
+        if lines.astigmatic:
+            text += f", focal planes at {lines.xz_um:+.1f}, {lines.yz_um:+.1f} µm"
+        shown.append((f"kind {kind}", text))
     if planes.astigmatic:
         shown.append(("focal planes along x and y", f"{planes.xz_um:+.1f}, {planes.yz_um:+.1f} µm"))
     else:

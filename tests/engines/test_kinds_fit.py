@@ -150,3 +150,35 @@ def test_nothing_is_fitted_where_the_psf_model_of_a_kind_is_missing():
     empty = np.empty((len(ROW), 0))
     refiner = KindsRefiner(MODELS, PIXEL_UM, NETWORK_SEARCH_UM)
     assert refiner.refine(seen(grid()), empty).shape == empty.shape
+
+
+def test_where_the_network_is_not_sure_of_the_kind_the_images_decide():
+    truth = grid()
+    given = table_of(truth)
+    wrong = np.arange(len(truth)) % 3 == 0
+    given[ROW["kind"], wrong] = 1 - truth[wrong, 3]
+    given[ROW["p_kind"]] = 0.6
+    table = KindsRefiner(MODELS, PIXEL_UM, NETWORK_SEARCH_UM).refine(seen(truth), given)
+    np.testing.assert_array_equal(table[ROW["kind"]], truth[:, 3])
+    assert (table[ROW["p_kind"]] > 0.99).all()
+    assert np.abs(pulls(truth, table)).max() < 5
+    assert (table[ROW["sigma_z_um"]] < 2.0).all()
+
+
+def test_where_the_network_is_sure_and_the_fit_agrees_its_word_is_kept():
+    truth = grid()
+    given = table_of(truth)
+    given[ROW["p_kind"]] = 0.995
+    table = KindsRefiner(MODELS, PIXEL_UM, NETWORK_SEARCH_UM).refine(seen(truth), given)
+    np.testing.assert_array_equal(table[ROW["p_kind"]], given[ROW["p_kind"]])
+
+
+def test_images_that_either_kind_explains_leave_the_kind_open():
+    truth = grid()
+    given = table_of(truth)
+    given[ROW["p_kind"]] = 0.6
+    alike = KindsRefiner([MODELS[0], MODELS[0]], PIXEL_UM, NETWORK_SEARCH_UM)
+    first = truth[:, 3] == 0
+    table = alike.refine(seen(truth[first]), given[:, first])
+    assert np.median(table[ROW["p_kind"]]) == pytest.approx(0.5, abs=0.05)
+    assert (table[ROW["p_kind"]] < 0.7).all()
