@@ -18,7 +18,7 @@ from calibration.alignment.plane_check import apparent_focus
 from calibration.alignment.start import binned, start_shifts
 from calibration.ambiguity import find_ambiguity
 from calibration.assemble import Assembled, assemble
-from calibration.cautions import warnings_for
+from calibration.cautions import corner_warning, warnings_for
 from calibration.curves import feature_curves
 from calibration.errors import CalibrationError
 from calibration.field.cross_validation import Validation, cross_validate
@@ -90,8 +90,8 @@ NEIGHBOUR_STEPS = 2
 class Calibrated:
     """A calibration, and what is needed to cut its particles' images out of the scan again.
 
-    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each of M kinds of particles
-    shows it.
+    `stage_px` (M, K, 2) is how far the stage had moved sideways (x, y) in each plane, as each of M kinds of
+    particles shows it.
     """
 
     calibration: Calibration
@@ -229,6 +229,7 @@ def calibrate(
             *of_dark,
             *remarks,
             *warnings_for(made, ambiguity, seen.step_um, everything, len(found)),
+            *_in_a_corner(model, table, scan),
         ],
         provenance={"neighbour_limit_px": limit_px, "background": background.source},
         kinds=tuple(models) if len(parts) > 1 else (),
@@ -476,6 +477,13 @@ def _with_surface(
     if not found.surface_um.any():
         return model, found
     return replace(model, field=replace(field, surface_um=found.surface_um)), found
+
+
+def _in_a_corner(model: PsfModel, table: ParticleTable, scan: FocusScan) -> list[str]:
+    if model.field is None:
+        return []
+    height, width = (size * scan.pixel_size_um for size in scan.shape)
+    return corner_warning(table.x_um[table.used], table.y_um[table.used], (width, height))
 
 
 def _misfit(seen: Seen, members: IndexArray, aligned: Aligned) -> FloatArray:

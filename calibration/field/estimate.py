@@ -73,7 +73,7 @@ class FieldFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Still:
-    """Samples with the walk taken out, the walk as measured; what was taken out: G, q (K, 2), changes of place (N, 2)."""
+    """Samples without the walk, the walk as measured; what was taken out: G, q (K, 2), changes of place (N, 2)."""
 
     samples: Samples
     walk: Walk | None

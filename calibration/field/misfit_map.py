@@ -27,6 +27,8 @@ MOST_ACROSS = 3
 """Regions along the field: what changes faster is in the modes."""
 SHRINK = 6.0
 """Particles that the whole field counts for in each region, so that few particles do not make a region."""
+PLACES = 5
+"""Places along a region at which the error of the focal surface is looked at: it grows with the fourth power."""
 CLIPPED = 4.0
 """Robust standard deviations at which an error is clipped: a failed fit is no misfit."""
 
@@ -63,11 +65,12 @@ def misfit_of(
 
 
 def _of_surface(slide: Surface, shape: tuple[int, int], across: int) -> FloatArray:
-    """Variance (rows, columns) of the focal surface in the middle of each region."""
-    half = max(shape) / 2
-    middle = (np.arange(across) + 0.5) / across - 0.5
-    v, u = np.meshgrid(middle * shape[0] / half, middle * shape[1] / half, indexing="ij")
-    return slide.variance_at(u.ravel(), v.ravel()).reshape(across, across)
+    """Mean variance (rows, columns) of the focal surface in each region."""
+    half, fine = max(shape) / 2, across * PLACES
+    places = (np.arange(fine) + 0.5) / fine - 0.5
+    v, u = np.meshgrid(places * shape[0] / half, places * shape[1] / half, indexing="ij")
+    variance = slide.variance_at(u.ravel(), v.ravel()).reshape(across, PLACES, across, PLACES)
+    return np.asarray(variance.mean(axis=(1, 3)), np.float64)
 
 
 def _excess(

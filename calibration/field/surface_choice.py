@@ -26,9 +26,9 @@ BETTER_SIGMAS = 2.0
 """Standard errors of the mean difference by which more terms must predict left-out particles better: a surface that
 is applied for nothing adds its own error to every depth."""
 CHANCE = 1e-3
-"""Probability of an F test below which the scatter has not become as small by chance. It speaks for few particles on
-a surface much more bent than they scatter, of which one at the edge makes the mean difference unsure: a curved surface
-is missed by 1 in 80 samples of 11 particles, without it by 14, and no more are found where there is none."""
+"""Probability of an F test below which the scatter has not become as small by chance. It speaks for few particles
+on a surface much more bent than they scatter, of which one at the edge makes the mean difference unsure: a curved
+surface is missed by 1 in 80 samples of 11 particles, without it by 14; where there is none, no more are found."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

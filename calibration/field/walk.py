@@ -117,9 +117,8 @@ def _jackknife(without: list[FloatArray]) -> FloatArray:
 
 def _fit(
     found: Residuals, axis: int, noise_variance: float, design: FloatArray, chosen: IndexArray
-) -> FloatArray:
-    """Coefficients (C,) of the columns (N, K, C), by weighted least squares; particles' own offsets are
-    eliminated."""
+) -> tuple[FloatArray, FloatArray]:
+    """Coefficients (C,) of the columns (N, K, C), and particles' own offsets (M,), by weighted least squares."""
     information = found.information[chosen, :, 1 + axis]
     variance = noise_variance / np.maximum(information, 1e-300) + SCATTER_PX**2
     w = np.where(information > 0, 1.0 / variance, 0.0)

@@ -112,8 +112,8 @@ def _figures(found: Calibration, depths_um: FloatArray, raw: FloatArray | None) 
                 "validation",
                 validation,
                 "Particles that were left out in turn and measured with the model of the others, in the mean image "
-                "of each plane. What exceeds the noise is the misfit of the model: it is in the standard errors of all "
-                "detections.",
+                "of each plane. What exceeds the noise is the misfit of the model: it is in the standard errors of "
+                "all detections.",
             ),
         )
     if field is not None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.alignment.aligned import Positions
 from calibration.alignment.depth_spline import node_weights
+from calibration.cautions import corner_warning
 from calibration.field.choose import Truncation, folds_of
 from calibration.field.cross_validation import Validation, cross_validate
 from calibration.field.estimate import FieldFit, Scene, fit_field
@@ -327,6 +328,26 @@ def test_stated_errors_are_right_at_every_depth_and_in_every_region():
     ratio = fresh.errors() / stated
     for some in (np.abs(fresh.z_um) < 10, fresh.z_um > 25, fresh.x_um < 150, fresh.x_um > 350):
         assert np.abs(np.sqrt(np.mean(ratio[some] ** 2, axis=0)) - 1).max() < 0.15
+
+
+def test_the_error_of_the_focal_surface_is_in_the_stated_one_even_where_the_field_is_one_region():
+    u, v = np.random.default_rng(6).uniform(-1, 0, (2, 14))  # in one corner
+    slide = choose_surface(u, v, 10 * u + np.random.default_rng(7).normal(0, 0.3, 14))
+    assert slide.degree == 1
+    one, other = (misfit_of(validation(14), mean_model(), s, SHAPE) for s in (None, slide))
+    assert one.variance.shape[:2] == (1, 1)
+    a, b = (part.ravel() for part in np.meshgrid(np.linspace(-1, 1, 50), np.linspace(-0.8, 0.8, 40)))
+    added = (other.variance - one.variance)[..., 2]
+    np.testing.assert_allclose(added, slide.variance_at(a, b).mean(), rtol=0.15)
+    assert added.min() > slide.variance_at(np.zeros(1), np.zeros(1))[0] + 0.01
+
+
+def test_particles_in_one_corner_of_the_field_are_said_those_all_over_it_are_not():
+    u, v = np.random.default_rng(0).uniform(0, 1, (2, 12))
+    assert corner_warning(800 * u, 600 * v, (800, 600)) == []
+    (line,) = corner_warning(400 * u, 300 * v, (800, 600))
+    assert "of a field of 800 x 600 um" in line
+    assert corner_warning(800 * u, 300 * v, (800, 600))
 
 
 def test_too_few_images_state_nothing():
