@@ -33,9 +33,9 @@ COMPONENTS = 3
 """Principal components of the traces by which they are divided at first, beside the brightness."""
 WORTH_D = 3.5
 """D of a first division below which it is not worth a closer look: what a uniform distribution leaves. Of two
-kinds, sizes 1 : 2, it is 6 and more."""
+simulated mixtures of 1 : 2 the best first division had 149, and 9.8 (sizes +-10 %)."""
 ROUNDS = 12
-"""Most rounds of assigning traces to the kinds; 3 to 6 are typical."""
+"""Most rounds of assigning traces to the kinds; not varied."""
 BRIGHTNESS_RATIO = 1.5
 """Ratio of brightness below which two groups of particles that look alike are one kind."""
 SEEN_PART = 0.9
