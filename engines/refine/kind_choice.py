@@ -14,8 +14,8 @@ from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Psf
 from engines.refine.rendering import X, Y, put
 
 SURE = 0.99
-"""Probability from which the network's word is taken: of a hundred such particles one at most is of another kind, if
-it is honest. The others take a second fit. Not varied."""
+"""Probability from which the network's word is taken: of a hundred such particles one at most is of another kind,
+if it is honest. The others take a second fit. Not varied."""
 
 
 def excess_of_other(

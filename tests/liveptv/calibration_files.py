@@ -158,6 +158,8 @@ def write_small(path, found):
     light = np.full(SHAPE, GREY, np.float32)
     background = Background(light, np.zeros_like(light), found.model.polarity, GREY, "drawn")
     prepared = Prepared(planes, [plane.images for plane in planes], np.ones(len(planes)), [])
-    calibrated = Calibrated(found, background, prepared, HALF_PX, np.zeros((len(found.models), len(planes), 2)))
+    calibrated = Calibrated(
+        found, background, prepared, HALF_PX, np.zeros((len(found.models), len(planes), 2))
+    )
     write_calibration(path, calibrated, DrawnScan(found))
     return path
