@@ -17,7 +17,7 @@ from engines.network.model import OnnxModel  # noqa: E402
 from engines.refine.arguments import Noise, Pixels, Prior  # noqa: E402
 from engines.refine.fitting import fit_particles  # noqa: E402
 from engines.refine.joint_fit import ITERATIONS, fit_block, weigh_block  # noqa: E402
-from engines.refine.rendering import SPARE_UM, draw, set_box  # noqa: E402
+from engines.refine.rendering import BOX, SPARE_UM, draw, set_box  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def pictured(particles: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def box_of(theta: np.ndarray) -> np.ndarray:
-    box = np.zeros(4, np.int64)
+    box = np.zeros(BOX, np.int64)
     set_box(theta, SHAPE, PSF, SPARE_UM, box)
     return box
 
@@ -84,7 +84,7 @@ def test_a_block_is_fitted_alike_however_it_is_done(z, other_z, apart, off, expe
     data[0, :tall, :wide] = frame[corner[0] : corner[0] + tall, corner[1] : corner[1] + wide]
     weights[0, :tall, :wide] = weight
     # a third place in the block stays empty
-    theta, rectangles = np.zeros((1, 3, 4)), np.zeros((1, 3, 4), np.int64)
+    theta, rectangles = np.zeros((1, 3, 4)), np.zeros((1, 3, BOX), np.int64)
     theta[0, :2], rectangles[0, :2] = start, boxes
     present = np.array([[True, True, False]])
     extent = np.array([[tall, wide]])
