@@ -101,11 +101,7 @@ def left_out(
 ) -> Residuals:
     """What the splines through the other folds leave of each particle's images, all (N, K)."""
     count, planes = samples.traces.depth_um.shape
-    change, left, information = (
-        np.zeros((count, planes, 4)),
-        np.zeros((count, planes)),
-        np.zeros((count, planes, 4)),
-    )
+    change, information = np.zeros((2, count, planes, 4))
     with threadpool_limits(2):
         whole = Problem.of(sums, terms, np.arange(count))
         for own in range(int(fold.max()) + 1):
@@ -114,8 +110,8 @@ def left_out(
             if rank is not None:
                 splines = Truncation.of(splines, rank).splines(splines[0])
             some = residuals(samples, splines, terms, mine)
-            change[mine], left[mine], information[mine] = some.change, some.left, some.information
-    return Residuals(change, left, information)
+            change[mine], information[mine] = some.change, some.information
+    return Residuals(change, information)
 
 
 class Judge:

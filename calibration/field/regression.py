@@ -112,12 +112,10 @@ class Residuals:
     """What splines leave of some particles' images.
 
     `change` (M, K, 4) are the changes of brightness (relative), x, y (px) and z (um) of each image that fit best,
-    to first order; `left` (M, K) the squares that remain in the basis after them; 0 where not seen. `information`
-    (M, K, 4) is 1 over their variances for a pixel noise of 1.
+    to first order; 0 where not seen. `information` (M, K, 4) is 1 over their variances for a pixel noise of 1.
     """
 
     change: FloatArray
-    left: FloatArray
     information: FloatArray
 
 
@@ -142,7 +140,6 @@ def residuals(
     normal = normal / scale[..., :, None] / scale[..., None, :] + 1e-9 * np.eye(4)
     inverse = np.linalg.inv(normal)
     change = np.einsum("nkab,nkb->nka", inverse, right / scale) / scale
-    left = (rest**2).sum(axis=2) - np.einsum("nka,nka->nk", change, right)
     variance = np.diagonal(inverse, axis1=2, axis2=3) / scale**2
     information = np.where(seen[..., None], 1.0 / variance, 0.0)
-    return Residuals(change * seen[..., None], np.maximum(left, 0.0) * seen, information)
+    return Residuals(change * seen[..., None], information)

@@ -73,8 +73,7 @@ class Traces:
 class Samples:
     """Traces in a basis of R images (R, P, P): `values` (N, K, R), and operators (R, R) of the basis's derivatives.
 
-    `basis` is orthonormal; coefficients (R,) times `by_x` or `by_y` are those of the image's derivative. `power`
-    (N, K) is the sum of squares of each image.
+    `basis` is orthonormal; coefficients (R,) times `by_x` or `by_y` are those of the image's derivative.
     """
 
     traces: Traces
@@ -83,7 +82,6 @@ class Samples:
     by_x: FloatArray
     by_y: FloatArray
     values: FloatArray
-    power: FloatArray
 
     @classmethod
     def of(
@@ -101,8 +99,7 @@ class Samples:
             by_x, by_y = (part.reshape(len(basis), -1) @ flat.T for part in derivatives(basis))
             count, planes, size, _ = shifted.shape
             values = (shifted.reshape(-1, size * size) @ flat.T.astype(np.float32)).astype(np.float64)
-        power = np.einsum("nkij,nkij->nk", shifted, shifted, dtype=np.float64)
-        return cls(traces, nodes, basis, by_x, by_y, values.reshape(count, planes, -1), power)
+        return cls(traces, nodes, basis, by_x, by_y, values.reshape(count, planes, -1))
 
     def weights(self) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
         """First node (N, K), and the weights (N, K, 4) of four nodes and their slopes by um; 0 where not seen."""

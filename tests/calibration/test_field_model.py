@@ -138,7 +138,7 @@ def test_a_magnification_that_changes_with_depth_is_found_as_such():
 def residuals_of(shift_px):
     change = np.zeros((*shift_px.shape[:2], 4))
     change[..., 1:3] = shift_px + np.random.default_rng(1).normal(0, 0.02, shift_px.shape)
-    return Residuals(change, np.ones(shift_px.shape[:2]), np.full(change.shape, 1 / 0.02**2))
+    return Residuals(change, np.full(change.shape, 1 / 0.02**2))
 
 
 @pytest.mark.parametrize(("apart_um", "told"), [(30.0, True), (0.5, False)])
@@ -205,7 +205,7 @@ def test_the_banded_solution_is_the_least_squares_solution(seed, terms):
     )
     values = rng.normal(size=(count, planes, size))
     samples = Samples(
-        traces, Nodes(-2.0, 1.0, nodes), np.eye(size)[:, :, None], np.eye(size), np.eye(size), values, none
+        traces, Nodes(-2.0, 1.0, nodes), np.eye(size)[:, :, None], np.eye(size), np.eye(size), values
     )
     phi = np.column_stack([np.ones(count), rng.normal(size=(count, terms - 1))])
     ours = Problem.of(Sums.of(samples), phi, np.arange(count)).solve(0.1)
