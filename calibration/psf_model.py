@@ -49,6 +49,21 @@ class PsfModel:
     misfit: Misfit | None = None
 
     @classmethod
+    def of_fit(cls, fit: FitModel) -> PsfModel:
+        """The PSF model that a fit uses, as a calibration has it: the inverse of `for_fit`."""
+        return cls(
+            fit.coefficients,
+            fit.z_first_um,
+            fit.z_step_um,
+            fit.z_min_um,
+            fit.z_max_um,
+            fit.pixel_size_um,
+            fit.polarity,
+            fit.field,
+            fit.misfit,
+        )
+
+    @classmethod
     def from_images(
         cls,
         images: npt.NDArray[np.floating],

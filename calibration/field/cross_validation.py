@@ -7,7 +7,7 @@ the noise is the misfit of the model: it goes into the standard errors of every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -134,16 +134,8 @@ def cross_validate(
 
 def _of_place(fit: FieldFit, splines: FloatArray, index: int, model: PsfModel) -> FitModel:
     """The model of a particle's place (and brightness) for the fit, made of the others."""
-    coefficients = spline_of_place(fit, splines, index)
-    return FitModel.of(
-        coefficients,
-        model.z_first_um,
-        model.z_step_um,
-        (model.z_min_um, model.z_max_um),
-        pixel_size_um=model.pixel_size_um,
-        polarity=model.polarity,
-        brightness_sd=float(np.std(fit.traces.brightness)),
-    )
+    own = replace(model, coefficients=spline_of_place(fit, splines, index), field=None, misfit=None)
+    return own.for_fit(brightness_sd=float(np.std(fit.traces.brightness)))
 
 
 def _measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class ModelFile:
         if fit is None:
             raise ConfigurationError(f"{path} has no PSF model; train it again from a calibration")
         self._fit: FitModel = fit
-        self.psf: PsfModel = psf_of(fit)
+        self.psf: PsfModel = PsfModel.of_fit(fit)
         self.sha256: str = file_hash(path)
 
     @property
@@ -64,19 +65,11 @@ class ModelFile:
             }
         )
         fit = self._fit
-        new = FitModel.of(
-            after.coefficients,
-            after.z_first_um,
-            after.z_step_um,
-            (after.z_min_um, after.z_max_um),
-            pixel_size_um=fit.pixel_size_um,
-            polarity=fit.polarity,
+        new = replace(after, misfit=_misfit(found, fit)).for_fit(
             read=fit.read,
             shot=fit.shot,
             brightness_sd=fit.brightness_sd,
             sigma_scale=fit.sigma_scale,
-            field=after.field,
-            misfit=_misfit(found, fit),
         )
         changed = {KEY: card.model_dump_json(), packed.KEY: packed.pack(new)}
         content = with_properties(read_file(self.path, MOST_MODEL_BYTES), changed)
@@ -105,18 +98,3 @@ def _facts(found: Recalibrated) -> dict[str, Any]:
         "images": found.particles,
         "particles_at_rest": found.at_rest,
     }
-
-
-def psf_of(fit: FitModel) -> PsfModel:
-    """The PSF model that the fit uses, as the calibration has it."""
-    return PsfModel(
-        fit.coefficients,
-        fit.z_first_um,
-        fit.z_step_um,
-        fit.z_min_um,
-        fit.z_max_um,
-        fit.pixel_size_um,
-        fit.polarity,
-        fit.field,
-        fit.misfit,
-    )

@@ -180,16 +180,7 @@ def _of_particle(particle: FitModel, card: ModelCard) -> Material:
     from calibration.synthesis.from_optics import background_for
     from calibration.training.material import SCORED, Material
 
-    model = PsfModel(
-        particle.coefficients,
-        particle.z_first_um,
-        particle.z_step_um,
-        particle.z_min_um,
-        particle.z_max_um,
-        particle.pixel_size_um,
-        particle.polarity,
-        particle.field,
-    )
+    model = PsfModel.of_fit(particle)
     grey = np.iinfo(np.uint8).max * BACKGROUND_OF_FULL_SCALE[card.polarity]
     noise = NoiseModel.steady(particle.read, particle.shot, grey)
     return Material(
