@@ -123,7 +123,7 @@ def _say_validation(found: Calibration) -> None:
     if found.validation is None:
         return
     from calibration.field.summary import summary_of
-    from liveptv.reports.calibration_field import field_in_words
+    from liveptv.reports.calibration_words import field_in_words
 
     numbers = summary_of(found.validation, found.model)
     console.print(escape(field_in_words(found)))

@@ -21,8 +21,9 @@ from liveptv.reports.calibration_facts import (
     problems,
     surface_in_words,
 )
-from liveptv.reports.calibration_field import field_figure, field_in_words, validation_figure
+from liveptv.reports.calibration_field import field_figure, validation_figure
 from liveptv.reports.calibration_labels import labels_figure, places_figure
+from liveptv.reports.calibration_words import field_in_words
 from liveptv.reports.look import paper
 from liveptv.reports.particle_images import images_figure, read_raw_images, round_depths
 from liveptv.reports.publishing import ReportFigure, indented, publish

@@ -11,7 +11,7 @@ from calibration_files import named_terms, particle_table, small_calibration, va
 from calibration.calibration_file import read_calibration
 from calibration.training.material import from_calibration
 from liveptv.cli import run_command_line
-from liveptv.reports.calibration_field import field_in_words
+from liveptv.reports.calibration_words import field_in_words
 from stream.errors import SourceError
 
 NAN = float("nan")
