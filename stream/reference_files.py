@@ -257,7 +257,7 @@ def _in_a_line(path: Path) -> Iterator[None]:
         raise
     except LivePTVError as error:
         raise ConfigurationError(f"cannot read the flat-field reference {path}: {error}") from error
-    except Exception as error:
+    except Exception as error:  # what libraries raise on a damaged file is of any type
         why = " ".join(str(error).split()) or type(error).__name__
         raise ConfigurationError(f"cannot read the flat-field reference {path}: {why}") from error
     finally:

@@ -104,7 +104,7 @@ class CheckedEngine(EngineAround):
                     self._texts += texts
                 with self._wake:
                     self._job = None
-        except Exception as error:
+        except Exception as error:  # a run does not end because its check does; the run says so once
             log.exception("the self-check ended")
             self._texts.append(
                 f"the optics are not checked any more ({type(error).__name__}: {error}); the run goes on without"

@@ -108,13 +108,13 @@ class ImageCheck:
         self._looks += 1
         region = np.array([one[0] for one in self._kept])
         chi = np.array([one[3].chi_square for one in self._kept])
-        usual = np.zeros(len(region), np.bool_)
+        typical = np.zeros(len(region), np.bool_)
         for r in range(REGIONS**2):
             mine = region == r
             if mine.any():
                 middle = np.median(chi[mine])
                 spread = 1.4826 * np.median(np.abs(chi[mine] - middle))
-                usual |= mine & (chi < middle + OUTLIER * max(spread, 0.02))
+                typical |= mine & (chi < middle + OUTLIER * max(spread, 0.02))
         scores = np.array([one[3].score for one in self._kept])
         information = np.array([one[3].information for one in self._kept])
         # the same particle in several images says less than several particles: as if none had moved
@@ -124,8 +124,8 @@ class ImageCheck:
             found = estimate(scores[some], information[some])
             return found._replace(error=again * found.error)
 
-        self.together = of(usual)
-        self.regions = [of(usual & (region == r)) for r in range(REGIONS**2)]
+        self.together = of(typical)
+        self.regions = [of(typical & (region == r)) for r in range(REGIONS**2)]
         return [*self._of_all(self.together), *self._of_regions(self.regions)]
 
     def _sure(self, value: float, error: float, tolerated: float) -> bool:

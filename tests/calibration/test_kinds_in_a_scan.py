@@ -17,7 +17,7 @@ LEAST = 5
 
 
 class Sizes(SmallScan):
-    """Particles of `size` times the usual width; those of a larger size are brighter."""
+    """Particles of `size` times the typical width; those of a larger size are brighter."""
 
     def __init__(self, of, spread=0.0, **given):
         self.size = np.ones(given["particles"])

@@ -57,8 +57,8 @@ class ScatterCheck:
 
     def look(self, tracks: Tracks) -> list[str]:
         """Take the tracks of a frame, whose errors are `factor` times the stated ones; returns what to tell."""
-        usual = not self._before or tracks.info.frame == self._before[-1].info.frame + 1
-        if not usual:
+        is_next = not self._before or tracks.info.frame == self._before[-1].info.frame + 1
+        if not is_next:
             self._before.clear()
         if len(self._before) < FRAMES - 1:
             self._before.append(tracks)
@@ -130,8 +130,8 @@ def squares_of(tracks: list[Tracks], factor: FloatArray) -> FloatArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         term = -(0.5 * (first**2 + second**2) + 2 * first * second) / (2 * variance)
         pair = np.abs(np.stack([first, second])) / np.sqrt(variance)
-    usual = pair.max(axis=0) < OUTLIER * SIGMA_OF_MAD * np.nanmedian(pair, axis=(0, 2))[:, None]
-    return np.where(usual, term, np.nan).T
+    typical = pair.max(axis=0) < OUTLIER * SIGMA_OF_MAD * np.nanmedian(pair, axis=(0, 2))[:, None]
+    return np.where(typical, term, np.nan).T
 
 
 def sums_of(terms: FloatArray) -> FloatArray:
