@@ -18,6 +18,7 @@ from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
+from liveptv.monitor.two_sides import TwoSides
 from liveptv.reports.drawings import THEORY_STEP
 from liveptv.reports.profile import BINS, MIN_LENGTH, laminar_flow
 from liveptv.session.link_rules import SLOTS
@@ -42,6 +43,7 @@ class RunView:
         self._stages = StageStatuses()
         self._profile = RunningProfile()
         self._quality = DetectionQuality()
+        self._sides = TwoSides()
         self._control = ControlState()
         self._latest: Tracks | None = None
         self._paused = False
@@ -77,6 +79,7 @@ class RunView:
             elif isinstance(message, Tracks):
                 self._latest = message
                 self._profile.update(message)
+                self._sides.add(message)
             elif isinstance(message, Status):
                 self._stages.heard(message)
                 if message.stage == "detect":
@@ -186,12 +189,17 @@ class RunView:
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),
                 "checks": self._checks(),
+                "sides": self._sides_in_words(track),
                 "gaps": self.gaps,
             }
 
     def _checks(self) -> list[dict[str, str]]:
         statuses = [self._stages.of(stage) for stage in ("detect", "track")]
         return in_words(checks_of(status.gauges for status in statuses if status is not None))
+
+    def _sides_in_words(self, track: Status | None) -> str:
+        found = self._sides.sides(0 if track is None else track.counts.get("revised", 0))
+        return "" if found is None else found.in_words()
 
     def _profile_facts(self) -> dict[str, Any]:
         profile = self._profile.profile()

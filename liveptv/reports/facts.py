@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from liveptv.reports.profile import FlowProfile
+from liveptv.reports.sides import sides_of
 from liveptv.session.frame_account import FrameAccount, account_of, loss_in_words
 from stream.messages import TrackFlag
 from tracking.trajectories.file import Trajectories
@@ -35,6 +36,8 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     ]
     if not_fitted := not_fitted_in_words(trajectories):
         found.append(("not fitted", not_fitted))
+    if (sides := sides_of(trajectories)) is not None:
+        found.append(("side of focus", sides.in_short()))
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")

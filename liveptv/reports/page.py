@@ -27,6 +27,7 @@ from liveptv.reports.run_tables import (
     stages_table,
     went_wrong,
 )
+from liveptv.reports.sides import sides_of
 from liveptv.session.self_check import in_words
 from stream.writer_lock import Claim
 from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajectories
@@ -162,6 +163,7 @@ def _fields(
         "events": events_table(events, began_s),
         "wrong": list(dict.fromkeys(wrong)),
         "settings": main_settings(attributes),
+        "sides": "" if (sides := sides_of(trajectories)) is None else sides.in_words(),
         "checks": in_words(attributes.get("self_check") or {}),
         "configuration": indented(attributes.get("configuration", {})),
         "provenance": indented(
