@@ -149,6 +149,27 @@ class SessionSettings(Section):
     monitor_hz: float = Field(2.0, gt=0, description="camera images per second sent to viewers")
 
 
+class RecalibrationSettings(Section):
+    """Whether a run tells that its model no longer fits, and what to use in its place."""
+
+    live: Literal["off", "propose"] = Field(
+        "off",
+        description="propose: look now and then, in a process of the lowest priority, whether the run's own "
+        "particles show that named terms of the PSF model have changed; a new version of the model is written "
+        "beside the trajectory file and told, never used by this run",
+    )
+    every_minutes: float = Field(10.0, ge=0.5, le=1e5, description="time between two looks")
+    wall_distance_um: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="distance of two walls with particles at rest on both: tells the depth scale",
+    )
+    wall_focus_um: float | None = Field(
+        None, ge=-1e6, le=1e6, description="focus position at which particles at rest on a wall are in focus"
+    )
+
+
 IN_SIMULATED_TIME = (
     "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
 )
@@ -176,6 +197,9 @@ class Experiment(Section):
     )
     controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
+    recalibration: RecalibrationSettings = Field(
+        default_factory=RecalibrationSettings, description="whether a run tells that its model no longer fits"
+    )
     link: TransportSettings = Field(
         default_factory=TransportSettings, description="message links between the pipeline stages"
     )
@@ -198,6 +222,11 @@ class Experiment(Section):
             self.controller.check_ages(self.limits.watchdog_s)
         if self.link.transport == "inproc" and self.session.mode == "processes":
             raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
+        model = self.detector.model
+        if self.recalibration.live != "off" and (model is None or model.suffix.lower() != ".onnx"):
+            raise ValueError(
+                'recalibration.live "propose" needs a network: give detector.model (.onnx), or leave it out'
+            )
         monitor = LinkAddress.parse(self.session.monitor)
         if not monitor.is_local and self.session.keys is None:
             raise ValueError(

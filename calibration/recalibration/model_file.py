@@ -25,7 +25,7 @@ from stream.unfinished_files import written_beside
 class ModelFile:
     """A network with its PSF model, opened to be recalibrated.
 
-    Raises `ConfigurationError` for a file that is no network or has no PSF model.
+    Raises `ConfigurationError` for a file that is no network, has no PSF model, or has several.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,6 +35,11 @@ class ModelFile:
             )
         self.path = path
         self._onnx = OnnxModel(path)
+        kinds = self._onnx.card.kinds
+        if kinds > 1:
+            raise ConfigurationError(
+                f"{path} tells {kinds} kinds of particles, and only one can be recalibrated; take a new scan"
+            )
         fit = self._onnx.psf()
         if fit is None:
             raise ConfigurationError(f"{path} has no PSF model; train it again from a calibration")

@@ -51,6 +51,7 @@ class RunView:
         self.series: deque[list[float | None]] = deque(maxlen=SERIES_LENGTH)
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self.events_seen = 0
+        self._proposed = ""
         self.over = ""
         self.gaps = 0
 
@@ -109,6 +110,8 @@ class RunView:
                 self._paused = event["command"] == "pause"
             if kind == "controller":
                 self._control.happened(event)
+            if kind == "recalibration" and event.get("proposed"):
+                self._proposed = str(event.get("text", ""))
             if kind in QUIET_EVENTS:
                 return
             text = str(event.get("text", "")).split("\n", maxsplit=1)[0]
@@ -189,6 +192,7 @@ class RunView:
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),
                 "checks": self._checks(),
+                "proposed": self._proposed,
                 "sides": self._sides_in_words(track),
                 "gaps": self.gaps,
             }

@@ -164,6 +164,7 @@ def _fields(
         "wrong": list(dict.fromkeys(wrong)),
         "settings": main_settings(attributes),
         "sides": "" if (sides := sides_of(trajectories)) is None else sides.in_words(),
+        "recalibration": _recalibration_in_words(attributes.get("recalibration") or {}),
         "checks": in_words(attributes.get("self_check") or {}),
         "configuration": indented(attributes.get("configuration", {})),
         "provenance": indented(
@@ -172,6 +173,18 @@ def _fields(
         "drawings": embedded(shown),
         "scripts": scripts(SCRIPTS),
     }
+
+
+def _recalibration_in_words(facts: dict[str, Any]) -> str:
+    """What the looks for a recalibration gave; "" where there was none."""
+    looks = facts.get("looks")
+    if not looks:
+        return ""
+    times = "once" if looks == 1 else f"{looks} times"
+    proposal = str(facts.get("proposal") or "")
+    if proposal:
+        return f"{proposal[0].upper()}{proposal[1:]}. (The run was looked at {times}.)"
+    return f"The run was looked at {times}, and nothing was proposed. Last: {facts.get('last', '')}."
 
 
 def _profile_in_words(profile: FlowProfile) -> str:

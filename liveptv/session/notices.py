@@ -18,7 +18,9 @@ Long enough for a focus drive that travels to its safe position and is read back
 line is printed.
 """
 
-ALSO_TOLD = frozenset({"slice", "recording"})  # kinds of a stage's records that a user should see at once
+ALSO_TOLD = frozenset(
+    {"slice", "recording", "recalibration"}
+)  # kinds of records that a user should see at once
 
 
 class Notices:

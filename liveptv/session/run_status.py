@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.session.compilation import COMPILING
@@ -82,7 +83,7 @@ class SessionResult:
 
     `started`: whether the source was told to deliver frames. `failures`: a line for each stage that did not end as
     it should. `safety`: what is known of each device that has a safe state. `checks`: what the self-check measured
-    last, as `self_check.checks_of` has it.
+    last, as `self_check.checks_of` has it. `recalibration`: facts of the last look and of the last proposal.
     """
 
     run_id: str
@@ -95,6 +96,7 @@ class SessionResult:
     duration_s: float
     safety: tuple[DeviceSafety, ...] = ()
     checks: dict[str, float] = field(default_factory=dict)
+    recalibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -32,6 +32,7 @@ from liveptv.session.introductions import Introductions
 from liveptv.session.notices import Notices
 from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
 from liveptv.session.processes import start_worker
+from liveptv.session.recalibrator import Recalibrator, watch_of
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
 from liveptv.session.self_check import checks_of
@@ -98,6 +99,7 @@ class Session:
         self._age = AgeWatch(experiment)
         self._commands_known = False
         self._snapshots: SnapshotTaker | None = None
+        self._recalibrator: Recalibrator | None = None
         self._began_s = time.monotonic()
         self._running_since_s: float | None = None
         self._ended_s: float | None = None
@@ -160,6 +162,8 @@ class Session:
                 self._hardware.acquisition_is_gone(was_a_process=self.stages["acquire"].worker.can_be_killed)
             self._hardware.settle()
         self._hardware.close()
+        if self._recalibrator is not None:
+            self._recalibrator.close()
         if self._snapshots is not None:
             self._snapshots.close()
         self.announcement.close()
@@ -230,6 +234,8 @@ class Session:
                 self._look_after(view)
         if self._snapshots is not None:
             self._snapshots.poll()
+        if self._recalibrator is not None:
+            self._recalibrator.poll()
         if time.monotonic() > self._deadline_s:
             self._give_up()
         self._watch_age()
@@ -270,6 +276,15 @@ class Session:
             door = self._keys.viewer_of_monitor(self.experiment.session.monitor)
             self._snapshots = SnapshotTaker(bound["detect.monitor"], door.security())
             self._events.write("monitor", bound["detect.monitor"])
+        if self._recalibrator is None:
+            self._watch_calibration(bound)
+
+    def _watch_calibration(self, bound: dict[str, str]) -> None:
+        """Start the process that proposes recalibrations, if it is asked for."""
+        watch = watch_of(self.experiment, self.run_id, self._keys, bound)
+        if watch is not None and not self._stop_reason:
+            self._recalibrator = Recalibrator(watch, self._notices.record)
+            self._events.write("process", "recalibrate started", pid=self._recalibrator.pid)
 
     def _take(self, view: StageView, status: Status) -> None:
         view.status, view.heard_s = status, time.monotonic()
@@ -451,4 +466,5 @@ class Session:
             duration_s=0.0 if began_s is None else (self._ended_s or time.monotonic()) - began_s,
             safety=known,
             checks=checks_of(view.status.gauges for view in self.stages.values() if view.status),
+            recalibration={} if self._recalibrator is None else self._recalibrator.facts,
         )

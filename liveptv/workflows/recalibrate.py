@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,25 +16,20 @@ from acquisition.recording import Recording, open_recording
 from calibration.recalibration.estimate import Known, Recalibrated, RecalibrationError, recalibrate
 from calibration.recalibration.model_file import ModelFile
 from calibration.recalibration.sightings import Recorded
-from calibration.recalibration.terms import Term
-from engines.flatfield import FlatField, load_flat_field
-from engines.pixel_noise import pixel_noise
+from engines.flatfield import load_flat_field
 from liveptv.files import refuse_to_replace, writable
+from liveptv.recalibration.contrast import Contrasts
+from liveptv.recalibration.words import lines_of
 from stream.errors import ConfigurationError, SourceError
 from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.file import TrajectoryFile
 
 log = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 SAME_PIXELS = 0.02
 """Relative difference in pixel size up to which a model is used, as by the fit."""
-MEDIAN_STRIDE = 7
-"""Every so many-th row and column is used for the median of an image, as by the fit."""
-NOISE_SAMPLES = 20_000
-"""Differences of 2 x 2 pixels that the noise is measured on: good to 0.5 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ def recalibrate_model(
         if flat is not None:
             flat.check(shape)
         recorded = _recorded(rows, pixel_um, opened)
-        source = _Contrasts(images, opened, model, flat)
+        source = _Images(images, opened, Contrasts(model, flat))
         known = Known(wall_distance_um, wall_focus_um, factor)
         found = recalibrate(model.psf, recorded, shape, source, known, say=say)
     for line in lines_of(found):
@@ -122,29 +116,6 @@ def recalibrate_model(
     }
     model.write(output, found, entry, overwrite=overwrite)
     return found
-
-
-def lines_of(found: Recalibrated) -> list[str]:
-    """What a recalibration found, a line each."""
-    lines = [_line(term) for term in found.terms]
-    before, after = found.chi_square
-    lines += [*found.remarks]
-    return [*lines, f"reduced chi-square of {found.particles} images: {before:.4g} before, {after:.4g} after"]
-
-
-def _line(term: Term) -> str:
-    unit = "" if term.unit == "1" else f" {term.unit}"
-    if not term.changed:
-        return f"{term.name} stays {_numbers(term.before)}{unit}: {term.why}"
-    return (
-        f"{term.name}: {_numbers(term.before)} -> {_numbers(term.after)}{unit} "
-        f"(standard error {_numbers(term.sd)}); "
-        f"chi-square of {term.particles} left-out particles {term.chi2_before:,.6g} -> {term.chi2_after:,.6g}"
-    )
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _path(given: Path | None, configured: object, option: str, what: str) -> Path:
@@ -193,13 +164,11 @@ def _recorded(rows: Trajectories, pixel_um: float, opened: Recording) -> Recorde
     )
 
 
-class _Contrasts:
+class _Images:
     """The images of a recording as the fit sees them."""
 
-    def __init__(self, path: Path, opened: Recording, model: ModelFile, flat: FlatField | None) -> None:
-        self._path, self._opened, self._flat = path, opened, flat
-        self._sign = -1.0 if model.psf.polarity == "dark" else 1.0
-        self._noise = model.noise
+    def __init__(self, path: Path, opened: Recording, contrasts: Contrasts) -> None:
+        self._path, self._opened, self._contrasts = path, opened, contrasts
 
     def __call__(self, numbers: list[int]) -> Iterator[tuple[int, Float32Array, float, float]]:
         """Contrast and noise of these frames, by the camera's number, or their number in the recording."""
@@ -209,12 +178,9 @@ class _Contrasts:
             if number not in wanted:
                 continue
             seen += 1
-            contrast = contrast_of(frame.image, self._sign, self._flat)
-            if contrast is None:
-                continue
-            level = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES)) ** 2
-            read, shot = (part * level / sum(self._noise) for part in self._noise)
-            yield number, contrast, read, shot
+            contrast = self._contrasts(frame.image)
+            if contrast is not None:
+                yield number, *contrast
             if seen == len(wanted):
                 break
         if seen < len(wanted):
@@ -224,17 +190,3 @@ class _Contrasts:
                 len(wanted),
                 self._path,
             )
-
-
-def contrast_of(image: npt.NDArray[Any], sign: float, flat: FlatField | None) -> Float32Array | None:
-    """The contrast (H, W) of an image, positive at particles; None without light."""
-    if flat is None:
-        relative = image.astype(np.float32)
-    else:
-        corrected = np.empty(image.shape, np.float32)
-        flat.correct(image, corrected)
-        relative = 1 - corrected
-    background = float(np.median(relative[::MEDIAN_STRIDE, ::MEDIAN_STRIDE]))
-    if not background > 0:
-        return None
-    return np.asarray(np.float32(sign) * (relative / np.float32(background) - 1), np.float32)

@@ -230,6 +230,8 @@ def finish_file(
             facts["result_age"] = age.to_dict()
         if result.checks:
             facts["self_check"] = result.checks
+        if result.recalibration:
+            facts["recalibration"] = result.recalibration
         annotate(files.tracks, facts)
         if result.snapshot is not None:
             store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)

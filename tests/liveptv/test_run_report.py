@@ -24,6 +24,7 @@ from liveptv.reports.publishing import embedded
 from liveptv.reports.run_tables import MOST_EVENTS, events_table, losses_in_words, stages_table, went_wrong
 from liveptv.session.events import EventLog
 from stream.messages import TrackFlag
+from tracking.trajectories.annotation import annotate
 from tracking.trajectories.file import read_trajectories
 from tracking.trajectories.schema import FRAME
 
@@ -228,3 +229,29 @@ def test_a_browser_draws_the_report_without_asking_anybody(files):
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
     assert len(drawn) >= 9
     assert min(drawn) > 500
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (
+            {"looks": 1, "last": "no term changes"},
+            "looked at once, and nothing was proposed. Last: no term changes.",
+        ),
+        (
+            {
+                "looks": 3,
+                "last": "as proposed before",
+                "proposal": "recalibration proposed: focal planes ...",
+            },
+            "Recalibration proposed: focal planes .... (The run was looked at 3 times.)",
+        ),
+    ],
+)
+def test_a_recalibration_that_was_proposed_during_the_run_is_in_the_report(files, tmp_path, facts, says):
+    other = RunFiles.within(tmp_path)
+    shutil.copy(files.tracks, other.tracks)
+    assert "Recalibration</h2>" not in files.report.read_text("utf-8")
+    annotate(other.tracks, {"recalibration": facts})
+    write_report(other)
+    assert says in other.report.read_text("utf-8")

@@ -147,3 +147,21 @@ def test_a_session_whose_process_ends_without_an_end_event_has_failed():
     ended.happened({"kind": "end", "text": "done", "failures": [], "wall_s": 0.0})
     ended.gone()
     assert ended.state() == "ended"
+
+
+def test_a_recalibration_that_is_proposed_stays_on_the_page():
+    view = RunView()
+    assert view.summary()["proposed"] == ""
+    proposal = {
+        "kind": "recalibration",
+        "text": "recalibration proposed: x",
+        "proposed": "m.onnx",
+        "wall_s": 0.0,
+    }
+    view.happened(proposal)
+    view.happened({"kind": "recalibration", "text": "recalibration has ended", "wall_s": 1.0})
+    assert view.summary()["proposed"] == "recalibration proposed: x"
+    assert [event["text"] for event in view.events] == [
+        "recalibration proposed: x",
+        "recalibration has ended",
+    ]

@@ -175,7 +175,8 @@ ATTRIBUTES = {
     "failures": AttributeSpec(sequence(text)),
     "joined": AttributeSpec(sequence(mapping())),
     **dict.fromkeys(
-        ("begun_in", "learnt", "model", "recovered", "versions", "writer"), AttributeSpec(mapping())
+        ("begun_in", "learnt", "model", "recalibration", "recovered", "versions", "writer"),
+        AttributeSpec(mapping()),
     ),
 }
 """The attributes that this program writes and reads. Others are the user's and are not checked."""

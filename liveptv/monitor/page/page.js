@@ -108,6 +108,7 @@ function showSummary(now) {
   text("profile-caption", now.profile.tracks ? `${now.profile.tracks} trajectories; bars: standard error${now.profile.theory ? "; dashed: laminar flow" : ""}` : "");
   showDetection(now.detection);
   showChecks(now.checks);
+  el("proposed").hidden = !now.proposed; text("proposed", now.proposed && `${now.proposed[0].toUpperCase()}${now.proposed.slice(1)}.`);
   el("d-sides").hidden = !now.sides; text("d-sides", now.sides);
   el("stages").replaceChildren(...now.stages.map(stageRow));
   text("losses", lost ? `Lost: ${Object.entries(now.losses).filter(([, n]) => n).map(([where, n]) => `${n} ${where}`).join(", ")}.` : "No frame was lost.");
