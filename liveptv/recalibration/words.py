@@ -18,7 +18,7 @@ def in_short(found: Recalibrated) -> str:
     """The terms that change, and what chi-square gains."""
     before, after = found.chi_square
     changes = ", ".join(_change(term) for term in found.changed)
-    return f"{changes}: reduced chi-square of {found.particles} images {before:.3g} -> {after:.3g}"
+    return f"{changes}: reduced chi-square of {found.particles} images {before:.4g} -> {after:.4g}"
 
 
 def _change(term: Term) -> str:

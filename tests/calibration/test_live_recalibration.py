@@ -86,7 +86,7 @@ def test_moved_focal_lines_are_proposed_as_a_new_version_beside_the_run(subject,
     assert "set detector.model to tracks.recalibrated-1.onnx" in found.text
     old, new = found.facts["chi_square"]
     assert new < old
-    assert f"{old:.3g} -> {new:.3g}" in found.text
+    assert f"{old:.4g} -> {new:.4g}" in found.text
     assert subject.model.read_bytes() == before
     (entry,) = OnnxModel(subject.output.with_name("tracks.recalibrated-1.onnx")).card.recalibrated
     assert entry["run_id"] == "run"
