@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from calibration.field.summary import summary_of
-from calibration.labels import HIDDEN, NEAR, SHORT, UNSETTLED
+from calibration.particles.labels import HIDDEN, NEAR, SHORT, UNSETTLED
 from calibration.result import Calibration
 
 FAULTS_IN_FRONT = 8  # faults of the scan shown at the top; all are in the table below

@@ -8,7 +8,7 @@ import pytest
 from calibration_files import varying, write_small
 from typer.main import get_command
 
-from calibration.labels import HIDDEN, NEAR, SHORT, UNSETTLED
+from calibration.particles.labels import HIDDEN, NEAR, SHORT, UNSETTLED
 from calibration.scan.faults import Kind
 from liveptv.cli.main import app
 

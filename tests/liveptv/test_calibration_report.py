@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from calibration.cutout_images import read_cutouts
-from calibration.labels import HIDDEN, NEAR
+from calibration.particles.labels import HIDDEN, NEAR
 from calibration.scan.faults import Fault
 from calibration.surface import fit_surface
 from liveptv.cli import run_command_line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,8 @@ from calibration.alignment.aligned import Aligned
 from calibration.alignment.joint_normal import X, Y, Z
 from calibration.alignment.trace_fit import coarse_depth, fit_trace
 from calibration.assemble import Assembled
+from calibration.particles.seen import Seen
 from calibration.result import USED, ParticleTable
-from calibration.scan.candidates import Candidates
-from calibration.scan.cutouts import TraceImages
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -45,20 +44,6 @@ NEAR = "another particle is too near"
 HIDDEN = "does not look like the others: two particles, dirt or a clump"
 UNSETTLED = "cannot be fitted with the PSF model"
 SHORT = "seen in too little of its depth range"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """The traces of all candidates, the planes that are used and the noise of a plane's mean image."""
-
-    traces: TraceImages
-    found: Candidates
-    focus_um: FloatArray
-    plane_used: BoolArray
-    noise_variance: float
-    pixel_size_um: float
-    step_um: float
-    shape: tuple[int, int]
 
 
 def misfit_limit(misfit: FloatArray) -> float:
