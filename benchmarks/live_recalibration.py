@@ -1,8 +1,8 @@
 """Whether a run proposes a recalibration where the optics have changed, and nothing where they have not.
 
-Runs as in `self_check.py` (the paper's particle density and noise, the shipped network), of which 60 images a second
-apart are sampled, as in a run that looks once a minute, and one look. `look_cpu_s` is the processor time of the look,
-in a process of the lowest priority beside a run; by default there is one look in ten minutes.
+Runs as in `self_check.py` (the paper's particle density and noise, the shipped network), of which 60 images a
+second apart are sampled, as in a run that looks once a minute, and one look. `look_cpu_s` is the processor time of
+the look, in a process of the lowest priority beside a run; by default there is one look in ten minutes.
 """
 
 from __future__ import annotations

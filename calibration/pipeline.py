@@ -168,7 +168,7 @@ def calibrate(
             model,
             partial(_validating, on_progress, kind, len(parts)),
         )
-        models[kind] = replace(model, misfit=misfit_of(validation, model, slide, scan.shape))
+        models[kind] = replace(model, misfit=misfit_of(validation, model, slide, scan.shape, camera.noise))
         validations.append(validation)
         if kind == 0:
             named = name_terms(part.field, slide, models[0])

@@ -34,12 +34,17 @@ CLIPPED = 4.0
 
 
 def misfit_of(
-    validation: Validation, model: PsfModel, slide: Surface | None, shape: tuple[int, int]
+    validation: Validation,
+    model: PsfModel,
+    slide: Surface | None,
+    shape: tuple[int, int],
+    noise: tuple[float, float] | None = None,
 ) -> Misfit | None:
     """The misfit for images of `shape` (H, W); None for fewer than 30 measured images.
 
     Where particles lie on a `slide`, the error of the focal surface through them, and what they do not show of it,
-    is part of the misfit.
+    is part of the misfit. With the variance of the `noise` (read, shot) of the contrast of the images, it also
+    holds what the images themselves have beyond it.
     """
     pixel_size_um = model.pixel_size_um
     good = np.isfinite(validation.errors()).all(axis=1) & validation.right_side(
@@ -61,7 +66,40 @@ def misfit_of(
     variance = factor[:, :, None, :] * by_depth
     if slide is not None:
         variance[..., 2] += _of_surface(slide, shape, len(factor))[..., None]
-    return Misfit(shape, middles, variance)
+    image = None
+    if noise is not None:
+        image = sum(noise) * _of_images(
+            validation.where(good), place, bins, shape, pixel_size_um, len(factor)
+        )
+    return Misfit(shape, middles, variance, image)
+
+
+def _of_images(
+    rows: Validation,
+    place: npt.NDArray[np.intp],
+    bins: int,
+    shape: tuple[int, int],
+    pixel_size_um: float,
+    across: int,
+) -> FloatArray:
+    """Typical reduced chi-square less 1 (across, across, B): that of the region, times what depth makes of it."""
+    chi = rows.chi_square
+    row, column = (
+        np.clip((at_um / pixel_size_um / size * across).astype(int), 0, across - 1)
+        for at_um, size in ((rows.y_um, shape[0]), (rows.x_um, shape[1]))
+    )
+    everywhere = float(np.median(chi))
+    region = np.empty((across, across))
+    for i in range(across):
+        for j in range(across):
+            here = (row == i) & (column == j)
+            count = np.unique(rows.particle[here]).size
+            own = float(np.median(chi[here])) if count else everywhere
+            region[i, j] = (count * own + SHRINK * everywhere) / (count + SHRINK)
+    relative, known = chi / region[row, column], np.unique(place)
+    by_depth = np.interp(np.arange(bins), known, [np.median(relative[place == b]) for b in known])
+    by_depth = ndimage.convolve1d(by_depth, np.array([0.25, 0.5, 0.25]), mode="nearest")
+    return np.maximum(region[..., None] * by_depth - 1, 0.0)
 
 
 def _of_surface(slide: Surface, shape: tuple[int, int], across: int) -> FloatArray:

@@ -93,7 +93,7 @@ def _misfit(found: Recalibrated, fit: FitModel) -> Misfit | None:
         beyond = np.maximum(np.array(fit.sigma_scale) ** 2 - 1, 0.0) * found.sigma_um**2
         depths = np.array([model.z_min_um, model.z_max_um])
         known = Misfit(found.shape, depths, np.broadcast_to(beyond, (1, 1, 2, 3)))
-    return Misfit(known.shape, known.z_um, known.variance + np.array([0.0, 0.0, doubt_um**2]))
+    return replace(known, variance=known.variance + np.array([0.0, 0.0, doubt_um**2]))
 
 
 def _facts(found: Recalibrated) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from calibration.psf_model import PsfModel
 from calibration.recalibration.focal_lines import widths_of, with_blur, with_lines_moved
 from engines.refine.field import SURFACE_DEGREE, FieldModel, terms_of
-from engines.refine.misfit import Misfit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -93,7 +92,7 @@ def with_depths(model: PsfModel, scale: float, offset_um: float) -> PsfModel:
         field = replace(field, surface_um=field.surface_um * scale, walk_per_um=field.walk_per_um / scale)
     if misfit is not None:
         variance = misfit.variance * np.array([1.0, 1.0, scale**2])
-        misfit = Misfit(misfit.shape, misfit.z_um * scale + offset_um, variance)
+        misfit = replace(misfit, z_um=misfit.z_um * scale + offset_um, variance=variance)
     return replace(
         model,
         z_first_um=model.z_first_um * scale + offset_um,

@@ -36,7 +36,7 @@ class DustCheck:
         self.spots: list[tuple[float, float]] = []
 
     def add(self, contrast: Float32Array, particles_px: FloatArray, noise: float) -> list[Found]:
-        """Take a look: contrast (H, W), particles (N, 2: x, y) fitted in it, the noise; returns what is sure."""
+        """Take a look: contrast (H, W), particles (N, 2: x, y) in it, fitted or not, noise; returns what is sure."""
         if self._sum is None or self._sum.shape != contrast.shape:
             self._sum, self._count, self._particles, self._peak = np.zeros_like(contrast), 0, [], 0.0
         self._sum += contrast

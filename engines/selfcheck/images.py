@@ -87,7 +87,8 @@ class ImageCheck:
         sign = -1.0 if self.directions.model.polarity == "dark" else 1.0
         model = self.directions.model
         edges = np.linspace(model.z_min_um, model.z_max_um, DEPTHS + 1)[1:-1]
-        for one in theta:
+        expected = self._expected(theta, noise)
+        for one, calibrated in zip(theta, expected, strict=True):
             box = np.empty(BOX, np.int64)
             set_box(one, self._shape, self.directions.psf, SPARE_UM, box)
             own, changes = self.directions.of(one, box)
@@ -97,9 +98,19 @@ class ImageCheck:
             row = min(int(one[1] / self._shape[0] * REGIONS), REGIONS - 1)
             column = min(int(one[0] / self._shape[1] * REGIONS), REGIONS - 1)
             scored = score(seen - image, weight, own, changes)
+            scored = scored._replace(chi_square=scored.chi_square / calibrated)
             self._kept.append(
                 (row * REGIONS + column, int(np.searchsorted(edges, one[Z])), float(one[Z]), scored)
             )
+
+    def _expected(self, theta: FloatArray, noise: tuple[float, float]) -> FloatArray:
+        """Reduced chi-square (N,) that the calibration's own left-out particles have; 1 where not known."""
+        misfit, model = self.directions.model.misfit, self.directions.model
+        if misfit is None or not len(theta):
+            return np.ones(len(theta))
+        down, along = model.origin_px(self._shape)
+        image = misfit.image_at(theta[:, 0] + along, theta[:, 1] + down, theta[:, Z])
+        return np.asarray(1.0 + image * theta[:, A] ** 2 / sum(noise), np.float64)
 
     def judge(self) -> list[Found]:
         """What is sure now."""
@@ -191,7 +202,7 @@ class ImageCheck:
         ]
 
     def facts(self) -> dict[str, object]:
-        """JSON-able: the named changes with their errors, and reduced chi-squares over the field and depth."""
+        """JSON-able: the named changes with their errors, and chi-squares over those of the calibration."""
         if self.together is None:
             return {}
         chi = np.array([(one[0], one[1], one[3].chi_square) for one in self._kept])

@@ -60,10 +60,9 @@ class Inspector:
         noise = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES))
         level = max(noise**2, 1.0 / 12.0 / background**2) / (self._model.read + self._model.shot)
         theta = self._local(detections, background)
-        fitted = (detections.flags.astype(np.int64) & DetectionFlag.REDUCED == 0) & np.isfinite(theta).all(
-            axis=1
-        )
-        fitted &= (theta[:, 2] > self._model.z_min_um) & (theta[:, 2] < self._model.z_max_um)
+        known = np.isfinite(theta).all(axis=1)
+        known &= (theta[:, 2] > self._model.z_min_um) & (theta[:, 2] < self._model.z_max_um)
+        fitted = known & (detections.flags.astype(np.int64) & DetectionFlag.REDUCED == 0)
         alone = self.images.alone(theta)
         alone = alone[fitted[alone]]
         if alone.size:
@@ -74,7 +73,7 @@ class Inspector:
         found = [*self.images.judge(), *self.light.judge()]
         if now_s >= self._dust_due_s:
             self._dust_due_s = now_s + DUST_PERIOD_S
-            found += self.dust.add(contrast, theta[fitted, :2], noise)
+            found += self.dust.add(contrast, theta[known, :2], noise)  # a slow particle is no dust
         return self._first(found)
 
     def _local(self, detections: Detections, background: float) -> FloatArray:

@@ -284,7 +284,9 @@ class Session:
         watch = watch_of(self.experiment, self.run_id, self._keys, bound)
         if watch is not None and not self._stop_reason:
             self._recalibrator = Recalibrator(watch, self._notices.record)
-            self._events.write("process", "recalibrate started", stage="recalibrate", pid=self._recalibrator.pid)
+            self._events.write(
+                "process", "recalibrate started", stage="recalibrate", pid=self._recalibrator.pid
+            )
 
     def _take(self, view: StageView, status: Status) -> None:
         view.status, view.heard_s = status, time.monotonic()

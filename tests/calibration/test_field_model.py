@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -350,6 +352,24 @@ def test_particles_in_one_corner_of_the_field_are_said_those_all_over_it_are_not
     (line,) = corner_warning(400 * u, 300 * v, (800, 600))
     assert "of a field of 800 x 600 um" in line
     assert corner_warning(800 * u, 300 * v, (800, 600))
+
+
+def test_what_images_have_beyond_their_noise_is_known_by_depth_and_region():
+    rows = validation(300)
+    right = rows.x_um > 2 / 3 * 500  # one of three regions across
+    beyond = 0.5 + 0.02 * np.abs(rows.z_um) + 0.8 * right
+    scatter = np.random.default_rng(3).normal(1, 0.05, len(rows))
+    rows = replace(rows, chi_square=(1 + beyond) * scatter)
+    misfit = misfit_of(rows, mean_model(), None, SHAPE, (0.003, 0.001))
+    image = misfit.image_at(rows.x_um, rows.y_um, rows.z_um)  # pixels of 1 um
+    for some in (right, rows.x_um < 1 / 3 * 500, np.abs(rows.z_um) < 10, np.abs(rows.z_um) > 25):
+        assert np.mean(image[some]) == pytest.approx(0.004 * np.mean(beyond[some]), rel=0.1)
+    assert misfit_of(rows, mean_model(), None, SHAPE).image is None
+
+
+def test_images_that_are_as_good_as_their_noise_have_no_misfit():
+    rows = replace(validation(60), chi_square=np.full(len(validation(60)), 0.97))
+    assert not misfit_of(rows, mean_model(), None, SHAPE, (0.003, 0.001)).image.any()
 
 
 def test_too_few_images_state_nothing():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pytest
 from astigmatic import BACKGROUND, FOCUS_UM, PIXEL_SIZE_UM, amplitude, draw, widths_px
 from scipy import ndimage
@@ -201,7 +202,12 @@ def test_cells_are_as_many_as_the_change_over_the_field_needs() -> None:
     assert (beside < 2 * CHANGE * norm[1:columns]).all()
 
 
-MISFIT = Misfit(SHAPE, np.array([-140.0, 0.0, 140.0]), np.random.default_rng(0).random((2, 3, 3, 3)))
+MISFIT = Misfit(
+    SHAPE,
+    np.array([-140.0, 0.0, 140.0]),
+    np.random.default_rng(0).random((2, 3, 3, 3)),
+    np.random.default_rng(1).random((2, 3, 3)),
+)
 
 
 def same(one: FitModel, other: FitModel, rounding: float) -> None:
@@ -212,6 +218,22 @@ def same(one: FitModel, other: FitModel, rounding: float) -> None:
     assert one.field.numbers() == other.field.numbers()
     assert one.misfit.numbers() == other.misfit.numbers()
     np.testing.assert_allclose(one.field.modes, other.field.modes, atol=rounding * np.abs(MODE).max())
+
+
+def test_a_misfit_of_an_older_file_knows_nothing_of_the_images() -> None:
+    numbers = MISFIT.numbers()
+    del numbers["image"]
+    old = Misfit.of_numbers(numbers)
+    assert old.image is None
+    assert not old.image_at([10.0, 20.0], [10.0, 20.0], [0.0, 50.0]).any()
+    place = [10.0], [20.0], [50.0]
+    np.testing.assert_array_equal(old.at(*place), MISFIT.at(*place))
+
+
+@pytest.mark.parametrize("image", [np.zeros((2, 3, 2)), np.full((2, 3, 3), -1.0), np.full((2, 3, 3), np.nan)])
+def test_a_misfit_of_images_that_cannot_be_is_refused(image: npt.NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match="misfit of images"):
+        Misfit(SHAPE, MISFIT.z_um, MISFIT.variance, image)
 
 
 def test_field_and_misfit_come_back_from_a_model_file() -> None:

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,16 +8,18 @@ import pytest
 from acquisition.physics.optics import OpticsModel, fine_images, shifted_images, spectrum_of
 from calibration.psf_model import PsfModel
 from engines.engine import EngineInfo
+from engines.refine.misfit import Misfit
 from engines.refine.rendering import BOX, SPARE_UM, set_box
 from engines.selfcheck.checked_engine import CheckedEngine
 from engines.selfcheck.directions import NAMES, SEPARATION, TURNED, WIDER_X, WIDER_Y, Directions
 from engines.selfcheck.dust import LOOKS, DustCheck
 from engines.selfcheck.gauges import DETAIL, gauges_of
 from engines.selfcheck.images import FEWEST, ImageCheck
+from engines.selfcheck.inspector import Inspector
 from engines.selfcheck.light import FIRST_LOOKS, LATEST_LOOKS, LightCheck
 from engines.selfcheck.scores import estimate, score
 from stream.evidence import FALSE_ALARMS, is_sure, limit
-from stream.messages import Detections, Frame, FrameInfo
+from stream.messages import DetectionFlag, Detections, Frame, FrameInfo
 
 OPTICS = OpticsModel(
     wavelengths_um=(0.53,),
@@ -101,6 +104,18 @@ def test_nothing_is_told_of_the_optics_that_were_calibrated(directions):
     assert np.abs(check.together.value / check.together.error).max() < 4
     chi = [c for c in check.facts()["chi_square_field"] if c is not None]
     assert chi == pytest.approx([1.0] * len(chi), abs=0.1)
+
+
+def test_chi_squares_are_compared_with_those_of_the_calibration(model):
+    depths_um = np.array([model.z_min_um, model.z_max_um])
+    image = np.full((3, 3, 2), NOISE**2)
+    image[0] *= 3  # at the top, images of calibrated particles differ more from their model
+    misfit = Misfit(SHAPE, depths_um, np.zeros((3, 3, 2, 3)), image)
+    _, known = judged(Directions(replace(model, misfit=misfit)))
+    _, unknown = judged(Directions(model))
+    found, plain = (check.facts()["chi_square_field"] for check in (known, unknown))
+    assert found[:3] == pytest.approx(np.array(plain[:3]) / 4, rel=0.06)
+    assert found[3:] == pytest.approx(np.array(plain[3:]) / 2, rel=0.06)
 
 
 @pytest.mark.parametrize("part", [0.92, 1.08])
@@ -234,6 +249,27 @@ def test_dust_is_told_by_its_place_and_moving_particles_are_none(seed):
 def test_particles_that_stand_still_or_are_stuck_are_no_dust():
     assert not dusty(dust=False, moving=False)
     assert not dusty(dust=True, stuck=True)
+
+
+@pytest.mark.parametrize(("seen", "told"), [(True, []), (False, ["dust"])])
+def test_a_particle_that_stays_is_no_dust_even_if_there_was_no_time_to_fit_it(model, seen, told):
+    rng, inspector = np.random.default_rng(0), Inspector(model, 1.0)
+    depths = DEPTHS_UM[20:24]
+    images = shifted_images(spectrum_of(fine_images(OPTICS, depths)), OPTICS, 0.0, 0.0)
+    half = images.shape[1] // 2
+    found = []
+    for look in range(LOOKS + 1):
+        places = np.vstack([[[60.0, 60.0]], rng.uniform(half + 2, 238 - half, (5, 2)).round()])
+        contrast = rng.normal(0, NOISE, SHAPE)
+        for (x, y), image in zip(places.astype(int), images[rng.integers(4, size=6)], strict=True):
+            contrast[y - half : y + half + 1, x - half : x + half + 1] += image
+        detections = Detections.from_columns(
+            FrameInfo("r", look, look, float(look), 0, 0.0),
+            x_um=places[not seen :, 0], y_um=places[not seen :, 1], z_um=depths[0], brightness=20.0,
+            flags=int(DetectionFlag.REDUCED),
+        )  # fmt: skip
+        found += inspector.look(100 * (1 - contrast), detections, float(look))
+    assert [name for name in ("dust",) if any(name in text for text in found)] == told
 
 
 class Steady:
