@@ -1,4 +1,8 @@
-"""What stays at its place while particles move: dust on the sensor or on a window near it."""
+"""What stays at its place while particles move: dust on the sensor or on a window near it.
+
+Looks are averaged without the images of the particles that were found in them: a slow particle near a wall would
+leave as much as dust.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from engines.refine.arguments import BoolArray, Float32Array, FloatArray
 from engines.selfcheck.images import Found
 
 LOOKS = 15
-"""Looks that are averaged, at least one second apart: a particle that passes leaves 1/15 of its contrast."""
+"""Looks that are averaged, at least one second apart: a particle that is not found leaves 1/15 of its contrast."""
+FREE_LOOKS = 6
+"""Looks in which no particle is at a pixel, from which it is judged. With fewer, one particle that was not found is
+more than a sixth of the mean; more leaves out places that slow particles pass."""
 BLOCK_PX = 32
 """Side of the blocks whose medians make the smooth background: wider than the images of particles."""
 SIGMAS = 8.0
@@ -20,55 +27,63 @@ FEWEST_PX = 4
 LARGEST_PX = 60
 """Size of a spot: fewer pixels are hot ones, what is longer is the edge of a channel."""
 MOST_SPOTS = 20
-NEAR_PX = 4.0
-MOST_STILL = 0.3
-"""Part of the particles that may lie on spots: with more of them, nothing moves, and dust looks like a particle."""
+ALWAYS, MOST_STILL = 0.8, 0.3
+"""Part of the pixels with particles that may have them in so many looks: with more, nothing moves, and a particle
+that is not found looks like dust."""
 
 
 class DustCheck:
-    """Averages looks and finds what stays; particles stuck to a wall are told as that."""
+    """Averages looks and finds what stays and is no particle."""
 
     def __init__(self) -> None:
         self._sum: Float32Array | None = None
+        self._free: Float32Array | None = None
         self._count = 0
         self._peak = 0.0
-        self._particles: list[FloatArray] = []
         self.spots: list[tuple[float, float]] = []
 
-    def add(self, contrast: Float32Array, particles_px: FloatArray, noise: float) -> list[Found]:
-        """Take a look: contrast (H, W), particles (N, 2: x, y) in it, fitted or not, noise; returns what is sure."""
-        if self._sum is None or self._sum.shape != contrast.shape:
-            self._sum, self._count, self._particles, self._peak = np.zeros_like(contrast), 0, [], 0.0
-        self._sum += contrast
+    def add(
+        self, contrast: Float32Array, particles_px: FloatArray, reach_px: FloatArray, noise: float
+    ) -> list[Found]:
+        """Take a look: contrast (H, W), particles (N, 2: x, y) and how far their images reach (N,), the noise.
+
+        Returns what is sure.
+        """
+        if self._sum is None or self._free is None or self._sum.shape != contrast.shape:
+            self._sum, self._free = np.zeros_like(contrast), np.zeros_like(contrast)
+            self._count, self._peak = 0, 0.0
+        free = np.ones_like(contrast)
+        low = np.maximum(np.rint(particles_px - reach_px[:, None]), 0).astype(np.int64)
+        high = np.maximum(np.rint(particles_px + reach_px[:, None]) + 1, 0).astype(np.int64)
+        for (left, top), (right, bottom) in zip(low, high, strict=True):
+            free[top:bottom, left:right] = 0
+        self._sum += contrast * free
+        self._free += free
         self._count += 1
-        self._particles.append(particles_px)
         peak = np.partition(contrast[::2, ::2].ravel(), -10)[-10]
         self._peak = max(self._peak, float(peak))
         if self._count < LOOKS:
             return []
-        found = self._judge(self._sum / np.float32(self._count), noise)
-        self._sum, self._count, self._particles, self._peak = None, 0, [], 0.0
+        found = self._judge(self._sum, self._free, noise)
+        self._sum = self._free = None
         return found
 
-    def _judge(self, mean: Float32Array, noise: float) -> list[Found]:
-        smooth = _smooth(mean)
-        level = max(SIGMAS * noise / np.sqrt(self._count), PASSING * self._peak / self._count)
-        spots = _spots(np.abs(mean - smooth) > level)
-        everyone = np.concatenate(self._particles) if self._particles else np.empty((0, 2))
-        on_spot = np.zeros(len(everyone), np.bool_)
+    def _judge(self, total: Float32Array, free: Float32Array, noise: float) -> list[Found]:
+        known = free >= FREE_LOOKS
+        taken = self._count - free
+        still = np.count_nonzero(taken >= ALWAYS * self._count) > MOST_STILL * np.count_nonzero(taken)
         self.spots = []
-        stuck = 0
-        for x, y in spots:
-            near = np.hypot(everyone[:, 0] - x, everyone[:, 1] - y) < NEAR_PX
-            on_spot |= near
-            if near.sum() >= self._count / 2:
-                stuck += 1
-            else:
-                self.spots.append((x, y))
-        if not self.spots or len(spots) > MOST_SPOTS or on_spot.sum() > MOST_STILL * max(len(everyone), 1):
+        if still or not known.any():
             return []
-        x, y = self.spots[0]
-        more = f" and at {len(self.spots) - 1} other places" if len(self.spots) > 1 else ""
+        count = np.maximum(free, 1.0)
+        mean = np.where(known, total / count, np.float32(np.median(total[known] / count[known])))
+        level = np.maximum(SIGMAS * noise / np.sqrt(count), PASSING * self._peak / count)
+        spots = _spots(known & (np.abs(mean - _smooth(mean)) > level))
+        if not spots or len(spots) > MOST_SPOTS:
+            return []
+        self.spots = spots
+        x, y = spots[0]
+        more = f" and at {len(spots) - 1} other places" if len(spots) > 1 else ""
         text = (
             f"something stays at x = {x:.0f}, y = {y:.0f} px{more} while particles move, and is none: dust on the "
             "sensor or on a window near it; particles there are measured wrong, clean it or take a new bright "

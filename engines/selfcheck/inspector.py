@@ -60,9 +60,10 @@ class Inspector:
         noise = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES))
         level = max(noise**2, 1.0 / 12.0 / background**2) / (self._model.read + self._model.shot)
         theta = self._local(detections, background)
-        known = np.isfinite(theta).all(axis=1)
-        known &= (theta[:, 2] > self._model.z_min_um) & (theta[:, 2] < self._model.z_max_um)
-        fitted = known & (detections.flags.astype(np.int64) & DetectionFlag.REDUCED == 0)
+        fitted = (detections.flags.astype(np.int64) & DetectionFlag.REDUCED == 0) & np.isfinite(theta).all(
+            axis=1
+        )
+        fitted &= (theta[:, 2] > self._model.z_min_um) & (theta[:, 2] < self._model.z_max_um)
         alone = self.images.alone(theta)
         alone = alone[fitted[alone]]
         if alone.size:
@@ -73,8 +74,17 @@ class Inspector:
         found = [*self.images.judge(), *self.light.judge()]
         if now_s >= self._dust_due_s:
             self._dust_due_s = now_s + DUST_PERIOD_S
-            found += self.dust.add(contrast, theta[known, :2], noise)  # a slow particle is no dust
+            found += self.dust.add(contrast, *self._places(detections), noise)
         return self._first(found)
+
+    def _places(self, detections: Detections) -> tuple[FloatArray, FloatArray]:
+        """Where particles are, fitted or not, (N, 2: x, y) px, and how far their images reach (N,) px."""
+        place = np.column_stack([detections.x_um, detections.y_um]) / self._pixel_um
+        there = np.isfinite(place).all(axis=1)
+        extent = self._model.extent_px.max(axis=1)
+        nodes = self._model.z_first_um + self._model.z_step_um * np.arange(extent.size)
+        reach = np.interp(detections.z_um, nodes, extent)
+        return place[there], np.where(np.isfinite(reach), reach, extent.max())[there]
 
     def _local(self, detections: Detections, background: float) -> FloatArray:
         """Places and brightness (N, 4) as the PSF model has them."""

@@ -234,7 +234,7 @@ def dusty(dust, moving=True, seed=0, stuck=False):
         if dust:
             contrast[100:104, 220:225] += 0.08
         seen = np.vstack([places, [[222.0, 101.5]]]) if stuck else places
-        told += check.add(contrast, seen, NOISE)
+        told += check.add(contrast, seen, np.full(len(seen), 8.0), NOISE)
     return told
 
 
@@ -249,6 +249,22 @@ def test_dust_is_told_by_its_place_and_moving_particles_are_none(seed):
 def test_particles_that_stand_still_or_are_stuck_are_no_dust():
     assert not dusty(dust=False, moving=False)
     assert not dusty(dust=True, stuck=True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slow_particles_are_no_dust(seed):
+    """Near a wall, where the flow is slow: 1 px a look, so that a particle stays for half of the looks."""
+    rng, check, told = np.random.default_rng(seed), DustCheck(), []
+    y, x = np.mgrid[0:200, 0:260]
+    slow = rng.uniform(30, 170, (6, 2))
+    for _ in range(LOOKS):
+        slow[:, 0] += 1.0
+        places = np.vstack([slow, rng.uniform(20, 180, (20, 2))])
+        contrast = rng.normal(0, NOISE, y.shape).astype(np.float32)
+        for px, py in places:
+            contrast += 0.1 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 8).astype(np.float32)
+        told += check.add(contrast, places, np.full(len(places), 8.0), NOISE)
+    assert not told
 
 
 @pytest.mark.parametrize(("seen", "told"), [(True, []), (False, ["dust"])])
