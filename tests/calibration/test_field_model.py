@@ -131,8 +131,8 @@ def test_named_terms_survive_json(stretched):
 def test_a_magnification_that_changes_with_depth_is_found_as_such():
     fit = fitted(walk=2e-4)
     assert fit.model.field is not None
-    np.testing.assert_allclose(np.diag(fit.model.field.walk_per_um), 2e-4, rtol=0.1)
-    assert np.abs(fit.model.field.walk_per_um - 2e-4 * np.eye(2)).max() < 2e-5
+    np.testing.assert_allclose(np.diag(fit.model.field.walk_per_um), 2e-4, rtol=0.02)
+    assert np.abs(fit.model.field.walk_per_um - 2e-4 * np.eye(2)).max() < 4e-6
 
 
 def residuals_of(shift_px):
