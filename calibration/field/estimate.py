@@ -14,7 +14,7 @@ from calibration.alignment.depth_spline import node_weights
 from calibration.assemble import centre_of
 from calibration.field.choose import Choice, Truncation, choose, folds_of, left_out
 from calibration.field.regression import Problem, Residuals, Sums
-from calibration.field.samples import Nodes, Samples, Traces
+from calibration.field.samples import Nodes, Samples, Traces, to_middle
 from calibration.field.stage import straight_walk
 from calibration.field.terms import Design, Terms
 from calibration.field.walk import Walk, find_walk
@@ -299,6 +299,19 @@ def _splined(images: FloatArray) -> Float32Array:
     for axis in (1, 2):
         images = ndimage.spline_filter1d(images, order=3, axis=axis, mode="mirror")
     return np.ascontiguousarray(images, np.float32)
+
+
+def expected_images(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
+    """The images (K, P, P) that splines (T, J, R) give one of the traces, where it is; 0 where not seen."""
+    samples = fit.samples
+    first, weight, _ = (part[index] for part in samples.weights())
+    own = np.einsum(
+        "t,tjr->jr", _phi(fit.terms, fit.traces)[index], fit.left_out_splines(np.empty(0, np.intp))
+    )
+    values = np.einsum("kp,kpr->kr", weight, own[first[:, None] + np.arange(4)])
+    centred = fit.traces.brightness[index] * np.tensordot(values, samples.basis, axes=1)
+    away = (-part[index : index + 1] for part in (fit.traces.dx_px, fit.traces.dy_px))
+    return to_middle(centred[None].astype(np.float32), *away)[0]
 
 
 def spline_of_place(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
