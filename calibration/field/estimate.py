@@ -311,7 +311,8 @@ def expected_images(fit: FieldFit, splines: FloatArray, index: int) -> Float32Ar
     values = np.einsum("kp,kpr->kr", weight, own[first[:, None] + np.arange(4)])
     centred = fit.traces.brightness[index] * np.tensordot(values, samples.basis, axes=1)
     away = (-part[index : index + 1] for part in (fit.traces.dx_px, fit.traces.dy_px))
-    return to_middle(centred[None].astype(np.float32), *away)[0]
+    moved: Float32Array = to_middle(centred[None].astype(np.float32), *away)[0]
+    return moved
 
 
 def spline_of_place(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:

@@ -52,10 +52,11 @@ class Growth:
     def of(cls, u: FloatArray, v: FloatArray, degree: int) -> Growth:
         """For particles at u, v (N,) and weights of a `degree`."""
         inner, outer = monomials(u, v, degree), monomials(u, v, degree + 1)[:, terms_of(degree) :]
-        inverse = np.linalg.pinv(inner.T @ inner)
-        explained = inverse @ inner.T @ outer
+        inverse: FloatArray = np.asarray(np.linalg.pinv(inner.T @ inner), np.float64)
+        explained: FloatArray = inverse @ inner.T @ outer
         left = outer - inner @ explained
-        return cls(degree, inverse, explained, np.maximum(np.sqrt((left**2).mean(axis=0)), 1e-6))
+        scale: FloatArray = np.asarray(np.maximum(np.sqrt((left**2).mean(axis=0)), 1e-6), np.float64)
+        return cls(degree, inverse, explained, scale)
 
     def leverage(self, u: FloatArray, v: FloatArray) -> FloatArray:
         """h (M,) at places (M,)."""
