@@ -67,7 +67,7 @@ def assemble(aligned: Aligned, *, noise_sd: float, pixel_size_um: float, polarit
     chosen[first:stop] = True
     images, z_um = aligned.images(chosen), aligned.nodes_um()[chosen]
     planes = find_focal_planes(images, z_um)
-    dx, dy = _centre(images)
+    dx, dy = centre_of(images)
     size = images.shape[-1]
     phase = np.exp(2j * np.pi * (fft.fftfreq(size)[:, None] * dy + fft.rfftfreq(size)[None, :] * dx))
     centred = wiener(fft.irfft2(fft.rfft2(images) * phase, s=(size, size)))
@@ -109,7 +109,7 @@ def image_radius(images: FloatArray) -> float:
     return float(np.percentile(reach, LARGEST_PERCENTILE))
 
 
-def _centre(images: FloatArray) -> tuple[float, float]:
+def centre_of(images: FloatArray) -> tuple[float, float]:
     """Offset (x, y), px, of the point about which images are symmetric, all depths taken together.
 
     Twice this offset is where an image and itself turned by 180 degrees correlate best.

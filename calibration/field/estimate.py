@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from calibration.alignment.aligned import Positions
 from calibration.alignment.denoise import wiener
 from calibration.alignment.depth_spline import node_weights
+from calibration.assemble import centre_of
 from calibration.field.choose import Choice, Truncation, choose, folds_of, left_out
 from calibration.field.regression import Problem, Residuals, Sums
-from calibration.field.samples import Nodes, Samples, Traces
+from calibration.field.samples import Nodes, Samples, Traces, to_middle
 from calibration.field.stage import straight_walk
 from calibration.field.terms import Design, Terms
 from calibration.field.walk import Walk, find_walk
@@ -24,14 +25,21 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 
-WALK_ROUNDS = 8
-"""Most measurements of the walk: the first are of images that are smeared by it, and find only a part."""
+WALK_ROUNDS = 16
+"""Most measurements of the walk. Each is of a mean image that is smeared by what is left of it, and finds only a
+part, a fifth to a third; with the steps of `_step` 5 to 8 do."""
+SETTLED_SIGMAS = 0.5
+"""Standard errors of the walk below which a step changes nothing more."""
+LONGEST_STEP = 6.0
+"""A step over what was measured, at most: more would only follow the noise."""
 MAX_PLACE_PX = 1.0
 """px by which a particle's place changes at most in one such measurement."""
 DEPTHS_LOOKED_AT = 24
 """Depths at which the symmetry of the images is looked at."""
 PLACE_ROUNDS = 2
 """Corrections of the particles' places with the field model of the others."""
+CENTRE_ROUNDS = 2
+"""Measurements of the images' centre: the second is good to 0.001 px."""
 SQUARE_OF_MEDIAN = 0.455
 """Median of the square of a normal number of variance 1."""
 CLIPPED = 3.0
@@ -142,7 +150,9 @@ def fit_field(
     )
     if choice.design == Design() and not still.per_um.any():
         return fit
-    return replace(fit, model=_model(fit, still.per_um))
+    model, off_px = _model(fit, still.per_um)
+    centred = replace(positions, dx_px=positions.dx_px + off_px[0], dy_px=positions.dy_px + off_px[1])
+    return replace(fit, model=model, positions=centred)
 
 
 def _without_walk(samples: Samples, scene: Scene) -> _Still:
@@ -150,7 +160,7 @@ def _without_walk(samples: Samples, scene: Scene) -> _Still:
     half = max(scene.shape) / 2
     count = len(samples.traces.u)
     first, per_um, stage_px = None, np.zeros((2, 2)), np.zeros((len(scene.focus_um), 2))
-    place_px = np.zeros((count, 2))
+    place_px, step, before, sigma = np.zeros((count, 2)), 1.0, np.zeros((2, 2)), np.zeros((2, 2))
     for turn in range(WALK_ROUNDS):
         traces = samples.traces
         x_px, y_px = traces.u * half, traces.v * half
@@ -160,18 +170,39 @@ def _without_walk(samples: Samples, scene: Scene) -> _Still:
         stage = _straight(samples, scene.focus_um) if turn == 0 else np.zeros_like(stage_px)
         if walk is not None and walk.is_stage:
             stage = stage + walk.stage_px
-        if walk is None or not (walk.is_optical or stage.any()):
+        optical = walk is not None and (walk.is_optical or bool(per_um.any()))
+        if walk is None or not (optical or stage.any()):
             first = first or walk
             break
-        more = walk.per_um if walk.is_optical else np.zeros((2, 2))
+        if optical:
+            step = _step(step, walk.per_um, before, walk.sigma_per_um)
+            before, sigma = walk.per_um, np.maximum(step * walk.sigma_per_um, 1e-12)
+        more = step * walk.per_um if optical else np.zeros((2, 2))
         away = np.stack([x_px, y_px], axis=1) @ more.T
-        place = np.clip(walk.place_px, -MAX_PLACE_PX, MAX_PLACE_PX)
+        place = np.clip(step * walk.place_px, -MAX_PLACE_PX, MAX_PLACE_PX)
         aside = place[:, None, :] + away[:, None, :] * traces.depth_um[..., None] + stage
         moved = traces.moved(aside[..., 0], aside[..., 1], np.zeros(count))
         samples = Samples.of(moved, samples.nodes, alike=True)
         per_um, stage_px, place_px = per_um + more, stage_px + stage, place_px + place
-        first = replace(walk, per_um=per_um + (walk.per_um - more), stage_px=stage_px)
+        found = per_um if optical else walk.per_um
+        errors = sigma if optical else walk.sigma_per_um
+        first = replace(walk, per_um=found, sigma_per_um=errors, stage_px=stage_px)
+        if optical and not stage.any() and (np.abs(more) < SETTLED_SIGMAS * sigma).all():
+            break
     return _Still(samples, first, per_um, stage_px, place_px)
+
+
+def _step(step: float, now: FloatArray, before: FloatArray, sigma: FloatArray) -> float:
+    """How many times a walk (2, 2) as measured is to be applied, after `step` times the one `before` was.
+
+    Each measurement finds the same part of what is left, so that two of them tell how much that is (the secant
+    method).
+    """
+    size = float(((before / sigma) ** 2).sum())
+    if not size > 0:
+        return step
+    left = float((now * before / sigma**2).sum()) / size
+    return float(np.clip(step / max(1.0 - left, 1e-3), 1.0, LONGEST_STEP))
 
 
 def _straight(samples: Samples, focus_um: FloatArray) -> FloatArray:
@@ -217,39 +248,74 @@ def _place_changes(samples: Samples, sums: Sums, choice: Choice) -> FloatArray:
     return change
 
 
-def _model(fit: FieldFit, per_um: FloatArray) -> PsfModel:
-    """The PSF model with the field model of all particles."""
+def _model(fit: FieldFit, per_um: FloatArray) -> tuple[PsfModel, FloatArray]:
+    """The PSF model with the field model of all particles; and how far, (2,: x, y) px, its images were off centre.
+
+    A particle's place is where its image is symmetric, in the middle of the field: further out the optics may make
+    images lopsided, and so do particles that are more on one side than on the other as long as a walk smears them.
+    """
     splines = Problem.of(fit.sums, _phi(fit.terms, fit.traces), np.arange(len(fit.traces.u))).solve(
         fit.choice.ridge
     )
     parts = Truncation.of(splines, fit.choice.rank)
-    mean = _image_spline(splines[0], fit.samples.basis)
-    modes = [_image_spline(mode, fit.samples.basis) for mode in parts.modes]
-    none = np.zeros((0, *mean.shape), np.float32)
+    mean = _images(splines[0], fit.samples.basis)
+    modes = np.array([_images(mode, fit.samples.basis) for mode in parts.modes]).reshape(-1, *mean.shape)
     mixed = np.hstack([np.zeros((len(modes), 1)), parts.mixing])
     b = np.log(fit.traces.brightness)
     field = FieldModel(
         shape=fit.shape,
         surface_um=np.zeros(terms_of(SURFACE_DEGREE)),
         walk_per_um=per_um,
-        modes=np.stack(modes) if modes else none,
+        modes=np.zeros((len(modes), 1, 1, 1), np.float32),
         weights=fit.terms.weights(mixed),
         degree=fit.choice.design.degree,
         brightness_degree=fit.choice.design.brightness_degree,
         brightness_range=(float(b.min()), float(b.max())),
     )
-    return replace(fit.model, coefficients=mean, field=field)
+    middle = mean + np.tensordot(field.weights_at(0.0, 0.0)[0], modes, axes=1)
+    off_px = np.zeros(2)
+    for _ in range(CENTRE_ROUNDS):
+        off_px += centre_of(_moved(middle, off_px))
+    of_mean, *others = (_splined(_moved(part, off_px)) for part in (mean, *modes))
+    field = replace(field, modes=np.array(others, np.float32).reshape(-1, *mean.shape))
+    return replace(fit.model, coefficients=of_mean, field=field), off_px
 
 
-def _image_spline(spline: FloatArray, basis: FloatArray) -> Float32Array:
-    """The coefficients (J, P, P) of a spline over depth (J, R) in a basis (R, P, P), also over rows and columns."""
-    images = wiener(np.einsum("jr,rpq->jpq", spline, basis))
+def _moved(images: FloatArray, off_px: FloatArray) -> FloatArray:
+    """Images (J, P, P) moved back by `off_px` (2,: x, y)."""
+    size = images.shape[-1]
+    turn = fft.fftfreq(size)[:, None] * off_px[1] + fft.rfftfreq(size)[None, :] * off_px[0]
+    moved: FloatArray = fft.irfft2(fft.rfft2(images) * np.exp(2j * np.pi * turn), s=(size, size))
+    return moved
+
+
+def _images(spline: FloatArray, basis: FloatArray) -> FloatArray:
+    """The coefficients (J, P, P), over depth only, of a spline (J, R) in a basis (R, P, P), without their noise."""
+    return wiener(np.einsum("jr,rpq->jpq", spline, basis))
+
+
+def _splined(images: FloatArray) -> Float32Array:
+    """Coefficients (J, P, P) over depth of images as those of a spline also over rows and columns."""
     for axis in (1, 2):
         images = ndimage.spline_filter1d(images, order=3, axis=axis, mode="mirror")
     return np.ascontiguousarray(images, np.float32)
 
 
+def expected_images(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
+    """The images (K, P, P) that splines (T, J, R) give one of the traces, where it is; 0 where not seen."""
+    samples = fit.samples
+    first, weight, _ = (part[index] for part in samples.weights())
+    own = np.einsum(
+        "t,tjr->jr", _phi(fit.terms, fit.traces)[index], fit.left_out_splines(np.empty(0, np.intp))
+    )
+    values = np.einsum("kp,kpr->kr", weight, own[first[:, None] + np.arange(4)])
+    centred = fit.traces.brightness[index] * np.tensordot(values, samples.basis, axes=1)
+    away = (-part[index : index + 1] for part in (fit.traces.dx_px, fit.traces.dy_px))
+    moved: Float32Array = to_middle(centred[None].astype(np.float32), *away)[0]
+    return moved
+
+
 def spline_of_place(fit: FieldFit, splines: FloatArray, index: int) -> Float32Array:
     """The spline (J, P, P) of splines (T, J, R) at the place of one of the traces."""
     own = np.einsum("t,tjr->jr", _phi(fit.terms, fit.traces)[index], splines)
-    return _image_spline(own, fit.samples.basis)
+    return _splined(_images(own, fit.samples.basis))

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from calibration.field.cross_validation import Validation
+from calibration.field.growth import Growth
 from calibration.field.surface_choice import Surface
 from calibration.psf_model import PsfModel
+from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,6 +27,8 @@ PARTICLES_A_REGION = 12
 """Particles that a region of the field holds at least on average: errors of one particle are alike."""
 MOST_ACROSS = 3
 """Regions along the field: what changes faster is in the modes."""
+ACROSS = 9
+"""Cells along each side of the field where a field model is: its errors grow towards the corners."""
 SHRINK = 6.0
 """Particles that the whole field counts for in each region, so that few particles do not make a region."""
 PLACES = 5
@@ -61,7 +65,11 @@ def misfit_of(
     by_depth = np.maximum(
         ndimage.convolve1d(by_depth, np.array([0.25, 0.5, 0.25]), axis=0, mode="nearest"), 0.0
     )
-    factor = _by_region(validation, good, excess, by_depth[place], shape, pixel_size_um)
+    expected = by_depth[place]
+    if model.field is None:
+        factor = _by_region(validation, good, excess, expected, shape, pixel_size_um)
+    else:
+        factor = _over_field(validation.where(good), excess, expected, model.field, pixel_size_um)
     middles = (edges[1:] + edges[:-1]) / 2
     variance = factor[:, :, None, :] * by_depth
     if slide is not None:
@@ -100,6 +108,48 @@ def _of_images(
     by_depth = np.interp(np.arange(bins), known, [np.median(relative[place == b]) for b in known])
     by_depth = ndimage.convolve1d(by_depth, np.array([0.25, 0.5, 0.25]), mode="nearest")
     return np.maximum(region[..., None] * by_depth - 1, 0.0)
+
+
+def _over_field(
+    rows: Validation, excess: FloatArray, expected: FloatArray, field: FieldModel, pixel_size_um: float
+) -> FloatArray:
+    """Factor (ACROSS, ACROSS, 3) of the misfit in each cell: how it grows (`Growth`), and what regions have beside.
+
+    A region counts by its particles, less where noise hides their misfit.
+    """
+    _, first, own = np.unique(rows.particle, return_index=True, return_inverse=True)
+    x, y = rows.x_um / pixel_size_um, rows.y_um / pixel_size_um
+    at = field.place(x[first], y[first])
+    place = (np.arange(ACROSS) + 0.5) / ACROSS
+    down, along = np.meshgrid(place * field.shape[0] - 0.5, place * field.shape[1] - 0.5, indexing="ij")
+    cells = field.place(along.ravel(), down.ravel())
+    growth = Growth.of(*at, field.degree)
+    regions = int(np.clip(np.sqrt(len(first) / PARTICLES_A_REGION), 1, MOST_ACROSS))
+    of_cell = np.arange(ACROSS) * regions // ACROSS
+    row = np.clip((y / field.shape[0] * regions).astype(int), 0, regions - 1)
+    region = row * regions + np.clip((x / field.shape[1] * regions).astype(int), 0, regions - 1)
+    factor = np.empty((ACROSS, ACROSS, 3))
+    for axis in range(3):
+        noise = rows.sigmas()[:, axis] ** 2
+        squares, unsure = _ratios(excess[:, axis], expected[:, axis], noise, own)
+        grown = [growth.factors(squares, unsure, at, to) for to in (cells, at)]
+        rest, unsure = _ratios(excess[:, axis], expected[:, axis] * grown[1][own], noise, region, regions**2)
+        count = np.bincount(region[first], minlength=regions**2)
+        says = count / (1.0 + count * unsure**2)
+        rest = np.maximum((says * rest + SHRINK) / (says + SHRINK), 0.0).reshape(regions, regions)
+        factor[..., axis] = grown[0].reshape(ACROSS, ACROSS) * rest[of_cell[:, None], of_cell]
+    return factor
+
+
+def _ratios(
+    excess: FloatArray, expected: FloatArray, noise: FloatArray, group: npt.NDArray[np.intp], count: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """Excess over what is expected, of each group of images (M,), by weighted least squares; and its standard error
+    from noise."""
+    expected = np.maximum(expected, 1e-12)
+    weight = expected / (expected + noise) ** 2
+    information = np.maximum(np.bincount(group, weight * expected, count), 1e-12)
+    return np.bincount(group, weight * excess, count) / information, np.sqrt(2.0 / information)
 
 
 def _of_surface(slide: Surface, shape: tuple[int, int], across: int) -> FloatArray:

@@ -24,7 +24,7 @@ from calibration.field.surface_choice import choose_surface
 from calibration.field.terms import Design, Terms
 from calibration.field.walk import find_walk
 from calibration.psf_model import PsfModel
-from engines.refine.field import monomials
+from engines.refine.field import FieldModel, monomials
 
 SHAPE = (400, 500)
 HALF = 250.0
@@ -133,8 +133,8 @@ def test_named_terms_survive_json(stretched):
 def test_a_magnification_that_changes_with_depth_is_found_as_such():
     fit = fitted(walk=2e-4)
     assert fit.model.field is not None
-    np.testing.assert_allclose(np.diag(fit.model.field.walk_per_um), 2e-4, rtol=0.1)
-    assert np.abs(fit.model.field.walk_per_um - 2e-4 * np.eye(2)).max() < 2e-5
+    np.testing.assert_allclose(np.diag(fit.model.field.walk_per_um), 2e-4, rtol=0.02)
+    assert np.abs(fit.model.field.walk_per_um - 2e-4 * np.eye(2)).max() < 4e-6
 
 
 def residuals_of(shift_px):
@@ -374,3 +374,59 @@ def test_images_that_are_as_good_as_their_noise_have_no_misfit():
 
 def test_too_few_images_state_nothing():
     assert misfit_of(validation(1), mean_model(), None, SHAPE) is None
+
+
+def of_polynomials(count, degree, seed):
+    """What left-out and new particles are off, where the optics are of one degree more than the model has.
+
+    A weight changes over the field and scatters between particles; polynomials of `degree` are fitted to it.
+    """
+    rng = np.random.default_rng(seed)
+    more = rng.normal(0, 0.5, len(monomials(0.0, 0.0, degree + 1)[0]))
+    where = rng.uniform([-1, -0.8], [1, 0.8], (count + 2000, 2)).T
+    weight = monomials(*where, degree + 1) @ more + rng.normal(0, 0.5, count + 2000)
+    inner = monomials(*where, degree)
+    error = np.empty(count + 2000)
+    for i in range(count):
+        others = np.delete(np.arange(count), i)
+        error[i] = weight[i] - inner[i] @ np.linalg.lstsq(inner[others], weight[others], rcond=None)[0]
+    error[count:] = (
+        weight[count:] - inner[count:] @ np.linalg.lstsq(inner[:count], weight[:count], rcond=None)[0]
+    )
+    return where, -error, rng
+
+
+def rows_of(where, off, planes, rng):
+    """Images of particles at places (2, N) that are `off` (N,): least in focus, and with noise."""
+    particle = np.repeat(np.arange(len(off)), planes)
+    z = np.tile(np.linspace(-40, 40, planes), len(off))
+    x, y = (249.5 + 250 * where[0])[particle], (199.5 + 250 * where[1])[particle]
+    error = off[particle] * (0.5 + np.abs(z) / 40) + rng.normal(0, 0.1, (3, particle.size))
+    sigma = np.full((3, particle.size), 0.1)
+    return Validation(particle, x, y, z, *error, *sigma, np.ones(particle.size))
+
+
+@pytest.mark.parametrize(
+    ("count", "degree", "within"), [(10, 0, 0.2), (25, 1, 0.15), (60, 1, 0.15), (200, 2, 0.15)]
+)
+def test_stated_errors_hold_for_new_particles_in_the_middle_and_in_the_corners_with_few_beads_and_with_many(
+    count, degree, within
+):
+    """rms over many calibrations, as the polynomials of one are what they are."""
+    none = np.zeros((0, *mean_model().coefficients.shape), np.float32)
+    field = FieldModel(
+        SHAPE, np.zeros(6), np.zeros((2, 2)), none, np.zeros((0, len(monomials(0.0, 0.0, degree)[0]))), degree
+    )
+    model = replace(mean_model(), field=field)
+    middle, corner = [], []
+    for seed in range(60):
+        where, off, rng = of_polynomials(count, degree, seed)
+        misfit = misfit_of(rows_of(where[:, :count], off[:count], 20, rng), model, None, SHAPE)
+        new = rows_of(where[:, count:], off[count:], 3, rng)
+        stated = new.sigmas() ** 2 + misfit.at(new.x_um, new.y_um, new.z_um)
+        pull = (new.errors()[:, 0] ** 2) / stated[:, 0]
+        u, v = (new.x_um - 249.5) / 250, (new.y_um - 199.5) / 250
+        middle.append(pull[np.hypot(u, v) < 0.4].mean())
+        corner.append(pull[(np.abs(u) > 0.75) & (np.abs(v) > 0.6)].mean())
+    for some in (middle, corner):
+        assert np.sqrt(np.mean(some)) == pytest.approx(1.0, abs=within)
