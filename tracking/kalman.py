@@ -12,7 +12,8 @@ particle's Brownian steps across a sheared flow carry it to faster or slower str
 detection's own standard error.
 
 All tracks are columns of two arrays. `state` (16, capacity): p, v, pp, pv, vv, three axes each, and the mean
-brightness of the last detections, which is not filtered and decides nothing here. `label` (4, capacity): track number, frame of the first detection, clock of the last detection, number of detections.
+brightness of the last detections, which decides nothing here. `label` (4, capacity): track number, frame of the first detection, clock of the last
+detection, number of detections.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def correct(state: Any, i: int, a: int, nu: float, variance: float) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def remember_brightness(state: Any, i: int, seen: float, hits: int) -> None:
-    """Take the brightness of the `hits`-th detection of track `i` into its mean; NaN, where none is known, is not."""
+    """Take the brightness of the `hits`-th detection of track `i`, unless it is NaN, into its mean."""
     mean = state[BRIGHTNESS, i]
     if hits <= 1 or math.isnan(mean):
         state[BRIGHTNESS, i] = seen

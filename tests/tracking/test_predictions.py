@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flows import FRAME_S, channel_flow, info
 
-from stream.messages import Detections, Predictions, Tracks, TrackFlag
+from stream.messages import Detections, Predictions, TrackFlag, Tracks
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
@@ -131,7 +131,7 @@ def test_the_brightness_follows_the_last_detections():
         found = moved(frame)
         tracker.step(replace_column(found, "brightness", 2.0 * found.brightness))
     grown = tracker.predictions().brightness / (100.0 + np.arange(10))
-    assert ((1.7 < grown) & (grown < 2.0)).all()
+    assert ((grown > 1.7) & (grown < 2.0)).all()
     tracker.step(replace_column(moved(32), "brightness", np.full(10, np.nan)))
     np.testing.assert_allclose(tracker.predictions().brightness / (100.0 + np.arange(10)), grown)
 
