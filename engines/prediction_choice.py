@@ -70,6 +70,11 @@ class PredictionChoice:
         self._idle_since_s: float | None = None
         self.age = float("nan")
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the link to the tracker is up, or was."""
+        return self._is_met
+
     def is_due(self, *, all_consumed: bool) -> bool:
         """Whether the next frame can be submitted: it does not wait, or its prediction is there or never will be.
 
