@@ -231,7 +231,7 @@ def test_a_camera_gets_the_newest_prediction_and_waits_for_none(stack):
         settle(chain)
     for number in (10, 11, 12):  # the tracker stands still
         chain.frames.send(frame_of(number))
-        until(lambda: chain.detect.step(0.0) and number in chain.engine.given)
+        until(detected(chain, number))
     assert [chain.engine.ages()[n] for n in range(8, 13)] == [1, 1, 1, 2, 3]
 
 
@@ -244,6 +244,11 @@ def settle(chain: Chain) -> None:
         return not (chain.frames.queued or chain.found.queued or chain.predictions.queued)
 
     until(is_settled)
+
+
+def detected(chain: Chain, number: int):
+    """Whether a frame has been submitted; steps the detector alone."""
+    return lambda: chain.detect.step(0.0) and number in chain.engine.given
 
 
 def until(is_so) -> None:
@@ -261,7 +266,7 @@ def test_a_camera_uses_no_prediction_that_is_too_old(stack):
         settle(chain)
     for number in (7 + MOST_AGE, 8 + MOST_AGE):
         chain.frames.send(frame_of(number))
-        until(lambda: chain.detect.step(0.0) and number in chain.engine.given)
+        until(detected(chain, number))
     assert [chain.engine.ages()[7 + MOST_AGE + more] for more in (0, 1)] == [MOST_AGE, None]
 
 
