@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from small_run import Run
+from small_run import Run, kill, small_experiment
 
 import engines.factory
 from acquisition.physics.image_table import load_bank
@@ -118,3 +118,42 @@ def test_without_predictions_the_detector_is_told_nothing(tmp_path, told, record
     assert not run.events("prediction")
     assert "predictions" not in run.result.counts["track"]
     assert "predicted_frames" not in run.result.counts["detect"]
+
+
+def uses_predictions(run) -> bool:
+    """Whether the detector said that it can use predictions."""
+    return run.events("engine")[0]["details"].get("prediction", False) is not False
+
+
+def network(folder, **more):
+    """A run with the simulated microscope, whose detector has a network, in processes."""
+    detector = {"model": str(SHIPPED_MODEL), "polarity": "auto", "diameter_px": None, "workers": 1}
+    return small_experiment(folder, detector=detector, **more)
+
+
+def test_a_killed_detector_finds_the_predictions_again_and_loses_no_frame(tmp_path):
+    run = Run(network(tmp_path, rate=15, frames=200), kill("detect"), act_after=40)
+    frames, _ = run.frames()
+    assert run.result.ok
+    assert frames == list(range(200))
+    assert [event["stage"] for event in run.events("process")].count("detect") == 2
+    began = [event for event in run.events("prediction") if "waits" in event]
+    assert len(began) == 2 * uses_predictions(run)
+    after = run.result.counts["detect"]
+    assert (after.get("predicted_frames", 0) > 100) == uses_predictions(run)
+
+
+def test_a_run_that_loses_its_tracker_still_ends_and_keeps_what_was_tracked(tmp_path):
+    run = Run(network(tmp_path, rate=15, frames=100_000), kill("track"), act_after=40)
+    frames, _ = run.frames()
+    assert not run.result.ok
+    assert run.result.failures[0].startswith("track ended without reporting why")
+    assert frames == list(range(len(frames)))
+    assert len(frames) >= run.acted_at
+
+
+def test_a_live_run_uses_the_newest_predictions(tmp_path):
+    run = Run(network(tmp_path, rate=10, frames=100, link={"policy": "live", "age_limit_ms": 10_000.0}))
+    assert run.result.ok
+    counts = run.result.counts["detect"]
+    assert (counts.get("predicted_frames", 0) > 50) == uses_predictions(run)
