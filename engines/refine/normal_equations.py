@@ -402,5 +402,5 @@ def chi_square_of(
         rest, line, total = residual[i, left:right], weight[i, left:right], np.float32(0.0)
         for j in range(right - left):
             total += line[j] * rest[j] * rest[j]
-        chi += total
+        chi += float(total)
     return chi

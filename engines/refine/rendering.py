@@ -211,10 +211,10 @@ def best_brightness(
             row_d1 += d
             row_vv += v * v
             row_vd += v * d
-        v1 += row_v1
-        d1 += row_d1
-        vv += row_vv
-        vd += row_vd
+        v1 += float(row_v1)
+        d1 += float(row_d1)
+        vv += float(row_vv)
+        vd += float(row_vd)
     n = (box[BOTTOM] - box[TOP]) * (box[RIGHT] - box[LEFT])
     if n < 2:
         return 0.0, 0.0
