@@ -86,8 +86,8 @@ class KindsRefiner(Refiner):
         part: Part | None = None,
     ) -> tuple[FloatArray, BoolArray]:
         """The table with what was fitted; all particles are there."""
-        contrast, total, light, noise = self._prepare(image, full_light)
-        row, start = Detections.COLUMNS.index, self._start(table)
+        contrast, total, light, noise = self.prepare(image, full_light)
+        row, start = Detections.COLUMNS.index, self.start(table)
         kinds = []
         for kind, (model, peak) in enumerate(zip(self.models, self._peaks, strict=True)):
             rows = np.flatnonzero(table[row("kind")] == kind)
