@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import LivePTVError
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 
 class DetectionError(LivePTVError, ValueError):
@@ -60,10 +60,11 @@ class Engine(Protocol):
         """Compile and allocate everything for such images, so that the first frame is as fast as the rest."""
         ...
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold.
 
-        The frame's image must stay valid until its detections have been returned.
+        The frame's image must stay valid until its detections have been returned. `predicted` is what the tracker
+        knew of its tracks after an earlier frame, a hint: an engine that cannot use it ignores it.
         Raises `DetectionError` for an image this engine cannot read.
         """
         ...

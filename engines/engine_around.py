@@ -9,7 +9,7 @@ import numpy as np
 
 from engines.engine import Engine, EngineInfo, announces
 from engines.fit_budget import FrameCost, Reducible
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 
 class EngineAround:
@@ -32,9 +32,9 @@ class EngineAround:
         """Compile and allocate everything for such images."""
         self._engine.warmup(height, width, dtype)
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
-        self._engine.submit(frame)
+        self._engine.submit(frame, predicted)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from engines.engine import Engine
 from engines.engine_around import EngineAround
 from engines.governor import Change, Governor
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 
 class GovernedEngine(EngineAround):
@@ -24,13 +24,13 @@ class GovernedEngine(EngineAround):
         self._governor = governor
         self._report = report
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
         info = frame.info
         age_ms = info.age_ms_at(time.perf_counter_ns())
         budget_ms = self._governor.arrived(info.frame, info.time_s, age_ms if math.isfinite(age_ms) else 0.0)
         self.allow_fit(1.0, budget_ms)
-        super().submit(frame)
+        super().submit(frame, predicted)
 
     def results(self, timeout_s: float) -> list[Detections]:
         """Return the detections that are ready, in order, waiting for at most `timeout_s`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engines.engine import Engine
 from engines.engine_around import EngineAround
 from engines.repeated_images import RepeatedImages
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 REPEATED = "repeated_images"
 """The name under which repeated frames are counted."""
@@ -64,9 +64,9 @@ class WatchedEngine(EngineAround):
         self._images = RepeatedImages()
         self._repeated = 0
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
-        self._engine.submit(frame)
+        self._engine.submit(frame, predicted)
         if self._images.is_repeated(frame.image):
             self._repeated += 1
             self._remark(REPEATED, 1, frame.info.frame)

@@ -17,6 +17,7 @@ from stream.messages import (
     Detections,
     Frame,
     Message,
+    Predictions,
     StageState,
     Status,
     StreamEnd,
@@ -27,24 +28,32 @@ from stream.messages import (
 SCHEMA = 1
 MAX_HEADER_BYTES = 64 * 1024
 ITEM_BYTES = {"uint8": 1, "uint16": 2, "float64": 8}
-TABLES: dict[str, type[Detections] | type[Tracks]] = {"detections": Detections, "tracks": Tracks}
+TABLES: dict[str, type[Detections] | type[Tracks] | type[Predictions]] = {
+    "detections": Detections,
+    "tracks": Tracks,
+    "predictions": Predictions,
+}
 EARLIER = {
     "detections": (
         tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
         tuple(name for name in Detections.COLUMNS if name not in Detections.MORE),
     ),
     "tracks": (tuple(name for name in Tracks.COLUMNS if name not in Tracks.MORE),),
+    "predictions": (),
 }
 """The columns that tables had before; they are still read."""
 
 Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Shape: TypeAlias = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=3)]
-Kind: TypeAlias = Literal["frame", "detections", "tracks", "command", "ack", "status", "start", "end"]
+Kind: TypeAlias = Literal[
+    "frame", "detections", "tracks", "predictions", "command", "ack", "status", "start", "end"
+]
 KINDS: dict[type[Message], Kind] = {
     Frame: "frame",
     Detections: "detections",
     Tracks: "tracks",
+    Predictions: "predictions",
     Command: "command",
     CommandReply: "ack",
     Status: "status",

@@ -215,6 +215,50 @@ class Tracks(ParticleTable):
     flags = Column()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions(ParticleTable):
+    """What the tracker knows of its confirmed 3D tracks after a frame: a hint for the detector in a later frame.
+
+    `info` is the frame whose detections the tracker used last. Its `focus_um` is the focus that the tracker took
+    for it (where the frame has no reading, the last one before, or 0), always finite. `height_um` is focus + z, so
+    that a move of the focus is no motion. Positions are filtered, um; velocities in um/s. The state (p, v) of an
+    axis has the covariance (pp, pv, vv), um^2, um^2/s and um^2/s^2; `q*_um2_s` is the variance of its random step
+    per second. A time t later the position is p + v t with the variance pp + 2 t pv + t^2 vv + q t.
+
+    `brightness`, grey values, is the mean of the last detections, `hits` the number of detections so far, `missed`
+    the camera frames since the last one (0: detected in this frame). `kind` is the class of the particle, NaN where
+    it is not known. `flags` are those of `TrackFlag`.
+    """
+
+    MORE: ClassVar[tuple[str, ...]] = ("kind",)
+    info: FrameInfo
+    table: FloatArray
+    track = Column()
+    x_um = Column()
+    y_um = Column()
+    height_um = Column()
+    vx_um_s = Column()
+    vy_um_s = Column()
+    vz_um_s = Column()
+    pp_x = Column()
+    pp_y = Column()
+    pp_z = Column()
+    pv_x = Column()
+    pv_y = Column()
+    pv_z = Column()
+    vv_x = Column()
+    vv_y = Column()
+    vv_z = Column()
+    qx_um2_s = Column()
+    qy_um2_s = Column()
+    qz_um2_s = Column()
+    brightness = Column()
+    hits = Column()
+    missed = Column()
+    kind = Column()
+    flags = Column()
+
+
 class CommandKind(StrEnum):
     """The commands that are carried out between two frames."""
 
@@ -322,4 +366,6 @@ class StreamEnd:
     reason: str = "done"
 
 
-Message = Frame | Detections | Tracks | Command | CommandReply | Status | StreamStart | StreamEnd
+Message = (
+    Frame | Detections | Tracks | Predictions | Command | CommandReply | Status | StreamStart | StreamEnd
+)

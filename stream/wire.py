@@ -45,6 +45,7 @@ from stream.messages import (
     FrameInfo,
     ImageArray,
     Message,
+    Predictions,
     Status,
     StreamEnd,
     StreamStart,
@@ -166,6 +167,8 @@ def _describe(
             return _describe_array("detections", message.info, message.table, source, link)
         case Tracks():
             return _describe_array("tracks", message.info, message.table, source, link)
+        case Predictions():
+            return _describe_array("predictions", message.info, message.table, source, link)
         case Command() as c:
             if isinstance(c.value, float) and not math.isfinite(c.value):
                 raise WireError(f"{c.kind} cannot be sent: its value is {c.value}; give a finite number")

@@ -19,7 +19,7 @@ from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class GuardedEngine(EngineAround):
         self._say = say
         self._skipped = dict(skipped or {})
         self._failure = ""
-        self._waiting: deque[Frame] = deque()
+        self._waiting: deque[tuple[Frame, Predictions | None]] = deque()
         self._on_results: Callable[[], None] | None = None
         self._counted: Counter[str] = Counter()
         self._format: tuple[int, int, np.dtype[Any]] | None = None
@@ -120,11 +120,11 @@ class GuardedEngine(EngineAround):
         except BackEndError as error:
             self._replace(error)
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while as many as the engine can hold are being worked on."""
-        self._waiting.append(frame)
+        self._waiting.append((frame, predicted))
         try:
-            self._engine.submit(frame)
+            self._engine.submit(frame, predicted)
         except BackEndError as error:
             self._replace(error)
         except BaseException:  # an interruption too: the frame was not taken
@@ -145,7 +145,7 @@ class GuardedEngine(EngineAround):
         """
         try:
             ready = self._engine.results(timeout_s)
-            for frame, detections in zip(self._waiting, ready, strict=False):
+            for (frame, _), detections in zip(self._waiting, ready, strict=False):
                 self._look(frame, detections)
         except BackEndError as error:
             self._replace(error)
@@ -210,8 +210,8 @@ class GuardedEngine(EngineAround):
             super().announce(self._on_results)
         if self._format is not None:
             self._engine.warmup(*self._format)
-        for frame in self._waiting:
-            self._engine.submit(frame)
+        for frame, predicted in self._waiting:
+            self._engine.submit(frame, predicted)
 
     def counts(self) -> dict[str, int]:
         """Totals of all engines so far, with `blank` frames and `back_end_failures`."""

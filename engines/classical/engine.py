@@ -24,7 +24,7 @@ from engines.refine.psf import load_fit_model
 from engines.refine.refiner import open_refiner
 from engines.refine.sample import to_sample
 from engines.settings import DetectorSettings
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
@@ -125,7 +125,7 @@ class ClassicalEngine:
         for detector in self._detectors:
             self._free.put(detector)
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the classical detector")
         self._prepare(frame.image.shape)

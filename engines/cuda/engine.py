@@ -33,7 +33,7 @@ from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.settings import DetectorSettings
 from stream.errors import ConfigurationError
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class GpuEngine:
         for slot in self._slots:
             self._free.put(slot)
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while three are on the GPU or enough are pending in the threads."""
         known = () if self._frame is None else (self._frame.height, self._frame.width)
         frame = readable(frame, known, "the network")

@@ -38,7 +38,7 @@ from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
 from engines.refine.turns import ALL, NOTHING, Allowance
 from engines.settings import DetectorSettings
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class NetworkEngine:
             *field.shape,
         )
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the network")
         self._prepare(frame.image.shape)

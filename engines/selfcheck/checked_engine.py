@@ -16,7 +16,7 @@ from engines.engine import Engine, EngineInfo
 from engines.engine_around import EngineAround
 from engines.selfcheck.gauges import DETAIL
 from engines.selfcheck.inspector import Inspector
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class CheckedEngine(EngineAround):
         info = self._engine.info
         return replace(info, details=info.details | {DETAIL: self._facts})
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
-        self._engine.submit(frame)
+        self._engine.submit(frame, predicted)
         now_s = self._clock()
         if now_s >= self._due_s and not self._frames and frame.image.ndim == 2:
             self._due_s = now_s + PERIOD_S

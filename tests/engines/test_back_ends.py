@@ -46,7 +46,7 @@ class MadeEngine:
         self.behave(-1)
         self.warm = like
 
-    def submit(self, frame):
+    def submit(self, frame, predicted=None):
         if frame.image.ndim != 2:
             raise DetectionError(f"frame {frame.info.frame} is a volume")
         self.waiting.append(frame)

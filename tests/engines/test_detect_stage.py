@@ -20,7 +20,7 @@ from engines.stage import DetectStage
 from stream.errors import ConfigurationError
 from stream.link import LinkAccount, PeerState
 from stream.links import open_receiver, open_sender
-from stream.messages import Detections, Frame, Message, StageState, StreamEnd, StreamStart
+from stream.messages import Detections, Frame, Message, Predictions, StageState, StreamEnd, StreamStart
 
 _names = itertools.count()
 IMAGE = np.zeros((8, 8), np.uint8)
@@ -126,7 +126,7 @@ class Echo:
     def warmup(self, height: int, width: int, dtype: np.dtype) -> None:
         pass
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         if frame.image.ndim != 2:
             raise DetectionError(f"frame {frame.info.frame} is a volume")
         self.waiting.append(frame)

@@ -12,7 +12,7 @@ from engines.fit_budget import FrameCost
 from engines.governed_engine import GovernedEngine
 from engines.governor import Change, Governor
 from engines.watched_engine import WatchedEngine
-from stream.messages import Detections, Frame, FrameInfo
+from stream.messages import Detections, Frame, FrameInfo, Predictions
 
 INFO = FrameInfo("run", 0, 0, 0.0, 0, 0.0)
 HOUR_NS = 3_600_000_000_000
@@ -26,7 +26,7 @@ class Inner:
         self.allowed_ms: list[float] = []
         self._frames: list[Frame] = []
 
-    def submit(self, frame: Frame) -> None:
+    def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         self._frames.append(frame)
 
     def results(self, timeout_s: float) -> list[Detections]:

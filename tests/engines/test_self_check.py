@@ -248,7 +248,7 @@ class Steady:
     def pending(self):
         return len(self.waiting)
 
-    def submit(self, frame):
+    def submit(self, frame, predicted=None):
         self.waiting.append(frame)
 
     def results(self, timeout_s):

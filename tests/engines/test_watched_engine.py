@@ -17,7 +17,7 @@ from engines.repeated_images import RepeatedImages
 from engines.settings import DetectorSettings
 from engines.watched_engine import REMARKS, WatchedEngine, summary_of
 from liveptv.models import SHIPPED_MODEL
-from stream.messages import Detections, Frame
+from stream.messages import Detections, Frame, Predictions
 
 SHAPE = (256, 256)
 COUNT = 49
@@ -181,7 +181,7 @@ class Fake:
     def __init__(self, **counts: int) -> None:
         self.given = counts
 
-    def submit(self, _frame: Frame) -> None: ...
+    def submit(self, _frame: Frame, _predicted: Predictions | None = None) -> None: ...
 
     def results(self, _timeout_s: float) -> list[Detections]:
         return [Detections.empty(frame(3, spots(0)).info)]

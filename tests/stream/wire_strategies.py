@@ -18,6 +18,7 @@ from stream.messages import (
     Frame,
     FrameInfo,
     Message,
+    Predictions,
     StageState,
     Status,
     StreamEnd,
@@ -51,7 +52,9 @@ IMAGES = hnp.arrays(
 )
 
 
-def tables(kind: type[Detections] | type[Tracks]) -> st.SearchStrategy[Detections | Tracks]:
+def tables(
+    kind: type[Detections] | type[Tracks] | type[Predictions],
+) -> st.SearchStrategy[Detections | Tracks | Predictions]:
     shape = st.tuples(st.just(len(kind.COLUMNS)), st.integers(0, 6))
     return st.builds(kind, INFO, hnp.arrays(np.float64, shape))
 
@@ -60,6 +63,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Frame, INFO, IMAGES),
     tables(Detections),
     tables(Tracks),
+    tables(Predictions),
     st.builds(
         Command,
         st.sampled_from(CommandKind),
