@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.pixel_noise import pixel_noise
-from engines.refine.arguments import BoolArray, Float32Array, FloatArray
+from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
@@ -243,6 +243,10 @@ class Refiner:
         table[row("chi_square"), which] = chi_square[which]
         for axis, name in enumerate(("z_other_um", "p_other")):
             table[row(name), which] = other[which, axis]
+
+    def noise_of(self, noise: tuple[float, float]) -> Noise:
+        """The variance of the contrast, (read, shot), as the kernels take it."""
+        return Noise(float(noise[0]), float(noise[1]), -1.0 if self.model.polarity == "dark" else 1.0)
 
     def _sigma_um(self, theta: FloatArray, sigma_um: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """Standard errors (N, 3) of fitted particles `theta` (N, 4) that are stated, from those of noise alone."""
