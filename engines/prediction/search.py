@@ -126,7 +126,7 @@ class PredictedSearch:
         """What the network has to read of a frame of this number; None where that is all of it."""
         height, width = prepared.contrast.shape
         blocks = (-(-height // BLOCK_PX), -(-width // BLOCK_PX))
-        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise))
+        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise), frame)
         wanted = blocks_around(bins, BIN_PX, blocks)
         wanted |= _around(expected, ~corrected.believed & ~corrected.ghost, blocks)
         wanted |= piece(frame, blocks)
