@@ -27,9 +27,10 @@ from acquisition.physics.image_table import Z_STEP_UM, load_bank
 from acquisition.physics.optics import OpticsModel
 from calibration.matching import nearest_neighbour
 from calibration.psf_model import PsfModel
+from calibration.synthesis.background import add_background
 from calibration.synthesis.canvas import Canvas
-from calibration.synthesis.from_optics import model_from_optics, noise_for_snr
-from calibration.synthesis.inputs import Distribution, NoiseModel
+from calibration.synthesis.from_optics import background_for, model_from_optics, noise_for_snr
+from calibration.synthesis.inputs import BackgroundModel, Distribution, NoiseModel
 from calibration.synthesis.reach import reach_of_model
 from calibration.synthesis.render import Drawn
 from calibration.synthesis.rendered_source import Rendered
@@ -50,14 +51,17 @@ LOST_FRAMES = 48  # 2 s
 JUMP_UM = 20.0
 FLASH_GREY = 130.0  # of an empty image, so that 1.5 times as much is still within 8 bit
 LONE_PX = 35.0
-BOUND_EVERY = 6  # of so many frames one has its bounds computed: 11 ms a particle
+BOUND_EVERY, BOUND_COUNT = 6, 30  # of so many frames one has this many bounds computed: 11 ms each
 
-EVENTS = ("step", "focus", "focus announced", "flash", "dark", "lost")
+EVENTS = ("step", "focus", "focus announced", "flash", "dark", "lost", "births")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What is drawn; `event` is one of `EVENTS` or ""."""
+    """What is drawn; `event` is one of `EVENTS` or "".
+
+    With `fields` there is a background of particles far out of focus, at rest.
+    """
 
     shape: tuple[int, int] = (1440, 2560)
     particles: int = 200
@@ -65,6 +69,7 @@ class Flow:
     frames: int = 60
     event: str = ""
     seed: int = 1
+    fields: bool = False
 
     @property
     def spacing_um(self) -> float:
@@ -76,9 +81,11 @@ class Flow:
     def name(self) -> str:
         """A file name."""
         event = f"_{self.event.replace(' ', '-')}" if self.event else ""
+        fields = "_fields" if self.fields else ""
         height, width = self.shape
         return (
-            f"{height}x{width}_{self.particles}_{self.spacings:g}{event}_{self.frames}_{self.seed}_v{VERSION}"
+            f"{height}x{width}_{self.particles}_{self.spacings:g}{event}{fields}_{self.frames}_{self.seed}"
+            f"_v{VERSION}"
         )
 
 
@@ -108,7 +115,7 @@ class Truth(NamedTuple):
 class MovingParticles:
     """A sequence: images (frames, H, W), on disk, what the camera says of them, and the truth.
 
-    `bound_um` (M, 3) are Cramer-Rao bounds of lone particles, those of every `BOUND_EVERY`-th frame.
+    `bound_um` (M, 3) are Cramer-Rao bounds of some lone particles.
     """
 
     flow: Flow
@@ -152,9 +159,13 @@ class _Drawing(Rendered):
     """Draws particles where they are said to be."""
 
     now: Drawn
+    fields: BackgroundModel | None = None
+    fields_seed: int = 0
 
     def place(self, _rng: np.random.Generator, canvas: Canvas, view: View = HERE) -> Placed:
         at = self.now
+        if self.fields is not None:
+            add_background(canvas.contrast, self.fields, np.random.default_rng([self.fields_seed, 2]))
         self._draw(canvas, view, self._looks[0], at)
         return Placed(at.x_px, at.y_px, at.z_um, at.brightness, np.zeros(at.x_px.size, np.int64))
 
@@ -208,16 +219,12 @@ def moments(flow: Flow) -> Iterator[_Moment]:
             name[gone] = np.arange(fresh, fresh + left)
             fresh += left
         camera_frame += passed
-        yield _Moment(
-            name.copy(),
-            xy[:, 0].copy(),
-            xy[:, 1].copy(),
-            height - focus_um,
-            bright.copy(),
-            camera_frame,
-            shown_um,
-            light,
-        )
+        there = np.ones(count, np.bool_)
+        if flow.event == "births" and number < EVENT_FRAME:
+            there = name % 2 == 0
+        x_um, y_um = xy[there].T.copy()
+        depth = height[there] - focus_um
+        yield _Moment(name[there], x_um, y_um, depth, bright[there], camera_frame, shown_um, light)
 
 
 def overlapping(
@@ -263,6 +270,8 @@ def _draw(flow: Flow, folder: Path) -> None:
     model, _ = drawn_model()
     noise, rng = _noise(flow), np.random.default_rng([flow.seed, 1])
     drawing = _Drawing(model, noise)
+    if flow.fields:
+        drawing.fields, drawing.fields_seed = background_for(model_from_optics(OPTICS)), flow.seed
     pixel = OPTICS.pixel_size_um
     images = np.lib.format.open_memmap(
         folder / "images.npy", mode="w+", dtype=np.uint8, shape=(flow.frames, *flow.shape)
@@ -285,7 +294,7 @@ def _draw(flow: Flow, folder: Path) -> None:
         camera_frame.append(at.camera_frame)
         focus_um.append(at.focus_um)
         if not flow.event and number % BOUND_EVERY == BOUND_EVERY - 1:
-            lone = np.flatnonzero(seen & (nearest >= LONE_PX))
+            lone = np.flatnonzero(seen & (nearest >= LONE_PX))[:BOUND_COUNT]
             everyone = Particles(frame, x_px, y_px, at.z_um, at.brightness, nearest)
             bound.append(bounds(model, noise, everyone, lone) * [pixel, pixel, 1.0])
     images.flush()
