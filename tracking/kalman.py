@@ -11,12 +11,14 @@ The position takes a Brownian step of variance 2 D dt. The velocity changes by `
 particle's Brownian steps across a sheared flow carry it to faster or slower streamlines. R is the square of the
 detection's own standard error.
 
-All tracks are columns of two arrays. `state` (15, capacity): p, v, pp, pv, vv, three axes each. `label` (4,
-capacity): track number, frame of the first detection, clock of the last detection, number of detections.
+All tracks are columns of two arrays. `state` (16, capacity): p, v, pp, pv, vv, three axes each, and the mean
+brightness of the last detections, which decides nothing here. `label` (4, capacity): track number, frame of the first detection, clock of the last
+detection, number of detections.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from numba import njit
@@ -24,10 +26,14 @@ from numba import njit
 from tracking.flow_field import ENOUGH, Flow, cell_at
 
 POSITION, VELOCITY, PP, PV, VV = 0, 3, 6, 9, 12
-STATES = 15
+BRIGHTNESS = 15
+STATES = 16
 ID, FIRST, SEEN, HITS = 0, 1, 2, 3
 LABELS = 4
 
+BRIGHTNESS_DETECTIONS = 10.0
+"""Detections in the mean brightness of a track: it is then known to a third of one detection's error, and follows a
+particle that moves through uneven light within ten frames."""
 FARTHEST_UM = 1e7  # 10 m: a coordinate beyond that is an error of the detector's, not a place
 SMALLEST_SIGMA_UM = 1e-6  # 1 pm: smaller stated errors would make S singular
 
@@ -116,6 +122,16 @@ def correct(state: Any, i: int, a: int, nu: float, variance: float) -> None:
     state[PP + a, i] = gain * R
     state[PV + a, i] = pv * R / S
     state[VV + a, i] = max(state[VV + a, i] - pv * pv / S, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def remember_brightness(state: Any, i: int, seen: float, hits: int) -> None:
+    """Take the brightness of the `hits`-th detection of track `i`, unless it is NaN, into its mean."""
+    mean = state[BRIGHTNESS, i]
+    if hits <= 1 or math.isnan(mean):
+        state[BRIGHTNESS, i] = seen
+    elif not math.isnan(seen):
+        state[BRIGHTNESS, i] = mean + (seen - mean) / min(float(hits), BRIGHTNESS_DETECTIONS)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

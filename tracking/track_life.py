@@ -20,7 +20,21 @@ from numba import njit
 from stream.messages import DetectionFlag, Detections, TrackFlag, Tracks
 from tracking.flow_field import Flow, expect
 from tracking.index_type import Index
-from tracking.kalman import FIRST, HITS, ID, POSITION, PP, PV, SEEN, VELOCITY, VV, Measured, correct, move
+from tracking.kalman import (
+    FIRST,
+    HITS,
+    ID,
+    POSITION,
+    PP,
+    PV,
+    SEEN,
+    VELOCITY,
+    VV,
+    Measured,
+    correct,
+    move,
+    remember_brightness,
+)
 from tracking.process_noise import TYPICAL_CHI_SQUARE
 
 COLUMNS = len(Tracks.COLUMNS)
@@ -176,6 +190,7 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
                     state[PP + a, kept] = R[a, j]
             label[SEEN, kept] = moment.clock
             label[HITS, kept] += 1
+            remember_brightness(state, kept, table[6, origin[j]], label[HITS, kept])
             flag = 0.0 if label[HITS, kept] >= confirm else TENTATIVE
             _write(state, label, kept, axes, moment, flag, rows)
             _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)
@@ -227,6 +242,7 @@ def _bear(
         label[FIRST, kept] = moment.frame
         label[SEEN, kept] = moment.clock
         label[HITS, kept] = 1
+        remember_brightness(state, kept, table[6, origin[j]], 1)
         settled[kept] = confirmed
         _write(state, label, kept, axes, moment, 0.0 if confirmed else TENTATIVE, rows)
         _write_measured(kept, j, axes, z, R, origin, table, moment.height, rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammainccinv
 
-from stream.messages import Detections, FrameInfo, Tracks
+from stream.messages import Detections, FrameInfo, Predictions, Tracks
 from tracking import kalman, track_life
 from tracking.assignment import solve
 from tracking.candidates import (
@@ -21,6 +22,7 @@ from tracking.displacements import DisplacementWatch
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.kinds import TrackKinds
+from tracking.predictions import predictions_of
 from tracking.process_noise import StepNoise
 from tracking.second_detections.close_pairs import Motion, velocity_spread
 from tracking.second_detections.finder import SecondDetectionFinder
@@ -97,6 +99,7 @@ class OnlineTracker:
         self._spread: FloatArray = np.zeros((1, 2))
         self._time_s = 0.0
         self.second_detections = 0
+        self._last: Tracks | None = None
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -138,6 +141,7 @@ class OnlineTracker:
                 x, y, z = rng.uniform(0.0, 100.0, (3, 40))
                 sides = {"z_other_um": -z, "p_other": 0.1, "kind": 0.0, "p_kind": 0.9} if frame else {}
                 scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, **sides))
+            scratch.predictions()
 
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.
@@ -165,6 +169,7 @@ class OnlineTracker:
         if self._finder is not None:
             self._mark_second_detections(tracks, self._finder)
         self._watch(tracks, count, self.counts["born"] - born)
+        self._last = tracks
         return tracks
 
     def _watch(self, tracks: Tracks, count: int, born: int) -> None:
@@ -250,7 +255,7 @@ class OnlineTracker:
         return self._clock.frame_s * self._clock.typical
 
     def _predict(self) -> None:
-        m, noise, dt, frame_s = self._memory, self._noise, self._clock.dt_s, self._clock.frame_s
+        m, noise, dt = self._memory, self._noise, self._clock.dt_s
         if not noise.ready:
             noise.start(
                 np.full(3, (FIRST_STEP_SPACINGS * self._spacing_um(self._alive)) ** 2 / self._usual_s)
@@ -258,13 +263,37 @@ class OnlineTracker:
         if not self._unknown.any():
             # These tracks were born before the time between frames was known.
             self._set_unknown(self._alive)
-            m.state[kalman.VV :, : self._alive] = self._unknown[:, None]
+            m.state[kalman.VV : kalman.BRIGHTNESS, : self._alive] = self._unknown[:, None]
             self._sides.set_unknown(self._unknown)
-        step = noise.rate * dt
-        forget = 1.0 / self.settings.velocity_memory_frames
-        wander = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
+        step, wander = noise.rate * dt, self._wander(dt)
         kalman.predict(m.state, self._alive, self._axes, dt, step, wander, tuple(self._flow.flow))
         self._sides.predict(m.label, self._alive, dt, step, wander)
+
+    def _wander(self, dt: float) -> FloatArray:
+        """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s."""
+        frame_s, forget = self._clock.frame_s, 1.0 / self.settings.velocity_memory_frames
+        step = self._noise.rate * dt
+        change: FloatArray = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
+        return change
+
+    def predictions(self) -> Predictions:
+        """What is known of the confirmed tracks after the last step; empty in 2D, and where no filter runs.
+
+        A track that is a second detection of another's particle is flagged so. Changes nothing. Raises `ValueError`
+        before the first step.
+        """
+        last, m, frame_s = self._last, self._memory, self._clock.frame_s
+        if last is None:
+            raise ValueError("there are no predictions before the first frame; call `step` first")
+        info = replace(last.info, focus_um=self._focus_um)
+        knows = self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
+        if not (knows and self._alive):
+            return Predictions.empty(info)
+        noise = (self._noise.rate, self._wander(frame_s), frame_s)
+        flow = tuple(self._flow.flow)
+        return Predictions(
+            info, predictions_of(m.state, m.label, last.table, self._clock.elapsed, noise, flow)
+        )
 
     def _link(self, count: int) -> None:
         m, axes = self._memory, self._axes
@@ -344,7 +373,7 @@ class OnlineTracker:
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
         self._noise.learn(m.below, int(m.tally[track_life.JUDGED]), low, high)
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
-        self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV :])
+        self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV : kalman.BRIGHTNESS])
         self._sides.learn(m.state, m.settled[:n], self._low, self._high)
 
 
