@@ -22,7 +22,7 @@ from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.presence import presence, put_all
 from engines.refine.rendering import BOX
-from engines.refine.residual_bins import bin_residual, spread_of, sums_of_parts, window_sums
+from engines.refine.residual_bins import add_level, bin_residual, spread_of, sums_of_parts, window_sums
 
 Kernel = Any
 """A numba dispatcher."""
@@ -67,6 +67,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (presence, (image, image, some, flags, psf)),
         (bin_residual, (image, image, np.zeros((1, 1, 1), np.float32))),
         (window_sums, (image, 1, image)),
+        (add_level, (image, image)),
         (spread_of, (np.zeros((1, 1, 1), np.float32), image, 0.0, 0.0, image, image)),
         (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
     ]
