@@ -45,7 +45,7 @@ from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
 LAG = 4  # frames between a prediction and the frame that gets it
-SETTLE = 12  # first frames, in which tracks begin
+SETTLE = 20  # first frames, in which tracks begin and the tracker learns how far to trust its predictions
 SPACINGS = (0.02, 0.15, 0.5, 1.2)
 PARTICLES = (200, 1000)
 WAYS = {"off": "off", "on": "auto"}
@@ -158,6 +158,8 @@ def flow_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
     if len(names) > 1:
         for which in ("cpu", "wall"):
             row[f"{which}_ratio"] = round(row["off"][f"{which}_ms"] / row["on"][f"{which}_ms"], 2)
+        first = [row[name]["cpu_ms_at_first"] for name in ("off", "on")]
+        row["cpu_ratio_at_first"] = round(first[0] / first[1], 2)
     return row
 
 
