@@ -32,7 +32,7 @@ from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
-from engines.network.tiles import reach_blocks, slots_in
+from engines.network.tiles import margin_blocks, slots_in
 from engines.ordered_threads import default_workers
 from engines.prediction.assembly import Reading
 from engines.prediction.search import PredictedSearch
@@ -269,7 +269,7 @@ class NetworkEngine:
 
     def _predicting(self, pixel_size_um: float) -> PredictedSearch | None:
         """The search with predictions, where fit and network are such that it is possible."""
-        reach = reach_blocks(self._model.card.size)
+        reach = margin_blocks(self._model.card.size)
         if self._refiner is None or reach is None or not self._model.reads_parts:
             return None
         if type(self._refiner) is not Refiner:

@@ -5,8 +5,8 @@ eighth and a sixteenth of the resolution, the answer at a pixel depends on pixel
 
     4 F + 8 M + 16 C    (1)
 
-away, F, M and C blocks on the three levels, from the edge of its block of 16 x 16 px on. A margin of (1) and a block
-more makes a part exact wherever it lies on a grid of 16 px.
+away, F, M and C blocks on the three levels, from the edge of its block of 16 x 16 px on. With a margin of (1) and a
+block more a part is exact, wherever it lies on a grid of 16 px. What is far away hardly counts, though.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from engines.network.layout import BLOCKS, CHANNELS, LOGIT, MULTIPLE, SLOTS, STR
 from engines.prediction.tiles import Rectangle
 
 Float32Array = npt.NDArray[np.float32]
+PART_READ = 2
+"""Half of the reach is read: with 2 of 4 blocks of the small network positions differ by 0.03 standard errors of the
+network at most, before the fit; with 1 by 0.5, with 4 by nothing. Tiles take half the time."""
 NO_PARTICLE = -1e3
 """Logit of a probability of 0."""
 
 
-def reach_blocks(size: str) -> int | None:
-    """Blocks of 16 px around a rectangle on which a network's answer within it depends; None where not known."""
-    if size not in BLOCKS:
-        return None
+def reach_blocks(size: str) -> int:
+    """Blocks of 16 px around a rectangle on which a network's answer within it depends."""
     fine, middle, coarse = BLOCKS[size]
     return -(-(4 * fine + 8 * middle + 16 * coarse) // MULTIPLE) + 1
+
+
+def margin_blocks(size: str) -> int | None:
+    """Blocks of 16 px that are read around a rectangle; None for a network of unknown size."""
+    return reach_blocks(size) // PART_READ if size in BLOCKS else None
 
 
 def slots_in(

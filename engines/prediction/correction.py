@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from engines.prediction.expected import Expected
 from engines.refine.arguments import (
@@ -27,8 +26,9 @@ from engines.refine.frame import UNTRIED
 from engines.refine.grouping import usable_boxes
 from engines.refine.joint_fit import CONVERGED
 from engines.refine.other_side import other_depths
+from engines.refine.presence import presence, put_all
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, A, Z, draw, put, set_box
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, Z
 from engines.refine.typical import sample_of, typical_of
 
 REACH_PX, REACH_UM = 2.5, 20.0
@@ -78,45 +78,6 @@ def begin(expected: Expected, brightness: FloatArray) -> Particles:
     known = (expected.sigma[:, :2] <= REACH_PX).all(axis=1) & (expected.sigma[:, 2] <= REACH_UM)
     covariance, fit = np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
     return Particles(theta, covariance, fit, np.full(n, UNTRIED), known & (brightness > 0.0))
-
-
-@njit(cache=True, nogil=True)
-def put_all(total: Float32Array, theta: FloatArray, which: BoolArray, factor: float, psf: Psf) -> None:
-    """Add `factor` times the images of `which` (N,) of the particles `theta` (N, 4) to `total` (H, W)."""
-    for i in range(theta.shape[0]):
-        if which[i]:
-            put(total, theta[i], factor, psf)
-
-
-@njit(cache=True, nogil=True)
-def presence(
-    frame: Float32Array, total: Float32Array, theta: FloatArray, asked: BoolArray, psf: Psf
-) -> FloatArray:
-    """Brightness (N,) over the expected one, of the particles that are `asked` (N,), at their places; else NaN.
-
-    `frame` (H, W) is the contrast, `total` (H, W) the image of all particles `theta` (N, 4) as expected.
-    """
-    found = np.full(theta.shape[0], np.nan)
-    box = np.empty(BOX, np.int64)
-    for i in range(theta.shape[0]):
-        if not asked[i]:
-            continue
-        set_box(theta[i], frame.shape, psf, 0.0, box)
-        draw(theta[i], box, psf, False, psf.drawn)
-        v1, d1, vv, vd = 0.0, 0.0, 0.0, 0.0
-        for r in range(box[BOTTOM] - box[TOP]):
-            for c in range(box[RIGHT] - box[LEFT]):
-                v = psf.drawn[0, r, c]
-                d = frame[box[TOP] + r, box[LEFT] + c] - total[box[TOP] + r, box[LEFT] + c]
-                v1 += v
-                d1 += d
-                vv += v * v
-                vd += v * d
-        n = (box[BOTTOM] - box[TOP]) * (box[RIGHT] - box[LEFT])
-        spread = vv - v1 * v1 / max(n, 1)
-        if spread > 0.0:
-            found[i] = 1.0 + (vd - v1 * d1 / n) / spread / theta[i, A]
-    return found
 
 
 def part_absent(contrast: Float32Array, total: Float32Array, particles: Particles, psf: Psf) -> float:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.prediction.assembly import Merged, Prepared, Reading, merged
-from engines.prediction.correction import Corrected, begin, correct, part_absent, put_all
+from engines.prediction.correction import Corrected, begin, correct, part_absent
 from engines.prediction.expected import Expected, expected_in
-from engines.prediction.residual import BIN_PX, left_over
+from engines.prediction.residual import left_over
 from engines.prediction.tiles import (
     BLOCK_PX,
     MOST_READ,
@@ -27,8 +27,10 @@ from engines.prediction.tiles import (
     rectangles,
 )
 from engines.refine.arguments import BoolArray
+from engines.refine.presence import put_all
 from engines.refine.refiner import Refiner
 from engines.refine.rendering import X, Y, Z
+from engines.refine.residual_bins import BIN_PX
 from engines.refine.turns import Allowance
 from stream.messages import Frame, Predictions
 
@@ -126,7 +128,7 @@ class PredictedSearch:
         """What the network has to read of a frame of this number; None where that is all of it."""
         height, width = prepared.contrast.shape
         blocks = (-(-height // BLOCK_PX), -(-width // BLOCK_PX))
-        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise))
+        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise), frame)
         wanted = blocks_around(bins, BIN_PX, blocks)
         wanted |= _around(expected, ~corrected.believed & ~corrected.ghost, blocks)
         wanted |= piece(frame, blocks)
