@@ -38,14 +38,14 @@ from reporting import save
 
 from engines.engine import Engine
 from engines.factory import open_engine
+from engines.prediction_choice import LAG
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
 from stream.messages import Detections, Frame, Predictions, Tracks
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
-LAG = 4  # frames between a prediction and the frame that gets it
-SETTLE = 12  # first frames, in which tracks begin
+SETTLE = 20  # first frames, in which tracks begin and the tracker learns how far to trust its predictions
 SPACINGS = (0.02, 0.15, 0.5, 1.2)
 PARTICLES = (200, 1000)
 WAYS = {"off": "off", "on": "auto"}
@@ -68,8 +68,9 @@ class Way:
 
     @classmethod
     def opened(cls, name: str, shape: tuple[int, int], workers: int = 1) -> Way:
-        more = {"prediction": WAYS[name]} if "prediction" in DetectorSettings.model_fields else {}
-        settings = DetectorSettings(workers=workers, backend="onnxruntime", self_check=False, **more)
+        settings = DetectorSettings(
+            workers=workers, backend="onnxruntime", self_check=False, prediction=WAYS[name]
+        )
         engine = open_engine(settings, model=SHIPPED_MODEL, pixel_size_um=OPTICS.pixel_size_um)
         engine.warmup(*shape, np.dtype(np.uint8))
         tracker = OnlineTracker(TrackerSettings())
@@ -158,6 +159,8 @@ def flow_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
     if len(names) > 1:
         for which in ("cpu", "wall"):
             row[f"{which}_ratio"] = round(row["off"][f"{which}_ms"] / row["on"][f"{which}_ms"], 2)
+        first = [row[name]["cpu_ms_at_first"] for name in ("off", "on")]
+        row["cpu_ratio_at_first"] = round(first[0] / first[1], 2)
     return row
 
 

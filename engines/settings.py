@@ -74,6 +74,11 @@ class DetectorSettings(BaseModel):
         description="compare the images of particles, the light and what stays at its place with the calibration "
         "and the beginning, five times a second, and tell what has changed; needs `refine`",
     )
+    prediction: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: where the detector can, it fits the tracker's particles from where they are predicted "
+        "and searches what is left of the image for others; off: it searches each frame as if it were the first",
+    )
     workers: int | None = Field(
         None,
         ge=1,

@@ -12,6 +12,7 @@ import numpy as np
 
 from engines.admission import Admission
 from engines.engine import DetectionError, Engine, announces
+from engines.prediction_choice import PredictionChoice
 from engines.selfcheck.gauges import DETAIL, gauges_of
 from engines.watched_engine import REPEATED
 from stream.link import Delivery, Receiver, Sender
@@ -23,6 +24,10 @@ ACKNOWLEDGE_PERIOD_S = 0.002
 LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
+PREDICTION = "prediction"
+"""What an engine's `info.details` say of predictions: counts, or False where it cannot use any."""
+PREDICTED_FRAMES, PREDICTED = "predicted_frames", ("predicted", "searched", "ghosts")
+PREDICTION_AGE, SEARCHED_PART = "prediction_age", "searched_part"
 FITTED = ("refined", "not_refined", "reduced", "not_compiled")
 
 
@@ -51,6 +56,8 @@ class DetectStage:
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
     raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
+    `predictions` chooses what the engine is told of the tracker's particles; a frame may have to wait for that, and
+    none is taken meanwhile. The stage closes it.
     """
 
     def __init__(
@@ -64,11 +71,15 @@ class DetectStage:
         reopen: Callable[[float], Engine] | None = None,
         age_limit_ms: float | None = None,
         waker: Waker | None = None,
+        predictions: PredictionChoice | None = None,
     ) -> None:
         self._receiver = receiver
         self._engine = engine
         self._reopen = reopen
         self._waker = waker
+        self._predictions = predictions
+        self._next: Delivery | None = None
+        self._predicted_frames = 0
         self._is_woken = waker is not None and announces(engine, waker.wake)
         self._admission = None
         if age_limit_ms is not None and math.isfinite(age_limit_ms):
@@ -132,10 +143,7 @@ class DetectStage:
             wait_s = 0.0 if self._engine.pending else timeout_s
             if self._held:
                 wait_s = min(wait_s, ACKNOWLEDGE_PERIOD_S)
-            delivery = self._receiver.receive(timeout_s if self._is_woken else wait_s)
-            if delivery is not None:
-                took = True
-                self._take(delivery)
+            took = self._take_next(timeout_s if self._is_woken else wait_s)
         if self._engine.pending and (not self._is_woken or self._end is not None):
             # while frames keep coming, results are polled; otherwise it is worth waiting for them
             self._take_results(0.0 if took else min(timeout_s, ACKNOWLEDGE_PERIOD_S))
@@ -166,6 +174,31 @@ class DetectStage:
         self._admission.came(now_s)
         return self._admission.is_late(1e-3 * frame.info.age_ms_at(round(1e9 * now_s)))
 
+    def _take_next(self, timeout_s: float) -> bool:
+        """Take the next message, or submit the frame that has waited for its prediction; False if there is none."""
+        if self._next is not None and self._predictions is not None:
+            if not self._is_due():
+                self._predictions.take(timeout_s)
+            if not self._is_due():
+                return False
+            waited, self._next = self._next, None
+            self._take(waited)
+            return True
+        delivery = self._receiver.receive(timeout_s)
+        if delivery is None:
+            if self._predictions is not None:
+                self._predictions.take(0.0)
+            return False
+        if isinstance(delivery.message, Frame) and not self._is_due():
+            self._next = delivery
+        else:
+            self._take(delivery)
+        return True
+
+    def _is_due(self) -> bool:
+        """Whether the next frame can be submitted: it waits for no prediction any more."""
+        return self._predictions is None or self._predictions.is_due(all_consumed=not self._sender.queued)
+
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message
         now_s = time.perf_counter()
@@ -176,7 +209,7 @@ class DetectStage:
                 return
             if message.info.pixel_size_um != self._pixel_size_um:
                 self._follow_pixel_size(message.info.pixel_size_um)
-            self._engine.submit(message)
+            self._submit(message)
             self._held.append(_Held(delivery, message, now_s))
         elif isinstance(message, StreamEnd):
             self._end = message
@@ -188,6 +221,14 @@ class DetectStage:
             raise DetectionError(
                 f"the detector was sent a {type(message).__name__}, not a frame; connect it to a source"
             )
+
+    def _submit(self, frame: Frame) -> None:
+        if self._predictions is None:
+            self._engine.submit(frame)
+            return
+        predicted = self._predictions.choose(frame.info)
+        self._predicted_frames += predicted is not None
+        self._engine.submit(frame, predicted)
 
     def _follow_pixel_size(self, pixel_size_um: float) -> None:
         """Finish the frames taken with the former objective, then continue with an engine for the new one."""
@@ -221,6 +262,8 @@ class DetectStage:
         held.offered = True
         if self._sender.send(detections):
             self._sent += 1
+            if self._predictions is not None:
+                self._predictions.offered(detections.info.frame)
         else:
             held.refused = True
             self._refused += 1
@@ -270,6 +313,10 @@ class DetectStage:
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others;
         `reduced` were not fitted, `not_compiled` of them because the fit was still being compiled.
+
+        Where the engine uses the tracker's predictions: frames that had one (`predicted_frames`), particles that
+        were `predicted` and corrected, those that were `searched`, and predicted ones that were not there
+        (`ghosts`).
         """
         counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
@@ -285,6 +332,15 @@ class DetectStage:
             **left_out,
             **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},
+            **self._prediction_counts(),
+        }
+
+    def _prediction_counts(self) -> dict[str, int]:
+        if self._predictions is None:
+            return {}
+        found = self._engine.info.details.get(PREDICTION) or {}
+        return {PREDICTED_FRAMES: self._predicted_frames} | {
+            name: int(found[name]) for name in PREDICTED if name in found
         }
 
     def gauges(self) -> dict[str, float]:
@@ -292,6 +348,8 @@ class DetectStage:
 
         `sigma_*_um` are the medians of the standard errors stated in it, `depth_min_um` and `depth_max_um` the
         depths that the model covers; `check_*` what the self-check found, as `selfcheck.gauges` has it.
+        `prediction_age` is that of the last prediction used, frames; `searched_part` the part of all pixels that
+        the network has read since the start.
         """
         found = dict(self._gauges)
         for axis in "xyz" if self._last is not None else "":
@@ -300,6 +358,9 @@ class DetectStage:
             if sigma_um.size:
                 found[f"sigma_{axis}_um"] = float(np.median(sigma_um))
         details = self._engine.info.details
+        if self._predictions is not None:
+            found[PREDICTION_AGE] = self._predictions.age
+            found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
         found |= gauges_of(details.get(DETAIL) or {})
         depths_um = details.get("z_um")
         if depths_um is not None:
@@ -312,4 +373,7 @@ class DetectStage:
         The engine stops first because its workers may be reading a frame that lies in the receiver's memory.
         """
         self._engine.close()
+        if self._predictions is not None:
+            self._predictions.close()
         self._held.clear()
+        self._next = None

@@ -12,8 +12,8 @@ particle's Brownian steps across a sheared flow carry it to faster or slower str
 detection's own standard error.
 
 All tracks are columns of two arrays. `state` (16, capacity): p, v, pp, pv, vv, three axes each, and the mean
-brightness of the last detections, which decides nothing here. `label` (4, capacity): track number, frame of the first detection, clock of the last
-detection, number of detections.
+brightness of the last detections, which decides nothing here. `label` (4, capacity): track number, frame of the
+first detection, clock of the last detection, number of detections.
 """
 
 from __future__ import annotations

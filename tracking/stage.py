@@ -11,7 +11,7 @@ import numpy as np
 
 from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
-from stream.messages import Detections, FrameInfo, StageState, StreamEnd, Tracks
+from stream.messages import Detections, FrameInfo, Predictions, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
 from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 SIDE_DRAIN_S = 1.0
 """How long to wait at the end until a consumer other than the first has the last tracks, s. It delays the end of a
 run by as much if that consumer hangs; tracks that it does not get are in the file."""
+WITH_PEER = {PeerState.CONNECTED, PeerState.STALLED}
 AXES = 3
 """Tracks in 3D are checked (`run_check`); in 2D there is no focus, and errors are as a rule not stated."""
 
@@ -49,6 +50,7 @@ class TrackStage:
         monitor: Publisher | None = None,
         say: Callable[[str], None] = log.warning,
         keeps_time: bool = True,
+        predictions: Sender | None = None,
     ) -> None:
         """Set up the stage.
 
@@ -72,6 +74,9 @@ class TrackStage:
             the tracks tell of errors and focus (`run_check`).
         keeps_time
             Whether frames come at the pace of a clock, so that the results have an age.
+        predictions
+            Message link for the tracker's predictions, while someone is connected to it. It is offered one message
+            for each message of detections, without waiting; `max_rows` fit into it.
         """
         if not senders:
             raise LinkError("the tracker has no consumer for its tracks; give it at least one message link")
@@ -83,6 +88,7 @@ class TrackStage:
         self._monitor = monitor
         self._say = say
         self._keeps_time = keeps_time
+        self._predictions = predictions
         self._said: set[str] = set()
         self._check = RunCheck()
         self._reached_s = 0.0
@@ -137,6 +143,7 @@ class TrackStage:
         info = detections.info
         if self._last is not None and info.frame <= self._last.frame:
             self._counts["repeated_frames"] += 1
+            self._answer(Predictions.empty(info))
             return
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
             self._tracker.finish()  # positions are on another scale: no track continues across it
@@ -158,6 +165,7 @@ class TrackStage:
             self._counts["skipped"] += not _offered(sender, tracks)
         if self._monitor is not None:
             self._monitor.publish(tracks)
+        self._predict()
         self._gauges = {
             "particles": float(len(detections)),
             "tracks": float(self._tracker.alive),
@@ -167,6 +175,24 @@ class TrackStage:
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
             **self._check.facts(),
         }
+
+    def _predict(self) -> None:
+        if self._predictions is None or self._predictions.peer not in WITH_PEER:
+            return
+        known = self._tracker.predictions()
+        excess = len(known) - self._max_rows if self._max_rows is not None else 0
+        if excess > 0:
+            fewest_missed = np.argsort(known.missed, kind="stable")[: self._max_rows]
+            known = Predictions(known.info, np.ascontiguousarray(known.table[:, np.sort(fewest_missed)]))
+        self._answer(known)
+
+    def _answer(self, known: Predictions) -> None:
+        """Send what is known after a frame, if someone wants it and there is room: the detector can do without."""
+        if self._predictions is None or self._predictions.peer not in WITH_PEER:
+            return
+        is_sent = _offered(self._predictions, known)
+        name = "predictions" if is_sent else "predictions_skipped"
+        self._counts[name] = self._counts.get(name, 0) + 1
 
     def _with_age(self, tracks: Tracks, now_ns: int) -> Tracks:
         if not self._keeps_time:
@@ -202,10 +228,14 @@ class TrackStage:
         self._counts["missing_frames"] += frames - 1
         self._counts["lost_in_camera"] += max(info.camera_frame - last.camera_frame - frames, 0)
 
+    @property
+    def _hints(self) -> tuple[Sender, ...]:
+        return () if self._predictions is None else (self._predictions,)
+
     def _end(self, end: StreamEnd) -> None:
         self._tracker.finish()
         self._main.end(end.reason)
-        for sender in self._side:
+        for sender in (*self._side, *self._hints):
             try:
                 sender.end(end.reason)
             except LinkError as error:
@@ -233,7 +263,11 @@ class TrackStage:
         return False
 
     def counts(self) -> dict[str, int]:
-        """Frames `received`, `sent`, `dropped`; gaps; and the tracker's own counts."""
+        """Frames `received`, `sent`, `dropped`; gaps; and the tracker's own counts.
+
+        `predictions` sent to the detector, and `predictions_skipped` for which there was no room, where there are
+        any.
+        """
         tracker = dict(self._tracker.counts)
         duplicates = tracker.pop("duplicates") + self._counts["repeated_frames"]
         own = {name: count for name, count in self._counts.items() if name != "repeated_frames"}
@@ -253,12 +287,12 @@ class TrackStage:
     def close(self) -> None:
         """Close the message links. Idempotent."""
         self._receiver.close()
-        for sender in (self._main, *self._side):
+        for sender in (self._main, *self._side, *self._hints):
             sender.close()
 
 
-def _offered(sender: Sender, tracks: Tracks) -> bool:
+def _offered(sender: Sender, message: Tracks | Predictions) -> bool:
     try:
-        return sender.send(tracks, timeout_s=0.0)
+        return sender.send(message, timeout_s=0.0)
     except LinkError:
         return False

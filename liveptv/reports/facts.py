@@ -8,6 +8,7 @@ import numpy as np
 
 from liveptv.reports.profile import FlowProfile
 from liveptv.session.frame_account import FrameAccount, account_of, loss_in_words
+from liveptv.session.prediction_account import prediction_in_words
 from stream.messages import TrackFlag
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.schema import RecordArray
@@ -35,6 +36,8 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     ]
     if not_fitted := not_fitted_in_words(trajectories):
         found.append(("not fitted", not_fitted))
+    if predicted := prediction_in_words(attributes.get("accounts", {}).get("detect", {})):
+        found.append(("predicted", predicted))
     if profile.theory is not None and np.isfinite(profile.deviation):
         found.append(
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")

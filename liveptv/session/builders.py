@@ -6,17 +6,25 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liveptv.session.compilation import noticing_compilation
 from liveptv.session.console_window import before_it_closes
-from liveptv.session.link_rules import FrameRules, frame_options, frame_rules, result_options
+from liveptv.session.link_rules import (
+    FrameRules,
+    frame_options,
+    frame_rules,
+    result_options,
+    wants_predictions,
+)
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError, LinkError
-from stream.messages import Detections, Tracks
+from stream.link import Policy
+from stream.messages import Detections, ParticleTable, Predictions, Tracks
 from stream.monitor import MonitorPublisher
 from stream.stage import Stage
 from stream.waker import Waker
@@ -24,10 +32,12 @@ from stream.waker import Waker
 if TYPE_CHECKING:
     from engines.engine import Engine
 
+PREDICTION = "prediction"
+"""The entry of the event log on predictions, and what an engine's details say of them; False: it cannot use any."""
 LOOPBACK = "tcp://127.0.0.1:0"
 
 
-def table_bytes(kind: type[Detections] | type[Tracks], rows: int) -> int:
+def table_bytes(kind: type[ParticleTable], rows: int) -> int:
     """Bytes of a table message with `rows` rows."""
     return len(kind.COLUMNS) * rows * np.dtype(np.float64).itemsize
 
@@ -96,6 +106,7 @@ def build_acquire(context: StageContext) -> Stage:
 def build_detect(context: StageContext) -> Stage:
     """Frames -> detections, with copies for monitors."""
     from engines.factory import check_pixel_size, open_engine, prepare_to_open
+    from engines.prediction_choice import PredictionChoice
     from engines.stage import DetectStage
 
     plan, settings = context.plan, context.plan.experiment.detector
@@ -146,6 +157,12 @@ def build_detect(context: StageContext) -> Stage:
     engine = open_for(image_format.pixel_size_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
+    predictions = None
+    if wants_predictions(plan.experiment) and info.details.get(PREDICTION, False) is not False:
+        waits = rules.policy is Policy.BLOCK
+        open_link = partial(context.prediction_receiver, waker)
+        predictions = PredictionChoice(open_link, waits=waits, say=context.say)
+        record_prediction(context, waits)
     hz = plan.experiment.session.monitor_hz
     return DetectStage(
         context.upstream(waker),
@@ -156,7 +173,17 @@ def build_detect(context: StageContext) -> Stage:
         reopen=reopen,
         age_limit_ms=rules.age_limit_ms,
         waker=waker,
+        predictions=predictions,
     )
+
+
+def record_prediction(context: StageContext, waits: bool) -> None:
+    """Write into the event log that the detector uses the tracker's predictions, and how old they are."""
+    from engines.prediction_choice import LAG, MOST_AGE
+
+    age = f"{LAG} frames old" if waits else f"at most {MOST_AGE} frames old"
+    text = f"the tracker's particles are fitted from where they are predicted (predictions {age})"
+    context.record(PREDICTION, text, {"waits": waits, "lag": LAG, "most_age": MOST_AGE})
 
 
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
@@ -193,6 +220,9 @@ def build_track(context: StageContext) -> Stage:
     slot_bytes = table_bytes(Tracks, rows)
     options = result_options(plan.experiment, slot_bytes)
     senders = [context.sender(consumer, slot_bytes, options) for consumer in plan.consumers]
+    predictions = None
+    if wants_predictions(plan.experiment):
+        predictions = context.prediction_sender(table_bytes(Predictions, rows))
     context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
     with noticing_compilation(context.say_compiling):
@@ -206,6 +236,7 @@ def build_track(context: StageContext) -> Stage:
         monitor=monitor,
         say=context.say,
         keeps_time=source is None or source.keeps_time,
+        predictions=predictions,
     )
 
 

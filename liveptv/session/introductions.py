@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from liveptv.session.plan import ImageFormat, Peers, Recorded
+from liveptv.session.link_rules import wants_predictions
+from liveptv.session.plan import PREDICTIONS_ADDRESS, ImageFormat, Peers, Recorded
 from liveptv.session.run_status import StageView
 
 
@@ -40,4 +41,10 @@ class Introductions:
         commands = self.bound.get("acquire.commands")
         if upstream is None or self.image_format is None or commands is None:
             return None
-        return Peers({"upstream": upstream, "commands": commands}, view.upstream, self.image_format)
+        addresses = {"upstream": upstream, "commands": commands}
+        if view.plan.stage == "detect" and wants_predictions(view.plan.experiment):
+            predictions = self.bound.get(f"track.{PREDICTIONS_ADDRESS}")
+            if predictions is None:
+                return None
+            addresses[PREDICTIONS_ADDRESS] = predictions
+        return Peers(addresses, view.upstream, self.image_format)

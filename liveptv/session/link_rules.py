@@ -30,6 +30,14 @@ RESULT_BYTES = 512_000_000
 it holds 890 messages of tracks."""
 
 
+PREDICTIONS = 32
+"""Predictions on their way to the detector at most. Where frames wait for them there are never more than
+`engines.prediction_choice.LAG`, and as many again after a restart of the detector."""
+PREDICTIONS_LOST_S = 10.0
+"""Silence of the tracker after which its link is opened again, s: longer than a busy computer freezes a process. A
+shorter one loses predictions, a longer one delays the end of frames that wait for a tracker that is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameRules:
     """What happens to frames on their way to the detector; `age_limit_ms` is infinite unless the policy is live."""
@@ -93,6 +101,18 @@ def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]
         slots = in_transit + 1
     options = {"policy": policy, "slots": slots, "credits": in_transit}
     return options | {"patience_s": link.patience_s, "give_up_s": None}
+
+
+def wants_predictions(experiment: Experiment) -> bool:
+    """Whether the tracker of a run opens a link for its predictions: only with depths, and with a filter."""
+    detector = experiment.detector
+    return detector.prediction == "auto" and detector.model is not None and experiment.tracker.mode == "flow"
+
+
+def prediction_options(experiment: Experiment) -> dict[str, Any]:
+    """The same for the tracker's predictions. Old ones are of no use: the tracker never waits for the detector."""
+    options = {"policy": Policy.DROP_OLDEST, "slots": PREDICTIONS, "sparse": True}
+    return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}
 
 
 def result_options(experiment: Experiment, slot_bytes: int) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.config import Experiment
 from stream.run_keys import RunKeys
 
+PREDICTIONS_ADDRESS = "predictions"
+"""Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
+
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
@@ -70,7 +73,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The supervisor's answer: where the stage's inputs are, by name (`upstream`, `commands`)."""
+    """The supervisor's answer: where the stage's inputs are, by name (`upstream`, `commands`, `predictions`)."""
 
     addresses: dict[str, str]
     upstream_stage: str = ""

@@ -15,7 +15,17 @@ from liveptv.session.compilation import COMPILING
 from liveptv.session.cpu_use import CpuUse
 from liveptv.session.events import plain
 from liveptv.session.frame_account import FINAL
-from liveptv.session.plan import Abandon, Bound, ImageFormat, Peers, Recorded, StagePlan, UpstreamLost
+from liveptv.session.link_rules import PREDICTIONS_LOST_S, prediction_options
+from liveptv.session.plan import (
+    PREDICTIONS_ADDRESS,
+    Abandon,
+    Bound,
+    ImageFormat,
+    Peers,
+    Recorded,
+    StagePlan,
+    UpstreamLost,
+)
 from liveptv.session.resilient_receiver import ResilientReceiver
 from liveptv.session.safety_lane import ORPHANED, Lane
 from stream.errors import LinkError, PeerLostError
@@ -89,6 +99,33 @@ class StageContext:
         self._senders[consumer] = sender
         self.bound[consumer] = sender.address
         return sender
+
+    def prediction_sender(self, slot_bytes: int) -> Sender:
+        """Open the message link for the tracker's predictions, which nothing depends on."""
+        experiment = self.plan.experiment
+        address = experiment.link.fresh_address()
+        sender = open_sender(
+            address,
+            run_id=self.plan.run_id,
+            source=f"liveptv/{self.plan.stage}",
+            slot_bytes=slot_bytes,
+            security=self.plan.keys.link(address, self.plan.stage),
+            **prediction_options(experiment),
+        )
+        self.stack.callback(sender.close)
+        self.bound[PREDICTIONS_ADDRESS] = sender.address
+        return sender
+
+    def prediction_receiver(self, *wakers: Wakes) -> Receiver:
+        """Open the other end of that message link."""
+        address = self.peers().addresses[PREDICTIONS_ADDRESS]
+        return open_receiver(
+            address,
+            patience_s=self.plan.experiment.link.patience_s,
+            lost_after_s=PREDICTIONS_LOST_S,
+            security=self.plan.keys.link(address, "track"),
+            wakers=wakers,
+        )
 
     def announce(self) -> None:
         """Tell the supervisor the addresses of the outputs; what takes long can then be done before `peers`."""

@@ -31,6 +31,7 @@ from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
 from liveptv.session.notices import Notices
 from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
+from liveptv.session.prediction_account import prediction_in_words
 from liveptv.session.processes import start_worker
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
@@ -438,6 +439,10 @@ class Session:
         if (warning := unsafe(known)) and not any("safe state" in failure for failure in self._failures):
             self._failures.append(warning)
         with contextlib.suppress(Exception):  # a log that cannot be written is no reason to lose the result
+            if detect := self.stages.get("detect"):
+                predicted = prediction_in_words(detect.counts, detect.gauge("searched_part"))
+                if predicted:
+                    self._events.write("prediction", predicted)
             self._events.write("end", reason, counts=counts, failures=self._failures)
         began_s = self._running_since_s
         return SessionResult(
