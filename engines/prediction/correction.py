@@ -1,7 +1,7 @@
 """Expected particles fitted to a frame from where they should be, and which of these fits are to be believed.
 
-The prediction is where the fit starts, and nothing else: it has no weight in the likelihood. So a detection stays an
-independent measurement, and the tracker, which made the prediction, does not count its own words twice.
+The prediction is where the fit starts, and nothing else: it has no weight in the likelihood. So a detection stays
+an independent measurement, and the tracker, which made the prediction, does not count its own words twice.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ percent."""
 
 
 class Corrected(NamedTuple):
-    """Expected particles (N) after their fit, `sigma` (N, 4) their standard errors and `other` (N, 2) as in `Refined`.
+    """Expected particles (N) after their fit, `sigma` (N, 4) their standard errors and `other` (N, 2) as in
+    `Refined`.
 
     `believed` (N,) are measured; of the others, `ghost` (N,) are not there, and the rest is to be searched for.
     `typical` is what is typical of the fits of this frame.
@@ -102,7 +103,8 @@ def correct(
 ) -> Corrected:
     """Fit the usable `particles` from where they are, and judge the fits.
 
-    `contrast` (H, W); `total` (H, W) holds the image of all usable particles and afterwards that of the believed ones.
+    `contrast` (H, W); `total` (H, W) holds the image of all usable particles and afterwards that of the believed
+    ones.
     """
     theta, covariance, fit, _, usable = particles
     start = theta.copy()
@@ -134,7 +136,8 @@ def correct(
 
 
 def _is_there(particles: Particles, sigma: FloatArray, start: FloatArray) -> BoolArray:
-    """Whether each particle (N,) has a good part of its expected brightness; so have those that no fit could tell."""
+    """Whether each particle (N,) has a good part of its expected brightness; so have those that no fit could
+    tell."""
     a, error = particles.theta[:, A], sigma[:, A]
     with np.errstate(invalid="ignore"):
         there: BoolArray = ~((a + error < GHOST * start[:, A]) | (a < LEAST_SIGMAS * error))
