@@ -37,14 +37,15 @@ sees images with dark and bright parts. The window that suits a particle best an
 the least ratio that is seen."""
 FALSE = 0.1
 """Windows of each kind that pass in a frame by chance: each costs a tile of the network, a hundredth of a frame."""
-LEVEL_PARTS = 9
-"""Parts of the image, 144 px, over which the level of the background is taken: wider than particles, as the planes
-of the fit are."""
+LEVEL_PARTS = 13
+"""Parts of the image, 208 px, over which the level of the background is taken: several times as wide as particles,
+so that those which are still to be found do not count as background. With 9 there is half as much again left over
+in a frame with 1,000 particles."""
 LEVEL_SIGMAS = (1e9, 3.0)
 """Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
-TWICE = 2
-"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes and bows
-would stay at the edges of the frame."""
+TWICE = 1
+"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes would
+stay at the edges of the frame; twice follows the light of particles outside of it."""
 BRIGHT_QUANTILE, OF_NOISE = 0.9, 2.7055
 """Quantile of r^2 by which k is found, and its value for noise: chi-square of one degree of freedom."""
 FEWEST_BRIGHT = 50
