@@ -26,6 +26,7 @@ from engines.refine.residual_bins import (
     LEVEL_BINS,
     add_level,
     bin_residual,
+    mark_peaks,
     spread_of,
     sums_of_parts,
     window_sums,
@@ -132,10 +133,6 @@ def left_over(contrast: Float32Array, total: Float32Array, noise: Noise) -> Bool
     search.
     """
     beyond = beyond_noise(contrast, total, noise)
-    rows, columns = np.nonzero(beyond > 1.0)
     found = np.zeros(beyond.shape, np.bool_)
-    for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
-        top, left = max(y - PEAK_BINS, 0), max(x - PEAK_BINS, 0)
-        around = beyond[top : y + PEAK_BINS + 1, left : x + PEAK_BINS + 1]
-        found[y, x] = beyond[y, x] >= around.max()
+    mark_peaks(beyond, PEAK_BINS, found)
     return found

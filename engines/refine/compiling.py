@@ -22,7 +22,14 @@ from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.presence import presence, put_all
 from engines.refine.rendering import BOX
-from engines.refine.residual_bins import add_level, bin_residual, spread_of, sums_of_parts, window_sums
+from engines.refine.residual_bins import (
+    add_level,
+    bin_residual,
+    mark_peaks,
+    spread_of,
+    sums_of_parts,
+    window_sums,
+)
 
 Kernel = Any
 """A numba dispatcher."""
@@ -68,6 +75,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (bin_residual, (image, image, np.zeros((1, 1, 1), np.float32))),
         (window_sums, (image, 1, image)),
         (add_level, (image, image)),
+        (mark_peaks, (image, 1, np.zeros((1, 1), np.bool_))),
         (spread_of, (np.zeros((1, 1, 1), np.float32), image, 0.0, 0.0, image, image)),
         (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engines.refine.arguments import Float32Array
+from engines.refine.arguments import BoolArray, Float32Array
 
 BIN_PX = 4
 """px: half of the narrowest image. Smaller bins cost more and see the sharpest ones only a little better."""
@@ -137,3 +137,17 @@ def add_level(parts: Float32Array, out: Float32Array) -> None:
             line[k] = parts[top, k] + below * (parts[bottom, k] - parts[top, k])
         for x in range(out.shape[1]):
             out[y, x] += line[left[x]] + across[x] * (line[right[x]] - line[left[x]])
+
+
+@njit(cache=True, nogil=True)
+def mark_peaks(values: Float32Array, reach: int, out: BoolArray) -> None:
+    """Set `out` (h, w) where `values` (h, w) are above 1 and not below any within `reach` rows and columns."""
+    tall, wide = values.shape
+    for y in range(tall):
+        for x in range(wide):
+            if values[y, x] > 1.0:
+                largest = True
+                for i in range(max(y - reach, 0), min(y + reach + 1, tall)):
+                    for j in range(max(x - reach, 0), min(x + reach + 1, wide)):
+                        largest &= values[i, j] <= values[y, x]
+                out[y, x] = largest

@@ -21,6 +21,7 @@ from engines.prediction.residual import left_over
 from engines.prediction.tiles import EVERY, Rectangle, inside, piece, pixels_read, rectangles
 from engines.refine.arguments import Noise
 from engines.refine.field import FieldModel
+from engines.refine.fitting import fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.presence import put_all
 from engines.refine.psf import FitModel
@@ -195,6 +196,28 @@ def test_a_second_depth_is_told_of_expected_particles_too() -> None:
     depths = np.column_stack([particles.theta[told, 2], found.other[told, 0]])
     assert (np.abs(depths - z[told, None]).min(axis=1) < 5.0).mean() > 0.95
     assert (found.other[told, 1] <= 0.5).all()
+
+
+def test_a_correction_from_a_good_start_ends_where_the_search_does(psf: FitModel) -> None:
+    off = []
+    for seed in range(5):
+        flow = Flow(psf, (480, 640), count=40, seed=seed)
+        contrast = (1 - flow.frame().image / GREY).astype(np.float32)
+        place = flow.particles[:, :3] + flow.rng.uniform(-1, 1, (40, 3)) * [0.3, 0.3, 2.0]
+        searched = fit_particles(contrast, psf, place, np.full(40, 2.5), (0.0, psf.shot), search_um=8.0)
+        expected = Expected(place, np.full(place.shape, 1.0), np.ones(40), np.zeros(40))
+        particles, kernels = begin(expected, flow.particles[:, 3]), psf.for_kernels(contrast.shape)
+        total = np.zeros_like(contrast)
+        put_all(total, particles.theta, particles.usable, 1.0, kernels)
+        noise = Noise(0.0, psf.shot, -1.0)
+        found = correct(contrast, total, particles, expected, psf, kernels, noise, fit_frame)
+        both = found.believed & searched.accepted[:40]
+        assert both.mean() > 0.9
+        off.append(np.abs(searched.theta[:40] - particles.theta)[both] / searched.sigma[:40][both])
+    each = np.concatenate(off)
+    # both fits stop where a step would move a parameter by less than 0.22 standard errors
+    np.testing.assert_array_less(np.median(each, axis=0), 0.08)
+    np.testing.assert_array_less(np.quantile(each, 0.95, axis=0), 0.45)
 
 
 def test_an_uneven_background_is_not_left_over(psf: FitModel) -> None:
