@@ -20,6 +20,10 @@ between two. The network is good to 0.3 px and 3 um but for overlapped ones, whe
 WEAK_SIGMAS, WEAK_SPREADS = 10.0, 3.0
 """Standard errors of the brightness, or relative scatters below the typical one, of a particle that has to be seen
 by the network where it looks, or is none."""
+EDGE_PX = 8.0
+"""px from the edge of the frame within which the network always looks: of a particle there so little may be seen
+that a fit takes another one for it, of which the rim reaches in from outside, and would do so in frame after
+frame."""
 
 
 class Group(NamedTuple):
@@ -59,12 +63,20 @@ def owners(place: FloatArray, known: FloatArray, other_um: FloatArray) -> IntArr
     return owner
 
 
-def unseen(corrected: Corrected, seen: BoolArray, looked: BoolArray) -> BoolArray:
+def at_edge(place: FloatArray, shape: tuple[int, ...]) -> BoolArray:
+    """Which places (N, 2 or more: x px, y px) lie within `EDGE_PX` of the edge of an image of `shape` (H, W)."""
+    x, y = place[:, X], place[:, Y]
+    near: BoolArray = np.minimum.reduce([x, y, shape[1] - 1 - x, shape[0] - 1 - y]) < EDGE_PX
+    return near
+
+
+def unseen(corrected: Corrected, seen: BoolArray, looked: BoolArray, shape: tuple[int, ...]) -> BoolArray:
     """Which believed particles (N,) are none: the network `looked` at their place, has not `seen` them, and they
-    are weak."""
+    are weak, or at the edge of the image of `shape` (H, W)."""
     a, error, typical = corrected.particles.theta[:, A], corrected.sigma[:, A], corrected.typical
     with np.errstate(invalid="ignore"):
         weak = (a < WEAK_SIGMAS * error) | (a < typical.brightness - WEAK_SPREADS * typical.spread)
+    weak |= at_edge(corrected.particles.theta, shape)
     found: BoolArray = corrected.believed & looked & ~seen & weak
     return found
 

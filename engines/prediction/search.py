@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.prediction.assembly import Merged, Prepared, Reading, merged
 from engines.prediction.correction import Corrected, begin, correct, part_absent
 from engines.prediction.expected import Expected, expected_in
+from engines.prediction.finds import at_edge
 from engines.prediction.residual import left_over
 from engines.prediction.tiles import (
     BLOCK_PX,
@@ -26,7 +27,7 @@ from engines.prediction.tiles import (
     pixels_read,
     rectangles,
 )
-from engines.refine.arguments import BoolArray
+from engines.refine.arguments import BoolArray, FloatArray
 from engines.refine.presence import put_all
 from engines.refine.refiner import Refiner
 from engines.refine.rendering import X, Y, Z
@@ -133,9 +134,19 @@ class PredictedSearch:
         bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise))
         wanted = blocks_around(bins, BIN_PX, blocks)
         wanted |= _around(expected, ~corrected.believed & ~corrected.ghost, blocks)
+        edge = at_edge(corrected.particles.theta, (height, width))
+        wanted |= blocks_at(corrected.particles.theta, corrected.believed & edge, blocks)
         wanted |= piece(frame, blocks)
         parts = rectangles(wanted, self._reach)
         return None if pixels_read(parts, self._reach, blocks) > MOST_READ * height * width else parts
+
+
+def blocks_at(place: FloatArray, which: BoolArray, blocks: tuple[int, int]) -> BoolArray:
+    """The blocks (h, w) that hold the places (N, 2 or more: x px, y px) of `which` (N,)."""
+    out = np.zeros(blocks, np.bool_)
+    at = np.clip(np.rint(place[which][:, [Y, X]]).astype(np.int64) // BLOCK_PX, 0, np.array(blocks) - 1)
+    out[at[:, 0], at[:, 1]] = True
+    return out
 
 
 def _around(expected: Expected, which: BoolArray, blocks: tuple[int, int]) -> BoolArray:
