@@ -8,8 +8,9 @@ bins with much of T2 show themselves, by their 90 % quantile, which no new parti
     |sum of r| / w,  w = SIGNED    or    sum of r^2,  w = ENERGY
 
 over w x w bins is beyond what noise gives in `FALSE` bins of a frame, there is something. The level of the
-background is taken off first, as the fit does it. On the simulated optics
-this sees particles of a signal-to-noise ratio (over all of their pixels) from 7 to 11 on, whatever their depth.
+background is taken off first, as the fit does it. By calculation for
+the simulated optics this sees particles of a signal-to-noise ratio (over all of their pixels) from 7 to 11 on,
+whatever their depth.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ SIGNED, ENERGY = (3, 7), (5,)
 sees images with dark and bright parts. The window that suits a particle best and the next one differ by a tenth in
 the least ratio that is seen."""
 FALSE = 0.1
-"""Windows of each kind that pass in a frame by chance: each costs a tile of the network, a hundredth of a frame."""
+"""Windows of each kind that should pass in a frame by chance (0.5 to 0.8 were measured of all three together): each
+costs a tile of the network, a hundredth of a frame."""
 LEVEL_PARTS = 13
 """Parts of the image, 208 px, over which the level of the background is taken: several times as wide as particles,
 so that those which are still to be found do not count as background. With 9 there is half as much again left over
-in a frame with 1,000 particles."""
+where there are 1,000 in a full frame (four images of one flow)."""
 LEVEL_SIGMAS = (1e9, 3.0)
 """Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
 TWICE = 1
@@ -52,7 +54,7 @@ BRIGHT_QUANTILE, OF_NOISE = 0.9, 2.7055
 FEWEST_BRIGHT = 50
 """Bins with images below which k is that of well modelled optics."""
 LEAST_MISFIT = 2e-4
-"""k of well modelled optics: 1.4 % of an image's contrast."""
+"""Least k, 1.4 % of an image's contrast; k is larger wherever the frame shows it, so that this hardly counts."""
 PEAK_BINS = 3
 """Bins to each side among which only the one that is farthest beyond the limits counts."""
 

@@ -8,7 +8,7 @@ from numba import njit
 from engines.refine.arguments import BoolArray, Float32Array
 
 BIN_PX = 4
-"""px: half of the narrowest image. Smaller bins cost more and see the sharpest ones only a little better."""
+"""px: half of the narrowest image. Smaller bins cost more; what they would see better was not measured."""
 LEVEL_BINS = 4
 """Side of the parts, 16 px, over which the background is averaged at first."""
 LEAST_LIGHT = 0.05
