@@ -43,6 +43,7 @@ FRAMES = 4  # different frames, used over and over; enough that not all are in a
 REFERENCES = 16  # frames averaged for the bright reference; its noise is then a quarter of a frame's
 SNR = 5.6  # of the images in Franchini & Krevor (2020)
 SHADING = 0.2  # relative decrease of the light towards the corners
+WAYS = ("predicted", "searched", "ghosts")  # what particles came from, as counted by the engine
 LARGE = "large (random weights)"
 
 
@@ -149,6 +150,11 @@ def _cases(
                 yield "back end", replace(case, workers=number)
                 if opened.psf() is not None:
                     yield "back end", replace(case, workers=number, refine=True)
+        if cases and cases[0].device == "cpu" and opened.psf() is not None:
+            flow = rendered_frames(folder, plan.full, few, is_flow=True)[0]
+            told = replace(cases[0], frames=flow, bright=None, refine=True, workers=workers[-1])
+            for prediction in ("off", "auto"):
+                yield "prediction", replace(told, prediction=prediction)
         for case in cases:
             yield (
                 "particles",
@@ -173,20 +179,28 @@ def _available(model: Path, name: str, say: Callable[[str], None]) -> Iterator[t
         yield back_end, "full"
 
 
-def rendered_frames(folder: Path, size: Size, particles: int) -> tuple[Path, Path]:
-    """Rendered frames (N, H, W) uint8 of a size, .npy, and a bright reference, .tif; made once."""
+def rendered_frames(folder: Path, size: Size, particles: int, *, is_flow: bool = False) -> tuple[Path, Path]:
+    """Rendered frames (N, H, W) uint8 of a size, .npy, and a bright reference, .tif; made once.
+
+    Those of a flow (`bench.flow_case`) show the same particles with different noise, in even light.
+    """
     name = f"{size[0]}x{size[1]}"
-    frames, bright = folder / f"{name}_{particles}.npy", folder / f"{name}_bright.tif"
+    kind = "_flow" if is_flow else ""
+    frames, bright = folder / f"{name}_{particles}{kind}.npy", folder / f"{name}_bright.tif"
     if frames.exists():
         return frames, bright
     optics, rng = OpticsModel(), np.random.default_rng(particles)
-    renderer = Renderer(load_bank(optics), size, np.uint8, snr=SNR, shading=SHADING, seed=1)
+    renderer = Renderer(
+        load_bank(optics), size, np.uint8, snr=SNR, shading=0.0 if is_flow else SHADING, seed=1
+    )
     images = np.empty((FRAMES, *size), np.uint8)
-    for image in images:
-        x, y = (rng.uniform(0, optics.pixel_size_um * pixels, particles) for pixels in size[::-1])
-        renderer.render(x, y, rng.uniform(-optics.visible_um, optics.visible_um, particles), image)
+    for number, image in enumerate(images):
+        if not (is_flow and number):
+            x, y = (rng.uniform(0, optics.pixel_size_um * pixels, particles) for pixels in size[::-1])
+            z = rng.uniform(-optics.visible_um, optics.visible_um, particles)
+        renderer.render(x, y, z, image)
     np.save(frames, images)
-    if not bright.exists():
+    if not (bright.exists() or is_flow):
         nothing, empty, mean = np.empty(0), np.empty(size, np.uint8), np.zeros(size, np.float32)
         for _ in range(REFERENCES):
             renderer.render(nothing, nothing, nothing, empty)
@@ -199,5 +213,14 @@ def _line(row: Row) -> str:
     return (
         f"{row['backend']} ({row['device']}, {row['precision']}) {row['model']}, {row['height']} x {row['width']}, "
         f"{row['particles']} particles{', refined' if row['refine'] else ''}, {row['workers']} at a time: "
-        f"{row['frames_per_s']:.1f} frames/s"
+        f"{row['frames_per_s']:.1f} frames/s{_by_prediction(row)}"
     )
+
+
+def _by_prediction(row: Row) -> str:
+    if "prediction" not in row:
+        return ""
+    ways = [f"{row[key]:.1f} {way}" for way in WAYS if (key := f"{way}_per_frame") in row]
+    read = [f"{100 * row['pixels_read']:.1f} % of the pixels read"] if "pixels_read" in row else []
+    cost = f"{row['cpu_ms_per_frame']:.1f} ms of a processor a frame"
+    return f", a flow with prediction {row['prediction']}: {', '.join([cost, *ways, *read])}"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from engines.backends.registry import BACK_ENDS, BackEnd
 from engines.engine import Engine
 from engines.settings import BackEndName, DetectorSettings
+from liveptv.bench.flow_case import measure_flow
 from liveptv.bench.machine import peak_memory_mib
 from stream.messages import Detections, Frame, FrameInfo
 
@@ -25,7 +26,10 @@ LONGEST_S = 120.0  # s one frame may take, for a large network on a slow process
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case to measure. `frames` is a .npy file (N, H, W), used over and over; `name` is the model's."""
+    """A case to measure. `frames` is a .npy file (N, H, W), used over and over; `name` is the model's.
+
+    With `prediction` ("auto" or "off") the frames are those of a flow (`bench.flow_case`).
+    """
 
     backend: BackEndName
     device: str
@@ -34,11 +38,12 @@ class Case:
     name: str
     pixel_size_um: float
     frames: Path
-    bright: Path
+    bright: Path | None
     particles: int = 0
     refine: bool = False
     workers: int = 1
     seconds: float = 3.0
+    prediction: str = ""
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -61,6 +66,10 @@ def measure(case: Case) -> dict[str, Any]:
         _, height, width = images.shape
         engine.warmup(height, width, images.dtype)
         numbers = count()
+        flow: dict[str, Any] = {}
+        if case.prediction:
+            tells = case.prediction == "auto"
+            flow = measure_flow(engine, images, case.particles, case.pixel_size_um, case.seconds, tells=tells)
         _keep_full(engine, images, numbers, 0.0, 2 * case.workers)
         latency_ms = _one_at_a_time(engine, images, numbers, case.seconds / 2)
         frames, wall_s, cpu_s, found = _keep_full(engine, images, numbers, case.seconds, FEWEST)
@@ -84,7 +93,7 @@ def measure(case: Case) -> dict[str, Any]:
         "peak_memory_mib": peak_memory_mib(),
         "found_per_frame": found,
         "frames": frames,
-    }
+    } | flow
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
 
 

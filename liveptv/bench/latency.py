@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Latency:
     lost: int
     shape: tuple[int, int] = SHAPE
     costs: tuple[dict[str, Any], ...] = ()
+    detector: dict[str, int] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a stage: `stage`, `p50_ms`, `p99_ms`, `max_ms`, `count`; the last also in frames."""
@@ -106,7 +107,7 @@ def measure_latency(
             raise LivePTVError(f"the run for the measurement failed: {'; '.join(outcome.result.failures)}")
         lost = sum(outcome.result.lost.values())
         latency = _latency(files.tracks, detected.at_ns, rate_hz, lost, shape)
-        return replace(latency, costs=tuple(cost.rows()))
+        return replace(latency, costs=tuple(cost.rows()), detector=outcome.result.counts["detect"])
 
 
 def _experiment(

@@ -20,6 +20,7 @@ from stream.errors import ConfigurationError
 from stream.unfinished_files import written_beside
 
 KINDS = ("engine", "latency")
+WAYS = ("predicted_frames", "predicted", "searched", "ghosts")
 ENGINE_SECONDS = 3.0
 LATENCY_SECONDS, LEAST_LATENCY_SECONDS = 30.0, 5.0
 
@@ -114,13 +115,18 @@ def _engine_table(title: tuple[str, str], rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             f"{row['backend']} {row['precision'] if row['device'] == 'cpu' else row['device']}",
             f"{row['height']}x{row['width']}",
-            f"{row['particles']}{' fit' if row['refine'] else ''}",
+            f"{row['particles']}{' fit' if row['refine'] else ''}{_told(row)}",
             str(row["workers"]),
             *(f"{row[name]:.1f}" for name in ("frames_per_s", "cpu_ms_per_frame")),
             *(f"{row[f'latency_{name}_ms']:.1f}" for name in ("p50", "p99", "max")),
             f"{row['peak_memory_mib']:.0f}",
         )
     return table
+
+
+def _told(row: dict[str, Any]) -> str:
+    """Whether the tracker's predictions were used, in a case that is about them."""
+    return f" {row['prediction']}" if "prediction" in row else ""
 
 
 def _latency(
@@ -133,6 +139,7 @@ def _latency(
     picture: Path | None,
 ) -> list[dict[str, Any]]:
     from liveptv.bench.latency import SHAPE, measure_latency
+    from liveptv.session.prediction_account import prediction_in_words
 
     shapes = [SHAPE] if sizes is None else _parsed(sizes)
     if len(models) > 1 or len(shapes) > 1:
@@ -149,12 +156,15 @@ def _latency(
         f"{last['p99_frames']}, "
         f"maximum {last['max_frames']}; {latency.lost} frames lost"
     )
+    ways = {name: latency.detector[name] for name in WAYS if name in latency.detector}
+    if words := prediction_in_words(latency.detector):
+        console.print(words)
     if picture is not None:
         from liveptv.bench.latency_figure import latency_figure
 
         with written_beside(picture, overwrite=True) as part:
             latency_figure(latency).savefig(part)
-    return [*rows, *latency.costs]
+    return [*rows, *latency.costs, *([{"part": "predictions", **ways}] if ways else [])]
 
 
 def _cost_table(costs: Sequence[dict[str, Any]]) -> Table:

@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 from figure_contents import drawn, panels  # noqa: F401
 
+from engines.engine import EngineInfo
 from engines.ordered_threads import OrderedWork
+from engines.prediction_choice import LAG
 from liveptv.bench import machine
 from liveptv.bench.cpu_cost import CpuCost
 from liveptv.bench.engine import Plan, measure_engines, parse_sizes
+from liveptv.bench.flow_case import Film, Follower, measure_flow
 from liveptv.bench.latency import Latency, _latency
 from liveptv.bench.latency_figure import ADDED, WAY, latency_figure
 from liveptv.bench.machine import best_s, measure_limits, peak_memory_mib
 from liveptv.cli.main import run_command_line
 from liveptv.models import SHIPPED_MODEL
 from liveptv.session.cpu_use import CpuUse
-from stream.messages import FrameInfo, StageState, Status, Tracks
+from stream.messages import Detections, FrameInfo, StageState, Status, Tracks
 from tracking.trajectories.control_record import store_control
 from tracking.trajectories.file import TrajectoryWriter
 
@@ -152,6 +155,81 @@ def test_every_back_end_that_can_run_here_is_timed_beside_the_machine():
         assert row["model"] == "the small one"
         assert row["device"]
     assert all(10 < row["found_per_frame"] < 50 for row in by_case["particles"])
+    told = [row for row in rows if row["case"] == "prediction"]
+    assert [row["prediction"] for row in told] == ["off", "auto"]
+    assert told[1]["tracker_ms_per_frame"] > 0
+    assert any("with prediction auto" in line for line in said)
+
+
+class SeesTheFilm:
+    """An engine that finds the particles of a film where they are, and remembers what it was told."""
+
+    def __init__(self, film, count):
+        self.film, self.told, self.waiting = film, {}, []
+        rng = np.random.default_rng(1)
+        self.x, self.y = rng.uniform(0, 300, count), rng.uniform(0, 200, count)
+        self.predicted = 0
+
+    @property
+    def info(self):
+        counts = {"predicted": self.predicted, "searched": 2 * len(self.told), "tiles_px": 0.1}
+        return EngineInfo("film", "none", "cpu", details={"prediction": counts})
+
+    @property
+    def pending(self):
+        return len(self.waiting)
+
+    def submit(self, frame, predicted=None):
+        self.told[frame.info.frame] = predicted
+        self.predicted += 0 if predicted is None else len(predicted)
+        self.waiting.append(frame)
+
+    def results(self, timeout_s):
+        done, self.waiting = self.waiting, []
+        return [
+            Detections.from_columns(
+                frame.info, x_um=(self.x + frame.info.frame * self.film.step_px) % 300, y_um=self.y, z_um=3.0,
+                sigma_x_um=0.1, sigma_y_um=0.1, sigma_z_um=0.5, brightness=9.0,
+            )
+            for frame in done
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_bench_tells_an_engine_what_a_tracker_expects_in_its_film(tells):
+    images = np.zeros((2, 200, 300), np.uint8)
+    images[0, 7, 298] = 1
+    film = Film(images, 20, 1.0)
+    engine = SeesTheFilm(film, 20)
+    follower = Follower(engine, film, tells=tells)
+    follower.run(0.0, 30)
+    ages = {number - known.info.frame for number, known in engine.told.items() if known is not None}
+    assert ages == ({LAG} if tells else set())
+    assert (len(engine.told[29] or ()) >= 15) == tells
+    assert follower.found == [20] * 30
+
+
+def test_a_film_moves_all_particles_by_one_step_and_lets_them_in_again():
+    images = np.zeros((2, 8, 30), np.uint8)
+    images[:, 3, 25] = 100
+    film = Film(images, 15, 1.0)
+    where = [int(np.argmax(film.next().image[3])) for _ in range(6)]
+    assert where == [(25 + n * film.step_px) % 30 for n in range(6)]
+    assert film.step_px >= 1
+
+
+def test_a_case_of_the_bench_says_what_came_from_which_way():
+    images = np.zeros((2, 200, 300), np.uint8)
+    film = Film(images, 20, 1.0)
+    row = measure_flow(SeesTheFilm(film, 20), images, 20, 1.0, 0.0, tells=True)
+    assert row["prediction"] == "auto"
+    assert row["searched_per_frame"] == 2
+    assert 10 < row["predicted_per_frame"] < 30  # those at the edge, missed and new, among them
+    assert row["pixels_read"] == 0.1
+    assert row["found_per_frame"] == 20
+    plain = measure_flow(SeesTheFilm(film, 20), images, 20, 1.0, 0.0, tells=False)
+    assert plain["prediction"] == "off"
+    assert "predicted_per_frame" not in plain
 
 
 def test_sizes_are_height_and_width():
