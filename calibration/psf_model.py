@@ -17,7 +17,7 @@ from scipy import ndimage
 from engines.refine.field import FieldModel
 from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel
-from engines.refine.spline import BY_X, BY_Y, BY_Z, TAPS, VALUE, Window, evaluate_window
+from engines.refine.spline import BY_X, BY_Y, BY_Z, VALUE, Window, evaluate_window
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -175,7 +175,6 @@ def _evaluate(
     size = coefficients.shape[1]
     half = size // 2
     wide = out.shape[3]
-    space = np.empty((5, wide + TAPS, wide + TAPS), np.float32)
     for n in range(node.size):
         if node[n] < 0.0:
             continue
@@ -185,4 +184,4 @@ def _evaluate(
         right, bottom = min(wide, size - int(np.floor(start_x))), min(wide, size - int(np.floor(start_y)))
         if left < right and top < bottom:
             window = Window(node[n], start_y + top, start_x + left, bottom - top, right - left)
-            evaluate_window(coefficients, window, per_um, True, space, out[n, :, top:bottom, left:right])
+            evaluate_window(coefficients, window, per_um, True, out[n, :, top:bottom, left:right])

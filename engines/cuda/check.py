@@ -20,7 +20,7 @@ from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOX, draw, set_box
+from engines.refine.rendering import BOX, add, render, set_box
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -198,5 +198,5 @@ def add_particle(total: npt.NDArray[np.float32], x: float, y: float, part: float
     psf = model.for_kernels(total.shape)
     box = np.zeros(BOX, np.int64)
     set_box(theta, total.shape, psf, 0.0, box)
-    draw(theta, box, psf, False, psf.drawn)
-    total[box[0] : box[1], box[2] : box[3]] += psf.drawn[0, : box[1] - box[0], : box[3] - box[2]]
+    render(theta, box, psf, False, psf.drawn)
+    add(total, theta, box, psf.drawn, 1.0)

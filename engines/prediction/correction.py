@@ -22,9 +22,8 @@ from engines.refine.arguments import (
     Typical,
 )
 from engines.refine.fitting import FitFrame, on_another, standard_errors, within
-from engines.refine.frame import UNTRIED
 from engines.refine.grouping import usable_boxes
-from engines.refine.joint_fit import CONVERGED
+from engines.refine.joint_fit import CONVERGED, NOT_CONVERGED
 from engines.refine.other_side import other_depths
 from engines.refine.presence import presence, put_all
 from engines.refine.psf import FitModel
@@ -77,7 +76,7 @@ def begin(expected: Expected, brightness: FloatArray) -> Particles:
     theta = np.column_stack([expected.place, brightness])
     known = (expected.sigma[:, :2] <= REACH_PX).all(axis=1) & (expected.sigma[:, 2] <= REACH_UM)
     covariance, fit = np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
-    return Particles(theta, covariance, fit, np.full(n, UNTRIED), known & (brightness > 0.0))
+    return Particles(theta, covariance, fit, np.full(n, NOT_CONVERGED), known & (brightness > 0.0))
 
 
 def part_absent(contrast: Float32Array, total: Float32Array, particles: Particles, psf: Psf) -> float:

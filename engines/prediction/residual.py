@@ -24,6 +24,7 @@ from engines.refine.arguments import BoolArray, Float32Array, Noise
 from engines.refine.residual_bins import (
     BIN_PX,
     LEVEL_BINS,
+    add_level,
     bin_residual,
     spread_of,
     sums_of_parts,
@@ -39,8 +40,11 @@ FALSE = 0.1
 LEVEL_PARTS = 9
 """Parts of the image, 144 px, over which the level of the background is taken: wider than particles, as the planes
 of the fit are."""
-LEVEL_SIGMAS = 3.0
-"""Standard deviations beyond which a bin does not count in the level."""
+LEVEL_SIGMAS = (1e9, 3.0)
+"""Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
+TWICE = 2
+"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes and bows
+would stay at the edges of the frame."""
 BRIGHT_QUANTILE, OF_NOISE = 0.9, 2.7055
 """Quantile of r^2 by which k is found, and its value for noise: chi-square of one degree of freedom."""
 FEWEST_BRIGHT = 50
@@ -68,12 +72,10 @@ def standardised(sums: Float32Array, shape: tuple[int, int], noise: Noise) -> Fl
     variance, around, level = np.empty_like(count), np.empty_like(count), np.zeros_like(count)
     spread_of(sums, count, noise.read + noise.shot, noise.shot * noise.sign, variance, around)
     tall, wide = (-(-size // LEVEL_BINS) for size in count.shape)
-    held, smooth = np.empty((2, tall, wide), np.float32), np.empty((2, tall, wide), np.float32)
-    for beyond in (1e9, LEVEL_SIGMAS):
+    held = np.empty((2, tall, wide), np.float32)
+    for beyond in LEVEL_SIGMAS:
         sums_of_parts(sums[0], count, variance, around, level, beyond, held)
-        for k in range(2):
-            window_sums(held[k], LEVEL_PARTS, smooth[k])
-        np.copyto(level, _over_bins(smooth[0] / np.maximum(smooth[1], 1.0), count.shape))
+        add_level(smoothed(held), level)
     left = sums[0] - count * level
     bright = around > variance
     k = LEAST_MISFIT
@@ -85,9 +87,16 @@ def standardised(sums: Float32Array, shape: tuple[int, int], noise: Noise) -> Fl
     return found
 
 
-def _over_bins(parts: Float32Array, shape: tuple[int, ...]) -> Float32Array:
-    """The values of parts (h', w') for each of their bins, (h, w)."""
-    return np.repeat(np.repeat(parts, LEVEL_BINS, axis=0), LEVEL_BINS, axis=1)[: shape[0], : shape[1]]
+def smoothed(held: Float32Array) -> Float32Array:
+    """The mean over windows of parts (h', w') whose sums and pixels are `held` (2, h', w')."""
+    pixels, work = np.empty_like(held[0]), np.empty_like(held[0])
+    window_sums(held[1], LEVEL_PARTS, pixels)
+    np.maximum(pixels, 1.0, out=pixels)
+    found = np.zeros_like(work)
+    for _ in range(1 + TWICE):
+        window_sums(held[0] - held[1] * found, LEVEL_PARTS, work)
+        found += work / pixels
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -38,7 +38,7 @@ from engines.refine.rendering import (
     add,
     best_brightness,
     boxes_of,
-    draw,
+    render,
     set_box,
 )
 
@@ -193,7 +193,7 @@ def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
     rest = pixels.others.copy()
     boxes = boxes_of(now.theta, rest.shape, psf)
     for i in range(now.theta.shape[0]):
-        draw(now.theta[i], boxes[i], psf, False, psf.drawn)
+        render(now.theta[i], boxes[i], psf, False, psf.drawn)
         add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
     starts, gains = np.empty((TRIED, 4)), np.zeros(TRIED)
     place, trial, box = np.empty(4), np.empty(4), np.empty(BOX, np.int64)
@@ -206,7 +206,7 @@ def _seconds(pixels: Pixels, now: State, k: int, psf: Psf) -> FloatArray:
                 set_box(trial, rest.shape, psf, 0.0, box)
                 if min(box[BOTTOM] - box[TOP], box[RIGHT] - box[LEFT]) < LEAST_SIDE_PX:
                     continue
-                draw(trial, box, psf, False, psf.drawn)
+                render(trial, box, psf, False, psf.drawn)
                 trial[A], gain = best_brightness(pixels.frame, rest, box, psf.drawn)
                 if gain > most:
                     most = gain
@@ -267,14 +267,14 @@ def another_depth(pixels: Pixels, now: State, k: int, psf: Psf, typical: Typical
     boxes = boxes_of(now.theta, rest.shape, psf)
     for i in range(now.theta.shape[0]):
         if i != k:
-            draw(now.theta[i], boxes[i], psf, False, psf.drawn)
+            render(now.theta[i], boxes[i], psf, False, psf.drawn)
             add(rest, now.theta[i], boxes[i], psf.drawn, 1.0)
     trial, place, box, most = now.theta[k].copy(), now.theta[k].copy(), np.empty(BOX, np.int64), 0.0
     trial[Z] = psf.z_min_um + 0.5 * DEPTH_UM
     while trial[Z] < psf.z_max_um:
         if abs(trial[Z] - now.theta[k, Z]) > OWN_DEPTH_UM:
             set_box(trial, rest.shape, psf, 0.0, box)
-            draw(trial, box, psf, False, psf.drawn)
+            render(trial, box, psf, False, psf.drawn)
             trial[A], gain = best_brightness(pixels.frame, rest, box, psf.drawn)
             if gain > most:
                 most = gain

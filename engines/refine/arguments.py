@@ -28,8 +28,8 @@ class Psf(NamedTuple):
     columns) levels of the logarithm of the brightness, from `bright[0]` to `bright[1]`. `origin` (2,) is where the
     image that is drawn into begins in the field, rows and columns, px; kernels that cut out windows change it for a
     while. `planes` (S, P, P), of which `kept` (S, 3) says what they are, are those of cells that were asked for
-    last. `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, P + 4, P + 4) and `drawn`
-    (4, P, P) are work space.
+    last. `plain` (1,) is 1 while the modes are left out, for first guesses. `space` (5, (P + 4)^2) and
+    `drawn` (4, (P + 4)^2) are work space.
     """
 
     coefficients: Float32Array

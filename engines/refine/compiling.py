@@ -22,7 +22,7 @@ from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.presence import presence, put_all
 from engines.refine.rendering import BOX
-from engines.refine.residual_bins import bin_residual, spread_of, sums_of_parts, window_sums
+from engines.refine.residual_bins import add_level, bin_residual, spread_of, sums_of_parts, window_sums
 
 Kernel = Any
 """A numba dispatcher."""
@@ -48,8 +48,8 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         np.zeros((1, 1, 1), np.float32),
         np.zeros((1, 3), np.int64),
         np.zeros(1, np.int64),
-        np.zeros((1, 1, 1), np.float32),
-        np.zeros((1, 1, 1), np.float32),
+        np.zeros((1, 1), np.float32),
+        np.zeros((1, 1), np.float32),
     )
     noise, prior = Noise(0.0, 0.0, 1.0), Prior(0.0, 0.0)
     particles = Particles(some, np.zeros((1, 4, 4)), np.zeros((1, 2)), np.zeros(1, np.int64), flags)
@@ -67,6 +67,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (presence, (image, image, some, flags, psf)),
         (bin_residual, (image, image, np.zeros((1, 1, 1), np.float32))),
         (window_sums, (image, 1, image)),
+        (add_level, (image, image)),
         (spread_of, (np.zeros((1, 1, 1), np.float32), image, 0.0, 0.0, image, image)),
         (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
     ]

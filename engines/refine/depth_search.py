@@ -19,7 +19,7 @@ from engines.refine.rendering import (
     Y,
     Z,
     best_brightness,
-    draw,
+    render,
     set_box,
 )
 
@@ -38,7 +38,7 @@ def fit_brightness(
 ) -> float:
     """Set the brightness of `theta` (4,) to what fits best; returns how much of the sum of squares it explains."""
     set_box(theta, frame.shape, psf, 0.0, box)
-    draw(theta, box, psf, False, psf.drawn)
+    render(theta, box, psf, False, psf.drawn)
     theta[A], gain = best_brightness(frame, total, box, psf.drawn)
     return gain
 
@@ -102,7 +102,7 @@ def search_depth(
         fit_block(pixels, one, boxes[c : c + 1], Prior(0.0, 0.0), psf, int(RIVAL_ITERATIONS), covariance, fit)
         if max(abs(one[0, X] - here[X]), abs(one[0, Y] - here[Y])) > LARGEST_MOVE_PX:
             continue
-        draw(one[0], boxes[c], psf, False, psf.drawn)
+        render(one[0], boxes[c], psf, False, psf.drawn)
         _, gain = best_brightness(frame, total, boxes[c], psf.drawn)
         if gain > most:
             most = gain

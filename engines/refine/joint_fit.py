@@ -34,13 +34,17 @@ from engines.refine.arguments import Float32Array, FloatArray, IntArray, Noise, 
 from engines.refine.normal_equations import (
     GROUND,
     add_prior,
+    block_of,
+    chi_square_of,
+    fill_matrix,
     fill_residual,
+    fill_right,
     hold_at_ends,
-    normal_equations,
     prior_chi_square,
     solve,
+    substitute,
 )
-from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, Z, add, draw
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, Z, add, render
 
 CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
 """How a fit ended."""
@@ -85,21 +89,23 @@ def weigh_block(
     tall, wide = bottom - corner[0], right - corner[1]
     drawn = np.empty((tall, wide), np.float32)
     for i in range(tall):
-        for j in range(wide):
-            drawn[i, j] = others[corner[0] + i, corner[1] + j]
-    image = np.empty((4, tall, wide), np.float32)
+        drawn[i] = others[corner[0] + i, corner[1] : right]
     local = np.empty(BOX, np.int64)
     for k in range(theta.shape[0]):
-        draw(theta[k], boxes[k], psf, False, image)
+        render(theta[k], boxes[k], psf, False, psf.drawn)
         _shift(boxes[k], corner, local)
-        add(drawn, theta[k], local, image, 1.0)
+        add(drawn, theta[k], local, psf.drawn, 1.0)
     weight = np.zeros((tall, wide), np.float32)
+    one, sign, least = np.float32(1.0), np.float32(noise.sign), np.float32(LEAST_LIGHT)
+    read, shot = np.float32(noise.read), np.float32(noise.shot)
     for k in range(region.shape[0]):
         _shift(region[k], corner, local)
         for i in range(local[TOP], local[BOTTOM]):
-            for j in range(local[LEFT], local[RIGHT]):
-                light = max(LEAST_LIGHT, 1.0 + noise.sign * drawn[i, j])
-                weight[i, j] = 1.0 / (noise.read + noise.shot * light)
+            line, image = weight[i, local[LEFT] : local[RIGHT]], drawn[i, local[LEFT] : local[RIGHT]]
+            for j in range(local[RIGHT] - local[LEFT]):
+                light = one + sign * image[j]
+                light = least if light < least else light
+                line[j] = one / (read + shot * light)
     return corner, weight
 
 
@@ -126,24 +132,17 @@ def fit_block(
     `covariance` (n, 4, 4) with each particle's part of (5), and `fit` (n, 2) with the reduced chi-square of each
     rectangle and its pixels.
     """
-    frame, others, weight, corner = pixels
     n = theta.shape[0]
+    block = block_of(pixels, boxes)
+    weight, corner = pixels.weight, pixels.corner
     tall, wide = weight.shape
-    most_tall, most_wide = 0, 0
-    for k in range(n):
-        most_tall = max(most_tall, boxes[k, BOTTOM] - boxes[k, TOP])
-        most_wide = max(most_wide, boxes[k, RIGHT] - boxes[k, LEFT])
-    images = np.empty((n, 4, most_tall, most_wide), np.float32)
+    images = np.empty((n, 4, block.space.size), np.float32)
     fresh = np.empty_like(images)
-    data = np.empty((tall, wide), np.float32)
-    residual, trial_residual = np.empty_like(data), np.empty_like(data)
+    residual, trial_residual = np.empty((tall, wide), np.float32), np.empty((tall, wide), np.float32)
     for k in range(n):
-        draw(theta[k], boxes[k], psf, True, images[k])
-    for i in range(tall):
-        for j in range(wide):
-            data[i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
+        render(theta[k], boxes[k], psf, True, images[k])
     ground = np.zeros(GROUND)
-    fill_residual(images, theta, boxes, data, weight, ground, corner, residual)
+    fill_residual(images, theta, boxes, block, ground, residual)
     total, count = 0.0, 0
     for i in range(tall):
         for j in range(wide):
@@ -151,14 +150,14 @@ def fit_block(
                 total += residual[i, j]
                 count += 1
     ground[0] = total / max(count, 1)
-    chi = fill_residual(images, theta, boxes, data, weight, ground, corner, residual) + prior_chi_square(
-        theta, prior
-    )
+    chi = fill_residual(images, theta, boxes, block, ground, residual) + prior_chi_square(theta, prior)
     size = 4 * n + GROUND
     step, lower = np.empty(size), np.zeros((size, size))
-    trial = np.empty_like(theta)
+    matrix, right = np.empty((size, size)), np.empty(size)
+    trial, trial_ground = np.empty_like(theta), np.empty(GROUND)
     damping, state = FIRST_DAMPING, NOT_CONVERGED
-    matrix, right = normal_equations(images, theta, boxes, weight, residual, corner)
+    fill_matrix(images, theta, boxes, block, matrix)
+    fill_right(images, theta, boxes, block, residual, right)
     add_prior(theta, prior, matrix, right)
     hold_at_ends(theta, psf, matrix, right)
     for _ in range(iterations):
@@ -178,22 +177,21 @@ def fit_block(
             for i in range(4):
                 trial[k, i] = theta[k, i] + step[4 * k + i] / scale
             trial[k, Z] = min(max(trial[k, Z], psf.z_min_um), psf.z_max_um)
-            draw(trial[k], boxes[k], psf, True, fresh[k])
-        trial_ground = np.empty(GROUND)
+            render(trial[k], boxes[k], psf, True, fresh[k])
         for i in range(GROUND):
             trial_ground[i] = ground[i] + step[4 * n + i] / scale
-        found = fill_residual(fresh, trial, boxes, data, weight, trial_ground, corner, trial_residual)
+        found = fill_residual(fresh, trial, boxes, block, trial_ground, trial_residual)
         found += prior_chi_square(trial, prior)
         change = found - chi
         if change < 0.0:
-            chi, ground = found, trial_ground
-            for k in range(n):
-                for i in range(4):
-                    theta[k, i] = trial[k, i]
+            chi = found
+            ground[:] = trial_ground
+            theta[:] = trial
             images, fresh = fresh, images
             residual, trial_residual = trial_residual, residual
             damping = max(damping * LESS_DAMPING, LEAST_DAMPING)
-            matrix, right = normal_equations(images, theta, boxes, weight, residual, corner)
+            fill_matrix(images, theta, boxes, block, matrix)
+            fill_right(images, theta, boxes, block, residual, right)
             add_prior(theta, prior, matrix, right)
             hold_at_ends(theta, psf, matrix, right)
         else:
@@ -203,19 +201,19 @@ def fit_block(
             break
         if change >= 0.0 and damping > MOST_DAMPING:
             break
+    if not solve(matrix, right, 0.0, step, lower):
+        return SINGULAR, chi
     unit, column = np.zeros(size), np.empty(size)
     for k in range(n):
         for i in range(4):
             unit[:] = 0.0
             unit[4 * k + i] = 1.0
-            if not solve(matrix, unit, 0.0, column, lower):
-                return SINGULAR, chi
+            substitute(lower, unit, column)
             for j in range(4):
                 covariance[k, i, j] = column[4 * k + j]
-        squares, count = 0.0, 0
-        for i in range(boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]):
-            for j in range(boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]):
-                squares += weight[i, j] * residual[i, j] * residual[i, j]
-                count += 1
+        top, bottom = boxes[k, TOP] - corner[0], boxes[k, BOTTOM] - corner[0]
+        first, last = boxes[k, LEFT] - corner[1], boxes[k, RIGHT] - corner[1]
+        count = (bottom - top) * (last - first)
+        squares = chi_square_of(residual, weight, top, bottom, first, last)
         fit[k, 0], fit[k, 1] = squares / max(count - 4 - GROUND, 1), count
     return state, chi

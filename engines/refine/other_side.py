@@ -31,8 +31,8 @@ from engines.refine.rendering import (
     Y,
     Z,
     best_brightness,
-    draw,
     put,
+    render,
     set_box,
 )
 
@@ -102,7 +102,7 @@ def other_depths(
             own[:, side] = own[:, side].max()
         corner, weight = weigh_block(total, two[:1], own[:1], own[:1], psf, noise)
         pixels = Pixels(frame, total, weight, corner)
-        draw(two[1], own[1], psf, False, psf.drawn)
+        render(two[1], own[1], psf, False, psf.drawn)
         two[1, A], _ = best_brightness(frame, total, own[1], psf.drawn)
         ended = CONVERGED
         chi = np.empty(2)

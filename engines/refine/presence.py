@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Psf
-from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, A, draw, put, set_box
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, TOP, A, put, render, set_box
+from engines.refine.spline import pitch_of
 
 
 @njit(cache=True, nogil=True)
@@ -31,11 +32,12 @@ def presence(
         if not asked[i]:
             continue
         set_box(theta[i], frame.shape, psf, 0.0, box)
-        draw(theta[i], box, psf, False, psf.drawn)
+        render(theta[i], box, psf, False, psf.drawn)
+        pitch = pitch_of(box[RIGHT] - box[LEFT])
         v1, d1, vv, vd = 0.0, 0.0, 0.0, 0.0
         for r in range(box[BOTTOM] - box[TOP]):
             for c in range(box[RIGHT] - box[LEFT]):
-                v = psf.drawn[0, r, c]
+                v = psf.drawn[0, r * pitch + c]
                 d = frame[box[TOP] + r, box[LEFT] + c] - total[box[TOP] + r, box[LEFT] + c]
                 v1 += v
                 d1 += d

@@ -150,8 +150,8 @@ class FitModel:
             self.origin_px(shape),
             *self.cells.planes(),
             np.zeros(1, np.int64),
-            np.empty((5, size + TAPS, size + TAPS), np.float32),
-            np.empty((4, size, size), np.float32),
+            np.zeros((5, (size + TAPS) ** 2), np.float32),
+            np.zeros((4, (size + TAPS) ** 2), np.float32),
         )
 
     def origin_px(self, shape: tuple[int, ...] | None) -> FloatArray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf, ShortArray
-from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, evaluate_window, mirror
+from engines.refine.arguments import Float32Array, FloatArray, IntArray, Psf
+from engines.refine.spline import TAPS, Window, base_of, evaluate_planes, mirror, pitch_of, unpack
 
 # Columns of a particle's parameters theta, and of its rectangle.
 X, Y, Z, A = range(4)
@@ -87,69 +87,51 @@ def plane_of(psf: Psf, cell: int, node: int, tall: int, wide: int) -> int:
         half = psf.coefficients.shape[1] // 2
         tall, wide = min(tall + SPARE_PX, half), min(wide + SPARE_PX, half)
         kept[0], kept[1], kept[2] = key, tall, wide
-        rows, columns = slice(half - tall, half + tall + 1), slice(half - wide, half + wide + 1)
-        out, count = psf.planes[slot][rows, columns], psf.modes.shape[0]
-        below, m = psf.coefficients[node][rows, columns], 0
-        while m < count:
-            w = psf.weights[cell]
-            first, second = (
-                psf.modes[m, node][rows, columns],
-                psf.modes[min(m + 1, count - 1), node][rows, columns],
-            )
-            third = psf.modes[min(m + 2, count - 1), node][rows, columns]
-            if count - m == 1:
-                _blend_one(out, below, first, w[m])
-            elif count - m == 2:
-                _blend_two(out, below, first, w[m], second, w[m + 1])
-            else:
-                _blend_three(out, below, first, w[m], second, w[m + 1], third, w[m + 2])
-            below, m = out, m + 3
+        _blend(psf, cell, node, half - tall, half + tall + 1, half - wide, half + wide + 1, psf.planes[slot])
     return int(slot)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _blend_one(out: Float32Array, below: Float32Array, first: ShortArray, a: float) -> None:
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * np.float32(first[i, j])
-
-
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _blend_two(
-    out: Float32Array, below: Float32Array, first: ShortArray, a: float, second: ShortArray, b: float
+def _blend(
+    psf: Psf, cell: int, node: int, top: int, bottom: int, left: int, right: int, out: Float32Array
 ) -> None:
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = below[i, j] + a * np.float32(first[i, j]) + b * np.float32(second[i, j])
+    """Fill a rectangle of `out` (P, P) with a node's mean plane and its modes, as they weigh in the cell.
 
-
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
-def _blend_three(
-    out: Float32Array,
-    below: Float32Array,
-    first: ShortArray,
-    a: float,
-    second: ShortArray,
-    b: float,
-    third: ShortArray,
-    c: float,
-) -> None:
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = (
-                below[i, j]
-                + a * np.float32(first[i, j])
-                + b * np.float32(second[i, j])
-                + c * np.float32(third[i, j])
-            )
+    Three modes are added at a time, row by row: each value of `out` is then written seldom, and loops are over
+    rows without gaps, which the compiler makes into vector instructions.
+    """
+    count = psf.modes.shape[0]
+    for i in range(top, bottom):
+        line, mean = out[i, left:right], psf.coefficients[node, i, left:right]
+        for m in range(0, count, 3):
+            second, third = min(m + 1, count - 1), min(m + 2, count - 1)
+            a = psf.weights[cell, m]
+            b = psf.weights[cell, second] if m + 1 < count else np.float32(0.0)
+            c = psf.weights[cell, third] if m + 2 < count else np.float32(0.0)
+            e = psf.modes[m, node, i, left:right]
+            f = psf.modes[second, node, i, left:right]
+            g = psf.modes[third, node, i, left:right]
+            if m == 0:
+                for j in range(right - left):
+                    line[j] = mean[j] + (a * np.float32(e[j]) + b * np.float32(f[j]) + c * np.float32(g[j]))
+            else:
+                for j in range(right - left):
+                    line[j] += a * np.float32(e[j]) + b * np.float32(f[j]) + c * np.float32(g[j])
 
 
 @njit(cache=True, nogil=True)
 def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
-    """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (4,).
+    """Fill `out` (4, H, W) with the image of a particle of brightness 1 in its rectangle `box` (`BOX`,).
 
     With `gradients` also with the derivatives by x, y (px) and z (um), as `spline.evaluate_window` gives them.
     """
+    render(theta, box, psf, gradients, psf.drawn)
+    unpack(psf.drawn, box[BOTTOM] - box[TOP], box[RIGHT] - box[LEFT], 4 if gradients else 1, out)
+
+
+@njit(cache=True, nogil=True)
+def render(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float32Array) -> None:
+    """`draw` to `out` (4, S), in whose rows begin as `spline.evaluate_planes` has it."""
     half = psf.coefficients.shape[1] // 2
     window = Window(
         (min(max(theta[Z], psf.z_min_um), psf.z_max_um) - psf.z_first_um) / psf.z_step_um,
@@ -158,19 +140,18 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
         box[BOTTOM] - box[TOP],
         box[RIGHT] - box[LEFT],
     )
-    if psf.modes.shape[0] == 0 or psf.plain[0] != 0:
-        evaluate_window(psf.coefficients, window, 1.0 / psf.z_step_um, gradients, psf.space, out)
-        return
-    cell, depths = box[CELL], psf.coefficients.shape[0]
+    depths = psf.coefficients.shape[0]
     base = base_of(window.node, depths)
-    first_y, first_x = int(np.floor(window.start_y)), int(np.floor(window.start_x))
-    tall = min(max(half - first_y + 1, first_y + window.height + TAPS - 2 - half), half)
-    wide = min(max(half - first_x + 1, first_x + window.width + TAPS - 2 - half), half)
-    d0 = plane_of(psf, cell, mirror(base - 1, depths), tall, wide)
-    d1 = plane_of(psf, cell, base, tall, wide)
-    d2 = plane_of(psf, cell, mirror(base + 1, depths), tall, wide)
-    d3 = plane_of(psf, cell, mirror(base + 2, depths), tall, wide)
-    planes = psf.planes
+    n0, n2, n3 = mirror(base - 1, depths), mirror(base + 1, depths), mirror(base + 2, depths)
+    planes, d0, d1, d2, d3 = psf.coefficients, n0, base, n2, n3
+    if psf.modes.shape[0] > 0 and psf.plain[0] == 0:
+        cell = box[CELL]
+        first_y, first_x = int(np.floor(window.start_y)), int(np.floor(window.start_x))
+        tall = min(max(half - first_y + 1, first_y + window.height + TAPS - 2 - half), half)
+        wide = min(max(half - first_x + 1, first_x + window.width + TAPS - 2 - half), half)
+        planes = psf.planes
+        d0, d1 = plane_of(psf, cell, n0, tall, wide), plane_of(psf, cell, base, tall, wide)
+        d2, d3 = plane_of(psf, cell, n2, tall, wide), plane_of(psf, cell, n3, tall, wide)
     evaluate_planes(
         planes[d0],
         planes[d1],
@@ -187,12 +168,14 @@ def draw(theta: FloatArray, box: IntArray, psf: Psf, gradients: bool, out: Float
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
 def add(total: Float32Array, theta: FloatArray, box: IntArray, image: Float32Array, factor: float) -> None:
-    """Add a particle's image, times its brightness and `factor`, to `total` (H, W)."""
+    """Add a particle's `image` (4, S), of `render`, times its brightness and `factor`, to `total` (H, W)."""
     a = np.float32(theta[A] * factor)
+    width = box[RIGHT] - box[LEFT]
+    pitch = pitch_of(width)
     for i in range(box[BOTTOM] - box[TOP]):
-        line = total[box[TOP] + i, box[LEFT] : box[RIGHT]]
-        for j in range(box[RIGHT] - box[LEFT]):
-            line[j] += a * image[0, i, j]
+        line, drawn = total[box[TOP] + i, box[LEFT] : box[RIGHT]], image[0, i * pitch : i * pitch + width]
+        for j in range(width):
+            line[j] += a * drawn[j]
 
 
 @njit(cache=True, nogil=True)
@@ -200,7 +183,7 @@ def put(total: Float32Array, theta: FloatArray, factor: float, psf: Psf) -> None
     """Add `factor` times the image of a particle `theta` (4,), in its rectangle, to `total` (H, W)."""
     box = np.empty(BOX, np.int64)
     set_box(theta, total.shape, psf, SPARE_UM, box)
-    draw(theta, box, psf, False, psf.drawn)
+    render(theta, box, psf, False, psf.drawn)
     add(total, theta, box, psf.drawn, factor)
 
 
@@ -210,18 +193,28 @@ def best_brightness(
 ) -> tuple[float, float]:
     """Brightness that fits best beside a constant background, and how much of the sum of squares it explains.
 
-    `frame` less `total` is what there is to explain: an unweighted linear regression on the `image` in `box`.
+    `frame` less `total` is what there is to explain: an unweighted linear regression on the `image` (4, S) in
+    `box`.
     """
     v1, d1, vv, vd = 0.0, 0.0, 0.0, 0.0
+    nothing, width = np.float32(0.0), box[RIGHT] - box[LEFT]
+    pitch = pitch_of(width)
     for i in range(box[BOTTOM] - box[TOP]):
         seen = frame[box[TOP] + i, box[LEFT] : box[RIGHT]]
         drawn = total[box[TOP] + i, box[LEFT] : box[RIGHT]]
-        for j in range(box[RIGHT] - box[LEFT]):
-            v, d = image[0, i, j], seen[j] - drawn[j]
-            v1 += v
-            d1 += d
-            vv += v * v
-            vd += v * d
+        own = image[0, i * pitch : i * pitch + width]
+        # a row in single precision, rows in double
+        row_v1, row_d1, row_vv, row_vd = nothing, nothing, nothing, nothing
+        for j in range(width):
+            v, d = own[j], seen[j] - drawn[j]
+            row_v1 += v
+            row_d1 += d
+            row_vv += v * v
+            row_vd += v * d
+        v1 += row_v1
+        d1 += row_d1
+        vv += row_vv
+        vd += row_vd
     n = (box[BOTTOM] - box[TOP]) * (box[RIGHT] - box[LEFT])
     if n < 2:
         return 0.0, 0.0

@@ -44,23 +44,21 @@ def window_sums(values: Float32Array, size: int, out: Float32Array) -> None:
     """Fill `out` (h, w) with the sums of `values` (h, w) over windows of `size` x `size`, cut at the edges."""
     tall, wide = values.shape
     half = size // 2
-    column = np.zeros(wide)
-    for y in range(min(half, tall)):
-        column += values[y]
+    column = np.zeros(wide + 2 * half, np.float32)
+    inner = column[half : half + wide]
     for y in range(tall):
-        if y + half < tall:
-            column += values[y + half]
-        if y - half - 1 >= 0:
-            column -= values[y - half - 1]
-        total = 0.0
-        for x in range(min(half, wide)):
-            total += column[x]
+        inner[:] = 0.0
+        for row in range(max(y - half, 0), min(y + half + 1, tall)):
+            line = values[row]
+            for x in range(wide):
+                inner[x] += line[x]
+        here = out[y]
         for x in range(wide):
-            if x + half < wide:
-                total += column[x + half]
-            if x - half - 1 >= 0:
-                total -= column[x - half - 1]
-            out[y, x] = total
+            here[x] = column[x]
+        for k in range(1, size):
+            shifted = column[k : k + wide]
+            for x in range(wide):
+                here[x] += shifted[x]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -100,15 +98,42 @@ def sums_of_parts(
     beyond: float,
     out: Float32Array,
 ) -> None:
-    """Fill `out` (2, h', w') with the residual (h, w) and the pixels of the bins of each part that are background.
+    """Fill `out` (2, h', w') with what the residual (h, w) is off the `level` (h, w) so far in the bins of each part
+    that are background, and their pixels.
 
-    Those are bins without images, and not more than `beyond` standard deviations off the `level` (h, w) so far.
+    Those are bins without images, and not more than `beyond` standard deviations off.
     """
     out[:] = 0.0
-    limit = np.float32(beyond * beyond)
+    limit, zero = np.float32(beyond * beyond), np.float32(0.0)
     for y in range(count.shape[0]):
-        for x in range(count.shape[1]):
-            off = residual[y, x] - count[y, x] * level[y, x]
-            if around[y, x] < variance[y, x] and off * off < limit * variance[y, x]:
-                out[0, y // LEVEL_BINS, x // LEVEL_BINS] += residual[y, x]
-                out[1, y // LEVEL_BINS, x // LEVEL_BINS] += count[y, x]
+        row = y // LEVEL_BINS
+        for part in range(out.shape[2]):
+            total, pixels = zero, zero
+            for x in range(part * LEVEL_BINS, min((part + 1) * LEVEL_BINS, count.shape[1])):
+                off = residual[y, x] - count[y, x] * level[y, x]
+                counts = around[y, x] < variance[y, x] and off * off < limit * variance[y, x]
+                total += off if counts else zero
+                pixels += count[y, x] if counts else zero
+            out[0, row, part] += total
+            out[1, row, part] += pixels
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def add_level(parts: Float32Array, out: Float32Array) -> None:
+    """Add to `out` (h, w), bins, values between those of `parts` (h', w'), which are in the middle of each part."""
+    tall, wide = parts.shape
+    line = np.empty(wide, np.float32)
+    left, right = np.empty(out.shape[1], np.int64), np.empty(out.shape[1], np.int64)
+    across = np.empty(out.shape[1], np.float32)
+    for x in range(out.shape[1]):
+        at = min(max((x + 0.5) / LEVEL_BINS - 0.5, 0.0), wide - 1.0)
+        left[x] = int(at)
+        right[x], across[x] = min(left[x] + 1, wide - 1), at - left[x]
+    for y in range(out.shape[0]):
+        at = min(max((y + 0.5) / LEVEL_BINS - 0.5, 0.0), tall - 1.0)
+        top = int(at)
+        bottom, below = min(top + 1, tall - 1), np.float32(at - top)
+        for k in range(wide):
+            line[k] = parts[top, k] + below * (parts[bottom, k] - parts[top, k])
+        for x in range(out.shape[1]):
+            out[y, x] += line[left[x]] + across[x] * (line[right[x]] - line[left[x]])

@@ -59,22 +59,35 @@ def mirror(index: int, size: int) -> int:
     return min(max(index, 0), size - 1)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+@njit(cache=True, nogil=True, inline="always")
+def base_of(node: float, depths: int) -> int:
+    """The node before a depth, in nodes."""
+    return int(min(max(int(node), 0), depths - 2))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def pitch_of(width: int) -> int:
+    """How far apart the rows of a window of so many columns begin in what `evaluate_planes` fills."""
+    return width + TAPS - 1
+
+
+@njit(cache=True, nogil=True)
 def evaluate_window(
     coefficients: Float32Array,
     window: Window,
     per_um: float,
     gradients: bool,
-    space: Float32Array,
     out: Float32Array,
 ) -> None:
     """Fill `out` (4, >= height, >= width) with (1) and its derivatives by the particle's x, y (px) and z (um).
 
     `coefficients` (J, P, P); `per_um` nodes per um. The spline is mirrored beyond its edges. Without `gradients`
-    only the image is filled. `space` (5, >= height + 3, >= width + 3) is work space.
+    only the image is filled.
     """
     depths = coefficients.shape[0]
     base = base_of(window.node, depths)
+    area = (window.height + TAPS) * (window.width + TAPS)
+    work, flat = np.empty((5, area), np.float32), np.empty((4, area), np.float32)
     evaluate_planes(
         coefficients[mirror(base - 1, depths)],
         coefficients[base],
@@ -84,15 +97,20 @@ def evaluate_window(
         window.node - base,
         per_um,
         gradients,
-        space,
-        out,
+        work,
+        flat,
     )
+    unpack(flat, window.height, window.width, 4 if gradients else 1, out)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def base_of(node: float, depths: int) -> int:
-    """The node before a depth, in nodes."""
-    return int(min(max(int(node), 0), depths - 2))
+@njit(cache=True, nogil=True)
+def unpack(flat: Float32Array, height: int, width: int, parts: int, out: Float32Array) -> None:
+    """Copy the first `parts` of `evaluate_planes` to `out` (4, >= height, >= width)."""
+    pitch = pitch_of(width)
+    for part in range(parts):
+        for i in range(height):
+            for j in range(width):
+                out[part, i, j] = flat[part, i * pitch + j]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
@@ -108,48 +126,63 @@ def evaluate_planes(
     space: Float32Array,
     out: Float32Array,
 ) -> None:
-    """`evaluate_window` at a depth, `fraction` of a node behind that of `d1`, between nodes with planes (P, P)."""
+    """Fill `out` (4, S) with `evaluate_window` at a depth, `fraction` of a node behind that of `d1`, between nodes
+    with planes (P, P).
+
+    A row begins every `pitch_of(width)` values, so that rows and columns are summed in single loops over all of the
+    window, which the compiler makes into vector instructions however narrow it is. What is between the rows is
+    finite, and means nothing. `space` (5, S) is work space, S at least (height + 4) x (width + 4).
+    """
     _, start_y, start_x, height, width = window
-    plane, rows = space[:2], space[2:]
-    size = d1.shape[0]
+    size, pitch = d1.shape[0], pitch_of(width)
     wz, sz, w, s = np.empty(TAPS), np.empty(TAPS), np.empty(TAPS), np.empty(TAPS)
     weights(fraction, wz, sz)
-    a0, a1, a2, a3 = np.float32(wz[0]), np.float32(wz[1]), np.float32(wz[2]), np.float32(wz[3])
-    b0, b1 = np.float32(sz[0] * per_um), np.float32(sz[1] * per_um)
-    b2, b3 = np.float32(sz[2] * per_um), np.float32(sz[3] * per_um)
     first_y, first_x = int(np.floor(start_y)), int(np.floor(start_x))
-    tall, wide = height + TAPS - 1, width + TAPS - 1
-    for i in range(tall):
-        r = mirror(first_y - 1 + i, size)
-        for j in range(wide):
-            q = first_x - 1 + j
-            if q < 0 or q >= size:
-                q = mirror(q, size)
-            plane[0, i, j] = a0 * d0[r, q] + a1 * d1[r, q] + a2 * d2[r, q] + a3 * d3[r, q]
-            if gradients:
-                plane[1, i, j] = b0 * d0[r, q] + b1 * d1[r, q] + b2 * d2[r, q] + b3 * d3[r, q]
+    tall = height + TAPS - 1
+    low = min(max(first_x - 1, 0), size)  # columns that need no mirror
+    high = max(min(first_x - 1 + pitch, size), low)
+    before = min(max(low - first_x + 1, 0), pitch)
+    behind = before + high - low
+    for k in range(2 if gradients else 1):
+        of, per = (wz, 1.0) if k == 0 else (sz, per_um)
+        a0, a1 = np.float32(of[0] * per), np.float32(of[1] * per)
+        a2, a3 = np.float32(of[2] * per), np.float32(of[3] * per)
+        for i in range(tall):
+            r = mirror(first_y - 1 + i, size)
+            e0, e1, e2, e3 = d0[r, low:high], d1[r, low:high], d2[r, low:high], d3[r, low:high]
+            q = space[k, i * pitch + before : i * pitch + behind]
+            for j in range(high - low):
+                q[j] = a0 * e0[j] + a1 * e1[j] + a2 * e2[j] + a3 * e3[j]
+            for j in range(before):
+                m = mirror(first_x - 1 + j, size)
+                space[k, i * pitch + j] = a0 * d0[r, m] + a1 * d1[r, m] + a2 * d2[r, m] + a3 * d3[r, m]
+            for j in range(behind, pitch):
+                m = mirror(first_x - 1 + j, size)
+                space[k, i * pitch + j] = a0 * d0[r, m] + a1 * d1[r, m] + a2 * d2[r, m] + a3 * d3[r, m]
     weights(start_x - first_x, w, s)
-    a0, a1, a2, a3 = np.float32(w[0]), np.float32(w[1]), np.float32(w[2]), np.float32(w[3])
-    b0, b1, b2, b3 = np.float32(s[0]), np.float32(s[1]), np.float32(s[2]), np.float32(s[3])
-    for i in range(tall):
-        p = plane[0, i]
-        for j in range(width):
-            rows[0, i, j] = a0 * p[j] + a1 * p[j + 1] + a2 * p[j + 2] + a3 * p[j + 3]
-        if gradients:
-            z = plane[1, i]
-            for j in range(width):
-                rows[1, i, j] = -(b0 * p[j] + b1 * p[j + 1] + b2 * p[j + 2] + b3 * p[j + 3])
-            for j in range(width):
-                rows[2, i, j] = a0 * z[j] + a1 * z[j + 1] + a2 * z[j + 2] + a3 * z[j + 3]
+    last = tall * pitch - TAPS + 1
+    _sum_four(space[0, :], 1, last, w, 1.0, space[2, :])
+    if gradients:
+        _sum_four(space[0, :], 1, last, s, -1.0, space[3, :])
+        _sum_four(space[1, :], 1, last, w, 1.0, space[4, :])
+    space[2:, last : last + TAPS] = 0.0
     weights(start_y - first_y, w, s)
-    a0, a1, a2, a3 = np.float32(w[0]), np.float32(w[1]), np.float32(w[2]), np.float32(w[3])
-    b0, b1, b2, b3 = np.float32(s[0]), np.float32(s[1]), np.float32(s[2]), np.float32(s[3])
-    v, x, z = rows[0], rows[1], rows[2]
-    for i in range(height):
-        for j in range(width):
-            out[0, i, j] = a0 * v[i, j] + a1 * v[i + 1, j] + a2 * v[i + 2, j] + a3 * v[i + 3, j]
-        if gradients:
-            for j in range(width):
-                out[1, i, j] = a0 * x[i, j] + a1 * x[i + 1, j] + a2 * x[i + 2, j] + a3 * x[i + 3, j]
-                out[2, i, j] = -(b0 * v[i, j] + b1 * v[i + 1, j] + b2 * v[i + 2, j] + b3 * v[i + 3, j])
-                out[3, i, j] = a0 * z[i, j] + a1 * z[i + 1, j] + a2 * z[i + 2, j] + a3 * z[i + 3, j]
+    area = height * pitch
+    _sum_four(space[2, :], pitch, area, w, 1.0, out[VALUE, :])
+    if gradients:
+        _sum_four(space[3, :], pitch, area, w, 1.0, out[BY_X, :])
+        _sum_four(space[2, :], pitch, area, s, -1.0, out[BY_Y, :])
+        _sum_four(space[4, :], pitch, area, w, 1.0, out[BY_Z, :])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "nsz"})
+def _sum_four(
+    values: Float32Array, apart: int, count: int, weigh: FloatArray, factor: float, out: Float32Array
+) -> None:
+    """Fill `out` (>= count,) with the weighed sums of four `values` that are `apart`, times `factor`."""
+    a0, a1 = np.float32(factor * weigh[0]), np.float32(factor * weigh[1])
+    a2, a3 = np.float32(factor * weigh[2]), np.float32(factor * weigh[3])
+    first, second = values[:count], values[apart : apart + count]
+    third, fourth = values[2 * apart : 2 * apart + count], values[3 * apart : 3 * apart + count]
+    for t in range(count):
+        out[t] = a0 * first[t] + a1 * second[t] + a2 * third[t] + a3 * fourth[t]
