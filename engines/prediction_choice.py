@@ -180,7 +180,7 @@ class PredictionChoice:
         self._tell(why)
         self._link.close()
         self._link = self._open()
-        self._is_met, self._meet_until_s = False, None
+        self._is_met, self._meet_until_s = False, self._clock() + MEET_S
         self._given.clear()
         self._answers.clear()
         self._answered, self._idle_since_s = -1, None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import random
+import time
 import uuid
 from collections import deque
 from contextlib import ExitStack
@@ -23,9 +23,8 @@ from tracking.tracker import OnlineTracker
 
 FRAME_S = 0.05
 IMAGE = np.zeros((4, 4), np.uint8)
-TOO_LONG = 200_000
-"""Steps after which a test gives up: nothing here waits for a clock."""
-_numbers = itertools.count()
+TOO_LONG = 1_000_000
+"""Steps after which a test gives up: nothing here waits for a clock, only for the threads of the links."""
 
 
 def frame_of(number: int, *, camera_frame: int | None = None, pixel_size_um: float = 1.0) -> Frame:
@@ -129,7 +128,7 @@ class Chain:
 
     def meet(self) -> None:
         """Let the link for predictions come up."""
-        for _ in range(TOO_LONG):
+        for _ in steps():
             self.choice.take(0.001)
             if self.choice.is_met:
                 return
@@ -138,7 +137,7 @@ class Chain:
     def run(self, frames: list[Frame], order: random.Random | None = None) -> list[int]:
         """Send all frames and step both stages to their end; returns the frames that were tracked."""
         waiting, tracked, ended = deque(frames), [], False
-        for _ in range(TOO_LONG):
+        for _ in steps():
             if waiting and self.frames.queued < 60:
                 self.frames.send(waiting.popleft())
             elif not waiting and not ended:
@@ -251,8 +250,16 @@ def detected(chain: Chain, number: int):
     return lambda: chain.detect.step(0.0) and number in chain.engine.given
 
 
+def steps():
+    """So many steps, with a moment for the threads of the links now and then."""
+    for number in range(TOO_LONG):
+        if number % 100 == 99:
+            time.sleep(0.001)
+        yield number
+
+
 def until(is_so) -> None:
-    for _ in range(TOO_LONG):
+    for _ in steps():
         if is_so():
             return
     raise AssertionError("it never happened")
