@@ -185,27 +185,11 @@ def event_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
             "ghost_tracks_after": sum(at >= EVENT_FRAME for at in ghosts),
             "missed_from_event": missed,
             "cpu_ms_from_event": [round(float(v), 1) for v in cpu[EVENT_FRAME : EVENT_FRAME + 8]],
-            "before": detection_scores(_until(paired, EVENT_FRAME), np.empty((0, 3)), SETTLE),
+            "before": detection_scores(paired.until(EVENT_FRAME), np.empty((0, 3)), SETTLE),
             "after": detection_scores(paired, np.empty((0, 3)), EVENT_FRAME + 5)
             | track_scores(paired, way.tracks, EVENT_FRAME),
         }
     return row
-
-
-def _until(paired: Any, frame: int) -> Any:
-    from dataclasses import replace
-
-    early = paired.truth.frame < frame
-    return replace(
-        paired,
-        truth=paired.truth.where(early),
-        row=paired.row[early],
-        error_um=paired.error_um[early],
-        sigma_um=paired.sigma_um[early],
-        who=paired.who[:frame],
-        track=paired.track[:frame],
-        confirmed=paired.confirmed[:frame],
-    )
 
 
 def repeat_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:

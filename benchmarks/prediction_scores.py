@@ -52,6 +52,19 @@ class Paired:
     track: list[IntArray]
     confirmed: list[npt.NDArray[np.bool_]]
 
+    def until(self, frame: int) -> Paired:
+        """The frames before this one."""
+        early = self.truth.frame < frame
+        return Paired(
+            self.truth.where(early),
+            self.row[early],
+            self.error_um[early],
+            self.sigma_um[early],
+            self.who[:frame],
+            self.track[:frame],
+            self.confirmed[:frame],
+        )
+
 
 def pair(truth: Truth, detections: list[Detections], tracks: list[Tracks]) -> Paired:
     """Pair the true particles of all frames with the detections, and these with the tracks."""

@@ -168,7 +168,11 @@ def test_a_missed_particle_of_a_crossing_is_counted_there():
     rows = perfect()
     rows[9] = (rows[9][0][1:], rows[9][1][1:])
     rows[15] = (rows[15][0][:1], rows[15][1][:1])
-    found = detection_scores(paired_of(rows)[0], np.empty((0, 3)), 0)
+    paired = paired_of(rows)[0]
+    found = detection_scores(paired, np.empty((0, 3)), 0)
+    assert detection_scores(paired.until(15), np.empty((0, 3)), 0)["missed"] == pytest.approx(
+        1 / 30, abs=1e-5
+    )
     assert found["crossing_missed"] == 0.1
     assert found["missed"] == 2 / (2 * FRAMES)
 
