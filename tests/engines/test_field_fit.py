@@ -189,6 +189,29 @@ def test_what_the_calibration_found_beyond_noise_is_stated(model: FitModel) -> N
     np.testing.assert_allclose(reduced[3:6], np.hypot(table[3:6].T, beyond).T)
 
 
+def test_a_particle_unlike_the_calibrated_ones_keeps_the_fit_with_wider_errors() -> None:
+    rng = np.random.default_rng(12)
+    truth = grid(rng)
+    truth[:, 2] = rng.uniform(-60.0, 60.0, len(truth))
+    unlike = np.arange(len(truth)) % 9 == 4
+    speckle = rng.choice([-0.5, 0.5], SHAPE)
+    contrast = clean(SHAPE, *truth.T) + speckle * clean(SHAPE, *truth[unlike].T)
+    grey = np.rint(200 * BACKGROUND * (1 - contrast - 0.1 * NOISE_SD * rng.normal(size=SHAPE)))
+    start = np.full((len(Detections.COLUMNS), len(truth)), np.nan)
+    start[:3] = truth.T * np.array([PIXEL_SIZE_UM, PIXEL_SIZE_UM, 1.0])[:, None]
+    start[2] += rng.choice([-25.0, 25.0], len(truth))
+    start[3:6] = np.array([1.0, 1.0, 20.0])[:, None]
+    start[COLUMN("flags")] = 0.0
+    misfit = Misfit(SHAPE, np.array([-140.0, 140.0]), np.zeros((1, 1, 2, 3)))
+    table = Refiner(model_of(None, misfit), PIXEL_SIZE_UM).refine(grey.astype(np.uint16), start)
+    table = table[:, [int(np.argmin(np.hypot(table[0] - x, table[1] - y))) for x, y in start[:2].T]]
+    chi_square = table[COLUMN("chi_square")]
+    assert np.isfinite(chi_square).all()
+    assert chi_square[unlike].min() > 5 * np.median(chi_square[~unlike])
+    assert np.abs(table[2] - truth[:, 2])[unlike].max() < 10.0
+    assert np.median(table[5][unlike]) > 3.0 * np.median(table[5][~unlike])
+
+
 def test_cells_are_as_many_as_the_change_over_the_field_needs() -> None:
     flat = FieldModel(SHAPE, SURFACE_UM, WALK_PER_UM, MODE, np.zeros((1, 6)), 2)
     assert cells_for(MEAN, flat) == (1, 1)
