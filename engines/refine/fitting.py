@@ -10,7 +10,7 @@ import numpy as np
 from engines.refine.alternatives import FAINT_SIGMAS
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise, Particles, Prior
 from engines.refine.depth_search import LARGEST_MOVE_PX
-from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back
+from engines.refine.frame import UNTRIED, begin_frame, fit_frame, take_back, vary
 from engines.refine.joint_fit import CONVERGED
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
@@ -127,6 +127,9 @@ def fit_particles(
     psf = model.for_kernels(contrast.shape)
     begin_frame(contrast, total, theta[:n], span, SEARCH_STEP_UM, psf, variance, usable[:n])
     if drawn is not None:
+        known_places = usable.copy()
+        known_places[:n] &= drawn
+        vary(total, particles, known_places, psf)
         usable[:n] &= ~drawn
         given[:n] &= ~drawn
     alone = theta[:n].copy()

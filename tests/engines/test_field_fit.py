@@ -30,6 +30,7 @@ from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel, load_fit_model
 from engines.refine.psf_text import pack, unpack
 from engines.refine.refiner import Refiner
+from engines.refine.rendering import put
 from engines.refine.sample import to_sample
 from stream.errors import ConfigurationError
 from stream.messages import Detections
@@ -135,6 +136,26 @@ def test_two_particles_at_one_place_in_a_corner_are_counted_with_the_image_of_th
         start = FIELD.to_local(truth[:1])
         found.append(fit_particles(contrast, model, start, np.array([8.0]), (0.0, NOISE_SD**2)).present.sum())
     assert found == [1, 2]
+
+
+def test_all_particles_are_taken_out_of_the_image_as_they_look_at_their_place(model: FitModel) -> None:
+    rng = np.random.default_rng(8)
+    one = grid(rng)
+    beside = one + rng.uniform(6, 45, (len(one), 3)) * [1, 1, 0]  # fitted together, touching, or apart
+    truth = np.concatenate([one, beside])
+    contrast = noisy(rng, seen(truth)).astype(np.float32)
+    drawn = np.zeros(len(truth), np.bool_)
+    drawn[::5] = True
+    total = np.zeros(SHAPE, np.float32)
+    sigma = np.full(len(truth), 4.0)
+    start, noise = FIELD.to_local(truth), (0.0, NOISE_SD**2)
+    found = fit_particles(contrast, model, start, sigma, noise, total, drawn=drawn)
+    expected = np.zeros_like(total)
+    there = found.present.copy()
+    there[: len(truth)] |= drawn
+    for k in np.flatnonzero(there):
+        put(expected, found.theta[k], 1.0, model.for_kernels(SHAPE))
+    np.testing.assert_allclose(total, expected, atol=1e-5)
 
 
 def test_a_region_in_the_middle_of_the_sensor_is_measured_like_the_whole(model: FitModel) -> None:
