@@ -87,8 +87,8 @@ TOGETHER_SIGMAS = 3.0
 """Depths nearer to each other than that are one: which path is which may be mistaken there."""
 CROSSING_SIGMAS = 5.0
 """Depths nearer to each other than that lie around the focus, where each may be off towards the other's side: then
-half of their distance counts as an error more, so that a particle that goes through the focus keeps its velocity
-and does not turn back there: of particles that are seen 3 um too far from the focus there, 7 % do, and 19 % without."""
+half of their distance counts as an error more, so that a particle keeps its velocity through the focus and does not
+turn back there: of particles that are seen 3 um too far from the focus there, 7 % do, without it 19 %."""
 LARGEST_ODDS = 12.0
 
 
