@@ -14,6 +14,7 @@ from torch import nn
 
 from engines.network.field_ramps import FieldRamps
 from engines.network.layout import (
+    BLOCKS,
     CHANNELS,
     LEAST_SIGMA,
     LOG_SIGMA_RANGE,
@@ -27,7 +28,6 @@ from engines.network.layout import (
 
 Size = Literal["small", "large"]
 WIDTHS: dict[str, tuple[int, int, int]] = {"small": (24, 40, 64), "large": (48, 96, 128)}
-BLOCKS: dict[str, tuple[int, int, int]] = {"small": (1, 1, 2), "large": (2, 2, 4)}
 RARE = 0.01
 """Probability of a particle in a slot before training: few hold one. Only the start of a training depends on it."""
 

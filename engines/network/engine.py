@@ -29,10 +29,14 @@ from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
 from engines.network.decode import compile_decoding, decode, slots_of
 from engines.network.model import Network, OnnxModel
-from engines.network.postprocessing import check_fits, detections_of
+from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
+from engines.network.tiles import margin_blocks, slots_in
 from engines.ordered_threads import default_workers
+from engines.prediction.assembly import Reading
+from engines.prediction.search import PredictedSearch
+from engines.prediction.tiles import Rectangle
 from engines.refine.fit_beside import FitBeside
 from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
@@ -75,6 +79,7 @@ class NetworkEngine:
             models = [self._model.psf(kind) for kind in range(card.kinds)]
             self._refiner = open_kinds_refiner(models, pixel_size_um, NETWORK_SEARCH_UM)
         bright = settings.bright
+        self._prediction = self._predicting(pixel_size_um)
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()
         self._free: SimpleQueue[Preparation] = SimpleQueue()
@@ -110,6 +115,7 @@ class NetworkEngine:
             "size": card.size,
             "scores": card.scores,
             "refine": False if self._refiner is None else self._refiner.counts(),
+            "prediction": False if self._prediction is None else self._prediction.counts(),
             "stated_errors": {} if self._refiner is None else self._refiner.stated(),
         }
         network = self._network
@@ -179,15 +185,22 @@ class NetworkEngine:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the network")
         self._prepare(frame.image.shape)
-        self._work.give(partial(self._detect, frame, Allowance(self.fit_share, self.fit_ms)))
+        allowed = Allowance(self.fit_share, self.fit_ms)
+        self._work.give(partial(self._detect, frame, allowed, predicted))
 
-    def _detect(self, frame: Frame, allowed: Allowance = ALL) -> Outcome:
+    def _detect(
+        self, frame: Frame, allowed: Allowance = ALL, predicted: Predictions | None = None
+    ) -> Outcome:
         begun_s = time.perf_counter()
         preparation = self._free.get()
         try:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
+            if predicted is not None and self._prediction is not None and self.fit_ready.is_set():
+                outcome = self._detect_expected(frame, allowed, predicted, preparation, background, begun_s)
+                if outcome is not None:
+                    return outcome
             slots = slots_of(self._run(preparation.input, f"frame {frame.info.frame}"))
             found_s = time.perf_counter()
             refine = None
@@ -218,6 +231,58 @@ class NetworkEngine:
         finally:
             self._free.put(preparation)
 
+    def _detect_expected(
+        self,
+        frame: Frame,
+        allowed: Allowance,
+        predicted: Predictions,
+        preparation: Preparation,
+        background: float,
+        begun_s: float,
+    ) -> Outcome | None:
+        """What `_detect` gives, with the help of predictions; None where the whole frame has to be searched."""
+        assert self._prediction is not None
+        left_out: Counter[str] = Counter()
+
+        def read(parts: list[Rectangle]) -> Reading:
+            slots, known, pixels = slots_in(
+                lambda tile: self._run(tile, f"frame {frame.info.frame}"),
+                preparation.input,
+                parts,
+                self._reach,
+            )
+            found, doubts, beside = tables_of(slots, frame, background, self._model.card, self._settings)
+            left_out.update(beside)
+            return Reading(found, doubts, known, pixels)
+
+        table = self._prediction.search(
+            frame, *self._to_fit(preparation, frame), predicted, read, allowed
+        )
+        if table is None:
+            return None
+        found, beyond = in_sample(frame, table, self._model.card, self._settings, self._particle)
+        left_out["too_many"] += beyond
+        took_ms = 1e3 * (time.perf_counter() - begun_s)
+        reduced = int((found.flags > 0).sum())
+        self._costs.append(FrameCost(frame.info.frame, took_ms, 0.0, len(found), reduced))
+        return found, left_out
+
+    def _predicting(self, pixel_size_um: float) -> PredictedSearch | None:
+        """The search with predictions, where fit and network are such that it is possible."""
+        reach = margin_blocks(self._model.card.size)
+        if self._refiner is None or reach is None or not self._model.reads_parts:
+            return None
+        if type(self._refiner) is not Refiner:
+            return None
+        self._reach = reach
+        return PredictedSearch(self._refiner, pixel_size_um, reach)
+
+    def _to_fit(self, preparation: Preparation, frame: Frame) -> tuple[npt.NDArray[Any], float | None]:
+        """The image that is fitted, and the grey values of full light where it is corrected by a flat field."""
+        if self._flat_field is None:
+            return frame.image, None
+        return preparation.corrected, self._flat_field.grey_values
+
     def _run(self, given: npt.NDArray[np.float32], what: str) -> npt.NDArray[np.float32]:
         """The network's output for one image. Raises `BackEndError` where it fails or cannot be right."""
         name = self._network.backend
@@ -241,10 +306,7 @@ class NetworkEngine:
     ) -> npt.NDArray[Any]:
         if allowed.is_none:
             return refiner.reduce(table, frame.image.shape, compiles=allowed is NOTHING)
-        image: npt.NDArray[Any] = frame.image
-        full_light = None
-        if self._flat_field is not None:
-            image, full_light = preparation.corrected, self._flat_field.grey_values
+        image, full_light = self._to_fit(preparation, frame)
         return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)
 
     def allow_fit(self, share: float, ms: float) -> None:

@@ -23,6 +23,8 @@ ERRORS_ONLY, NOTHING = 3, 4
 SAME_PIXELS = 1e-3
 """Relative difference in pixel size between a file's PSF model and its network: both are written at once."""
 INPUT, OUTPUT = "image", "maps"
+PLANES_NDIM = 4
+"""Axes of planes; maps, of files of schema 1, have one more, and are read of whole frames only."""
 LOAD_S = 60.0
 """Longest time to open a file; files of this program take 0.1 s."""
 TRIAL_PX = 64
@@ -88,6 +90,8 @@ class OnnxModel:
             raise ConfigurationError(
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
             )
+        planes = len(self._session.get_outputs()[0].shape) == PLANES_NDIM
+        self.reads_parts = planes and self.card.field_shape is None
         self._try_out()
 
     def _try_out(self) -> None:

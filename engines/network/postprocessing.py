@@ -107,14 +107,38 @@ def detections_of(
     The network and the fit see local coordinates; the detections are in those of the sample, by `particle`, the PSF
     model of the network.
     """
+    table, more, left_out = tables_of(slots, frame, background_grey, card, settings)
+    if refine is not None:
+        table = refine(table, more)
+    elif particle is not None:
+        table = with_misfit(table, particle, card.pixel_size_um, frame.image.shape)
+    found, beyond = in_sample(frame, table, card, settings, particle)
+    left_out["too_many"] += beyond
+    return found, left_out
+
+
+def tables_of(
+    slots: npt.NDArray[np.float64],
+    frame: Frame,
+    background_grey: float,
+    card: ModelCard,
+    settings: DetectorSettings,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Counter[str]]:
+    """Tables (columns, N), local, of what slots (N, 8) report and of what is too unlikely; what was left out."""
     found, doubts = particles_and_doubts_of(slots)
     found, left_out = chosen(found, frame.image.shape, settings)
     table, more = (to_table(some, card, background_grey) for some in (found, doubts))
-    if refine is not None:
-        # the fit may have found more
-        table, beyond = strongest(refine(table, more), settings.max_particles)
-        left_out["too_many"] += beyond
-    elif particle is not None:
-        table = with_misfit(table, particle, card.pixel_size_um, frame.image.shape)
+    return table, more, left_out
+
+
+def in_sample(
+    frame: Frame,
+    table: npt.NDArray[Any],
+    card: ModelCard,
+    settings: DetectorSettings,
+    particle: FitModel | None,
+) -> tuple[Detections, int]:
+    """The detections of a local table (columns, N), and how many are left out because there are too many."""
+    table, beyond = strongest(table, settings.max_particles)  # the fit may have found more
     table = to_sample(table, particle, card.pixel_size_um, frame.image.shape)
-    return Detections(frame.info, table), left_out
+    return Detections(frame.info, table), beyond

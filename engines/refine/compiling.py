@@ -20,14 +20,16 @@ from engines.refine.frame import begin_frame, fit_frame, take_back
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
+from engines.refine.presence import presence, put_all
 from engines.refine.rendering import BOX
+from engines.refine.residual_bins import add_level, bin_residual, spread_of, sums_of_parts, window_sums
 
 Kernel = Any
 """A numba dispatcher."""
 
 
 def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
-    """The kernels of the fit that Python calls, each with arguments like those of `fitting.fit_particles`."""
+    """The kernels of the fit that Python calls, with arguments as they have there."""
     image, some, flags = np.zeros((2, 2), np.float32), np.zeros((1, 4)), np.zeros(1, np.bool_)
     psf = Psf(
         np.zeros((1, 1, 1), np.float32),
@@ -61,6 +63,13 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (other_depths, (image, image, particles, psf, noise, np.zeros((1, 2)), np.zeros((1, 2)))),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
         (settle_frame, (image, image, particles, 1, some, marks, psf, noise, typical)),
+        (put_all, (image, some, flags, 0.0, psf)),
+        (presence, (image, image, some, flags, psf)),
+        (bin_residual, (image, image, np.zeros((1, 1, 1), np.float32))),
+        (window_sums, (image, 1, image)),
+        (add_level, (image, image)),
+        (spread_of, (np.zeros((1, 1, 1), np.float32), image, 0.0, 0.0, image, image)),
+        (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
     ]
 
 

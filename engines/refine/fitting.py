@@ -112,7 +112,7 @@ def fit_particles(
     theta[:n, Z] = np.clip(theta[:n, Z], model.z_min_um, model.z_max_um)
     height, width = contrast.shape
     usable = np.zeros(room, np.bool_)
-    usable[:n] = np.isfinite(theta[:n]).all(axis=1) & _within(theta[:n], height, width)
+    usable[:n] = np.isfinite(theta[:n]).all(axis=1) & within(theta[:n], height, width)
     given = usable.copy()
     covariance, fit = np.full((room, 4, 4), np.nan), np.full((room, 2), np.nan)
     particles = Particles(theta, covariance, fit, np.full(room, UNTRIED), usable)
@@ -137,7 +137,7 @@ def fit_particles(
         sample_of(theta, fit, covariance), usable & (particles.state == CONVERGED), model, known
     )
     thought = np.column_stack([more, np.full(len(more), typical.brightness)])
-    thought = thought[np.isfinite(thought).all(axis=1) & _within(thought, height, width)]
+    thought = thought[np.isfinite(thought).all(axis=1) & within(thought, height, width)]
     thought[:, Z] = np.clip(thought[:, Z], model.z_min_um, model.z_max_um)
     bright = typical.spread * BRIGHT_SPREADS
     with np.errstate(invalid="ignore"):
@@ -154,10 +154,7 @@ def fit_particles(
     other[marks.changed] = np.nan
     theta, usable, fit, state = theta[:count], usable[:count], fit[:count], particles.state[:count]
     with np.errstate(invalid="ignore", divide="ignore"):
-        sigma = np.sqrt(np.diagonal(covariance[:count], axis1=1, axis2=2))
-        if model.misfit is None:
-            worse = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
-            sigma = sigma * np.sqrt(np.where(worse, fit[:, 0], 1.0))[:, None]
+        sigma = standard_errors(covariance[:count], fit, model)
         alike = fit[:, 0] < WORST_FIT * max(1.0, typical.chi_square)
         accepted = usable & (state == CONVERGED) & alike & np.isfinite(sigma).all(axis=1)
         accepted &= theta[:, A] > LEAST_BRIGHTNESS_SIGMAS * sigma[:, A]
@@ -167,15 +164,29 @@ def fit_particles(
     near = np.abs(theta[:n, Z] - start[:, Z]) <= allowed
     accepted[:n] &= blind[:n] | near | (fit[:n, 0] <= typical.worst_chi_square)
     accepted &= (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
-    accepted &= ~_on_another(theta, accepted)
-    added = accepted & _within(theta, height, width)
+    accepted &= ~on_another(theta, accepted)
+    added = accepted & within(theta, height, width)
     present = np.where(np.arange(count) < n, usable | ~given[:count], added)
     return Refined(
         theta, sigma, fit[:, 0], accepted, present, sample_of(theta, fit, covariance[:count]), other[:count]
     )
 
 
-def _within(points: FloatArray, height: int, width: int) -> BoolArray:
+def standard_errors(covariance: FloatArray, fit: FloatArray, model: FitModel) -> FloatArray:
+    """Standard errors (N, 4) of fits with these covariances (N, 4, 4), and `fit` (N, 2) as in `Particles`.
+
+    They are widened where a fit is worse than chance, if the calibration does not know how far particles are off.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma: FloatArray = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+        if model.misfit is None:
+            worse = fit[:, 0] > 1 + CHANCE_SIGMAS * np.sqrt(2 / fit[:, 1])
+            sigma = sigma * np.sqrt(np.where(worse, fit[:, 0], 1.0))[:, None]
+    return sigma
+
+
+def within(points: FloatArray, height: int, width: int) -> BoolArray:
+    """Whether places (N, 2 or more: x px, y px) lie in an image of this size."""
     x, y = points[:, X], points[:, Y]
     inside: BoolArray = (np.abs(x - (width - 1) / 2) <= width / 2) & (
         np.abs(y - (height - 1) / 2) <= height / 2
@@ -183,9 +194,9 @@ def _within(points: FloatArray, height: int, width: int) -> BoolArray:
     return inside
 
 
-def _on_another(theta: FloatArray, accepted: BoolArray) -> BoolArray:
+def on_another(theta: FloatArray, accepted: BoolArray) -> BoolArray:
     """Whether a particle (N,) has come to lie on another one."""
-    on_another = np.zeros(len(theta), np.bool_)
+    on_it = np.zeros(len(theta), np.bool_)
     index = np.flatnonzero(accepted)
     order = index[np.argsort(theta[index, X])]
     for p, i in enumerate(order):
@@ -193,5 +204,5 @@ def _on_another(theta: FloatArray, accepted: BoolArray) -> BoolArray:
             if theta[j, X] - theta[i, X] > SAME_PX:
                 break
             if abs(theta[j, Y] - theta[i, Y]) < SAME_PX and abs(theta[j, Z] - theta[i, Z]) < SAME_UM:
-                on_another[[i, j]] = True
-    return on_another
+                on_it[[i, j]] = True
+    return on_it

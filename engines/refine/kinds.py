@@ -19,7 +19,6 @@ from engines.refine.arguments import (
     Float32Array,
     FloatArray,
     IntArray,
-    Noise,
     Particles,
     Prior,
     Psf,
@@ -86,8 +85,8 @@ class KindsRefiner(Refiner):
         part: Part | None = None,
     ) -> tuple[FloatArray, BoolArray]:
         """The table with what was fitted; all particles are there."""
-        contrast, total, light, noise = self._prepare(image, full_light)
-        row, start = Detections.COLUMNS.index, self._start(table)
+        contrast, total, light, noise = self.prepare(image, full_light)
+        row, start = Detections.COLUMNS.index, self.start(table)
         kinds = []
         for kind, (model, peak) in enumerate(zip(self.models, self._peaks, strict=True)):
             rows = np.flatnonzero(table[row("kind")] == kind)
@@ -125,7 +124,7 @@ class KindsRefiner(Refiner):
         sigma_z_um: FloatArray,
         noise: tuple[float, float],
     ) -> None:
-        variance, unknown = self._variance(noise), Prior(0.0, 0.0)
+        variance, unknown = self.noise_of(noise), Prior(0.0, 0.0)
         for one in kinds:
             for i in np.flatnonzero(one.particles.usable):
                 put(one.image, one.particles.theta[i], 1.0, one.psf)
@@ -147,9 +146,6 @@ class KindsRefiner(Refiner):
                     begin_frame(rest, one.image, theta, span, SEARCH_STEP_UM, one.psf, variance, usable)
                 self.fit_all(rest, one.image, one.particles, one.psf, variance, unknown, wanted)
 
-    def _variance(self, noise: tuple[float, float]) -> Noise:
-        return Noise(float(noise[0]), float(noise[1]), -1.0 if self.model.polarity == "dark" else 1.0)
-
     def _try_others(
         self,
         contrast: Float32Array,
@@ -169,7 +165,7 @@ class KindsRefiner(Refiner):
             doubtful[one.rows] |= ~fitted
         if not doubtful.any():
             return tried
-        variance = self._variance(noise)
+        variance = self.noise_of(noise)
         left = contrast.copy()
         for one in kinds:
             left -= one.image

@@ -77,7 +77,7 @@ class PartialFit:
         candidates = Candidates(frame, table[:2].T, group, table[CONFIDENCE], table[SIGMA_Z], doubts)
         chosen, units = self.turns.choose(candidates, allowed)
         overlapped = np.bincount(group, minlength=n)[group] > 1 if n else np.zeros(0, np.bool_)
-        rows = np.flatnonzero(chosen | _reached(boxes, chosen))
+        rows = np.flatnonzero(chosen | reached(boxes, chosen))
         return Part(rows, ~chosen[rows], chosen, overlapped, units)
 
     def _groups(self, start: FloatArray, shape: tuple[int, ...]) -> tuple[IntArray, IntArray]:
@@ -138,7 +138,7 @@ def _nearest_group(proposals: FloatArray, start: FloatArray, group: IntArray) ->
     return out
 
 
-def _reached(boxes: IntArray, chosen: BoolArray) -> BoolArray:
+def reached(boxes: IntArray, chosen: BoolArray) -> BoolArray:
     """Which rectangles (N, 4) may share pixels with a `chosen` one (N,) or what is added within `NEAR_PX`."""
     near = chosen.copy()
     mine = boxes[chosen].copy()

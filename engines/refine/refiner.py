@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.pixel_noise import pixel_noise
-from engines.refine.arguments import BoolArray, Float32Array, FloatArray
+from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
@@ -52,6 +52,21 @@ def open_refiner(
         return None
     alike = abs(model.pixel_size_um / pixel_size_um - 1) <= PIXEL_SIZE_TOLERANCE
     return Refiner(model, pixel_size_um, search_um) if alike else None
+
+
+class Fitted(NamedTuple):
+    """Fitted particles (N): `theta` and `sigma` (N, 4), `chi_square` (N,), `other` (N, 2), as in `Refined`."""
+
+    theta: FloatArray
+    sigma: FloatArray
+    chi_square: FloatArray
+    other: FloatArray
+
+
+def confidence_of(sure: FloatArray) -> FloatArray:
+    """Confidence (N,) of particles that no network has seen, from their brightnesses in standard errors (N,)."""
+    found: FloatArray = sure**2 / (sure**2 + EVEN_CHANCE_SIGMAS**2)
+    return found
 
 
 class Refiner:
@@ -121,7 +136,7 @@ class Refiner:
             self._counts["reduced"] += table.shape[1]
             if compiles:
                 self._counts["not_compiled"] += table.shape[1]
-        return self._partial.reduced(table, self._start(table), shape)
+        return self._partial.reduced(table, self.start(table), shape)
 
     def _fit_some(
         self,
@@ -133,9 +148,9 @@ class Refiner:
         frame: int,
     ) -> FloatArray:
         """The table (9, M) of which only what is `allowed` was fitted."""
-        more = np.empty((0, 3)) if proposals is None else self._start(proposals)
+        more = np.empty((0, 3)) if proposals is None else self.start(proposals)
         rest = Allowance(allowed.share, allowed.ms - self._preparing_ms)
-        start = self._start(table)
+        start = self.start(table)
         part = self._partial.part(frame, table, start, more, image.shape, rest)
         if not part.chosen.any():
             return self.reduce(table, image.shape)
@@ -164,12 +179,12 @@ class Refiner:
     ) -> tuple[FloatArray, BoolArray]:
         """The table (9, M) of particles given (9, N) and, behind them, new ones; which of them are there (M,)."""
         begun_s = time.perf_counter()
-        contrast, total, light, noise = self._prepare(image, full_light)
+        contrast, total, light, noise = self.prepare(image, full_light)
         preparing_ms = 1e3 * (time.perf_counter() - begun_s)
         self._preparing_ms += PREPARING_WEIGHT * (preparing_ms - self._preparing_ms)
         row = Detections.COLUMNS.index
-        start, sigma_z_um = self._start(table), table[row("sigma_z_um")]
-        more = None if proposals is None else self._start(proposals)
+        start, sigma_z_um = self.start(table), table[row("sigma_z_um")]
+        more = None if proposals is None else self.start(proposals)
         drawn, known = (None, None) if part is None else (part.drawn, self._partial.known)
         found = fit_particles(
             contrast,
@@ -187,19 +202,9 @@ class Refiner:
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
         out[:, :given] = with_misfit(table, self.model, self._pixel_size_um, image.shape)
-        scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
-        sigma_um = self._sigma_um(found.theta, found.sigma[:, :3] * scale, image.shape)
-        for axis, name in enumerate("xyz"):
-            out[row(f"{name}_um"), good] = found.theta[good, axis] * scale[axis]
-            out[row(f"sigma_{name}_um"), good] = sigma_um[good, axis]
-        peak = self.model.peak_at(found.theta[good, Z])
-        out[row("brightness"), good] = found.theta[good, A] * peak * light
-        sure2 = (found.theta[given:, A] / found.sigma[given:, A]) ** 2
-        out[row("confidence"), given:] = sure2 / (sure2 + EVEN_CHANCE_SIGMAS**2)
+        self.put_fitted(out, good, Fitted(found.theta, found.sigma, found.chi_square, found.other), light, image.shape)
+        out[row("confidence"), given:] = confidence_of(found.theta[given:, A] / found.sigma[given:, A])
         out[row("flags"), given:] = 0.0
-        out[row("chi_square"), good] = found.chi_square[good]
-        for axis, name in enumerate(("z_other_um", "p_other")):
-            out[row(name), good] = found.other[good, axis]
         mine = np.ones(given, np.bool_) if drawn is None else ~drawn
         if part is not None:
             fitted = np.flatnonzero(good[:given])
@@ -220,6 +225,29 @@ class Refiner:
             )
         return out, found.present
 
+    def put_fitted(
+        self, table: FloatArray, which: BoolArray, fitted: Fitted, light: float, shape: tuple[int, ...]
+    ) -> None:
+        """Fill in the columns of a `table` (columns, N) that a fit measures, for `which` (N,) of its particles.
+
+        `light` is the background in grey values, `shape` (H, W) that of the image.
+        """
+        row = Detections.COLUMNS.index
+        theta, sigma, chi_square, other = fitted
+        scale = np.array([self._pixel_size_um, self._pixel_size_um, 1.0])
+        sigma_um = self._sigma_um(theta[which], sigma[which, :3] * scale, shape)
+        for axis, name in enumerate("xyz"):
+            table[row(f"{name}_um"), which] = theta[which, axis] * scale[axis]
+            table[row(f"sigma_{name}_um"), which] = sigma_um[:, axis]
+        table[row("brightness"), which] = theta[which, A] * self.model.peak_at(theta[which, Z]) * light
+        table[row("chi_square"), which] = chi_square[which]
+        for axis, name in enumerate(("z_other_um", "p_other")):
+            table[row(name), which] = other[which, axis]
+
+    def noise_of(self, noise: tuple[float, float]) -> Noise:
+        """The variance of the contrast, (read, shot), as the kernels take it."""
+        return Noise(float(noise[0]), float(noise[1]), -1.0 if self.model.polarity == "dark" else 1.0)
+
     def _sigma_um(self, theta: FloatArray, sigma_um: FloatArray, shape: tuple[int, ...]) -> FloatArray:
         """Standard errors (N, 3) of fitted particles `theta` (N, 4) that are stated, from those of noise alone."""
         if self.model.misfit is None:
@@ -227,12 +255,12 @@ class Refiner:
         stated: FloatArray = np.sqrt(add_misfit(sigma_um**2, self.model, theta[:, :2], theta[:, Z], shape))
         return stated
 
-    def _start(self, table: FloatArray) -> FloatArray:
+    def start(self, table: FloatArray) -> FloatArray:
         """Places (N, 3) of a table (9, N): px, px, um."""
         pixel = self._pixel_size_um
         return np.column_stack([table[0] / pixel, table[1] / pixel, table[2]])
 
-    def _prepare(
+    def prepare(
         self, image: npt.NDArray[Any], full_light: float | None
     ) -> tuple[Float32Array, Float32Array, float, tuple[float, float]]:
         """Contrast, a work image, the background in grey values, and the variance of the contrast.

@@ -1,0 +1,144 @@
+"""What is left of a frame when the known particles are taken away: where it is more than noise.
+
+The residual is summed over bins of `BIN_PX` x `BIN_PX` pixels, S, whose variance V is that of the noise. Where known
+particles are, it may be as unlike the model as theirs typically are on this frame: with the sum T2 of the squares
+of their images over the bin and its neighbours, r = S / sqrt(V + k T2) is of unit variance. k is what the bins with
+much of T2 show themselves, by their 90 % quantile, which no new particles reach. Where
+
+    |sum of r| / w,  w = SIGNED    or    sum of r^2,  w = ENERGY
+
+over w x w bins is beyond what noise gives in `FALSE` bins of a frame, there is something. The level of the background
+is taken off first, as the fit does it. On the simulated optics
+this sees particles of a signal-to-noise ratio (over all of their pixels) from 7 to 11 on, whatever their depth.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import chi2
+
+from engines.refine.arguments import BoolArray, Float32Array, Noise
+from engines.refine.residual_bins import (
+    BIN_PX,
+    LEVEL_BINS,
+    add_level,
+    bin_residual,
+    spread_of,
+    sums_of_parts,
+    window_sums,
+)
+
+SIGNED, ENERGY = (3, 7), (5,)
+"""Widths of the windows, bins: of the narrowest image, 12 px, to the middle part of the widest; a sum of squares
+sees images with dark and bright parts. The window that suits a particle best and the next one differ by a tenth in
+the least ratio that is seen."""
+FALSE = 0.1
+"""Windows of each kind that pass in a frame by chance: each costs a tile of the network, a hundredth of a frame."""
+LEVEL_PARTS = 9
+"""Parts of the image, 144 px, over which the level of the background is taken: wider than particles, as the planes
+of the fit are."""
+LEVEL_SIGMAS = (1e9, 3.0)
+"""Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
+TWICE = 2
+"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes and bows
+would stay at the edges of the frame."""
+BRIGHT_QUANTILE, OF_NOISE = 0.9, 2.7055
+"""Quantile of r^2 by which k is found, and its value for noise: chi-square of one degree of freedom."""
+FEWEST_BRIGHT = 50
+"""Bins with images below which k is that of well modelled optics."""
+LEAST_MISFIT = 2e-4
+"""k of well modelled optics: 1.4 % of an image's contrast."""
+PEAK_BINS = 3
+"""Bins to each side among which only the one that is farthest beyond the limits counts."""
+EDGE_BINS, EDGE_EVERY = 3, 4
+"""Particles outside of the frame whose images reach into it are farthest beyond the limits at the frame's edge, 12 px.
+There is nothing to be found there, so such places are looked at in one of four frames only: a particle that comes
+in is found three frames later at the most. At 1,000 particles a frame there are 25 of them."""
+
+
+@lru_cache(maxsize=16)
+def limits(bins: int) -> tuple[float, float]:
+    """Least |sum of r| / w and sum of r^2 that count, in a frame of so many bins."""
+    chance = FALSE / max(bins, 1)
+    return float(-ndtri(0.5 * chance)), float(chi2.isf(chance, ENERGY[0] ** 2))
+
+
+def standardised(sums: Float32Array, shape: tuple[int, int], noise: Noise) -> Float32Array:
+    """r (h, w) of the `sums` (3, h, w) of an image of `shape` (H, W)."""
+    count = _pixels(shape)
+    variance, around, level = np.empty_like(count), np.empty_like(count), np.zeros_like(count)
+    spread_of(sums, count, noise.read + noise.shot, noise.shot * noise.sign, variance, around)
+    tall, wide = (-(-size // LEVEL_BINS) for size in count.shape)
+    held = np.empty((2, tall, wide), np.float32)
+    for beyond in LEVEL_SIGMAS:
+        sums_of_parts(sums[0], count, variance, around, level, beyond, held)
+        add_level(smoothed(held), level)
+    left = sums[0] - count * level
+    bright = around > variance
+    k = LEAST_MISFIT
+    if np.count_nonzero(bright) >= FEWEST_BRIGHT:
+        excess = (left[bright] ** 2 / np.float32(OF_NOISE) - variance[bright]) / around[bright]
+        at = int(BRIGHT_QUANTILE * (excess.size - 1))
+        k = max(k, float(np.partition(excess, at)[at]))
+    found: Float32Array = left / np.sqrt(variance + np.float32(k) * around)
+    return found
+
+
+def smoothed(held: Float32Array) -> Float32Array:
+    """The mean over windows of parts (h', w') whose sums and pixels are `held` (2, h', w')."""
+    pixels, work = np.empty_like(held[0]), np.empty_like(held[0])
+    window_sums(held[1], LEVEL_PARTS, pixels)
+    np.maximum(pixels, 1.0, out=pixels)
+    found = np.zeros_like(work)
+    for _ in range(1 + TWICE):
+        window_sums(held[0] - held[1] * found, LEVEL_PARTS, work)
+        found += work / pixels
+    return found
+
+
+@lru_cache(maxsize=4)
+def _pixels(shape: tuple[int, int]) -> Float32Array:
+    """Pixels (h, w) of each bin of an image of `shape` (H, W)."""
+    sides = [np.minimum(BIN_PX, size - BIN_PX * np.arange(-(-size // BIN_PX))) for size in shape]
+    return np.outer(*sides).astype(np.float32)
+
+
+def beyond_noise(contrast: Float32Array, total: Float32Array, noise: Noise) -> Float32Array:
+    """How far (h, w) the surroundings of each bin are beyond noise, 1 at the limit: the largest of the tests.
+
+    Of a frame of `contrast` (H, W) and the image `total` (H, W) of the particles that are known.
+    """
+    height, width = contrast.shape
+    sums = np.empty((3, -(-height // BIN_PX), -(-width // BIN_PX)), np.float32)
+    bin_residual(contrast, total, sums)
+    r = standardised(sums, (height, width), noise)
+    signed, energy = limits(r.size)
+    found, work = np.empty_like(r), np.empty_like(r)
+    window_sums(r * r, ENERGY[0], found)
+    found *= np.float32(1.0 / energy)
+    for size in SIGNED:
+        window_sums(r, size, work)
+        np.abs(work, out=work)
+        work *= np.float32(1.0 / (size * signed))
+        np.maximum(found, work, out=found)
+    return found
+
+
+def left_over(contrast: Float32Array, total: Float32Array, noise: Noise, frame: int) -> BoolArray:
+    """Bins (h, w) of a frame, by its number, around which the `contrast` (H, W) less the image of known particles
+    is not noise."""
+    beyond = beyond_noise(contrast, total, noise)
+    rows, columns = np.nonzero(beyond > 1.0)
+    found = np.zeros(beyond.shape, np.bool_)
+    tall, wide = beyond.shape
+    for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+        top, left = max(y - PEAK_BINS, 0), max(x - PEAK_BINS, 0)
+        around = beyond[top : y + PEAK_BINS + 1, left : x + PEAK_BINS + 1]
+        if beyond[y, x] < around.max():
+            continue
+        at_edge = min(y, x, tall - 1 - y, wide - 1 - x) < EDGE_BINS
+        found[y, x] = not at_edge or (y // EDGE_EVERY + x // EDGE_EVERY + frame) % EDGE_EVERY == 0
+    return found

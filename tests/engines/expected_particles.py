@@ -1,0 +1,96 @@
+"""Images of moving particles of the shipped network's PSF model, and what a tracker would predict of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.network.model import OnnxModel
+from engines.refine.presence import put_all
+from engines.refine.psf import FitModel
+from liveptv.models import SHIPPED_MODEL
+from stream.messages import Frame, FrameInfo, Predictions
+
+FloatArray = npt.NDArray[np.float64]
+PIXEL_UM, PERIOD_S, GREY = 0.8, 0.04, 180.0
+
+
+def shipped_psf() -> FitModel:
+    psf = OnnxModel(SHIPPED_MODEL).psf()
+    assert psf is not None
+    return psf
+
+
+def info(number: int, focus_um: float = 0.0) -> FrameInfo:
+    return FrameInfo(
+        "run", number, number, PERIOD_S * number, 0, 0.0, focus_um=focus_um, pixel_size_um=PIXEL_UM
+    )
+
+
+def contrast_of(psf: FitModel, particles: FloatArray, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The image of particles (N, 4: x px, y px, z um, relative brightness), without noise."""
+    total = np.zeros(shape, np.float32)
+    put_all(total, np.ascontiguousarray(particles), np.ones(len(particles), np.bool_), 1.0, psf.for_kernels(shape))
+    return total
+
+
+def camera_image(
+    psf: FitModel, contrast: npt.NDArray[np.float32], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    noise = np.sqrt(psf.shot * np.maximum(1 - contrast, 0.05)) * rng.standard_normal(contrast.shape)
+    return np.clip(np.rint(GREY * (1 - contrast + noise)), 0, 255).astype(np.uint8)
+
+
+@dataclass
+class Flow:
+    """Particles that move to the right, the faster the nearer to the middle of the depths."""
+
+    psf: FitModel
+    shape: tuple[int, int] = (320, 480)
+    count: int = 25
+    seed: int = 0
+    number: int = 0
+    particles: FloatArray = field(init=False)
+    velocity_px: FloatArray = field(init=False)
+    rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        height, width = self.shape
+        low, high = [20, 20, -190, 0.9], [width - 20, height - 20, 190, 1.1]
+        self.particles = self.rng.uniform(low, high, (self.count, 4))
+        self.velocity_px = np.zeros((self.count, 3))
+        self.velocity_px[:, 0] = 0.3 + 2.0 * (1 - (self.particles[:, 2] / 220) ** 2)
+
+    def step(self) -> None:
+        self.particles[:, :3] += self.velocity_px
+        self.number += 1
+
+    def frame(self, more: FloatArray | None = None, light: npt.ArrayLike = 0.0) -> Frame:
+        """The frame of now, with `more` particles (N, 4); `light` is what the background has less, relatively."""
+        shown = self.particles if more is None else np.vstack([self.particles, more])
+        contrast = contrast_of(self.psf, shown, self.shape) + np.asarray(light, np.float32)
+        return Frame(info(self.number), camera_image(self.psf, contrast, self.rng))
+
+    def predictions(
+        self, sigma: tuple[float, float, float] = (0.15, 0.15, 1.0), more: FloatArray | None = None
+    ) -> Predictions:
+        """What a tracker knows after the frame of now: all particles to `sigma` (px, px, um), and `more` (N, 4)."""
+        shown, velocity = self.particles, self.velocity_px
+        if more is not None:
+            shown = np.vstack([shown, more])
+            velocity = np.vstack([velocity, np.zeros((len(more), 3))])
+        n, row = len(shown), Predictions.COLUMNS.index
+        table = np.zeros((len(Predictions.COLUMNS), n))
+        off = self.rng.standard_normal((n, 3)) * sigma
+        table[row("track")] = np.arange(n)
+        for axis, (name, unit) in enumerate((("x", PIXEL_UM), ("y", PIXEL_UM), ("z", 1.0))):
+            place = (shown[:, axis] + off[:, axis]) * unit
+            table[row("height_um" if name == "z" else f"{name}_um")] = place
+            table[row(f"v{name}_um_s")] = velocity[:, axis] * unit / PERIOD_S
+            table[row(f"pp_{name}")] = (sigma[axis] * unit) ** 2
+        table[row("brightness")] = shown[:, 3] * self.psf.peak_at(shown[:, 2]) * GREY
+        table[row("hits")], table[row("kind")] = 10, np.nan
+        return Predictions(info(self.number), table)
