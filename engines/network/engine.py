@@ -28,6 +28,7 @@ from engines.engine import (
 from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
 from engines.network.decode import compile_decoding, decode, slots_of
+from engines.network.layout import MULTIPLE
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
@@ -79,12 +80,12 @@ class NetworkEngine:
             models = [self._model.psf(kind) for kind in range(card.kinds)]
             self._refiner = open_kinds_refiner(models, pixel_size_um, NETWORK_SEARCH_UM)
         bright = settings.bright
-        self._prediction = self._predicting(pixel_size_um)
         self._flat_field = None if bright is None else load_flat_field(bright, settings.dark)
         self._shape: tuple[int, ...] = ()
         self._free: SimpleQueue[Preparation] = SimpleQueue()
         workers = settings.workers or default_workers()
         self._network: Network = self._model if open_network is None else open_network(self._model, workers)
+        self._prediction = self._predicting(pixel_size_um)
         self._work = FrameWork(workers, "network")
         self._fit_beside: FitBeside | None = None
         self.fit_ready = Event()
@@ -150,6 +151,9 @@ class NetworkEngine:
         try:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
+            if self._prediction is not None:
+                corner = np.ascontiguousarray(preparation.input[:, :, : 4 * MULTIPLE, : 4 * MULTIPLE])
+                self._run(corner, "part of the first image", part=True)
             if maps.ndim == 3:
                 compile_decoding()
             else:  # a few slots that are particles, so that all of the decoding is compiled
@@ -246,18 +250,16 @@ class NetworkEngine:
 
         def read(parts: list[Rectangle]) -> Reading:
             slots, known, pixels = slots_in(
-                lambda tile: self._run(tile, f"frame {frame.info.frame}"),
+                lambda tile: self._run(tile, f"frame {frame.info.frame}", part=True),
                 preparation.input,
                 parts,
-                self._reach,
+                self._margin,
             )
             found, doubts, beside = tables_of(slots, frame, background, self._model.card, self._settings)
             left_out.update(beside)
             return Reading(found, doubts, known, pixels)
 
-        table = self._prediction.search(
-            frame, *self._to_fit(preparation, frame), predicted, read, allowed
-        )
+        table = self._prediction.search(frame, *self._to_fit(preparation, frame), predicted, read, allowed)
         if table is None:
             return None
         found, beyond = in_sample(frame, table, self._model.card, self._settings, self._particle)
@@ -269,13 +271,11 @@ class NetworkEngine:
 
     def _predicting(self, pixel_size_um: float) -> PredictedSearch | None:
         """The search with predictions, where fit and network are such that it is possible."""
-        reach = margin_blocks(self._model.card.size)
-        if self._refiner is None or reach is None or not self._model.reads_parts:
+        margin = margin_blocks(self._model.card.size)
+        if margin is None or not self._model.may_read_parts or type(self._refiner) is not Refiner:
             return None
-        if type(self._refiner) is not Refiner:
-            return None
-        self._reach = reach
-        return PredictedSearch(self._refiner, pixel_size_um, reach)
+        self._margin = margin
+        return PredictedSearch(self._refiner, pixel_size_um, margin)
 
     def _to_fit(self, preparation: Preparation, frame: Frame) -> tuple[npt.NDArray[Any], float | None]:
         """The image that is fitted, and the grey values of full light where it is corrected by a flat field."""
@@ -283,11 +283,17 @@ class NetworkEngine:
             return frame.image, None
         return preparation.corrected, self._flat_field.grey_values
 
-    def _run(self, given: npt.NDArray[np.float32], what: str) -> npt.NDArray[np.float32]:
-        """The network's output for one image. Raises `BackEndError` where it fails or cannot be right."""
-        name = self._network.backend
+    def _run(
+        self, given: npt.NDArray[np.float32], what: str, *, part: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """The network's output for one image. Raises `BackEndError` where it fails or cannot be right.
+
+        ONNX Runtime reads each `part` of an image, whatever the back end: others compile a network for each size.
+        """
+        network = self._model if part else self._network
+        name = network.backend
         try:
-            answer: npt.NDArray[np.float32] = self._network(given)[0]
+            answer: npt.NDArray[np.float32] = network(given)[0]
         except Exception as error:  # those of ONNX Runtime and the others have no common class but this one
             raise BackEndError(f"{name} failed at {what}: {' '.join(str(error).split())}") from error
         fault = fault_of(answer)

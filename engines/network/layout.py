@@ -7,7 +7,8 @@ STRIDE = 4
 MULTIPLE = 16
 """Images are padded to multiples of this many pixels."""
 BLOCKS: dict[str, tuple[int, int, int]] = {"small": (1, 1, 2), "large": (2, 2, 4)}
-"""Residual blocks, one convolution of 3 x 3 cells each, at a quarter, an eighth and a sixteenth of the resolution."""
+"""Residual blocks, one convolution of 3 x 3 cells each, at a quarter, an eighth and a sixteenth of the
+resolution."""
 SLOTS = 2
 """Particles a cell can hold."""
 SLOT_DEPTH = (-0.5, 0.5)

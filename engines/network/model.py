@@ -55,7 +55,8 @@ class OnnxModel:
     """The network of a `.onnx` file and its metadata. Each call runs on the calling thread.
 
     Raises `ConfigurationError` for a file that is missing, is not ONNX, is not a model of liveptv, is of a newer
-    version, or does not finish a small image in time.
+    version, or does not finish a small image in time. `may_read_parts` says whether what it gives does not depend
+    on where in the frame an image lies.
     """
 
     backend = "onnxruntime"
@@ -91,7 +92,7 @@ class OnnxModel:
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
             )
         planes = len(self._session.get_outputs()[0].shape) == PLANES_NDIM
-        self.reads_parts = planes and self.card.field_shape is None
+        self.may_read_parts = planes and self.card.field_shape is None
         self._try_out()
 
     def _try_out(self) -> None:

@@ -22,8 +22,8 @@ from engines.prediction.tiles import Rectangle
 
 Float32Array = npt.NDArray[np.float32]
 PART_READ = 2
-"""Half of the reach is read: with 2 of 4 blocks of the small network positions differ by 0.03 standard errors of the
-network at most, before the fit; with 1 by 0.5, with 4 by nothing. Tiles take half the time."""
+"""Half of the reach is read: with 2 of 4 blocks of the small network positions differ by 0.03 standard errors of
+the network at most, before the fit; with 1 by 0.5, with 4 by nothing. Tiles take half the time."""
 NO_PARTICLE = -1e3
 """Logit of a probability of 0."""
 
@@ -47,8 +47,8 @@ def slots_in(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], int]:
     """Slots as `decode.slots_of` gives them of what lies in any of the `rectangles` of blocks, each once.
 
-    `given` (1, 1, H, W) is the input for the whole frame, `run` maps such a part of it to planes. Also returns which
-    blocks (H/16, W/16) they cover, and how many pixels were read.
+    `given` (1, 1, H, W) is the input for the whole frame, `run` maps such a part of it to planes. Also returns
+    which blocks (H/16, W/16) they cover, and how many pixels were read.
     """
     tall, wide = (side // MULTIPLE for side in given.shape[2:])
     read = np.zeros((tall, wide), np.bool_)
@@ -61,7 +61,9 @@ def slots_in(
         tile = np.ascontiguousarray(given[:, :, rows, columns])
         pixels += tile.size
         planes = run(tile)[
-            :, (part.top - top) * per : (part.bottom - top) * per, (part.left - left) * per : (part.right - left) * per
+            :,
+            (part.top - top) * per : (part.bottom - top) * per,
+            (part.left - left) * per : (part.right - left) * per,
         ].copy()
         mine = read[part.top : part.bottom, part.left : part.right]
         if mine.any():

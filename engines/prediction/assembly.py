@@ -93,10 +93,9 @@ def merged(
     return Merged(np.hstack([known[:, kept[corrected.believed]], fitted[:, there]]), count, ghosts)
 
 
-def table_of(
-    refiner: Refiner, corrected: Corrected, light: float, shape: tuple[int, ...]
-) -> FloatArray:
-    """The table (columns, K) of the believed particles; their confidence is that of particles that the fit added."""
+def table_of(refiner: Refiner, corrected: Corrected, light: float, shape: tuple[int, ...]) -> FloatArray:
+    """The table (columns, K) of the believed particles; their confidence is that of particles that the fit
+    added."""
     rows = np.flatnonzero(corrected.believed)
     theta, sigma = corrected.particles.theta[rows], corrected.sigma[rows]
     table = np.full((len(Detections.COLUMNS), len(rows)), np.nan)
@@ -116,7 +115,8 @@ def _fitted(
     thought: FloatArray,
     pixel_size_um: float,
 ) -> tuple[FloatArray, BoolArray]:
-    """The table (columns, M) of a group, with particles that the fit adds behind; which are there, drawn ones not."""
+    """The table (columns, M) of a group, with particles that the fit adds behind; which are there, drawn ones
+    not."""
     theta, covariance, fit, _, _ = corrected.particles
     contrast, total, light, noise = prepared
     mine = np.flatnonzero(corrected.believed)

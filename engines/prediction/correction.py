@@ -1,7 +1,7 @@
 """Expected particles fitted to a frame from where they should be, and which of these fits are to be believed.
 
-The prediction is where the fit starts, and nothing else: it has no weight in the likelihood. So a detection stays an
-independent measurement, and the tracker, which made the prediction, does not count its own words twice.
+The prediction is where the fit starts, and nothing else: it has no weight in the likelihood. So a detection stays
+an independent measurement, and the tracker, which made the prediction, does not count its own words twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engines.refine.arguments import (
     Typical,
 )
 from engines.refine.fitting import FitFrame, on_another, standard_errors, within
-from engines.refine.grouping import usable_boxes
+from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.joint_fit import CONVERGED, NOT_CONVERGED
 from engines.refine.other_side import other_depths
 from engines.refine.presence import presence, put_all
@@ -53,7 +53,8 @@ percent."""
 
 
 class Corrected(NamedTuple):
-    """Expected particles (N) after their fit, `sigma` (N, 4) their standard errors and `other` (N, 2) as in `Refined`.
+    """Expected particles (N) after their fit, `sigma` (N, 4) their standard errors and `other` (N, 2) as in
+    `Refined`.
 
     `believed` (N,) are measured; of the others, `ghost` (N,) are not there, and the rest is to be searched for.
     `typical` is what is typical of the fits of this frame.
@@ -102,7 +103,10 @@ def correct(
 ) -> Corrected:
     """Fit the usable `particles` from where they are, and judge the fits.
 
-    `contrast` (H, W); `total` (H, W) holds the image of all usable particles and afterwards that of the believed ones.
+    Of overlapped ones that come out other than expected, light may have gone from one to the other: they are fitted
+    once more with the brightness that is typical on this frame, as the search fits them, before they are judged.
+    `contrast` (H, W); `total` (H, W) holds the image of all usable particles and afterwards that of the believed
+    ones.
     """
     theta, covariance, fit, _, usable = particles
     start = theta.copy()
@@ -113,6 +117,14 @@ def correct(
     crossed = other_depths(contrast, total, particles, psf, noise, model.twins, other)
     if crossed.any():
         fit_all(contrast, total, particles, psf, noise, unknown, crossed)
+    typical = typical_of(sample_of(theta, fit, covariance), _measured(particles, start, model), model)
+    again = usable & _overlapped(particles, contrast.shape, psf)
+    again &= ~_as_expected(particles, standard_errors(covariance, fit, model), other, start, expected, typical)
+    if again.any():
+        put_all(total, theta, again, -1.0, psf)
+        theta[again], other[again] = start[again], np.nan
+        put_all(total, theta, again, 1.0, psf)
+        fit_all(contrast, total, particles, psf, noise, Prior(typical.brightness, typical.spread**-2), again)
     sigma = standard_errors(covariance, fit, model)
     ghost = asked & ~_is_there(particles, sigma, start)
     if ghost.any():
@@ -123,9 +135,8 @@ def correct(
         put_all(total, theta, more, -1.0, psf)
         ghost |= more
         usable &= ~more
-    good = usable & (particles.state == CONVERGED)
-    typical = typical_of(sample_of(theta, fit, covariance), good, model)
-    believed = good & _as_expected(particles, sigma, other, start, expected, typical)
+    believed = usable & (particles.state == CONVERGED)
+    believed &= _as_expected(particles, sigma, other, start, expected, typical)
     height, width = contrast.shape
     believed &= within(theta, height, width) & (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
     believed &= ~on_another(theta, believed)
@@ -133,8 +144,24 @@ def correct(
     return Corrected(particles, sigma, other, believed, ghost, typical)
 
 
+def _measured(particles: Particles, start: FloatArray, model: FitModel) -> BoolArray:
+    """Which particles (N,) count in what is typical of a frame."""
+    sigma = standard_errors(particles.covariance, particles.fit, model)
+    converged = particles.usable & (particles.state == CONVERGED)
+    return np.asarray(converged & _is_there(particles, sigma, start), np.bool_)
+
+
+def _overlapped(particles: Particles, shape: tuple[int, ...], psf: Psf) -> BoolArray:
+    """Which particles (N,) are fitted together with others."""
+    boxes = usable_boxes(particles.theta, particles.usable, (shape[0], shape[1]), psf)
+    block, _ = blocks_of(boxes, particles.usable)
+    size = np.bincount(block[particles.usable], minlength=len(block))
+    return np.asarray(particles.usable & (size[block] > 1), np.bool_)
+
+
 def _is_there(particles: Particles, sigma: FloatArray, start: FloatArray) -> BoolArray:
-    """Whether each particle (N,) has a good part of its expected brightness; so have those that no fit could tell."""
+    """Whether each particle (N,) has a good part of its expected brightness; so have those that no fit could
+    tell."""
     a, error = particles.theta[:, A], sigma[:, A]
     with np.errstate(invalid="ignore"):
         there: BoolArray = ~((a + error < GHOST * start[:, A]) | (a < LEAST_SIGMAS * error))

@@ -13,8 +13,8 @@ from engines.refine.psf import FitModel
 from stream.messages import FrameInfo, Predictions, TrackFlag
 
 LONGEST_S = 5.0
-"""s over which a prediction is carried on at most: far beyond what a tracker keeps a track for. It only keeps clocks
-that jump from making places out of nothing."""
+"""s over which a prediction is carried on at most: far beyond what a tracker keeps a track for. It only keeps
+clocks that jump from making places out of nothing."""
 
 
 class Expected(NamedTuple):

@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 from engines.prediction.correction import Corrected
 from engines.refine.arguments import BoolArray, FloatArray, IntArray, Psf
 from engines.refine.grouping import SHARED, usable_boxes
-from engines.refine.particle_count import NEAR_PX
 from engines.refine.partial import reached
+from engines.refine.particle_count import NEAR_PX
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
 
 SAME_PX, SAME_UM = 2.5, 60.0
@@ -45,11 +45,8 @@ def owners(place: FloatArray, known: FloatArray, other_um: FloatArray) -> IntArr
     owner = np.full(len(place), -1)
     if not len(place) or not len(known):
         return owner
-    near = cKDTree(known[:, :2]).query_ball_point(place[:, :2], SAME_PX)
-    pairs = [(i, j) for i, some in enumerate(near) for j in some]
-    if not pairs:
-        return owner
-    find, particle = np.array(pairs).T
+    near = cKDTree(known[:, :2]).sparse_distance_matrix(cKDTree(place[:, :2]), SAME_PX, output_type="ndarray")
+    particle, find = near["i"], near["j"]
     apart_px = np.hypot(*(place[find, :2] - known[particle, :2]).T)
     deep = np.abs(place[find, Z] - known[particle, Z])
     deep = np.fmin(deep, np.abs(place[find, Z] - other_um[particle]))
@@ -83,16 +80,14 @@ def group_of(
     m, rows = len(place), np.flatnonzero(corrected.believed)
     theta, sigma = corrected.particles.theta[rows], corrected.sigma[rows]
     start = np.vstack([place, theta[:, :3]])
-    boxes = usable_boxes(
-        np.column_stack([start, np.ones(len(start))]), np.isfinite(start).all(axis=1), shape, psf
-    )
+    usable = np.asarray(np.isfinite(start).all(axis=1), np.bool_)
+    boxes = usable_boxes(np.column_stack([start, np.ones(len(start))]), usable, shape, psf)
     free = np.arange(len(start)) < m
     for i in range(m):
         apart = np.maximum(np.abs(start[:, X] - place[i, X]), np.abs(start[:, Y] - place[i, Y]))
         free |= apart < NEAR_PX
         free |= _share(boxes, boxes[i]) >= SHARED
-    taking_part = reached(boxes, free)
-    kept = np.flatnonzero(taking_part)
+    kept = np.flatnonzero(free | reached(boxes, free))
     return Group(
         start[kept],
         np.append(sigma_z_um, sigma[:, Z])[kept],
@@ -110,5 +105,3 @@ def _share(boxes: IntArray, box: IntArray) -> FloatArray:
     least = np.minimum(area, (box[BOTTOM] - box[TOP]) * (box[RIGHT] - box[LEFT]))
     found: FloatArray = np.maximum(tall, 0) * np.maximum(wide, 0) / np.maximum(least, 1)
     return found
-
-

@@ -1,14 +1,14 @@
 """What is left of a frame when the known particles are taken away: where it is more than noise.
 
-The residual is summed over bins of `BIN_PX` x `BIN_PX` pixels, S, whose variance V is that of the noise. Where known
-particles are, it may be as unlike the model as theirs typically are on this frame: with the sum T2 of the squares
-of their images over the bin and its neighbours, r = S / sqrt(V + k T2) is of unit variance. k is what the bins with
-much of T2 show themselves, by their 90 % quantile, which no new particles reach. Where
+The residual is summed over bins of `BIN_PX` x `BIN_PX` pixels, S, whose variance V is that of the noise. Where
+known particles are, it may be as unlike the model as theirs typically are on this frame: with the sum T2 of the
+squares of their images over the bin and its neighbours, r = S / sqrt(V + k T2) is of unit variance. k is what the
+bins with much of T2 show themselves, by their 90 % quantile, which no new particles reach. Where
 
     |sum of r| / w,  w = SIGNED    or    sum of r^2,  w = ENERGY
 
-over w x w bins is beyond what noise gives in `FALSE` bins of a frame, there is something. The level of the background
-is taken off first, as the fit does it. On the simulated optics
+over w x w bins is beyond what noise gives in `FALSE` bins of a frame, there is something. The level of the
+background is taken off first, as the fit does it. On the simulated optics
 this sees particles of a signal-to-noise ratio (over all of their pixels) from 7 to 11 on, whatever their depth.
 """
 
@@ -37,14 +37,15 @@ sees images with dark and bright parts. The window that suits a particle best an
 the least ratio that is seen."""
 FALSE = 0.1
 """Windows of each kind that pass in a frame by chance: each costs a tile of the network, a hundredth of a frame."""
-LEVEL_PARTS = 9
-"""Parts of the image, 144 px, over which the level of the background is taken: wider than particles, as the planes
-of the fit are."""
+LEVEL_PARTS = 13
+"""Parts of the image, 208 px, over which the level of the background is taken: several times as wide as particles,
+so that those which are still to be found do not count as background. With 9 there is half as much again left over
+in a frame with 1,000 particles."""
 LEVEL_SIGMAS = (1e9, 3.0)
 """Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
-TWICE = 2
-"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes and bows
-would stay at the edges of the frame."""
+TWICE = 1
+"""Times that what a level has left is smoothed as well and added (Tukey 1977, twicing): without it slopes would
+stay at the edges of the frame; twice follows the light of particles outside of it."""
 BRIGHT_QUANTILE, OF_NOISE = 0.9, 2.7055
 """Quantile of r^2 by which k is found, and its value for noise: chi-square of one degree of freedom."""
 FEWEST_BRIGHT = 50
@@ -53,10 +54,6 @@ LEAST_MISFIT = 2e-4
 """k of well modelled optics: 1.4 % of an image's contrast."""
 PEAK_BINS = 3
 """Bins to each side among which only the one that is farthest beyond the limits counts."""
-EDGE_BINS, EDGE_EVERY = 3, 4
-"""Particles outside of the frame whose images reach into it are farthest beyond the limits at the frame's edge, 12 px.
-There is nothing to be found there, so such places are looked at in one of four frames only: a particle that comes
-in is found three frames later at the most. At 1,000 particles a frame there are 25 of them."""
 
 
 @lru_cache(maxsize=16)
@@ -92,7 +89,7 @@ def smoothed(held: Float32Array) -> Float32Array:
     pixels, work = np.empty_like(held[0]), np.empty_like(held[0])
     window_sums(held[1], LEVEL_PARTS, pixels)
     np.maximum(pixels, 1.0, out=pixels)
-    found = np.zeros_like(work)
+    found: Float32Array = np.zeros_like(work)
     for _ in range(1 + TWICE):
         window_sums(held[0] - held[1] * found, LEVEL_PARTS, work)
         found += work / pixels
@@ -103,7 +100,8 @@ def smoothed(held: Float32Array) -> Float32Array:
 def _pixels(shape: tuple[int, int]) -> Float32Array:
     """Pixels (h, w) of each bin of an image of `shape` (H, W)."""
     sides = [np.minimum(BIN_PX, size - BIN_PX * np.arange(-(-size // BIN_PX))) for size in shape]
-    return np.outer(*sides).astype(np.float32)
+    found: Float32Array = np.outer(*sides).astype(np.float32)
+    return found
 
 
 def beyond_noise(contrast: Float32Array, total: Float32Array, noise: Noise) -> Float32Array:
@@ -127,18 +125,17 @@ def beyond_noise(contrast: Float32Array, total: Float32Array, noise: Noise) -> F
     return found
 
 
-def left_over(contrast: Float32Array, total: Float32Array, noise: Noise, frame: int) -> BoolArray:
-    """Bins (h, w) of a frame, by its number, around which the `contrast` (H, W) less the image of known particles
-    is not noise."""
+def left_over(contrast: Float32Array, total: Float32Array, noise: Noise) -> BoolArray:
+    """Bins (h, w) of a frame around which the `contrast` (H, W) less the image of known particles is not noise.
+
+    Also at the edges: images of particles outside reach in, and those that come in are found as soon as by a
+    search.
+    """
     beyond = beyond_noise(contrast, total, noise)
     rows, columns = np.nonzero(beyond > 1.0)
     found = np.zeros(beyond.shape, np.bool_)
-    tall, wide = beyond.shape
     for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
         top, left = max(y - PEAK_BINS, 0), max(x - PEAK_BINS, 0)
         around = beyond[top : y + PEAK_BINS + 1, left : x + PEAK_BINS + 1]
-        if beyond[y, x] < around.max():
-            continue
-        at_edge = min(y, x, tall - 1 - y, wide - 1 - x) < EDGE_BINS
-        found[y, x] = not at_edge or (y // EDGE_EVERY + x // EDGE_EVERY + frame) % EDGE_EVERY == 0
+        found[y, x] = beyond[y, x] >= around.max()
     return found

@@ -88,7 +88,9 @@ class PredictedSearch:
         if expected is not None and len(expected.brightness):
             prepared = Prepared(*self._refiner.prepare(image, full_light))
             corrected = self._corrected(prepared, expected)
-            parts = None if corrected is None else self._parts(prepared, expected, corrected, frame.info.frame)
+            parts = (
+                None if corrected is None else self._parts(prepared, expected, corrected, frame.info.frame)
+            )
             if corrected is not None and parts is not None:
                 reading = read(parts)
                 pixels = reading.pixels
@@ -128,7 +130,7 @@ class PredictedSearch:
         """What the network has to read of a frame of this number; None where that is all of it."""
         height, width = prepared.contrast.shape
         blocks = (-(-height // BLOCK_PX), -(-width // BLOCK_PX))
-        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise), frame)
+        bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise))
         wanted = blocks_around(bins, BIN_PX, blocks)
         wanted |= _around(expected, ~corrected.believed & ~corrected.ghost, blocks)
         wanted |= piece(frame, blocks)

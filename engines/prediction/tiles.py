@@ -21,11 +21,11 @@ BLOCK_PX = 16
 RIM = 1
 """Blocks inside a rectangle's edge where particles count: the decoder merges over 10 px."""
 EVERY = 32
-"""Frames in which the whole frame is read once, piece by piece: 1.3 s at 24 frames/s, less than particles stay. With
-16 this takes 11 ms in place of 7 for 1440 x 2560 pixels, of 160 for the whole frame."""
+"""Frames in which the whole frame is read once, piece by piece: 1.3 s at 24 frames/s, less than particles stay.
+With 16 this takes 11 ms in place of 7 for 1440 x 2560 pixels, of 160 for the whole frame."""
 MOST_READ = 0.5
-"""Part of a frame's pixels beyond which the network reads all of it, and everything is fitted as without predictions:
-so much is new that the picture has changed."""
+"""Part of a frame's pixels beyond which the network reads all of it, and everything is fitted as without
+predictions: so much is new that the picture has changed."""
 
 
 class Rectangle(NamedTuple):
@@ -87,7 +87,10 @@ def rectangles(wanted: BoolArray, reach: int) -> list[Rectangle]:
             for b in range(len(boxes) - 1, a, -1):
                 one, other = boxes[a], boxes[b]
                 both = (
-                    min(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), max(one[3], other[3])
+                    min(one[0], other[0]),
+                    max(one[1], other[1]),
+                    min(one[2], other[2]),
+                    max(one[3], other[3]),
                 )
                 if cost(both) <= cost(one) + cost(other):
                     boxes[a] = both
@@ -118,7 +121,7 @@ def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> R
 def inside(read: BoolArray) -> BoolArray:
     """The blocks (h, w) in which particles count where those that are `read` (h, w) are known."""
     size = 2 * RIM + 1
-    return np.asarray(ndimage.binary_erosion(read, np.ones((size, size)), border_value=1), np.bool_)
+    return np.asarray(ndimage.binary_erosion(read, np.ones((size, size), np.bool_), border_value=1), np.bool_)
 
 
 def blocks_around(bins: BoolArray, bin_px: int, blocks: tuple[int, int]) -> BoolArray:

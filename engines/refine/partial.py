@@ -140,18 +140,14 @@ def _nearest_group(proposals: FloatArray, start: FloatArray, group: IntArray) ->
 
 def reached(boxes: IntArray, chosen: BoolArray) -> BoolArray:
     """Which rectangles (N, 4) may share pixels with a `chosen` one (N,) or what is added within `NEAR_PX`."""
+    mine, others = boxes[chosen], np.flatnonzero(~chosen)
     near = chosen.copy()
-    mine = boxes[chosen].copy()
-    mine[:, [TOP, LEFT]] -= int(NEAR_PX)
-    mine[:, [BOTTOM, RIGHT]] += int(NEAR_PX)
-    for i in np.flatnonzero(~chosen):
-        box = boxes[i]
-        near[i] = bool(
-            (
-                (mine[:, TOP] < box[BOTTOM])
-                & (mine[:, BOTTOM] > box[TOP])
-                & (mine[:, LEFT] < box[RIGHT])
-                & (mine[:, RIGHT] > box[LEFT])
-            ).any()
-        )
+    reach = int(NEAR_PX)
+    box = boxes[others, None]
+    near[others] = (
+        (mine[:, TOP] - reach < box[..., BOTTOM])
+        & (mine[:, BOTTOM] + reach > box[..., TOP])
+        & (mine[:, LEFT] - reach < box[..., RIGHT])
+        & (mine[:, RIGHT] + reach > box[..., LEFT])
+    ).any(axis=1)
     return near

@@ -202,7 +202,9 @@ class Refiner:
         good, given = found.accepted, table.shape[1]
         out = np.full((table.shape[0], len(good)), np.nan)
         out[:, :given] = with_misfit(table, self.model, self._pixel_size_um, image.shape)
-        self.put_fitted(out, good, Fitted(found.theta, found.sigma, found.chi_square, found.other), light, image.shape)
+        self.put_fitted(
+            out, good, Fitted(found.theta, found.sigma, found.chi_square, found.other), light, image.shape
+        )
         out[row("confidence"), given:] = confidence_of(found.theta[given:, A] / found.sigma[given:, A])
         out[row("flags"), given:] = 0.0
         mine = np.ones(given, np.bool_) if drawn is None else ~drawn

@@ -98,8 +98,8 @@ def sums_of_parts(
     beyond: float,
     out: Float32Array,
 ) -> None:
-    """Fill `out` (2, h', w') with what the residual (h, w) is off the `level` (h, w) so far in the bins of each part
-    that are background, and their pixels.
+    """Fill `out` (2, h', w') with what the residual (h, w) is off the `level` (h, w) so far in the bins of each
+    part that are background, and their pixels.
 
     Those are bins without images, and not more than `beyond` standard deviations off.
     """

@@ -32,7 +32,9 @@ def info(number: int, focus_um: float = 0.0) -> FrameInfo:
 def contrast_of(psf: FitModel, particles: FloatArray, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     """The image of particles (N, 4: x px, y px, z um, relative brightness), without noise."""
     total = np.zeros(shape, np.float32)
-    put_all(total, np.ascontiguousarray(particles), np.ones(len(particles), np.bool_), 1.0, psf.for_kernels(shape))
+    put_all(
+        total, np.ascontiguousarray(particles), np.ones(len(particles), np.bool_), 1.0, psf.for_kernels(shape)
+    )
     return total
 
 

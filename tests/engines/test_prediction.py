@@ -103,9 +103,7 @@ def test_without_the_particles_that_were_predicted_a_frame_is_what_the_search_fi
 
 
 @pytest.mark.parametrize("depth_um", [-190.0, -120.0, -75.0, 0.0, 40.0, 75.0, 130.0, 190.0])
-def test_a_clear_new_particle_is_found_at_once(
-    engine: NetworkEngine, psf: FitModel, depth_um: float
-) -> None:
+def test_a_clear_new_particle_is_found_at_once(engine: NetworkEngine, psf: FitModel, depth_um: float) -> None:
     flow = Flow(psf, SHAPE, count=12, seed=3)
     lone = np.array([[240.0, 160.0, depth_um, 1.0]])
     apart = np.hypot(*(flow.particles[:, :2] - lone[0, :2]).T)
@@ -138,9 +136,7 @@ def test_a_ghost_is_dropped_at_once(engine: NetworkEngine, psf: FitModel) -> Non
     before, ghosts, left = counted(engine, "ghosts"), 0, 0
     for seed in range(5):
         flow = Flow(psf, SHAPE, seed=10 + seed)
-        gone = np.column_stack(
-            [flow.rng.uniform([40, 40, -150], [440, 280, 150], (3, 3)), np.ones(3)]
-        )
+        gone = np.column_stack([flow.rng.uniform([40, 40, -150], [440, 280, 150], (3, 3)), np.ones(3)])
         predicted = flow.predictions(more=gone)
         flow.step()
         found = detect(engine, flow.frame(), predicted)
@@ -211,7 +207,7 @@ def test_an_uneven_background_is_not_left_over(psf: FitModel) -> None:
         known = contrast_of(psf, flow.particles, flow.shape)
         for _ in range(5):
             image = 1 - camera_image(psf, (known + light).astype(np.float32), rng) / GREY
-            alarms.append(int(left_over(image.astype(np.float32), known, noise, number).sum()))
+            alarms.append(int(left_over(image.astype(np.float32), known, noise).sum()))
     assert np.mean(alarms) < 1.5
 
 
@@ -223,7 +219,7 @@ def test_what_is_left_over_is_told_from_images_that_are_a_little_unlike_the_mode
     new = np.array([[480.0, 320.0, 30.0, 0.7]])
     shown = contrast_of(psf, np.vstack([unlike, new]), flow.shape)
     image = (1 - camera_image(psf, shown, rng) / GREY).astype(np.float32)
-    rows, columns = np.nonzero(left_over(image, known, noise, 0))
+    rows, columns = np.nonzero(left_over(image, known, noise))
     apart = np.hypot(4 * columns + 1.5 - new[0, 0], 4 * rows + 1.5 - new[0, 1])
     assert apart.min() < 10
     assert len(rows) < 10
