@@ -1,9 +1,21 @@
-"""Learns the size of the particles' random steps from the innovations of the filter."""
+"""Learns the size of the particles' random steps from the innovations of the filter.
+
+The variance P of a prediction is linear in the variance q of the steps as long as the gains are what they were:
+P = B + A q. The filter carries A along (`tracking.kalman`), so that each innovation nu says which q it calls for:
+the one with nu^2 = chi^2 (B + A q + R). If chi^2 is a quantile of chi-square, the same quantile of the q called for
+is an estimate of q, in one step and however wrong the q was that the filter worked with (quantile: wrong links and
+badly centred particles are in its tail; Huber & Ronchetti, Robust Statistics, 2009, ch. 5). P is then set to what it
+is at the new q.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -12,36 +24,42 @@ TYPICAL_CHI_SQUARE = 1.3233
 """Quantile of chi-square with one degree of freedom, and its share, by which innovations are judged. Above it the
 tail of wrong links and badly centred particles would raise the rate; at the median, in a mixture, the slow half
 decides."""
-SLOWEST_RATE = 0.05
-"""Smallest change of ln rate for each frame and unit of deviation: a memory of about 20 frames. Smaller follows a
-change slowly; larger makes the rate noisy where few tracks are judged."""
-HALF_TRUST = 20.0
-"""Tracks judged in a frame at which it changes the rate half as much as a frame of many. The share of 20 is known
-to 0.1; smaller lets single tracks move the rate, larger delays learning in sparse suspensions."""
+MEMORY_FRAMES, MEMORY_INNOVATIONS = 40.0, 1000.0
+"""An innovation counts 1/e after so many frames, and so many others of its axis in addition. ln S is then known to
+0.1 or better, with one track as with many. Less is noisy where few tracks are judged, more follows a change
+slowly."""
+FIRST_INNOVATIONS = 100.0
+"""At the start the memory is half of the frames so far, and at least so many innovations: there are more wrong links
+at first than later. From 100 innovations ln S is known to 0.2."""
+PRIOR_INNOVATIONS = 5.0
+"""As so many innovations the first guess counts: it is given up once 15 others are known to call for less. Less
+would trust a single track's first steps, more delays learning in sparse suspensions."""
+BIN, LOWEST, BINS = 0.125, -40.0, 400
+"""Width of a bin of ln q, the lowest one relative to the first guess, and how many there are. The rate is
+interpolated within a bin; the bins reach from 1e-17 to 2e4 times the first guess."""
 HALF_LEARNT_FRAMES = 20.0
-"""Frames after which the rate is trusted by half (`trusted_rate`). It starts too large and needs about that
-long."""
-FAR_OFF = 0.1
-FASTEST = 4.0
-"""Deviation of the share from which learning is faster, and by how much at most: the first guess may be wrong by
-orders of magnitude. With more the rate overshoots; with 1 the first tens of frames have too wide gates."""
+"""Frames after which the rate is trusted by half (`trusted_rate`)."""
+SQUARE, VARIANCE, SHARE = 0, 3, 6
+JUDGED_ROWS = 9
 
 
 class StepNoise:
     """The variance q (um^2/s) of a Brownian step per second in each axis.
 
-    If q is right, `TYPICAL_SHARE` of the innovations nu^2 / S lie below `TYPICAL_CHI_SQUARE`. The deviation of the
-    share that is found changes ln q. A given diffusion coefficient D fixes q = 2 D.
+    A given diffusion coefficient D fixes q = 2 D.
     """
 
     def __init__(self, diffusion_um2_s: float | None) -> None:
         self.known = diffusion_um2_s is not None
         self.rate: FloatArray = np.full(3, 2.0 * (diffusion_um2_s or 0.0))
+        self._called: FloatArray = np.zeros((3, BINS))
+        self._first: FloatArray = np.zeros(3)
         self._frames = 0
+        self._weight = 0.0
 
     @property
     def trusted_rate(self) -> FloatArray:
-        """A cautious rate (3,): reduced in the first frames, in which the rate is too large."""
+        """A cautious rate (3,): reduced in the first frames, in which many links are wrong."""
         trust = 1.0 if self.known else self._frames / (self._frames + HALF_LEARNT_FRAMES)
         trusted: FloatArray = trust * self.rate
         return trusted
@@ -51,20 +69,63 @@ class StepNoise:
         """Whether the rate has a value."""
         return self.known or bool(self.rate[0] > 0)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether so little is known yet that tracks are judged by their third detection already."""
+        return not self.known and self._weight < FIRST_INNOVATIONS
+
     def start(self, rate: FloatArray) -> None:
         """Set the first guess (3,), um^2/s; no effect if the diffusion coefficient was given."""
         if not self.ready:
             self.rate = rate.astype(np.float64)
+            self._first = self.rate.copy()
+            self._called[:, int(-LOWEST / BIN)] = PRIOR_INNOVATIONS
 
-    def learn(self, below: npt.NDArray[np.int64], judged: int, low: FloatArray, high: FloatArray) -> None:
-        """Adapt to one frame: of `judged` tracks, `below` (3,) had nu^2 / S < `TYPICAL_CHI_SQUARE`.
+    def learn(self, innovations: FloatArray, judged: int, low: FloatArray, high: FloatArray) -> None:
+        """Adapt to the `judged` linked tracks of one frame.
 
-        `low` and `high` (3,), um^2/s, are bounds of the rate.
+        `innovations` (9, >= judged), three axes each: nu^2, its variance S at the present rate, both um^2, and A =
+        dS/dq, s. `low` and `high` (3,), um^2/s, are bounds of the rate.
         """
         if self.known or judged == 0:
             return
         self._frames += 1
-        pace = max(1.0 / (1.0 + self._frames / 10.0), SLOWEST_RATE) * judged / (judged + HALF_TRUST)
-        off = TYPICAL_SHARE - below / judged
-        hurry = np.minimum(1.0 + (off / FAR_OFF) ** 2, FASTEST)
-        self.rate = np.clip(self.rate * np.exp(2.0 * pace * hurry * off), low, high)
+        longest = MEMORY_FRAMES + MEMORY_INNOVATIONS / judged
+        memory = min(max(1.0 + 0.5 * self._frames, FIRST_INNOVATIONS / judged), longest)
+        keep = math.exp(-1.0 / memory)
+        self._called *= keep
+        self._weight = keep * self._weight + judged
+        add_called(self._called, innovations, judged, self.rate, self._first)
+        self.rate = np.clip(self._first * np.exp(typical_called(self._called)), low, high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_called(called: Any, innovations: Any, judged: int, rate: Any, first: Any) -> None:
+    """Count the rates that the innovations call for in the bins of `called` (3, BINS)."""
+    for i in range(judged):
+        for a in range(3):
+            share = innovations[SHARE + a, i]
+            if not share > 0.0:
+                continue
+            rest = innovations[VARIANCE + a, i] - share * rate[a]
+            q = (innovations[SQUARE + a, i] / TYPICAL_CHI_SQUARE - rest) / share
+            at = 0
+            if q > 0.0:
+                at = int(min(max((math.log(q / first[a]) - LOWEST) / BIN, 0.0), BINS - 1.0))
+            called[a, at] += 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def typical_called(called: Any) -> Any:
+    """The quantile `TYPICAL_SHARE` of the rates in the bins, ln of their ratio to the first guess; (3,)."""
+    found = np.zeros(3)
+    for a in range(3):
+        left = TYPICAL_SHARE * called[a].sum()
+        if not left > 0.0:
+            continue
+        for at in range(BINS):
+            if left <= called[a, at]:
+                found[a] = LOWEST + BIN * (at + left / called[a, at])
+                break
+            left -= called[a, at]
+    return found

@@ -266,15 +266,20 @@ class OnlineTracker:
             m.state[kalman.VV : kalman.BRIGHTNESS, : self._alive] = self._unknown[:, None]
             self._sides.set_unknown(self._unknown)
         step, wander = noise.rate * dt, self._wander(dt)
-        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, tuple(self._flow.flow))
+        flow, share = tuple(self._flow.flow), self._wander_share(dt)
+        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, share, flow)
         self._sides.predict(m.label, self._alive, dt, step, wander)
 
     def _wander(self, dt: float) -> FloatArray:
         """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s."""
         frame_s, forget = self._clock.frame_s, 1.0 / self.settings.velocity_memory_frames
-        step = self._noise.rate * dt
-        change: FloatArray = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
+        steady = forget**4 * self._mean_variance * dt / frame_s**3
+        change: FloatArray = self._noise.rate * self._wander_share(dt) + steady
         return change
+
+    def _wander_share(self, dt: float) -> float:
+        """The part of `_wander` that is proportional to the variance of the random steps per second, 1/s."""
+        return dt / (self.settings.velocity_memory_frames * self._clock.frame_s) ** 2
 
     def predictions(self) -> Predictions:
         """What is known of the confirmed tracks after the last step; empty in 2D, and where no filter runs.
@@ -343,11 +348,11 @@ class OnlineTracker:
             links,
             tuple(m.measured),
             count,
-            (self._axes, self._confirm, self._gap, self._is_flow),
+            (self._axes, self._confirm, self._gap, self._is_flow, self._judging),
             (info.frame, clock.elapsed, self._focus_um, clock.dt_s),
             tuple(self._flow.flow),
             self._unknown,
-            (rows, m.tally, m.below, m.settled, m.taken),
+            (rows, m.tally, m.judged, m.settled, m.taken),
         )
         linked, missed, born, ended, self._alive = (int(n) for n in m.tally[: track_life.JUDGED])
         for name, number in (("linked", linked), ("missed", missed), ("born", born), ("ended", ended)):
@@ -357,6 +362,11 @@ class OnlineTracker:
             rows, m.state, m.label, self._alive, m.measured, self._unknown, info.frame, self._focus_um
         )
         return Tracks(info, np.ascontiguousarray(rows[:, : self._alive]))
+
+    @property
+    def _judging(self) -> int:
+        """Detections that a track has before its next one judges the noise; from two its velocity is known."""
+        return 2 if self._noise.is_new else max(self._confirm, 2)
 
     def _mark_second_detections(self, tracks: Tracks, finder: SecondDetectionFinder) -> None:
         flow, clock = self._flow, self._clock
@@ -371,7 +381,9 @@ class OnlineTracker:
         m, n, frame_s = self._memory, self._alive, self._clock.frame_s
         low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / frame_s
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
-        self._noise.learn(m.below, int(m.tally[track_life.JUDGED]), low, high)
+        before = self._noise.rate
+        self._noise.learn(m.judged, int(m.tally[track_life.JUDGED]), low, high)
+        kalman.change_noise(m.state, n, self._axes, self._noise.rate - before)
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
         self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV : kalman.BRIGHTNESS])
         self._sides.learn(m.state, m.settled[:n], self._low, self._high)
