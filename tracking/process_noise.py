@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from scipy.special import gammainc
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,9 +32,9 @@ slowly."""
 FIRST_INNOVATIONS = 100.0
 """At the start the memory is half of the frames so far, and at least so many innovations: there are more wrong links
 at first than later. From 100 innovations ln S is known to 0.2."""
-PRIOR_INNOVATIONS = 5.0
-"""As so many innovations the first guess counts: it is given up once 15 others are known to call for less. Less
-would trust a single track's first steps, more delays learning in sparse suspensions."""
+PRIOR_INNOVATIONS = 10.0
+"""As so many innovations the first guess counts, spread as they would be if it were right. Half or twice as many make
+no difference; none would trust a single track's first steps."""
 BIN, LOWEST, BINS = 0.125, -40.0, 400
 """Width of a bin of ln q, the lowest one relative to the first guess, and how many there are. The rate is
 interpolated within a bin; the bins reach from 1e-17 to 2e4 times the first guess."""
@@ -79,7 +80,7 @@ class StepNoise:
         if not self.ready:
             self.rate = rate.astype(np.float64)
             self._first = self.rate.copy()
-            self._called[:, int(-LOWEST / BIN)] = PRIOR_INNOVATIONS
+            self._called[:] = _prior()
 
     def learn(self, innovations: FloatArray, judged: int, low: FloatArray, high: FloatArray) -> None:
         """Adapt to the `judged` linked tracks of one frame.
@@ -97,6 +98,14 @@ class StepNoise:
         self._weight = keep * self._weight + judged
         add_called(self._called, innovations, judged, self.rate, self._first)
         self.rate = np.clip(self._first * np.exp(typical_called(self._called)), low, high)
+
+
+def _prior() -> FloatArray:
+    """What innovations would call for if the first guess were right, in bins (BINS,)."""
+    edges = LOWEST + BIN * np.arange(BINS + 1)
+    below = gammainc(0.5, 0.5 * TYPICAL_CHI_SQUARE * np.exp(edges))
+    prior: FloatArray = PRIOR_INNOVATIONS * np.diff(below)
+    return prior
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
