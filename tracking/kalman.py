@@ -36,6 +36,9 @@ LABELS = 4
 BRIGHTNESS_DETECTIONS = 10.0
 """Detections in the mean brightness of a track: it is then known to a third of one detection's error, and follows a
 particle that moves through uneven light within ten frames."""
+WELL_KNOWN = 0.1
+"""Variance of a velocity from two points, relative to what was expected, below which only the points count. The
+expectation would change it by less than a tenth."""
 FARTHEST_UM = 1e7  # 10 m: a coordinate beyond that is an error of the detector's, not a place
 SMALLEST_SIGMA_UM = 1e-6  # 1 pm: smaller stated errors would make S singular
 
@@ -138,6 +141,29 @@ def correct(state: Any, i: int, a: int, nu: float, variance: float) -> None:
     state[PP + a, i] = gain * R
     state[PV + a, i] = pv * R / S
     state[VV + a, i] = max(state[VV + a, i] - pv * pv / S, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correct_second(state: Any, i: int, a: int, nu: float, variance: float, dt: float) -> None:
+    """The same for a track's second detection, `dt` (s) after the first: two points give a velocity.
+
+    Where this velocity is much better known than what was expected of it before, it is taken as it is (two-point
+    differencing, Bar-Shalom 2001, 5.5.3): a velocity that was only said to be within wide bounds is no knowledge,
+    and must not enter the innovations by which the noise is judged.
+    """
+    R = variance
+    vv = state[VV + a, i]
+    both = state[PP + a, i] - dt * (2.0 * state[PV + a, i] - dt * vv) + R  # of the two points, and the step between
+    if not (dt > 0.0 and both < WELL_KNOWN * dt * dt * vv):
+        correct(state, i, a, nu, variance)
+        return
+    state[POSITION + a, i] += nu
+    state[VELOCITY + a, i] += nu / dt
+    state[PP + a, i] = R
+    state[PV + a, i] = R / dt
+    state[VV + a, i] = both / (dt * dt)
+    state[VV_SHARE + a, i] += (state[PP_SHARE + a, i] / dt - 2.0 * state[PV_SHARE + a, i]) / dt
+    state[PP_SHARE + a, i] = state[PV_SHARE + a, i] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -35,6 +35,9 @@ at first than later. From 100 innovations ln S is known to 0.2."""
 PRIOR_INNOVATIONS = 10.0
 """As so many innovations the first guess counts, spread as they would be if it were right. Half or twice as many make
 no difference; none would trust a single track's first steps."""
+CAUTION = 1.0
+"""Standard errors of the share by which the rate is taken larger than what is most likely: steps that are too small
+to be seen are not taken for none. ln S is larger by 0.15 after 150 innovations, by 0.03 after 4000."""
 BIN, LOWEST, BINS = 0.125, -40.0, 400
 """Width of a bin of ln q, the lowest one relative to the first guess, and how many there are. The rate is
 interpolated within a bin; the bins reach from 1e-17 to 2e4 times the first guess."""
@@ -129,9 +132,11 @@ def typical_called(called: Any) -> Any:
     """The quantile `TYPICAL_SHARE` of the rates in the bins, ln of their ratio to the first guess; (3,)."""
     found = np.zeros(3)
     for a in range(3):
-        left = TYPICAL_SHARE * called[a].sum()
-        if not left > 0.0:
+        count = called[a].sum()
+        if count <= PRIOR_INNOVATIONS:
             continue
+        error = math.sqrt(TYPICAL_SHARE * (1.0 - TYPICAL_SHARE) / count)
+        left = min(TYPICAL_SHARE + CAUTION * error, 1.0) * count
         for at in range(BINS):
             if left <= called[a, at]:
                 found[a] = LOWEST + BIN * (at + left / called[a, at])

@@ -32,8 +32,10 @@ from tracking.kalman import (
     STATES,
     VELOCITY,
     VV,
+    VV_SHARE,
     Measured,
     correct,
+    correct_second,
     move,
     remember_brightness,
 )
@@ -53,6 +55,7 @@ TENTATIVE = float(TrackFlag.TENTATIVE)
 REDUCED = float(TrackFlag.REDUCED)
 OF_DETECTION, REDUCED_DETECTION = Detections.COLUMNS.index("flags"), int(DetectionFlag.REDUCED)
 
+KNOWN_BY_POINTS = 0.9  # part of the variance of two steps that a velocity has if it is the difference of two points
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 
@@ -183,10 +186,14 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
                 nu = z[a, j] - state[POSITION + a, kept]
                 S = state[PP + a, kept] + R[a, j]
                 if judges:
+                    # Of a velocity from two points nothing else is known; else its variance is partly a guess.
+                    known = label[HITS, kept] > 2 or state[VV_SHARE + a, kept] * dt > KNOWN_BY_POINTS
                     judged[SQUARE + a, tally[JUDGED]] = nu * nu
                     judged[VARIANCE + a, tally[JUDGED]] = S
-                    judged[SHARE + a, tally[JUDGED]] = state[PP_SHARE + a, kept]
-                if rules.filtered:
+                    judged[SHARE + a, tally[JUDGED]] = state[PP_SHARE + a, kept] if known else 0.0
+                if rules.filtered and label[HITS, kept] == 1 and confirm > 1:
+                    correct_second(state, kept, a, nu, R[a, j], dt)
+                elif rules.filtered:
                     correct(state, kept, a, nu, R[a, j])
                 else:
                     state[POSITION + a, kept] = z[a, j]
