@@ -50,6 +50,10 @@ with one or two particles. With more particles it has no effect."""
 BIRTH_MEMORY = 0.1
 """Weight of a frame in the mean number of births: ten frames. It enters the cost of a missed link by its
 logarithm, so that a factor of two hardly matters."""
+VELOCITY_TAILS = 3.0
+"""The mean square error of velocities over what is stated: a few wrong links at the start have most of it. Less takes
+particles at rest beside one another for one more often; more hides how much velocities differ in slow flows."""
+PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
 PROVEN_CONFIRMATIONS = 2
 """A track of so many times `confirm_hits` detections has a gate with tails. Before, a wide gate lets a new track
 take its neighbours' detections."""
@@ -268,13 +272,14 @@ class OnlineTracker:
         step, wander = noise.rate * dt, self._wander(dt)
         flow, share = tuple(self._flow.flow), self._wander_share(dt)
         kalman.predict(m.state, self._alive, self._axes, dt, step, wander, share, flow)
-        self._sides.predict(m.label, self._alive, dt, step, wander)
+        self._sides.predict(m.label, self._alive, dt, noise.slow * dt, self._wander(dt, noise.slow))
 
-    def _wander(self, dt: float) -> FloatArray:
-        """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s."""
+    def _wander(self, dt: float, rate: FloatArray | None = None) -> FloatArray:
+        """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s, with this rate of the random steps."""
+        rate = self._noise.rate if rate is None else rate
         frame_s, forget = self._clock.frame_s, 1.0 / self.settings.velocity_memory_frames
         steady = forget**4 * self._mean_variance * dt / frame_s**3
-        change: FloatArray = self._noise.rate * self._wander_share(dt) + steady
+        change: FloatArray = rate * self._wander_share(dt) + steady
         return change
 
     def _wander_share(self, dt: float) -> float:
@@ -282,8 +287,9 @@ class OnlineTracker:
         return dt / (self.settings.velocity_memory_frames * self._clock.frame_s) ** 2
 
     def predictions(self) -> Predictions:
-        """What is known of the confirmed tracks after the last step; empty in 2D, and where no filter runs.
+        """What is known of the tracks after the last step; empty in 2D, and where no filter runs.
 
+        Tentative tracks, flagged so, are among them from their second detection on, once the noise is learnt.
         A track that is a second detection of another's particle is flagged so. Changes nothing. Raises `ValueError`
         before the first step.
         """
@@ -296,8 +302,9 @@ class OnlineTracker:
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)
         flow = tuple(self._flow.flow)
+        fewest = self._confirm if self._noise.is_new else min(PREDICTED_HITS, self._confirm)
         return Predictions(
-            info, predictions_of(m.state, m.label, last.table, self._clock.elapsed, noise, flow)
+            info, predictions_of(m.state, m.label, last.table, self._clock.elapsed, noise, flow, fewest)
         )
 
     def _link(self, count: int) -> None:
@@ -372,8 +379,8 @@ class OnlineTracker:
         flow, clock = self._flow, self._clock
         self._time_s += clock.dt_s
         if self._is_flow and flow.samples:
-            velocity_spread(tuple(flow.flow), flow.errors, self._spread)
-        q = self._noise.trusted_rate
+            velocity_spread(tuple(flow.flow), VELOCITY_TAILS * flow.errors, self._spread)
+        q = self._noise.trusted
         motion = Motion(self._time_s, clock.frame_s, q, self._spread, flow.box, flow.shape)
         self.second_detections = finder.mark(tracks.table, tracks.info.frame, motion)
 

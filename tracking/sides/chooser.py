@@ -44,7 +44,7 @@ class SideChooser:
         self._memory_frames = memory_frames
         self._sides: FloatArray = np.zeros((columns.SIDES, 0))
         self._seconds: FloatArray = np.zeros((columns.SECONDS, 0))
-        self._flow = FlowField(3, cells=CELLS)
+        self._flow = FlowField(3, cells=CELLS, first_samples=math.inf)  # its memory is that of `OWN`
         self._count = 0
         self._detections = 0
         self._learnt = 0
