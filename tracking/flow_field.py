@@ -134,6 +134,21 @@ class FlowField:
             self.errors += added / (before + added) * (now - self.errors)
         self._refresh(everything=self.samples < 20 * ENOUGH)
 
+    def forget(self) -> None:
+        """Forget all velocities; the grid stays."""
+        self.sums[:] = 0.0
+        self.errors[:] = 0.0
+        self._frames = 0
+        self._refresh(everything=True)
+
+    def multiply(self, factor: float, weight: float) -> None:
+        """Let all velocities be `factor` times as large, and what is known of them count only `weight` as much."""
+        self.sums[:, 10:22] *= factor
+        self.sums[:, 22:] *= factor * factor
+        self.sums *= weight
+        self.errors *= factor * factor
+        self._refresh(everything=True)
+
     def _refresh(self, *, everything: bool) -> None:
         cells = len(self.fits) - 1
         first = 0 if everything else self._next

@@ -36,6 +36,7 @@ class TrackMemory:
         self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE + PADDING, np.bool_)
         self.tally: npt.NDArray[np.int64] = np.zeros(track_life.TALLIES, np.int64)
         self.judged: FloatArray = np.zeros((JUDGED_ROWS, FIRST_SIZE + PADDING))
+        self.fresh, self.astray = np.zeros((2, FIRST_SIZE + PADDING), np.bool_)
         self.widest: FloatArray = np.zeros(3)
         self._allocate_detections(FIRST_SIZE + PADDING)
 
@@ -48,6 +49,7 @@ class TrackMemory:
             self.label = _widened(self.label, size)
             self.settled = np.zeros(size, np.bool_)
             self.judged = np.zeros((JUDGED_ROWS, size))
+            self.fresh, self.astray = np.zeros((2, size), np.bool_)
         if detections > self.measured.origin.size:
             self._allocate_detections(max(detections, 2 * self.measured.origin.size) + PADDING)
         self.candidates.reserve(tracks, detections)
