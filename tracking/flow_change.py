@@ -1,8 +1,9 @@
-"""Notices that the particles are not where their tracks predict them, all at once, and finds what they have in common.
+"""Notices that the particles are not where their tracks predict them, all at once, and finds what they have in
+common.
 
-A pump that is set to another speed, or reversed, changes the velocities of all particles by one factor; a jump of the
-stage or of the focus moves all of them by one step. Either is r = t d for every particle, where r is how far it is
-off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the unit
+A pump that is set to another speed, or reversed, changes the velocities of all particles by one factor; a jump of
+the stage or of the focus moves all of them by one step. Either is r = t d for every particle, where r is how far it
+is off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the unit
 vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of t, and
 most votes win (a Hough transform with one parameter; Duda & Hart, Commun. ACM 15, 11, 1972).
 
@@ -19,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-
 from tracking.kalman import HITS, POSITION, PP, PV, SEEN, VELOCITY, VV
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,8 +29,8 @@ FALSE_ALARM = 1e-9
 """Probability, by Chernoff's bound, of as many tracks astray in a frame as are an alarm: one in 300 days at 40
 frames/s, if they are so independently of each other. 1e-6 or 1e-12 need one track fewer or more of ten."""
 SURPLUS, LEAST_SHARE = 1.5, 0.03
-"""Tracks are taken to go astray more often than they have lately, by this factor and this share: detectors lose some
-particles together."""
+"""Tracks are taken to go astray more often than they have lately, by this factor and this share: detectors lose
+some particles together."""
 MEMORY_FRAMES = 40.0  # of the usual share; it is known to a tenth of itself and follows a growing density
 FEWEST_SHARE = 0.3
 """Share of the tracks that must be astray. Fewer are particles that behave oddly, not the flow."""
@@ -40,8 +40,8 @@ RECOVERED = 0.5
 """Share of the tracks astray which a change must put right."""
 LARGEST_FACTOR = 3.0  # of 1 + t: from -2 to 4 times the speed; beyond, tracks end and begin anew
 ALLOWANCE = 0.1
-"""Part of the change by which single particles may deviate from it: profiles change their shape with speed, and pumps
-take time. Larger votes become broad, with smaller ones a gradual change is found later."""
+"""Part of the change by which single particles may deviate from it: profiles change their shape with speed, and
+pumps take time. Larger votes become broad, with smaller ones a gradual change is found later."""
 FACTOR, STEP_X = 0, 1  # directions: by a factor, then steps along x, y, z
 
 
@@ -102,13 +102,15 @@ def common_change(
 ) -> Change | None:
     """What most of the predicted `tracks` (N,) have in common with the detections, or None.
 
-    `state` is that of `tracking.kalman`; `detections` are positions (axes, M), um, and their variances; `gamma` is the
-    limit of d^2; steps are at most `reach_um` (3,).
+    `state` is that of `tracking.kalman`; `detections` are positions (axes, M), um, and their variances; `gamma` is
+    the limit of d^2; steps are at most `reach_um` (3,).
     """
     best: Change | None = None
     for direction in range(axes + 1):
         largest = LARGEST_FACTOR if direction == FACTOR else float(reach_um[direction - STEP_X])
-        change = Change(direction, *most_votes(state, tracks, *detections, axes, dt_s, gamma, largest, direction))
+        change = Change(
+            direction, *most_votes(state, tracks, *detections, axes, dt_s, gamma, largest, direction)
+        )
         trials = detections[0].shape[1] * max(int(tracks.sum()), 1)
         if not _is_rare(change, trials):
             continue
@@ -157,7 +159,15 @@ def find_astray(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def most_votes(
-    state: Any, tracks: Any, z: Any, R: Any, axes: int, dt: float, gamma: float, largest: float, direction: int
+    state: Any,
+    tracks: Any,
+    z: Any,
+    variances: Any,
+    axes: int,
+    dt: float,
+    gamma: float,
+    largest: float,
+    direction: int,
 ) -> Any:
     """The t of at most `largest` with most votes, how many of how many, and the mean part of all t that has one."""
     room = 1024
@@ -179,12 +189,12 @@ def most_votes(
         limit = 4.0 * largest * largest * square
         widest = 0.0
         for a in range(axes):
-            widest = max(widest, state[PP + a, i] + R[a].max())
+            widest = max(widest, state[PP + a, i] + variances[a].max())
         for j in range(z.shape[1]):
             dd = dr = far = 0.0
             for a in range(axes):
                 r = z[a, j] - state[POSITION + a, i]
-                S = state[PP + a, i] + R[a, j]
+                S = state[PP + a, i] + variances[a, j]
                 far += r * r
                 dd += d[a] * d[a] / S
                 dr += d[a] * r / S
@@ -194,7 +204,7 @@ def most_votes(
             dd = dr = rr = 0.0
             for a in range(axes):
                 r = z[a, j] - state[POSITION + a, i]
-                S = state[PP + a, i] + R[a, j]
+                S = state[PP + a, i] + variances[a, j]
                 if direction == FACTOR or a == direction - STEP_X:
                     S += allowed
                 dd += d[a] * d[a] / S
@@ -258,5 +268,3 @@ def apply_step(state: FloatArray, count: int, axis: int, dt_s: float, t: float, 
         state[VELOCITY + axis, :count] += t / dt_s
         state[PV + axis, :count] += doubt / dt_s
         state[VV + axis, :count] += doubt / dt_s**2
-
-

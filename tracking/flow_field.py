@@ -13,6 +13,7 @@ variance about the fit. The last row of both belongs to the whole volume. Length
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +30,9 @@ linear within an eighth of its depth to 1/64 of the maximum."""
 MEMORY_FRAMES = 60.0
 """Frames after which a sample counts 1/e: long against a track, short against changes of the pump."""
 FIRST_SAMPLES = 500.0
-"""At the start the memory is half of the frames so far, and at least so many samples: the first velocities come from
-a few detections, and more of them from wrong links. More blurs the scatter for long, fewer learn late from few."""
+"""At the start the memory is half of the frames so far, and at least so many samples: the first velocities come
+from a few detections, and more of them from wrong links. More blurs the scatter for long, fewer learn late from
+few."""
 NEIGHBOUR_WEIGHT = 0.3
 """Weight of a neighbouring cell for each axis in which it differs: 0 fits cells alone (noisy), 1 blurs over
 three."""
@@ -64,8 +66,8 @@ class Flow(NamedTuple):
 class FlowField:
     """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
 
-    `cells` replaces the numbers of cells in x, y and z. At the start the memory is half of the frames so far, and at
-    least `first_samples`.
+    `cells` replaces the numbers of cells in x, y and z. At the start the memory is half of the frames so far, and
+    at least `first_samples`.
 
     `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
@@ -124,8 +126,8 @@ class FlowField:
         `variances` (3, >= N) are those of the velocities.
         """
         self._frames += 1
-        fresh = max(1.0 + 0.5 * self._frames, self._first_samples / max(np.count_nonzero(chosen), 1))
-        self.sums *= np.exp(-1.0 / min(fresh, self._memory_frames))
+        fresh = max(1.0 + 0.5 * self._frames, self._first_samples / max(int(np.count_nonzero(chosen)), 1))
+        self.sums *= math.exp(-1.0 / min(fresh, self._memory_frames))
         before = self.sums[-1, 0]
         add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
         added = self.sums[-1, 0] - before

@@ -91,7 +91,14 @@ def take_detections(measured: Any, count: int, axes: int, height: float, fallbac
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def predict(
-    state: Any, count: int, axes: int, dt: float, step_variance: Any, wander: Any, wander_share: float, flow: Any
+    state: Any,
+    count: int,
+    axes: int,
+    dt: float,
+    step_variance: Any,
+    wander: Any,
+    wander_share: float,
+    flow: Any,
 ) -> None:
     """Predict `count` tracks `dt` (s) ahead.
 
@@ -153,7 +160,9 @@ def correct_second(state: Any, i: int, a: int, nu: float, variance: float, dt: f
     """
     R = variance
     vv = state[VV + a, i]
-    both = state[PP + a, i] - dt * (2.0 * state[PV + a, i] - dt * vv) + R  # of the two points, and the step between
+    both = (
+        state[PP + a, i] - dt * (2.0 * state[PV + a, i] - dt * vv) + R
+    )  # of the two points, and the step between
     if not (dt > 0.0 and both < WELL_KNOWN * dt * dt * vv):
         correct(state, i, a, nu, variance)
         return

@@ -1,7 +1,7 @@
 """What the tracker tells the detector: the filter's state of its tracks, as a table of `Predictions`.
 
-A track has a place and a velocity after two detections. If that does not confirm it, it is flagged tentative: it may
-be two particles, or none.
+A track has a place and a velocity after two detections. If that does not confirm it, it is flagged tentative: it
+may be two particles, or none.
 
 The filter is not touched: a table is a copy. Its `q` stands for all that makes a prediction less certain with time,
 the particle's random steps and the changes of its velocity. A change of variance w each frame period tau adds

@@ -55,7 +55,9 @@ TENTATIVE = float(TrackFlag.TENTATIVE)
 REDUCED = float(TrackFlag.REDUCED)
 OF_DETECTION, REDUCED_DETECTION = Detections.COLUMNS.index("flags"), int(DetectionFlag.REDUCED)
 
-KNOWN_BY_POINTS = 0.9  # part of the variance of two steps that a velocity has if it is the difference of two points
+KNOWN_BY_POINTS = (
+    0.9  # part of the variance of two steps that a velocity has if it is the difference of two points
+)
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 

@@ -62,8 +62,9 @@ BIRTH_MEMORY = 0.1
 """Weight of a frame in the mean number of births: ten frames. It enters the cost of a missed link by its
 logarithm, so that a factor of two hardly matters."""
 VELOCITY_TAILS = 3.0
-"""The mean square error of velocities over what is stated: a few wrong links at the start have most of it. Less takes
-particles at rest beside one another for one more often; more hides how much velocities differ in slow flows."""
+"""The mean square error of velocities over what is stated: a few wrong links at the start have most of it. Less
+takes particles at rest beside one another for one more often; more hides how much velocities differ in slow
+flows."""
 CHANGED_WEIGHT = 0.1
 """Weight of what was learnt of the flow after its speed has changed: new velocities count more within frames."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
@@ -222,7 +223,7 @@ class OnlineTracker:
             self._sides.forget()
 
     def follow_any_change(self) -> None:
-        """Look for a change as after an alarm, and apply one of no size: what a live run may need is then compiled."""
+        """Look for a change as after an alarm, and apply one of no size, so that it is compiled for a live run."""
         m, n, axes = self._memory, self._alive, self._axes
         found = (m.measured.z[:axes, :n], m.measured.R[:axes, :n])
         common_change(m.state, m.fresh[:n], found, axes, 1.0, self._gate, np.ones(3))
@@ -236,7 +237,9 @@ class OnlineTracker:
         rules = (axes, self._confirm, self._last_clock, self._gate, count)
         measured = (m.measured.z, m.measured.R)
         links = m.assignment.memory.column_of
-        tracks, astray, free = find_astray(m.state, m.label, links, measured, rules, m.fresh[:n], m.astray[:n])
+        tracks, astray, free = find_astray(
+            m.state, m.label, links, measured, rules, m.fresh[:n], m.astray[:n]
+        )
         return int(tracks), int(astray), int(free)
 
     def _takes(self, change: Change, astray: int, count: int) -> bool:
@@ -476,7 +479,8 @@ class OnlineTracker:
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
         before = self._noise.rate
         self._noise.learn(m.judged, int(m.tally[track_life.JUDGED]), low, high)
-        kalman.change_noise(m.state, n, self._axes, self._noise.rate - before)
+        if self._noise.rate is not before:
+            kalman.change_noise(m.state, n, self._axes, self._noise.rate - before)
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
         self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV : kalman.BRIGHTNESS])
         self._sides.learn(m.state, m.settled[:n], self._low, self._high)

@@ -1,4 +1,4 @@
-"""When the whole flow changes at once the tracker follows; by chance, or for a few particles, it unlearns nothing."""
+"""When the whole flow changes the tracker follows; by chance, or for a few particles, it unlearns nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ SIGMA = (0.1, 0.1, 1.0)
 
 
 def channel(
-    frames: int, speed, *, count: int = 200, spacings: float = 0.5, seed: int = 0, shift=None, odd: float = 0.0
+    frames: int,
+    speed,
+    *,
+    count: int = 200,
+    spacings: float = 0.5,
+    seed: int = 0,
+    shift=None,
+    odd: float = 0.0,
 ) -> list[tuple[Detections, np.ndarray]]:
-    """Detections of a channel flow of the largest displacement `spacings` times `speed(frame)`, and their particles.
+    """Detections of a channel flow, and their particles; the largest step is `spacings` times `speed(frame)`.
 
-    `shift(frame)` moves what is seen by (3,) um. A share `odd` of the particles takes no part in changes of the speed.
+    `shift(frame)` moves what is seen by (3,) um. A share `odd` of the particles takes no part in changes of the
+    speed.
     """
     rng = np.random.default_rng(seed)
     side = SPACING * np.sqrt(count)
@@ -58,7 +66,9 @@ def untracked(sequence) -> tuple[np.ndarray, OnlineTracker, list[dict[int, int]]
         owner = who[tracks.detection[use].astype(int)]
         sure = (tracks.flags[use].astype(int) & TrackFlag.TENTATIVE) == 0
         shares.append(1.0 - sure[owner >= 0].sum() / (who >= 0).sum())
-        tracks_of.append(dict(zip(owner[sure].tolist(), tracks.track[use][sure].astype(int).tolist(), strict=True)))
+        tracks_of.append(
+            dict(zip(owner[sure].tolist(), tracks.track[use][sure].astype(int).tolist(), strict=True))
+        )
     return np.array(shares), tracker, tracks_of
 
 
@@ -76,7 +86,9 @@ def test_after_the_speed_of_the_flow_has_changed_particles_are_tracked_again_wit
     change, count, spacings
 ):
     shares, tracker, _ = untracked(channel(46, SPEEDS[change], count=count, spacings=spacings))
-    then = untracked(channel(30, lambda f: SPEEDS[change](EVENT), count=count, spacings=spacings))[0][20:].mean()
+    then = untracked(channel(30, lambda f: SPEEDS[change](EVENT), count=count, spacings=spacings))[0][
+        20:
+    ].mean()
     assert shares[EVENT + 5 : EVENT + 10].mean() < max(shares[20:EVENT].mean(), then) + 0.05
     assert tracker.changes > 0
 
@@ -94,7 +106,9 @@ def test_a_change_of_the_speed_ends_hardly_any_track(change):
 @pytest.mark.parametrize("count", [20, 200])
 def test_a_jump_of_the_picture_or_of_the_focus_ends_hardly_any_track(axis, count):
     jump = np.array([8.0, 8.0, 20.0]) * np.eye(3)[axis]
-    sequence = channel(EVENT + 3, lambda f: 1.0, count=count, spacings=0.15, shift=lambda f: jump * (f >= EVENT))
+    sequence = channel(
+        EVENT + 3, lambda f: 1.0, count=count, spacings=0.15, shift=lambda f: jump * (f >= EVENT)
+    )
     _, tracker, tracks = untracked(sequence)
     before, after = tracks[EVENT - 1], tracks[EVENT + 2]
     both = [w for w in before if w >= 0 and w in after]

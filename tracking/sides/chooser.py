@@ -12,7 +12,24 @@ from tracking import kalman
 from tracking.flow_field import MEMORY_FRAMES, FlowField
 from tracking.kalman import Measured
 from tracking.sides import columns, two_branches
-from tracking.sides.columns import GATE_Z, IS_OPEN, ODDS, OTHER_Z, OWN, PP, PP_XY, PV, PV_XY, VV, VV_XY, VXY, XY, Z_OTHER, V, Z
+from tracking.sides.columns import (
+    GATE_Z,
+    IS_OPEN,
+    ODDS,
+    OTHER_Z,
+    OWN,
+    PP,
+    PP_XY,
+    PV,
+    PV_XY,
+    VV,
+    VV_XY,
+    VXY,
+    XY,
+    Z_OTHER,
+    V,
+    Z,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
