@@ -13,6 +13,7 @@ variance about the fit. The last row of both belongs to the whole volume. Length
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,10 @@ CELLS_3D, CELLS_2D = (5, 5, 8), (8, 8, 1)
 linear within an eighth of its depth to 1/64 of the maximum."""
 MEMORY_FRAMES = 60.0
 """Frames after which a sample counts 1/e: long against a track, short against changes of the pump."""
+FIRST_SAMPLES = 500.0
+"""At the start the memory is half of the frames so far, and at least so many samples: the first velocities come
+from a few detections, and more of them from wrong links. More blurs the scatter for long, fewer learn late from
+few."""
 NEIGHBOUR_WEIGHT = 0.3
 """Weight of a neighbouring cell for each axis in which it differs: 0 fits cells alone (noisy), 1 blurs over
 three."""
@@ -61,13 +66,18 @@ class Flow(NamedTuple):
 class FlowField:
     """Velocity statistics on a grid. `axes` is 2 or 3; `memory_frames` is how long a sample counts.
 
-    `cells` replaces the numbers of cells in x, y and z.
+    `cells` replaces the numbers of cells in x, y and z. At the start the memory is half of the frames so far, and
+    at least `first_samples`.
 
     `errors` (3,), um^2/s^2, is the mean variance of the velocities that were learnt from.
     """
 
     def __init__(
-        self, axes: int, memory_frames: float = MEMORY_FRAMES, cells: tuple[int, int, int] | None = None
+        self,
+        axes: int,
+        memory_frames: float = MEMORY_FRAMES,
+        cells: tuple[int, int, int] | None = None,
+        first_samples: float = FIRST_SAMPLES,
     ) -> None:
         chosen = cells or (CELLS_3D if axes == 3 else CELLS_2D)
         self.shape: npt.NDArray[np.int64] = np.array(chosen, np.int64)
@@ -76,7 +86,8 @@ class FlowField:
         self.fits: FloatArray = np.zeros((rows, FIT))
         self.box: FloatArray = np.array([[np.inf, -np.inf]] * 3)
         self.errors: FloatArray = np.zeros(3)
-        self._decay = np.exp(-1.0 / memory_frames)
+        self._memory_frames, self._first_samples = memory_frames, first_samples
+        self._frames = 0
         self._next = 0
 
     @property
@@ -114,7 +125,9 @@ class FlowField:
 
         `variances` (3, >= N) are those of the velocities.
         """
-        self.sums *= self._decay
+        self._frames += 1
+        fresh = max(1.0 + 0.5 * self._frames, self._first_samples / max(int(np.count_nonzero(chosen)), 1))
+        self.sums *= math.exp(-1.0 / min(fresh, self._memory_frames))
         before = self.sums[-1, 0]
         add_samples(self.sums, self.box, self.shape, positions, velocities, chosen)
         added = self.sums[-1, 0] - before
@@ -122,6 +135,21 @@ class FlowField:
             now = variances[:, : chosen.size] @ chosen / added
             self.errors += added / (before + added) * (now - self.errors)
         self._refresh(everything=self.samples < 20 * ENOUGH)
+
+    def forget(self) -> None:
+        """Forget all velocities; the grid stays."""
+        self.sums[:] = 0.0
+        self.errors[:] = 0.0
+        self._frames = 0
+        self._refresh(everything=True)
+
+    def multiply(self, factor: float, weight: float) -> None:
+        """Let all velocities be `factor` times as large, and what is known of them count only `weight` as much."""
+        self.sums[:, 10:22] *= factor
+        self.sums[:, 22:] *= factor * factor
+        self.sums *= weight
+        self.errors *= factor * factor
+        self._refresh(everything=True)
 
     def _refresh(self, *, everything: bool) -> None:
         cells = len(self.fits) - 1

@@ -1,4 +1,7 @@
-"""What the tracker tells the detector: the filter's state of every confirmed track, as a table of `Predictions`.
+"""What the tracker tells the detector: the filter's state of its tracks, as a table of `Predictions`.
+
+A track has a place and a velocity after two detections. If that does not confirm it, it is flagged tentative: it
+may be two particles, or none.
 
 The filter is not touched: a table is a copy. Its `q` stands for all that makes a prediction less certain with time,
 the particle's random steps and the changes of its velocity. A change of variance w each frame period tau adds
@@ -13,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from stream.messages import Predictions, TrackFlag, Tracks
+from stream.messages import Predictions, Tracks
 from tracking.flow_field import ENOUGH, Flow, cell_at
 from tracking.kalman import BRIGHTNESS, HITS, ID, POSITION, SEEN
 
@@ -29,7 +32,6 @@ TRACK, X, Q, BRIGHT, OUT_HITS, MISSED, KIND, FLAGS = (
     for name in ("track", "x_um", "qx_um2_s", "brightness", "hits", "missed", "kind", "flags")
 )
 OF_KIND, OF_FLAGS = Tracks.COLUMNS.index("kind"), Tracks.COLUMNS.index("flags")
-TENTATIVE = int(TrackFlag.TENTATIVE)
 
 
 def predictions_of(
@@ -39,27 +41,28 @@ def predictions_of(
     clock: int,
     noise: tuple[FloatArray, FloatArray, float],
     flow: tuple[Any, ...],
+    fewest: int,
 ) -> FloatArray:
-    """The table of `Predictions` of the tracks that are not tentative, (columns, N).
+    """The table of `Predictions`, (columns, N), of the tracks with `fewest` detections or more.
 
     `state` and `label` are those of `tracking.kalman`, `rows` the table of `Tracks` of the same frame, row for row;
     `clock` is the camera frame as `label` has it. `noise`: variance of the random step per second (3,), um^2/s, of
     the velocity's change per frame (3,), um^2/s^2, and the frame period, s. `flow` is a `Flow` as a plain tuple.
     """
     out = np.empty((COLUMNS, rows.shape[1]))
-    count = _copy(state, label, rows, clock, noise, flow, out)
+    count = _copy(state, label, rows, clock, noise, flow, fewest, out)
     return np.ascontiguousarray(out[:, :count])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _copy(state: Any, label: Any, rows: Any, clock: int, noise: Any, flow: Any, out: Any) -> int:
-    """Fill `out` with the tracks that are not tentative; returns how many there are."""
+def _copy(state: Any, label: Any, rows: Any, clock: int, noise: Any, flow: Any, fewest: int, out: Any) -> int:
+    """Fill `out` with the tracks of `fewest` detections or more; returns how many there are."""
     flow = Flow(*flow)
     rate, wander, frame_s = noise
     growth_s = frame_s * HORIZON_FRAMES * HORIZON_FRAMES / 3.0
     count = 0
     for i in range(rows.shape[1]):
-        if int(rows[OF_FLAGS, i]) & TENTATIVE:
+        if label[HITS, i] < fewest:
             continue
         out[TRACK, count] = label[ID, i]
         for row in range(Q - X):

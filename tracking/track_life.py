@@ -26,16 +26,20 @@ from tracking.kalman import (
     ID,
     POSITION,
     PP,
+    PP_SHARE,
     PV,
     SEEN,
+    STATES,
     VELOCITY,
     VV,
+    VV_SHARE,
     Measured,
     correct,
+    correct_second,
     move,
     remember_brightness,
 )
-from tracking.process_noise import TYPICAL_CHI_SQUARE
+from tracking.process_noise import SHARE, SQUARE, VARIANCE
 
 COLUMNS = len(Tracks.COLUMNS)
 TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLAGS = (
@@ -51,6 +55,9 @@ TENTATIVE = float(TrackFlag.TENTATIVE)
 REDUCED = float(TrackFlag.REDUCED)
 OF_DETECTION, REDUCED_DETECTION = Detections.COLUMNS.index("flags"), int(DetectionFlag.REDUCED)
 
+KNOWN_BY_POINTS = (
+    0.9  # part of the variance of two steps that a velocity has if it is the difference of two points
+)
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 
@@ -70,13 +77,15 @@ class Population(NamedTuple):
 class Rules(NamedTuple):
     """Axes (2 or 3); detections that confirm a track; longest gap, camera frames; whether a filter runs.
 
-    Without `filtered` (plain linking from frame to frame) velocities are differences of positions.
+    Without `filtered` (plain linking from frame to frame) velocities are differences of positions. A linked track
+    that had `judging` detections before judges the noise.
     """
 
     axes: int
     confirm: int
     max_gap: int
     filtered: bool
+    judging: int
 
 
 class Moment(NamedTuple):
@@ -93,14 +102,14 @@ class Outcome(NamedTuple):
     """What `advance` fills.
 
     `rows` (columns, N + M): the rows of `Tracks`. `tally` (6,): linked, missed, born, ended, alive, and how many
-    confirmed tracks were linked and therefore judge the noise. `below` (3,): how many of those had nu^2 / S below
-    `TYPICAL_CHI_SQUARE`. `settled` (N + M,): which rows are confirmed and linked. `taken` (M,): which detections a
-    track has taken.
+    linked tracks judge the noise. `judged` (9, N + M): what those say, as `tracking.process_noise.StepNoise.learn`
+    takes it. `settled` (N + M,): which rows are confirmed and linked. `taken` (M,): which detections a track has
+    taken.
     """
 
     rows: Any
     tally: Any
-    below: Any
+    judged: Any
     settled: Any
     taken: Any
 
@@ -146,7 +155,6 @@ def advance(
     tracks, measured, rules = Population(*tracks), Measured(*measured), Rules(*rules)
     moment, flow, outcome = Moment(*moment), Flow(*flow), Outcome(*outcome)
     outcome.tally[:] = 0
-    outcome.below[:] = 0
     outcome.taken[:detections] = False
     kept = _continue(tracks, links, measured, rules, moment, outcome)
     kept = _bear(tracks, kept, measured, detections, rules, moment, flow, unknown, outcome)
@@ -158,7 +166,7 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
     """Correct, predict or end the tracks that there were; returns how many are left."""
     state, label, z, R = tracks.state, tracks.label, measured.z, measured.R
     origin, table = measured.origin, measured.table
-    rows, tally, below, settled, taken = outcome
+    rows, tally, judged, settled, taken = outcome
     axes, confirm, dt = rules.axes, rules.confirm, moment.dt
     kept = Index(0)  # so here and below: one type, for which the functions called are compiled once
     for i in range(tracks.alive):
@@ -175,19 +183,26 @@ def _continue(tracks: Any, links: Any, measured: Any, rules: Any, moment: Any, o
         else:
             taken[j] = True
             tally[LINKED] += 1
-            tally[JUDGED] += confirmed
+            judges = label[HITS, kept] >= rules.judging
             for a in range(axes):
                 nu = z[a, j] - state[POSITION + a, kept]
                 S = state[PP + a, kept] + R[a, j]
-                if confirmed and nu * nu < TYPICAL_CHI_SQUARE * S:
-                    below[a] += 1
-                if rules.filtered:
+                if judges:
+                    # Of a velocity from two points nothing else is known; else its variance is partly a guess.
+                    known = label[HITS, kept] > 2 or state[VV_SHARE + a, kept] * dt > KNOWN_BY_POINTS
+                    judged[SQUARE + a, tally[JUDGED]] = nu * nu
+                    judged[VARIANCE + a, tally[JUDGED]] = S
+                    judged[SHARE + a, tally[JUDGED]] = state[PP_SHARE + a, kept] if known else 0.0
+                if rules.filtered and label[HITS, kept] == 1 and confirm > 1:
+                    correct_second(state, kept, a, nu, R[a, j], dt)
+                elif rules.filtered:
                     correct(state, kept, a, nu, R[a, j])
                 else:
                     state[POSITION + a, kept] = z[a, j]
                     state[VELOCITY + a, kept] = nu / dt
                     state[VV + a, kept] = S / (dt * dt)
                     state[PP + a, kept] = R[a, j]
+            tally[JUDGED] += judges
             label[SEEN, kept] = moment.clock
             label[HITS, kept] += 1
             remember_brightness(state, kept, table[6, origin[j]], label[HITS, kept])
@@ -225,6 +240,8 @@ def _bear(
             state[POSITION + a, kept] = z[a, j] if a < axes else 0.0
             state[PP + a, kept] = R[a, j] if a < axes else 0.0
             state[PV + a, kept] = 0.0
+            for row in range(PP_SHARE, STATES, 3):
+                state[row + a, kept] = 0.0
         place, place_variance = state[POSITION : POSITION + 3, kept], state[PP : PP + 3, kept]
         if not rules.filtered:
             velocity[:] = np.nan

@@ -14,6 +14,7 @@ from stream.messages import Detections
 from tracking import kalman, track_life
 from tracking.assignment import AssignmentWorkspace
 from tracking.candidates import CandidateWorkspace
+from tracking.process_noise import JUDGED_ROWS
 
 FloatArray = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -34,7 +35,8 @@ class TrackMemory:
         self.label: npt.NDArray[np.int64] = np.zeros((kalman.LABELS, FIRST_SIZE + PADDING), np.int64)
         self.settled: npt.NDArray[np.bool_] = np.zeros(FIRST_SIZE + PADDING, np.bool_)
         self.tally: npt.NDArray[np.int64] = np.zeros(track_life.TALLIES, np.int64)
-        self.below: npt.NDArray[np.int64] = np.zeros(3, np.int64)
+        self.judged: FloatArray = np.zeros((JUDGED_ROWS, FIRST_SIZE + PADDING))
+        self.fresh, self.astray = np.zeros((2, FIRST_SIZE + PADDING), np.bool_)
         self.widest: FloatArray = np.zeros(3)
         self._allocate_detections(FIRST_SIZE + PADDING)
 
@@ -46,6 +48,8 @@ class TrackMemory:
             self.state = _widened(self.state, size)
             self.label = _widened(self.label, size)
             self.settled = np.zeros(size, np.bool_)
+            self.judged = np.zeros((JUDGED_ROWS, size))
+            self.fresh, self.astray = np.zeros((2, size), np.bool_)
         if detections > self.measured.origin.size:
             self._allocate_detections(max(detections, 2 * self.measured.origin.size) + PADDING)
         self.candidates.reserve(tracks, detections)

@@ -19,6 +19,17 @@ from tracking.candidates import (
     index_points,
 )
 from tracking.displacements import DisplacementWatch
+from tracking.flow_change import (
+    FACTOR,
+    RECOVERED,
+    STEP_X,
+    Change,
+    ChangeWatch,
+    apply_factor,
+    apply_step,
+    common_change,
+    find_astray,
+)
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.kinds import TrackKinds
@@ -50,6 +61,13 @@ with one or two particles. With more particles it has no effect."""
 BIRTH_MEMORY = 0.1
 """Weight of a frame in the mean number of births: ten frames. It enters the cost of a missed link by its
 logarithm, so that a factor of two hardly matters."""
+VELOCITY_TAILS = 3.0
+"""The mean square error of velocities over what is stated: a few wrong links at the start have most of it. Less
+takes particles at rest beside one another for one more often; more hides how much velocities differ in slow
+flows."""
+CHANGED_WEIGHT = 0.1
+"""Weight of what was learnt of the flow after its speed has changed: new velocities count more within frames."""
+PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
 PROVEN_CONFIRMATIONS = 2
 """A track of so many times `confirm_hits` detections has a gate with tails. Before, a wide gate lets a new track
 take its neighbours' detections."""
@@ -100,6 +118,11 @@ class OnlineTracker:
         self._time_s = 0.0
         self.second_detections = 0
         self._last: Tracks | None = None
+        self._last_clock = 0
+        self._change_watch = ChangeWatch()
+        self._last_change: Change | None = None
+        self._lost_frames = 0
+        self.changes = 0
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -142,6 +165,8 @@ class OnlineTracker:
                 sides = {"z_other_um": -z, "p_other": 0.1, "kind": 0.0, "p_kind": 0.9} if frame else {}
                 scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, **sides))
             scratch.predictions()
+            if mode == "flow":
+                scratch.follow_any_change()
 
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.
@@ -160,6 +185,8 @@ class OnlineTracker:
         if self._is_flow and self._alive:
             self._predict()
         self._link(count)
+        if self._is_flow and self._alive and self._clock.dt_s > 0:
+            self._follow_change(count)
         tracks = self._update(info, count)
         self._kinds.write(tracks.table, detections.table)
         if self._sides.revised:
@@ -169,8 +196,74 @@ class OnlineTracker:
         if self._finder is not None:
             self._mark_second_detections(tracks, self._finder)
         self._watch(tracks, count, self.counts["born"] - born)
-        self._last = tracks
+        self._last, self._last_clock = tracks, self._clock.elapsed
         return tracks
+
+    def _follow_change(self, count: int) -> None:
+        """Look whether the flow has changed as a whole; if so, follow it: link again with what all have in common.
+
+        Where nothing is found in two frames in a row, what was learnt of the flow is forgotten.
+        """
+        m, n, dt_s = self._memory, self._alive, self._clock.dt_s
+        tracks, astray, free = self._astray(count)
+        if not self._change_watch.is_alarm(tracks, astray, free):
+            self._lost_frames, self._last_change = 0, None
+            return
+        found = (m.measured.z[: self._axes, :count], m.measured.R[: self._axes, :count])
+        reach = np.maximum(self._reach_um(count), [0.0, 0.0, self._extent_um[2]])
+        change = common_change(m.state, m.fresh[:n], found, self._axes, dt_s, self._gate, reach)
+        if change is not None and self._takes(change, astray, count):
+            self.changes += 1
+            self._lost_frames, self._last_change = 0, change
+            return
+        self._lost_frames, self._last_change = self._lost_frames + 1, None
+        if self._lost_frames == 2:
+            self.changes += 1
+            self._flow.forget()
+            self._sides.forget()
+
+    def follow_any_change(self) -> None:
+        """Look for a change as after an alarm, and apply one of no size, so that it is compiled for a live run."""
+        m, n, axes = self._memory, self._alive, self._axes
+        found = (m.measured.z[:axes, :n], m.measured.R[:axes, :n])
+        common_change(m.state, m.fresh[:n], found, axes, 1.0, self._gate, np.ones(3))
+        apply_factor(m.state, n, axes, 1.0, 0.0)
+
+    def _astray(self, count: int) -> tuple[int, int, int]:
+        """How many tracks should have been detected, how many of these are astray, and free detections."""
+        m, n = self._memory, self._alive
+        # With two depths a link may have taken the other one, so that the first says nothing.
+        axes = 2 if self._sides.is_active else self._axes
+        rules = (axes, self._confirm, self._last_clock, self._gate, count)
+        measured = (m.measured.z, m.measured.R)
+        links = m.assignment.memory.column_of
+        tracks, astray, free = find_astray(
+            m.state, m.label, links, measured, rules, m.fresh[:n], m.astray[:n]
+        )
+        return int(tracks), int(astray), int(free)
+
+    def _takes(self, change: Change, astray: int, count: int) -> bool:
+        """Link with this change; back to what was if it does not put most of the tracks right that are `astray`."""
+        m, n, dt_s = self._memory, self._alive, self._clock.dt_s
+        before = m.state[:, :n].copy()
+        if change.direction == FACTOR:
+            apply_factor(m.state, n, self._axes, dt_s, change.t)
+        else:
+            last = self._last_change
+            goes_on = last is not None and last.direction == change.direction
+            apply_step(m.state, n, change.direction - STEP_X, dt_s, change.t, goes_on=goes_on)
+        self._link(count)
+        if self._astray(count)[1] > (1.0 - RECOVERED) * astray:
+            m.state[:, :n] = before
+            self._link(count)
+            return False
+        if change.direction == FACTOR:
+            self._flow.multiply(1.0 + change.t, CHANGED_WEIGHT)
+            self._sides.apply_factor(n, dt_s, change.t)
+        else:
+            self._flow.forget()
+        self._sides.forget()
+        return True
 
     def _watch(self, tracks: Tracks, count: int, born: int) -> None:
         """Look whether links are resolved; `counts["unresolved"]` are the frames in which they are not."""
@@ -266,19 +359,26 @@ class OnlineTracker:
             m.state[kalman.VV : kalman.BRIGHTNESS, : self._alive] = self._unknown[:, None]
             self._sides.set_unknown(self._unknown)
         step, wander = noise.rate * dt, self._wander(dt)
-        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, tuple(self._flow.flow))
-        self._sides.predict(m.label, self._alive, dt, step, wander)
+        flow, share = tuple(self._flow.flow), self._wander_share(dt)
+        kalman.predict(m.state, self._alive, self._axes, dt, step, wander, share, flow)
+        self._sides.predict(m.label, self._alive, dt, noise.slow * dt, self._wander(dt, noise.slow))
 
-    def _wander(self, dt: float) -> FloatArray:
-        """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s."""
+    def _wander(self, dt: float, rate: FloatArray | None = None) -> FloatArray:
+        """Variance (3,), um^2/s^2, of the change of a velocity in `dt`, s, with this rate of the random steps."""
+        rate = self._noise.rate if rate is None else rate
         frame_s, forget = self._clock.frame_s, 1.0 / self.settings.velocity_memory_frames
-        step = self._noise.rate * dt
-        change: FloatArray = (forget**2 * step + forget**4 * self._mean_variance * dt / frame_s) / frame_s**2
+        steady = forget**4 * self._mean_variance * dt / frame_s**3
+        change: FloatArray = rate * self._wander_share(dt) + steady
         return change
 
-    def predictions(self) -> Predictions:
-        """What is known of the confirmed tracks after the last step; empty in 2D, and where no filter runs.
+    def _wander_share(self, dt: float) -> float:
+        """The part of `_wander` that is proportional to the variance of the random steps per second, 1/s."""
+        return dt / (self.settings.velocity_memory_frames * self._clock.frame_s) ** 2
 
+    def predictions(self) -> Predictions:
+        """What is known of the tracks after the last step; empty in 2D, and where no filter runs.
+
+        Tentative tracks, flagged so, are among them from their second detection on, once the noise is learnt.
         A track that is a second detection of another's particle is flagged so. Changes nothing. Raises `ValueError`
         before the first step.
         """
@@ -291,8 +391,9 @@ class OnlineTracker:
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)
         flow = tuple(self._flow.flow)
+        fewest = self._confirm if self._noise.is_new else min(PREDICTED_HITS, self._confirm)
         return Predictions(
-            info, predictions_of(m.state, m.label, last.table, self._clock.elapsed, noise, flow)
+            info, predictions_of(m.state, m.label, last.table, self._clock.elapsed, noise, flow, fewest)
         )
 
     def _link(self, count: int) -> None:
@@ -343,11 +444,11 @@ class OnlineTracker:
             links,
             tuple(m.measured),
             count,
-            (self._axes, self._confirm, self._gap, self._is_flow),
+            (self._axes, self._confirm, self._gap, self._is_flow, self._judging),
             (info.frame, clock.elapsed, self._focus_um, clock.dt_s),
             tuple(self._flow.flow),
             self._unknown,
-            (rows, m.tally, m.below, m.settled, m.taken),
+            (rows, m.tally, m.judged, m.settled, m.taken),
         )
         linked, missed, born, ended, self._alive = (int(n) for n in m.tally[: track_life.JUDGED])
         for name, number in (("linked", linked), ("missed", missed), ("born", born), ("ended", ended)):
@@ -358,12 +459,17 @@ class OnlineTracker:
         )
         return Tracks(info, np.ascontiguousarray(rows[:, : self._alive]))
 
+    @property
+    def _judging(self) -> int:
+        """Detections that a track has before its next one judges the noise; from two its velocity is known."""
+        return 2 if self._noise.is_new else max(self._confirm, 2)
+
     def _mark_second_detections(self, tracks: Tracks, finder: SecondDetectionFinder) -> None:
         flow, clock = self._flow, self._clock
         self._time_s += clock.dt_s
         if self._is_flow and flow.samples:
-            velocity_spread(tuple(flow.flow), flow.errors, self._spread)
-        q = self._noise.trusted_rate
+            velocity_spread(tuple(flow.flow), VELOCITY_TAILS * flow.errors, self._spread)
+        q = self._noise.trusted
         motion = Motion(self._time_s, clock.frame_s, q, self._spread, flow.box, flow.shape)
         self.second_detections = finder.mark(tracks.table, tracks.info.frame, motion)
 
@@ -371,7 +477,10 @@ class OnlineTracker:
         m, n, frame_s = self._memory, self._alive, self._clock.frame_s
         low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / frame_s
         high = np.maximum(low, self._spacing_um(count) ** 2 / frame_s)
-        self._noise.learn(m.below, int(m.tally[track_life.JUDGED]), low, high)
+        before = self._noise.rate
+        self._noise.learn(m.judged, int(m.tally[track_life.JUDGED]), low, high)
+        if self._noise.rate is not before:
+            kalman.change_noise(m.state, n, self._axes, self._noise.rate - before)
         x, v = m.state[kalman.POSITION : kalman.VELOCITY], m.state[kalman.VELOCITY : kalman.PP]
         self._flow.learn(x, v, m.settled[:n], m.state[kalman.VV : kalman.BRIGHTNESS])
         self._sides.learn(m.state, m.settled[:n], self._low, self._high)

@@ -142,13 +142,54 @@ def replace_column(found: Detections, name: str, values: np.ndarray) -> Detectio
     return Detections(found.info, table)
 
 
-def test_tentative_tracks_are_not_predicted():
+def test_at_the_start_tentative_tracks_are_not_predicted():
     tracker = OnlineTracker(TrackerSettings(confirm_hits=4))
     sizes = []
     for frame in range(5):
         tracker.step(moved(frame))
         sizes.append(len(tracker.predictions()))
     assert sizes == [0, 0, 0, 10, 10]
+
+
+def test_in_a_known_flow_new_particles_are_predicted_and_flagged_from_their_second_detection_on():
+    sequence = channel_flow(200, frames=40, seed=2)
+    tracker = OnlineTracker(TrackerSettings())
+    seen = 0
+    for number, detections in enumerate(sequence.detections):
+        tracks = tracker.step(detections)
+        known = tracker.predictions()
+        tentative = (known.flags.astype(int) & TrackFlag.TENTATIVE) > 0
+        np.testing.assert_array_equal(tentative, known.hits < 3)
+        if number > 10:
+            assert (known.hits >= 2).all()
+            young = (tracks.age_frames == 1) & (tracks.detection >= 0)
+            assert set(tracks.track[young]) <= set(known.track[tentative])
+            seen += int(tentative.sum())
+    assert seen > 30
+
+
+@pytest.mark.parametrize("count", [50, 300])
+@pytest.mark.parametrize("brownian", [0.1, 0.4])
+def test_three_frames_are_enough_to_know_how_far_predictions_are_off(count, brownian):
+    """The first guess of the random step is 1 um, a tenth of the distance between neighbours."""
+    sequence = channel_flow(count, frames=12, seed=4, brownian=brownian, missed=0.0, false=0.0)
+    tracker, off = OnlineTracker(TrackerSettings()), []
+    for number, detections in enumerate(sequence.detections[:8]):
+        tracks = tracker.step(detections)
+        if number < 2:
+            continue
+        known = tracker.predictions()
+        row = dict(zip(tracks.track.astype(int).tolist(), tracks.detection.astype(int).tolist(), strict=True))
+        place, variance = ahead(known, 4)
+        later = sequence.particles[number + 4]
+        for n, track in enumerate(known.track.astype(int).tolist()):
+            there = np.flatnonzero(later == sequence.truth[number][row[track]]) if row[track] >= 0 else ()
+            if len(there):
+                truth = sequence.positions[number + 4][there[0]]
+                off.append((place[:2, n] - truth[:2]) / np.sqrt(variance[:2, n]))
+    median = np.median(np.abs(off), axis=0)
+    assert len(off) > 3 * count
+    assert ((median > 0.35) & (median < 1.0)).all()  # 0.67 of a normal distribution
 
 
 def test_in_2d_and_without_a_filter_nothing_is_predicted():

@@ -87,7 +87,9 @@ def test_of_a_pair_the_younger_is_flagged_and_of_the_same_age_the_less_confident
         second = crowd(frame)[0] + 1.5 if frame >= 10 else [np.nan, np.nan]
         return np.vstack([crowd(frame), [second]])
 
-    assert flagged(track_all(scene(late, 70))[-1]) == {60}
+    rows = track_all(scene(late, 70))
+    (second,) = rows[10].track[(rows[10].age_frames == 0) & (rows[10].detection == 60)]
+    assert flagged(rows[-1]) == {int(second)}
 
     def together(frame):
         return np.vstack([crowd(frame), crowd(frame)[:1] + 1.5])

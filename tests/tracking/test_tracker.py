@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.messages import Detections, TrackFlag, Tracks
-from tracking import assignment, candidates, flow_field, kalman, track_life
+from tracking import assignment, candidates, flow_change, flow_field, kalman, process_noise, track_life
 from tracking.analysis.metrics import TrackPoints, track_scores
 from tracking.second_detections import close_pairs
 from tracking.settings import TrackerSettings
@@ -338,14 +338,19 @@ def test_no_input_breaks_it_and_every_usable_detection_is_in_exactly_one_row(mod
 def test_a_live_run_compiles_nothing_once_warmed_up(mode):
     tracker = OnlineTracker(TrackerSettings(mode=mode))
     tracker.warmup()
-    modules = (assignment, candidates, flow_field, kalman, close_pairs, track_life)
+    modules = (
+        assignment, candidates, flow_change, flow_field, kalman, close_pairs, process_noise, track_life
+    )  # fmt: skip
     kernels = [v for m in modules for v in vars(m).values() if hasattr(v, "signatures")]
     before = [len(kernel.signatures) for kernel in kernels]
-    for sequence in (channel_flow(300, 0.5, 8), channel_flow(300, 0.5, 8, planar=True)):
+    for sequence in (channel_flow(300, 0.5, 30), channel_flow(300, 0.5, 30, planar=True)):
         live = OnlineTracker(TrackerSettings(mode=mode))
-        for detections in sequence.detections:
-            detections.table.flags.writeable = False
-            live.step(detections)
+        order = [*range(20), *range(18, -1, -1)]  # the flow turns round
+        for frame, at in enumerate(order):
+            table = sequence.detections[at].table
+            table.flags.writeable = False
+            live.step(Detections(info(frame), table))
+        assert (live.changes > 0) == (mode == "flow")
     assert [len(kernel.signatures) for kernel in kernels] == before
 
 

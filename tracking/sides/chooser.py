@@ -12,7 +12,24 @@ from tracking import kalman
 from tracking.flow_field import MEMORY_FRAMES, FlowField
 from tracking.kalman import Measured
 from tracking.sides import columns, two_branches
-from tracking.sides.columns import GATE_Z, IS_OPEN, ODDS, OTHER_Z, OWN, PP, VV, VV_XY, Z_OTHER, Z
+from tracking.sides.columns import (
+    GATE_Z,
+    IS_OPEN,
+    ODDS,
+    OTHER_Z,
+    OWN,
+    PP,
+    PP_XY,
+    PV,
+    PV_XY,
+    VV,
+    VV_XY,
+    VXY,
+    XY,
+    Z_OTHER,
+    V,
+    Z,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -44,7 +61,7 @@ class SideChooser:
         self._memory_frames = memory_frames
         self._sides: FloatArray = np.zeros((columns.SIDES, 0))
         self._seconds: FloatArray = np.zeros((columns.SECONDS, 0))
-        self._flow = FlowField(3, cells=CELLS)
+        self._flow = FlowField(3, cells=CELLS, first_samples=math.inf)  # its memory is that of `OWN`
         self._count = 0
         self._detections = 0
         self._learnt = 0
@@ -81,6 +98,27 @@ class SideChooser:
     def set_unknown(self, variance: FloatArray) -> None:
         """Set the variance (3,) of velocities of tracks that began before the time between frames was known."""
         self._sides[[VV_XY, VV_XY + 1, VV], : self._count] = variance[:, None]
+
+    def forget(self) -> None:
+        """Forget what the flow was."""
+        self._flow.forget()
+        self._sides[OWN : OWN + 2] = 0.0
+
+    def apply_factor(self, alive: int, dt_s: float, t: float) -> None:
+        """Let the velocities of the predicted branches have been 1 + t times as large for the last `dt_s`."""
+        if not self.is_active:
+            return
+        sides = self._sides[:, :alive]
+        for place, speed, pp, pv, vv in (
+            (Z, V, PP, PV, VV), (Z + 1, V + 1, PP, PV, VV), (XY, VXY, PP_XY, PV_XY, VV_XY),
+            (XY + 1, VXY + 1, PP_XY + 1, PV_XY + 1, VV_XY + 1),
+        ):  # fmt: skip
+            change = t * sides[speed]
+            sides[place] += change * dt_s
+            sides[speed] += change
+            sides[vv] += change**2
+            sides[pv] += change**2 * dt_s
+            sides[pp] += change**2 * dt_s**2
 
     def gates(self, alive: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """For the links: second heights (M,), and each track's other branch, height and variance; empty if none.

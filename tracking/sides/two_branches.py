@@ -357,3 +357,4 @@ def _exchange(sides: Any, i: int, state: Any, before: Any) -> None:
     state[kalman.PP + 2, i] = before[4]
     state[kalman.PV + 2, i] = before[5]
     state[kalman.VV + 2, i] = before[6]
+    state[kalman.PP_SHARE + 2, i] = state[kalman.PV_SHARE + 2, i] = state[kalman.VV_SHARE + 2, i] = 0.0
