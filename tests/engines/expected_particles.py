@@ -47,7 +47,10 @@ def camera_image(
 
 @dataclass
 class Flow:
-    """Particles that move to the right, the faster the nearer to the middle of the depths."""
+    """Particles that move to the right, the faster the nearer to the middle of the depths.
+
+    `particles` (N, 4) are places in the sample: where the PSF model's field, if it has one, shows them elsewhere.
+    """
 
     psf: FitModel
     shape: tuple[int, int] = (320, 480)
@@ -73,8 +76,17 @@ class Flow:
     def frame(self, more: FloatArray | None = None, light: npt.ArrayLike = 0.0) -> Frame:
         """The frame of now, with `more` particles (N, 4); `light` is what the background has less, relatively."""
         shown = self.particles if more is None else np.vstack([self.particles, more])
-        contrast = contrast_of(self.psf, shown, self.shape) + np.asarray(light, np.float32)
+        contrast = contrast_of(self.psf, self.seen(shown), self.shape) + np.asarray(light, np.float32)
         return Frame(info(self.number), camera_image(self.psf, contrast, self.rng))
+
+    def seen(self, particles: FloatArray) -> FloatArray:
+        """Particles (N, 4) where the image shows them; images of another size than the field are its middle."""
+        field, out = self.psf.field, particles.copy()
+        if field is not None:
+            (height, width), (tall, wide) = self.shape, field.shape
+            begin = np.array([(wide - width) / 2, (tall - height) / 2, 0.0])
+            out[:, :3] = field.to_local(particles[:, :3] + begin) - begin
+        return out
 
     def predictions(
         self, sigma: tuple[float, float, float] = (0.15, 0.15, 1.0), more: FloatArray | None = None
@@ -93,6 +105,6 @@ class Flow:
             table[row("height_um" if name == "z" else f"{name}_um")] = place
             table[row(f"v{name}_um_s")] = velocity[:, axis] * unit / PERIOD_S
             table[row(f"pp_{name}")] = (sigma[axis] * unit) ** 2
-        table[row("brightness")] = shown[:, 3] * self.psf.peak_at(shown[:, 2]) * GREY
+        table[row("brightness")] = shown[:, 3] * self.psf.peak_at(self.seen(shown)[:, 2]) * GREY
         table[row("hits")], table[row("kind")] = 10, np.nan
         return Predictions(info(self.number), table)

@@ -255,7 +255,7 @@ def test_tiles_of_the_network_are_its_answer_to_the_whole_frame(psf: FitModel) -
     whole = model(given)[0]
     planes: list[np.ndarray] = []
 
-    def run(tile: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray, _: tuple[int, int]) -> np.ndarray:
         planes.append(model(tile)[0])
         return planes[-1]
 
@@ -273,7 +273,7 @@ def test_what_tiles_overlap_in_is_read_once(engine: NetworkEngine, psf: FitModel
     model, flow = OnnxModel(SHIPPED_MODEL), Flow(psf, SHAPE, seed=9)
     given = ((1 - flow.frame().image / GREY) / model.card.noise_contrast).astype(np.float32)[None, None]
 
-    def run(tile: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray, _: tuple[int, int]) -> np.ndarray:
         return model(tile)[0]
 
     margin = margin_blocks("small")
