@@ -125,6 +125,18 @@ def export(
         _check(part, network)
 
 
+def export_anew(path: Path, target: Path) -> None:
+    """Write the network of the model file `path`, with its card and PSF models, as this version writes files.
+
+    So a file for a field of view of before can read parts of frames, with the same answer to whole ones. Raises
+    `ConfigurationError` for a file that is no model or has no weights, and what `export` raises.
+    """
+    model = OnnxModel(path)
+    card = model.card.model_copy(update={"schema_version": max(model.card.schema_version, PLAIN_SCHEMA)})
+    kinds = [psf for kind in range(card.kinds) if (psf := model.psf(kind)) is not None]
+    export(target, read_weights(path, card.size), card, kinds[0] if kinds else None, kinds[1:])
+
+
 def _network(size: str, made_for: Material | ModelCard) -> ParticleNet:
     network = ParticleNet(cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds)
     return network.eval()

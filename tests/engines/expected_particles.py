@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.network.model import OnnxModel
+from engines.refine.field import FieldModel
 from engines.refine.presence import put_all
 from engines.refine.psf import FitModel
 from liveptv.models import SHIPPED_MODEL
@@ -15,12 +16,26 @@ from stream.messages import Frame, FrameInfo, Predictions
 
 FloatArray = npt.NDArray[np.float64]
 PIXEL_UM, PERIOD_S, GREY = 0.8, 0.04, 180.0
+FIELD = (396, 604)
+REGIONS = [FIELD, (320, 480), (440, 652)]
+"""The field of `uneven_psf`, the middle of it, and images that go beyond it."""
 
 
 def shipped_psf() -> FitModel:
     psf = OnnxModel(SHIPPED_MODEL).psf()
     assert psf is not None
     return psf
+
+
+def uneven_psf() -> FitModel:
+    """The shipped PSF model on a tilted and curved focal surface, with a walk."""
+    psf = shipped_psf()
+    varying = replace(
+        FieldModel.flat(FIELD, psf.coefficients.shape),
+        walk_per_um=np.array([[6e-5, 0.0], [0.0, 4e-5]]),
+        surface_um=np.array([0.0, 7.0, -4.0, 12.0, 1.0, 9.0]),
+    )
+    return replace(psf, field=varying)
 
 
 def info(number: int, focus_um: float = 0.0) -> FrameInfo:

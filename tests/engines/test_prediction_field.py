@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from expected_particles import PIXEL_UM, Flow, info, shipped_psf
+from expected_particles import FIELD, PIXEL_UM, REGIONS, Flow, uneven_psf
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from calibration.training.export import export, read_weights  # noqa: E402
+from calibration.training.export import export, export_anew, read_weights  # noqa: E402
 from engines.network.architecture import ParticleNet, Planes  # noqa: E402
 from engines.network.engine import NetworkEngine  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
 from engines.network.tiles import origin_px, reach_blocks  # noqa: E402
-from engines.prediction.expected import expected_in  # noqa: E402
-from engines.refine.field import FieldModel  # noqa: E402
-from engines.refine.psf import FitModel  # noqa: E402
-from engines.refine.sample import seen_at, to_sample  # noqa: E402
 from engines.settings import DetectorSettings  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
+from stream.errors import ConfigurationError  # noqa: E402
 from stream.messages import Detections, Frame, Predictions  # noqa: E402
 
-FIELD = (396, 604)
 PADDED = (400, 608)
-REGIONS = [FIELD, (320, 480), (440, 652)]
-"""The calibrated field, the middle of it, and images that go beyond it."""
-
-
-def uneven_psf() -> FitModel:
-    """The shipped PSF model on a tilted and curved focal surface, with a walk."""
-    psf = shipped_psf()
-    field = replace(
-        FieldModel.flat(FIELD, psf.coefficients.shape),
-        walk_per_um=np.array([[6e-5, 0.0], [0.0, 4e-5]]),
-        surface_um=np.array([0.0, 7.0, -4.0, 12.0, 1.0, 9.0]),
-    )
-    return replace(psf, field=field)
 
 
 def written(path: Path, ramps: float) -> Path:
@@ -169,6 +151,28 @@ def test_files_that_cannot_be_told_the_place_search_whole_frames(before: Path) -
         np.testing.assert_array_equal(detect(engine, frame, predicted).table, detect(engine, frame).table)
 
 
+def test_a_file_of_before_is_written_anew_to_read_parts(before: Path, tmp_path: Path) -> None:
+    path = tmp_path / "anew.onnx"
+    export_anew(before, path)
+    old, new, given = OnnxModel(before), OnnxModel(path), noise(PADDED)
+    assert new.may_read_parts
+    assert dict(new.metadata) == dict(old.metadata)
+    np.testing.assert_array_equal(new(given), old(given))
+
+
+def test_a_file_whose_place_is_no_place_is_refused_when_it_is_opened(uneven: Path, tmp_path: Path) -> None:
+    graph = onnx.load(str(uneven))
+    for part in list(graph.graph.initializer):
+        if part.name == "origin":
+            graph.graph.initializer.remove(part)
+    three = np.full((1, 3), np.nan, np.float32)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(three, "origin"))
+    graph.graph.input[1].type.tensor_type.shape.dim[1].dim_value = 3
+    onnx.save(graph, str(tmp_path / "three.onnx"))
+    with pytest.raises(ConfigurationError, match=r"three.onnx cannot be run: .*origin"):
+        OnnxModel(tmp_path / "three.onnx")
+
+
 def test_back_ends_that_know_nothing_of_parts_see_one_input(uneven: Path) -> None:
     openvino = pytest.importorskip("openvino")
     from engines.backends.openvino_network import OpenVinoNetwork, open_graph
@@ -240,31 +244,3 @@ def test_new_particles_are_seen_with_the_eyes_for_their_place(uneven: Path, shap
         assert engine.info.details["prediction"]["whole"] <= 2
     assert seen >= 6
     assert np.abs(np.concatenate(alike)).max() < 0.02
-
-
-@pytest.mark.parametrize("shape", REGIONS)
-def test_what_is_seen_of_the_sample_is_there_in_the_sample(shape: tuple[int, int]) -> None:
-    psf, rng = uneven_psf(), np.random.default_rng(3)
-    place = rng.uniform([0, 0, -150], [shape[1], shape[0], 150], (40, 3))
-    sigma = rng.uniform(0.1, 2.0, (40, 3))
-    seen, seen_sigma = seen_at(place, sigma, psf, shape)
-    assert np.abs(seen - place).max() > 2.0
-    table = np.full((len(Detections.COLUMNS), 40), np.nan)
-    table[:3], table[3:6] = (seen * [PIXEL_UM, PIXEL_UM, 1]).T, 0.1
-    np.testing.assert_allclose(
-        to_sample(table, psf, PIXEL_UM, shape)[:3].T, place * [PIXEL_UM, PIXEL_UM, 1], atol=1e-9
-    )
-    cloud = place[:, None] + sigma[:, None] * rng.standard_normal((40, 4000, 3))
-    flat, _ = seen_at(cloud.reshape(-1, 3), np.ones((40 * 4000, 3)), psf, shape)
-    np.testing.assert_allclose(flat.reshape(cloud.shape).std(axis=1), seen_sigma, rtol=0.06)
-
-
-def test_tracks_without_a_place_are_not_expected() -> None:
-    flow = Flow(uneven_psf(), FIELD, count=5, seed=2)
-    predicted = flow.predictions()
-    row = Predictions.COLUMNS.index
-    predicted.table[row("x_um"), 1] = np.nan
-    predicted.table[row("pp_z"), 2] = -1.0
-    found = expected_in(predicted, info(1), FIELD, flow.psf, PIXEL_UM)
-    assert found is not None
-    assert len(found.place) == 3
