@@ -67,11 +67,11 @@ class Way:
     tracker_s: list[float] = field(default_factory=list)
 
     @classmethod
-    def opened(cls, name: str, shape: tuple[int, int], workers: int = 1) -> Way:
+    def opened(cls, name: str, shape: tuple[int, int], workers: int = 1, model: Path = SHIPPED_MODEL) -> Way:
         settings = DetectorSettings(
             workers=workers, backend="onnxruntime", self_check=False, prediction=WAYS[name]
         )
-        engine = open_engine(settings, model=SHIPPED_MODEL, pixel_size_um=OPTICS.pixel_size_um)
+        engine = open_engine(settings, model=model, pixel_size_um=OPTICS.pixel_size_um)
         engine.warmup(*shape, np.dtype(np.uint8))
         tracker = OnlineTracker(TrackerSettings())
         tracker.warmup()

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from torch.export import Dim
 
 from calibration.training.checkpoint import Course
 from calibration.training.material import Material
 from calibration.training.scoring import SCORING_SEED, HeldOut
 from calibration.training.settings import TrainingError, TrainingSettings
 from engines.network.architecture import ParticleNet, Planes, Size
-from engines.network.model import INPUT, OUTPUT, OnnxModel, kind_key
+from engines.network.model import INPUT, ORIGIN, OUTPUT, OnnxModel, kind_key
 from engines.network.model_card import KEY, PLAIN_SCHEMA, SCHEMA, ModelCard
 from engines.network.preparation import padded
 from engines.network.weights import KEY as WEIGHTS
@@ -110,6 +111,8 @@ def export(
         _write(part, network)
         model = onnx.load(str(part))
         _forget_where_it_was_made(model)
+        if network.field_shape is not None:
+            _let_origin_be_left_out(model)
         properties = {
             KEY: card.model_dump_json(),
             WEIGHTS: pack({name: value.numpy() for name, value in weights.items()}),
@@ -122,14 +125,29 @@ def export(
         _check(part, network)
 
 
+def export_anew(path: Path, target: Path) -> None:
+    """Write the network of the model file `path`, with its card and PSF models, as this version writes files.
+
+    So a file for a field of view of before can read parts of frames, with the same answer to whole ones. Raises
+    `ConfigurationError` for a file that is no model or has no weights, and what `export` raises.
+    """
+    model = OnnxModel(path)
+    card = model.card.model_copy(update={"schema_version": max(model.card.schema_version, PLAIN_SCHEMA)})
+    kinds = [psf for kind in range(card.kinds) if (psf := model.psf(kind)) is not None]
+    export(target, read_weights(path, card.size), card, kinds[0] if kinds else None, kinds[1:])
+
+
 def _network(size: str, made_for: Material | ModelCard) -> ParticleNet:
     network = ParticleNet(cast(Size, size), made_for.knee, made_for.field_shape, made_for.kinds)
     return network.eval()
 
 
 def _write(path: Path, network: ParticleNet) -> None:
-    example = torch.zeros(1, 1, EXAMPLE_PX, 2 * EXAMPLE_PX)
-    rows, columns = (16 * torch.export.Dim(name, min=2, max=1024) for name in ("rows", "columns"))
+    examples: dict[str, torch.Tensor] = {INPUT: torch.zeros(1, 1, EXAMPLE_PX, 2 * EXAMPLE_PX)}
+    rows, columns = (16 * Dim(name, min=2, max=1024) for name in ("rows", "columns"))
+    sizes: dict[str, dict[int, Any] | None] = {INPUT: {2: rows, 3: columns}}
+    if network.field_shape is not None:
+        examples[ORIGIN], sizes[ORIGIN] = torch.full((1, 2), math.nan), None
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -138,14 +156,14 @@ def _write(path: Path, network: ParticleNet) -> None:
             warnings.simplefilter("ignore")  # the exporter's own, of its libraries
             torch.onnx.export(
                 Planes(network),
-                (example,),
+                tuple(examples.values()),
                 str(path),
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=list(examples),
                 output_names=[OUTPUT],
-                dynamic_shapes=({2: rows, 3: columns},),
+                dynamic_shapes=tuple(sizes.values()),
                 verbose=False,
             )
     finally:
@@ -161,16 +179,29 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
             part.doc_string = ""
 
 
+def _let_origin_be_left_out(model: onnx.ModelProto) -> None:
+    """Give the input `origin` a value of its own, as ONNX allows.
+
+    Who knows nothing of parts (OpenVINO, earlier versions of this program) then sees one input, the image, and gets
+    the place from its size.
+    """
+    unknown = np.full((1, 2), np.nan, np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(unknown, ORIGIN))
+
+
 def _check(path: Path, network: ParticleNet) -> None:
     model = OnnxModel(path)
-    shapes = [(96, 160)]
+    asked: list[tuple[tuple[int, int], tuple[float, float] | None]] = [((96, 160), None)]
     if network.field_shape is not None:
-        shapes.append((padded(network.field_shape[0]), padded(network.field_shape[1])))
-    for shape in shapes:
+        height, width = network.field_shape
+        asked += [((padded(height), padded(width)), None), ((96, 160), (0.75 * width, 0.25 * height))]
+    for shape, origin in asked:
         images = np.random.default_rng(0).standard_normal((1, 1, *shape)).astype(np.float32)
         with torch.no_grad():
-            ours = network.planes(torch.from_numpy(images)).numpy()
-        difference = float(np.abs(model(images) - ours).max())
+            ours = network.planes(
+                torch.from_numpy(images), None if origin is None else torch.tensor([origin])
+            ).numpy()
+        difference = float(np.abs(model(images, origin) - ours).max())
         if not difference < AGREEMENT:
             raise TrainingError(f"the ONNX file differs from the network by {difference:.2g}; report this")
 

@@ -129,9 +129,9 @@ class Planes(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, 1, H, W) to (B, planes, H/4, W/4)."""
-        return self.network.planes(image)
+    def forward(self, image: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, planes, H/4, W/4); `origin` (B, 2) as in `ParticleNet`."""
+        return self.network.planes(image, origin)
 
 
 def parameters_of(network: nn.Module) -> int:

@@ -33,7 +33,7 @@ from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
 from engines.network.soundness import fault_of
-from engines.network.tiles import margin_blocks, slots_in
+from engines.network.tiles import margin_blocks, origin_px, slots_in
 from engines.ordered_threads import default_workers
 from engines.prediction.assembly import Reading
 from engines.prediction.search import PredictedSearch
@@ -153,7 +153,7 @@ class NetworkEngine:
             maps = self._run(preparation.input, "the first image")
             if self._prediction is not None:
                 corner = np.ascontiguousarray(preparation.input[:, :, : 4 * MULTIPLE, : 4 * MULTIPLE])
-                self._run(corner, "part of the first image", part=True)
+                self._run_part(corner, (0, 0), preparation.input.shape, "part of the first image")
             if maps.ndim == 3:
                 compile_decoding()
             else:  # a few slots that are particles, so that all of the decoding is compiled
@@ -249,11 +249,9 @@ class NetworkEngine:
         left_out: Counter[str] = Counter()
 
         def read(parts: list[Rectangle]) -> Reading:
+            given, what = preparation.input, f"frame {frame.info.frame}"
             slots, known, pixels = slots_in(
-                lambda tile: self._run(tile, f"frame {frame.info.frame}", part=True),
-                preparation.input,
-                parts,
-                self._margin,
+                lambda tile, at: self._run_part(tile, at, given.shape, what), given, parts, self._margin
             )
             found, doubts, beside = tables_of(slots, frame, background, self._model.card, self._settings)
             left_out.update(beside)
@@ -283,17 +281,29 @@ class NetworkEngine:
             return frame.image, None
         return preparation.corrected, self._flat_field.grey_values
 
+    def _run_part(
+        self, given: npt.NDArray[np.float32], at: tuple[int, int], whole: tuple[int, ...], what: str
+    ) -> npt.NDArray[np.float32]:
+        """As `_run` for a part of an image, whose first pixel lies `at` x, y in the input of shape `whole`.
+
+        ONNX Runtime reads it, whatever the back end: others compile a network for each size.
+        """
+        x, y = origin_px(self._model.card.field_shape, whole[2:])
+        return self._run(given, what, partial(self._model, origin=(x + at[0], y + at[1])))
+
     def _run(
-        self, given: npt.NDArray[np.float32], what: str, *, part: bool = False
+        self,
+        given: npt.NDArray[np.float32],
+        what: str,
+        part: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None,
     ) -> npt.NDArray[np.float32]:
         """The network's output for one image. Raises `BackEndError` where it fails or cannot be right.
 
-        ONNX Runtime reads each `part` of an image, whatever the back end: others compile a network for each size.
+        Parts of an image are read by `part`.
         """
-        network = self._model if part else self._network
-        name = network.backend
+        name = self._network.backend if part is None else self._model.backend
         try:
-            answer: npt.NDArray[np.float32] = network(given)[0]
+            answer: npt.NDArray[np.float32] = (part or self._network)(given)[0]
         except Exception as error:  # those of ONNX Runtime and the others have no common class but this one
             raise BackEndError(f"{name} failed at {what}: {' '.join(str(error).split())}") from error
         fault = fault_of(answer)

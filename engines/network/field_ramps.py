@@ -31,8 +31,9 @@ class FieldRamps(nn.Module):
     def forward(self, x: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
         """Map (B, C, H, W) to the same shape.
 
-        `origin` (B, 2) is where each image's first pixel lies in the field, x and y in px. Without it, images as
-        large as the field, once padded, cover the field; others have the same middle.
+        `origin` (B, 2) is where each image's first pixel lies in the field, x and y in px. Without it, or where it
+        is NaN, images as large as the field, once padded, cover the field; others have the same middle, as
+        `tiles.origin_px` has it.
         """
         v = self._place(x, 2, None if origin is None else origin[:, 1])
         u = self._place(x, 3, None if origin is None else origin[:, 0])
@@ -47,10 +48,10 @@ class FieldRamps(nn.Module):
         size = self.shape[axis - 2]
         whole = -(-size // MULTIPLE) * MULTIPLE
         cell = torch.arange(x.shape[axis], device=x.device, dtype=torch.float32)[None]
-        if origin is None:
-            seen = self.stride * (cell[:, -1:] + 1.0)
-            origin = torch.where(seen == whole, torch.zeros_like(seen), 0.5 * (size - seen))
-        else:
-            origin = origin.float()[:, None]
-        place = origin + self.stride * cell + 0.5 * (self.stride - 1)
+        seen = self.stride * (cell[:, -1:] + 1.0)
+        begin = torch.where(seen == whole, torch.zeros_like(seen), 0.5 * (size - seen))
+        if origin is not None:
+            given = origin.float()[:, None]
+            begin = torch.where(torch.isnan(given), begin, given)
+        place = begin + self.stride * cell + 0.5 * (self.stride - 1)
         return (place - 0.5 * (size - 1)) / (0.5 * max(self.shape))

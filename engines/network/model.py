@@ -22,7 +22,7 @@ ERRORS_ONLY, NOTHING = 3, 4
 """Log levels of ONNX Runtime; nothing from a run, as its errors are raised as well."""
 SAME_PIXELS = 1e-3
 """Relative difference in pixel size between a file's PSF model and its network: both are written at once."""
-INPUT, OUTPUT = "image", "maps"
+INPUT, ORIGIN, OUTPUT = "image", "origin", "maps"
 PLANES_NDIM = 4
 """Axes of planes; maps, of files of schema 1, have one more, and are read of whole frames only."""
 LOAD_S = 60.0
@@ -55,8 +55,9 @@ class OnnxModel:
     """The network of a `.onnx` file and its metadata. Each call runs on the calling thread.
 
     Raises `ConfigurationError` for a file that is missing, is not ONNX, is not a model of liveptv, is of a newer
-    version, or does not finish a small image in time. `may_read_parts` says whether what it gives does not depend
-    on where in the frame an image lies.
+    version, or does not finish a small image in time. `may_read_parts` says whether it can read a part of a frame
+    as it reads the whole: it does not know the place in the field of view, or can be told it, which the first
+    files with a `field_shape` cannot.
     """
 
     backend = "onnxruntime"
@@ -92,13 +93,16 @@ class OnnxModel:
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
             )
         planes = len(self._session.get_outputs()[0].shape) == PLANES_NDIM
-        self.may_read_parts = planes and self.card.field_shape is None
+        optional = [end.name for end in self._session.get_overridable_initializers()]
+        self._takes_origin = ORIGIN in optional and self.card.field_shape is not None
+        self.may_read_parts = planes and (self.card.field_shape is None or self._takes_origin)
         self._try_out()
 
     def _try_out(self) -> None:
         """Run the network on a small image, for a limited time, as a file can hold an endless loop."""
         try:
-            planes = self._run(np.zeros((1, 1, TRIAL_PX, TRIAL_PX), np.float32), TRIAL_S)
+            small = np.zeros((1, 1, TRIAL_PX, TRIAL_PX), np.float32)
+            planes = self._run(small, TRIAL_S, (0.0, 0.0))
         except BackEndError as error:
             raise ConfigurationError(f"{error}; it is not a liveptv model") from error
         except Exception as error:  # as above
@@ -123,21 +127,30 @@ class OnnxModel:
             )
         return psf
 
-    def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def __call__(
+        self, images: npt.NDArray[np.float32], origin: tuple[float, float] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Map (1, 1, H, W), H and W multiples of 16, to planes (1, slots x values, H/4, W/4), float32.
 
-        A file of schema 1 gives maps (1, H/4, W/4, slots, values).
+        `origin` is where the first pixel of a part of a frame lies in the network's field of view, x and y in px;
+        networks that do not know the place leave it aside. Without it the images are whole ones. A file of schema 1
+        gives maps (1, H/4, W/4, slots, values).
         """
-        maps = self._run(images, LONGEST_RUN_S)
+        maps = self._run(images, LONGEST_RUN_S, origin)
         _check_shape(maps.shape, self.card.kinds)
         return maps
 
-    def _run(self, images: npt.NDArray[np.float32], limit_s: float) -> npt.NDArray[np.float32]:
+    def _run(
+        self, images: npt.NDArray[np.float32], limit_s: float, origin: tuple[float, float] | None
+    ) -> npt.NDArray[np.float32]:
         """The network's output. Raises `BackEndError` where it takes longer than `limit_s`."""
         import onnxruntime
 
         options = onnxruntime.RunOptions()
         options.log_severity_level = NOTHING
+        given = {INPUT: images}
+        if origin is not None and self._takes_origin:
+            given[ORIGIN] = np.array([origin], np.float32)
         stopped: list[bool] = []
 
         def stop() -> None:
@@ -146,7 +159,7 @@ class OnnxModel:
 
         with LIMITS.limited(limit_s, stop):
             try:
-                (maps,) = self._session.run([OUTPUT], {INPUT: images}, options)
+                (maps,) = self._session.run([OUTPUT], given, options)
             except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
                 if not stopped:
                     raise

@@ -39,16 +39,32 @@ def margin_blocks(size: str) -> int | None:
     return reach_blocks(size) // PART_READ if size in BLOCKS else None
 
 
+def origin_px(field: tuple[int, int] | None, image: tuple[int, ...]) -> tuple[float, float]:
+    """Where the first pixel of an image of (H, W), padded, lies in a network's `field` (H, W): x and y, px.
+
+    Images as large as the field, once padded, cover it; others have the same middle. A network without a field does
+    not mind. `field_ramps` has the same rule for a network that is not told.
+    """
+    if field is None:
+        return 0.0, 0.0
+    down, across = (
+        0.0 if seen == -(-size // MULTIPLE) * MULTIPLE else 0.5 * (size - seen)
+        for size, seen in zip(field, image, strict=True)
+    )
+    return across, down
+
+
 def slots_in(
-    run: Callable[[Float32Array], Float32Array],
+    run: Callable[[Float32Array, tuple[int, int]], Float32Array],
     given: Float32Array,
     rectangles: Sequence[Rectangle],
     reach: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], int]:
     """Slots as `decode.slots_of` gives them of what lies in any of the `rectangles` of blocks, each once.
 
-    `given` (1, 1, H, W) is the input for the whole frame, `run` maps such a part of it to planes. Also returns
-    which blocks (H/16, W/16) they cover, and how many pixels were read.
+    `given` (1, 1, H, W) is the input for the whole frame. `run` maps a part of it, and where the part's first pixel
+    lies in it (x and y, px), to planes. Also returns which blocks (H/16, W/16) they cover, and how many pixels were
+    read.
     """
     tall, wide = (side // MULTIPLE for side in given.shape[2:])
     read = np.zeros((tall, wide), np.bool_)
@@ -60,7 +76,7 @@ def slots_in(
         rows, columns = slice(top * MULTIPLE, bottom * MULTIPLE), slice(left * MULTIPLE, right * MULTIPLE)
         tile = np.ascontiguousarray(given[:, :, rows, columns])
         pixels += tile.size
-        planes = run(tile)[
+        planes = run(tile, (left * MULTIPLE, top * MULTIPLE))[
             :,
             (part.top - top) * per : (part.bottom - top) * per,
             (part.left - left) * per : (part.right - left) * per,

@@ -10,6 +10,7 @@ import numpy as np
 from engines.refine.arguments import FloatArray
 from engines.refine.fitting import within
 from engines.refine.psf import FitModel
+from engines.refine.sample import seen_at
 from stream.messages import FrameInfo, Predictions, TrackFlag
 
 LONGEST_S = 5.0
@@ -55,7 +56,9 @@ def expected_in(
     )
     variance = np.column_stack([_variance(predicted, axis, later_s) for axis in "xyz"])
     pixel = np.array([pixel_size_um, pixel_size_um, 1.0])
-    place = _local(place_um / pixel, model, shape)
+    with np.errstate(invalid="ignore"):
+        sigma = np.sqrt(variance) / pixel
+    place, sigma = seen_at(place_um / pixel, sigma, model, shape)
     height, width = shape[:2]
     there = np.isfinite(place).all(axis=1) & (variance > 0.0).all(axis=1) & (predicted.brightness > 0.0)
     there &= (place[:, 2] > model.z_min_um) & (place[:, 2] < model.z_max_um)
@@ -63,8 +66,7 @@ def expected_in(
     there &= within(place, height, width)
     rows = np.flatnonzero(there)
     rows = rows[np.lexsort((place[rows, 1], place[rows, 0], predicted.track[rows]))]
-    sigma = np.sqrt(variance[rows]) / pixel
-    return Expected(place[rows], sigma, predicted.brightness[rows], predicted.missed[rows])
+    return Expected(place[rows], sigma[rows], predicted.brightness[rows], predicted.missed[rows])
 
 
 def _variance(predicted: Predictions, axis: str, later_s: float) -> FloatArray:
@@ -72,14 +74,3 @@ def _variance(predicted: Predictions, axis: str, later_s: float) -> FloatArray:
     steps = getattr(predicted, f"q{axis}_um2_s")
     found: FloatArray = pp + 2.0 * later_s * pv + later_s**2 * vv + steps * later_s
     return found
-
-
-def _local(place: FloatArray, model: FitModel, shape: tuple[int, ...]) -> FloatArray:
-    """Where particles at places (N, 3: px, px, um) in the sample are seen."""
-    if model.field is None:
-        return place
-    origin = np.append(model.origin_px(shape)[::-1], 0.0)
-    finite = np.isfinite(place).all(axis=1)
-    out = np.full_like(place, np.nan)
-    out[finite] = model.field.to_local(place[finite] + origin) - origin
-    return out

@@ -1,5 +1,4 @@
-"""From what is seen to what is there: tables of detections from local to sample coordinates, (1) and (2) in
-`field`."""
+"""From what is seen to what is there, and back: from local to sample coordinates, (1) and (2) in `field`."""
 
 from __future__ import annotations
 
@@ -44,6 +43,35 @@ def to_sample(table: Table, model: FitModel | None, pixel_size_um: float, shape:
     if OTHER_Z is not None:
         out[OTHER_Z] = table[OTHER_Z] - _surface(field, _in_sample(field, seen, table[OTHER_Z])[0])
     return out
+
+
+def seen_at(
+    place: FloatArray, sigma: FloatArray, model: FitModel, shape: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Where particles at a `place` (N, 3: x px, y px, z um) in the sample are seen in an image of `shape` (H, W).
+
+    Local coordinates (N, 3) and their standard deviations, from those `sigma` (N, 3) of the place, taken as
+    independent: the inverse of `to_sample`. What is not finite is not seen anywhere (NaN).
+    """
+    field = model.field
+    if field is None:
+        return place, sigma
+    origin = model.origin_px(shape)[::-1]
+    out, out_sigma = np.full_like(place, np.nan), np.full_like(sigma, np.nan)
+    finite = np.isfinite(place).all(axis=1) & np.isfinite(sigma).all(axis=1)
+    there = place[finite, :2] + origin
+    local_um = place[finite, 2] + _surface(field, there)
+    out[finite, :2] = place[finite, :2] + field.walked(there, local_um)
+    out[finite, 2] = local_um
+    middle = (np.array(field.shape[::-1]) - 1.0) / 2.0
+    by_depth = (there - middle) @ field.walk_per_um.T
+    slope = _slope(field, there)
+    by_place = np.eye(2) + field.walk_per_um * local_um[:, None, None] + by_depth[:, :, None] * slope[:, None]
+    variance = sigma[finite] ** 2
+    in_plane = np.einsum("nij,nj->ni", by_place**2, variance[:, :2]) + by_depth**2 * variance[:, 2:]
+    in_depth = variance[:, 2] + np.einsum("nj,nj->n", slope**2, variance[:, :2])
+    out_sigma[finite] = np.sqrt(np.column_stack([in_plane, in_depth]))
+    return out, out_sigma
 
 
 def _in_sample(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.network.model import OnnxModel
+from engines.refine.field import FieldModel
 from engines.refine.presence import put_all
 from engines.refine.psf import FitModel
 from liveptv.models import SHIPPED_MODEL
@@ -15,12 +16,26 @@ from stream.messages import Frame, FrameInfo, Predictions
 
 FloatArray = npt.NDArray[np.float64]
 PIXEL_UM, PERIOD_S, GREY = 0.8, 0.04, 180.0
+FIELD = (396, 604)
+REGIONS = [FIELD, (320, 480), (440, 652)]
+"""The field of `uneven_psf`, the middle of it, and images that go beyond it."""
 
 
 def shipped_psf() -> FitModel:
     psf = OnnxModel(SHIPPED_MODEL).psf()
     assert psf is not None
     return psf
+
+
+def uneven_psf() -> FitModel:
+    """The shipped PSF model on a tilted and curved focal surface, with a walk."""
+    psf = shipped_psf()
+    varying = replace(
+        FieldModel.flat(FIELD, psf.coefficients.shape),
+        walk_per_um=np.array([[6e-5, 0.0], [0.0, 4e-5]]),
+        surface_um=np.array([0.0, 7.0, -4.0, 12.0, 1.0, 9.0]),
+    )
+    return replace(psf, field=varying)
 
 
 def info(number: int, focus_um: float = 0.0) -> FrameInfo:
@@ -47,7 +62,10 @@ def camera_image(
 
 @dataclass
 class Flow:
-    """Particles that move to the right, the faster the nearer to the middle of the depths."""
+    """Particles that move to the right, the faster the nearer to the middle of the depths.
+
+    `particles` (N, 4) are places in the sample: where the PSF model's field, if it has one, shows them elsewhere.
+    """
 
     psf: FitModel
     shape: tuple[int, int] = (320, 480)
@@ -73,8 +91,17 @@ class Flow:
     def frame(self, more: FloatArray | None = None, light: npt.ArrayLike = 0.0) -> Frame:
         """The frame of now, with `more` particles (N, 4); `light` is what the background has less, relatively."""
         shown = self.particles if more is None else np.vstack([self.particles, more])
-        contrast = contrast_of(self.psf, shown, self.shape) + np.asarray(light, np.float32)
+        contrast = contrast_of(self.psf, self.seen(shown), self.shape) + np.asarray(light, np.float32)
         return Frame(info(self.number), camera_image(self.psf, contrast, self.rng))
+
+    def seen(self, particles: FloatArray) -> FloatArray:
+        """Particles (N, 4) where the image shows them; images of another size than the field are its middle."""
+        field, out = self.psf.field, particles.copy()
+        if field is not None:
+            (height, width), (tall, wide) = self.shape, field.shape
+            begin = np.array([(wide - width) / 2, (tall - height) / 2, 0.0])
+            out[:, :3] = field.to_local(particles[:, :3] + begin) - begin
+        return out
 
     def predictions(
         self, sigma: tuple[float, float, float] = (0.15, 0.15, 1.0), more: FloatArray | None = None
@@ -93,6 +120,6 @@ class Flow:
             table[row("height_um" if name == "z" else f"{name}_um")] = place
             table[row(f"v{name}_um_s")] = velocity[:, axis] * unit / PERIOD_S
             table[row(f"pp_{name}")] = (sigma[axis] * unit) ** 2
-        table[row("brightness")] = shown[:, 3] * self.psf.peak_at(shown[:, 2]) * GREY
+        table[row("brightness")] = shown[:, 3] * self.psf.peak_at(self.seen(shown)[:, 2]) * GREY
         table[row("hits")], table[row("kind")] = 10, np.nan
         return Predictions(info(self.number), table)

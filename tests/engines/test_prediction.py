@@ -7,14 +7,25 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from expected_particles import GREY, PIXEL_UM, Flow, camera_image, contrast_of, info, shipped_psf
+from expected_particles import (
+    FIELD,
+    GREY,
+    PIXEL_UM,
+    REGIONS,
+    Flow,
+    camera_image,
+    contrast_of,
+    info,
+    shipped_psf,
+    uneven_psf,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_other_side import model_of, seen
 
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
-from engines.network.tiles import margin_blocks, reach_blocks, slots_in
+from engines.network.tiles import margin_blocks, origin_px, reach_blocks, slots_in
 from engines.prediction.correction import begin, correct
 from engines.prediction.expected import Expected, expected_in
 from engines.prediction.residual import left_over
@@ -25,6 +36,7 @@ from engines.refine.fitting import fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.presence import put_all
 from engines.refine.psf import FitModel
+from engines.refine.sample import seen_at, to_sample
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
 from stream.messages import Detections, Frame, Predictions, TrackFlag
@@ -255,7 +267,7 @@ def test_tiles_of_the_network_are_its_answer_to_the_whole_frame(psf: FitModel) -
     whole = model(given)[0]
     planes: list[np.ndarray] = []
 
-    def run(tile: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray, _: tuple[int, int]) -> np.ndarray:
         planes.append(model(tile)[0])
         return planes[-1]
 
@@ -273,7 +285,7 @@ def test_what_tiles_overlap_in_is_read_once(engine: NetworkEngine, psf: FitModel
     model, flow = OnnxModel(SHIPPED_MODEL), Flow(psf, SHAPE, seed=9)
     given = ((1 - flow.frame().image / GREY) / model.card.noise_contrast).astype(np.float32)[None, None]
 
-    def run(tile: np.ndarray) -> np.ndarray:
+    def run(tile: np.ndarray, _: tuple[int, int]) -> np.ndarray:
         return model(tile)[0]
 
     margin = margin_blocks("small")
@@ -351,3 +363,47 @@ def test_tracks_are_expected_where_a_varying_field_shows_them(psf: FitModel) -> 
     found = expected_in(flow.predictions(sigma=(1e-6, 1e-6, 1e-6)), info(1), SHAPE, curved, PIXEL_UM)
     assert found is not None
     np.testing.assert_allclose(found.place, field.to_local(flow.particles[:, :3]), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", REGIONS)
+def test_what_is_seen_of_the_sample_is_there_in_the_sample(shape: tuple[int, int]) -> None:
+    psf, rng = uneven_psf(), np.random.default_rng(3)
+    place = rng.uniform([0, 0, -150], [shape[1], shape[0], 150], (40, 3))
+    sigma = rng.uniform(0.1, 2.0, (40, 3))
+    seen, seen_sigma = seen_at(place, sigma, psf, shape)
+    assert np.abs(seen - place).max() > 2.0
+    table = np.full((len(Detections.COLUMNS), 40), np.nan)
+    table[:3], table[3:6] = (seen * [PIXEL_UM, PIXEL_UM, 1]).T, 0.1
+    np.testing.assert_allclose(
+        to_sample(table, psf, PIXEL_UM, shape)[:3].T, place * [PIXEL_UM, PIXEL_UM, 1], atol=1e-9
+    )
+    cloud = place[:, None] + sigma[:, None] * rng.standard_normal((40, 4000, 3))
+    flat, _ = seen_at(cloud.reshape(-1, 3), np.ones((40 * 4000, 3)), psf, shape)
+    np.testing.assert_allclose(flat.reshape(cloud.shape).std(axis=1), seen_sigma, rtol=0.06)
+
+
+def test_tracks_without_a_place_are_not_expected() -> None:
+    flow = Flow(uneven_psf(), FIELD, count=5, seed=2)
+    predicted = flow.predictions()
+    row = Predictions.COLUMNS.index
+    predicted.table[row("x_um"), 1] = np.nan
+    predicted.table[row("pp_z"), 2] = -1.0
+    found = expected_in(predicted, info(1), FIELD, flow.psf, PIXEL_UM)
+    assert found is not None
+    assert len(found.place) == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ((400, 608), (0.0, 0.0)),
+        ((320, 480), (62.0, 38.0)),
+        ((448, 656), (-26.0, -26.0)),
+        ((400, 480), (62.0, 0.0)),
+    ],
+)
+def test_images_lie_in_the_field_as_its_whole_or_about_its_middle(
+    image: tuple[int, int], expected: tuple[float, float]
+) -> None:
+    assert origin_px(FIELD, image) == expected
+    assert origin_px(None, image) == (0.0, 0.0)
