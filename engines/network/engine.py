@@ -250,7 +250,9 @@ class NetworkEngine:
 
         def read(parts: list[Rectangle]) -> Reading:
             slots, known, pixels = slots_in(
-                lambda tile: self._run(tile, f"frame {frame.info.frame}", part=True),
+                lambda tile: self._run(
+                    tile, f"frame {frame.info.frame}", part=tile.shape != preparation.input.shape
+                ),
                 preparation.input,
                 parts,
                 self._margin,
