@@ -95,7 +95,8 @@ class PredictedSearch:
                 pixels = reading.pixels
                 if parts == [Rectangle(0, reading.read.shape[0], 0, reading.read.shape[1])]:
                     start = self._refiner.start(reading.table)
-                    corrected = confirmed(corrected, start, reading.table[SIGMA_Z])
+                    psf = self._refiner.model.for_kernels(shape)
+                    corrected = confirmed(corrected, start, reading.table[SIGMA_Z], shape, psf)
                 found = merged(self._refiner, prepared, corrected, reading, self._pixel_size_um, allowed)
                 ghosts = int((corrected.ghost & (expected.missed == 0)).sum()) + found.ghosts
         with self._lock:

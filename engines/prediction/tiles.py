@@ -2,7 +2,7 @@
 
 The network's answer depends on the pixels within its reach, so each rectangle is read with a margin. Within the
 rectangle it is then the same as of the whole frame; particles whose probability is split over the rectangle's edge
-are left to whoever reads the other side, so only what is a `RIM` inside counts, except at the frame's edges.
+are left to whoever reads the other side, so only what is `RIM_PX` inside counts, except at the frame's edges.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from engines.refine.arguments import BoolArray
+from engines.refine.arguments import BoolArray, FloatArray
 
 BLOCK_PX = 16
 """px of the blocks that rectangles are made of: the multiple that networks need."""
-RIM = 1
-"""Blocks inside a rectangle's edge where particles count: the decoder merges over 10 px."""
+RIM, RIM_PX = 1, 10.0
+"""Blocks around what is wanted that a rectangle has as well, and px inside its edge from which particles count: over
+so many px the decoder merges."""
 EVERY = 32
 """Frames in which the whole frame is read once, piece by piece: 1.3 s at 24 frames/s, less than particles stay.
 By the pixels read, 16 would take half as long again, 11 ms of 160 for the whole frame of 1440 x 2560 pixels."""
@@ -118,10 +119,16 @@ def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> R
     )
 
 
-def inside(read: BoolArray) -> BoolArray:
-    """The blocks (h, w) in which particles count where those that are `read` (h, w) are known."""
-    size = 2 * RIM + 1
-    return np.asarray(ndimage.binary_erosion(read, np.ones((size, size), np.bool_), border_value=1), np.bool_)
+def inside(place: FloatArray, read: BoolArray) -> BoolArray:
+    """Which places (N, 2 or more: x px, y px) count where the blocks that are `read` (h, w) are known."""
+    last = np.array(read.shape) - 1
+    found = np.ones(len(place), np.bool_)
+    for down in (-RIM_PX, 0.0, RIM_PX):
+        for across in (-RIM_PX, 0.0, RIM_PX):
+            at = np.rint(place[:, 1::-1] + (down, across)).astype(np.int64) // BLOCK_PX
+            row, column = np.clip(at, 0, last).T
+            found &= read[row, column]
+    return found
 
 
 def blocks_around(bins: BoolArray, bin_px: int, blocks: tuple[int, int]) -> BoolArray:
