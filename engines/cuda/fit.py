@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engines.cuda.psf_images import PsfImages, inside
 from engines.refine.joint_fit import (
+    CHANCE,
     CONVERGED,
     FIRST_DAMPING,
     LARGEST_STEP_PX,
@@ -141,6 +142,13 @@ def _factor(matrix: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     return safe.to(matrix.dtype), singular
 
 
+def _unlike(chi: Tensor, blocks: Blocks, size: int) -> Tensor:
+    """What `refine.joint_fit` has: the reduced chi-square (B,) where it is beyond chance, else 1."""
+    free = ((blocks.weight > 0).sum(dim=(1, 2)) - size).clamp(min=1).to(chi.dtype)
+    reduced = chi / free
+    return torch.where(reduced > 1.0 + CHANCE * torch.sqrt(2.0 / free), reduced, torch.ones_like(reduced))
+
+
 def fit_blocks(images: PsfImages, blocks: Blocks, iterations: int) -> Fitted:
     """Fit a batch of blocks, as `refine.block.fit_block` fits one."""
     count, n = blocks.present.shape
@@ -159,7 +167,8 @@ def fit_blocks(images: PsfImages, blocks: Blocks, iterations: int) -> Fitted:
     for _ in range(iterations):
         lower, singular = _factor(matrix, damping)
         step = torch.cholesky_solve(right[..., None], lower)[..., 0]
-        settled = ((step * right).sum(dim=1) < SMALL_GAIN) & ~singular
+        small = SMALL_GAIN * _unlike(now.chi, blocks, matrix.shape[1])
+        settled = ((step * right).sum(dim=1) < small) & ~singular
         parts = step[:, : n * PARAMETERS].reshape(-1, n, PARAMETERS)
         limits = torch.tensor([LARGEST_STEP_PX, LARGEST_STEP_PX, LARGEST_STEP_UM], device=device)
         scale = (parts[..., :A].abs() / limits).amax(dim=(1, 2)).clamp(min=1.0)
@@ -177,7 +186,7 @@ def fit_blocks(images: PsfImages, blocks: Blocks, iterations: int) -> Fitted:
         matrix_now, right_now = now.equations(blocks, images.range_um)
         matrix = torch.where(better[:, None, None], matrix_now, matrix)
         right = torch.where(better[:, None], right_now, right)
-        settled |= moves & (scale == 1.0) & (change.abs() < SMALL_GAIN)
+        settled |= moves & (scale == 1.0) & (change.abs() < small)
         hopeless = moves & ~settled & (change >= 0.0) & (damping > MOST_DAMPING)
         ended = settled | singular | hopeless
         if bool(ended.any()):

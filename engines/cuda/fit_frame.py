@@ -25,7 +25,7 @@ from engines.refine.arguments import (
     Prior,
     Psf,
 )
-from engines.refine.frame import SWEEPS
+from engines.refine.frame import SWEEPS, take_out, vary_neighbours
 from engines.refine.grouping import LARGEST_BLOCK, blocks_of, usable_boxes
 from engines.refine.joint_fit import ITERATIONS, SINGULAR, weigh_block
 from engines.refine.psf import FitModel
@@ -79,6 +79,7 @@ class BatchedFit:
         usable, state = scene.particles.usable, scene.particles.state
         boxes = usable_boxes(theta, usable, total.shape, psf)
         block, touches = blocks_of(boxes, usable)
+        vary_neighbours(total, scene.particles, block, touches, wanted, psf)
         for sweep in range(SWEEPS):
             todo = []
             for members in _members(block, usable):
@@ -86,11 +87,11 @@ class BatchedFit:
                     todo.append(members)
             for blocks in rounds(todo, boxes):
                 taken = np.concatenate(blocks)
-                _put_all(total, theta, taken, -1.0, psf)
+                _take_out(total, scene.particles, taken, psf)
                 boxes[taken] = boxes_of(theta[taken], total.shape, psf)
                 for some in _batches(blocks, boxes):
                     self._fit(scene, boxes, some)
-                _put_all(total, theta, taken, 1.0, psf)
+                _put_back(total, theta, taken, psf)
                 alone = [m for m in blocks if len(m) > 1 and state[m[0]] == SINGULAR]
                 for members in alone:  # each by itself in the next sweep
                     block[members], touches[members] = members, True
@@ -180,10 +181,17 @@ def _regions(boxes: Any, members: Any) -> tuple[Any, Any]:
 
 
 @njit(cache=True, nogil=True)
-def _put_all(total: Float32Array, theta: FloatArray, which: IntArray, factor: float, psf: Psf) -> None:
-    """Add `factor` times the images of the particles `which` of `theta` (N, 4) to `total` (H, W)."""
+def _take_out(total: Float32Array, particles: Particles, which: IntArray, psf: Psf) -> None:
+    """Take those numbered `which` of the `particles` out of `total` (H, W)."""
     for i in which:
-        put(total, theta[i], factor, psf)
+        take_out(total, particles, i, psf)
+
+
+@njit(cache=True, nogil=True)
+def _put_back(total: Float32Array, theta: FloatArray, which: IntArray, psf: Psf) -> None:
+    """Add the images of those numbered `which` of `theta` (N, 4) to `total` (H, W)."""
+    for i in which:
+        put(total, theta[i], 1.0, psf)
 
 
 @njit(cache=True, nogil=True)

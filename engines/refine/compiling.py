@@ -16,7 +16,7 @@ import numpy as np
 
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
-from engines.refine.frame import begin_frame, fit_frame, take_back
+from engines.refine.frame import begin_frame, fit_frame, take_back, vary, vary_neighbours
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
@@ -66,6 +66,8 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (usable_boxes, (some, flags, (1, 1), psf)),
         (blocks_of, (np.zeros((1, BOX), np.int64), flags)),
         (take_back, (image, some, some, flags, psf)),
+        (vary, (image, particles, flags, psf)),
+        (vary_neighbours, (image, particles, np.zeros(1, np.int64), flags, flags, psf)),
         (fit_frame, (image, image, particles, psf, noise, prior, flags)),
         (other_depths, (image, image, particles, psf, noise, np.zeros((1, 2)), np.zeros((1, 2)))),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),

@@ -21,7 +21,7 @@ from engines.refine.arguments import (
 )
 from engines.refine.depth_search import LARGEST_MOVE_PX, fit_brightness, search_depth
 from engines.refine.grouping import blocks_of, usable_boxes
-from engines.refine.joint_fit import CONVERGED, ITERATIONS, SINGULAR, fit_block, weigh_block
+from engines.refine.joint_fit import CONVERGED, ITERATIONS, NOT_CONVERGED, SINGULAR, fit_block, weigh_block
 from engines.refine.rendering import (
     BOTTOM,
     BOX,
@@ -42,7 +42,8 @@ SWEEPS = 2
 """How often blocks that touch others are fitted: the second time with images of the others that are nearly
 exact."""
 UNTRIED = 10
-"""State of a particle that was not fitted, beside those of `block.fit_block`."""
+"""State of a particle, beside those of `joint_fit.fit_block`, that is in the image of all as `begin_frame` drew it:
+with the mean PSF, whatever varies over the field."""
 
 
 @njit(cache=True, nogil=True)
@@ -58,7 +59,8 @@ def begin_frame(
 ) -> None:
     """Give the particles `theta` (N, 4: x px, y px, z um, brightness) their brightness and depth, one by one.
 
-    `frame` (H, W) is the contrast; `total` (H, W) comes empty and becomes the image of all particles.
+    `frame` (H, W) is the contrast; `total` (H, W) comes empty and becomes the image of all particles, still with
+    the mean PSF: what varies over the field comes with the fit, so that it is not made twice.
     `span_um` (N,) is how far from the start in depth to search; particles not `usable` (N,) are left alone.
     """
     n = theta.shape[0]
@@ -79,11 +81,48 @@ def begin_frame(
             search_depth(frame, total, theta[i], psf, noise, span_um[i], step_um)
             put(total, theta[i], 1.0, psf)
     psf.plain[0] = 0
-    if psf.modes.shape[0] > 0:  # from here on with what varies over the field
-        total[:] = 0.0
-        for i in range(n):
-            if usable[i]:
-                put(total, theta[i], 1.0, psf)
+
+
+@njit(cache=True, nogil=True)
+def vary(total: Float32Array, particles: Particles, which: BoolArray, psf: Psf) -> None:
+    """Draw those of the `particles` (N) that are `which` (N,) and `UNTRIED` with what varies over the field.
+
+    `total` (H, W) is the image of all particles; their state then is `NOT_CONVERGED`.
+    """
+    for i in range(which.size):
+        if which[i] and particles.state[i] == UNTRIED:
+            if psf.modes.shape[0] > 0:
+                take_out(total, particles, i, psf)
+                put(total, particles.theta[i], 1.0, psf)
+            particles.state[i] = NOT_CONVERGED
+
+
+@njit(cache=True, nogil=True)
+def vary_neighbours(
+    total: Float32Array,
+    particles: Particles,
+    block: IntArray,
+    touches: BoolArray,
+    wanted: BoolArray,
+    psf: Psf,
+) -> None:
+    """`vary` the usable `particles` (N) that others will see before they are fitted, or that will not be fitted.
+
+    `block` and `touches` (N,) are those of `blocks_of`; blocks with any of the `wanted` (N,) will be fitted.
+    """
+    usable = particles.usable
+    asked = np.zeros(usable.size, np.bool_)
+    for i in np.flatnonzero(usable & wanted):
+        asked[block[i]] = True
+    vary(total, particles, usable & (touches | ~asked[block]), psf)
+
+
+@njit(cache=True, nogil=True)
+def take_out(total: Float32Array, particles: Particles, i: int, psf: Psf) -> None:
+    """Take particle `i` of the `particles` (N) out of the image of all, `total` (H, W)."""
+    psf.plain[0] = 1 if particles.state[i] == UNTRIED else 0
+    put(total, particles.theta[i], -1.0, psf)
+    psf.plain[0] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -124,13 +163,14 @@ def fit_frame(
 ) -> None:
     """Fit the blocks that hold any of the `wanted` (N,) of the `particles`, in place.
 
-    `frame` (H, W) is the contrast; `total` (H, W) is the image of all particles and stays so. `prior` is for
-    blocks of more than one particle.
+    `frame` (H, W) is the contrast; `total` (H, W) is the image of all particles, of the `UNTRIED` ones as
+    `begin_frame` drew them, and stays so. `prior` is for blocks of more than one particle.
     """
     theta, covariance, fit, state, usable = particles
     n = theta.shape[0]
     boxes = usable_boxes(theta, usable, frame.shape, psf)
     block, touches = blocks_of(boxes, usable)
+    vary_neighbours(total, particles, block, touches, wanted, psf)
     unknown = Prior(0.0, 0.0)
     for sweep in range(SWEEPS):
         for b in range(n):
@@ -141,7 +181,7 @@ def fit_frame(
                 continue
             for k in range(members.size):
                 i = members[k]
-                put(total, theta[i], -1.0, psf)
+                take_out(total, particles, i, psf)
                 set_box(theta[i], frame.shape, psf, SPARE_UM, boxes[i])
             some, errors, good = theta[members], covariance[members], fit[members]
             around = boxes[members]

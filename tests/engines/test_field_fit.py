@@ -30,6 +30,7 @@ from engines.refine.misfit import Misfit
 from engines.refine.psf import FitModel, load_fit_model
 from engines.refine.psf_text import pack, unpack
 from engines.refine.refiner import Refiner
+from engines.refine.rendering import put
 from engines.refine.sample import to_sample
 from stream.errors import ConfigurationError
 from stream.messages import Detections
@@ -137,6 +138,26 @@ def test_two_particles_at_one_place_in_a_corner_are_counted_with_the_image_of_th
     assert found == [1, 2]
 
 
+def test_all_particles_are_taken_out_of_the_image_as_they_look_at_their_place(model: FitModel) -> None:
+    rng = np.random.default_rng(8)
+    one = grid(rng)
+    beside = one + rng.uniform(6, 45, (len(one), 3)) * [1, 1, 0]  # fitted together, touching, or apart
+    truth = np.concatenate([one, beside])
+    contrast = noisy(rng, seen(truth)).astype(np.float32)
+    drawn = np.zeros(len(truth), np.bool_)
+    drawn[::5] = True
+    total = np.zeros(SHAPE, np.float32)
+    sigma = np.full(len(truth), 4.0)
+    start, noise = FIELD.to_local(truth), (0.0, NOISE_SD**2)
+    found = fit_particles(contrast, model, start, sigma, noise, total, drawn=drawn)
+    expected = np.zeros_like(total)
+    there = found.present.copy()
+    there[: len(truth)] |= drawn
+    for k in np.flatnonzero(there):
+        put(expected, found.theta[k], 1.0, model.for_kernels(SHAPE))
+    np.testing.assert_allclose(total, expected, atol=1e-5)
+
+
 def test_a_region_in_the_middle_of_the_sensor_is_measured_like_the_whole(model: FitModel) -> None:
     rng = np.random.default_rng(4)
     truth = np.array([[250.0, 150.0, -40.0], [480.0, 290.0, 35.0], [360.0, 120.0, 80.0]])
@@ -187,6 +208,29 @@ def test_what_the_calibration_found_beyond_noise_is_stated(model: FitModel) -> N
     assert (np.abs(np.median(wider[3:6], axis=1) - np.hypot(fisher, beyond)) < 0.1 * fisher).all()
     reduced = Refiner(model_of(FIELD, misfit), PIXEL_SIZE_UM).reduce(table, SHAPE)
     np.testing.assert_allclose(reduced[3:6], np.hypot(table[3:6].T, beyond).T)
+
+
+def test_a_particle_unlike_the_calibrated_ones_keeps_the_fit_with_wider_errors() -> None:
+    rng = np.random.default_rng(12)
+    truth = grid(rng)
+    truth[:, 2] = rng.uniform(-60.0, 60.0, len(truth))
+    unlike = np.arange(len(truth)) % 9 == 4
+    speckle = rng.choice([-0.5, 0.5], SHAPE)
+    contrast = clean(SHAPE, *truth.T) + speckle * clean(SHAPE, *truth[unlike].T)
+    grey = np.rint(200 * BACKGROUND * (1 - contrast - 0.1 * NOISE_SD * rng.normal(size=SHAPE)))
+    start = np.full((len(Detections.COLUMNS), len(truth)), np.nan)
+    start[:3] = truth.T * np.array([PIXEL_SIZE_UM, PIXEL_SIZE_UM, 1.0])[:, None]
+    start[2] += rng.choice([-25.0, 25.0], len(truth))
+    start[3:6] = np.array([1.0, 1.0, 20.0])[:, None]
+    start[COLUMN("flags")] = 0.0
+    misfit = Misfit(SHAPE, np.array([-140.0, 140.0]), np.zeros((1, 1, 2, 3)))
+    table = Refiner(model_of(None, misfit), PIXEL_SIZE_UM).refine(grey.astype(np.uint16), start)
+    table = table[:, [int(np.argmin(np.hypot(table[0] - x, table[1] - y))) for x, y in start[:2].T]]
+    chi_square = table[COLUMN("chi_square")]
+    assert np.isfinite(chi_square).all()
+    assert chi_square[unlike].min() > 5 * np.median(chi_square[~unlike])
+    assert np.abs(table[2] - truth[:, 2])[unlike].max() < 10.0
+    assert np.median(table[5][unlike]) > 3.0 * np.median(table[5][~unlike])
 
 
 def test_cells_are_as_many_as_the_change_over_the_field_needs() -> None:
