@@ -269,7 +269,8 @@ def test_when_the_picture_has_moved_in_depth_particles_are_measured_as_by_the_se
             wrong.append(off[2] / found.sigma_z_um[which])
             apart.append((off[2] - off_search[2]) / searched.sigma_z_um[as_well])
     after = engine.info.details["prediction"]
-    assert after["predicted"] - before["predicted"] > 100 and after["whole"] == before["whole"]
+    assert after["predicted"] - before["predicted"] > 100
+    assert after["whole"] == before["whole"]
     assert np.median(np.abs(apart)) < 0.2
     assert np.abs(wrong).max() < 4.5
     assert np.mean(np.square(wrong)) < 1.2
