@@ -26,20 +26,16 @@ def pixel_noise(image: Float32Array, stride: int) -> float:
     only the zeros; there, all differences of a few grey values count as noise.
     """
     height, width = image.shape
-    values = np.empty((height // 2) * (width // 2) // stride + 1)
+    across = width // 2
+    number = (height // 2) * across
+    values = np.empty(number // stride)
     count = 0
-    number = 0
-    for row in range(0, height - 1, 2):
-        for column in range(0, width - 1, 2):
-            number += 1
-            if number % stride == 0 and count < values.size:
-                values[count] = 0.5 * (
-                    image[row, column]
-                    - image[row, column + 1]
-                    - image[row + 1, column]
-                    + image[row + 1, column + 1]
-                )
-                count += 1
+    for square in range(stride - 1, number, stride):
+        row, column = 2 * (square // across), 2 * (square % across)
+        values[count] = 0.5 * (
+            image[row, column] - image[row, column + 1] - image[row + 1, column] + image[row + 1, column + 1]
+        )
+        count += 1
     least = _quantised_reach(values[:count])
     limit = np.inf
     sigma = 0.0

@@ -76,14 +76,18 @@ def slots_in(
         rows, columns = slice(top * MULTIPLE, bottom * MULTIPLE), slice(left * MULTIPLE, right * MULTIPLE)
         tile = np.ascontiguousarray(given[:, :, rows, columns])
         pixels += tile.size
-        planes = run(tile, (left * MULTIPLE, top * MULTIPLE))[
-            :,
-            (part.top - top) * per : (part.bottom - top) * per,
-            (part.left - left) * per : (part.right - left) * per,
-        ].copy()
+        planes = np.ascontiguousarray(
+            run(tile, (left * MULTIPLE, top * MULTIPLE))[
+                :,
+                (part.top - top) * per : (part.bottom - top) * per,
+                (part.left - left) * per : (part.right - left) * per,
+            ]
+        )
         mine = read[part.top : part.bottom, part.left : part.right]
         if mine.any():
-            planes[LOGIT : SLOTS * CHANNELS : CHANNELS, np.kron(mine, np.ones((per, per))) > 0] = NO_PARTICLE
+            planes = planes.copy()
+            twice = mine.repeat(per, axis=0).repeat(per, axis=1)
+            planes[LOGIT : SLOTS * CHANNELS : CHANNELS, twice] = NO_PARTICLE
         mine[:] = True
         slots = slots_of(planes)
         slots[:, 0] += part.left * MULTIPLE

@@ -8,11 +8,11 @@ import numpy as np
 
 from engines.prediction.correction import Corrected
 from engines.prediction.finds import Group, group_of, owners, unseen
-from engines.prediction.tiles import BLOCK_PX, inside
+from engines.prediction.tiles import inside
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray
 from engines.refine.fitting import fit_particles
 from engines.refine.refiner import NETWORK_SEARCH_UM, Fitted, Refiner, confidence_of
-from engines.refine.rendering import A, X, Y
+from engines.refine.rendering import A
 from engines.refine.sample import with_misfit
 from engines.refine.turns import Allowance
 from engines.refine.typical import sample_of
@@ -64,18 +64,18 @@ def merged(
 
     Where nothing of the fit is `allowed`, new particles keep the network's answer, flagged.
     """
-    theta, looked = corrected.particles.theta, inside(reading.read)
+    theta, read = corrected.particles.theta, reading.read
     place, thought = refiner.start(reading.table), refiner.start(reading.doubts)
-    counts = _in_blocks(place, looked)
+    counts = inside(place, read)
     table, place = reading.table[:, counts], place[counts]
-    thought = thought[_in_blocks(thought, looked)]
+    thought = thought[inside(thought, read)]
     rows = np.flatnonzero(corrected.believed)
     owner = owners(place, theta[rows, :3], corrected.other[rows, 0])
     doubted = owners(thought, theta[rows, :3], corrected.other[rows, 0])
     seen = np.zeros(len(theta), np.bool_)
     for some in (owner, doubted):
         seen[rows[some[some >= 0]]] = True
-    gone = unseen(corrected, seen, _in_blocks(theta, looked), prepared.contrast.shape)
+    gone = unseen(corrected, seen, inside(theta, read), prepared.contrast.shape)
     corrected = corrected._replace(believed=corrected.believed & ~gone)
     new, shape = np.ascontiguousarray(table[:, owner < 0]), prepared.contrast.shape
     known = table_of(refiner, corrected, prepared.light, shape)
@@ -151,10 +151,3 @@ def _fitted(
     there = found.present.copy()
     there[:given] &= ~group.drawn
     return out, there
-
-
-def _in_blocks(place: FloatArray, blocks: BoolArray) -> BoolArray:
-    """Which places (N, 2 or more: x px, y px) lie in any of the `blocks` (h, w)."""
-    at = np.clip(np.rint(place[:, [Y, X]]).astype(np.int64) // BLOCK_PX, 0, np.array(blocks.shape) - 1)
-    found: BoolArray = blocks[at[:, 0], at[:, 1]]
-    return found

@@ -58,6 +58,7 @@ class Corrected(NamedTuple):
     `Refined`.
 
     `believed` (N,) are measured; of the others, `ghost` (N,) are not there, and the rest is to be searched for.
+    `elsewhere` (N,) of these look as particles do, but are not where they were expected.
     `typical` is what is typical of the fits of this frame.
     """
 
@@ -65,6 +66,7 @@ class Corrected(NamedTuple):
     sigma: FloatArray
     other: FloatArray
     believed: BoolArray
+    elsewhere: BoolArray
     ghost: BoolArray
     typical: Typical
 
@@ -76,9 +78,14 @@ def begin(expected: Expected, brightness: FloatArray) -> Particles:
     """
     n = len(brightness)
     theta = np.column_stack([expected.place, brightness])
-    known = (expected.sigma[:, :2] <= REACH_PX).all(axis=1) & (expected.sigma[:, 2] <= REACH_UM)
     covariance, fit = np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
-    return Particles(theta, covariance, fit, np.full(n, NOT_CONVERGED), known & (brightness > 0.0))
+    return Particles(theta, covariance, fit, np.full(n, NOT_CONVERGED), usable(expected) & (brightness > 0.0))
+
+
+def usable(expected: Expected) -> BoolArray:
+    """Which expected particles (N,) a fit may find from where they are expected."""
+    near = (expected.sigma[:, :2] <= REACH_PX).all(axis=1)
+    return np.asarray(near & (expected.sigma[:, 2] <= REACH_UM), np.bool_)
 
 
 def part_absent(contrast: Float32Array, total: Float32Array, particles: Particles, psf: Psf) -> float:
@@ -120,9 +127,8 @@ def correct(
         fit_all(contrast, total, particles, psf, noise, unknown, crossed)
     typical = typical_of(sample_of(theta, fit, covariance), _measured(particles, start, model), model)
     again = usable & _overlapped(particles, contrast.shape, psf)
-    again &= ~_as_expected(
-        particles, standard_errors(covariance, fit, model), other, start, expected, typical
-    )
+    sigma = standard_errors(covariance, fit, model)
+    again &= ~(_in_place(particles, sigma, other, start, expected) & _alike(particles, sigma, start, typical))
     if again.any():
         put_all(total, theta, again, -1.0, psf)
         theta[again], other[again] = start[again], np.nan
@@ -138,13 +144,14 @@ def correct(
         put_all(total, theta, more, -1.0, psf)
         ghost |= more
         usable &= ~more
-    believed = usable & (particles.state == CONVERGED)
-    believed &= _as_expected(particles, sigma, other, start, expected, typical)
+    good = usable & (particles.state == CONVERGED) & _alike(particles, sigma, start, typical)
     height, width = contrast.shape
-    believed &= within(theta, height, width) & (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
+    good &= within(theta, height, width) & (theta[:, Z] > model.z_min_um) & (theta[:, Z] < model.z_max_um)
+    in_place = _in_place(particles, sigma, other, start, expected)
+    believed = good & in_place
     believed &= ~on_another(theta, believed)
     put_all(total, theta, usable & ~believed, -1.0, psf)
-    return Corrected(particles, sigma, other, believed, ghost, typical)
+    return Corrected(particles, sigma, other, believed, good & ~in_place, ghost, typical)
 
 
 def _measured(particles: Particles, start: FloatArray, model: FitModel) -> BoolArray:
@@ -199,24 +206,27 @@ def _leave_out(
         fit_all(contrast, total, particles, psf, noise, Prior(0.0, 0.0), near)
 
 
-def _as_expected(
-    particles: Particles,
-    sigma: FloatArray,
-    other: FloatArray,
-    start: FloatArray,
-    expected: Expected,
-    typical: Typical,
+def _in_place(
+    particles: Particles, sigma: FloatArray, other: FloatArray, start: FloatArray, expected: Expected
 ) -> BoolArray:
-    """Which particles (N,) are where they should be, as bright as expected, and look as particles do."""
-    theta, covariance, fit, _, _ = particles
+    """Which particles (N,) are where they should be."""
+    theta = particles.theta
     floor = np.array([FLOOR_PX, FLOOR_PX, FLOOR_UM])
     with np.errstate(invalid="ignore"):
         allowed = FROM_PLACE_SIGMAS * np.hypot(expected.sigma, sigma[:, :3]) + floor
         near = np.abs(theta[:, :2] - start[:, :2]) <= allowed[:, :2]
         deep = np.abs(theta[:, Z] - start[:, Z]) <= allowed[:, 2]
         deep |= np.abs(other[:, 0] - start[:, Z]) <= allowed[:, 2]
+    good: BoolArray = near.all(axis=1) & deep
+    return good
+
+
+def _alike(particles: Particles, sigma: FloatArray, start: FloatArray, typical: Typical) -> BoolArray:
+    """Which particles (N,) are as bright as expected, and look as particles do."""
+    theta, covariance, fit, _, _ = particles
+    with np.errstate(invalid="ignore"):
         scatter = np.hypot(typical.spread * start[:, A], np.sqrt(np.fmax(covariance[:, A, A], 0.0)))
         bright = np.abs(theta[:, A] - start[:, A]) <= UNLIKE * scatter
         alike = fit[:, 0] <= typical.worst_chi_square
-    good: BoolArray = near.all(axis=1) & deep & bright & alike & np.isfinite(sigma).all(axis=1)
+    good: BoolArray = bright & alike & np.isfinite(sigma).all(axis=1)
     return good

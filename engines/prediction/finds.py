@@ -9,7 +9,8 @@ from scipy.spatial import cKDTree
 
 from engines.prediction.correction import Corrected
 from engines.refine.arguments import BoolArray, FloatArray, IntArray, Psf
-from engines.refine.grouping import SHARED, usable_boxes
+from engines.refine.fitting import on_another
+from engines.refine.grouping import SHARED, blocks_of, usable_boxes
 from engines.refine.partial import reached
 from engines.refine.particle_count import NEAR_PX
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
@@ -17,6 +18,8 @@ from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
 SAME_PX, SAME_UM = 2.5, 60.0
 """px within which a find may be of a known particle, and um of depth that count as much as these px in choosing
 between two. The network is good to 0.3 px and 3 um but for overlapped ones, where it takes depths for others."""
+FIND_SIGMAS = 3.0
+"""Standard errors of a find's depth within which it confirms a fit: as far as the search around a find goes."""
 WEAK_SIGMAS, WEAK_SPREADS = 10.0, 3.0
 """Standard errors of the brightness, or relative scatters below the typical one, of a particle that has to be seen
 by the network where it looks, or is none."""
@@ -61,6 +64,34 @@ def owners(place: FloatArray, known: FloatArray, other_um: FloatArray) -> IntArr
             owner[find[k]] = particle[k]
             taken[particle[k]] = True
     return owner
+
+
+def confirmed(
+    corrected: Corrected, place: FloatArray, sigma_z_um: FloatArray, shape: tuple[int, int], psf: Psf
+) -> Corrected:
+    """Also believe particles that are elsewhere than expected, where a find is: the picture has moved as a whole.
+
+    `place` (K, 3: px, px, um) are those of the finds, with `sigma_z_um` (K,), of a frame of `shape` (H, W) that was
+    read as a whole. Those that overlap with one that is not believed are left to the search.
+    """
+    theta, other_um = corrected.particles.theta, corrected.other[:, 0]
+    rows = np.flatnonzero(corrected.believed | corrected.elsewhere)
+    owner = owners(place, theta[rows, :3], other_um[rows])
+    find = np.flatnonzero(owner >= 0)
+    mine = rows[owner[find]]
+    apart = np.abs(place[find, Z] - theta[mine, Z])
+    apart = np.fmin(apart, np.abs(place[find, Z] - other_um[mine]))
+    with np.errstate(invalid="ignore"):
+        mine = mine[apart <= FIND_SIGMAS * sigma_z_um[find]]
+    believed = corrected.believed.copy()
+    believed[mine] = True
+    usable = corrected.particles.usable
+    block, _ = blocks_of(usable_boxes(theta, usable, shape, psf), usable)
+    doubtful = np.zeros(len(theta) + 1, np.bool_)
+    doubtful[block[usable & ~believed]] = True
+    believed &= corrected.believed | ~doubtful[block]
+    lost = on_another(theta, believed) & ~corrected.believed
+    return corrected._replace(believed=believed & ~lost)
 
 
 def at_edge(place: FloatArray, shape: tuple[int, ...]) -> BoolArray:

@@ -8,7 +8,8 @@ bins with much of T2 show themselves, by their 90 % quantile, which no new parti
     |sum of r| / w,  w = SIGNED    or    sum of r^2,  w = ENERGY
 
 over w x w bins is beyond what noise gives in `FALSE` bins of a frame, there is something. The level of the
-background is taken off first, as the fit does it. By calculation for
+background is taken off first, as the fit does it. Where the windows of a frame scatter more than noise does, as
+before particles far out of focus, the limits are as much higher. By calculation for
 the simulated optics this sees particles of a signal-to-noise ratio (over all of their pixels) from 7 to 11 on,
 whatever their depth.
 """
@@ -28,7 +29,9 @@ from engines.refine.residual_bins import (
     add_level,
     bin_residual,
     mark_peaks,
+    set_free,
     spread_of,
+    standardise,
     sums_of_parts,
     window_sums,
 )
@@ -40,10 +43,17 @@ the least ratio that is seen."""
 FALSE = 0.1
 """Windows of each kind that should pass in a frame by chance (0.5 to 0.8 were measured of all three together): each
 costs a tile of the network, a hundredth of a frame."""
-LEVEL_PARTS = 13
-"""Parts of the image, 208 px, over which the level of the background is taken: several times as wide as particles,
-so that those which are still to be found do not count as background. With 9 there is half as much again left over
-where there are 1,000 in a full frame (four images of one flow)."""
+LEVEL_PARTS = 5
+"""Parts of the image, 80 px, over which the level of the background is taken: wider than particles, so that those
+which are still to be found hardly count as background, and narrow enough for the light of others far out of focus.
+Over 13 parts, 10 times as much is left over before such a background, and no more particles are seen."""
+SCATTER_STRIDE = 5
+"""Every so many-th row and column of windows tells how far they scatter: 9,000 of a frame of 3.7 million pixels,
+good to a percent or two."""
+OF_ENERGY = 24.335
+"""Median of the sum of squares of `ENERGY` x `ENERGY` standard normal numbers, chi-square of 25."""
+SIGMA_OF_MEDIAN = 1.4826
+"""Standard deviation of a normal distribution over the median of what it is off."""
 LEVEL_SIGMAS = (1e9, 3.0)
 """Standard deviations from the level so far beyond which a bin does not count, for each of the rounds."""
 TWICE = 1
@@ -76,15 +86,14 @@ def standardised(sums: Float32Array, shape: tuple[int, int], noise: Noise) -> Fl
     for beyond in LEVEL_SIGMAS:
         sums_of_parts(sums[0], count, variance, around, level, beyond, held)
         add_level(smoothed(held), level)
-    left = sums[0] - count * level
-    bright = around > variance
+    left, excess = np.empty_like(count), np.empty(count.size, np.float32)
+    bright = set_free(sums[0], count, level, variance, around, OF_NOISE, left, excess)
     k = LEAST_MISFIT
-    if np.count_nonzero(bright) >= FEWEST_BRIGHT:
-        excess = (left[bright] ** 2 / np.float32(OF_NOISE) - variance[bright]) / around[bright]
-        at = int(BRIGHT_QUANTILE * (excess.size - 1))
-        k = max(k, float(np.partition(excess, at)[at]))
-    found: Float32Array = left / np.sqrt(variance + np.float32(k) * around)
-    return found
+    if bright >= FEWEST_BRIGHT:
+        at = int(BRIGHT_QUANTILE * (bright - 1))
+        k = max(k, float(np.partition(excess[:bright], at)[at]))
+    standardise(left, variance, around, k)
+    return left
 
 
 def smoothed(held: Float32Array) -> Float32Array:
@@ -119,13 +128,19 @@ def beyond_noise(contrast: Float32Array, total: Float32Array, noise: Noise) -> F
     signed, energy = limits(r.size)
     found, work = np.empty_like(r), np.empty_like(r)
     window_sums(r * r, ENERGY[0], found)
-    found *= np.float32(1.0 / energy)
+    found *= np.float32(1.0 / (energy * max(1.0, _middle(found) / OF_ENERGY)))
     for size in SIGNED:
         window_sums(r, size, work)
         np.abs(work, out=work)
-        work *= np.float32(1.0 / (size * signed))
+        scatter = max(1.0, SIGMA_OF_MEDIAN * _middle(work) / size)
+        work *= np.float32(1.0 / (size * signed * scatter))
         np.maximum(found, work, out=found)
     return found
+
+
+def _middle(values: Float32Array) -> float:
+    """The median of an array (h, w), from some of it."""
+    return float(np.median(values[::SCATTER_STRIDE, ::SCATTER_STRIDE]))
 
 
 def left_over(contrast: Float32Array, total: Float32Array, noise: Noise) -> BoolArray:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.prediction.assembly import Merged, Prepared, Reading, merged
-from engines.prediction.correction import Corrected, begin, correct, part_absent
+from engines.prediction.assembly import SIGMA_Z, Merged, Prepared, Reading, merged
+from engines.prediction.correction import Corrected, begin, correct, part_absent, usable
 from engines.prediction.expected import Expected, expected_in
-from engines.prediction.finds import at_edge
+from engines.prediction.finds import at_edge, confirmed
 from engines.prediction.residual import left_over
 from engines.prediction.tiles import (
     BLOCK_PX,
@@ -36,8 +36,8 @@ from engines.refine.turns import Allowance
 from stream.messages import Frame, Predictions
 
 MOST_LOST = 0.25
-"""Part of the predictions that may fail before the whole frame is searched: the picture has changed. A few percent
-fail as tracks end; searching costs as much as the frame did without predictions."""
+"""Part of the predictions that may fail before the network reads the whole frame: the picture has changed. A few
+percent fail as tracks end."""
 SEARCHED_PX, MOST_SEARCHED_PX, SEARCHED_SIGMAS = 8.0, 48.0, 3.0
 """px around the prediction of a particle that is not believed that are searched beside three of its standard
 deviations, and the most of it."""
@@ -82,19 +82,21 @@ class PredictedSearch:
 
         `image` (H, W) and `full_light` are those of `Refiner.refine`.
         """
-        prepared, shape = None, (image.shape[0], image.shape[1])
+        shape = (image.shape[0], image.shape[1])
         found: Merged | None = None
         pixels = image.size
         expected = expected_in(predicted, frame.info, shape, self._refiner.model, self._pixel_size_um)
-        if expected is not None and len(expected.brightness):
+        if expected is not None and _is_known(expected):
             prepared = Prepared(*self._refiner.prepare(image, full_light))
             corrected = self._corrected(prepared, expected)
-            parts = (
-                None if corrected is None else self._parts(prepared, expected, corrected, frame.info.frame)
-            )
-            if corrected is not None and parts is not None:
+            if corrected is not None:
+                parts = self._parts(prepared, expected, corrected, frame.info.frame)
                 reading = read(parts)
                 pixels = reading.pixels
+                if parts == [Rectangle(0, reading.read.shape[0], 0, reading.read.shape[1])]:
+                    start = self._refiner.start(reading.table)
+                    psf = self._refiner.model.for_kernels(shape)
+                    corrected = confirmed(corrected, start, reading.table[SIGMA_Z], shape, psf)
                 found = merged(self._refiner, prepared, corrected, reading, self._pixel_size_um, allowed)
                 ghosts = int((corrected.ghost & (expected.missed == 0)).sum()) + found.ghosts
         with self._lock:
@@ -107,30 +109,31 @@ class PredictedSearch:
         return found.table
 
     def _corrected(self, prepared: Prepared, expected: Expected) -> Corrected | None:
-        """The expected particles after their fit; None where too many are not what was expected."""
+        """The expected particles after their fit; None where too many are not where they should be."""
         contrast, total, light, noise = prepared
         model = self._refiner.model
         psf = model.for_kernels(contrast.shape)
         peak = np.maximum(model.peak_at(expected.place[:, Z]) * light, 1e-9)
         particles = begin(expected, expected.brightness / peak)
-        usable, seen = particles.usable.copy(), expected.missed == 0
-        if (usable & seen).sum() < (1.0 - MOST_LOST) * seen.sum() or not usable.any():
+        if not particles.usable.any():
             return None
         total.fill(0)
-        put_all(total, particles.theta, usable, 1.0, psf)
+        put_all(total, particles.theta, particles.usable, 1.0, psf)
         if part_absent(contrast, total, particles, psf) > MOST_LOST:
             return None
         variance = self._refiner.noise_of(noise)
-        corrected = correct(contrast, total, particles, expected, model, psf, variance, self._refiner.fit_all)
-        lost = (~corrected.believed & seen).sum() / max(seen.sum(), 1)
-        return None if lost > MOST_LOST else corrected
+        return correct(contrast, total, particles, expected, model, psf, variance, self._refiner.fit_all)
 
     def _parts(
         self, prepared: Prepared, expected: Expected, corrected: Corrected, frame: int
-    ) -> list[Rectangle] | None:
-        """What the network has to read of a frame of this number; None where that is all of it."""
+    ) -> list[Rectangle]:
+        """What the network has to read of a frame of this number, which may be all of it."""
         height, width = prepared.contrast.shape
         blocks = (-(-height // BLOCK_PX), -(-width // BLOCK_PX))
+        all_of_it = [Rectangle(0, blocks[0], 0, blocks[1])]
+        seen = expected.missed == 0
+        if (~corrected.believed & seen).sum() > MOST_LOST * seen.sum():
+            return all_of_it
         bins = left_over(prepared.contrast, prepared.total, self._refiner.noise_of(prepared.noise))
         wanted = blocks_around(bins, BIN_PX, blocks)
         wanted |= _around(expected, ~corrected.believed & ~corrected.ghost, blocks)
@@ -138,7 +141,13 @@ class PredictedSearch:
         wanted |= blocks_at(corrected.particles.theta, corrected.believed & edge, blocks)
         wanted |= piece(frame, blocks)
         parts = rectangles(wanted, self._reach)
-        return None if pixels_read(parts, self._reach, blocks) > MOST_READ * height * width else parts
+        return all_of_it if pixels_read(parts, self._reach, blocks) > MOST_READ * height * width else parts
+
+
+def _is_known(expected: Expected) -> bool:
+    """Whether enough of the particles seen of late are predicted well enough for a fit to start there."""
+    known, seen = usable(expected), expected.missed == 0
+    return bool(known.any() and (known & seen).sum() >= (1.0 - MOST_LOST) * seen.sum())
 
 
 def blocks_at(place: FloatArray, which: BoolArray, blocks: tuple[int, int]) -> BoolArray:

@@ -1,7 +1,7 @@
 """The machine code of the fit: whether numba's cache has it, and how it is made, once per installation.
 
 The kernels that are called from Python are named here with the types of their arguments, which depend neither on
-the size of the images nor on their pixel type.
+the size of the images nor, but for the first one, on their pixel type.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
+from engines.refine.contrast import fill_contrast
 from engines.refine.frame import begin_frame, fit_frame, take_back, vary, vary_neighbours
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.other_side import other_depths
@@ -26,7 +28,9 @@ from engines.refine.residual_bins import (
     add_level,
     bin_residual,
     mark_peaks,
+    set_free,
     spread_of,
+    standardise,
     sums_of_parts,
     window_sums,
 )
@@ -62,6 +66,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
     particles = Particles(some, np.zeros((1, 4, 4)), np.zeros((1, 2)), np.zeros(1, np.int64), flags)
     typical, marks = Typical(0.0, 0.0, 0.0, 0.0, 0.0), Marks(flags, flags, flags)
     return [
+        *((fill_contrast, (_pixels(dtype), 0.0, 0.0, image)) for dtype in (np.uint8, np.uint16, np.float32)),
         (pixel_noise, (image, 1)),
         (usable_boxes, (some, flags, (1, 1), psf)),
         (blocks_of, (np.zeros((1, BOX), np.int64), flags)),
@@ -79,8 +84,17 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (add_level, (image, image)),
         (mark_peaks, (image, 1, np.zeros((1, 1), np.bool_))),
         (spread_of, (np.zeros((1, 1, 1), np.float32), image, 0.0, 0.0, image, image)),
+        (set_free, (image, image, image, image, image, 0.0, image, np.zeros(1, np.float32))),
+        (standardise, (image, image, image, 0.0)),
         (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
     ]
+
+
+def _pixels(dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An image that may not be changed: what is compiled for it takes others as well."""
+    found = np.zeros((2, 2), dtype)
+    found.flags.writeable = False
+    return found
 
 
 def compile_fit() -> None:

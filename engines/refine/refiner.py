@@ -13,6 +13,7 @@ import numpy.typing as npt
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
+from engines.refine.contrast import fill_contrast, median_of
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.partial import Part, PartialFit
@@ -273,15 +274,14 @@ class Refiner:
             self._buffers.shape = image.shape
             self._buffers.pair = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
         contrast, total = self._buffers.pair
-        background = max(float(np.median(image[::MEDIAN_STRIDE, ::MEDIAN_STRIDE])), 1e-6)
+        background = max(median_of(image[::MEDIAN_STRIDE, ::MEDIAN_STRIDE]), 1e-6)
         sign = -1.0 if self.model.polarity == "dark" else 1.0
         if full_light is None:
             light, relative = background, background
         else:  # corrected images are 1 less the relative brightness
             relative = max(1.0 - background, 1e-6)
             light, sign = relative * full_light, -sign
-        np.multiply(image, np.float32(sign / relative), out=contrast, casting="unsafe", dtype=np.float32)
-        contrast -= np.float32(sign * background / relative)
+        fill_contrast(image, sign / relative, sign * background / relative, contrast)
         measured = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES)) ** 2
         calibrated = self.model.read + self.model.shot
         # rounding to whole grey values adds a variance of 1/12 at least

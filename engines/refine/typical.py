@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 
 from engines.refine.arguments import BoolArray, FloatArray, Typical
 from engines.refine.psf import FitModel
@@ -29,6 +28,8 @@ LEAST_SPREAD, UNSURE_SPREAD = 0.08, 0.15
 """Least relative SD of the brightness that is believed; and where there are too few particles."""
 
 
+MEDIAN_OF_NORMAL = 0.6744897501960817
+"""Median of what a normal distribution is off its mean, in standard deviations."""
 OF_MEDIAN = 1.2533
 """Standard error of the median of a normal distribution, in those of its mean."""
 SLOPE_SIGMAS = 2.0
@@ -70,10 +71,10 @@ def typical_of(found: Sample, good: BoolArray, model: FitModel, known: Sample | 
     chi = fit[good, 0]
     middle = max(float(np.median(chi)), LEAST_CHI_SQUARE)
     chance = np.sqrt(2.0 / float(np.median(fit[good, 1])))
-    apart = median_abs_deviation(chi, center=lambda _values, axis: middle, scale="normal")
+    apart = _scatter(chi, middle)
     scatter = max(float(apart), middle * float(chance))
     brightness = float(np.median(theta[good, A]))
-    deviation = float(median_abs_deviation(theta[good, A], scale="normal"))
+    deviation = _scatter(theta[good, A], brightness)
     misfit = misfit_of(chi, power[good] / fit[good, 1])
     return Typical(middle, middle + WORST_SIGMAS * scatter, brightness, max(spread, deviation), misfit)
 
@@ -93,8 +94,15 @@ def misfit_of(chi_square: FloatArray, power: FloatArray) -> float:
     step = float(np.median(power[high]) - np.median(power[low]))
     if not step > 0:
         return 0.0
-    rise = float(np.median(chi_square[high]) - np.median(chi_square[low]))
+    middle = [float(np.median(chi_square[k])) for k in (low, high)]
+    rise = middle[1] - middle[0]
     chance = [
-        OF_MEDIAN * median_abs_deviation(chi_square[k], scale="normal") / np.sqrt(len(k)) for k in (low, high)
+        OF_MEDIAN * _scatter(chi_square[k], m) / np.sqrt(len(k))
+        for k, m in zip((low, high), middle, strict=True)
     ]
     return max(0.0, (rise - SLOPE_SIGMAS * float(np.hypot(*chance))) / step)
+
+
+def _scatter(values: FloatArray, middle: float) -> float:
+    """The standard deviation of values (N,) about a `middle`, from the median of what they are off."""
+    return float(np.median(np.abs(values - middle)) / MEDIAN_OF_NORMAL)

@@ -29,7 +29,7 @@ from engines.network.tiles import margin_blocks, origin_px, reach_blocks, slots_
 from engines.prediction.correction import begin, correct
 from engines.prediction.expected import Expected, expected_in
 from engines.prediction.residual import left_over
-from engines.prediction.tiles import EVERY, Rectangle, inside, piece, pixels_read, rectangles
+from engines.prediction.tiles import BLOCK_PX, EVERY, Rectangle, inside, piece, pixels_read, rectangles
 from engines.refine.arguments import Noise
 from engines.refine.field import FieldModel
 from engines.refine.fitting import fit_particles
@@ -246,6 +246,48 @@ def test_an_uneven_background_is_not_left_over(psf: FitModel) -> None:
     assert np.mean(alarms) < 1.5
 
 
+def test_light_far_out_of_focus_is_not_left_over_but_a_particle_before_it_is(psf: FitModel) -> None:
+    rng, noise, shape = np.random.default_rng(4), Noise(0.0, psf.shot, -1.0), (640, 960)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    behind = np.zeros(shape)
+    for x, y in rng.uniform((0, 0), (960, 640), (60, 2)):
+        behind += 0.006 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 30.0**2))
+    flow, more = Flow(psf, shape, count=60, seed=8), np.array([[480.0, 320.0, -150.0, 1.0]])
+    known = contrast_of(psf, flow.particles, shape)
+    shown = contrast_of(psf, np.vstack([flow.particles, more]), shape)
+    image = (1 - camera_image(psf, (shown + behind).astype(np.float32), rng) / GREY).astype(np.float32)
+    image -= np.median(image)
+    rows, columns = np.nonzero(left_over(image, known, noise))
+    assert np.hypot(4 * columns + 1.5 - more[0, 0], 4 * rows + 1.5 - more[0, 1]).min() < 16
+    assert len(rows) < 20
+
+
+def test_when_the_picture_has_moved_in_depth_particles_are_measured_as_by_the_search(
+    engine: NetworkEngine, psf: FitModel
+) -> None:
+    apart, wrong = [], []
+    before = engine.info.details["prediction"]
+    for seed in range(21, 29):
+        flow = Flow(psf, SHAPE, seed=seed)
+        flow.particles[:, 2] *= 0.8
+        predicted = flow.predictions()
+        flow.step()
+        flow.particles[:, 2] += 20.0
+        frame = flow.frame()
+        found, searched = detect(engine, frame, predicted), detect(engine, frame)
+        assert abs(len(found) - len(searched)) <= 1
+        for place in flow.particles:
+            (which, off), (as_well, off_search) = nearest(found, place), nearest(searched, place)
+            wrong.append(off[2] / found.sigma_z_um[which])
+            apart.append((off[2] - off_search[2]) / searched.sigma_z_um[as_well])
+    after = engine.info.details["prediction"]
+    assert after["predicted"] - before["predicted"] > 100
+    assert after["whole"] == before["whole"]
+    assert np.median(np.abs(apart)) < 0.2
+    assert np.abs(wrong).max() < 4.5
+    assert np.mean(np.square(wrong)) < 1.2
+
+
 def test_what_is_left_over_is_told_from_images_that_are_a_little_unlike_the_model(psf: FitModel) -> None:
     rng, noise = np.random.default_rng(1), Noise(0.0, psf.shot, -1.0)
     flow = Flow(psf, (640, 960), count=60, seed=8)
@@ -308,7 +350,8 @@ def test_rectangles_hold_all_that_is_wanted_and_join_what_is_near(
     read = np.zeros_like(wanted)
     for part in parts:
         read[part.top : part.bottom, part.left : part.right] = True
-    assert not (wanted & ~inside(read)).any()
+    for corner in ((0, 0), (0, BLOCK_PX - 1), (BLOCK_PX - 1, 0), (BLOCK_PX - 1, BLOCK_PX - 1)):
+        assert inside((np.argwhere(wanted) * BLOCK_PX + corner)[:, ::-1].astype(np.float64), read).all()
     singly = [Rectangle(r, r + 1, c, c + 1) for r, c in np.argwhere(wanted)]
     assert pixels_read(parts, margin, (tall, wide)) <= pixels_read(singly, margin + 1, (tall, wide)) + 1
 
