@@ -286,8 +286,8 @@ class NetworkEngine:
     ) -> npt.NDArray[np.float32]:
         """As `_run` for a part of an image, whose first pixel lies `at` x, y in the input of shape `whole`.
 
-        ONNX Runtime reads it, whatever the back end: others compile a network for each size. The whole image is read
-        as ever.
+        ONNX Runtime reads it, whatever the back end: others compile a network for each size. The whole image
+        is read as ever.
         """
         if given.shape == whole:
             return self._run(given, what)
