@@ -134,7 +134,7 @@ def _prior() -> FloatArray:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def typical_called(called: Any) -> Any:
-    """The quantile `TYPICAL_SHARE`, with `CAUTION`, of rates in bins (BINS,), as ln, relative to the first guess."""
+    """The quantile `TYPICAL_SHARE`, with `CAUTION`, of rates in bins (BINS,): ln of it over the first guess."""
     count = called.sum()
     if count <= PRIOR_INNOVATIONS:
         return 0.0
