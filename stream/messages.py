@@ -217,7 +217,9 @@ class Tracks(ParticleTable):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions(ParticleTable):
-    """What the tracker knows of its confirmed 3D tracks after a frame: a hint for the detector in a later frame.
+    """What the tracker knows of its 3D tracks after a frame: a hint for the detector in a later frame.
+
+    Tracks of two detections are flagged tentative until they are confirmed.
 
     `info` is the frame whose detections the tracker used last. Its `focus_um` is the focus that the tracker took
     for it (where the frame has no reading, the last one before, or 0), always finite. `height_um` is focus + z, so
