@@ -2,7 +2,7 @@
 common.
 
 A pump that is set to another speed, or reversed, changes the velocities of all particles by one factor; a jump of
-the stage or of the focus moves all of them by one step. Either is r = t d for every particle, where r is how far it
+the focus moves all of them by one step in depth. Either is r = t d for every particle, where r is how far it
 is off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the unit
 vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of t, and
 most votes win (a Hough transform with one parameter; Duda & Hart, Commun. ACM 15, 11, 1972).
@@ -39,14 +39,19 @@ STILL_THERE = 0.5
 RECOVERED = 0.5
 """Share of the tracks astray which a change must put right."""
 LARGEST_FACTOR = 3.0  # of 1 + t: from -2 to 4 times the speed; beyond, tracks end and begin anew
+LEAST_FACTOR = 0.25
+"""Least part of the speed that a factor leaves: a flow that stands still could not be scaled back when it starts
+again. Then the flow is forgotten and learnt anew, as where nothing is found."""
 ALLOWANCE = 0.1
 """Part of the change by which single particles may deviate from it: profiles change their shape with speed, and
 pumps take time. Larger votes become broad, with smaller ones a gradual change is found later."""
-FACTOR, STEP_X = 0, 1  # directions: by a factor, then steps along x, y, z
+FACTOR, STEP_X, STEP_Z = 0, 1, 3
+"""Directions: by a factor, and steps along x, y, z. Steps in the plane are not followed: a flow that starts again
+after it stood still looks like one in each frame, and its particles would be taken for resting ones that jump."""
 
 
 class Change(NamedTuple):
-    """By a factor 1 + t of all velocities (`direction` 0) or a step t, um, along an axis (1 to 3).
+    """By a factor 1 + t of all velocities (`direction` 0) or a step t, um, in depth (3).
 
     `votes` of `pairs` are for it; each is for a part `width` of all t, in the mean.
     """
@@ -116,7 +121,14 @@ def common_change(
             continue
         if best is None or change.votes > best.votes:
             best = change
-    return best
+    return best if best is not None and _is_followed(best) else None
+
+
+def _is_followed(change: Change) -> bool:
+    """Whether tracks can follow it and still be right about their velocities."""
+    if change.direction == FACTOR:
+        return abs(1.0 + change.t) > LEAST_FACTOR
+    return change.direction == STEP_Z
 
 
 def _is_rare(change: Change, trials: int) -> bool:

@@ -76,7 +76,6 @@ SPEEDS = {
     "twice as fast": lambda f: 1.0 + (f >= EVENT),
     "reversed": lambda f: 1.0 - 2.0 * (f >= EVENT),
     "stopped": lambda f: float(f < EVENT),
-    "from rest": lambda f: float(f >= EVENT),
 }
 
 
@@ -102,10 +101,9 @@ def test_a_change_of_the_speed_ends_hardly_any_track(change):
     assert np.mean([before[w] == after[w] for w in both]) > 0.97
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("count", [20, 200])
-def test_a_jump_of_the_picture_or_of_the_focus_ends_hardly_any_track(axis, count):
-    jump = np.array([8.0, 8.0, 20.0]) * np.eye(3)[axis]
+def test_a_jump_of_the_focus_ends_hardly_any_track(count):
+    jump = np.array([0.0, 0.0, 20.0])
     sequence = channel(
         EVENT + 3, lambda f: 1.0, count=count, spacings=0.15, shift=lambda f: jump * (f >= EVENT)
     )
