@@ -281,7 +281,9 @@ class Refiner:
         else:  # corrected images are 1 less the relative brightness
             relative = max(1.0 - background, 1e-6)
             light, sign = relative * full_light, -sign
-        fill_contrast(image, sign / relative, sign * background / relative, contrast)
+        seen = image.view()
+        seen.flags.writeable = False  # one kernel for images that may be changed and that may not
+        fill_contrast(seen, sign / relative, sign * background / relative, contrast)
         measured = pixel_noise(contrast, max(1, contrast.size // 4 // NOISE_SAMPLES)) ** 2
         calibrated = self.model.read + self.model.shot
         # rounding to whole grey values adds a variance of 1/12 at least
