@@ -2,13 +2,14 @@
 common.
 
 A pump that is set to another speed, or reversed, changes the velocities of all particles by one factor; a jump of
-the focus moves all of them by one step in depth. Either is r = t d for every particle, where r is how far it
-is off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the unit
-vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of t, and
+the picture or the focus moves all of them by one step. Either is r = t d for every particle, where r is how far
+it is off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the
+unit vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of t, and
 most votes win (a Hough transform with one parameter; Duda & Hart, Commun. ACM 15, 11, 1972).
 
 A track is astray where it misses, or is linked only because proven tracks have wide gates. A change is only looked
-for after more are astray at once than can be by chance, and only taken where it puts most of them right.
+for after more are astray at once than can be by chance, and only taken where it puts most of them right. Factors
+and steps in depth are followed; steps in the plane are only told from them (`STEP_X`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ frames/s, if they are so independently of each other. 1e-6 or 1e-12 need one tra
 SURPLUS, LEAST_SHARE = 1.5, 0.03
 """Tracks are taken to go astray more often than they have lately, by this factor and this share: detectors lose
 some particles together."""
-MEMORY_FRAMES = 40.0  # of the usual share; it is known to a tenth of itself and follows a growing density
+MEMORY_FRAMES = 40.0  # of the typical share; it is known to a tenth of itself and follows a growing density
 FEWEST_SHARE = 0.3
 """Share of the tracks that must be astray. Fewer are particles that behave oddly, not the flow."""
 STILL_THERE = 0.5
@@ -64,7 +65,7 @@ class Change(NamedTuple):
 
 
 class ChangeWatch:
-    """Knows how many tracks usually are astray."""
+    """Knows which share of the tracks typically is astray."""
 
     def __init__(self) -> None:
         self._share = 0.5  # high at first, so that nothing is noticed before something is known
@@ -78,9 +79,9 @@ class ChangeWatch:
         if tracks == 0:
             return False
         share = astray / tracks
-        usual = min(SURPLUS * self._share + LEAST_SHARE, 1.0)
-        if share >= max(FEWEST_SHARE, usual) and free >= STILL_THERE * astray:
-            surprise = tracks * _divergence(share, usual)
+        typical = min(SURPLUS * self._share + LEAST_SHARE, 1.0)
+        if share >= max(FEWEST_SHARE, typical) and free >= STILL_THERE * astray:
+            surprise = tracks * _divergence(share, typical)
             if surprise > -math.log(FALSE_ALARM):
                 return True
         self._frames += 1
@@ -88,12 +89,12 @@ class ChangeWatch:
         return False
 
 
-def _divergence(share: float, usual: float) -> float:
+def _divergence(share: float, typical: float) -> float:
     """Kullback-Leibler divergence of two coins."""
-    if usual >= 1.0:
+    if typical >= 1.0:
         return 0.0
-    rest = (1.0 - share) * math.log((1.0 - share) / (1.0 - usual)) if share < 1.0 else 0.0
-    return share * math.log(share / usual) + rest
+    rest = (1.0 - share) * math.log((1.0 - share) / (1.0 - typical)) if share < 1.0 else 0.0
+    return share * math.log(share / typical) + rest
 
 
 def common_change(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from engines.network.decode import slots_of
 from engines.network.layout import BLOCKS, CHANNELS, LOGIT, MULTIPLE, SLOTS, STRIDE
+from engines.network.preparation import padded
 from engines.prediction.tiles import Rectangle
 
 Float32Array = npt.NDArray[np.float32]
@@ -48,8 +49,7 @@ def origin_px(field: tuple[int, int] | None, image: tuple[int, ...]) -> tuple[fl
     if field is None:
         return 0.0, 0.0
     down, across = (
-        0.0 if seen == -(-size // MULTIPLE) * MULTIPLE else 0.5 * (size - seen)
-        for size, seen in zip(field, image, strict=True)
+        0.0 if seen == padded(size) else 0.5 * (size - seen) for size, seen in zip(field, image, strict=True)
     )
     return across, down
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.refine.field import FieldModel
 from engines.refine.presence import put_all
 from engines.refine.psf import FitModel
 from liveptv.models import SHIPPED_MODEL
-from stream.messages import Frame, FrameInfo, Predictions
+from stream.messages import Detections, Frame, FrameInfo, Predictions
 
 FloatArray = npt.NDArray[np.float64]
 PIXEL_UM, PERIOD_S, GREY = 0.8, 0.04, 180.0
@@ -123,3 +124,12 @@ class Flow:
         table[row("brightness")] = shown[:, 3] * self.psf.peak_at(self.seen(shown)[:, 2]) * GREY
         table[row("hits")], table[row("kind")] = 10, np.nan
         return Predictions(info(self.number), table)
+
+
+def detect(engine: NetworkEngine, frame: Frame, predicted: Predictions | None = None) -> Detections:
+    """The detections in one frame."""
+    engine.submit(frame, predicted)
+    found: list[Detections] = []
+    while engine.pending:
+        found += engine.results(60.0)
+    return found[0]

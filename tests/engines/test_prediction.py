@@ -15,6 +15,7 @@ from expected_particles import (
     Flow,
     camera_image,
     contrast_of,
+    detect,
     info,
     shipped_psf,
     uneven_psf,
@@ -39,7 +40,7 @@ from engines.refine.psf import FitModel
 from engines.refine.sample import seen_at, to_sample
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
-from stream.messages import Detections, Frame, Predictions, TrackFlag
+from stream.messages import Detections, Predictions, TrackFlag
 
 SHAPE = (320, 480)
 
@@ -54,14 +55,6 @@ def engine() -> Iterator[NetworkEngine]:
     with closing(NetworkEngine(DetectorSettings(workers=1), PIXEL_UM, SHIPPED_MODEL)) as opened:
         opened.warmup(*SHAPE, np.dtype(np.uint8))
         yield opened
-
-
-def detect(engine: NetworkEngine, frame: Frame, predicted: Predictions | None = None) -> Detections:
-    engine.submit(frame, predicted)
-    found: list[Detections] = []
-    while engine.pending:
-        found += engine.results(60.0)
-    return found[0]
 
 
 def nearest(found: Detections, place: np.ndarray) -> tuple[int, np.ndarray]:

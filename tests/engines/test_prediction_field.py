@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from expected_particles import FIELD, PIXEL_UM, REGIONS, Flow, uneven_psf
+from expected_particles import FIELD, PIXEL_UM, REGIONS, Flow, detect, uneven_psf
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -22,7 +22,7 @@ from engines.network.tiles import origin_px, reach_blocks  # noqa: E402
 from engines.settings import DetectorSettings  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 from stream.errors import ConfigurationError  # noqa: E402
-from stream.messages import Detections, Frame, Predictions  # noqa: E402
+from stream.messages import Detections, Predictions  # noqa: E402
 
 PADDED = (400, 608)
 
@@ -94,14 +94,6 @@ def opened(path: Path, shape: tuple[int, int]) -> NetworkEngine:
     engine = NetworkEngine(DetectorSettings(workers=1), PIXEL_UM, path)
     engine.warmup(*shape, np.dtype(np.uint8))
     return engine
-
-
-def detect(engine: NetworkEngine, frame: Frame, predicted: Predictions | None = None) -> Detections:
-    engine.submit(frame, predicted)
-    found: list[Detections] = []
-    while engine.pending:
-        found += engine.results(60.0)
-    return found[0]
 
 
 def places(found: Detections) -> np.ndarray:
