@@ -4,8 +4,8 @@ common.
 A pump that is set to another speed, or reversed, changes the velocities of all particles by one factor; a jump of
 the picture or the focus moves all of them by one step. Either is r = t d for every particle, where r is how far
 it is off its prediction and t is the same for all: d is its predicted displacement for a factor of 1 + t, and the
-unit vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of t, and
-most votes win (a Hough transform with one parameter; Duda & Hart, Commun. ACM 15, 11, 1972).
+unit vector of an axis for a step. Each pair of a track and a detection that fits such a line votes for a range of
+t, and most votes win (a Hough transform with one parameter; Duda & Hart, Commun. ACM 15, 11, 1972).
 
 A track is astray where it misses, or is linked only because proven tracks have wide gates. A change is only looked
 for after more are astray at once than can be by chance, and only taken where it puts most of them right. Factors
