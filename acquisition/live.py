@@ -108,11 +108,12 @@ class MicroscopeStream:
             self._queue.patient = self._simulated_time
         self._clock.restart(time.perf_counter_ns(), self._began_ns)
         self._numbers.restart()
+        self._running = True  # before the start: the first frame can be announced before the core's call returns
         try:
             self._core.startContinuousSequenceAcquisition(0)
         except Exception as error:
+            self._running = False
             raise SourceError(f"the camera {self._scope.camera} does not start: {reason(error)}") from error
-        self._running = True
         self._last_frame_s = time.monotonic()
 
     def announce(self, call: Callable[[], None]) -> None:
