@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from gpu_material import SHIPPED, make_large, tensorrt_back_end
 from gpu_parts import Row, check, copies, engine_rows, fit_rows, kernels, parts_of_a_frame, with_flat_field
 
-from engines.cuda.device import Device, open_cuda
+from engines.cuda.device import Device
+from engines.cuda.torch_device import open_torch_cuda
 from engines.cuda.torch_runner import TorchBackEnd
 
 FULL = (1440, 2560)
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each timing")
     arguments = parser.parse_args()
-    device, seconds = open_cuda(), arguments.seconds
+    device, seconds = open_torch_cuda(), arguments.seconds
     half, single = TorchBackEnd(device, half=True), TorchBackEnd(device, half=False)
     record = Record(arguments.json, facts(device))
     with tempfile.TemporaryDirectory() as name:

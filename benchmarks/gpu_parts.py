@@ -15,11 +15,12 @@ import tifffile
 from gpu_material import SHIPPED, Image, picture
 
 from engines.cuda.check import EXACT, HALF, agreement, reference_answer
-from engines.cuda.device import Device
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Slot
+from engines.cuda.torch_device import tensor_of
+from engines.cuda.torch_runner import TorchDevice
 from engines.flatfield import FlatField
 from engines.network.decode import particles_of, slots_of
 from engines.network.model import OnnxModel
@@ -161,7 +162,7 @@ def parts_of_a_frame(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], s
     return row
 
 
-def fit_rows(device: Device, shape: tuple[int, int], counts: tuple[int, ...]) -> Iterator[Row]:
+def fit_rows(device: TorchDevice, shape: tuple[int, int], counts: tuple[int, ...]) -> Iterator[Row]:
     """The fit of a frame's particles, by one thread of the processor and in batches; and how the two agree."""
     model = OnnxModel(SHIPPED)
     particle = model.psf()
@@ -175,7 +176,7 @@ def fit_rows(device: Device, shape: tuple[int, int], counts: tuple[int, ...]) ->
         tables = []
         for name, fit in (
             ("processor", refiner.fit_all),
-            ("batched", BatchedFit(particle, device.on_device((1,), np.float32).device)),
+            ("batched", BatchedFit(particle, tensor_of(device.on_device((1,), np.float32)).device)),
         ):
             refiner.fit_all = fit
             tables.append(refiner.refine(image, table))
@@ -188,7 +189,7 @@ def fit_rows(device: Device, shape: tuple[int, int], counts: tuple[int, ...]) ->
         yield row
 
 
-def kernels(path: Path, device: Device, shape: tuple[int, int]) -> Row:
+def kernels(path: Path, device: TorchDevice, shape: tuple[int, int]) -> Row:
     """Where a frame's time on the GPU goes: the kernels of the torch program, in us a frame."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -199,7 +200,7 @@ def kernels(path: Path, device: Device, shape: tuple[int, int]) -> Row:
     model = OnnxModel(path)
     frame = FrameFormat.of(shape, np.dtype(np.uint8), False, MOST_PARTICLES)
     program = device.place(FrameProgram(network_of(model, str(path)), model.card, frame, half=True).eval())
-    raw = device.upload(picture(OnnxModel(SHIPPED), shape, np.uint8, 200, 0))
+    raw = tensor_of(device.upload(picture(OnnxModel(SHIPPED), shape, np.uint8, 200, 0)))
     frames = 20
     with torch.inference_mode():
         for _ in range(3):

@@ -109,27 +109,27 @@ def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
 
 
 def _open_tensorrt(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
-    from engines.cuda.device import open_cuda
     from engines.cuda.engine import GpuEngine
+    from engines.cuda.torch_device import open_torch_cuda
     from engines.tensorrt.runner import TensorRTBackEnd
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, TensorRTBackEnd(open_cuda(), half=half))
+    return GpuEngine(settings, pixel_size_um, model, TensorRTBackEnd(open_torch_cuda(), half=half))
 
 
 def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
-    from engines.cuda.device import why_no_cuda
+    from engines.cuda.torch_device import why_no_torch_cuda
 
-    return why_no_cuda()
+    return why_no_torch_cuda()
 
 
 def _open_torch_on_gpu(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
-    from engines.cuda.device import open_cuda
     from engines.cuda.engine import GpuEngine
+    from engines.cuda.torch_device import open_torch_cuda
     from engines.cuda.torch_runner import TorchBackEnd
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_cuda(), half=half))
+    return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_torch_cuda(), half=half))
 
 
 def _torch(settings: DetectorSettings, model: Path) -> str:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
-from engines.cuda.fit_frame import BatchedFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.cuda.unpacking import kept_slots
@@ -43,7 +42,11 @@ class GpuBackEnd(Protocol):
 
     name: str
     half: bool
-    device: Device
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        ...
 
     def runner(
         self, path: Path, model: OnnxModel, frame: FrameFormat, flat_field: FlatField | None
@@ -123,13 +126,17 @@ class GpuEngine:
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
+        tensor = getattr(self._back_end.device.upload(np.zeros(1, np.float32)), "tensor", None)
+        if tensor is None:  # the batches are torch's
+            return
+        from engines.cuda.fit_frame import BatchedFit
+
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background)
-        anywhere = self._back_end.device.upload(np.zeros(1, np.float32)).device
         took_s: dict[str, float] = {}
-        for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, anywhere))):
+        for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, tensor.device))):
             trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
             trial.fit_all = fit
             for _ in range(2):  # the first compiles
@@ -173,15 +180,16 @@ class GpuEngine:
         known = () if self._frame is None else (self._frame.height, self._frame.width)
         frame = readable(frame, known, "the network")
         self._prepare(frame.image.shape, frame.image.dtype)
-        slot = self._free.get()
+        free = self._free
+        slot = free.get()
         try:
             slot.fill(frame.image)
         except (RuntimeError, MemoryError) as error:
-            self._free.put(slot)
+            free.put(slot)
             raise self._failed(frame, error) from error
-        self._work.give(partial(self._finish, frame, slot))
+        self._work.give(partial(self._finish, frame, slot, free))
 
-    def _finish(self, frame: Frame, slot: Slot) -> Outcome:
+    def _finish(self, frame: Frame, slot: Slot, free: SimpleQueue[Slot]) -> Outcome:
         try:
             answer = slot.answer()
             full_light = 1.0 if self._flat_field is None else self._flat_field.grey_values
@@ -201,7 +209,7 @@ class GpuEngine:
         except (RuntimeError, MemoryError) as error:
             raise self._failed(frame, error) from error
         finally:
-            self._free.put(slot)
+            free.put(slot)
         refine = None if self._refiner is None else partial(self._refine, self._refiner, frame)
         try:
             found, left_out = detections_of(
@@ -239,7 +247,9 @@ class GpuEngine:
     def close(self) -> None:
         """Finish the pending frames, stop the threads and free the GPU's memory. Idempotent."""
         self._work.close()
-        self._slots, self._free, self._frame = [], SimpleQueue(), None
+        slots, self._slots, self._free, self._frame = self._slots, [], SimpleQueue(), None
+        for slot in slots:
+            slot.close()
 
 
 def _line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from engines.cuda.device import why_no_cuda
+from engines.cuda.driver import why_no_gpu
 from engines.engine import BackEndError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 def why_no_tensorrt() -> str:
     """Why TensorRT cannot run here and what to do; "" where it can. Loads it only where there is a GPU."""
-    reason = why_no_cuda()
+    reason = why_no_gpu()
     if reason:
         return reason
     if importlib.util.find_spec(NAME) is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.cuda.device import Device
+from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Enqueue, Runner
 from engines.engine import BackEndError
@@ -44,14 +44,16 @@ class TensorRTRunner:
             raise BackEndError(
                 f"the engine has the tensors {found}, not {wanted}; build it again with `liveptv engine build`"
             )
-        self._references: dict[str, Any] = {}
+        self._references: dict[str, DeviceBuffer] = {}
         if flat_field is not None:
             self._references = {
                 DARK: device.upload(flat_field.dark),
                 FACTOR: device.upload(flat_field.factor),
             }
 
-    def bind(self, raw: Any, kept: Any, summary: Any, maps: Any) -> Enqueue:
+    def bind(
+        self, raw: DeviceBuffer, kept: DeviceBuffer, summary: DeviceBuffer, maps: DeviceBuffer
+    ) -> Enqueue:
         """What puts the engine's work on a stream, in a context of its own."""
         context = self._engine.create_execution_context()
         if context is None:
@@ -59,8 +61,8 @@ class TensorRTRunner:
                 f"TensorRT has no memory for another frame in flight: {self._messages.errors()}"
             )
         tensors = {RAW: raw, KEPT: kept, SUMMARY: summary, MAPS: maps, **self._references}
-        for name, tensor in tensors.items():
-            if not context.set_tensor_address(name, tensor.data_ptr()):
+        for name, buffer in tensors.items():
+            if not context.set_tensor_address(name, buffer.address):
                 raise BackEndError(f"TensorRT rejects the memory of {name}: {self._messages.errors()}")
 
         def enqueue(stream: int) -> None:

@@ -86,8 +86,8 @@ def build(
         raise ConfigurationError(f"pixels of {bits} bits are stored in 16: pass --bits 16")
     if precision not in ("full", "reduced"):
         raise ConfigurationError(f"--precision must be full or reduced, not {precision}")
-    from engines.cuda.device import open_cuda
     from engines.cuda.layout import MOST_PARTICLES, FrameFormat
+    from engines.cuda.torch_device import open_torch_cuda
     from engines.factory import check_model
     from engines.network.model import OnnxModel
     from engines.tensorrt.build_and_check import make_engine
@@ -96,7 +96,7 @@ def build(
 
     check_model(model)
     trt = load_tensorrt()
-    back_end = TensorRTBackEnd(open_cuda(), half=precision == "reduced", trt=trt)
+    back_end = TensorRTBackEnd(open_torch_cuda(), half=precision == "reduced", trt=trt)
     frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES, OnnxModel(model).card.kinds)
     with Progress(console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}

@@ -232,7 +232,7 @@ def test_a_network_that_tensorrt_cannot_read_is_refused_with_its_reason():
 
 
 def test_without_a_gpu_tensorrt_is_not_even_loaded(monkeypatch):
-    monkeypatch.setattr("engines.cuda.device.why_no_gpu", lambda: "no NVIDIA GPU")
+    monkeypatch.setattr("engines.tensorrt.library.why_no_gpu", lambda: "no NVIDIA GPU")
     with pytest.raises(BackEndError, match="no NVIDIA GPU"):
         load_tensorrt()
 
@@ -253,7 +253,7 @@ def test_the_command_builds_what_the_back_end_then_runs(device, tmp_path, monkey
     monkeypatch.setattr("engines.tensorrt.library.why_no_tensorrt", lambda: "")
     monkeypatch.setattr("engines.tensorrt.library.load_tensorrt", stand_in)
     monkeypatch.setattr("engines.tensorrt.runner.load_tensorrt", stand_in)
-    monkeypatch.setattr("engines.cuda.device.open_cuda", lambda: device)
+    monkeypatch.setattr("engines.cuda.torch_device.open_torch_cuda", lambda: device)
     settings = SETTINGS.model_copy(update={"backend": "tensorrt"})
     with pytest.raises(ConfigurationError, match=r"no engine was built for simulated\.onnx"):
         open_back_end(settings, MODEL.card.pixel_size_um, SHIPPED_MODEL)
@@ -269,6 +269,6 @@ def test_the_command_builds_what_the_back_end_then_runs(device, tmp_path, monkey
 
 
 def test_the_command_says_why_it_cannot_build_here(monkeypatch, capsys):
-    monkeypatch.setattr("engines.cuda.device.why_no_gpu", lambda: "no NVIDIA GPU")
+    monkeypatch.setattr("engines.tensorrt.library.why_no_gpu", lambda: "no NVIDIA GPU")
     assert run_command_line(["engine", "build", str(SHIPPED_MODEL), "--height", "64", "--width", "64"]) == 1
     assert capsys.readouterr().err == "error: no NVIDIA GPU\n"
