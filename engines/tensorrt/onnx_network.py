@@ -1,8 +1,8 @@
 """The graph of a model file as a part of the GPU program: for one size of image, its precision written in it.
 
 Half precision is what a torch module has after `.half()`: from the image to the last convolution weights and
-activations are float16; what does not depend on the image (the place in the field of view) stays float32 until it is
-added.
+activations are float16; what does not depend on the image (the place in the field of view) stays float32 until
+it is added.
 """
 
 from __future__ import annotations
