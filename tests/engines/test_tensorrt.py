@@ -7,14 +7,10 @@ from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 from astigmatic import frame as frame_message
-
-pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
-
-import onnx
 from host_device import HostDevice
 from onnx import numpy_helper
 from stand_in_tensorrt import stand_in

@@ -1,4 +1,4 @@
-"""Which of the two libraries runs here, which one builds here, and why not: told by the driver and what is installed."""
+"""Which of the two libraries runs here and which one builds: told by the driver and by what is installed."""
 
 from __future__ import annotations
 
@@ -164,5 +164,5 @@ def test_a_library_that_is_missing_or_broken_says_so(monkeypatch):
         raise OSError("libtensorrt_rtx.so.1: file too short")
 
     monkeypatch.setattr("engines.tensorrt.library.importlib.import_module", broken)
-    with pytest.raises(BackEndError, match="cannot be loaded .*file too short.*install it again"):
+    with pytest.raises(BackEndError, match=r"cannot be loaded .*file too short.*install it again"):
         load_library(RTX)

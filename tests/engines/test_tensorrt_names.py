@@ -19,8 +19,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_in_tensorrt import stand_in, stand_in_for_rtx
 
 from engines.tensorrt import library as library_module
+from engines.tensorrt.messages import Messages, monitor_of
 
 PACKAGE = Path(__file__).parents[2] / "engines" / "tensorrt"
 NAMES = {  # what the variables of our code hold
@@ -36,7 +38,7 @@ NAMES = {  # what the variables of our code hold
     "runtime_config": "IRuntimeConfig",
     "cache": "IRuntimeCache",
 }
-ONLY_RTX = ("rtx.py",)
+ONLY_RTX = ("rtx.py",)  # and nothing of TensorRT is in the files that write ONNX, onnx_*.py
 FULL, RTX = "tensorrt_bindings", "tensorrt_rtx_bindings"
 OVERRIDDEN = {
     "ILogger": {"log": ("severity", "msg")},
@@ -84,7 +86,7 @@ def used(module: str) -> tuple[set[str], dict[str, int]]:
     """The names of a library's that our code uses, and with how many arguments it calls its functions."""
     names, calls = set(), {}
     for path in PACKAGE.glob("*.py"):
-        if path.name in ONLY_RTX and module != RTX:
+        if path.name.startswith("onnx_") or (path.name in ONLY_RTX and module != RTX):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -151,9 +153,6 @@ def ask(module: str, names: set[str], environment: dict[str, str]) -> subprocess
 
 def stand_in_names(module: str) -> set[str]:
     """The names that the tests' stand-in for a library has."""
-    pytest.importorskip("onnx")
-    from stand_in_tensorrt import stand_in, stand_in_for_rtx
-
     names = set()
     for name, what in vars(stand_in() if module == FULL else stand_in_for_rtx()).items():
         if isinstance(what, type):
@@ -207,11 +206,6 @@ def test_what_tensorrt_calls_has_its_parameters(bindings):
 
 
 def test_our_overrides_have_those_parameters_too():
-    pytest.importorskip("onnx")
-    from stand_in_tensorrt import stand_in
-
-    from engines.tensorrt.messages import Messages, monitor_of
-
     trt = stand_in()
     for ours, methods in (
         (Messages(trt).logger, OVERRIDDEN["ILogger"]),
