@@ -90,7 +90,9 @@ def _read_patches(graph: ir.Graph) -> None:
 def _is_by_patches(node: ir.Node, side: int) -> bool:
     wanted = {"strides": (side, side), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
     found = {name: node.attributes[name].value for name in wanted if name in node.attributes}
-    return wanted == {name: value if isinstance(value, int) else tuple(value) for name, value in found.items()}
+    return wanted == {
+        name: value if isinstance(value, int) else tuple(value) for name, value in found.items()
+    }
 
 
 def _halve(graph: ir.Graph, name: str) -> None:
