@@ -7,7 +7,7 @@ from typing import Any
 from engines.engine import BackEndError
 from engines.tensorrt import rtx
 from engines.tensorrt.library import Loaded
-from engines.tensorrt.messages import Messages, Progress, monitor_of
+from engines.tensorrt.messages import Progress, messages_of, monitor_of
 
 WORKSPACE_BYTES = 2 << 30
 """Bytes of GPU memory that a layer may use while it runs; an upper limit only."""
@@ -21,9 +21,10 @@ def build_plan(loaded: Loaded, onnx_file: bytes, progress: Progress) -> bytes:
     Raises `BackEndError` where TensorRT cannot build it, `KeyboardInterrupt` where `progress` raises it.
     """
     trt = loaded.trt
-    messages = Messages(trt)
+    messages = messages_of(trt)
+    messages.forget()
     builder = trt.Builder(messages.logger)
-    network, _parser = parsed(loaded, builder, onnx_file, messages)
+    network, _parser = parsed(loaded, builder, onnx_file)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -40,12 +41,13 @@ def build_plan(loaded: Loaded, onnx_file: bytes, progress: Progress) -> bytes:
     return bytes(plan)
 
 
-def parsed(loaded: Loaded, builder: Any, onnx_file: bytes, messages: Messages) -> tuple[Any, Any]:
+def parsed(loaded: Loaded, builder: Any, onnx_file: bytes) -> tuple[Any, Any]:
     """The network of an ONNX file, and the parser, which owns its weights and has to live as long.
 
     Raises `BackEndError`, with the node, where TensorRT cannot read it.
     """
     trt = loaded.trt
+    messages = messages_of(trt)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages.logger)
     if not parser.parse(onnx_file):
@@ -55,4 +57,4 @@ def parsed(loaded: Loaded, builder: Any, onnx_file: bytes, messages: Messages) -
 
 
 def _reason(error: Any) -> str:
-    return f"node {error.node()}: {' '.join(error.desc().split())}"
+    return f"node {error.node()} ({error.node_operator()}): {' '.join(error.desc().split())}"

@@ -16,9 +16,14 @@ Progress = Callable[[str, int, int], None]
 
 
 class Messages:
-    """Passes TensorRT's messages on to the log, and keeps the last errors."""
+    """Passes TensorRT's messages on to the log, and keeps the last errors.
+
+    There is one for a module (`messages_of`): while anything of TensorRT's lives, it ignores every logger but the
+    first that it got.
+    """
 
     def __init__(self, trt: Any) -> None:
+        self.trt = trt
         levels = {
             trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
             trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -44,6 +49,20 @@ class Messages:
     def errors(self) -> str:
         """The last errors in one line."""
         return "; ".join(self._errors) or "no reason given"
+
+    def forget(self) -> None:
+        """Drop the errors so far, before something that may add its own."""
+        self._errors.clear()
+
+
+_MESSAGES: dict[int, Messages] = {}
+
+
+def messages_of(trt: Any) -> Messages:
+    """Those of a module, always the same ones."""
+    if id(trt) not in _MESSAGES:
+        _MESSAGES[id(trt)] = Messages(trt)  # which keeps the module, and so its number
+    return _MESSAGES[id(trt)]
 
 
 def monitor_of(trt: Any, progress: Progress) -> Any:

@@ -15,22 +15,23 @@ def prepare_build(trt: Any, config: Any) -> None:
 
 
 class Contexts:
-    """Makes the contexts of an engine, with the kernels `kept` from an earlier start where they can be used.
+    """Makes the contexts of an engine. It has to live as long as any of them, as it holds their kernels."""
 
-    It has to live as long as any of the contexts.
-    """
-
-    def __init__(self, trt: Any, engine: Any, kept: bytes | None) -> None:
+    def __init__(self, trt: Any, engine: Any) -> None:
         runtime_config = engine.create_runtime_config()
         cache = runtime_config.create_runtime_cache()
-        self.kept_are_used = kept is not None and bool(cache.deserialize(kept))
         runtime_config.set_runtime_cache(cache)
         # frames are recorded by us, with their copies
         runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
         self._engine, self._config, self._cache = engine, runtime_config, cache
 
+    def accept(self, kept: bytes) -> bool:
+        """Take kernels of an earlier start; False where the library cannot use them here."""
+        cache = self._cache
+        return bool(cache.deserialize(kept))
+
     def make(self) -> Any:
-        """A context, or None where TensorRT cannot make one. The first compiles."""
+        """A context, or None where TensorRT cannot make one. The first compiles what was not accepted."""
         engine = self._engine
         return engine.create_execution_context(self._config)
 

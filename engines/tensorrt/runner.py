@@ -17,7 +17,7 @@ from engines.network.model import OnnxModel
 from engines.tensorrt import rtx
 from engines.tensorrt.compiled_kernels import CompiledKernels
 from engines.tensorrt.library import Loaded
-from engines.tensorrt.messages import Messages
+from engines.tensorrt.messages import messages_of
 from engines.tensorrt.onnx_file import DARK, FACTOR, KEPT, MAPS, RAW, SUMMARY, shapes_of
 from engines.tensorrt.plans import Plans
 from stream.errors import OutputError
@@ -45,7 +45,8 @@ class TensorRTRunner:
     ) -> None:
         trt = loaded.trt
         self.frame = frame
-        self._messages = Messages(trt)
+        self._messages = messages_of(trt)
+        self._messages.forget()
         self._runtime = runtime = trt.Runtime(self._messages.logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -63,7 +64,7 @@ class TensorRTRunner:
                 f"the engine has the tensors {found}, not {wanted}; build it again with `liveptv engine build`"
             )
         self._kernels = kernels
-        self._contexts = rtx.Contexts(trt, engine, kernels.read()) if kernels else None
+        self._contexts = rtx.Contexts(trt, engine) if kernels else None
         self._is_first = True
         self._references: dict[str, DeviceBuffer] = {}
         if flat_field is not None:
@@ -100,18 +101,29 @@ class TensorRTRunner:
         return enqueue
 
     def _context(self) -> Any:
-        if self._contexts is None or self._kernels is None:
+        contexts, kernels = self._contexts, self._kernels
+        if contexts is None or kernels is None:
             return self._engine.create_execution_context()
-        compiles, self._is_first = self._is_first and not self._contexts.kept_are_used, False
-        if not compiles:
-            return self._contexts.make()
-        say = self._kernels.say
-        say(f"compiling for the {self._kernels.gpu.name}, once for this GPU and driver: some seconds")
+        is_first, self._is_first = self._is_first, False
+        return self._first_context(contexts, kernels) if is_first else contexts.make()
+
+    @staticmethod
+    def _first_context(contexts: rtx.Contexts, kernels: CompiledKernels) -> Any:
+        """With kept kernels, or else with new ones, which are kept."""
+        kept = kernels.take()
+        if kept is not None:
+            if contexts.accept(kept):
+                context = contexts.make()
+                if context is not None:
+                    kernels.worked()
+                return context
+            kernels.reject("TensorRT rejects them")
+        kernels.say(f"compiling for the {kernels.gpu.name}, once for this GPU and driver: some seconds")
         begun_s = time.perf_counter()
-        context = self._contexts.make()
+        context = contexts.make()
         if context is not None:
-            say(f"compiled in {time.perf_counter() - begun_s:.1f} s")
-            self._kernels.write(self._contexts.compiled())
+            kernels.say(f"compiled in {time.perf_counter() - begun_s:.1f} s")
+            kernels.write(contexts.compiled())
         return context
 
 

@@ -66,8 +66,11 @@ class ParserError:
     def node(self) -> int:
         return 3
 
+    def node_operator(self) -> str:
+        return "Fold"
+
     def desc(self) -> str:
-        return "Unsupported operator:\n Fold"
+        return "Unsupported\n operator"
 
 
 class OnnxParser:
@@ -187,9 +190,11 @@ class ICudaEngine:
 
 
 class EngineOfRtx(ICudaEngine):
-    def __init__(self, file: bytes, here: str, compiled: list[str], capturable: bool) -> None:
+    def __init__(
+        self, file: bytes, here: str, compiled: list[str], capturable: bool, deadly: bytes | None
+    ) -> None:
         super().__init__(file)
-        self._here, self._compiled, self._capturable = here, compiled, capturable
+        self._here, self._compiled, self._capturable, self._deadly = here, compiled, capturable, deadly
 
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig(self._here)
@@ -197,6 +202,8 @@ class EngineOfRtx(ICudaEngine):
     def create_execution_context(self, runtime_config: IRuntimeConfig) -> ContextOfRtx:
         assert runtime_config.cuda_graph_strategy is CudaGraphStrategy.DISABLED
         cache = runtime_config.cache
+        if cache.content == self._deadly:
+            raise KeyboardInterrupt  # as near to a crash as a test can come
         if not cache.content:
             self._compiled.append(self._here)
             cache.content = cache.here + b": kernels"
@@ -209,9 +216,13 @@ def stand_in_for_rtx(
     here: str = "an RTX GPU",
     compiled: list[str] | None = None,
     capturable: bool = True,
+    deadly: bytes | None = None,
     spoil=lambda file: file,
 ) -> SimpleNamespace:
-    """The module of TensorRT for RTX on a GPU; `compiled` gets an entry each time that kernels are compiled."""
+    """The module of TensorRT for RTX on a GPU; `compiled` gets an entry each time that kernels are compiled.
+
+    It crashes with the kernels `deadly`, which it has accepted.
+    """
     full, compiled = stand_in(version, spoil=spoil), [] if compiled is None else compiled
     head = f"plan of {version}:".encode()
 
@@ -232,7 +243,7 @@ def stand_in_for_rtx(
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             if super().deserialize_cuda_engine(serialized_engine) is None:
                 return None
-            return EngineOfRtx(serialized_engine[len(head) :], here, compiled, capturable)
+            return EngineOfRtx(serialized_engine[len(head) :], here, compiled, capturable, deadly)
 
         def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
             is_valid = buffer.startswith(head)

@@ -22,7 +22,7 @@ import pytest
 from stand_in_tensorrt import stand_in, stand_in_for_rtx
 
 from engines.tensorrt import library as library_module
-from engines.tensorrt.messages import Messages, monitor_of
+from engines.tensorrt.messages import messages_of, monitor_of
 
 PACKAGE = Path(__file__).parents[2] / "engines" / "tensorrt"
 NAMES = {  # what the variables of our code hold
@@ -208,7 +208,7 @@ def test_what_tensorrt_calls_has_its_parameters(bindings):
 def test_our_overrides_have_those_parameters_too():
     trt = stand_in()
     for ours, methods in (
-        (Messages(trt).logger, OVERRIDDEN["ILogger"]),
+        (messages_of(trt).logger, OVERRIDDEN["ILogger"]),
         (monitor_of(trt, lambda *_: None), OVERRIDDEN["IProgressMonitor"]),
     ):
         for method, parameters in methods.items():
