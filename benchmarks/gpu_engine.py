@@ -3,7 +3,7 @@
     python benchmarks/gpu_engine.py --json benchmarks/results/gpu_engine.json             # ten minutes
 
 Give it the machine alone. It needs what the libraries there need, and installs nothing: `liveptv[rtx]` for
-TensorRT for RTX; `liveptv[train]` (torch with CUDA) for torch, and for a large network with random weights where none
+TensorRT for RTX; `liveptv[train]` (torch with CUDA) for torch, and for a large network of random weights where none
 is given with --large. Each part runs in a process of its own with a time limit, and each row is written as soon as
 it is known: a run that is killed leaves what it had, and a part that fails is a row with its error.
 
