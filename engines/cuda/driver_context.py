@@ -121,4 +121,5 @@ def attempt(call: Callable[[], object]) -> None:
     except CudaError as error:
         # a lost GPU fails every call, and was reported by the one that noticed
         level = logging.DEBUG if error.status in LOST else logging.WARNING
-        log.log(level, "something on the GPU could not be freed: %s", error)
+        # its text alone: the error would keep alive what its callers have, as long as somebody keeps the record
+        log.log(level, "something on the GPU could not be freed: %s", str(error))

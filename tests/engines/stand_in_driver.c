@@ -67,6 +67,7 @@ static int made[KINDS], freed[KINDS], reclaimed, illegal;
 static unsigned delay_us;
 static char calls[MOST_CALLS][MOST_NAME], done_work[MOST_CALLS][MOST_NAME];
 static int call_count, done_count, fail_at = -1, fail_status;
+static int lose_at = -1, lose_status;
 static char fail_name[MOST_NAME];
 static size_t memory_limit = (size_t)1 << 40, memory_used;
 static __thread struct object *stack[16];
@@ -77,6 +78,7 @@ static __thread int depth;
 void stand_in_fail(int at, int status) { fail_at = at, fail_status = status; }
 void stand_in_fail_next(const char *name, int status) { strncpy(fail_name, name, MOST_NAME - 1), fail_status = status; }
 void stand_in_lose(int status) { pthread_mutex_lock(&lock), lost = status, pthread_cond_broadcast(&changed), pthread_mutex_unlock(&lock); }
+void stand_in_lose_at(int at, int status) { lose_at = at, lose_status = status; }
 void stand_in_delay(unsigned us) { delay_us = us; }
 void stand_in_devices(int count, int status) { devices = count, start_status = status; }
 void stand_in_memory(size_t bytes) { memory_limit = bytes; }
@@ -106,6 +108,7 @@ void stand_in_kernel(const char *name, kernel_body body, int arguments, const si
 static CUresult entered(const char *name) {
     int number = call_count++;
     strncpy(calls[number % MOST_CALLS], name, MOST_NAME - 1);
+    if (number == lose_at) lost = lose_status;
     int fails = number == fail_at || !strcmp(name, fail_name);
     if (fails) fail_name[0] = 0;
     return fails ? fail_status : OK;
@@ -351,6 +354,8 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
     NOT_IN_CAPTURE;
     struct object *o = block_of((char *)(uintptr_t)address, 1, DEVICE_MEMORY);
     if (!o || o->memory != (char *)(uintptr_t)address) LEAVE(INVALID_VALUE);
+    for (struct object *stream = objects; stream; stream = stream->next) /* waits for all work, unlike cuMemFreeHost */
+        if (stream->kind == STREAM) drained(stream);
     unmake(o);
     LEAVE(OK);
 }

@@ -36,6 +36,11 @@ def _built() -> Path:
     return folder / "driver.so"
 
 
+def pointer_of(argument: int) -> int:
+    """The address that an argument of a kernel holds."""
+    return ctypes.c_uint64.from_address(argument).value
+
+
 class StandIn:
     """One driver, of which nothing was asked so far."""
 
@@ -86,6 +91,10 @@ class StandIn:
     def lose(self, status: int) -> None:
         """Let every call fail from now on."""
         self.library.stand_in_lose(status)
+
+    def lose_at(self, at: int, status: int) -> None:
+        """Let every call fail from the one number `at` on."""
+        self.library.stand_in_lose_at(at, status)
 
     def delay(self, us: int) -> None:
         """Let each copy, fill and kernel begin later."""
