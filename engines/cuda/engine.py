@@ -126,7 +126,7 @@ class GpuEngine:
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
-        table = to_table(found.particles, self._card, found.background)
+        table = to_table(found.particles, self._card, found.background, self._particle)
         anywhere = self._back_end.device.upload(np.zeros(1, np.float32)).device
         took_s: dict[str, float] = {}
         for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, anywhere))):

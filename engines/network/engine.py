@@ -253,7 +253,9 @@ class NetworkEngine:
             slots, known, pixels = slots_in(
                 lambda tile, at: self._run_part(tile, at, given.shape, what), given, parts, self._margin
             )
-            found, doubts, beside = tables_of(slots, frame, background, self._model.card, self._settings)
+            found, doubts, beside = tables_of(
+                slots, frame, background, self._model.card, self._settings, self._particle
+            )
             left_out.update(beside)
             return Reading(found, doubts, known, pixels)
 
