@@ -69,7 +69,8 @@ class CheckedEngine(EngineAround):
         super().warmup(height, width, dtype)
         try:
             self._prepare()
-        except Exception as error:  # as in `_take`
+        except Exception as error:  # a run does not end because its check does; the run says so once
+            log.exception("the self-check cannot be prepared")
             self._give_up(error)
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
@@ -112,7 +113,8 @@ class CheckedEngine(EngineAround):
         self._look = None
         try:
             seen = look.result()
-        except Exception as error:  # a run does not end because its check does; the run says so once
+        except Exception as error:  # as above
+            log.exception("the self-check ended")
             self._give_up(error)
             return
         if seen is not None:
@@ -121,7 +123,6 @@ class CheckedEngine(EngineAround):
                 self._say(text)
 
     def _give_up(self, error: Exception) -> None:
-        log.error("the self-check ended", exc_info=error)
         self._is_over = True
         self._say(
             f"the optics are not checked any more ({type(error).__name__}: {error}); the run goes on without"
