@@ -4,10 +4,10 @@ A frame costs the network and the fit. With W frames at a time and a camera that
 
     budget = min(USED W P, AGE_PART limit) - network    (1)
 
-`network` and P are measured. What the frames before have left of theirs may be spent on top of that, up to `LENT`: from
-a few frames that take long, such as the first ones, which no prediction helps, no queue grows. What (1) cannot see
-(other programs, other stages on the same cores) shows as frames that arrive late or are missing; then the budget is
-cut at once, and rises again slowly.
+`network` and P are measured. What the frames before have left of theirs may be spent on top of that, up to
+`LENT`: from a few frames that take long, such as the first ones, which no prediction helps, no queue grows.
+What (1) cannot see (other programs, other stages on the same cores) shows as frames that arrive late or are
+missing; then the budget is cut at once, and rises again slowly.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ AGE_PART = 0.6
 """Part of the age limit that network and fit of one frame may take; the rest is for waiting, tracking and
 writing."""
 LENT, LENT_AGE = 0.4, 0.15
-"""Part of the camera's period, and of the age limit, that frames may spend beyond (1) if those before have left it. At
-the start all of it is there, as nothing waits. With 0 the first frames of a camera that takes 32 of 33 ms, until
-predictions make them cheap, are fitted in part; from 0.6 on a frame may take so long that two more wait, of which one
-is dropped."""
+"""Part of the camera's period, and of the age limit, that frames may spend beyond (1) if those before have left
+it. At the start all of it is there, as nothing waits. With 0 the first frames of a camera that takes 32 of 33
+ms, until predictions make them cheap, are fitted in part; from 0.6 on a frame may take so long that two more
+wait, of which one is dropped."""
 REFILL = 0.1
-"""Part of what a frame leaves of its budget that is kept for such frames. With 1 as good as all that (1) leaves to
-chance is spent: of two workers at their limit 1.1 % of the frames are lost, not 0.7 %. With 0 the first frames are the
-only ones that get it (both in the simulations of tests/engines/test_governor.py)."""
+"""Part of what a frame leaves of its budget that is kept for such frames. With 1 as good as all that (1) leaves
+to chance is spent: of two workers at their limit 1.1 % of the frames are lost, not 0.7 %. With 0 the first
+frames are the only ones that get it (both in the simulations of tests/engines/test_governor.py)."""
 COST_FRAMES = 15
 """Frames over which the median time of the network is taken, 0.5 s at 30 frames/s: a frame that took seconds, in a
 process that stood still, does not count. Fewer follow single frames, more are slow to give the fit's time away."""
