@@ -134,7 +134,7 @@ class GpuEngine:
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
-        table = to_table(found.particles, self._card, found.background)
+        table = to_table(found.particles, self._card, found.background, self._particle)
         took_s: dict[str, float] = {}
         for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, tensor.device))):
             trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
