@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
 from engines.cuda.layout import FrameFormat
+from engines.cuda.ranges import MOST_LIGHT
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.cuda.unpacking import kept_slots
 from engines.detection_pool import FrameWork, Outcome
@@ -134,7 +134,7 @@ class GpuEngine:
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
-        table = to_table(found.particles, self._card, found.background)
+        table = to_table(found.particles, self._card, found.background, self._particle)
         took_s: dict[str, float] = {}
         for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, tensor.device))):
             trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
