@@ -37,6 +37,7 @@ class Context:
         self._release = weakref.finalize(
             self, attempt, partial(api, "cuDevicePrimaryCtxRelease_v2", self.device)
         )
+        self._release.atexit = False
         self._owned: dict[int, Ended] = {}
         self._lasting: set[int] = set()
         self._numbers = itertools.count()
@@ -79,6 +80,7 @@ class Context:
         """
         number = next(self._numbers)
         ended = weakref.finalize(owner, self._end, number, free)
+        ended.atexit = False  # the end of the process frees everything, when libraries may be gone already
         self._owned[number] = ended
         if lasting:
             self._lasting.add(number)

@@ -59,15 +59,22 @@ class GpuEngine:
     """Finds particles and their depths with a trained network on a GPU.
 
     Before the first frame of a format its result for a drawn frame is compared with that of ONNX Runtime.
+    With `closes_device` the back end's device ends with the engine.
     Raises `ConfigurationError` for a model that cannot be read or was made for other images.
     """
 
     def __init__(
-        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        back_end: GpuBackEnd,
+        *,
+        closes_device: bool = False,
     ) -> None:
         from engines.file_hash import file_hash
 
-        self._settings, self._back_end = settings, back_end
+        self._settings, self._back_end, self._closes_device = settings, back_end, closes_device
         self._model = OnnxModel(model)
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
@@ -250,6 +257,8 @@ class GpuEngine:
         slots, self._slots, self._free, self._frame = self._slots, [], SimpleQueue(), None
         for slot in slots:
             slot.close()
+        if self._closes_device:
+            self._back_end.device.close()
 
 
 def _line(error: BaseException) -> str:
