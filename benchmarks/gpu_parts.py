@@ -16,7 +16,7 @@ from gpu_material import SHIPPED, Image, picture
 
 from engines.cuda.check import EXACT, HALF, agreement, reference_answer
 from engines.cuda.engine import GpuBackEnd, GpuEngine
-from engines.cuda.fit_frame import BatchedFit
+from engines.cuda.fit_frame import KernelFit
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Slot
 from engines.cuda.torch_device import tensor_of
@@ -163,7 +163,7 @@ def parts_of_a_frame(back_end: GpuBackEnd, path: Path, shape: tuple[int, int], s
 
 
 def fit_rows(device: TorchDevice, shape: tuple[int, int], counts: tuple[int, ...]) -> Iterator[Row]:
-    """The fit of a frame's particles, by one thread of the processor and in batches; and how the two agree."""
+    """The fit of a frame's particles, by one thread of the processor and by the kernel; and how the two agree."""
     model = OnnxModel(SHIPPED)
     particle = model.psf()
     assert particle is not None
@@ -176,7 +176,7 @@ def fit_rows(device: TorchDevice, shape: tuple[int, int], counts: tuple[int, ...
         tables = []
         for name, fit in (
             ("processor", refiner.fit_all),
-            ("batched", BatchedFit(particle, tensor_of(device.on_device((1,), np.float32)).device)),
+            ("kernel", KernelFit(particle, device)),
         ):
             refiner.fit_all = fit
             tables.append(refiner.refine(image, table))
