@@ -48,6 +48,7 @@ def plan(looked: list[Row]) -> list[Part]:
     """
     gpu = [row["road"] for row in looked if row.get("usable") and row["road"] != PROCESSOR]
     parts = [Part("prepare", 90)]
+    parts += [Part("fit", 60)] if set(gpu) - {"openvino"} else []
     for road in gpu:
         builds_for_minutes, is_intel = road == "tensorrt", road == "openvino"
         parts += [Part("start", 150 if builds_for_minutes else 30, road, "small")]
@@ -93,7 +94,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything")
     parser.add_argument("--large", type=Path, help="a trained large network, .onnx")
     parser.add_argument("--live-hz", type=float, default=LIVE_HZ)
-    parser.add_argument("--only", nargs="+", help="parts to do: start, agreement, speed, live, kernels")
+    parser.add_argument(
+        "--only", nargs="+", help="parts to do: prepare, start, agreement, speed, live, fit, kernels"
+    )
     parser.add_argument("--rehearse", action="store_true", help="on the processor, in small")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--limit-s", type=float, help=argparse.SUPPRESS)

@@ -5,6 +5,7 @@ A rehearsal runs the same code on the processor, in small: a thread for each str
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -20,8 +21,11 @@ from typing import Any
 import numpy as np
 
 from engines.backends.registry import BACK_ENDS, missing
+from engines.cuda.device import Device
+from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.first_gpu import first_gpu
+from engines.cuda.fit_frame import KernelFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import Runner
 from engines.cuda.torch_device import why_no_torch_cuda
@@ -36,7 +40,7 @@ from engines.tensorrt.plans import Plans
 from engines.tensorrt.runner import TensorRTBackEnd
 
 Row = dict[str, Any]
-TESTS = Path(__file__).parents[1] / "tests" / "engines"
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "engines"))  # of the stand-ins
 PACKAGES = (
     "liveptv",
     "numpy",
@@ -65,7 +69,7 @@ class Road:
     """A way to run networks; `back_end(half, folder)` opens it, its engines kept in the folder.
 
     Without `back_end` it is one for the processor's engine, chosen by `settings`. `is_installed` says whether its
-    library is there.
+    library is there. `fit_device` is the device for the fit's kernel, where it is not the network's.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Road:
     back_end: Callable[[bool, Path], GpuBackEnd] | None
     settings: Row
     is_installed: bool = True
+    fit_device: Callable[[], Device] | None = None
 
     def open(self, model: Path, folder: Path, *, half: bool, refine: bool, fit: str = "processor") -> Engine:
         """An engine for a model, the fit where `fit` says. Raises `BackEndError` where that fails."""
@@ -80,7 +85,9 @@ class Road:
         settings = DetectorSettings(precision="auto" if half else "full", **given)
         pixel_size_um = OnnxModel(model).card.pixel_size_um
         if self.back_end is not None:
-            return FitsThere(settings, pixel_size_um, model, self.back_end(half, folder), fit)
+            return FitsThere(
+                settings, pixel_size_um, model, self.back_end(half, folder), fit, self.fit_device
+            )
         device = "gpu" if settings.device == "gpu" else "cpu"
         one = next(b for b in BACK_ENDS if (b.name, b.device) == (settings.backend, device))
         return one.open(settings, pixel_size_um, model)
@@ -90,24 +97,21 @@ class FitsThere(GpuEngine):
     """The GPU's engine, whose fit is done where it is told and not where it is faster."""
 
     def __init__(
-        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd, fit: str
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        back_end: GpuBackEnd,
+        fit: str,
+        fit_device: Callable[[], Device] | None,
     ) -> None:
-        super().__init__(settings, pixel_size_um, model, back_end)
-        self._wanted = fit
+        super().__init__(settings, pixel_size_um, model, back_end, closes_device=True)
+        self._wanted, self._fit_device = fit, fit_device or (lambda: back_end.device)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         if self._wanted == "gpu":
-            put_fit_on_gpu(self, refiner)
-
-
-def put_fit_on_gpu(engine: FitsThere, refiner: Refiner) -> None:
-    """Have the fit done on the engine's device."""
-    from engines.cuda.fit_frame import BatchedFit
-    from engines.cuda.torch_device import tensor_of
-
-    anywhere = tensor_of(engine._back_end.device.upload(np.zeros(1, np.float32)))
-    refiner.fit_all = BatchedFit(refiner.model, anywhere.device)
-    engine._fit_on = "gpu"
+            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, self._fit_device())
+            self._fit_on = "gpu"
 
 
 def roads(*, rehearse: bool) -> tuple[Road, ...]:
@@ -142,7 +146,7 @@ def _nvidias() -> tuple[Road, ...]:
             )
             for library in LIBRARIES
         ),
-        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}),
+        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}, fit_device=open_cuda),
     )
 
 
@@ -155,9 +159,7 @@ def _why_no(library: Library) -> str:
 
 def _tensorrt(library: Library, half: bool, folder: Path) -> GpuBackEnd:
     """Either library on the first GPU; what it has to build is built now, and kept in the folder."""
-    from engines.cuda.torch_device import open_torch_cuda
-
-    device = open_torch_cuda()
+    device = open_cuda()
     plans = Plans(load_library(library), device.facts, half, EngineCache(folder / library.extra))
     return BuildsAll(device, plans, say)
 
@@ -187,24 +189,33 @@ def say(text: str) -> None:
 
 
 def _stand_ins() -> tuple[Road, ...]:
-    sys.path.append(str(TESTS))
-    from host_device import HostDevice
-
-    def torch(half: bool, _folder: Path) -> GpuBackEnd:
+    def torch(half: bool, folder: Path) -> GpuBackEnd:
         from engines.cuda.torch_runner import TorchBackEnd
 
-        return TorchBackEnd(HostDevice(), half=half)
+        return TorchBackEnd(stand_in_device(folder), half=half)
 
     def tensorrt(half: bool, folder: Path) -> GpuBackEnd:
         from stand_in_tensorrt import stand_in_for_rtx
 
-        loaded, device = Loaded(RTX, stand_in_for_rtx()), HostDevice()
+        loaded, device = Loaded(RTX, stand_in_for_rtx()), stand_in_device(folder)
         return BuildsAll(device, Plans(loaded, device.facts, half, EngineCache(folder / RTX.extra)), say)
 
     return (
         Road(RTX.extra, lambda: missing("onnx", "onnxscript", extra="rtx"), tensorrt, {}),
         Road("torch", lambda: missing("torch", extra="train"), torch, {}),
     )
+
+
+def stand_in_device(folder: Path) -> Any:
+    """A device that is the processor. The fit's kernel is built once, by a C compiler, from the GPU's source."""
+    import host_device
+    import kernel_on_cpu
+
+    built = folder / "kernel" / "fit_kernel.so"
+    if not built.is_file():
+        built.parent.mkdir(exist_ok=True)
+        kernel_on_cpu.build(built.parent)
+    return host_device.HostDevice(kernels=kernel_on_cpu.Kernels(ctypes.CDLL(str(built))))
 
 
 def versions() -> Row:
