@@ -13,11 +13,12 @@ from typing import Any
 SUCCESS, NO_DEVICE = 0, 100
 
 
-def _load() -> Any:
+def load_driver() -> Any:
+    """The library of the driver. Raises `OSError` where it is not installed."""
     return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
 
-def why_no_gpu(load: Callable[[], Any] = _load) -> str:
+def why_no_gpu(load: Callable[[], Any] = load_driver) -> str:
     """Why no NVIDIA GPU can be used; "" where one can. Uses no memory on the GPU."""
     try:
         driver = load()

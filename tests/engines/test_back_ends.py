@@ -78,7 +78,7 @@ def fails_from(first):
 
 
 def back_end(name, reason="", opens=None, automatic=True):
-    def open_it(settings, pixel_size_um, model):
+    def open_it(settings, pixel_size_um, model, say):
         if opens is not None:
             raise opens
         return MadeEngine(name)
