@@ -31,6 +31,7 @@ Row = dict[str, Any]
 PROCESSOR = "onnxruntime"
 MINUTES = 10.0
 LIVE_HZ = 100.0
+HEAD = (("device", "name"), ("driver", "driver_version"))
 TARGETS = (
     ("large network, no fit, frames/s", "large", "", "frames_per_s", 800.0, 2000.0),
     ("large network, fit of 200 particles, frames/s", "large", "fit", "frames_per_s", 400.0, 800.0),
@@ -148,8 +149,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
             "no GPU here that any of these libraries can use; --rehearse does the same on the processor\n"
         )
         return 1
-    device = "none: a rehearsal on the processor" if options.rehearse else "; ".join(facts.get("gpus", ()))
-    record = Record(options.json, {"device": device, **head, "rehearsal": options.rehearse})
+    gpus = [{"name": "none: a rehearsal on the processor"}] if options.rehearse else facts.get("gpus", [])
+    head = {name: "; ".join(gpu.get(key, "") for gpu in gpus) for name, key in HEAD} | head
+    record = Record(options.json, head | {"rehearsal": options.rehearse})
     record.rows += look.rows
     parts = [part for part in plan(look.rows) if part.name in (options.only or (part.name,))]
     with contextlib.suppress(KeyboardInterrupt):

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from engines.backends.openvino_devices import found_devices
 from engines.backends.registry import BACK_ENDS, missing
 from engines.cuda.device import Device
+from engines.cuda.driver import why_no_gpu
 from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.first_gpu import first_gpu
@@ -61,7 +63,14 @@ PACKAGES = (
     "openvino",
     "numba",
 )
-GPU_FACTS = "name,driver_version,compute_cap,memory.total,pcie.link.gen.max,pcie.link.width.max"
+GPU_FACTS = (
+    "name",
+    "driver_version",
+    "compute_cap",
+    "memory.total",
+    "pcie.link.gen.max",
+    "pcie.link.width.max",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +115,21 @@ class FitsThere(GpuEngine):
         fit_device: Callable[[], Device] | None,
     ) -> None:
         super().__init__(settings, pixel_size_um, model, back_end, closes_device=True)
-        self._wanted, self._fit_device = fit, fit_device or (lambda: back_end.device)
+        self._wanted, self._fit_device = fit, fit_device
+        self._own: Device | None = None
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         if self._wanted == "gpu":
-            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, self._fit_device())
+            self._own = None if self._fit_device is None else self._fit_device()
+            device = self._own or self._back_end.device
+            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, device)
             self._fit_on = "gpu"
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        super().close()
+        if self._own is not None:
+            self._own.close()
 
 
 def roads(*, rehearse: bool) -> tuple[Road, ...]:
@@ -229,9 +247,21 @@ def versions() -> Row:
     return found
 
 
-def gpus() -> list[str]:
-    """What `nvidia-smi` says of each of NVIDIA's GPUs; none where there is no driver."""
-    return _nvidia_smi(f"--query-gpu={GPU_FACTS}")
+def gpus() -> list[Row]:
+    """Name, driver and more of each GPU, as far as a driver or OpenVINO knows it."""
+    found: list[Row] = []
+    for line in _nvidia_smi(f"--query-gpu={','.join(GPU_FACTS)}", "--format=csv,noheader"):
+        found.append(dict(zip(GPU_FACTS, (value.strip() for value in line.split(",")), strict=False)))
+    if not found and not why_no_gpu():
+        found.append({"name": str(first_gpu())})
+    if not missing("openvino", extra="openvino"):
+        import openvino
+
+        devices = found_devices(openvino.Core())
+        found += [
+            {"name": maker, "openvino": name} for name, maker in devices.items() if name.startswith("GPU")
+        ]
+    return found
 
 
 def memory_used_mib() -> float | None:
@@ -241,11 +271,10 @@ def memory_used_mib() -> float | None:
 
 
 def _nvidia_smi(*arguments: str) -> list[str]:
-    command = ["nvidia-smi", *arguments]
-    if len(arguments) == 1:
-        command.append("--format=csv,noheader")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()]
