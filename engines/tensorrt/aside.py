@@ -1,7 +1,7 @@
 """Long calls of TensorRT's, in a thread of their own.
 
-A signal is handled between two steps of Python's main thread. Were that in one of TensorRT's calls back (a message, a
-step of a build), the `KeyboardInterrupt` would end inside TensorRT, which drops it, and Ctrl-C would be lost.
+A signal is handled between two steps of Python's main thread. If TensorRT has just called back there, with a
+message or a step of a build, the `KeyboardInterrupt` ends inside TensorRT, which drops it, and Ctrl-C is lost.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def aside(work: Callable[[], Result], stop: Callable[[], None] = lambda: None) -
     An interruption is raised when the work has ended: nothing of it goes on behind the caller's back.
     """
     with ThreadPoolExecutor(1, "tensorrt") as pool:
-        running = pool.submit(work)
         try:
+            running = pool.submit(work)
             while not running.done():
                 wait([running], LOOK_S)
         except BaseException:
