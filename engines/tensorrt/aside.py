@@ -6,8 +6,9 @@ message or a step of a build, the `KeyboardInterrupt` ends inside TensorRT, whic
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -21,12 +22,31 @@ def aside(work: Callable[[], Result], stop: Callable[[], None] = lambda: None) -
 
     An interruption is raised when the work has ended: nothing of it goes on behind the caller's back.
     """
-    with ThreadPoolExecutor(1, "tensorrt") as pool:
+    begin, outcome = threading.Event(), Future[Result]()
+
+    def run() -> None:
+        begin.wait()
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
-            running = pool.submit(work)
-            while not running.done():
-                wait([running], LOOK_S)
-        except BaseException:
-            stop()
-            raise
-        return running.result()
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="tensorrt").start()
+        begin.set()
+        _wait(outcome)
+    except BaseException:
+        stop()
+        if not outcome.cancel():  # it has begun
+            _wait(outcome)
+        raise
+    finally:
+        begin.set()
+    return outcome.result()
+
+
+def _wait(outcome: Future[Result]) -> None:
+    while not outcome.done():
+        wait([outcome], LOOK_S)

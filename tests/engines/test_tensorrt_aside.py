@@ -33,7 +33,7 @@ class Library:
         sum(range(1000))
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.01, 0.05, 0.3])
 def test_ctrl_c_stops_the_call_and_is_raised_when_it_has_ended(after_s):
     library = Library(after_s)
     with pytest.raises(KeyboardInterrupt):
