@@ -47,7 +47,7 @@ def plan(looked: list[Row]) -> list[Part]:
     A library that is installed but not used on this GPU is tried as well, for what it says itself.
     """
     gpu = [row["road"] for row in looked if row.get("usable") and row["road"] != PROCESSOR]
-    parts = []
+    parts = [Part("prepare", 90)]
     for road in gpu:
         builds_for_minutes, is_intel = road == "tensorrt", road == "openvino"
         parts += [Part("start", 150 if builds_for_minutes else 30, road, "small")]
@@ -148,7 +148,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     device = "none: a rehearsal on the processor" if options.rehearse else "; ".join(facts.get("gpus", ()))
     record = Record(options.json, {"device": device, **head, "rehearsal": options.rehearse})
     record.rows += look.rows
-    parts = [part for part in plan(look.rows) if not options.only or part.name in options.only]
+    parts = [part for part in plan(look.rows) if part.name in (options.only or (part.name,))]
     with contextlib.suppress(KeyboardInterrupt):
         run_parts(parts, clock, record, command)
     for row in targets(record.rows):

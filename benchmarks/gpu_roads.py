@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 from engines.backends.registry import BACK_ENDS, missing
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.first_gpu import first_gpu
+from engines.cuda.fit_frame import KernelFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import Runner
 from engines.cuda.torch_device import why_no_torch_cuda
@@ -102,11 +104,7 @@ class FitsThere(GpuEngine):
 
 def put_fit_on_gpu(engine: FitsThere, refiner: Refiner) -> None:
     """Have the fit done on the engine's device."""
-    from engines.cuda.fit_frame import BatchedFit
-    from engines.cuda.torch_device import tensor_of
-
-    anywhere = tensor_of(engine._back_end.device.upload(np.zeros(1, np.float32)))
-    refiner.fit_all = BatchedFit(refiner.model, anywhere.device)
+    refiner.fit_all = engine._kernel_fit = KernelFit(refiner.model, engine._back_end.device)
     engine._fit_on = "gpu"
 
 
@@ -189,16 +187,19 @@ def say(text: str) -> None:
 def _stand_ins() -> tuple[Road, ...]:
     sys.path.append(str(TESTS))
     from host_device import HostDevice
+    from kernel_on_cpu import Kernels, build
+
+    kernels = Kernels(build(Path(tempfile.mkdtemp(prefix="liveptv-kernel-"))))
 
     def torch(half: bool, _folder: Path) -> GpuBackEnd:
         from engines.cuda.torch_runner import TorchBackEnd
 
-        return TorchBackEnd(HostDevice(), half=half)
+        return TorchBackEnd(HostDevice(kernels=kernels), half=half)
 
     def tensorrt(half: bool, folder: Path) -> GpuBackEnd:
         from stand_in_tensorrt import stand_in_for_rtx
 
-        loaded, device = Loaded(RTX, stand_in_for_rtx()), HostDevice()
+        loaded, device = Loaded(RTX, stand_in_for_rtx()), HostDevice(kernels=kernels)
         return BuildsAll(device, Plans(loaded, device.facts, half, EngineCache(folder / RTX.extra)), say)
 
     return (

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
+from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.ranges import MOST_LIGHT
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
@@ -92,6 +93,7 @@ class GpuEngine:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._agreement: Agreement | None = None
         self._fit_on = "processor"
+        self._kernel_fit: KernelFit | None = None
         self._work = FrameWork(settings.workers or default_workers(), "gpu")
 
     @property
@@ -132,27 +134,31 @@ class GpuEngine:
                 self._choose_fit(self._refiner, (height, width), dtype)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
-        tensor = getattr(self._back_end.device.upload(np.zeros(1, np.float32)), "tensor", None)
-        if tensor is None:  # the batches are torch's
-            return
-        from engines.cuda.fit_frame import BatchedFit
-
+        """Fit on the GPU if more frames can be fitted there than on the processor, whose threads share the rest."""
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background, self._particle)
         took_s: dict[str, float] = {}
-        for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, tensor.device))):
-            trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
-            trial.fit_all = fit
-            for _ in range(2):  # the first compiles
-                begun_s = time.perf_counter()
-                trial.refine(image, table)
-                took_s[name] = time.perf_counter() - begun_s
-            if name == "gpu" and took_s["gpu"] < took_s["processor"] / self._work.workers:
-                refiner.fit_all = fit
-                self._fit_on = name
+        try:
+            on_gpu = KernelFit(refiner.model, self._back_end.device)
+            for name, fit in (("processor", refiner.fit_all), ("gpu", on_gpu)):
+                trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
+                trial.fit_all = fit
+                for _ in range(2):  # the first compiles
+                    busy_s, begun_s = on_gpu.busy_s, time.perf_counter()
+                    trial.refine(image, table)
+                    took_s[name] = time.perf_counter() - begun_s
+                    took_s["kernel"] = on_gpu.busy_s - busy_s
+        except (BackEndError, RuntimeError, MemoryError) as error:
+            log.warning("the fit stays on the processor: %s", _line(error))
+            return
+        workers = self._work.workers
+        if max(took_s["gpu"] / workers, took_s["kernel"] / FRAMES_AT_A_TIME) < took_s["processor"] / workers:
+            refiner.fit_all = self._kernel_fit = on_gpu
+            self._fit_on = "gpu"
+        else:
+            on_gpu.close()
         log.info("the fit is done on the %s: %s", self._fit_on, took_s)
 
     def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
@@ -257,6 +263,8 @@ class GpuEngine:
         slots, self._slots, self._free, self._frame = self._slots, [], SimpleQueue(), None
         for slot in slots:
             slot.close()
+        if self._kernel_fit is not None:
+            self._kernel_fit.close()
         if self._closes_device:
             self._back_end.device.close()
 

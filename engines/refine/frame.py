@@ -166,11 +166,31 @@ def fit_frame(
     `frame` (H, W) is the contrast; `total` (H, W) is the image of all particles, of the `UNTRIED` ones as
     `begin_frame` drew them, and stays so. `prior` is for blocks of more than one particle.
     """
+    boxes = usable_boxes(particles.theta, particles.usable, frame.shape, psf)
+    block, touches = blocks_of(boxes, particles.usable)
+    vary_neighbours(total, particles, block, touches, wanted, psf)
+    fit_blocks(frame, total, particles, psf, noise, prior, wanted, boxes, block, touches)
+
+
+@njit(cache=True, nogil=True)
+def fit_blocks(
+    frame: Float32Array,
+    total: Float32Array,
+    particles: Particles,
+    psf: Psf,
+    noise: Noise,
+    prior: Prior,
+    wanted: BoolArray,
+    boxes: IntArray,
+    block: IntArray,
+    touches: BoolArray,
+) -> None:
+    """The sweeps of `fit_frame`, which has the arguments.
+
+    `boxes` (N, `BOX`), `block` and `touches` (N,) are those of `grouping`, and change.
+    """
     theta, covariance, fit, state, usable = particles
     n = theta.shape[0]
-    boxes = usable_boxes(theta, usable, frame.shape, psf)
-    block, touches = blocks_of(boxes, usable)
-    vary_neighbours(total, particles, block, touches, wanted, psf)
     unknown = Prior(0.0, 0.0)
     for sweep in range(SWEEPS):
         for b in range(n):

@@ -6,6 +6,7 @@ from typing import Any
 
 from engines.engine import BackEndError
 from engines.tensorrt import rtx
+from engines.tensorrt.aside import aside
 from engines.tensorrt.library import Loaded
 from engines.tensorrt.messages import Progress, messages_of, monitor_of
 
@@ -33,7 +34,7 @@ def build_plan(loaded: Loaded, onnx_file: bytes, progress: Progress) -> bytes:
         rtx.prepare_build(trt, config)
     monitor = monitor_of(trt, progress)
     config.progress_monitor = monitor
-    plan = builder.build_serialized_network(network, config)
+    plan = aside(lambda: builder.build_serialized_network(network, config), monitor.stop)
     if monitor.stopped:
         raise KeyboardInterrupt
     if plan is None:

@@ -66,13 +66,16 @@ def messages_of(trt: Any) -> Messages:
 
 
 def monitor_of(trt: Any, progress: Progress) -> Any:
-    """A monitor that reports a build to `progress`; `stopped` is set when the user interrupts it."""
+    """A monitor that reports a build to `progress`; `stop` ends it, as does a `KeyboardInterrupt` of `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.stopped = False
             self._steps: dict[str, int] = {}
+
+        def stop(self) -> None:
+            self.stopped = True
 
         def _tell(self, phase: str, done: int) -> None:
             try:

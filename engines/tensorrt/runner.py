@@ -15,6 +15,7 @@ from engines.engine import BackEndError
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
 from engines.tensorrt import rtx
+from engines.tensorrt.aside import aside
 from engines.tensorrt.compiled_kernels import CompiledKernels
 from engines.tensorrt.library import Loaded
 from engines.tensorrt.messages import messages_of
@@ -113,14 +114,14 @@ class TensorRTRunner:
         kept = kernels.take()
         if kept is not None:
             if contexts.accept(kept):
-                context = contexts.make()
+                context = aside(contexts.make)
                 if context is not None:
                     kernels.worked()
                 return context
             kernels.reject("TensorRT rejects them")
         kernels.say(f"compiling for the {kernels.gpu.name}, once for this GPU and driver: some seconds")
         begun_s = time.perf_counter()
-        context = contexts.make()
+        context = aside(contexts.make)
         if context is not None:
             kernels.say(f"compiled in {time.perf_counter() - begun_s:.1f} s")
             kernels.write(contexts.compiled())

@@ -33,7 +33,7 @@ def value(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def knowing_its_place(path: Path, field: tuple[int, int]) -> Path:
-    """Features get brighter along x, by where they lie in the field, worked out from the size as by the exporter."""
+    """Features get brighter along x by where they lie in the field, worked out from the size of the image."""
 
     def change(graph: ir.Graph, builder: GraphBuilder) -> None:
         op, image, features = builder.op, graph.inputs[0], value(graph, "relu_1")

@@ -33,9 +33,13 @@ class HostBuffer:
 
 
 class HostDevice:
-    """Keeps count of what is under way; `fail_at` is the number of the start that fails, and all after it."""
+    """Keeps count of what is under way; `fail_at` is the number of the start that fails, and all after it.
 
-    def __init__(self, *, fail_at: int | None = None, takes_s: float = 0.0) -> None:
+    `kernels` makes kernels of a compiled module: `kernel_on_cpu.Kernels`, or none.
+    """
+
+    def __init__(self, *, fail_at: int | None = None, takes_s: float = 0.0, kernels=None) -> None:
+        self.kernels = kernels
         self.facts = DeviceFacts("the processor", (9, 0), 132, 1 << 34)
         self.fail_at, self.takes_s = fail_at, takes_s
         self.lock = threading.Lock()
@@ -61,6 +65,11 @@ class HostDevice:
 
     def place(self, module):
         return module
+
+    def load(self, image, names):
+        if self.kernels is None:
+            raise RuntimeError("this device runs no kernels")
+        return self.kernels(image, names)
 
     def record(self, work):
         return _Stream(self, work, len(self.pools) + 1)
