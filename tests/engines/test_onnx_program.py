@@ -18,7 +18,7 @@ from written_program import WrittenProgram, raw_bytes, session
 
 from engines.cuda.check import agreement, drawn_frame, logits_of, reference_answer
 from engines.cuda.layout import COUNTS, INDEX, FrameFormat
-from engines.cuda.ranges import MOST_LIGHT
+from engines.cuda.ranges import LARGEST_HALF, MOST_LIGHT
 from engines.cuda.unpacking import Answer, kept_slots
 from engines.engine import BackEndError, WrongNumbersError
 from engines.flatfield import FlatField
@@ -27,7 +27,7 @@ from engines.network.layout import LOGIT
 from engines.network.model import OnnxModel
 from engines.network.preparation import LEAST_LIGHT, Preparation
 from engines.tensorrt.onnx_file import OUTPUTS, shapes_of, write_onnx
-from engines.tensorrt.onnx_program import contrast_of, maps_of, pixels_of, strongest
+from engines.tensorrt.onnx_program import contrast_of, image_of, maps_of, pixels_of, strongest
 from liveptv.models import SHIPPED_MODEL
 from stream.errors import ConfigurationError
 
@@ -344,6 +344,21 @@ def test_maps_are_what_the_planes_of_a_model_file_say(classes):
     assert_same_slots(slots_of(maps[0]), expected)
     part = built(frame.maps_shape, lambda op, x: [op.Identity(maps_of(op, x, frame))])
     np.testing.assert_array_equal(part.run(None, {"x": maps})[0], maps)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_the_network_gets_the_frame_at_the_upper_left_among_zeros_and_in_half_precision_never_infinity(half):
+    frame = FrameFormat.of((20, 30), np.dtype(np.uint8), False, 2000)
+    contrast = np.random.default_rng(0).normal(0.0, 1.0, (20, 30)).astype(np.float32)
+    contrast[3, 4:6] = -1e9, 1e9
+    (image,) = built((20, 30), lambda op, x: [image_of(op, x, frame, half=half)]).run(None, {"x": contrast})
+    assert image.shape == (1, 1, 32, 32)
+    assert image.dtype == (np.float16 if half else np.float32)
+    largest = LARGEST_HALF if half else np.inf
+    expected = np.clip(contrast, -largest, largest).astype(image.dtype)
+    np.testing.assert_array_equal(image[0, 0, :20, :30], expected)
+    assert not image[0, 0, 20:].any()
+    assert not image[0, 0, :, 30:].any()
 
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch):
