@@ -8,6 +8,12 @@ no current context, unknown handles, freed memory, allocating or freeing in a th
 Names and types are those of cuda.h; compile with -DCHECK_HEADER -I<toolkit>/include to have the compiler compare. */
 #ifdef CHECK_HEADER
 #include <cuda.h>
+_Static_assert(CU_STREAM_NON_BLOCKING == 1 && CU_EVENT_BLOCKING_SYNC == 1 && CU_EVENT_DISABLE_TIMING == 2, "flags");
+_Static_assert(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL == 1 && CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES == 8, "modes");
+_Static_assert(CU_JIT_ERROR_LOG_BUFFER == 5 && CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES == 6, "options of the compiler");
+_Static_assert(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT == 16, "attributes");
+_Static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == 75 && CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == 76, "attributes");
+_Static_assert(sizeof(CUdeviceptr) == 8 && sizeof(CUdevice) == 4, "sizes");
 #else
 #include <stddef.h>
 typedef int CUresult, CUdevice, CUdevice_attribute, CUstreamCaptureMode, CUjit_option, CUfunction_attribute;
@@ -64,6 +70,7 @@ static struct object *objects; /* everything ever made; nothing is really freed,
 static struct object context = {.kind = CONTEXT};
 static int retained, lost, devices = 1, driver_version = 12040, start_status;
 static int made[KINDS], freed[KINDS], reclaimed, illegal;
+static int most_busy;
 static unsigned delay_us;
 static char calls[MOST_CALLS][MOST_NAME], done_work[MOST_CALLS][MOST_NAME];
 static int call_count, done_count, fail_at = -1, fail_status;
@@ -91,6 +98,10 @@ int stand_in_made(int kind) { return made[kind]; }
 int stand_in_retained(void) { return retained; }
 int stand_in_reclaimed(void) { return reclaimed; } /* left to the end of the context: leaks */
 int stand_in_illegal(void) { return illegal; }     /* copies to or from memory that was not there */
+int stand_in_most_busy(void) {                     /* streams at work at once, since it was asked last */
+    int most = most_busy;
+    return most_busy = 0, most;
+}
 int stand_in_depth(void) { return depth; }         /* contexts that this thread has pushed */
 
 /* A kernel that modules may have, with the sizes of its arguments. */
@@ -244,6 +255,18 @@ static void enqueue_all(struct object *to, const struct object *from) {
 static int drained(struct object *stream) {
     while ((stream->first || stream->busy) && !lost) pthread_cond_wait(&changed, &lock);
     return lost;
+}
+
+/* What another library puts on a stream. */
+int stand_in_put(struct object *stream, kernel_body body) {
+    struct object *kernel = calloc(1, sizeof *kernel);
+    kernel->kind = FUNCTION, kernel->body = body, strcpy(kernel->name, "put");
+    struct operation op = {.what = KERNEL, .function = kernel};
+    pthread_mutex_lock(&lock);
+    int known = is(stream, STREAM);
+    if (known) enqueue(stream, &op);
+    pthread_mutex_unlock(&lock);
+    return known;
 }
 
 /* ---- the driver's functions ---- */
@@ -518,6 +541,9 @@ CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream) {
     NEED(stream, STREAM);
     if (((struct object *)stream)->capturing) LEAVE(UNSUPPORTED);
     enqueue_all((struct object *)stream, (struct object *)graph);
+    int busy = 0;
+    for (struct object *o = objects; o; o = o->next) busy += o->kind == STREAM && (o->first || o->busy);
+    if (busy > most_busy) most_busy = busy;
     LEAVE(OK);
 }
 

@@ -53,7 +53,7 @@ class StandIn:
         self._bodies: list[object] = []
 
     def __getattr__(self, name: str) -> int:
-        """A count: `retained`, `reclaimed`, `illegal`, `depth`, `call_count`, `done_count`."""
+        """A count: `retained`, `reclaimed`, `illegal`, `depth`, `most_busy`, `call_count`, `done_count`."""
         if name.startswith("_"):
             raise AttributeError(name)
         found: int = getattr(self.library, f"stand_in_{name}")()
@@ -107,6 +107,12 @@ class StandIn:
     def devices(self, count: int, status: int = 0) -> None:
         """How many there are, and what starting says."""
         self.library.stand_in_devices(count, status)
+
+    def put(self, stream: int, work: Callable[[], None]) -> None:
+        """Put work on a stream, as another library does."""
+        body = Body(lambda *_: work())
+        self._bodies.append(body)
+        assert self.library.stand_in_put(ctypes.c_void_p(stream), body), "no such stream"
 
     def kernel(self, name: str, body: Callable[..., None], sizes: Sequence[int]) -> None:
         """Have a kernel: `body(grid, block, shared, arguments)`, with the bytes of each argument."""
