@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gpu_roads
 import numpy as np
+from gpu_fit import fit_rows
 from gpu_frames import latency, throughput
 from gpu_live import live
 from gpu_material import PICTURES, SHIPPED, frames_of, large_model, lend_finds, picture
@@ -18,6 +19,7 @@ from gpu_spent import kernels, spent
 
 from engines.cuda.check import EXACT, HALF, agreement, reference_answer
 from engines.cuda.driver import why_no_gpu
+from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Slot
@@ -228,6 +230,13 @@ def live_run(task: Task) -> Iterator[Row]:
     )
 
 
+def fit(task: Task) -> Iterator[Row]:
+    """The fit by its kernel, for three numbers of particles, through the driver alone."""
+    device = gpu_roads.stand_in_device(task.folder) if task.rehearse else open_cuda()
+    counts = (2, 6) if task.rehearse else (50, 200, 500)
+    yield from fit_rows(device, task.shape, counts, 1 if task.rehearse else 20)
+
+
 def kernel_times(task: Task) -> Iterator[Row]:
     """Which kernels of the torch program take the time."""
     yield kernels(task.path, task.shape, task.images(1)[0])
@@ -239,6 +248,7 @@ PARTS: dict[str, Callable[[Task], Iterator[Row]]] = {
     "start": start,
     "agreement": agrees,
     "speed": speed,
+    "fit": fit,
     "live": live_run,
     "kernels": kernel_times,
 }

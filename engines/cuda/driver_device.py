@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -119,6 +120,10 @@ class DriverCuda:
         check_same(source, array)
         with self._context.current():
             self._context.api("cuMemcpyDtoHAsync_v2", array.ctypes.data, source.address, array.nbytes, stream)
+
+    def current(self) -> AbstractContextManager[None]:
+        """The GPU's context as this thread's."""
+        return self._context.current()
 
     def load(self, image: bytes, names: Sequence[str]) -> Mapping[str, DriverKernel]:
         """The kernels with these names of a compiled module. Raises `CudaError` where they cannot be had."""

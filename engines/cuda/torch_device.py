@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,12 @@ class TorchCuda:
         """A copy of what `buffer` holds."""
         found: npt.NDArray[Any] = tensor_of(buffer).cpu().numpy()
         return found
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU as this thread's."""
+        with self._torch.cuda.device(self._device):
+            yield
 
     def load(self, image: bytes, names: Sequence[str]) -> Mapping[str, Kernel]:
         """The kernels with these names of a compiled module, through the driver, in the context that torch uses."""

@@ -1,13 +1,14 @@
 """Long calls of TensorRT's, in a thread of their own.
 
-A signal is handled between two steps of Python's main thread. Were that in one of TensorRT's calls back (a message, a
-step of a build), the `KeyboardInterrupt` would end inside TensorRT, which drops it, and Ctrl-C would be lost.
+A signal is handled between two steps of Python's main thread. If TensorRT has just called back there, with a
+message or a step of a build, the `KeyboardInterrupt` ends inside TensorRT, which drops it, and Ctrl-C is lost.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -21,12 +22,31 @@ def aside(work: Callable[[], Result], stop: Callable[[], None] = lambda: None) -
 
     An interruption is raised when the work has ended: nothing of it goes on behind the caller's back.
     """
-    with ThreadPoolExecutor(1, "tensorrt") as pool:
-        running = pool.submit(work)
+    begin, outcome = threading.Event(), Future[Result]()
+
+    def run() -> None:
+        begin.wait()
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
-            while not running.done():
-                wait([running], LOOK_S)
-        except BaseException:
-            stop()
-            raise
-        return running.result()
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="tensorrt").start()
+        begin.set()
+        _wait(outcome)
+    except BaseException:
+        stop()
+        if not outcome.cancel():  # it has begun
+            _wait(outcome)
+        raise
+    finally:
+        begin.set()
+    return outcome.result()
+
+
+def _wait(outcome: Future[Result]) -> None:
+    while not outcome.done():
+        wait([outcome], LOOK_S)

@@ -25,8 +25,8 @@ class Messages:
     def __init__(self, trt: Any) -> None:
         self.trt = trt
         levels = {
-            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-            trt.ILogger.Severity.ERROR: logging.ERROR,
+            trt.ILogger.Severity.INTERNAL_ERROR: logging.INFO,  # they are in an error of ours
+            trt.ILogger.Severity.ERROR: logging.INFO,
             trt.ILogger.Severity.WARNING: logging.WARNING,
             trt.ILogger.Severity.INFO: logging.DEBUG,
         }
@@ -40,7 +40,7 @@ class Messages:
                 level = levels.get(severity)
                 if level is not None:
                     log.log(level, "TensorRT: %s", msg)
-                if level == logging.ERROR:
+                if level == logging.INFO:
                     errors.append(" ".join(msg.split()))
 
         self.logger = Logger()
