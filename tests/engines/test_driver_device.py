@@ -159,6 +159,33 @@ def test_recorded_work_is_done_again_in_order_with_what_is_there_then(driver, de
     assert driver.done.count("copy") == before + 6
 
 
+def test_waiting_for_what_was_not_started_is_refused(driver, device):
+    recorded = device.record(lambda stream: None)
+    with pytest.raises(RuntimeError, match="nothing was started"):
+        recorded.wait()
+    driver.fail_next("cuGraphLaunch", 1)
+    recorded_twice = device.record(lambda stream: None)
+    with pytest.raises(CudaError, match="cuGraphLaunch"):
+        recorded_twice.start()
+    with pytest.raises(RuntimeError, match="nothing was started"):
+        recorded_twice.wait()
+
+
+def test_closing_frees_the_newest_first(driver):
+    device = DriverCuda(driver.library)
+    work, _, _ = there_and_back(device, 4)
+    kept = device.record(work), device.upload(np.ones(3))
+    before = driver.call_count
+    device.close()
+    freed = [name for name in driver.calls[before:] if not name.startswith("cuCtx")]
+    graph = ["cuStreamSynchronize", "cuGraphExecDestroy", "cuEventDestroy_v2", "cuStreamDestroy_v2"]
+    assert freed == ["cuMemFree_v2", *graph, "cuMemFree_v2", "cuStreamDestroy_v2"]
+    del kept, work
+    assert "cuDevicePrimaryCtxRelease_v2" not in driver.calls  # page-locked memory is still looked at
+    del _
+    assert driver.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
 def test_starting_returns_before_the_work_is_done(driver, device):
     work, sent, came = there_and_back(device, 10)
     gate = Gate(driver, device)
@@ -267,18 +294,25 @@ def test_one_thread_captures_while_others_allocate_and_copy(driver, device):
         assert all(one.result() for one in busy_ones)
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [1, 2, 4])
 def test_work_that_fails_itself_leaves_nothing_behind(driver, device, at):
     """In a run before the capture, and in the capture."""
     before, runs = driver.alive, []
 
-    def work(_stream: int) -> None:
-        runs.append(1)
-        if len(runs) == at:
-            raise RuntimeError("TensorRT did not start")
+    def failing():
+        copies, _, _ = there_and_back(device, 10)
 
+        def work(stream: int) -> None:
+            runs.append(1)
+            if len(runs) == at:
+                raise RuntimeError("TensorRT did not start")
+            copies(stream)
+
+        return work
+
+    driver.delay(5000)  # the copies before are under way when the memory is freed
     with pytest.raises(RuntimeError, match="TensorRT did not start"):
-        device.record(work)
+        device.record(failing())
     gc.collect()
     assert driver.alive == before
 
@@ -409,6 +443,11 @@ def test_without_a_driver_or_a_gpu_that_is_said(driver, monkeypatch):
     driver.fail_next("cuDevicePrimaryCtxRetain", 46)
     with pytest.raises(BackEndError, match=r"cannot be used.*CUDA error 46 in cuDevicePrimaryCtxRetain"):
         open_cuda()
+    assert driver.retained == 0
+    driver.fail_next("cuStreamCreate", 2)
+    with pytest.raises(BackEndError, match=r"cannot be used.*CUDA error 2 in cuStreamCreate") as caught:
+        open_cuda()
+    assert caught.value.__cause__ is not None  # which keeps alive what was made
     assert driver.retained == 0
     open_cuda().close()
     assert (driver.alive, driver.retained) == ({}, 0)
