@@ -227,7 +227,13 @@ def test_any_frame_of_any_size_is_answered_as_by_the_processor(picture, flat, sh
     if expected == 0.0:
         assert answer.background * grey_values < LEAST_LIGHT
         return
-    assert field is None or answer.background < MOST_LIGHT - 1
+    if field is not None and expected > 1.9 * grey_values:
+        # twice as bright as the reference the processor takes the mean of the two middle values
+        sampled = np.sort(((image - field.dark) * field.factor)[:: frame.row_step], axis=None)
+        lower, upper = sampled[(sampled.size - 1) // 2], sampled[sampled.size // 2]
+        assert lower - 1e-4 < answer.background < upper + 1e-4
+        assert answer.background < MOST_LIGHT - 1
+        return
     assert answer.background * grey_values == pytest.approx(expected, rel=1e-4, abs=1e-6 * top)
     if not half:
         logits = logits_of(SHIPPED(preparation.input)[0])
