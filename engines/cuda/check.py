@@ -141,16 +141,21 @@ def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.moveaxis(maps[..., LOGIT], -1, 0)
 
 
+def compared(
+    reference: Reference, particles: FloatArray, maps: npt.NDArray[np.float32], card: ModelCard
+) -> Agreement:
+    """How a result, particles (N, 8) and the planes or maps of one image, agrees with that of ONNX Runtime."""
+    off = np.abs(logits_of(maps) - reference.logits)
+    return replace(agreement(reference.particles, particles, card), logit=float(np.quantile(off, 0.999)))
+
+
 def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Tolerance) -> Agreement:
     """Compare a slot's result for the drawn frame. Raises `WrongNumbersError` where it differs too much."""
     answer = slot.answer()
     answer.check()
     maps = slot.maps()
     slots = kept_slots(answer, slot.frame) if answer.complete else slots_of(maps)
-    off = np.abs(logits_of(maps) - reference.logits)
-    found = replace(
-        agreement(reference.particles, particles_of(slots), card), logit=float(np.quantile(off, 0.999))
-    )
+    found = compared(reference, particles_of(slots), maps, card)
     if not found.within(limit):
         raise WrongNumbersError(f"the network disagrees with ONNX Runtime on a drawn frame: {found}")
     return found
