@@ -389,6 +389,20 @@ def test_weights_that_half_precision_cannot_hold_are_named(tmp_path):
     write_onnx(path, OnnxModel(path), frame, half=False)
 
 
+def test_a_file_with_branches_is_refused(tmp_path):
+    def change(graph, builder):
+        image, stem = graph.inputs[0], next(iter(graph))
+        ends = [ir.val(name, ir.DataType.FLOAT, image.shape) for name in ("one", "other")]
+        branches = [builder.subgraph(lambda op: op.Identity(image), [], [end]) for end in ends]
+        either = builder.op.If(True, then_branch=branches[0], else_branch=branches[1])
+        stem.replace_input_with(0, either)
+
+    path = altered(tmp_path / "model.onnx", change)
+    frame = FrameFormat.of(SHAPE, np.dtype(np.uint8), False, 2000)
+    with pytest.raises(ConfigurationError, match=r"model\.onnx has loops or branches"):
+        write_onnx(path, OnnxModel(path), frame, half=False)
+
+
 def test_a_file_in_other_operators_is_refused(tmp_path):
     def change(graph, builder):
         graph.opset_imports[""] = 17
