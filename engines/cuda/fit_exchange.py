@@ -37,13 +37,16 @@ def gather(tasks: Int32Array, frame: Float32Array, total: Float32Array, out: Flo
         task = tasks[t]
         if task[PARENT] >= 0:  # looks at what its parent does
             continue
-        wide, area = task[ACROSS], task[HIGH] * task[ACROSS]
-        for i in range(task[HIGH]):
-            at, y, x = task[DATA] + i * wide, task[CORNER_Y] + i, task[CORNER_X]
+        # as long numbers, and rows as slices: then the loop over a row is made of vector instructions
+        tall, wide, at = int(task[HIGH]), int(task[ACROSS]), int(task[DATA])
+        y, x = int(task[CORNER_Y]), int(task[CORNER_X])
+        for i in range(tall):
+            seen, image = frame[y + i, x : x + wide], total[y + i, x : x + wide]
+            left = out[at + i * wide : at + (i + 1) * wide]
+            drawn = out[at + (tall + i) * wide : at + (tall + i + 1) * wide]
             for j in range(wide):
-                seen = total[y, x + j]
-                out[at + j] = frame[y, x + j] - seen
-                out[at + area + j] = seen
+                left[j] = seen[j] - image[j]
+                drawn[j] = image[j]
 
 
 @njit(cache=True, nogil=True)
@@ -65,11 +68,12 @@ def apply(
     for r in range(made.particle.size):
         i, found, row = made.particle[r], results[r], made.rows[r]
         if found[DRAWN] > 0.0:
-            wide = row[RECT_WIDE]
-            for k in range(row[RECT_TALL]):
-                at, y, x = row[DELTA] + k * wide, row[RECT_Y] + k, row[RECT_X]
+            wide, at = int(row[RECT_WIDE]), int(row[DELTA])
+            y, x = int(row[RECT_Y]), int(row[RECT_X])
+            for k in range(int(row[RECT_TALL])):
+                line, change = total[y + k, x : x + wide], deltas[at + k * wide : at + (k + 1) * wide]
                 for j in range(wide):
-                    total[y, x + j] += deltas[at + j]
+                    line[j] += change[j]
         else:
             take_out(total, particles, i, psf)
         theta[i] = found[THETA : THETA + 4]

@@ -18,7 +18,7 @@ from numba import njit
 from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.fit_buffers import FitBuffers
 from engines.cuda.fit_exchange import apply
-from engines.cuda.fit_kernel import NAME, compile_fit_kernel
+from engines.cuda.fit_kernel import NAME, fit_kernel
 from engines.cuda.fit_layout import (
     BRIGHT,
     CELL_TALL,
@@ -66,7 +66,7 @@ class KernelFit:
     """
 
     def __init__(self, model: FitModel, device: Device) -> None:
-        kernel = device.load(compile_fit_kernel(device.facts.capability).image, [NAME])[NAME]
+        kernel = device.load(fit_kernel(device.facts.capability), [NAME])[NAME]
         there = model_buffers(model, device)
         self._free: SimpleQueue[FitBuffers] = SimpleQueue()
         self._all = [FitBuffers(device, kernel, there) for _ in range(FRAMES_AT_A_TIME)]
