@@ -68,7 +68,7 @@ class TensorRTRunner:
                 f"the engine has the tensors {found}, not {wanted}; build it again with `liveptv engine build`"
             )
         self._kernels = kernels
-        self._contexts = rtx.Contexts(trt, engine) if kernels else None
+        self._contexts = self._aside(lambda: rtx.Contexts(trt, engine)) if kernels else None
         self._is_first = True
         self._references: dict[str, DeviceBuffer] = {}
         if flat_field is not None:
