@@ -108,7 +108,9 @@ class MicroscopeStream:
             self._queue.patient = self._simulated_time
         self._clock.restart(time.perf_counter_ns(), self._began_ns)
         self._numbers.restart()
-        self._running = True  # before the start: the first frame can be announced before the core's call returns
+        self._running = (
+            True  # before the start: the first frame can be announced before the core's call returns
+        )
         try:
             self._core.startContinuousSequenceAcquisition(0)
         except Exception as error:

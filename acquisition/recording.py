@@ -158,7 +158,7 @@ class Recording:
             description="; ".join([self.title, *self.remarks]),
         )
         self._next = 0
-        self._began_s = 0.0
+        self._began_ns = 0
         self._stopped = False
 
     @property
@@ -173,11 +173,13 @@ class Recording:
 
     def start(self) -> None:
         """Start at the first frame; with `pace` the clock starts now."""
-        self._began_s = time.monotonic()
+        self._began_ns = time.perf_counter_ns()
 
     def read(self, timeout_s: float) -> Frame | None:
         """Return the next frame; with `pace`, None if it is not due within `timeout_s`.
 
+        With `pace` a frame's age counts from when it was due, also if it is read late, as that of a camera's frame
+        that has waited.
         Raises `SourceError` with the frame number if the file is damaged or truncated.
         """
         if self.ended:
@@ -185,8 +187,7 @@ class Recording:
         if self._next >= self._count:
             raise SourceError(self._stack.damage)
         if self._pace:
-            due_s = self._began_s + self._planned_s()
-            wait_s = due_s - time.monotonic()
+            wait_s = 1e-9 * (self._due_ns() - time.perf_counter_ns())
             if wait_s > timeout_s:
                 time.sleep(max(0.0, timeout_s))
                 return None
@@ -195,13 +196,15 @@ class Recording:
         first = planes[0]
         number = self._numbers.take(first.camera_frame if self._depth == 1 else None)
         image: ImageArray = first.image if self._depth == 1 else np.stack([plane.image for plane in planes])
+        now_ns = time.perf_counter_ns()
+        taken_ns = min(self._due_ns(), now_ns) if self._pace else now_ns
         info = FrameInfo(
             run_id=self._run_id,
             frame=self._next,
             camera_frame=number,
             time_s=self._time_s(),
-            monotonic_ns=time.perf_counter_ns(),
-            wall_s=time.time(),
+            monotonic_ns=taken_ns,
+            wall_s=time.time() - 1e-9 * (now_ns - taken_ns),
             camera_time_s=first.time_s,
             focus_um=first.focus_um,
             exposure_ms=first.exposure_ms,
@@ -221,6 +224,10 @@ class Recording:
     def image(self, number: int) -> ImageArray:
         """Image `number` (H, W), counted from 0. Raises `SourceError` if it cannot be read."""
         return self._stack.read(number).image
+
+    def _due_ns(self) -> int:
+        """When the next frame is due (`perf_counter_ns`)."""
+        return self._began_ns + round(1e9 * self._planned_s())
 
     def _planned_s(self) -> float:
         """Time of the next frame after the first one, s, without the time of frames lost in the camera."""
@@ -246,7 +253,8 @@ class Recording:
 
     def resume(self) -> None:
         """With `pace`, continue from here."""
-        self._began_s = time.monotonic() - (self._planned_s() if self._next < self._count else 0.0)
+        planned_s = self._planned_s() if self._next < self._count else 0.0
+        self._began_ns = time.perf_counter_ns() - round(1e9 * planned_s)
 
     def counts(self) -> dict[str, int]:
         """`received` frames, and `lost_in_recording`: those missing by gaps in numbers or missing files."""

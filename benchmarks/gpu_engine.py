@@ -31,6 +31,7 @@ Row = dict[str, Any]
 PROCESSOR = "onnxruntime"
 MINUTES = 10.0
 LIVE_HZ = 100.0
+HEAD = (("device", "name"), ("driver", "driver_version"))
 TARGETS = (
     ("large network, no fit, frames/s", "large", "", "frames_per_s", 800.0, 2000.0),
     ("large network, fit of 200 particles, frames/s", "large", "fit", "frames_per_s", 400.0, 800.0),
@@ -47,7 +48,8 @@ def plan(looked: list[Row]) -> list[Part]:
     A library that is installed but not used on this GPU is tried as well, for what it says itself.
     """
     gpu = [row["road"] for row in looked if row.get("usable") and row["road"] != PROCESSOR]
-    parts = []
+    parts = [Part("prepare", 90)]
+    parts += [Part("fit", 60)] if set(gpu) - {"openvino"} else []
     for road in gpu:
         builds_for_minutes, is_intel = road == "tensorrt", road == "openvino"
         parts += [Part("start", 150 if builds_for_minutes else 30, road, "small")]
@@ -93,7 +95,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything")
     parser.add_argument("--large", type=Path, help="a trained large network, .onnx")
     parser.add_argument("--live-hz", type=float, default=LIVE_HZ)
-    parser.add_argument("--only", nargs="+", help="parts to do: start, agreement, speed, live, kernels")
+    parser.add_argument(
+        "--only", nargs="+", help="parts to do: prepare, start, agreement, speed, live, fit, kernels"
+    )
     parser.add_argument("--rehearse", action="store_true", help="on the processor, in small")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--limit-s", type=float, help=argparse.SUPPRESS)
@@ -145,10 +149,11 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
             "no GPU here that any of these libraries can use; --rehearse does the same on the processor\n"
         )
         return 1
-    device = "none: a rehearsal on the processor" if options.rehearse else "; ".join(facts.get("gpus", ()))
-    record = Record(options.json, {"device": device, **head, "rehearsal": options.rehearse})
+    gpus = [{"name": "none: a rehearsal on the processor"}] if options.rehearse else facts.get("gpus", [])
+    head = {name: "; ".join(gpu.get(key, "") for gpu in gpus) for name, key in HEAD} | head
+    record = Record(options.json, head | {"rehearsal": options.rehearse})
     record.rows += look.rows
-    parts = [part for part in plan(look.rows) if not options.only or part.name in options.only]
+    parts = [part for part in plan(look.rows) if part.name in (options.only or (part.name,))]
     with contextlib.suppress(KeyboardInterrupt):
         run_parts(parts, clock, record, command)
     for row in targets(record.rows):

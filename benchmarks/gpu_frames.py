@@ -21,7 +21,7 @@ def throughput(engine: Engine, frames: Iterator[Frame], seconds: float) -> Row:
     """Frames/s and processor time with frames always waiting, and particles found on a frame."""
     given = found = 0
     begun_s, cpu_s = time.perf_counter(), time.process_time()
-    while time.perf_counter() < begun_s + seconds:
+    while not given or time.perf_counter() < begun_s + seconds:
         engine.submit(next(frames))
         given += 1
         found += sum(map(len, engine.results(0.0)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from acquisition.configuration import config_path
 from liveptv.config import Experiment, build_experiment
+from liveptv.session.link_rules import default_age_limit_ms
 
 Row = dict[str, Any]
 
@@ -27,7 +28,7 @@ def live(
 
     settings = _experiment(model, detector, shape, particles, rate_hz, seconds, home, rehearse)
     outcome, frames, memory = measure(settings)
-    limit_ms = 1e3 / rate_hz * 3
+    limit_ms = default_age_limit_ms(rate_hz)
     counts = outcome.result.counts.get("detect", {})
     wanted = ("received", "sent", "dropped", "reduced", "refined", "left_out_crowded", "left_out_no_light")
     return (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gpu_roads
 import numpy as np
+from gpu_fit import fit_rows
 from gpu_frames import latency, throughput
 from gpu_live import live
 from gpu_material import PICTURES, SHIPPED, frames_of, large_model, lend_finds, picture
@@ -18,6 +19,7 @@ from gpu_spent import kernels, spent
 
 from engines.cuda.check import EXACT, HALF, agreement, reference_answer
 from engines.cuda.driver import why_no_gpu
+from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Slot
@@ -94,6 +96,16 @@ def machine(task: Task) -> Iterator[Row]:
             and road.back_end is not None
             and no_gpu == ""
         }
+
+
+def prepare(task: Task) -> Iterator[Row]:
+    """Compile what runs on the processor, which takes a minute the first time, so that no other part has to."""
+    begun_s = time.perf_counter()
+    processor = next(road for road in gpu_roads.roads(rehearse=True) if road.name == PROCESSOR)
+    with closing(processor.open(SHIPPED, task.folder, half=False, refine=True)) as engine:
+        engine.warmup(*task.shape, np.dtype(np.uint8))
+        throughput(engine, frames_of(task.images(2)), 0.0)
+    yield {"compiled_s": time.perf_counter() - begun_s}
 
 
 def start(task: Task) -> Iterator[Row]:
@@ -218,6 +230,13 @@ def live_run(task: Task) -> Iterator[Row]:
     )
 
 
+def fit(task: Task) -> Iterator[Row]:
+    """The fit by its kernel, for three numbers of particles, through the driver alone."""
+    device = gpu_roads.stand_in_device(task.folder) if task.rehearse else open_cuda()
+    counts = (2, 6) if task.rehearse else (50, 200, 500)
+    yield from fit_rows(device, task.shape, counts, 1 if task.rehearse else 20)
+
+
 def kernel_times(task: Task) -> Iterator[Row]:
     """Which kernels of the torch program take the time."""
     yield kernels(task.path, task.shape, task.images(1)[0])
@@ -225,9 +244,11 @@ def kernel_times(task: Task) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Task], Iterator[Row]]] = {
     "machine": machine,
+    "prepare": prepare,
     "start": start,
     "agreement": agrees,
     "speed": speed,
+    "fit": fit,
     "live": live_run,
     "kernels": kernel_times,
 }

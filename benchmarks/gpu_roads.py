@@ -5,11 +5,11 @@ A rehearsal runs the same code on the processor, in small: a thread for each str
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from engines.backends.openvino_devices import found_devices
 from engines.backends.registry import BACK_ENDS, missing
+from engines.cuda.device import Device
+from engines.cuda.driver import why_no_gpu
+from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.first_gpu import first_gpu
 from engines.cuda.fit_frame import KernelFit
@@ -38,7 +42,7 @@ from engines.tensorrt.plans import Plans
 from engines.tensorrt.runner import TensorRTBackEnd
 
 Row = dict[str, Any]
-TESTS = Path(__file__).parents[1] / "tests" / "engines"
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "engines"))  # of the stand-ins
 PACKAGES = (
     "liveptv",
     "numpy",
@@ -59,7 +63,14 @@ PACKAGES = (
     "openvino",
     "numba",
 )
-GPU_FACTS = "name,driver_version,compute_cap,memory.total,pcie.link.gen.max,pcie.link.width.max"
+GPU_FACTS = (
+    "name",
+    "driver_version",
+    "compute_cap",
+    "memory.total",
+    "pcie.link.gen.max",
+    "pcie.link.width.max",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class Road:
     """A way to run networks; `back_end(half, folder)` opens it, its engines kept in the folder.
 
     Without `back_end` it is one for the processor's engine, chosen by `settings`. `is_installed` says whether its
-    library is there.
+    library is there. `fit_device` is the device for the fit's kernel, where it is not the network's.
     """
 
     name: str
@@ -75,6 +86,7 @@ class Road:
     back_end: Callable[[bool, Path], GpuBackEnd] | None
     settings: Row
     is_installed: bool = True
+    fit_device: Callable[[], Device] | None = None
 
     def open(self, model: Path, folder: Path, *, half: bool, refine: bool, fit: str = "processor") -> Engine:
         """An engine for a model, the fit where `fit` says. Raises `BackEndError` where that fails."""
@@ -82,7 +94,9 @@ class Road:
         settings = DetectorSettings(precision="auto" if half else "full", **given)
         pixel_size_um = OnnxModel(model).card.pixel_size_um
         if self.back_end is not None:
-            return FitsThere(settings, pixel_size_um, model, self.back_end(half, folder), fit)
+            return FitsThere(
+                settings, pixel_size_um, model, self.back_end(half, folder), fit, self.fit_device
+            )
         device = "gpu" if settings.device == "gpu" else "cpu"
         one = next(b for b in BACK_ENDS if (b.name, b.device) == (settings.backend, device))
         return one.open(settings, pixel_size_um, model)
@@ -92,20 +106,30 @@ class FitsThere(GpuEngine):
     """The GPU's engine, whose fit is done where it is told and not where it is faster."""
 
     def __init__(
-        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd, fit: str
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        back_end: GpuBackEnd,
+        fit: str,
+        fit_device: Callable[[], Device] | None,
     ) -> None:
-        super().__init__(settings, pixel_size_um, model, back_end)
-        self._wanted = fit
+        super().__init__(settings, pixel_size_um, model, back_end, closes_device=True)
+        self._wanted, self._fit_device = fit, fit_device
+        self._own: Device | None = None
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         if self._wanted == "gpu":
-            put_fit_on_gpu(self, refiner)
+            self._own = None if self._fit_device is None else self._fit_device()
+            device = self._own or self._back_end.device
+            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, device)
+            self._fit_on = "gpu"
 
-
-def put_fit_on_gpu(engine: FitsThere, refiner: Refiner) -> None:
-    """Have the fit done on the engine's device."""
-    refiner.fit_all = engine._kernel_fit = KernelFit(refiner.model, engine._back_end.device)
-    engine._fit_on = "gpu"
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        super().close()
+        if self._own is not None:
+            self._own.close()
 
 
 def roads(*, rehearse: bool) -> tuple[Road, ...]:
@@ -140,7 +164,7 @@ def _nvidias() -> tuple[Road, ...]:
             )
             for library in LIBRARIES
         ),
-        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}),
+        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}, fit_device=open_cuda),
     )
 
 
@@ -153,9 +177,7 @@ def _why_no(library: Library) -> str:
 
 def _tensorrt(library: Library, half: bool, folder: Path) -> GpuBackEnd:
     """Either library on the first GPU; what it has to build is built now, and kept in the folder."""
-    from engines.cuda.torch_device import open_torch_cuda
-
-    device = open_torch_cuda()
+    device = open_cuda()
     plans = Plans(load_library(library), device.facts, half, EngineCache(folder / library.extra))
     return BuildsAll(device, plans, say)
 
@@ -185,27 +207,33 @@ def say(text: str) -> None:
 
 
 def _stand_ins() -> tuple[Road, ...]:
-    sys.path.append(str(TESTS))
-    from host_device import HostDevice
-    from kernel_on_cpu import Kernels, build
-
-    kernels = Kernels(build(Path(tempfile.mkdtemp(prefix="liveptv-kernel-"))))
-
-    def torch(half: bool, _folder: Path) -> GpuBackEnd:
+    def torch(half: bool, folder: Path) -> GpuBackEnd:
         from engines.cuda.torch_runner import TorchBackEnd
 
-        return TorchBackEnd(HostDevice(kernels=kernels), half=half)
+        return TorchBackEnd(stand_in_device(folder), half=half)
 
     def tensorrt(half: bool, folder: Path) -> GpuBackEnd:
         from stand_in_tensorrt import stand_in_for_rtx
 
-        loaded, device = Loaded(RTX, stand_in_for_rtx()), HostDevice(kernels=kernels)
+        loaded, device = Loaded(RTX, stand_in_for_rtx()), stand_in_device(folder)
         return BuildsAll(device, Plans(loaded, device.facts, half, EngineCache(folder / RTX.extra)), say)
 
     return (
         Road(RTX.extra, lambda: missing("onnx", "onnxscript", extra="rtx"), tensorrt, {}),
         Road("torch", lambda: missing("torch", extra="train"), torch, {}),
     )
+
+
+def stand_in_device(folder: Path) -> Any:
+    """A device that is the processor. The fit's kernel is built once, by a C compiler, from the GPU's source."""
+    import host_device
+    import kernel_on_cpu
+
+    built = folder / "kernel" / "fit_kernel.so"
+    if not built.is_file():
+        built.parent.mkdir(exist_ok=True)
+        kernel_on_cpu.build(built.parent)
+    return host_device.HostDevice(kernels=kernel_on_cpu.Kernels(ctypes.CDLL(str(built))))
 
 
 def versions() -> Row:
@@ -219,9 +247,21 @@ def versions() -> Row:
     return found
 
 
-def gpus() -> list[str]:
-    """What `nvidia-smi` says of each of NVIDIA's GPUs; none where there is no driver."""
-    return _nvidia_smi(f"--query-gpu={GPU_FACTS}")
+def gpus() -> list[Row]:
+    """Name, driver and more of each GPU, as far as a driver or OpenVINO knows it."""
+    found: list[Row] = []
+    for line in _nvidia_smi(f"--query-gpu={','.join(GPU_FACTS)}", "--format=csv,noheader"):
+        found.append(dict(zip(GPU_FACTS, (value.strip() for value in line.split(",")), strict=False)))
+    if not found and not why_no_gpu():
+        found.append({"name": str(first_gpu())})
+    if not missing("openvino", extra="openvino"):
+        import openvino
+
+        devices = found_devices(openvino.Core())
+        found += [
+            {"name": maker, "openvino": name} for name, maker in devices.items() if name.startswith("GPU")
+        ]
+    return found
 
 
 def memory_used_mib() -> float | None:
@@ -231,11 +271,10 @@ def memory_used_mib() -> float | None:
 
 
 def _nvidia_smi(*arguments: str) -> list[str]:
-    command = ["nvidia-smi", *arguments]
-    if len(arguments) == 1:
-        command.append("--format=csv,noheader")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()]

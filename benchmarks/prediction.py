@@ -13,7 +13,8 @@ frame by frame, so that whatever else the computer does slows both. Scores are t
   without a new reading of the focus, "focus announced" with one. At "births" half of the particles appear at once.
 - `repeat`: three runs, with one and twice with two workers; all tables have to be the same, bit for bit. Also their
   frames/s.
-- `live`: latency at 24 full frames/s, and the demonstration at 30 frames/s; nothing else should run.
+- `live`: age of the results at 24 full frames/s, replayed, and the demonstration at 30 frames/s, see
+  `prediction_live.py`; nothing else should run.
 
 With `--json` the rows of the part that was measured replace those of an earlier measurement.
 """
@@ -22,11 +23,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,37 +217,16 @@ def repeat_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
     return row
 
 
-def live_rows(names: list[str], seconds: float) -> list[dict[str, Any]]:
-    """Latency at 24 full frames/s on this computer's cores, and the demonstration at 30 frames/s."""
-    import never_late
+def live_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """See `prediction_live`."""
+    import prediction_live
 
-    from stream.messages import TrackFlag
-    from tracking.trajectories.file import TrajectoryFile
-
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
-        for name in names:
-            home = Path(folder) / name
-            home.mkdir()
-            found = home / "latency.json"
-            command = ["bench", "latency", "--seconds", f"{seconds:g}", "--rate", "24", "--particles", "200"]
-            command += ["--sizes", "1440x2560", "-m", str(SHIPPED_MODEL), "--json", str(found)]
-            command += ["--set", f"detector.prediction={WAYS[name]}", "--set", "detector.workers=2"]
-            subprocess.run([sys.executable, "-m", "liveptv", *command], check=True)
-            row: dict[str, Any] = {"part": "live", "case": "24 full frames/s", "way": name}
-            rows.append(row | {"latency": json.loads(found.read_text(encoding="utf-8"))})
-            detector = {"model": str(SHIPPED_MODEL), "prediction": WAYS[name]}
-            experiment = never_late.experiment(home, detector, never_late.RATE_HZ, seconds)
-            outcome, frames, _ = never_late.measure(experiment)
-            with TrajectoryFile(outcome.files.tracks) as file:
-                flags = file.rows(0, file.row_count)["flags"].astype(np.int64)
-            rows.append(
-                {"part": "live", "case": "demo", "way": name}
-                | never_late.ages(frames, never_late.default_age_limit_ms(never_late.RATE_HZ))
-                | never_late.balance(outcome)
-                | {"rows": flags.size, "reduced_rows": int(((flags & TrackFlag.REDUCED) > 0).sum())}
-            )
-    return rows
+    ways = {name: WAYS[name] for name in options.ways}
+    flow = prediction_live.QUICK if options.quick else prediction_live.FULL
+    more = options.cache, ways, options.workers, options.rounds, options.seconds, flow
+    yield from prediction_live.latency_rows(*more)
+    if options.demo_seconds > 0:
+        yield from prediction_live.demo_rows(ways, options.rounds, options.demo_seconds)
 
 
 def main() -> None:
@@ -262,7 +239,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fields", action="store_true", help="particles far out of focus in the background")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each live run")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each live replay, at most 20")
+    parser.add_argument("--demo-seconds", type=float, default=20.0, help="of each demonstration; 0: none")
+    parser.add_argument("--rounds", type=int, default=3, help="live runs of each way")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[2], help="frames at a time in live replays"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="pictures of 720 x 1280, a quarter of the particles"
     )
@@ -304,7 +286,7 @@ def main() -> None:
         for flow in flows():
             add(repeat_row(flow, options.cache, options.ways))
     else:
-        for row in live_rows(options.ways, options.seconds):
+        for row in live_rows(options):
             add(row)
     if options.json is not None and rows:
         before = (

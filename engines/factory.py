@@ -104,6 +104,7 @@ def _checked(
 ) -> Engine:
     """The engine with the self-check around it."""
     from engines.flatfield import load_flat_field
+    from engines.refine.compiling import is_compiled
     from engines.selfcheck.checked_engine import CheckedEngine
     from engines.selfcheck.inspector import Inspector
 
@@ -117,7 +118,7 @@ def _checked(
         light = None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         return Inspector(psf, pixel_size_um, light)
 
-    return CheckedEngine(engine, make, say)
+    return CheckedEngine(engine, make, say, is_ready=is_compiled)
 
 
 def check_pixel_size(model: Path | None, pixel_size_um: float) -> None:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engines.engine import BackEndError, Engine
 from engines.settings import BackEndName, DetectorSettings
 from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from engines.cuda.engine import GpuBackEnd
 
 log = logging.getLogger(__name__)
 
@@ -124,11 +127,10 @@ def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
 def _open_tensorrt(
     settings: DetectorSettings, pixel_size_um: float, model: Path, say: Say = log.info
 ) -> Engine:
-    from engines.cuda.engine import GpuEngine
     from engines.tensorrt.opening import open_tensorrt
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, open_tensorrt(half=half, say=say))
+    return _on_gpu(settings, pixel_size_um, model, open_tensorrt(half=half, say=say))
 
 
 def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
@@ -140,12 +142,21 @@ def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
 def _open_torch_on_gpu(
     settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
 ) -> Engine:
-    from engines.cuda.engine import GpuEngine
     from engines.cuda.torch_device import open_torch_cuda
     from engines.cuda.torch_runner import TorchBackEnd
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_torch_cuda(), half=half))
+    return _on_gpu(settings, pixel_size_um, model, TorchBackEnd(open_torch_cuda(), half=half))
+
+
+def _on_gpu(settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd) -> Engine:
+    from engines.cuda.engine import GpuEngine
+
+    try:
+        return GpuEngine(settings, pixel_size_um, model, back_end, closes_device=True)
+    except BaseException:
+        back_end.device.close()
+        raise
 
 
 def _torch(settings: DetectorSettings, model: Path) -> str:

@@ -18,6 +18,7 @@ from engines.network.decode import decode, particles_of, slots_of
 from engines.network.layout import CHANNELS, LOGIT, SLOTS
 from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
+from engines.network.postprocessing import CONFIDENCE
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
 from engines.refine.rendering import BOX, add, render, set_box
@@ -89,8 +90,8 @@ class Agreement:
 
 
 def agreement(reference: FloatArray, answer: FloatArray, card: ModelCard) -> Agreement:
-    """Compare two results (N, 8), (M, 8), columns `decode.ROW`; sure particles have a confidence above 0.9."""
-    sure, new = reference[reference[:, -1] > SURE], answer[answer[:, -1] > SURE]
+    """Compare two results (N, 8 and classes), columns `decode.ROW`; sure particles have a confidence above 0.9."""
+    sure, new = reference[reference[:, CONFIDENCE] > SURE], answer[answer[:, CONFIDENCE] > SURE]
     pairs = _nearest(sure, answer, card)
     found = pairs >= 0
     invented = int((_nearest(new, reference, card) < 0).sum())

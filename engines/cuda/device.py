@@ -6,6 +6,7 @@ A stream is a CUDA stream's handle, 0 being none of ours. Every call may come fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -122,6 +123,10 @@ class Device(Protocol):
 
     def read(self, buffer: DeviceBuffer) -> npt.NDArray[Any]:
         """A copy of what work that was waited for has left in `buffer`; slow."""
+        ...
+
+    def current(self) -> AbstractContextManager[None]:
+        """The device as this thread's, for the calls of a library that looks for it there."""
         ...
 
     def load(self, image: bytes, names: Sequence[str]) -> Mapping[str, Kernel]:

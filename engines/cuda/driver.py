@@ -1,4 +1,4 @@
-"""Check through NVIDIA's driver whether there is a GPU, before any library is loaded.
+"""NVIDIA's driver: loading it, and asking it whether there is a GPU, before any other library is loaded.
 
 This check is necessary: TensorRT's runtime ends the process where it finds no device.
 """
@@ -14,8 +14,10 @@ SUCCESS, NO_DEVICE = 0, 100
 
 
 def load_driver() -> Any:
-    """The library of the driver. Raises `OSError` where it is not installed."""
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    """The driver's library. Raises `OSError` where there is none."""
+    if sys.platform == "win32":
+        return ctypes.WinDLL("nvcuda.dll")
+    return ctypes.CDLL("libcuda.so.1")
 
 
 def why_no_gpu(load: Callable[[], Any] = load_driver) -> str:

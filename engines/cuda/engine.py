@@ -60,15 +60,22 @@ class GpuEngine:
     """Finds particles and their depths with a trained network on a GPU.
 
     Before the first frame of a format its result for a drawn frame is compared with that of ONNX Runtime.
+    With `closes_device` the back end's device ends with the engine.
     Raises `ConfigurationError` for a model that cannot be read or was made for other images.
     """
 
     def __init__(
-        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        back_end: GpuBackEnd,
+        *,
+        closes_device: bool = False,
     ) -> None:
         from engines.file_hash import file_hash
 
-        self._settings, self._back_end = settings, back_end
+        self._settings, self._back_end, self._closes_device = settings, back_end, closes_device
         self._model = OnnxModel(model)
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
@@ -131,7 +138,7 @@ class GpuEngine:
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
-        table = to_table(found.particles, self._card, found.background)
+        table = to_table(found.particles, self._card, found.background, self._particle)
         took_s: dict[str, float] = {}
         try:
             on_gpu = KernelFit(refiner.model, self._back_end.device)
@@ -258,6 +265,8 @@ class GpuEngine:
             slot.close()
         if self._kernel_fit is not None:
             self._kernel_fit.close()
+        if self._closes_device:
+            self._back_end.device.close()
 
 
 def _line(error: BaseException) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.device import WARM_RUNS, DeviceBuffer, DeviceFacts, HostBuffer, Kernel, Work, check_same
-from engines.cuda.driver import why_no_gpu
+from engines.cuda.driver import load_driver, why_no_gpu
+from engines.cuda.driver_api import DriverApi
+from engines.cuda.driver_context import Context
+from engines.cuda.driver_kernels import load_kernels
 from engines.engine import BackEndError
 
 
@@ -66,6 +70,7 @@ class TorchCuda:
         import torch
 
         self._torch = torch
+        self._context: Context | None = None
         self._device = torch.device("cuda", 0)
         # no TF32, so that single precision can be compared
         torch.backends.cudnn.allow_tf32 = False
@@ -123,9 +128,17 @@ class TorchCuda:
         found: npt.NDArray[Any] = tensor_of(buffer).cpu().numpy()
         return found
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The GPU as this thread's."""
+        with self._torch.cuda.device(self._device):
+            yield
+
     def load(self, image: bytes, names: Sequence[str]) -> Mapping[str, Kernel]:
-        """The kernels of a compiled module."""
-        raise BackEndError("kernels of our own need the CUDA driver's device, not torch's")
+        """The kernels with these names of a compiled module, through the driver, in the context that torch uses."""
+        if self._context is None:
+            self._context = Context(DriverApi(load_driver()))
+        return load_kernels(self._context, image, names)
 
     def place(self, module: Any) -> Any:
         """A torch module, moved to the GPU."""
@@ -136,7 +149,9 @@ class TorchCuda:
         return CudaGraph(self._torch, self._device, work)
 
     def close(self) -> None:
-        """Nothing: torch frees what nobody refers to any more."""
+        """Unload kernels; torch frees by itself what nobody refers to any more."""
+        if self._context is not None:
+            self._context.close()
 
 
 class CudaGraph:

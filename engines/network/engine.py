@@ -32,6 +32,7 @@ from engines.network.layout import MULTIPLE
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
+from engines.network.rehearsal import IN_TIME, drawn_frames, expected_from
 from engines.network.soundness import fault_of
 from engines.network.tiles import margin_blocks, origin_px, slots_in
 from engines.ordered_threads import default_workers
@@ -139,11 +140,27 @@ class NetworkEngine:
         dtype = working_dtype(dtype)
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
         self._look_at(image)
-        self._work.on_every_thread(partial(self._look_at, image))
         if self._fit_beside is not None:
             self._fit_beside.start()
-        if self._refiner is not None and self.fit_ready.is_set():
+        if self._refiner is not None and self._particle is not None and self.fit_ready.is_set():
             self._refiner.warmup(height, width)
+            frames = drawn_frames(self._model.card, self._particle, (height, width), dtype, self._flat_field)
+            self._rehearse(self._refiner, *frames)
+        else:
+            self._work.on_every_thread(partial(self._look_at, image))
+
+    def _rehearse(self, refiner: Refiner, first: Frame, second: Frame) -> None:
+        """Process drawn frames on each thread, and forget them."""
+
+        def go_through() -> None:
+            found, _ = self._detect(first, IN_TIME)
+            self._detect(second, IN_TIME, expected_from(found))
+
+        self._work.on_every_thread(go_through)
+        refiner.forget()
+        if self._prediction is not None:
+            self._prediction.forget()
+        self.costs()
 
     def _look_at(self, image: npt.NDArray[Any]) -> None:
         """Process an image like a frame, so that everything is compiled and allocated."""
@@ -253,7 +270,9 @@ class NetworkEngine:
             slots, known, pixels = slots_in(
                 lambda tile, at: self._run_part(tile, at, given.shape, what), given, parts, self._margin
             )
-            found, doubts, beside = tables_of(slots, frame, background, self._model.card, self._settings)
+            found, doubts, beside = tables_of(
+                slots, frame, background, self._model.card, self._settings, self._particle
+            )
             left_out.update(beside)
             return Reading(found, doubts, known, pixels)
 

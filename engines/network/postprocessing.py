@@ -64,19 +64,30 @@ def chosen(
     return found, left_out
 
 
-def to_table(found: npt.NDArray[np.float64], card: ModelCard, background_grey: float) -> npt.NDArray[Any]:
-    """The table (columns, N) of `Detections` for decoded particles, columns `decode.ROW` and those of classes."""
+def to_table(
+    found: npt.NDArray[np.float64],
+    card: ModelCard,
+    background_grey: float,
+    particle: FitModel | None = None,
+) -> npt.NDArray[Any]:
+    """The table (columns, N) of `Detections` for decoded particles, columns `decode.ROW` and those of classes.
+
+    The brightness is the peak of the particle's image in grey values, as the fit states it, by the PSF model
+    `particle`; that of the mean depth where there is none, or one for each kind of particles.
+    """
     x, y, z, brightness, sigma_x, sigma_y, sigma_z, confidence = found.T[: len(ROW)]
     pixel, depth, scale = card.pixel_size_um, card.half_range_um, card.sigma_scale
+    z_um = card.middle_um + z * depth
+    peak = card.peak_contrast if particle is None or card.kinds > 1 else particle.peak_at(z_um)
     return np.ascontiguousarray(
         [
             x * pixel,
             y * pixel,
-            card.middle_um + z * depth,
+            z_um,
             sigma_x * pixel * scale[0],
             sigma_y * pixel * scale[1],
             sigma_z * depth * scale[2],
-            np.maximum(brightness, 0.0) * card.peak_contrast * background_grey,
+            np.maximum(brightness, 0.0) * peak * background_grey,
             confidence,
             *_more(found[:, len(ROW) :]),
             np.zeros_like(x),
@@ -107,7 +118,7 @@ def detections_of(
     The network and the fit see local coordinates; the detections are in those of the sample, by `particle`, the PSF
     model of the network.
     """
-    table, more, left_out = tables_of(slots, frame, background_grey, card, settings)
+    table, more, left_out = tables_of(slots, frame, background_grey, card, settings, particle)
     if refine is not None:
         table = refine(table, more)
     elif particle is not None:
@@ -123,11 +134,15 @@ def tables_of(
     background_grey: float,
     card: ModelCard,
     settings: DetectorSettings,
+    particle: FitModel | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Counter[str]]:
-    """Tables (columns, N), local, of what slots (N, 8) report and of what is too unlikely; what was left out."""
+    """Tables (columns, N), local, of what slots (N, 8) report and of what is too unlikely; what was left out.
+
+    `particle` as in `to_table`.
+    """
     found, doubts = particles_and_doubts_of(slots)
     found, left_out = chosen(found, frame.image.shape, settings)
-    table, more = (to_table(some, card, background_grey) for some in (found, doubts))
+    table, more = (to_table(some, card, background_grey, particle) for some in (found, doubts))
     return table, more, left_out
 
 

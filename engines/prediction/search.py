@@ -69,6 +69,11 @@ class PredictedSearch:
             found["tiles_px"] = round(self._counts["read_px"] / max(self._counts["frame_px"], 1), 4)
         return found
 
+    def forget(self) -> None:
+        """Forget what was counted so far."""
+        with self._lock:
+            self._counts.clear()
+
     def search(
         self,
         frame: Frame,

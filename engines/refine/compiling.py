@@ -1,4 +1,5 @@
-"""The machine code of the fit: whether numba's cache has it, and how it is made, once per installation.
+"""The machine code of the fit and of the self-check: whether numba's cache has it, and how it is made, once per
+installation.
 
 The kernels that are called from Python are named here with the types of their arguments, which depend neither on
 the size of the images nor, but for the first one, on their pixel type.
@@ -18,12 +19,12 @@ import numpy.typing as npt
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
 from engines.refine.contrast import fill_contrast
-from engines.refine.frame import begin_frame, fit_frame, take_back, vary, vary_neighbours
+from engines.refine.frame import begin_frame, fit_frame, search_depths, take_back, vary, vary_neighbours
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
 from engines.refine.presence import presence, put_all
-from engines.refine.rendering import BOX
+from engines.refine.rendering import BOX, draw, set_box
 from engines.refine.residual_bins import (
     add_level,
     bin_residual,
@@ -76,6 +77,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (fit_frame, (image, image, particles, psf, noise, prior, flags)),
         (other_depths, (image, image, particles, psf, noise, np.zeros((1, 2)), np.zeros((1, 2)))),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
+        (search_depths, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
         (settle_frame, (image, image, particles, 1, some, marks, psf, noise, typical)),
         (put_all, (image, some, flags, 0.0, psf)),
         (presence, (image, image, some, flags, psf)),
@@ -87,6 +89,8 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (set_free, (image, image, image, image, image, 0.0, image, np.zeros(1, np.float32))),
         (standardise, (image, image, image, 0.0)),
         (sums_of_parts, (image, image, image, image, image, 0.0, np.zeros((1, 1, 1), np.float32))),
+        (draw, (np.zeros(4), np.zeros(BOX, np.int64), psf, True, np.zeros((1, 1, 1), np.float32))),
+        (set_box, (np.zeros(4), (1, 1), psf, 0.0, np.zeros(BOX, np.int64))),
     ]
 
 

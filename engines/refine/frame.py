@@ -75,12 +75,28 @@ def begin_frame(
         if usable[i]:
             fit_brightness(frame, total, theta[i], box, psf)
             put(total, theta[i], 1.0, psf)
-    for i in range(n):
+    search_depths(frame, total, theta, span_um, step_um, psf, noise, usable)
+    psf.plain[0] = 0
+
+
+@njit(cache=True, nogil=True)
+def search_depths(
+    frame: Float32Array,
+    total: Float32Array,
+    theta: FloatArray,
+    span_um: FloatArray,
+    step_um: float,
+    psf: Psf,
+    noise: Noise,
+    usable: BoolArray,
+) -> None:
+    """Move those of the particles `theta` (N, 4) that are `usable` (N,) to the depth within `span_um` (N,) that
+    explains most of the `frame` (H, W), one by one; `total` (H, W) stays the image of all of them."""
+    for i in range(theta.shape[0]):
         if usable[i] and span_um[i] > 0:
             put(total, theta[i], -1.0, psf)
             search_depth(frame, total, theta[i], psf, noise, span_um[i], step_um)
             put(total, theta[i], 1.0, psf)
-    psf.plain[0] = 0
 
 
 @njit(cache=True, nogil=True)

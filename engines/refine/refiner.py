@@ -80,9 +80,7 @@ class Refiner:
         self._pixel_size_um = pixel_size_um
         self._buffers = threading.local()
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter(refined=0, not_refined=0, added=0, not_there=0)
-        self._partial = PartialFit(model)
-        self._preparing_ms = 0.0
+        self.forget()
 
     def counts(self) -> dict[str, int]:
         """Detections so far: `refined`, `not_refined` (left as the detector gave them), `added` and `not_there`.
@@ -95,6 +93,12 @@ class Refiner:
     def stated(self) -> dict[str, object]:
         """By how much the network's standard errors are off, as `StatedErrors.facts` has it."""
         return self._partial.errors.facts()
+
+    def forget(self) -> None:
+        """Forget all frames so far; no thread may be at work."""
+        self._counts: Counter[str] = Counter(refined=0, not_refined=0, added=0, not_there=0)
+        self._partial = PartialFit(self.model)
+        self._preparing_ms = 0.0
 
     def warmup(self, height: int, width: int) -> None:
         """Compile the fit, so that no frame of a live run waits for it."""

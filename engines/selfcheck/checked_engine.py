@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +23,18 @@ log = logging.getLogger(__name__)
 PERIOD_S = 0.2
 """Time between looks: five a second cost a twentieth of a core, and a change is sure after some seconds."""
 
+Seen = tuple[list[str], dict[str, object]]
+"""What a look has to say, and all that is known since."""
+
 
 class CheckedEngine(EngineAround):
     """An `Engine` around another one, which does the work; `say` gets each change of the optics once.
 
     A look at a frame never delays its result: the image is copied (1 ms for 3.7 million pixels) and judged beside
-    the run; while it is judged, no other is taken. `make` prepares the checks, in their thread; None where there is
-    nothing to compare with.
+    the run; while it is judged, no other is taken. `make` prepares the checks, in `warmup` as far as `is_ready`
+    says that nothing has to be compiled for them, else before a later look; None where there is nothing to compare
+    with. The thread is waited for, by `close` and by the end of the interpreter: one that still computed then, or
+    compiled, would use what is gone.
     """
 
     def __init__(
@@ -38,19 +43,20 @@ class CheckedEngine(EngineAround):
         make: Callable[[], Inspector | None],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        is_ready: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(engine)
         self._make = make
         self._say = say
         self._clock = clock
+        self._is_ready = is_ready
         self._due_s = -np.inf
         self._frames: dict[int, npt.NDArray[Any]] = {}
         self._facts: dict[str, object] = {}
-        self._texts: list[str] = []
-        self._job: tuple[npt.NDArray[Any], Detections, float] | None = None
-        self._wake = threading.Condition()
-        self._ends = False
-        self._thread: threading.Thread | None = None
+        self._inspector: Inspector | None = None
+        self._is_over = False
+        self._thread = ThreadPoolExecutor(1, "self-check")
+        self._look: Future[Seen | None] | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -58,11 +64,21 @@ class CheckedEngine(EngineAround):
         info = self._engine.info
         return replace(info, details=info.details | {DETAIL: self._facts})
 
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+        """Compile and allocate everything for such images; the checks too, so that they do not take time later."""
+        super().warmup(height, width, dtype)
+        try:
+            self._prepare()
+        except Exception as error:  # a run does not end because its check does; the run says so once
+            log.exception("the self-check cannot be prepared")
+            self._give_up(error)
+
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""
         self._engine.submit(frame, predicted)
         now_s = self._clock()
-        if now_s >= self._due_s and not self._frames and frame.image.ndim == 2:
+        is_due = now_s >= self._due_s and self._look is None and not self._is_over
+        if is_due and not self._frames and frame.image.ndim == 2:
             self._due_s = now_s + PERIOD_S
             self._frames[frame.info.frame] = frame.image.copy()
 
@@ -72,49 +88,49 @@ class CheckedEngine(EngineAround):
         for detections in ready if self._frames else ():
             image = self._frames.pop(detections.info.frame, None)
             if image is not None:
-                self._give(image, detections)
+                self._look = self._thread.submit(self._judge, image, detections, self._clock())
             elif min(self._frames, default=detections.info.frame) < detections.info.frame:
                 self._frames.clear()  # its frame was not answered
-        while self._texts:
-            self._say(self._texts.pop(0))
+        if self._look is not None and self._look.done():
+            self._take(self._look)
         return ready
 
-    def _give(self, image: npt.NDArray[Any], detections: Detections) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="self-check", daemon=True)
-            self._thread.start()
-        with self._wake:
-            if self._job is None:
-                self._job = image, detections, self._clock()
-                self._wake.notify()
+    def _prepare(self) -> None:
+        if self._inspector is None and not self._is_over and self._is_ready():
+            self._inspector = self._make()
+            self._is_over = self._inspector is None
 
-    def _work(self) -> None:
+    def _judge(self, image: npt.NDArray[Any], detections: Detections, now_s: float) -> Seen | None:
+        """In the thread: what is to be said after a look at one image; None as long as nothing is prepared."""
+        self._prepare()
+        if self._inspector is None:
+            return None
+        texts = self._inspector.look(image, detections, now_s)
+        return texts, self._inspector.facts()
+
+    def _take(self, look: Future[Seen | None]) -> None:
+        """Say what a look that is over has found."""
+        self._look = None
         try:
-            inspector = self._make()
-            while inspector is not None:
-                with self._wake:
-                    while self._job is None and not self._ends:
-                        self._wake.wait()
-                    if self._ends:
-                        return
-                    job = self._job
-                if job is not None:
-                    texts = inspector.look(*job)
-                    self._facts = inspector.facts()
-                    self._texts += texts
-                with self._wake:
-                    self._job = None
-        except Exception as error:  # a run does not end because its check does; the run says so once
+            seen = look.result()
+        except Exception as error:  # as above
             log.exception("the self-check ended")
-            self._texts.append(
-                f"the optics are not checked any more ({type(error).__name__}: {error}); the run goes on without"
-            )
+            self._give_up(error)
+            return
+        if seen is not None:
+            texts, self._facts = seen
+            for text in texts:
+                self._say(text)
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_over = True
+        self._say(
+            f"the optics are not checked any more ({type(error).__name__}: {error}); the run goes on without"
+        )
 
     def close(self) -> None:
-        """Close the engine. Idempotent."""
-        with self._wake:
-            self._ends = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join(5.0)
+        """Wait for the last look, which takes some ms, and close the engine. Idempotent."""
+        self._thread.shutdown(wait=True)
+        if self._look is not None:
+            self._take(self._look)
         super().close()

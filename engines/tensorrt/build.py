@@ -6,6 +6,7 @@ from typing import Any
 
 from engines.engine import BackEndError
 from engines.tensorrt import rtx
+from engines.tensorrt.aside import aside
 from engines.tensorrt.library import Loaded
 from engines.tensorrt.messages import Progress, messages_of, monitor_of
 
@@ -20,6 +21,15 @@ def build_plan(loaded: Loaded, onnx_file: bytes, progress: Progress) -> bytes:
 
     Raises `BackEndError` where TensorRT cannot build it, `KeyboardInterrupt` where `progress` raises it.
     """
+    monitor = monitor_of(loaded.trt, progress)
+    plan = aside(lambda: _build(loaded, onnx_file, monitor), monitor.stop)
+    if plan is None:
+        raise KeyboardInterrupt
+    return plan
+
+
+def _build(loaded: Loaded, onnx_file: bytes, monitor: Any) -> bytes | None:
+    """None where the monitor was stopped."""
     trt = loaded.trt
     messages = messages_of(trt)
     messages.forget()
@@ -31,11 +41,10 @@ def build_plan(loaded: Loaded, onnx_file: bytes, progress: Progress) -> bytes:
     config.builder_optimization_level = OPTIMISATION
     if loaded.library.is_portable:
         rtx.prepare_build(trt, config)
-    monitor = monitor_of(trt, progress)
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if monitor.stopped:
-        raise KeyboardInterrupt
+        return None
     if plan is None:
         raise BackEndError(f"{loaded} cannot build the network: {messages.errors()}")
     return bytes(plan)

@@ -25,8 +25,8 @@ class Messages:
     def __init__(self, trt: Any) -> None:
         self.trt = trt
         levels = {
-            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-            trt.ILogger.Severity.ERROR: logging.ERROR,
+            trt.ILogger.Severity.INTERNAL_ERROR: logging.INFO,  # they are in an error of ours
+            trt.ILogger.Severity.ERROR: logging.INFO,
             trt.ILogger.Severity.WARNING: logging.WARNING,
             trt.ILogger.Severity.INFO: logging.DEBUG,
         }
@@ -40,7 +40,7 @@ class Messages:
                 level = levels.get(severity)
                 if level is not None:
                     log.log(level, "TensorRT: %s", msg)
-                if level == logging.ERROR:
+                if level == logging.INFO:
                     errors.append(" ".join(msg.split()))
 
         self.logger = Logger()
@@ -66,13 +66,16 @@ def messages_of(trt: Any) -> Messages:
 
 
 def monitor_of(trt: Any, progress: Progress) -> Any:
-    """A monitor that reports a build to `progress`; `stopped` is set when the user interrupts it."""
+    """A monitor that reports a build to `progress`; `stop` ends it, as does a `KeyboardInterrupt` of `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.stopped = False
             self._steps: dict[str, int] = {}
+
+        def stop(self) -> None:
+            self.stopped = True
 
         def _tell(self, phase: str, done: int) -> None:
             try:

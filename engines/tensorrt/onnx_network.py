@@ -64,8 +64,8 @@ def _fix_size(model: ir.Model, shape: tuple[int, int]) -> None:
 def _read_patches(graph: ir.Graph) -> None:
     """Have a convolution of one channel by patches side by side as one whose channels are the pixels of a patch.
 
-    The sums are the same. TensorRT for RTX 1.7 multiplies halves of an even number of channels only: it would keep a
-    second image full of zeros in the engine (7.4 MB at 1440 x 2560) and join it to each frame.
+    The sums are the same. TensorRT for RTX 1.7 multiplies halves of an even number of channels only: it would keep
+    a second image full of zeros in the engine (7.4 MB at 1440 x 2560) and join it to each frame.
     """
     for node in list(graph):
         weights = node.inputs[1] if node.op_type == "Conv" else None

@@ -162,6 +162,7 @@ def _move(network: ir.Graph, graph: ir.Graph, image: ir.Value) -> ir.Value:
     nodes = list(network)
     network.remove(nodes)
     for node in nodes:
+        node.name = f"model.{node.name}" if node.name else None
         for value in node.outputs:
             value.name = f"model.{value.name}"
     graph.extend(nodes)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from engines.cuda.driver_device import open_cuda
 from engines.cuda.first_gpu import first_gpu
-from engines.cuda.torch_device import open_torch_cuda
 from engines.engine import BackEndError
 from engines.file_hash import file_hash
 from engines.tensorrt.cache import EngineCache
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def open_tensorrt(*, half: bool, say: Callable[[str], None] = log.info) -> TensorRTBackEnd:
     """The library for the first GPU, on it. Raises `BackEndError` where there is none, with what to do."""
     loaded = load_library(library_for(first_gpu()))
-    device = open_torch_cuda()
+    device = open_cuda()
     return TensorRTBackEnd(device, Plans(loaded, device.facts, half), say)
 
 

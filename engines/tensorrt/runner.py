@@ -15,6 +15,7 @@ from engines.engine import BackEndError
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
 from engines.tensorrt import rtx
+from engines.tensorrt.aside import aside
 from engines.tensorrt.compiled_kernels import CompiledKernels
 from engines.tensorrt.library import Loaded
 from engines.tensorrt.messages import messages_of
@@ -45,10 +46,11 @@ class TensorRTRunner:
     ) -> None:
         trt = loaded.trt
         self.frame = frame
+        self._device = device
         self._messages = messages_of(trt)
         self._messages.forget()
-        self._runtime = runtime = trt.Runtime(self._messages.logger)
-        engine = runtime.deserialize_cuda_engine(plan)
+        runtime, engine = self._aside(lambda: _opened(trt, self._messages.logger, plan))
+        self._runtime = runtime
         if engine is None:
             reason = rtx.why_invalid(trt, runtime, plan) if loaded.library.is_portable else ""
             reasons = "; ".join(filter(None, (reason, self._messages.errors())))
@@ -100,31 +102,48 @@ class TensorRTRunner:
 
         return enqueue
 
+    def _aside(self, work: Callable[[], Any]) -> Any:
+        """The result of `work`, done in a thread on the device."""
+
+        def on_device() -> Any:
+            with self._device.current():
+                return work()
+
+        return aside(on_device)
+
     def _context(self) -> Any:
         contexts, kernels = self._contexts, self._kernels
         if contexts is None or kernels is None:
-            return self._engine.create_execution_context()
-        is_first, self._is_first = self._is_first, False
-        return self._first_context(contexts, kernels) if is_first else contexts.make()
+            return self._aside(self._engine.create_execution_context)
+        if self._is_first:
+            self._is_first = False
+            return self._aside(lambda: _first_context(contexts, kernels))
+        return self._aside(contexts.make)
 
-    @staticmethod
-    def _first_context(contexts: rtx.Contexts, kernels: CompiledKernels) -> Any:
-        """With kept kernels, or else with new ones, which are kept."""
-        kept = kernels.take()
-        if kept is not None:
-            if contexts.accept(kept):
-                context = contexts.make()
-                if context is not None:
-                    kernels.worked()
-                return context
-            kernels.reject("TensorRT rejects them")
-        kernels.say(f"compiling for the {kernels.gpu.name}, once for this GPU and driver: some seconds")
-        begun_s = time.perf_counter()
-        context = contexts.make()
-        if context is not None:
-            kernels.say(f"compiled in {time.perf_counter() - begun_s:.1f} s")
-            kernels.write(contexts.compiled())
-        return context
+
+def _opened(trt: Any, logger: Any, plan: bytes) -> tuple[Any, Any]:
+    """A runtime and its engine; None for one that it cannot read."""
+    runtime = trt.Runtime(logger)
+    return runtime, runtime.deserialize_cuda_engine(plan)
+
+
+def _first_context(contexts: rtx.Contexts, kernels: CompiledKernels) -> Any:
+    """With kept kernels, or else with new ones, which are kept."""
+    kept = kernels.take()
+    if kept is not None:
+        if contexts.accept(kept):
+            context = contexts.make()
+            if context is not None:
+                kernels.worked()
+            return context
+        kernels.reject("TensorRT rejects them")
+    kernels.say(f"compiling for the {kernels.gpu.name}, once for this GPU and driver: some seconds")
+    begun_s = time.perf_counter()
+    context = contexts.make()
+    if context is not None:
+        kernels.say(f"compiled in {time.perf_counter() - begun_s:.1f} s")
+        kernels.write(contexts.compiled())
+    return context
 
 
 class TensorRTBackEnd:

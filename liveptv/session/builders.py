@@ -85,7 +85,7 @@ def build_acquire(context: StageContext) -> Stage:
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
     context.peers()
-    opened.source.start()
+    context.begin = opened.source.start
     stage = AcquireStage(
         opened.source,
         senders,

@@ -62,6 +62,8 @@ class StageContext:
         self.lane = Lane(lane)
         self.image_format: ImageFormat | None = None
         self.bound: dict[str, str] = {}
+        self.begin: Callable[[], None] = lambda: None
+        """What starts the stage's input, called once it is ready to take it: a camera does not wait."""
         self.is_abandoned = False
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None

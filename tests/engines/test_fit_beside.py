@@ -9,13 +9,17 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from acquisition.physics.optics import OpticsModel
 from acquisition.physics.rendering import simulate_images
 from engines.network.engine import NetworkEngine
+from engines.network.model import OnnxModel
 from engines.refine import compiling, fit_beside
 from engines.refine.fit_beside import FIT_FAILED, FIT_JOINED, FIT_WAITS, FitBeside, ProcessCompiler
+from engines.selfcheck.directions import Directions
+from engines.selfcheck.inspector import Inspector
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
 from stream.messages import DetectionFlag, Detections, Frame, FrameInfo
@@ -171,6 +175,11 @@ def test_the_kernels_that_are_compiled_are_those_that_a_frame_needs() -> None:
         found = _detect(engine)
         assert engine.info.details["refine"]["refined"] + engine.info.details["refine"]["not_refined"] > 0
     assert len(found)
+    model = OnnxModel(SHIPPED_MODEL).psf()
+    assert model is not None
+    inspector = Inspector(model, PIXEL_SIZE_UM)
+    inspector.look(_image(), found, 0.0)
+    assert Directions(model).separation_um > 0
     assert {kernel.py_func: len(kernel.overloads) for kernel, _ in compiling.kernels()} == before
 
 
@@ -202,13 +211,18 @@ def test_particles_keep_the_networks_answer_until_the_fit_has_joined(monkeypatch
     assert said == [FIT_WAITS, FIT_JOINED.format(seconds=41.2)]
 
 
-def _detect(engine: NetworkEngine) -> Detections:
-    """The detections in one image of four particles, two of which overlap."""
+def _image() -> npt.NDArray[Any]:
+    """An image of four particles, two of which overlap."""
     x_um, y_um = np.array([24.0, 64.0, 70.0, 96.0]), np.array([32.0, 51.0, 56.0, 80.0])
     image, _ = simulate_images(
         OpticsModel(), x_um, y_um, np.array([-20.0, 0.0, 15.0, 30.0]), (128, 160), seed=1
     )
-    engine.submit(Frame(FrameInfo("test", 1, 1, 0.0, 0, 0.0), image))
+    return image
+
+
+def _detect(engine: NetworkEngine) -> Detections:
+    """The detections in that image."""
+    engine.submit(Frame(FrameInfo("test", 1, 1, 0.0, 0, 0.0), _image()))
     found: list[Detections] = []
     while not found:
         found = engine.results(1.0)

@@ -10,7 +10,7 @@ import pytest
 
 from engines.fit_budget import FrameCost
 from engines.governed_engine import GovernedEngine
-from engines.governor import Change, Governor
+from engines.governor import LENT, Change, Governor
 from engines.watched_engine import WatchedEngine
 from stream.messages import Detections, Frame, FrameInfo, Predictions
 
@@ -73,8 +73,10 @@ def test_the_fit_gets_what_the_network_leaves_through_all_engines_around_it() ->
     quick, slow = Inner(10.0), Inner(60.0)
     run(quick, 20)
     run(slow, 20)
-    assert quick.allowed_ms[-1] == pytest.approx(75.0)  # 85 % of a period of 100 ms, less the network
-    assert slow.allowed_ms[-1] == pytest.approx(25.0)
+    unspent_ms = 100.0 * LENT  # the fits have taken 1 ms each
+    # 85 % of a period of 100 ms, less the network
+    assert quick.allowed_ms[-1] == pytest.approx(75.0 + unspent_ms)
+    assert slow.allowed_ms[-1] == pytest.approx(25.0 + unspent_ms)
 
 
 def test_a_state_that_lasts_is_reported_once_with_its_reason() -> None:

@@ -96,6 +96,26 @@ def test_where_there_is_time_all_is_fitted_and_nothing_is_said() -> None:
     assert not run.dropped
 
 
+def test_the_first_frames_are_fitted_whole_though_they_alone_take_nearly_all_of_the_time() -> None:
+    """Until predictions come, after some frames, network and fit take 32 ms of 33; then 12."""
+
+    def load(at_s: float) -> Load:
+        return Load(network_ms=15.0, fit_ms=17.0 / 60) if at_s < 0.12 else Load(network_ms=12.0, particles=0)
+
+    for seed in range(10):
+        run = Run(load=load, seed=seed).go(5)
+        assert not run.dropped
+        assert run.mean_fitted(0) > 0.99
+
+
+def test_what_is_left_is_spent_once_and_frames_that_keep_taking_longer_are_fitted_in_part() -> None:
+    run = Run(load=lambda at_s: Load(particles=20 if at_s < 10 else 65, fit_ms=0.3)).go(20)
+    assert run.mean_fitted(5, 10) == 1.0
+    assert run.mean_fitted(10, 10.05) > 0.95
+    assert run.mean_fitted(12) < 0.9
+    assert len(run.dropped) <= 1
+
+
 def test_a_crowded_frame_is_fitted_in_part_and_none_is_lost() -> None:
     run = Run(load=lambda _: Load(particles=100)).go(60)
     assert 0.3 < run.mean_fitted(5) < 0.6

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -154,6 +155,53 @@ def test_a_ghost_is_dropped_at_once(engine: NetworkEngine, psf: FitModel) -> Non
     assert ghosts > 5
     assert left == 0
     assert counted(engine, "ghosts") - before >= 0.9 * ghosts
+
+
+@contextmanager
+def without_time_to_fit(engine: NetworkEngine) -> Iterator[None]:
+    engine.allow_fit(1.0, 0.0)
+    try:
+        yield
+    finally:
+        engine.allow_fit(1.0, math.inf)
+
+
+def test_the_network_states_the_brightness_that_the_fit_does(engine: NetworkEngine, psf: FitModel) -> None:
+    ratios, depths_um = [], []
+    for seed in range(6):
+        flow = Flow(psf, SHAPE, seed=seed)
+        with without_time_to_fit(engine):
+            found = detect(engine, flow.frame())
+        for particle in flow.particles:
+            if is_found(found, particle):
+                which, _ = nearest(found, particle)
+                ratios.append(found.brightness[which] / (particle[3] * psf.peak_at(particle[2]) * GREY))
+                depths_um.append(particle[2])
+    ratio, depth_um = np.array(ratios), np.abs(depths_um)
+    for low, high in ((0, 50), (50, 100), (100, 190)):
+        assert 0.9 < np.median(ratio[(depth_um >= low) & (depth_um < high)]) < 1.1
+
+
+def test_particles_that_were_not_fitted_are_no_ghosts_in_the_next_frame(
+    engine: NetworkEngine, psf: FitModel
+) -> None:
+    ghosts, predicted_before, total = counted(engine, "ghosts"), counted(engine, "predicted"), 0
+    whole = counted(engine, "whole")
+    for seed in range(5):
+        flow = Flow(psf, SHAPE, count=20, seed=20 + seed)
+        with without_time_to_fit(engine):
+            found = detect(engine, flow.frame())
+        table = flow.predictions().table.copy()
+        for column, particle in enumerate(flow.particles):
+            which, _ = nearest(found, particle)
+            table[Predictions.COLUMNS.index("brightness"), column] = found.brightness[which]
+        predicted = Predictions(info(flow.number), table)
+        flow.step()
+        detect(engine, flow.frame(), predicted)
+        total += flow.count
+    assert counted(engine, "whole") == whole
+    assert counted(engine, "ghosts") - ghosts <= 0.02 * total
+    assert counted(engine, "predicted") - predicted_before > 0.9 * total
 
 
 def test_the_order_of_predictions_does_not_matter(engine: NetworkEngine, psf: FitModel) -> None:

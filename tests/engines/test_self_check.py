@@ -1,4 +1,8 @@
+import subprocess
+import sys
+import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -300,6 +304,9 @@ class Steady:
     def pending(self):
         return len(self.waiting)
 
+    def warmup(self, height, width, dtype):
+        pass
+
     def submit(self, frame, predicted=None):
         self.waiting.append(frame)
 
@@ -359,6 +366,121 @@ def test_a_check_that_fails_is_told_and_the_run_goes_on():
     assert len(said) == 1
     assert "not checked any more" in said[0]
     assert len(answered) == 40
+
+
+def test_the_checks_are_prepared_before_the_first_frame_where_nothing_has_to_be_compiled():
+    prepared = []
+
+    def make():
+        prepared.append(threading.current_thread())
+        return SimpleNamespace(look=lambda *_: [], facts=dict)
+
+    with closing(CheckedEngine(Steady(), make, print)) as engine:
+        engine.warmup(8, 8, np.dtype(np.uint8))
+        assert prepared == [threading.current_thread()]
+
+
+def test_checks_that_would_have_to_be_compiled_wait_until_they_are():
+    ready, prepared, clock = threading.Event(), [], iter(range(1000))
+
+    def make():
+        prepared.append(ready.is_set())
+        return SimpleNamespace(look=lambda *_: ["changed"], facts=dict)
+
+    said = []
+    engine = CheckedEngine(Steady(), make, said.append, lambda: float(next(clock)), ready.is_set)
+    with closing(engine):
+        engine.warmup(8, 8, np.dtype(np.uint8))
+        for number in range(400):
+            if number == 20:
+                assert prepared == said == []
+                ready.set()
+            engine.submit(frame(number))
+            engine.results(0.0)
+            if said:
+                break
+            time.sleep(0.01)
+    assert prepared == [True]
+    assert said[0] == "changed"
+
+
+def test_checks_that_cannot_be_prepared_are_told_and_the_run_goes_on():
+    def make():
+        raise RuntimeError("broken")
+
+    said = []
+    with closing(CheckedEngine(Steady(), make, said.append)) as engine:
+        engine.warmup(8, 8, np.dtype(np.uint8))
+        engine.submit(frame(0))
+        assert len(engine.results(0.0)) == 1
+    assert len(said) == 1
+    assert "not checked any more" in said[0]
+
+
+def test_closing_waits_for_a_look_however_long_it_takes_and_says_what_it_found():
+    begun, goes_on, ended = threading.Event(), threading.Event(), []
+
+    def look(*_):
+        begun.set()
+        goes_on.wait(60.0)
+        ended.append(True)
+        return ["changed"]
+
+    said = []
+    inspector = SimpleNamespace(look=look, facts=lambda: {"light": 0.5})
+    engine = CheckedEngine(Steady(), lambda: inspector, said.append)
+    engine.submit(frame(0))
+    engine.results(0.0)
+    assert begun.wait(60.0)
+    closed = threading.Thread(target=engine.close)
+    closed.start()
+    closed.join(0.2)
+    assert closed.is_alive()
+    goes_on.set()
+    closed.join(60.0)
+    assert not closed.is_alive()
+    assert ended == [True]
+    assert said == ["changed"]
+    assert engine.info.details[DETAIL] == {"light": 0.5}
+
+
+UNCLOSED = """
+import threading, time
+import numpy as np
+from types import SimpleNamespace
+from numba import njit
+from engines.engine import EngineInfo
+from engines.selfcheck.checked_engine import CheckedEngine
+from stream.messages import Detections, Frame, FrameInfo
+
+class Steady:
+    info = EngineInfo("steady", "none", "cpu")
+    pending = 0
+    def submit(self, frame, predicted=None): self.frame = frame
+    def results(self, timeout_s): return [Detections.empty(self.frame.info)]
+
+begun = threading.Event()
+
+def make():
+    def look(*_):
+        begun.set()
+        for k in range(3):  # longer than the end of an interpreter takes
+            njit(lambda x: np.sort(x).sum() + k)(np.ones(3))
+        print("looked", flush=True)
+        return []
+    return SimpleNamespace(look=look, facts=dict)
+
+engine = CheckedEngine(Steady(), make, print)
+engine.submit(Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((8, 8), np.uint8)))
+engine.results(0.0)
+begun.wait()
+"""
+
+
+def test_a_process_that_ends_without_closing_lets_what_is_being_compiled_finish():
+    """A thread that still compiles while the interpreter ends uses what is gone: LLVM then aborts the process."""
+    ended = subprocess.run([sys.executable, "-c", UNCLOSED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "looked\n", "")
 
 
 def test_gauges_are_flat_numbers_without_what_is_not_known():

@@ -243,7 +243,7 @@ def on_this_computer(device, tmp_path, monkeypatch):
     monkeypatch.setattr("engines.tensorrt.opening.first_gpu", lambda: gpu)
     monkeypatch.setattr("engines.tensorrt.library.Library.is_installed", property(lambda one: one is FULL))
     monkeypatch.setattr("engines.tensorrt.opening.load_library", lambda one: Loaded(one, stand_in()))
-    monkeypatch.setattr("engines.tensorrt.opening.open_torch_cuda", lambda: device)
+    monkeypatch.setattr("engines.tensorrt.opening.open_cuda", lambda: device)
 
 
 @pytest.mark.usefixtures("on_this_computer")
