@@ -226,7 +226,7 @@ def live_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     more = options.cache, ways, options.workers, options.rounds, options.seconds, flow
     yield from prediction_live.latency_rows(*more)
     if options.demo_seconds > 0:
-        yield from prediction_live.demo_rows(ways, options.rounds, options.demo_seconds)
+        yield from prediction_live.demo_rows(ways, options.demo_rounds, options.demo_seconds)
 
 
 def main() -> None:
