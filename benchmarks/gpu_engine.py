@@ -1,119 +1,165 @@
-"""What only a GPU can tell of the engines for it: are they right, how fast are they, what takes the time.
+"""What only a GPU can tell of the engines for it: what runs, how fast, how exactly, and what takes the time.
 
-    python benchmarks/gpu_engine.py --json benchmarks/results/gpu_engine.json        # under 8 minutes
+    python benchmarks/gpu_engine.py --json benchmarks/results/gpu_engine.json             # ten minutes
 
-Needs torch with CUDA, onnx, onnxscript, onnxruntime, numba, scipy, h5py, tifffile, pydantic and platformdirs, but
-not the whole program. TensorRT is measured as well where it is installed. Each part stands alone: one that fails
-is recorded with its reason and the next goes on. Frames are drawn from the model's own particle image, with noise.
+Give it the machine alone. It needs what the libraries there need, and installs nothing: `liveptv[rtx]` for
+TensorRT for RTX; `liveptv[train]` (torch with CUDA) for torch, and for a large network of random weights where none
+is given with --large. Each part runs in a process of its own with a time limit, and each row is written as soon as
+it is known: a run that is killed leaves what it had, and a part that fails is a row with its error.
+
+    python benchmarks/gpu_engine.py --rehearse     # the same on the processor, in small: no figure means anything
+
+--live-hz is the rate of the simulated camera, which draws its frames on the processor (6 ms each).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
-import os
-import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gpu_material import SHIPPED, make_large, tensorrt_back_end
-from gpu_parts import Row, check, copies, engine_rows, fit_rows, kernels, parts_of_a_frame, with_flat_field
+from gpu_record import Clock, Part, Record, arguments_of, run_parts, tell_rows
 
-from engines.cuda.device import Device, open_cuda
-from engines.cuda.torch_runner import TorchBackEnd
-
-FULL = (1440, 2560)
-
-
-def facts(device: Device) -> Row:
-    """What ran it."""
-    import onnxruntime
-    import torch
-
-    found = device.facts
-    return {
-        "gpu": found.name,
-        "capability": ".".join(map(str, found.capability)),
-        "multiprocessors": found.multiprocessors,
-        "memory_gib": round(found.memory_bytes / 2**30, 1),
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": os.cpu_count(),
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+Row = dict[str, Any]
+PROCESSOR = "onnxruntime"
+MINUTES = 10.0
+LIVE_HZ = 100.0
+HEAD = (("device", "name"), ("driver", "driver_version"))
+TARGETS = (
+    ("large network, no fit, frames/s", "large", "", "frames_per_s", 800.0, 2000.0),
+    ("large network, fit of 200 particles, frames/s", "large", "fit", "frames_per_s", 400.0, 800.0),
+    ("large network, fit of 200 particles, p99 in ms", "large", "fit", "latency_p99_ms", 5.0, 5.0),
+)
+"""What is asked for, of which rows, the value to reach and the one hoped for."""
+LEAST_FOUND = 0.8
+"""Part of the particles that have to be found for a row to count: decoding and fit need them."""
 
 
-class Record:
-    """Rows as they come; written after each, so that nothing is lost if a later part fails."""
+def plan(looked: list[Row]) -> list[Part]:
+    """The parts for the roads that can be used (rows of `machine`), the most telling first.
 
-    def __init__(self, path: Path | None, device: Row) -> None:
-        self._path, self._device = path, device
-        self.rows: list[Row] = []
+    A library that is installed but not used on this GPU is tried as well, for what it says itself.
+    """
+    gpu = [row["road"] for row in looked if row.get("usable") and row["road"] != PROCESSOR]
+    parts = [Part("prepare", 90)]
+    parts += [Part("fit", 60)] if set(gpu) - {"openvino"} else []
+    for road in gpu:
+        builds_for_minutes, is_intel = road == "tensorrt", road == "openvino"
+        parts += [Part("start", 150 if builds_for_minutes else 30, road, "small")]
+        parts += [] if is_intel or builds_for_minutes else [Part("agreement", 40, road, "small")]
+        parts += [
+            Part("speed", 60, road, "small"),
+            Part("speed", 150 if builds_for_minutes else 60, road, "large"),
+        ]
+    if gpu:
+        after = next(number for number, part in enumerate(parts) if part.name == "speed") + 1
+        parts[after:after] = [Part("live", 85, gpu[0], "small")]
+    parts += [Part("start", 30, row["road"], "small") for row in looked if row.get("could_be_tried")]
+    parts += [Part("kernels", 20, road, "small") for road in gpu if road == "torch"]
+    return [*parts, Part("speed", 20, PROCESSOR, "small")]
 
-    def do(self, name: str, work: Callable[[], Any]) -> None:
-        """Do a part; a row, or several, or what went wrong."""
-        begun_s = time.perf_counter()
-        try:
-            found = work()
-            rows = [found] if isinstance(found, dict) else list(found)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts are still worth having
-            rows = [{"part": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}]
-        for row in rows:
-            kept = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-            self.rows.append(kept)
-            print(json.dumps(kept), flush=True)
-        print(f"# {name}: {time.perf_counter() - begun_s:.1f} s", flush=True)
-        if self._path is not None:
-            content = {"device": self._device, "rows": self.rows}
-            self._path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+def targets(rows: list[Row]) -> list[Row]:
+    """What was asked for beside the best that was found on a GPU; found is None where it was not measured."""
+    told = []
+    for name, model, fit, figure, asked, hoped in TARGETS:
+        fitting = [
+            row[figure]
+            for row in rows
+            if figure in row
+            and row.get("model") == model
+            and row.get("road") != PROCESSOR
+            and bool(row.get("fit")) == bool(fit)
+            and row["found_per_frame"] >= LEAST_FOUND * row["particles"]
+        ]
+        least_is_best = figure.endswith("_ms")
+        best = (min if least_is_best else max)(fitting, default=None)
+        reached = None if best is None else best <= asked if least_is_best else best >= asked
+        told.append({"target": name, "asked": asked, "hoped": hoped, "found": best, "reached": reached})
+    return told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each timing")
-    arguments = parser.parse_args()
-    device, seconds = open_cuda(), arguments.seconds
-    half, single = TorchBackEnd(device, half=True), TorchBackEnd(device, half=False)
-    record = Record(arguments.json, facts(device))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        record.do("copies", lambda: copies(FULL))
-        for back_end in (single, half):
-            record.do("agreement", lambda b=back_end: check(b, SHIPPED, (720, 1280), 60))
-        record.do("start", lambda: with_flat_field(half, SHIPPED, FULL, folder))
-        models = [SHIPPED]
-        record.do("large", lambda: models.append(make_large(folder)) or {"part": "large model written"})
-        for path in models:
-            record.do("parts", lambda p=path: parts_of_a_frame(half, p, FULL, 0.5 * seconds))
-            record.do("engine", lambda p=path: engine_rows(half, p, FULL, 200, seconds))
-            record.do("kernels", lambda p=path: kernels(p, device, FULL))
-        record.do("fit", lambda: fit_rows(device, FULL, (50, 200, 500)))
-        record.do("engine, 2,000 particles", lambda: engine_rows(half, SHIPPED, FULL, 2000, 0.5 * seconds))
-        record.do(
-            "engine, single precision", lambda: engine_rows(single, models[-1], FULL, 200, 0.5 * seconds)
+def main() -> int:
+    """0: measured; 1: there is no GPU that anything here can use; 2: wrong usage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="written anew after each row")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything")
+    parser.add_argument("--large", type=Path, help="a trained large network, .onnx")
+    parser.add_argument("--live-hz", type=float, default=LIVE_HZ)
+    parser.add_argument(
+        "--only", nargs="+", help="parts to do: prepare, start, agreement, speed, live, fit, kernels"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="on the processor, in small")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--limit-s", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part is not None:
+        return _do(options)
+    with tempfile.TemporaryDirectory(prefix="liveptv-gpu-", ignore_cleanup_errors=True) as folder:
+        return _measure(options, Path(folder))
+
+
+def _do(options: argparse.Namespace) -> int:
+    """A part, in its own process."""
+    from gpu_parts import PARTS, Task
+
+    part = Part(**json.loads(options.part))
+    task = Task(
+        road=part.road,
+        model=part.model,
+        limit_s=options.limit_s,
+        rehearse=options.rehearse,
+        folder=options.folder,
+        live_hz=options.live_hz,
+        large=options.large,
+    )
+    tell_rows(PARTS[part.name](task))
+    return 0
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> int:
+    def command(part: Part, limit_s: float) -> list[str]:
+        given = ["--part", arguments_of(part), "--limit-s", f"{limit_s:.1f}", "--folder", str(folder)]
+        given += ["--live-hz", f"{options.live_hz:g}"]
+        given += ["--rehearse"] if options.rehearse else []
+        given += ["--large", str(options.large)] if options.large is not None else []
+        return [sys.executable, str(Path(__file__)), *given]
+
+    head: Row = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")}
+    seconds = 60.0 * options.minutes
+    look, clock = Record(None, head), Clock(seconds)
+    run_parts([Part("machine", 60)], clock, look, command)
+    usable = [row["road"] for row in look.rows if row.get("usable")]
+    facts = next((row for row in look.rows if "gpus" in row), {})
+    if options.rehearse:  # one road is enough: they differ in how they are opened only
+        others = [row for row in look.rows if row.get("usable") and row["road"] != PROCESSOR][1:]
+        look.rows[:] = [row for row in look.rows if row not in others]
+    if not any(road != PROCESSOR for road in usable):
+        sys.stderr.write(
+            "no GPU here that any of these libraries can use; --rehearse does the same on the processor\n"
         )
-
-        def tensorrt() -> Iterator[Row]:
-            begun_s = time.perf_counter()
-            back_end = tensorrt_back_end(device, models, FULL, folder)
-            yield {"part": "tensorrt built", "seconds": time.perf_counter() - begun_s, "models": len(models)}
-            for path in models:
-                yield parts_of_a_frame(back_end, path, FULL, 0.5 * seconds)
-                yield from engine_rows(back_end, path, FULL, 200, seconds)
-
-        record.do("tensorrt", tensorrt)
+        return 1
+    gpus = [{"name": "none: a rehearsal on the processor"}] if options.rehearse else facts.get("gpus", [])
+    head = {name: "; ".join(gpu.get(key, "") for gpu in gpus) for name, key in HEAD} | head
+    record = Record(options.json, head | {"rehearsal": options.rehearse})
+    record.rows += look.rows
+    parts = [part for part in plan(look.rows) if part.name in (options.only or (part.name,))]
+    with contextlib.suppress(KeyboardInterrupt):
+        run_parts(parts, clock, record, command)
+    for row in targets(record.rows):
+        record.add(row)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,10 @@
-"""What the GPU's benchmark looks at: drawn frames, a large network, TensorRT engines."""
+"""What the GPU's benchmark looks at: drawn frames and a large network."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.check import add_particle
-from engines.cuda.device import Device
-from engines.cuda.engine import GpuBackEnd
-from engines.cuda.layout import MOST_PARTICLES, FrameFormat
+from engines.cuda.engine import GpuEngine
+from engines.cuda.slot import Slot
+from engines.cuda.unpacking import Answer
+from engines.engine import Engine
 from engines.network.model import OnnxModel
+from stream.messages import Frame, FrameInfo
 
 SHIPPED = Path(__file__).parents[1] / "liveptv" / "models" / "simulated.onnx"
 LIGHT = 0.6
+PICTURES = 8
 Image = npt.NDArray[Any]
 
 
@@ -33,8 +38,56 @@ def picture(model: OnnxModel, shape: tuple[int, int], dtype: type, particles: in
     return np.clip(np.rint(full * LIGHT * (1 + model.card.sign * contrast)), 0, full).astype(dtype)
 
 
+def frames_of(images: list[Image]) -> Iterator[Frame]:
+    """The images over and over."""
+    for number in count():
+        yield Frame(FrameInfo("bench", number, number, 0.0, 0, 0.0), images[number % len(images)])
+
+
+def lend_finds(engine: GpuEngine, finder: Engine, images: list[Image]) -> None:
+    """Give an engine, in place of its own answers for the images, those of a network that finds the particles.
+
+    It still does all of its work; but a network with random weights finds nothing, and there would be nothing to
+    decode and to fit. Both engines are ready for the images' size after that; the finder is closed.
+    """
+    assert isinstance(finder, GpuEngine)
+    for one in (engine, finder):
+        one.warmup(*images[0].shape, images[0].dtype)
+    answers: dict[int, Answer] = {}
+    slot = finder._slots[0]
+    for image in images:
+        slot.fill(image)
+        found = slot.answer()
+        answers[id(image)] = Answer(found.kept.copy(), found.summary.copy())
+    finder.close()
+    for slot in engine._slots:
+        _lend(slot, answers)
+
+
+def _lend(slot: Slot, answers: dict[int, Answer]) -> None:
+    fill, answer, shown = slot.fill, slot.answer, [0]
+
+    def filled(image: Image) -> None:
+        shown[0] = id(image)
+        fill(image)
+
+    def answered() -> Answer:
+        answer()
+        return answers[shown[0]]
+
+    slot.fill, slot.answer = filled, answered  # type: ignore[method-assign]
+
+
+def large_model(folder: Path, trained: Path | None) -> Path:
+    """The large network: a trained one, or else one with random weights, written once into the folder."""
+    if trained is not None:
+        return trained
+    path = folder / "large.onnx"
+    return path if path.is_file() else make_large(folder)
+
+
 def make_large(folder: Path) -> Path:
-    """A large network with random weights, for times; what it finds means nothing."""
+    """A large network with random weights, for times; what it finds means nothing. Needs torch."""
     import onnx
     import torch
 
@@ -73,16 +126,3 @@ def make_large(folder: Path) -> Path:
     )
     onnx.save(model, str(path))
     return path
-
-
-def tensorrt_back_end(device: Device, paths: list[Path], shape: tuple[int, int], folder: Path) -> GpuBackEnd:
-    """TensorRT with engines built now, for each of the models."""
-    from engines.tensorrt.build_and_check import make_engine
-    from engines.tensorrt.cache import EngineCache
-    from engines.tensorrt.runner import TensorRTBackEnd
-
-    back_end = TensorRTBackEnd(device, cache=EngineCache(folder / "engines"))
-    for path in paths:
-        frame = FrameFormat.of(shape, np.dtype(np.uint8), False, MOST_PARTICLES)
-        make_engine(path, frame, back_end, lambda *_: None)
-    return back_end

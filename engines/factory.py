@@ -78,6 +78,10 @@ def _open(
         raise ConfigurationError(
             f'detector.backend "{settings.backend}" runs networks; give a model (.onnx), or leave it out'
         )
+    if settings.device.startswith("gpu"):
+        raise ConfigurationError(
+            f'detector.device "{settings.device}" runs networks; give a model (.onnx), or leave it out'
+        )
     if model is not None:
         check_model(model)
     from engines.classical.engine import ClassicalEngine

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MOST_PARTICLES = 100_000
 """Particles a frame that can be asked for."""
 BackEndName = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
+DeviceName = Annotated[str, BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given)]
+"""Of a device: auto, cpu, gpu, or one of several, as gpu.1."""
 
 
 class DetectorSettings(BaseModel):
@@ -27,6 +29,12 @@ class DetectorSettings(BaseModel):
     )
     backend: BackEndName = Field(
         "auto", description="library that runs a network; auto: the fastest one that works here (engines.md)"
+    )
+    device: DeviceName = Field(
+        "auto",
+        pattern=r"^(auto|cpu|gpu(\.[0-9])?)$",
+        description="what runs a network: cpu, gpu, or gpu.1 for the second of OpenVINO's; auto: as the back end "
+        "prefers. Intel's GPUs are used only where this is gpu and `backend` openvino",
     )
     precision: Literal["auto", "full", "reduced"] = Field(
         "auto",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.backends.registry import ONNXRUNTIME, open_back_end
+from engines.backends.registry import BACK_ENDS, ONNXRUNTIME, open_back_end
 from engines.engine import BackEndError, Engine, EngineInfo, WrongNumbersError
 from engines.engine_around import EngineAround
 from engines.image_structure import has_structure
@@ -45,7 +45,7 @@ def open_guarded(
 
     Raises `ConfigurationError` where no back end can run it, and for an unusable model.
     """
-    opened = open_back_end(settings, pixel_size_um, model)
+    opened = open_back_end(settings, pixel_size_um, model, BACK_ENDS, say)
     is_last = opened.back_end == ONNXRUNTIME
 
     def prepared(engine: Engine) -> Engine:

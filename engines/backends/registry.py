@@ -11,15 +11,29 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from engines.engine import BackEndError, Engine
 from engines.settings import BackEndName, DetectorSettings
 from stream.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from engines.cuda.engine import GpuBackEnd
+
 log = logging.getLogger(__name__)
 
-Open = Callable[[DetectorSettings, float, Path], Engine]
+Say = Callable[[str], None]
 WhyNot = Callable[[DetectorSettings, Path], str]
+
+
+class Open(Protocol):
+    """Opens an engine for images of a pixel size and a model; `say` reports what takes long."""
+
+    def __call__(
+        self, settings: DetectorSettings, pixel_size_um: float, model: Path, say: Say = log.info, /
+    ) -> Engine:
+        """Raise `ConfigurationError` for an unusable model, `BackEndError` where this back end fails."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +41,9 @@ class BackEnd:
     """One way to run networks.
 
     `why_not(settings, model)` says in a few words why it cannot run that model here and what to do, "" where it
-    can. `open(settings, pixel_size_um, model)` opens its engine; it raises `ConfigurationError` for a model that
-    no back end can use, `BackEndError` where only this one fails. One that is not `automatic` runs only when the
-    settings name it.
+    can. `open(settings, pixel_size_um, model, say)` opens its engine; it raises `ConfigurationError` for a model
+    that no back end can use, `BackEndError` where only this one fails. One that is not `automatic` runs only when
+    the settings name it; one with `device_is_named` only when they name its device as well.
     """
 
     name: BackEndName
@@ -37,6 +51,7 @@ class BackEnd:
     why_not: WhyNot
     open: Open
     automatic: bool = True
+    device_is_named: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.device})"
@@ -63,7 +78,9 @@ def _onnxruntime(settings: DetectorSettings, _model: Path) -> str:
     return "runs in single precision only" if settings.precision == "reduced" else ""
 
 
-def _open_onnxruntime(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+def _open_onnxruntime(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
+) -> Engine:
     from engines.network.engine import NetworkEngine
 
     return NetworkEngine(settings, pixel_size_um, model)
@@ -78,55 +95,77 @@ def _openvino(settings: DetectorSettings, model: Path) -> str:
     return reason
 
 
-def _open_openvino(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+def _open_openvino(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
+) -> Engine:
     from engines.backends.openvino_network import open_openvino
     from engines.network.engine import NetworkEngine
 
     return NetworkEngine(settings, pixel_size_um, model, partial(open_openvino, settings, model))
 
 
-def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
-    from engines.tensorrt.library import why_no_tensorrt
-
-    reason = why_no_tensorrt()
+def _openvino_on_gpu(settings: DetectorSettings, _model: Path) -> str:
+    reason = missing("openvino", extra="openvino")
     if not reason:
-        from engines.file_hash import file_hash
-        from engines.tensorrt.cache import EngineCache
+        from engines.backends.openvino_devices import why_no_gpu
 
-        if model.is_file() and not EngineCache().built(file_hash(model)):
-            reason = f"no engine was built for {model.name}: run `liveptv engine build` with the size of the images"
+        reason = why_no_gpu(settings.device)
     return reason
 
 
-def _open_tensorrt(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
-    from engines.cuda.device import open_cuda
-    from engines.cuda.engine import GpuEngine
-    from engines.tensorrt.runner import TensorRTBackEnd
+def _tensorrt(_settings: DetectorSettings, model: Path) -> str:
+    from engines.tensorrt.library import why_cannot_run
+
+    reason = why_cannot_run()
+    if not reason:
+        from engines.tensorrt.opening import why_no_engine
+
+        reason = why_no_engine(model)
+    return reason
+
+
+def _open_tensorrt(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, say: Say = log.info
+) -> Engine:
+    from engines.tensorrt.opening import open_tensorrt
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, TensorRTBackEnd(open_cuda(), half=half))
+    return _on_gpu(settings, pixel_size_um, model, open_tensorrt(half=half, say=say))
 
 
 def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
-    from engines.cuda.device import why_no_cuda
+    from engines.cuda.torch_device import why_no_torch_cuda
 
-    return why_no_cuda()
+    return why_no_torch_cuda()
 
 
-def _open_torch_on_gpu(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
-    from engines.cuda.device import open_cuda
-    from engines.cuda.engine import GpuEngine
+def _open_torch_on_gpu(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
+) -> Engine:
+    from engines.cuda.torch_device import open_torch_cuda
     from engines.cuda.torch_runner import TorchBackEnd
 
     half = settings.precision != "full"
-    return GpuEngine(settings, pixel_size_um, model, TorchBackEnd(open_cuda(), half=half))
+    return _on_gpu(settings, pixel_size_um, model, TorchBackEnd(open_torch_cuda(), half=half))
+
+
+def _on_gpu(settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd) -> Engine:
+    from engines.cuda.engine import GpuEngine
+
+    try:
+        return GpuEngine(settings, pixel_size_um, model, back_end, closes_device=True)
+    except BaseException:
+        back_end.device.close()
+        raise
 
 
 def _torch(settings: DetectorSettings, model: Path) -> str:
     return missing("torch", extra="train") or _onnxruntime(settings, model)
 
 
-def _open_torch(settings: DetectorSettings, pixel_size_um: float, model: Path) -> Engine:
+def _open_torch(
+    settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
+) -> Engine:
     from engines.network.engine import NetworkEngine
     from engines.network.torch_model import TorchModel
 
@@ -138,6 +177,7 @@ BACK_ENDS: tuple[BackEnd, ...] = (
     BackEnd("tensorrt", "gpu", _tensorrt, _open_tensorrt),
     BackEnd("torch", "gpu", _torch_on_gpu, _open_torch_on_gpu),
     BackEnd("openvino", "cpu", _openvino, _open_openvino),
+    BackEnd("openvino", "gpu", _openvino_on_gpu, _open_openvino, automatic=False, device_is_named=True),
     BackEnd("torch", "cpu", _torch, _open_torch, automatic=False),
     ONNXRUNTIME,
 )
@@ -148,9 +188,24 @@ def candidates(
     settings: DetectorSettings, model: Path, back_ends: tuple[BackEnd, ...] = BACK_ENDS
 ) -> Iterator[tuple[BackEnd, str]]:
     """The back ends that the settings allow for, in order, each with why it cannot run `model` here."""
+    device, _, number = settings.device.partition(".")
     for back_end in back_ends:
-        if back_end.name == settings.backend or (settings.backend == "auto" and back_end.automatic):
-            yield back_end, back_end.why_not(settings, model)
+        is_named = back_end.name == settings.backend
+        if not (is_named or settings.backend == "auto") or device not in ("auto", back_end.device):
+            continue
+        if back_end.device_is_named and device == "auto":
+            continue
+        if back_end.automatic or is_named:
+            reason = "" if back_end.device_is_named else _one_device_only(number)
+            yield back_end, reason or back_end.why_not(settings, model)
+        elif back_end.device_is_named:
+            yield back_end, f'runs only where detector.backend is "{back_end.name}"'
+
+
+def _one_device_only(number: str) -> str:
+    if number.strip("0"):
+        return f"runs on the first GPU; to use another, set the variable CUDA_VISIBLE_DEVICES to {number}"
+    return ""
 
 
 def open_back_end(
@@ -158,8 +213,9 @@ def open_back_end(
     pixel_size_um: float,
     model: Path,
     back_ends: tuple[BackEnd, ...] = BACK_ENDS,
+    say: Say = log.info,
 ) -> Opened:
-    """Open the first back end that can run `model` here.
+    """Open the first back end that can run `model` here; `say` reports what takes long.
 
     Raises `ConfigurationError` where none can, and for an unusable model.
     """
@@ -168,12 +224,15 @@ def open_back_end(
         reason = why_not
         if not reason:
             try:
-                return Opened(back_end.open(settings, pixel_size_um, model), back_end, skipped)
+                return Opened(back_end.open(settings, pixel_size_um, model, say), back_end, skipped)
             except BackEndError as error:
                 reason = str(error)
         skipped[str(back_end)] = reason
         log.info("%s is not used: %s", back_end, reason)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or "no such back end"
+    where, both = "here", "it"
+    if settings.device != "auto":
+        where, both = f'with detector.device "{settings.device}"', "both"
     raise ConfigurationError(
-        f'detector.backend "{settings.backend}" cannot run {model.name} here ({reasons}); set it to "auto"'
+        f'detector.backend "{settings.backend}" cannot run {model.name} {where} ({reasons}); set {both} to "auto"'
     )

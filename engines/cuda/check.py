@@ -18,6 +18,7 @@ from engines.network.decode import decode, particles_of, slots_of
 from engines.network.layout import CHANNELS, LOGIT, SLOTS
 from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
+from engines.network.postprocessing import CONFIDENCE
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
 from engines.refine.rendering import BOX, add, render, set_box
@@ -89,8 +90,8 @@ class Agreement:
 
 
 def agreement(reference: FloatArray, answer: FloatArray, card: ModelCard) -> Agreement:
-    """Compare two results (N, 8), (M, 8), columns `decode.ROW`; sure particles have a confidence above 0.9."""
-    sure, new = reference[reference[:, -1] > SURE], answer[answer[:, -1] > SURE]
+    """Compare two results (N, 8 and classes), columns `decode.ROW`; sure particles have a confidence above 0.9."""
+    sure, new = reference[reference[:, CONFIDENCE] > SURE], answer[answer[:, CONFIDENCE] > SURE]
     pairs = _nearest(sure, answer, card)
     found = pairs >= 0
     invented = int((_nearest(new, reference, card) < 0).sum())
@@ -140,16 +141,21 @@ def logits_of(maps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.moveaxis(maps[..., LOGIT], -1, 0)
 
 
+def compared(
+    reference: Reference, particles: FloatArray, maps: npt.NDArray[np.float32], card: ModelCard
+) -> Agreement:
+    """How a result, particles (N, 8) and the planes or maps of one image, agrees with that of ONNX Runtime."""
+    off = np.abs(logits_of(maps) - reference.logits)
+    return replace(agreement(reference.particles, particles, card), logit=float(np.quantile(off, 0.999)))
+
+
 def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Tolerance) -> Agreement:
     """Compare a slot's result for the drawn frame. Raises `WrongNumbersError` where it differs too much."""
     answer = slot.answer()
     answer.check()
     maps = slot.maps()
     slots = kept_slots(answer, slot.frame) if answer.complete else slots_of(maps)
-    off = np.abs(logits_of(maps) - reference.logits)
-    found = replace(
-        agreement(reference.particles, particles_of(slots), card), logit=float(np.quantile(off, 0.999))
-    )
+    found = compared(reference, particles_of(slots), maps, card)
     if not found.within(limit):
         raise WrongNumbersError(f"the network disagrees with ONNX Runtime on a drawn frame: {found}")
     return found

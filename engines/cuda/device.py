@@ -1,32 +1,80 @@
-"""All calls to a CUDA device: buffers, streams and CUDA graphs."""
+"""What a CUDA device does for a frame: memory on both sides, copies, kernels, and recorded work.
+
+A stream is a CUDA stream's handle, 0 being none of ours. Every call may come from any thread.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.driver import why_no_gpu
-from engines.engine import BackEndError
-
 Work = Callable[[int], None]
 """Enqueues copies and kernels on the stream with the given handle, without waiting."""
 WARM_RUNS = 3
-"""Runs before a capture, in which torch allocates and chooses its kernels."""
+"""Runs before a capture, in which libraries allocate and choose their kernels."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """Name, compute capability, multiprocessors and memory of a device."""
+    """Name, compute capability, multiprocessors and memory of a device, newest CUDA of its driver ("12.4")."""
 
     name: str
     capability: tuple[int, int]
     multiprocessors: int
     memory_bytes: int
+    driver: str = ""
+
+
+class HostBuffer(Protocol):
+    """Page-locked memory, which the device reads and writes itself in parallel to other work."""
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        """A view of it, with the shape and type that were asked for; the memory lasts as long as any view."""
+        ...
+
+
+class DeviceBuffer(Protocol):
+    """Memory of the device; freed when nothing refers to the buffer any more, or when the device is closed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its type."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """The device's pointer to it."""
+        ...
+
+
+Argument = DeviceBuffer | np.generic
+"""Of a kernel: a buffer, whose pointer is passed, or a number, passed with its own type."""
+
+
+class Kernel(Protocol):
+    """A function that runs on the device."""
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        shared_bytes: int,
+        arguments: Sequence[Argument],
+        stream: int,
+    ) -> None:
+        """Enqueue it: `grid` blocks of `block` threads, with `shared_bytes` of dynamic shared memory each."""
+        ...
 
 
 class Recorded(Protocol):
@@ -40,126 +88,61 @@ class Recorded(Protocol):
         """Wait until it is done. Raises `RuntimeError` where the device failed."""
         ...
 
+    def close(self) -> None:
+        """Wait for what was started and free what it took, its work's buffers too if nobody else has them."""
+        ...
+
 
 class Device(Protocol):
-    """A device with tensors of its own that works in parallel to the processor."""
+    """A device with memory of its own that works in parallel to the processor. Errors are `RuntimeError`."""
 
     @property
     def facts(self) -> DeviceFacts:
         """What the device is."""
         ...
 
-    def on_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """A tensor in memory that the device can access itself, so that copies run in parallel to other work."""
+    def on_host(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostBuffer:
+        """Page-locked memory, zeros."""
         ...
 
-    def on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """A tensor of zeros in the device's memory."""
+    def on_device(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceBuffer:
+        """Memory of the device, zeros."""
         ...
 
-    def upload(self, array: npt.NDArray[Any]) -> Any:
-        """A tensor in the device's memory with what `array` holds."""
+    def upload(self, array: npt.NDArray[Any]) -> DeviceBuffer:
+        """Memory of the device with what `array` holds; it is there on return."""
         ...
 
-    def place(self, module: Any) -> Any:
-        """A torch module, moved there."""
+    def copy_in(self, target: DeviceBuffer, source: HostBuffer, stream: int) -> None:
+        """Enqueue a copy to the device. Raises `ValueError` where size or type differ."""
+        ...
+
+    def copy_out(self, target: HostBuffer, source: DeviceBuffer, stream: int) -> None:
+        """Enqueue a copy to the host. Raises `ValueError` where size or type differ."""
+        ...
+
+    def read(self, buffer: DeviceBuffer) -> npt.NDArray[Any]:
+        """A copy of what work that was waited for has left in `buffer`; slow."""
+        ...
+
+    def current(self) -> AbstractContextManager[None]:
+        """The device as this thread's, for the calls of a library that looks for it there."""
+        ...
+
+    def load(self, image: bytes, names: Sequence[str]) -> Mapping[str, Kernel]:
+        """The kernels with these names of a compiled module (PTX, cubin or fatbin)."""
         ...
 
     def record(self, work: Work) -> Recorded:
         """Do `work` a few times, then record it to be done again at the cost of one call."""
         ...
 
-
-def why_no_cuda() -> str:
-    """Why no GPU can be used here and what to do; "" where one can."""
-    reason = why_no_gpu()
-    if reason:
-        return reason
-    if importlib.util.find_spec("torch") is None:
-        return "torch not installed: see pytorch.org for the command that fits your CUDA"
-    import torch
-
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA: see pytorch.org for one that is"
-    if not torch.cuda.is_available():
-        return f"torch {torch.__version__} cannot use the NVIDIA GPU: its driver is too old"
-    return ""
+    def close(self) -> None:
+        """Free everything. Idempotent."""
+        ...
 
 
-def open_cuda() -> Device:
-    """The first GPU. Raises `BackEndError` where there is none."""
-    reason = why_no_cuda()
-    if reason:
-        raise BackEndError(reason)
-    return TorchCuda()
-
-
-class TorchCuda:
-    """The first GPU, through torch's streams, graphs and allocators."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._torch = torch
-        self._device = torch.device("cuda", 0)
-        # no TF32, so that single precision can be compared
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True
-        found = torch.cuda.get_device_properties(self._device)
-        self.facts = DeviceFacts(
-            found.name, (found.major, found.minor), found.multi_processor_count, found.total_memory
-        )
-
-    def _type(self, dtype: type[np.generic]) -> Any:
-        return getattr(self._torch, np.dtype(dtype).name)
-
-    def on_host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """A tensor in page-locked memory."""
-        return self._torch.zeros(shape, dtype=self._type(dtype), pin_memory=True)
-
-    def on_device(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """A tensor of zeros in the GPU's memory."""
-        return self._torch.zeros(shape, dtype=self._type(dtype), device=self._device)
-
-    def upload(self, array: npt.NDArray[Any]) -> Any:
-        """A tensor in the GPU's memory with what `array` holds."""
-        return self._torch.from_numpy(array).to(self._device)
-
-    def place(self, module: Any) -> Any:
-        """A torch module, moved to the GPU."""
-        return module.to(self._device)
-
-    def record(self, work: Work) -> Recorded:
-        """Do `work` a few times on a stream of its own, as a capture requires, then capture it in a CUDA graph."""
-        return CudaGraph(self._torch, self._device, work)
-
-
-class CudaGraph:
-    """Work captured in a CUDA graph, and the stream that it is launched on."""
-
-    def __init__(self, torch: Any, device: Any, work: Work) -> None:
-        self._torch = torch
-        self._work = work  # what it reads and writes has to stay where it is
-        self._stream = torch.cuda.Stream(device)
-        self._done = torch.cuda.Event(blocking=True)
-        self._graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(device)
-        with torch.inference_mode():
-            with torch.cuda.stream(self._stream):
-                for _ in range(WARM_RUNS):
-                    work(self._stream.cuda_stream)
-            self._stream.synchronize()
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                work(self._stream.cuda_stream)
-        torch.cuda.synchronize(device)
-
-    def start(self) -> None:
-        """Launch the graph."""
-        with self._torch.cuda.stream(self._stream):
-            self._graph.replay()
-            self._done.record(self._stream)
-
-    def wait(self) -> None:
-        """Sleep, without the interpreter's lock, until it is done."""
-        self._done.synchronize()
+def check_same(one: DeviceBuffer, other: npt.NDArray[Any]) -> None:
+    """Raise `ValueError` unless a copy between the two is possible."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        raise ValueError(f"{other.dtype} {other.shape} cannot be copied to or from {one.dtype} {one.shape}")

@@ -1,4 +1,4 @@
-"""Check through NVIDIA's driver whether there is a GPU, before any library is loaded.
+"""NVIDIA's driver: loading it, and asking it whether there is a GPU, before any other library is loaded.
 
 This check is necessary: TensorRT's runtime ends the process where it finds no device.
 """
@@ -13,11 +13,14 @@ from typing import Any
 SUCCESS, NO_DEVICE = 0, 100
 
 
-def _load() -> Any:
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+def load_driver() -> Any:
+    """The driver's library. Raises `OSError` where there is none."""
+    if sys.platform == "win32":
+        return ctypes.WinDLL("nvcuda.dll")
+    return ctypes.CDLL("libcuda.so.1")
 
 
-def why_no_gpu(load: Callable[[], Any] = _load) -> str:
+def why_no_gpu(load: Callable[[], Any] = load_driver) -> str:
     """Why no NVIDIA GPU can be used; "" where one can. Uses no memory on the GPU."""
     try:
         driver = load()

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.background import MOST_LIGHT
 from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
-from engines.cuda.fit_frame import BatchedFit
+from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
 from engines.cuda.layout import FrameFormat
+from engines.cuda.ranges import MOST_LIGHT
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.cuda.unpacking import kept_slots
 from engines.detection_pool import FrameWork, Outcome
@@ -43,7 +43,11 @@ class GpuBackEnd(Protocol):
 
     name: str
     half: bool
-    device: Device
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        ...
 
     def runner(
         self, path: Path, model: OnnxModel, frame: FrameFormat, flat_field: FlatField | None
@@ -56,15 +60,22 @@ class GpuEngine:
     """Finds particles and their depths with a trained network on a GPU.
 
     Before the first frame of a format its result for a drawn frame is compared with that of ONNX Runtime.
+    With `closes_device` the back end's device ends with the engine.
     Raises `ConfigurationError` for a model that cannot be read or was made for other images.
     """
 
     def __init__(
-        self, settings: DetectorSettings, pixel_size_um: float, model: Path, back_end: GpuBackEnd
+        self,
+        settings: DetectorSettings,
+        pixel_size_um: float,
+        model: Path,
+        back_end: GpuBackEnd,
+        *,
+        closes_device: bool = False,
     ) -> None:
         from engines.file_hash import file_hash
 
-        self._settings, self._back_end = settings, back_end
+        self._settings, self._back_end, self._closes_device = settings, back_end, closes_device
         self._model = OnnxModel(model)
         self._path, self._hash = model, file_hash(model)
         self._card = self._model.card
@@ -82,6 +93,7 @@ class GpuEngine:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._agreement: Agreement | None = None
         self._fit_on = "processor"
+        self._kernel_fit: KernelFit | None = None
         self._work = FrameWork(settings.workers or default_workers(), "gpu")
 
     @property
@@ -122,23 +134,31 @@ class GpuEngine:
                 self._choose_fit(self._refiner, (height, width), dtype)
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Fit on the GPU if that takes less time than on the processor, whose threads fit frames in parallel."""
+        """Fit on the GPU if more frames can be fitted there than on the processor, whose threads share the rest."""
         frame = FrameFormat.of(shape, dtype, False, self._settings.max_particles, self._card.kinds)
         image = drawn_frame(self._card, self._particle, frame, None)
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background, self._particle)
-        anywhere = self._back_end.device.upload(np.zeros(1, np.float32)).device
         took_s: dict[str, float] = {}
-        for name, fit in (("processor", refiner.fit_all), ("gpu", BatchedFit(refiner.model, anywhere))):
-            trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
-            trial.fit_all = fit
-            for _ in range(2):  # the first compiles
-                begun_s = time.perf_counter()
-                trial.refine(image, table)
-                took_s[name] = time.perf_counter() - begun_s
-            if name == "gpu" and took_s["gpu"] < took_s["processor"] / self._work.workers:
-                refiner.fit_all = fit
-                self._fit_on = name
+        try:
+            on_gpu = KernelFit(refiner.model, self._back_end.device)
+            for name, fit in (("processor", refiner.fit_all), ("gpu", on_gpu)):
+                trial = Refiner(refiner.model, self._card.pixel_size_um, NETWORK_SEARCH_UM)
+                trial.fit_all = fit
+                for _ in range(2):  # the first compiles
+                    busy_s, begun_s = on_gpu.busy_s, time.perf_counter()
+                    trial.refine(image, table)
+                    took_s[name] = time.perf_counter() - begun_s
+                    took_s["kernel"] = on_gpu.busy_s - busy_s
+        except (BackEndError, RuntimeError, MemoryError) as error:
+            log.warning("the fit stays on the processor: %s", _line(error))
+            return
+        workers = self._work.workers
+        if max(took_s["gpu"] / workers, took_s["kernel"] / FRAMES_AT_A_TIME) < took_s["processor"] / workers:
+            refiner.fit_all = self._kernel_fit = on_gpu
+            self._fit_on = "gpu"
+        else:
+            on_gpu.close()
         log.info("the fit is done on the %s: %s", self._fit_on, took_s)
 
     def _prepare(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
@@ -173,15 +193,16 @@ class GpuEngine:
         known = () if self._frame is None else (self._frame.height, self._frame.width)
         frame = readable(frame, known, "the network")
         self._prepare(frame.image.shape, frame.image.dtype)
-        slot = self._free.get()
+        free = self._free
+        slot = free.get()
         try:
             slot.fill(frame.image)
         except (RuntimeError, MemoryError) as error:
-            self._free.put(slot)
+            free.put(slot)
             raise self._failed(frame, error) from error
-        self._work.give(partial(self._finish, frame, slot))
+        self._work.give(partial(self._finish, frame, slot, free))
 
-    def _finish(self, frame: Frame, slot: Slot) -> Outcome:
+    def _finish(self, frame: Frame, slot: Slot, free: SimpleQueue[Slot]) -> Outcome:
         try:
             answer = slot.answer()
             full_light = 1.0 if self._flat_field is None else self._flat_field.grey_values
@@ -201,7 +222,7 @@ class GpuEngine:
         except (RuntimeError, MemoryError) as error:
             raise self._failed(frame, error) from error
         finally:
-            self._free.put(slot)
+            free.put(slot)
         refine = None if self._refiner is None else partial(self._refine, self._refiner, frame)
         try:
             found, left_out = detections_of(
@@ -239,7 +260,13 @@ class GpuEngine:
     def close(self) -> None:
         """Finish the pending frames, stop the threads and free the GPU's memory. Idempotent."""
         self._work.close()
-        self._slots, self._free, self._frame = [], SimpleQueue(), None
+        slots, self._slots, self._free, self._frame = self._slots, [], SimpleQueue(), None
+        for slot in slots:
+            slot.close()
+        if self._kernel_fit is not None:
+            self._kernel_fit.close()
+        if self._closes_device:
+            self._back_end.device.close()
 
 
 def _line(error: BaseException) -> str:

@@ -1,20 +1,45 @@
-"""The blocks of a frame in batches: what `refine.frame.fit_frame` does one block after the other.
+"""All blocks of a frame fitted by one kernel on a GPU: what `refine.frame.fit_frame` does one block after another.
 
-Blocks that touch are fitted in its order, in one round after another; those of a round are far from each other
-and make up batches, of blocks of about one size. So the result is its result.
+Each of its two sweeps is one launch, in which thread blocks fit blocks of particles at the same time and wait where
+one looks at what another changes, so that the result is that of the processor. A block of several particles whose
+normal equations turn out singular changes what is fitted next: it and all that depends on it are left to the
+processor, from the start, which is rare.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 
-from engines.cuda.fit import Blocks, fit_blocks
-from engines.cuda.psf_images import PsfImages
+from engines.cuda.device import Device, DeviceBuffer
+from engines.cuda.fit_buffers import FitBuffers
+from engines.cuda.fit_kernel import NAME, compile_fit_kernel
+from engines.cuda.fit_layout import (
+    BRIGHT,
+    CELL_TALL,
+    CELL_WIDE,
+    COLUMNS,
+    COUNT,
+    ENDED,
+    FAINT,
+    FIRST,
+    FIRST_UM,
+    LEVELS,
+    MAX_UM,
+    MIN_UM,
+    MODES,
+    NODES,
+    PIXELS,
+    ROWS,
+    STEP_UM,
+    WAITING,
+    WAITS,
+)
+from engines.cuda.fit_plan import Plan, apply, plan
 from engines.refine.arguments import (
     BoolArray,
     Float32Array,
@@ -25,40 +50,41 @@ from engines.refine.arguments import (
     Prior,
     Psf,
 )
-from engines.refine.frame import SWEEPS, take_out, vary_neighbours
-from engines.refine.grouping import LARGEST_BLOCK, blocks_of, usable_boxes
-from engines.refine.joint_fit import ITERATIONS, SINGULAR, weigh_block
+from engines.refine.frame import SWEEPS, UNTRIED, fit_blocks, take_out, vary_neighbours
+from engines.refine.grouping import blocks_of, usable_boxes
+from engines.refine.joint_fit import SINGULAR
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, boxes_of, put
+from engines.refine.rendering import put
 
-SIZES_PX = (24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024)
-"""px of a batch's windows: blocks are put into the next larger one, so that a frame makes few batches."""
-MEMBERS = (1, 2, 3, LARGEST_BLOCK)
-"""Particles for which the blocks of a batch have places."""
-MARGIN_PX = 4
-"""A rectangle may grow by so much on a side while its block is fitted."""
-LARGEST_BATCH_PIXELS = 1 << 22
-"""Pixels of all particles' windows in a batch at most, for about 0.3 GB of work space in single precision."""
+FRAMES_AT_A_TIME = 2
+"""Frames whose blocks may be on the device: while one is fitted there, the processor prepares another."""
 
 
-class Scene(NamedTuple):
-    """What a frame's fit is given: contrast and image of all particles (H, W), and the groups of `refine`."""
+class KernelFit:
+    """Fits frames' blocks on a device; `refine.fitting.FitFrame`. Several threads may call it.
 
-    frame: Float32Array
-    total: Float32Array
-    particles: Particles
-    psf: Psf
-    noise: Noise
-    prior: Prior
+    Raises `BackEndError` where the kernel cannot be compiled for the device.
+    """
 
-
-class BatchedFit:
-    """Fits frames' blocks on a device, those of one frame at a time; `refine.fitting.FitFrame`."""
-
-    def __init__(self, model: FitModel, device: torch.device | str = "cpu") -> None:
-        self._images = PsfImages(model, device)
-        self._device = self._images.device
+    def __init__(self, model: FitModel, device: Device) -> None:
+        kernel = device.load(compile_fit_kernel(device.facts.capability).image, [NAME])[NAME]
+        there = model_buffers(model, device)
+        self._free: SimpleQueue[FitBuffers] = SimpleQueue()
+        self._all = [FitBuffers(device, kernel, there) for _ in range(FRAMES_AT_A_TIME)]
+        for buffers in self._all:
+            self._free.put(buffers)
         self._lock = threading.Lock()
+        self._left, self._busy_s = 0, 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds so far from the start of a launch to its end, copies included, of all frames together."""
+        return self._busy_s
+
+    @property
+    def left(self) -> int:
+        """Particles so far whose fit was left to the processor, as a block with them was singular."""
+        return self._left
 
     def __call__(
         self,
@@ -70,140 +96,131 @@ class BatchedFit:
         prior: Prior,
         wanted: BoolArray,
     ) -> None:
-        """Do what `refine.frame.fit_frame` does, with its arguments."""
-        with self._lock:
-            self._fit_frame(Scene(frame, total, particles, psf, noise, prior), wanted)
-
-    def _fit_frame(self, scene: Scene, wanted: BoolArray) -> None:
-        total, theta, psf = scene.total, scene.particles.theta, scene.psf
-        usable, state = scene.particles.usable, scene.particles.state
+        """Do what `refine.frame.fit_frame` does, with its arguments. Raises `RuntimeError` if the device fails."""
+        theta, usable = particles.theta, particles.usable
         boxes = usable_boxes(theta, usable, total.shape, psf)
         block, touches = blocks_of(boxes, usable)
-        vary_neighbours(total, scene.particles, block, touches, wanted, psf)
+        vary_neighbours(total, particles, block, touches, wanted, psf)
+        start = copied(particles)
+        first_boxes = boxes.copy()
+        bound, lost = np.arange(len(theta)), np.zeros(len(theta), np.bool_)
+        asked = np.zeros(len(theta), np.bool_)
+        np.logical_or.at(asked, block[usable & wanted], True)
         for sweep in range(SWEEPS):
-            todo = []
-            for members in _members(block, usable):
-                if (sweep == 0 or touches[members].any()) and wanted[members].any():
-                    todo.append(members)
-            for blocks in rounds(todo, boxes):
-                taken = np.concatenate(blocks)
-                _take_out(total, scene.particles, taken, psf)
-                boxes[taken] = boxes_of(theta[taken], total.shape, psf)
-                for some in _batches(blocks, boxes):
-                    self._fit(scene, boxes, some)
-                _put_back(total, theta, taken, psf)
-                alone = [m for m in blocks if len(m) > 1 and state[m[0]] == SINGULAR]
-                for members in alone:  # each by itself in the next sweep
-                    block[members], touches[members] = members, True
+            chosen = usable & asked[block]
+            if sweep:
+                touching = np.zeros(len(theta), np.bool_)
+                np.logical_or.at(touching, block[usable & touches], True)
+                chosen &= touching[block]
+            made = plan(frame.shape, particles, boxes, block, chosen, psf)
+            if not made.rows.size:
+                break
+            buffers = self._free.get()
+            try:
+                results, deltas, busy_s = buffers.run(
+                    made, frame, total, theta[made.particle], psf, noise, prior
+                )
+                with self._lock:
+                    self._busy_s += busy_s
+                bind(made, bound)
+                lost |= singular_blocks(made, results, len(theta))
+                apply(made, results, deltas, total, particles, psf)
+            finally:
+                self._free.put(buffers)
+        if lost.any():
+            again = np.isin(bound, bound[lost]) & usable & asked[block]
+            with self._lock:
+                self._left += int(again.sum())
+            take_up(total, particles, start, again, psf)
+            fit_blocks(frame, total, particles, psf, noise, prior, again, first_boxes, block, touches)
 
-    def _fit(self, scene: Scene, boxes: IntArray, blocks: list[IntArray]) -> None:
-        """Fit blocks of about one size, whose particles are not in the image of all others."""
-        theta, covariance, fit, state, _ = scene.particles
-        members = np.full((len(blocks), _fits(MEMBERS, max(map(len, blocks)))), -1)
-        for row, some in zip(members, blocks, strict=True):
-            row[: len(some)] = some
-        corner, extent = _regions(boxes, members)
-        tall, wide = (_fits(SIZES_PX, int(most)) for most in extent.max(axis=0))
-        data = np.zeros((len(blocks), tall, wide), np.float32)
-        weight = np.zeros_like(data)
-        _cut(scene, boxes, members, data, weight)
-        present = members >= 0
-        priors = np.where(present.sum(axis=1, keepdims=True) > 1, np.array(scene.prior), 0.0)
-        arrays = (data, weight, corner, extent, theta[members], boxes[members], present, priors)
-        batch = Blocks(*(torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in arrays))
-        with torch.inference_mode():
-            found = fit_blocks(self._images, batch, ITERATIONS)
-        fitted, errors, good, ended = (
-            tensor.cpu().numpy() for tensor in (found.theta, found.covariance, found.fit, found.state)
-        )
-        for b, some in enumerate(blocks):
-            for k, i in enumerate(some):
-                state[i] = ended[b]
-                x, y = fitted[b, k, X], fitted[b, k, Y]
-                across = boxes[i, LEFT] - 0.5 <= x <= boxes[i, RIGHT] - 0.5
-                if across and boxes[i, TOP] - 0.5 <= y <= boxes[i, BOTTOM] - 0.5:
-                    theta[i] = fitted[b, k]
-                    if ended[b] != SINGULAR:
-                        covariance[i], fit[i] = errors[b, k], good[b, k]
+    def close(self) -> None:
+        """Free the buffers."""
+        for buffers in self._all:
+            buffers.close()
 
 
-def rounds(blocks: list[IntArray], boxes: IntArray) -> list[list[IntArray]]:
-    """The blocks (lists of particles) in rounds: one that touches an earlier one comes in a later round."""
-    if not blocks:
-        return []
-    bounds = np.array(
-        [[*boxes[m][:, [TOP, LEFT]].min(axis=0), *boxes[m][:, [BOTTOM, RIGHT]].max(axis=0)] for m in blocks]
-    )
-    when = np.zeros(len(blocks), np.int64)
-    for b in range(len(blocks)):
-        low, high = bounds[:b, :2], bounds[:b, 2:]
-        apart = (low >= bounds[b, 2:] + MARGIN_PX).any(axis=1) | (high + MARGIN_PX <= bounds[b, :2]).any(
-            axis=1
-        )
-        if not apart.all():
-            when[b] = when[:b][~apart].max() + 1
-    return [[blocks[b] for b in np.flatnonzero(when == r)] for r in range(int(when.max()) + 1)]
+def copied(particles: Particles) -> Particles:
+    """The same in arrays of their own."""
+    theta, covariance, fit, state, usable = particles
+    return Particles(theta.copy(), covariance.copy(), fit.copy(), state.copy(), usable.copy())
 
 
-def _members(block: Any, usable: Any) -> list[IntArray]:
-    """The particles of each block, blocks in rising order."""
-    index = np.flatnonzero(usable)
-    order = index[np.argsort(block[index], kind="stable")]
-    ends = np.flatnonzero(np.diff(block[order])) + 1
-    return [part for part in np.split(order, ends) if part.size]
-
-
-def _batches(blocks: list[IntArray], boxes: Any) -> list[list[IntArray]]:
-    """Blocks of about one size together, no more than fit into memory."""
-    found: dict[tuple[int, int, int], list[IntArray]] = {}
-    for members in blocks:
-        own = boxes[members]
-        tall = _fits(SIZES_PX, int(own[:, BOTTOM].max() - own[:, TOP].min()))
-        wide = _fits(SIZES_PX, int(own[:, RIGHT].max() - own[:, LEFT].min()))
-        found.setdefault((_fits(MEMBERS, len(members)), tall, wide), []).append(members)
-    parts = []
-    for (count, tall, wide), some in found.items():
-        most = max(1, LARGEST_BATCH_PIXELS // (count * tall * wide))
-        parts += [some[k : k + most] for k in range(0, len(some), most)]
-    return parts
-
-
-def _fits(sizes: tuple[int, ...], least: int) -> int:
-    return next((size for size in sizes if size >= least), least)
-
-
-def _regions(boxes: Any, members: Any) -> tuple[Any, Any]:
-    """First row and column, rows and columns (B, 2) of what the rectangles of each block cover."""
-    there = members >= 0
-    low = np.where(there[..., None], boxes[members][..., [TOP, LEFT]], np.iinfo(np.int64).max).min(axis=1)
-    high = np.where(there[..., None], boxes[members][..., [BOTTOM, RIGHT]], 0).max(axis=1)
-    return low, high - low
+def model_buffers(model: FitModel, device: Device) -> list[DeviceBuffer]:
+    """The PSF model in the device's memory, as the kernel's first arguments."""
+    psf = model.for_kernels()
+    ints, numbers = np.zeros(6, np.int32), np.zeros(8)
+    sizes: dict[int, Any] = {
+        NODES: psf.coefficients.shape[0],
+        PIXELS: psf.coefficients.shape[1],
+        MODES: psf.modes.shape[0],
+        ROWS: psf.rows,
+        COLUMNS: psf.columns,
+        LEVELS: psf.weights.shape[0] // (psf.rows * psf.columns),
+    }
+    for place, size in sizes.items():
+        ints[place] = size
+    depths: dict[int, Any] = {
+        FIRST_UM: psf.z_first_um,
+        STEP_UM: psf.z_step_um,
+        MIN_UM: psf.z_min_um,
+        MAX_UM: psf.z_max_um,
+        CELL_TALL: psf.cell_px[0],
+        CELL_WIDE: psf.cell_px[1],
+        FAINT: psf.bright[0],
+        BRIGHT: psf.bright[1],
+    }
+    for place, number in depths.items():
+        numbers[place] = number
+    # no memory is of size 0
+    modes = psf.modes if psf.modes.size else np.zeros(1, np.int16)
+    weights = psf.weights if psf.weights.size else np.zeros(1, np.float32)
+    arrays = (psf.coefficients, modes, weights, psf.extent_px.astype(np.int32), ints, numbers)
+    return [device.upload(np.ascontiguousarray(array)) for array in arrays]
 
 
 @njit(cache=True, nogil=True)
-def _take_out(total: Float32Array, particles: Particles, which: IntArray, psf: Psf) -> None:
-    """Take those numbered `which` of the `particles` out of `total` (H, W)."""
-    for i in which:
-        take_out(total, particles, i, psf)
+def bind(made: Plan, bound: IntArray) -> None:
+    """Give all particles of tasks that wait for each other one number in `bound` (N,), the least that they had."""
+    for t in range(made.tasks.shape[0]):
+        task = made.tasks[t]
+        first = made.particle[task[FIRST]]
+        for r in range(task[FIRST] + 1, task[FIRST] + task[COUNT]):
+            _join(bound, bound[first], bound[made.particle[r]])
+        for w in range(task[WAITS], task[WAITS] + task[WAITING]):
+            other = made.tasks[made.lists[w]]
+            _join(bound, bound[first], bound[made.particle[other[FIRST]]])
 
 
 @njit(cache=True, nogil=True)
-def _put_back(total: Float32Array, theta: FloatArray, which: IntArray, psf: Psf) -> None:
-    """Add the images of those numbered `which` of `theta` (N, 4) to `total` (H, W)."""
-    for i in which:
-        put(total, theta[i], 1.0, psf)
+def _join(bound: IntArray, one: int, other: int) -> None:
+    if one != other:
+        low, high = min(one, other), max(one, other)
+        for i in range(bound.size):
+            if bound[i] == high:
+                bound[i] = low
 
 
 @njit(cache=True, nogil=True)
-def _cut(scene: Scene, boxes: IntArray, members: IntArray, data: Float32Array, weight: Float32Array) -> None:
-    """Fill `data` and `weight` (B, H, W) with what each block has to explain, and 1 / its variance."""
-    frame, others, theta = scene.frame, scene.total, scene.particles.theta
-    for b in range(members.shape[0]):
-        some = members[b][members[b] >= 0]
-        own = boxes[some]
-        corner, found = weigh_block(others, theta[some], own, own, scene.psf, scene.noise)
-        tall, wide = found.shape
-        weight[b, :tall, :wide] = found
-        for i in range(tall):
-            for j in range(wide):
-                data[b, i, j] = frame[corner[0] + i, corner[1] + j] - others[corner[0] + i, corner[1] + j]
+def singular_blocks(made: Plan, results: FloatArray, count: int) -> BoolArray:
+    """Which of `count` particles are in a block of several that was singular."""
+    lost = np.zeros(count, np.bool_)
+    for r in range(made.particle.size):
+        several = made.tasks[made.task_of[r], COUNT] > 1
+        lost[made.particle[r]] = several and int(results[r, ENDED]) == SINGULAR
+    return lost
+
+
+@njit(cache=True, nogil=True)
+def take_up(total: Float32Array, particles: Particles, start: Particles, which: BoolArray, psf: Psf) -> None:
+    """Put those of the `particles` (N) that are `which` (N,) back to their `start`, in the image of all as well."""
+    for i in range(which.size):
+        if which[i]:
+            take_out(total, particles, i, psf)
+            particles.theta[i] = start.theta[i]
+            particles.covariance[i] = start.covariance[i]
+            particles.fit[i] = start.fit[i]
+            particles.state[i] = start.state[i]
+            psf.plain[0] = 1 if start.state[i] == UNTRIED else 0
+            put(total, particles.theta[i], 1.0, psf)
+            psf.plain[0] = 0

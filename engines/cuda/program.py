@@ -14,13 +14,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from engines.cuda.background import contrast_of, pixels_of
 from engines.cuda.layout import FrameFormat
+from engines.cuda.ranges import LARGEST_HALF
 from engines.network.architecture import ParticleNet, Residual
 from engines.network.decode import LEAST_LOGIT
 from engines.network.layout import LOGIT
 from engines.network.model_card import ModelCard
-
-LARGEST_HALF = 4096.0
-"""Contrast, in standard deviations of the noise, at which it is clipped in half precision, which ends at 65504."""
 
 
 def folded(network: ParticleNet) -> ParticleNet:

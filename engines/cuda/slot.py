@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.device import Device
+from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.layout import FrameFormat
 from engines.cuda.unpacking import Answer
 
@@ -28,8 +28,10 @@ class Runner(Protocol):
         """The frames that it is for."""
         ...
 
-    def bind(self, raw: Any, kept: Any, summary: Any, maps: Any) -> Enqueue:
-        """What processes the bytes in the tensor `raw` and writes its result to the others, all on the device."""
+    def bind(
+        self, raw: DeviceBuffer, kept: DeviceBuffer, summary: DeviceBuffer, maps: DeviceBuffer
+    ) -> Enqueue:
+        """What processes the bytes in `raw` and writes its result to the others, all on the device."""
         ...
 
 
@@ -38,22 +40,24 @@ class Slot:
 
     def __init__(self, device: Device, runner: Runner) -> None:
         self.frame = frame = runner.frame
-        sent, raw = (make(frame.raw_shape, np.uint8) for make in (device.on_host, device.on_device))
-        self._kept, kept = (make(frame.kept_shape, np.float32) for make in (device.on_host, device.on_device))
-        self._summary, summary = (
-            make(frame.summary_shape, np.float32) for make in (device.on_host, device.on_device)
+        self._device = device
+        sent, raw = device.on_host(frame.raw_shape, np.uint8), device.on_device(frame.raw_shape, np.uint8)
+        (kept_here, kept), (summary_here, summary) = (
+            (device.on_host(shape, np.float32), device.on_device(shape, np.float32))
+            for shape in (frame.kept_shape, frame.summary_shape)
         )
-        self._maps = device.on_device(frame.maps_shape, np.float32)
+        self._maps: DeviceBuffer = device.on_device(frame.maps_shape, np.float32)
         enqueue = runner.bind(raw, kept, summary, self._maps)
 
         def work(stream: int) -> None:
-            raw.copy_(sent, non_blocking=True)
+            device.copy_in(raw, sent, stream)
             enqueue(stream)
-            self._kept.copy_(kept, non_blocking=True)
-            self._summary.copy_(summary, non_blocking=True)
+            device.copy_out(kept_here, kept, stream)
+            device.copy_out(summary_here, summary, stream)
 
-        self._image: npt.NDArray[Any] = sent.numpy().view(f"<u{frame.bytes_per_pixel}")
-        self._image = self._image.reshape(frame.height, frame.width)
+        image = sent.array.view(f"<u{frame.bytes_per_pixel}")
+        self._image: npt.NDArray[Any] = image.reshape(frame.height, frame.width)
+        self._answer = Answer(kept_here.array, summary_here.array)
         self._recorded = device.record(work)
 
     def fill(self, image: npt.NDArray[Any]) -> None:
@@ -64,9 +68,14 @@ class Slot:
     def answer(self) -> Answer:
         """Wait for the result, whose arrays are valid until the next image. Raises `RuntimeError` on failure."""
         self._recorded.wait()
-        return Answer(self._kept.numpy(), self._summary.numpy())
+        return self._answer
 
     def maps(self) -> npt.NDArray[np.float32]:
         """All maps (H/4, W/4, slots, values) of the last image; a slow copy."""
-        maps: npt.NDArray[np.float32] = self._maps[0].cpu().numpy()
+        maps: npt.NDArray[np.float32] = self._device.read(self._maps)[0]
         return maps
+
+    def close(self) -> None:
+        """Wait for what was started and let go of all memory on the device; the slot cannot be used after that."""
+        self._recorded.close()
+        del self._recorded, self._maps, self._image, self._answer

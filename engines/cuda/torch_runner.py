@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from engines.cuda.device import Device
+from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.layout import FrameFormat
 from engines.cuda.program import FrameProgram
 from engines.cuda.slot import Enqueue, Runner
+from engines.cuda.torch_device import tensor_of
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
 from engines.network.torch_model import network_of
+
+
+class TorchDevice(Device, Protocol):
+    """A device whose buffers are tensors (`torch_device.tensor_of`)."""
+
+    def place(self, module: Any) -> Any:
+        """A torch module, moved there."""
+        ...
 
 
 class TorchRunner:
     """A `FrameProgram` on a device, with its flat field there as well."""
 
     def __init__(
-        self, device: Device, program: FrameProgram, frame: FrameFormat, flat_field: FlatField | None
+        self, device: TorchDevice, program: FrameProgram, frame: FrameFormat, flat_field: FlatField | None
     ) -> None:
         self.frame = frame
         self._program = program
         references = () if flat_field is None else (flat_field.dark, flat_field.factor)
-        self._references = tuple(device.upload(array) for array in references)
+        self._references = tuple(tensor_of(device.upload(array)) for array in references)
 
-    def bind(self, raw: Any, kept: Any, summary: Any, maps: Any) -> Enqueue:
+    def bind(
+        self, raw: DeviceBuffer, kept: DeviceBuffer, summary: DeviceBuffer, maps: DeviceBuffer
+    ) -> Enqueue:
         """What runs the program on the current stream."""
+        given, *results = (tensor_of(buffer) for buffer in (raw, kept, summary, maps))
 
         def enqueue(_: int) -> None:
-            found = self._program(raw, *self._references)
-            for there, here in zip((kept, summary, maps), found, strict=True):
+            found = self._program(given, *self._references)
+            for there, here in zip(results, found, strict=True):
                 there.copy_(here)
 
         return enqueue
@@ -41,7 +53,7 @@ class TorchBackEnd:
 
     name = "torch"
 
-    def __init__(self, device: Device, *, half: bool = True) -> None:
+    def __init__(self, device: TorchDevice, *, half: bool = True) -> None:
         self.device = device
         self.half = half
 

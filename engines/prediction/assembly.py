@@ -75,7 +75,7 @@ def merged(
     seen = np.zeros(len(theta), np.bool_)
     for some in (owner, doubted):
         seen[rows[some[some >= 0]]] = True
-    gone = unseen(corrected, seen, inside(theta, read), prepared.contrast.shape)
+    gone = unseen(corrected, seen, inside(theta, read))
     corrected = corrected._replace(believed=corrected.believed & ~gone)
     new, shape = np.ascontiguousarray(table[:, owner < 0]), prepared.contrast.shape
     known = table_of(refiner, corrected, prepared.light, shape)

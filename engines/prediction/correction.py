@@ -21,7 +21,17 @@ from engines.refine.arguments import (
     Psf,
     Typical,
 )
-from engines.refine.fitting import FitFrame, on_another, standard_errors, within
+from engines.refine.fitting import (
+    LARGEST_MOVE_UM,
+    LEAST_SEARCH_UM,
+    SEARCH_SIGMAS,
+    SEARCH_STEP_UM,
+    FitFrame,
+    on_another,
+    standard_errors,
+    within,
+)
+from engines.refine.frame import search_depths
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.joint_fit import CONVERGED, NOT_CONVERGED
 from engines.refine.other_side import other_depths
@@ -118,6 +128,8 @@ def correct(
     """
     theta, covariance, fit, _, usable = particles
     start = theta.copy()
+    _search_cut(contrast, total, particles, expected, psf, noise)
+    begun = theta.copy()
     asked = usable.copy()
     other = np.full((len(theta), 2), np.nan)
     unknown = Prior(0.0, 0.0)
@@ -131,7 +143,7 @@ def correct(
     again &= ~(_in_place(particles, sigma, other, start, expected) & _alike(particles, sigma, start, typical))
     if again.any():
         put_all(total, theta, again, -1.0, psf)
-        theta[again], other[again] = start[again], np.nan
+        theta[again], other[again] = begun[again], np.nan
         put_all(total, theta, again, 1.0, psf)
         fit_all(contrast, total, particles, psf, noise, Prior(typical.brightness, typical.spread**-2), again)
     sigma = standard_errors(covariance, fit, model)
@@ -152,6 +164,25 @@ def correct(
     believed &= ~on_another(theta, believed)
     put_all(total, theta, usable & ~believed, -1.0, psf)
     return Corrected(particles, sigma, other, believed, good & ~in_place, ghost, typical)
+
+
+def _search_cut(
+    contrast: Float32Array, total: Float32Array, particles: Particles, expected: Expected, psf: Psf, noise: Noise
+) -> None:
+    """Search the depth of particles whose image the edge of the frame cuts, where it is not well predicted.
+
+    Half an image may have a second depth that explains it nearly as well, from which a fit does not come back. Once
+    the tracker believed it, each prediction would begin there.
+    """
+    boxes = usable_boxes(particles.theta, particles.usable, contrast.shape, psf)
+    height, width = contrast.shape
+    cut = (boxes[:, TOP] == 0) | (boxes[:, LEFT] == 0)
+    cut |= (boxes[:, BOTTOM] == height) | (boxes[:, RIGHT] == width)
+    reach = SEARCH_SIGMAS * expected.sigma[:, 2]
+    unsure = particles.usable & cut & (reach > SEARCH_STEP_UM)
+    if unsure.any():
+        span = np.clip(reach, LEAST_SEARCH_UM, LARGEST_MOVE_UM)
+        search_depths(contrast, total, particles.theta, span, SEARCH_STEP_UM, psf, noise, unsure)
 
 
 def _measured(particles: Particles, start: FloatArray, model: FitModel) -> BoolArray:

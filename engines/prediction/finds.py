@@ -101,13 +101,12 @@ def at_edge(place: FloatArray, shape: tuple[int, ...]) -> BoolArray:
     return near
 
 
-def unseen(corrected: Corrected, seen: BoolArray, looked: BoolArray, shape: tuple[int, ...]) -> BoolArray:
+def unseen(corrected: Corrected, seen: BoolArray, looked: BoolArray) -> BoolArray:
     """Which believed particles (N,) are none: the network `looked` at their place, has not `seen` them, and they
-    are weak, or at the edge of the image of `shape` (H, W)."""
+    are weak."""
     a, error, typical = corrected.particles.theta[:, A], corrected.sigma[:, A], corrected.typical
     with np.errstate(invalid="ignore"):
         weak = (a < WEAK_SIGMAS * error) | (a < typical.brightness - WEAK_SPREADS * typical.spread)
-    weak |= at_edge(corrected.particles.theta, shape)
     found: BoolArray = corrected.believed & looked & ~seen & weak
     return found
 

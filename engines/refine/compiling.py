@@ -19,7 +19,7 @@ import numpy.typing as npt
 from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import Noise, Particles, Prior, Psf, Typical
 from engines.refine.contrast import fill_contrast
-from engines.refine.frame import begin_frame, fit_frame, take_back, vary, vary_neighbours
+from engines.refine.frame import begin_frame, fit_frame, search_depths, take_back, vary, vary_neighbours
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.other_side import other_depths
 from engines.refine.particle_count import Marks, settle_frame
@@ -77,6 +77,7 @@ def kernels() -> list[tuple[Kernel, tuple[Any, ...]]]:
         (fit_frame, (image, image, particles, psf, noise, prior, flags)),
         (other_depths, (image, image, particles, psf, noise, np.zeros((1, 2)), np.zeros((1, 2)))),
         (begin_frame, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
+        (search_depths, (image, image, some, np.zeros(1), 0.0, psf, noise, flags)),
         (settle_frame, (image, image, particles, 1, some, marks, psf, noise, typical)),
         (put_all, (image, some, flags, 0.0, psf)),
         (presence, (image, image, some, flags, psf)),

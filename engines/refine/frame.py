@@ -75,12 +75,28 @@ def begin_frame(
         if usable[i]:
             fit_brightness(frame, total, theta[i], box, psf)
             put(total, theta[i], 1.0, psf)
-    for i in range(n):
+    search_depths(frame, total, theta, span_um, step_um, psf, noise, usable)
+    psf.plain[0] = 0
+
+
+@njit(cache=True, nogil=True)
+def search_depths(
+    frame: Float32Array,
+    total: Float32Array,
+    theta: FloatArray,
+    span_um: FloatArray,
+    step_um: float,
+    psf: Psf,
+    noise: Noise,
+    usable: BoolArray,
+) -> None:
+    """Move those of the particles `theta` (N, 4) that are `usable` (N,) to the depth within `span_um` (N,) that
+    explains most of the `frame` (H, W), one by one; `total` (H, W) stays the image of all of them."""
+    for i in range(theta.shape[0]):
         if usable[i] and span_um[i] > 0:
             put(total, theta[i], -1.0, psf)
             search_depth(frame, total, theta[i], psf, noise, span_um[i], step_um)
             put(total, theta[i], 1.0, psf)
-    psf.plain[0] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -166,11 +182,31 @@ def fit_frame(
     `frame` (H, W) is the contrast; `total` (H, W) is the image of all particles, of the `UNTRIED` ones as
     `begin_frame` drew them, and stays so. `prior` is for blocks of more than one particle.
     """
+    boxes = usable_boxes(particles.theta, particles.usable, frame.shape, psf)
+    block, touches = blocks_of(boxes, particles.usable)
+    vary_neighbours(total, particles, block, touches, wanted, psf)
+    fit_blocks(frame, total, particles, psf, noise, prior, wanted, boxes, block, touches)
+
+
+@njit(cache=True, nogil=True)
+def fit_blocks(
+    frame: Float32Array,
+    total: Float32Array,
+    particles: Particles,
+    psf: Psf,
+    noise: Noise,
+    prior: Prior,
+    wanted: BoolArray,
+    boxes: IntArray,
+    block: IntArray,
+    touches: BoolArray,
+) -> None:
+    """The sweeps of `fit_frame`, which has the arguments.
+
+    `boxes` (N, `BOX`), `block` and `touches` (N,) are those of `grouping`, and change.
+    """
     theta, covariance, fit, state, usable = particles
     n = theta.shape[0]
-    boxes = usable_boxes(theta, usable, frame.shape, psf)
-    block, touches = blocks_of(boxes, usable)
-    vary_neighbours(total, particles, block, touches, wanted, psf)
     unknown = Prior(0.0, 0.0)
     for sweep in range(SWEEPS):
         for b in range(n):

@@ -1,31 +1,38 @@
-"""The folder of built engines; the key of each names everything that the engine depends on."""
+"""The folder of built engines; the key of each names everything that the engine depends on.
+
+An engine of TensorRT for RTX depends on no GPU. It can be copied to another computer, to lie beside its model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from engines.bounded_reading import MOST_TEXT_BYTES, read_file
 from engines.cuda.device import DeviceFacts
 from engines.cuda.layout import FrameFormat
-from stream.errors import OutputError
+from engines.tensorrt.kept_file import facts_of, read_kept, write_kept
 
-PROGRAM = 1
+PROGRAM = 2
 """Version of the program around the network, so that engines of an older one are not used."""
 
 MOST_PLAN_BYTES = 2 << 30
 """Of a built engine: 20 MB are typical."""
+SUFFIX = ".engine"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine was built from, for and with; it can be used for nothing else."""
+    """What an engine was built from, for and with; it can be used for nothing else.
+
+    `library` is TensorRT's name and version. `gpu`, `capability` and `multiprocessors` are None for a library whose
+    engines run on many GPUs.
+    """
 
     model_sha256: str
     height: int
@@ -33,10 +40,10 @@ class EngineKey:
     bytes_per_pixel: int
     flat_field: bool
     precision: str
-    tensorrt: str
-    gpu: str
-    capability: tuple[int, int]
-    multiprocessors: int
+    library: str
+    gpu: str | None
+    capability: str | None
+    multiprocessors: int | None
     particles: int
     optimisation: int
     program: int = PROGRAM
@@ -46,13 +53,13 @@ class EngineKey:
         cls,
         model_sha256: str,
         frame: FrameFormat,
-        facts: DeviceFacts,
+        facts: DeviceFacts | None,
         *,
         half: bool,
-        version: str,
+        library: str,
         optimisation: int,
     ) -> EngineKey:
-        """The key for a model, frames, a device and a version of TensorRT."""
+        """The key for a model, frames, a library and, unless that is portable, a device."""
         return cls(
             model_sha256,
             frame.height,
@@ -60,10 +67,10 @@ class EngineKey:
             frame.bytes_per_pixel,
             frame.flat_field,
             "float16" if half else "float32",
-            version,
-            facts.name,
-            facts.capability,
-            facts.multiprocessors,
+            library,
+            None if facts is None else facts.name,
+            None if facts is None else ".".join(map(str, facts.capability)),
+            None if facts is None else facts.multiprocessors,
             frame.particles,
             optimisation,
         )
@@ -75,7 +82,7 @@ class EngineKey:
 
 
 DIFFERENCES = {
-    "tensorrt": "TensorRT {}",
+    "library": "{}",
     "gpu": "the GPU {}",
     "capability": "compute capability {}",
     "multiprocessors": "{} multiprocessors",
@@ -91,61 +98,58 @@ DIFFERENCES = {
 
 
 class EngineCache:
-    """A folder with two files for each engine: the engine and a `.json` file that describes it."""
+    """A folder with a file for each engine. Other folders (`beside`) are only read."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or platformdirs.user_cache_path("liveptv") / "engines"
 
     def path(self, key: EngineKey) -> Path:
         """Where the engine of a key is, or would be."""
-        return self.folder / f"{key.digest[:32]}.engine"
+        return self.folder / f"{key.digest[:32]}{SUFFIX}"
 
-    def read(self, key: EngineKey) -> bytes | None:
+    def read(self, key: EngineKey, *beside: Path) -> bytes | None:
         """The engine of a key; None where there is none, or where the file is damaged."""
-        path = self.path(key)
-        try:
-            facts = json.loads(read_file(path.with_suffix(".json"), MOST_TEXT_BYTES))
-            plan = read_file(path, MOST_PLAN_BYTES)
-        except (OSError, ValueError, RecursionError):
-            return None
-        whole = isinstance(facts, dict) and facts.get("sha256") == hashlib.sha256(plan).hexdigest()
-        return plan if whole else None
+        name = self.path(key).name
+        for folder in (self.folder, *beside):
+            try:
+                facts, plan = read_kept(folder / name, MOST_PLAN_BYTES)
+                if facts["key"] == asdict(key):
+                    return plan
+            except (OSError, ValueError, LookupError):
+                continue
+        return None
 
     def write(self, key: EngineKey, plan: bytes, facts: dict[str, Any]) -> Path:
         """Keep an engine; it appears whole or not at all. Raises `OutputError` where that fails."""
         path = self.path(key)
-        described = {"key": asdict(key), "sha256": hashlib.sha256(plan).hexdigest(), **facts}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(described, indent=1).encode()
-            for target, content in ((path, plan), (path.with_suffix(".json"), text)):
-                part = target.with_name(f"{target.name}.{os.getpid()}.part")
-                part.write_bytes(content)
-                part.replace(target)
-        except OSError as error:
-            raise OutputError(f"cannot keep {path}: {error}; check permission and disk space") from error
+        write_kept(path, {"key": asdict(key), **facts}, plan)
         return path
 
-    def built(self, model_sha256: str) -> list[EngineKey]:
+    def built(self, model_sha256: str, *beside: Path) -> list[EngineKey]:
         """The keys of all engines of a model, the latest first."""
         found: list[tuple[float, EngineKey]] = []
-        for path in self.folder.glob("*.json"):
+        for path in self._files(beside):
             try:
-                key = json.loads(read_file(path, MOST_TEXT_BYTES))["key"]
-                made = EngineKey(**{**key, "capability": tuple(key["capability"])})
-                found.append((path.stat().st_mtime, made))
-            except (OSError, ValueError, LookupError, TypeError, RecursionError):
+                found.append((path.stat().st_mtime, EngineKey(**facts_of(path)["key"])))
+            except (OSError, ValueError, LookupError, TypeError):
                 continue  # not one of ours, or of another version
         return [
             key for _, key in sorted(found, key=lambda pair: -pair[0]) if key.model_sha256 == model_sha256
         ]
 
-    def why_not(self, key: EngineKey) -> str:
+    def _files(self, beside: Iterable[Path]) -> Iterable[Path]:
+        for folder in (self.folder, *beside):
+            try:
+                yield from folder.glob(f"*{SUFFIX}")
+            except OSError:
+                continue
+
+    def why_not(self, key: EngineKey, *beside: Path) -> str:
         """Why there is no engine for a key: how the most similar one differs."""
         wanted = asdict(key)
         others = [
             {name: was for name, was in asdict(other).items() if was != wanted[name]}
-            for other in self.built(key.model_sha256)
+            for other in self.built(key.model_sha256, *beside)
         ]
         if not others:
             return "no engine was built for this model"
@@ -158,6 +162,8 @@ class EngineCache:
 
 
 def _words(value: Any) -> Any:
+    if value is None:
+        return "any"
     if isinstance(value, bool):
         return "with" if value else "without"
-    return ".".join(map(str, value)) if isinstance(value, tuple | list) else value
+    return value

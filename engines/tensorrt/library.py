@@ -1,115 +1,169 @@
-"""Loading the library TensorRT (10 or 11), its log messages and its build progress.
+"""The two libraries that are TensorRT: the full one, and TensorRT for RTX; which of them builds and runs here.
 
-`trt` is the module throughout this package. Only what versions 10 and 11 have in common is used.
+*Full* TensorRT measures on the GPU that will run the engine, for minutes. *TensorRT for RTX* translates the
+program in a second, without a GPU, and compiles its kernels where it runs: its engines can be copied to other
+computers. `trt` is the module throughout this package; but for `rtx`, only what both have is used.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import logging
-from collections import deque
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from engines.cuda.device import why_no_cuda
+from engines.cuda.driver import load_driver
+from engines.cuda.first_gpu import Gpu, first_gpu
 from engines.engine import BackEndError
 
-log = logging.getLogger(__name__)
-
-NAME = "tensorrt"
-OLDEST, NEWEST = 10, 11
-KEPT_MESSAGES = 5
-"""Last errors that are repeated in an error of ours."""
-Progress = Callable[[str, int, int], None]
-"""Called with each step: its name, steps done, steps in total."""
+RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9))
+"""Of the GPUs of TensorRT for RTX (its documentation of version 1.7), beside those from `RTX_FROM` on. Turing (7.5)
+is left out, although engines for it can be built: NVIDIA/TensorRT-RTX#11, #20, pytorch/TensorRT#4643."""
+RTX_FROM = (12, 0)
 
 
-def why_no_tensorrt() -> str:
-    """Why TensorRT cannot run here and what to do; "" where it can. Loads it only where there is a GPU."""
-    reason = why_no_cuda()
-    if reason:
-        return reason
-    if importlib.util.find_spec(NAME) is None:
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of the two. Versions from `oldest` to before `too_new` are used, each a (major, minor).
+
+    `is_portable` says that its engines are built in seconds, without a GPU, and for every GPU that it runs on.
+    """
+
+    name: str
+    module: str
+    extra: str
+    oldest: tuple[int, int]
+    too_new: tuple[int, int]
+    is_portable: bool
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its module can be found; it is not imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def why_not_on(self, gpu: Gpu) -> str:
+        """Why it cannot use a GPU; "" where it can."""
+        if not self.is_portable or gpu.capability in RTX_CAPABILITIES or gpu.capability >= RTX_FROM:
+            return ""
+        known = ", ".join(f"{major}.{minor}" for major, minor in RTX_CAPABILITIES)
         return (
-            "tensorrt not installed: pip install 'liveptv[tensorrt]' (its libraries come from NVIDIA's index)"
+            f"{self.name} does not run on the {gpu}, only on {known} and from {RTX_FROM[0]}.{RTX_FROM[1]} on "
+            "(GeForce RTX 30 series and newer)"
         )
+
+    @property
+    def how_to_install(self) -> str:
+        """That it is missing, and how to get it."""
+        where = "" if self.is_portable else " (its libraries come from NVIDIA's index)"
+        return f"{self.name} not installed: pip install 'liveptv[{self.extra}]'{where}"
+
+
+RTX = Library("TensorRT for RTX", "tensorrt_rtx_bindings", "rtx", (1, 7), (2, 0), True)
+FULL = Library("TensorRT", "tensorrt", "tensorrt", (10, 0), (12, 0), False)
+LIBRARIES = (RTX, FULL)
+"""In the order in which they are tried: the first builds its engines by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A library and its module."""
+
+    library: Library
+    trt: Any
+
+    @property
+    def version(self) -> str:
+        """Of the module, such as 1.7.1.116."""
+        return str(self.trt.__version__)
+
+    def __str__(self) -> str:
+        """Name and version."""
+        return f"{self.library.name} {self.version}"
+
+
+def library_for(gpu: Gpu) -> Library:
+    """The first installed library that can use a GPU. Raises `BackEndError`, with what to install, without one."""
+    reasons = {library: library.why_not_on(gpu) for library in LIBRARIES}
+    fitting = [library for library, reason in reasons.items() if not reason]
+    installed = [library for library in fitting if library.is_installed]
+    if installed:
+        return installed[0]
+    unfit = [reason for library, reason in reasons.items() if reason and library.is_installed]
+    raise BackEndError("; ".join([*unfit, fitting[0].how_to_install]))
+
+
+def why_cannot_run(load: Callable[[], Any] = load_driver) -> str:
+    """Why no TensorRT can run an engine here and what to do; "" where one can. Imports neither library."""
+    try:
+        library_for(first_gpu(load))
+    except BackEndError as error:
+        if RTX.is_installed and not why_cannot_build(load):
+            return f"{error}; engines for other computers can be built here (`liveptv engine build`)"
+        return str(error)
     return ""
 
 
-def load_tensorrt() -> Any:
-    """The module. Raises `BackEndError` where it cannot run: its runtime ends the process where there is no GPU."""
-    reason = why_no_tensorrt()
-    if reason:
-        raise BackEndError(reason)
+def why_cannot_build(load: Callable[[], Any] = load_driver) -> str:
+    """Why no engine can be built here and what to do; "" where one can. Imports neither library."""
     try:
-        import tensorrt as trt
-    except (ImportError, OSError) as error:
+        library_to_build_with(load)
+    except BackEndError as error:
+        return str(error)
+    return ""
+
+
+def library_to_build_with(load: Callable[[], Any] = load_driver) -> Library:
+    """The library that would run here, or else the one that needs no GPU. Raises `BackEndError` without one."""
+    try:
+        return library_for(first_gpu(load))
+    except BackEndError as error:
+        if not RTX.is_installed:
+            raise BackEndError(f"{error}; without a GPU, {RTX.how_to_install}") from error
+        if sys.platform != "linux":
+            _need_driver(load)
+        return RTX
+
+
+def _need_driver(load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except OSError as error:
         raise BackEndError(
-            f"tensorrt is installed but cannot be loaded ({' '.join(str(error).split())}); install it again"
+            f"{RTX.name} needs NVIDIA's driver on this system, even to build; on Linux it builds without"
         ) from error
-    major = str(trt.__version__).split(".", maxsplit=1)[0]
-    if major not in (str(OLDEST), str(NEWEST)):
+
+
+def load_library(library: Library) -> Loaded:
+    """Import a library. Raises `BackEndError` where it cannot be, or is of a version that is not supported.
+
+    Only where `why_cannot_run` or `why_cannot_build` has nothing against it: the runtime of full TensorRT ends the
+    process where there is no GPU.
+    """
+    try:
+        trt = importlib.import_module(library.module)
+    except ImportError as error:
+        if error.name == library.module:
+            raise BackEndError(library.how_to_install) from error
+        raise BackEndError(_not_loaded(library, error)) from error
+    except (OSError, AssertionError) as error:  # what its own loader raises
+        raise BackEndError(_not_loaded(library, error)) from error
+    loaded = Loaded(library, trt)
+    if not library.oldest <= _numbers(loaded.version) < library.too_new:
+        oldest, newest = library.oldest, library.too_new[0] - 1
         raise BackEndError(
-            f"TensorRT {trt.__version__} is not supported; install version {OLDEST} or {NEWEST}"
+            f"{loaded} is not supported; install version {oldest[0]}.{oldest[1]} or newer, up to {newest}: "
+            f"pip install 'liveptv[{library.extra}]'"
         )
-    return trt
+    return loaded
 
 
-class Messages:
-    """Passes TensorRT's messages on to the log, and keeps the last errors."""
-
-    def __init__(self, trt: Any) -> None:
-        levels = {
-            trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-            trt.ILogger.Severity.ERROR: logging.ERROR,
-            trt.ILogger.Severity.WARNING: logging.WARNING,
-            trt.ILogger.Severity.INFO: logging.DEBUG,
-        }
-        errors: deque[str] = deque(maxlen=KEPT_MESSAGES)
-
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                level = levels.get(severity)
-                if level is not None:
-                    log.log(level, "TensorRT: %s", msg)
-                if level == logging.ERROR:
-                    errors.append(" ".join(msg.split()))
-
-        self.logger = Logger()
-        self._errors = errors
-
-    def errors(self) -> str:
-        """The last errors in one line."""
-        return "; ".join(self._errors) or "no reason given"
+def _not_loaded(library: Library, error: BaseException) -> str:
+    return (
+        f"{library.name} is installed but cannot be loaded ({' '.join(str(error).split())}); install it again"
+    )
 
 
-def monitor_of(trt: Any, progress: Progress) -> Any:
-    """A monitor that reports a build to `progress`; `stopped` is set when the user interrupts it."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.stopped = False
-            self._steps: dict[str, int] = {}
-
-        def _tell(self, phase: str, done: int) -> None:
-            try:
-                progress(phase, done, self._steps.get(phase, 0))
-            except KeyboardInterrupt:  # must not pass through the library
-                self.stopped = True
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-            self._tell(phase_name, 0)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
-            return not self.stopped
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._tell(phase_name, self._steps.pop(phase_name, 0))
-
-    return Monitor()
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

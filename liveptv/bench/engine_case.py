@@ -56,6 +56,7 @@ def measure(case: Case) -> dict[str, Any]:
     settings = DetectorSettings(
         model=case.model,
         backend=case.backend,
+        device=case.device,
         precision="reduced" if case.precision == "reduced" else "full",
         workers=case.workers,
         refine=case.refine,

@@ -40,6 +40,23 @@ class BuilderFlag(enum.Enum):
     TF32 = 7
 
 
+class BuilderFlagOfRtx(enum.Enum):
+    TF32 = 7
+    REQUIRE_USER_ALLOCATION = 8
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+
+class EngineValidity(enum.IntEnum):
+    VALID, SUBOPTIMAL, INVALID = range(3)
+
+
+class EngineInvalidityDiagnostics(enum.IntEnum):
+    VERSION_MISMATCH, UNSUPPORTED_CC, MALFORMED_ENGINE = 1, 2, 32
+
+
 class INetworkDefinition:
     def __init__(self) -> None:
         self._file = b""
@@ -49,8 +66,11 @@ class ParserError:
     def node(self) -> int:
         return 3
 
+    def node_operator(self) -> str:
+        return "Fold"
+
     def desc(self) -> str:
-        return "Unsupported operator:\n Fold"
+        return "Unsupported\n operator"
 
 
 class OnnxParser:
@@ -79,11 +99,14 @@ class IBuilderConfig:
     def set_memory_pool_limit(self, pool: MemoryPoolType, _size: int) -> None:
         assert pool is MemoryPoolType.WORKSPACE
 
-    def clear_flag(self, flag: BuilderFlag) -> None:
-        assert flag is BuilderFlag.TF32
+    def clear_flag(self, flag: BuilderFlag | BuilderFlagOfRtx) -> None:
+        assert flag.name == "TF32"
 
 
 class IExecutionContext:
+    put = staticmethod(lambda _stream, work: work())
+    """Puts work on a stream: at once, unless a test has streams."""
+
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session, self._address = session, {}
 
@@ -98,9 +121,59 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream > 0, "TensorRT slows down on the default stream"
+        self.put(stream, self._run)
+        return True
+
+    def _run(self) -> None:
         given = {end.name: self._tensor(end) for end in self._session.get_inputs()}
         for end, found in zip(self._session.get_outputs(), self._session.run(None, given), strict=True):
             self._tensor(end)[:] = found
+
+
+class ContextOfRtx(IExecutionContext):
+    """Keeps the order of what is asked of it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, capturable: bool) -> None:
+        super().__init__(session)
+        self.asked, self.capturable = False, capturable
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream > 0
+        self.asked = True
+        return self.capturable
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.asked, "work that cannot be recorded breaks the recording"
+        return super().execute_async_v3(stream)
+
+
+class IRuntimeCache:
+    """Kernels, in words: of this GPU, or of another."""
+
+    def __init__(self, here: str) -> None:
+        self.here, self.content = here.encode(), b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(self.here):
+            return False
+        self.content = blob
+        return True
+
+    def serialize(self) -> memoryview:
+        return memoryview(self.content)
+
+
+class IRuntimeConfig:
+    def __init__(self, here: str) -> None:
+        self.here = here
+        self.cuda_graph_strategy = CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self.cache: IRuntimeCache | None = None
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache(self.here)
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.cache = cache
         return True
 
 
@@ -120,6 +193,82 @@ class ICudaEngine:
 
     def create_execution_context(self) -> IExecutionContext:
         return IExecutionContext(self._session)
+
+
+class EngineOfRtx(ICudaEngine):
+    def __init__(
+        self, file: bytes, here: str, compiled: list[str], capturable: bool, deadly: bytes | None
+    ) -> None:
+        super().__init__(file)
+        self._here, self._compiled, self._capturable, self._deadly = here, compiled, capturable, deadly
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig(self._here)
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> ContextOfRtx:
+        assert runtime_config.cuda_graph_strategy is CudaGraphStrategy.DISABLED
+        cache = runtime_config.cache
+        if cache.content == self._deadly:
+            raise KeyboardInterrupt  # as near to a crash as a test can come
+        if not cache.content:
+            self._compiled.append(self._here)
+            cache.content = cache.here + b": kernels"
+        return ContextOfRtx(self._session, self._capturable)
+
+
+def stand_in_for_rtx(
+    version: str = "1.7.1.116",
+    *,
+    here: str = "an RTX GPU",
+    compiled: list[str] | None = None,
+    capturable: bool = True,
+    deadly: bytes | None = None,
+    spoil=lambda file: file,
+) -> SimpleNamespace:
+    """The module of TensorRT for RTX on a GPU; `compiled` gets an entry each time that kernels are compiled.
+
+    It crashes with the kernels `deadly`, which it has accepted.
+    """
+    full, compiled = stand_in(version, spoil=spoil), [] if compiled is None else compiled
+    head = f"plan of {version}:".encode()
+
+    class ConfigOfRtx(IBuilderConfig):
+        def set_flag(self, flag: BuilderFlagOfRtx) -> None:
+            assert flag is BuilderFlagOfRtx.REQUIRE_USER_ALLOCATION
+            self.allocates_before = True
+
+    class Builder(full.Builder):
+        def create_builder_config(self) -> IBuilderConfig:
+            return ConfigOfRtx()
+
+        def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig):
+            assert config.allocates_before
+            return super().build_serialized_network(network, config)
+
+    class Runtime(full.Runtime):
+        def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+            if super().deserialize_cuda_engine(serialized_engine) is None:
+                return None
+            return EngineOfRtx(serialized_engine[len(head) :], here, compiled, capturable, deadly)
+
+        def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
+            is_valid = buffer.startswith(head)
+            return (EngineValidity.VALID, 0) if is_valid else (EngineValidity.INVALID, 32)
+
+    more = {
+        "Builder": Builder,
+        "Runtime": Runtime,
+        "BuilderFlag": BuilderFlagOfRtx,
+        "IBuilderConfig": ConfigOfRtx,
+        "ICudaEngine": EngineOfRtx,
+        "IExecutionContext": ContextOfRtx,
+        "CudaGraphStrategy": CudaGraphStrategy,
+        "EngineValidity": EngineValidity,
+        "EngineInvalidityDiagnostics": EngineInvalidityDiagnostics,
+        "IRuntimeCache": IRuntimeCache,
+        "IRuntimeConfig": IRuntimeConfig,
+    }
+    return SimpleNamespace(**(vars(full) | more))
 
 
 def stand_in(version: str = "10.16.1.11", *, spoil=lambda file: file) -> SimpleNamespace:

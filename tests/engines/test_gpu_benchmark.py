@@ -1,90 +1,152 @@
-"""The parts of the GPU's benchmark, on the processor: they run, and what they say is so."""
+"""The GPU's benchmark, rehearsed on the processor: all of its parts run, and what they say is so."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
-
-from host_device import HostDevice
-
-from engines.cuda.torch_runner import TorchBackEnd
-from engines.network.model import OnnxModel
+pytest.importorskip("nvidia.cuda_nvrtc", reason="no nvidia-cuda-nvrtc for this system")
+if not (shutil.which("gcc") or shutil.which("clang")):
+    pytest.skip("no C compiler", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import gpu_engine
 import gpu_material
-import gpu_parts
+import gpu_roads
+from gpu_frames import latency, throughput
+from gpu_parts import PARTS, Task
 
+from engines.network.model import OnnxModel
+
+BENCHMARKS = Path(gpu_roads.__file__).parent
 SHAPE = (192, 256)
+ROADS = {road.name: road for road in gpu_roads.roads(rehearse=True)}
 
 
-@pytest.fixture
-def device():
-    opened = HostDevice()
-    yield opened
-    opened.close()
+def task(folder, model="small", large=None, road="rtx"):
+    return Task(road, model, 10.0, True, folder, 60.0, large)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_agreement_is_found_for_every_kind_of_frame(device, half):
-    rows = list(gpu_parts.check(TorchBackEnd(device, half=half), gpu_material.SHIPPED, SHAPE, 6))
-    assert [(row["bits"], row["flat_field"]) for row in rows] == [
-        (8, False),
-        (8, True),
-        (16, False),
-        (16, True),
+def test_a_rehearsal_does_all_parts_and_keeps_their_rows(tmp_path):
+    path = tmp_path / "rows.json"
+    given = ["--rehearse", "--json", str(path), "--large", str(gpu_material.SHIPPED), "--live-hz", "30"]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu_engine.py"), *given],
+        capture_output=True,
+        text=True,
+        timeout=450,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text("utf-8"))
+    assert content["device"].startswith("none")
+    assert content["rehearsal"]
+    rows = content["rows"]
+    assert not [row for row in rows if "failed" in row], rows
+    kinds = {(row.get("part"), row.get("what")) for row in rows}
+    assert kinds >= {
+        ("start", "start"),
+        ("agreement", "agreement"),
+        ("speed", "start"),
+        ("speed", "engine"),
+        ("speed", "memory"),
+        ("speed", "spent"),
+        ("fit", "fit"),
+    }
+    assert all(row["as_many"] and row["off_se"] < 1e-4 for row in rows if row.get("what") == "fit")
+    assert all(row["passed"] for row in rows if row.get("what") == "agreement")
+    first, *_, last = (
+        row for row in rows if row.get("what") == "start" and row["road"] == "rtx" and row["half"]
+    )
+    assert any("built in" in text for text in first["said"])
+    assert not last["said"], "what was built and compiled first is not used again"
+    (live,) = [row for row in rows if row.get("part") == "live" and "exposed" in row]
+    assert live["unaccounted"] == 0
+    assert live["exposed"] == live["tracked"] + sum(live["declared"].values())
+    assert len([row for row in rows if "target" in row]) == 3
+
+
+def test_agreement_is_found_for_both_precisions_and_kinds_of_frames(tmp_path):
+    rows = list(PARTS["agreement"](task(tmp_path)))
+    assert [(row["half"], row["bits"], row["flat_field"]) for row in rows] == [
+        (True, 8, False),
+        (True, 16, True),
+        (False, 8, False),
+        (False, 16, True),
     ]
     assert all(row["passed"] for row in rows), rows
     assert all(row["sure"] > 5 for row in rows)
 
 
-def test_the_engine_is_timed_with_a_large_network_as_well(device, tmp_path):
-    path = gpu_material.make_large(tmp_path)
-    rows = list(gpu_parts.engine_rows(TorchBackEnd(device, half=False), path, SHAPE, 5, 0.2, (False,)))
-    assert len(rows) == 1
+def test_what_a_frames_time_is_spent_on_adds_up(tmp_path):
+    rows = list(PARTS["speed"](task(tmp_path)))
     for row in rows:
-        assert row["model"] == "large"
-        assert row["frames_per_s"] > 0
-        assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"] <= row["latency_max_ms"]
+        if row["what"] == "engine":
+            assert row["frames_per_s"] > 0
+            assert 0 < row["latency_p50_ms"] <= row["latency_p99_ms"] <= row["latency_max_ms"]
+            assert row["found_per_frame"] > 3
+    assert {row["fit"] for row in rows if row["what"] == "engine"} >= {"", "gpu", "processor"}
+    (half, full) = (row for row in rows if row["what"] == "spent")
+    for row in (half, full):
+        parts_ms = row["copy_in_ms"] + row["program_ms"] + row["copy_out_ms"]
+        assert parts_ms > 0
+        assert row["decode_ms"] > 0
+        assert row["answer_bytes"] > 0
 
 
-def test_the_parts_of_a_frame_are_timed(device):
-    row = gpu_parts.parts_of_a_frame(TorchBackEnd(device, half=False), gpu_material.SHIPPED, SHAPE, 0.1)
-    assert row["frames_per_s_1_slots"] > 0
-    assert row["frames_per_s_3_slots"] > 0
-    assert row["decode_ms"] > 0
+def test_torch_is_rehearsed_where_it_is_installed(tmp_path):
+    pytest.importorskip("torch")
+    rows = list(PARTS["start"](task(tmp_path, road="torch")))
+    assert [row["half"] for row in rows] == [True, False]
+    assert all("0 are missing and 0 are new" in row["agreement"] for row in rows)
 
 
-def test_both_ways_to_fit_are_timed_and_compared(device):
-    (row,) = gpu_parts.fit_rows(device, SHAPE, (3,))
-    assert row["as_many"]
-    assert row["xy_px"] < 0.01
-    assert row["z_um"] < 0.1
-    assert row["processor_ms"] > 0
-    assert row["batched_ms"] > 0
+def test_a_large_network_with_random_weights_is_timed_with_the_finds_of_the_small_one(tmp_path):
+    pytest.importorskip("torch")
+    path = gpu_material.make_large(tmp_path)
+    assert OnnxModel(path).card.size == "large"
+    images = task(tmp_path).images(3)
+    found = {}
+    for lends in (False, True):
+        with closing(ROADS["rtx"].open(path, tmp_path, half=True, refine=False)) as engine:
+            if lends:
+                finder = ROADS["rtx"].open(gpu_material.SHIPPED, tmp_path, half=True, refine=False)
+                gpu_material.lend_finds(engine, finder, images)
+            found[lends] = throughput(engine, gpu_material.frames_of(images), 0.2)["found_per_frame"]
+    assert found[False] < 1
+    assert found[True] > 3
 
 
-def test_the_start_with_references_is_compared_with_onnx_runtime(device, tmp_path):
-    row = gpu_parts.with_flat_field(TorchBackEnd(device, half=True), gpu_material.SHIPPED, SHAPE, tmp_path)
-    assert "0 are missing and 0 are new" in row["agreement"]
+class Slow:
+    """An engine that takes 20 ms to take a frame, and then has its result."""
+
+    def __init__(self):
+        self.pending = 0
+
+    def submit(self, _frame):
+        time.sleep(0.02)
+        self.pending += 1
+
+    def results(self, _timeout_s):
+        self.pending, ready = 0, self.pending
+        return [()] * ready
 
 
-def test_a_part_that_fails_is_recorded_and_the_others_are_kept(tmp_path):
-    path = tmp_path / "rows.json"
-    record = gpu_engine.Record(path, {"gpu": "none"})
-    record.do("first", lambda: {"part": "first", "value": 1 / 3})
-    record.do("second", lambda: iter([{"part": "second"}, {}["missing"]]))
-    content = json.loads(path.read_text("utf-8"))
-    assert content["rows"][0] == {"part": "first", "value": 0.3333}
-    assert content["rows"][1]["failed"].startswith("KeyError")
+def test_latency_counts_from_when_the_camera_has_the_frame_and_not_from_when_the_engine_takes_it():
+    row = latency(Slow(), itertools.repeat(None), 1000.0, 0.01)
+    assert row["latency_max_ms"] > 10 * 20 - 10
+    assert row["latency_p50_ms"] > 5 * 20 - 5
+    assert row["late"] == 10
 
 
 def test_its_pictures_are_no_zeros_and_no_two_are_alike():

@@ -42,11 +42,13 @@ def test_a_machine_without_a_driver_has_no_gpu():
     assert why_no_gpu(load) == "no NVIDIA GPU driver"
 
 
-def test_back_ends_for_a_gpu_say_that_there_is_none(monkeypatch):
+def test_back_ends_for_nvidias_gpus_say_that_there_is_none(monkeypatch):
     def load():
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr("engines.cuda.device.why_no_gpu", lambda: why_no_gpu(load))
-    reasons = {b.name: b.why_not(DetectorSettings(), SHIPPED_MODEL) for b in BACK_ENDS if b.device == "gpu"}
+    for module in ("cuda.torch_device", "cuda.first_gpu"):
+        monkeypatch.setattr(f"engines.{module}.why_no_gpu", lambda *_: why_no_gpu(load))
+    nvidias = [b for b in BACK_ENDS if b.device == "gpu" and b.automatic]
+    reasons = {b.name: b.why_not(DetectorSettings(), SHIPPED_MODEL) for b in nvidias}
     assert "torch" in reasons
     assert all("NVIDIA GPU" in reason for reason in reasons.values())

@@ -12,16 +12,19 @@ from astigmatic import frame
 torch = pytest.importorskip("torch")
 
 from host_device import HostDevice  # noqa: E402
+from kernel_on_cpu import Kernels, build  # noqa: E402
 
 from engines.backends.failover import GuardedEngine  # noqa: E402
 from engines.cuda.check import drawn_frame  # noqa: E402
 from engines.cuda.engine import GpuEngine  # noqa: E402
+from engines.cuda.fit_frame import KernelFit  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402
 from engines.cuda.slot import SLOTS_IN_FLIGHT  # noqa: E402
 from engines.cuda.torch_runner import TorchBackEnd  # noqa: E402
 from engines.engine import BackEndError, DetectionError, Engine, WrongNumbersError  # noqa: E402
 from engines.network.engine import NetworkEngine  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
+from engines.refine.frame import fit_frame  # noqa: E402
 from engines.settings import DetectorSettings  # noqa: E402
 from liveptv.models import SHIPPED_MODEL  # noqa: E402
 from stream.errors import ConfigurationError  # noqa: E402
@@ -163,16 +166,37 @@ def test_images_and_models_that_do_not_fit_are_refused(device):
         GpuEngine(SETTINGS, 2 * PIXEL_SIZE_UM, SHIPPED_MODEL, TorchBackEnd(device))
 
 
-def test_the_fit_is_done_where_it_takes_less_time(device, monkeypatch):
-    """By the threads of the processor, unless one thread that has a GPU do it is faster than all of them."""
-    clock = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 3.4])
+def test_the_fit_is_done_where_it_takes_less_time(monkeypatch, tmp_path):
+    """On the GPU where the threads get more frames done with it, as long as it does not wait for its kernel."""
+    device = HostDevice(kernels=Kernels(build(tmp_path)))
+    kinds = {
+        "slower": (0.4, 1.0, 0.1, "processor"),
+        "waits": (1.0, 0.4, 2.5, "processor"),
+        "faster": (1.0, 0.4, 0.1, "gpu"),
+    }
+    with closing(device), closing(on_gpu(device)) as engine:
+        engine.warmup(*SHAPE, np.dtype(np.uint8))
+        engine._fit_on, engine._refiner.fit_all = "processor", fit_frame
+        expected = run(engine, images(1))
+        for processor_s, gpu_s, kernel_s, where in kinds.values():
+            clock = iter(np.cumsum([0.0, processor_s, 0.0, processor_s, 0.0, gpu_s, 0.0, gpu_s]).tolist())
+            busy = iter(np.cumsum([0.0, 0.0, 0.0, 0.0, 0.0, kernel_s, 0.0, kernel_s]).tolist())
+            with monkeypatch.context() as patch:
+                patch.setattr(
+                    "engines.cuda.engine.time", SimpleNamespace(perf_counter=lambda c=clock: next(c))
+                )
+                patch.setattr(KernelFit, "busy_s", property(lambda _, b=busy: next(b)))
+                engine._choose_fit(engine._refiner, SHAPE, np.dtype(np.uint8))
+            assert engine.info.details["fit_on"] == where
+        launches = device.kernels.launches
+        found = run(engine, images(1))
+        assert device.kernels.launches > launches
+    np.testing.assert_allclose(found[0].table[:3], expected[0].table[:3], atol=1e-4)
+
+
+def test_a_gpu_that_cannot_run_the_fit_leaves_it_to_the_processor(device, caplog):
     with closing(on_gpu(device)) as engine:
         engine.warmup(*SHAPE, np.dtype(np.uint8))
         assert engine.info.details["fit_on"] == "processor"
-        expected = run(engine, images(1))
-        monkeypatch.setattr("engines.cuda.engine.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-        engine._choose_fit(engine._refiner, SHAPE, np.dtype(np.uint8))
-        monkeypatch.undo()
-        assert engine.info.details["fit_on"] == "gpu"
-        found = run(engine, images(1))
-    np.testing.assert_allclose(found[0].table[:3], expected[0].table[:3], atol=0.01)
+        assert "the fit stays on the processor: this device runs no kernels" in caplog.text
+        assert sum(len(d) for d in run(engine, images(1))) > 5

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 from astigmatic import frame as frame_message
-
-pytest.importorskip("torch")
-pytest.importorskip("onnxscript")
-
-import onnx
 from host_device import HostDevice
 from onnx import numpy_helper
 from stand_in_tensorrt import stand_in
@@ -23,6 +18,7 @@ from stand_in_tensorrt import stand_in
 from engines.backends.registry import open_back_end
 from engines.cuda.check import drawn_frame, reference_answer
 from engines.cuda.engine import GpuEngine
+from engines.cuda.first_gpu import Gpu
 from engines.cuda.layout import FrameFormat
 from engines.engine import BackEndError, WrongNumbersError
 from engines.flatfield import load_flat_field
@@ -31,8 +27,10 @@ from engines.settings import DetectorSettings
 from engines.tensorrt.build import build_plan
 from engines.tensorrt.build_and_check import make_engine
 from engines.tensorrt.cache import EngineCache
-from engines.tensorrt.library import load_tensorrt
+from engines.tensorrt.kept_file import facts_of
+from engines.tensorrt.library import FULL, Loaded
 from engines.tensorrt.onnx_file import write_onnx
+from engines.tensorrt.plans import Plans
 from engines.tensorrt.runner import TensorRTBackEnd
 from liveptv.cli.main import run_command_line
 from liveptv.models import SHIPPED_MODEL
@@ -44,7 +42,7 @@ FRAME = FrameFormat.of(SHAPE, np.dtype(np.uint8), False, 2000)
 SETTINGS = DetectorSettings(workers=2, refine=False)
 
 
-def silent(_phase: str, _done: int, _of: int) -> None:
+def silent(*_: object) -> None:
     pass
 
 
@@ -69,13 +67,18 @@ def written(frame: FrameFormat, half: bool) -> bytes:
 def each_file_is_written_once(monkeypatch):
     """Writing one takes a second, and always gives the same file."""
     monkeypatch.setattr(
-        "engines.tensorrt.build_and_check.write_onnx",
+        "engines.tensorrt.plans.write_onnx",
         lambda _path, _model, frame, *, half: written(frame, half),
     )
 
 
-def on_tensorrt(device, cache, trt=None, *, half=True) -> TensorRTBackEnd:
-    return TensorRTBackEnd(device, half=half, trt=trt or stand_in(), cache=cache)
+def on_tensorrt(device, cache, trt=None, *, half=True, library=FULL, say=silent) -> TensorRTBackEnd:
+    loaded = Loaded(library, trt or stand_in())
+    return TensorRTBackEnd(device, Plans(loaded, device.facts, half, cache), say)
+
+
+def make(frame, back_end, progress=silent):
+    return make_engine(SHIPPED_MODEL, frame, back_end.plans, back_end, progress)
 
 
 def engine(back_end, **settings) -> GpuEngine:
@@ -113,7 +116,7 @@ def test_the_file_for_tensorrt_has_every_type_written_in_it(dtype, flat, half):
 def test_an_engine_is_built_once_and_then_runs_as_the_processor_does(device, cache):
     steps = []
     back_end = on_tensorrt(device, cache)
-    path, agreement = make_engine(SHIPPED_MODEL, FRAME, back_end, lambda *step: steps.append(step))
+    path, agreement = make(FRAME, back_end, lambda *step: steps.append(step))
     assert agreement.missed == agreement.invented == 0
     assert ("Building Engine", 1, 2) in steps
     assert [p.name for p in cache.folder.iterdir() if p.suffix == ".engine"] == [path.name]
@@ -138,7 +141,7 @@ def test_an_engine_is_built_once_and_then_runs_as_the_processor_does(device, cac
 def test_references_of_a_flat_field_are_inputs_so_new_ones_need_no_new_engine(device, cache, tmp_path):
     frame = replace(FRAME, flat_field=True)
     back_end = on_tensorrt(device, cache, half=False)
-    make_engine(SHIPPED_MODEL, frame, back_end, silent)
+    make(frame, back_end)
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     for number, bright in enumerate((150 + 0.3 * columns, 220 - 0.4 * rows)):
         path = tmp_path / f"bright_{number}.tif"
@@ -182,18 +185,18 @@ def test_without_an_engine_the_command_that_builds_one_is_named(device, cache):
 def test_an_engine_of_another_version_gpu_or_size_is_not_used_and_both_are_named(
     device, cache, version, gpu, shape, what
 ):
-    make_engine(SHIPPED_MODEL, FRAME, on_tensorrt(device, cache), silent)
+    make(FRAME, on_tensorrt(device, cache))
     device.facts = replace(device.facts, name=gpu)
     assert_refused(on_tensorrt(device, cache, stand_in(version)), shape, what)
 
 
 def test_a_damaged_engine_and_one_that_tensorrt_refuses_are_to_be_built_again(device, cache):
-    path, _ = make_engine(SHIPPED_MODEL, FRAME, on_tensorrt(device, cache), silent)
-    assert json.loads(path.with_suffix(".json").read_text("utf-8"))["key"]["gpu"] == "the processor"
+    path, _ = make(FRAME, on_tensorrt(device, cache))
+    assert facts_of(path)["key"]["gpu"] == "the processor"
     path.write_bytes(path.read_bytes()[:-1])
     assert_refused(on_tensorrt(device, cache), SHAPE, "damaged: run `liveptv engine build")
     back_end = on_tensorrt(device, cache)
-    cache.write(back_end.key(SHIPPED_MODEL, FRAME), b"plan of an older patch:", {})
+    back_end.plans.keep(SHIPPED_MODEL, FRAME, b"plan of an older patch:")
     assert_refused(back_end, SHAPE, r"not compatible.*build it again")
 
 
@@ -207,53 +210,44 @@ def _weak(file: bytes) -> bytes:
 
 def test_an_engine_with_wrong_numbers_is_not_kept(device, cache):
     with pytest.raises(WrongNumbersError, match="disagrees with ONNX Runtime"):
-        make_engine(SHIPPED_MODEL, FRAME, on_tensorrt(device, cache, stand_in(spoil=_weak)), silent)
+        make(FRAME, on_tensorrt(device, cache, stand_in(spoil=_weak)))
     assert not cache.folder.exists()
 
 
 def test_a_build_that_fails_says_why_and_one_that_is_stopped_stops(device, cache):
     back_end = on_tensorrt(device, cache, stand_in(spoil=lambda _: None))
     with pytest.raises(BackEndError, match=r"cannot build the network: \[optimizer.cpp\] no implementation"):
-        make_engine(SHIPPED_MODEL, FRAME, back_end, silent)
+        make(FRAME, back_end)
 
     def impatient(*_step):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_engine(SHIPPED_MODEL, FRAME, on_tensorrt(device, cache), impatient)
+        make(FRAME, on_tensorrt(device, cache), impatient)
     assert not cache.folder.exists()
 
 
 def test_a_network_that_tensorrt_cannot_read_is_refused_with_its_reason():
     node = onnx.helper.make_node("Fold", ["a"], ["b"], domain="nowhere")
     file = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [])).SerializeToString()
-    with pytest.raises(BackEndError, match="node 3: Unsupported operator: Fold"):
-        build_plan(stand_in(), file, silent)
+    with pytest.raises(BackEndError, match=r"node 3 \(Fold\): Unsupported operator"):
+        build_plan(Loaded(FULL, stand_in()), file, silent)
 
 
-def test_without_a_gpu_tensorrt_is_not_even_loaded(monkeypatch):
-    monkeypatch.setattr("engines.cuda.device.why_no_gpu", lambda: "no NVIDIA GPU")
-    with pytest.raises(BackEndError, match="no NVIDIA GPU"):
-        load_tensorrt()
-
-
-def test_a_version_of_tensorrt_that_is_not_known_is_refused(monkeypatch):
-    import sys
-
-    monkeypatch.setattr("engines.tensorrt.library.why_no_tensorrt", lambda: "")
-    monkeypatch.setitem(sys.modules, "tensorrt", stand_in("9.3.0"))
-    with pytest.raises(BackEndError, match=r"TensorRT 9\.3\.0 is not supported"):
-        load_tensorrt()
-    monkeypatch.setitem(sys.modules, "tensorrt", stand_in("11.4.0.106"))
-    assert load_tensorrt().__version__ == "11.4.0.106"
-
-
-def test_the_command_builds_what_the_back_end_then_runs(device, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def on_this_computer(device, tmp_path, monkeypatch):
+    """A GPU, full TensorRT and a cache folder."""
+    gpu = Gpu("the processor", (9, 0))
     monkeypatch.setattr("engines.tensorrt.cache.platformdirs.user_cache_path", lambda _: tmp_path)
-    monkeypatch.setattr("engines.tensorrt.library.why_no_tensorrt", lambda: "")
-    monkeypatch.setattr("engines.tensorrt.library.load_tensorrt", stand_in)
-    monkeypatch.setattr("engines.tensorrt.runner.load_tensorrt", stand_in)
-    monkeypatch.setattr("engines.cuda.device.open_cuda", lambda: device)
+    monkeypatch.setattr("engines.tensorrt.library.first_gpu", lambda *_: gpu)
+    monkeypatch.setattr("engines.tensorrt.opening.first_gpu", lambda: gpu)
+    monkeypatch.setattr("engines.tensorrt.library.Library.is_installed", property(lambda one: one is FULL))
+    monkeypatch.setattr("engines.tensorrt.opening.load_library", lambda one: Loaded(one, stand_in()))
+    monkeypatch.setattr("engines.tensorrt.opening.open_cuda", lambda: device)
+
+
+@pytest.mark.usefixtures("on_this_computer")
+def test_the_command_builds_what_the_back_end_then_runs(tmp_path, capsys):
     settings = SETTINGS.model_copy(update={"backend": "tensorrt"})
     with pytest.raises(ConfigurationError, match=r"no engine was built for simulated\.onnx"):
         open_back_end(settings, MODEL.card.pixel_size_um, SHIPPED_MODEL)
@@ -266,9 +260,3 @@ def test_the_command_builds_what_the_back_end_then_runs(device, tmp_path, monkey
     with closing(opened.engine) as built:
         built.warmup(*SHAPE, np.dtype(np.uint8))
         assert built.info.backend == "tensorrt"
-
-
-def test_the_command_says_why_it_cannot_build_here(monkeypatch, capsys):
-    monkeypatch.setattr("engines.cuda.device.why_no_gpu", lambda: "no NVIDIA GPU")
-    assert run_command_line(["engine", "build", str(SHIPPED_MODEL), "--height", "64", "--width", "64"]) == 1
-    assert capsys.readouterr().err == "error: no NVIDIA GPU\n"

@@ -1,7 +1,8 @@
-"""Every name of TensorRT's that is used is one of TensorRT's: asked of its bindings, wherever they are installed.
+"""Every name of TensorRT's that is used is one of TensorRT's: asked of the bindings of both libraries.
 
-The bindings (a wheel of 1.3 MB, `tensorrt-cu12-bindings`) load only with TensorRT's libraries, which are large and
-come from NVIDIA. Where those are missing, libraries without content take their places: enough to ask for names.
+Those of TensorRT for RTX are asked with their library. Those of full TensorRT (a wheel of 1.3 MB,
+`tensorrt-cu12-bindings`) load only with libraries that are large and come from NVIDIA. Where those are missing,
+libraries without content take their places: enough to ask for names.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_in_tensorrt import stand_in, stand_in_for_rtx
+
+from engines.tensorrt import library as library_module
+from engines.tensorrt.messages import messages_of, monitor_of
 
 PACKAGE = Path(__file__).parents[2] / "engines" / "tensorrt"
 NAMES = {  # what the variables of our code hold
@@ -30,7 +35,11 @@ NAMES = {  # what the variables of our code hold
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
+    "runtime_config": "IRuntimeConfig",
+    "cache": "IRuntimeCache",
 }
+ONLY_RTX = ("rtx.py",)  # and nothing of TensorRT is in the files that write ONNX, onnx_*.py
+FULL, RTX = "tensorrt_bindings", "tensorrt_rtx_bindings"
 OVERRIDDEN = {
     "ILogger": {"log": ("severity", "msg")},
     "IProgressMonitor": {
@@ -54,8 +63,8 @@ EMPTY = "".join(
     )
 )
 ASK = """
-import json, sys
-import tensorrt_bindings as trt
+import importlib, json, sys
+trt = importlib.import_module(sys.argv[1])
 answers = {}
 for name in json.load(sys.stdin):
     found = trt
@@ -73,10 +82,12 @@ print(json.dumps([trt.__version__, answers]))
 """
 
 
-def used() -> tuple[set[str], dict[str, int]]:
-    """The names of TensorRT's that our code uses, and with how many arguments it calls its functions."""
+def used(module: str) -> tuple[set[str], dict[str, int]]:
+    """The names of a library's that our code uses, and with how many arguments it calls its functions."""
     names, calls = set(), {}
     for path in PACKAGE.glob("*.py"):
+        if path.name.startswith("onnx_") or (path.name in ONLY_RTX and module != RTX):
+            continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
@@ -102,18 +113,19 @@ def full_name(node: ast.AST) -> str:
     return "" if name in ("ParserError.name", "__version__") else name
 
 
-@pytest.fixture(scope="module")
-def bindings(tmp_path_factory) -> tuple[str, dict]:
-    """Version of the bindings, and the docstring (None where there is no such thing) of each name."""
-    spec = importlib.util.find_spec("tensorrt_bindings")
+@pytest.fixture(scope="module", params=[FULL, RTX])
+def bindings(request, tmp_path_factory) -> tuple[str, str, dict]:
+    """Module and version of the bindings, and the docstring (None where there is no such thing) of each name."""
+    module = request.param
+    spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        pytest.skip("tensorrt-cu12-bindings is not installed")
-    names, _ = used()
+        pytest.skip(f"{module} is not installed")
+    names, _ = used(module)
     names |= {f"{name}.{method}" for name, methods in OVERRIDDEN.items() for method in methods}
-    names |= stand_in_names()
+    names |= stand_in_names(module)
     environment = dict(os.environ)
-    first = ask(names, environment)
-    if first.returncode:
+    first = ask(module, names, environment)
+    if first.returncode and module == FULL:
         compiler = shutil.which("cc")
         if compiler is None or sys.platform != "linux":
             pytest.skip("the libraries of TensorRT are not installed, nor a compiler to make empty ones")
@@ -126,27 +138,23 @@ def bindings(tmp_path_factory) -> tuple[str, dict]:
             made = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", library, source]
             subprocess.run(made, cwd=folder, check=True)
         environment["LD_LIBRARY_PATH"] = str(folder)
-        first = ask(names, environment)
-        if first.returncode:
-            pytest.skip(f"the bindings cannot be loaded: {first.stderr.splitlines()[-1]}")
+        first = ask(module, names, environment)
+    assert first.returncode == 0, f"the bindings cannot be loaded: {first.stderr.splitlines()[-1]}"
     version, answers = json.loads(first.stdout)
-    return version, answers
+    return module, version, answers
 
 
-def ask(names: set[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", ASK]
+def ask(module: str, names: set[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ASK, module]
     return subprocess.run(
         command, input=json.dumps(sorted(names)), env=environment, text=True, capture_output=True, check=False
     )
 
 
-def stand_in_names() -> set[str]:
-    """The names that the tests' stand-in for TensorRT has."""
-    pytest.importorskip("onnx")
-    from stand_in_tensorrt import stand_in
-
+def stand_in_names(module: str) -> set[str]:
+    """The names that the tests' stand-in for a library has."""
     names = set()
-    for name, what in vars(stand_in()).items():
+    for name, what in vars(stand_in() if module == FULL else stand_in_for_rtx()).items():
         if isinstance(what, type):
             names.add(name)
             names |= {f"{name}.{method}" for method in vars(what) if not method.startswith("_")}
@@ -154,23 +162,29 @@ def stand_in_names() -> set[str]:
 
 
 def test_our_use_of_tensorrt_is_found_in_our_code():
-    names, calls = used()
+    names, calls = used(FULL)
     assert {"Builder.create_network", "IExecutionContext.execute_async_v3", "Runtime"} <= names
     assert calls["Builder.build_serialized_network"] == 2
     assert len(names) > 25
+    assert {
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
+        "IRuntimeCache.deserialize",
+        "IExecutionContext.is_stream_capturable",
+    } <= used(RTX)[0] - names
 
 
 def test_every_name_exists_in_the_bindings(bindings):
-    version, answers = bindings
+    module, version, answers = bindings
     missing = [name for name, doc in answers.items() if doc is None]
-    assert not missing, f"TensorRT {version} has no {', '.join(missing)}"
-    assert version.split(".")[0] in ("10", "11")
+    assert not missing, f"{module} {version} has no {', '.join(missing)}"
+    library = library_module.FULL if module == FULL else library_module.RTX
+    assert library.oldest <= tuple(map(int, version.split(".")[:2])) < library.too_new
 
 
 def test_functions_take_as_many_arguments_as_we_give(bindings):
-    _, answers = bindings
+    module, _, answers = bindings
     checked = 0
-    for name, given in used()[1].items():
+    for name, given in used(module)[1].items():
         signatures = re.findall(r"\w+\(self: [\w.]+(.*?)\) ->", answers[name] or "")
         counts = []
         for signature in signatures:
@@ -180,11 +194,11 @@ def test_functions_take_as_many_arguments_as_we_give(bindings):
         if counts:
             checked += 1
             assert any(least <= given <= most for least, most in counts), f"{name}: {counts}, given {given}"
-    assert checked > 10
+    assert checked > (10 if module == FULL else 16)
 
 
 def test_what_tensorrt_calls_has_its_parameters(bindings):
-    _, answers = bindings
+    *_, answers = bindings
     for name, methods in OVERRIDDEN.items():
         for method, parameters in methods.items():
             found = re.findall(r"(\w+): ", answers[f"{name}.{method}"].splitlines()[0])
@@ -192,14 +206,9 @@ def test_what_tensorrt_calls_has_its_parameters(bindings):
 
 
 def test_our_overrides_have_those_parameters_too():
-    pytest.importorskip("onnx")
-    from stand_in_tensorrt import stand_in
-
-    from engines.tensorrt.library import Messages, monitor_of
-
     trt = stand_in()
     for ours, methods in (
-        (Messages(trt).logger, OVERRIDDEN["ILogger"]),
+        (messages_of(trt).logger, OVERRIDDEN["ILogger"]),
         (monitor_of(trt, lambda *_: None), OVERRIDDEN["IProgressMonitor"]),
     ):
         for method, parameters in methods.items():

@@ -1,0 +1,29 @@
+"""The fit's kernel: its source, and compiled for a GPU."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from engines.cuda.compiler import Compiled, compile_kernel
+from engines.cuda.fit_layout import header
+
+NAME = "fit_blocks"
+SOURCE = "fit_kernel.cu"
+HEADERS = ("threads.h", "model.h", "block.h")
+REPORT = ("--ptxas-options=-v", "--ptxas-options=-warn-spills")
+"""Registers and memory of each function in the compiler's log, and a warning where registers do not suffice."""
+
+
+def sources() -> dict[str, str]:
+    """The text of each file of the kernel, by its name."""
+    folder = resources.files("engines.cuda") / "kernel"
+    found = {name: (folder / name).read_text(encoding="utf-8") for name in (SOURCE, *HEADERS)}
+    return {**found, "layout.h": header()}
+
+
+@cache
+def compile_fit_kernel(capability: tuple[int, int]) -> Compiled:
+    """The kernel for GPUs of a compute capability. Raises `BackEndError`."""
+    texts = sources()
+    return compile_kernel(texts.pop(SOURCE), texts, capability, REPORT)
