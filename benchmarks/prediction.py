@@ -226,7 +226,7 @@ def live_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     more = options.cache, ways, options.workers, options.rounds, options.seconds, flow
     yield from prediction_live.latency_rows(*more)
     if options.demo_seconds > 0:
-        yield from prediction_live.demo_rows(ways, options.rounds, options.demo_seconds)
+        yield from prediction_live.demo_rows(ways, options.demo_rounds, options.demo_seconds)
 
 
 def main() -> None:
@@ -241,10 +241,9 @@ def main() -> None:
     parser.add_argument("--fields", action="store_true", help="particles far out of focus in the background")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each live replay, at most 20")
     parser.add_argument("--demo-seconds", type=float, default=20.0, help="of each demonstration; 0: none")
-    parser.add_argument("--rounds", type=int, default=3, help="live runs of each way")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[2], help="frames at a time in live replays"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="live replays of each way")
+    parser.add_argument("--demo-rounds", type=int, default=2, help="demonstrations of each way")
+    parser.add_argument("--workers", type=int, default=2, help="frames at a time in live replays")
     parser.add_argument(
         "--quick", action="store_true", help="pictures of 720 x 1280, a quarter of the particles"
     )
