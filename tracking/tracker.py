@@ -68,9 +68,6 @@ flows."""
 CHANGED_WEIGHT = 0.1
 """Weight of what was learnt of the flow after its speed has changed: new velocities count more within frames."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
-PROVEN_CONFIRMATIONS = 2
-"""A track of so many times `confirm_hits` detections has a gate with tails. Before, a wide gate lets a new track
-take its neighbours' detections."""
 
 
 class OnlineTracker:
@@ -406,7 +403,7 @@ class OnlineTracker:
         predictions = (x, P, m.label[kalman.HITS])
         # A detection of absurdly large error must not make every track look at the whole frame.
         widest = np.minimum(m.widest, self._reach_um(count) ** 2)
-        gate = (self._gate, no_link_cost, PROVEN_CONFIRMATIONS * self._confirm, widest)
+        gate = (self._gate, no_link_cost, self._confirm, widest)
         second = self._sides.gates(alive)
         found = OVERFLOW
         while found == OVERFLOW:
