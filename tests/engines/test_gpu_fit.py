@@ -120,8 +120,8 @@ class Both:
         some = which & fitted
         off = np.abs(ours.theta - theirs.theta)[some] / sigma[some]
         self.most = max(self.most, float(np.max(off, initial=0.0)))
-        self.undetermined += int((~which).sum())
-        self.compared += int(which.sum())
+        self.undetermined += int((theirs.usable & ~which).sum())
+        self.compared += int((theirs.usable & which).sum())
 
 
 def copied(particles: Particles) -> Particles:
@@ -156,7 +156,7 @@ def test_particles_are_measured_alike_at_any_density(device, density):
         states.append(particles.state[particles.usable])
         fitted(both, contrast, start)
     assert (np.concatenate(states) == CONVERGED).mean() > 0.8
-    assert both.compared >= 2 * EACH
+    assert both.compared >= 0.9 * 2 * EACH
     assert both.undetermined <= 0.01 * both.compared
     assert both.most < SIGMAS
 
