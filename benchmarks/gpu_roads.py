@@ -76,15 +76,15 @@ GPU_FACTS = (
 class Road:
     """A way to run networks; `back_end(half, folder)` opens it, its engines kept in the folder.
 
-    Without `back_end` it is one for the processor's engine, chosen by `settings`. `is_installed` says whether its
-    library is there.
+    Without `back_end` it is one for the processor's engine, chosen by `settings`. `may_be_tried` says that
+    it can be opened on any NVIDIA GPU, for what its library says there.
     """
 
     name: str
     why_not: Callable[[], str]
     back_end: Callable[[bool, Path], GpuBackEnd] | None
     settings: Row
-    is_installed: bool = True
+    may_be_tried: bool = False
 
     def open(self, model: Path, folder: Path, *, half: bool, refine: bool, fit: str = "processor") -> Engine:
         """An engine for a model, the fit where `fit` says. Raises `BackEndError` where that fails."""
