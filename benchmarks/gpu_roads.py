@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -239,7 +240,7 @@ def gpus() -> list[Row]:
     for line in _nvidia_smi(f"--query-gpu={','.join(GPU_FACTS)}", "--format=csv,noheader"):
         found.append(dict(zip(GPU_FACTS, (value.strip() for value in line.split(",")), strict=False)))
     if not found and not why_no_gpu():
-        found.append({"name": str(first_gpu())})
+        found.append(_first_gpu())
     if not missing("openvino", extra="openvino"):
         import openvino
 
@@ -248,6 +249,17 @@ def gpus() -> list[Row]:
             {"name": maker, "openvino": name} for name, maker in devices.items() if name.startswith("GPU")
         ]
     return found
+
+
+def _first_gpu() -> Row:
+    """What its driver says of the first of NVIDIA's GPUs, or why it says nothing."""
+    try:
+        with closing(open_cuda()) as device:
+            facts = device.facts
+    except BackEndError as error:
+        return {"name": str(error)}
+    capability = ".".join(map(str, facts.capability))
+    return {"name": facts.name, "driver_version": f"for CUDA {facts.driver}", "compute_cap": capability}
 
 
 def memory_used_mib() -> float | None:

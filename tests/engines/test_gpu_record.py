@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import gpu_engine
+import stand_in_driver
 from gpu_record import Clock, Part, Record, rows_of, run_parts
 
 BENCHMARKS = Path(gpu_engine.__file__).parent
@@ -189,3 +191,33 @@ def test_without_a_gpu_it_says_of_each_library_why_it_cannot_run_and_ends():
     gpu = [row for row in gpu if row["usable"] or row["could_be_tried"]]
     assert done.returncode == (0 if gpu else 1)
     assert ("no GPU here" in done.stderr) == (not gpu)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="needs gcc on Linux")
+def test_a_gpu_that_tensorrt_for_rtx_is_not_made_for_is_told_and_tried_all_the_same(tmp_path):
+    pytest.importorskip("tensorrt_rtx_bindings")
+    source = stand_in_driver.SOURCE.read_text("utf-8")
+    h200 = source.replace("== 75 ? 8 :", "== 75 ? 9 :").replace("== 76 ? 6 :", "== 76 ? 0 :")
+    (tmp_path / "driver.c").write_text(h200, encoding="utf-8")
+    options = ("-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-pthread")
+    named = ("-Wl,-soname,libcuda.so.1", "-o", str(tmp_path / "libcuda.so.1"))
+    subprocess.run(["gcc", *options, *named, str(tmp_path / "driver.c")], check=True)
+    path = tmp_path / "rows.json"
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu_engine.py"), "--only", "start", "--json", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text("utf-8"))
+    assert content["device"].startswith("stand-in")
+    assert "9.0" in str(content["rows"][0]["gpus"])
+    (road,) = [row for row in content["rows"] if row.get("road") == "rtx" and "usable" in row]
+    assert "does not run on the" in road["why_not"]
+    assert road["could_be_tried"]
+    (failed,) = [row for row in content["rows"] if row.get("part") == "start" and "failed" in row]
+    assert failed["road"] == "rtx"
+    assert "TensorRT for RTX" in failed["failed"]
