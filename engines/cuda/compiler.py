@@ -62,6 +62,13 @@ def nvrtc() -> ctypes.CDLL:
     raise BackEndError(f"NVIDIA's run-time compiler is not installed: {WHAT_TO_DO}")
 
 
+def compiler_version() -> str:
+    """Its version, as "12.9"."""
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    _check(nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return f"{major.value}.{minor.value}"
+
+
 def architectures() -> list[int]:
     """The GPUs that the compiler knows, as 10 x major + minor compute capability, rising."""
     count = ctypes.c_int(0)

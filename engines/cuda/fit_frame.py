@@ -1,9 +1,9 @@
 """All blocks of a frame fitted by one kernel on a GPU: what `refine.frame.fit_frame` does one block after another.
 
 Each of its two sweeps is one launch, in which thread blocks fit blocks of particles at the same time and wait where
-one looks at what another changes, so that the result is that of the processor. A block of several particles whose
-normal equations turn out singular changes what is fitted next: it and all that depends on it are left to the
-processor, from the start, which is rare.
+one looks at what another changes, so that the result is that of the processor. Of a block whose normal equations
+turn out singular each particle is fitted by itself; where one has gone too far for the pixels that were sent,
+it and all that depends on it are left to the processor, from the start.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from numba import njit
 
 from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.fit_buffers import FitBuffers
-from engines.cuda.fit_kernel import NAME, compile_fit_kernel
+from engines.cuda.fit_exchange import apply
+from engines.cuda.fit_kernel import NAME, fit_kernel
 from engines.cuda.fit_layout import (
     BRIGHT,
     CELL_TALL,
     CELL_WIDE,
     COLUMNS,
     COUNT,
-    ENDED,
     FAINT,
     FIRST,
     FIRST_UM,
+    IS_LOST,
     LEVELS,
     MAX_UM,
     MIN_UM,
@@ -39,11 +40,10 @@ from engines.cuda.fit_layout import (
     WAITING,
     WAITS,
 )
-from engines.cuda.fit_plan import Plan, apply, plan
+from engines.cuda.fit_plan import Plan, plan
 from engines.refine.arguments import (
     BoolArray,
     Float32Array,
-    FloatArray,
     IntArray,
     Noise,
     Particles,
@@ -52,7 +52,6 @@ from engines.refine.arguments import (
 )
 from engines.refine.frame import SWEEPS, UNTRIED, fit_blocks, take_out, vary_neighbours
 from engines.refine.grouping import blocks_of, usable_boxes
-from engines.refine.joint_fit import SINGULAR
 from engines.refine.psf import FitModel
 from engines.refine.rendering import put
 
@@ -67,7 +66,7 @@ class KernelFit:
     """
 
     def __init__(self, model: FitModel, device: Device) -> None:
-        kernel = device.load(compile_fit_kernel(device.facts.capability).image, [NAME])[NAME]
+        kernel = device.load(fit_kernel(device.facts.capability), [NAME])[NAME]
         there = model_buffers(model, device)
         self._free: SimpleQueue[FitBuffers] = SimpleQueue()
         self._all = [FitBuffers(device, kernel, there) for _ in range(FRAMES_AT_A_TIME)]
@@ -83,7 +82,7 @@ class KernelFit:
 
     @property
     def left(self) -> int:
-        """Particles so far whose fit was left to the processor, as a block with them was singular."""
+        """Particles so far whose fit was left to the processor, as one of a singular block had gone far."""
         return self._left
 
     def __call__(
@@ -102,16 +101,13 @@ class KernelFit:
         block, touches = blocks_of(boxes, usable)
         vary_neighbours(total, particles, block, touches, wanted, psf)
         start = copied(particles)
-        first_boxes = boxes.copy()
+        first = boxes.copy(), block.copy(), touches.copy()
         bound, lost = np.arange(len(theta)), np.zeros(len(theta), np.bool_)
-        asked = np.zeros(len(theta), np.bool_)
-        np.logical_or.at(asked, block[usable & wanted], True)
+        asked = usable & np.isin(block, block[usable & wanted])
         for sweep in range(SWEEPS):
-            chosen = usable & asked[block]
+            chosen = asked.copy()
             if sweep:
-                touching = np.zeros(len(theta), np.bool_)
-                np.logical_or.at(touching, block[usable & touches], True)
-                chosen &= touching[block]
+                chosen &= np.isin(block, block[usable & touches])
             made = plan(frame.shape, particles, boxes, block, chosen, psf)
             if not made.rows.size:
                 break
@@ -123,16 +119,16 @@ class KernelFit:
                 with self._lock:
                     self._busy_s += busy_s
                 bind(made, bound)
-                lost |= singular_blocks(made, results, len(theta))
-                apply(made, results, deltas, total, particles, psf)
+                lost[made.particle[results[:, IS_LOST] > 0.0]] = True
+                apply(made, results, deltas, total, particles, block, touches, psf)
             finally:
                 self._free.put(buffers)
         if lost.any():
-            again = np.isin(bound, bound[lost]) & usable & asked[block]
+            again = asked & np.isin(bound, bound[lost])
             with self._lock:
                 self._left += int(again.sum())
             take_up(total, particles, start, again, psf)
-            fit_blocks(frame, total, particles, psf, noise, prior, again, first_boxes, block, touches)
+            fit_blocks(frame, total, particles, psf, noise, prior, again, *first)
 
     def close(self) -> None:
         """Free the buffers."""
@@ -199,16 +195,6 @@ def _join(bound: IntArray, one: int, other: int) -> None:
         for i in range(bound.size):
             if bound[i] == high:
                 bound[i] = low
-
-
-@njit(cache=True, nogil=True)
-def singular_blocks(made: Plan, results: FloatArray, count: int) -> BoolArray:
-    """Which of `count` particles are in a block of several that was singular."""
-    lost = np.zeros(count, np.bool_)
-    for r in range(made.particle.size):
-        several = made.tasks[made.task_of[r], COUNT] > 1
-        lost[made.particle[r]] = several and int(results[r, ENDED]) == SINGULAR
-    return lost
 
 
 @njit(cache=True, nogil=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
-from engines.cuda.compiler import Compiled, compile_kernel
+from engines.cuda.compiler import Compiled, compile_kernel, compiler_version
 from engines.cuda.fit_layout import header
+from engines.cuda.kernel_cache import kept_or_made
 
 NAME = "fit_blocks"
 SOURCE = "fit_kernel.cu"
@@ -22,8 +23,14 @@ def sources() -> dict[str, str]:
     return {**found, "layout.h": header()}
 
 
-@cache
 def compile_fit_kernel(capability: tuple[int, int]) -> Compiled:
-    """The kernel for GPUs of a compute capability. Raises `BackEndError`."""
+    """The kernel for GPUs of a compute capability, with what the compiler says. Raises `BackEndError`."""
     texts = sources()
     return compile_kernel(texts.pop(SOURCE), texts, capability, REPORT)
+
+
+@cache
+def fit_kernel(capability: tuple[int, int]) -> bytes:
+    """The kernel for GPUs of a compute capability, compiled once for each user. Raises `BackEndError`."""
+    about = (str(capability), compiler_version(), *REPORT, *(f"{k}\n{v}" for k, v in sources().items()))
+    return kept_or_made(about, lambda: compile_fit_kernel(capability).image)

@@ -25,10 +25,11 @@ TASKS, TALL, WIDE, TASKS_AT, ROWS_AT, LISTS_AT, FLAGS_AT, LARGEST_AREA, LARGEST_
 HEAD = 16
 """Numbers of the launch: tasks; the frame's size; where the parts begin; values of the largest block, of the
 largest single image, and of the images of all particles of a block."""
-FIRST, COUNT, WAITS, WAITING, NEAR, NEARBY, CORNER_Y, CORNER_X, HIGH, ACROSS, DATA = range(11)
+FIRST, COUNT, WAITS, WAITING, NEAR, NEARBY, CORNER_Y, CORNER_X, HIGH, ACROSS, DATA, PARENT = range(12)
 TASK = 12
 """Numbers of a task: where its rows begin in the lists and how many, tasks to wait for, rows of those that may have
-come near; its rectangle in the frame; where its pixels begin."""
+come near; the rectangle of its pixels in the frame, and where they begin; the task whose particle this one fits by
+itself, if that is singular, or -1."""
 OWN_BOX = 0
 IS_PLAIN, RECT_Y, RECT_X, RECT_TALL, RECT_WIDE, DELTA = range(BOX, BOX + 6)
 ROW = 12
@@ -38,9 +39,10 @@ change of its image is written, where that begins."""
 READ, SHOT, SIGN, BRIGHTNESS, PRECISION, ORIGIN_Y, ORIGIN_X = range(7)
 SCENE = 8
 # `results`: doubles for each row
-THETA, COVARIANCE, FIT, ENDED, FILLED, DRAWN, TRIALS = 0, 4, 20, 22, 23, 24, 25
-RESULT = 26
-"""`FILLED`: the covariance and the fit hold; `DRAWN`: the change of the image is written; `TRIALS`: steps tried."""
+THETA, COVARIANCE, FIT, ENDED, FILLED, DRAWN, TRIALS, IS_SPLIT, IS_LOST = 0, 4, 20, 22, 23, 24, 25, 26, 27
+RESULT = 28
+"""`FILLED`: the covariance and the fit hold; `DRAWN`: the change of the image is written; `TRIALS`: steps tried;
+`IS_SPLIT`: its block of several was singular; `IS_LOST`: and it is too far away to be fitted by itself here."""
 # the model
 NODES, PIXELS, MODES, ROWS, COLUMNS, LEVELS = range(6)
 FIRST_UM, STEP_UM, MIN_UM, MAX_UM, CELL_TALL, CELL_WIDE, FAINT, BRIGHT = range(8)
@@ -60,11 +62,12 @@ PLACES = (
         "HIGH",
         "ACROSS",
         "DATA",
+        "PARENT",
         "TASK",
     ),
     *("OWN_BOX", "IS_PLAIN", "RECT_Y", "RECT_X", "RECT_TALL", "RECT_WIDE", "DELTA", "ROW"),
     *("READ", "SHOT", "SIGN", "BRIGHTNESS", "PRECISION", "ORIGIN_Y", "ORIGIN_X", "SCENE"),
-    *("THETA", "COVARIANCE", "FIT", "ENDED", "FILLED", "DRAWN", "TRIALS", "RESULT"),
+    *("THETA", "COVARIANCE", "FIT", "ENDED", "FILLED", "DRAWN", "TRIALS", "IS_SPLIT", "IS_LOST", "RESULT"),
     *("NODES", "PIXELS", "MODES", "ROWS", "COLUMNS", "LEVELS"),
     *("FIRST_UM", "STEP_UM", "MIN_UM", "MAX_UM", "CELL_TALL", "CELL_WIDE", "FAINT", "BRIGHT"),
     *("THREADS", "AT_A_TIME", "PLANE"),

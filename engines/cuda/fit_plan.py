@@ -18,32 +18,27 @@ from engines.cuda.fit_layout import (
     CORNER_X,
     CORNER_Y,
     COUNT,
-    COVARIANCE,
     DATA,
     DELTA,
-    DRAWN,
-    ENDED,
-    FILLED,
     FIRST,
-    FIT,
     HIGH,
     IS_PLAIN,
     NEAR,
     NEARBY,
     OWN_BOX,
+    PARENT,
     RECT_TALL,
     RECT_WIDE,
     RECT_X,
     RECT_Y,
     ROW,
     TASK,
-    THETA,
     WAITING,
     WAITS,
 )
-from engines.refine.arguments import BoolArray, Float32Array, FloatArray, IntArray, Particles, Psf
-from engines.refine.frame import UNTRIED, take_out
-from engines.refine.rendering import BOTTOM, BOX, CELL, LEFT, RIGHT, SPARE_UM, TOP, put, set_box
+from engines.refine.arguments import BoolArray, IntArray, Particles, Psf
+from engines.refine.frame import UNTRIED
+from engines.refine.rendering import BOTTOM, BOX, LEFT, RIGHT, SPARE_UM, TOP, set_box
 from engines.refine.spline import TAPS
 
 Int32Array = npt.NDArray[np.int32]
@@ -55,7 +50,7 @@ gone farther, the host draws it, which takes longer."""
 class Plan(NamedTuple):
     """A launch: records of `tasks` (T, `TASK`) and `rows` (R, `ROW`), `lists` of rows and tasks, and sizes.
 
-    `particle` (R,) are the particles of the rows, `task_of` (R,) their tasks. `area`, `single` and `images` are the
+    `particle` (R,) are the particles of the rows. `area`, `single` and `images` are the
     values of the largest block, of the largest image of a particle, and of all images of a block; `pixels` and
     `deltas` those that all blocks look at, and that all changes have.
     """
@@ -64,7 +59,6 @@ class Plan(NamedTuple):
     rows: Int32Array
     lists: Int32Array
     particle: IntArray
-    task_of: IntArray
     area: int
     single: int
     images: int
@@ -106,83 +100,124 @@ def plan(
 
     `boxes` (N, `BOX`) become the rectangles of those particles where they are now; `block` (N,) are their blocks.
     """
-    theta, _, _, state, usable = particles
-    found, of = todo_of(block, usable, chosen)
+    found, of = todo_of(block, particles.usable, chosen)
+    rows, reach, deltas = _rows(shape, particles, boxes, found, of, psf)
+    tasks, sees, goes, area, images, pixels = _tasks(shape, rows, reach, found, of)
+    lists = _lists(tasks, sees, goes, reach)
+    down, across = psf.extent_px[:, 0].max(), psf.extent_px[:, 1].max()
+    single = (2 * down + TAPS) * (2 * across + TAPS)
+    return Plan(tasks, rows, lists, found, area, single, images, pixels, deltas)
+
+
+@njit(cache=True, nogil=True)
+def _rows(
+    shape: tuple[int, int], particles: Particles, boxes: IntArray, found: IntArray, of: IntArray, psf: Psf
+) -> tuple[Int32Array, IntArray, int]:
+    """The rows (R, `ROW`), how far (R, 4) the images of their particles may come, and the values of all changes."""
     count = found.size
     down, across = psf.extent_px[:, 0].max(), psf.extent_px[:, 1].max()
-    rows, task_of = np.zeros((count, ROW), np.int32), np.empty(count, np.int64)
-    reach, tasks, pixels, deltas = np.empty((count, 4), np.int64), 0, 0, 0
+    rows, reach, deltas = np.zeros((count, ROW), np.int32), np.empty((count, 4), np.int64), 0
     for r in range(count):
         i = found[r]
-        if r == 0 or of[r] != of[r - 1]:
-            tasks += 1
-        task_of[r] = tasks - 1
-        set_box(theta[i], shape, psf, SPARE_UM, boxes[i])
+        set_box(particles.theta[i], shape, psf, SPARE_UM, boxes[i])
         b, row = boxes[i], rows[r]
         row[OWN_BOX : OWN_BOX + BOX] = b
-        row[IS_PLAIN] = state[i] == UNTRIED
+        row[IS_PLAIN] = particles.state[i] == UNTRIED
         row[RECT_Y], row[RECT_X] = max(b[TOP] - MARGIN_PX, 0), max(b[LEFT] - MARGIN_PX, 0)
         row[RECT_TALL] = min(b[BOTTOM] + MARGIN_PX, shape[0]) - row[RECT_Y]
         row[RECT_WIDE] = min(b[RIGHT] + MARGIN_PX, shape[1]) - row[RECT_X]
         row[DELTA] = deltas
         deltas += row[RECT_TALL] * row[RECT_WIDE]
-        reach[r, TOP], reach[r, BOTTOM] = b[TOP] - down - 1, b[BOTTOM] + down + 1
-        reach[r, LEFT], reach[r, RIGHT] = b[LEFT] - across - 1, b[RIGHT] + across + 1
-    records, sees, goes = (
-        np.zeros((tasks, TASK), np.int32),
-        np.empty((tasks, 4), np.int64),
-        np.empty((tasks, 4), np.int64),
+        several = (r > 0 and of[r - 1] == of[r]) or (r + 1 < count and of[r + 1] == of[r])
+        # one of several may be fitted twice, the second time from a rectangle within the margin
+        around = MARGIN_PX + 1 if several else 1
+        reach[r, TOP], reach[r, BOTTOM] = b[TOP] - down - around, b[BOTTOM] + down + around
+        reach[r, LEFT], reach[r, RIGHT] = b[LEFT] - across - around, b[RIGHT] + across + around
+    return rows, reach, deltas
+
+
+@njit(cache=True, nogil=True)
+def _tasks(
+    shape: tuple[int, int], rows: Int32Array, reach: IntArray, found: IntArray, of: IntArray
+) -> tuple[Int32Array, IntArray, IntArray, int, int, int]:
+    """The tasks (T, `TASK`), the rectangles (T, 4) that each looks at and that its images may come into.
+
+    A block of several has one for all of its particles, in the place of the one that it is named after, and, in
+    case that it is singular, one for each particle behind that. Also the values of the largest block and of all
+    images of one, and those of all pixels.
+    """
+    count = found.size
+    tasks, sees, goes = (
+        np.zeros((count, TASK), np.int32),
+        np.empty((count, 4), np.int64),
+        np.empty((count, 4), np.int64),
     )
-    images, area, first = 0, 0, 0
-    for t in range(tasks):
-        last = first
-        while last < count and task_of[last] == t:
-            last += 1
-        own = 0
-        sees[t], goes[t] = boxes[found[first], :CELL], reach[first]
-        for r in range(first, last):
-            _cover(sees[t], boxes[found[r]])
-            _cover(goes[t], reach[r])
-            own += (rows[r, BOTTOM] - rows[r, TOP]) * (rows[r, RIGHT] - rows[r, LEFT])
-        tall, wide = sees[t, BOTTOM] - sees[t, TOP], sees[t, RIGHT] - sees[t, LEFT]
-        record = records[t]
-        record[FIRST], record[COUNT] = first, last - first
-        record[CORNER_Y], record[CORNER_X], record[HIGH], record[ACROSS] = (
-            sees[t, TOP],
-            sees[t, LEFT],
-            tall,
-            wide,
-        )
-        record[DATA] = pixels
-        pixels += 2 * tall * wide
-        images, area, first = max(images, own), max(area, tall * wide), last
-    lists = [np.int32(r) for r in range(count)]
-    for t in range(tasks):
-        waits = len(lists)
+    start, end = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for r in range(count):
+        start[r] = start[r - 1] if r > 0 and of[r] == of[r - 1] else r
+    for r in range(count - 1, -1, -1):
+        end[r] = end[r + 1] if r + 1 < count and of[r] == of[r + 1] else r + 1
+    parent = np.full(count, -1)  # by the first row of a block
+    made, area, images, pixels = 0, 0, 0, 0
+    for r in np.argsort(
+        found.astype(np.float64)
+    ):  # that type is sorted elsewhere: sorting takes long to compile
+        if found[r] < of[r]:
+            continue
+        task, rect = tasks[made], rows[r]
+        if found[r] > of[r]:
+            task[:] = tasks[parent[start[r]]]
+            task[FIRST], task[COUNT], task[PARENT] = r, 1, parent[start[r]]
+            sees[made, TOP], sees[made, BOTTOM] = rect[RECT_Y], rect[RECT_Y] + rect[RECT_TALL]
+            sees[made, LEFT], sees[made, RIGHT] = rect[RECT_X], rect[RECT_X] + rect[RECT_WIDE]
+            goes[made] = reach[r]
+            images = max(images, rect[RECT_TALL] * rect[RECT_WIDE])
+        else:
+            first, last, own = start[r], end[r], 0
+            for side in range(4):
+                sees[made, side], goes[made, side] = rows[first, side], reach[first, side]
+            for m in range(first, last):
+                _cover(sees[made], rows[m])
+                _cover(goes[made], reach[m])
+                own += (rows[m, BOTTOM] - rows[m, TOP]) * (rows[m, RIGHT] - rows[m, LEFT])
+            around = MARGIN_PX if last - first > 1 else 0
+            top, left = max(sees[made, TOP] - around, 0), max(sees[made, LEFT] - around, 0)
+            tall = min(sees[made, BOTTOM] + around, shape[0]) - top
+            wide = min(sees[made, RIGHT] + around, shape[1]) - left
+            task[FIRST], task[COUNT], task[PARENT] = first, last - first, -1
+            task[CORNER_Y], task[CORNER_X], task[HIGH], task[ACROSS] = top, left, tall, wide
+            task[DATA] = pixels
+            pixels += 2 * tall * wide
+            images, area = max(images, own), max(area, tall * wide)
+            parent[first] = made
+        made += 1
+    return tasks[:made], sees[:made], goes[:made], area, images, pixels
+
+
+@njit(cache=True, nogil=True)
+def _lists(tasks: Int32Array, sees: IntArray, goes: IntArray, reach: IntArray) -> Int32Array:
+    """The rows one after another, then for each task those that it waits for, and the rows that may be near."""
+    lists = [np.int32(r) for r in range(reach.shape[0])]
+    last_seen = np.full(reach.shape[0], -1)
+    for t in range(tasks.shape[0]):
+        task, waits = tasks[t], len(lists)
         for q in range(t):
             if _overlap(goes[q], sees[t]) or _overlap(sees[q], goes[t]):
                 lists.append(np.int32(q))
         near = len(lists)
+        own = task[FIRST] if task[PARENT] >= 0 else -1
         for w in range(waits, near):
-            q = records[lists[w]]
+            q = tasks[lists[w]]
             for r in range(q[FIRST], q[FIRST] + q[COUNT]):
-                if _overlap(reach[r], sees[t]):
+                if r != own and last_seen[r] != t and _overlap(reach[r], sees[t]):
+                    last_seen[r] = t
                     lists.append(np.int32(r))
-        record = records[t]
-        record[WAITS], record[WAITING], record[NEAR], record[NEARBY] = (
-            waits,
-            near - waits,
-            near,
-            len(lists) - near,
-        )
-    single = (2 * down + TAPS) * (2 * across + TAPS)
-    return Plan(
-        records, rows, np.array(lists, np.int32), found, task_of, area, single, images, pixels, deltas
-    )
+        task[WAITS], task[WAITING], task[NEAR], task[NEARBY] = waits, near - waits, near, len(lists) - near
+    return np.array(lists, np.int32)
 
 
 @njit(cache=True, nogil=True)
-def _cover(a: IntArray, b: IntArray) -> None:
+def _cover(a: IntArray, b: npt.NDArray[np.integer]) -> None:
     """Make a rectangle (4,) larger, so that it holds another."""
     a[TOP], a[BOTTOM] = min(a[TOP], b[TOP]), max(a[BOTTOM], b[BOTTOM])
     a[LEFT], a[RIGHT] = min(a[LEFT], b[LEFT]), max(a[RIGHT], b[RIGHT])
@@ -192,47 +227,3 @@ def _cover(a: IntArray, b: IntArray) -> None:
 def _overlap(a: IntArray, b: IntArray) -> bool:
     """Whether two rectangles (4,) share a pixel."""
     return bool(a[TOP] < b[BOTTOM] and b[TOP] < a[BOTTOM] and a[LEFT] < b[RIGHT] and b[LEFT] < a[RIGHT])
-
-
-@njit(cache=True, nogil=True)
-def gather(tasks: Int32Array, frame: Float32Array, total: Float32Array, out: Float32Array) -> None:
-    """Fill `out` with what each task looks at: the frame less the image of all, and the image of all."""
-    for t in range(tasks.shape[0]):
-        task = tasks[t]
-        wide, area = task[ACROSS], task[HIGH] * task[ACROSS]
-        for i in range(task[HIGH]):
-            at, y, x = task[DATA] + i * wide, task[CORNER_Y] + i, task[CORNER_X]
-            for j in range(wide):
-                seen = total[y, x + j]
-                out[at + j] = frame[y, x + j] - seen
-                out[at + area + j] = seen
-
-
-@njit(cache=True, nogil=True)
-def apply(
-    made: Plan,
-    results: FloatArray,
-    deltas: Float32Array,
-    total: Float32Array,
-    particles: Particles,
-    psf: Psf,
-) -> None:
-    """Take over what a launch has found: `results` (R, `RESULT`), and the changes of the image of all, `total`."""
-    theta, covariance, fit, state, _ = particles
-    for r in range(made.particle.size):
-        i, found, row = made.particle[r], results[r], made.rows[r]
-        if found[DRAWN] > 0.0:
-            wide = row[RECT_WIDE]
-            for k in range(row[RECT_TALL]):
-                at, y, x = row[DELTA] + k * wide, row[RECT_Y] + k, row[RECT_X]
-                for j in range(wide):
-                    total[y, x + j] += deltas[at + j]
-        else:
-            take_out(total, particles, i, psf)
-        theta[i] = found[THETA : THETA + 4]
-        if found[FILLED] > 0.0:
-            covariance[i] = found[COVARIANCE : COVARIANCE + 16].copy().reshape(4, 4)
-            fit[i] = found[FIT : FIT + 2]
-        state[i] = int(found[ENDED])
-        if found[DRAWN] == 0.0:
-            put(total, theta[i], 1.0, psf)

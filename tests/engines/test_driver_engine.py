@@ -51,7 +51,7 @@ def camera_pc(folder: Path, patch: pytest.MonkeyPatch):
     patch.setattr("engines.tensorrt.library.Library.is_installed", property(lambda one: one is RTX))
     patch.setattr("engines.tensorrt.opening.load_library", lambda one: Loaded(one, trt))
     patch.setattr("engines.tensorrt.opening.open_cuda", lambda: DriverCuda(driver.library))
-    patch.setattr(IExecutionContext, "put", staticmethod(driver.put))
+    patch.setattr(IExecutionContext, "_put", staticmethod(driver.put))
     yield driver
 
 

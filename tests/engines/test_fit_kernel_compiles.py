@@ -12,6 +12,7 @@ from engines.cuda import compiler
 from engines.cuda.compiler import architectures, compile_kernel, nvrtc
 from engines.cuda.fit_kernel import NAME, compile_fit_kernel
 from engines.cuda.fit_layout import AT_A_TIME, THREADS
+from engines.cuda.kernel_cache import kept_or_made
 from engines.engine import BackEndError
 
 REGISTERS = 65_536
@@ -58,3 +59,27 @@ def test_without_the_compiler_it_is_said_what_to_install(monkeypatch):
         architectures()
     monkeypatch.undo()
     assert architectures()
+
+
+def test_a_kernel_is_compiled_once_and_a_damaged_or_another_one_again(tmp_path):
+    made: list[str] = []
+
+    def compiled(name: str) -> bytes:
+        def make() -> bytes:
+            made.append(name)
+            return name.encode()
+
+        return kept_or_made((name, "12.9"), make, tmp_path / "kernels")
+
+    assert [compiled("one"), compiled("one"), compiled("two")] == [b"one", b"one", b"two"]
+    assert made == ["one", "two"]
+    for path in (tmp_path / "kernels").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert compiled("one") == b"one"
+    assert made == ["one", "two", "one"]
+
+
+def test_a_folder_that_cannot_be_used_costs_time_only(tmp_path):
+    (tmp_path / "kernels").write_text("a file")
+    assert kept_or_made(("one",), lambda: b"one", tmp_path / "kernels") == b"one"
+    assert (tmp_path / "kernels").read_text() == "a file"

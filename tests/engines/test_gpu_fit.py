@@ -18,7 +18,21 @@ from test_field_fit import seen as seen_over_the_field
 from engines.cuda.check import add_particle
 from engines.cuda.fit_buffers import NAMES
 from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
-from engines.cuda.fit_layout import COUNT, FIRST, FLAGS_AT, LISTS_AT, TASK, TASKS, TASKS_AT, WAITING, WAITS
+from engines.cuda.fit_layout import (
+    COUNT,
+    FIRST,
+    FLAGS_AT,
+    IS_LOST,
+    IS_SPLIT,
+    LISTS_AT,
+    PARENT,
+    RESULT,
+    TASK,
+    TASKS,
+    TASKS_AT,
+    WAITING,
+    WAITS,
+)
 from engines.cuda.fit_plan import MARGIN_PX
 from engines.network.model import OnnxModel
 from engines.refine.arguments import Noise, Particles, Prior
@@ -106,8 +120,8 @@ class Both:
         some = which & fitted
         off = np.abs(ours.theta - theirs.theta)[some] / sigma[some]
         self.most = max(self.most, float(np.max(off, initial=0.0)))
-        self.undetermined += int((~which).sum())
-        self.compared += int(which.sum())
+        self.undetermined += int((theirs.usable & ~which).sum())
+        self.compared += int((theirs.usable & which).sum())
 
 
 def copied(particles: Particles) -> Particles:
@@ -142,7 +156,7 @@ def test_particles_are_measured_alike_at_any_density(device, density):
         states.append(particles.state[particles.usable])
         fitted(both, contrast, start)
     assert (np.concatenate(states) == CONVERGED).mean() > 0.8
-    assert both.compared >= 2 * EACH
+    assert both.compared >= 0.9 * 2 * EACH
     assert both.undetermined <= 0.01 * both.compared
     assert both.most < SIGMAS
 
@@ -190,7 +204,20 @@ def lone(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return contrast, np.column_stack([x, y, MODEL.z_min_um + part * (MODEL.z_max_um - MODEL.z_min_um)])
 
 
-def test_two_particles_at_one_place_are_fitted_one_by_one_and_so_is_what_depends_on_them(device):
+class Losing(Kernels):
+    """Says of all that could not be fitted together that they have gone too far."""
+
+    def launch(self, grid, block, shared_bytes, arguments, stream) -> None:
+        super().launch(grid, block, shared_bytes, arguments, stream)
+        rows = arguments[6 + NAMES.index("results")].array
+        rows = rows[: len(rows) // RESULT * RESULT].reshape(-1, RESULT)
+        rows[:, IS_LOST] = rows[:, IS_SPLIT]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_two_particles_at_one_place_are_fitted_one_by_one(library, lost):
+    """On the device as long as they stay near; else they and what depends on them are left to the processor."""
+    device = HostDevice(kernels=(Losing if lost else Kernels)(library))
     contrast, start = lone(3)
     beside = start[[0]] + np.array([40.0, 6.0, 10.0])  # touches, and is in a block of its own
     add_particle(contrast, beside[0, 0], beside[0, 1], 0.5, MODEL)
@@ -207,7 +234,7 @@ def test_two_particles_at_one_place_are_fitted_one_by_one_and_so_is_what_depends
     fit = KernelFit(MODEL, device)
     both = Both(fit)
     both(contrast, total, particles, psf, VARIANCE, UNKNOWN, particles.usable)
-    assert fit.left == 3
+    assert fit.left == (3 if lost else 0)
     assert both.undetermined <= 2  # how much light each of the two has
     assert both.most < SIGMAS
     assert (particles.state == CONVERGED).all()
@@ -277,6 +304,8 @@ class Shuffled(Kernels):
         place = np.argsort(order) if count else np.zeros(0, np.int64)
         for t, some in zip(tasks, waits, strict=True):
             ints[lists + t[WAITS] : lists + t[WAITS] + t[WAITING]] = place[some]
+        split = tasks[:, PARENT] >= 0
+        tasks[split, PARENT] = place[tasks[split, PARENT]]
         tasks[:] = tasks[order].copy()
         super().launch(grid, block, shared_bytes, arguments, stream)
 

@@ -25,13 +25,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_other_side import model_of, seen
 
+from engines.blocks import BLOCK_PX
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.tiles import margin_blocks, origin_px, reach_blocks, slots_in
 from engines.prediction.correction import begin, correct
 from engines.prediction.expected import Expected, expected_in
 from engines.prediction.residual import left_over
-from engines.prediction.tiles import BLOCK_PX, EVERY, Rectangle, inside, piece, pixels_read, rectangles
+from engines.prediction.tiles import EVERY, Rectangle, inside, piece, pixels_read, rectangles
 from engines.refine.arguments import Noise
 from engines.refine.field import FieldModel
 from engines.refine.fitting import fit_particles

@@ -2,7 +2,8 @@
 
    Thread blocks take tasks, one block of particles each, in the order in which the processor would fit them. A task
    waits for those earlier ones whose particles may have come near it, or that look at what it may change; they are all
-   taken by thread blocks that run, so that no wait is for ever. Images of particles outside a block are known from the
+   taken by thread blocks that run, so that no wait is for ever. Where the normal equations of several particles turn out
+   singular, those behind the first are fitted one by one in the same sweep: tasks that else have nothing to do. Images of particles outside a block are known from the
    frame's `total`, as it was before the launch; what earlier tasks have changed in it is drawn anew. `layout.h` holds
    the places in arrays of numbers and the constants of `refine`; `fit_layout.py` writes it. */
 
@@ -63,7 +64,7 @@ HELPER void prepare(Shared *s, const Psf *psf, const Block *b, const int *head, 
                     const float *pixels)
 {
   const int n = b->n, area = b->tall * b->wide;
-  const float *const seen = pixels + task[DATA], *const total = seen + area;
+  const float *const seen = pixels + task[DATA], *const total = seen + task[HIGH] * task[ACROSS];
   float *const change = b->residual[0], *const own = b->residual[1];
   EACH_THREAD(t)
     for (int p = t; p < area; p += THREADS) change[p] = own[p] = 0.0f;
@@ -97,12 +98,13 @@ HELPER void prepare(Shared *s, const Psf *psf, const Block *b, const int *head, 
         const int *const box = s->boxes[k];
         counts |= i >= box[TOP] && i < box[BOTTOM] && j >= box[LEFT] && j < box[RIGHT];
       }
+      const int q = (i - task[CORNER_Y]) * task[ACROSS] + j - task[CORNER_X];
       b->weight[p] = 0.0f;
       if (counts) {
-        const float light = 1.0f + sign * (total[p] + change[p] + own[p]);
+        const float light = 1.0f + sign * (total[q] + change[p] + own[p]);
         b->weight[p] = 1.0f / (read + shot * (light < (float)LEAST_LIGHT ? (float)LEAST_LIGHT : light));
       }
-      b->data[p] = seen[p] - change[p];
+      b->data[p] = seen[q] - change[p];
     }
   JOIN
   TALLY(SINGLE, area * 12);
@@ -117,20 +119,25 @@ SMALL_HELPER int is_inside(const int *box, const double *theta)
          theta[Y] <= box[BOTTOM] - 0.5;
 }
 
-/* Write down how a block ended, and by how much its particles' images have changed, where the space is enough. */
+/* Write down how a block ended, and by how much its particles' images have changed, where the space is enough. What a
+   fit that leaves its rectangle has found does not count. */
 HELPER void finish(Shared *s, const Psf *psf, const Block *b, const int *head, const int *members, const int *rows,
-                   const double *starts, double *results, float *deltas, int ended, int steps)
+                   const double *starts, double *results, float *deltas, int ended, int filled, int steps)
 {
   EACH_THREAD(t)
     if (t < b->n) {
       double *const out = results + RESULT * members[t];
-      /* where it has left its rectangle, nothing holds */
-      if (is_inside(s->boxes[t], s->theta[0][t]))
+      if (is_inside(s->boxes[t], s->theta[0][t])) {
         for (int i = 0; i < 4; ++i) out[THETA + i] = s->theta[0][t][i];
-      else
-        out[FILLED] = 0.0;
+        if (filled) {
+          for (int i = 0; i < 16; ++i) out[COVARIANCE + i] = s->covariance[16 * t + i];
+          for (int i = 0; i < 2; ++i) out[FIT + i] = s->fit[2 * t + i];
+          out[FILLED] = 1.0;
+        }
+      }
       out[ENDED] = ended;
-      out[TRIALS] = steps;
+      out[TRIALS] += steps;
+      if (ended == SINGULAR && b->n > 1) out[IS_SPLIT] = 1.0;
     }
   JOIN
   for (int k = 0; k < b->n; ++k) {
@@ -150,6 +157,65 @@ HELPER void finish(Shared *s, const Psf *psf, const Block *b, const int *head, c
                                         s->drawn[BOTTOM] <= top + tall && s->drawn[RIGHT] <= left + wide;
     JOIN
   }
+}
+
+/* The rectangle that those of n particles cover, and where their images begin; by one thread. */
+SMALL_HELPER void cover(Shared *s, int n)
+{
+  for (int i = 0; i < 4; ++i) s->region[i] = s->boxes[0][i];
+  s->own[0] = 0;
+  for (int k = 1; k < n; ++k) {
+    const int *const box = s->boxes[k];
+    s->region[TOP] = least(s->region[TOP], box[TOP]);
+    s->region[BOTTOM] = most(s->region[BOTTOM], box[BOTTOM]);
+    s->region[LEFT] = least(s->region[LEFT], box[LEFT]);
+    s->region[RIGHT] = most(s->region[RIGHT], box[RIGHT]);
+    s->own[k] = s->own[k - 1] + area_of(s->boxes[k - 1]);
+  }
+}
+
+/* Take the particles of a block with their rectangles. */
+HELPER void begin(Shared *s, const int *members, int n, const int *rows, const double *starts, double *results)
+{
+  EACH_THREAD(t)
+    if (t < n) {
+      const int *const facts = rows + members[t] * ROW;
+      double *const out = results + RESULT * members[t];
+      for (int i = 0; i < BOX; ++i) s->boxes[t][i] = facts[OWN_BOX + i];
+      s->cells[t] = facts[OWN_BOX + CELL];
+      for (int i = 0; i < 4; ++i) out[THETA + i] = s->theta[0][t][i] = starts[4 * members[t] + i];
+      out[FILLED] = out[TRIALS] = out[IS_SPLIT] = out[IS_LOST] = 0.0;
+    }
+  JOIN
+  EACH_THREAD(t)
+    if (t == 0) cover(s, n);
+  JOIN
+}
+
+/* Wait for the block that a particle is in; whether it was singular, so that the particle is to be fitted by itself. It
+   is taken where it is now, if its rectangle is in that of its pixels. */
+HELPER int begin_split(Shared *s, const Psf *psf, const int *head, const int *task, const int *members, const int *rows,
+                       double *results, int *flags)
+{
+  const int *const facts = rows + members[0] * ROW;
+  double *const out = results + RESULT * members[0];
+  EACH_THREAD(t)
+    if (t == 0) {
+      await_flag(flags + 1 + task[PARENT]);
+      s->goes_on = out[IS_SPLIT] > 0.0;
+      if (s->goes_on) {
+        int *const box = s->boxes[0];
+        for (int i = 0; i < 4; ++i) s->theta[0][0][i] = out[THETA + i];
+        set_box(psf, s->theta[0][0], head[TALL], head[WIDE], box);
+        s->cells[0] = box[CELL];
+        cover(s, 1);
+        s->goes_on = box[TOP] >= facts[RECT_Y] && box[BOTTOM] <= facts[RECT_Y] + facts[RECT_TALL] &&
+                     box[LEFT] >= facts[RECT_X] && box[RIGHT] <= facts[RECT_X] + facts[RECT_WIDE];
+        if (!s->goes_on) out[IS_LOST] = 1.0;
+      }
+    }
+  JOIN
+  return s->goes_on;
 }
 
 /* Fit the blocks of `ints`; see `fit_layout` for what the arrays hold. `scratch` is work space, a part for each thread
@@ -176,7 +242,7 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
   float *const space = scratch + SLOT * room;
   for (;;) {
     const int *task, *members;
-    int ended, steps = 0;
+    int ended = NOT_CONVERGED, filled = 0, steps = 0;
     Block b;
     EACH_THREAD(t)
       if (t == 0) s->ticket = take_ticket(flags);
@@ -184,14 +250,21 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
     if (s->ticket >= head[TASKS]) return;
     task = ints + head[TASKS_AT] + s->ticket * TASK;
     members = lists + task[FIRST];
+    if (task[PARENT] >= 0 && !begin_split(s, &psf, head, task, members, rows, results, flags)) {
+      EACH_THREAD(t)
+        if (t == 0) raise_flag(flags + 1 + s->ticket);
+      JOIN
+      continue;
+    }
     EACH_THREAD(t)
       for (int k = t; k < task[WAITING]; k += THREADS) await_flag(flags + 1 + lists[task[WAITS] + k]);
     JOIN
+    if (task[PARENT] < 0) begin(s, members, task[COUNT], rows, starts, results);
     b.n = task[COUNT];
-    b.top = task[CORNER_Y];
-    b.left = task[CORNER_X];
-    b.tall = task[HIGH];
-    b.wide = task[ACROSS];
+    b.top = s->region[TOP];
+    b.left = s->region[LEFT];
+    b.tall = s->region[BOTTOM] - b.top;
+    b.wide = s->region[RIGHT] - b.left;
     b.precision = b.n > 1 ? scene[PRECISION] : 0.0;
     b.brightness = b.n > 1 ? scene[BRIGHTNESS] : 0.0;
     b.data = space;
@@ -201,31 +274,12 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
     b.single = b.residual[1] + head[LARGEST_AREA];
     b.spare = b.single + head[LARGEST_SINGLE];
     b.drawn = b.spare + 2 * head[LARGEST_SINGLE];
-    b.images = 0;
-    for (int k = 0; k < b.n; ++k) b.images += area_of(rows + members[k] * ROW + OWN_BOX);
-    EACH_THREAD(t)
-      if (t < b.n) {
-        const int *const facts = rows + members[t] * ROW;
-        s->own[t] = 0;
-        for (int k = 0; k < t; ++k) s->own[t] += area_of(rows + members[k] * ROW + OWN_BOX);
-        for (int i = 0; i < BOX; ++i) s->boxes[t][i] = facts[OWN_BOX + i];
-        s->cells[t] = facts[OWN_BOX + CELL];
-        for (int i = 0; i < 4; ++i) s->theta[0][t][i] = starts[4 * members[t] + i];
-        for (int i = 0; i < 4; ++i) results[RESULT * members[t] + THETA + i] = starts[4 * members[t] + i];
-        results[RESULT * members[t] + FILLED] = 0.0;
-      }
-    JOIN
+    b.images = s->own[b.n - 1] + area_of(s->boxes[b.n - 1]);
     prepare(s, &psf, &b, head, task, lists, rows, scene, starts, results, pixels);
     for (int turn = 0; turn < 2; ++turn) {
-      /* a member's results lie apart; they are gathered from the shared store */
       ended = fit_block(s, &psf, &b, s->covariance, s->fit, &steps);
+      if (ended != SINGULAR) filled = 1;
       EACH_THREAD(t)
-        if (ended != SINGULAR && t < b.n) {
-          double *const out = results + RESULT * members[t];
-          for (int i = 0; i < 16; ++i) out[COVARIANCE + i] = s->covariance[16 * t + i];
-          for (int i = 0; i < 2; ++i) out[FIT + i] = s->fit[2 * t + i];
-          out[FILLED] = 1.0;
-        }
         if (t == 0) {
           s->moved = 0;
           for (int k = 0; k < b.n && psf.count > 0 && ended == CONVERGED && turn == 0; ++k) {
@@ -239,7 +293,7 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
       for (int k = 0; k < b.n; ++k)
         render(s, &psf, s->theta[0][k], s->boxes[k], s->cells[k], 1, b.spare, images_of(s, &b, 0, k));
     }
-    finish(s, &psf, &b, head, members, rows, starts, results, deltas, ended, steps);
+    finish(s, &psf, &b, head, members, rows, starts, results, deltas, ended, filled, steps);
     EACH_THREAD(t)
       if (t == 0) raise_flag(flags + 1 + s->ticket);
     JOIN

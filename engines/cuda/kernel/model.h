@@ -32,7 +32,7 @@ typedef struct {
   float plane[2 * PLANE];
   int first[3]; /* node, row and column of the second tap */
   int boxes[MEMBERS][BOX], own[MEMBERS], cells[MEMBERS];
-  int drawn[BOX], held[MEMBERS];
+  int drawn[BOX], held[MEMBERS], region[4];
   double covariance[16 * MEMBERS], fit[2 * MEMBERS];
   int goes_on, accepted, moved, ticket;
 } Shared;
