@@ -90,13 +90,8 @@ def machine(task: Task) -> Iterator[Row]:
     no_gpu = why_no_gpu()
     for road in gpu_roads.roads(rehearse=task.rehearse):
         reason = road.why_not()
-        row = {"road": road.name, "usable": not reason, "why_not": reason}
-        yield row | {
-            "could_be_tried": bool(reason)
-            and road.is_installed
-            and road.back_end is not None
-            and no_gpu == ""
-        }
+        tried = bool(reason) and road.may_be_tried and not no_gpu
+        yield {"road": road.name, "usable": not reason, "why_not": reason, "could_be_tried": tried}
 
 
 def prepare(task: Task) -> Iterator[Row]:
