@@ -40,8 +40,8 @@ COST_FRAMES = 15
 """Frames over which the median time of the network is taken, 0.5 s at 30 frames/s: a frame that took seconds, in a
 process that stood still, does not count. Fewer follow single frames, more are slow to give the fit's time away."""
 FIRST_FRAMES = 5
-"""Frames at the start of which the least time of the network counts, not the median: a run begins while other stages
-do things for the first time, on the same cores. One such frame would end the fit for a second."""
+"""Frames at the start of which the least time of the network counts, not the median: a run begins while other
+stages do things for the first time, on the same cores. One such frame would end the fit for a second."""
 PERIOD_FRAMES = 60
 """Frames over which the camera's period is measured, by their numbers and times."""
 PAUSE = 3.0

@@ -52,14 +52,14 @@ class TensorRTRunner:
         self._messages = messages_of(trt)
         self._messages.forget()
         runtime, engine = self._aside(lambda: _opened(trt, self._messages.logger, plan))
-        self._runtime = runtime
+        self._runtime: Any = runtime
         if engine is None:
             said = self._messages.first()
             advice = rtx.OLD_DRIVER if INSUFFICIENT in said else rtx.BUILD_AGAIN
             if loaded.library.is_portable:
                 advice = rtx.why_invalid(trt, runtime, plan) or advice
             raise BackEndError(f"{loaded} cannot read the engine, {advice} ({said})")
-        self._engine = engine
+        self._engine: Any = engine
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         wanted = {name: shape for name, (shape, _) in shapes_of(frame).items()}
         found = {name: tuple(engine.get_tensor_shape(name)) for name in names}
@@ -103,6 +103,11 @@ class TensorRTRunner:
                 raise RuntimeError(f"TensorRT did not start: {self._messages.errors()}")
 
         return enqueue
+
+    def close(self) -> None:
+        """Let go of the engine: an error that was raised may keep the runner, longer than the device is there."""
+        self._contexts = self._engine = self._runtime = None
+        self._references = {}
 
     def _aside(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, done in a thread on the device."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,9 +37,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def compiled_already(monkeypatch):
-    monkeypatch.setattr(
-        "engines.cuda.fit_frame.compile_fit_kernel", lambda _capability: SimpleNamespace(image=MODULE)
-    )
+    monkeypatch.setattr("engines.cuda.fit_frame.fit_kernel", lambda _capability: MODULE)
 
 
 @pytest.fixture
