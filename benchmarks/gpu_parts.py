@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import gpu_machine
 import gpu_roads
 import numpy as np
 from gpu_fit import fit_rows
@@ -86,7 +87,7 @@ class Task:
 
 def machine(task: Task) -> Iterator[Row]:
     """What there is: computer, GPUs, libraries, and of each road whether it can be used."""
-    yield {"computer": gpu_roads.computer(), "gpus": gpu_roads.gpus(), "versions": gpu_roads.versions()}
+    yield {"computer": gpu_machine.computer(), "gpus": gpu_machine.gpus(), "versions": gpu_machine.versions()}
     no_gpu = why_no_gpu()
     for road in gpu_roads.roads(rehearse=task.rehearse):
         reason = road.why_not()
@@ -177,12 +178,12 @@ def speed(task: Task) -> Iterator[Row]:
     seconds = REHEARSED_S if task.rehearse else task.limit_s / (30.0 if on_gpu else 12.0)
     images = task.images()
     for half in (True, False) if task.road != PROCESSOR else (False,):
-        before_mib = gpu_roads.memory_used_mib()
+        before_mib = gpu_machine.memory_used_mib()
         engine, row = _started(task, half=half)
         yield row
         with closing(engine):
             yield {"what": "engine", "half": half, "fit": ""} | _engine_row(task, engine, images, seconds)
-            after_mib = gpu_roads.memory_used_mib()
+            after_mib = gpu_machine.memory_used_mib()
         gpu_mib = None if before_mib is None or after_mib is None else after_mib - before_mib
         yield {"what": "memory", "half": half, "host_mib": peak_memory_mib(), "gpu_mib": gpu_mib}
         for where in (("gpu", "processor") if half else ()) if on_gpu else ("processor",):
