@@ -30,9 +30,9 @@ less certain (by the square root of the age for random steps). The same on every
 MOST_AGE = 24
 """Age of the oldest prediction that is used, camera frames: a second of 24 frames/s. Its own covariance says
 whether it is good enough (`correction.REACH_PX`), so this is only a bound. A computer that searches whole
-frames at first, each in so many camera frames, never gets younger ones: with 10 one that was three times too
-slow for whole frames kept searching them, 447 ms for each result, where with 24 or 48 it takes 130 ms (channel
-flow of 200 particles, simulated with the processor time that was measured)."""
+frames at first, each in so many camera frames, never gets younger ones: four times slower than the one that
+measured it, it kept searching them with 10 (results 582 ms old, 62 of 432 frames of a channel flow), and is out
+of it with 24 (169 ms, 240 frames; `benchmarks/prediction_slow.py`)."""
 MEET_S = 10.0
 """How long frames that wait do so for the link to the tracker to come up, s. The tracker binds it before the first
 frame is taken; only a computer at its limit needs seconds."""
