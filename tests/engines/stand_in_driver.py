@@ -16,6 +16,8 @@ import pytest
 SOURCE = Path(__file__).with_name("stand_in_driver.c")
 KINDS = ("device", "host", "stream", "event", "graph", "exec", "module")
 MODULE = b"stand-in module"
+BODIES: list[object] = []
+"""Of kernels; never let go of, as a stream of a lost device may still be in one when its test has ended."""
 needs_gcc = pytest.mark.skipif(
     sys.platform == "win32" or shutil.which("gcc") is None, reason="needs gcc on Linux or macOS"
 )
@@ -55,7 +57,6 @@ class StandIn:
         self.library = ctypes.CDLL(str(path))
         for name in ("call", "done"):
             getattr(self.library, f"stand_in_{name}").restype = ctypes.c_char_p
-        self._bodies: list[object] = []
 
     def __getattr__(self, name: str) -> int:
         """A count: `retained`, `reclaimed`, `illegal`, `depth`, `most_busy`, `call_count`, `done_count`."""
@@ -116,13 +117,13 @@ class StandIn:
     def put(self, stream: int, work: Callable[[], None]) -> None:
         """Put work on a stream, as another library does."""
         body = Body(lambda *_: work())
-        self._bodies.append(body)
+        BODIES.append(body)
         assert self.library.stand_in_put(ctypes.c_void_p(stream), body), "no such stream"
 
     def kernel(self, name: str, body: Callable[..., None], sizes: Sequence[int]) -> None:
         """Have a kernel: `body(grid, block, shared, arguments)`, with the bytes of each argument."""
         function = Body(body)
-        self._bodies.append(function)
+        BODIES.append(function)
         self.library.stand_in_kernel(
             name.encode(), function, len(sizes), (ctypes.c_size_t * len(sizes))(*sizes)
         )
