@@ -20,6 +20,7 @@ import datetime
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gpu_record import Clock, Part, Record, arguments_of, run_parts, tell_rows
 Row = dict[str, Any]
 PROCESSOR = "onnxruntime"
 MINUTES = 10.0
+REHEARSED_PACE = 4.0
 LIVE_HZ = 100.0
 HEAD = (("device", "name"), ("driver", "driver_version"))
 TARGETS = (
@@ -47,9 +49,10 @@ def plan(looked: list[Row]) -> list[Part]:
 
     A library that is installed but not used on this GPU is tried as well, for what it says itself.
     """
-    gpu = [row["road"] for row in looked if row.get("usable") and row["road"] != PROCESSOR]
+    gpu = [row["road"] for row in looked if _is_gpu(row)]
+    tried = [row["road"] for row in looked if row.get("could_be_tried")]
     parts = [Part("prepare", 90)]
-    parts += [Part("fit", 60)] if set(gpu) - {"openvino"} else []
+    parts += [Part("fit", 60)] if {*gpu, *tried} - {"openvino"} else []
     for road in gpu:
         builds_for_minutes, is_intel = road == "tensorrt", road == "openvino"
         parts += [Part("start", 150 if builds_for_minutes else 30, road, "small")]
@@ -61,9 +64,33 @@ def plan(looked: list[Row]) -> list[Part]:
     if gpu:
         after = next(number for number, part in enumerate(parts) if part.name == "speed") + 1
         parts[after:after] = [Part("live", 85, gpu[0], "small")]
-    parts += [Part("start", 30, row["road"], "small") for row in looked if row.get("could_be_tried")]
+    parts += [Part("start", 30, road, "small") for road in tried]
     parts += [Part("kernels", 20, road, "small") for road in gpu if road == "torch"]
     return [*parts, Part("speed", 20, PROCESSOR, "small")]
+
+
+def _is_gpu(row: Row) -> bool:
+    """Whether it says of a road on a GPU that it can be used."""
+    return bool(row.get("usable")) and row["road"] != PROCESSOR
+
+
+def summary(rows: list[Row]) -> str:
+    """Frames/s and latency of every engine that was timed, and what failed, in lines for a person."""
+    lines = [
+        f"{'road':12} {'network':8} {'precision':9} {'fit on':10} {'frames/s':>8} {'p50 ms':>8} {'p99 ms':>8}"
+    ]
+    for row in rows:
+        if "frames_per_s" in row:
+            numbers = (row["frames_per_s"], row["latency_p50_ms"], row["latency_p99_ms"])
+            names = (row["road"], row["model"], "half" if row["half"] else "single", row["fit"] or "none")
+            lines.append(
+                "{:12} {:8} {:9} {:10} ".format(*names) + " ".join(f"{value:8.1f}" for value in numbers)
+            )
+    for row in rows:
+        if "failed" in row:
+            which = " ".join(str(row[name]) for name in ("part", "road", "model") if name in row)
+            lines.append(f"{which}: {row['failed']}")
+    return "\n".join(lines)
 
 
 def targets(rows: list[Row]) -> list[Row]:
@@ -136,15 +163,17 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
         return [sys.executable, str(Path(__file__)), *given]
 
     head: Row = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")}
-    seconds = 60.0 * options.minutes
-    look, clock = Record(None, head), Clock(seconds)
-    run_parts([Part("machine", 60)], clock, look, command)
-    usable = [row["road"] for row in look.rows if row.get("usable")]
+    # a rehearsal may be beside other programs, and its figures mean nothing however long they take
+    pace = REHEARSED_PACE if options.rehearse else 1.0
+    look, clock = Record(None, head), Clock(60.0 * options.minutes * pace)
+    run_parts([Part("machine", 60 * pace)], clock, look, command)
     facts = next((row for row in look.rows if "gpus" in row), {})
     if options.rehearse:  # one road is enough: they differ in how they are opened only
-        others = [row for row in look.rows if row.get("usable") and row["road"] != PROCESSOR][1:]
+        others = [row for row in look.rows if _is_gpu(row)][1:]
         look.rows[:] = [row for row in look.rows if row not in others]
-    if not any(road != PROCESSOR for road in usable):
+    parts = [replace(part, wants_s=pace * part.wants_s) for part in plan(look.rows)]
+    parts = [part for part in parts if part.name in (options.only or (part.name,))]
+    if not [row for row in look.rows if row.get("could_be_tried") or _is_gpu(row)]:
         sys.stderr.write(
             "no GPU here that any of these libraries can use; --rehearse does the same on the processor\n"
         )
@@ -153,11 +182,11 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
     head = {name: "; ".join(gpu.get(key, "") for gpu in gpus) for name, key in HEAD} | head
     record = Record(options.json, head | {"rehearsal": options.rehearse})
     record.rows += look.rows
-    parts = [part for part in plan(look.rows) if part.name in (options.only or (part.name,))]
     with contextlib.suppress(KeyboardInterrupt):
         run_parts(parts, clock, record, command)
     for row in targets(record.rows):
         record.add(row)
+    print(summary(record.rows))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -89,19 +90,14 @@ def machine(task: Task) -> Iterator[Row]:
     no_gpu = why_no_gpu()
     for road in gpu_roads.roads(rehearse=task.rehearse):
         reason = road.why_not()
-        row = {"road": road.name, "usable": not reason, "why_not": reason}
-        yield row | {
-            "could_be_tried": bool(reason)
-            and road.is_installed
-            and road.back_end is not None
-            and no_gpu == ""
-        }
+        tried = bool(reason) and road.may_be_tried and not no_gpu
+        yield {"road": road.name, "usable": not reason, "why_not": reason, "could_be_tried": tried}
 
 
 def prepare(task: Task) -> Iterator[Row]:
     """Compile what runs on the processor, which takes a minute the first time, so that no other part has to."""
     begun_s = time.perf_counter()
-    processor = next(road for road in gpu_roads.roads(rehearse=True) if road.name == PROCESSOR)
+    processor = gpu_roads.roads(rehearse=task.rehearse)[-1]
     with closing(processor.open(SHIPPED, task.folder, half=False, refine=True)) as engine:
         engine.warmup(*task.shape, np.dtype(np.uint8))
         throughput(engine, frames_of(task.images(2)), 0.0)
@@ -225,9 +221,11 @@ def live_run(task: Task) -> Iterator[Row]:
     detector = {"backend": "onnxruntime"} if task.rehearse else {"device": "gpu", **road.settings}
     shape, particles = ((192, 256), 6) if task.rehearse else ((1440, 2560), 200)
     seconds = 5.0 if task.rehearse else min(LIVE_S, max(5.0, task.limit_s - LIVE_START_S))
-    yield live(
-        SHIPPED, detector, shape, particles, task.live_hz, seconds, task.folder, rehearse=task.rehearse
-    )
+    # full TensorRT runs what the part `start` has built, which it finds beside the model
+    model = task.folder / road.name / SHIPPED.name
+    model.parent.mkdir(exist_ok=True)
+    shutil.copyfile(SHIPPED, model)
+    yield live(model, detector, shape, particles, task.live_hz, seconds, task.folder, rehearse=task.rehearse)
 
 
 def fit(task: Task) -> Iterator[Row]:

@@ -22,7 +22,6 @@ import numpy as np
 
 from engines.backends.openvino_devices import found_devices
 from engines.backends.registry import BACK_ENDS, missing
-from engines.cuda.device import Device
 from engines.cuda.driver import why_no_gpu
 from engines.cuda.driver_device import open_cuda
 from engines.cuda.engine import GpuBackEnd, GpuEngine
@@ -77,16 +76,15 @@ GPU_FACTS = (
 class Road:
     """A way to run networks; `back_end(half, folder)` opens it, its engines kept in the folder.
 
-    Without `back_end` it is one for the processor's engine, chosen by `settings`. `is_installed` says whether its
-    library is there. `fit_device` is the device for the fit's kernel, where it is not the network's.
+    Without `back_end` it is one for the processor's engine, chosen by `settings`. `may_be_tried` says that
+    it can be opened on any NVIDIA GPU, for what its library says there.
     """
 
     name: str
     why_not: Callable[[], str]
     back_end: Callable[[bool, Path], GpuBackEnd] | None
     settings: Row
-    is_installed: bool = True
-    fit_device: Callable[[], Device] | None = None
+    may_be_tried: bool = False
 
     def open(self, model: Path, folder: Path, *, half: bool, refine: bool, fit: str = "processor") -> Engine:
         """An engine for a model, the fit where `fit` says. Raises `BackEndError` where that fails."""
@@ -94,9 +92,7 @@ class Road:
         settings = DetectorSettings(precision="auto" if half else "full", **given)
         pixel_size_um = OnnxModel(model).card.pixel_size_um
         if self.back_end is not None:
-            return FitsThere(
-                settings, pixel_size_um, model, self.back_end(half, folder), fit, self.fit_device
-            )
+            return FitsThere(settings, pixel_size_um, model, self.back_end(half, folder), fit)
         device = "gpu" if settings.device == "gpu" else "cpu"
         one = next(b for b in BACK_ENDS if (b.name, b.device) == (settings.backend, device))
         return one.open(settings, pixel_size_um, model)
@@ -112,24 +108,14 @@ class FitsThere(GpuEngine):
         model: Path,
         back_end: GpuBackEnd,
         fit: str,
-        fit_device: Callable[[], Device] | None,
     ) -> None:
         super().__init__(settings, pixel_size_um, model, back_end, closes_device=True)
-        self._wanted, self._fit_device = fit, fit_device
-        self._own: Device | None = None
+        self._wanted = fit
 
     def _choose_fit(self, refiner: Refiner, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         if self._wanted == "gpu":
-            self._own = None if self._fit_device is None else self._fit_device()
-            device = self._own or self._back_end.device
-            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, device)
+            refiner.fit_all = self._kernel_fit = KernelFit(refiner.model, self._back_end.device)
             self._fit_on = "gpu"
-
-    def close(self) -> None:
-        """Free the GPU's memory."""
-        super().close()
-        if self._own is not None:
-            self._own.close()
 
 
 def roads(*, rehearse: bool) -> tuple[Road, ...]:
@@ -164,7 +150,7 @@ def _nvidias() -> tuple[Road, ...]:
             )
             for library in LIBRARIES
         ),
-        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}, fit_device=open_cuda),
+        Road("torch", why_no_torch_cuda, torch, {"backend": "torch"}),
     )
 
 

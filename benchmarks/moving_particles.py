@@ -53,7 +53,8 @@ FLASH_GREY = 130.0  # of an empty image, so that 1.5 times as much is still with
 LONE_PX = 35.0
 BOUND_EVERY, BOUND_COUNT = 6, 30  # of so many frames one has this many bounds computed: 11 ms each
 
-EVENTS = ("step", "focus", "focus announced", "flash", "dark", "lost", "births")
+FACTORS = {"step": 2.0, "reversed": -1.0, "stopped": 0.0}  # of all speeds, from the event on
+EVENTS = (*FACTORS, "focus", "focus announced", "flash", "dark", "lost", "births")
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def moments(flow: Flow) -> Iterator[_Moment]:
             elif flow.event.startswith("focus"):
                 focus_um += JUMP_UM
                 shown_um += JUMP_UM if flow.event == "focus announced" else 0.0
-        faster = 2.0 if flow.event == "step" and number >= EVENT_FRAME else 1.0
+        faster = FACTORS.get(flow.event, 1.0) if number >= EVENT_FRAME else 1.0
         for _ in range(passed):
             depth = height / DEPTH_UM
             xy[:, 0] += faster * mean_um * 6 * depth * (1 - depth)

@@ -16,7 +16,7 @@ frame by frame, so that whatever else the computer does slows both. Scores are t
 - `live`: age of the results at 24 full frames/s, replayed, and the demonstration at 30 frames/s, see
   `prediction_live.py`; nothing else should run.
 
-With `--json` the rows of the part that was measured replace those of an earlier measurement.
+With `--json` the rows that were measured replace those of the same case of an earlier measurement.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from typing import Any
 
 import numpy as np
 from moving_particles import EVENT_FRAME, EVENTS, OPTICS, Flow, MovingParticles, sequence
-from prediction_scores import detection_scores, ghost_tracks, pair, recovery, track_scores, tracked
+from prediction_scores import (
+    CONFIRM_FRAMES,
+    detection_scores,
+    ghost_tracks,
+    pair,
+    recovery,
+    track_scores,
+    tracked,
+)
 from reporting import save
 
 from engines.engine import Engine
@@ -166,7 +174,7 @@ def event_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
     """Recovery from one event."""
     moving = sequence(flow, cache)
     row: dict[str, Any] = {"part": "events", "event": flow.event, "shape": list(flow.shape)}
-    row |= {"particles": flow.particles, "spacings": flow.spacings, "seed": flow.seed}
+    row |= {"particles": flow.particles, "spacings": flow.spacings, "seed": flow.seed, "fields": flow.fields}
     for name, way in follow(moving, names).items():
         paired = pair(moving.truth, way.detections, way.tracks)
         truth, found = moving.truth, paired.row >= 0
@@ -178,7 +186,9 @@ def event_row(flow: Flow, cache: Path, names: list[str]) -> dict[str, Any]:
         ]
         row[name] = {
             "found_after_frames": recovery(truth, found, EVENT_FRAME, BEFORE_EVENT),
-            "tracked_after_frames": recovery(truth, tracked(paired), EVENT_FRAME, BEFORE_EVENT),
+            "tracked_after_frames": recovery(
+                truth, tracked(paired), EVENT_FRAME, BEFORE_EVENT, CONFIRM_FRAMES
+            ),
             "ghost_tracks_before": sum(at < EVENT_FRAME for at in ghosts),
             "ghost_tracks_after": sum(at >= EVENT_FRAME for at in ghosts),
             "missed_from_event": missed,
@@ -226,7 +236,13 @@ def live_rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     more = options.cache, ways, options.workers, options.rounds, options.seconds, flow
     yield from prediction_live.latency_rows(*more)
     if options.demo_seconds > 0:
-        yield from prediction_live.demo_rows(ways, options.rounds, options.demo_seconds)
+        yield from prediction_live.demo_rows(ways, options.demo_rounds, options.demo_seconds)
+
+
+def _case(row: dict[str, Any]) -> list[Any]:
+    """What a row is of."""
+    kind = ("part", "event", "shape", "particles", "spacings", "seed", "fields", "case", "way")
+    return [row.get(name) for name in kind]
 
 
 def main() -> None:
@@ -241,10 +257,9 @@ def main() -> None:
     parser.add_argument("--fields", action="store_true", help="particles far out of focus in the background")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each live replay, at most 20")
     parser.add_argument("--demo-seconds", type=float, default=20.0, help="of each demonstration; 0: none")
-    parser.add_argument("--rounds", type=int, default=3, help="live runs of each way")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[2], help="frames at a time in live replays"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="live replays of each way")
+    parser.add_argument("--demo-rounds", type=int, default=2, help="demonstrations of each way")
+    parser.add_argument("--workers", type=int, default=2, help="frames at a time in live replays")
     parser.add_argument(
         "--quick", action="store_true", help="pictures of 720 x 1280, a quarter of the particles"
     )
@@ -292,7 +307,8 @@ def main() -> None:
         before = (
             json.loads(options.json.read_text(encoding="utf-8"))["rows"] if options.json.is_file() else []
         )
-        save(options.json, [row for row in before if row["part"] != options.part] + rows)
+        anew = [_case(row) for row in rows]
+        save(options.json, [row for row in before if _case(row) not in anew] + rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ frames are a recording (`moving_particles.py`, kept uncompressed), which is repl
 of a camera: frames wait for nobody, the newest is given, results have an age limit. Reading one takes 1 to 2 ms. A
 frame's age counts from when it was due.
 
-`latency` runs each way several times in turn, and gives the median of each number. `demo` is `liveptv demo` without
+`latency` runs each way several times in turn, and gives the median of each number; and once with as many frames at
+a time as the settings have on this computer. `demo` is `liveptv demo` without
 its page.
 """
 
@@ -92,39 +93,29 @@ def load() -> float | None:
 
 
 def latency_rows(
-    cache: Path,
-    ways: dict[str, str],
-    workers: list[int | None],
-    rounds: int,
-    seconds: float,
-    flow: Flow = FULL,
+    cache: Path, ways: dict[str, str], workers: int, rounds: int, seconds: float, flow: Flow = FULL
 ) -> Iterator[dict[str, Any]]:
-    """Each way and number of workers in turn, `rounds` times; a row for each run, then the medians."""
+    """Each way in turn, `rounds` times with so many `workers`, and once with as many as the settings have.
+
+    A row for each run, then the medians.
+    """
     recording = recording_of(flow, cache)
-    limit_ms = 3e3 / RATE_HZ
-    cases = [(name, count) for count in workers for name in ways]
-    found: dict[tuple[str, int | None], list[dict[str, Any]]] = {case: [] for case in cases}
-    for turn in range(rounds):
-        for name, count in cases if turn % 2 == 0 else reversed(cases):
-            with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
-                before = load()
-                experiment = replay(Path(folder), recording, ways[name], count, seconds)
-                outcome, frames, _ = never_late.measure(experiment)
-                row = {"part": "live", "case": case_of(flow), "way": name, "workers": count, "load": before}
-                found[name, count].append(row_of(outcome, frames, limit_ms))
-            yield row | found[name, count][-1]
-    for (name, count), rows in found.items():
-        row = {"part": "live", "case": f"{case_of(flow)}, medians", "way": name, "workers": count}
-        numbers = {key for key, value in rows[0].items() if isinstance(value, int | float)}
-        yield (
-            row
-            | {"runs": len(rows)}
-            | {
-                key: round(statistics.median(r.get(key, 0) for r in rows), 2)
-                for key in rows[0]
-                if key in numbers
-            }
-        )
+    cases = [(name, workers) for turn in range(rounds) for name in list(ways)[:: 1 if turn % 2 == 0 else -1]]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    for name, count in [*cases, *((name, None) for name in ways)]:
+        with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
+            before = load()
+            experiment = replay(Path(folder), recording, ways[name], count, seconds)
+            outcome, frames, _ = never_late.measure(experiment)
+            row = row_of(outcome, frames, 3e3 / RATE_HZ)
+        yield {"part": "live", "case": case_of(flow), "way": name, "workers": count, "load": before} | row
+        if count is not None:
+            found[name].append(row)
+    for name, rows in found.items():
+        numbers = [key for key, value in rows[0].items() if isinstance(value, int | float)]
+        medians = {key: round(statistics.median(row.get(key, 0) for row in rows), 2) for key in numbers}
+        row = {"part": "live", "case": f"{case_of(flow)}, medians", "way": name, "workers": workers}
+        yield row | {"runs": len(rows)} | medians
 
 
 def case_of(flow: Flow) -> str:

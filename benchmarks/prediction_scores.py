@@ -9,7 +9,11 @@ the picture or the depth range may be found, but need not be.
   the particle's own. Successive ones of a track count once.
 - *Ghost track*: `GHOST_ROWS` or more successive detections of one track where no true particle is.
 - *Recovery*: frames after an event until, for `STEADY_FRAMES` frames on end, no more is missed than before it,
-  within `SIGMAS` standard errors of one frame's count and one particle.
+  within `SIGMAS` standard errors of one frame's count and one particle. Whether particles are tracked is asked of
+  those that were seen for `CONFIRM_FRAMES` frames on end: no track is confirmed sooner, and a flow that becomes
+  faster brings in more new ones a frame.
+- *Out of view*: a trajectory that begins after its particle was not seen, beyond the picture or the depth range, in
+  one of the frames since it was last detected, more than the tracker bridges. It has to begin anew.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ SAME_CENTRE_PX = 1.5
 GHOST_ROWS = 3
 STEADY_FRAMES = 5
 SIGMAS = 3.0
+CONFIRM_FRAMES = 3
 OWNED_FRAMES = 4  # a track without a detection for longer has ended
 
 
@@ -134,10 +139,12 @@ def track_scores(paired: Paired, tracks: list[Tracks], first: int) -> dict[str, 
     links = link_scores(frame, who, np.where(np.isin(name, np.unique(name[sure])), name, -1))
     followed = np.unique(who[(who >= 0) & np.isin(name, np.unique(name[sure]))]).size
     fragments = 0 if not followed else round((links.fragments - 1.0) * followed)
+    out_of_view = begun_anew(paired, np.where(np.isin(name, np.unique(name[sure])), name, -1), first)
     seen = paired.truth.seen & (paired.truth.frame >= first)
     return {
         "trajectories": followed,
         "extra_fragments": fragments,
+        "of_them_out_of_view": out_of_view,
         "true_links": links.true_links,
         "wrong_links": links.wrong_links,
         "link_recall": round(links.recall, 5),
@@ -145,6 +152,31 @@ def track_scores(paired: Paired, tracks: list[Tracks], first: int) -> dict[str, 
         "ghost_tracks": sum(at >= first for at in ghost_tracks(paired)),
         "untracked": _share(seen & ~tracked(paired), seen),
     }
+
+
+def begun_anew(paired: Paired, name: IntArray, first: int) -> int:
+    """How many trajectories began anew after their particle was out of view; `name` are those of all detections."""
+    truth = paired.truth
+    order = np.lexsort((truth.frame, truth.particle))
+    gone: dict[int, list[int]] = {}
+    for particle, frame in zip(
+        truth.particle[order][~truth.seen[order]].tolist(), truth.frame[order][~truth.seen[order]].tolist(),
+        strict=True,
+    ):  # fmt: skip
+        gone.setdefault(particle, []).append(frame)
+    frame = np.repeat(np.arange(first, len(paired.who)), [w.size for w in paired.who[first:]])
+    who = np.concatenate(paired.who[first:])
+    had: dict[int, tuple[int, set[int]]] = {}
+    count = 0
+    for at, particle, track in zip(frame.tolist(), who.tolist(), name.tolist(), strict=True):
+        if particle < 0 or track < 0:
+            continue
+        last, tracks = had.get(particle, (at, set()))
+        if tracks and track not in tracks and at - last > OWNED_FRAMES:
+            count += any(last < n < at for n in gone.get(particle, ()))
+        tracks.add(track)
+        had[particle] = (at, tracks)
+    return count
 
 
 def crosses(truth: Truth) -> npt.NDArray[np.bool_]:
@@ -203,14 +235,20 @@ def ghost_tracks(paired: Paired) -> list[int]:
     return began
 
 
-def recovery(truth: Truth, good: npt.NDArray[np.bool_], event: int, first: int) -> int | None:
+def recovery(
+    truth: Truth, good: npt.NDArray[np.bool_], event: int, first: int, seen_frames: int = 1
+) -> int | None:
     """Frames from the `event` on until as many of the seen particles are `good` (N,) as in the frames from `first`.
 
-    None if they never are.
+    None if they never are. Particles count once they were seen for `seen_frames` frames on end.
     """
     frames = int(truth.frame.max()) + 1
-    all_of = np.bincount(truth.frame[truth.seen], minlength=frames)
-    bad = np.bincount(truth.frame[truth.seen & ~good], minlength=frames)
+    asked = truth.seen.copy()
+    name = truth.particle * (frames + seen_frames) + truth.frame + seen_frames
+    for back in range(1, seen_frames):
+        asked &= np.isin(name - back, name[truth.seen])
+    all_of = np.bincount(truth.frame[asked], minlength=frames)
+    bad = np.bincount(truth.frame[asked & ~good], minlength=frames)
     level = bad[first:event].sum() / max(all_of[first:event].sum(), 1)
     limit = all_of * level + SIGMAS * np.sqrt(all_of * level * (1 - level)) + 1.0
     within = bad <= limit

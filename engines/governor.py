@@ -39,6 +39,9 @@ frames are the only ones that get it (both in the simulations of tests/engines/t
 COST_FRAMES = 15
 """Frames over which the median time of the network is taken, 0.5 s at 30 frames/s: a frame that took seconds, in a
 process that stood still, does not count. Fewer follow single frames, more are slow to give the fit's time away."""
+FIRST_FRAMES = 5
+"""Frames at the start of which the least time of the network counts, not the median: a run begins while other
+stages do things for the first time, on the same cores. One such frame would end the fit for a second."""
 PERIOD_FRAMES = 60
 """Frames over which the camera's period is measured, by their numbers and times."""
 PAUSE = 3.0
@@ -209,7 +212,8 @@ class Governor:
             left_ms = self._left_ms + (REFILL if spare_ms > 0.0 else 1.0) * spare_ms
             self._left_ms = min(max(left_ms, 0.0), self._most_left_ms())
         if self._costs:
-            self._network_ms = statistics.median(cost.network_ms for cost in self._costs)
+            took_ms = [cost.network_ms for cost in self._costs]
+            self._network_ms = min(took_ms) if len(took_ms) < FIRST_FRAMES else statistics.median(took_ms)
             self._fit_ms = statistics.median(cost.fit_ms for cost in self._costs)
         return self._judge(now_s)
 

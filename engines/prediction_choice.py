@@ -27,10 +27,12 @@ LAG = 4
 """Frames between a frame and the prediction that it gets, where frames wait. At most so many are in work at once:
 fewer would leave threads without work while results are on their way to the tracker and back, more make predictions
 less certain (by the square root of the age for random steps). The same on every computer, so that results are."""
-MOST_AGE = 10
-"""Age of the oldest prediction that is used, camera frames. Its errors are then some three times those of one frame
-(random steps), and a particle has moved one to ten spacings: an older one says little. It only matters where frames
-were lost or the detector falls far behind; the prediction's own covariance judges within it."""
+MOST_AGE = 24
+"""Age of the oldest prediction that is used, camera frames: a second of 24 frames/s. Its own covariance says
+whether it is good enough (`correction.REACH_PX`), so this is only a bound. A computer that searches whole
+frames at first, each in so many camera frames, never gets younger ones: with 10 one that was three times too
+slow for whole frames kept searching them, 447 ms for each result, where with 24 or 48 it takes 130 ms (channel
+flow of 200 particles, simulated with the processor time that was measured)."""
 MEET_S = 10.0
 """How long frames that wait do so for the link to the tracker to come up, s. The tracker binds it before the first
 frame is taken; only a computer at its limit needs seconds."""

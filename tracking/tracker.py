@@ -18,18 +18,8 @@ from tracking.candidates import (
     gate_by_distance,
     index_points,
 )
+from tracking.change_following import ChangeFollower, Scene, compile_for
 from tracking.displacements import DisplacementWatch
-from tracking.flow_change import (
-    FACTOR,
-    RECOVERED,
-    STEP_X,
-    Change,
-    ChangeWatch,
-    apply_factor,
-    apply_step,
-    common_change,
-    find_astray,
-)
 from tracking.flow_field import FlowField
 from tracking.frame_clock import FrameClock
 from tracking.kinds import TrackKinds
@@ -65,12 +55,7 @@ VELOCITY_TAILS = 3.0
 """The mean square error of velocities over what is stated: a few wrong links at the start have most of it. Less
 takes particles at rest beside one another for one more often; more hides how much velocities differ in slow
 flows."""
-CHANGED_WEIGHT = 0.1
-"""Weight of what was learnt of the flow after its speed has changed: new velocities count more within frames."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
-PROVEN_CONFIRMATIONS = 2
-"""A track of so many times `confirm_hits` detections has a gate with tails. Before, a wide gate lets a new track
-take its neighbours' detections."""
 
 
 class OnlineTracker:
@@ -119,10 +104,7 @@ class OnlineTracker:
         self.second_detections = 0
         self._last: Tracks | None = None
         self._last_clock = 0
-        self._change_watch = ChangeWatch()
-        self._last_change: Change | None = None
-        self._lost_frames = 0
-        self.changes = 0
+        self._changes = ChangeFollower()
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -143,6 +125,11 @@ class OnlineTracker:
     def axes(self) -> int:
         """3 or 2; 0 before the first particle."""
         return self._axes
+
+    @property
+    def changes(self) -> int:
+        """How often the flow has changed as a whole."""
+        return self._changes.changes
 
     @property
     def diffusion_um2_s(self) -> float:
@@ -186,7 +173,7 @@ class OnlineTracker:
             self._predict()
         self._link(count)
         if self._is_flow and self._alive and self._clock.dt_s > 0:
-            self._follow_change(count)
+            self._changes.follow(self._scene(count), self._flow, self._sides, lambda: self._link(count))
         tracks = self._update(info, count)
         self._kinds.write(tracks.table, detections.table)
         if self._sides.revised:
@@ -199,71 +186,15 @@ class OnlineTracker:
         self._last, self._last_clock = tracks, self._clock.elapsed
         return tracks
 
-    def _follow_change(self, count: int) -> None:
-        """Look whether the flow has changed as a whole; if so, follow it: link again with what all have in common.
-
-        Where nothing is found in two frames in a row, what was learnt of the flow is forgotten.
-        """
-        m, n, dt_s = self._memory, self._alive, self._clock.dt_s
-        tracks, astray, free = self._astray(count)
-        if not self._change_watch.is_alarm(tracks, astray, free):
-            self._lost_frames, self._last_change = 0, None
-            return
-        found = (m.measured.z[: self._axes, :count], m.measured.R[: self._axes, :count])
-        reach = np.maximum(self._reach_um(count), [0.0, 0.0, self._extent_um[2]])
-        change = common_change(m.state, m.fresh[:n], found, self._axes, dt_s, self._gate, reach)
-        if change is not None and self._takes(change, astray, count):
-            self.changes += 1
-            self._lost_frames, self._last_change = 0, change
-            return
-        self._lost_frames, self._last_change = self._lost_frames + 1, None
-        if self._lost_frames == 2:
-            self.changes += 1
-            self._flow.forget()
-            self._sides.forget()
-
     def follow_any_change(self) -> None:
-        """Look for a change as after an alarm, and apply one of no size, so that it is compiled for a live run."""
-        m, n, axes = self._memory, self._alive, self._axes
-        found = (m.measured.z[:axes, :n], m.measured.R[:axes, :n])
-        common_change(m.state, m.fresh[:n], found, axes, 1.0, self._gate, np.ones(3))
-        apply_factor(m.state, n, axes, 1.0, 0.0)
+        """Compile for a live run what follows a change of the whole flow."""
+        compile_for(self._scene(self._alive)._replace(dt_s=1.0, reach_um=np.ones(3)))
 
-    def _astray(self, count: int) -> tuple[int, int, int]:
-        """How many tracks should have been detected, how many of these are astray, and free detections."""
-        m, n = self._memory, self._alive
-        # With two depths a link may have taken the other one, so that the first says nothing.
-        axes = 2 if self._sides.is_active else self._axes
-        rules = (axes, self._confirm, self._last_clock, self._gate, count)
-        measured = (m.measured.z, m.measured.R)
-        links = m.assignment.memory.column_of
-        tracks, astray, free = find_astray(
-            m.state, m.label, links, measured, rules, m.fresh[:n], m.astray[:n]
-        )
-        return int(tracks), int(astray), int(free)
-
-    def _takes(self, change: Change, astray: int, count: int) -> bool:
-        """Link with this change; back to what was if it does not put most of the tracks right that are `astray`."""
-        m, n, dt_s = self._memory, self._alive, self._clock.dt_s
-        before = m.state[:, :n].copy()
-        if change.direction == FACTOR:
-            apply_factor(m.state, n, self._axes, dt_s, change.t)
-        else:
-            last = self._last_change
-            goes_on = last is not None and last.direction == change.direction
-            apply_step(m.state, n, change.direction - STEP_X, dt_s, change.t, goes_on=goes_on)
-        self._link(count)
-        if self._astray(count)[1] > (1.0 - RECOVERED) * astray:
-            m.state[:, :n] = before
-            self._link(count)
-            return False
-        if change.direction == FACTOR:
-            self._flow.multiply(1.0 + change.t, CHANGED_WEIGHT)
-            self._sides.apply_factor(n, dt_s, change.t)
-        else:
-            self._flow.forget()
-        self._sides.forget()
-        return True
+    def _scene(self, count: int) -> Scene:
+        """This frame with its `count` detections."""
+        reach = np.maximum(self._reach_um(count), [0.0, 0.0, self._extent_um[2]])
+        where = (self._memory, self._alive, count, self._axes, self._clock.dt_s, self._last_clock)
+        return Scene(*where, self._confirm, self._gate, reach)
 
     def _watch(self, tracks: Tracks, count: int, born: int) -> None:
         """Look whether links are resolved; `counts["unresolved"]` are the frames in which they are not."""
@@ -406,7 +337,7 @@ class OnlineTracker:
         predictions = (x, P, m.label[kalman.HITS])
         # A detection of absurdly large error must not make every track look at the whole frame.
         widest = np.minimum(m.widest, self._reach_um(count) ** 2)
-        gate = (self._gate, no_link_cost, PROVEN_CONFIRMATIONS * self._confirm, widest)
+        gate = (self._gate, no_link_cost, self._confirm, widest)
         second = self._sides.gates(alive)
         found = OVERFLOW
         while found == OVERFLOW:

@@ -89,6 +89,7 @@ class GpuEngine:
             None if settings.bright is None else load_flat_field(settings.bright, settings.dark)
         )
         self._frame: FrameFormat | None = None
+        self._runner: Runner | None = None
         self._slots: list[Slot] = []
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._agreement: Agreement | None = None
@@ -179,7 +180,9 @@ class GpuEngine:
         limit = HALF if self._back_end.half else EXACT
         try:
             runner = self._back_end.runner(self._path, self._model, frame, self._flat_field)
-            self._slots = [Slot(self._back_end.device, runner) for _ in range(SLOTS_IN_FLIGHT)]
+            self._runner, self._slots = runner, []  # frames of another format may still be in the old ones
+            for _ in range(SLOTS_IN_FLIGHT):
+                self._slots.append(Slot(self._back_end.device, runner))
             for slot in self._slots:
                 slot.fill(image)
             for slot in self._slots:
@@ -268,6 +271,9 @@ class GpuEngine:
         slots, self._slots, self._free, self._frame = self._slots, [], SimpleQueue(), None
         for slot in slots:
             slot.close()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
         if self._kernel_fit is not None:
             self._kernel_fit.close()
         if self._closes_device:

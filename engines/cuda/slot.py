@@ -34,6 +34,10 @@ class Runner(Protocol):
         """What processes the bytes in `raw` and writes its result to the others, all on the device."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it has on the device, after the slots that use it. Idempotent."""
+        ...
+
 
 class Slot:
     """Buffers and work for one frame at a time. `fill` and `answer` alternate; they may be in different threads."""

@@ -32,7 +32,7 @@ class TorchRunner:
         self.frame = frame
         self._program = program
         references = () if flat_field is None else (flat_field.dark, flat_field.factor)
-        self._references = tuple(tensor_of(device.upload(array)) for array in references)
+        self._references: tuple[Any, ...] = tuple(tensor_of(device.upload(array)) for array in references)
 
     def bind(
         self, raw: DeviceBuffer, kept: DeviceBuffer, summary: DeviceBuffer, maps: DeviceBuffer
@@ -46,6 +46,10 @@ class TorchRunner:
                 there.copy_(here)
 
         return enqueue
+
+    def close(self) -> None:
+        """Let go of the flat field's references; torch frees the network with the runner."""
+        self._references = ()
 
 
 class TorchBackEnd:

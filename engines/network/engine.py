@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.blocks import BLOCK_PX
 from engines.detection_pool import FrameWork, Outcome
 from engines.engine import (
     BackEndError,
@@ -28,7 +29,6 @@ from engines.engine import (
 from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
 from engines.network.decode import compile_decoding, decode, slots_of
-from engines.network.layout import MULTIPLE
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
@@ -169,7 +169,7 @@ class NetworkEngine:
             preparation.fill(image)
             maps = self._run(preparation.input, "the first image")
             if self._prediction is not None:
-                corner = np.ascontiguousarray(preparation.input[:, :, : 4 * MULTIPLE, : 4 * MULTIPLE])
+                corner = np.ascontiguousarray(preparation.input[:, :, : 4 * BLOCK_PX, : 4 * BLOCK_PX])
                 self._run_part(corner, (0, 0), preparation.input.shape, "part of the first image")
             if maps.ndim == 3:
                 compile_decoding()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from engines.network.layout import MULTIPLE
+from engines.blocks import BLOCK_PX
 
 TERMS = 5
 """u, v, u^2, uv, v^2: the terms of a focal surface, and of a smear that grows with the square of the distance."""
@@ -46,7 +46,7 @@ class FieldRamps(nn.Module):
     def _place(self, x: torch.Tensor, axis: int, origin: torch.Tensor | None) -> torch.Tensor:
         """u or v (1 or B, cells) in the middle of each cell along an axis."""
         size = self.shape[axis - 2]
-        whole = -(-size // MULTIPLE) * MULTIPLE
+        whole = -(-size // BLOCK_PX) * BLOCK_PX
         cell = torch.arange(x.shape[axis], device=x.device, dtype=torch.float32)[None]
         seen = self.stride * (cell[:, -1:] + 1.0)
         begin = torch.where(seen == whole, torch.zeros_like(seen), 0.5 * (size - seen))

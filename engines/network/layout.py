@@ -4,8 +4,6 @@ from __future__ import annotations
 
 STRIDE = 4
 """Pixels per cell, along x and y."""
-MULTIPLE = 16
-"""Images are padded to multiples of this many pixels."""
 BLOCKS: dict[str, tuple[int, int, int]] = {"small": (1, 1, 2), "large": (2, 2, 4)}
 """Residual blocks, one convolution of 3 x 3 cells each, at a quarter, an eighth and a sixteenth of the
 resolution."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from engines.blocks import BLOCK_PX
 from engines.flatfield import FlatField
-from engines.network.layout import MULTIPLE
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -23,7 +23,7 @@ LEVELS_OF_LIGHT = 1 << 15
 
 def padded(size_px: int) -> int:
     """The next multiple of what the network needs."""
-    return -(-size_px // MULTIPLE) * MULTIPLE
+    return -(-size_px // BLOCK_PX) * BLOCK_PX
 
 
 class Preparation:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from engines.blocks import BLOCK_PX
 from engines.network.decode import slots_of
-from engines.network.layout import BLOCKS, CHANNELS, LOGIT, MULTIPLE, SLOTS, STRIDE
+from engines.network.layout import BLOCKS, CHANNELS, LOGIT, SLOTS, STRIDE
 from engines.network.preparation import padded
 from engines.prediction.tiles import Rectangle
 
@@ -32,7 +33,7 @@ NO_PARTICLE = -1e3
 def reach_blocks(size: str) -> int:
     """Blocks of 16 px around a rectangle on which a network's answer within it depends."""
     fine, middle, coarse = BLOCKS[size]
-    return -(-(4 * fine + 8 * middle + 16 * coarse) // MULTIPLE) + 1
+    return -(-(4 * fine + 8 * middle + 16 * coarse) // BLOCK_PX) + 1
 
 
 def margin_blocks(size: str) -> int | None:
@@ -66,18 +67,18 @@ def slots_in(
     lies in it (x and y, px), to planes. Also returns which blocks (H/16, W/16) they cover, and how many pixels were
     read.
     """
-    tall, wide = (side // MULTIPLE for side in given.shape[2:])
+    tall, wide = (side // BLOCK_PX for side in given.shape[2:])
     read = np.zeros((tall, wide), np.bool_)
     found, pixels = [], 0
-    per = MULTIPLE // STRIDE
+    per = BLOCK_PX // STRIDE
     for part in rectangles:
         top, bottom = max(part.top - reach, 0), min(part.bottom + reach, tall)
         left, right = max(part.left - reach, 0), min(part.right + reach, wide)
-        rows, columns = slice(top * MULTIPLE, bottom * MULTIPLE), slice(left * MULTIPLE, right * MULTIPLE)
+        rows, columns = slice(top * BLOCK_PX, bottom * BLOCK_PX), slice(left * BLOCK_PX, right * BLOCK_PX)
         tile = np.ascontiguousarray(given[:, :, rows, columns])
         pixels += tile.size
         planes = np.ascontiguousarray(
-            run(tile, (left * MULTIPLE, top * MULTIPLE))[
+            run(tile, (left * BLOCK_PX, top * BLOCK_PX))[
                 :,
                 (part.top - top) * per : (part.bottom - top) * per,
                 (part.left - left) * per : (part.right - left) * per,
@@ -90,8 +91,8 @@ def slots_in(
             planes[LOGIT : SLOTS * CHANNELS : CHANNELS, twice] = NO_PARTICLE
         mine[:] = True
         slots = slots_of(planes)
-        slots[:, 0] += part.left * MULTIPLE
-        slots[:, 1] += part.top * MULTIPLE
+        slots[:, 0] += part.left * BLOCK_PX
+        slots[:, 1] += part.top * BLOCK_PX
         found.append(slots)
     width = 0 if not found else found[0].shape[1]
     return np.concatenate(found) if found else np.empty((0, max(width, 8))), read, pixels

@@ -167,7 +167,12 @@ def correct(
 
 
 def _search_cut(
-    contrast: Float32Array, total: Float32Array, particles: Particles, expected: Expected, psf: Psf, noise: Noise
+    contrast: Float32Array,
+    total: Float32Array,
+    particles: Particles,
+    expected: Expected,
+    psf: Psf,
+    noise: Noise,
 ) -> None:
     """Search the depth of particles whose image the edge of the frame cuts, where it is not well predicted.
 

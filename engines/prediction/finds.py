@@ -26,7 +26,7 @@ by the network where it looks, or is none."""
 EDGE_PX = 8.0
 """px from the edge of the frame within which the network always looks: of a particle there so little may be seen
 that a fit takes another one for it, of which the rim reaches in from outside, and would do so in frame after
-frame."""
+frame. Only a weak one needs to be seen by it: it overlooks many there (215 of 228 such were particles)."""
 
 
 class Group(NamedTuple):

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.blocks import BLOCK_PX
 from engines.prediction.assembly import SIGMA_Z, Merged, Prepared, Reading, merged
 from engines.prediction.correction import Corrected, begin, correct, part_absent, usable
 from engines.prediction.expected import Expected, expected_in
 from engines.prediction.finds import at_edge, confirmed
 from engines.prediction.residual import left_over
 from engines.prediction.tiles import (
-    BLOCK_PX,
     MOST_READ,
     Rectangle,
     blocks_around,

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from engines.blocks import BLOCK_PX
 from engines.refine.arguments import BoolArray, FloatArray
 
-BLOCK_PX = 16
-"""px of the blocks that rectangles are made of: the multiple that networks need."""
 RIM, RIM_PX = 1, 10.0
 """Blocks around what is wanted that a rectangle has as well, and px inside its edge from which particles count:
 over so many px the decoder merges."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.engine import Engine, EngineInfo
+from engines.engine import Engine, EngineInfo, working_dtype
 from engines.engine_around import EngineAround
 from engines.selfcheck.gauges import DETAIL
 from engines.selfcheck.inspector import Inspector
@@ -69,6 +69,8 @@ class CheckedEngine(EngineAround):
         super().warmup(height, width, dtype)
         try:
             self._prepare()
+            if self._inspector is not None:
+                self._inspector.rehearse((height, width), working_dtype(dtype))
         except Exception as error:  # a run does not end because its check does; the run says so once
             log.exception("the self-check cannot be prepared")
             self._give_up(error)

@@ -15,13 +15,14 @@ from engines.selfcheck.directions import Directions
 from engines.selfcheck.dust import DustCheck
 from engines.selfcheck.images import Found, ImageCheck
 from engines.selfcheck.light import LightCheck
-from stream.messages import DetectionFlag, Detections
+from stream.messages import DetectionFlag, Detections, FrameInfo
 
 PER_LOOK = 10
 """Particles whose images are compared in a look: 50 a second at five looks, which costs a fortieth of a core."""
 MEDIAN_STRIDE = 7
 NOISE_SAMPLES = 20_000
 DUST_PERIOD_S = 1.0
+REHEARSED = 4  # particles of the image that is looked at before the first one
 
 
 class Inspector:
@@ -38,6 +39,24 @@ class Inspector:
         self._shape: tuple[int, int] | None = None
         self._said: set[str] = set()
         self._dust_due_s = -np.inf
+
+    def rehearse(self, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        """Look at an empty image (H, W) in which particles are said to be, and forget it.
+
+        The first look takes ten times as long as later ones: 130 ms for 1440 x 2560 px.
+        """
+        grey = np.iinfo(np.dtype(dtype)).max // 2
+        middle_um = 0.5 * (self._model.z_min_um + self._model.z_max_um)
+        row, table = Detections.COLUMNS.index, np.full((len(Detections.COLUMNS), REHEARSED), np.nan)
+        for name, size in (("x_um", shape[1]), ("y_um", shape[0])):
+            table[row(name)] = np.linspace(0, (size - 1) * self._pixel_um, REHEARSED + 2)[1:-1]
+        table[row("z_um")], table[row("brightness")], table[row("flags")] = middle_um, 0.1 * grey, 0.0
+        info = FrameInfo("rehearsal", 0, 0, 0.0, 0, 0.0, pixel_size_um=self._pixel_um)
+        state = self._rng.bit_generator.state
+        self.look(np.full(shape, grey, dtype), Detections(info, table), -np.inf)
+        self._rng.bit_generator.state = state
+        self._shape, self._dust_due_s = None, -np.inf
+        self._said.clear()
 
     def _begin(self, shape: tuple[int, int]) -> None:
         self._shape = shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,10 @@ log = logging.getLogger(__name__)
 
 KEPT_MESSAGES = 5
 """Last errors that are repeated in an error of ours."""
+LONGEST = 160
+"""Characters of an error of TensorRT's in a line of ours."""
+PLACE = re.compile(r"\bIn \w+ at \S+:\d+")
+"""Where in its source an error is from; the log has it."""
 Progress = Callable[[str, int, int], None]
 """Called with each step: its name, steps done, steps in total."""
 
@@ -41,7 +46,7 @@ class Messages:
                 if level is not None:
                     log.log(level, "TensorRT: %s", msg)
                 if level == logging.INFO:
-                    errors.append(" ".join(msg.split()))
+                    errors.append(" ".join(PLACE.sub("", msg).split()))
 
         self.logger = Logger()
         self._errors = errors
@@ -49,6 +54,10 @@ class Messages:
     def errors(self) -> str:
         """The last errors in one line."""
         return "; ".join(self._errors) or "no reason given"
+
+    def first(self) -> str:
+        """The first error, cut off where it is long."""
+        return next(iter(self._errors), "no reason given")[:LONGEST]
 
     def forget(self) -> None:
         """Drop the errors so far, before something that may add its own."""

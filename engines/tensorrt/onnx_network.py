@@ -38,6 +38,10 @@ def read_network(content: bytes, name: str, shape: tuple[int, int], *, half: boo
     opset = graph.opset_imports.get("")
     if opset != OPSET or set(graph.opset_imports) != {""}:
         raise ConfigurationError(f"{name} is written in ONNX opset {opset}, not {OPSET}; train it again")
+    if model.functions or any(_has_graphs(node) for node in graph):
+        raise ConfigurationError(
+            f"{name} has loops or branches, which no network of liveptv has; train it again"
+        )
     for value in [value for value in graph.inputs if value.is_initializer()]:
         graph.inputs.remove(value)
     if [value.name for value in graph.inputs] != [INPUT] or [v.name for v in graph.outputs] != [OUTPUT]:
@@ -49,6 +53,12 @@ def read_network(content: bytes, name: str, shape: tuple[int, int], *, half: boo
         _read_patches(graph)
         _halve(graph, name)
     return graph
+
+
+def _has_graphs(node: ir.Node) -> bool:
+    return any(
+        value.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for value in node.attributes.values()
+    )
 
 
 def _fix_size(model: ir.Model, shape: tuple[int, int]) -> None:

@@ -13,15 +13,14 @@ from onnxscript import GraphBuilder, ir
 from engines.cuda.layout import FrameFormat
 from engines.cuda.ranges import LARGEST_HALF, LEAST, LEVELS_OF_BYTE, LIGHT_BITS
 from engines.network.decode import LEAST_LOGIT
-from engines.network.layout import CHANNELS, LEAST_SIGMA, LOG_SIGMA_RANGE, LOGIT, SIGMA_X, SLOTS
+from engines.network.layout import CHANNELS, LEAST_SIGMA, LOG_SIGMA_RANGE, LOGIT, SIGMA_X, SLOTS, STRIDE
+from engines.network.model import PLANES_NDIM
 from engines.network.model_card import ModelCard
 from engines.network.preparation import LEVELS_OF_LIGHT
 from engines.tensorrt.onnx_network import FLOAT, HALF
 
 Op = Any
 """`onnxscript.OpBuilder`: a method for each operator of ONNX; numbers become constants of the right type."""
-PLANES_NDIM = 4
-"""Axes of the planes of model files; maps, of files of schema 1, have one more."""
 END = (1 << 63) - 1
 """To the end, for the operator Slice."""
 
@@ -88,7 +87,7 @@ def contrast_of(
 
 def image_of(op: Op, contrast: ir.Value, frame: FrameFormat, *, half: bool) -> ir.Value:
     """What the network gets (1, 1, H', W'): the contrast, padded with zeros, in the network's precision."""
-    down, across = (4 * cells for cells in frame.cells)
+    down, across = (STRIDE * cells for cells in frame.cells)
     image = contrast
     if (down, across) != (frame.height, frame.width):
         image = op.Pad(image, [0, 0, down - frame.height, across - frame.width])

@@ -53,7 +53,7 @@ class Plans:
         return self.cache.read(self.key(path, frame), path.parent)
 
     def build(self, path: Path, model: OnnxModel, frame: FrameFormat, progress: Progress) -> bytes:
-        """Build an engine. Raises `BackEndError`, and `ConfigurationError` where the model lacks its weights."""
+        """Build an engine. Raises `BackEndError`, and `ConfigurationError` for a model file of another program."""
         return build_plan(
             self.loaded, write_onnx(path, model, self.frame_of(frame), half=self.half), progress
         )

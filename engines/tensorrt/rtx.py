@@ -8,6 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+BUILD_AGAIN = "build it again with `liveptv engine build`"
+OLD_DRIVER = "NVIDIA's driver is missing or too old: update it"
+ADVICE = {
+    "MALFORMED_ENGINE": f"it is damaged: {BUILD_AGAIN}",
+    "VERSION_MISMATCH": f"it is of another version of the library: {BUILD_AGAIN}",
+    "UNSUPPORTED_CC": "it does not run on this GPU",
+    "OLD_CUDA_DRIVER": OLD_DRIVER,
+    "OLD_CUDA_RUNTIME": OLD_DRIVER,  # the runtime is part of the library, and asks for a driver
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory: end other programs that use it",
+    "CUDA_ERROR": "NVIDIA's driver does not work: install it again",
+}
+"""On what the library finds (`EngineInvalidityDiagnostics`)."""
+
 
 def prepare_build(trt: Any, config: Any) -> None:
     """Have an engine built that allocates nothing while it runs, as the recording of a CUDA graph requires."""
@@ -47,13 +60,11 @@ def can_be_recorded(context: Any, stream: int) -> bool:
 
 
 def why_invalid(trt: Any, runtime: Any, plan: bytes) -> str:
-    """What the library has against an engine on this computer; "" where that is nothing."""
+    """What the library has against an engine on this computer and what to do; "" where it does not say."""
     validity, found = runtime.get_engine_validity(plan)
     if validity != trt.EngineValidity.INVALID:
         return ""
-    reasons = [
-        name.lower().replace("_", " ")
-        for name, reason in trt.EngineInvalidityDiagnostics.__members__.items()
-        if int(reason) & int(found)
-    ]
-    return ", ".join(reasons) or "invalid engine"
+    reasons = trt.EngineInvalidityDiagnostics.__members__
+    return "; ".join(
+        text for name, text in ADVICE.items() if name in reasons and int(reasons[name]) & int(found)
+    )

@@ -25,6 +25,8 @@ from stream.errors import OutputError
 
 log = logging.getLogger(__name__)
 
+INSUFFICIENT = "CUDA driver version is insufficient"
+"""In CUDA's words, where the driver is missing as well."""
 REPORTED_S = 2.0
 """Between two reports of how far a build is; most builds are done before the first."""
 
@@ -50,14 +52,14 @@ class TensorRTRunner:
         self._messages = messages_of(trt)
         self._messages.forget()
         runtime, engine = self._aside(lambda: _opened(trt, self._messages.logger, plan))
-        self._runtime = runtime
+        self._runtime: Any = runtime
         if engine is None:
-            reason = rtx.why_invalid(trt, runtime, plan) if loaded.library.is_portable else ""
-            reasons = "; ".join(filter(None, (reason, self._messages.errors())))
-            raise BackEndError(
-                f"{loaded} cannot read the engine ({reasons}); build it again with `liveptv engine build`"
-            )
-        self._engine = engine
+            said = self._messages.first()
+            advice = rtx.OLD_DRIVER if INSUFFICIENT in said else rtx.BUILD_AGAIN
+            if loaded.library.is_portable:
+                advice = rtx.why_invalid(trt, runtime, plan) or advice
+            raise BackEndError(f"{loaded} cannot read the engine, {advice} ({said})")
+        self._engine: Any = engine
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         wanted = {name: shape for name, (shape, _) in shapes_of(frame).items()}
         found = {name: tuple(engine.get_tensor_shape(name)) for name in names}
@@ -66,7 +68,7 @@ class TensorRTRunner:
                 f"the engine has the tensors {found}, not {wanted}; build it again with `liveptv engine build`"
             )
         self._kernels = kernels
-        self._contexts = rtx.Contexts(trt, engine) if kernels else None
+        self._contexts = self._aside(lambda: rtx.Contexts(trt, engine)) if kernels else None
         self._is_first = True
         self._references: dict[str, DeviceBuffer] = {}
         if flat_field is not None:
@@ -101,6 +103,11 @@ class TensorRTRunner:
                 raise RuntimeError(f"TensorRT did not start: {self._messages.errors()}")
 
         return enqueue
+
+    def close(self) -> None:
+        """Let go of the engine: an error that was raised may keep the runner, longer than the device is there."""
+        self._contexts = self._engine = self._runtime = None
+        self._references = {}
 
     def _aside(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, done in a thread on the device."""

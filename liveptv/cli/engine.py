@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +100,10 @@ def build(
     check_model(model)
     plans, back_end, reason = open_to_build(half=precision == "reduced", say=_say)
     frame = FrameFormat(height, width, bits // 8, flat_field, MOST_PARTICLES, OnnxModel(model).card.kinds)
-    with Progress(console=console, transient=True) as bars:
+    with ExitStack() as stack:
+        if back_end is not None:
+            stack.callback(back_end.device.close)
+        bars = stack.enter_context(Progress(console=console, transient=True))
         tasks: dict[str, TaskID] = {}
 
         def tell(phase: str, done: int, of: int) -> None:

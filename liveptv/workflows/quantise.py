@@ -19,8 +19,8 @@ from acquisition.recording import open_stack
 from engines.backends.openvino_network import OpenVinoNetwork, open_graph, processor_of
 from engines.backends.quantise import RECIPES, Recipe, check_libraries, quantise_graph
 from engines.backends.quantised import quantised_path, write_quantised
+from engines.blocks import BLOCK_PX
 from engines.flatfield import load_flat_field
-from engines.network.layout import MULTIPLE
 from engines.network.model import OnnxModel
 from engines.network.model_card import ModelCard
 from engines.network.preparation import Preparation
@@ -145,7 +145,7 @@ def typical_inputs(
             if preparation.fill(stack.read(index).image) <= 0:
                 continue
             height, width = (
-                min(most, size // MULTIPLE * MULTIPLE) for most, size in zip(TILE_PX, shape, strict=True)
+                min(most, size // BLOCK_PX * BLOCK_PX) for most, size in zip(TILE_PX, shape, strict=True)
             )
             top, left = (
                 int(rng.integers(0, size - part + 1))

@@ -338,7 +338,9 @@ def test_a_replay_at_its_own_pace_keeps_the_time(tmp_path, monkeypatch):
     np.testing.assert_allclose(at_s, np.arange(6) / 25, atol=1e-9)
 
 
-def test_a_frame_that_is_read_late_in_a_replay_is_as_old_as_one_that_waited_in_a_camera(tmp_path, monkeypatch):
+def test_a_frame_that_is_read_late_in_a_replay_is_as_old_as_one_that_waited_in_a_camera(
+    tmp_path, monkeypatch
+):
     path = tmp_path / "video.tif"
     write_plain(path, images(4))
     clock = SimulatedClock()
@@ -350,7 +352,9 @@ def test_a_frame_that_is_read_late_in_a_replay_is_as_old_as_one_that_waited_in_a
     found = [recording.read(1.0) for _ in range(4)]
     recording.close()
     due_s = np.arange(4) / 25
-    np.testing.assert_allclose([1e-9 * frame.info.monotonic_ns - began_s for frame in found], due_s, atol=1e-6)
+    np.testing.assert_allclose(
+        [1e-9 * frame.info.monotonic_ns - began_s for frame in found], due_s, atol=1e-6
+    )
     np.testing.assert_allclose([frame.info.wall_s - began_s for frame in found], due_s, atol=1e-6)
     assert clock.now_s - began_s == pytest.approx(0.12)
 

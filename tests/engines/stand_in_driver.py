@@ -29,8 +29,13 @@ Body = ctypes.CFUNCTYPE(
 
 
 @functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="liveptv_stand_in_")  # until the process ends
+
+
+@functools.cache
 def _built() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="liveptv_stand_in_"))
+    folder = Path(_folder().name)
     options = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-shared", "-fPIC", "-pthread")
     subprocess.run(["gcc", *options, "-o", str(folder / "driver.so"), str(SOURCE)], check=True)
     return folder / "driver.so"

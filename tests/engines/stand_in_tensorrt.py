@@ -104,7 +104,7 @@ class IBuilderConfig:
 
 
 class IExecutionContext:
-    put = staticmethod(lambda _stream, work: work())
+    _put = staticmethod(lambda _stream, work: work())
     """Puts work on a stream: at once, unless a test has streams."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
@@ -121,7 +121,7 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream > 0, "TensorRT slows down on the default stream"
-        self.put(stream, self._run)
+        self._put(stream, self._run)
         return True
 
     def _run(self) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from astigmatic import frame
 from stand_in_driver import StandIn, needs_gcc
-from stand_in_tensorrt import IExecutionContext, stand_in_for_rtx
+from stand_in_tensorrt import ICudaEngine, IExecutionContext, stand_in_for_rtx
 
 from engines.backends.failover import open_guarded
 from engines.backends.registry import open_back_end
@@ -23,7 +24,7 @@ from engines.cuda.driver_device import DriverCuda
 from engines.cuda.first_gpu import Gpu
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT
-from engines.engine import Engine
+from engines.engine import Engine, WrongNumbersError
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings
@@ -50,7 +51,7 @@ def camera_pc(folder: Path, patch: pytest.MonkeyPatch):
     patch.setattr("engines.tensorrt.library.Library.is_installed", property(lambda one: one is RTX))
     patch.setattr("engines.tensorrt.opening.load_library", lambda one: Loaded(one, trt))
     patch.setattr("engines.tensorrt.opening.open_cuda", lambda: DriverCuda(driver.library))
-    patch.setattr(IExecutionContext, "put", staticmethod(driver.put))
+    patch.setattr(IExecutionContext, "_put", staticmethod(driver.put))
     yield driver
 
 
@@ -136,6 +137,33 @@ def test_when_the_gpu_is_lost_in_a_run_the_processor_goes_on_and_no_frame_is_los
     assert f"CUDA error {status} in" in said[0]
     gc.collect()
     assert (driver.alive, driver.retained, driver.illegal) == ({}, 0, 0)
+
+
+def test_a_gpu_with_wrong_numbers_is_let_go_even_while_somebody_has_the_error(driver, monkeypatch):
+    """But for the answers that the error's frames still see, and what these need."""
+    run_rightly, make = IExecutionContext._run, ICudaEngine.__init__
+    engines: weakref.WeakSet[ICudaEngine] = weakref.WeakSet()
+
+    def made(engine, file) -> None:
+        engines.add(engine)
+        make(engine, file)
+
+    def run_wrongly(context) -> None:
+        run_rightly(context)
+        for end in context._session.get_outputs():
+            context._tensor(end)[:] *= 0.9
+
+    monkeypatch.setattr(IExecutionContext, "_run", run_wrongly)
+    monkeypatch.setattr(ICudaEngine, "__init__", made)
+    with closing(on_tensorrt()) as engine:
+        with pytest.raises(WrongNumbersError, match="disagrees") as caught:
+            engine.warmup(*SHAPE, np.dtype(np.uint8))
+        assert engines
+    assert not engines
+    assert caught.value.__traceback__ is not None
+    assert (driver.alive, driver.retained) == ({"host": 2}, 1)
+    del caught
+    assert_nothing_is_left(driver)
 
 
 def test_an_engine_that_cannot_be_made_leaves_nothing(driver):

@@ -52,6 +52,9 @@ class SumRunner:
 
         return enqueue
 
+    def close(self) -> None:
+        self._reference = None
+
 
 OPENING = [
     "cuInit",

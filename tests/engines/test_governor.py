@@ -108,6 +108,16 @@ def test_the_first_frames_are_fitted_whole_though_they_alone_take_nearly_all_of_
         assert run.mean_fitted(0) > 0.99
 
 
+@pytest.mark.parametrize("disturbed", [1, 2, 3])
+def test_one_disturbed_frame_at_the_start_does_not_end_the_fit(disturbed: int) -> None:
+    now = [0.0]
+    governor = Governor(1, 100.0, lambda: now[0], 33.3)
+    for number in range(6):
+        now[0] = 0.0333 * number
+        assert governor.arrived(number, now[0], 2.0) > 0.0
+        governor.finished([FrameCost(number, 60.0 if number == disturbed else 15.0, 12.0, 60, 0)])
+
+
 def test_what_is_left_is_spent_once_and_frames_that_keep_taking_longer_are_fitted_in_part() -> None:
     run = Run(load=lambda at_s: Load(particles=20 if at_s < 10 else 65, fit_ms=0.3)).go(20)
     assert run.mean_fitted(5, 10) == 1.0

@@ -133,6 +133,11 @@ def test_a_library_that_refuses_the_gpu_is_tried_for_what_it_says_itself():
     assert [part.road for part in parts if part.name == "live"] == ["torch"]
 
 
+def test_the_fits_kernel_is_timed_on_an_nvidia_gpu_that_no_library_here_can_use():
+    assert "fit" in [part.name for part in gpu_engine.plan(looked("onnxruntime", tried=("rtx",)))]
+    assert "fit" not in [part.name for part in gpu_engine.plan(looked("openvino", "onnxruntime"))]
+
+
 def test_what_was_asked_for_is_compared_with_the_best_on_a_gpu():
     rows = [
         measured("torch", "large", "", 700.0, 4.0),
@@ -151,6 +156,16 @@ def test_frames_in_which_nothing_was_found_reach_no_target():
     assert all(row["found"] is None for row in gpu_engine.targets(rows))
 
 
+def test_the_summary_has_a_line_for_each_engine_and_each_failure():
+    rows = [
+        measured("rtx", "small", "gpu", 1234.5, 2.0) | {"half": True, "latency_p50_ms": 1.0},
+        {"part": "speed", "road": "rtx", "model": "large", "failed": "stopped after 100 s"},
+    ]
+    _, engine, failed = gpu_engine.summary(rows).splitlines()
+    assert engine.split() == ["rtx", "small", "half", "gpu", "1234.5", "1.0", "2.0"]
+    assert failed == "speed rtx large: stopped after 100 s"
+
+
 def measured(road, model, fit, frames_per_s, p99_ms):
     named = {"road": road, "model": model, "fit": fit, "particles": 200, "found_per_frame": 196.0}
     return named | {"frames_per_s": frames_per_s, "latency_p99_ms": p99_ms}
@@ -165,11 +180,12 @@ def test_without_a_gpu_it_says_of_each_library_why_it_cannot_run_and_ends():
         check=False,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
     )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert not [row for row in rows if "failed" in row]
     roads = {row["road"]: row for row in rows if "usable" in row}
     assert roads["onnxruntime"]["usable"]
     assert all(row["usable"] or row["why_not"] for row in roads.values())
-    gpu = [name for name, row in roads.items() if row["usable"] and name != "onnxruntime"]
+    gpu = [row for name, row in roads.items() if name != "onnxruntime"]
+    gpu = [row for row in gpu if row["usable"] or row["could_be_tried"]]
     assert done.returncode == (0 if gpu else 1)
     assert ("no GPU here" in done.stderr) == (not gpu)

@@ -25,13 +25,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_other_side import model_of, seen
 
+from engines.blocks import BLOCK_PX
 from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.tiles import margin_blocks, origin_px, reach_blocks, slots_in
 from engines.prediction.correction import begin, correct
 from engines.prediction.expected import Expected, expected_in
 from engines.prediction.residual import left_over
-from engines.prediction.tiles import BLOCK_PX, EVERY, Rectangle, inside, piece, pixels_read, rectangles
+from engines.prediction.tiles import EVERY, Rectangle, inside, piece, pixels_read, rectangles
 from engines.refine.arguments import Noise
 from engines.refine.field import FieldModel
 from engines.refine.fitting import fit_particles
@@ -271,6 +272,39 @@ def test_a_correction_from_a_good_start_ends_where_the_search_does(psf: FitModel
     # both fits stop where a step would move a parameter by less than 0.22 standard errors
     np.testing.assert_array_less(np.median(each, axis=0), 0.08)
     np.testing.assert_array_less(np.quantile(each, 0.95, axis=0), 0.45)
+
+
+def test_half_an_image_at_the_edge_is_not_taken_for_one_of_another_depth(psf: FitModel) -> None:
+    wrong = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true = np.array([[240.3, 8.5, 88.0, 1.0]])
+        contrast = contrast_of(psf, true, SHAPE)
+        contrast += np.sqrt(psf.shot * np.maximum(1 - contrast, 0.05)) * rng.standard_normal(SHAPE)
+        start = true[:, :3] + [0.0, 0.3, -20.0]
+        expected = Expected(start, np.array([[0.3, 0.3, 7.0]]), np.ones(1), np.zeros(1))
+        particles, kernels = begin(expected, np.ones(1)), psf.for_kernels(SHAPE)
+        total = np.zeros_like(contrast)
+        put_all(total, particles.theta, particles.usable, 1.0, kernels)
+        correct(contrast, total, particles, expected, psf, kernels, Noise(0.0, psf.shot, -1.0), fit_frame)
+        wrong += abs(particles.theta[0, 2] - 88.0) > 12.0
+    assert wrong <= 3  # 13 without a search of the depth; in some, noise decides
+
+
+def test_a_particle_at_the_edge_is_known_when_the_network_overlooks_it(
+    engine: NetworkEngine, psf: FitModel
+) -> None:
+    flow = Flow(psf, SHAPE, count=12, seed=6)
+    rim = np.array([[200.0, -0.2, 60.0, 1.0]])
+    by_search, with_prediction = [], []
+    for _ in range(16):
+        predicted = flow.predictions(more=rim)
+        flow.step()
+        frame = flow.frame(more=rim)
+        by_search.append(is_found(detect(engine, frame), rim[0]))
+        with_prediction.append(is_found(detect(engine, frame, predicted), rim[0]))
+    assert np.mean(by_search) < 0.9
+    assert np.mean(with_prediction) > 0.9
 
 
 def test_an_uneven_background_is_not_left_over(psf: FitModel) -> None:

@@ -373,11 +373,11 @@ def test_the_checks_are_prepared_before_the_first_frame_where_nothing_has_to_be_
 
     def make():
         prepared.append(threading.current_thread())
-        return SimpleNamespace(look=lambda *_: [], facts=dict)
+        return SimpleNamespace(look=lambda *_: [], facts=dict, rehearse=lambda *given: prepared.append(given))
 
     with closing(CheckedEngine(Steady(), make, print)) as engine:
-        engine.warmup(8, 8, np.dtype(np.uint8))
-        assert prepared == [threading.current_thread()]
+        engine.warmup(8, 9, np.dtype(np.uint8))
+        assert prepared == [threading.current_thread(), ((8, 9), np.dtype(np.uint8))]
 
 
 def test_checks_that_would_have_to_be_compiled_wait_until_they_are():
@@ -475,6 +475,28 @@ engine.submit(Frame(FrameInfo("run", 0, 0, 0.0, 0, 0.0), np.zeros((8, 8), np.uin
 engine.results(0.0)
 begun.wait()
 """
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_nothing_remains_of_the_look_before_the_first(model, dtype):
+    rng = np.random.default_rng(5)
+    rehearsed, other = (Inspector(model, OPTICS.pixel_size_um) for _ in range(2))
+    rehearsed.rehearse((400, 500), dtype)
+    assert rehearsed.facts() == {}
+    told = []
+    for number in range(FIRST_LOOKS + LATEST_LOOKS):
+        light = 100.0 if number < FIRST_LOOKS else 70.0
+        image = rng.normal(light, 0.02 * light, (400, 500)).astype(dtype)
+        x_um, y_um = (rng.uniform(60, size * OPTICS.pixel_size_um - 60, 30) for size in (500, 400))
+        found = Detections.from_columns(
+            FrameInfo("r", number, number, float(number), 0, 0.0), x_um=x_um, y_um=y_um,
+            z_um=rng.uniform(-80, 80, 30), brightness=0.2 * light, flags=0.0,
+        )  # fmt: skip
+        one, two = (inspector.look(image, found, float(number)) for inspector in (rehearsed, other))
+        assert one == two
+        told += one
+    assert any("light" in text for text in told)
+    assert rehearsed.facts() == other.facts() != {}
 
 
 def test_a_process_that_ends_without_closing_lets_what_is_being_compiled_finish():

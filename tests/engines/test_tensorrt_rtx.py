@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -228,6 +230,15 @@ def test_a_copy_that_is_cut_off_is_no_engine(engine_file, loaded, keep, tmp_path
     assert "engine" in plans.why_none(SHIPPED_MODEL, FRAME)
 
 
+def test_an_engine_under_another_ones_name_is_not_taken_for_that(engine_file, loaded, tmp_path):
+    plans = Plans(loaded, None, True, EngineCache(tmp_path))
+    other = replace(FRAME, height=SHAPE[0] + 16)
+    shutil.copy(engine_file.path, plans.cache.path(plans.key(SHIPPED_MODEL, other)))
+    assert plans.read(SHIPPED_MODEL, other) is None
+    shutil.copy(engine_file.path, tmp_path)
+    assert plans.read(SHIPPED_MODEL, FRAME)
+
+
 ALIVE = """
 import sys
 from contextlib import nullcontext
@@ -271,9 +282,70 @@ def test_without_a_driver_good_and_damaged_engines_are_refused_and_the_program_g
     *refusals, last = ended.stdout.splitlines()
     assert last == "alive"
     assert len(refusals) == 7
-    for said in refusals:
-        assert "cannot read the engine" in said
-        assert "build it again with `liveptv engine build`" in said
+    assert all("cannot read the engine" in said and len(said) < 330 for said in refusals)
+    for said in (refusals[1], refusals[2], refusals[6]):  # it sees that these are no engines
+        assert "it is damaged: build it again with `liveptv engine build`" in said
+
+
+FALLS_BACK = """
+import sys
+from contextlib import closing
+from pathlib import Path
+import numpy as np
+from astigmatic import frame
+from host_device import HostDevice
+from engines.backends.failover import GuardedEngine
+from engines.backends.registry import ONNXRUNTIME
+from engines.cuda.check import drawn_frame
+from engines.cuda.engine import GpuEngine
+from engines.cuda.layout import FrameFormat
+from engines.network.model import OnnxModel
+from engines.settings import DetectorSettings
+from engines.tensorrt.cache import EngineCache
+from engines.tensorrt.library import RTX, load_library
+from engines.tensorrt.plans import Plans
+from engines.tensorrt.runner import TensorRTBackEnd
+from liveptv.models import SHIPPED_MODEL
+model = OnnxModel(SHIPPED_MODEL)
+pixel_size_um = model.card.pixel_size_um
+settings = DetectorSettings(workers=1, refine=False)
+device = HostDevice()
+plans = Plans(load_library(RTX), device.facts, True, EngineCache(Path(sys.argv[1])))
+on_gpu = GpuEngine(settings, pixel_size_um, SHIPPED_MODEL, TensorRTBackEnd(device, plans, print))
+guarded = GuardedEngine(on_gpu, lambda: ONNXRUNTIME.open(settings, pixel_size_um, SHIPPED_MODEL), say=print)
+drawn = drawn_frame(model.card, model.psf(), FrameFormat({0}, {1}, 1, False, 4000), None)
+with closing(guarded) as engine:
+    engine.warmup({0}, {1}, np.dtype(np.uint8))
+    engine.submit(frame(0, drawn))
+    (found,) = engine.results(30.0)
+print(engine.info.backend, len(found))
+device.close()
+"""
+
+
+def test_a_run_builds_its_engine_and_where_that_does_not_run_the_processor_takes_over(tmp_path):
+    paths = [*sys.path, str(Path(__file__).parent)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join(paths)}
+    ended = subprocess.run(
+        [sys.executable, "-c", FALLS_BACK.format(*SHAPE), str(tmp_path)],
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    said = [line for line in ended.stdout.splitlines() if " steps" not in line]  # of how far a slow build is
+    assert len(said) == 4, said
+    building, built, refused, last = said
+    assert building.startswith("building the engine of simulated.onnx for images of 288 x 192 with TensorRT")
+    assert built.startswith("built in ")
+    assert "cannot read the engine" in refused
+    assert refused.endswith("onnxruntime (cpu) continues in its place")
+    backend, particles = last.split()
+    assert backend == "onnxruntime"
+    assert int(particles) > 3
+    assert [path.suffix for path in tmp_path.iterdir()] == [".engine"]
 
 
 def test_what_is_missing_to_run_is_said_in_a_line():

@@ -17,9 +17,9 @@ from acquisition.physics.optics import OpticsModel
 from acquisition.physics.rendering import Renderer
 from calibration.training.scoring import Scores
 from engines.backends.quantised import quantised_path, read_quantised, why_not_quantised, write_quantised
+from engines.blocks import BLOCK_PX
 from engines.engine import BackEndError
 from engines.factory import open_engine
-from engines.network.layout import MULTIPLE
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings
 from liveptv.cli.main import run_command_line
@@ -81,7 +81,7 @@ def test_inputs_are_parts_of_the_images_in_units_of_the_noise(tmp_path):
     )
     assert len(inputs) == 6
     for one in inputs:
-        assert one.shape[2] % MULTIPLE == one.shape[3] % MULTIPLE == 0
+        assert one.shape[2] % BLOCK_PX == one.shape[3] % BLOCK_PX == 0
         assert abs(np.median(one)) < 0.2
         assert one.max() > 3
 

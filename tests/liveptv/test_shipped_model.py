@@ -11,9 +11,9 @@ from acquisition.physics.image_table import load_bank
 from acquisition.physics.optics import OpticsModel
 from acquisition.physics.rendering import Renderer, in_sight
 from calibration.evaluation import evaluate
+from engines.blocks import BLOCK_PX
 from engines.engine import DetectionError, Engine
 from engines.factory import check_model, open_engine
-from engines.network.layout import MULTIPLE
 from engines.network.preparation import Preparation, padded
 from engines.settings import DetectorSettings
 from liveptv.cli.main import run_command_line
@@ -172,7 +172,7 @@ def test_the_input_is_contrast_in_units_of_the_noise_padded_with_zeros(height, w
     background = preparation.fill(image)
     given = preparation.input[0, 0]
     assert given.shape == (padded(height), padded(width))
-    assert given.shape[0] % MULTIPLE == given.shape[1] % MULTIPLE == 0
+    assert given.shape[0] % BLOCK_PX == given.shape[1] % BLOCK_PX == 0
     if image.size > 100:
         assert background == pytest.approx(200, abs=0.51)
         assert given[0, 0] == pytest.approx((1 - 180 / background) / 0.01, rel=1e-4)

@@ -67,11 +67,12 @@ def test_particles_enter_and_leave_out_of_sight_with_the_number_kept():
     assert np.ptp(inside) < 60
 
 
-def test_a_step_doubles_the_flow_from_its_frame_on():
-    flow = Flow(SHAPE, 200, 0.15, EVENT_FRAME + 4, "step")
+@pytest.mark.parametrize(("event", "factor"), [("step", 2.0), ("reversed", -1.0), ("stopped", 0.0)])
+def test_a_step_changes_the_flow_from_its_frame_on(event, factor):
+    flow = Flow(SHAPE, 200, 0.15, EVENT_FRAME + 4, event)
     dx, _, frame = steps(flow)
     before, after = dx[frame < EVENT_FRAME].mean(), dx[frame >= EVENT_FRAME].mean()
-    assert after / before == pytest.approx(2.0, rel=0.05)
+    assert after / before == pytest.approx(factor, rel=0.05, abs=0.02)
 
 
 @pytest.mark.parametrize(("event", "shown"), [("focus", 0.0), ("focus announced", JUMP_UM)])
@@ -219,3 +220,26 @@ def test_what_never_recovers_is_said_so():
     rows = [(where[:0], name[:0]) if n >= 10 else (where, name) for n, (where, name) in enumerate(perfect())]
     paired, _ = paired_of(rows)
     assert recovery(paired.truth, paired.row >= 0, 10, 2) is None
+
+
+def test_particles_that_have_just_come_into_view_do_not_count_against_tracks():
+    truth, late = crossing_truth(), 12
+    good = truth.frame < late  # nothing is tracked from then on,
+    coming = truth._replace(particle=np.where(truth.frame < late, truth.particle, 2 + 2 * truth.frame))
+    assert recovery(truth, good, late, 0, 3) is None
+    assert recovery(coming, good, late, 0, 3) == 0  # but no particle is in view for longer than a frame
+    assert recovery(coming, good, late, 0) is None
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_trajectory_that_begins_anew_is_told_from_one_whose_particle_was_out_of_view(seen):
+    rows = perfect()
+    for frame in range(9, 14):
+        rows[frame] = (rows[frame][0][:1], rows[frame][1][:1])
+    for frame in range(14, FRAMES):
+        rows[frame] = (rows[frame][0], np.array([7, 11]))
+    truth = crossing_truth()
+    truth = truth._replace(seen=truth.seen & (seen | (truth.frame != 11) | (truth.particle == 0)))
+    scores = track_scores(*paired_of(rows, truth), 0)
+    assert scores["extra_fragments"] == 1
+    assert scores["of_them_out_of_view"] == (0 if seen else 1)

@@ -43,6 +43,25 @@ def test_links_of_a_channel_flow_are_right_for_slow_and_fast_flow_without_any_pr
     assert links_of(rows, sequence.truth)[2] <= 1.2
 
 
+def test_a_badly_centred_detection_ends_no_track_that_was_just_confirmed():
+    rng, tracker = np.random.default_rng(0), OnlineTracker(TrackerSettings())
+    places = grid(12, 40.0)
+    began = 3 * (np.arange(144) % 16)
+    steps = np.cumsum(rng.normal(0, 0.2, (60, 2, 144)), axis=0)
+    before, kept, asked = np.full(144, -1.0), 0, 0
+    for frame in range(60):
+        there, fourth = frame >= began, (frame == began + 3) & (frame > 12)
+        at = places + steps[frame] + rng.normal(0, 0.1, (2, 144)) + [[2.0 * frame], [0.0]]
+        at[1, fourth] += 1.4
+        rows = tracker.step(detections(frame, *at[:, there]))
+        name, use = np.full(144, -1.0), rows.detection >= 0
+        name[np.flatnonzero(there)[rows.detection[use].astype(int)]] = rows.track[use]
+        kept, asked = kept + int((name == before)[fourth].sum()), asked + int(fourth.sum())
+        before = name
+    assert asked > 80
+    assert kept > 0.9 * asked
+
+
 def alpha(sequence, names: list[np.ndarray]) -> float:
     """The challenge's alpha of detections in trajectories (-1 for none), in units of standard errors, gate 5."""
     sigma = np.array([0.1, 0.1, 1.0])
