@@ -22,6 +22,7 @@ from engines.network.postprocessing import CONFIDENCE
 from engines.network.preparation import Preparation
 from engines.refine.psf import FitModel
 from engines.refine.rendering import BOX, add, render, set_box
+from stream.messages import Detections
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,6 +34,9 @@ SURE = 0.9
 """Confidence from which a particle has to be found by both."""
 NEAR_PX = 2.0
 """px within which two particles are the same one: far more than rounding, far less than `SPACING_PX`."""
+FIT_SIGMAS = 0.01
+"""Standard errors by which nine in ten places of a device's fit may be off: 1,000 times what rounding does, a
+hundredth of what counts."""
 WIDTHS_PX = (4.0, 12.0)
 """px, standard deviations of a drawn spot over its depth range, for models without a PSF model."""
 SPOT_SIGMAS = 5.0
@@ -159,6 +163,26 @@ def check_slot(slot: Slot, reference: Reference, card: ModelCard, limit: Toleran
     if not found.within(limit):
         raise WrongNumbersError(f"the network disagrees with ONNX Runtime on a drawn frame: {found}")
     return found
+
+
+def check_fit(reference: FloatArray, answer: FloatArray) -> None:
+    """Compare tables of a `Detections` (columns, N) that were fitted by the processor and by a device.
+
+    Raises `WrongNumbersError` where not all of the same particles are there, or where one in ten is off.
+    """
+    if answer.shape != reference.shape:
+        raise WrongNumbersError(
+            f"the device's fit has {answer.shape[1]} particles, the processor's {reference.shape[1]}"
+        )
+    row = Detections.COLUMNS.index
+    off = [
+        np.abs(answer[row(f"{k}_um")] - reference[row(f"{k}_um")]) / reference[row(f"sigma_{k}_um")]
+        for k in "xyz"
+    ]
+    finite = np.isfinite(reference[row("sigma_z_um")])
+    worst = float(np.quantile(np.max(off, axis=0)[finite], 0.9)) if finite.any() else 0.0
+    if not worst <= FIT_SIGMAS:
+        raise WrongNumbersError(f"the device's fit is {worst:.2g} standard errors off the processor's")
 
 
 def drawn_frame(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda.check import EXACT, HALF, Agreement, check_slot, drawn_frame, reference_answer
+from engines.cuda.check import EXACT, HALF, Agreement, check_fit, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
 from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
 from engines.cuda.layout import FrameFormat
@@ -141,6 +141,8 @@ class GpuEngine:
         found = reference_answer(self._model, image)
         table = to_table(found.particles, self._card, found.background, self._particle)
         took_s: dict[str, float] = {}
+        tables: dict[str, npt.NDArray[Any]] = {}
+        on_gpu: KernelFit | None = None
         try:
             on_gpu = KernelFit(refiner.model, self._back_end.device)
             for name, fit in (("processor", refiner.fit_all), ("gpu", on_gpu)):
@@ -148,11 +150,14 @@ class GpuEngine:
                 trial.fit_all = fit
                 for _ in range(2):  # the first compiles
                     busy_s, begun_s = on_gpu.busy_s, time.perf_counter()
-                    trial.refine(image, table)
+                    tables[name] = trial.refine(image, table)
                     took_s[name] = time.perf_counter() - begun_s
                     took_s["kernel"] = on_gpu.busy_s - busy_s
+            check_fit(tables["processor"], tables["gpu"])
         except (BackEndError, RuntimeError, MemoryError) as error:
             log.warning("the fit stays on the processor: %s", _line(error))
+            if on_gpu is not None:
+                on_gpu.close()
             return
         workers = self._work.workers
         if max(took_s["gpu"] / workers, took_s["kernel"] / FRAMES_AT_A_TIME) < took_s["processor"] / workers:

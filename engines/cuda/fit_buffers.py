@@ -14,11 +14,13 @@ from engines.cuda.fit_exchange import gather
 from engines.cuda.fit_layout import (
     AT_A_TIME,
     BRIGHTNESS,
+    ENDED,
     FLAGS_AT,
     HEAD,
     LARGEST_AREA,
     LARGEST_IMAGES,
     LARGEST_SINGLE,
+    LATE,
     LISTS_AT,
     ORIGIN_X,
     ORIGIN_Y,
@@ -129,7 +131,10 @@ class FitBuffers:
         recorded.start()
         recorded.wait()
         busy_s = time.perf_counter() - begun_s
-        return self._host["results"][: RESULT * rows].reshape(rows, RESULT), self._host["deltas"], busy_s
+        results = self._host["results"][: RESULT * rows].reshape(rows, RESULT)
+        if (results[:, ENDED] == LATE).any():
+            raise RuntimeError("thread blocks of the fit have waited for each other for a second")
+        return results, self._host["deltas"], busy_s
 
     def _grow(self, wanted: dict[str, int], each: int) -> Recorded:
         """The recorded launch, with `wanted` room; a thread block needs `each` values of work space."""

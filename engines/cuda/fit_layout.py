@@ -41,6 +41,7 @@ SCENE = 8
 # `results`: doubles for each row
 THETA, COVARIANCE, FIT, ENDED, FILLED, DRAWN, TRIALS, IS_SPLIT, IS_LOST = 0, 4, 20, 22, 23, 24, 25, 26, 27
 RESULT = 28
+LATE = -1  # of `ENDED`: what it waits for did not end in time
 """`FILLED`: the covariance and the fit hold; `DRAWN`: the change of the image is written; `TRIALS`: steps tried;
 `IS_SPLIT`: its block of several was singular; `IS_LOST`: and it is too far away to be fitted by itself here."""
 # the model
@@ -67,7 +68,19 @@ PLACES = (
     ),
     *("OWN_BOX", "IS_PLAIN", "RECT_Y", "RECT_X", "RECT_TALL", "RECT_WIDE", "DELTA", "ROW"),
     *("READ", "SHOT", "SIGN", "BRIGHTNESS", "PRECISION", "ORIGIN_Y", "ORIGIN_X", "SCENE"),
-    *("THETA", "COVARIANCE", "FIT", "ENDED", "FILLED", "DRAWN", "TRIALS", "IS_SPLIT", "IS_LOST", "RESULT"),
+    *(
+        "THETA",
+        "COVARIANCE",
+        "FIT",
+        "ENDED",
+        "FILLED",
+        "DRAWN",
+        "TRIALS",
+        "IS_SPLIT",
+        "IS_LOST",
+        "RESULT",
+        "LATE",
+    ),
     *("NODES", "PIXELS", "MODES", "ROWS", "COLUMNS", "LEVELS"),
     *("FIRST_UM", "STEP_UM", "MIN_UM", "MAX_UM", "CELL_TALL", "CELL_WIDE", "FAINT", "BRIGHT"),
     *("THREADS", "AT_A_TIME", "PLANE"),

@@ -17,7 +17,9 @@ from kernel_on_cpu import Kernels, build  # noqa: E402
 from engines.backends.failover import GuardedEngine  # noqa: E402
 from engines.cuda.check import drawn_frame  # noqa: E402
 from engines.cuda.engine import GpuEngine  # noqa: E402
+from engines.cuda.fit_buffers import NAMES  # noqa: E402
 from engines.cuda.fit_frame import KernelFit  # noqa: E402
+from engines.cuda.fit_layout import RESULT, THETA  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402
 from engines.cuda.slot import SLOTS_IN_FLIGHT  # noqa: E402
 from engines.cuda.torch_runner import TorchBackEnd  # noqa: E402
@@ -200,3 +202,17 @@ def test_a_gpu_that_cannot_run_the_fit_leaves_it_to_the_processor(device, caplog
         assert engine.info.details["fit_on"] == "processor"
         assert "the fit stays on the processor: this device runs no kernels" in caplog.text
         assert sum(len(d) for d in run(engine, images(1))) > 5
+
+
+def test_a_fit_with_wrong_numbers_is_left_to_the_processor(caplog, tmp_path):
+    class Wrong(Kernels):
+        def launch(self, grid, block, shared_bytes, arguments, stream) -> None:
+            super().launch(grid, block, shared_bytes, arguments, stream)
+            results = arguments[6 + NAMES.index("results")].array
+            results[THETA + 2 :: RESULT] += 0.5
+
+    device = HostDevice(kernels=Wrong(build(tmp_path)))
+    with closing(device), closing(on_gpu(device)) as engine:
+        engine.warmup(*SHAPE, np.dtype(np.uint8))
+        assert engine.info.details["fit_on"] == "processor"
+    assert "standard errors off the processor's" in caplog.text

@@ -310,11 +310,18 @@ class Shuffled(Kernels):
         super().launch(grid, block, shared_bytes, arguments, stream)
 
 
-def test_a_result_does_not_depend_on_which_blocks_are_fitted_first(library):
-    """To the last bit: what a block waits for is all that it depends on."""
+def test_a_result_does_not_depend_on_which_blocks_or_threads_come_first(library, tmp_path):
+    """To the last bit: what a block waits for is all that it depends on, as the end of a phase is for a thread."""
+    other_way = build(tmp_path, "-DLAST_THREAD_FIRST")
     contrast, start = scene(120, 6)
     found = []
-    for kernels in (Kernels(library), Shuffled(library), Shuffled(library), Kernels(library, threads=4)):
+    for kernels in (
+        Kernels(library),
+        Shuffled(library),
+        Shuffled(library),
+        Kernels(library, threads=4),
+        Kernels(other_way),
+    ):
         kernels.seed = len(found)
         total, particles, psf = begun(contrast, start)
         fit = KernelFit(MODEL, HostDevice(kernels=kernels))
@@ -399,3 +406,23 @@ def test_every_wait_is_for_an_earlier_task(library):
             assert (ints[lists + task[WAITS] : lists + task[WAITS] + task[WAITING]] < number).all()
             members = ints[lists + task[FIRST] : lists + task[FIRST] + task[COUNT]]
             assert (np.diff(members) == 1).all()
+
+
+class Waiting(Kernels):
+    """Has the first block wait for itself."""
+
+    def launch(self, grid, block, shared_bytes, arguments, stream) -> None:
+        ints = arguments[6 + NAMES.index("ints")].array
+        if ints[TASKS]:
+            ints[ints[LISTS_AT]] = 0
+            ints[ints[TASKS_AT] + WAITS] = 0
+            ints[ints[TASKS_AT] + WAITING] = 1
+        super().launch(grid, block, shared_bytes, arguments, stream)
+
+
+def test_a_wait_without_end_is_an_error(tmp_path):
+    fit = KernelFit(MODEL, HostDevice(kernels=Waiting(build(tmp_path, "-DMOST_POLLS=1000"))))
+    contrast, start = scene(20, 2)
+    total, particles, psf = begun(contrast, start)
+    with pytest.raises(RuntimeError, match="have waited for each other"):
+        fit(contrast, total, particles, psf, VARIANCE, UNKNOWN, particles.usable)

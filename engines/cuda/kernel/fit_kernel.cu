@@ -47,6 +47,7 @@ HELPER void add_image(Shared *s, const Psf *psf, const Block *b, int is_plain, f
 /* Take a particle `theta` for `add_image`, in its rectangle: that of `box`, or the one of where it is. */
 HELPER void take(Shared *s, const Psf *psf, const int *head, const double *theta, const int *box)
 {
+  WAIT_FOR_ALL; /* some may still look at the one before, which `add_image` had no pixel of */
   EACH_THREAD(t)
     if (t == 0) {
       for (int i = 0; i < 4; ++i) s->start[i] = theta[i];
@@ -201,8 +202,8 @@ HELPER int begin_split(Shared *s, const Psf *psf, const int *head, const int *ta
   double *const out = results + RESULT * members[0];
   EACH_THREAD(t)
     if (t == 0) {
-      await_flag(flags + 1 + task[PARENT]);
-      s->goes_on = out[IS_SPLIT] > 0.0;
+      s->late = !await_flag(flags + 1 + task[PARENT]);
+      s->goes_on = !s->late && out[IS_SPLIT] > 0.0;
       if (s->goes_on) {
         int *const box = s->boxes[0];
         for (int i = 0; i < 4; ++i) s->theta[0][0][i] = out[THETA + i];
@@ -245,19 +246,26 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
     int ended = NOT_CONVERGED, filled = 0, steps = 0;
     Block b;
     EACH_THREAD(t)
-      if (t == 0) s->ticket = take_ticket(flags);
+      if (t == 0) {
+        s->ticket = take_ticket(flags);
+        s->late = 0;
+      }
     JOIN
     if (s->ticket >= head[TASKS]) return;
     task = ints + head[TASKS_AT] + s->ticket * TASK;
     members = lists + task[FIRST];
     if (task[PARENT] >= 0 && !begin_split(s, &psf, head, task, members, rows, results, flags)) {
       EACH_THREAD(t)
-        if (t == 0) raise_flag(flags + 1 + s->ticket);
+        if (t == 0) {
+          if (s->late) results[RESULT * members[0] + ENDED] = LATE;
+          raise_flag(flags + 1 + s->ticket);
+        }
       JOIN
       continue;
     }
     EACH_THREAD(t)
-      for (int k = t; k < task[WAITING]; k += THREADS) await_flag(flags + 1 + lists[task[WAITS] + k]);
+      for (int k = t; k < task[WAITING]; k += THREADS)
+        if (!await_flag(flags + 1 + lists[task[WAITS] + k])) s->late = 1;
     JOIN
     if (task[PARENT] < 0) begin(s, members, task[COUNT], rows, starts, results);
     b.n = task[COUNT];
@@ -293,7 +301,7 @@ KERNEL fit_blocks(const float *coefficients, const short *modes, const float *we
       for (int k = 0; k < b.n; ++k)
         render(s, &psf, s->theta[0][k], s->boxes[k], s->cells[k], 1, b.spare, images_of(s, &b, 0, k));
     }
-    finish(s, &psf, &b, head, members, rows, starts, results, deltas, ended, filled, steps);
+    finish(s, &psf, &b, head, members, rows, starts, results, deltas, s->late ? LATE : ended, filled, steps);
     EACH_THREAD(t)
       if (t == 0) raise_flag(flags + 1 + s->ticket);
     JOIN

@@ -34,7 +34,7 @@ typedef struct {
   int boxes[MEMBERS][BOX], own[MEMBERS], cells[MEMBERS];
   int drawn[BOX], held[MEMBERS], region[4];
   double covariance[16 * MEMBERS], fit[2 * MEMBERS];
-  int goes_on, accepted, moved, ticket;
+  int goes_on, accepted, moved, late, ticket;
 } Shared;
 
 /* The sums of the warps, in double precision. */

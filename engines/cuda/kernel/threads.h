@@ -15,6 +15,7 @@
 #define SMALL_HELPER static __device__ __forceinline__
 #define EACH_THREAD(t) { const int t = (int)threadIdx.x;
 #define JOIN } __syncthreads();
+#define WAIT_FOR_ALL __syncthreads()
 #define TALLY(what, count)
 
 /* The sum of a warp's values, by halves, in its first lane. */
@@ -31,11 +32,18 @@ SMALL_HELPER float warp_sum(float value)
     if ((t) % WARP == 0) (shared)->parts[which][(t) / WARP] = of_warp;  \
   } while (0)
 
-/* Wait until other thread blocks have set a flag; what they wrote before can then be read. */
-SMALL_HELPER void await_flag(int *flag)
+/* Polls before a wait is given up: about a second, while a launch takes milliseconds. Windows resets a GPU after two. */
+#define MOST_POLLS 5000000
+
+/* Wait until another thread block has set a flag; what it wrote before can then be read. 0 where it takes too long. */
+SMALL_HELPER int await_flag(int *flag)
 {
-  while (*(volatile int *)flag == 0) __nanosleep(100);
+  for (int polls = 0; *(volatile int *)flag == 0; ++polls) {
+    if (polls == MOST_POLLS) return 0;
+    __nanosleep(100);
+  }
   __threadfence();
+  return 1;
 }
 
 SMALL_HELPER void raise_flag(int *flag)
@@ -53,8 +61,16 @@ SMALL_HELPER int take_ticket(int *next) { return atomicAdd(next, 1); }
 
 #define HELPER static
 #define SMALL_HELPER static inline
-#define EACH_THREAD(t) for (int t = 0; t < THREADS; ++t) {
 #define JOIN }
+#define WAIT_FOR_ALL
+/* The order of threads within a phase must not matter; tests turn it round. */
+#ifdef LAST_THREAD_FIRST
+#define EACH_THREAD(t) for (int t = THREADS - 1; t >= 0; --t) {
+#define LAST_LANE 0
+#else
+#define EACH_THREAD(t) for (int t = 0; t < THREADS; ++t) {
+#define LAST_LANE (WARP - 1)
+#endif
 
 /* What was done, for the arithmetic in the documentation; made only where it is asked for. */
 enum { SINGLE, DOUBLE, SCRATCH_BYTES, SHARED_BYTES, MODEL_BYTES, DRAWN_IMAGES, STEPS, TALLIES };
@@ -73,7 +89,7 @@ void read_tallies(double *out)
 static inline void add_up(float *lanes, float *parts, int t, float value)
 {
   lanes[t % WARP] = value;
-  if (t % WARP == WARP - 1) {
+  if (t % WARP == LAST_LANE) {
     for (int apart = WARP / 2; apart > 0; apart /= 2)
       for (int lane = 0; lane < apart; ++lane) lanes[lane] += lanes[lane + apart];
     parts[t / WARP] = lanes[0];
@@ -83,9 +99,17 @@ static inline void add_up(float *lanes, float *parts, int t, float value)
 #define ADD_UP(shared, which, t, value) \
   add_up((shared)->lanes[which], (shared)->parts[which], t, value)
 
-static inline void await_flag(int *flag)
+#ifndef MOST_POLLS
+#define MOST_POLLS 100000000
+#endif
+
+static inline int await_flag(int *flag)
 {
-  while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) == 0) sched_yield();
+  for (int polls = 0; __atomic_load_n(flag, __ATOMIC_ACQUIRE) == 0; ++polls) {
+    if (polls == MOST_POLLS) return 0;
+    sched_yield();
+  }
+  return 1;
 }
 
 static inline void raise_flag(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELEASE); }
