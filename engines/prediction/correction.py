@@ -58,10 +58,11 @@ the network and the fit of a found particle ask for less, and may find it again.
 UNLIKE = 3.0
 """Relative scatters of the brightness over the frame by which a particle's may have changed since it was predicted.
 More misses second particles that have come to the same place, less searches more."""
-HALF_SHOWN, WHOLLY_SHOWN = 0.75, 0.95
-"""Part of an image within the frame below which its depth is searched in any case, and below which it counts as cut.
-The first is that of particles nearer to the edge than half of their half width. In one flow (1,000 particles) a
-particle there had a wrong depth in 40 of 60 frames without a search, in 6 with it."""
+SHOWN, WHOLLY_SHOWN = (0.6, 0.75), 0.95
+"""Parts of an image within the frame between which its depth is searched in any case, and below which it counts as
+cut. Of less than the first too little is left to choose by; the second is that of particles nearer to the edge
+than half of their half width. In one flow (1,000 particles) a particle there had a wrong depth in 40 of 60 frames
+without a search, in 6 with it."""
 ASKED = 32
 """Particles that are looked at before any is fitted: of 32 whose absence has a probability of 3 %, more than a
 quarter are absent in 3 of 10^7 frames, and if half have gone, this says so in 996 of 1,000 (binomial)."""
@@ -191,7 +192,7 @@ def _search_cut(
         half = np.maximum(at - boxes[:, low], boxes[:, high] - 1 - at)
         shown *= np.minimum((boxes[:, high] - boxes[:, low]) / (2.0 * half + 1.0), 1.0)
     reach = SEARCH_SIGMAS * expected.sigma[:, 2]
-    unsure = (shown < HALF_SHOWN) | ((shown < WHOLLY_SHOWN) & (reach > SEARCH_STEP_UM))
+    unsure = ((shown > SHOWN[0]) & (shown < SHOWN[1])) | ((shown < WHOLLY_SHOWN) & (reach > SEARCH_STEP_UM))
     unsure &= particles.usable
     if unsure.any():
         span = np.clip(reach, LEAST_SEARCH_UM, LARGEST_MOVE_UM)
