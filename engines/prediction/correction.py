@@ -37,7 +37,7 @@ from engines.refine.joint_fit import CONVERGED, NOT_CONVERGED
 from engines.refine.other_side import other_depths
 from engines.refine.presence import presence, put_all
 from engines.refine.psf import FitModel
-from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, Z
+from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, A, X, Y, Z
 from engines.refine.typical import sample_of, typical_of
 
 REACH_PX, REACH_UM = 2.5, 20.0
@@ -58,6 +58,11 @@ the network and the fit of a found particle ask for less, and may find it again.
 UNLIKE = 3.0
 """Relative scatters of the brightness over the frame by which a particle's may have changed since it was predicted.
 More misses second particles that have come to the same place, less searches more."""
+SHOWN, WHOLLY_SHOWN = (0.6, 0.75), 0.95
+"""Parts of an image within the frame between which its depth is searched in any case, and below which it counts as
+cut. Of less than the first too little is left to choose by; the second is that of particles nearer to the edge
+than half of their half width. In one flow (1,000 particles) a particle there had a wrong depth in 40 of 60 frames
+without a search, in 6 with it."""
 ASKED = 32
 """Particles that are looked at before any is fitted: of 32 whose absence has a probability of 3 %, more than a
 quarter are absent in 3 of 10^7 frames, and if half have gone, this says so in 996 of 1,000 (binomial)."""
@@ -174,17 +179,21 @@ def _search_cut(
     psf: Psf,
     noise: Noise,
 ) -> None:
-    """Search the depth of particles whose image the edge of the frame cuts, where it is not well predicted.
+    """Search the depth of particles whose image the edge of the frame cuts, where it is not well predicted, and
+    where much is cut off.
 
     Half an image may have a second depth that explains it nearly as well, from which a fit does not come back. Once
     the tracker believed it, each prediction would begin there.
     """
     boxes = usable_boxes(particles.theta, particles.usable, contrast.shape, psf)
-    height, width = contrast.shape
-    cut = (boxes[:, TOP] == 0) | (boxes[:, LEFT] == 0)
-    cut |= (boxes[:, BOTTOM] == height) | (boxes[:, RIGHT] == width)
+    shown = np.ones(len(boxes))
+    for axis, low, high in ((Y, TOP, BOTTOM), (X, LEFT, RIGHT)):
+        at = particles.theta[:, axis]
+        half = np.maximum(at - boxes[:, low], boxes[:, high] - 1 - at)
+        shown *= np.minimum((boxes[:, high] - boxes[:, low]) / (2.0 * half + 1.0), 1.0)
     reach = SEARCH_SIGMAS * expected.sigma[:, 2]
-    unsure = particles.usable & cut & (reach > SEARCH_STEP_UM)
+    unsure = ((shown > SHOWN[0]) & (shown < SHOWN[1])) | ((shown < WHOLLY_SHOWN) & (reach > SEARCH_STEP_UM))
+    unsure &= particles.usable
     if unsure.any():
         span = np.clip(reach, LEAST_SEARCH_UM, LARGEST_MOVE_UM)
         search_depths(contrast, total, particles.theta, span, SEARCH_STEP_UM, psf, noise, unsure)
