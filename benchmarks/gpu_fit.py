@@ -12,7 +12,7 @@ from gpu_material import SHIPPED, picture
 
 from engines.cuda.check import reference_answer
 from engines.cuda.device import Device
-from engines.cuda.fit_frame import KernelFit
+from engines.cuda.fit.frame import KernelFit
 from engines.network.model import OnnxModel
 from engines.network.postprocessing import to_table
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner

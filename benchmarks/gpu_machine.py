@@ -12,8 +12,8 @@ from typing import Any
 
 from engines.backends.openvino_devices import found_devices
 from engines.backends.registry import missing
-from engines.cuda.driver import why_no_gpu
-from engines.cuda.driver_device import open_cuda
+from engines.cuda.driver.device import open_cuda
+from engines.cuda.driver.library import why_no_gpu
 from engines.engine import BackEndError
 
 Row = dict[str, Any]

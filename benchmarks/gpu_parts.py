@@ -20,8 +20,8 @@ from gpu_roads import Road, Row
 from gpu_spent import kernels, spent
 
 from engines.cuda.check import EXACT, HALF, agreement, reference_answer
-from engines.cuda.driver import why_no_gpu
-from engines.cuda.driver_device import open_cuda
+from engines.cuda.driver.device import open_cuda
+from engines.cuda.driver.library import why_no_gpu
 from engines.cuda.engine import GpuBackEnd, GpuEngine
 from engines.cuda.layout import MOST_PARTICLES, FrameFormat
 from engines.cuda.slot import Slot

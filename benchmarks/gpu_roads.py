@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from engines.backends.registry import BACK_ENDS, missing
-from engines.cuda.driver_device import open_cuda
+from engines.cuda.driver.device import open_cuda
+from engines.cuda.driver.first_gpu import first_gpu
 from engines.cuda.engine import GpuBackEnd, GpuEngine
-from engines.cuda.first_gpu import first_gpu
-from engines.cuda.fit_frame import KernelFit
+from engines.cuda.fit.frame import KernelFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import Runner
-from engines.cuda.torch_device import why_no_torch_cuda
+from engines.cuda.with_torch.device import why_no_torch_cuda
 from engines.engine import BackEndError, Engine
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
@@ -101,8 +101,8 @@ def _why_not(name: str, device: str = "gpu", **settings: Any) -> Callable[[], st
 
 def _nvidias() -> tuple[Road, ...]:
     def torch(half: bool, _folder: Path) -> GpuBackEnd:
-        from engines.cuda.torch_device import open_torch_cuda
-        from engines.cuda.torch_runner import TorchBackEnd
+        from engines.cuda.with_torch.device import open_torch_cuda
+        from engines.cuda.with_torch.runner import TorchBackEnd
 
         return TorchBackEnd(open_torch_cuda(), half=half)
 
@@ -161,7 +161,7 @@ def say(text: str) -> None:
 
 def _stand_ins() -> tuple[Road, ...]:
     def torch(half: bool, folder: Path) -> GpuBackEnd:
-        from engines.cuda.torch_runner import TorchBackEnd
+        from engines.cuda.with_torch.runner import TorchBackEnd
 
         return TorchBackEnd(stand_in_device(folder), half=half)
 

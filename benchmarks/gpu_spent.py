@@ -99,8 +99,8 @@ def kernels(path: Path, shape: tuple[int, int], image: np.ndarray) -> Row:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from engines.cuda.program import FrameProgram
-    from engines.cuda.torch_device import open_torch_cuda, tensor_of
+    from engines.cuda.with_torch.device import open_torch_cuda, tensor_of
+    from engines.cuda.with_torch.program import FrameProgram
     from engines.network.torch_model import network_of
 
     model, device = OnnxModel(path), open_torch_cuda()

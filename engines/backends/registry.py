@@ -134,7 +134,7 @@ def _open_tensorrt(
 
 
 def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
-    from engines.cuda.torch_device import why_no_torch_cuda
+    from engines.cuda.with_torch.device import why_no_torch_cuda
 
     return why_no_torch_cuda()
 
@@ -142,8 +142,8 @@ def _torch_on_gpu(_settings: DetectorSettings, _model: Path) -> str:
 def _open_torch_on_gpu(
     settings: DetectorSettings, pixel_size_um: float, model: Path, _say: Say = log.info
 ) -> Engine:
-    from engines.cuda.torch_device import open_torch_cuda
-    from engines.cuda.torch_runner import TorchBackEnd
+    from engines.cuda.with_torch.device import open_torch_cuda
+    from engines.cuda.with_torch.runner import TorchBackEnd
 
     half = settings.precision != "full"
     return _on_gpu(settings, pixel_size_um, model, TorchBackEnd(open_torch_cuda(), half=half))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from engines.cuda.check import EXACT, HALF, Agreement, check_fit, check_slot, drawn_frame, reference_answer
 from engines.cuda.device import Device
-from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
+from engines.cuda.fit.frame import FRAMES_AT_A_TIME, KernelFit
 from engines.cuda.layout import FrameFormat
 from engines.cuda.ranges import MOST_LIGHT
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engines.cuda.driver import load_driver
-from engines.cuda.first_gpu import Gpu, first_gpu
+from engines.cuda.driver.first_gpu import Gpu, first_gpu
+from engines.cuda.driver.library import load_driver
 from engines.engine import BackEndError
 
 RTX_CAPABILITIES = ((8, 0), (8, 6), (8, 9))

@@ -1,6 +1,6 @@
 """The GPU program in ONNX's operators: from a frame's bytes to the few slots that can be particles.
 
-The same steps as `engines.cuda.program` and `engines.cuda.background` take in torch, around the graph of a model
+The same steps as `program` and `background` of `engines.cuda.with_torch` take in torch, around the graph of a model
 file. Each function adds nodes to the graph that `op` builds; it takes and gives values of that graph.
 """
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from engines.cuda.driver_device import open_cuda
-from engines.cuda.first_gpu import first_gpu
+from engines.cuda.driver.device import open_cuda
+from engines.cuda.driver.first_gpu import first_gpu
 from engines.engine import BackEndError
 from engines.file_hash import file_hash
 from engines.tensorrt.cache import EngineCache

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.cuda.fit_kernel import NAME, SOURCE, sources
-from engines.cuda.fit_layout import THREADS
+from engines.cuda.fit.kernel import NAME, SOURCE, sources
+from engines.cuda.fit.layout import THREADS
 
 FLAGS = ("-x", "c", "-std=gnu11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 TALLIES = ("single", "double", "scratch_bytes", "shared_bytes", "model_bytes", "images", "steps")

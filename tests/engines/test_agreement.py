@@ -16,7 +16,7 @@ from host_device import HostDevice
 from engines.backends.registry import BACK_ENDS
 from engines.cuda.check import add_particle
 from engines.cuda.engine import GpuEngine
-from engines.cuda.torch_runner import TorchBackEnd
+from engines.cuda.with_torch.runner import TorchBackEnd
 from engines.engine import Engine
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from stand_in_driver import MODULE, SOURCE, StandIn, needs_gcc, pointer_of
 
-from engines.cuda.driver import why_no_gpu
-from engines.cuda.driver_api import SIGNATURES, CudaError
-from engines.cuda.driver_device import DriverCuda, open_cuda
+from engines.cuda.driver.api import SIGNATURES, CudaError
+from engines.cuda.driver.device import DriverCuda, open_cuda
+from engines.cuda.driver.library import why_no_gpu
 from engines.engine import BackEndError
 
 pytestmark = needs_gcc
@@ -431,15 +431,15 @@ def test_without_a_driver_or_a_gpu_that_is_said(driver, monkeypatch):
     def load():
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    monkeypatch.setattr("engines.cuda.driver_device.why_no_gpu", lambda: why_no_gpu(load))
+    monkeypatch.setattr("engines.cuda.driver.device.why_no_gpu", lambda: why_no_gpu(load))
     with pytest.raises(BackEndError, match="no NVIDIA GPU driver"):
         open_cuda()
-    monkeypatch.setattr("engines.cuda.driver_device.why_no_gpu", lambda: why_no_gpu(lambda: driver.library))
+    monkeypatch.setattr("engines.cuda.driver.device.why_no_gpu", lambda: why_no_gpu(lambda: driver.library))
     driver.devices(0)
     with pytest.raises(BackEndError, match="no NVIDIA GPU"):
         open_cuda()
     driver.devices(1)
-    monkeypatch.setattr("engines.cuda.driver_device.load_driver", lambda: driver.library)
+    monkeypatch.setattr("engines.cuda.driver.device.load_driver", lambda: driver.library)
     driver.fail_next("cuDevicePrimaryCtxRetain", 46)
     with pytest.raises(BackEndError, match=r"cannot be used.*CUDA error 46 in cuDevicePrimaryCtxRetain"):
         open_cuda()

@@ -20,8 +20,8 @@ from stand_in_tensorrt import ICudaEngine, IExecutionContext, stand_in_for_rtx
 from engines.backends.failover import open_guarded
 from engines.backends.registry import open_back_end
 from engines.cuda.check import drawn_frame
-from engines.cuda.driver_device import DriverCuda
-from engines.cuda.first_gpu import Gpu
+from engines.cuda.driver.device import DriverCuda
+from engines.cuda.driver.first_gpu import Gpu
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import SLOTS_IN_FLIGHT
 from engines.engine import Engine, WrongNumbersError

@@ -13,11 +13,11 @@ from kernel_on_cpu import Kernels, build
 from stand_in_driver import MODULE, StandIn, needs_gcc, pointer_of
 
 from engines.cuda.check import add_particle
-from engines.cuda.driver_api import CudaError
-from engines.cuda.driver_device import DriverCuda
-from engines.cuda.fit_buffers import NAMES
-from engines.cuda.fit_frame import KernelFit
-from engines.cuda.fit_kernel import NAME
+from engines.cuda.driver.api import CudaError
+from engines.cuda.driver.device import DriverCuda
+from engines.cuda.fit.buffers import NAMES
+from engines.cuda.fit.frame import KernelFit
+from engines.cuda.fit.kernel import NAME
 from engines.network.model import OnnxModel
 from engines.refine.fitting import fit_particles
 from liveptv.models import SHIPPED_MODEL
@@ -37,7 +37,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def compiled_already(monkeypatch):
-    monkeypatch.setattr("engines.cuda.fit_frame.fit_kernel", lambda _capability: MODULE)
+    monkeypatch.setattr("engines.cuda.fit.frame.fit_kernel", lambda _capability: MODULE)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stand_in_driver import MODULE, StandIn, needs_gcc, pointer_of
 
-from engines.cuda.driver_device import DriverCuda
+from engines.cuda.driver.device import DriverCuda
 from engines.cuda.layout import FrameFormat
 from engines.cuda.slot import Slot
 

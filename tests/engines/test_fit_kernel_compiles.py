@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("nvidia.cuda_nvrtc", reason="no nvidia-cuda-nvrtc for this system")
 
-from engines.cuda import compiler
-from engines.cuda.compiler import architectures, compile_kernel, nvrtc
-from engines.cuda.fit_kernel import NAME, compile_fit_kernel
-from engines.cuda.fit_layout import AT_A_TIME, THREADS
-from engines.cuda.kernel_cache import kept_or_made
+from engines.cuda.fit import compiler
+from engines.cuda.fit.compiler import architectures, compile_kernel, nvrtc
+from engines.cuda.fit.kernel import NAME, compile_fit_kernel
+from engines.cuda.fit.kernel_cache import kept_or_made
+from engines.cuda.fit.layout import AT_A_TIME, THREADS
 from engines.engine import BackEndError
 
 REGISTERS = 65_536

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from engines.backends.registry import BACK_ENDS
-from engines.cuda.driver import why_no_gpu
+from engines.cuda.driver.library import why_no_gpu
 from engines.settings import DetectorSettings
 from liveptv.models import SHIPPED_MODEL
 
@@ -46,7 +46,7 @@ def test_back_ends_for_nvidias_gpus_say_that_there_is_none(monkeypatch):
     def load():
         raise OSError("libcuda.so.1: cannot open shared object file")
 
-    for module in ("cuda.torch_device", "cuda.first_gpu"):
+    for module in ("cuda.with_torch.device", "cuda.driver.first_gpu"):
         monkeypatch.setattr(f"engines.{module}.why_no_gpu", lambda *_: why_no_gpu(load))
     nvidias = [b for b in BACK_ENDS if b.device == "gpu" and b.automatic]
     reasons = {b.name: b.why_not(DetectorSettings(), SHIPPED_MODEL) for b in nvidias}

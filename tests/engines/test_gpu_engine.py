@@ -17,12 +17,12 @@ from kernel_on_cpu import Kernels, build  # noqa: E402
 from engines.backends.failover import GuardedEngine  # noqa: E402
 from engines.cuda.check import drawn_frame  # noqa: E402
 from engines.cuda.engine import GpuEngine  # noqa: E402
-from engines.cuda.fit_buffers import NAMES  # noqa: E402
-from engines.cuda.fit_frame import KernelFit  # noqa: E402
-from engines.cuda.fit_layout import RESULT, THETA  # noqa: E402
+from engines.cuda.fit.buffers import NAMES  # noqa: E402
+from engines.cuda.fit.frame import KernelFit  # noqa: E402
+from engines.cuda.fit.layout import RESULT, THETA  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402
 from engines.cuda.slot import SLOTS_IN_FLIGHT  # noqa: E402
-from engines.cuda.torch_runner import TorchBackEnd  # noqa: E402
+from engines.cuda.with_torch.runner import TorchBackEnd  # noqa: E402
 from engines.engine import BackEndError, DetectionError, Engine, WrongNumbersError  # noqa: E402
 from engines.network.engine import NetworkEngine  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402

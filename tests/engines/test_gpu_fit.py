@@ -16,9 +16,9 @@ from test_field_fit import FIELD, MEAN, MODE, SHAPE, grid, model_of
 from test_field_fit import seen as seen_over_the_field
 
 from engines.cuda.check import add_particle
-from engines.cuda.fit_buffers import NAMES
-from engines.cuda.fit_frame import FRAMES_AT_A_TIME, KernelFit
-from engines.cuda.fit_layout import (
+from engines.cuda.fit.buffers import NAMES
+from engines.cuda.fit.frame import FRAMES_AT_A_TIME, KernelFit
+from engines.cuda.fit.layout import (
     COUNT,
     FIRST,
     FLAGS_AT,
@@ -33,7 +33,7 @@ from engines.cuda.fit_layout import (
     WAITING,
     WAITS,
 )
-from engines.cuda.fit_plan import MARGIN_PX
+from engines.cuda.fit.plan import MARGIN_PX
 from engines.network.model import OnnxModel
 from engines.refine.arguments import Noise, Particles, Prior
 from engines.refine.field import FieldModel

@@ -10,11 +10,11 @@ from maps import empty_maps, put
 
 torch = pytest.importorskip("torch")
 
-from engines.cuda.background import contrast_of, pixels_of  # noqa: E402
 from engines.cuda.check import agreement, drawn_frame, logits_of, reference_answer  # noqa: E402
 from engines.cuda.layout import MOST_KEPT, FrameFormat  # noqa: E402
-from engines.cuda.program import FrameProgram  # noqa: E402
 from engines.cuda.unpacking import Answer, kept_slots  # noqa: E402
+from engines.cuda.with_torch.background import contrast_of, pixels_of  # noqa: E402
+from engines.cuda.with_torch.program import FrameProgram  # noqa: E402
 from engines.engine import WrongNumbersError  # noqa: E402
 from engines.flatfield import FlatField  # noqa: E402
 from engines.network.decode import particles_of, slots_of  # noqa: E402

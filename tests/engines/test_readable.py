@@ -48,7 +48,7 @@ def engines() -> list[Engine]:
     from host_device import HostDevice
 
     from engines.cuda.engine import GpuEngine
-    from engines.cuda.torch_runner import TorchBackEnd
+    from engines.cuda.with_torch.runner import TorchBackEnd
 
     return [*made, GpuEngine(SETTINGS, 0.8, SHIPPED_MODEL, TorchBackEnd(HostDevice(), half=False))]
 

@@ -17,8 +17,8 @@ from stand_in_tensorrt import stand_in
 
 from engines.backends.registry import open_back_end
 from engines.cuda.check import drawn_frame, reference_answer
+from engines.cuda.driver.first_gpu import Gpu
 from engines.cuda.engine import GpuEngine
-from engines.cuda.first_gpu import Gpu
 from engines.cuda.layout import FrameFormat
 from engines.engine import BackEndError, WrongNumbersError
 from engines.flatfield import load_flat_field

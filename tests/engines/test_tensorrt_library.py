@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.cuda.first_gpu import Gpu, first_gpu
+from engines.cuda.driver.first_gpu import Gpu, first_gpu
 from engines.engine import BackEndError
 from engines.tensorrt import library as of
 from engines.tensorrt.library import FULL, RTX, library_for, load_library

@@ -192,7 +192,7 @@ def engine_file(tmp_path_factory) -> SimpleNamespace:
     size = ["--height", str(SHAPE[0]), "--width", str(SHAPE[1])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engines.tensorrt.cache.platformdirs.user_cache_path", lambda _: folder / "cache")
-        patch.setattr("engines.cuda.first_gpu.why_no_gpu", lambda *_: "no NVIDIA GPU driver")
+        patch.setattr("engines.cuda.driver.first_gpu.why_no_gpu", lambda *_: "no NVIDIA GPU driver")
         with contextlib.redirect_stdout(io.StringIO()) as said:
             assert run_command_line(["engine", "build", str(SHIPPED_MODEL), *size]) == 0
     (path,) = (folder / "cache" / "engines").iterdir()

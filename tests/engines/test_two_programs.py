@@ -10,8 +10,8 @@ from written_program import WrittenProgram, raw_bytes  # noqa: E402
 
 from calibration.training.export import export  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402
-from engines.cuda.program import FrameProgram  # noqa: E402
 from engines.cuda.unpacking import Answer, kept_slots  # noqa: E402
+from engines.cuda.with_torch.program import FrameProgram  # noqa: E402
 from engines.flatfield import FlatField  # noqa: E402
 from engines.network.architecture import ParticleNet  # noqa: E402
 from engines.network.layout import LOGIT  # noqa: E402

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.device import Device, DeviceBuffer, Kernel, Recorded
-from engines.cuda.fit_exchange import gather
-from engines.cuda.fit_layout import (
+from engines.cuda.fit.exchange import gather
+from engines.cuda.fit.layout import (
     AT_A_TIME,
     BRIGHTNESS,
     ENDED,
@@ -39,7 +39,7 @@ from engines.cuda.fit_layout import (
     THREADS,
     WIDE,
 )
-from engines.cuda.fit_plan import Plan
+from engines.cuda.fit.plan import Plan
 from engines.refine.arguments import Float32Array, FloatArray, Noise, Prior, Psf
 
 SPARE = 1.5

@@ -10,7 +10,7 @@ import ctypes
 from ctypes import c_char_p, c_int, c_size_t, c_ubyte, c_uint, c_uint64, c_void_p
 from typing import Any
 
-from engines.cuda.driver import SUCCESS
+from engines.cuda.driver.library import SUCCESS
 from engines.engine import BackEndError
 
 OUT = c_void_p

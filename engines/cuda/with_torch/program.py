@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from engines.cuda.background import contrast_of, pixels_of
 from engines.cuda.layout import FrameFormat
 from engines.cuda.ranges import LARGEST_HALF
+from engines.cuda.with_torch.background import contrast_of, pixels_of
 from engines.network.architecture import ParticleNet, Residual
 from engines.network.decode import LEAST_LOGIT
 from engines.network.layout import LOGIT

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.device import DeviceBuffer, DeviceFacts, HostBuffer, Work, check_same
-from engines.cuda.driver import load_driver, why_no_gpu
-from engines.cuda.driver_api import CudaError, DriverApi
-from engines.cuda.driver_context import Context
-from engines.cuda.driver_graph import NON_BLOCKING, DriverGraph
-from engines.cuda.driver_kernels import DriverKernel, load_kernels
+from engines.cuda.driver.api import CudaError, DriverApi
+from engines.cuda.driver.context import Context
+from engines.cuda.driver.graph import NON_BLOCKING, DriverGraph
+from engines.cuda.driver.kernels import DriverKernel, load_kernels
+from engines.cuda.driver.library import load_driver, why_no_gpu
 from engines.engine import BackEndError
 
 MULTIPROCESSORS, CAPABILITY_MAJOR, CAPABILITY_MINOR = 16, 75, 76

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engines.cuda.driver import SUCCESS, load_driver, why_no_gpu
+from engines.cuda.driver.library import SUCCESS, load_driver, why_no_gpu
 from engines.engine import BackEndError
 
 MAJOR, MINOR = 75, 76

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from engines.cuda.fit_layout import (
+from engines.cuda.fit.layout import (
     ACROSS,
     CORNER_X,
     CORNER_Y,
@@ -24,7 +24,7 @@ from engines.cuda.fit_layout import (
     RECT_Y,
     THETA,
 )
-from engines.cuda.fit_plan import Int32Array, Plan
+from engines.cuda.fit.plan import Int32Array, Plan
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, IntArray, Particles, Psf
 from engines.refine.frame import take_out
 from engines.refine.rendering import put

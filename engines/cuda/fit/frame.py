@@ -16,10 +16,10 @@ import numpy as np
 from numba import njit
 
 from engines.cuda.device import Device, DeviceBuffer
-from engines.cuda.fit_buffers import FitBuffers
-from engines.cuda.fit_exchange import apply
-from engines.cuda.fit_kernel import NAME, fit_kernel
-from engines.cuda.fit_layout import (
+from engines.cuda.fit.buffers import FitBuffers
+from engines.cuda.fit.exchange import apply
+from engines.cuda.fit.kernel import NAME, fit_kernel
+from engines.cuda.fit.layout import (
     BRIGHT,
     CELL_TALL,
     CELL_WIDE,
@@ -40,7 +40,7 @@ from engines.cuda.fit_layout import (
     WAITING,
     WAITS,
 )
-from engines.cuda.fit_plan import Plan, plan
+from engines.cuda.fit.plan import Plan, plan
 from engines.refine.arguments import (
     BoolArray,
     Float32Array,

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-from engines.cuda.driver_api import LOST, CudaError, DriverApi
+from engines.cuda.driver.api import LOST, CudaError, DriverApi
 
 log = logging.getLogger(__name__)
 

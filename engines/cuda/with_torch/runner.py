@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from engines.cuda.device import Device, DeviceBuffer
 from engines.cuda.layout import FrameFormat
-from engines.cuda.program import FrameProgram
 from engines.cuda.slot import Enqueue, Runner
-from engines.cuda.torch_device import tensor_of
+from engines.cuda.with_torch.device import tensor_of
+from engines.cuda.with_torch.program import FrameProgram
 from engines.flatfield import FlatField
 from engines.network.model import OnnxModel
 from engines.network.torch_model import network_of

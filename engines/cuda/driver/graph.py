@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from engines.cuda.device import WARM_RUNS, Work
-from engines.cuda.driver_api import CudaError, DriverApi
-from engines.cuda.driver_context import Context, attempt
+from engines.cuda.driver.api import CudaError, DriverApi
+from engines.cuda.driver.context import Context, attempt
 
 NON_BLOCKING = 1
 """Of a stream: it does not wait for the default stream, nor that for it."""

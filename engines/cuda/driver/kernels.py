@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from engines.cuda.device import Argument
-from engines.cuda.driver_api import CudaError
-from engines.cuda.driver_context import Context
+from engines.cuda.driver.api import CudaError
+from engines.cuda.driver.context import Context
 
 ERROR_LOG, ERROR_LOG_BYTES = 5, 6
 """Options of the driver's compiler: where it writes its errors, and how many bytes it may."""

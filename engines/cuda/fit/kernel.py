@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
-from engines.cuda.compiler import Compiled, compile_kernel, compiler_version
-from engines.cuda.fit_layout import header
-from engines.cuda.kernel_cache import kept_or_made
+from engines.cuda.fit.compiler import Compiled, compile_kernel, compiler_version
+from engines.cuda.fit.kernel_cache import kept_or_made
+from engines.cuda.fit.layout import header
 
 NAME = "fit_blocks"
 SOURCE = "fit_kernel.cu"
@@ -18,7 +18,7 @@ REPORT = ("--ptxas-options=-v", "--ptxas-options=-warn-spills")
 
 def sources() -> dict[str, str]:
     """The text of each file of the kernel, by its name."""
-    folder = resources.files("engines.cuda") / "kernel"
+    folder = resources.files("engines.cuda.fit") / "source"
     found = {name: (folder / name).read_text(encoding="utf-8") for name in (SOURCE, *HEADERS)}
     return {**found, "layout.h": header()}
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from engines.cuda.fit_layout import (
+from engines.cuda.fit.layout import (
     ACROSS,
     CORNER_X,
     CORNER_Y,

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda.device import WARM_RUNS, DeviceBuffer, DeviceFacts, HostBuffer, Kernel, Work, check_same
-from engines.cuda.driver import load_driver, why_no_gpu
-from engines.cuda.driver_api import DriverApi
-from engines.cuda.driver_context import Context
-from engines.cuda.driver_kernels import load_kernels
+from engines.cuda.driver.api import DriverApi
+from engines.cuda.driver.context import Context
+from engines.cuda.driver.kernels import load_kernels
+from engines.cuda.driver.library import load_driver, why_no_gpu
 from engines.engine import BackEndError
 
 

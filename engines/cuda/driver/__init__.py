@@ -1,0 +1,1 @@
+"""The first NVIDIA GPU through its driver alone."""

@@ -1,0 +1,1 @@
+"""The fit of particle images as one kernel on a GPU."""
