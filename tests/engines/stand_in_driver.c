@@ -86,6 +86,12 @@ void stand_in_fail(int at, int status) { fail_at = at, fail_status = status; }
 void stand_in_fail_next(const char *name, int status) { strncpy(fail_name, name, MOST_NAME - 1), fail_status = status; }
 void stand_in_lose(int status) { pthread_mutex_lock(&lock), lost = status, pthread_cond_broadcast(&changed), pthread_mutex_unlock(&lock); }
 void stand_in_lose_at(int at, int status) { lose_at = at, lose_status = status; }
+void stand_in_settle(void) { /* waits until no stream is in the midst of something */
+    pthread_mutex_lock(&lock);
+    for (struct object *o = objects; o; o = o->next)
+        while (o->kind == STREAM && (o->busy || (o->first && !o->capturing))) pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
 void stand_in_delay(unsigned us) { delay_us = us; }
 void stand_in_devices(int count, int status) { devices = count, start_status = status; }
 void stand_in_memory(size_t bytes) { memory_limit = bytes; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import shutil
@@ -55,6 +56,7 @@ class StandIn:
         path = folder / f"driver{len(list(folder.iterdir()))}.so"
         shutil.copy(_built(), path)
         self.library = ctypes.CDLL(str(path))
+        atexit.register(self.library.stand_in_settle)  # no thread may call back while Python ends
         for name in ("call", "done"):
             getattr(self.library, f"stand_in_{name}").restype = ctypes.c_char_p
 
