@@ -46,8 +46,9 @@ def open_engine(
 def prepare_to_open(model: Path | None) -> None:
     """Import and compile what an engine for `model` needs whatever the images, while the camera is opened."""
     if model is not None and model.suffix.lower() == NETWORK_SUFFIX:
-        import onnxruntime  # noqa: F401 - it takes longest
+        from engines.network.onnx_runtime import onnx_runtime
 
+        onnx_runtime()  # its import takes longest
         from engines.backends import failover  # noqa: F401
         from engines.network.decode import compile_decoding
 

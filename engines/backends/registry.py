@@ -71,7 +71,7 @@ def missing(*libraries: str, extra: str) -> str:
     absent = [name for name in libraries if find_spec(name) is None]
     if not absent:
         return ""
-    return f"{' and '.join(absent)} not installed: pip install 'liveptv[{extra}]'"
+    return f'{" and ".join(absent)} not installed: pip install "liveptv[{extra}]"'
 
 
 def _onnxruntime(settings: DetectorSettings, _model: Path) -> str:

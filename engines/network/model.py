@@ -13,6 +13,7 @@ from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.engine import BackEndError
 from engines.network.layout import CHANNELS, SLOTS, class_values
 from engines.network.model_card import ModelCard, card_of
+from engines.network.onnx_runtime import onnx_runtime
 from engines.network.time_limit import LIMITS
 from engines.refine import psf_text as packed
 from engines.refine.psf import FitModel
@@ -65,8 +66,7 @@ class OnnxModel:
     precision = "float32"
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
+        onnxruntime = onnx_runtime()
         if not path.is_file():
             raise ConfigurationError(f"no model file {path}")
         options = onnxruntime.SessionOptions()
@@ -144,9 +144,7 @@ class OnnxModel:
         self, images: npt.NDArray[np.float32], limit_s: float, origin: tuple[float, float] | None
     ) -> npt.NDArray[np.float32]:
         """The network's output. Raises `BackEndError` where it takes longer than `limit_s`."""
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
+        options = onnx_runtime().RunOptions()
         options.log_severity_level = NOTHING
         given = {INPUT: images}
         if origin is not None and self._takes_origin:

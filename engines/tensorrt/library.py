@@ -57,7 +57,7 @@ class Library:
     def how_to_install(self) -> str:
         """That it is missing, and how to get it."""
         where = "" if self.is_portable else " (its libraries come from NVIDIA's index)"
-        return f"{self.name} not installed: pip install 'liveptv[{self.extra}]'{where}"
+        return f'{self.name} not installed: pip install "liveptv[{self.extra}]"{where}'
 
 
 RTX = Library("TensorRT for RTX", "tensorrt_rtx_bindings", "rtx", (1, 7), (2, 0), True)
@@ -154,7 +154,7 @@ def load_library(library: Library) -> Loaded:
         oldest, newest = library.oldest, library.too_new[0] - 1
         raise BackEndError(
             f"{loaded} is not supported; install version {oldest[0]}.{oldest[1]} or newer, up to {newest}: "
-            f"pip install 'liveptv[{library.extra}]'"
+            f'pip install "liveptv[{library.extra}]"'
         )
     return loaded
 

@@ -182,7 +182,7 @@ def record_prediction(context: StageContext, waits: bool) -> None:
     from engines.prediction_choice import LAG, MOST_AGE
 
     age = f"{LAG} frames old" if waits else f"at most {MOST_AGE} frames old"
-    text = f"the tracker's particles are fitted from where they are predicted (predictions {age})"
+    text = f"tracked particles are fitted from where they are predicted, once the fit is there (predictions {age})"
     context.record(PREDICTION, text, {"waits": waits, "lag": LAG, "most_age": MOST_AGE})
 
 

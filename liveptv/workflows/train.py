@@ -43,7 +43,7 @@ def check_libraries() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"training needs {', '.join(missing)}: pip install 'liveptv[train]' (with -c constraints.txt in a "
+            f'training needs {", ".join(missing)}: pip install "liveptv[train]" (with -c constraints.txt in a '
             "checkout)"
         )
 

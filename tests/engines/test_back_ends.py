@@ -126,7 +126,7 @@ def test_a_model_that_is_no_good_is_not_tried_elsewhere():
 def test_libraries_that_are_not_installed_are_named_with_the_way_to_get_them():
     assert missing("numpy", "scipy", extra="train") == ""
     assert missing("numpy", "nowhere_to_be_found", extra="train") == (
-        "nowhere_to_be_found not installed: pip install 'liveptv[train]'"
+        'nowhere_to_be_found not installed: pip install "liveptv[train]"'
     )
 
 

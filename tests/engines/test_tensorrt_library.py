@@ -88,7 +88,7 @@ def test_other_gpus_are_refused_by_it_in_a_line_that_names_them(capability, inst
     assert str(caught.value) == (
         f"TensorRT for RTX does not run on the NVIDIA H100 PCIe (compute capability {major}.{minor}), only on 8.0, "
         "8.6, 8.9 and from 12.0 on (GeForce RTX 30 series and newer); TensorRT not installed: pip install "
-        "'liveptv[tensorrt]' (its libraries come from NVIDIA's index)"
+        '"liveptv[tensorrt]" (its libraries come from NVIDIA\'s index)'
     )
     installed[:] = [FULL, RTX]
     assert library_for(gpu) is FULL
@@ -106,7 +106,7 @@ def test_to_build_and_to_run_are_two_questions(installed, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     assert of.why_cannot_run(no_driver) == "no NVIDIA GPU driver"
     assert of.why_cannot_build(no_driver) == (
-        "no NVIDIA GPU driver; without a GPU, TensorRT for RTX not installed: pip install 'liveptv[rtx]'"
+        'no NVIDIA GPU driver; without a GPU, TensorRT for RTX not installed: pip install "liveptv[rtx]"'
     )
     installed[:] = [FULL]  # measures on the GPU
     assert of.why_cannot_build(no_driver)
@@ -157,7 +157,7 @@ def test_versions_that_are_not_known_are_refused(library, version, fits, monkeyp
 
 def test_a_library_that_is_missing_or_broken_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, RTX.module, None)
-    with pytest.raises(BackEndError, match="pip install 'liveptv\\[rtx\\]'"):
+    with pytest.raises(BackEndError, match='pip install "liveptv\\[rtx\\]"'):
         load_library(RTX)
 
     def broken(_name):
