@@ -72,11 +72,14 @@ class StatusSource:
         """
         parts = encode(fitted(status))
         last_word = status.state in {StageState.DONE, StageState.FAILED}
-        if not self._endpoint.socket.poll(LAST_WORD_MS if last_word else 0, zmq.POLLOUT):
-            self.dropped += 1
-            return False
-        self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
-        return True
+        try:
+            if self._endpoint.socket.poll(LAST_WORD_MS if last_word else 0, zmq.POLLOUT):
+                self._endpoint.socket.send_multipart(parts, zmq.NOBLOCK)
+                return True
+        except zmq.Again:
+            pass  # the connection ended between the two calls
+        self.dropped += 1
+        return False
 
     def close(self) -> None:
         """Close, waiting at most half a second until the last report is sent. Idempotent."""
