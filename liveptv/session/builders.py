@@ -207,6 +207,7 @@ def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: 
 
 def build_track(context: StageContext) -> Stage:
     """Detections -> tracks, to the file and to the controller, with copies for monitors."""
+    from tracking.compiling import last_compiled_beside
     from tracking.stage import TrackStage
     from tracking.tracker import OnlineTracker
 
@@ -225,7 +226,7 @@ def build_track(context: StageContext) -> Stage:
         predictions = context.prediction_sender(table_bytes(Predictions, rows))
     context.announce()
     tracker = OnlineTracker(plan.experiment.tracker)
-    with noticing_compilation(context.say_compiling):
+    with noticing_compilation(context.say_compiling), last_compiled_beside():
         tracker.warmup()
     source = context.peers().image_format
     return TrackStage(
