@@ -166,7 +166,7 @@ def test_auto_says_what_it_passed_over():
 def test_a_back_end_asked_for_that_cannot_run_is_one_line(monkeypatch):
     monkeypatch.setattr("engines.backends.registry.find_spec", lambda name: None)
     with pytest.raises(
-        ConfigurationError, match=r"openvino not installed: pip install 'liveptv\[openvino\]'"
+        ConfigurationError, match=r'openvino not installed: pip install "liveptv\[openvino\]"'
     ):
         open_engine(DetectorSettings(backend="openvino"), model=SHIPPED_MODEL, pixel_size_um=0.8)
 
