@@ -66,7 +66,7 @@ class OnnxModel:
     precision = "float32"
 
     def __init__(self, path: Path) -> None:
-        onnxruntime = onnx_runtime()
+        self._library = onnxruntime = onnx_runtime()
         if not path.is_file():
             raise ConfigurationError(f"no model file {path}")
         options = onnxruntime.SessionOptions()
@@ -144,7 +144,7 @@ class OnnxModel:
         self, images: npt.NDArray[np.float32], limit_s: float, origin: tuple[float, float] | None
     ) -> npt.NDArray[np.float32]:
         """The network's output. Raises `BackEndError` where it takes longer than `limit_s`."""
-        options = onnx_runtime().RunOptions()
+        options = self._library.RunOptions()
         options.log_severity_level = NOTHING
         given = {INPUT: images}
         if origin is not None and self._takes_origin:
