@@ -16,7 +16,7 @@ import platformdirs
 
 from engines.cuda.device import DeviceFacts
 from engines.cuda.layout import FrameFormat
-from engines.tensorrt.kept_file import facts_of, read_kept, write_kept
+from engines.kept_file import facts_of, read_kept, write_kept
 
 PROGRAM = 2
 """Version of the program around the network, so that engines of an older one are not used."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engines.cuda.device import DeviceFacts
+from engines.kept_file import read_kept, write_kept
 from engines.tensorrt.cache import EngineKey
-from engines.tensorrt.kept_file import read_kept, write_kept
 
 log = logging.getLogger(__name__)
 

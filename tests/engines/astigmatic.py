@@ -77,3 +77,14 @@ def grid(shape: tuple[int, int], spacing_px: int) -> tuple[FloatArray, FloatArra
     half = spacing_px // 2
     rows, columns = np.mgrid[half : shape[0] - half + 1 : spacing_px, half : shape[1] - half + 1 : spacing_px]
     return columns.ravel().astype(np.float64), rows.ravel().astype(np.float64)
+
+
+def run(engine, images):
+    """The results of images that are submitted one after the other."""
+    found = []
+    for number, image in enumerate(images):
+        engine.submit(frame(number, image))
+        found += engine.results(0.0)
+    while engine.pending:
+        found += engine.results(10.0)
+    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from astigmatic import frame
+from astigmatic import run
 from stand_in_driver import StandIn, needs_gcc
 from stand_in_tensorrt import ICudaEngine, IExecutionContext, stand_in_for_rtx
 
@@ -64,16 +64,6 @@ def driver(tmp_path, monkeypatch):
 def images(count: int) -> list[np.ndarray]:
     drawn = drawn_frame(MODEL.card, MODEL.psf(), FrameFormat.of(SHAPE, np.dtype(np.uint8), False, 2000), None)
     return [np.roll(drawn, (5 * k, 11 * k), (0, 1)) for k in range(count)]
-
-
-def run(engine: Engine, given: list[np.ndarray]) -> list:
-    found = []
-    for number, image in enumerate(given):
-        engine.submit(frame(number, image))
-        found += engine.results(0.0)
-    while engine.pending:
-        found += engine.results(10.0)
-    return found
 
 
 def on_tensorrt() -> Engine:

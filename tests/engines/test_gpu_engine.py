@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from astigmatic import frame
+from astigmatic import frame, run
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +23,7 @@ from engines.cuda.fit.layout import RESULT, THETA  # noqa: E402
 from engines.cuda.layout import FrameFormat  # noqa: E402
 from engines.cuda.slot import SLOTS_IN_FLIGHT  # noqa: E402
 from engines.cuda.with_torch.runner import TorchBackEnd  # noqa: E402
-from engines.engine import BackEndError, DetectionError, Engine, WrongNumbersError  # noqa: E402
+from engines.engine import BackEndError, DetectionError, WrongNumbersError  # noqa: E402
 from engines.network.engine import NetworkEngine  # noqa: E402
 from engines.network.model import OnnxModel  # noqa: E402
 from engines.refine.frame import fit_frame  # noqa: E402
@@ -51,16 +51,6 @@ def images(count: int, dtype: type = np.uint8) -> list[np.ndarray]:
 
 def on_gpu(device: HostDevice, settings: DetectorSettings = SETTINGS, *, half: bool = False) -> GpuEngine:
     return GpuEngine(settings, PIXEL_SIZE_UM, SHIPPED_MODEL, TorchBackEnd(device, half=half))
-
-
-def run(engine: Engine, given: list[np.ndarray]) -> list:
-    found = []
-    for number, image in enumerate(given):
-        engine.submit(frame(number, image))
-        found += engine.results(0.0)
-    while engine.pending:
-        found += engine.results(10.0)
-    return found
 
 
 def test_frames_come_back_in_order_with_what_the_processor_finds(device):

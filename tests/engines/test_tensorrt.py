@@ -22,12 +22,12 @@ from engines.cuda.engine import GpuEngine
 from engines.cuda.layout import FrameFormat
 from engines.engine import BackEndError, WrongNumbersError
 from engines.flatfield import load_flat_field
+from engines.kept_file import facts_of
 from engines.network.model import OnnxModel
 from engines.settings import DetectorSettings
 from engines.tensorrt.build import build_plan
 from engines.tensorrt.build_and_check import make_engine
 from engines.tensorrt.cache import EngineCache
-from engines.tensorrt.kept_file import facts_of
 from engines.tensorrt.library import FULL, Loaded
 from engines.tensorrt.onnx_file import write_onnx
 from engines.tensorrt.plans import Plans

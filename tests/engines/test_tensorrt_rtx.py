@@ -246,7 +246,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from engines.cuda.layout import FrameFormat
 from engines.engine import BackEndError
-from engines.tensorrt.kept_file import read_kept
+from engines.kept_file import read_kept
 from engines.tensorrt.library import RTX, load_library
 from engines.tensorrt.runner import TensorRTRunner
 device = SimpleNamespace(current=nullcontext)

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 from tracking import compiling
@@ -38,11 +37,9 @@ def test_the_process_beside_ends_with_the_warmup(monkeypatch):
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    began_s = time.monotonic()
     with compiling.last_compiled_beside():
         assert started[0].poll() is None
-    assert started[0].poll() is not None
-    assert time.monotonic() - began_s < 300
+    assert started[0].poll() not in (None, 0)  # stopped, not waited for
 
 
 def test_where_all_is_compiled_no_process_is_started(monkeypatch):

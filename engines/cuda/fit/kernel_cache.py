@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import platformdirs
 
-DIGEST_BYTES = hashlib.sha256().digest_size
+from engines.kept_file import read_kept, write_kept
+from stream.errors import OutputError
+
 MOST_BYTES = 64 << 20
 """Far more than a kernel (0.2 to 0.4 MB): a larger file is none of ours, and is not read."""
 
@@ -24,21 +24,9 @@ def kept_or_made(of: Sequence[str], make: Callable[[], bytes], folder: Path | No
     folder = folder or platformdirs.user_cache_path("liveptv") / "kernels"
     texts = [hashlib.sha256(text.encode()).digest() for text in of]
     path = folder / hashlib.sha256(b"".join(texts)).hexdigest()[:32]
-    with contextlib.suppress(OSError):
-        if path.stat().st_size <= MOST_BYTES:
-            kept = path.read_bytes()
-            if kept[:DIGEST_BYTES] == hashlib.sha256(kept[DIGEST_BYTES:]).digest():
-                return kept[DIGEST_BYTES:]
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: it is made again
+        return read_kept(path, MOST_BYTES)[1]
     made = make()
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        # it appears whole or not at all, whoever else does the same
-        handle, name = tempfile.mkstemp(dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(made).digest() + made)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+    with contextlib.suppress(OutputError):
+        write_kept(path, {}, made)
     return made
