@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.ordered_threads import default_workers
-from liveptv.config import IN_SIMULATED_TIME, Experiment
+from liveptv.config.experiment import IN_SIMULATED_TIME, Experiment
 from liveptv.session.plan import ImageFormat
 from stream.errors import ConfigurationError
 from stream.link import Policy

@@ -1,0 +1,112 @@
+"""The whole experiment file: one frozen pydantic model per section; an unknown key is an error."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
+from engines.settings import DetectorSettings
+from liveptv.config.sections import (
+    ChannelSettings,
+    OpticsSettings,
+    RecalibrationSettings,
+    RunSettings,
+    Section,
+    SessionSettings,
+    TransportSettings,
+)
+from stream.security import HOW_TO_MAKE_KEYS
+from stream.sockets import LinkAddress
+from tracking.control.settings import ControllerSettings, ProtocolSettings
+from tracking.settings import TrackerSettings
+
+IN_SIMULATED_TIME = (
+    "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
+)
+
+
+class Experiment(Section):
+    """The whole experiment file. Source: a microscope, or a recording where `recording.path` is set."""
+
+    run: RunSettings = Field(default_factory=RunSettings, description="output and length of the run")
+    microscope: MicroscopeSettings | None = Field(None, description="the microscope to acquire from")
+    recording: RecordingSettings | None = Field(
+        None, description="a recorded video to replay in place of a microscope"
+    )
+    limits: LimitsSettings = Field(
+        default_factory=LimitsSettings, description="limits of all commands, and the safe state"
+    )
+    scan: ScanSettings | None = Field(None, description="the focus scan that `liveptv scan` takes")
+    channel: ChannelSettings | None = Field(None, description="dimensions of the flow channel")
+    optics: OpticsSettings = Field(default_factory=OpticsSettings, description="from focus travel to height")
+    detector: DetectorSettings = Field(
+        default_factory=DetectorSettings, description="how particles are found in an image"
+    )
+    tracker: TrackerSettings = Field(
+        default_factory=TrackerSettings, description="how detections are linked into tracks"
+    )
+    controller: ControllerSettings | None = Field(None, description="feedback control of the experiment")
+    protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
+    recalibration: RecalibrationSettings = Field(
+        default_factory=RecalibrationSettings, description="whether a run tells that its model no longer fits"
+    )
+    link: TransportSettings = Field(
+        default_factory=TransportSettings, description="message links between the pipeline stages"
+    )
+    session: SessionSettings = Field(
+        default_factory=SessionSettings, description="processes, time limits and viewers"
+    )
+
+    @model_validator(mode="after")
+    def _one_source_and_reachable_stages(self) -> Self:
+        if self.microscope is not None and self.recording is not None:
+            raise ValueError("there is both a [microscope] and a [recording] section; remove one of them")
+        if self.link.is_live and self.recording is not None and not self.recording.pace:
+            raise ValueError(
+                'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
+                "possible has none; set recording.pace (replay --pace), or leave link.policy out"
+            )
+        if self.link.is_live and self.microscope is not None and _has_simulated_time(self.microscope):
+            raise ValueError(IN_SIMULATED_TIME)
+        if self.controller is not None:
+            self.controller.check_ages(self.limits.watchdog_s)
+        if self.link.transport == "inproc" and self.session.mode == "processes":
+            raise ValueError('link.transport "inproc" needs session.mode "threads"; processes use shm or tcp')
+        model = self.detector.model
+        if self.recalibration.live != "off" and (model is None or model.suffix.lower() != ".onnx"):
+            raise ValueError(
+                'recalibration.live "propose" needs a network: give detector.model (.onnx), or leave it out'
+            )
+        monitor = LinkAddress.parse(self.session.monitor)
+        if not monitor.is_local and self.session.keys is None:
+            raise ValueError(
+                f"session.monitor {self.session.monitor} can be reached from other computers, which needs keys; "
+                f"make them with `{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
+            )
+        if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
+            raise ValueError("a protocol moves through its slices itself; remove controller.until_enough")
+        return self
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether a controller or a protocol steers the run from its start."""
+        return self.controller is not None or self.protocol is not None
+
+    @property
+    def can_be_controlled(self) -> bool:
+        """Whether the run can be steered, possibly by a controller that is switched on later."""
+        return self.microscope is not None or self.is_controlled
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings with their values in JSON types, as stored in the trajectory file."""
+        return self.model_dump(mode="json")
+
+
+def _has_simulated_time(microscope: MicroscopeSettings) -> bool:
+    """Whether a property in the settings says so; the microscope's own configuration is read when it is opened."""
+    return any(
+        name.endswith(".RealTime") and str(value).strip() in {"0", "0.0", "False"}
+        for name, value in microscope.properties.items()
+    )

@@ -1,0 +1,77 @@
+"""Builds the acquisition stage: camera or recording -> frames, executing commands in between."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from liveptv.session.console_window import before_it_closes
+from liveptv.session.link_rules import (
+    frame_options,
+    frame_rules,
+)
+from liveptv.session.plan import ImageFormat
+from liveptv.session.stage_context import StageContext
+from stream.stage import Stage
+from stream.waker import Waker
+
+if TYPE_CHECKING:
+    pass
+
+from liveptv.session.builders.slots import LOOPBACK
+
+
+def build_acquire(context: StageContext) -> Stage:
+    """Camera or recording -> frames, executing commands in between."""
+    from acquisition.stage import AcquireStage
+    from liveptv.session.sources import open_source
+    from stream.commands import CommandServer
+
+    plan, lane = context.plan, context.lane
+    opened = open_source(plan.experiment, plan.run_id, context.say, lane.opening)
+    context.stack.callback(opened.close)
+    lane.start(opened.executor)
+    context.stack.callback(lane.close)
+    before_it_closes(lane.close)
+    for text in opened.remarks:
+        context.record("recording", text, {})
+    info = opened.source.info
+    context.image_format = ImageFormat(
+        info.height,
+        info.width,
+        info.depth,
+        str(info.dtype),
+        info.pixel_size_um,
+        info.frame_rate_hz,
+        info.frames,
+        info.description,
+        opened.keeps_time,
+    )
+    rules = frame_rules(plan.experiment, context.image_format)
+    context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
+    options = frame_options(plan.experiment, context.image_format)
+    waker = Waker()
+    context.stack.callback(waker.close)
+    opened.announce(waker.wake)
+    nbytes = context.image_format.nbytes
+    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in plan.consumers]
+    commands = CommandServer(LOOPBACK, plan.keys.curve)
+    context.stack.callback(commands.close)
+    context.bound["commands"] = commands.address
+    context.peers()
+    context.begin = opened.source.start
+    stage = AcquireStage(
+        opened.source,
+        senders,
+        commands=commands,
+        executor=opened.executor,
+        frames=plan.experiment.run.frames,
+        seconds=plan.experiment.run.seconds,
+        on_end=lane.ended,
+        wait=commands.waiter(waker),
+        quiet_s=opened.quiet_s,
+        newest_only=rules.is_live,
+    )
+    drain_s = plan.experiment.session.stop_timeout_s
+    lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
+    return stage
