@@ -26,6 +26,7 @@ from tracking.trajectories.schema import (
     FRAME_BEFORE_AGES,
     FRAME_BEFORE_DECISIONS,
     FRAMES,
+    NO_DECISIONS,
     complete_event_bytes,
     decode_attribute,
     decode_events,
