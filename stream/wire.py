@@ -262,9 +262,7 @@ def _info(header: Header) -> FrameInfo:
 
 def _decision_fields(d: Decisions) -> DecisionFields:
     credit = d.credit if math.isfinite(d.credit) else None
-    return DecisionFields(
-        d.opened, d.replaced, d.predicted_from, d.fit, credit, d.turns_from, d.learnt_from
-    )
+    return DecisionFields(d.opened, d.replaced, d.predicted_from, d.fit, credit, d.turns_from, d.learnt_from)
 
 
 def _decisions(d: DecisionFields) -> Decisions:

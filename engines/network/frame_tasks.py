@@ -97,7 +97,9 @@ class FrameTasks:
             if not first.finished.wait(0.0 if up_to is None else FINISHED_S):
                 if up_to is None:
                     return
-                raise DetectionError(f"frame {first.frame}, on which later ones depend, was not finished in time")
+                raise DetectionError(
+                    f"frame {first.frame}, on which later ones depend, was not finished in time"
+                )
             self._unlearnt.popleft()
             notes = first.allowed.notes
             if self._refiner is not None and notes is not None and notes.learnt is not None:

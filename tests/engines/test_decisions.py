@@ -85,7 +85,8 @@ def test_a_run_in_a_hurry_comes_out_the_same_once_more(frames, live_workers, rep
             engine.submit(frame)
         whole = rest_of(engine)
     assert not all(
-        np.array_equal(before.table, after.table, equal_nan=True) for before, after in zip(live, whole, strict=True)
+        np.array_equal(before.table, after.table, equal_nan=True)
+        for before, after in zip(live, whole, strict=True)
     )
 
 
@@ -102,7 +103,9 @@ def test_while_the_fit_is_being_compiled_a_frame_says_so_and_is_not_fitted_in_a_
     assert np.array_equal(early.table, again.table, equal_nan=True)
 
 
-def test_results_of_earlier_frames_do_not_change_a_frame_that_was_submitted_before_they_were_there(frames) -> None:
+def test_results_of_earlier_frames_do_not_change_a_frame_that_was_submitted_before_they_were_there(
+    frames,
+) -> None:
     with closing(opened(1)) as engine:
         engine.allow_fit(1.0, 1e6)
         engine.submit(frames[0])

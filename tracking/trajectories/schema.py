@@ -189,7 +189,18 @@ ATTRIBUTES = {
     "failures": AttributeSpec(sequence(text)),
     "joined": AttributeSpec(sequence(mapping())),
     **dict.fromkeys(
-        ("begun_in", "learnt", "model", "recalibration", "recovered", "versions", "writer"),
+        (
+            "begun_in",
+            "engine",
+            "inputs",
+            "learnt",
+            "model",
+            "recalibration",
+            "recovered",
+            "replay_of",
+            "versions",
+            "writer",
+        ),
         AttributeSpec(mapping()),
     ),
 }
