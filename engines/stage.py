@@ -65,7 +65,8 @@ class DetectStage:
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
-    raises where there can be none; its second argument says that a back end had failed in the run that is replayed. Who opened the receiver and the sender closes them, after the stage.
+    raises where there can be none; its second argument says that a back end had failed in the run that is replayed.
+    Who opened the receiver and the sender closes them, after the stage.
     `predictions` chooses what the engine is told of the tracker's particles; a frame may have to wait for that, and
     none is taken meanwhile. The stage closes it.
     Detections say what was decided about their frame by the clock (`stream.messages.Decisions`). With `follows` the

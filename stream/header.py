@@ -91,7 +91,7 @@ class DecisionFields(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class InfoFields(msgspec.Struct, frozen=True):
-    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null stands for NaN, or for no decisions."""
+    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null is NaN, or no decisions."""
 
     camera_frame: Int64
     time_s: Number

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 from acquisition.recorded_run.places import RecordedFiles, table_of
 from acquisition.recorder.frame_table import FrameRow
@@ -20,8 +21,8 @@ from stream.safe_text import storable
 class RecordedRun:
     """The `Source` of the frames of a recorded run.
 
-    Frames keep their numbers, times, focus and set-points, so that what was not recorded or lost is a gap, as it was
-    in the run. Only `run_id` is that of the new run, and `monotonic_ns` the time at which a frame is read (with
+    Frames keep their numbers, times, focus and set-points, so that what was lost or not recorded is a gap, as in
+    the run. Only `run_id` is that of the new run, and `monotonic_ns` the time at which a frame is read (with
     `pace`: is due), on this computer's clock.
 
     With `decisions`, by frame number, only these frames are read, and each has the decisions of the run's detector.
@@ -191,7 +192,7 @@ def rate_of(rows: list[FrameRow]) -> float:
     """Frames of the camera per second, from the median time between two; NaN where it is not known."""
     steps = [
         (after.info.time_s - before.info.time_s) / (after.info.camera_frame - before.info.camera_frame)
-        for before, after in zip(rows, rows[1:], strict=False)
+        for before, after in pairwise(rows)
         if after.info.camera_frame > before.info.camera_frame
     ]
     typical = statistics.median(steps) if steps else math.nan

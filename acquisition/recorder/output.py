@@ -172,7 +172,9 @@ class RecordingOutput:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(f"the recording in {self._folder} is not finished: {_in_words(error)}") from error
+            raise OutputError(
+                f"the recording in {self._folder} is not finished: {_in_words(error)}"
+            ) from error
         finally:
             self.close()
 

@@ -1,8 +1,8 @@
 """How a frame's fit is decided when the frame is submitted, and what earlier fits have shown until then.
 
-A frame goes by what all frames before it have shown that were finished when it was submitted, in their order. So its
-result follows from the image, the prediction and `stream.messages.Decisions`, and a replay that is given these comes
-to the same, with any number of threads.
+A frame goes by what all frames before it have shown that were finished when it was submitted, in their order. So
+its result follows from the image, the prediction and `stream.messages.Decisions`, and a replay that is given these
+comes to the same, with any number of threads.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class FrameTasks:
         return task
 
     def _learn(self, up_to: int | None) -> None:
-        """Take what frames have shown, in their order: those that are finished, or in a replay those `up_to` one."""
+        """Take what frames have shown, in their order: the finished ones, or in a replay those `up_to` one."""
         while self._unlearnt and (up_to is None or self._unlearnt[0].frame <= up_to):
             first = self._unlearnt[0]
             if not first.finished.wait(0.0 if up_to is None else FINISHED_S):

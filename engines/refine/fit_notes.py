@@ -1,7 +1,7 @@
 """What the fit of one frame goes by, decides and learns, so that it can be done once more with the same result.
 
-A fit that is limited in time goes by what earlier fits have shown and by what the clock allows. Both are inputs here:
-`Remembered` is fixed when a frame is given to the detector, and the rest is `Given` in a replay.
+A fit that is limited in time goes by what earlier fits have shown and by what the clock allows. Both are inputs
+here: `Remembered` is fixed when a frame is given to the detector, and the rest is `Given` in a replay.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class Waits(NamedTuple):
 
 
 WAITS_KEPT = 64
-"""Frames whose waiting times are kept: more than are worked on at once (two for each of 16 workers), so that one that
-was overtaken still finds those of the frame before it."""
+"""Frames whose waiting times are kept: more than are worked on at once (two for each of 16 workers), so that one
+that was overtaken still finds those of the frame before it."""
 TURN_S = 60.0
 """s that a frame of a replay waits for the choice of an earlier one, which begins before it on another thread; it
 bounds the wait if that one has failed."""

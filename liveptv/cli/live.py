@@ -106,8 +106,8 @@ def replay(
         bool,
         typer.Option(
             "--all-frames",
-            help="of a recorded run: all frames, each as if there were time, also where the result of the run could "
-            "be repeated",
+            help="of a recorded run: all frames, each as if there were time, also where the run's result could be "
+            "repeated",
         ),
     ] = False,
     settings: Settings = None,

@@ -14,8 +14,8 @@ from stream.errors import SourceError
 from tracking.trajectories.schema import SCHEMA
 
 TAKEN = ("detector", "tracker", "optics", "channel")
-"""Sections of a run's settings that a replay takes where the user gives nothing else. What belongs to its microscope
-(limits, controller, protocol) and to the computer (links, session) is not taken."""
+"""Sections of a run's settings that a replay takes where the user gives nothing else. What belongs to its
+microscope (limits, controller, protocol) and to the computer (links, session) is not taken."""
 
 INPUTS = ("model", "bright", "dark", "file")
 """Settings of the detector that name files which its results depend on."""

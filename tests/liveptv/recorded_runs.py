@@ -1,4 +1,4 @@
-"""A live run under load that was recorded: its frames come at a camera's pace, some of which the detector never sees."""
+"""A live run under load that was recorded: frames come at a camera's pace, and the detector does not see them all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ def film(path: Path, frames: int, particles: int = 30, seed: int = 0) -> Path:
     psf = model_from_optics(optics)
     density = particles / (SHAPE[0] * SHAPE[1])
     source = Rendered(psf, noise_for_snr(psf, 8.0), layout=Layout((density, density)))
-    wide = source.draw(np.random.default_rng(seed), (SHAPE[0], SHAPE[1] + 4 * frames), dtype=np.uint8).images[0]
+    wide = source.draw(np.random.default_rng(seed), (SHAPE[0], SHAPE[1] + 4 * frames), dtype=np.uint8).images[
+        0
+    ]
     stack = np.stack([wide[:, 4 * n : 4 * n + SHAPE[1]] for n in range(frames)])
-    tifffile.imwrite(path, np.ascontiguousarray(stack[:, :, ::1]), photometric="minisblack", metadata={"axes": "TYX"})
+    tifffile.imwrite(path, stack, photometric="minisblack", metadata={"axes": "TYX"})
     return path
 
 
