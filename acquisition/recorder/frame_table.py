@@ -186,7 +186,9 @@ def parse(text: bytes) -> Entry | None:
     try:
         if "index" in found:
             event = found.get("event")
-            row = FrameRow(_whole(found["index"]), None if event is None else _whole(event), _info(found["info"]))
+            row = FrameRow(
+                _whole(found["index"]), None if event is None else _whole(event), _info(found["info"])
+            )
             return row if row.index >= 0 else None
         if "lost" in found:
             first, last = found["lost"]

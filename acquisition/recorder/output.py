@@ -50,7 +50,7 @@ class RecordingOutput:
         self._again_s = 0.0
         self._look_s = 0.0
         self.kept = self.lost = 0
-        self.not_synced = ""
+        self._unsafe = ""
 
     @property
     def paused(self) -> str:
@@ -62,10 +62,18 @@ class RecordingOutput:
         """Bytes of the images as stored."""
         return self._images.stored_bytes
 
-    def put(self, keep: Keep) -> None:
-        """Take what a keeper handed on. Raises `OutputError` only where the run is to stop."""
+    @property
+    def how(self) -> str:
+        """How the images are stored."""
+        return self._images.how
+
+    def put(self, keep: Keep, hurried: bool = False) -> None:
+        """Take what a keeper handed on; `hurried`: more waits behind it.
+
+        Raises `OutputError` only where the run is to stop.
+        """
         if isinstance(keep, Kept):
-            self._append(keep)
+            self._append(keep, hurried)
         elif isinstance(keep, Lost):
             self._declare(keep)
             if self._stops:
@@ -73,13 +81,13 @@ class RecordingOutput:
         else:
             self._entries.append(keep)
 
-    def _append(self, kept: Kept) -> None:
+    def _append(self, kept: Kept, hurried: bool) -> None:
         info = kept.frame.info
         if not self._takes():
             self._declare(Lost(info.frame, info.frame, self._why_not))
             return
         try:
-            self._images.append(kept.frame.image, info)
+            self._images.append(kept.frame.image, info, hurried)
         except OSError as error:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
@@ -160,6 +168,22 @@ class RecordingOutput:
                 self._entries.append(entry)
         self._pause(why)
 
+    def sync(self) -> None:
+        """Wait until the disk has what is committed. May be called from another thread; never raises."""
+        try:
+            self._images.sync()
+            self._table.sync()
+        except OSError as error:
+            self._unsafe = self._unsafe or _in_words(error)
+
+    def look_at_sync(self) -> None:
+        """Tell that the disk did not keep what it took. Raises `OutputError` only where the run is to stop."""
+        if self._unsafe:
+            why, self._unsafe = self._unsafe, ""
+            first = f"images up to {self.kept} in {self._folder} may not be on the disk"
+            self._tell(f"{why}: {first}")
+            self._pause(why)
+
     def finish(self) -> None:
         """Write what is left and close both files. Raises `OutputError` if they could not be finished."""
         try:
@@ -172,7 +196,9 @@ class RecordingOutput:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(f"the recording in {self._folder} is not finished: {_in_words(error)}") from error
+            raise OutputError(
+                f"the recording in {self._folder} is not finished: {_in_words(error)}"
+            ) from error
         finally:
             self.close()
 
