@@ -212,6 +212,8 @@ class AcquireStage:
                 self._pause(command)
             elif command.kind is CommandKind.RESUME:
                 self._resume(command)
+            elif command.kind is CommandKind.RECORD:
+                self._requests.refuse(command, "nothing is recorded; set record.mode to events or all")
             elif self._executor is None:
                 self._requests.refuse(command, f"{command.kind}: a recording has no microscope")
             elif (reply := self._executor.execute(command)) is not None:
