@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from acquisition.recorder.settings import RecordSettings
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from engines.settings import DetectorSettings
 from liveptv.config.sections import (
@@ -51,6 +52,9 @@ class Experiment(Section):
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
     recalibration: RecalibrationSettings = Field(
         default_factory=RecalibrationSettings, description="whether a run tells that its model no longer fits"
+    )
+    record: RecordSettings = Field(
+        default_factory=RecordSettings, description="whether the camera images of a run are kept"
     )
     link: TransportSettings = Field(
         default_factory=TransportSettings, description="message links between the pipeline stages"
