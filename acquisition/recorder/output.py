@@ -11,14 +11,14 @@ from pathlib import Path
 
 from acquisition.recorder.frame_table import Entry, FrameRow, FrameTableWriter, Lost
 from acquisition.recorder.image_writer import ImageWriter
-from acquisition.recorder.keeper import Keep, Kept
+from acquisition.recorder.keeper import NOT_IN_TIME, Keep, Kept
 from stream.errors import OutputError
 
 AGAIN_S = 2.0
 """Time until a disk that took nothing is tried again, s. Each try loses a frame at most; a longer time only loses
 more of them once somebody has made room."""
 LOOK_S = 0.5
-"""Time between two looks at the free space, s: at 2 GB/s, what a very fast disk takes, 1 GB is written meanwhile."""
+"""Time between two looks at the free space, s: at 2 GB/s, as very fast disks take, 1 GB is written meanwhile."""
 FULL = "the disk is full"
 
 
@@ -62,30 +62,35 @@ class RecordingOutput:
         """Bytes of the images as stored."""
         return self._images.stored_bytes
 
-    def put(self, keep: Keep) -> None:
-        """Take what a keeper handed on. Raises `OutputError` only where the run is to stop."""
+    def put(self, keep: Keep) -> bool:
+        """Take what a keeper handed on; whether that is a frame and was stored.
+
+        Raises `OutputError` only where the run is to stop.
+        """
         if isinstance(keep, Kept):
-            self._append(keep)
-        elif isinstance(keep, Lost):
+            return self._append(keep)
+        if isinstance(keep, Lost):
             self._declare(keep)
-            if self._stops:
+            if self._stops and keep.why == NOT_IN_TIME:
                 self._finish_and_raise(f"{keep.count} frames could not be recorded: {keep.why}")
         else:
             self._entries.append(keep)
+        return False
 
-    def _append(self, kept: Kept) -> None:
+    def _append(self, kept: Kept) -> bool:
         info = kept.frame.info
         if not self._takes():
             self._declare(Lost(info.frame, info.frame, self._why_not))
-            return
+            return False
         try:
             self._images.append(kept.frame.image, info)
         except OSError as error:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
-            return
+            return False
         self._entries.append(FrameRow(self._next, kept.event, info))
         self._next += 1
+        return True
 
     def _takes(self) -> bool:
         """Whether the disk takes images now, as far as is known; looks at its free space every now and then."""
@@ -172,7 +177,9 @@ class RecordingOutput:
         except OutputError:
             raise
         except OSError as error:
-            raise OutputError(f"the recording in {self._folder} is not finished: {_in_words(error)}") from error
+            raise OutputError(
+                f"the recording in {self._folder} is not finished: {_in_words(error)}"
+            ) from error
         finally:
             self.close()
 

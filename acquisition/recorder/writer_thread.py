@@ -18,10 +18,14 @@ acknowledgements of the frames, come that much later."""
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Something that a keeper handed on; `done` once it is readable in the files, or declared lost."""
+    """Something that a keeper handed on; `done` once it is readable in the files, or declared lost.
+
+    `is_stored`: the image of a frame was stored.
+    """
 
     keep: Keep
     done: bool = False
+    is_stored: bool = False
 
 
 class WriterThread:
@@ -43,6 +47,11 @@ class WriterThread:
     def waiting(self) -> int:
         """Jobs that are not done."""
         return self._put - self._done
+
+    @property
+    def queued(self) -> int:
+        """Jobs that the thread has not begun with; others wait for their commit only."""
+        return len(self._jobs)
 
     def put(self, keep: Keep) -> Job:
         """Hand over something to write."""
@@ -96,7 +105,7 @@ class WriterThread:
                         break
                     continue
                 job = self._jobs.popleft()
-            self._output.put(job.keep)
+            job.is_stored = self._output.put(job.keep)
             self._written.append(job)
         self._output.commit()
         written, self._written = self._written, []
