@@ -18,7 +18,7 @@ AGAIN_S = 2.0
 """Time until a disk that took nothing is tried again, s. Each try loses a frame at most; a longer time only loses
 more of them once somebody has made room."""
 LOOK_S = 0.5
-"""Time between two looks at the free space, s: at 2 GB/s, as very fast disks take, 1 GB is written meanwhile."""
+"""Time between two looks at the free space, s: at 2 GB/s, a very fast disk, 1 GB is written in between."""
 FULL = "the disk is full"
 
 
