@@ -293,8 +293,9 @@ class Command:
     `at_time_s`, on the clock of `FrameInfo.time_s`, it is carried out at that time instead of at once. A
     `heartbeat` reports that a live result has been processed. `make_safe` brings the hardware into its safe state;
     its value is the reason. A `mark` is for the session, which writes its value into the event log. `control` is
-    for the control stage and selects another controller (`tracking.control.switch`). `record` is for the recording
-    stage: keep the frames around now; its value is the number of seconds after it, None for the setting's.
+    for the control stage and selects another controller (`tracking.control.switch`). A `record` is for the record
+    stage, which keeps the frames around it: its value is why (text), or for how many seconds it keeps what follows
+    (a number; `property` may then say why).
     """
 
     kind: CommandKind

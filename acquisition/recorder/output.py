@@ -11,7 +11,7 @@ from pathlib import Path
 
 from acquisition.recorder.frame_table import Entry, FrameRow, FrameTableWriter, Lost
 from acquisition.recorder.image_writer import ImageWriter
-from acquisition.recorder.keeper import Keep, Kept
+from acquisition.recorder.keeper import NOT_IN_TIME, Keep, Kept
 from stream.errors import OutputError
 
 AGAIN_S = 2.0
@@ -67,33 +67,35 @@ class RecordingOutput:
         """How the images are stored."""
         return self._images.how
 
-    def put(self, keep: Keep, hurried: bool = False) -> None:
-        """Take what a keeper handed on; `hurried`: more waits behind it.
+    def put(self, keep: Keep, hurried: bool = False) -> bool:
+        """Take what a keeper handed on; whether that is a frame and was stored. `hurried`: more waits behind it.
 
         Raises `OutputError` only where the run is to stop.
         """
         if isinstance(keep, Kept):
-            self._append(keep, hurried)
-        elif isinstance(keep, Lost):
+            return self._append(keep, hurried)
+        if isinstance(keep, Lost):
             self._declare(keep)
-            if self._stops:
+            if self._stops and keep.why == NOT_IN_TIME:
                 self._finish_and_raise(f"{keep.count} frames could not be recorded: {keep.why}")
         else:
             self._entries.append(keep)
+        return False
 
-    def _append(self, kept: Kept, hurried: bool) -> None:
+    def _append(self, kept: Kept, hurried: bool) -> bool:
         info = kept.frame.info
         if not self._takes():
             self._declare(Lost(info.frame, info.frame, self._why_not))
-            return
+            return False
         try:
             self._images.append(kept.frame.image, info, hurried)
         except OSError as error:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
-            return
+            return False
         self._entries.append(FrameRow(self._next, kept.event, info))
         self._next += 1
+        return True
 
     def _takes(self) -> bool:
         """Whether the disk takes images now, as far as is known; looks at its free space every now and then."""

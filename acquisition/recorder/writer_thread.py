@@ -32,10 +32,14 @@ processor that both want, enough for 60 full frames/s."""
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Something that a keeper handed on; `done` once it is readable in the files, or declared lost."""
+    """Something that a keeper handed on; `done` once it is readable in the files, or declared lost.
+
+    `is_stored`: the image of a frame was stored.
+    """
 
     keep: Keep
     done: bool = False
+    is_stored: bool = False
 
 
 class WriterThread:
@@ -66,6 +70,11 @@ class WriterThread:
     def waiting(self) -> int:
         """Jobs that are not done."""
         return self._put - self._done
+
+    @property
+    def queued(self) -> int:
+        """Jobs that the thread has not begun with; others wait for their commit only."""
+        return len(self._jobs)
 
     def put(self, keep: Keep) -> Job:
         """Hand over something to write."""
@@ -146,7 +155,7 @@ class WriterThread:
                         break
                     continue
                 job = self._jobs.popleft()
-            output.put(job.keep, len(self._jobs) > HURRY)
+            job.is_stored = output.put(job.keep, len(self._jobs) > HURRY)
             self._written.append(job)
         output.look_at_sync()
         output.commit()
