@@ -66,8 +66,8 @@ class FrameInfo:
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
     time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
     result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames
-    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to do,
-    as in an earlier run.
+    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to
+    do, as in an earlier run.
     """
 
     run_id: str
@@ -328,8 +328,9 @@ class Command:
     `at_time_s`, on the clock of `FrameInfo.time_s`, it is carried out at that time instead of at once. A
     `heartbeat` reports that a live result has been processed. `make_safe` brings the hardware into its safe state;
     its value is the reason. A `mark` is for the session, which writes its value into the event log. `control` is
-    for the control stage and selects another controller (`tracking.control.switch`). `record` is for the recording
-    stage: keep the frames around now; its value is the number of seconds after it, None for the setting's.
+    for the control stage and selects another controller (`tracking.control.switch`). A `record` is for the record
+    stage, which keeps the frames around it: its value is why (text), or for how many seconds it keeps what follows
+    (a number; `property` may then say why).
     """
 
     kind: CommandKind

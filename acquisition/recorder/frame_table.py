@@ -26,6 +26,7 @@ LONGEST_LINE = 1 << 20  # bytes; a row has some 400, and a head that is longer i
 WHOLE = tuple(each.name for each in fields(FrameInfo) if each.type == "int")
 RECORDED = tuple(each.name for each in fields(FrameInfo) if each.name != "decisions")
 """What is known of a frame before it is detected in: no decisions."""
+ENDED = ("from_s", "to_s", "first_frame", "last_frame", "frames", "lost")
 TEXT = tuple(each.name for each in fields(FrameInfo) if each.type == "str")
 
 
@@ -63,7 +64,24 @@ class EventBegan:
     time_s: float
 
 
-Entry = FrameRow | Lost | EventBegan
+@dataclass(frozen=True, slots=True)
+class EventEnded:
+    """The end of an event: the span of `FrameInfo.time_s` that it keeps, s, and what is stored of it.
+
+    Its frames are those of that span, also where they are rows of an earlier event that overlaps it. `frames` of
+    them are stored, from `first_frame` to `last_frame` (-1: none), `lost` are not.
+    """
+
+    event: int
+    from_s: float
+    to_s: float
+    first_frame: int
+    last_frame: int
+    frames: int
+    lost: int
+
+
+Entry = FrameRow | Lost | EventBegan | EventEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +92,7 @@ class FrameTable:
     rows: tuple[FrameRow, ...] = ()
     lost: tuple[Lost, ...] = ()
     events: tuple[EventBegan, ...] = ()
+    ended: tuple[EventEnded, ...] = ()
     skipped: int = 0
 
     @property
@@ -165,6 +184,7 @@ def read_frame_table(path: Path) -> FrameTable:
     rows: list[FrameRow] = []
     lost: list[Lost] = []
     events: list[EventBegan] = []
+    ended: list[EventEnded] = []
     whole, _, torn = rest.rpartition(b"\n")
     skipped = int(bool(torn))
     for text in whole.splitlines():
@@ -175,9 +195,11 @@ def read_frame_table(path: Path) -> FrameTable:
             lost.append(entry)
         elif isinstance(entry, EventBegan):
             events.append(entry)
+        elif isinstance(entry, EventEnded):
+            ended.append(entry)
         else:
             skipped += 1
-    return FrameTable(head, tuple(rows), tuple(lost), tuple(events), skipped)
+    return FrameTable(head, tuple(rows), tuple(lost), tuple(events), tuple(ended), skipped)
 
 
 def parse(text: bytes) -> Entry | None:
@@ -196,6 +218,14 @@ def parse(text: bytes) -> Entry | None:
             first, last = found["lost"]
             lost = Lost(_whole(first), _whole(last), str(found.get("why", "")))
             return lost if lost.count > 0 else None
+        if "ended" in found:
+            return EventEnded(
+                _whole(found["ended"]),
+                _real(found.get("from_s")),
+                _real(found.get("to_s")),
+                *(_whole(found.get(name, -1)) for name in ("first_frame", "last_frame")),
+                *(_whole(found.get(name, 0)) for name in ("frames", "lost")),
+            )
         if "event" in found:
             return EventBegan(
                 _whole(found["event"]),
@@ -217,6 +247,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
         return {"index": entry.index, "event": entry.event, "info": entry.info}
     if isinstance(entry, Lost):
         return {"lost": [entry.first, entry.last], "why": entry.why}
+    if isinstance(entry, EventEnded):
+        return {"ended": entry.event, **{name: getattr(entry, name) for name in ENDED}}
     return {
         "event": entry.event,
         "why": entry.why,

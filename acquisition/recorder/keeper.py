@@ -6,27 +6,32 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from acquisition.recorder.frame_table import EventBegan, Lost
-from stream.errors import LivePTVError
+from acquisition.recorder.frame_table import EventBegan, EventEnded, Lost
+from acquisition.recorder.requests import Asked
+from acquisition.safety.limits import CommandRefused
 from stream.messages import Frame
 
 NOT_IN_TIME = "the disk was slower than the camera"
 
 
-def _nothing() -> None:
+def _nothing(_is_stored: bool) -> None:
     """No memory to give back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A frame to be written now. `release` is called, in the order of the frames, once its image is not needed."""
+    """A frame to be written now.
+
+    `release` is called, in the order of the frames, once its image is not needed: with True if it is stored, with
+    False if the disk did not take it and it was declared lost.
+    """
 
     frame: Frame
     event: int | None = None
-    release: Callable[[], None] = _nothing
+    release: Callable[[bool], None] = _nothing
 
 
-Keep = Kept | Lost | EventBegan
+Keep = Kept | Lost | EventBegan | EventEnded
 """What a keeper hands on: a frame to write, or an entry for the frame table."""
 
 
@@ -41,8 +46,11 @@ class Keeper(Protocol):
         """Take the next frame that the recorder got; what is to be written now."""
         ...
 
-    def trigger(self, why: str, sender: str, seconds_after: float | None) -> int:
-        """Somebody asks for the frames around now; the first frame kept. Raises `LivePTVError` if refused."""
+    def trigger(self, asked: Asked) -> int:
+        """Somebody asks for the frames around a moment; the first frame kept, -1: not known yet.
+
+        Raises `CommandRefused`.
+        """
         ...
 
     def poll(self) -> Iterable[Keep]:
@@ -50,7 +58,10 @@ class Keeper(Protocol):
         ...
 
     def end(self, missing: int) -> Iterable[Keep]:
-        """The stream is over, and `missing` frames after the last one were dropped before the recorder."""
+        """The stream is over, and `missing` frames after the last one were dropped before the recorder.
+
+        What is left afterwards comes from `poll`, until that is empty and all is written.
+        """
         ...
 
     def counts(self) -> dict[str, int]:
@@ -81,10 +92,10 @@ class EveryFrame:
         self._next = number + 1
         yield Kept(frame)
 
-    def trigger(self, why: str, sender: str, seconds_after: float | None) -> int:
+    def trigger(self, asked: Asked) -> int:
         """Refused: nothing is left out that could be asked for."""
-        del why, sender, seconds_after
-        raise LivePTVError('every frame is recorded already (record.mode = "all")')
+        del asked
+        raise CommandRefused('every frame is recorded already (record.mode = "all")')
 
     def poll(self) -> Iterable[Keep]:
         """Nothing."""

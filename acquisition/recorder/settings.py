@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from acquisition.recorder.conditions import ConditionSettings
+
 
 class RecordSettings(BaseModel):
     """Whether the camera images of a run are kept, and how."""
@@ -44,6 +46,33 @@ class RecordSettings(BaseModel):
         le=1e9,
         description="the disk counts as full when less than this is left, so that the trajectories find room",
     )
+
+    before_s: float = Field(
+        5.0, ge=0, le=3600, description="events: what is kept before the moment that is asked for"
+    )
+    after_s: float = Field(5.0, ge=0, le=3600, description="events: what is kept after it")
+    memory_mb: float = Field(
+        1024.0,
+        gt=0,
+        le=1e6,
+        description="events: memory for the last `before_s`, and for frames that wait for the disk; what it "
+        "holds is told at the start",
+    )
+    most_s: float = Field(
+        600.0,
+        gt=0,
+        le=1e6,
+        description="events: longest event; one that is asked for again and again is prolonged up to then",
+    )
+    on: ConditionSettings = Field(
+        default_factory=ConditionSettings, description="what begins an event by itself"
+    )
+
+    @model_validator(mode="after")
+    def _events_fit(self) -> Self:
+        if self.after_s > self.most_s:
+            raise ValueError("record.after_s must not be above record.most_s")
+        return self
 
     @model_validator(mode="after")
     def _readable_by_others(self) -> Self:

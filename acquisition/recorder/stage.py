@@ -8,23 +8,25 @@ from collections.abc import Iterable
 
 from acquisition.open_requests import OpenRequests, Requests
 from acquisition.recorder.keeper import Keep, Keeper, Kept
+from acquisition.recorder.requests import asked_by
 from acquisition.recorder.writer_thread import Job, WriterThread
+from acquisition.safety.limits import CommandRefused
 from stream.errors import LinkError, LivePTVError
 from stream.link import Delivery, Receiver
-from stream.messages import Command, CommandKind, Frame, StageState, StreamEnd, StreamStart
+from stream.messages import Command, Frame, StageState, StreamEnd, StreamStart
 
 ASKED = 0.005
 """Longest wait for a frame while commands may come, s: bounds how late a trigger is answered."""
 WAITING = 8
-"""Frames handed to the writer at most before the keeper is asked for more of those that it holds itself."""
+"""Frames that the writer may have in front of it before the keeper is asked for more of those that it holds."""
 
 
 class RecordStage:
     """Gives every frame to a `keeper`, and what that hands on to a thread that writes it.
 
     A frame is acknowledged, which gives its place in the acquisition's ring free, once all that the keeper handed
-    on when it took it is readable in image file and frame table (or declared lost there). So the ring is what
-    bridges a disk that stalls, and nothing else grows.
+    on when it took it is readable in image file and frame table (or declared lost there), and at once where it
+    handed on nothing. So that ring, or the keeper's, is what bridges a disk that stalls, and nothing else grows.
     """
 
     name = "record"
@@ -41,7 +43,8 @@ class RecordStage:
         self._received = 0
         self._newest = -1
         self._gaps = 0
-        self._last: Job | None = None
+        self._end: Delivery | None = None
+        self._is_written = False
 
     @property
     def state(self) -> StageState:
@@ -62,7 +65,7 @@ class RecordStage:
                 return self._drain(timeout_s)
             self._state = StageState.RUNNING
             self._take(min(timeout_s, ASKED))
-            if self._writer.waiting < WAITING:
+            if self._writer.queued < WAITING:
                 self._hand_on(self._keeper.poll())
             self._acknowledge()
         except LivePTVError:
@@ -72,21 +75,15 @@ class RecordStage:
 
     def _answer(self) -> None:
         for command in self._requests.poll():
-            if command.kind is not CommandKind.RECORD:
-                self._requests.refuse(command, f"{command.kind}: the recorder takes only the command record")
-            elif self._state is StageState.DRAINING:
+            if self._state is StageState.DRAINING:
                 self._requests.refuse(command, "the run is ending")
             else:
                 self._trigger(command)
 
     def _trigger(self, command: Command) -> None:
-        seconds = command.value
-        if isinstance(seconds, str):
-            self._requests.refuse(command, f"record: {seconds!r} is no number of seconds")
-            return
         try:
-            first = self._keeper.trigger(command.sender or "a command", command.sender, seconds)
-        except LivePTVError as error:
+            first = self._keeper.trigger(asked_by(command))
+        except CommandRefused as error:
             self._requests.refuse(command, str(error))
         else:
             self._requests.accept(command, first)
@@ -98,35 +95,40 @@ class RecordStage:
         message = delivery.message
         if isinstance(message, StreamEnd):
             self._hand_on(self._keeper.end(max(0, message.dropped - self._gaps)))
-            self._writer.end()
             self._requests.refuse_rest("the run is ending")
-            self._deliveries.append((delivery, self._last))
+            self._end = delivery
             self._state = StageState.DRAINING
             return
+        job = None
         if isinstance(message, Frame):
+            if not self._received:
+                self._writer.begin()
             self._received += 1
             number = message.info.frame
             self._gaps += max(0, number - self._newest - 1)
             self._newest = max(self._newest, number)
-            self._hand_on(self._keeper.take(message))
+            job = self._hand_on(self._keeper.take(message))
         elif not isinstance(message, StreamStart):
             raise LinkError(
                 f"the recorder was sent {type(message).__name__} on {self._receiver.address}, not frames; "
                 "connect it to an acquisition"
             )
-        self._deliveries.append((delivery, self._last))
+        self._deliveries.append((delivery, job))
 
-    def _hand_on(self, keeps: Iterable[Keep]) -> None:
+    def _hand_on(self, keeps: Iterable[Keep]) -> Job | None:
+        """Hand on to the writer; the last job, None where there is none."""
+        last = None
         for keep in keeps:
-            self._last = self._writer.put(keep)
-            self._handed_on.append(self._last)
+            last = self._writer.put(keep)
+            self._handed_on.append(last)
+        return last
 
     def _acknowledge(self) -> None:
         """Give back what is written; one acknowledgement stands for all before it."""
         while self._handed_on and self._handed_on[0].done:
-            keep = self._handed_on.popleft().keep
-            if isinstance(keep, Kept):
-                keep.release()
+            written = self._handed_on.popleft()
+            if isinstance(written.keep, Kept):
+                written.keep.release(written.is_stored)
         done = None
         while self._deliveries:
             delivery, job = self._deliveries[0]
@@ -138,25 +140,38 @@ class RecordStage:
             done.done()
 
     def _drain(self, timeout_s: float) -> bool:
+        """Write what the keeper still has, and its last entries; then end the files."""
         until_s = time.monotonic() + timeout_s
         while not self._writer.is_over and time.monotonic() < until_s:
+            self._writer.check()
+            self._acknowledge()
+            if self._is_written:
+                pass
+            elif self._writer.queued < WAITING and self._hand_on(self._keeper.poll()) is not None:
+                continue
+            elif not self._handed_on:
+                self._is_written = True
+                self._writer.end()
             time.sleep(min(ASKED, timeout_s))
         self._writer.check()
-        self._acknowledge()
         if not self._writer.is_over:
             return True
+        if self._end is not None:
+            self._end.done()
         self._state = StageState.DONE
         return False
 
     def counts(self) -> dict[str, int]:
         """Frames `received`, `sent` (readable in the recording), `lost` (declared there), `stored_bytes`."""
-        output = self._writer.output
-        own = {"received": self._received, "sent": output.kept, "lost": output.lost, "dropped": 0}
-        return self._keeper.counts() | own | {"stored_bytes": output.stored_bytes}
+        own = {"received": self._received, "sent": 0, "lost": 0, "dropped": 0, "stored_bytes": 0}
+        if (output := self._writer.output) is not None:
+            own |= {"sent": output.kept, "lost": output.lost, "stored_bytes": output.stored_bytes}
+        return self._keeper.counts() | own
 
     def gauges(self) -> dict[str, float]:
         """`queue`: frames that wait for the disk; `recording`: 1 while it takes images, else 0."""
-        takes = float(not self._writer.output.paused)
+        output = self._writer.output
+        takes = float(output is not None and not output.paused)
         return self._keeper.gauges() | {"queue": float(self._writer.waiting), "recording": takes}
 
     def close(self) -> None:

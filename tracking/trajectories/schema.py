@@ -196,6 +196,7 @@ ATTRIBUTES = {
             "learnt",
             "model",
             "recalibration",
+            "recording",
             "recovered",
             "replay_of",
             "versions",
