@@ -34,4 +34,13 @@ def build_control(context: StageContext) -> Stage:
     context.stack.callback(client.close)
     switch = ControllerSwitch(requests, experiment.controller, watchdog_s)
     upstream = context.upstream(client.socket)
-    return ControlStage(upstream, controller, client, context.say, context.record, switch, WOKEN_POLL_S)
+    return ControlStage(
+        upstream,
+        controller,
+        client,
+        context.say,
+        context.record,
+        switch,
+        WOKEN_POLL_S,
+        has_effect=experiment.microscope is not None,
+    )
