@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import numcodecs.blosc as blosc
 import numpy as np
+from numcodecs import blosc
 
 from stream.messages import ImageArray
 

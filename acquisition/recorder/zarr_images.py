@@ -9,7 +9,6 @@ has no checksum, which would have to change together with each entry (the standa
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 import time

@@ -103,6 +103,11 @@ class Experiment(Section):
         """Whether the run can be steered, possibly by a controller that is switched on later."""
         return self.microscope is not None or self.is_controlled
 
+    @property
+    def needs_control_stage(self) -> bool:
+        """Whether a stage looks at the tracks of every frame: to steer the run, or to say what is to be recorded."""
+        return self.can_be_controlled or (self.record.mode != "off" and self.record.on.needs_tracks)
+
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""
         return self.model_dump(mode="json")

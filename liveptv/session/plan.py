@@ -14,6 +14,8 @@ from stream.run_keys import RunKeys
 
 PREDICTIONS_ADDRESS = "predictions"
 """Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
+RECORD_REQUESTS = "record.requests"
+"""Name of the address at which the record stage takes commands of the kind `record`."""
 
 
 @dataclass(frozen=True, slots=True)

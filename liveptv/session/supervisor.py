@@ -196,7 +196,7 @@ class Session:
         self._hardware.make_safe(why, ends=False)
 
     def _start_all(self) -> None:
-        control = ("control",) if self.experiment.can_be_controlled else ()
+        control = ("control",) if self.experiment.needs_control_stage else ()
         self._start("acquire", ("detect",), None)
         self._start("detect", ("track",), "acquire")
         self._start("track", ("write", *control), "detect")
