@@ -105,7 +105,7 @@ class Experiment(Section):
 
     @property
     def needs_control_stage(self) -> bool:
-        """Whether a stage looks at the tracks of every frame: to steer the run, or to say what is to be recorded."""
+        """Whether a stage looks at the tracks of each frame: to steer the run, or to say what is to be recorded."""
         return self.can_be_controlled or (self.record.mode != "off" and self.record.on.needs_tracks)
 
     def resolved(self) -> dict[str, Any]:

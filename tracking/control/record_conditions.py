@@ -106,7 +106,7 @@ class Band:
 
 
 class VelocityLeaves:
-    """Asks at the first frame from which on the velocity was outside the band for `for_s`, and while it stays there.
+    """Asks at the first frame from which on the velocity was outside the band for `for_s`, and while it stays.
 
     `after_s` is for how long the recorder keeps what follows a request.
     """
