@@ -12,18 +12,18 @@ import psutil
 from acquisition.recorder.packing import Packed
 
 LOOK_S = 0.5
-"""Time over which idle processors are counted, s. The kernel counts in steps of 10 ms, so that 0.5 s give 1 % of two
+"""Time over which idle processors are counted, s. The kernel counts in steps of 10 ms: 0.5 s give 1 % of two
 processors; a longer time follows a detector that starts to need them more slowly."""
 SHARE = 0.5
 """Part of the idle time that compression may take: the detector's own need jumps from frame to frame."""
 LEAST_IDLE = 0.3
 """Idle processors that must be left, in processors: below, waking threads wait for each other (measured beside the
 detector: docs/recorder.md)."""
-FADE = 0.2  # weight of a new measurement of the time for one image: five images, so that one odd image changes little
+FADE = 0.2  # weight of a new measurement of the time for one image, so that one odd image changes little
 
 
 class CompressionChoice:
-    """Chooses for each image. A fixed choice stays; `auto` follows the idle time and the queue of waiting images."""
+    """Chooses for each image. A fixed choice stays; `auto` follows the idle time and the queue of images."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class CompressionChoice:
         self._images = 0
         self._since_s = now()
         self._level = Packed.NONE
+        self._ratio = self._write_s = 0.0
         self.counts = dict.fromkeys(Packed, 0)
 
     def next(self, hurried: bool) -> Packed:
@@ -51,7 +52,16 @@ class CompressionChoice:
             if level not in self._cost_s and not hurried:
                 return level  # the first images tell what each costs
         self._look()
-        return Packed.NONE if hurried else self._level
+        if not hurried or self._level is Packed.NONE:
+            return self._level
+        saved_s = self._write_s * (1 - self._ratio)
+        return Packed.LZ4 if self._cost_s.get(Packed.LZ4, saved_s) < saved_s else Packed.NONE
+
+    def wrote(self, ratio: float, seconds: float) -> None:
+        """A packed image, `ratio` of its size, was written within `seconds`."""
+        if ratio < 1:
+            self._ratio += FADE * (ratio - self._ratio)
+        self._write_s += FADE * (seconds / ratio - self._write_s)
 
     def took(self, level: Packed, cpu_s: float) -> None:
         """An image was packed in `cpu_s` of processor time."""

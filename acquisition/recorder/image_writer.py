@@ -42,8 +42,16 @@ class ImageWriter(Protocol):
         """Bytes of all images appended, as stored."""
         ...
 
-    def append(self, image: ImageArray, info: FrameInfo) -> None:
-        """Write an image behind the last one. Raises `OSError`; then nothing has been appended."""
+    @property
+    def how(self) -> str:
+        """How the images are stored, for a user: compressed or not, and how many."""
+        ...
+
+    def append(self, image: ImageArray, info: FrameInfo, hurried: bool = False) -> None:
+        """Write an image behind the last one. Raises `OSError`; then nothing has been appended.
+
+        `hurried`: others wait behind it, so that no time should be spent on compressing it.
+        """
         ...
 
     def commit(self) -> None:

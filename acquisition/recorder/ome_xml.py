@@ -68,5 +68,7 @@ class OmeXml:
 
 
 def _escaped(facts: ImageFacts) -> str:
-    text = printable(f"run {facts.run_id}; {facts.description}" if facts.description else f"run {facts.run_id}")
+    text = printable(
+        f"run {facts.run_id}; {facts.description}" if facts.description else f"run {facts.run_id}"
+    )
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -50,7 +50,7 @@ class RecordingOutput:
         self._again_s = 0.0
         self._look_s = 0.0
         self.kept = self.lost = 0
-        self.not_synced = ""
+        self._unsafe = ""
 
     @property
     def paused(self) -> str:
@@ -62,13 +62,18 @@ class RecordingOutput:
         """Bytes of the images as stored."""
         return self._images.stored_bytes
 
-    def put(self, keep: Keep) -> bool:
-        """Take what a keeper handed on; whether that is a frame and was stored.
+    @property
+    def how(self) -> str:
+        """How the images are stored."""
+        return self._images.how
+
+    def put(self, keep: Keep, hurried: bool = False) -> bool:
+        """Take what a keeper handed on; whether that is a frame and was stored. `hurried`: more waits behind it.
 
         Raises `OutputError` only where the run is to stop.
         """
         if isinstance(keep, Kept):
-            return self._append(keep)
+            return self._append(keep, hurried)
         if isinstance(keep, Lost):
             self._declare(keep)
             if self._stops and keep.why == NOT_IN_TIME:
@@ -77,13 +82,13 @@ class RecordingOutput:
             self._entries.append(keep)
         return False
 
-    def _append(self, kept: Kept) -> bool:
+    def _append(self, kept: Kept, hurried: bool) -> bool:
         info = kept.frame.info
         if not self._takes():
             self._declare(Lost(info.frame, info.frame, self._why_not))
             return False
         try:
-            self._images.append(kept.frame.image, info)
+            self._images.append(kept.frame.image, info, hurried)
         except OSError as error:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
@@ -164,6 +169,22 @@ class RecordingOutput:
             else:
                 self._entries.append(entry)
         self._pause(why)
+
+    def sync(self) -> None:
+        """Wait until the disk has what is committed. May be called from another thread; never raises."""
+        try:
+            self._images.sync()
+            self._table.sync()
+        except OSError as error:
+            self._unsafe = self._unsafe or _in_words(error)
+
+    def look_at_sync(self) -> None:
+        """Tell that the disk did not keep what it took. Raises `OutputError` only where the run is to stop."""
+        if self._unsafe:
+            why, self._unsafe = self._unsafe, ""
+            first = f"images up to {self.kept} in {self._folder} may not be on the disk"
+            self._tell(f"{why}: {first}")
+            self._pause(why)
 
     def finish(self) -> None:
         """Write what is left and close both files. Raises `OutputError` if they could not be finished."""

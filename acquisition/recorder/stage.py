@@ -101,6 +101,8 @@ class RecordStage:
             return
         job = None
         if isinstance(message, Frame):
+            if not self._received:
+                self._writer.begin()
             self._received += 1
             number = message.info.frame
             self._gaps += max(0, number - self._newest - 1)
@@ -161,13 +163,15 @@ class RecordStage:
 
     def counts(self) -> dict[str, int]:
         """Frames `received`, `sent` (readable in the recording), `lost` (declared there), `stored_bytes`."""
-        output = self._writer.output
-        own = {"received": self._received, "sent": output.kept, "lost": output.lost, "dropped": 0}
-        return self._keeper.counts() | own | {"stored_bytes": output.stored_bytes}
+        own = {"received": self._received, "sent": 0, "lost": 0, "dropped": 0, "stored_bytes": 0}
+        if (output := self._writer.output) is not None:
+            own |= {"sent": output.kept, "lost": output.lost, "stored_bytes": output.stored_bytes}
+        return self._keeper.counts() | own
 
     def gauges(self) -> dict[str, float]:
         """`queue`: frames that wait for the disk; `recording`: 1 while it takes images, else 0."""
-        takes = float(not self._writer.output.paused)
+        output = self._writer.output
+        takes = float(output is not None and not output.paused)
         return self._keeper.gauges() | {"queue": float(self._writer.waiting), "recording": takes}
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Images as OME-TIFF (BigTIFF), readable while it grows.
 
-A page is appended with its directory behind its pixels; it becomes part of the file when a commit writes its place
-into the directory before it, 8 bytes. So a program that is killed leaves a valid file. The OME-XML of the first page
+A page is appended with its directory behind its pixels; it becomes part of the file when a commit writes its
+place into the directory before it, 8 bytes. So a program that is killed leaves a valid file. The OME-XML of the first page
 has the number of images in digits of a fixed width, which a commit rewrites; at the end an OME-XML with the time of
 each image takes its place.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
@@ -72,6 +72,11 @@ class TiffImages:
         """Bytes of all images appended, as stored."""
         return self._stored_bytes
 
+    @property
+    def how(self) -> str:
+        """How the images are stored."""
+        return "compressed with zstd" if self._zstd else "not compressed"
+
     def append(self, image: ImageArray, info: FrameInfo, hurried: bool = False) -> None:
         """Write an image, a page for each plane, behind the last one. Raises `OSError`."""
         del hurried
@@ -89,7 +94,8 @@ class TiffImages:
     def _append_page(self, plane: ImageArray) -> None:
         pixels: bytes | memoryview = whole_bytes(plane)
         if self._zstd:
-            pixels = imagecodecs.zstd_encode(pixels, level=ZSTD_LEVEL)
+            whole: Any = pixels  # any buffer is taken
+            pixels = bytes(imagecodecs.zstd_encode(whole, level=ZSTD_LEVEL))
         start = self._end + -self._end % ALIGNED
         is_first = self._next == 0 and self._last_link == FIRST_IFD_AT
         text = self._xml.while_growing() if is_first else b""

@@ -1,7 +1,7 @@
 """Images as OME-Zarr 0.5, sharded: one image a chunk, many images a file, readable while it grows.
 
-Each shard is a file that begins with its index: for each image its offset and length, 16 bytes. An image is appended,
-then its entry is filled in; a commit replaces the array's `zarr.json`, which says how many images there are. So a
+Each shard is a file that begins with its index: for each image its offset and length, 16 bytes. An image is
+appended, then its entry is filled in; a commit replaces the array's `zarr.json`, which says how many images there are. So a
 reader never meets an image that is not there in full, and a program that is killed leaves a valid file. The index
 has no checksum, which would have to change together with each entry (the standard leaves that choice).
 """
@@ -30,6 +30,11 @@ SHARD_BYTES = 256_000_000
 """Images of a shard, bytes: 69 full frames (1440 x 2560), a file a second at 60 frames/s. Smaller shards make many
 files (an hour then has thousands); a reader that loads whole shards needs memory for larger ones."""
 MOST_IN_SHARD = 4096  # images: an index of 64 KB, which a reader reads for each image
+WORDS = {
+    Packed.NONE: "not compressed",
+    Packed.LZ4: "compressed with LZ4",
+    Packed.ZSTD: "compressed with zstd",
+}
 ENTRY = struct.Struct("<QQ")
 EMPTY = b"\xff" * ENTRY.size
 
@@ -78,6 +83,13 @@ class ZarrImages:
         """Bytes of all images appended, as stored."""
         return self._stored_bytes
 
+    @property
+    def how(self) -> str:
+        """How many images are stored in which way."""
+        if self._choice is None:
+            return "not compressed"
+        return ", ".join(f"{count} {WORDS[how]}" for how, count in self._choice.counts.items() if count)
+
     def append(self, image: ImageArray, info: FrameInfo, hurried: bool = False) -> None:
         """Write an image behind the last one, and its entry in the index. Raises `OSError`."""
         del info
@@ -86,7 +98,10 @@ class ZarrImages:
             self._begin_shard(shard)
         parts = self._pack(image, hurried)
         length = sum(map(len, parts))
+        began_s = time.perf_counter()
         write_at(self._descriptors.current, parts, self._end)
+        if self._choice is not None:
+            self._choice.wrote(min(1.0, length / image.nbytes), time.perf_counter() - began_s)
         write_at(self._descriptors.current, [ENTRY.pack(self._end, length)], place * ENTRY.size)
         self._end += length
         self._stored_bytes += length
@@ -154,7 +169,13 @@ def array_metadata(facts: ImageFacts, images: int, per_shard: int, packed: bool)
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     inner: list[dict[str, Any]] = [little if dtype.itemsize > 1 else {"name": "bytes"}]
     if packed:
-        blosc = {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle", "typesize": dtype.itemsize, "blocksize": 0}
+        blosc = {
+            "cname": "zstd",
+            "clevel": 1,
+            "shuffle": "bitshuffle",
+            "typesize": dtype.itemsize,
+            "blocksize": 0,
+        }
         inner.append({"name": "blosc", "configuration": blosc})
     sharding = {
         "chunk_shape": [1, *facts.shape],

@@ -160,6 +160,7 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} frames/s)"),
         ("frames lost", outcome.account.in_words()),
         *([("results", outcome.age.in_words())] if outcome.age is not None else []),
+        *([("images", outcome.recording.in_words())] if outcome.recording is not None else []),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
     if beyond := outside_the_limits(result.counts):

@@ -12,6 +12,8 @@ from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.config import Experiment
 from stream.run_keys import RunKeys
 
+RECORD = "record"
+"""Name of the stage that records camera images, a second consumer of the acquisition."""
 PREDICTIONS_ADDRESS = "predictions"
 """Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
 RECORD_REQUESTS = "record.requests"
@@ -87,6 +89,13 @@ class UpstreamLost:
     """From the supervisor: the stage before this one is lost for good."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLost:
+    """From the supervisor to the acquisition: a consumer that the run can do without is lost for good."""
+
+    consumer: str
 
 
 @dataclass(frozen=True, slots=True)

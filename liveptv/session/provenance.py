@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from acquisition.recorder.settings import frame_table_of
 from liveptv.config import Experiment
 from liveptv.session.link_rules import frame_rules
 from liveptv.session.plan import ImageFormat
@@ -25,6 +26,13 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
         "user": _user(),
         "notes": experiment.run.notes,
     }
+    if experiment.record.mode != "off":
+        images = experiment.record.images(experiment.run.output)
+        attributes["recording"] = {
+            "mode": experiment.record.mode,
+            "images": images.name,
+            "frame_table": frame_table_of(images).name,
+        }
     if image_format is not None:
         attributes |= {
             "source": image_format.description,

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from acquisition.recorder.closing import RecordingAccount, close_table
+from acquisition.recorder.settings import frame_table_of
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import RunFiles, claimed, refuse_to_replace
+from liveptv.files import RunFiles, claimed, refuse_to_replace, writable
 from liveptv.foreign_code import code_that_will_run
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.frame_account import FileContents, FrameAccount, close_account
@@ -48,6 +50,7 @@ class RunOutcome:
     report: Report | None
     account: FrameAccount
     age: ResultAge | None = None
+    recording: RecordingAccount | None = None
 
     @property
     def frames(self) -> int:
@@ -76,6 +79,7 @@ def run_experiment(
     with claimed(files.tracks, "a run"):
         files.check(experiment.run.overwrite)
         check_inputs(experiment)
+        check_recording(experiment)
         with RunLog(files.events, on_note) as events:
             return _run(experiment, files, events, on_update, on_note, beside)
 
@@ -111,7 +115,7 @@ def _run(
         events.write("code", line)
         on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
-    contents, report, age = FileContents(), None, None
+    contents, report, age, recording = FileContents(), None, None, None
     with (
         nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
@@ -125,7 +129,8 @@ def _run(
         elif run_of(files.tracks) == result.run_id:
             settle()
             files = replace(files, log=events.path)
-            contents, age = finish_file(files, result, events, on_note)
+            recording = finish_recording(experiment, result, events, on_note)
+            contents, age = finish_file(files, result, events, on_note, recording)
         else:
             contents = FileContents(readable=False)
             missing = "of another run" if files.tracks.exists() else "not there"
@@ -138,7 +143,7 @@ def _run(
     )
     if contents.frames:
         report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, account, age)
+    return RunOutcome(files, result, report, account, age, recording)
 
 
 def failed(result: SessionResult, why: str) -> SessionResult:
@@ -192,7 +197,11 @@ def check_inputs(experiment: Experiment) -> None:
 
 
 def finish_file(
-    files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+    files: RunFiles,
+    result: SessionResult,
+    events: RunLog,
+    on_note: Callable[[str], None],
+    recording: RecordingAccount | None = None,
 ) -> tuple[FileContents, ResultAge | None]:
     """Repair the trajectory file if its writer was lost, add the accounts, compress it.
 
@@ -230,6 +239,8 @@ def finish_file(
             facts["result_age"] = age.to_dict()
         if result.checks:
             facts["self_check"] = result.checks
+        if recording is not None:
+            facts["recording"] = recording.to_dict()
         if result.recalibration:
             facts["recalibration"] = result.recalibration
         annotate(files.tracks, facts)
@@ -241,6 +252,34 @@ def finish_file(
         events.write("finish", str(error))
         on_note(str(error))
     return contents, age
+
+
+def check_recording(experiment: Experiment) -> None:
+    """Raise `OutputError` if the camera images of a run cannot be written, before anything is started."""
+    record, run = experiment.record, experiment.run
+    if record.mode == "off":
+        return
+    images = record.images(run.output)
+    for path in (images, frame_table_of(images)):
+        writable(path, run.overwrite)
+    refuse_to_replace(images, None if experiment.recording is None else experiment.recording.path)
+
+
+def finish_recording(
+    experiment: Experiment, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+) -> RecordingAccount | None:
+    """The account of the camera images that were kept; what a lost recorder did not declare is declared now."""
+    if experiment.record.mode == "off":
+        return None
+    table = frame_table_of(experiment.record.images(experiment.run.output))
+    try:
+        account = close_table(table, result.run_id, result.count("acquire", "received"))
+    except LivePTVError as error:
+        events.write("finish", str(error))
+        on_note(str(error))
+        return None
+    events.write("recorded", account.in_words(), **account.to_dict())
+    return account
 
 
 def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Sends commands where they are carried out: those of the kind record to the recorder, others to the acquisition."""
+"""Sends commands where they are carried out: the kind record to the recorder, others to the acquisition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tracking.control.command_channel import CommandClient
 
 
 class RoutedCommands:
-    """Two clients as one. Without a recorder the acquisition gets all commands, and says that nothing is recorded."""
+    """Two clients as one. Without a recorder the acquisition gets all, and says that nothing is recorded."""
 
     def __init__(self, acquisition: CommandClient, recorder: CommandClient | None) -> None:
         self._acquisition = acquisition
