@@ -20,6 +20,7 @@ from liveptv.cli import (
     keys,
     live,
     offline,
+    record,
     recalibration,
     scan,
     training,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 live.register(app)
 watch.register(app)
+record.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
