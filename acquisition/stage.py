@@ -49,9 +49,10 @@ class AcquireStage:
         newest_only: bool = False,
         recorder: Sender | None = None,
     ) -> None:
-        """`recorder` is offered every frame of the source, whatever `senders` have time for. `frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
+        """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
         the end or failure before anything is waited for. `wait`, which a new command or frame ends, is used while
-        the source is quiet (`quiet_s`, s); otherwise it is read in short turns.
+        the source is quiet (`quiet_s`, s); otherwise it is read in short turns. `recorder` is offered every frame
+        of the source, whatever `senders` have time for.
         """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
@@ -166,7 +167,7 @@ class AcquireStage:
             self._reason = "done"
 
     def _record(self, frame: Frame) -> None:
-        """Offer a frame to the recorder: at once in a live run, which never waits for a disk, else like to others."""
+        """Offer a frame to the recorder: at once in a live run, which waits for no disk, else like to others."""
         if self._recorder is not None and self._newest_only:
             self._recorder.send(frame, 0.0)
         elif self._recorder is not None:

@@ -37,8 +37,8 @@ class Packer:
     """Makes Blosc chunks of images of `nbytes` bytes."""
 
     def __init__(self, nbytes: int) -> None:
-        whole = imagecodecs.blosc_encode(np.zeros(nbytes, np.uint8), level=0, compressor="lz4", numthreads=1)
-        self._whole = bytes(whole[:HEADER_BYTES])
+        stored = imagecodecs.blosc_encode(bytes(nbytes), level=0, compressor="lz4", numthreads=1)
+        self._whole = bytes(stored[:HEADER_BYTES])
 
     def pack(self, image: ImageArray, how: Packed) -> list[bytes | memoryview]:
         """The parts of the image's chunk. Python runs other threads while an image is compressed."""

@@ -1,9 +1,9 @@
 """Images as OME-TIFF (BigTIFF), readable while it grows.
 
-A page is appended with its directory behind its pixels; it becomes part of the file when a commit writes its
-place into the directory before it, 8 bytes. So a program that is killed leaves a valid file. The OME-XML of the first page
-has the number of images in digits of a fixed width, which a commit rewrites; at the end an OME-XML with the time of
-each image takes its place.
+A page is appended with its directory behind its pixels; it becomes part of the file when a commit writes its place
+into the directory before it, 8 bytes. So a program that is killed leaves a valid file. The OME-XML of the first
+page has the number of images in digits of a fixed width, which a commit rewrites; at the end an OME-XML with the
+time of each image takes its place.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Images as OME-Zarr 0.5, sharded: one image a chunk, many images a file, readable while it grows.
 
 Each shard is a file that begins with its index: for each image its offset and length, 16 bytes. An image is
-appended, then its entry is filled in; a commit replaces the array's `zarr.json`, which says how many images there are. So a
-reader never meets an image that is not there in full, and a program that is killed leaves a valid file. The index
-has no checksum, which would have to change together with each entry (the standard leaves that choice).
+appended, then its entry is filled in; a commit replaces the array's `zarr.json`, which says how many images there
+are. So a reader never meets an image that is not there in full, and a program that is killed leaves a valid file.
+The index has no checksum, which would have to change together with each entry (the standard leaves that choice).
 """
 
 from __future__ import annotations
