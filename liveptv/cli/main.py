@@ -13,6 +13,7 @@ from liveptv import __version__
 from liveptv.cli import (
     bench,
     calibration,
+    comparison,
     control,
     engine,
     evaluation,
@@ -54,6 +55,7 @@ recalibration.register(app)
 offline.register(app)
 evaluation.register(app)
 files.register(app)
+comparison.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

@@ -20,6 +20,7 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
     attributes: dict[str, Any] = {
         "configuration": experiment.resolved(),
         "model": describe_model(experiment.detector.model),
+        "inputs": describe_inputs(experiment),
         "refraction_factor": experiment.optics.refraction_factor,
         "refraction": experiment.optics.in_words(),
         "computer": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} CPUs",
@@ -51,6 +52,13 @@ def describe_model(model: Path | None) -> dict[str, Any]:
         return {"file": "", "sha256": "", "kind": "classical detector without a calibration (2D)"}
     kind = "classical detector with a width curve" if model.suffix.lower() != ".onnx" else "network"
     return {"file": model.name, "sha256": sha256(model), "kind": kind}
+
+
+def describe_inputs(experiment: Experiment) -> dict[str, str]:
+    """SHA-256 of the other files that the detector's results depend on, by the name of their setting."""
+    detector = experiment.detector
+    given = ((name, getattr(detector, name)) for name in type(detector).model_fields if name != "model")
+    return {name: sha256(value) for name, value in given if isinstance(value, Path) and value.is_file()}
 
 
 def sha256(path: Path) -> str:

@@ -47,6 +47,7 @@ def build_acquire(context: StageContext) -> Stage:
         info.frames,
         info.description,
         opened.keeps_time,
+        opened.follows,
     )
     rules = frame_rules(plan.experiment, context.image_format)
     context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
