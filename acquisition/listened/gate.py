@@ -195,7 +195,7 @@ class Gate:
         if who[1] != owner[1]:
             self._notes.tell(
                 "other_source",
-                f"frames of the source {who[1]!r} are skipped, those of {owner[1]!r} are taken: source.name chooses",
+                f"frames of the source {who[1]!r} are skipped, those of {owner[1]!r} taken: source.name chooses",
             )
             return False
         return True  # the same source in a new process behind the same connection

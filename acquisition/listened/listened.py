@@ -70,7 +70,7 @@ def open_listened(
 
 
 class Listened:
-    """The `Source` of frames that another program sends. `remarks` are lines for the user about what was assumed."""
+    """The `Source` of frames that another program sends. `remarks` are lines for the user: what was assumed."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
+from itertools import pairwise
 
 LONGEST_GAP = 10_000_000
 """Frames; a longer jump is a new count, not a loss: 14 hours at 200 frames/s."""
@@ -103,7 +104,7 @@ class FrameOrder:
         if anew or (number <= self._first and last - number > NEAR):
             return True
         before = [*self._back, number][-AGAIN:]
-        in_a_row = len(before) == AGAIN and all(b - a == 1 for a, b in zip(before, before[1:], strict=False))
+        in_a_row = len(before) == AGAIN and all(b - a == 1 for a, b in pairwise(before))
         return in_a_row and not any(self._was_lost(one) for one in before)
 
     def _was_lost(self, number: int) -> bool:

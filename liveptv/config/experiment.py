@@ -104,12 +104,12 @@ class Experiment(Section):
             raise ValueError(
                 'link.policy "live" drops frames that are late, and files of a folder wait; leave link.policy out'
             )
-        if source.address is not None and not LinkAddress.parse(source.address).is_local:
-            if self.session.keys is None:
-                raise ValueError(
-                    f"other computers can reach {source.address}, which needs keys; make them with "
-                    f"`{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
-                )
+        is_local = source.address is None or LinkAddress.parse(source.address).is_local
+        if not is_local and self.session.keys is None:
+            raise ValueError(
+                f"other computers can reach {source.address}, which needs keys; make them with "
+                f"`{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
+            )
 
     @property
     def is_live(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from acquisition.execution import CommandExecutor
 from acquisition.source import Source
@@ -13,6 +14,7 @@ from liveptv.config import Experiment
 from liveptv.config.experiment import NO_SOURCE
 from stream.errors import ConfigurationError
 
+NO_STEERING = "the frames come from another program, which this run cannot steer"
 log = logging.getLogger(__name__)
 
 
@@ -21,8 +23,9 @@ class OpenedSource:
     """A source, the executor of commands on it (None without a microscope), and a function that closes both.
 
     `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
-    the user: assumptions and decisions about the frames, recorded as `kind`. `announce` takes a function to call after each frame;
-    `quiet_s` tells for how long there is nothing to read. `no_microscope` says why commands are refused without an executor.
+    the user: assumptions and decisions about the frames, recorded as `kind`. `announce` takes a function to
+    call after each frame; `quiet_s` tells for how long there is nothing to read. `no_microscope` says why commands
+    are refused without an executor.
     """
 
     source: Source
@@ -82,32 +85,40 @@ def _open_foreign(
     experiment: Experiment, run_id: str, say: Callable[[str], None], is_abandoned: Callable[[], bool]
 ) -> OpenedSource:
     from acquisition.listened.listened import open_listened
+    from acquisition.watched_folder.watched import open_watched
     from engines.factory import pixel_size_of
     from stream.link import Policy
     from stream.security import load_keys
 
     settings, keys = experiment.source, experiment.session.keys
     assert settings is not None
-    opened = open_listened(
+    options: dict[str, Any] = {
+        "run_id": run_id,
+        "model_pixel_size_um": partial(pixel_size_of, experiment.detector.model),
+        "seconds": experiment.run.seconds,
+        "say": say,
+        "is_abandoned": is_abandoned,
+    }
+    about: dict[str, Any] = {"kind": "source", "no_microscope": NO_STEERING}
+    if not settings.is_live:
+        files = open_watched(settings, **options)
+        remarks = (files.info.description,)
+        return OpenedSource(files, None, files.close, False, remarks, quiet_s=files.quiet_s, **about)
+    frames = open_listened(
         settings,
-        run_id=run_id,
         security=None if keys is None else load_keys(keys),
-        model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         keeps_early=experiment.link.policy not in {None, Policy.LIVE},
-        seconds=experiment.run.seconds,
-        say=say,
-        is_abandoned=is_abandoned,
+        **options,
     )
     return OpenedSource(
-        opened,
+        frames,
         None,
-        opened.close,
-        keeps_time=True,
-        remarks=(opened.info.description,),
-        announce=opened.announce,
-        quiet_s=opened.quiet_s,
-        kind="source",
-        no_microscope="the frames come from another program, which this run cannot steer",
+        frames.close,
+        True,
+        (frames.info.description,),
+        announce=frames.announce,
+        quiet_s=frames.quiet_s,
+        **about,
     )
 
 

@@ -187,6 +187,9 @@ def check_inputs(experiment: Experiment) -> None:
     detector = experiment.detector
     inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
     refuse_to_replace(experiment.run.output, *inputs)
+    source = experiment.source
+    if source is not None and source.watch is not None and not source.watch.is_dir():
+        raise SourceError(f"there is no folder {source.watch} to watch; make it, or compare source.watch")
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
 

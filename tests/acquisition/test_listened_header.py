@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -122,10 +123,8 @@ def test_a_buffer_of_another_length_is_refused(length: int) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(WireError):
         read_header(data)
-    except WireError:
-        pass
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=8), st.binary(max_size=40))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from hypothesis import given
@@ -133,4 +134,4 @@ def test_times_always_rise_and_are_finite(
         arrived_ns += step_ns
         times.append(clock.take(said_s, number, arrived_ns, restarted=restarted))
     assert all(map(math.isfinite, times))
-    assert all(after > before for before, after in zip(times, times[1:], strict=False))
+    assert all(after > before for before, after in itertools.pairwise(times))
