@@ -210,7 +210,9 @@ def check_inputs(experiment: Experiment) -> None:
     model = experiment.detector.model
     if model is not None:
         check_model(model)
-    detector, recording = experiment.detector, experiment.recording
+    detector, recording, source = experiment.detector, experiment.recording, experiment.source
+    if source is not None and source.watch is not None and not source.watch.is_dir():
+        raise SourceError(f"there is no folder {source.watch} to watch; make it, or compare source.watch")
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
     inputs = [model, detector.bright, detector.dark]
