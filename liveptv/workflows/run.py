@@ -20,6 +20,7 @@ from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from stream.errors import LivePTVError, SourceError
+from stream.own_code import check_source
 
 if TYPE_CHECKING:
     from liveptv.reports.page import Report
@@ -183,9 +184,17 @@ def check_inputs(experiment: Experiment) -> None:
     model = experiment.detector.model
     if model is not None:
         check_model(model)
+    if experiment.detector.file is not None:
+        check_source(experiment.detector.file, "detector")
     recording = experiment.recording
     detector = experiment.detector
-    inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
+    inputs = [
+        None if recording is None else recording.path,
+        model,
+        detector.bright,
+        detector.dark,
+        detector.file,
+    ]
     refuse_to_replace(experiment.run.output, *inputs)
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
