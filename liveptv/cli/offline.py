@@ -50,12 +50,15 @@ def detect(
     overwrite: Overwrite = False,
 ) -> int:
     """Detect particles in recorded images."""
+    from liveptv.foreign_code import detector_code
     from liveptv.tables import DetectionTableWriter
     from liveptv.workflows.offline import detect_images
 
     given = {"model": model, "bright": bright, "dark": dark}
     detector = revised(settings_only(settings or []), detector=given).detector
-    refuse_to_replace(output, images, detector.model, detector.bright, detector.dark)
+    refuse_to_replace(output, images, detector.model, detector.bright, detector.dark, detector.file)
+    for line in detector_code(detector):
+        _done(line)
     with (
         DetectionTableWriter(output, overwrite) as table,
         progress_bar("starting (about a minute the first time)") as bar,

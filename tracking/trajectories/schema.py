@@ -191,6 +191,7 @@ ATTRIBUTES = {
     **dict.fromkeys(
         (
             "begun_in",
+            "code",
             "engine",
             "inputs",
             "learnt",
