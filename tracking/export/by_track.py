@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tracking.trajectories.columns import IntArray, Trajectories
 
-RowArray = npt.NDArray[np.uint32] | npt.NDArray[np.int64]
+RowArray = npt.NDArray[Any]
 MOST_SHORT = 1 << 32
 
 

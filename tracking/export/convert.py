@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError, OutputError
 from stream.unfinished_files import written_beside
+from tracking.export.flowtracks import write_flowtracks_h5, write_flowtracks_zarr
 from tracking.export.folder import folder_beside
 from tracking.export.geff import write_geff
 from tracking.export.rerun_recording import write_rerun
@@ -28,9 +29,22 @@ WRITERS: dict[str, Write] = {
     ".vtp": write_vtp,
     ".geff": write_geff,
     ".rrd": write_rerun,
+    "flowtracks": write_flowtracks_h5,
+    "flowtracks, Zarr": write_flowtracks_zarr,
 }
-PROGRAMS = {"trackmate": ".xml", "paraview": ".vtp", "rerun": ".rrd"}
-FOLDERS = (".geff",)
+PROGRAMS = {
+    "trackmate": ".xml",
+    "paraview": ".vtp",
+    "rerun": ".rrd",
+    "geff": ".geff",
+    "flowtracks": "flowtracks",
+}
+FOLDERS = (".geff", "flowtracks, Zarr")
+AMBIGUOUS = {
+    ".h5": ", which may be several formats: --to flowtracks writes flowtracks' HDF5",
+    ".hdf5": ", which may be several formats: --to flowtracks writes flowtracks' HDF5",
+    ".zarr": ", which may be several formats: give --to geff or --to flowtracks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +102,20 @@ def export(
         source = Exported(file, include_predicted=include_predicted, include_flagged=include_flagged)
         lost = WRITERS[suffix](part, source)
         contents = source.contents
-    return ExportReport(output, suffix[1:], contents.rows, contents.tracks, tuple(lost))
+    return ExportReport(output, suffix.lstrip("."), contents.rows, contents.tracks, tuple(lost))
 
 
 def format_of(output: Path, to: str | None = None) -> str:
     """The format, as a suffix. Raises `ConfigurationError` if it is not known."""
     wanted = output.suffix.lower() if to is None else to.lower()
     suffix = PROGRAMS.get(wanted, f".{wanted.lstrip('.')}")
+    if suffix == "flowtracks" and output.suffix.lower() == ".zarr":
+        return "flowtracks, Zarr"
     if suffix not in WRITERS:
+        suffixes = ", ".join(name for name in WRITERS if name.startswith("."))
+        hint = AMBIGUOUS.get(suffix, "")
         raise ConfigurationError(
-            f"cannot export to '{wanted or output.name}'; known formats are {', '.join(WRITERS)} and "
+            f"cannot export to '{wanted or output.name}'{hint}; known formats are {suffixes} and "
             f"{', '.join(PROGRAMS)}"
         )
     return suffix

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from numcodecs import GZip
 
 from tracking.export.columns import SPECS, depth, further, values_of
 from tracking.export.source import Exported
@@ -28,7 +27,7 @@ from tracking.trajectories.schema import to_json
 VERSION = "1.1"
 CHUNK = 1 << 17
 """Values in a chunk, 1 MB: large enough that a file has few, small enough to be read one at a time."""
-COMPRESSION = GZip(level=1)
+COMPRESSION: Any = {"id": "gzip", "level": 1}
 """Every Zarr library has it, Java's without native code; higher levels take three times as long for 5 %."""
 AXIS_OF = {"z_um": "z", "y_um": "y", "x_um": "x"}
 SECONDS, FRAME, LENGTH = "second", "frame", "micrometer"
@@ -114,7 +113,7 @@ def _metadata(
         "edge_props_metadata": {},
         "track_node_props": {"tracklet": "track"},
         "display_hints": hints,
-        "extra": {"liveptv": json.loads(to_json(_finite(source.attributes)))},
+        "extra": {"liveptv": plain_attributes(source)},
     }
 
 
@@ -129,6 +128,12 @@ def _property(name: str, column: str, dtypes: dict[str, str]) -> dict[str, Any]:
         "name": column,
         "description": spec.meaning,
     }
+
+
+def plain_attributes(source: Exported) -> dict[str, Any]:
+    """The attributes of the trajectory file as JSON has them."""
+    found: dict[str, Any] = json.loads(to_json(_finite(source.attributes)))
+    return found
 
 
 def _finite(value: Any) -> Any:

@@ -27,6 +27,8 @@ RADIUS_PX = 5.0
 RADIUS_UM = 1.0
 """Radius of the circles that TrackMate draws, pixels, and um if the pixel size is not known. For display only."""
 NO_QUALITY = -1.0
+ASSUMED = {"pixel_size_um": "size of a pixel assumed", "image_shape": "size of the image assumed"}
+"""Stated in the log where the file does not know them, as TrackMate needs numbers."""
 
 SPOT_FEATURES = (
     ("QUALITY", "Quality", "QUALITY", False),
@@ -81,7 +83,8 @@ def _feature(name: str) -> tuple[str, str, str, bool]:
 
 
 def _origin(source: Exported) -> str:
-    return escape(f"liveptv, run {source.attributes.get('run_id', '?')}")
+    assumed = [text for name, text in ASSUMED.items() if name not in source.attributes]
+    return escape("; ".join([f"liveptv, run {source.attributes.get('run_id', '?')}", *assumed]))
 
 
 def _declare(file: TextIO, spot_features: list[tuple[str, str, str, bool]]) -> None:
