@@ -34,6 +34,8 @@ class DirectLink:
         self.sender = DirectSender(self, source)
         self.receiver = DirectReceiver(self)
         self.hear = hear
+        self.turn: Callable[[float], None] = lambda _wait_s: None
+        """Gives the stages behind the receiver a turn, while its sender waits for them (`flush`)."""
         self.run_id, self.room = run_id, room
         self.waiting: deque[tuple[int, Message]] = deque()
         self.offered = self.received = self.consumed = 0
@@ -128,7 +130,9 @@ class DirectSender:
             link.put(StreamEnd(link.run_id, self._source, link.offered, 0, reason))
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything is acknowledged now."""
+        """Whether everything is acknowledged, after one turn of the stages behind the link if there are any."""
+        if self._link.queued:
+            self._link.turn(timeout_s)
         return self._link.queued == 0
 
     def close(self) -> LinkAccount:

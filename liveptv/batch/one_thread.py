@@ -17,6 +17,7 @@ from liveptv.session.events import plain
 from liveptv.session.plan import ImageFormat, Peers, StagePlan
 from liveptv.session.stage_context import StageContext
 from stream.direct_link import DirectLink
+from stream.errors import LivePTVError
 from stream.messages import Message, StageState
 from stream.receiving import Wakes
 from stream.run_keys import RunKeys
@@ -140,12 +141,30 @@ def build(
 
 
 def step_all(stages: dict[str, Stage], links: Links) -> None:
-    """Step the stages, in their order in the pipeline, until all are done. Raises what a stage raises."""
-    running = dict(stages)
-    while running:
-        moved = _turn(running, links, 0.0)
-        if not moved:
-            _turn(running, links, WAIT_S)
+    """Step the stages until all are done.
+
+    Raises what a stage raises; if it is the acquisition, what was read before has been processed then.
+    """
+    behind = dict(stages)
+    first = behind.pop("acquire", None)
+    failure: LivePTVError | None = None
+    if first is not None:
+        links.between("acquire", "detect").turn = lambda wait_s: _turns(behind, links, wait_s)
+    while behind or first is not None:
+        if first is not None:
+            try:
+                first = first if first.step(0.0) else None
+            except LivePTVError as error:
+                first, failure = None, error
+        _turns(behind, links, WAIT_S if links.between("acquire", "detect").queued >= FRAMES or first is None else 0.0)
+    if failure is not None:
+        raise failure
+
+
+def _turns(running: dict[str, Stage], links: Links, wait_s: float) -> None:
+    """One turn of each stage, and another one, which waits for the detector, if nothing has moved."""
+    if not _turn(running, links, 0.0) and wait_s > 0:
+        _turn(running, links, wait_s)
 
 
 def _turn(running: dict[str, Stage], links: Links, wait_s: float) -> bool:
