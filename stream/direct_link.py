@@ -1,8 +1,8 @@
 """A message link between two stages that one thread steps in turn: messages pass by reference, without sockets.
 
 It keeps the promises of `stream.link` (order, acknowledgement of what was consumed, an account that balances). It
-never waits for the other end, which has its turn later: who steps the stages looks at `unread` and steps the one that
-has something to do.
+never waits for the other end, which has its turn later: who steps the stages looks at `unread` and steps the
+one that has something to do.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class DirectLink:
         self.run_id, self.room = run_id, room
         self.waiting: deque[tuple[int, Message]] = deque()
         self.offered = self.received = self.consumed = 0
+        self.drains = False
+        """Whether messages are acknowledged at once, because nobody reads them."""
         self.end_sequence = -1
 
     @property
@@ -54,8 +56,11 @@ class DirectLink:
     def put(self, message: Message) -> None:
         """Queue a message."""
         self.hear(message)
-        self.waiting.append((self.offered, message))
         self.offered += 1
+        if self.drains:
+            self.received = self.consumed = self.offered
+        else:
+            self.waiting.append((self.offered - 1, message))
 
     def account(self) -> LinkAccount:
         """The account, which is the same at both ends; the end of the stream is no message of its own."""
@@ -166,7 +171,9 @@ class DirectReceiver:
         return 0 <= self._link.end_sequence < self._link.consumed
 
     def receive(self, timeout_s: float) -> DirectDelivery | None:
-        """The next message, or None if there is none; then a waker is waited for (`woken_by`), `timeout_s` at most."""
+        """The next message, or None if there is none; then a waker is waited for (`woken_by`), `timeout_s` at
+        most.
+        """
         if not self._link.waiting:
             if timeout_s > 0 and self._wakers.get_map():
                 self._wakers.select(timeout_s)

@@ -140,12 +140,14 @@ def build(
     return built
 
 
-def step_all(stages: dict[str, Stage], links: Links) -> None:
-    """Step the stages until all are done.
+def step_all(stages: dict[str, Stage], links: Links, sink: DirectLink | None = None) -> None:
+    """Step the stages until all are done; what arrives in `sink`, where there is one, is acknowledged unread.
 
     Raises what a stage raises; if it is the acquisition, what was read before has been processed then.
     """
     behind = dict(stages)
+    if sink is not None:
+        sink.drains = True
     first = behind.pop("acquire", None)
     failure: LivePTVError | None = None
     if first is not None:
@@ -156,7 +158,11 @@ def step_all(stages: dict[str, Stage], links: Links) -> None:
                 first = first if first.step(0.0) else None
             except LivePTVError as error:
                 first, failure = None, error
-        _turns(behind, links, WAIT_S if links.between("acquire", "detect").queued >= FRAMES or first is None else 0.0)
+        _turns(
+            behind,
+            links,
+            WAIT_S if links.between("acquire", "detect").queued >= FRAMES or first is None else 0.0,
+        )
     if failure is not None:
         raise failure
 
@@ -172,14 +178,14 @@ def _turn(running: dict[str, Stage], links: Links, wait_s: float) -> bool:
     before = {name: _work_left(name, links) for name in running}
     moved = False
     for name, stage in list(running.items()):
-        if name in {"track", "write"}:
+        if name != "detect":
             goes_on = True
             while goes_on and _inbox(name, links).unread:
                 moved, goes_on = True, stage.step(0.0)
             if goes_on and stage.state is StageState.DRAINING:
                 goes_on = stage.step(0.0)
         else:
-            goes_on = stage.step(wait_s if name == "detect" else 0.0)
+            goes_on = stage.step(wait_s)
         if not goes_on:
             del running[name]
             moved = True

@@ -10,14 +10,14 @@ from typing import Any
 
 from acquisition.source import Source
 from acquisition.stage import AcquireStage
-from liveptv.batch.one_thread import Links, Record, build, step_all
+from liveptv.batch.one_thread import Links, build, step_all
 from liveptv.config import Experiment
 from liveptv.session.frame_account import FileContents, close_account
 from liveptv.session.plan import ImageFormat
 from liveptv.session.self_check import checks_of
 from liveptv.session.sources import OpenedSource, open_source
 from liveptv.session.supervisor import new_run_id
-from stream.messages import Detections, Frame, Message, StreamEnd
+from stream.messages import Detections, Frame, Message
 from stream.stage import Stage
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, annotate
@@ -98,11 +98,13 @@ def process_recording(experiment: Experiment, output: Path, notebook: Notebook) 
     links.hear("acquire", "detect", picture.hear)
     links.hear("detect", "track", picture.hear)
     with ExitStack() as stack:
-        opened = _opened(experiment, run_id, notebook, stack)
+        opened = open_noted(experiment, run_id, notebook, stack)
         images = images_of(opened)
         stages: dict[str, Stage] = {"acquire": acquire_stage(opened.source, links, experiment, stack)}
         for name in ("track", "detect", "write"):  # the tracker makes the link that the detector asks for
-            stages[name] = build(name, _writing_to(experiment, output), run_id, links, images, notebook.record, stack)
+            stages[name] = build(
+                name, _writing_to(experiment, output), run_id, links, images, notebook.record, stack
+            )
         opened.source.start()
         step_all({name: stages[name] for name in ("acquire", "detect", "track", "write")}, links)
         counts = {name: stage.counts() for name, stage in stages.items()}
@@ -115,22 +117,24 @@ def track_detections(
     output: Path,
     images: ImageFormat,
     messages: Iterable[Detections],
-    counts: dict[str, dict[str, int]],
+    counted: Callable[[], dict[str, dict[str, int]]],
     notebook: Notebook,
     run_id: str,
 ) -> Processed:
-    """Track detections, in order, into the file `output`, as `process_recording` would have. `counts` are those of
-    the stages before.
+    """Track detections, in order, into the file `output`, as `process_recording` would have.
+
+    `counted` gives the counts of the stages before, once all `messages` are taken.
     """
     links = Links(run_id)
     sender = links.between("detect", "track").sender
     with ExitStack() as stack:
-        alone = experiment.model_copy(
-            update={"detector": experiment.detector.model_copy(update={"prediction": "off"})}
-        )
+        detector = experiment.detector.model_copy(update={"prediction": "off"})
+        alone = experiment.model_copy(update={"detector": detector})  # nobody waits for predictions
         stages = {
-            name: build(name, _writing_to(alone, output), run_id, links, images, notebook.record, stack)
-            for name in ("track", "write")
+            "track": build("track", alone, run_id, links, images, notebook.record, stack),
+            "write": build(
+                "write", _writing_to(experiment, output), run_id, links, images, notebook.record, stack
+            ),
         }
         for message in messages:
             sender.send(message)
@@ -140,7 +144,7 @@ def track_detections(
                 stages["write"].step(0.0)
         sender.end(DONE)
         step_all(stages, links)
-        counts = counts | {name: stage.counts() for name, stage in stages.items()}
+        counts = counted() | {name: stage.counts() for name, stage in stages.items()}
         checks = checks_of([stages["track"].gauges()])
     return finish(output, counts, notebook, LastPicture(), checks)
 
@@ -159,7 +163,8 @@ def acquire_stage(
     return stage
 
 
-def _opened(experiment: Experiment, run_id: str, notebook: Notebook, stack: ExitStack) -> OpenedSource:
+def open_noted(experiment: Experiment, run_id: str, notebook: Notebook, stack: ExitStack) -> OpenedSource:
+    """Open the recording, with what had to be assumed or decided noted; it is closed with `stack`."""
     opened = open_source(experiment, run_id, lambda text: notebook.record("note", text, {}))
     stack.callback(opened.close)
     for text in opened.remarks:
