@@ -16,7 +16,7 @@ from liveptv.batch.recordings.fingerprint import Fingerprint, fingerprint_of, is
 from liveptv.batch.results.identity import key_of
 from liveptv.batch.results.lease import STALE_S, BusyError, Lease
 from liveptv.batch.results.marker import Marker, complete, publish, why_not_the_same
-from liveptv.batch.results.places import Places, put_in_place, write_json
+from liveptv.batch.results.places import Places, put_in_place
 from liveptv.batch.task import Answer, Task
 from liveptv.batch.warm import warm
 from liveptv.config import Experiment, build_experiment
@@ -38,12 +38,10 @@ def perform(task: Task) -> Answer:
     except BusyError as error:
         return Answer("busy", str(error), worker=this_worker())
     except LivePTVError as error:
-        answer = _failed(task, str(error), error)
+        answer = _failed(str(error), error)
     except Exception as error:  # noqa: BLE001 - one recording must not end the batch
         last = traceback.extract_tb(error.__traceback__)[-1]
-        answer = _failed(
-            task, f"unexpected at {Path(last.filename).name}:{last.lineno}: {in_words(error)}", error
-        )
+        answer = _failed(f"unexpected at {Path(last.filename).name}:{last.lineno}: {in_words(error)}", error)
     return Answer(
         answer.state,
         answer.why,
@@ -60,15 +58,8 @@ def this_worker() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _failed(task: Task, why: str, error: BaseException) -> Answer:
-    text = "; ".join([why, *getattr(error, "__notes__", ())])
-    text = " ".join(text.split())
-    try:
-        facts = {"why": text, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "worker": this_worker()}
-        write_json(Places(Path(task.out), task.name).failure, facts | {"recording": task.recording})
-    except OutputError:
-        pass  # the answer tells it
-    return Answer("failed", text)
+def _failed(why: str, error: BaseException) -> Answer:
+    return Answer("failed", " ".join("; ".join([why, *getattr(error, "__notes__", ())]).split()))
 
 
 def _perform(task: Task) -> Answer:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from liveptv.batch.jobs import Job, JobState
+from liveptv.batch.jobs import Job
 from liveptv.batch.results.places import put_in_place
 from stream.errors import OutputError
 
@@ -62,6 +62,7 @@ def write_table(jobs: Sequence[Job], out: Path) -> Path:
     return target
 
 
-def failures_in_words(jobs: Sequence[Job]) -> list[str]:
-    """A line for each recording that has failed."""
-    return [f"{job.entry.path}: {job.why}" for job in jobs if job.state is JobState.FAILED]
+def failure_in_words(job: Job) -> str:
+    """Why a recording has failed, with its path."""
+    path = str(job.entry.path)
+    return job.why if path in job.why else f"{path}: {job.why}"

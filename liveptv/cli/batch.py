@@ -162,9 +162,10 @@ class _Shown:
     def job(self, job: Job) -> None:
         """Tell of a recording that has failed."""
         from liveptv.batch.jobs import JobState
+        from liveptv.batch.table import failure_in_words
 
         if job.state is JobState.FAILED:
-            errors.print(f"[bold red]failed:[/] {escape(f'{job.entry.path}: {job.why}')}", soft_wrap=True)
+            errors.print(f"[bold red]failed:[/] {escape(failure_in_words(job))}", soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print a line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -142,12 +141,18 @@ def _set_of(path: Path) -> tuple[set[Path], int]:
     try:
         with kept_quiet(), told_in_a_line(f"cannot read {path}"):
             found = {one.absolute() for one in member_files(path, members)}
-            file = members.file(path)
-            series = file.series[0] if file.series else None
-            sizes = () if series is None else zip(series.axes, series.shape, strict=True)
-            said = math.prod(size for axis, size in sizes if axis not in "YXS")
-            return found | {path}, max(len(file.pages), said)
+            pages = len(members.file(path).pages)
+        return found | {path}, pages if pages > 1 else _images_in(path)
     except LivePTVError:
         return {path}, 2
     finally:
         members.close()
+
+
+def _images_in(path: Path) -> int:
+    """The images that a TIFF of one page has or, if it is cut short, should have."""
+    stack = open_stack(path)
+    try:
+        return stack.info.planes + bool(stack.damage)
+    finally:
+        stack.close()

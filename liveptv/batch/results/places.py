@@ -58,11 +58,6 @@ class Places:
         return self.work / "marker.json"
 
     @property
-    def failure(self) -> Path:
-        """Why the recording could not be processed, the last time that it was tried."""
-        return self.work / "failed.json"
-
-    @property
     def lock(self) -> Path:
         """What is locked while the recording is processed."""
         return self.work / "recording"
@@ -102,8 +97,6 @@ class Places:
                     path.unlink()
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        with contextlib.suppress(OSError):
-            self.failure.unlink(missing_ok=True)
         folder = self.work
         while folder != self.out:
             try:
