@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import (
+    batch,
     bench,
     calibration,
     comparison,
@@ -53,6 +54,7 @@ calibration.register(app)
 training.register(app)
 recalibration.register(app)
 offline.register(app)
+batch.register(app)
 evaluation.register(app)
 files.register(app)
 comparison.register(app)
