@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import (
+    batch,
     bench,
     calibration,
     control,
@@ -50,6 +51,7 @@ calibration.register(app)
 training.register(app)
 recalibration.register(app)
 offline.register(app)
+batch.register(app)
 evaluation.register(app)
 files.register(app)
 bench.register(app)
