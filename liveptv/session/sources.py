@@ -97,6 +97,8 @@ def _open_recorded_run(experiment: Experiment, files: RecordedFiles, run_id: str
     run = open_recorded_run(settings, files, run_id)
     remarks = tuple(f"{settings.path.name}: {text}" for text in run.remarks)
     return OpenedSource(run, None, run.close, settings.pace, remarks, follows=settings.decisions == RUN)
+
+
 def _open_foreign(
     experiment: Experiment, run_id: str, say: Callable[[str], None], is_abandoned: Callable[[], bool]
 ) -> OpenedSource:
