@@ -16,6 +16,8 @@ RECORD = "record"
 """Name of the stage that records camera images, a second consumer of the acquisition."""
 PREDICTIONS_ADDRESS = "predictions"
 """Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
+RECORD_REQUESTS = "record.requests"
+"""Name of the address at which the record stage takes commands of the kind `record`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class StagePlan:
     """What a stage needs to start, including the secrets of the run.
 
     `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are set for a
-    stage that is started again: it must bind the same addresses as before.
+    stage that is started again, for the time `restarts`: it must bind the same addresses as before.
     """
 
     stage: str
@@ -33,6 +35,7 @@ class StagePlan:
     keys: RunKeys
     consumers: tuple[str, ...] = ()
     addresses: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class ImageFormat:
     description: str
     keeps_time: bool = True
     """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
+    follows: bool = False
+    """Whether the frames say what the detector is to do with them, as it did in the run that is replayed."""
 
     @property
     def nbytes(self) -> int:

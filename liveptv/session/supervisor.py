@@ -198,7 +198,7 @@ class Session:
         self._hardware.make_safe(why, ends=False)
 
     def _start_all(self) -> None:
-        control = ("control",) if self.experiment.can_be_controlled else ()
+        control = ("control",) if self.experiment.needs_control_stage else ()
         record = () if self.experiment.record.mode == "off" else (RECORD,)
         self._start("acquire", ("detect", *record), None)
         self._start("detect", ("track",), "acquire")
@@ -405,7 +405,7 @@ class Session:
         addresses = {
             name: self._introductions.bound[f"detect.{name}"] for name in (*view.plan.consumers, "monitor")
         }
-        plan = replace(view.plan, addresses=addresses)
+        plan = replace(view.plan, addresses=addresses, restarts=view.restarts + 1)
         self._notices.note(
             "policy", f"detect is started again ({view.restarts + 1} of at most {limit} times)", "detect"
         )

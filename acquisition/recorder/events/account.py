@@ -21,7 +21,7 @@ only bounds a list with an entry a frame."""
 MOST_WAITING = 64
 """Requests that wait for a frame that has not come yet: their number only bounds memory."""
 OVERWRITTEN = "overwritten in memory before the event was asked for (record.memory_mb)"
-KIND = "recorded"
+KIND = "event"
 """The kind of an event's entries in the event log."""
 
 Record = Callable[[str, str, dict[str, Any]], None]
