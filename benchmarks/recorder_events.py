@@ -1,9 +1,9 @@
 """Are all frames of an event there? A live run in mode `events`, asked from the command line at random times.
 
-The simulated microscope runs in real time through `liveptv run` with `record.mode = "events"`; `liveptv record` asks
-for 20 events, at random times, some of which overlap. Afterwards the recording is compared with the camera's own
-frame numbers: within `before` s before and `after` s after the time of each event (from the frame table) every
-frame of the camera must be stored, once, in order, with its own image; outside none.
+The simulated microscope runs in real time through `liveptv run` with `record.mode = "events"`; `liveptv record`
+asks for 20 events, at random times, some of which overlap. Then the recording is compared with the camera's own
+frame numbers: within `before` s before and `after` s after the time of each event (from the frame table) all its
+frames must be stored, once, in order, with their own images; outside none.
 
     python benchmarks/recorder_events.py --json benchmarks/results/recorder_events.json
 """
@@ -98,7 +98,9 @@ def live_run(arguments: argparse.Namespace, folder: Path) -> tuple[Path, dict[in
     return tracks, answers
 
 
-def judged(table: FrameTable, images: Path, tracked: np.ndarray[Any, Any], before_s: float, after_s: float) -> dict[str, Any]:
+def judged(
+    table: FrameTable, images: Path, tracked: np.ndarray[Any, Any], before_s: float, after_s: float
+) -> dict[str, Any]:
     """What is missing, double, out of order or too much, by the frames' own times and the camera's numbers."""
     times = np.array([row.info.time_s for row in table.rows])
     frames = np.array([row.info.frame for row in table.rows])
@@ -111,7 +113,7 @@ def judged(table: FrameTable, images: Path, tracked: np.ndarray[Any, Any], befor
         inside |= mine
         missing += int((np.diff(camera[mine]) - 1).sum())
         late = times[mine][0] - (event.time_s - before_s), event.time_s + after_s - times[mine][-1]
-        edges += sum(gap_s > 1.5 * period_s for gap_s in late)
+        edges += sum(bool(gap_s > 1.5 * period_s) for gap_s in late)
     not_there = [
         row["frame"]
         for row in tracked
@@ -148,16 +150,24 @@ def _equal_neighbours(stored: Any) -> int:
 
 def main() -> int:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--triggers", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=110.0)
     parser.add_argument("--before", type=float, default=5.0)
     parser.add_argument("--after", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=30.0, help="frames/s of the camera")
     parser.add_argument("--seed", type=int, default=18)
+    parser.add_argument(
+        "--keep", type=Path, help="empty folder for the run's files; left out: deleted afterwards"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        if arguments.keep is not None:
+            arguments.keep.mkdir(parents=True)
+            name = str(arguments.keep.absolute())
         tracks, answers = live_run(arguments, Path(name))
         refused = [answer for answer in answers.values() if answer]
         table = read_frame_table(tracks.with_name("tracks.frames.jsonl"))
@@ -172,7 +182,15 @@ def main() -> int:
         print(f"{key:>22}  {value}")
     if arguments.json:
         save(arguments.json, [row])
-    wrong = ("missing", "edges_missing", "tracked_but_not_there", "twice", "out_of_order", "outside", "declared_lost")
+    wrong = (
+        "missing",
+        "edges_missing",
+        "tracked_but_not_there",
+        "twice",
+        "out_of_order",
+        "outside",
+        "declared_lost",
+    )
     return int(any(row[name] for name in wrong) or row["events"] != arguments.triggers)
 
 
