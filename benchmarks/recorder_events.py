@@ -164,11 +164,12 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
         if arguments.keep is not None:
-            arguments.keep.mkdir(parents=True)
-            name = str(arguments.keep.absolute())
-        tracks, answers = live_run(arguments, Path(name))
+            folder = arguments.keep.absolute()
+            folder.mkdir(parents=True)
+        tracks, answers = live_run(arguments, folder)
         refused = [answer for answer in answers.values() if answer]
         table = read_frame_table(tracks.with_name("tracks.frames.jsonl"))
         with TrajectoryFile(tracks) as file:

@@ -11,8 +11,8 @@ from liveptv.session.run_status import lost_frames
 from stream.messages import Command, CommandKind
 
 WITHIN_S = 1.0
-"""Time within which `record.on.losses` frames must be lost, s: stages report five times in it. Losses spread out over
-more are those of a run that is always a little too slow."""
+"""Time within which `record.on.losses` frames must be lost, s: stages report five times in it. Losses spread out
+over more are those of a run that is always a little too slow."""
 ALARMS = ("check_alarms", "check_alarms_of_tracks")
 """Gauges of the detector and the tracker: how often the self-check has told something."""
 
