@@ -62,7 +62,7 @@ def recorded(run):
         covered |= mine
         assert mine.sum() == end.frames
         assert frames[mine.argmax()] == end.first_frame
-        assert end.last_frame - end.first_frame + 1 == end.frames + end.lost
+        assert end.last_frame - end.first_frame + 1 == end.frames + end.missing
     assert covered.all()
     images = zarr.open_group(run.files.tracks.with_name("tracks.frames.ome.zarr"), mode="r")["0"]
     assert images.shape[0] == len(frames)
