@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from acquisition.recorder.compression_choice import CompressionChoice
-from acquisition.recorder.files import Descriptors, replace_file, write_at
+from acquisition.recorder.files import GrowingFile, replace_file
 from acquisition.recorder.image_writer import ImageFacts
 from acquisition.recorder.packing import MOST_BYTES, Packed, Packer, whole_bytes
 from stream.errors import OutputError
@@ -57,7 +57,7 @@ class ZarrImages:
         self._choice = choice if facts.nbytes <= MOST_BYTES else None
         self._packer = None if self._choice is None else Packer(facts.nbytes)
         self._per_shard = max(1, min(MOST_IN_SHARD, shard_bytes // facts.nbytes))
-        self._descriptors = Descriptors()
+        self._file = GrowingFile(facts.nbytes)
         self._shard = -1
         self._end = 0
         self._next = self._images = 0
@@ -99,11 +99,11 @@ class ZarrImages:
         parts = self._pack(image, hurried)
         length = sum(map(len, parts))
         began_s = time.perf_counter()
-        write_at(self._descriptors.current, parts, self._end)
+        self._file.write_block(parts, self._end)
         if self._choice is not None:
             self._choice.wrote(min(1.0, length / image.nbytes), time.perf_counter() - began_s)
-        write_at(self._descriptors.current, [ENTRY.pack(self._end, length)], place * ENTRY.size)
-        self._end += length
+        self._file.write([ENTRY.pack(self._end, length)], place * ENTRY.size)
+        self._end = self._file.aligned(self._end + length)
         self._stored_bytes += length
         self._next += 1
 
@@ -119,10 +119,10 @@ class ZarrImages:
     def _begin_shard(self, number: int) -> None:
         path = self._path.joinpath(LEVEL, "c", str(number), *["0"] * len(self._facts.shape))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptors.open(path)
+        self._file.open(path)
         self._shard = number
-        write_at(self._descriptors.current, [EMPTY * self._per_shard], 0)
-        self._end = ENTRY.size * self._per_shard
+        self._file.write([EMPTY * self._per_shard], 0)
+        self._end = self._file.aligned(ENTRY.size * self._per_shard)
 
     def commit(self) -> None:
         """Make all appended images visible: the array grows. Raises `OSError`."""
@@ -142,17 +142,17 @@ class ZarrImages:
 
     def sync(self) -> None:
         """Wait until what was written is on the disk. Raises `OSError`. May be called from another thread."""
-        self._descriptors.sync()
+        self._file.sync()
 
     def finish(self) -> None:
         """Close the file; its metadata are complete since the last commit. Raises `OSError`."""
         self.commit()
-        self._descriptors.sync()
+        self._file.sync()
         self.close()
 
     def close(self) -> None:
         """Close the file as it is. Idempotent."""
-        self._descriptors.close()
+        self._file.close()
 
 
 def _json(value: dict[str, Any]) -> bytes:
