@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from flows import info
 
 from stream.messages import Command, CommandKind, CommandReply, TrackFlag, Tracks
+from tracking.control.controllers import load_controller
 from tracking.control.record_conditions import Band, ParticleEnters, Region, VelocityLeaves
 from tracking.control.routed_commands import RoutedCommands
+from tracking.control.settings import ControllerSettings
 
 FRAME_S = 0.02
 
@@ -117,6 +121,19 @@ def test_a_band_with_one_edge_says_so_in_the_reason():
     condition = VelocityLeaves(Band(axis="y", min_um_s=50.0), 5.0)
     assert condition.why == "the velocity along y is outside 50 um/s and more"
     assert "50 to 100 um/s" in band().why
+
+
+def test_the_example_asks_once_for_each_pair_of_particles_that_meet():
+    example = Path(__file__).parents[2] / "examples" / "record_collisions.py"
+    controller = load_controller(ControllerSettings(file=example, options={"distance_um": 6.0}), None, 5.0)
+    frames = []
+    for frame in range(100):
+        seen = tracks(frame, [0.0, 50.0 - frame, 200.0], y=[0.0, 0.0, 0.0])
+        commands = controller.update(seen)
+        assert all(command.kind is CommandKind.RECORD for command in commands)
+        frames += [frame] * len(commands)
+    assert frames == [45]
+    assert controller.measured()["pairs"] == 1
 
 
 class Recipient:
