@@ -1,10 +1,10 @@
 """The recorder at a camera's full rate, beside the detector, and beside what the disk takes.
 
 `live`: runs by the command line with a camera of 60 full frames/s (1440 x 2560, 221 MB/s), in turn with
-`record.mode` off and all: frames stored, lost and not declared, detection's time and the age of results. The camera
+`record.mode` off and all: frames stored, lost and not declared, and the age of results, exposure to tracks. The camera
 is a paced replay of a BigTIFF whose thousands of pages share the pixels of a few, so that no disk is read. `rate`:
 the recording stage alone, in a process of its own, given full frames as fast as it takes them, in turn with `dd`
-(with fdatasync, and with direct writes) on the same disk. `cost`: processor time of a stored frame.
+(with fdatasync, and with direct writes) on the same disk; and the processor time of a stored frame.
 """
 
 from __future__ import annotations
@@ -82,11 +82,7 @@ def camera_file(path: Path, frames: int) -> None:
     writer = TiffImages(path, facts, "none", overwrite=True)
     for number, image in enumerate(pictures()):
         writer.append(image, FrameInfo("camera", number, number, number / RATE_HZ, 0, 0.0))
-        if number == 0:
-            writer.commit()
-            first_end, first_link = writer._end, writer._committed_link
     writer.commit()
-    del first_end, first_link
     place = writer._committed_link
     entries = [writer._entries(at, SHAPE[0] * SHAPE[1], 0) for at in _strips(path)]
     end = writer._end + -writer._end % 8
@@ -124,13 +120,12 @@ def live(folder: Path, camera: Path, seconds: float, mode: str, kind: str, compr
     if run.returncode:
         print(run.stdout[-800:], run.stderr[-400:], file=sys.stderr)
     file = read_trajectories(folder / "tracks.h5")
-    detector, age = file.frames["detector_ms"], file.frames["age_ms"]
+    age = file.frames["age_ms"]
     counts = file.attributes["accounts"]
     row: dict[str, Any] = {
         "case": "live", "mode": mode, "format": kind, "compression": compression, "exit": run.returncode,
         "frames": counts["acquire"]["received"], "in_file": len(file.frames),
         "lost_in_recording": counts["acquire"].get("lost_in_recording", 0),
-        "detector_p50_ms": float(np.nanpercentile(detector, 50)), "detector_p99_ms": float(np.nanpercentile(detector, 99)),
         "age_p50_ms": float(np.nanpercentile(age, 50)), "age_p99_ms": float(np.nanpercentile(age, 99)),
         "idle": (after.idle - busy.idle) / (sum(after) - sum(busy)),
     }  # fmt: skip
@@ -143,15 +138,10 @@ def live(folder: Path, camera: Path, seconds: float, mode: str, kind: str, compr
             "undeclared": sum(each.count for each in undeclared(table, row["frames"])),
             "mb_per_s": len(table.rows) * SHAPE[0] * SHAPE[1] / max(last - first, 1e-9) / 1e6,
             "stored_part": counts["record"]["stored_bytes"] / max(1, len(table.rows) * SHAPE[0] * SHAPE[1]),
-            "recorder_cpu": cpu_of(events, "record"), "told": [e["text"] for e in events if e["kind"] == "recorder"],
+            "told": [e["text"] for e in events if e["kind"] == "recorder"],
         }  # fmt: skip
     print(json.dumps(row), flush=True)
     return row
-
-
-def cpu_of(events: list[dict[str, Any]], stage: str) -> float | None:
-    del events, stage
-    return None
 
 
 def dd(folder: Path, seconds: float, direct: bool, rate: float = 1e9) -> float:

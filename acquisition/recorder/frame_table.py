@@ -25,6 +25,8 @@ MARK = "liveptv_recording"
 LONGEST_LINE = 1 << 20  # bytes; a row has some 400, and a head that is longer is not ours
 WHOLE = tuple(each.name for each in fields(FrameInfo) if each.type == "int")
 ENDED = ("from_s", "to_s", "first_frame", "last_frame", "frames", "missing")
+RECORDED = tuple(each.name for each in fields(FrameInfo) if each.name != "decisions")
+"""What is known of a frame before it is detected in: no decisions."""
 TEXT = tuple(each.name for each in fields(FrameInfo) if each.type == "str")
 
 
@@ -266,7 +268,7 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 
 def _info(given: Mapping[str, Any]) -> FrameInfo:
-    known = {each.name: given[each.name] for each in fields(FrameInfo) if each.name in given}
+    known = {name: given[name] for name in RECORDED if name in given}
     values: dict[str, Any] = {
         name: _whole(value) if name in WHOLE else str(value) if name in TEXT else _real(value)
         for name, value in known.items()

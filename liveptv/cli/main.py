@@ -11,8 +11,10 @@ from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import (
+    batch,
     bench,
     calibration,
+    comparison,
     control,
     engine,
     evaluation,
@@ -52,8 +54,10 @@ calibration.register(app)
 training.register(app)
 recalibration.register(app)
 offline.register(app)
+batch.register(app)
 evaluation.register(app)
 files.register(app)
+comparison.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

@@ -27,7 +27,7 @@ class StagePlan:
     """What a stage needs to start, including the secrets of the run.
 
     `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are set for a
-    stage that is started again: it must bind the same addresses as before.
+    stage that is started again, for the time `restarts`: it must bind the same addresses as before.
     """
 
     stage: str
@@ -37,6 +37,7 @@ class StagePlan:
     keys: RunKeys
     consumers: tuple[str, ...] = ()
     addresses: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class ImageFormat:
     description: str
     keeps_time: bool = True
     """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
+    follows: bool = False
+    """Whether the frames say what the detector is to do with them, as it did in the run that is replayed."""
 
     @property
     def nbytes(self) -> int:

@@ -424,7 +424,7 @@ class Session:
         addresses = {
             name: self._introductions.bound[f"detect.{name}"] for name in (*view.plan.consumers, "monitor")
         }
-        plan = replace(view.plan, addresses=addresses)
+        plan = replace(view.plan, addresses=addresses, restarts=view.restarts + 1)
         self._notices.note(
             "policy", f"detect is started again ({view.restarts + 1} of at most {limit} times)", "detect"
         )

@@ -22,12 +22,21 @@ from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from stream.errors import LivePTVError, SourceError
+from stream.own_code import check_source
 
 if TYPE_CHECKING:
     from liveptv.reports.page import Report
 
 # What reads trajectory files and draws figures takes a second to import: the functions below that need it import
 # it themselves, so that the pipeline stages start before.
+
+
+KEPT_AS = {"engine": "engine", "replay": "replay_of"}
+KEPT_EVENTS = {
+    "engine": ("name", "backend", "device", "hash"),
+    "replay": ("run_id", "images", "decisions", "same", "why"),
+}
+"""What of the newest event of a kind is kept in the trajectory file, and the name of its attribute."""
 
 
 class Stoppable(Protocol):
@@ -80,8 +89,22 @@ def run_experiment(
         files.check(experiment.run.overwrite)
         check_inputs(experiment)
         check_recording(experiment)
+        experiment, text, facts = _prepared(experiment)
         with RunLog(files.events, on_note) as events:
+            if facts:
+                events.write("replay", text, **facts)
+                on_note(text)
             return _run(experiment, files, events, on_update, on_note, beside)
+
+
+def _prepared(experiment: Experiment) -> tuple[Experiment, str, dict[str, Any]]:
+    """The experiment, and for the replay of a recorded run how it is replayed, in words and facts."""
+    if experiment.recording is None:
+        return experiment, "", {}
+    from liveptv.replaying.preparing import prepare_replay
+
+    replay = prepare_replay(experiment)
+    return replay.experiment, replay.text, replay.facts or {}
 
 
 def _run(
@@ -188,12 +211,19 @@ def check_inputs(experiment: Experiment) -> None:
     model = experiment.detector.model
     if model is not None:
         check_model(model)
-    recording = experiment.recording
-    detector = experiment.detector
-    inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
-    refuse_to_replace(experiment.run.output, *inputs)
+    detector, recording, source = experiment.detector, experiment.recording, experiment.source
+    if source is not None and source.watch is not None and not source.watch.is_dir():
+        raise SourceError(f"there is no folder {source.watch} to watch; make it, or compare source.watch")
+    if detector.file is not None:
+        check_source(detector.file, "detector")
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
+    inputs = [model, detector.bright, detector.dark, detector.file]
+    if recording is not None:
+        from liveptv.replaying.recorded import inputs_of
+
+        inputs += inputs_of(recording.path)
+    refuse_to_replace(experiment.run.output, *inputs)
 
 
 def finish_file(
@@ -235,6 +265,9 @@ def finish_file(
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
+        for kind, keys in KEPT_EVENTS.items():
+            if kind in events.newest:
+                facts[KEPT_AS[kind]] = {key: events.newest[kind].get(key) for key in keys}
         if age is not None:
             facts["result_age"] = age.to_dict()
         if result.checks:

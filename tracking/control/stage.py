@@ -12,9 +12,10 @@ from dataclasses import replace
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
 from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
+from stream.own_code import where_it_failed
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.command_channel import CommandChannel, CommandClient
-from tracking.control.controllers import Controller, ProtocolRun, where_it_failed
+from tracking.control.controllers import Controller, ProtocolRun
 from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
 from tracking.control.record_conditions import Condition

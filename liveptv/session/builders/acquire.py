@@ -30,13 +30,15 @@ def build_acquire(context: StageContext) -> Stage:
     from stream.commands import CommandServer
 
     plan, lane = context.plan, context.lane
-    opened = open_source(plan.experiment, plan.run_id, context.say, lane.opening)
+    opened = open_source(
+        plan.experiment, plan.run_id, context.say, lane.opening, lambda: context.pipe.poll(0)
+    )
     context.stack.callback(opened.close)
     lane.start(opened.executor)
     context.stack.callback(lane.close)
     before_it_closes(lane.close)
     for text in opened.remarks:
-        context.record("recording", text, {})
+        context.record(opened.kind, text, {})
     info = opened.source.info
     context.image_format = ImageFormat(
         info.height,
@@ -48,6 +50,7 @@ def build_acquire(context: StageContext) -> Stage:
         info.frames,
         info.description,
         opened.keeps_time,
+        opened.follows,
     )
     rules = frame_rules(plan.experiment, context.image_format)
     context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
@@ -81,6 +84,7 @@ def build_acquire(context: StageContext) -> Stage:
         quiet_s=opened.quiet_s,
         newest_only=rules.is_live,
         recorder=recorder,
+        no_microscope=opened.no_microscope,
     )
     context.give_up_recorder = stage.give_up_recorder
     drain_s = plan.experiment.session.stop_timeout_s
