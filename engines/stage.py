@@ -13,7 +13,7 @@ import numpy as np
 from engines.admission import Admission
 from engines.engine import DetectionError, Engine, announces, failed_frames
 from engines.prediction_choice import PredictionChoice
-from engines.selfcheck.gauges import DETAIL, gauges_of
+from engines.selfcheck.gauges import ALARMS, DETAIL, gauges_of
 from engines.watched_engine import FAILED, REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Decisions, Detections, Frame, FrameInfo, StageState, StreamEnd, StreamStart
@@ -420,6 +420,8 @@ class DetectStage:
             found[PREDICTION_AGE] = self._predictions.age
             found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
         found |= gauges_of(details.get(DETAIL) or {})
+        if alarms := details.get(ALARMS):
+            found[ALARMS] = float(alarms)
         depths_um = details.get("z_um")
         if depths_um is not None:
             found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}
