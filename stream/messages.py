@@ -66,8 +66,8 @@ class FrameInfo:
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
     time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
     result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames
-    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to do,
-    as in an earlier run.
+    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to
+    do, as in an earlier run.
     """
 
     run_id: str
