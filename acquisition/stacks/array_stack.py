@@ -145,6 +145,10 @@ class ArrayStack:
                 f"the attributes of {self._path} have no position for plane {z}; copy it again"
             ) from error
 
+    def camera_frame(self, index: int) -> int | None:
+        """None: arrays have no frame numbers."""
+        return None
+
     def _why(self, error: Exception) -> str:
         """Why a plane cannot be read."""
         return plain(error)

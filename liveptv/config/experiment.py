@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from acquisition.recorder.settings import RecordSettings
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from acquisition.source_settings import SourceSettings
 from engines.settings import DetectorSettings
@@ -56,6 +57,9 @@ class Experiment(Section):
     protocol: ProtocolSettings | None = Field(None, description="steps that the run goes through in order")
     recalibration: RecalibrationSettings = Field(
         default_factory=RecalibrationSettings, description="whether a run tells that its model no longer fits"
+    )
+    record: RecordSettings = Field(
+        default_factory=RecordSettings, description="whether the camera images of a run are kept"
     )
     link: TransportSettings = Field(
         default_factory=TransportSettings, description="message links between the pipeline stages"
@@ -125,6 +129,11 @@ class Experiment(Section):
     def can_be_controlled(self) -> bool:
         """Whether the run can be steered, possibly by a controller that is switched on later."""
         return self.microscope is not None or self.is_controlled
+
+    @property
+    def needs_control_stage(self) -> bool:
+        """Whether a stage looks at the tracks of each frame: to steer the run, or to say what is to be recorded."""
+        return self.can_be_controlled or (self.record.mode != "off" and self.record.on.needs_tracks)
 
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""

@@ -17,9 +17,15 @@ from tracking.trajectories.schema import RecordArray
 Counts = Mapping[str, Mapping[str, int]]
 
 TOO_LATE = "too old when the detector got them"
+NOT_IN_THE_RUN = "not tracked in the run that is replayed either"
+NOT_RECORDED = "not in the recording"
+DETECTOR_FAILED = "in which the detector failed"
 DROPS = (
+    (NOT_IN_THE_RUN, "acquire", "not_in_the_run"),
+    (NOT_RECORDED, "acquire", "not_recorded"),
     ("before the detector", "acquire", "to_detect.dropped"),
     (TOO_LATE, "detect", "dropped_late"),
+    (DETECTOR_FAILED, "detect", "failed_frames"),
     ("before the tracker", "detect", "to_track.dropped"),
     ("before the writer", "track", "to_write.dropped"),
     ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
@@ -132,12 +138,14 @@ def close_account(
     lost[IN_BUFFER] = 0 if as_asked and not blind else left
     lost |= {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
     dropped = sum(lost[where] for where, _, _ in DROPS)
-    if not blind and lost[TOO_LATE]:
-        # a detector that was started again may find a frame too old whose detections the tracker has
-        twice = min(lost[TOO_LATE], max(0, contents.frames + dropped - acquire.get("received", 0)))
-        lost[TOO_LATE] -= twice
+    # a recorded run keeps its numbers: what its source skipped is among the dropped, and never came
+    numbered = acquire.get("received", 0) + acquire.get("not_in_the_run", 0) + acquire.get("not_recorded", 0)
+    for where in (TOO_LATE, DETECTOR_FAILED) if not blind else ():
+        # a detector that was started again may find a frame too old whose detections the tracker has, or fail again
+        twice = min(lost[where], max(0, contents.frames + dropped - numbered))
+        lost[where] -= twice
         dropped -= twice
-    received = max(acquire.get("received", 0), contents.last_frame + 1, contents.frames + dropped)
+    received = max(numbered, contents.last_frame + 1, contents.frames + dropped)
     lost[_where_the_rest_is(contents, lost_stages)] = received - contents.frames - dropped
     lost = {where: count for where, count in lost.items() if count}
     return FrameAccount(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from engines.ordered_threads import default_workers
 from liveptv.config.experiment import IN_SIMULATED_TIME, Experiment
@@ -30,6 +33,11 @@ RESULT_BYTES = 512_000_000
 it holds 890 messages of tracks."""
 
 
+RECORD_PART = 0.25
+"""Part of the free memory that the recorder's ring may take: the other stages and the page cache need the rest."""
+RECORD_LEAST = 8  # frames in the recorder's ring at least, whatever they take
+MOST_SLOTS = 65536  # of a ring
+SHARED = Path("/dev/shm")  # where shared memory is kept on Linux; a container may have little of it
 PREDICTIONS = 32
 """Predictions on their way to the detector at most. Where frames wait for them there are never more than
 `engines.prediction_choice.LAG`, and as many again after a restart of the detector."""
@@ -101,6 +109,23 @@ def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]
         slots = in_transit + 1
     options = {"policy": policy, "slots": slots, "credits": in_transit}
     return options | {"patience_s": link.patience_s, "give_up_s": None}
+
+
+def record_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]:
+    """The same for the frames to the recorder, which gets every one.
+
+    A live run never waits for a disk: what does not fit into the ring is dropped, and declared. Other runs wait.
+    """
+    is_live = frame_rules(experiment, source).is_live
+    nbytes = max(1, source.nbytes)
+    free = psutil.virtual_memory().available * RECORD_PART
+    room = min(experiment.record.buffer_mb * 1e6, free)
+    if is_shared := experiment.link.transport == "shm" and SHARED.is_dir():
+        room = min(room, psutil.disk_usage(str(SHARED)).free * RECORD_PART * 2)
+    slots = max(RECORD_LEAST, min(MOST_SLOTS, int(room // nbytes)))
+    policy = Policy.DROP_NEWEST if is_live else Policy.BLOCK
+    options = {"policy": policy, "slots": slots, "credits": slots - 1, "sparse": not is_shared}
+    return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}
 
 
 def wants_predictions(experiment: Experiment) -> bool:

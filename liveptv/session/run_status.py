@@ -23,6 +23,7 @@ NAMES = {
     "track": "tracker",
     "write": "writer",
     "control": "controller",
+    "record": "recorder",
 }
 """What a user calls each pipeline stage, or what it waits for while it starts."""
 

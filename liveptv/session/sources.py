@@ -6,13 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from acquisition.execution import CommandExecutor
 from acquisition.source import Source
 from liveptv.config import Experiment
 from liveptv.config.experiment import NO_SOURCE
 from stream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from acquisition.recorded_run.places import RecordedFiles
 
 NO_STEERING = "the frames come from another program, which this run cannot steer"
 log = logging.getLogger(__name__)
@@ -24,8 +27,8 @@ class OpenedSource:
 
     `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
     the user: assumptions and decisions about the frames, recorded as `kind`. `announce` takes a function to
-    call after each frame; `quiet_s` tells for how long there is nothing to read. `no_microscope` says why commands
-    are refused without an executor.
+    call after each frame; `quiet_s` tells for how long there is nothing to read. `follows`: the frames say what the
+    run's detector did. `no_microscope` says why commands are refused without an executor.
     """
 
     source: Source
@@ -35,6 +38,7 @@ class OpenedSource:
     remarks: tuple[str, ...] = ()
     announce: Callable[[Callable[[], None]], None] = lambda _call: None
     quiet_s: Callable[[], float] = lambda: 0.0
+    follows: bool = False
     kind: str = "recording"
     no_microscope: str = "a recording has no microscope"
 
@@ -63,11 +67,15 @@ def open_source(
 
 
 def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
+    from acquisition.recorded_run.places import recorded_files
     from acquisition.recording import open_recording
     from engines.factory import pixel_size_of
 
     settings = experiment.recording
     assert settings is not None
+    recorded = recorded_files(settings.path)
+    if recorded is not None:
+        return _open_recorded_run(experiment, recorded, run_id)
     recording = open_recording(
         settings.path,
         run_id=run_id,
@@ -79,6 +87,16 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
     return OpenedSource(recording, None, recording.close, settings.pace, remarks)
+
+
+def _open_recorded_run(experiment: Experiment, files: RecordedFiles, run_id: str) -> OpenedSource:
+    from liveptv.session.recorded_source import RUN, open_recorded_run
+
+    settings = experiment.recording
+    assert settings is not None
+    run = open_recorded_run(settings, files, run_id)
+    remarks = tuple(f"{settings.path.name}: {text}" for text in run.remarks)
+    return OpenedSource(run, None, run.close, settings.pace, remarks, follows=settings.decisions == RUN)
 
 
 def _open_foreign(

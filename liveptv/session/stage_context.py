@@ -20,6 +20,7 @@ from liveptv.session.plan import (
     PREDICTIONS_ADDRESS,
     Abandon,
     Bound,
+    ConsumerLost,
     ImageFormat,
     Peers,
     Recorded,
@@ -64,6 +65,8 @@ class StageContext:
         self.bound: dict[str, str] = {}
         self.begin: Callable[[], None] = lambda: None
         """What starts the stage's input, called once it is ready to take it: a camera does not wait."""
+        self.give_up_recorder: Callable[[], None] = lambda: None
+        """What is called when the session says that the recorder is lost."""
         self.is_abandoned = False
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None
@@ -206,6 +209,8 @@ class StageContext:
                 message = self.pipe.recv()
                 if isinstance(message, UpstreamLost) and self._receiver is not None:
                     self._receiver.give_up(message.why)
+                if isinstance(message, ConsumerLost):
+                    self.give_up_recorder()
                 self.is_abandoned = self.is_abandoned or isinstance(message, Abandon)
         except (EOFError, OSError):
             self._orphaned_s = now_s

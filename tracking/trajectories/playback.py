@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stream.messages import FrameInfo, Tracks
+from tracking.trajectories.decisions import decisions_of
 from tracking.trajectories.more import as_columns
 from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import ROW
@@ -49,6 +50,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
                 exposure_ms=float(frame["exposure_ms"]),
                 pixel_size_um=pixel_size_um,
                 age_ms=float(frame["age_ms"]),
+                decisions=decisions_of(frame),
             )
             number = own["track"].astype(np.int64)
             if len(number) and number.max() >= len(born):

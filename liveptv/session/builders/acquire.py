@@ -9,8 +9,9 @@ from liveptv.session.console_window import before_it_closes
 from liveptv.session.link_rules import (
     frame_options,
     frame_rules,
+    record_options,
 )
-from liveptv.session.plan import ImageFormat
+from liveptv.session.plan import RECORD, ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.stage import Stage
 from stream.waker import Waker
@@ -48,6 +49,7 @@ def build_acquire(context: StageContext) -> Stage:
         info.frames,
         info.description,
         opened.keeps_time,
+        opened.follows,
     )
     rules = frame_rules(plan.experiment, context.image_format)
     context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
@@ -56,7 +58,11 @@ def build_acquire(context: StageContext) -> Stage:
     context.stack.callback(waker.close)
     opened.announce(waker.wake)
     nbytes = context.image_format.nbytes
-    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in plan.consumers]
+    recorder = None
+    if RECORD in plan.consumers:
+        recorder = context.sender(RECORD, nbytes, record_options(plan.experiment, context.image_format))
+    others = [consumer for consumer in plan.consumers if consumer != RECORD]
+    senders = [context.sender(consumer, nbytes, options, waker.wake) for consumer in others]
     commands = CommandServer(LOOPBACK, plan.keys.curve)
     context.stack.callback(commands.close)
     context.bound["commands"] = commands.address
@@ -73,8 +79,10 @@ def build_acquire(context: StageContext) -> Stage:
         wait=commands.waiter(waker),
         quiet_s=opened.quiet_s,
         newest_only=rules.is_live,
+        recorder=recorder,
         no_microscope=opened.no_microscope,
     )
+    context.give_up_recorder = stage.give_up_recorder
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
     return stage
