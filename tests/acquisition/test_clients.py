@@ -1,4 +1,4 @@
-"""The example clients, as their users run them, feed a real source; so does psi-datahub, which knows nothing of us."""
+"""The example clients, as their users run them, feed a real source; so does an unmodified psi-datahub."""
 
 from __future__ import annotations
 
