@@ -25,6 +25,7 @@ from tracking.trajectories.schema import (
     FRAME_BEFORE_AGES,
     FRAMES,
     MORE,
+    MORE_BEFORE_DETECTED,
     MORE_ROWS,
     ROW,
     ROWS,
@@ -79,7 +80,7 @@ def check_schema(file: h5py.File, path: Path) -> None:
     if (
         rows.dtype != ROW
         or frames.dtype not in {FRAME, FRAME_BEFORE_AGES}
-        or (more is not None and more.dtype != MORE)
+        or (more is not None and more.dtype not in {MORE, MORE_BEFORE_DETECTED})
     ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
