@@ -48,11 +48,13 @@ class AcquireStage:
         quiet_s: Callable[[], float] = lambda: 0.0,
         newest_only: bool = False,
         recorder: Sender | None = None,
+        no_microscope: str = "a recording has no microscope",
     ) -> None:
         """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
         the end or failure before anything is waited for. `wait`, which a new command or frame ends, is used while
         the source is quiet (`quiet_s`, s); otherwise it is read in short turns. `recorder` is offered every frame
-        of the source, whatever `senders` have time for.
+        of the source, whatever `senders` have time for. `no_microscope` says why commands are refused without an
+        `executor`.
         """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
@@ -66,6 +68,7 @@ class AcquireStage:
         self._wait = wait
         self._quiet_s = quiet_s
         self._newest_only = newest_only
+        self._no_microscope = no_microscope
         self._state = StageState.STARTING
         self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
@@ -238,7 +241,7 @@ class AcquireStage:
             elif command.kind is CommandKind.RECORD:
                 self._requests.refuse(command, "nothing is recorded; set record.mode to events or all")
             elif self._executor is None:
-                self._requests.refuse(command, f"{NO_EFFECT}: a recording has no microscope for {command.kind}")
+                self._requests.refuse(command, f"{NO_EFFECT}: {command.kind}: {self._no_microscope}")
             elif (reply := self._executor.execute(command)) is not None:
                 self._requests.answer([reply])
         if self._executor is not None and not self._reason:

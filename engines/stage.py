@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from engines.admission import Admission
-from engines.engine import DetectionError, Engine, announces
+from engines.engine import DetectionError, Engine, announces, failed_frames
 from engines.prediction_choice import PredictionChoice
-from engines.selfcheck.gauges import DETAIL, gauges_of
-from engines.watched_engine import REPEATED
+from engines.selfcheck.gauges import ALARMS, DETAIL, gauges_of
+from engines.watched_engine import FAILED, REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Decisions, Detections, Frame, FrameInfo, StageState, StreamEnd, StreamStart
 from stream.monitor import Publisher
@@ -51,6 +51,7 @@ class _Held:
     offered: bool = False
     refused: bool = False
     late: bool = False
+    failed: bool = False
 
 
 class DetectStage:
@@ -60,7 +61,8 @@ class DetectStage:
     has declared them dropped): a stage that is killed and started again gets every other frame again.
     With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
-    acknowledged and counted in `dropped_late`.
+    acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
+    `failed_frames`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
@@ -103,7 +105,7 @@ class DetectStage:
         self._admission = None
         if age_limit_ms is not None and math.isfinite(age_limit_ms):
             self._admission = Admission(int(engine.info.details.get("workers", 1)), 1e-3 * age_limit_ms)
-        self._dropped_late = 0
+        self._dropped_late = self._failed = 0
         self._past: Counter[str] = Counter()
         self._sender = sender
         self._monitor = monitor
@@ -171,8 +173,18 @@ class DetectStage:
         return True
 
     def _take_results(self, timeout_s: float) -> None:
-        for detections in self._engine.results(timeout_s):
+        found = self._engine.results(timeout_s)
+        for frame in failed_frames(self._engine):
+            self._give_up(frame)
+        for detections in found:
             self._offer(detections)
+
+    def _give_up(self, frame: int) -> None:
+        """Mark a frame in which the engine failed: there will be no detections."""
+        held = next(h for h in self._held if h.frame is not None and h.frame.info.frame == frame)
+        held.failed = True
+        if self._admission is not None:
+            self._admission.worked(time.perf_counter() - held.submitted_s)
 
     def _ask(self) -> float:
         """Ask for a frame if one is due; returns for how long nothing is to be asked for, s."""
@@ -275,8 +287,7 @@ class DetectStage:
     def _open_another(self, need: _EngineNeed) -> None:
         """Finish the frames under way, then continue with another engine."""
         while self._engine.pending:
-            for detections in self._engine.results(RESULT_S):
-                self._offer(detections)
+            self._take_results(RESULT_S)
         self._past += Counter(self._engine.counts())
         self._engine.close()
         assert self._reopen is not None
@@ -285,7 +296,7 @@ class DetectStage:
         self._is_woken = self._waker is not None and announces(self._engine, self._waker.wake)
 
     def _offer(self, detections: Detections) -> None:
-        held = next(h for h in self._held if h.frame is not None and not h.offered and not h.late)
+        held = next(h for h in self._held if h.frame is not None and not (h.offered or h.late or h.failed))
         frame = held.frame
         if frame is None or frame.info.frame != detections.info.frame:
             raise DetectionError(
@@ -328,6 +339,8 @@ class DetectStage:
             held = self._held[0]
             if held.late:
                 self._dropped_late += 1
+            elif held.failed:
+                self._failed += 1
             elif held.frame is not None:
                 if not held.offered or (not held.refused and self._settled >= safe):
                     break
@@ -351,6 +364,7 @@ class DetectStage:
         """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
 
         `dropped_late` are frames that were too old when they came, where there were any.
+        `failed_frames` are those in which the engine failed, where there were any.
         `repeated_images` are frames that the source delivered twice, where there were any.
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others;
@@ -362,6 +376,7 @@ class DetectStage:
         """
         counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
+        counted.pop(FAILED, None)  # the stage counts those itself, once they are acknowledged
         left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
         fitted = self._engine.info.details.get("refine") or {}
         dropped = self._sender.account.dropped
@@ -371,6 +386,7 @@ class DetectStage:
             "particles": self._particles,
             "dropped": dropped,
             **({"dropped_late": self._dropped_late} if self._dropped_late else {}),
+            **({FAILED: self._failed} if self._failed else {}),
             **left_out,
             **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},
@@ -404,6 +420,8 @@ class DetectStage:
             found[PREDICTION_AGE] = self._predictions.age
             found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
         found |= gauges_of(details.get(DETAIL) or {})
+        if alarms := details.get(ALARMS):
+            found[ALARMS] = float(alarms)
         depths_um = details.get("z_um")
         if depths_um is not None:
             found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}

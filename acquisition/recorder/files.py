@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import mmap
 import os
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 TRIES, WAIT_S = 50, 0.02
 """On Windows a file cannot be replaced while another program has it open; a reader of a small file takes ms."""
+PAGE = 4096
+"""Direct writes begin and end at a multiple of this, bytes: what every disk and file system accepts."""
+SMALL = 16  # bytes; other blocks begin at such a place, as readers that map the file want
+LEAST_DIRECT = 256_000
+"""Blocks from which on they go to the disk directly, bytes. A direct write takes 0.1 ms and more whatever its size,
+and up to a page is left empty behind it: 1.6 % of the smallest such block."""
 Part = bytes | memoryview
 
 
@@ -52,29 +62,79 @@ def write_at(file: int, parts: Sequence[Part], offset: int) -> None:
             left[0] = left[0][written:]
 
 
-class Descriptors:
+class GrowingFile:
     """The file that is written, and earlier ones that wait to be synced and closed.
 
-    One thread opens and writes, another may `sync`.
+    Large blocks go to the disk past the page cache where the system can do that (`O_DIRECT`): it takes a third of
+    the processor time, and a busy computer's page cache slows the disk down (docs/recorder.md). Blocks then begin
+    at whole pages. One thread opens and writes, another may `sync`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, block_bytes: int) -> None:
+        """`block_bytes`: of a usual block."""
         self._lock = threading.Lock()
-        self._current = -1
+        self._current = self._direct = -1
         self._earlier: list[int] = []
+        self._wants_direct = block_bytes >= LEAST_DIRECT and hasattr(os, "O_DIRECT")
+        self._staging: mmap.mmap | None = None
 
     @property
-    def current(self) -> int:
-        """The file descriptor that is written."""
-        return self._current
+    def is_direct(self) -> bool:
+        """Whether blocks go past the page cache."""
+        return self._direct >= 0
 
-    def open(self, path: Path) -> None:
-        """Create a file, which replaces the one that was written. Raises `OSError`."""
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    def open(self, path: Path, *, goes_on: bool = False) -> None:
+        """Create a file, or go on with it; the one that was written before is closed. Raises `OSError`."""
+        flags = os.O_RDWR if goes_on else os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+        direct = -1
+        if self._wants_direct:
+            with contextlib.suppress(OSError):  # a file system that has none
+                direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
         with self._lock:
-            if self._current >= 0:
-                self._earlier.append(self._current)
-            self._current = file
+            self._earlier.extend(old for old in (self._current, self._direct) if old >= 0)
+            self._current, self._direct = file, direct
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file that is written. Raises `OSError`."""
+        return os.fstat(self._current).st_size
+
+    def aligned(self, place: int) -> int:
+        """The first place from `place` on where a block may begin."""
+        return place + -place % (PAGE if self.is_direct else SMALL)
+
+    def write(self, parts: Sequence[Part], place: int) -> None:
+        """Write a few bytes. Raises `OSError`."""
+        write_at(self._current, parts, place)
+
+    def write_block(self, parts: Sequence[Part], place: int) -> None:
+        """Write a block at an aligned place; up to the next one, zeros may follow it. Raises `OSError`."""
+        if self.is_direct:
+            try:
+                write_at(self._direct, [self._staged(parts)], place)
+                return
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                self._wants_direct = False  # a file system that cannot do it after all
+                os.close(self._direct)
+                self._direct = -1
+        write_at(self._current, parts, place)
+
+    def _staged(self, parts: Sequence[Part]) -> memoryview:
+        """The parts in memory that begins at a page, as direct writes need it."""
+        length = sum(map(len, parts))
+        padded = length + -length % PAGE
+        if self._staging is None or len(self._staging) < padded:
+            self._staging = mmap.mmap(-1, padded + PAGE)
+        staged = np.frombuffer(self._staging, np.uint8)
+        place = 0
+        for part in parts:
+            staged[place : place + len(part)] = np.frombuffer(part, np.uint8)
+            place += len(part)
+        staged[place:padded] = 0
+        return memoryview(self._staging)[:padded]
 
     def sync(self) -> None:
         """Wait for the disk, and give the memory that held what it has now free. Raises `OSError`."""
@@ -96,8 +156,8 @@ class Descriptors:
     def close(self) -> None:
         """Close all files. Idempotent."""
         with self._lock:
-            files, self._earlier = [*self._earlier, self._current], []
-            self._current = -1
+            files, self._earlier = [*self._earlier, self._current, self._direct], []
+            self._current = self._direct = -1
         for file in files:
             if file >= 0:
                 os.close(file)

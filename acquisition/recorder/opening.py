@@ -46,6 +46,7 @@ def open_output(
         table,
         images.parent,
         keep_free_bytes=settings.keep_free_mb * 1e6,
+        image_bytes=facts.nbytes,
         stops=settings.when_full == "stop",
         tell=tell,
     )

@@ -20,6 +20,9 @@ more of them once somebody has made room."""
 LOOK_S = 0.5
 """Time between two looks at the free space, s: at 2 GB/s, a very fast disk, 1 GB is written in between."""
 FULL = "the disk is full"
+ROOM = 32
+"""Images for which there must be room before a disk that was full is tried again, so that the recording does not
+stop and go on for single ones: a second, for which somebody must have made room."""
 
 
 class RecordingOutput:
@@ -36,12 +39,15 @@ class RecordingOutput:
         folder: Path,
         *,
         keep_free_bytes: float,
+        image_bytes: int,
         stops: bool,
         tell: Callable[[str], None],
     ) -> None:
         """`tell` gets a line when the recording pauses and when it goes on."""
         self._images, self._table, self._folder = images, table, folder
         self._keep_free_bytes = keep_free_bytes
+        self._room_bytes = ROOM * image_bytes
+        self._is_full = False
         self._stops = stops
         self._tell = tell
         self._entries: list[Entry] = []
@@ -93,6 +99,9 @@ class RecordingOutput:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
             return False
+        if self._why_not:
+            self._tell(f"the recording goes on: {self._folder} takes images again")
+            self._why_not, self._is_full = "", False
         self._entries.append(FrameRow(self._next, kept.event, info))
         self._next += 1
         return True
@@ -109,16 +118,18 @@ class RecordingOutput:
             except OSError as error:
                 self._pause(_in_words(error))
                 return False
+            if self._is_full and free < self._keep_free_bytes + self._room_bytes:
+                self._again_s = now_s + AGAIN_S
+                return False
             if free < self._keep_free_bytes:
+                self._is_full = True
                 self._pause(f"{FULL} up to the {self._keep_free_bytes / 1e6:.0f} MB of record.keep_free_mb")
                 return False
-        if self._why_not:
-            self._tell(f"the recording goes on with {self._folder}: it takes images again")
-            self._why_not = ""
         return True
 
     def _pause(self, why: str) -> None:
         is_new = not self._why_not
+        self._is_full = self._is_full or why == FULL
         self._why_not = why
         self._again_s = time.monotonic() + AGAIN_S
         if is_new and self._stops:

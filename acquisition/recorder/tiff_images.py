@@ -16,7 +16,7 @@ from typing import Any, Literal
 import imagecodecs
 import numpy as np
 
-from acquisition.recorder.files import Descriptors, write_at
+from acquisition.recorder.files import GrowingFile
 from acquisition.recorder.image_writer import ImageFacts
 from acquisition.recorder.ome_xml import SIZE_DIGITS, OmeXml
 from acquisition.recorder.packing import whole_bytes
@@ -31,7 +31,6 @@ SHORT, LONG, ASCII, LONG8 = 3, 4, 2, 16
 UNCOMPRESSED, ZSTD = 1, 50000
 DESCRIPTION = 270
 ZSTD_LEVEL = 1  # higher levels take several times as long for some per cent
-ALIGNED = 16  # bytes; pixels begin at such a place, as readers that map the file want
 
 
 class TiffImages:
@@ -47,7 +46,7 @@ class TiffImages:
         self._zstd = compression == "zstd"
         self._planes = facts.shape[0] if len(facts.shape) == 3 else 1
         self._xml = OmeXml(facts)
-        self._descriptors = Descriptors()
+        self._file = GrowingFile(facts.nbytes)
         self._end = HEADER.size
         self._next = self._images = self._shown = 0
         self._stored_bytes = 0
@@ -56,10 +55,10 @@ class TiffImages:
         self._description_at = self._digits_at = 0
         self._times, self._exposures = array("d"), array("d")
         try:
-            self._descriptors.open(path)
-            write_at(self._descriptors.current, [HEADER.pack(b"II", 43, 8, 0, 0)], 0)
+            self._file.open(path)
+            self._file.write([HEADER.pack(b"II", 43, 8, 0, 0)], 0)
         except OSError as error:
-            self._descriptors.close()
+            self._file.close()
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
     @property
@@ -96,7 +95,7 @@ class TiffImages:
         if self._zstd:
             whole: Any = pixels  # any buffer is taken
             pixels = bytes(imagecodecs.zstd_encode(whole, level=ZSTD_LEVEL))
-        start = self._end + -self._end % ALIGNED
+        start = self._file.aligned(self._end)
         is_first = self._next == 0 and self._last_link == FIRST_IFD_AT
         text = self._xml.while_growing() if is_first else b""
         at = start + len(pixels) + -len(pixels) % 8
@@ -105,11 +104,11 @@ class TiffImages:
         if text:
             entries = self._entries(start, len(pixels), len(text), at + ifd_bytes)
         ifd = PLACE.pack(len(entries)) + b"".join(ENTRY.pack(*entry) for entry in entries) + PLACE.pack(0)
-        write_at(self._descriptors.current, [pixels, bytes(-len(pixels) % 8), ifd, text], start)
+        self._file.write_block([pixels, bytes(-len(pixels) % 8), ifd, text], start)
         if self._last_link == self._committed_link:
             self._pending_ifd = at
         else:
-            write_at(self._descriptors.current, [PLACE.pack(at)], self._last_link)
+            self._file.write([PLACE.pack(at)], self._last_link)
         if text:
             tags = [entry[0] for entry in entries]
             self._description_at = at + 8 + tags.index(DESCRIPTION) * ENTRY.size
@@ -142,11 +141,11 @@ class TiffImages:
     def commit(self) -> None:
         """Make all appended images visible: the chain of pages, then their number. Raises `OSError`."""
         if self._next > self._images:
-            write_at(self._descriptors.current, [PLACE.pack(self._pending_ifd)], self._committed_link)
+            self._file.write([PLACE.pack(self._pending_ifd)], self._committed_link)
             self._committed_link = self._last_link
             self._images = self._next
         if self._images > self._shown:  # a program killed here leaves pages that are not counted
-            write_at(self._descriptors.current, [b"%0*d" % (SIZE_DIGITS, self._images)], self._digits_at)
+            self._file.write([b"%0*d" % (SIZE_DIGITS, self._images)], self._digits_at)
             self._shown = self._images
 
     def rollback(self) -> None:
@@ -156,19 +155,19 @@ class TiffImages:
 
     def sync(self) -> None:
         """Wait until what was written is on the disk. Raises `OSError`. May be called from another thread."""
-        self._descriptors.sync()
+        self._file.sync()
 
     def finish(self) -> None:
         """Write the times of all images, and close. Raises `OSError`."""
         self.commit()
         if self._images:
             text = self._xml.complete(self._images, self._times, self._exposures)
-            write_at(self._descriptors.current, [text], self._end)
+            self._file.write([text], self._end)
             place = struct.pack("<QQ", len(text), self._end)  # number of characters, and where they are
-            write_at(self._descriptors.current, [place], self._description_at + 4)
-        self._descriptors.sync()
+            self._file.write([place], self._description_at + 4)
+        self._file.sync()
         self.close()
 
     def close(self) -> None:
         """Close the file as it is. Idempotent."""
-        self._descriptors.close()
+        self._file.close()

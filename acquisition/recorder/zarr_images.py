@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from acquisition.recorder.compression_choice import CompressionChoice
-from acquisition.recorder.files import Descriptors, replace_file, write_at
+from acquisition.recorder.files import GrowingFile, replace_file
 from acquisition.recorder.image_writer import ImageFacts
 from acquisition.recorder.packing import MOST_BYTES, Packed, Packer, whole_bytes
 from stream.errors import OutputError
@@ -57,7 +57,7 @@ class ZarrImages:
         self._choice = choice if facts.nbytes <= MOST_BYTES else None
         self._packer = None if self._choice is None else Packer(facts.nbytes)
         self._per_shard = max(1, min(MOST_IN_SHARD, shard_bytes // facts.nbytes))
-        self._descriptors = Descriptors()
+        self._file = GrowingFile(facts.nbytes)
         self._shard = -1
         self._end = 0
         self._next = self._images = 0
@@ -65,7 +65,8 @@ class ZarrImages:
         try:
             if overwrite and path.is_dir() and (path / "zarr.json").exists():
                 shutil.rmtree(path)
-            (path / LEVEL).mkdir(parents=True)
+            path.mkdir()
+            (path / LEVEL).mkdir()
             self._write_shape()
             replace_file(path / "zarr.json", _json(group_metadata(facts, attributes)))
         except FileExistsError as error:
@@ -95,15 +96,15 @@ class ZarrImages:
         del info
         shard, place = divmod(self._next, self._per_shard)
         if shard != self._shard:
-            self._begin_shard(shard)
+            self._open_shard(shard, goes_on=place > 0)
         parts = self._pack(image, hurried)
         length = sum(map(len, parts))
         began_s = time.perf_counter()
-        write_at(self._descriptors.current, parts, self._end)
+        self._file.write_block(parts, self._end)
         if self._choice is not None:
             self._choice.wrote(min(1.0, length / image.nbytes), time.perf_counter() - began_s)
-        write_at(self._descriptors.current, [ENTRY.pack(self._end, length)], place * ENTRY.size)
-        self._end += length
+        self._file.write([ENTRY.pack(self._end, length)], place * ENTRY.size)
+        self._end = self._file.aligned(self._end + length)
         self._stored_bytes += length
         self._next += 1
 
@@ -116,13 +117,16 @@ class ZarrImages:
         self._choice.took(how if len(parts) == 1 else Packed.NONE, time.thread_time() - began_s)
         return parts
 
-    def _begin_shard(self, number: int) -> None:
+    def _open_shard(self, number: int, *, goes_on: bool) -> None:
+        """Begin a shard, or go on with one that was left and has committed images (after a rollback)."""
         path = self._path.joinpath(LEVEL, "c", str(number), *["0"] * len(self._facts.shape))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptors.open(path)
+        self._shard = -1  # until all of this has succeeded
+        self._file.open(path, goes_on=goes_on)
+        if not goes_on:
+            self._file.write([EMPTY * self._per_shard], 0)
+        self._end = self._file.aligned(self._file.length)
         self._shard = number
-        write_at(self._descriptors.current, [EMPTY * self._per_shard], 0)
-        self._end = ENTRY.size * self._per_shard
 
     def commit(self) -> None:
         """Make all appended images visible: the array grows. Raises `OSError`."""
@@ -136,23 +140,21 @@ class ZarrImages:
 
     def rollback(self) -> None:
         """Forget the images appended since the last commit; their room in the file stays unused."""
-        if self._next // self._per_shard != self._images // self._per_shard:
-            self._shard = -1
         self._next = self._images
 
     def sync(self) -> None:
         """Wait until what was written is on the disk. Raises `OSError`. May be called from another thread."""
-        self._descriptors.sync()
+        self._file.sync()
 
     def finish(self) -> None:
         """Close the file; its metadata are complete since the last commit. Raises `OSError`."""
         self.commit()
-        self._descriptors.sync()
+        self._file.sync()
         self.close()
 
     def close(self) -> None:
         """Close the file as it is. Idempotent."""
-        self._descriptors.close()
+        self._file.close()
 
 
 def _json(value: dict[str, Any]) -> bytes:

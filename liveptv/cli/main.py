@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import (
+    batch,
     bench,
     calibration,
     comparison,
@@ -22,6 +23,7 @@ from liveptv.cli import (
     live,
     offline,
     recalibration,
+    record,
     scan,
     training,
     warmup,
@@ -46,11 +48,13 @@ app = typer.Typer(
 )
 live.register(app)
 watch.register(app)
+record.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
 recalibration.register(app)
 offline.register(app)
+batch.register(app)
 evaluation.register(app)
 files.register(app)
 comparison.register(app)

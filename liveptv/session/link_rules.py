@@ -80,7 +80,7 @@ def frame_rules(experiment: Experiment, source: ImageFormat) -> FrameRules:
     link = experiment.link
     if link.is_live and not source.keeps_time:
         raise ConfigurationError(IN_SIMULATED_TIME)
-    default = Policy.LIVE if experiment.microscope is not None and source.keeps_time else Policy.BLOCK
+    default = Policy.LIVE if experiment.is_live and source.keeps_time else Policy.BLOCK
     policy = default if link.policy is None else link.policy
     if policy is not Policy.LIVE:
         return FrameRules(policy)
@@ -143,10 +143,10 @@ def prediction_options(experiment: Experiment) -> dict[str, Any]:
 def result_options(experiment: Experiment, slot_bytes: int) -> dict[str, Any]:
     """The same for results of at most `slot_bytes`: whatever was detected reaches the file, nothing is dropped.
 
-    With a microscope the ring holds what comes in several seconds, while the consumer is stopped.
+    With live frames the ring holds what comes in several seconds, while the consumer is stopped.
     """
     slots = SLOTS
-    if experiment.microscope is not None:
+    if experiment.is_live:
         slots = max(SLOTS, min(LIVE_RESULTS, RESULT_BYTES // max(1, slot_bytes)))
-    options = {"slots": slots, "sparse": experiment.microscope is not None}
+    options = {"slots": slots, "sparse": experiment.is_live}
     return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}

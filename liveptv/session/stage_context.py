@@ -143,7 +143,10 @@ class StageContext:
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
             self.announce()
-            if not self.pipe.poll(timeout_s):
+            waits_for_a_person = (
+                self.plan.experiment.source is not None
+            )  # who starts the sender of the frames
+            if not self.pipe.poll(None if waits_for_a_person else timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
                     "raise session.start_timeout_s"

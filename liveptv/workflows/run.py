@@ -22,6 +22,7 @@ from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from stream.errors import LivePTVError, SourceError
+from stream.own_code import check_source
 
 if TYPE_CHECKING:
     from liveptv.reports.page import Report
@@ -210,10 +211,14 @@ def check_inputs(experiment: Experiment) -> None:
     model = experiment.detector.model
     if model is not None:
         check_model(model)
-    detector, recording = experiment.detector, experiment.recording
+    detector, recording, source = experiment.detector, experiment.recording, experiment.source
+    if source is not None and source.watch is not None and not source.watch.is_dir():
+        raise SourceError(f"there is no folder {source.watch} to watch; make it, or compare source.watch")
+    if detector.file is not None:
+        check_source(detector.file, "detector")
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
-    inputs = [model, detector.bright, detector.dark]
+    inputs = [model, detector.bright, detector.dark, detector.file]
     if recording is not None:
         from liveptv.replaying.recorded import inputs_of
 

@@ -30,7 +30,7 @@ def test_a_controller_is_told_that_its_commands_have_no_effect_and_goes_on(monke
         assert not loop.stage.failure
         assert not loop.made_safe
         assert len(loop.said) == 1
-        assert "have no effect in a replay" in loop.said[0]
+        assert NO_EFFECT in loop.said[0]
         answers = [(text, facts) for kind, text, facts in loop.record if kind == "answer"]
         assert len(answers) == 6
         assert all(text.startswith(NO_EFFECT) and not facts["accepted"] for text, facts in answers)

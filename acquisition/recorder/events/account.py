@@ -21,7 +21,7 @@ only bounds a list with an entry a frame."""
 MOST_WAITING = 64
 """Requests that wait for a frame that has not come yet: their number only bounds memory."""
 OVERWRITTEN = "overwritten in memory before the event was asked for (record.memory_mb)"
-KIND = "recorded"
+KIND = "event"
 """The kind of an event's entries in the event log."""
 
 Record = Callable[[str, str, dict[str, Any]], None]
@@ -205,8 +205,17 @@ class EventAccount:
         for event in [event for event in self._ended if not event.on_their_way]:
             self._ended.remove(event)
             facts = facts_of(event)
-            names = ("from_s", "to_s", "first_frame", "last_frame", "frames", "lost")
-            self.notes.append(EventEnded(event.number, *(facts[name] for name in names)))
+            self.notes.append(
+                EventEnded(
+                    event.number,
+                    event.from_s,
+                    event.to_s,
+                    event.first_frame,
+                    event.last_frame,
+                    event.frames,
+                    event.lost,
+                )
+            )
             span = f", {event.first_frame} to {event.last_frame}" if event.frames else ""
             lost = f"; {event.lost} are lost" if event.lost else ""
             text = f"{event.in_words()} has ended: {event.frames} frames are kept{span}{lost}"

@@ -59,7 +59,8 @@ def build_detect(context: StageContext) -> Stage:
     context.bound["monitor"] = monitor.address
     context.announce()
     with noticing_compilation(context.say_compiling):
-        prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
+        if settings.file is None:
+            prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -130,12 +131,12 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
-    if not rules.is_live:
+    if not rules.is_live or context.plan.experiment.detector.file is not None:
         return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))

@@ -15,8 +15,8 @@ from stream.stage import Stage
 def build_record(context: StageContext) -> Stage:
     """Frames -> image file and frame table, every frame or those around events."""
     from acquisition.recorder.disk_rate import measure_disk
+    from acquisition.recorder.events.opening import open_keeper
     from acquisition.recorder.image_writer import ImageFacts
-    from acquisition.recorder.keeper import EveryFrame
     from acquisition.recorder.opening import DiskNeed, open_output
     from acquisition.recorder.stage import RecordStage
     from acquisition.recorder.writer_thread import WriterThread
@@ -52,5 +52,6 @@ def build_record(context: StageContext) -> Stage:
         context.record("recorder", text, {})
 
     opener = partial(open_output, settings, facts, run.output, tell, overwrite=run.overwrite)
+    keeper = open_keeper(settings, facts, tell, context.record)
     receiver = context.upstream()
-    return RecordStage(receiver, EveryFrame(), WriterThread(opener), requests)
+    return RecordStage(receiver, keeper, WriterThread(opener), requests)
