@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import liveptv
 from liveptv.cli.main import run_command_line
 from liveptv.comparing import comparison
 from liveptv.comparing.comparison import compare
@@ -50,6 +51,7 @@ def five(tmp_path):
 def test_two_files_of_the_same_rows_are_identical_whenever_and_wherever_they_were_made(tmp_path, five):
     later = file_of(tmp_path / "b.h5", [tracks_of(n, [0, 1, 2]) for n in range(5)], user="somebody else")
     found = compare(five, later)
+    assert found == liveptv.compare(five, str(later))
     assert found["identical_rows"]
     assert found["detections"]["same"] == 15
     assert found["tracks"]["same"] == 3

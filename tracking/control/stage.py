@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
-from stream.messages import MADE_SAFE, NO_EFFECT, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
+from stream.messages import (
+    MADE_SAFE,
+    NO_EFFECT,
+    Command,
+    CommandKind,
+    CommandReply,
+    StageState,
+    StreamEnd,
+    Tracks,
+)
 from stream.own_code import where_it_failed
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.command_channel import CommandChannel, CommandClient
