@@ -10,6 +10,8 @@ import pytest
 from recorded_runs import PIXEL_UM, recorded_live_run, rows_of, run, settings_of
 
 from acquisition.recorder.frame_table import read_frame_table
+from liveptv.cli import live
+from liveptv.cli.main import run_command_line
 from liveptv.comparing.comparison import compare
 from liveptv.config import build_experiment
 from liveptv.models import SHIPPED_MODEL
@@ -165,6 +167,29 @@ def test_a_controller_in_a_replay_leaves_its_log_and_changes_nothing(recorded, t
     assert found["commands"]["b"] == len(commands)
     assert not any("hardware" in note for note in notes)
     assert outcome.result.ok
+
+
+@pytest.mark.parametrize("name", ["tracks.h5", "tracks.frames.ome.tif", "tracks.frames.jsonl"])
+def test_the_command_takes_from_the_run_what_is_not_given_whichever_of_its_files_is_named(
+    recorded, monkeypatch, name
+):
+    taken = []
+    monkeypatch.setattr(live, "_run", lambda experiment, files, *_: taken.append((experiment, files)) or 0)
+    path = recorded.tracks.with_name(name)
+    assert run_command_line(["replay", str(path), "--all-frames", "--set", "tracker.max_gap_frames=7"]) == 0
+    (experiment, files) = taken[0]
+    assert experiment.detector.model == SHIPPED_MODEL
+    assert experiment.detector.workers == 2
+    assert experiment.tracker.max_gap_frames == 7
+    assert experiment.recording.decisions == "off"
+    assert files.tracks.name == "tracks.replay.h5"
+
+
+def test_a_replay_never_replaces_what_it_reads(recorded):
+    for name in ("tracks.h5", "tracks.frames.jsonl"):
+        data = settings_of(recorded.tracks, recorded.tracks.with_name(name), run={"overwrite": True})
+        with pytest.raises(ConfigurationError, match="the output would replace the input"):
+            run(data)
 
 
 def test_the_recording_of_the_fixture_is_one_as_the_recorder_writes_it(recorded):
