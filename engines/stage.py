@@ -13,7 +13,7 @@ import numpy as np
 from engines.admission import Admission
 from engines.engine import DetectionError, Engine, announces, failed_frames
 from engines.prediction_choice import PredictionChoice
-from engines.selfcheck.gauges import DETAIL, gauges_of
+from engines.selfcheck.gauges import ALARMS, DETAIL, gauges_of
 from engines.watched_engine import FAILED, REPEATED
 from stream.link import Delivery, Receiver, Sender
 from stream.messages import Decisions, Detections, Frame, FrameInfo, StageState, StreamEnd, StreamStart
@@ -61,8 +61,8 @@ class DetectStage:
     has declared them dropped): a stage that is killed and started again gets every other frame again.
     With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
-    acknowledged and counted in `dropped_late`. So are, in `failed_frames`, those in which an engine failed that goes
-    on.
+    acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
+    `failed_frames`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
@@ -420,6 +420,8 @@ class DetectStage:
             found[PREDICTION_AGE] = self._predictions.age
             found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
         found |= gauges_of(details.get(DETAIL) or {})
+        if alarms := details.get(ALARMS):
+            found[ALARMS] = float(alarms)
         depths_um = details.get("z_um")
         if depths_um is not None:
             found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}

@@ -24,7 +24,7 @@ VERSION = 1
 MARK = "liveptv_recording"
 LONGEST_LINE = 1 << 20  # bytes; a row has some 400, and a head that is longer is not ours
 WHOLE = tuple(each.name for each in fields(FrameInfo) if each.type == "int")
-ENDED = ("from_s", "to_s", "first_frame", "last_frame", "frames", "lost")
+ENDED = ("from_s", "to_s", "first_frame", "last_frame", "frames", "missing")
 RECORDED = tuple(each.name for each in fields(FrameInfo) if each.name != "decisions")
 """What is known of a frame before it is detected in: no decisions."""
 TEXT = tuple(each.name for each in fields(FrameInfo) if each.type == "str")
@@ -69,7 +69,7 @@ class EventEnded:
     """The end of an event: the span of `FrameInfo.time_s` that it keeps, s, and what is stored of it.
 
     Its frames are those of that span, also where they are rows of an earlier event that overlaps it. `frames` of
-    them are stored, from `first_frame` to `last_frame` (-1: none), `lost` are not.
+    them are stored, from `first_frame` to `last_frame` (-1: none); `missing` are declared lost.
     """
 
     event: int
@@ -78,7 +78,7 @@ class EventEnded:
     first_frame: int
     last_frame: int
     frames: int
-    lost: int
+    missing: int
 
 
 Entry = FrameRow | Lost | EventBegan | EventEnded
@@ -224,7 +224,7 @@ def parse(text: bytes) -> Entry | None:
                 _real(found.get("from_s")),
                 _real(found.get("to_s")),
                 *(_whole(found.get(name, -1)) for name in ("first_frame", "last_frame")),
-                *(_whole(found.get(name, 0)) for name in ("frames", "lost")),
+                *(_whole(found.get(name, 0)) for name in ("frames", "missing")),
             )
         if "event" in found:
             return EventBegan(

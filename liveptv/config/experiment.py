@@ -90,6 +90,8 @@ class Experiment(Section):
             raise ValueError(
                 'recalibration.live "propose" needs a network: give detector.model (.onnx), or leave it out'
             )
+        if self.record.mode != "off" and self.record.on.hardware is not None and self.microscope is None:
+            raise ValueError("record.on.hardware needs a microscope; leave it out")
         monitor = LinkAddress.parse(self.session.monitor)
         if not monitor.is_local and self.session.keys is None:
             raise ValueError(

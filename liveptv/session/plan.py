@@ -16,6 +16,8 @@ RECORD = "record"
 """Name of the stage that records camera images, a second consumer of the acquisition."""
 PREDICTIONS_ADDRESS = "predictions"
 """Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
+HARDWARE = "hardware"
+"""Kind of the acquisition's records that a watched property has become another number than 0."""
 RECORD_REQUESTS = "record.requests"
 """Name of the address at which the record stage takes commands of the kind `record`."""
 

@@ -28,7 +28,8 @@ class OpenedSource:
     `keeps_time`: whether frames come at the pace of a clock, so that they can be late. `remarks` are lines for
     the user: assumptions and decisions about the frames, recorded as `kind`. `announce` takes a function to
     call after each frame; `quiet_s` tells for how long there is nothing to read. `follows`: the frames say what the
-    run's detector did. `no_microscope` says why commands are refused without an executor.
+    run's detector did. `no_microscope` says why commands are refused without an executor. `watch` takes a
+    "Device.Property", and a function that gets frame and value when that becomes another number than 0.
     """
 
     source: Source
@@ -38,6 +39,7 @@ class OpenedSource:
     remarks: tuple[str, ...] = ()
     announce: Callable[[Callable[[], None]], None] = lambda _call: None
     quiet_s: Callable[[], float] = lambda: 0.0
+    watch: Callable[[str, Callable[[int, float], None]], None] = lambda _name, _tell: None
     follows: bool = False
     kind: str = "recording"
     no_microscope: str = "a recording has no microscope"
@@ -146,6 +148,7 @@ def _open_microscope(
     from acquisition.core import find_config
     from acquisition.live import MicroscopeStream
     from acquisition.microscope import Microscope
+    from acquisition.property_watch import PropertyWatch
 
     settings = experiment.microscope
     assert settings is not None
@@ -165,5 +168,13 @@ def _open_microscope(
         finally:
             microscope.close()
 
+    def watch(name: str, tell: Callable[[int, float], None]) -> None:
+        device, _, property_name = name.partition(".")
+        microscope.check_property(device, property_name)
+        read = partial(microscope.read_property, device, property_name)
+        source.watch_with(PropertyWatch(name, read, tell, report).look)
+
     keeps_time = not microscope.simulated_time()
-    return OpenedSource(source, executor, close, keeps_time, announce=source.announce, quiet_s=source.quiet_s)
+    return OpenedSource(
+        source, executor, close, keeps_time, announce=source.announce, quiet_s=source.quiet_s, watch=watch
+    )

@@ -32,10 +32,11 @@ from liveptv.session.events import EventLog
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
 from liveptv.session.notices import Notices
-from liveptv.session.plan import RECORD, ConsumerLost, ImageFormat, StagePlan, UpstreamLost
+from liveptv.session.plan import RECORD, ConsumerLost, ImageFormat, Recorded, StagePlan, UpstreamLost
 from liveptv.session.prediction_account import prediction_in_words
 from liveptv.session.processes import start_worker
 from liveptv.session.recalibrator import Recalibrator, watch_of
+from liveptv.session.record_triggers import RecordTriggers
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
 from liveptv.session.self_check import checks_of
@@ -95,7 +96,7 @@ class Session:
         self.stages: dict[str, StageView] = {}
         self._events = events
         self._notices = Notices(events, on_update, on_note)
-        self._introductions = Introductions(self._notices.record)
+        self._introductions = Introductions(self._recorded)
         self._keys = RunKeys.fresh(experiment.session.keys)
         self._sink = StatusSink("tcp://127.0.0.1:0", self._keys.curve)
         self._hardware = Hardware(experiment, self._notices.safety)
@@ -112,6 +113,7 @@ class Session:
         self.announcement = Announcement(
             self.run_id, experiment, events, self._viewer_stop, self._keys, self._make_safe
         )
+        self._triggers = RecordTriggers(experiment.record.on, self.announcement.ask_recorder)
 
     @property
     def image_format(self) -> ImageFormat | None:
@@ -245,7 +247,22 @@ class Session:
         if time.monotonic() > self._deadline_s:
             self._give_up()
         self._watch_age()
+        self._look_for_events()
         self._notices.show(self.progress)
+
+    def _recorded(self, entry: Recorded) -> None:
+        """Take a record of a stage."""
+        self._notices.record(entry)
+        self._triggers.recorded(entry)
+
+    def _look_for_events(self) -> None:
+        """Ask the recorder for an event where what the stages report gives reason to."""
+        if self._running_since_s is None or self._stop_reason or RECORD not in self.stages:
+            return
+        views = self.stages.values()
+        counts = {name: view.counts for name, view in self.stages.items()}
+        gauges = [view.status.gauges for view in views if view.status is not None]
+        self._triggers.look(time.monotonic(), counts, gauges)
 
     def _watch_age(self) -> None:
         track = self.stages["track"]
@@ -369,6 +386,8 @@ class Session:
         for other in self.stages.values():
             if other.upstream == stage:
                 other.worker.tell(UpstreamLost(why.splitlines()[0]))
+        if stage == RECORD:
+            self.announcement.record_lost()
         if stage == RECORD and "acquire" in self.stages:
             self.stages["acquire"].worker.tell(ConsumerLost(RECORD))
         if self._running_since_s is None:

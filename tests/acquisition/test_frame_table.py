@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from acquisition.recorder.frame_table import (
     EventBegan,
+    EventEnded,
     FrameRow,
     FrameTableWriter,
     Lost,
@@ -28,6 +29,7 @@ ENTRIES = st.one_of(
     st.builds(FrameRow, WHOLE, st.none() | WHOLE, INFO),
     st.builds(lambda first, more, why: Lost(first, first + more, why), WHOLE, st.integers(0, 99), TEXT),
     st.builds(EventBegan, WHOLE, TEXT, TEXT, WHOLE, REAL),
+    st.builds(EventEnded, WHOLE, REAL, REAL, WHOLE, WHOLE, WHOLE, WHOLE),
 )
 HEAD = head_line("a run", "tracks.h5", "tracks.frames.ome.zarr", pixels=7)
 

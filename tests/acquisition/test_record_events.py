@@ -190,7 +190,10 @@ def test_with_any_memory_and_disk_each_frame_of_an_event_is_stored_or_declared_l
     assert not set(recorder.frames) & set(recorder.lost())
     for end in recorder.ended().values():
         mine = {n for n in union if end.from_s <= 0.01 * n <= end.to_s}
-        assert (end.frames, end.lost) == (len(mine & set(recorder.frames)), len(mine & set(recorder.lost())))
+        assert (end.frames, end.missing) == (
+            len(mine & set(recorder.frames)),
+            len(mine & set(recorder.lost())),
+        )
 
 
 def run(recorder: Recorder, first: int, last: int, rate_hz: float = 100.0) -> None:
@@ -230,7 +233,7 @@ def test_frames_that_did_not_reach_the_recorder_are_declared_in_events_only() ->
     run(recorder, 205, 300)
     recorder.finish()
     assert recorder.lost() == [201, 202, 203, 204]
-    assert recorder.ended()[1].lost == 4
+    assert recorder.ended()[1].missing == 4
 
 
 def test_an_event_that_begins_over_a_gap_declares_it() -> None:
@@ -251,7 +254,7 @@ def test_what_memory_does_not_hold_is_declared_and_the_rest_is_kept() -> None:
     run(recorder, 301, 400)
     assert recorder.frames == list(range(241, 321))
     assert recorder.lost() == list(range(200, 241))
-    assert recorder.ended()[1].lost == 41
+    assert recorder.ended()[1].missing == 41
 
 
 def test_the_ring_bridges_a_disk_that_is_slower_than_the_camera() -> None:
@@ -270,7 +273,7 @@ def test_frames_that_the_disk_refuses_are_counted_as_lost() -> None:
     run(recorder, 0, 50)
     recorder.ask("now")
     run(recorder, 51, 200)
-    assert (recorder.ended()[1].frames, recorder.ended()[1].lost) == (0, 21)
+    assert (recorder.ended()[1].frames, recorder.ended()[1].missing) == (0, 21)
 
 
 def test_an_event_is_at_the_frame_that_it_was_decided_on_however_late_it_is_asked_for() -> None:

@@ -205,8 +205,17 @@ class EventAccount:
         for event in [event for event in self._ended if not event.on_their_way]:
             self._ended.remove(event)
             facts = facts_of(event)
-            names = ("from_s", "to_s", "first_frame", "last_frame", "frames", "lost")
-            self.notes.append(EventEnded(event.number, *(facts[name] for name in names)))
+            self.notes.append(
+                EventEnded(
+                    event.number,
+                    event.from_s,
+                    event.to_s,
+                    event.first_frame,
+                    event.last_frame,
+                    event.frames,
+                    event.lost,
+                )
+            )
             span = f", {event.first_frame} to {event.last_frame}" if event.frames else ""
             lost = f"; {event.lost} are lost" if event.lost else ""
             text = f"{event.in_words()} has ended: {event.frames} frames are kept{span}{lost}"

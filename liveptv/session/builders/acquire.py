@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from liveptv.session.console_window import before_it_closes
@@ -11,7 +12,7 @@ from liveptv.session.link_rules import (
     frame_rules,
     record_options,
 )
-from liveptv.session.plan import RECORD, ImageFormat
+from liveptv.session.plan import HARDWARE, RECORD, ImageFormat
 from liveptv.session.stage_context import StageContext
 from stream.stage import Stage
 from stream.waker import Waker
@@ -57,6 +58,9 @@ def build_acquire(context: StageContext) -> Stage:
     waker = Waker()
     context.stack.callback(waker.close)
     opened.announce(waker.wake)
+    record = plan.experiment.record
+    if record.mode != "off" and record.on.hardware is not None:
+        opened.watch(record.on.hardware, partial(_tell_of_hardware, context, record.on.hardware))
     nbytes = context.image_format.nbytes
     recorder = None
     if RECORD in plan.consumers:
@@ -86,3 +90,8 @@ def build_acquire(context: StageContext) -> Stage:
     drain_s = plan.experiment.session.stop_timeout_s
     lane.attach(lambda reason, is_orphaned: stage.request_stop(reason, drain_s if is_orphaned else math.inf))
     return stage
+
+
+def _tell_of_hardware(context: StageContext, name: str, frame: int, value: float) -> None:
+    """Have the session ask for an event: it passes on who asks, and the recorder finds the frame by its number."""
+    context.record(HARDWARE, f"{name} became {value:g} at frame {frame}", {"frame": frame, "value": value})
