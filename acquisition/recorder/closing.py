@@ -69,8 +69,8 @@ def account_of_recording(table: FrameTable, frame_table: str) -> RecordingAccoun
 def close_table(path: Path, run_id: str, received: int) -> RecordingAccount:
     """Declare in a frame table what a recorder that was lost did not: frames 0 to `received` - 1 must be in it.
 
-    Nothing is added to a recording of events, and to one that is whole. Where the disk takes nothing more, the account
-    has what the table has not. Raises `SourceError`, and `OutputError` if the table is of another run.
+    Nothing is added to a recording of events, and to one that is whole. Where the disk takes nothing more, the
+    account has what the table has not. Raises `SourceError`, and `OutputError` if the table is of another run.
     """
     table = read_frame_table(path)
     if table.run_id != run_id:
