@@ -11,7 +11,7 @@ from test_acquire_stage import FakeSender, FakeSource, LiveSender
 
 from acquisition.recorder import output as output_module
 from acquisition.recorder.closing import NOT_WRITTEN, close_table, undeclared
-from acquisition.recorder.compression_choice import LOOK_S, CompressionChoice
+from acquisition.recorder.compression_choice import CompressionChoice
 from acquisition.recorder.disk_rate import measure_disk
 from acquisition.recorder.frame_table import FrameRow, FrameTable, Lost, head_line, read_frame_table, write
 from acquisition.recorder.keeper import NOT_IN_TIME, EveryFrame, Kept
