@@ -83,9 +83,10 @@ class GrowingFile:
         """Whether blocks go past the page cache."""
         return self._direct >= 0
 
-    def open(self, path: Path) -> None:
-        """Create a file, which replaces the one that was written. Raises `OSError`."""
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    def open(self, path: Path, *, goes_on: bool = False) -> None:
+        """Create a file, or go on with it; the one that was written before is closed. Raises `OSError`."""
+        flags = os.O_RDWR if goes_on else os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        file = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
         direct = -1
         if self._wants_direct:
             with contextlib.suppress(OSError):  # a file system that has none
@@ -93,6 +94,11 @@ class GrowingFile:
         with self._lock:
             self._earlier.extend(old for old in (self._current, self._direct) if old >= 0)
             self._current, self._direct = file, direct
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file that is written. Raises `OSError`."""
+        return os.fstat(self._current).st_size
 
     def aligned(self, place: int) -> int:
         """The first place from `place` on where a block may begin."""

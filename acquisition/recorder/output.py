@@ -99,6 +99,9 @@ class RecordingOutput:
             self._pause(_in_words(error))
             self._declare(Lost(info.frame, info.frame, self._why_not))
             return False
+        if self._why_not:
+            self._tell(f"the recording goes on: {self._folder} takes images again")
+            self._why_not, self._is_full = "", False
         self._entries.append(FrameRow(self._next, kept.event, info))
         self._next += 1
         return True
@@ -122,9 +125,6 @@ class RecordingOutput:
                 self._is_full = True
                 self._pause(f"{FULL} up to the {self._keep_free_bytes / 1e6:.0f} MB of record.keep_free_mb")
                 return False
-        if self._why_not:
-            self._tell(f"the recording goes on with {self._folder}: it takes images again")
-            self._why_not, self._is_full = "", False
         return True
 
     def _pause(self, why: str) -> None:

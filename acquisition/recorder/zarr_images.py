@@ -65,7 +65,8 @@ class ZarrImages:
         try:
             if overwrite and path.is_dir() and (path / "zarr.json").exists():
                 shutil.rmtree(path)
-            (path / LEVEL).mkdir(parents=True)
+            path.mkdir()
+            (path / LEVEL).mkdir()
             self._write_shape()
             replace_file(path / "zarr.json", _json(group_metadata(facts, attributes)))
         except FileExistsError as error:
@@ -95,7 +96,7 @@ class ZarrImages:
         del info
         shard, place = divmod(self._next, self._per_shard)
         if shard != self._shard:
-            self._begin_shard(shard)
+            self._open_shard(shard, goes_on=place > 0)
         parts = self._pack(image, hurried)
         length = sum(map(len, parts))
         began_s = time.perf_counter()
@@ -116,13 +117,16 @@ class ZarrImages:
         self._choice.took(how if len(parts) == 1 else Packed.NONE, time.thread_time() - began_s)
         return parts
 
-    def _begin_shard(self, number: int) -> None:
+    def _open_shard(self, number: int, *, goes_on: bool) -> None:
+        """Begin a shard, or go on with one that was left and has committed images (after a rollback)."""
         path = self._path.joinpath(LEVEL, "c", str(number), *["0"] * len(self._facts.shape))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file.open(path)
+        self._shard = -1  # until all of this has succeeded
+        self._file.open(path, goes_on=goes_on)
+        if not goes_on:
+            self._file.write([EMPTY * self._per_shard], 0)
+        self._end = self._file.aligned(self._file.length)
         self._shard = number
-        self._file.write([EMPTY * self._per_shard], 0)
-        self._end = self._file.aligned(ENTRY.size * self._per_shard)
 
     def commit(self) -> None:
         """Make all appended images visible: the array grows. Raises `OSError`."""
@@ -136,8 +140,6 @@ class ZarrImages:
 
     def rollback(self) -> None:
         """Forget the images appended since the last commit; their room in the file stays unused."""
-        if self._next // self._per_shard != self._images // self._per_shard:
-            self._shard = -1
         self._next = self._images
 
     def sync(self) -> None:
