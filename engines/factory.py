@@ -30,9 +30,10 @@ def open_engine(
     """Open an engine for images of `pixel_size_um`, with warnings for what it leaves out (`WatchedEngine`).
 
     With `settings.file` it is that detector of a user's own. Otherwise `model` None: the classical detector in 2D;
-    a width curve (.h5): the classical detector with depth; a network (.onnx): that, on the back end of the settings.
+    a width curve (.h5): the classical detector with depth; a network (.onnx): that, on the settings' back end.
     `say` gets a line when a back end fails, and when particles are left out. With `fit_may_join` the engine's
-    `warmup` does not wait for a fit that has to be compiled first: see `NetworkEngine.let_fit_join`. Raises `ConfigurationError` for every other file, for one
+    `warmup` does not wait for a fit that has to be compiled first: see `NetworkEngine.let_fit_join`.
+    Raises `ConfigurationError` for every other file, for one
     that cannot be read, and if the settings ask for another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine

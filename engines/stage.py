@@ -61,8 +61,8 @@ class DetectStage:
     has declared them dropped): a stage that is killed and started again gets every other frame again.
     With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
-    acknowledged and counted in `dropped_late`. So are, in `failed_frames`, those in which an engine failed that goes
-    on.
+    acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
+    `failed_frames`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.

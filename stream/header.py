@@ -39,7 +39,10 @@ EARLIER = {
         tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
         tuple(name for name in Detections.COLUMNS if name not in Detections.MORE),
     ),
-    "tracks": (tuple(name for name in Tracks.COLUMNS if name not in Tracks.MORE),),
+    "tracks": (
+        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.MORE, *Tracks.DETECTED}),
+        tuple(name for name in Tracks.COLUMNS if name not in Tracks.DETECTED),
+    ),
     "predictions": (),
 }
 """The columns that tables had before; they are still read."""

@@ -66,8 +66,8 @@ class FrameInfo:
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
     time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
     result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames
-    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to do,
-    as in an earlier run.
+    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to
+    do, as in an earlier run.
     """
 
     run_id: str
@@ -220,9 +220,16 @@ class Tracks(ParticleTable):
     `z_um` is on the right one. `revised` is the number of frames before this one whose rows of this track are on
     the wrong side, as is known now: there `z_um` and `z_other_um` are to be exchanged (0: none, NaN as well).
     `kind` is the class of the particle, from all of the track's detections, and `p_kind` its probability.
+
+    Where the row's detection has a second depth, `z_detected_um`, `z_other_detected_um` and `p_other` are those of the
+    detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
     """
 
     MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_side", "revised", "kind", "p_kind")
+    DETECTED: ClassVar[tuple[str, ...]] = (
+        "z_detected_um", "z_other_detected_um", "p_other", "kind_detected", "p_kind_detected",
+    )  # fmt: skip
+    """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
     info: FrameInfo
     table: FloatArray
     track = Column()
@@ -247,6 +254,11 @@ class Tracks(ParticleTable):
     revised = Column()
     kind = Column()
     p_kind = Column()
+    z_detected_um = Column()
+    z_other_detected_um = Column()
+    p_other = Column()
+    kind_detected = Column()
+    p_kind_detected = Column()
     flags = Column()
 
 

@@ -13,6 +13,7 @@ from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, Predictions, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
+from tracking.as_detected import as_kept
 from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
 
@@ -149,7 +150,8 @@ class TrackStage:
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
             self._tracker.finish()  # positions are on another scale: no track continues across it
         self._count_gaps(info)
-        tracks = self._fitting(self._tracker.step(self._check.widened(detections)))
+        given = as_kept(self._check.widened(detections), self._tracker.settings)
+        tracks = self._fitting(self._tracker.step(given))
         self._tell(self._tracker.remark)
         for text in self._check.look(tracks) if self._tracker.axes == AXES else ():
             self._say(text)

@@ -22,7 +22,7 @@ from stream.errors import LivePTVError, SourceError
 
 OPEN_AGAIN_S = 0.05  # s between two attempts to open a file that cannot be read yet, at least
 HARDER = 5.0
-"""A file that took t s to open is opened again after 5 t at the earliest: a growing one of many pages takes long."""
+"""A file that took t s to open is opened again after 5 t at the earliest: one of many pages takes long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,15 +104,15 @@ def _follow(
             kind, *what = messages.get(timeout=WAIT_S)
             if kind == "joined":
                 joined = True
-                if member.launched and not member.first:
-                    _leave_signals_to_the_first()
+                if member.launched:
+                    _signals_stop(stop if member.first else None)
         except queue.Empty:
             _check(workers, messages)
             continue
         except KeyboardInterrupt:
-            if member.launched:
-                _interrupted(member, joined)
-            elif stop.is_set():
+            if member.launched and not joined and not member.first:
+                raise SaidElsewhereError("stopped before the training began") from None
+            if stop.is_set() or (member.launched and not joined):
                 raise
             stop.set()
             continue
@@ -124,23 +124,18 @@ def _follow(
             raise _failure(kind, *what)
 
 
-def _interrupted(member: Member, joined: bool) -> None:
-    """Ctrl-C reaches every launched process, and a launcher ends all when one has failed; the first one decides."""
-    if not joined:
-        if member.first:
-            raise KeyboardInterrupt
-        raise SaidElsewhereError("stopped before the training began")
-    # a cluster signals the launcher and its processes, and the launcher signals these again
-    _leave_signals_to_the_first()
+def _signals_stop(stop: Any | None) -> None:
+    """Let signals to one of several launched processes set `stop`, or do nothing.
 
-
-def _leave_signals_to_the_first() -> None:
+    Ctrl-C and a cluster's signals reach all of them, those of a cluster twice, as the launcher sends them on, and a
+    launcher ends all when one has failed. The first process decides, and the others hear of it with the next step.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
         if number is not None:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN if stop is None else lambda _number, _frame: stop.set())
 
 
 def _failure(kind: str, text: str = "") -> TrainingError:

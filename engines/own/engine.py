@@ -199,6 +199,6 @@ def _threads(settings: DetectorSettings, own: OwnDetector) -> int:
     if settings.workers is not None and settings.workers > own.threads:
         raise ConfigurationError(
             f"detector.workers is {settings.workers}, but {settings.file} takes {own.threads} frame"
-            f"{'' if own.threads == 1 else 's'} at a time; set `threads = {settings.workers}` there, or leave it out"
+            f"{'' if own.threads == 1 else 's'} at a time; set `threads = {settings.workers}` there, or none here"
         )
     return settings.workers or min(own.threads, default_workers())

@@ -28,7 +28,7 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def made_differently(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
-    """What differs in the attributes of two trajectory files, by `settings`, `model`, `engine`, `versions`, `source`."""
+    """What differs in the attributes of two trajectory files, by kind, from `settings` to `source`."""
 
     def of(name: str) -> dict[str, list[Any]]:
         pair = [value if isinstance(value := attributes.get(name), Mapping) else {} for attributes in (a, b)]

@@ -88,8 +88,8 @@ def run_experiment(
     with claimed(files.tracks, "a run"):
         files.check(experiment.run.overwrite)
         check_inputs(experiment)
-        check_recording(experiment)
         experiment, text, facts = _prepared(experiment)
+        check_recording(experiment)
         with RunLog(files.events, on_note) as events:
             if facts:
                 events.write("replay", text, **facts)

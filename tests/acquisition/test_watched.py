@@ -230,7 +230,7 @@ def test_an_empty_folder_is_left_in_words(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no folder"), watching(tmp_path / "none"):
         pass
     (tmp_path / "img_0.tif").write_bytes(b"II*")
-    with pytest.raises(SourceError, match="img_0.tif"), watching(tmp_path, quiet_s=0.2):
+    with pytest.raises(SourceError, match=r"img_0\.tif"), watching(tmp_path, quiet_s=0.2):
         pass
 
 

@@ -1,4 +1,4 @@
-"""A live run under load that was recorded: frames come at a camera's pace, and the detector does not see them all."""
+"""A live run under load that was recorded: frames come at a camera's pace, and not all reach the detector."""
 
 from __future__ import annotations
 

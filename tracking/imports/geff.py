@@ -7,6 +7,7 @@ columns. Tracks that split or merge become tracks of their own (`tracking.import
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,11 @@ class _Reader:
         """Everything that a trajectory file can hold."""
         axes = self._axes()
         time, space = axes["time"], axes["space"]
-        frame = self._frames(time)
-        columns = {f"{name}_um": self._position(axis) for name, axis in space.items()}
+        frame, times = self._frames(time)
+        columns: dict[str, npt.NDArray[Any]] = {
+            f"{name}_um": self._position(axis) for name, axis in space.items()
+        }
+        columns |= times
         columns |= self._further(set(space) | {str(time["name"])})
         tracks = tracks_of(frame, self._links(), self._labels())
         left_out = [name for name in self._names() if name not in self._used]
@@ -66,7 +70,7 @@ class _Reader:
             frame=frame,
             track=tracks.track,
             columns=columns,
-            frame_interval_s=self._interval_s(time),
+            frame_interval_s=None if times else self._interval_s(time),
             attributes=self.attributes,
             remarks=(*self.remarks, *tracks.remarks),
             left_out=tuple(f"the property {name}" for name in left_out),
@@ -90,7 +94,7 @@ class _Reader:
             raise SourceError(
                 f"{self.path} has {len(time)} axes of time and {len(space)} of space, not one and two or three"
             )
-        by_name = {axis["name"].casefold(): axis for axis in space}
+        by_name = {_letter(axis["name"]): axis for axis in space}
         wanted = ("z", "y", "x")[-len(space) :]
         if set(by_name) == set(wanted):
             found = {name: by_name[name] for name in wanted}
@@ -115,18 +119,27 @@ class _Reader:
                 values = np.where(missing, np.nan, values.astype(np.float64))
         return values
 
-    def _frames(self, axis: Mapping[str, Any]) -> IntArray:
+    def _frames(self, axis: Mapping[str, Any]) -> tuple[IntArray, dict[str, npt.NDArray[np.float64]]]:
+        """The frame of each node, and `time_s` where the axis is a time."""
         name = str(axis["name"])
         values = self._values(name)
         scale = seconds(axis.get("unit"))
+        counted = next(
+            (other for other in self._names() if other.casefold() == "frame" and other != name), None
+        )
+        if scale is not None and counted is not None:
+            self._used.add(counted)
+            frames = whole_numbers(self.path, self._values(counted), counted)
+            return frames, {"time_s": values.astype(np.float64) * scale}
         if scale is None or values.dtype.kind in "iu" or (values == np.rint(values)).all():
-            return whole_numbers(self.path, values, name)
+            return whole_numbers(self.path, values, name), {}
         interval = 1.0 / self.assumed.frame_rate_hz if self.assumed.frame_rate_hz else None
         if interval is None:
             raise SourceError(
                 f"{self.path}: {name} is a time, not a frame; give --frame-rate to count frames"
             )
-        return np.rint(values * scale / interval).astype(np.int64)
+        time_s = values.astype(np.float64) * scale
+        return np.rint(time_s / interval).astype(np.int64), {"time_s": time_s}
 
     def _interval_s(self, axis: Mapping[str, Any]) -> float | None:
         scale, unit = axis.get("scale"), seconds(axis.get("scaled_unit"))
@@ -195,6 +208,13 @@ class _Reader:
         missing = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(len(values), np.bool_)
         labels = whole_numbers(self.path, np.where(missing, NO_LABEL, values), name)
         return np.where(labels < 0, NO_LABEL, labels)
+
+
+def _letter(name: str) -> str:
+    """Which of x, y, z the name of an axis means (`x`, `POSITION_X`, `x_um`); the name if none."""
+    parts = re.split(r"[^a-z0-9]+", name.casefold())
+    found = [part for part in parts if part in {"x", "y", "z"}]
+    return found[0] if len(found) == 1 else name
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import zarr
 
 from stream.errors import SourceError
 from stream.hdf5_reading import reading, schema_of
+from tracking.imports.xml_reading import root_of
 from tracking.imports.zarr_reading import is_zarr, open_group
 from tracking.trajectories.hdf5_superblock import SIGNATURE
 from tracking.trajectories.schema import SCHEMA
@@ -46,7 +47,7 @@ def recognise(path: Path) -> Recognised:
         return Recognised(TABLE)
     text = _text(head)
     if text.startswith("<"):
-        return _xml(path, text)
+        return _xml(path)
     if "\0" in text or path.suffix.lower() not in TEXT_TABLES:
         raise SourceError(f"{path} is not an HDF5 file, nor another one with trajectories: {READ}")
     return Recognised(TABLE)
@@ -63,19 +64,8 @@ def _text(head: bytes) -> str:
     return head.decode("latin-1").lstrip()
 
 
-def _xml(path: Path, text: str) -> Recognised:
-    rest = text
-    while rest.startswith(("<?", "<!")):
-        end = {"<!--": "-->", "<?": "?>"}.get("<!--" if rest.startswith("<!--") else rest[:2], ">")
-        _, found, rest = rest.partition(end)
-        rest = rest.lstrip()
-        if not found:
-            break
-    root = (
-        rest[1:].split(">")[0].split()[0].rstrip("/")
-        if rest.startswith("<") and rest[1:].split(">")[0].split()
-        else ""
-    )
+def _xml(path: Path) -> Recognised:
+    root = root_of(path)
     if root not in ROOTS:
         raise SourceError(f"{path} is XML with <{root[:40]}>, not a file of trajectories: {READ}")
     return Recognised(ROOTS[root])

@@ -31,6 +31,7 @@ VECTORS = {
     "sigma_velocity_um_s": ("sigma_vx_um_s", "sigma_vy_um_s", "sigma_vz_um_s"),
 }
 APPENDED = b"<AppendedData"
+ARRAYS = {"DataArray", "Array"}
 SECTIONS = ("PointData", "CellData", "Points", "Verts", "Lines", "Strips", "Polys", "FieldData")
 Values = npt.NDArray[Any]
 
@@ -56,7 +57,7 @@ class _File:
         self.kind = ""
         self.encoding = ""
         self.units: dict[str, str] = {}
-        self._section, self._pieces = "", 0
+        self._section, self._inner, self._pieces = "", "", 0
         self._open: DataArray | None = None
         self._text: list[str] = []
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -81,6 +82,7 @@ class _File:
             raise SourceError(f"{path} has {self._pieces} pieces; save it as one piece")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._inner = tag
         if tag == "VTKFile":
             self.kind = attributes.get("type", "")
             order = ">" if attributes.get("byte_order") == "BigEndian" else "<"
@@ -96,7 +98,7 @@ class _File:
             )
         elif tag in SECTIONS:
             self._section = tag
-        elif tag in {"DataArray", "Array"}:
+        elif tag in ARRAYS:
             self._array(attributes)
 
     def _array(self, attributes: dict[str, str]) -> None:
@@ -111,7 +113,8 @@ class _File:
         self.arrays.setdefault((self._section, name), self._open)
 
     def _end(self, tag: str) -> None:
-        if tag in {"DataArray", "Array"} and self._open is not None:
+        self._inner = ""
+        if tag in ARRAYS and self._open is not None:
             if self._open.format != "appended":
                 self._open.data = "".join(self._text).encode("ascii", "replace")
             self._open, self._text = None, []
@@ -119,7 +122,7 @@ class _File:
             self._section = ""
 
     def _take(self, text: str) -> None:
-        if self._open is not None and self._open.format != "appended":
+        if self._open is not None and self._open.format != "appended" and self._inner in ARRAYS:
             self._text.append(text)
 
     def values(self, section: str, name: str, rows: int | None = None, width: int = 1) -> Values:

@@ -55,6 +55,23 @@ def parse(
         raise SourceError(f"cannot read {path}: line {parser.CurrentLineNumber}: {error}") from error
 
 
+def root_of(path: Path) -> str:
+    """The name of the outermost element; the rest is not read. Raises `SourceError` as `parse`."""
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        raise _FoundError(tag)
+
+    try:
+        parse(path, start)
+    except _FoundError as found:
+        return str(found)
+    return ""
+
+
+class _FoundError(Exception):
+    """Carries the name of an element out of the parser."""
+
+
 def _refuse(*_: object) -> None:
     raise MalformedError("it declares a document type, which may define entities; remove <!DOCTYPE>")
 

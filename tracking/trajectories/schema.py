@@ -40,6 +40,9 @@ MORE_ROWS = "tracks/more"
 FRAMES = "frames"
 EVENTS = "events"
 
+PIXEL_SIZE = "pixel_size"
+"""The kind of the events that say that the size of a pixel has changed (another objective)."""
+
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
@@ -109,6 +112,13 @@ MORE_COLUMNS = (
         "kind", "<i2", "1", "class of the particle, from 0, by all of its detections so far; -1: not known"
     ),
     ColumnSpec("p_kind", "<f4", "1", "probability of this class"),
+    ColumnSpec(
+        "z_detected_um", "<f8", "um", "depth that the detector had put first, of two; NaN where it had one"
+    ),
+    ColumnSpec("z_other_detected_um", "<f8", "um", "depth that the detector had put second"),
+    ColumnSpec("p_other", "<f4", "1", "probability, by the detection alone, that the second one is true"),
+    ColumnSpec("kind_detected", "<i2", "1", "class of the particle by this detection alone; -1: not known"),
+    ColumnSpec("p_kind_detected", "<f4", "1", "probability of this class, by this detection alone"),
 )
 NO_KIND = -1
 
@@ -215,6 +225,8 @@ def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
 
 ROW = _dtype(ROW_COLUMNS)
 MORE = _dtype(MORE_COLUMNS)
+MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
+"""Of files that were written before they kept what single detections said."""
 FRAME = _dtype(FRAME_COLUMNS)
 FRAME_BEFORE_DECISIONS = _dtype(FRAME_COLUMNS[:11])
 """Of files that were written before the detector's decisions were kept."""
@@ -234,6 +246,18 @@ def with_all_columns(frames: RecordArray) -> RecordArray:
         whole[name] = -1
     for name in frames.dtype.names or ():
         whole[name] = frames[name]
+    return whole
+
+
+def with_what_was_detected(more: RecordArray) -> RecordArray:
+    """Entries of `/tracks/more` as MORE; what an older file does not have is not known."""
+    if more.dtype != MORE_BEFORE_DETECTED:
+        return more
+    whole = np.zeros(len(more), MORE)
+    for name in MORE.names or ():
+        whole[name] = (
+            more[name] if name in (more.dtype.names or ()) else np.nan if name != "kind_detected" else NO_KIND
+        )
     return whole
 
 

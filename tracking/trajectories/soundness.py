@@ -24,6 +24,7 @@ from tracking.trajectories.schema import (
     FRAME_TYPES,
     FRAMES,
     MORE,
+    MORE_BEFORE_DETECTED,
     MORE_ROWS,
     ROW,
     ROWS,
@@ -75,7 +76,11 @@ def check_schema(file: h5py.File, path: Path) -> None:
     frames = dataset(file, FRAMES, kinds=RECORDS, ndim=1)
     dataset(file, EVENTS, kinds="u", ndim=1)
     more = dataset(file, MORE_ROWS, kinds=RECORDS, ndim=1, most_bytes=None) if MORE_ROWS in file else None
-    if rows.dtype != ROW or frames.dtype not in FRAME_TYPES or (more is not None and more.dtype != MORE):
+    if (
+        rows.dtype != ROW
+        or frames.dtype not in FRAME_TYPES
+        or (more is not None and more.dtype not in {MORE, MORE_BEFORE_DETECTED})
+    ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
 
