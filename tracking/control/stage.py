@@ -259,11 +259,13 @@ class ControlStage:
                 continue
             if reply.reason.startswith(MADE_SAFE):
                 self._hold(reply.reason)
+            elif not reply.accepted and not answer.is_for_device:
+                self._report_often(f"no event for {sender.name}", reply.reason)
             elif not reply.accepted:
                 self._refused(sender.name, reply.reason)
             self._acknowledge(sender, reply)
         for asking, why in self._channel.refusals():
-            self._report_often(f"{asking}: no event", why)
+            self._report(f"{asking}: no event: {why}")
 
     def _hold(self, reason: str) -> None:
         """Note that the hardware was made safe and stays so (`reason` says why), or that this has ended."""
