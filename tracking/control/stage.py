@@ -275,13 +275,15 @@ class ControlStage:
                 continue
             if reply.reason.startswith(MADE_SAFE):
                 self._hold(reply.reason)
+            elif not reply.accepted and not answer.is_for_device:
+                self._report_often(f"no event for {sender.name}", reply.reason)
             elif reply.reason.startswith(NO_EFFECT):
                 self._tell_of_no_effect(sender.name, reply.reason)
             elif not reply.accepted:
                 self._refused(sender.name, reply.reason)
             self._acknowledge(sender, reply)
         for asking, why in self._channel.refusals():
-            self._report_often(f"{asking}: no event", why)
+            self._report(f"{asking}: no event: {why}")
 
     def _tell_of_no_effect(self, name: str, why: str) -> None:
         if not self._told_of_no_effect:
