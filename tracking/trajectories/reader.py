@@ -27,6 +27,7 @@ from tracking.trajectories.schema import (
     EVENTS,
     FRAME,
     FRAMES,
+    MORE,
     MORE_ROWS,
     ROW,
     ROWS,
@@ -135,6 +136,11 @@ class TrajectoryFile:
     def finished(self) -> bool:
         """Whether the writer has finished the file; otherwise it is still writing, or died."""
         return "end_reason" in self._file.attrs
+
+    @property
+    def keeps_detections(self) -> bool:
+        """Whether the rows hold what the tracker was given, bit for bit; files of earlier versions do not."""
+        return MORE_ROWS in self._file and self._file[MORE_ROWS].dtype == MORE
 
     def events(self) -> list[dict[str, Any]]:
         """The events of the run in order, each with `wall_s`, `kind`, `text` and further fields."""
