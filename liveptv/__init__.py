@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate
-    from liveptv.api.tracking import track
+    from liveptv.api.tracking import retrack, track
     from liveptv.api.trajectories import TrajectoryView, open_trajectories
     from liveptv.config import Experiment
     from liveptv.models import SHIPPED_MODEL
@@ -39,6 +39,7 @@ __all__ = [
     "experiment",
     "open_trajectories",
     "read_recording",
+    "retrack",
     "run",
     "simulate",
     "track",
@@ -58,6 +59,7 @@ _PLACES = {
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",
     "read_recording": "liveptv.api.recordings",
+    "retrack": "liveptv.api.tracking",
     "run": "liveptv.api.experiments",
     "simulate": "liveptv.api.simulating",
     "track": "liveptv.api.tracking",
