@@ -14,6 +14,7 @@ protect()
 
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
+    from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
@@ -33,6 +34,7 @@ __all__ = [
     "TrajectoryView",
     "__version__",
     "calibrate",
+    "convert",
     "detect",
     "experiment",
     "open_trajectories",
@@ -51,6 +53,7 @@ _PLACES = {
     "Run": "liveptv.api.experiments",
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
+    "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",

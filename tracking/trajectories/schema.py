@@ -175,7 +175,7 @@ ATTRIBUTES = {
     "failures": AttributeSpec(sequence(text)),
     "joined": AttributeSpec(sequence(mapping())),
     **dict.fromkeys(
-        ("begun_in", "learnt", "model", "recalibration", "recovered", "versions", "writer"),
+        ("begun_in", "imported", "learnt", "model", "recalibration", "recovered", "versions", "writer"),
         AttributeSpec(mapping()),
     ),
 }
