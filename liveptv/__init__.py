@@ -15,6 +15,7 @@ protect()
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
     from liveptv.api.comparing import compare
+    from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "convert",
     "detect",
     "experiment",
     "open_trajectories",
@@ -55,6 +57,7 @@ _PLACES = {
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
     "compare": "liveptv.api.comparing",
+    "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",

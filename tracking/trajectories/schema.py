@@ -204,6 +204,7 @@ ATTRIBUTES = {
             "begun_in",
             "code",
             "engine",
+            "imported",
             "inputs",
             "learnt",
             "model",
