@@ -131,7 +131,7 @@ def test_the_table_says_what_became_of_each(recordings, tmp_path):
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
     jobs, _ = batch(recordings, tmp_path / "out")
     assert [job.state for job in jobs] == [JobState.DONE, JobState.FAILED, JobState.DONE]
-    rows = list(csv.DictReader((tmp_path / "out/batch.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/batch.csv").read_text())))
     assert [row["state"] for row in rows] == ["done", "failed", "done"]
     assert "damaged or truncated" in rows[1]["why"]
     assert int(rows[0]["frames"]) == 12
