@@ -18,10 +18,11 @@ from liveptv.batch.recordings.finding import find_recordings
 from liveptv.batch.recordings.fingerprint import fingerprint_of, is_same
 from liveptv.batch.recordings.listing import is_list, read_list
 from liveptv.batch.recordings.naming import names_of
+from liveptv.batch.recordings.part import Part
 from liveptv.batch.results.identity import identity_of
 from liveptv.batch.results.marker import complete, why_not_the_same
 from liveptv.batch.results.places import Places
-from liveptv.batch.table import write_table
+from liveptv.batch.table import table_name, write_table
 from liveptv.batch.time_left import time_left_s
 from liveptv.batch.workers.dask_cluster import DaskWorkers, is_open_to_others
 from liveptv.batch.workers.interface import Workers
@@ -48,6 +49,7 @@ class Wishes:
     scheduler: str | None = None
     piece_frames: int | None = None
     overwrite: bool = False
+    only: Part | None = None
     waits_for_others: bool = True
 
 
@@ -159,7 +161,10 @@ def prepare(wishes: Wishes, say: Callable[[str], None]) -> list[Job]:
     except OSError as error:
         raise OutputError(f"cannot create the folder {wishes.out}: {error.strerror}") from error
     several = wishes.scheduler is not None or worker_count(wishes) > 1
-    jobs = [job_of(entry, wishes, several) for entry in entries_of(wishes, say)]
+    entries = entries_of(wishes, say)
+    if wishes.only is not None:
+        entries = wishes.only.taken(entries)
+    jobs = [job_of(entry, wishes, several) for entry in entries]
     others = [why for job in jobs if (why := look_at(job, wishes.out))]
     if others and not wishes.overwrite:
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
@@ -213,7 +218,7 @@ def run_batch(
         if any(job.is_open for job in jobs):
             _work(wishes, jobs, say, show, on_job, open_with)
     finally:
-        write_table(jobs, wishes.out)
+        write_table(jobs, wishes.out, table_name(wishes.only))
     return jobs
 
 
@@ -245,7 +250,7 @@ def _work(
             show(BatchProgress(jobs, workers.title, now_s - began_s, left_s))
             if now_s > table_due_s:
                 table_due_s = now_s + TABLE_S
-                write_table(jobs, wishes.out)
+                write_table(jobs, wishes.out, table_name(wishes.only))
     finally:
         workers.close()
 

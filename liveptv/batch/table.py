@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from liveptv.batch.jobs import Job
+from liveptv.batch.recordings.part import Part
 from liveptv.batch.results.places import put_in_place
 from stream.errors import OutputError
 
@@ -46,14 +48,19 @@ def rows_of(jobs: Sequence[Job]) -> list[dict[str, object]]:
     return rows
 
 
-def write_table(jobs: Sequence[Job], out: Path) -> Path:
-    """Write `batch.csv` into the folder of the results, in place of an earlier one. Raises `OutputError`."""
+def table_name(part: Part | None) -> str:
+    """Name of the table; jobs that share the recordings have one each."""
+    return NAME if part is None else part.named(NAME)
+
+
+def write_table(jobs: Sequence[Job], out: Path, name: str = NAME) -> Path:
+    """Write the table into the folder of the results, in place of an earlier one. Raises `OutputError`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows_of(jobs))
-    target = out / NAME
-    part = out / f".{NAME}.part"
+    target = out / name
+    part = out / f".{name}.{uuid.uuid4().hex}"  # several batches may share a folder
     try:
         part.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:

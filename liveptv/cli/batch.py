@@ -58,6 +58,12 @@ def batch(
     pixel_size: PixelSize = None,
     axes: Axes = None,
     settings: Settings = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N/M", help="only every M-th recording, from the N-th on: job N of M that share them"
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="make results anew that were made with other settings")
     ] = False,
@@ -70,7 +76,9 @@ def batch(
     ] = True,
 ) -> int:
     """Detect and track in many recordings, each as `replay` does; goes on where it was stopped."""
+    from liveptv.batch.recordings.part import Part
     from liveptv.batch.run import Wishes, check_wishes, run_batch
+    from liveptv.batch.table import table_name
 
     given = {
         "frame_rate_hz": frame_rate,
@@ -88,17 +96,17 @@ def batch(
         scheduler=scheduler,
         piece_frames=piece_frames,
         overwrite=overwrite,
+        only=None if only is None else Part.read(only),
         waits_for_others=wait,
     )
     check_wishes(wishes)
     with _Shown() as shown:
         jobs = run_batch(wishes, say=shown.say, show=shown.show, on_job=shown.job)
-    return _summarise(jobs, wishes.out)
+    return _summarise(jobs, wishes.out, table_name(wishes.only))
 
 
-def _summarise(jobs: list[Job], out: Path) -> int:
+def _summarise(jobs: list[Job], out: Path, table: str) -> int:
     from liveptv.batch.jobs import JobState
-    from liveptv.batch.table import NAME
 
     count = {state: sum(job.state is state for job in jobs) for state in JobState}
     made = [job.marker.processed for job in jobs if job.marker is not None]
@@ -111,7 +119,7 @@ def _summarise(jobs: list[Job], out: Path) -> int:
         words.append(f"{count[JobState.FAILED]} failed")
     frames, tracks = sum(found.frames for found in made), sum(found.tracks for found in made)
     _print(f"{', '.join(words)}: {tracks} trajectories in {frames} frames")
-    _print(f"results and {NAME} are in {out}")
+    _print(f"results and {table} are in {out}")
     return 1 if count[JobState.FAILED] else 0
 
 
