@@ -51,7 +51,7 @@ def recordings(folder: Path) -> list[Path]:
         if path.exists():
             continue
         scene = source.draw(np.random.default_rng(number), SHAPE, 1)
-        grey = np.clip(200 * (1 + scene.images[0]), 0, 255).astype(np.uint8)
+        grey = np.clip(200 * (1 - scene.images[0]), 0, 255).astype(np.uint8)
         frames = SHORT if number % 2 else LONG
         tifffile.imwrite(path, np.stack([np.roll(grey, 2 * k, axis=1) for k in range(frames)]))
     return found
@@ -69,7 +69,7 @@ def run_batch(folder: Path, out: Path, workers: int, model: Path) -> tuple[float
 
 def costs_of(markers: list[dict[str, Any]]) -> Costs:
     """What a recording and what a frame costs, by a line through the durations over the frames."""
-    frames = np.array([marker["frames"] for marker in markers], float)
+    frames = np.array([marker["result"]["frames"] for marker in markers], float)
     seconds = np.array([marker["seconds"] for marker in markers], float)
     frame_s, recording_s = np.polyfit(frames, seconds, 1)
     spread = seconds / (recording_s + frame_s * frames)
@@ -178,7 +178,7 @@ def _runs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             row = {
                 "workers": workers,
                 "seconds": seconds,
-                "frames": [marker["frames"] for marker in markers],
+                "frames": [marker["result"]["frames"] for marker in markers],
                 "durations_s": [marker["seconds"] for marker in markers],
                 "frame_ms": 1e3 * costs.frame_s,
                 "recording_s": costs.recording_s,

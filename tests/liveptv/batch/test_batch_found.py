@@ -34,9 +34,7 @@ def test_single_images_of_a_folder_are_one_recording(tmp_path):
 OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}"><Image ID="Image:0">
 <Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="80" SizeY="64" SizeZ="1" SizeC="1" SizeT="{count}">
 <Channel ID="Channel:0:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>"""
-PART = (
-    '<TiffData FirstT="{first}" IFD="0" PlaneCount="{n}"><UUID FileName="{name}">urn:uuid:{own}</UUID></TiffData>'
-)
+PART = '<TiffData FirstT="{first}" IFD="0" PlaneCount="{n}"><UUID FileName="{name}">urn:uuid:{own}</UUID></TiffData>'
 
 
 @pytest.mark.parametrize("per_file", [1, 2])
