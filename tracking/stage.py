@@ -13,6 +13,7 @@ from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, Predictions, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
+from tracking.as_detected import as_kept
 from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
 
@@ -91,6 +92,7 @@ class TrackStage:
         self._predictions = predictions
         self._said: set[str] = set()
         self._check = RunCheck()
+        self._alarms = 0
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -148,10 +150,12 @@ class TrackStage:
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
             self._tracker.finish()  # positions are on another scale: no track continues across it
         self._count_gaps(info)
-        tracks = self._fitting(self._tracker.step(self._check.widened(detections)))
+        given = as_kept(self._check.widened(detections), self._tracker.settings)
+        tracks = self._fitting(self._tracker.step(given))
         self._tell(self._tracker.remark)
         for text in self._check.look(tracks) if self._tracker.axes == AXES else ():
             self._say(text)
+            self._alarms += 1
         now_ns = time.perf_counter_ns()
         step_ms = (now_ns - began_ns) / 1e6
         tracks = self._with_age(tracks, now_ns)
@@ -174,6 +178,7 @@ class TrackStage:
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
             **self._check.facts(),
+            **({"check_alarms_of_tracks": float(self._alarms)} if self._alarms else {}),
         }
 
     def _predict(self) -> None:

@@ -14,6 +14,7 @@ from liveptv.cli import (
     batch,
     bench,
     calibration,
+    comparison,
     control,
     engine,
     evaluation,
@@ -22,6 +23,7 @@ from liveptv.cli import (
     live,
     offline,
     recalibration,
+    record,
     scan,
     training,
     warmup,
@@ -46,6 +48,7 @@ app = typer.Typer(
 )
 live.register(app)
 watch.register(app)
+record.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
@@ -54,6 +57,7 @@ offline.register(app)
 batch.register(app)
 evaluation.register(app)
 files.register(app)
+comparison.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

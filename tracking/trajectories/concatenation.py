@@ -14,6 +14,7 @@ from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.control_record import read_control, store_control
 from tracking.trajectories.playback import play
 from tracking.trajectories.reader import TrajectoryFile
+from tracking.trajectories.schema import PIXEL_SIZE
 from tracking.trajectories.snapshot import GROUP as SNAPSHOT
 from tracking.trajectories.writer import TrajectoryWriter
 
@@ -85,13 +86,16 @@ def _offsets(one: TrajectoryFile, other: TrajectoryFile) -> tuple[int, int, floa
 def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: int, time_s: float) -> None:
     row = Tracks.COLUMNS.index("track")
     for count, message in enumerate(play(file), 1):
-        info = replace(message.info, frame=message.info.frame + frames, time_s=message.info.time_s + time_s)
+        info = message.info  # frames of two runs have no common decisions that a replay could take
+        info = replace(info, frame=info.frame + frames, time_s=info.time_s + time_s, decisions=None)
         table = np.array(message.table)
         table[row] += tracks
         writer.append(Tracks(info, table))
         if count % COMMIT_FRAMES == 0:
             writer.commit()
     for event in file.events():
+        if event["kind"] == PIXEL_SIZE:
+            continue  # the writer has noted it, with the frame's new number
         facts = {name: value for name, value in event.items() if name not in {"kind", "text", "wall_s"}}
         writer.event(event["kind"], event["text"], **facts, happened_wall_s=event["wall_s"])
     writer.commit()
