@@ -89,7 +89,9 @@ def camera_file(path: Path, frames: int) -> None:
     with path.open("r+b") as file:
         for number in range(PICTURES, frames):
             row = entries[number % PICTURES]
-            ifd = PLACE.pack(len(row)) + b"".join(struct.pack("<HHQQ", *entry) for entry in row) + PLACE.pack(0)
+            ifd = (
+                PLACE.pack(len(row)) + b"".join(struct.pack("<HHQQ", *entry) for entry in row) + PLACE.pack(0)
+            )
             file.seek(end)
             file.write(ifd)
             file.seek(place)
@@ -107,11 +109,15 @@ def _strips(path: Path) -> list[int]:
         return [page.dataoffsets[0] for page in file.pages]
 
 
-def live(folder: Path, camera: Path, seconds: float, mode: str, kind: str, compression: str) -> dict[str, Any]:
+def live(
+    folder: Path, camera: Path, seconds: float, mode: str, kind: str, compression: str
+) -> dict[str, Any]:
     """One run by the command line."""
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    text = EXPERIMENT.format(seconds=seconds, camera=camera, rate=RATE_HZ, mode=mode, kind=kind, compression=compression)
+    text = EXPERIMENT.format(
+        seconds=seconds, camera=camera, rate=RATE_HZ, mode=mode, kind=kind, compression=compression
+    )
     (folder / "e.toml").write_text(text)
     busy = psutil.cpu_times()
     run = subprocess.run([sys.executable, "-m", "liveptv", "run", "e.toml"], cwd=folder, capture_output=True, text=True,
@@ -163,7 +169,9 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     nbytes = SHAPE[0] * SHAPE[1]
-    sender = open_sender("shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=nbytes, slots=64, credits=63)
+    sender = open_sender(
+        "shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=nbytes, slots=64, credits=63
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS)))}
     child = subprocess.Popen([sys.executable, HELPERS / "recorded.py", sender.address, folder / "tracks.h5", kind,
                               compression, "uint8", *map(str, SHAPE)], env=environment, stdout=subprocess.PIPE)  # fmt: skip
@@ -171,7 +179,9 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     began_s, sent = 0.0, 0
     while True:
         try:
-            sender.send(Frame(FrameInfo("a run", sent, sent, sent / 60, 0, 0.0), images[sent % PICTURES]), 1.0)
+            sender.send(
+                Frame(FrameInfo("a run", sent, sent, sent / 60, 0, 0.0), images[sent % PICTURES]), 1.0
+            )
         except NoRoomError:
             continue
         sent += 1
@@ -185,7 +195,9 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     sender.flush(60.0)
     child.communicate(timeout=60)
     took_s = time.perf_counter() - began_s
-    stored = sum(path.stat().st_size for path in (folder.rglob("*")) if path.is_file() and "tracks.frames" in str(path))
+    stored = sum(
+        path.stat().st_size for path in (folder.rglob("*")) if path.is_file() and "tracks.frames" in str(path)
+    )
     frames = sent - first
     sender.close()
     row = {

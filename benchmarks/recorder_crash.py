@@ -40,7 +40,13 @@ from recorded import frame, images_in, wrong_in
 
 KILLS, RUN_KILLS = 100, 20
 SIZES = ((64, 80), (480, 640), (1440, 2560), (5, 60, 70))
-KINDS = (("ome-zarr", "auto"), ("ome-zarr", "none"), ("ome-zarr", "zstd"), ("ome-tiff", "none"), ("ome-tiff", "zstd"))
+KINDS = (
+    ("ome-zarr", "auto"),
+    ("ome-zarr", "none"),
+    ("ome-zarr", "zstd"),
+    ("ome-tiff", "none"),
+    ("ome-tiff", "zstd"),
+)
 LATEST_S = 0.8
 STAGES = ("record", "acquire", "detect", "track", "write", "control", "all")
 
@@ -109,9 +115,15 @@ def kill_the_stage(folder: Path, kills: int, napari: str | None) -> list[dict[st
             shape = SIZES[rng.integers(len(SIZES))]
             dtype = ("uint8", "uint16")[rng.integers(2)]
             feeder = Feeder(shape, dtype)
-            tracks, images = folder / "tracks.h5", folder / f"tracks.frames.{kind.replace('ome-zarr', 'ome.zarr').replace('ome-tiff', 'ome.tif')}"
+            tracks, images = (
+                folder / "tracks.h5",
+                folder
+                / f"tracks.frames.{kind.replace('ome-zarr', 'ome.zarr').replace('ome-tiff', 'ome.tif')}",
+            )
             table = folder / "tracks.frames.jsonl"
-            process = start(HELPERS / "recorded.py", feeder.sender.address, tracks, kind, compression, dtype, *shape)
+            process = start(
+                HELPERS / "recorded.py", feeder.sender.address, tracks, kind, compression, dtype, *shape
+            )
             feeder.start()
             while not feeder.sender.account.acknowledged and process.poll() is None:
                 time.sleep(0.002)
@@ -140,7 +152,9 @@ def kill_the_stage(folder: Path, kills: int, napari: str | None) -> list[dict[st
             if (shown := napari_reads(napari, images, len(found.rows))) is not None:
                 count["asked_napari"] += 1
                 count["opened_by_napari"] += shown
-        rows.append({"case": "kill -9 of the recording stage", "format": kind, "compression": compression, **count})
+        rows.append(
+            {"case": "kill -9 of the recording stage", "format": kind, "compression": compression, **count}
+        )
         print(rows[-1], flush=True)
     return rows
 

@@ -180,7 +180,12 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
 
     small = folder / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], check=False).returncode == 0:
+    if (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], check=False
+        ).returncode
+        == 0
+    ):
         do("full disk, trajectories elsewhere", small)
         do("full disk, trajectories on it, 20 MB kept free", small, keep_free=20, same_disk=True)
         subprocess.run(["umount", str(small)], check=False)

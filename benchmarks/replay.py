@@ -58,7 +58,12 @@ CASES: dict[str, tuple[str, int, tuple[str, ...], tuple[str, ...]]] = {
     "network_other_workers": (NETWORK, 2, ("detector.workers=2",), ("detector.workers=1",)),
     "network_no_prediction": (NETWORK, 2, ("detector.workers=2", "detector.prediction=off"), ()),
     "network_block": (NETWORK, 0, ("detector.workers=2", "link.policy=block"), ()),
-    "network_drop_oldest": (NETWORK, 1, ("detector.workers=1", "link.policy=drop_oldest", "link.slots=6"), ()),
+    "network_drop_oldest": (
+        NETWORK,
+        1,
+        ("detector.workers=1", "link.policy=drop_oldest", "link.slots=6"),
+        (),
+    ),
     "network_torn_apart": (NETWORK, 4, ("detector.workers=2",), ("detector.workers=2",)),
     "classical_depth": (CURVE, 2, ("detector.workers=2",), ()),
     "classical_2d": (NO_DEPTH, 2, ("detector.workers=1",), ()),
@@ -88,7 +93,9 @@ def liveptv(*arguments: object) -> str:
     return done.stdout
 
 
-def live(folder: Path, model: str, seconds: float, seed: int, settings: tuple[str, ...], kill_after_s: float) -> None:
+def live(
+    folder: Path, model: str, seconds: float, seed: int, settings: tuple[str, ...], kill_after_s: float
+) -> None:
     """A live run that is recorded; its detector is killed once after `kill_after_s` (0: not)."""
     (folder / "microscope.cfg").write_text(MICROSCOPE.format(seed=seed))
     lines = ["[run]", f"seconds = {seconds}", "[microscope]"]
@@ -104,7 +111,9 @@ def live(folder: Path, model: str, seconds: float, seed: int, settings: tuple[st
     if not kill_after_s:
         liveptv(*command)
         return
-    process = subprocess.Popen([sys.executable, "-m", "liveptv", *map(str, command)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "liveptv", *map(str, command)], stdout=subprocess.DEVNULL
+    )
     time.sleep(kill_after_s)
     events = [json.loads(line) for line in (folder / "tracks.events.jsonl").read_text().splitlines()]
     pid = next(e["pid"] for e in events if e["kind"] == "process" and e.get("stage") == "detect")
@@ -122,7 +131,9 @@ def measure(name: str, folder: Path, seconds: float, seed: int) -> dict[str, Any
     """One case: what the run did, and what its replays gave."""
     model, programs, settings, of_replay = CASES[name]
     with busy(programs):
-        live(folder, model, seconds, seed, settings, 0.7 * seconds + 6.0 if name == "killed_detector" else 0.0)
+        live(
+            folder, model, seconds, seed, settings, 0.7 * seconds + 6.0 if name == "killed_detector" else 0.0
+        )
     options = [part for text in of_replay for part in ("--set", text)]
     began_s = time.perf_counter()
     said = liveptv("replay", folder / "tracks.h5", "-o", folder / "again.h5", *options)
@@ -166,7 +177,9 @@ def kept_rows(path: Path, again: list[str]) -> list[dict[str, Any]]:
 
 def main() -> int:
     """Measure the cases and keep the results; 1 if a replay was not the run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--seeds", type=int, default=1)

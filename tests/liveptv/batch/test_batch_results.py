@@ -325,7 +325,7 @@ def test_detections_read_back_bit_for_bit(tmp_path):
         assert repr(one.info) == repr(other.info)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 3000), st.integers(0, 255))
 def test_a_damaged_file_of_detections_is_told_or_whole(tmp_path, place, value):
     stream, path = io.BytesIO(), tmp_path / "a.detections"
