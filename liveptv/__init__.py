@@ -15,11 +15,12 @@ protect()
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
     from liveptv.api.comparing import compare
+    from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate
-    from liveptv.api.tracking import track
+    from liveptv.api.tracking import retrack, track
     from liveptv.api.trajectories import TrajectoryView, open_trajectories
     from liveptv.config import Experiment
     from liveptv.models import SHIPPED_MODEL
@@ -35,10 +36,12 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "convert",
     "detect",
     "experiment",
     "open_trajectories",
     "read_recording",
+    "retrack",
     "run",
     "simulate",
     "track",
@@ -54,10 +57,12 @@ _PLACES = {
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
     "compare": "liveptv.api.comparing",
+    "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",
     "read_recording": "liveptv.api.recordings",
+    "retrack": "liveptv.api.tracking",
     "run": "liveptv.api.experiments",
     "simulate": "liveptv.api.simulating",
     "track": "liveptv.api.tracking",

@@ -115,6 +115,7 @@ MORE_COLUMNS = (
     ColumnSpec(
         "z_detected_um", "<f8", "um", "depth that the detector had put first, of two; NaN where it had one"
     ),
+    ColumnSpec("sigma_z_detected_um", "<f4", "um", "its standard error"),
     ColumnSpec("z_other_detected_um", "<f8", "um", "depth that the detector had put second"),
     ColumnSpec("p_other", "<f4", "1", "probability, by the detection alone, that the second one is true"),
     ColumnSpec("kind_detected", "<i2", "1", "class of the particle by this detection alone; -1: not known"),
@@ -203,6 +204,7 @@ ATTRIBUTES = {
             "begun_in",
             "code",
             "engine",
+            "imported",
             "inputs",
             "learnt",
             "model",
@@ -210,6 +212,7 @@ ATTRIBUTES = {
             "recording",
             "recovered",
             "replay_of",
+            "retracked",
             "versions",
             "writer",
         ),
