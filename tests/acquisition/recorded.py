@@ -1,7 +1,8 @@
-"""Recordings whose pixels follow from the frame number, made by a recording stage in a process that can be killed."""
+"""Recordings whose pixels follow from the frame number, made by a recording stage that can be killed."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def pattern(frame: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def info(frame: int) -> FrameInfo:
     """What is known of it beside the pixels."""
-    return FrameInfo("a run", frame, frame, frame / RATE_HZ, 10**9 + frame, 1.7e9 + frame / RATE_HZ, exposure_ms=1.5)
+    return FrameInfo(
+        "a run", frame, frame, frame / RATE_HZ, 10**9 + frame, 1.7e9 + frame / RATE_HZ, exposure_ms=1.5
+    )
 
 
 def frame(number: int, shape: tuple[int, ...] = (6, 8), dtype: str = "uint8") -> Frame:
@@ -69,25 +72,34 @@ def wrong_in(path: Path, table: FrameTable) -> str:
     return ""
 
 
-def record(address: str, tracks: Path, settings: RecordSettings, shape: tuple[int, ...], dtype: str) -> RecordStage:
+def record(
+    address: str, tracks: Path, settings: RecordSettings, shape: tuple[int, ...], dtype: str
+) -> RecordStage:
     """A recording stage that is connected to `address`."""
 
     def opener() -> object:
-        return open_output(settings, facts(shape, dtype), tracks, lambda text: print(text, file=sys.stderr))
+        return open_output(settings, facts(shape, dtype), tracks, lambda text: sys.stderr.write(f"{text}\n"))
 
     receiver = open_receiver(address, patience_s=5.0, lost_after_s=None)
     return RecordStage(receiver, EveryFrame(), WriterThread(opener))
 
 
 def main() -> None:
-    """ADDRESS TRACKS FORMAT COMPRESSION DTYPE SIZE...: record until killed or the stream ends."""
+    """ADDRESS TRACKS FORMAT COMPRESSION DTYPE SIZE...: record until killed or the stream ends.
+
+    `WHEN_FULL` in the environment is the policy of that name.
+    """
     address, tracks, kind, compression, dtype, *size = sys.argv[1:]
-    settings = RecordSettings(mode="all", format=kind, compression=compression, keep_free_mb=0)
+    settings = RecordSettings(
+        mode="all",
+        format=kind,
+        compression=compression,
+        keep_free_mb=0,
+        when_full=os.environ.get("WHEN_FULL", "go_on"),
+    )
     stage = record(address, Path(tracks), settings, tuple(map(int, size)), dtype)
     while stage.step(0.05):
         pass
-    table = read_frame_table(Path(tracks).with_name("tracks.frames.jsonl"))
-    print(len(table.rows))
     stage.close()
 
 
