@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from acquisition.recorder.frame_table import FrameTable, read_frame_table
+from acquisition.recorder.frame_table import FrameTable
 from acquisition.recorder.image_writer import ImageFacts
 from acquisition.recorder.keeper import EveryFrame
 from acquisition.recorder.opening import open_output
