@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,14 +26,18 @@ from typing import Any
 
 from reporting import save
 
-from acquisition.recorder.closing import account_of_recording, undeclared
+from acquisition.recorder.closing import account_of_recording, close_table, undeclared
 from acquisition.recorder.frame_table import read_frame_table
 from stream.errors import LivePTVError
+from stream.link import PeerState, Policy
+from stream.links import open_sender
 from tracking.trajectories.file import read_trajectories
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "acquisition"))
-from recorded import images_in
+from recorded import frame, images_in, wrong_in
 
+HELPERS = Path(__file__).resolve().parents[1] / "tests" / "acquisition"
+SIZE, STAGE_HZ = (400, 600), 50.0  # frames of the stage alone: 12 MB/s
 ROOT = Path(__file__).resolve().parents[1]
 INSIDE = "LIVEPTV_BENCH_INSIDE"
 SHIM = r"""
@@ -191,11 +196,69 @@ def run(
     return found
 
 
+def stage_alone(
+    folder: Path, disk: Path, *, kind: str, policy: str, shim: Path | None, during: list[tuple[float, Any]],
+    seconds: float = 6.0, **_more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The recording stage alone, given frames of known pixels at a camera's rate: what is stored, is it right?"""
+    images = disk / f"tracks.frames{'.ome.zarr' if kind == 'ome-zarr' else '.ome.tif'}"
+    rule = folder / "rule"
+    rule.write_text("")
+    sender = open_sender(
+        "shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=SIZE[0] * SIZE[1], slots=24, credits=23,
+        policy=Policy.DROP_NEWEST,
+    )  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS))), "WHEN_FULL": policy,
+        "SHIM_FOLDER": str(disk), "SHIM_RULE": str(rule), "LD_PRELOAD": str(shim or ""),
+    }  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, HELPERS / "recorded.py", sender.address, disk / "tracks.h5", kind, "none", "uint8",
+         *map(str, SIZE)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    number, began_s, todo = 0, math.inf, list(during)
+    sent_s = time.monotonic()
+    while child.poll() is None and time.monotonic() - began_s < seconds:
+        if sender.peer is PeerState.CONNECTED and began_s == math.inf:
+            began_s = time.monotonic()
+        if began_s < math.inf and time.monotonic() >= sent_s:
+            sent_s = time.monotonic() + 1 / STAGE_HZ
+            sender.send(frame(number, SIZE, "uint8"), 0.0)
+            number += 1
+        while todo and time.monotonic() - began_s >= todo[0][0]:
+            todo.pop(0)[1](rule)
+        time.sleep(0.001)
+    sender.end()
+    try:
+        error = child.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        child.kill()
+        error = child.communicate()[1] + " hung"
+    rule.write_text("")
+    account = sender.close()
+    found: dict[str, Any] = {
+        "format": kind, "policy": policy, "exit": child.returncode, "sent": number, "ring_dropped": account.dropped,
+        "balanced": account.balanced,
+    }  # fmt: skip
+    try:
+        before = read_frame_table(disk / "tracks.frames.jsonl")
+        found["declared_by_stage"] = before.total_lost
+        closed = close_table(disk / "tracks.frames.jsonl", "a run", number)
+        table = read_frame_table(disk / "tracks.frames.jsonl")
+        undeclared_frames = number - closed.stored - closed.total_lost
+        found |= {"stored": closed.stored, "lost": closed.lost, "undeclared": undeclared_frames}
+        found["wrong"] = wrong_in(images, table)
+    except Exception as failure:  # noqa: BLE001 - a disk that is gone
+        found["recording"] = f"{type(failure).__name__}: {failure}"
+    found["told"] = [line for line in error.splitlines() if "record" in line or "disk" in line][-4:]
+    return found
+
+
 def says(text: str) -> Any:
     return lambda rule: rule.write_text(text)
 
 
-def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
+def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[str, Any]]:
     rows = []
 
     def do(case: str, disk: Path, **how: Any) -> None:
@@ -203,13 +266,15 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
             return
         for policy in ("go_on", "stop"):
             for kind in ("ome-zarr", "ome-tiff"):
-                if policy == "stop" and kind == "ome-tiff":
+                if policy == "stop" and kind == "ome-tiff" and not alone:
                     continue
                 for path in list(disk.glob("tracks*")) + list(folder.glob("tracks*")):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 more = {name: value() if callable(value) else value for name, value in how.items()}
                 options = {"keep_free": 0, "seconds": 8, "shim": None, "during": []} | more
-                row = {"case": case, **run(folder, disk, kind=kind, policy=policy, **options)}
+                what = stage_alone if alone else run
+                row = {"case": case, "what": "stage" if alone else "run"}
+                row |= what(folder, disk, kind=kind, policy=policy, **options)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
 
@@ -222,7 +287,8 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
         == 0
     ):
         do("full disk, trajectories elsewhere", small)
-        do("full disk, trajectories on it, 20 MB kept free", small, keep_free=20, same_disk=True)
+        if not alone:
+            do("full disk, trajectories on it, 20 MB kept free", small, keep_free=20, same_disk=True)
         subprocess.run(["umount", str(small)], check=False)
     else:
         print("no mounts here: the full disk is not tried")
@@ -263,6 +329,7 @@ def loop_disk(folder: Path, do: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--stage", action="store_true", help="the recording stage alone, not whole runs")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     if INSIDE not in os.environ and os.geteuid() == 0 and shutil.which("unshare"):
@@ -277,7 +344,7 @@ def main() -> None:
         if compiled.returncode:
             print("no C compiler: the slow and the failing disk are not tried")
             shim = None
-        rows = cases(folder, shim, options.only)
+        rows = cases(folder, shim, options.only, options.stage)
     if options.json is not None:
         save(options.json, rows)
 
