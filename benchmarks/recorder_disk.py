@@ -282,7 +282,7 @@ def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[
     small.mkdir()
     if (
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], check=False
+            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)], check=False
         ).returncode
         == 0
     ):
