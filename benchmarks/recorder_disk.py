@@ -2,8 +2,8 @@
 
 Runs of the simulated microscope with `record.mode = "all"`, by the command line, on disks that are made for it:
 a small tmpfs (full), a library that is loaded before libc and delays writes into one folder or refuses them
-(slower than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file is cut short
-under it (errors of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the
+(slower than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file
+cannot grow (errors of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the
 frames of the trajectory file and of the account, and whether every frame is stored or declared lost. Needs
 Linux, root (mounts, in a name space of their own) and a C compiler; what is missing is said. Device-mapper,
 which could fail single sectors, is not used: this kernel has none.
@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "acquisit
 from recorded import frame, images_in, wrong_in
 
 HELPERS = Path(__file__).resolve().parents[1] / "tests" / "acquisition"
-SIZE, STAGE_HZ = (400, 600), 50.0  # frames of the stage alone: 12 MB/s
+SIZE, STAGE_HZ = (480, 640), 40.0  # frames of the stage alone: 12 MB/s
 ROOT = Path(__file__).resolve().parents[1]
 INSIDE = "LIVEPTV_BENCH_INSIDE"
 SHIM = r"""
@@ -268,9 +268,9 @@ def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[
             for kind in ("ome-zarr", "ome-tiff"):
                 if policy == "stop" and kind == "ome-tiff" and not alone:
                     continue
-                for path in list(disk.glob("tracks*")) + list(folder.glob("tracks*")):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 more = {name: value() if callable(value) else value for name, value in how.items()}
+                for path in list(disk.glob("tracks*")) + list(folder.glob("tracks*")):
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
                 options = {"keep_free": 0, "seconds": 8, "shim": None, "during": []} | more
                 what = stage_alone if alone else run
                 row = {"case": case, "what": "stage" if alone else "run"}
@@ -282,7 +282,7 @@ def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[
     small.mkdir()
     if (
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], check=False
+            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)], check=False
         ).returncode
         == 0
     ):
@@ -304,26 +304,30 @@ def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[
 
 
 def loop_disk(folder: Path, do: Any) -> None:
-    """An ext4 on a loop device whose file is cut short while it is written."""
-    image, disk = folder / "disk.img", folder / "loop"
-    disk.mkdir()
+    """An ext4 on a loop device whose file cannot grow: from some MB on the kernel's writes fail."""
+    under, disk = folder / "under", folder / "loop"
+    image = under / "disk.img"
+    for each in (under, disk):
+        each.mkdir()
 
-    def fresh(_rule: Path | None = None) -> list[Any]:
-        subprocess.run(["umount", "-l", str(disk)], check=False, capture_output=True)
-        image.unlink(missing_ok=True)
+    def fresh() -> list[Any]:
+        for each in (disk, under):
+            subprocess.run(["umount", "-l", str(each)], check=False, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(under)], check=True)
         with image.open("wb") as file:
             file.truncate(400_000_000)
         subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-        subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(image), str(disk)], check=True)
-        return [(2.0, lambda _rule: os.truncate(image, 8_000_000))]
+        subprocess.run(["mount", "-o", "loop", str(image), str(disk)], check=True)
+        return []
 
     try:
         fresh()
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"no loop device here: {error}")
         return
-    do("pulled disk (loop device cut short)", disk, during=fresh)
-    subprocess.run(["umount", "-l", str(disk)], check=False)
+    do("disk dies (errors of the kernel)", disk, during=fresh)
+    for each in (disk, under):
+        subprocess.run(["umount", "-l", str(each)], check=False)
 
 
 def main() -> None:
