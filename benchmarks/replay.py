@@ -32,7 +32,7 @@ from liveptv.workflows.demo import make_width_curve
 from stream.errors import LivePTVError
 from tracking.trajectories.reader import TrajectoryFile
 
-KILL_AFTER = 25  # frames in the file
+KILL_AFTER = 8  # frames in the file
 RESULTS = Path(__file__).parent / "results" / "replay.json"
 MICROSCOPE = """\
 #py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera

@@ -222,7 +222,7 @@ class NetworkEngine:
         try:
             outcome = self._detect(frame, task.allowed, predicted if task.may_predict else None, task)
         finally:
-            task.finished.set()
+            self._tasks.finished(task)
         return task.signed(outcome[0]), outcome[1]
 
     def _detect(

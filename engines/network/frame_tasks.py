@@ -88,7 +88,14 @@ class FrameTasks:
         allowed = Allowance(share, ms, notes)
         task = FrameTask(frame, decision, allowed, self._learnt_from)
         self._unlearnt.append(task)
+        self._refiner.begins(frame)
         return task
+
+    def finished(self, task: FrameTask) -> None:
+        """A frame was worked on, with or without success; from any thread."""
+        if self._refiner is not None:
+            self._refiner.ends(task.frame)
+        task.finished.set()
 
     def _learn(self, up_to: int | None) -> None:
         """Take what frames have shown, in their order: the finished ones, or in a replay those `up_to` one."""

@@ -99,6 +99,14 @@ class Refiner:
         """What the fits so far have shown, for the notes of a frame."""
         return self._partial.remembered()
 
+    def begins(self, frame: int) -> None:
+        """A frame is being worked on."""
+        self._partial.turns.begins(frame)
+
+    def ends(self, frame: int) -> None:
+        """A frame is finished: no other need wait for it."""
+        self._partial.turns.ends(frame)
+
     def learn(self, learnt: Learnt) -> None:
         """Take what a frame's notes say it has shown; in the order of frames."""
         self._partial.learn(learnt)

@@ -90,6 +90,7 @@ class FitTurns:
         self._lock = threading.Lock()
         self._chosen = threading.Condition(self._lock)
         self._waits: deque[Waits] = deque(maxlen=WAITS_KEPT)
+        self._at_work: set[int] = set()
         self._debt = 0.0
         self._spent: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
 
@@ -107,6 +108,17 @@ class FitTurns:
         """Take how long the fit of `units` of cost took."""
         with self._lock:
             self._spent.append((units, ms))
+
+    def begins(self, frame: int) -> None:
+        """A frame is being worked on, and may choose."""
+        with self._lock:
+            self._at_work.add(frame)
+
+    def ends(self, frame: int) -> None:
+        """A frame is finished, whether it has chosen or not."""
+        with self._chosen:
+            self._at_work.discard(frame)
+            self._chosen.notify_all()
 
     def choose(self, of: Candidates, allowed: Allowance) -> tuple[BoolArray, float]:
         """The particles (N,) to fit in a frame, and the units of cost that they are.
@@ -149,14 +161,16 @@ class FitTurns:
         return max((w for w in self._waits if w.frame <= frame), key=lambda w: w.frame, default=None)
 
     def _of(self, frame: int) -> Waits | None:
-        """The waiting times of a frame (-1: none), once it has chosen."""
+        """The waiting times of a frame (-1: none), once it has chosen; those before it if it did not choose."""
 
         def found() -> Waits | None:
             return next((w for w in self._waits if w.frame == frame), None)
 
-        if frame >= 0 and not self._chosen.wait_for(found, TURN_S):
+        if frame < 0:
+            return None
+        if not self._chosen.wait_for(lambda: found() or frame not in self._at_work, TURN_S):
             raise TimeoutError(f"the fit of frame {frame}, on which this one depends, has not begun")
-        return found()
+        return found() or self._newest(frame)
 
 
 def _waited(waits: Waits | None, xy_um: FloatArray) -> FloatArray:

@@ -130,7 +130,7 @@ def replay(
     name = Path(str(recording).partition("::")[0]).name
     stem, kind = name.split(".", maxsplit=1)[0] or "recording", "tracks"
     if (found := recorded_run(recording)) is not None:
-        base |= found.settings
+        base |= found.settings_for(settings or [])
         kind = "replay"
     tracks = output or Path(f"{stem}.{kind}.h5")
     loaded = revised(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ TAKEN = ("detector", "tracker", "optics", "channel")
 """Sections of a run's settings that a replay takes where the user gives nothing else. What belongs to its
 microscope (limits, controller, protocol) and to the computer (links, session) is not taken."""
 
+ANOTHER_DETECTOR = {"detector.file", "detector.engine"}
 INPUTS = ("model", "bright", "dark", "file")
 """Settings of the detector that name files which its results depend on."""
 
@@ -33,6 +35,18 @@ class RecordedRunFiles:
         """Whether its trajectory file is there."""
         return bool(self.attributes)
 
+    def settings_for(self, overrides: Iterable[str]) -> dict[str, Any]:
+        """The settings of the run that a replay takes, as sections of an experiment.
+
+        Where `overrides` (`section.key=value`) ask for another kind of detector, none of `[detector]` is taken.
+        """
+        keys = {override.partition("=")[0].strip() for override in overrides}
+        return {
+            name: values
+            for name, values in self.settings.items()
+            if name != "detector" or not keys & ANOTHER_DETECTOR
+        }
+
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the run that a replay takes, as sections of an experiment."""
@@ -42,7 +56,7 @@ class RecordedRunFiles:
         taken = {name: dict(given[name]) for name in TAKEN if isinstance(given.get(name), dict)}
         if "detector" in taken:
             taken["detector"] = _with_model_here(taken["detector"], self.recording.table.parent)
-        return {name: {k: v for k, v in values.items() if v is not None} for name, values in taken.items()}
+        return taken
 
 
 def recorded_run(path: Path) -> RecordedRunFiles | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from acquisition.recorded_run.places import RecordedFiles, table_of
 from acquisition.recorded_run.source import RecordedRun
 from acquisition.recorder.frame_table import FrameTable
@@ -32,7 +34,18 @@ def open_recorded_run(settings: RecordingSettings, files: RecordedFiles, run_id:
 
 
 def decisions_by_frame(frames: RecordArray, table: FrameTable) -> dict[int, Decisions]:
-    """What the run decided, by frame, of the frames in its trajectory file (`frames`, FRAME) that were recorded."""
+    """What the run decided, by frame, of the frames in its trajectory file (`frames`, FRAME) that were recorded.
+
+    What depends on a frame that was not recorded is left out.
+    """
     recorded = {row.info.frame for row in table.rows}
     found = ((int(entry["frame"]), decisions_of(entry)) for entry in frames)
-    return {number: made for number, made in found if made is not None and number in recorded}
+    known = {number: made for number, made in found if made is not None and number in recorded}
+
+    def there(number: int) -> int:
+        return number if number in known else -1
+
+    return {
+        number: replace(made, predicted_from=there(made.predicted_from), turns_from=there(made.turns_from))
+        for number, made in known.items()
+    }

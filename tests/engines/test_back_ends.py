@@ -199,6 +199,9 @@ def test_no_frame_is_lost_or_changes_its_place_when_the_back_end_fails(at, in_ha
     assert engine.info.details["failed"] == f"made failed at frame {at}"
     assert said == [f"made failed at frame {at}; other (cpu) continues in its place"]
     assert engine.counts()["back_end_failures"] == 1
+    by_other = [d.info.decisions is not None and d.info.decisions.replaced for d in found]
+    assert by_other == sorted(by_other)  # each detection says which of the two has made it
+    assert all(by_other[at:])
 
 
 def test_a_back_end_that_fails_as_it_warms_up_is_replaced_by_one_that_is_warm():

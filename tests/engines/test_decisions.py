@@ -90,6 +90,17 @@ def test_a_run_in_a_hurry_comes_out_the_same_once_more(frames, live_workers, rep
     )
 
 
+def test_a_frame_that_depends_on_one_that_had_no_choice_to_make_goes_by_those_before_it(frames) -> None:
+    dark = Frame(replace(frames[1].info), np.zeros_like(frames[1].image))
+    limited = Decisions(fit=FitDecision.LIMITED, credit=5.0)
+    given = [limited, limited, replace(limited, turns_from=1), replace(limited, turns_from=2)]
+    with closing(opened(2)) as engine:
+        for frame, one in zip([frames[0], dark, frames[2], frames[3]], given, strict=True):
+            engine.submit(replace(frame, info=replace(frame.info, decisions=one)))
+        found = rest_of(engine)
+    assert [one.info.decisions.turns_from for one in found] == [-1, -1, 0, 2]
+
+
 def test_while_the_fit_is_being_compiled_a_frame_says_so_and_is_not_fitted_in_a_replay(frames) -> None:
     with closing(opened(1)) as engine:
         engine.fit_ready.clear()

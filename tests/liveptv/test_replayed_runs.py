@@ -185,6 +185,14 @@ def test_the_command_takes_from_the_run_what_is_not_given_whichever_of_its_files
     assert files.tracks.name == "tracks.replay.h5"
 
 
+def test_another_kind_of_detector_begins_without_the_settings_of_the_runs_own(recorded, monkeypatch):
+    taken = []
+    monkeypatch.setattr(live, "_run", lambda experiment, *_: taken.append(experiment) or 0)
+    assert run_command_line(["replay", str(recorded.tracks), "--set", "detector.engine=classical"]) == 0
+    assert taken[0].detector.model is None
+    assert "the model is none, it was simulated.onnx" in prepare_replay(taken[0]).text
+
+
 def test_a_replay_never_replaces_what_it_reads(recorded):
     for name in ("tracks.h5", "tracks.frames.jsonl"):
         data = settings_of(recorded.tracks, recorded.tracks.with_name(name), run={"overwrite": True})
