@@ -105,6 +105,7 @@ class FrameReceiver:
                 until_s = time.monotonic() + LOOK_S
                 while time.monotonic() < until_s and not self._closing.is_set():
                     if not self._has_room():
+                        self.newest_s = time.monotonic()  # the run is slow, not the sender silent
                         time.sleep(STUCK_S)
                     elif not self._take_one(until_s - time.monotonic()):
                         break

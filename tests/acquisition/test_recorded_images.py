@@ -101,7 +101,7 @@ def test_our_own_reader_has_images_and_scales(tmp_path, kind, shape, dtype):
     assert (stack.info.pixel_size_um, stack.info.frame_rate_hz) == (0.5, 50.0)
     assert (stack.info.planes, stack.info.volume) == (
         12 * (shape[0] if len(shape) == 3 else 1),
-        len(shape) == 3 and 3 or 1,
+        (len(shape) == 3 and 3) or 1,
     )
     assert stack.info.remarks == ()
     stack.close()
