@@ -27,7 +27,7 @@ class FolderLooks:
         self._has_end = self._is_away = False
         self._asked_s = time.monotonic()
         self.idle_s = 0.0
-        """How long there has been no image, s; a run that was too busy to ask does not count."""
+        """How long nothing has come or grown, s; time in which the run was too busy to ask does not count."""
 
     @property
     def watch(self) -> FolderWatch:
@@ -62,7 +62,8 @@ class FolderLooks:
             self._is_away = False
             if listing.has_end and not self._has_end:
                 self._has_end, self.idle_s = True, 0.0
-            self._watch.look(listing, now_s)
+            if self._watch.look(listing, now_s):
+                self.idle_s = 0.0
             took_s = time.monotonic() - now_s
             self._due_s = now_s + max(self._settings.poll_s, SLOWER * took_s)
         image = self._watch.next_image(time.monotonic())

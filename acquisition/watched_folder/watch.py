@@ -20,8 +20,8 @@ from acquisition.watched_folder.numbering import Key, Series
 from stream.errors import LivePTVError, SourceError
 
 OPEN_AGAIN_S = 0.05  # s between two attempts to open a file that cannot be read yet, at least
-HARDER = 5.0
-"""A file that took t s to open is opened again after 5 t at the earliest: one of many pages takes long."""
+HARDER = 2.0
+"""A file that took t s to open is opened again after 2 t at the earliest: one of many pages takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,9 @@ class FolderWatch:
         """Images that are missing, at least; a missing file counts as one."""
         return self._lost + self._missing
 
-    def look(self, listing: Listing, now_s: float) -> None:
-        """Take note of what lies in the folder now."""
+    def look(self, listing: Listing, now_s: float) -> bool:
+        """Take note of what lies in the folder now; whether a file that is not taken has come or changed."""
+        changed = False
         for name in listing.foreign:
             self._order.once("foreign", name, f"{name} is no image that can be read: skipped")
         pattern = self._rules.pattern
@@ -124,11 +125,14 @@ class FolderWatch:
                         "rewritten",
                         f"{path.name} was written again after it was taken: it is not taken again",
                     )
-            elif seen is None:
+                continue
+            changed = True
+            if seen is None:
                 self._order.came(path)
         for path in [path for path in self._seen if path not in images]:
             del self._seen[path]
         self._sort()
+        return changed
 
     def _sort(self) -> None:
         """Put new files in their place; while only one was begun, they may show another number that counts."""
@@ -193,7 +197,9 @@ class FolderWatch:
             first = self._last[0] + series.step
             which = f"number {first} is" if missing == 1 else f"numbers {first} to {key[0] - series.step} are"
             waited = f"after {self._rules.missing_s:g} s"
-            self._tell("missing", f"{which} missing {waited} before {path.name}: {missing} lost")
+            self._notes.tell(
+                "missing", f"{which} missing {waited} before {path.name}: {missing} lost", always=True
+            )
             self._missing += missing
             self._order.declared += missing
         self._gap_s = None
