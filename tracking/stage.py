@@ -93,6 +93,7 @@ class TrackStage:
         self._predictions = predictions
         self._said: set[str] = set()
         self._check = RunCheck()
+        self._alarms = 0
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -155,6 +156,7 @@ class TrackStage:
         self._tell(self._tracker.remark)
         for text in self._check.look(tracks) if self._tracker.axes == AXES else ():
             self._say(text)
+            self._alarms += 1
         now_ns = time.perf_counter_ns()
         step_ms = (now_ns - began_ns) / 1e6
         tracks = self._with_age(tracks, now_ns)
@@ -177,6 +179,7 @@ class TrackStage:
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
             **self._check.facts(),
+            **({"check_alarms_of_tracks": float(self._alarms)} if self._alarms else {}),
         }
 
     def _predict(self) -> None:

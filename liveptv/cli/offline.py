@@ -17,6 +17,9 @@ from liveptv.cli.options import (
     Columns,
     Dark,
     FrameRate,
+    ImportedFrameRate,
+    ImportedPixelSize,
+    LengthUnit,
     Model,
     Overwrite,
     PixelSize,
@@ -137,16 +140,28 @@ def _tracked(statistics: dict[str, float], output: Path) -> int:
 
 
 def export(
-    tracks: Annotated[Path, typer.Argument(help="trajectory file")],
+    tracks: Annotated[
+        Path,
+        typer.Argument(
+            help="trajectory file, or one of another program: GEFF, TrackMate, flowtracks, .vtp, a table of tracks"
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help=".csv, .parquet, .xml (TrackMate), .vtp (ParaView), .rrd (Rerun)"
+            "-o",
+            "--output",
+            help=".csv, .parquet, .geff, .xml (TrackMate), .vtp (ParaView), .rrd (Rerun); "
+            ".h5 imports another program's file",
         ),
     ],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="FORMAT", help="format, if the suffix does not say it: csv, rerun ..."),
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="format, if the suffix does not say it: csv, geff, flowtracks, rerun ...",
+        ),
     ] = None,
     predicted: Annotated[
         bool, typer.Option("--predicted", help="include predicted rows, which have no detection")
@@ -154,15 +169,32 @@ def export(
     flagged: Annotated[
         bool, typer.Option("--flagged", help="include unconfirmed tracks and second detections")
     ] = False,
+    frame_rate: ImportedFrameRate = None,
+    pixel_size: ImportedPixelSize = None,
+    length_unit: LengthUnit = None,
+    columns: Columns = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Convert trajectories for other programs."""
-    from tracking.export import export as convert
+    """Convert trajectories for other programs, or from them."""
+    from liveptv.tables.columns_option import Wanted, parse_columns
+    from liveptv.workflows.interchange import convert
 
     report = convert(
-        tracks, output, to=to, overwrite=overwrite, include_predicted=predicted, include_flagged=flagged
+        tracks,
+        output,
+        to=to,
+        overwrite=overwrite,
+        include_predicted=predicted,
+        include_flagged=flagged,
+        frame_rate_hz=frame_rate,
+        pixel_size_um=pixel_size,
+        length_unit=length_unit,
+        wanted=Wanted(parse_columns(columns), pixel_size),
+        say=warn,
     )
     _done(f"{report.rows} rows of {report.tracks} trajectories written to {report.output}")
+    if report.lost:
+        _done(f"not in it: {', '.join(report.lost)}")
     return 0
 
 

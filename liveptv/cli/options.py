@@ -44,6 +44,32 @@ TablePixelSize = Annotated[
         "--pixel-size", help="size of a pixel in object space, um, for tables in pixels", min=1e-6, max=1e7
     ),
 ]
+ImportedPixelSize = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size",
+        help="size of a pixel in object space, um, for files of other programs in pixels",
+        min=1e-6,
+        max=1e7,
+    ),
+]
+ImportedFrameRate = Annotated[
+    float | None,
+    typer.Option(
+        "--frame-rate",
+        help="frames per second, for files of other programs that do not state it",
+        min=1e-6,
+        max=1e7,
+    ),
+]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option(
+        "--length-unit",
+        metavar="um|nm|mm|m",
+        help="unit of length, for files of other programs that do not state it",
+    ),
+]
 Axes = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from acquisition.recorder.settings import frame_table_of
 from liveptv.config import Experiment
 from liveptv.session.link_rules import frame_rules
 from liveptv.session.plan import ImageFormat
@@ -23,12 +24,20 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
     attributes: dict[str, Any] = {
         "configuration": experiment.resolved(),
         "model": describe_model(experiment.detector.model, experiment.detector.file),
+        "inputs": describe_inputs(experiment),
         "refraction_factor": experiment.optics.refraction_factor,
         "refraction": experiment.optics.in_words(),
         "computer": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} CPUs",
         "user": _user(),
         "notes": experiment.run.notes,
     }
+    if experiment.record.mode != "off":
+        images = experiment.record.images(experiment.run.output)
+        attributes["recording"] = {
+            "mode": experiment.record.mode,
+            "images": images.name,
+            "frame_table": frame_table_of(images).name,
+        }
     if code := own_code(experiment):
         attributes["code"] = code
     if image_format is not None:
@@ -54,6 +63,13 @@ def describe_model(model: Path | None, own: Path | None = None) -> dict[str, Any
         return {"file": "", "sha256": "", "kind": "classical detector without a calibration (2D)"}
     kind = "classical detector with a width curve" if model.suffix.lower() != ".onnx" else "network"
     return {"file": model.name, "sha256": sha256(model), "kind": kind}
+
+
+def describe_inputs(experiment: Experiment) -> dict[str, str]:
+    """SHA-256 of the other files that the detector's results depend on, by the name of their setting."""
+    detector = experiment.detector
+    given = ((name, getattr(detector, name)) for name in type(detector).model_fields if name != "model")
+    return {name: sha256(value) for name, value in given if isinstance(value, Path) and value.is_file()}
 
 
 def own_code(experiment: Experiment) -> dict[str, Any]:

@@ -364,7 +364,7 @@ def test_another_objective_gets_an_engine_for_its_pixel_size_once_the_former_is_
     up, down = Upstream(frames_of_two_objectives(), credits=20), Downstream()
     engines, sizes = [Echo(lag=3), Echo(lag=3)], []
 
-    def reopen(pixel_size_um: float) -> Engine:
+    def reopen(pixel_size_um: float, _is_replaced: bool) -> Engine:
         assert engines[0].pending == 0
         sizes.append(pixel_size_um)
         return engines[1]
@@ -382,7 +382,7 @@ def test_another_objective_gets_an_engine_for_its_pixel_size_once_the_former_is_
 
 
 def test_a_model_that_was_made_for_another_objective_ends_the_run_with_a_line() -> None:
-    def reopen(_pixel_size_um: float) -> Engine:
+    def reopen(_pixel_size_um: float, _is_replaced: bool) -> Engine:
         raise ConfigurationError("the pixel size is now 0.4 um, but model.onnx was made for 0.8 um")
 
     stage = DetectStage(Upstream(frames_of_two_objectives(), credits=20), Echo(), Downstream(), reopen=reopen)

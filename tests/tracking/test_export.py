@@ -347,7 +347,7 @@ def test_an_export_that_fails_leaves_nothing_behind(path, suffix):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_disk_that_fills_up_leaves_the_former_output(mixed, suffix, monkeypatch):
-    def fail(path, pieces, flags, known):
+    def fail(path, source):
         path.write_text("half")
         raise OSError(28, "No space left on device")
 

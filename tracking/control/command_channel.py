@@ -52,7 +52,9 @@ class CommandChannel:
         self._commands: dict[str, tuple[int, Controller | None]] = {}
         self._heartbeats: dict[str, int] = {}
         self._releases: set[str] = set()
+        self._asked: dict[str, str] = {}
         self._heartbeat_due_s = 0.0
+        self._refusals: list[tuple[str, str]] = []
         self.gauges: dict[str, float] = {}
 
     @property
@@ -92,6 +94,16 @@ class CommandChannel:
         self._client.send(command)
         self._releases.add(command.command_id)
 
+    def ask(self, command: Command) -> None:
+        """Send a request of a condition to the recorder, which does not count as a command. Raises `LinkError`."""
+        self._client.send(command)
+        self._asked[command.command_id] = command.sender
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """Which requests of conditions were refused since the last call: by sender, and why."""
+        refusals, self._refusals = self._refusals, []
+        return refusals
+
     def answers(self) -> Iterator[Answer]:
         """The replies that have come to commands and heartbeats."""
         for reply in self._client.replies():
@@ -100,6 +112,10 @@ class CommandChannel:
             if beat_ns is not None:
                 self.gauges["heartbeat_ms"] = (now_ns - beat_ns) / 1e6
                 yield Answer(reply, True, None)
+                continue
+            if (asking := self._asked.pop(reply.command_id, None)) is not None:
+                if not reply.accepted:
+                    self._refusals.append((asking, reply.reason))
                 continue
             if reply.command_id in self._releases:
                 self._releases.discard(reply.command_id)

@@ -3,7 +3,7 @@
 An entry is a kind, a line of text and facts. Kinds: `command` (with the controller's measured values and the
 frame they came from), `answer` (with the first frame that shows the command, and how long it took), `measured`
 (a few times a second, with or without commands), `slice` (of a protocol), `controller` (it failed, or was switched
-on or off).
+on or off), `event` (the recorder began or ended one; from the event log).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tracking.control.switch import Choice
 PERIOD_S = 0.2
 """Shortest time between two `measured` entries, s. Controllers act every 0.5 s by default, so that each action has
 two or three of them; an hour has 18,000. It changes nothing but the length of the record."""
-KINDS = ("command", "answer", "measured", "slice", "controller")
+KINDS = ("command", "answer", "measured", "slice", "controller", "event")
 
 Record = Callable[[str, str, dict[str, Any]], None]
 

@@ -18,6 +18,7 @@ from tracking.control.command_channel import CommandChannel, CommandClient
 from tracking.control.controllers import Controller, ProtocolRun
 from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
+from tracking.control.record_conditions import Condition
 from tracking.control.switch import Choice, ControllerSwitch
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ MOST_A_FRAME = 64
 """Commands that a controller may send for one frame. The built-in ones send at most a few (a pulse for each
 particle that enters); more is a fault, such as a list that grows from frame to frame. `limits.commands_per_s` is
 mostly stricter, so the value hardly matters."""
+FOR_NO_DEVICE = frozenset({CommandKind.STOP, CommandKind.MAKE_SAFE, CommandKind.RECORD})
+"""Commands of a controller that are sent also while the hardware was made safe: they move nothing."""
 REFUSALS = 200
 REFUSALS_S = 10.0
 """So many refused commands within so many seconds are a flood: 20 a second is above what any built-in controller
@@ -74,9 +77,10 @@ class ControlStage:
         record: Record = nothing,
         switch: ControllerSwitch | None = None,
         reply_poll_s: float = REPLY_POLL_S,
+        conditions: Sequence[Condition] = (),
     ) -> None:
         """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
-        ends the receiver's wait.
+        ends the receiver's wait. `conditions` ask the recorder to keep frames, whatever the controller does.
         """
         self._receiver = receiver
         self._controller = controller
@@ -86,6 +90,7 @@ class ControlStage:
         self._record = ControlRecord(controller, record)
         self._switch = switch
         self._reply_poll_s = reply_poll_s
+        self._conditions = conditions
         self._frame = -1
         self._beats = controller is not None
         self._held = ""
@@ -96,6 +101,8 @@ class ControlStage:
         self._counts = dict.fromkeys(
             ("received", "sent", "dropped", "accepted", "refused", "unsent", "controller_errors"), 0
         )
+        if conditions:
+            self._counts["events_asked"] = 0
         self.failure = ""
 
     @property
@@ -122,6 +129,7 @@ class ControlStage:
         message = delivery.message
         if isinstance(message, Tracks):
             self._counts["received"] += 1
+            self._judge(message)
             self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
             self._state = StageState.DRAINING
@@ -182,6 +190,16 @@ class ControlStage:
         self._refusals.clear()
         return choice
 
+    def _judge(self, tracks: Tracks) -> None:
+        """Ask for the frames that a condition on the tracks gives reason to keep."""
+        for condition in self._conditions:
+            for command in condition.update(tracks):
+                try:
+                    self._channel.ask(command)
+                    self._counts["events_asked"] += 1
+                except LinkError as error:
+                    self._report_often(f"{command.sender} could not ask for an event", str(error))
+
     def _control(self, tracks: Tracks) -> None:
         controller, self._frame = self._controller, tracks.info.frame
         if self.failure:
@@ -212,7 +230,7 @@ class ControlStage:
             self._channel.heartbeat(frame, sender)
 
     def _send(self, command: Command, tracks: Tracks) -> None:
-        if self._held and command.kind not in {CommandKind.STOP, CommandKind.MAKE_SAFE}:
+        if self._held and command.kind not in FOR_NO_DEVICE:
             self._counts["unsent"] += 1
             refusal = CommandReply(
                 command.command_id, False, reason=self._held, monotonic_ns=time.perf_counter_ns()
@@ -244,6 +262,8 @@ class ControlStage:
             elif not reply.accepted:
                 self._refused(sender.name, reply.reason)
             self._acknowledge(sender, reply)
+        for asking, why in self._channel.refusals():
+            self._report_often(f"{asking}: no event", why)
 
     def _hold(self, reason: str) -> None:
         """Note that the hardware was made safe and stays so (`reason` says why), or that this has ended."""
@@ -299,7 +319,10 @@ class ControlStage:
         return False
 
     def counts(self) -> dict[str, int]:
-        """Frames `received`; commands `sent`, `accepted`, `refused`, `unsent`; `controller_errors`."""
+        """Frames `received`; commands `sent`, `accepted`, `refused`, `unsent`; `controller_errors`.
+
+        With conditions also how often they have `events_asked`.
+        """
         return dict(self._counts)
 
     def gauges(self) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""Trajectory files for other programs: tables (CSV, Parquet), TrackMate XML, VTK PolyData, Rerun."""
+"""Trajectory files for other programs: tables, GEFF, TrackMate, flowtracks, VTK PolyData, Rerun."""
 
-from tracking.export.convert import ExportReport, export
+from tracking.export.convert import ExportReport, export, format_of
 
-__all__ = ["ExportReport", "export"]
+__all__ = ["ExportReport", "export", "format_of"]

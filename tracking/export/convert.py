@@ -1,52 +1,61 @@
-"""Converts a trajectory file to the format that the output's suffix names."""
+"""Converts a trajectory file to the format that the output's suffix or the user names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from stream.errors import ConfigurationError, OutputError
 from stream.unfinished_files import written_beside
+from tracking.export.flowtracks import write_flowtracks_h5, write_flowtracks_zarr
+from tracking.export.folder import folder_beside
+from tracking.export.geff import write_geff
 from tracking.export.rerun_recording import write_rerun
+from tracking.export.source import Exported
 from tracking.export.table import write_csv, write_parquet
 from tracking.export.trackmate import write_trackmate
 from tracking.export.vtp import write_vtp
-from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.reader import TrajectoryFile
 
-Write = Callable[[Path, Iterator[Trajectories], bool, Sequence[str]], None]
-
-
-def _whole(write: Callable[[Path, Trajectories], None]) -> Write:
-    """A writer that needs all rows at once, because it orders them by track."""
-
-    def write_whole(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str]) -> None:
-        write(path, collect(pieces))
-
-    return write_whole
-
+Write = Callable[[Path, Exported], list[str]]
+"""Writes the rows to a path and returns what the format does not hold, in words."""
 
 WRITERS: dict[str, Write] = {
     ".csv": write_csv,
     ".parquet": write_parquet,
-    ".xml": _whole(write_trackmate),
-    ".vtp": _whole(write_vtp),
-    ".rrd": _whole(write_rerun),
+    ".xml": write_trackmate,
+    ".vtp": write_vtp,
+    ".geff": write_geff,
+    ".rrd": write_rerun,
+    "flowtracks": write_flowtracks_h5,
+    "flowtracks, Zarr": write_flowtracks_zarr,
 }
-PROGRAMS = {"trackmate": ".xml", "paraview": ".vtp", "rerun": ".rrd"}
+PROGRAMS = {
+    "trackmate": ".xml",
+    "paraview": ".vtp",
+    "rerun": ".rrd",
+    "geff": ".geff",
+    "flowtracks": "flowtracks",
+}
+FOLDERS = (".geff", "flowtracks, Zarr")
+AMBIGUOUS = {
+    ".h5": ", which may be several formats: --to flowtracks writes flowtracks' HDF5",
+    ".hdf5": ", which may be several formats: --to flowtracks writes flowtracks' HDF5",
+    ".zarr": ", which may be several formats: give --to geff or --to flowtracks",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export wrote."""
+    """What an export wrote, and `lost`: what of the trajectory file the format does not hold, in words."""
 
     output: Path
     format: str
     rows: int
     tracks: int
+    lost: tuple[str, ...] = ()
 
 
 def export(
@@ -62,13 +71,14 @@ def export(
 
     Rows are left out as in `read_trajectories`; if predicted or flagged rows are included, tables have a column
     `flags`. Depths are on the side of focus that was decided last. The output appears only once it is complete.
+    Memory does not grow with the number of rows, but for four bytes a row where rows are ordered by track.
 
     Parameters
     ----------
     path
         The trajectory file.
     output
-        The file to write.
+        The file to write; a folder for GEFF.
     to
         The format: a suffix, or the name of a program (`PROGRAMS`); by default the suffix of `output`.
     overwrite
@@ -86,39 +96,36 @@ def export(
         If the file cannot be read.
     """
     output = Path(output)
+    suffix = format_of(output, to)
+    _check_output(Path(path), output, overwrite)
+    with TrajectoryFile(path) as file, _beside(output, suffix, overwrite) as part:
+        source = Exported(file, include_predicted=include_predicted, include_flagged=include_flagged)
+        lost = WRITERS[suffix](part, source)
+        contents = source.contents
+    return ExportReport(output, suffix.lstrip("."), contents.rows, contents.tracks, tuple(lost))
+
+
+def format_of(output: Path, to: str | None = None) -> str:
+    """The format, as a suffix. Raises `ConfigurationError` if it is not known."""
     wanted = output.suffix.lower() if to is None else to.lower()
     suffix = PROGRAMS.get(wanted, f".{wanted.lstrip('.')}")
+    if suffix == "flowtracks" and output.suffix.lower() == ".zarr":
+        return "flowtracks, Zarr"
     if suffix not in WRITERS:
+        suffixes = ", ".join(name for name in WRITERS if name.startswith("."))
+        hint = AMBIGUOUS.get(suffix, "")
         raise ConfigurationError(
-            f"cannot export to '{wanted or output.name}'; known formats are {', '.join(WRITERS)} and "
+            f"cannot export to '{wanted or output.name}'{hint}; known formats are {suffixes} and "
             f"{', '.join(PROGRAMS)}"
         )
-    _check_output(Path(path), output, overwrite)
-    seen = _Seen()
-    with TrajectoryFile(path) as file, written_beside(output, overwrite=overwrite) as part:
-        pieces = file.trajectories(include_predicted=include_predicted, include_flagged=include_flagged)
-        WRITERS[suffix](part, seen.watch(pieces), include_predicted or include_flagged, file.known())
-    return ExportReport(output, suffix[1:], seen.rows, seen.tracks)
+    return suffix
+
+
+def _beside(output: Path, suffix: str, overwrite: bool) -> AbstractContextManager[Path]:
+    beside = folder_beside if suffix in FOLDERS else written_beside
+    return beside(output, overwrite=overwrite)
 
 
 def _check_output(path: Path, output: Path, overwrite: bool) -> None:
     if overwrite and output.exists() and path.exists() and output.samefile(path):
         raise OutputError(f"cannot write {output}: it is the file to export; choose another name")
-
-
-class _Seen:
-    """Counts the rows and tracks that are exported."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._tracks: set[int] = set()
-
-    @property
-    def tracks(self) -> int:
-        return len(self._tracks)
-
-    def watch(self, pieces: Iterator[Trajectories]) -> Iterator[Trajectories]:
-        for piece in pieces:
-            self.rows += len(piece)
-            self._tracks.update(np.unique(piece.track).tolist())
-            yield piece

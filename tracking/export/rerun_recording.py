@@ -18,6 +18,7 @@ from matplotlib import colormaps
 
 from stream.errors import ConfigurationError, OutputError
 from tracking.export.by_track import by_track
+from tracking.export.source import Exported
 from tracking.trajectories.columns import Trajectories
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,10 +27,10 @@ POINT_PX, LINE_PX = -4.0, -1.0  # negative radii are screen pixels
 PARTICLES, TRACKS, COUNT = "particles", "tracks", "count"
 
 
-def write_rerun(path: Path, trajectories: Trajectories) -> None:
+def write_rerun(path: Path, source: Exported) -> list[str]:
     """Write particles, tracks and counts. Raises `ConfigurationError` without the package `rerun-sdk`."""
     rr = rerun()
-    t = trajectories
+    t = source.whole()
     positions = positions_um(t)
     colours = _by_height(positions[:, 2])
     recording = rr.RecordingStream("liveptv", recording_id=str(t.attributes.get("run_id") or path.stem))
@@ -43,6 +44,7 @@ def write_rerun(path: Path, trajectories: Trajectories) -> None:
         raise OutputError(f"{path} cannot be written by the Rerun SDK: {error}") from error
     finally:
         recording.disconnect()
+    return ["all but positions at absolute height, tracks and counts"]
 
 
 def positions_um(t: Trajectories) -> FloatArray:

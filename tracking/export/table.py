@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from stream.errors import ConfigurationError
-from tracking.trajectories.columns import Trajectories
+from tracking.export.source import Exported
 from tracking.trajectories.schema import ROW_COLUMNS, to_json
 
 FORMATS = {
@@ -41,6 +41,13 @@ UNITS = (
     {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
 )
 UNITS["z_other_um"] = "um"
+LOST_IN_TABLES = (
+    "attributes",
+    "errors of velocities",
+    "frames without particles",
+    "focus, flow and exposure of frames",
+    "events",
+)
 BLOCK_ROWS = 50_000
 """Rows that are turned into text at once; bounds the memory (some tens of MB) without a loss of speed."""
 
@@ -51,26 +58,27 @@ def table_columns(flags: bool, known: Iterable[str] = ()) -> tuple[str, ...]:
     return (*FORMATS, *more, "flags") if flags else (*FORMATS, *more)
 
 
-def write_csv(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str] = ()) -> None:
+def write_csv(path: Path, source: Exported) -> list[str]:
     """Write a table with a header; NaN is an empty field, lengths are given to 0.1 nm."""
-    names = table_columns(flags, known)
+    names = table_columns(source.has_flags, source.known)
     line = ",".join({**FORMATS, **MORE_FORMATS, "flags": "%d"}[name] for name in names)
     with path.open("w", encoding="ascii", newline="\n") as file:
         file.write(",".join(names) + "\n")
-        for piece in pieces:
+        for piece in source.pieces():
             for start in range(0, len(piece), BLOCK_ROWS):
                 block = [getattr(piece, name)[start : start + BLOCK_ROWS].tolist() for name in names]
                 text = "\n".join([line % row for row in zip(*block, strict=True)])
                 file.write(text.replace("nan", "") + "\n")
+    return list(LOST_IN_TABLES)
 
 
-def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool, known: Sequence[str] = ()) -> None:
+def write_parquet(path: Path, source: Exported) -> list[str]:
     """Write a table with a row group for each piece; the metadata hold units and the file's attributes."""
     pa, parquet = pyarrow()
     writer = None
     try:
-        for piece in pieces:
-            columns = {name: getattr(piece, name) for name in table_columns(flags, known)}
+        for piece in source.pieces():
+            columns = {name: getattr(piece, name) for name in table_columns(source.has_flags, source.known)}
             if writer is None:
                 fields = [
                     pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"unit": UNITS[name]})
@@ -82,6 +90,7 @@ def write_parquet(path: Path, pieces: Iterator[Trajectories], flags: bool, known
     finally:
         if writer is not None:
             writer.close()
+    return [lost for lost in LOST_IN_TABLES if lost != "attributes"]
 
 
 def pyarrow() -> tuple[ModuleType, ModuleType]:

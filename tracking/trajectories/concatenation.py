@@ -97,7 +97,8 @@ def _offsets(one: TrajectoryFile, other: TrajectoryFile) -> tuple[int, int, floa
 def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: int, time_s: float) -> None:
     row = Tracks.COLUMNS.index("track")
     for count, message in enumerate(play(file), 1):
-        info = replace(message.info, frame=message.info.frame + frames, time_s=message.info.time_s + time_s)
+        info = message.info  # frames of two runs have no common decisions that a replay could take
+        info = replace(info, frame=info.frame + frames, time_s=info.time_s + time_s, decisions=None)
         table = np.array(message.table)
         table[row] += tracks
         writer.append(Tracks(info, table))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stream.messages import FrameInfo, Tracks
+from tracking.trajectories.decisions import decisions_of
 from tracking.trajectories.more import as_columns, what_was_detected
 from tracking.trajectories.reader import TrajectoryFile
 from tracking.trajectories.schema import PIXEL_SIZE, ROW
@@ -53,6 +54,7 @@ def play(file: TrajectoryFile) -> Iterator[Tracks]:
                 exposure_ms=float(frame["exposure_ms"]),
                 pixel_size_um=pixel_size_um,
                 age_ms=float(frame["age_ms"]),
+                decisions=decisions_of(frame),
             )
             number = own["track"].astype(np.int64)
             if len(number) and number.max() >= len(born):

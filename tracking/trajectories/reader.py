@@ -16,11 +16,10 @@ import h5py
 import numpy as np
 
 from stream.errors import LivePTVError, SourceError
-from tracking.trajectories.columns import Trajectories, as_columns, collect, counting
+from tracking.trajectories.columns import Trajectories, collect
 from tracking.trajectories.commit_mark import committed_frames
 from tracking.trajectories.hdf5_superblock import OPEN_FOR_SWMR
 from tracking.trajectories.more import MoreRows, Revisions
-from tracking.trajectories.more import as_columns as more_columns
 from tracking.trajectories.open_elsewhere import who_writes
 from tracking.trajectories.plausibility import nonsense_in_frames, nonsense_in_rows
 from tracking.trajectories.schema import (
@@ -29,12 +28,12 @@ from tracking.trajectories.schema import (
     FRAMES,
     MORE,
     MORE_ROWS,
-    ROW,
     ROWS,
     RecordArray,
     decode_events,
     with_all_columns,
 )
+from tracking.trajectories.selection import Selection
 from tracking.trajectories.soundness import (
     UNREADABLE,
     check_schema,
@@ -224,18 +223,9 @@ class TrajectoryFile:
 
         See `read_trajectories` for what is left out. Depths are on the side of focus that was decided last.
         """
-        self.warn_of_damage()
-        counted = None if include_flagged else self.census().counted()
-        frames, attributes = self.frames, self.attributes
-        revisions = self.revisions()
-        start = 0
-        for stored in self.pieces() if self.row_count else [np.empty(0, ROW)]:
-            more = more_columns(self.more(start, start + len(stored)), len(stored), start)
-            start += len(stored)
-            rows = revisions.apply(stored, more)
-            kept = counting(rows, counted, include_predicted)
-            some = {name: values[kept] for name, values in more.items()}
-            yield as_columns(rows[kept], some, frames, attributes)
+        yield from Selection(
+            self, include_predicted=include_predicted, include_flagged=include_flagged
+        ).pieces()
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -135,7 +135,21 @@ FRAME_COLUMNS = (
     ColumnSpec("rows", "<u4", "1", "how many rows the frame has"),
     ColumnSpec("commit", "<u4", "1", "number of the commit that wrote it, from 1; 0: never written"),
     ColumnSpec("age_ms", "<f8", "ms", "age of the result when it was tracked; NaN in a replay"),
+    ColumnSpec("opened", "<u4", "1", "changes whenever the detector was opened anew during the run"),
+    ColumnSpec("replaced", "|u1", "1", "1 where ONNX Runtime had replaced a back end that failed"),
+    ColumnSpec("predicted_from", "<i8", "1", "frame whose predictions the detector began from; -1 none"),
+    ColumnSpec(
+        "fit",
+        "|u1",
+        "1",
+        "0 without a limit, 1 as far as there was time, 2 no time, 3 still being compiled, 255 not known",
+    ),
+    ColumnSpec("fit_credit", "<f8", "1", "cost, in lone particles, up to which was fitted; inf: everything"),
+    ColumnSpec("turns_from", "<i8", "1", "frame that says how long particles have waited; -1 none"),
+    ColumnSpec("learnt_from", "<i8", "1", "last frame whose fits were known to this one; -1 none"),
 )
+NO_DECISIONS = 255
+"""In the column `fit`: what the detector decided about the frame is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +203,14 @@ ATTRIBUTES = {
         (
             "begun_in",
             "code",
+            "engine",
+            "inputs",
             "learnt",
             "model",
             "recalibration",
+            "recording",
             "recovered",
+            "replay_of",
             "retracked",
             "versions",
             "writer",
@@ -212,18 +230,24 @@ MORE = _dtype(MORE_COLUMNS)
 MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
 """Of files that were written before they kept what single detections said."""
 FRAME = _dtype(FRAME_COLUMNS)
-FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:-1])
+FRAME_BEFORE_DECISIONS = _dtype(FRAME_COLUMNS[:11])
+"""Of files that were written before the detector's decisions were kept."""
+FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:10])
 """Of files that were written before results had an age."""
+FRAME_TYPES = (FRAME, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES)
 
 
 def with_all_columns(frames: RecordArray) -> RecordArray:
-    """Entries of `/frames` as FRAME; ages that an older file does not have are NaN."""
-    if frames.dtype != FRAME_BEFORE_AGES:
+    """Entries of `/frames` as FRAME; what an older file does not have is NaN or not known."""
+    if frames.dtype not in FRAME_TYPES[1:]:
         return frames
     whole = np.zeros(len(frames), FRAME)
-    for name in FRAME_BEFORE_AGES.names or ():
+    whole["age_ms"], whole["fit"] = np.nan, NO_DECISIONS
+    whole["fit_credit"] = np.nan
+    for name in ("predicted_from", "turns_from", "learnt_from"):
+        whole[name] = -1
+    for name in frames.dtype.names or ():
         whole[name] = frames[name]
-    whole["age_ms"] = np.nan
     return whole
 
 

@@ -29,6 +29,10 @@ from stream.waker import Waker
 if TYPE_CHECKING:
     from engines.engine import Engine
 
+RESTART_BITS = 16
+"""Bits of the number of an engine that count how often it was opened since the detector was started."""
+LAST_RESORT = "onnxruntime"
+"""The back end that replaces one that fails (`engines.backends.failover`)."""
 PREDICTION = "prediction"
 """The entry of the event log on predictions, and what an engine's details say of them; False: it cannot use any."""
 
@@ -67,9 +71,9 @@ def build_detect(context: StageContext) -> Stage:
 
     rules = frame_rules(plan.experiment, image_format)
 
-    def open_for(pixel_size_um: float) -> Engine:
+    def open_for(pixel_size_um: float, is_replaced: bool = False) -> Engine:
         engine = open_engine(
-            settings,
+            settings.model_copy(update={"backend": LAST_RESORT}) if is_replaced else settings,
             model=settings.model,
             pixel_size_um=pixel_size_um,
             say=context.say,
@@ -80,19 +84,24 @@ def build_detect(context: StageContext) -> Stage:
             engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return governed(context, engine, image_format, rules)
 
-    def reopen(pixel_size_um: float) -> Engine:
-        check_pixel_size(settings.model, pixel_size_um)
-        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
-        return open_for(pixel_size_um)
+    pixel_um = image_format.pixel_size_um
 
-    engine = open_for(image_format.pixel_size_um)
+    def reopen(pixel_size_um: float, is_replaced: bool) -> Engine:
+        nonlocal pixel_um
+        if pixel_size_um != pixel_um:
+            check_pixel_size(settings.model, pixel_size_um)
+            context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
+            pixel_um = pixel_size_um
+        return open_for(pixel_size_um, is_replaced)
+
+    engine = open_for(pixel_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     predictions = None
     if wants_predictions(plan.experiment) and info.details.get(PREDICTION, False) is not False:
         waits = rules.policy is Policy.BLOCK
         open_link = partial(context.prediction_receiver, waker)
-        predictions = PredictionChoice(open_link, waits=waits, say=context.say)
+        predictions = PredictionChoice(open_link, waits=waits, say=context.say, follows=image_format.follows)
         record_prediction(context, waits)
     hz = plan.experiment.session.monitor_hz
     return DetectStage(
@@ -105,6 +114,8 @@ def build_detect(context: StageContext) -> Stage:
         age_limit_ms=rules.age_limit_ms,
         waker=waker,
         predictions=predictions,
+        follows=image_format.follows,
+        opened=plan.restarts << RESTART_BITS,
     )
 
 
