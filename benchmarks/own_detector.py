@@ -1,4 +1,4 @@
-"""What a detector of one's own costs a frame beside its own time: the checks of its answer, and a copy of the image.
+"""What a detector of one's own costs a frame beside its own time: the checks of its answer, a copy of the image.
 
     python benchmarks/own_detector.py
 
