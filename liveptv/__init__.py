@@ -14,6 +14,8 @@ protect()
 
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
+    from liveptv.api.comparing import compare
+    from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
@@ -33,6 +35,8 @@ __all__ = [
     "TrajectoryView",
     "__version__",
     "calibrate",
+    "compare",
+    "convert",
     "detect",
     "experiment",
     "open_trajectories",
@@ -52,6 +56,8 @@ _PLACES = {
     "Run": "liveptv.api.experiments",
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
+    "compare": "liveptv.api.comparing",
+    "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",

@@ -361,6 +361,9 @@ MADE_SAFE = (
     "the hardware was made safe"  # the refusal begins so while only a person's commands are carried out
 )
 
+NO_EFFECT = "without effect"
+"""The refusal of a command begins so in a replay, which has no microscope."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandReply:

@@ -111,12 +111,21 @@ class RecordedRun:
                 return None
             time.sleep(max(0.0, wait_s))
         image = self._stack.read(row.index).image
-        if self._next:
-            self._skipped += row.info.frame - self._rows[self._next - 1].info.frame - 1
-        else:
-            self._skipped += row.info.frame
-        self._next += 1
+        self._count_on()
         return Frame(self._info(row.info), image)
+
+    def _count_on(self) -> None:
+        """Count the next frame as read, and those that are missing before it."""
+        before = self._rows[self._next - 1].info.frame if self._next else -1
+        self._skipped += self._rows[self._next].info.frame - before - 1
+        self._next += 1
+
+    def skip_to(self, index: int) -> None:
+        """Go on at recorded frame `index`, counted from 0, as if those before had been read; their pixels are
+        not.
+        """
+        while self._next < min(index, len(self._rows)):
+            self._count_on()
 
     def _info(self, recorded: FrameInfo) -> FrameInfo:
         now_ns = time.perf_counter_ns()

@@ -20,6 +20,8 @@ from liveptv.batch.results.places import Places, put_in_place
 from liveptv.batch.task import Answer, Task
 from liveptv.batch.warm import warm
 from liveptv.config import Experiment, build_experiment
+from liveptv.replaying.preparing import prepare_replay
+from liveptv.session.recorded_source import RUN
 from liveptv.session.supervisor import new_run_id
 from stream.errors import LivePTVError, OutputError, SourceError
 from stream.safe_text import in_words
@@ -85,10 +87,19 @@ def _under_lock(places: Places, task: Task) -> Answer:
             return found
         _refuse_to_replace(places, task)
         places.clear_unfinished(RECORDING, STALE_S)
-        experiment = build_experiment(task.settings, task.recording)
+        notebook = Notebook()
+        experiment = _experiment(task, notebook)
         if task.cut_above is not None and (frames := _frames(experiment)) > task.cut_above:
             return Answer("cut", frames=frames)
-        return _whole(places, task, experiment)
+        return _whole(places, task, experiment, notebook)
+
+
+def _experiment(task: Task, notebook: Notebook) -> Experiment:
+    """The settings, for a recorded run as `liveptv replay` settles them."""
+    prepared = prepare_replay(build_experiment(task.settings, task.recording))
+    if prepared.text:
+        notebook.record("replay", prepared.text, prepared.facts or {})
+    return prepared.experiment
 
 
 def _already(places: Places, task: Task) -> Answer | None:
@@ -117,10 +128,10 @@ def _refuse_to_replace(places: Places, task: Task) -> None:
 
 
 def _frames(experiment: Experiment) -> int:
-    """How many frames would be processed; 0 if only its end tells."""
+    """How many frames would be processed; 0 if only its end tells, or frames hang together as in the run."""
     from liveptv.session.sources import open_source
 
-    if experiment.run.seconds is not None:
+    if experiment.run.seconds is not None or (experiment.recording and experiment.recording.decisions == RUN):
         return 0
     opened = open_source(experiment, "count")
     try:
@@ -130,11 +141,11 @@ def _frames(experiment: Experiment) -> int:
     return min(frames, experiment.run.frames or frames)
 
 
-def _whole(places: Places, task: Task, experiment: Experiment) -> Answer:
+def _whole(places: Places, task: Task, experiment: Experiment, notebook: Notebook) -> Answer:
     """Process a recording, or join its pieces, and publish the result."""
     began_s = time.perf_counter()
     fingerprint = fingerprint_of(Path(task.recording), sampled=True)
-    unfinished, notebook = places.fresh(RECORDING, ".h5"), Notebook()
+    unfinished = places.fresh(RECORDING, ".h5")
     try:
         if task.kind == "join":
             processed = join_pieces(experiment, _piece_files(places, task), unfinished, notebook)
@@ -212,7 +223,7 @@ def _piece(places: Places, task: Task) -> Answer:
     with Lease(target, WHAT):
         if target.is_file():
             return Answer("piece", was_there=True)
-        experiment = build_experiment(task.settings, task.recording)
+        experiment = _experiment(task, Notebook())
         piece = Piece(*task.pieces[task.number])
         what = f"piece{task.number}"
         places.clear_unfinished(what, STALE_S)

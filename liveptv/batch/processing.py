@@ -67,6 +67,7 @@ def images_of(opened: OpenedSource) -> ImageFormat:
         info.frames,
         info.description,
         opened.keeps_time,
+        opened.follows,
     )
 
 

@@ -1,7 +1,7 @@
 """Messages between stages that take turns in one thread."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.direct_link import DirectLink
@@ -96,6 +96,7 @@ def test_a_wait_ends_when_a_waker_is_woken():
     waker.close()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["send", "take", "done"]), max_size=60), st.integers(1, 5))
 def test_the_account_balances_at_every_moment(steps, room):
     link, taken, sent = DirectLink("run", "test", room), [], 0

@@ -46,7 +46,7 @@ PIXEL_SIZE = "pixel_size"
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
-"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 70 kB and 8 kB. A dataset takes whole chunks
+"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 110 kB and 8 kB. A dataset takes whole chunks
 of the disk, and HDF5 writes the last one again with each commit; much smaller ones make the index of chunks large.
 Compression chooses its own (`compression.PACKED_CHUNK`)."""
 
@@ -204,6 +204,7 @@ ATTRIBUTES = {
             "begun_in",
             "code",
             "engine",
+            "imported",
             "inputs",
             "learnt",
             "model",

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from acquisition.recorded_run.source import RecordedRun
 from acquisition.recording import Recording
 from liveptv.batch.one_thread import Links, build, step_all
 from liveptv.batch.pieces.detections_file import DetectionsFile, write_detections, write_facts
@@ -61,7 +62,7 @@ def detect_piece(experiment: Experiment, piece: Piece, is_last: bool, file: Bina
     warm = piece.warm if predicted else piece.first
     with ExitStack() as stack:
         opened = open_noted(experiment, run_id, notebook, stack)
-        if not isinstance(opened.source, Recording):
+        if not isinstance(opened.source, Recording | RecordedRun):
             raise SourceError(
                 f"{opened.source.info.name} cannot be read from its middle; leave out --piece-frames"
             )

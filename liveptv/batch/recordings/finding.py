@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from acquisition.recorded_run.places import recorded_files
 from acquisition.recording import HDF5, ZARR_MARKS, open_stack
 from acquisition.stacks.file_set import member_files
 from acquisition.stacks.image_files import SUFFIXES, TIFF
@@ -78,14 +79,14 @@ def _recorded_runs(place: Path, files: list[Path], found: Found) -> set[Path]:
     """
     taken: set[Path] = set()
     for table in (path for path in files if path.name.endswith(FRAME_TABLE)):
-        images = [
-            path
-            for ending in (".frames.ome.zarr", ".frames.ome.tif")
-            if (path := place / (table.name.removesuffix(FRAME_TABLE) + ending)).exists()
-        ]
-        if images:
-            found.paths.append(images[0])
-            taken |= {*images, table}
+        try:
+            run = recorded_files(table)
+        except LivePTVError as error:
+            found.left_out.append(f"{table} is left out: {error}")
+            continue
+        if run is not None:
+            found.paths.append(run.images)
+            taken |= {run.images, table}
     return taken
 
 

@@ -16,7 +16,7 @@ from liveptv.batch.workers.interface import Lost
 def blobs(frames=12, seed=0, shape=(64, 80), count=6):
     """Dark round particles that move to the right, uint8 (frames, H, W)."""
     rng = np.random.default_rng(seed)
-    x, y = rng.uniform(8, shape[1] - 24, count), np.linspace(8, shape[0] - 8, count)
+    x, y = rng.uniform(8, max(9, shape[1] - 24), count), np.linspace(8, shape[0] - 8, count)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     stack = np.empty((frames, *shape), np.uint8)
     for n in range(frames):

@@ -1,5 +1,7 @@
 """Which recordings a folder has: the files of one count once, and what is none is told."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -34,7 +36,10 @@ def test_single_images_of_a_folder_are_one_recording(tmp_path):
 OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}"><Image ID="Image:0">
 <Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="80" SizeY="64" SizeZ="1" SizeC="1" SizeT="{count}">
 <Channel ID="Channel:0:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>"""
-PART = '<TiffData FirstT="{first}" IFD="0" PlaneCount="{n}"><UUID FileName="{name}">urn:uuid:{own}</UUID></TiffData>'
+PART = (
+    '<TiffData FirstT="{first}" IFD="0" PlaneCount="{n}">'
+    '<UUID FileName="{name}">urn:uuid:{own}</UUID></TiffData>'
+)
 
 
 @pytest.mark.parametrize("per_file", [1, 2])
@@ -62,7 +67,13 @@ def test_a_zarr_is_one_recording_and_its_inside_is_not_searched(tmp_path):
 
 def test_a_recorded_run_is_one_recording(tmp_path):
     tifffile.imwrite(tmp_path / "tracks.frames.ome.tif", blobs(4), metadata={"axes": "TYX"})
-    (tmp_path / "tracks.frames.jsonl").write_text('{"liveptv_recording": 1}\n')
+    head = {
+        "liveptv_recording": 1,
+        "run_id": "a",
+        "images": "tracks.frames.ome.tif",
+        "trajectories": "tracks.h5",
+    }
+    (tmp_path / "tracks.frames.jsonl").write_text(json.dumps(head) + "\n")
     assert found_in(tmp_path)[0] == ["tracks.frames.ome.tif"]
 
 

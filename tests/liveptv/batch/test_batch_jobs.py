@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from batch_fakes import ScriptedWorkers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveptv.batch.jobs import BUSY_S, Job, Jobs, JobState
@@ -118,6 +118,7 @@ def test_a_piece_that_fails_fails_the_recording_once():
     assert all(task.kind != "join" for task in asked)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.booleans())
 def test_every_recording_ends_once_whatever_happens(seed, count, newest_first):
     """Workers that die, recordings that others have, pieces in any order: all ends, and pieces are joined once."""

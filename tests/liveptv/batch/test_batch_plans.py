@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveptv.batch.jobs import Job, JobState
@@ -18,7 +18,8 @@ from liveptv.batch.time_left import in_words, time_left_s
 from stream.errors import ConfigurationError
 
 
-@given(st.integers(1, 20_000), st.integers(1, 5_000), st.integers(0, 300))
+@settings(deadline=None)
+@given(st.integers(1, 4_000), st.integers(1, 5_000), st.integers(0, 300))
 def test_every_frame_belongs_to_one_piece_and_pieces_are_alike(frames, longest, warm):
     pieces = plan_pieces(frames, longest, warm)
     assert pieces[0].first == 0
@@ -48,6 +49,7 @@ FILES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(FILES, min_size=1, max_size=12, unique=True))
 def test_names_of_results_differ_on_every_system_and_stay_in_the_folder(paths):
     names = names_of(paths, Path("/top"))
@@ -121,6 +123,7 @@ def test_what_a_list_has_wrong_is_told(tmp_path, text, why):
         read_list(path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_file_is_a_list_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("lists") / "list.txt"
