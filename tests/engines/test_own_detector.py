@@ -255,7 +255,7 @@ def test_one_more_failure_in_succession_than_allowed_ends_it_after_the_results_b
             found.extend(engine.results(1.0))
 
     with closing(opened(write(SOMETIMES), options={"bad": bad}, failed_frames=allowed)) as engine:
-        for number in range(3 + allowed):
+        for number in range(6 + allowed):
             engine.submit(frame(number))
         with pytest.raises(DetectionError, match=rf"failed_frames is {allowed}\).*mine.py, line 4") as error:
             take_all(engine)

@@ -1,6 +1,7 @@
 """Live runs with a detector of the user's own: its results, its failures, and what is kept of it."""
 
 import h5py
+import numpy as np
 import pytest
 from small_run import Run, small_experiment
 
@@ -94,8 +95,10 @@ def test_a_file_that_is_missing_or_no_python_is_refused_before_anything_starts(t
 
 
 def test_from_python_its_detections_come_as_a_table(tmp_path, file):
-    images = liveptv.simulate([(40.0, 40.0, 0.0), (120.0, 60.0, 0.0)], (128, 256), snr=20.0, seed=1)
-    found = liveptv.detect(images, file=file, options={"block": 32}, pixel_size_um=0.5)
-    assert {"x_um", "y_um", "brightness"} <= set(found)
-    assert found.z_um.isna().all()
-    assert len(found) >= 1
+    images = np.full((3, 64, 64), 100, np.uint16)
+    images[:, 10, 20] = [50, 40, 30]
+    found = liveptv.detect(images, file=file, options={"block": 64, "fails": "1"}, pixel_size_um=0.5)
+    assert found.frame.tolist() == [0, 2]
+    assert found.x_um.tolist() == [10.0, 10.0]
+    assert found.y_um.tolist() == [5.0, 5.0]
+    assert found.brightness.tolist() == [50.0, 70.0]
