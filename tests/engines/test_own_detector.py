@@ -290,6 +290,15 @@ def test_whatever_the_code_raises_is_one_line_with_the_line_of_the_users_file(li
     assert "\n" not in said[0]
 
 
+def test_the_line_is_that_of_the_users_file_also_where_its_path_is_relative(write, tmp_path, monkeypatch):
+    said = []
+    write("import numpy as np\ndef find(image, info):\n    return np.linalg.inv(np.zeros((2, 2)))\n")
+    monkeypatch.chdir(tmp_path)
+    with closing(opened(Path("mine.py"), said)) as engine:
+        run(engine, [frame(9)])
+    assert "mine.py, line 3: LinAlgError" in said[0]
+
+
 # how it is loaded
 
 
