@@ -78,6 +78,7 @@ class MicroscopeStream:
         self._frame = self._left = 0
         self._running = self._stopped = self._paused = self._closed = False
         self._newest: FrameInfo | None = None
+        self._look: Callable[[int], None] | None = None
         self.exposed_ns = 0
         self.ours_changes = False
 
@@ -122,6 +123,10 @@ class MicroscopeStream:
         """Have `call` called, in the camera's thread, after each frame, where the camera can do that."""
         if self._queue is not None:
             self._queue.on_frame = call
+
+    def watch_with(self, look: Callable[[int], None]) -> None:
+        """Have `look` called with a frame's number, `read_hz` times a second, when the devices are read too."""
+        self._look = look
 
     def quiet_s(self) -> float:
         """For how long there is nothing to `read`, s: infinite where frames are announced and none waits.
@@ -188,6 +193,8 @@ class MicroscopeStream:
             self._read_state(commanded=False)
         if self._last_frame_s >= self._readings_due_s:
             self._read_devices()
+            if self._look is not None:
+                self._look(self._frame)
         camera_frame = self._numbers.take(metadata)
         interval_ns, self._arrived_ns = taken_ns - self._arrived_ns, taken_ns
         exposure_ns = 1e6 * self._readings.exposure_ms(taken_ns, self._period_ns, interval_ns)

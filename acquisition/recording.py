@@ -16,7 +16,7 @@ from acquisition.stacks.hdf5_stack import Hdf5Stack
 from acquisition.stacks.image_files import SUFFIXES, TIFF
 from acquisition.stacks.library_errors import GuardedStack
 from acquisition.stacks.scales import check_pixel_change, pixel_size
-from acquisition.stacks.stack import ImageStack
+from acquisition.stacks.stack import ImageStack, camera_frame_of
 from acquisition.stacks.tiff import TiffStack
 from acquisition.stacks.timing import timing_of
 from acquisition.stacks.video_choice import file_of, name_of, parse_choice
@@ -212,6 +212,16 @@ class Recording:
         )
         self._next += 1
         return Frame(info, image)
+
+    def skip_to(self, index: int) -> None:
+        """Go on at frame `index`, counted from 0, as if those before had been read; their pixels are not.
+
+        Frames that were read or skipped before do not come again.
+        """
+        while self._next < min(index, self._count):
+            plane = self._next * self._depth
+            self._numbers.take(camera_frame_of(self._stack, plane) if self._depth == 1 else None)
+            self._next += 1
 
     def frames(self, timeout_s: float = 1.0) -> Iterator[Frame]:
         """All frames from the first one on, as `read` returns them. Raises `SourceError` like it."""

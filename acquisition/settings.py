@@ -69,6 +69,12 @@ class RecordingSettings(_Section):
     pace: bool = Field(
         False, description="replay at the recording's frame rate; otherwise as fast as possible"
     )
+    decisions: Literal["auto", "run", "off"] = Field(
+        "auto",
+        description="of a recorded run; run: do with each frame what the run's detector did, and leave out those "
+        "it did not see; off: all frames, each as if there were time; auto: run, if model, settings and versions "
+        "are those of the run, so that the result is the same, else off",
+    )
 
     @field_validator("axes")
     @classmethod

@@ -12,7 +12,7 @@ from acquisition.open_requests import Executor, OpenRequests, Requests
 from acquisition.source import Source
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
-from stream.messages import Command, CommandKind, Frame, StageState
+from stream.messages import NO_EFFECT, Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02  # s that draining waits for acknowledgements before commands are looked at again
 LAST_FRAMES_S = 5.0  # s that consumers have, after a failure, to take frames that were sent before it
@@ -47,15 +47,20 @@ class AcquireStage:
         wait: Callable[[float], None] | None = None,
         quiet_s: Callable[[], float] = lambda: 0.0,
         newest_only: bool = False,
+        recorder: Sender | None = None,
+        no_microscope: str = "a recording has no microscope",
     ) -> None:
         """`frames` and `seconds` (on the clock of the frames) end the stream early. `on_end` gets the reason for
         the end or failure before anything is waited for. `wait`, which a new command or frame ends, is used while
-        the source is quiet (`quiet_s`, s); otherwise it is read in short turns.
+        the source is quiet (`quiet_s`, s); otherwise it is read in short turns. `recorder` is offered every frame
+        of the source, whatever `senders` have time for. `no_microscope` says why commands are refused without an
+        `executor`.
         """
         if not senders:
             raise LinkError("the acquisition has nobody to send its frames to; give it at least one link")
         self._source = source
         self._senders = tuple(senders)
+        self._recorder = recorder
         self._executor = executor
         self._frames = frames
         self._seconds = seconds
@@ -63,6 +68,7 @@ class AcquireStage:
         self._wait = wait
         self._quiet_s = quiet_s
         self._newest_only = newest_only
+        self._no_microscope = no_microscope
         self._state = StageState.STARTING
         self._requests = OpenRequests(commands)
         self._frame: Frame | None = None
@@ -158,9 +164,28 @@ class AcquireStage:
         self._received += 1
         self._rate.count()
         self._frame, self._unsent = frame, list(self._senders)
+        self._record(frame)
         self._answer_with(frame)
         if self._frames is not None and self._received >= self._frames:
             self._reason = "done"
+
+    def _record(self, frame: Frame) -> None:
+        """Offer a frame to the recorder: at once in a live run, which waits for no disk, else like to others."""
+        if self._recorder is not None and self._newest_only:
+            self._recorder.send(frame, 0.0)
+        elif self._recorder is not None:
+            self._unsent.append(self._recorder)
+
+    def give_up_recorder(self) -> None:
+        """The recorder is lost: nothing is offered to it or waited for any more."""
+        recorder, self._recorder = self._recorder, None
+        self._unsent = [sender for sender in self._unsent if sender is not recorder]
+        if not self._unsent:
+            self._frame = None
+
+    @property
+    def _consumers(self) -> tuple[Sender, ...]:
+        return self._senders if self._recorder is None else (*self._senders, self._recorder)
 
     def _waits(self, timeout_s: float) -> bool:
         """Wait while the source is quiet, if it says so; commands under way are looked after every few ms."""
@@ -186,14 +211,15 @@ class AcquireStage:
     def _offer(self, timeout_s: float) -> None:
         frame = self._frame
         while self._unsent and frame is not None:
-            if self._newest_only and not self._unsent[0].wait_for_room(timeout_s):
+            sender = self._unsent[0]
+            if self._newest_only and not sender.wait_for_room(timeout_s):
                 return
             try:
-                taken = self._unsent[0].send(frame, timeout_s)
+                taken = sender.send(frame, timeout_s)
             except NoRoomError:
                 return
-            self._sent += taken
-            self._unsent.pop(0)
+            self._sent += taken and sender in self._senders
+            self._unsent = [other for other in self._unsent if other is not sender]
         self._frame = None
 
     def _carry_out_commands(self) -> None:
@@ -212,8 +238,10 @@ class AcquireStage:
                 self._pause(command)
             elif command.kind is CommandKind.RESUME:
                 self._resume(command)
+            elif command.kind is CommandKind.RECORD:
+                self._requests.refuse(command, "nothing is recorded; set record.mode to events or all")
             elif self._executor is None:
-                self._requests.refuse(command, f"{command.kind}: a recording has no microscope")
+                self._requests.refuse(command, f"{NO_EFFECT}: {command.kind}: {self._no_microscope}")
             elif (reply := self._executor.execute(command)) is not None:
                 self._requests.answer([reply])
         if self._executor is not None and not self._reason:
@@ -261,11 +289,11 @@ class AcquireStage:
         """Give the consumers time to take the frames that were sent before a failure."""
         if not self._told_end:
             self._told_end = True
-            for sender in self._senders:
+            for sender in self._consumers:
                 sender.end(f"failed: {why}")
         until_s = time.monotonic() + LAST_FRAMES_S
         while time.monotonic() < until_s:
-            if all(sender.flush(WAIT_S) for sender in self._senders):
+            if all(sender.flush(WAIT_S) for sender in self._consumers):
                 break
 
     def _make_safe(self) -> None:
@@ -285,7 +313,7 @@ class AcquireStage:
     def _drain(self, timeout_s: float) -> bool:
         if not self._delivered(min(timeout_s, WAIT_S)):
             if time.monotonic() > self._drain_until_s:
-                left = max(sender.queued for sender in self._senders) + (self._frame is not None)
+                left = max(sender.queued for sender in self._consumers) + (self._frame is not None)
                 raise LinkError(f"{left} frames were not taken by their consumers in time: {self._reason}")
             return True
         if self._unsafe and self._executor is not None:
@@ -302,9 +330,9 @@ class AcquireStage:
             self._offer(timeout_s)
         if self._frame is None and not self._told_end:
             self._told_end = True
-            for sender in self._senders:
+            for sender in self._consumers:
                 sender.end(self._reason)
-        return self._told_end and all(sender.flush(timeout_s) for sender in self._senders)
+        return self._told_end and all(sender.flush(timeout_s) for sender in self._consumers)
 
     def counts(self) -> dict[str, int]:
         """`received`, `sent` and `dropped` frames, those `lost_in_camera`, and the totals of commands."""

@@ -99,6 +99,20 @@ def announces(engine: Engine, call: Callable[[], None]) -> bool:
     return isinstance(engine, Announcing) and engine.announce(call)
 
 
+@runtime_checkable
+class Fallible(Protocol):
+    """An engine that goes on after a frame in which it failed; the others raise."""
+
+    def failed(self) -> list[int]:
+        """The numbers of the frames that failed since the last call."""
+        ...
+
+
+def failed_frames(engine: Engine) -> list[int]:
+    """The frames in which `engine` failed since the last call, after `results`; they have no detections."""
+    return engine.failed() if isinstance(engine, Fallible) else []
+
+
 READABLE = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 

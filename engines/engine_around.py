@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.engine import Engine, EngineInfo, announces
+from engines.engine import Engine, EngineInfo, announces, failed_frames
 from engines.fit_budget import FrameCost, Reducible
 from stream.messages import Detections, Frame, Predictions
 
@@ -43,6 +43,10 @@ class EngineAround:
     def announce(self, call: Callable[[], None]) -> bool:
         """Have `call` called when there may be results; False where the engine cannot say."""
         return announces(self._engine, call)
+
+    def failed(self) -> list[int]:
+        """The numbers of the frames in which the engine failed since the last call."""
+        return failed_frames(self._engine)
 
     def allow_fit(self, share: float, ms: float) -> None:
         """Set how much of the fit may be done in the next frames, where the engine has one that can be reduced."""

@@ -29,10 +29,11 @@ def open_engine(
 ) -> Engine:
     """Open an engine for images of `pixel_size_um`, with warnings for what it leaves out (`WatchedEngine`).
 
-    `model` None: the classical detector in 2D; a width curve (.h5): the classical detector with depth; a
-    network (.onnx): that, on the back end of the settings. `say` gets a line when a back end fails, and when
-    particles are left out. With `fit_may_join` the engine's `warmup` does not wait for a fit that has to be
-    compiled first: see `NetworkEngine.let_fit_join`. Raises `ConfigurationError` for every other file, for one
+    With `settings.file` it is that detector of a user's own. Otherwise `model` None: the classical detector in 2D;
+    a width curve (.h5): the classical detector with depth; a network (.onnx): that, on the settings' back end.
+    `say` gets a line when a back end fails, and when particles are left out. With `fit_may_join` the engine's
+    `warmup` does not wait for a fit that has to be compiled first: see `NetworkEngine.let_fit_join`.
+    Raises `ConfigurationError` for every other file, for one
     that cannot be read, and if the settings ask for another kind of detector than the model is for.
     """
     from engines.watched_engine import WatchedEngine
@@ -66,6 +67,10 @@ def _open(
 ) -> Engine:
     if not pixel_size_um > 0:
         raise ConfigurationError(f"the pixel size must be positive, not {pixel_size_um:g} um")
+    if settings.file is not None:
+        from engines.own.engine import OwnEngine
+
+        return OwnEngine(settings, pixel_size_um, say)
     network = model is not None and model.suffix.lower() == NETWORK_SUFFIX
     if settings.engine == "network" and not network:
         raise ConfigurationError('detector.engine is "network", which needs a network; give a model (.onnx)')

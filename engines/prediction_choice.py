@@ -5,7 +5,8 @@ recording gives the same result every time, the choice is a function of the fram
 
 - where frames wait for the detector (recordings), the frame submitted as number i gets the prediction made after
   frame i - `LAG`, and waits for it;
-- where they do not (a camera), the newest that is there, if it is not older than `MOST_AGE` frames.
+- where they do not (a camera), the newest that is there, if it is not older than `MOST_AGE` frames;
+- where a run is replayed with its decisions, the one that the frame had in the run, and waits for it.
 
 A prediction of another pixel size (another objective) is none. While the link to the tracker is down there is none
 either, which is said once; frames then are searched as if there were no tracker.
@@ -21,7 +22,7 @@ import numpy as np
 
 from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver
-from stream.messages import FrameInfo, Predictions, StreamEnd, StreamStart
+from stream.messages import Decisions, FrameInfo, Predictions, StreamEnd, StreamStart
 
 LAG = 4
 """Frames between a frame and the prediction that it gets, where frames wait. At most so many are in work at once:
@@ -33,6 +34,9 @@ whether it is good enough (`correction.REACH_PX`), so this is only a bound. A co
 frames at first, each in so many camera frames, never gets younger ones: four times slower than the one that
 measured it, it kept searching them with 10 (results 582 ms old, 62 of 432 frames of a channel flow), and is out
 of it with 24 (169 ms, 240 frames; `benchmarks/prediction_slow.py`)."""
+KEPT = 64
+"""Predictions kept in a replay until a frame needs a later one: more than `MOST_AGE` frames, and the pair that the
+link may bring twice."""
 MEET_S = 10.0
 """How long frames that wait do so for the link to the tracker to come up, s. The tracker binds it before the first
 frame is taken; only a computer at its limit needs seconds."""
@@ -55,11 +59,16 @@ class PredictionChoice:
         *,
         waits: bool,
         say: Callable[[str], None],
+        follows: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`open_link` opens the link to the tracker, again when it was lost; `waits`: whether frames wait."""
+        """`open_link` opens the link to the tracker, again when it was lost; `waits`: whether frames wait.
+
+        `follows`: each frame says itself whose predictions it had in the run that is replayed, and waits for them.
+        """
         self._open = open_link
-        self._waits = waits
+        self._waits = waits or follows
+        self._follows = follows
         self._say = say
         self._clock = clock
         self._said = False
@@ -77,24 +86,26 @@ class PredictionChoice:
         """Whether the link to the tracker is up, or was."""
         return self._is_met
 
-    def is_due(self, *, all_consumed: bool) -> bool:
+    def is_due(self, given: Decisions | None = None, *, all_consumed: bool) -> bool:
         """Whether the next frame can be submitted: it does not wait, or its prediction is there or never will be.
 
-        `all_consumed`: whether the tracker has consumed all detections that were sent to it.
+        `given` are the decisions that this frame follows in a replay. `all_consumed`: whether the tracker has
+        consumed all detections that were sent to it.
         """
         self.take(0.0)
         if not self._waits or self._is_over:
             return True
         if not self._is_met:
             return self._has_waited_to_meet()
-        needed = self._needed
+        needed = self._needed(given)
         if needed <= self._answered:
             return True
         return self._is_unanswered(needed, all_consumed=all_consumed)
 
-    @property
-    def _needed(self) -> int:
+    def _needed(self, given: Decisions | None) -> int:
         """The frame whose prediction the next one gets; -1 for none."""
+        if self._follows:
+            return -1 if given is None else given.predicted_from
         return self._given[0] if len(self._given) == LAG else -1
 
     def _has_waited_to_meet(self) -> bool:
@@ -140,9 +151,11 @@ class PredictionChoice:
             return self._answers.get(self._answered)
         if self._is_over or not self._is_met:
             return None
-        needed = self._needed
+        needed = self._needed(info.decisions)
         self._given.append(info.frame)
         found = self._answers.get(needed)
+        if self._follows:
+            return found
         for number in [number for number in self._answers if number <= needed]:
             del self._answers[number]
         return found
@@ -175,6 +188,8 @@ class PredictionChoice:
         number = found.info.frame
         if not self._waits:
             self._answers.clear()
+        while self._follows and len(self._answers) >= KEPT:
+            del self._answers[min(self._answers)]
         self._answers.setdefault(number, found)  # the first answer: that to a repeated frame is empty
         self._answered = max(self._answered, number) if self._waits else number
 

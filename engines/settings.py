@@ -9,6 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 MOST_PARTICLES = 100_000
 """Particles a frame that can be asked for."""
+OF_OURS = (
+    "engine", "model", "backend", "device", "precision", "polarity", "diameter_px", "threshold", "bright", "dark",
+)  # fmt: skip
+"""Settings of the detectors that are part of this program; one of a user's own has options."""
 BackEndName = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
 DeviceName = Annotated[str, BeforeValidator(lambda given: given.lower() if isinstance(given, str) else given)]
 """Of a device: auto, cpu, gpu, or one of several, as gpu.1."""
@@ -26,6 +30,20 @@ class DetectorSettings(BaseModel):
         None,
         description="network (.onnx), or calibration or width curve (.h5); left out: detection in 2D, z is "
         "NaN",
+    )
+    file: Path | None = Field(
+        None,
+        description="Python file with a detector of your own, in place of the program's (own-detector.md)",
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="keyword arguments of the class, or function, in `file`"
+    )
+    failed_frames: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        description="frames in succession in which a detector of your own may fail; each is declared as lost, and "
+        "one more ends the run",
     )
     backend: BackEndName = Field(
         "auto", description="library that runs a network; auto: the fastest one that works here (engines.md)"
@@ -102,4 +120,17 @@ class DetectorSettings(BaseModel):
     def _flat_field_is_complete(self) -> DetectorSettings:
         if self.dark is not None and self.bright is None:
             raise ValueError("a dark reference needs a bright one as well; give detector.bright")
+        return self
+
+    @model_validator(mode="after")
+    def _an_own_detector_is_whole(self) -> DetectorSettings:
+        if self.file is None and self.options:
+            raise ValueError("options belong to a detector of your own; give its file")
+        if self.file is not None:
+            fields = type(self).model_fields
+            given = [name for name in OF_OURS if getattr(self, name) != fields[name].default]
+            if given:
+                raise ValueError(
+                    f"a detector of your own (file) does not use {given[0]}; leave one of them out"
+                )
         return self

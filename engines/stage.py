@@ -6,17 +6,17 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from engines.admission import Admission
-from engines.engine import DetectionError, Engine, announces
+from engines.engine import DetectionError, Engine, announces, failed_frames
 from engines.prediction_choice import PredictionChoice
-from engines.selfcheck.gauges import DETAIL, gauges_of
-from engines.watched_engine import REPEATED
+from engines.selfcheck.gauges import ALARMS, DETAIL, gauges_of
+from engines.watched_engine import FAILED, REPEATED
 from stream.link import Delivery, Receiver, Sender
-from stream.messages import Detections, Frame, StageState, StreamEnd, StreamStart
+from stream.messages import Decisions, Detections, Frame, FrameInfo, StageState, StreamEnd, StreamStart
 from stream.monitor import Publisher
 from stream.waker import Waker
 
@@ -31,6 +31,15 @@ PREDICTION_AGE, SEARCHED_PART = "prediction_age", "searched_part"
 FITTED = ("refined", "not_refined", "reduced", "not_compiled")
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineNeed:
+    """Which engine a frame needs: for its pixel size, and in a replay the one it had in the run."""
+
+    pixel_size_um: float
+    opened: int = 0
+    is_replaced: bool = False
+
+
 @dataclass(slots=True)
 class _Held:
     """A delivery that is not acknowledged yet, and the progress of its frame."""
@@ -38,9 +47,11 @@ class _Held:
     delivery: Delivery
     frame: Frame | None
     submitted_s: float
+    decisions: Decisions = field(default_factory=Decisions)
     offered: bool = False
     refused: bool = False
     late: bool = False
+    failed: bool = False
 
 
 class DetectStage:
@@ -50,14 +61,19 @@ class DetectStage:
     has declared them dropped): a stage that is killed and started again gets every other frame again.
     With an age limit (policy `live`) it asks for frames one by one, as fast as it can detect in them
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
-    acknowledged and counted in `dropped_late`.
+    acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
+    `failed_frames`.
     `monitor` is given all detections, and the images of at most `monitor_hz` frames a second.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
-    raises where there can be none. Who opened the receiver and the sender closes them, after the stage.
+    raises where there can be none; its second argument says that a back end had failed in the run that is replayed.
+    Who opened the receiver and the sender closes them, after the stage.
     `predictions` chooses what the engine is told of the tracker's particles; a frame may have to wait for that, and
     none is taken meanwhile. The stage closes it.
+    Detections say what was decided about their frame by the clock (`stream.messages.Decisions`). With `follows` the
+    frames of a replay are processed as theirs say, whatever the clock does; otherwise what a frame says is ignored.
+    `opened` is the number of this detector's engine in the run.
     """
 
     def __init__(
@@ -68,12 +84,17 @@ class DetectStage:
         *,
         monitor: Publisher | None = None,
         monitor_hz: float = 2.0,
-        reopen: Callable[[float], Engine] | None = None,
+        reopen: Callable[[float, bool], Engine] | None = None,
         age_limit_ms: float | None = None,
         waker: Waker | None = None,
         predictions: PredictionChoice | None = None,
+        follows: bool = False,
+        opened: int = 0,
     ) -> None:
         self._receiver = receiver
+        self._follows = follows
+        self._opened = opened
+        self._of_engine: _EngineNeed | None = None
         self._engine = engine
         self._reopen = reopen
         self._waker = waker
@@ -84,9 +105,8 @@ class DetectStage:
         self._admission = None
         if age_limit_ms is not None and math.isfinite(age_limit_ms):
             self._admission = Admission(int(engine.info.details.get("workers", 1)), 1e-3 * age_limit_ms)
-        self._dropped_late = 0
+        self._dropped_late = self._failed = 0
         self._past: Counter[str] = Counter()
-        self._pixel_size_um: float | None = None
         self._sender = sender
         self._monitor = monitor
         self._monitor_period_s = 1.0 / monitor_hz
@@ -153,8 +173,18 @@ class DetectStage:
         return True
 
     def _take_results(self, timeout_s: float) -> None:
-        for detections in self._engine.results(timeout_s):
+        found = self._engine.results(timeout_s)
+        for frame in failed_frames(self._engine):
+            self._give_up(frame)
+        for detections in found:
             self._offer(detections)
+
+    def _give_up(self, frame: int) -> None:
+        """Mark a frame in which the engine failed: there will be no detections."""
+        held = next(h for h in self._held if h.frame is not None and h.frame.info.frame == frame)
+        held.failed = True
+        if self._admission is not None:
+            self._admission.worked(time.perf_counter() - held.submitted_s)
 
     def _ask(self) -> float:
         """Ask for a frame if one is due; returns for how long nothing is to be asked for, s."""
@@ -177,9 +207,11 @@ class DetectStage:
     def _take_next(self, timeout_s: float) -> bool:
         """Take the next message, or submit the frame that has waited for its prediction; False if there is none."""
         if self._next is not None and self._predictions is not None:
-            if not self._is_due():
+            frame = self._next.message
+            assert isinstance(frame, Frame)
+            if not self._is_due(frame):
                 self._predictions.take(timeout_s)
-            if not self._is_due():
+            if not self._is_due(frame):
                 return False
             waited, self._next = self._next, None
             self._take(waited)
@@ -189,15 +221,18 @@ class DetectStage:
             if self._predictions is not None:
                 self._predictions.take(0.0)
             return False
-        if isinstance(delivery.message, Frame) and not self._is_due():
+        if isinstance(delivery.message, Frame) and not self._is_due(delivery.message):
             self._next = delivery
         else:
             self._take(delivery)
         return True
 
-    def _is_due(self) -> bool:
-        """Whether the next frame can be submitted: it waits for no prediction any more."""
-        return self._predictions is None or self._predictions.is_due(all_consumed=not self._sender.queued)
+    def _is_due(self, frame: Frame) -> bool:
+        """Whether a frame can be submitted: it waits for no prediction any more."""
+        if self._predictions is None:
+            return True
+        given = frame.info.decisions if self._follows else None
+        return self._predictions.is_due(given, all_consumed=not self._sender.queued)
 
     def _take(self, delivery: Delivery) -> None:
         message = delivery.message
@@ -207,10 +242,9 @@ class DetectStage:
             if self._is_late(message, now_s):
                 self._held.append(_Held(delivery, message, now_s, late=True))
                 return
-            if message.info.pixel_size_um != self._pixel_size_um:
-                self._follow_pixel_size(message.info.pixel_size_um)
-            self._submit(message)
-            self._held.append(_Held(delivery, message, now_s))
+            self._follow_engine(message.info)
+            decisions = self._submit(message)
+            self._held.append(_Held(delivery, message, now_s, decisions))
         elif isinstance(message, StreamEnd):
             self._end = message
             self._state = StageState.DRAINING
@@ -222,29 +256,47 @@ class DetectStage:
                 f"the detector was sent a {type(message).__name__}, not a frame; connect it to a source"
             )
 
-    def _submit(self, frame: Frame) -> None:
+    def _submit(self, frame: Frame) -> Decisions:
+        """Give a frame to the engine; returns what was decided about it here."""
+        if not self._follows and frame.info.decisions is not None:
+            frame = replace(frame, info=replace(frame.info, decisions=None))
+        given = frame.info.decisions
+        decided = Decisions(opened=self._opened)
+        if given is not None:
+            decided = replace(decided, opened=given.opened, replaced=given.replaced)
         if self._predictions is None:
             self._engine.submit(frame)
-            return
+            return decided
         predicted = self._predictions.choose(frame.info)
         self._predicted_frames += predicted is not None
         self._engine.submit(frame, predicted)
+        return decided if predicted is None else replace(decided, predicted_from=predicted.info.frame)
 
-    def _follow_pixel_size(self, pixel_size_um: float) -> None:
-        """Finish the frames taken with the former objective, then continue with an engine for the new one."""
-        is_first, self._pixel_size_um = self._pixel_size_um is None, pixel_size_um
-        if is_first or self._reopen is None:
-            return
+    def _follow_engine(self, info: FrameInfo) -> None:
+        """Open another engine where the pixel size changes, and in a replay where one was opened in the run."""
+        before, now = self._of_engine, _EngineNeed(info.pixel_size_um)
+        given = info.decisions if self._follows else None
+        if given is not None:
+            now = _EngineNeed(info.pixel_size_um, given.opened, given.replaced)
+        self._of_engine = now
+        if before is None:
+            before = replace(now, is_replaced=False)  # which is the engine that is open
+        if before != now and self._reopen is not None:
+            self._open_another(now)
+
+    def _open_another(self, need: _EngineNeed) -> None:
+        """Finish the frames under way, then continue with another engine."""
         while self._engine.pending:
-            for detections in self._engine.results(RESULT_S):
-                self._offer(detections)
+            self._take_results(RESULT_S)
         self._past += Counter(self._engine.counts())
         self._engine.close()
-        self._engine = self._reopen(pixel_size_um)
+        assert self._reopen is not None
+        self._engine = self._reopen(need.pixel_size_um, need.is_replaced)
+        self._opened += 1
         self._is_woken = self._waker is not None and announces(self._engine, self._waker.wake)
 
     def _offer(self, detections: Detections) -> None:
-        held = next(h for h in self._held if h.frame is not None and not h.offered and not h.late)
+        held = next(h for h in self._held if h.frame is not None and not (h.offered or h.late or h.failed))
         frame = held.frame
         if frame is None or frame.info.frame != detections.info.frame:
             raise DetectionError(
@@ -260,6 +312,7 @@ class DetectStage:
         self._particles += len(detections)
         self._last = detections
         held.offered = True
+        detections = _signed(detections, held.decisions)
         if self._sender.send(detections):
             self._sent += 1
             if self._predictions is not None:
@@ -286,6 +339,8 @@ class DetectStage:
             held = self._held[0]
             if held.late:
                 self._dropped_late += 1
+            elif held.failed:
+                self._failed += 1
             elif held.frame is not None:
                 if not held.offered or (not held.refused and self._settled >= safe):
                     break
@@ -309,6 +364,7 @@ class DetectStage:
         """Totals: frames `received`, `sent` on and `dropped`, `particles`, and what the engine left out.
 
         `dropped_late` are frames that were too old when they came, where there were any.
+        `failed_frames` are those in which the engine failed, where there were any.
         `repeated_images` are frames that the source delivered twice, where there were any.
 
         Where the model has an image to fit: particles whose fit was accepted, `refined`, and the others;
@@ -320,6 +376,7 @@ class DetectStage:
         """
         counted = {reason: self._past[reason] + count for reason, count in self._engine.counts().items()}
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
+        counted.pop(FAILED, None)  # the stage counts those itself, once they are acknowledged
         left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
         fitted = self._engine.info.details.get("refine") or {}
         dropped = self._sender.account.dropped
@@ -329,6 +386,7 @@ class DetectStage:
             "particles": self._particles,
             "dropped": dropped,
             **({"dropped_late": self._dropped_late} if self._dropped_late else {}),
+            **({FAILED: self._failed} if self._failed else {}),
             **left_out,
             **own,
             **{name: int(fitted[name]) for name in FITTED if name in fitted},
@@ -362,6 +420,8 @@ class DetectStage:
             found[PREDICTION_AGE] = self._predictions.age
             found[SEARCHED_PART] = float((details.get(PREDICTION) or {}).get("tiles_px", math.nan))
         found |= gauges_of(details.get(DETAIL) or {})
+        if alarms := details.get(ALARMS):
+            found[ALARMS] = float(alarms)
         depths_um = details.get("z_um")
         if depths_um is not None:
             found |= {"depth_min_um": float(depths_um[0]), "depth_max_um": float(depths_um[-1])}
@@ -377,3 +437,11 @@ class DetectStage:
             self._predictions.close()
         self._held.clear()
         self._next = None
+
+
+def _signed(detections: Detections, own: Decisions) -> Detections:
+    """The detections with what was decided about their frame by the engine and by the stage."""
+    made = detections.info.decisions or Decisions()
+    is_replaced = made.replaced or own.replaced
+    made = replace(made, opened=own.opened, replaced=is_replaced, predicted_from=own.predicted_from)
+    return replace(detections, info=replace(detections.info, decisions=made))

@@ -13,6 +13,8 @@ from stream.messages import Detections, Frame, Predictions
 REPEATED = "repeated_images"
 """The name under which repeated frames are counted."""
 TOO_MANY, HIDDEN_PX = "too_many", "hidden_px"
+FAILED, NO_POSITION, OUTSIDE = "failed_frames", "no_position", "outside"
+"""What a detector of a user's own counts, and says itself when it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ REMARKS = {
         "are wrong; check the camera, or remove repeated frames from the recording",
         "{n} images delivered twice",
     ),
+    FAILED: Remark("", "{n} frames left out in which the detector failed"),
+    NO_POSITION: Remark("", "{n} positions that are not finite left out"),
+    OUTSIDE: Remark("", "{n} positions outside of the image left out"),
 }
 
 

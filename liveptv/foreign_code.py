@@ -1,7 +1,7 @@
-"""Python code that an experiment runs: controllers and devices that are not part of liveptv, and their files.
+"""Python code that an experiment runs: detectors, controllers and devices that are not part of it; their files.
 
-An experiment file may name a controller (a Python file), and a Micro-Manager configuration may name devices that
-are Python classes. Both run with all rights of whoever starts the experiment.
+An experiment file may name a detector and a controller (Python files), and a Micro-Manager configuration may name
+devices that are Python classes. All run with all rights of whoever starts the experiment.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from acquisition.configuration import SIMULATED
+from engines.settings import DetectorSettings
 from liveptv.config import Experiment
 from liveptv.shadowed_packages import ROOT_PACKAGES
 from stream.errors import LivePTVError
@@ -18,11 +19,18 @@ PYTHON_DEVICES = ("#py pyDevice,", "#py Device,")
 
 
 def code_that_will_run(experiment: Experiment) -> list[str]:
-    """A line for each piece of foreign Python code: the controller, and devices of the configuration.
+    """A line for each piece of foreign Python code: detector, controller, and devices of the configuration.
 
     None of it is imported. A configuration that cannot be read gives no lines; opening it reports why.
     """
-    return controller_code(experiment) + device_code(experiment)
+    return detector_code(experiment.detector) + controller_code(experiment) + device_code(experiment)
+
+
+def detector_code(settings: DetectorSettings) -> list[str]:
+    """The line of `code_that_will_run` about the detector, which `liveptv detect` runs too."""
+    if settings.file is None:
+        return []
+    return [f"the detector {settings.file.absolute()} is Python code and will be run"]
 
 
 def controller_code(experiment: Experiment) -> list[str]:

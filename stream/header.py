@@ -15,6 +15,7 @@ from stream.messages import (
     CommandKind,
     CommandReply,
     Detections,
+    FitDecision,
     Frame,
     Message,
     Predictions,
@@ -38,7 +39,10 @@ EARLIER = {
         tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
         tuple(name for name in Detections.COLUMNS if name not in Detections.MORE),
     ),
-    "tracks": (tuple(name for name in Tracks.COLUMNS if name not in Tracks.MORE),),
+    "tracks": (
+        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.MORE, *Tracks.DETECTED}),
+        tuple(name for name in Tracks.COLUMNS if name not in Tracks.DETECTED),
+    ),
     "predictions": (),
 }
 """The columns that tables had before; they are still read."""
@@ -77,8 +81,20 @@ class LinkFields(msgspec.Struct, frozen=True, omit_defaults=True):
     sent_ns: Int64 = 0
 
 
+class DecisionFields(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fields of `Decisions`; a credit of null is infinite."""
+
+    opened: Count = 0
+    replaced: bool = False
+    predicted_from: Int64 = -1
+    fit: FitDecision = FitDecision.WHOLE
+    credit: Number = None
+    turns_from: Int64 = -1
+    learnt_from: Int64 = -1
+
+
 class InfoFields(msgspec.Struct, frozen=True):
-    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null stands for NaN."""
+    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null is NaN, or no decisions."""
 
     camera_frame: Int64
     time_s: Number
@@ -92,6 +108,7 @@ class InfoFields(msgspec.Struct, frozen=True):
     pixel_size_um: Number = 1.0
     detector_ms: Number = None
     age_ms: Number = None
+    decisions: DecisionFields | None = None
 
 
 class CommandFields(msgspec.Struct, frozen=True):

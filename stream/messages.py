@@ -7,9 +7,10 @@ Every message about a frame carries that frame's `FrameInfo`; nothing downstream
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import dataclass, field
-from enum import IntFlag, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import ClassVar, Self
 
 import numpy as np
@@ -23,6 +24,37 @@ FLAGS = "flags"
 """The column of whole numbers that say what is special about a row; always the last."""
 
 
+class FitDecision(IntEnum):
+    """How much of the fit was done in a frame: all without a limit, as much as there was time for, none for want
+    of time, none because the fit was still being compiled."""
+
+    WHOLE = 0
+    LIMITED = 1
+    NO_TIME = 2
+    NOT_COMPILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What the detector of a run decided about a frame by the clock, so that a replay can do the same.
+
+    `opened` changes whenever the detector was opened anew (started again, another pixel size), and `replaced` says
+    that ONNX Runtime had taken over from a back end that failed. `predicted_from` is the frame whose predictions
+    the detector began from. Of the fit: `fit` says how much of it, `credit` is the cost (in lone particles) up to
+    which groups of particles were fitted (infinite: all of them), `turns_from` the frame that says how long each
+    particle has waited for its fit, `learnt_from` the last frame from whose fits errors and brightness were known.
+    -1 stands for no frame.
+    """
+
+    opened: int = 0
+    replaced: bool = False
+    predicted_from: int = -1
+    fit: FitDecision = FitDecision.WHOLE
+    credit: float = math.inf
+    turns_from: int = -1
+    learnt_from: int = -1
+
+
 @dataclass(frozen=True, slots=True)
 class FrameInfo:
     """Everything known about a frame except its pixels.
@@ -33,7 +65,9 @@ class FrameInfo:
     else from the host's. `monotonic_ns` is `time.perf_counter_ns()` of the host that took the frame.
     Focus and flow are NaN where the microscope has none. `flow_ul_s` is the pump's set-point. `detector_ms` is the
     time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
-    result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames have no clock's pace.
+    result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames
+    have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to
+    do, as in an earlier run.
     """
 
     run_id: str
@@ -50,6 +84,7 @@ class FrameInfo:
     pixel_size_um: float = 1.0
     detector_ms: float = NAN
     age_ms: float = NAN
+    decisions: Decisions | None = None
 
     def age_ms_at(self, now_ns: int) -> float:
         """Age of the frame, ms, at `now_ns` (`time.perf_counter_ns`); NaN on another computer than its camera's."""
@@ -185,9 +220,17 @@ class Tracks(ParticleTable):
     `z_um` is on the right one. `revised` is the number of frames before this one whose rows of this track are on
     the wrong side, as is known now: there `z_um` and `z_other_um` are to be exchanged (0: none, NaN as well).
     `kind` is the class of the particle, from all of the track's detections, and `p_kind` its probability.
+
+    Where the row's detection has a second depth, `z_detected_um`, `sigma_z_detected_um`, `z_other_detected_um` and
+    `p_other` are those of the detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
     """
 
     MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_side", "revised", "kind", "p_kind")
+    DETECTED: ClassVar[tuple[str, ...]] = (
+        "z_detected_um", "sigma_z_detected_um", "z_other_detected_um", "p_other",
+        "kind_detected", "p_kind_detected",
+    )  # fmt: skip
+    """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
     info: FrameInfo
     table: FloatArray
     track = Column()
@@ -212,6 +255,12 @@ class Tracks(ParticleTable):
     revised = Column()
     kind = Column()
     p_kind = Column()
+    z_detected_um = Column()
+    sigma_z_detected_um = Column()
+    z_other_detected_um = Column()
+    p_other = Column()
+    kind_detected = Column()
+    p_kind_detected = Column()
     flags = Column()
 
 
@@ -278,6 +327,7 @@ class CommandKind(StrEnum):
     MAKE_SAFE = "make_safe"
     MARK = "mark"
     CONTROL = "control"
+    RECORD = "record"
 
 
 def _new_id() -> str:
@@ -292,7 +342,9 @@ class Command:
     `at_time_s`, on the clock of `FrameInfo.time_s`, it is carried out at that time instead of at once. A
     `heartbeat` reports that a live result has been processed. `make_safe` brings the hardware into its safe state;
     its value is the reason. A `mark` is for the session, which writes its value into the event log. `control` is
-    for the control stage and selects another controller (`tracking.control.switch`).
+    for the control stage and selects another controller (`tracking.control.switch`). A `record` is for the record
+    stage, which keeps the frames around it: its value is why (text), or for how many seconds it keeps what follows
+    (a number; `property` may then say why).
     """
 
     kind: CommandKind
@@ -308,6 +360,9 @@ class Command:
 MADE_SAFE = (
     "the hardware was made safe"  # the refusal begins so while only a person's commands are carried out
 )
+
+NO_EFFECT = "without effect"
+"""The refusal of a command begins so in a replay, which has no microscope."""
 
 
 @dataclass(frozen=True, slots=True)

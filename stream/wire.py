@@ -23,6 +23,7 @@ from stream.header import (
     TABLES,
     AckFields,
     CommandFields,
+    DecisionFields,
     EndFields,
     Header,
     InfoFields,
@@ -40,6 +41,7 @@ from stream.messages import (
     NAN,
     Command,
     CommandReply,
+    Decisions,
     Detections,
     Frame,
     FrameInfo,
@@ -207,6 +209,7 @@ def _describe_array(
         info.pixel_size_um,
         info.detector_ms,
         info.age_ms,
+        None if info.decisions is None else _decision_fields(info.decisions),
     )
     name: Any = array.dtype.name
     columns = TABLES[kind].COLUMNS if kind in TABLES else ()
@@ -253,4 +256,15 @@ def _info(header: Header) -> FrameInfo:
         _number(i.pixel_size_um),
         _number(i.detector_ms),
         _number(i.age_ms),
+        None if i.decisions is None else _decisions(i.decisions),
     )
+
+
+def _decision_fields(d: Decisions) -> DecisionFields:
+    credit = d.credit if math.isfinite(d.credit) else None
+    return DecisionFields(d.opened, d.replaced, d.predicted_from, d.fit, credit, d.turns_from, d.learnt_from)
+
+
+def _decisions(d: DecisionFields) -> Decisions:
+    credit = math.inf if d.credit is None else d.credit
+    return Decisions(d.opened, d.replaced, d.predicted_from, d.fit, credit, d.turns_from, d.learnt_from)

@@ -157,6 +157,18 @@ def holder_of(output: Path, *suffixes: str) -> Holder | None:
     return None
 
 
+def read_holder(lock: Path) -> Holder | None:
+    """Who a lock file names, whether the lock is still held or not; None if it is not there or names nobody."""
+    try:
+        fd = os.open(lock, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return None
+    try:
+        return _read(fd)
+    finally:
+        os.close(fd)
+
+
 def _is_free(fd: int, holder: Holder | None) -> bool:
     """Take the lock if it is free; without locks in the file system, the text in the file decides."""
     try:

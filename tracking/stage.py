@@ -13,6 +13,8 @@ from stream.errors import LinkError, PeerLostError
 from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, Predictions, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
+from tracking.as_detected import as_kept
+from tracking.row_limit import without_excess
 from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
 
@@ -91,6 +93,7 @@ class TrackStage:
         self._predictions = predictions
         self._said: set[str] = set()
         self._check = RunCheck()
+        self._alarms = 0
         self._reached_s = 0.0
         self._last: FrameInfo | None = None
         self._state = StageState.STARTING
@@ -148,10 +151,12 @@ class TrackStage:
         if self._last is not None and info.pixel_size_um != self._last.pixel_size_um:
             self._tracker.finish()  # positions are on another scale: no track continues across it
         self._count_gaps(info)
-        tracks = self._fitting(self._tracker.step(self._check.widened(detections)))
+        given = as_kept(self._check.widened(detections), self._tracker.settings)
+        tracks = self._fitting(self._tracker.step(given))
         self._tell(self._tracker.remark)
         for text in self._check.look(tracks) if self._tracker.axes == AXES else ():
             self._say(text)
+            self._alarms += 1
         now_ns = time.perf_counter_ns()
         step_ms = (now_ns - began_ns) / 1e6
         tracks = self._with_age(tracks, now_ns)
@@ -174,6 +179,7 @@ class TrackStage:
             "step_ms": step_ms,
             "latency_ms": (time.perf_counter_ns() - info.monotonic_ns) / 1e6,
             **self._check.facts(),
+            **({"check_alarms_of_tracks": float(self._alarms)} if self._alarms else {}),
         }
 
     def _predict(self) -> None:
@@ -201,16 +207,15 @@ class TrackStage:
         return replace(tracks, info=replace(tracks.info, age_ms=age_ms))
 
     def _fitting(self, tracks: Tracks) -> Tracks:
-        excess = len(tracks) - self._max_rows if self._max_rows is not None else 0
-        if excess <= 0:
+        fitting, left_out = without_excess(tracks, self._max_rows)
+        if fitting is tracks:
             return tracks
-        predicted = np.flatnonzero(tracks.detection < 0)[:excess]
-        self._counts["rows_left_out"] += len(predicted)
+        self._counts["rows_left_out"] += left_out
         self._tell(
             f"there are more than {self._max_rows} particles and predictions in a frame: predicted rows are left "
             "out of the file; raise detector.max_particles"
         )
-        return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
+        return fitting
 
     def _tell(self, text: str) -> None:
         """Report a text once."""

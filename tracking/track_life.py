@@ -49,7 +49,7 @@ TRACK, X, SIGMA, SPEED, SIGMA_SPEED, BRIGHTNESS, CONFIDENCE, AGE, DETECTION, FLA
         "brightness", "confidence", "age_frames", "detection", "flags",
     )
 )  # fmt: skip
-MORE = slice(Tracks.COLUMNS.index(Tracks.MORE[0]), Tracks.COLUMNS.index(Tracks.MORE[-1]) + 1)
+MORE = slice(Tracks.COLUMNS.index(Tracks.MORE[0]), Tracks.COLUMNS.index(Tracks.DETECTED[-1]) + 1)
 PREDICTED = float(TrackFlag.PREDICTED)
 TENTATIVE = float(TrackFlag.TENTATIVE)
 REDUCED = float(TrackFlag.REDUCED)
@@ -61,6 +61,7 @@ KNOWN_BY_POINTS = (
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 
+# numba compiles the numbers of the columns into what is below: it is compiled anew if this file changes.
 # `_continue` and `_bear` are inlined: called as functions, with tuples of arrays as arguments, they made `advance`
 # 10 to 20 % slower.
 

@@ -11,6 +11,7 @@ from scipy.special import gammainccinv
 
 from stream.messages import Detections, FrameInfo, Predictions, Tracks
 from tracking import kalman, track_life
+from tracking.as_detected import note_detected
 from tracking.assignment import solve
 from tracking.candidates import (
     OVERFLOW,
@@ -176,6 +177,7 @@ class OnlineTracker:
             self._changes.follow(self._scene(count), self._flow, self._sides, lambda: self._link(count))
         tracks = self._update(info, count)
         self._kinds.write(tracks.table, detections.table)
+        note_detected(tracks.table, detections.table)
         if self._sides.revised:
             self.counts["revised"] = self._sides.revised
         if self._is_flow and self._alive and self._clock.dt_s > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +91,15 @@ class ArrayStack:
             time_remarks=tuple(text for text in (scales.interval.remark, *scales.remarks) if text),
         )
 
+    @property
+    def planes_together(self) -> int:
+        """How many planes are written at once (a chunk or shard along the first axis); 1 if it is not known."""
+        pieces = getattr(self._array, "shards", None) or getattr(self._array, "chunks", None)
+        lead = self._layout.lead
+        if not pieces or not lead or len(pieces) != len(self._array.shape):
+            return 1
+        return int(pieces[0]) * math.prod(lead[1:])
+
     def _stamps(self, count: int) -> npt.NDArray[np.float64] | None:
         """Time stamps of all planes, s, if the file has them."""
         said = self._planes.get("time_s")
@@ -134,6 +144,10 @@ class ArrayStack:
             raise SourceError(
                 f"the attributes of {self._path} have no position for plane {z}; copy it again"
             ) from error
+
+    def camera_frame(self, index: int) -> int | None:
+        """None: arrays have no frame numbers."""
+        return None
 
     def _why(self, error: Exception) -> str:
         """Why a plane cannot be read."""

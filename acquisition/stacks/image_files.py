@@ -176,14 +176,18 @@ class FolderStack:
                 f"{path} (frame {index}) is {image.shape} {image.dtype}, the first image was "
                 f"({self.info.height}, {self.info.width}) {self.info.dtype}; remove it or convert it"
             )
-        t, _ = self._chosen.at[index]
         return Plane(
             np.ascontiguousarray(image),
             time_s=float(said.time_s[index]),
             focus_um=float(said.focus_um[index]),
             exposure_ms=float(said.exposure_ms[index]),
-            camera_frame=None if self._first is None else self._first + t,
+            camera_frame=self.camera_frame(index),
         )
+
+    def camera_frame(self, index: int) -> int | None:
+        """The number of an image, by its name; None where names have none."""
+        t, _ = self._chosen.at[index]
+        return None if self._first is None else self._first + t
 
     def _pixels(self, path: Path) -> npt.NDArray[Any]:
         """An image (H, W) in native byte order."""

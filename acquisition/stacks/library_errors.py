@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from acquisition.stacks.stack import ImageStack, Plane, StackInfo
+from acquisition.stacks.stack import ImageStack, Plane, StackInfo, camera_frame_of
 from stream.errors import LivePTVError, SourceError
 
 LOGGERS = ("tifffile", "PIL", "zarr", "h5py", "numcodecs", "imagecodecs")
@@ -46,6 +46,11 @@ class GuardedStack:
         """Plane `index`. Raises `SourceError` with its number if it cannot be read."""
         with kept_quiet(), told_in_a_line(f"frame {index} of {self._path} cannot be read", "copy it again"):
             return self._stack.read(index)
+
+    def camera_frame(self, index: int) -> int | None:
+        """The camera's number of plane `index`; its pixels are read only where there is no other way."""
+        with kept_quiet(), told_in_a_line(f"frame {index} of {self._path} cannot be read", "copy it again"):
+            return camera_frame_of(self._stack, index)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,20 @@ class ImageStack(Protocol):
     def close(self) -> None:
         """Close the file. Idempotent."""
         ...
+
+
+@runtime_checkable
+class NumberedStack(Protocol):
+    """A stack that knows the camera's number of a plane without reading its pixels."""
+
+    def camera_frame(self, index: int) -> int | None:
+        """The `camera_frame` of plane `index`, as `read` gives it."""
+        ...
+
+
+def camera_frame_of(stack: ImageStack, index: int) -> int | None:
+    """The `camera_frame` of plane `index`; its pixels are read only where the stack knows no other way."""
+    return stack.camera_frame(index) if isinstance(stack, NumberedStack) else stack.read(index).camera_frame
 
 
 def check_pixels(path: Path, dtype: np.dtype[Any], what: str = "") -> str:

@@ -253,10 +253,10 @@ class TiffStack:
             time_s=_first(said.time_s[index] if has_said else NAN, ome.time_s),
             focus_um=_first(said.focus_um[index] if has_said else NAN, ome.focus_um, by_spacing_um),
             exposure_ms=_first(said.exposure_ms[index] if has_said else NAN, ome.exposure_ms),
-            camera_frame=self._camera_frame(index),
+            camera_frame=self.camera_frame(index),
         )
 
-    def _camera_frame(self, index: int) -> int | None:
+    def camera_frame(self, index: int) -> int | None:
         """The camera frame number of a plane; it rises at least as much as the place in the recording."""
         numbers = self._columns.camera_frame
         said = int(numbers[index]) if index < numbers.size and numbers[index] >= 0 else None

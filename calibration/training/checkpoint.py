@@ -40,7 +40,8 @@ class Course:
         return replace(self, weights={name: torch.from_numpy(v) for name, v in self.weights.items()})
 
 
-def _kept(settings: TrainingSettings, made_from: str) -> str:
+def kept(settings: TrainingSettings, made_from: str) -> str:
+    """What a training and its continuation, and all processes of one, must have in common."""
     return json.dumps([made_from, settings.model_dump(mode="json", exclude=FREE)], sort_keys=True)
 
 
@@ -50,7 +51,7 @@ def save(folder: Path, trainer: Trainer, course: Course) -> None:
     part = folder / (NAME + ".part")
     torch.save(
         {
-            "settings": _kept(trainer.settings, trainer.material.made_from),
+            "settings": kept(trainer.settings, trainer.material.made_from),
             "steps": trainer.steps,
             "network": trainer.network.state_dict(),
             "averaged": trainer.averaged.state_dict(),
@@ -75,7 +76,7 @@ def resume(folder: Path, trainer: Trainer) -> Course | None:
             size = sum(member.file_size for member in archive.infolist())
         refuse_beyond(size, MOST_BYTES, path.name)
         data = torch.load(path, map_location=trainer.device, weights_only=True)
-        if data["settings"] != _kept(trainer.settings, trainer.material.made_from):
+        if data["settings"] != kept(trainer.settings, trainer.material.made_from):
             raise TrainingError(
                 f"{folder} holds a training with other settings or of another calibration; name another folder"
             )

@@ -61,6 +61,7 @@ class HungarianLosses(NamedTuple):
     position: torch.Tensor
     corrected_confidence: torch.Tensor
     corrected_position: torch.Tensor
+    over: int = 1
 
 
 def truth_of(scene: Scene, material: Material) -> Truth:

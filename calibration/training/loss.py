@@ -36,11 +36,15 @@ class Targets(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The loss and its parts, each a scalar: cross-entropy and negative log-likelihood a particle and class."""
+    """The loss and its parts, each a scalar: cross-entropy and negative log-likelihood a particle and class.
+
+    `over` is the number of particles.
+    """
 
     total: torch.Tensor
     detection: torch.Tensor
     likelihood: torch.Tensor
+    over: int
 
 
 def particle_loss(maps: torch.Tensor, targets: Targets, weight: float = DETECTION_WEIGHT) -> Losses:
@@ -64,7 +68,7 @@ def particle_loss(maps: torch.Tensor, targets: Targets, weight: float = DETECTIO
             wanted.index_add_(0, slot.flatten(), shares.flatten())
         likelihood = -(shares * log_density).sum() / count
     detection = binary_cross_entropy_with_logits(logits, wanted.clamp(0, 1), reduction="sum") / count
-    return Losses(weight * detection + likelihood, detection, likelihood)
+    return Losses(weight * detection + likelihood, detection, likelihood, targets.values.shape[0])
 
 
 def share_out(score: torch.Tensor, slot: torch.Tensor, slots: int) -> torch.Tensor:

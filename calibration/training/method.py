@@ -24,6 +24,14 @@ class LossParts(Protocol):
         """The scalar that is minimised."""
         ...
 
+    @property
+    def over(self) -> int:
+        """What the total is a mean over: particles, or 1 where every batch has as many.
+
+        The losses of several batches, weighted by it (at least 1), are the loss of all their images.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Method:

@@ -14,6 +14,10 @@ class TrainingError(CalibrationError):
     """A training that cannot start or continue; the text says what to do."""
 
 
+class SaidElsewhereError(TrainingError):
+    """A training that ended because of another of its processes, which has reported it."""
+
+
 class TrainingSettings(BaseModel):
     """How a network is trained.
 
@@ -31,9 +35,13 @@ class TrainingSettings(BaseModel):
         None, ge=1, description="largest number of steps; left out: only the duration counts"
     )
     seed: int = Field(0, ge=0, description="seed of the weights and of the training images")
-    processes: int = Field(1, ge=1, le=256, description="number of processes, of one thread each; 1 on a GPU")
+    processes: int = Field(
+        1, ge=1, le=4096, description="number of processes on all computers; one a core, or one a GPU"
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where to train")
-    batch: int = Field(16, ge=1, description="image crops per step and process")
+    batch: int = Field(
+        16, ge=1, description="image crops per step and process; the learning rate is the same for any number"
+    )
     crop_px: int = Field(128, ge=32, multiple_of=16, description="side of an image crop")
     learning_rate: float = Field(
         5e-3, gt=0, description="largest learning rate; it rises to this and then falls to nearly 0"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from calibration.synthesis import Scene
+from calibration.training.group.meeting import add_up, share
 from calibration.training.loss import Losses, Targets, particle_loss
 from calibration.training.material import Material
 from calibration.training.method import LossParts, Method
@@ -98,6 +98,33 @@ class Trainer:
         self.network.load_state_dict(taken)
         self.averaged.load_state_dict(taken)
 
+    def start_alike(self) -> None:
+        """Take the first process's weights, optimiser and number of steps; all must have called this."""
+        if not self.shared:
+            return
+        parameters = list(self.network.parameters())
+        steps = torch.tensor([self.steps], device=self.device)
+        known = torch.tensor([p in self.optimiser.state for p in parameters], device=self.device)
+        share([steps, known], self.device)
+        self.steps = int(steps)
+        for parameter, there in zip(parameters, known.tolist(), strict=True):
+            if there and parameter not in self.optimiser.state:
+                self._begin(parameter)
+        states = [
+            self.optimiser.state[p] for p, there in zip(parameters, known.tolist(), strict=True) if there
+        ]
+        held = [state[name] for state in states for name in sorted(state)]
+        share([*self.network.state_dict().values(), *self.averaged.state_dict().values(), *held], self.device)
+        self.reseed()
+
+    def _begin(self, parameter: nn.Parameter) -> None:
+        """Give the optimiser a state for a parameter, by a step that changes nothing."""
+        only = torch.optim.AdamW([parameter], lr=0.0)
+        parameter.grad = torch.zeros_like(parameter)
+        only.step()
+        parameter.grad = None
+        self.optimiser.state[parameter] = only.state[parameter]
+
     def _places(self, scene: Scene) -> tuple[torch.Tensor, ...]:
         """Where the images lie in the field of view, for a network that knows it."""
         if getattr(self.network, "field_shape", None) is None or scene.origin_px is None:
@@ -120,7 +147,7 @@ class Trainer:
         losses = self.method.loss(maps, scene, self.material)
         self.optimiser.zero_grad(set_to_none=True)
         losses.total.backward()
-        part, stop = self._agree(part, stop)
+        part, stop = self._agree(max(1, losses.over), part, stop)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.learning_rate * self.method.rate_at(part)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
@@ -130,21 +157,28 @@ class Trainer:
         self._average()
         return losses, part, stop
 
-    def _agree(self, part: float, stop: bool) -> tuple[float, bool]:
-        """Average the gradients over all processes; the first process's state is sent along."""
+    @torch.no_grad()
+    def _agree(self, over: int, part: float, stop: bool) -> tuple[float, bool]:
+        """Make the gradients those of the images of all processes; the first process's state is sent along.
+
+        Each process's loss is a mean over `over` particles, so its gradient has this weight. The running means and
+        variances of the batch normalisation become the mean over the processes.
+        """
         if not self.shared:
             return part, stop
         first = self.rank == 0
-        word = torch.tensor([part if first else 0.0, float(stop and first)])
+        word = torch.tensor([part if first else 0.0, float(stop and first), float(over)], device=self.device)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        flat = torch.cat([*(g.flatten() for g in gradients), word])
-        dist.all_reduce(flat)
+        running = [b for b in self.network.buffers() if b.dtype.is_floating_point]
+        flat = torch.cat([*(g.flatten() * over for g in gradients), *(b.flatten() for b in running), word])
+        add_up(flat)
+        weights = [float(flat[-1])] * len(gradients) + [self.settings.processes] * len(running)
         start = 0
-        for gradient in gradients:
-            size = gradient.numel()
-            gradient.copy_(flat[start : start + size].view_as(gradient) / self.settings.processes)
+        for tensor, weight in zip([*gradients, *running], weights, strict=True):
+            size = tensor.numel()
+            tensor.copy_(flat[start : start + size].view_as(tensor) / weight)
             start += size
-        return float(flat[-2]), bool(flat[-1] > 0.5)
+        return float(flat[-3]), bool(flat[-2] > 0.5)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
-from datetime import timedelta
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 
 from calibration.training import checkpoint
 from calibration.training.checkpoint import Course
+from calibration.training.group.meeting import LostPeerError, PeerFailedError, check_alike, joined
+from calibration.training.group.member import Member
 from calibration.training.material import Recipe
 from calibration.training.method import Method
 from calibration.training.scoring import HeldOut
@@ -27,66 +27,97 @@ from calibration.training.trainer import Trainer
 
 REPORT_S = 1.0
 SMOOTHING = 0.98
-PEER_TIMEOUT = timedelta(minutes=10)
+LOST = 75
+"""Exit code of a process that ends because another one is gone."""
 HELD_OUT_IMAGES = 160
 AT_ONCE = 16
 # While the learning rate is high, the loss need not fall.
 SETTLING_PART = 0.9
 
 
-def run(
-    rank: int,
-    settings: TrainingSettings,
-    recipe: Recipe,
-    method: Method,
-    weights: dict[str, Any] | None,
-    meeting: Path,
-    messages: Queue[Any],
-    stop: Event,
-) -> None:
-    """Train as process `rank`; reports progress through `messages`, and finally ("done", `Course`).
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be trained: settings, images, method, weights to start from, what all processes must agree on."""
 
-    A failure is reported as ("failed", text), and also raised in a process that was started for the training.
+    settings: TrainingSettings
+    recipe: Recipe
+    method: Method
+    weights: dict[str, Any] | None
+    agreed: str = ""
+
+    def in_words(self, made_from: str) -> str:
+        """The same for every process that trains the same, wherever its files are."""
+        start = self.settings.start_from
+        named = self.settings.model_copy(update={"start_from": start and Path(start.name)})
+        return self.agreed + checkpoint.kept(named, made_from)
+
+
+class Messages(Protocol):
+    """A queue to this process's or to another one's main thread."""
+
+    def put(self, item: tuple[Any, ...], /) -> None:
+        """Send a message."""
+        ...
+
+
+class Stop(Protocol):
+    """An event of this process or of another one."""
+
+    def is_set(self) -> bool:
+        """Whether the training is to end."""
+        ...
+
+
+def run(member: Member, work: Work, messages: Messages, stop: Stop) -> None:
+    """Train as this member; reports progress through `messages`, and finally ("done", `Course`).
+
+    A failure is reported as ("failed", text), ("lost", text) for the loss of another
+    process or ("elsewhere",) where another one says why; a process that was started for the training ends with it.
     """
-    if settings.processes > 1 and threading.current_thread() is threading.main_thread():
+    spawned = not member.alone and not member.launched
+    if spawned and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        if settings.processes > 1:
-            torch.set_num_threads(1)
-            store = dist.FileStore(str(meeting), settings.processes)
-            dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=settings.processes, timeout=PEER_TIMEOUT
-            )
-        course = _train(rank, settings, recipe, method, weights, messages, stop)
-        if rank == 0:
+        threads = member.threads()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if work.settings.device == "cuda":
+            torch.cuda.set_device(member.local_rank)
+        with joined(member, work.settings.device):
+            course = _train(member, work, messages, stop)
+        if member.first or not spawned:
             messages.put(("done", course.with_arrays()))
-        if settings.processes > 1:
-            dist.destroy_process_group()
+    except LostPeerError as error:
+        if spawned:
+            raise SystemExit(LOST) from error
+        messages.put(("lost", str(error)))
+    except PeerFailedError as error:
+        if spawned:
+            raise SystemExit(LOST) from error
+        messages.put(("elsewhere",))
     except Exception as error:  # any failure must be reported to the process that started the training
-        messages.put(("failed", f"{type(error).__name__}: {error}"))
-        if settings.processes > 1:
+        named = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
+        messages.put(("failed", named))
+        if spawned:
             raise
 
 
-def _train(
-    rank: int,
-    settings: TrainingSettings,
-    recipe: Recipe,
-    method: Method,
-    weights: dict[str, Any] | None,
-    messages: Queue[Any],
-    stop: Event,
-) -> Course:
-    trainer = Trainer(settings, recipe(), rank, method)
-    if weights is not None:
-        trainer.start_from(weights)
-    folder = settings.checkpoint
-    course = (checkpoint.resume(folder, trainer) if folder is not None else None) or Course()
-    loop = _Loop(trainer, course, messages) if rank == 0 else None
+def _train(member: Member, work: Work, messages: Messages, stop: Stop) -> Course:
+    settings = work.settings
+    device = torch.device(settings.device)
+    try:
+        trainer, course = _prepared(member, work)
+    except Exception:
+        check_alike(member, None, device)
+        raise
+    check_alike(member, work.in_words(trainer.material.made_from), device)
+    trainer.start_alike()
+    messages.put(("joined",))
+    loop = _Loop(trainer, course, messages) if member.first else None
     part, ended = 0.0, False
-    parent = multiprocessing.parent_process() if settings.processes > 1 else None
+    orphaned = _Orphaned(member)
     while not ended:
-        if parent is not None and not parent.is_alive():
+        if orphaned():
             raise TrainingError("the program that started this training was killed")
         if loop is not None:
             part = loop.part()
@@ -98,10 +129,34 @@ def _train(
     return course
 
 
+def _prepared(member: Member, work: Work) -> tuple[Trainer, Course]:
+    """The trainer as it starts; the first process reads the checkpoint, and the others get its state."""
+    trainer = Trainer(work.settings, work.recipe(), member.rank, work.method)
+    if work.weights is not None:
+        trainer.start_from(work.weights)
+    folder = work.settings.checkpoint if member.first else None
+    course = None if folder is None else checkpoint.resume(folder, trainer)
+    return trainer, course or Course()
+
+
+class _Orphaned:
+    """Whether the program that started this process (this one's training, or torchrun) was killed."""
+
+    def __init__(self, member: Member) -> None:
+        self._parent = None if member.alone else multiprocessing.parent_process()
+        # Windows leaves a process the number of its dead parent
+        self._launcher = os.getppid() if member.launched and os.name == "posix" else None
+
+    def __call__(self) -> bool:
+        if self._launcher is not None:
+            return os.getppid() != self._launcher
+        return self._parent is not None and not self._parent.is_alive()
+
+
 class _Loop:
     """What the first process does between steps: reports, scores, checkpoints."""
 
-    def __init__(self, trainer: Trainer, course: Course, messages: Queue[Any]) -> None:
+    def __init__(self, trainer: Trainer, course: Course, messages: Messages) -> None:
         self._trainer, self._course, self._messages = trainer, course, messages
         self._settings = trainer.settings
         self._held_out = HeldOut(trainer.material, HELD_OUT_IMAGES)

@@ -6,6 +6,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from engines.network.engine import NetworkEngine
 from engines.network.model import OnnxModel
 from engines.network.noise_watch import NoiseWatch
 from engines.settings import DetectorSettings
-from stream.messages import Detections, Frame, Predictions
+from stream.messages import Decisions, Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class GuardedEngine(EngineAround):
             return []
         for _ in ready:
             self._waiting.popleft()
-        return ready
+        return [_of_replacement(detections) for detections in ready] if self._failure else ready
 
     def _look(self, frame: Frame, detections: Detections) -> None:
         """Raise `WrongNumbersError` for wrong results that the back end's own checks cannot see."""
@@ -221,3 +222,9 @@ class GuardedEngine(EngineAround):
         """Close the engine. Idempotent."""
         super().close()
         self._waiting.clear()
+
+
+def _of_replacement(found: Detections) -> Detections:
+    """The detections, which say that another back end than the first has made them."""
+    made = replace(found.info.decisions or Decisions(), replaced=True)
+    return replace(found, info=replace(found.info, decisions=made))

@@ -29,6 +29,7 @@ from engines.engine import (
 from engines.fit_budget import COSTS_KEPT, FrameCost
 from engines.flatfield import load_flat_field
 from engines.network.decode import compile_decoding, decode, slots_of
+from engines.network.frame_tasks import FrameTask, FrameTasks
 from engines.network.model import Network, OnnxModel
 from engines.network.postprocessing import check_fits, detections_of, in_sample, tables_of
 from engines.network.preparation import Preparation
@@ -42,7 +43,7 @@ from engines.prediction.tiles import Rectangle
 from engines.refine.fit_beside import FitBeside
 from engines.refine.kinds import open_kinds_refiner
 from engines.refine.refiner import NETWORK_SEARCH_UM, Refiner, open_refiner
-from engines.refine.turns import ALL, NOTHING, Allowance
+from engines.refine.turns import ALL, Allowance
 from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame, Predictions
 
@@ -58,7 +59,8 @@ class NetworkEngine:
 
     `fit_share` (0 to 1) is how much of the fit's work may be done in the frames submitted from now on, `fit_ms` the
     time that it may take in each; the other particles keep the network's answer, flagged as `REDUCED`. Any thread
-    may set them.
+    may set them. A frame that has `decisions` in its info is processed as these say; the detections have those that
+    were made.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class NetworkEngine:
         self._network: Network = self._model if open_network is None else open_network(self._model, workers)
         self._prediction = self._predicting(pixel_size_um)
         self._work = FrameWork(workers, "network")
+        self._tasks = FrameTasks(self._refiner)
         self._fit_beside: FitBeside | None = None
         self.fit_ready = Event()
         self.fit_ready.set()
@@ -206,19 +209,37 @@ class NetworkEngine:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
         frame = readable(frame, self._shape, "the network")
         self._prepare(frame.image.shape)
-        allowed = Allowance(self.fit_share, self.fit_ms)
-        self._work.give(partial(self._detect, frame, allowed, predicted))
+        task = self._tasks.next(
+            frame.info.frame,
+            self.fit_share,
+            self.fit_ms,
+            is_compiled=self.fit_ready.is_set(),
+            given=frame.info.decisions,
+        )
+        self._work.give(partial(self._carry_out, frame, task, predicted))
+
+    def _carry_out(self, frame: Frame, task: FrameTask, predicted: Predictions | None) -> Outcome:
+        try:
+            outcome = self._detect(frame, task.allowed, predicted if task.may_predict else None, task)
+        finally:
+            task.finished.set()
+        return task.signed(outcome[0]), outcome[1]
 
     def _detect(
-        self, frame: Frame, allowed: Allowance = ALL, predicted: Predictions | None = None
+        self,
+        frame: Frame,
+        allowed: Allowance = ALL,
+        predicted: Predictions | None = None,
+        task: FrameTask | None = None,
     ) -> Outcome:
         begun_s = time.perf_counter()
+        compiles = task is not None and not task.may_predict
         preparation = self._free.get()
         try:
             background = preparation.fill(frame.image)
             if background <= 0:
                 return Detections.empty(frame.info), Counter(no_light=1)
-            if predicted is not None and self._prediction is not None and self.fit_ready.is_set():
+            if predicted is not None and self._prediction is not None:
                 outcome = self._detect_expected(frame, allowed, predicted, preparation, background, begun_s)
                 if outcome is not None:
                     return outcome
@@ -226,14 +247,13 @@ class NetworkEngine:
             found_s = time.perf_counter()
             refine = None
             if self._refiner is not None:
-                allowed = allowed if self.fit_ready.is_set() else NOTHING
-                refine = partial(self._refine, self._refiner, preparation, frame, allowed)
+                refine = partial(self._refine, self._refiner, preparation, frame, allowed, compiles)
             found, left_out = detections_of(
                 frame, slots, background, self._model.card, self._settings, refine, self._particle
             )
             ended_s = time.perf_counter()
             # while the fit is being compiled, nothing is left out for want of time
-            reduced = 0 if allowed is NOTHING else int((found.flags > 0).sum())
+            reduced = 0 if compiles else int((found.flags > 0).sum())
             self._costs.append(
                 FrameCost(
                     frame.info.frame,
@@ -339,11 +359,12 @@ class NetworkEngine:
         preparation: Preparation,
         frame: Frame,
         allowed: Allowance,
+        compiles: bool,
         table: npt.NDArray[Any],
         doubts: npt.NDArray[Any],
     ) -> npt.NDArray[Any]:
         if allowed.is_none:
-            return refiner.reduce(table, frame.image.shape, compiles=allowed is NOTHING)
+            return refiner.reduce(table, frame.image.shape, compiles=compiles, notes=allowed.notes)
         image, full_light = self._to_fit(preparation, frame)
         return refiner.refine(image, table, full_light, doubts, allowed, frame.info.frame)
 

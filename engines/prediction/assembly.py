@@ -83,7 +83,7 @@ def merged(
     if not new.shape[1]:
         return Merged(known, count, ghosts)
     if allowed.is_none:
-        return Merged(np.hstack([known, refiner.reduce(new, shape)]), count, ghosts)
+        return Merged(np.hstack([known, refiner.reduce(new, shape, notes=allowed.notes)]), count, ghosts)
     group = group_of(
         place[owner < 0], new[SIGMA_Z], corrected, (shape[0], shape[1]), refiner.model.for_kernels(shape)
     )

@@ -24,6 +24,7 @@ from engines.refine.arguments import (
     Psf,
 )
 from engines.refine.depth_search import LARGEST_MOVE_PX
+from engines.refine.fit_notes import FitNotes
 from engines.refine.fitting import (
     CHANCE_SIGMAS,
     LARGEST_MOVE_SIGMAS,
@@ -83,6 +84,7 @@ class KindsRefiner(Refiner):
         full_light: float | None,
         proposals: FloatArray | None,
         part: Part | None = None,
+        notes: FitNotes | None = None,
     ) -> tuple[FloatArray, BoolArray]:
         """The table with what was fitted; all particles are there."""
         contrast, total, light, noise = self.prepare(image, full_light)

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from engines.refine.arguments import BoolArray, FloatArray, IntArray
+from engines.refine.fit_notes import FitNotes, Learnt, Remembered
 from engines.refine.grouping import blocks_of, usable_boxes
 from engines.refine.particle_count import NEAR_PX
 from engines.refine.psf import FitModel
 from engines.refine.rendering import BOTTOM, LEFT, RIGHT, TOP, X, Y, Z
 from engines.refine.sample import add_misfit
-from engines.refine.stated_errors import StatedErrors
+from engines.refine.stated_errors import StatedErrors, are_known
 from engines.refine.turns import Allowance, Candidates, FitTurns
 from engines.refine.typical import ENOUGH, Sample
 from stream.messages import DetectionFlag, Detections
@@ -52,10 +53,17 @@ class PartialFit:
         self._lock = threading.Lock()
         self._known = Sample(np.empty((0, 4)), np.empty((0, 2)), np.empty(0))
 
-    @property
-    def known(self) -> Sample:
+    def remembered(self) -> Remembered:
+        """What is known now."""
+        with self._lock:
+            return Remembered(self._known, self.errors.all_factors)
+
+    def _going_by(self, notes: FitNotes | None) -> Remembered:
+        return self.remembered() if notes is None else notes.remembered
+
+    def known(self, notes: FitNotes | None) -> Sample:
         """The particles that were fitted last."""
-        return self._known
+        return self._going_by(notes).known
 
     def part(
         self,
@@ -88,14 +96,16 @@ class PartialFit:
         group, _ = blocks_of(boxes, usable)
         return group, boxes
 
-    def reduced(self, table: FloatArray, start: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    def reduced(
+        self, table: FloatArray, start: FloatArray, shape: tuple[int, ...], notes: FitNotes | None = None
+    ) -> FloatArray:
         """A `table` (9, N) none of which is fitted; `start` and `shape` as in `part`."""
         overlapped = np.zeros(len(start), np.bool_)
-        if self.errors.are_known and len(start):
+        if are_known(self._going_by(notes).factors) and len(start):
             group, _ = self._groups(start, shape)
             overlapped = np.bincount(group)[group] > 1
         out = table.copy()
-        self.flag(out, np.ones(table.shape[1], np.bool_), overlapped, start, shape)
+        self.flag(out, np.ones(table.shape[1], np.bool_), overlapped, start, shape, notes)
         return out
 
     def flag(
@@ -105,21 +115,26 @@ class PartialFit:
         overlapped: BoolArray,
         start: FloatArray,
         shape: tuple[int, ...],
+        notes: FitNotes | None = None,
     ) -> None:
         """Flag the particles (N,) of a `table` (9, N) that are `reduced`, and correct what they state as errors.
 
         As long as nothing is known of these, they have the model's misfit added; `start` and `shape` as in `part`.
         """
         table[FLAGS, reduced] = float(DetectionFlag.REDUCED)
-        if not self.errors.are_known:
+        factors = self._going_by(notes).factors
+        if not are_known(factors):
             variance = add_misfit(table[SIGMAS].T ** 2, self._model, start[:, :2], start[:, Z], shape)
             table[SIGMAS, reduced] = np.sqrt(variance.T[:, reduced])
             return
-        factors = self.errors.factors(table[Z_UM, reduced], overlapped[reduced])
-        table[SIGMAS, reduced] *= factors.T
+        table[SIGMAS, reduced] *= self.errors.factors(table[Z_UM, reduced], overlapped[reduced], factors).T
 
-    def learn(self, before: FloatArray, after: FloatArray, fitted: Sample, overlapped: BoolArray) -> None:
-        """Take fitted particles (N): their columns of the table (9, N) `before` and `after`, and the fit."""
+    def learn(self, learnt: Learnt, notes: FitNotes | None = None) -> None:
+        """Take what a frame has shown, or leave it in its notes to be taken in the order of frames."""
+        if notes is not None:
+            notes.learnt = learnt
+            return
+        before, after, fitted, overlapped = learnt
         off_um = (before[XYZ] - after[XYZ]).T
         self.errors.add(off_um, before[SIGMAS].T, after[SIGMAS].T, before[Z_UM], overlapped)
         with self._lock:

@@ -14,6 +14,7 @@ from engines.pixel_noise import pixel_noise
 from engines.refine.arguments import BoolArray, Float32Array, FloatArray, Noise
 from engines.refine.compiling import compile_fit
 from engines.refine.contrast import fill_contrast, median_of
+from engines.refine.fit_notes import FitNotes, Learnt, Remembered
 from engines.refine.fitting import LEAST_SEARCH_UM, FitFrame, fit_particles
 from engines.refine.frame import fit_frame
 from engines.refine.partial import Part, PartialFit
@@ -94,6 +95,14 @@ class Refiner:
         """By how much the network's standard errors are off, as `StatedErrors.facts` has it."""
         return self._partial.errors.facts()
 
+    def remembered(self) -> Remembered:
+        """What the fits so far have shown, for the notes of a frame."""
+        return self._partial.remembered()
+
+    def learn(self, learnt: Learnt) -> None:
+        """Take what a frame's notes say it has shown; in the order of frames."""
+        self._partial.learn(learnt)
+
     def forget(self) -> None:
         """Forget all frames so far; no thread may be at work."""
         self._counts: Counter[str] = Counter(refined=0, not_refined=0, added=0, not_there=0)
@@ -132,16 +141,23 @@ class Refiner:
             return np.ascontiguousarray(out[:, present])
         return self._fit_some(image, table, full_light, proposals, allowed, frame)
 
-    def reduce(self, table: FloatArray, shape: tuple[int, ...], *, compiles: bool = False) -> FloatArray:
+    def reduce(
+        self,
+        table: FloatArray,
+        shape: tuple[int, ...],
+        *,
+        compiles: bool = False,
+        notes: FitNotes | None = None,
+    ) -> FloatArray:
         """The table (9, N) of a `Detections` in an image of `shape` (H, W), none of which is fitted.
 
-        `compiles`: because the fit is still being compiled, not for want of time.
+        `compiles`: because the fit is still being compiled, not for want of time. `notes` as in `Allowance`.
         """
         with self._lock:
             self._counts["reduced"] += table.shape[1]
             if compiles:
                 self._counts["not_compiled"] += table.shape[1]
-        return self._partial.reduced(table, self.start(table), shape)
+        return self._partial.reduced(table, self.start(table), shape, notes)
 
     def _fit_some(
         self,
@@ -154,18 +170,19 @@ class Refiner:
     ) -> FloatArray:
         """The table (9, M) of which only what is `allowed` was fitted."""
         more = np.empty((0, 3)) if proposals is None else self.start(proposals)
-        rest = Allowance(allowed.share, allowed.ms - self._preparing_ms)
+        notes = allowed.notes
+        rest = Allowance(allowed.share, allowed.ms - self._preparing_ms, notes)
         start = self.start(table)
         part = self._partial.part(frame, table, start, more, image.shape, rest)
         if not part.chosen.any():
-            return self.reduce(table, image.shape)
+            return self.reduce(table, image.shape, notes=notes)
         begun_s = time.perf_counter()
         some = np.ascontiguousarray(table[:, part.rows])
-        out, present = self._fit(image, some, full_light, proposals, part)
+        out, present = self._fit(image, some, full_light, proposals, part, notes)
         took_ms = 1e3 * (time.perf_counter() - begun_s)
         self._partial.turns.spent(part.units, took_ms - self._preparing_ms)
         before = table.copy()
-        self._partial.flag(before, ~part.chosen, part.overlapped, start, image.shape)
+        self._partial.flag(before, ~part.chosen, part.overlapped, start, image.shape, notes)
         given = len(part.rows)
         before[:, part.chosen] = out[:, :given][:, ~part.drawn]
         there = np.ones(table.shape[1], np.bool_)
@@ -181,6 +198,7 @@ class Refiner:
         full_light: float | None,
         proposals: FloatArray | None,
         part: Part | None = None,
+        notes: FitNotes | None = None,
     ) -> tuple[FloatArray, BoolArray]:
         """The table (9, M) of particles given (9, N) and, behind them, new ones; which of them are there (M,)."""
         begun_s = time.perf_counter()
@@ -190,7 +208,7 @@ class Refiner:
         row = Detections.COLUMNS.index
         start, sigma_z_um = self.start(table), table[row("sigma_z_um")]
         more = None if proposals is None else self.start(proposals)
-        drawn, known = (None, None) if part is None else (part.drawn, self._partial.known)
+        drawn, known = (None, None) if part is None else (part.drawn, self._partial.known(notes))
         found = fit_particles(
             contrast,
             self.model,
@@ -215,12 +233,9 @@ class Refiner:
         mine = np.ones(given, np.bool_) if drawn is None else ~drawn
         if part is not None:
             fitted = np.flatnonzero(good[:given])
-            self._partial.learn(
-                table[:, fitted],
-                out[:, fitted],
-                Sample(*(part_of[fitted] for part_of in found.sample)),
-                part.overlapped[part.rows[fitted]],
-            )
+            sample = Sample(*(part_of[fitted] for part_of in found.sample))
+            learnt = Learnt(table[:, fitted], out[:, fitted], sample, part.overlapped[part.rows[fitted]])
+            self._partial.learn(learnt, notes)
         added = int(found.present[given:].sum())
         gone = int((~found.present[:given]).sum())
         with self._lock:

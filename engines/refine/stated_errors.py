@@ -47,6 +47,11 @@ def scale2_of(pull2: FloatArray, fit2: FloatArray) -> FloatArray:
     return scale2
 
 
+def are_known(factors: FloatArray) -> bool:
+    """Whether factors are other than 1."""
+    return bool((factors != 1.0).any())
+
+
 class StatedErrors:
     """Factors for the standard errors of particles that were not fitted; several threads may use it at once."""
 
@@ -100,15 +105,26 @@ class StatedErrors:
                 factors[kind, d] = (have[d] * mine + PART_PRIOR * whole) / (have[d] + PART_PRIOR)
         self._factors = np.clip(np.sqrt(factors), LEAST, MOST)
 
-    def factors(self, z_um: FloatArray, overlapped: BoolArray) -> FloatArray:
-        """By what the network's standard errors of x, y, z (N, 3) are to be multiplied; 1 before it is known."""
-        factors: FloatArray = self._factors[overlapped.astype(np.int64), self._part(z_um)]
-        return factors
+    @property
+    def all_factors(self) -> FloatArray:
+        """The factors (2, DEPTHS, 3) as they are now, lone and overlapped; never changed, only replaced."""
+        return self._factors
+
+    def factors(
+        self, z_um: FloatArray, overlapped: BoolArray, factors: FloatArray | None = None
+    ) -> FloatArray:
+        """By what the network's standard errors of x, y, z (N, 3) are to be multiplied; 1 before it is known.
+
+        `factors` are `all_factors` of an earlier moment.
+        """
+        of = self._factors if factors is None else factors
+        found: FloatArray = of[overlapped.astype(np.int64), self._part(z_um)]
+        return found
 
     @property
     def are_known(self) -> bool:
         """Whether the factors are other than 1."""
-        return bool((self._factors != 1.0).any())
+        return are_known(self._factors)
 
     def facts(self) -> dict[str, object]:
         """The mean factors of x, y, z for lone and for overlapped particles, and on how many they rest."""

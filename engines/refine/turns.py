@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from engines.refine.arguments import BoolArray, FloatArray, IntArray
 from engines.refine.choice import choose, cost_of_groups, need_of
+from engines.refine.fit_notes import FitNotes
 
 FIRST_MS = 0.5
 """ms of a unit of cost (a lone particle) before the first is measured: what one core of 2020 needs."""
@@ -25,10 +26,14 @@ the computer has become busy."""
 
 
 class Allowance(NamedTuple):
-    """How much of a frame's fit may be done: the `share` of its work (0 to 1), and `ms` at most."""
+    """How much of a frame's fit may be done: the `share` of its work (0 to 1), and `ms` at most.
+
+    `notes` are what the fit of this frame goes by; without them it goes by what is known now.
+    """
 
     share: float = 1.0
     ms: float = math.inf
+    notes: FitNotes | None = None
 
     @property
     def is_all(self) -> bool:
@@ -42,6 +47,26 @@ class Allowance(NamedTuple):
 
 
 ALL, NOTHING = Allowance(), Allowance(0.0, 0.0)
+
+
+class Waits(NamedTuple):
+    """How long each particle of a `frame` has waited for its fit: `waited` (N,) frames, by their places in `tree`.
+
+    A particle is taken for the nearest one of another frame within `reach_um`.
+    """
+
+    frame: int
+    tree: cKDTree
+    waited: FloatArray
+    reach_um: float
+
+
+WAITS_KEPT = 64
+"""Frames whose waiting times are kept: more than are worked on at once (two for each of 16 workers), so that one
+that was overtaken still finds those of the frame before it."""
+TURN_S = 60.0
+"""s that a frame of a replay waits for the choice of an earlier one, which begins before it on another thread; it
+bounds the wait if that one has failed."""
 
 
 class Candidates(NamedTuple):
@@ -63,10 +88,8 @@ class FitTurns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._frame = -1
-        self._tree: cKDTree | None = None
-        self._waited: FloatArray = np.zeros(0)
-        self._reach_um = 0.0
+        self._chosen = threading.Condition(self._lock)
+        self._waits: deque[Waits] = deque(maxlen=WAITS_KEPT)
         self._debt = 0.0
         self._spent: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
 
@@ -86,40 +109,68 @@ class FitTurns:
             self._spent.append((units, ms))
 
     def choose(self, of: Candidates, allowed: Allowance) -> tuple[BoolArray, float]:
-        """The particles (N,) to fit in a frame, and the units of cost that they are."""
+        """The particles (N,) to fit in a frame, and the units of cost that they are.
+
+        The notes of `allowed` get the credit and the frame whose waiting times were used. Where they give them, the
+        choice follows from these and the candidates alone; it then waits for that frame's choice.
+        """
         n = len(of.group)
         if n == 0:
             return np.zeros(0, np.bool_), 0.0
         _, cost = cost_of_groups(of.group, of.doubts)
         total = float(cost[np.unique(of.group)].sum())
-        with self._lock:
-            before = self._waits(of)
+        given = None if allowed.notes is None else allowed.notes.given
+        with self._chosen:
+            waits = self._newest(of.frame) if given is None else self._of(given.turns_from)
+            before = _waited(waits, of.xy_um)
             waited = np.where(np.isnan(before), 1.0, before + 1.0)
-            may = max(min(allowed.share * total, allowed.ms / self._unit_ms()), 0.0)
-            if may >= total:
+            credit = self._credit(total, allowed) if given is None else given.credit
+            if credit == math.inf:
                 chosen, units, self._debt = np.ones(n, np.bool_), total, 0.0
             else:
                 size = np.bincount(of.group, minlength=n)
                 need = need_of(size[of.group] > 1, np.isnan(before), of.confidence, of.sigma_z_um)
-                chosen, units = choose(of.group, cost, need, waited, may - self._debt, of.frame)
-                self._debt = max(0.0, units - (may - self._debt))
-            if of.frame > self._frame:
-                self._remember(of, np.where(chosen, 0.0, waited))
+                chosen, units = choose(of.group, cost, need, waited, credit, of.frame)
+                self._debt = max(0.0, units - credit)
+            self._waits.append(_waits_of(of, np.where(chosen, 0.0, waited)))
+            self._chosen.notify_all()
+        if allowed.notes is not None:
+            allowed.notes.credit = credit
+            allowed.notes.turns_from = -1 if waits is None else waits.frame
         return chosen, units
 
-    def _waits(self, of: Candidates) -> FloatArray:
-        """Frames for which each particle (N,) had waited in the last frame; NaN for new ones."""
-        if self._tree is None:
-            return np.full(len(of.group), np.nan)
-        far, nearest = self._tree.query(of.xy_um)
-        waits: FloatArray = np.where(
-            far < self._reach_um, self._waited[np.minimum(nearest, len(self._waited) - 1)], np.nan
-        )
-        return waits
+    def _credit(self, total: float, allowed: Allowance) -> float:
+        """The units of cost up to which groups are fitted; infinite where there is time for all, `total`."""
+        may = max(min(allowed.share * total, allowed.ms / self._unit_ms()), 0.0)
+        return math.inf if may >= total else may - self._debt
 
-    def _remember(self, of: Candidates, waited: FloatArray) -> None:
-        self._frame, self._waited = of.frame, waited
-        self._tree = cKDTree(of.xy_um)
-        extent = np.ptp(of.xy_um, axis=0)
-        # the mean distance between neighbours; a lone particle may have gone anywhere
-        self._reach_um = math.sqrt(float(extent.prod()) / len(waited)) if len(waited) > 3 else math.inf
+    def _newest(self, frame: int) -> Waits | None:
+        """The waiting times of the newest frame up to this one: later ones may have overtaken it."""
+        return max((w for w in self._waits if w.frame <= frame), key=lambda w: w.frame, default=None)
+
+    def _of(self, frame: int) -> Waits | None:
+        """The waiting times of a frame (-1: none), once it has chosen."""
+
+        def found() -> Waits | None:
+            return next((w for w in self._waits if w.frame == frame), None)
+
+        if frame >= 0 and not self._chosen.wait_for(found, TURN_S):
+            raise TimeoutError(f"the fit of frame {frame}, on which this one depends, has not begun")
+        return found()
+
+
+def _waited(waits: Waits | None, xy_um: FloatArray) -> FloatArray:
+    """Frames for which each particle at x, y (N, 2) had waited; NaN for new ones."""
+    if waits is None:
+        return np.full(len(xy_um), np.nan)
+    far, nearest = waits.tree.query(xy_um)
+    known = waits.waited[np.minimum(nearest, len(waits.waited) - 1)]
+    found: FloatArray = np.where(far < waits.reach_um, known, np.nan)
+    return found
+
+
+def _waits_of(of: Candidates, waited: FloatArray) -> Waits:
+    extent = np.ptp(of.xy_um, axis=0)
+    # the mean distance between neighbours; a lone particle may have gone anywhere
+    reach_um = math.sqrt(float(extent.prod()) / len(waited)) if len(waited) > 3 else math.inf
+    return Waits(of.frame, cKDTree(of.xy_um), waited, reach_um)

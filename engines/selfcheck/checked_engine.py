@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engines.engine import Engine, EngineInfo, working_dtype
 from engines.engine_around import EngineAround
-from engines.selfcheck.gauges import DETAIL
+from engines.selfcheck.gauges import ALARMS, DETAIL
 from engines.selfcheck.inspector import Inspector
 from stream.messages import Detections, Frame, Predictions
 
@@ -53,6 +53,7 @@ class CheckedEngine(EngineAround):
         self._due_s = -np.inf
         self._frames: dict[int, npt.NDArray[Any]] = {}
         self._facts: dict[str, object] = {}
+        self._alarms = 0
         self._inspector: Inspector | None = None
         self._is_over = False
         self._thread = ThreadPoolExecutor(1, "self-check")
@@ -62,7 +63,7 @@ class CheckedEngine(EngineAround):
     def info(self) -> EngineInfo:
         """What the engine is; `details` have what the checks found so far."""
         info = self._engine.info
-        return replace(info, details=info.details | {DETAIL: self._facts})
+        return replace(info, details=info.details | {DETAIL: self._facts, ALARMS: self._alarms})
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
         """Compile and allocate everything for such images; the checks too, so that they do not take time later."""
@@ -121,6 +122,7 @@ class CheckedEngine(EngineAround):
             return
         if seen is not None:
             texts, self._facts = seen
+            self._alarms += len(texts)
             for text in texts:
                 self._say(text)
 

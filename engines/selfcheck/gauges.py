@@ -8,6 +8,8 @@ from typing import Any
 DETAIL = "self_check"
 """Its name in the details of an engine."""
 PREFIX = "check_"
+ALARMS = "check_alarms"
+"""How often the self-check has told a change: the name in the details of an engine, and of the gauge."""
 
 
 def gauges_of(facts: Mapping[str, Any]) -> dict[str, float]:

@@ -88,7 +88,11 @@ def _resume(experiment: Experiment, files: RunFiles, monitor: bool, port: int) -
 
 def replay(
     recording: Annotated[
-        Path, typer.Argument(help="recording: TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")
+        Path,
+        typer.Argument(
+            help="recording: TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images; or the trajectory file of a "
+            "recorded run"
+        ),
     ],
     model: Model = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="trajectory file, .h5")] = None,
@@ -98,22 +102,37 @@ def replay(
     pace: Annotated[
         bool, typer.Option("--pace", help="play at the recorded frame rate, not as fast as possible")
     ] = False,
+    all_frames: Annotated[
+        bool,
+        typer.Option(
+            "--all-frames",
+            help="of a recorded run: all frames, each as if there were time, also where the run's result could be "
+            "repeated",
+        ),
+    ] = False,
     settings: Settings = None,
     overwrite: Overwrite = False,
     monitor: Monitor = False,
     port: Port = 0,
 ) -> int:
-    """Track a recorded video with the pipeline of a live run."""
+    """Track a recorded video, or a recorded run once more, with the pipeline of a live run."""
+    from liveptv.replaying.recorded import recorded_run
+
     source = {
         "path": recording,
         "pace": pace,
+        "decisions": "off" if all_frames else None,
         "frame_rate_hz": frame_rate,
         "pixel_size_um": pixel_size,
         "axes": None if axes is None else parse_axes(axes),
     }
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
     name = Path(str(recording).partition("::")[0]).name
-    tracks = output or Path(f"{name.split('.', maxsplit=1)[0] or 'recording'}.tracks.h5")
+    stem, kind = name.split(".", maxsplit=1)[0] or "recording", "tracks"
+    if (found := recorded_run(recording)) is not None:
+        base |= found.settings
+        kind = "replay"
+    tracks = output or Path(f"{stem}.{kind}.h5")
     loaded = revised(
         load_experiment(None, settings or [], base=base),
         run={"output": tracks, "overwrite": overwrite or None},
@@ -160,6 +179,7 @@ def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
         ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} frames/s)"),
         ("frames lost", outcome.account.in_words()),
         *([("results", outcome.age.in_words())] if outcome.age is not None else []),
+        *([("images", outcome.recording.in_words())] if outcome.recording is not None else []),
         ("detections", f"{result.count('detect', 'particles')}"),
     ]
     if beyond := outside_the_limits(result.counts):

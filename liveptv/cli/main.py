@@ -11,8 +11,10 @@ from rich.markup import escape
 
 from liveptv import __version__
 from liveptv.cli import (
+    batch,
     bench,
     calibration,
+    comparison,
     control,
     engine,
     evaluation,
@@ -21,6 +23,7 @@ from liveptv.cli import (
     live,
     offline,
     recalibration,
+    record,
     scan,
     training,
     warmup,
@@ -45,13 +48,16 @@ app = typer.Typer(
 )
 live.register(app)
 watch.register(app)
+record.register(app)
 scan.register(app)
 calibration.register(app)
 training.register(app)
 recalibration.register(app)
 offline.register(app)
+batch.register(app)
 evaluation.register(app)
 files.register(app)
+comparison.register(app)
 bench.register(app)
 control.register(app)
 engine.register(app)

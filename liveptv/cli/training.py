@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +16,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from liveptv.cli.console import PLAIN_PERIOD_S, console
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Overwrite
-from liveptv.files import refuse_to_replace, writable
-from stream.errors import ConfigurationError
+from liveptv.files import claimed, refuse_to_replace, writable
+from stream.errors import ConfigurationError, LivePTVError
 
 if TYPE_CHECKING:
+    from calibration.training.group.member import Member
     from calibration.training.train import TrainingProgress
+    from liveptv.workflows.train import Trained
 
 SIZES = ("small", "large")
 SHIPPED, NOTHING = "shipped", "nothing"
@@ -26,7 +30,7 @@ SHIPPED, NOTHING = "shipped", "nothing"
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
-    app.command(rich_help_panel="Calibration")(exiting(train))
+    app.command(rich_help_panel="Calibration")(exiting(train, claims_output=False))
 
 
 def train(
@@ -50,46 +54,107 @@ def train(
     seed: Annotated[int, typer.Option(help="seed of the weights and the training images", min=0)] = 0,
     processes: Annotated[
         int | None,
-        typer.Option(help="processes of one thread each; if left out, as many as CPU cores", min=1, max=256),
+        typer.Option(
+            help="processes of one thread each; if left out, as many as CPU cores (torchrun sets its own number)",
+            min=1,
+            max=256,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="image crops per step and process; if left out, 16, and 256 on a GPU", min=1),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="folder for checkpoints, from which an interrupted training continues")
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Train a detection network on a calibration."""
+    """Train a detection network on a calibration; `torchrun ... -m liveptv train` does it on several computers."""
+    from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes
 
-    if size not in SIZES:
-        raise ConfigurationError(f"--size must be small or large, not {size!r}")
-    if output.suffix.lower() != ".onnx":
-        raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
     start = start or (SHIPPED if size == "small" else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
-    refuse_to_replace(output, calibration, start_from)
-    writable(output, overwrite)
-    check_libraries()
-    import torch
+    member = launched_member()
+    with _one_voice(member), contextlib.ExitStack() as stack:
+        if size not in SIZES:
+            raise ConfigurationError(f"--size must be small or large, not {size!r}")
+        if output.suffix.lower() != ".onnx":
+            raise ConfigurationError(f"the network is written as an .onnx file; {output} must end in .onnx")
+        if member is not None and processes not in (None, member.size):
+            raise ConfigurationError(f"torchrun started {member.size} processes; leave out --processes")
+        if member is None or member.first:
+            refuse_to_replace(output, calibration, start_from)
+            writable(output, overwrite)
+            stack.enter_context(claimed(output, "liveptv train"))
+        check_libraries()
+        import torch
 
-    from calibration.training.settings import TrainingSettings
-    from liveptv.workflows.train import recipe_for, train_model
+        from calibration.training.settings import TrainingSettings
+        from liveptv.workflows.train import recipe_for, train_model
 
-    recipe, digest = recipe_for(calibration, optics)
-    on_gpu = torch.cuda.is_available()
-    settings = TrainingSettings(
-        size="large" if size == "large" else "small",
-        minutes=minutes,
-        seed=seed,
-        processes=1 if on_gpu else processes or default_processes(),
-        device="cuda" if on_gpu else "cpu",
-        batch=256 if on_gpu else 16,
-        start_from=start_from,
-        checkpoint=checkpoint,
-        score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
-    )
-    with _Line() as line:
-        trained = train_model(output, recipe, digest, settings, line.show)
+        recipe, digest = recipe_for(calibration, optics)
+        on_gpu = torch.cuda.is_available()
+        if member is not None:
+            processes = member.size
+            if on_gpu and member.local_size > torch.cuda.device_count():
+                raise ConfigurationError(
+                    f"torchrun started {member.local_size} processes on a computer with "
+                    f"{torch.cuda.device_count()} GPUs; give it --nproc-per-node with their number"
+                )
+        elif on_gpu:
+            processes = 1
+        settings = TrainingSettings(
+            size="large" if size == "large" else "small",
+            minutes=minutes,
+            seed=seed,
+            processes=processes or default_processes(),
+            device="cuda" if on_gpu else "cpu",
+            batch=batch or (256 if on_gpu else 16),
+            start_from=start_from,
+            checkpoint=checkpoint,
+            score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
+        )
+        if member is not None and not member.first:
+            train_model(output, recipe, digest, settings, lambda _progress: None, member)
+            return 0
+        with _Line() as line:
+            trained = train_model(output, recipe, digest, settings, line.show, member)
+        if trained is not None:
+            _report(trained)
+    return 0
+
+
+@contextlib.contextmanager
+def _one_voice(member: Member | None) -> Iterator[None]:
+    """Let one process of those that torchrun started say what went wrong, and which of them it was."""
+    if member is None or not member.launched:
+        yield
+        return
+    from calibration.training.settings import SaidElsewhereError, TrainingError
+
+    try:
+        yield
+    except SaidElsewhereError:
+        raise typer.Exit(1) from None
+    except (LivePTVError, KeyboardInterrupt) as error:
+        if not _first_to_say(member):
+            raise typer.Exit(1) from None
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise TrainingError(f"{member.name}: {error}") from error
+
+
+def _first_to_say(member: Member) -> bool:
+    try:
+        from calibration.training.group.meeting import first_to_say
+    except ImportError:  # torch may be what is missing
+        return True
+    return first_to_say(member)
+
+
+def _report(trained: Trained) -> None:
     found = trained.scores
     console.print(
         f"missed {100 * found.missed:.1f} %, false {100 * found.evaluation.false:.1f} % of {found.particles} "
@@ -101,7 +166,6 @@ def train(
         f"network written to {escape(str(trained.model))}, its report to {escape(str(trained.page))}",
         soft_wrap=True,
     )
-    return 0
 
 
 class _Line:

@@ -6,7 +6,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from acquisition.recorder.settings import RecordSettings
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
+from acquisition.source_settings import SourceSettings
 from engines.settings import DetectorSettings
 from liveptv.config.sections import (
     ChannelSettings,
@@ -25,15 +27,19 @@ from tracking.settings import TrackerSettings
 IN_SIMULATED_TIME = (
     "link.policy live drops frames that are late, and in simulated time (RealTime 0) none is; leave it out"
 )
+NO_SOURCE = "there is no source: add a [microscope], a [recording] or a [source] section"
 
 
 class Experiment(Section):
-    """The whole experiment file. Source: a microscope, or a recording where `recording.path` is set."""
+    """The whole experiment file. Frames come from a microscope, a recording, or another program (`source`)."""
 
     run: RunSettings = Field(default_factory=RunSettings, description="output and length of the run")
     microscope: MicroscopeSettings | None = Field(None, description="the microscope to acquire from")
     recording: RecordingSettings | None = Field(
         None, description="a recorded video to replay in place of a microscope"
+    )
+    source: SourceSettings | None = Field(
+        None, description="another program that takes the frames, in place of a microscope"
     )
     limits: LimitsSettings = Field(
         default_factory=LimitsSettings, description="limits of all commands, and the safe state"
@@ -52,6 +58,9 @@ class Experiment(Section):
     recalibration: RecalibrationSettings = Field(
         default_factory=RecalibrationSettings, description="whether a run tells that its model no longer fits"
     )
+    record: RecordSettings = Field(
+        default_factory=RecordSettings, description="whether the camera images of a run are kept"
+    )
     link: TransportSettings = Field(
         default_factory=TransportSettings, description="message links between the pipeline stages"
     )
@@ -61,8 +70,10 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _one_source_and_reachable_stages(self) -> Self:
-        if self.microscope is not None and self.recording is not None:
-            raise ValueError("there is both a [microscope] and a [recording] section; remove one of them")
+        given = [name for name in ("microscope", "recording", "source") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"there is both a [{given[0]}] and a [{given[1]}] section; remove one of them")
+        self._check_source()
         if self.link.is_live and self.recording is not None and not self.recording.pace:
             raise ValueError(
                 'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
@@ -79,6 +90,8 @@ class Experiment(Section):
             raise ValueError(
                 'recalibration.live "propose" needs a network: give detector.model (.onnx), or leave it out'
             )
+        if self.record.mode != "off" and self.record.on.hardware is not None and self.microscope is None:
+            raise ValueError("record.on.hardware needs a microscope; leave it out")
         monitor = LinkAddress.parse(self.session.monitor)
         if not monitor.is_local and self.session.keys is None:
             raise ValueError(
@@ -89,6 +102,26 @@ class Experiment(Section):
             raise ValueError("a protocol moves through its slices itself; remove controller.until_enough")
         return self
 
+    def _check_source(self) -> None:
+        source = self.source
+        if source is None:
+            return
+        if self.link.is_live and not source.is_live:
+            raise ValueError(
+                'link.policy "live" drops frames that are late, and files of a folder wait; leave link.policy out'
+            )
+        is_local = source.address is None or LinkAddress.parse(source.address).is_local
+        if not is_local and self.session.keys is None:
+            raise ValueError(
+                f"other computers can reach {source.address}, which needs keys; make them with "
+                f"`{HOW_TO_MAKE_KEYS}` and set session.keys to their folder"
+            )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come as they are taken: from a microscope, or sent by another program."""
+        return self.microscope is not None or (self.source is not None and self.source.is_live)
+
     @property
     def is_controlled(self) -> bool:
         """Whether a controller or a protocol steers the run from its start."""
@@ -98,6 +131,11 @@ class Experiment(Section):
     def can_be_controlled(self) -> bool:
         """Whether the run can be steered, possibly by a controller that is switched on later."""
         return self.microscope is not None or self.is_controlled
+
+    @property
+    def needs_control_stage(self) -> bool:
+        """Whether a stage looks at the tracks of each frame: to steer the run, or to say what is to be recorded."""
+        return self.can_be_controlled or (self.record.mode != "off" and self.record.on.needs_tracks)
 
     def resolved(self) -> dict[str, Any]:
         """All settings with their values in JSON types, as stored in the trajectory file."""

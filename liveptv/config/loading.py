@@ -38,9 +38,9 @@ def load_experiment(
     for override in overrides:
         apply_override(data, override)
     experiment = build_experiment(data, str(path) if path is not None else "the settings given")
-    if experiment.microscope is None and experiment.recording is None:
+    if experiment.microscope is None and experiment.recording is None and experiment.source is None:
         raise ConfigurationError(
-            f"{path or 'the experiment'} has no source: add a [microscope] or a [recording] section"
+            f"{path or 'the experiment'} has no source: add a [microscope], a [recording] or a [source] section"
         )
     return experiment
 

@@ -16,6 +16,8 @@ from liveptv.monitor.control_state import ControlState
 from liveptv.monitor.detection_quality import DetectionQuality
 from liveptv.monitor.images import SmallImage
 from liveptv.monitor.latest_image import LatestImage, Shown
+from liveptv.monitor.recorded_events import KIND as EVENT
+from liveptv.monitor.recorded_events import RecordedEvents
 from liveptv.monitor.running_profile import RunningProfile
 from liveptv.monitor.stage_statuses import FRESH_S, StageStatuses, plain
 from liveptv.monitor.two_sides import TwoSides
@@ -45,6 +47,7 @@ class RunView:
         self._quality = DetectionQuality()
         self._sides = TwoSides()
         self._control = ControlState()
+        self._recorded = RecordedEvents()
         self._latest: Tracks | None = None
         self._paused = False
         self.card: RunCard | None = None
@@ -67,6 +70,7 @@ class RunView:
                     edges = np.linspace(floor_um, floor_um + depth_um, BINS + 1)
                 self._profile = RunningProfile(factor, edges)
                 self._control = ControlState(card.configuration)
+                self._recorded = RecordedEvents(card.configuration)
             self.card = card
 
     def take(self, message: Message) -> None:
@@ -110,6 +114,8 @@ class RunView:
                 self._paused = event["command"] == "pause"
             if kind == "controller":
                 self._control.happened(event)
+            if kind == EVENT:
+                self._recorded.happened(event)
             if kind == "recalibration" and event.get("proposed"):
                 self._proposed = str(event.get("text", ""))
             if kind in QUIET_EVENTS:
@@ -188,6 +194,7 @@ class RunView:
                 "limits": self._configured("limits") or {},
                 "is_live": self._configured("microscope") is not None,
                 "control": self._control.facts(self._stages.of("control")),
+                "recorded": self._recorded.facts(),
                 "series": list(self.series),
                 "profile": self._profile_facts(),
                 "detection": self._quality.facts(),

@@ -32,6 +32,7 @@ ALLOWED = {
     CommandKind.MAKE_SAFE,
     CommandKind.MARK,
     CommandKind.CONTROL,
+    CommandKind.RECORD,
 }
 WITH_NUMBER = {CommandKind.MOVE_FOCUS, CommandKind.NEXT_SLICE, CommandKind.SET_FLOW, CommandKind.SET_EXPOSURE}
 ANSWER_S = 35.0  # longer than the acquisition waits for a device (30 s), so that its own answer comes first
@@ -49,7 +50,8 @@ class RefusedCommandError(LivePTVError):
 def command_from(request: dict[str, Any]) -> Command:
     """Make the command of a request, `{"kind": "set_flow", "value": 0.03}`; raises `RefusedCommandError`.
 
-    For a controller the value is an entry of `[controller]`, `{"stop_when": {"frames": 900}}`, `{}` for none.
+    For a controller the value is an entry of `[controller]`, `{"stop_when": {"frames": 900}}`, `{}` for none; for
+    `record` it is why the frames are kept.
     """
     try:
         kind = CommandKind(request.get("kind"))  # type: ignore[arg-type]
@@ -73,6 +75,8 @@ def command_from(request: dict[str, Any]) -> Command:
         value = json.dumps(value)
     elif kind is CommandKind.MARK:
         value = one_line(str(value or ""))
+    elif kind is CommandKind.RECORD:
+        value = one_line(str(value or "")) or None
     elif kind is CommandKind.STOP:
         value = "stopped from the page"
     else:

@@ -17,7 +17,7 @@ from tracking.trajectories.schema import RecordArray
 LEAST_NOT_FITTED = 0.005
 """Part of the positions from which it is said that they were not fitted. Fewer change no result that is shown."""
 WHILE_COMPILING, FOR_WANT_OF_TIME = "as the fit was still being compiled", "for want of time"
-STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
+STAGE_ORDER = ("acquire", "detect", "track", "write", "control", "record")
 
 
 def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, str]]:
@@ -30,6 +30,7 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     found = [
         ("frames", f"{frames}"),
         ("frames lost", _lost(account)),
+        *([("images kept", images)] if (images := images_in_words(attributes)) else []),
         ("duration", f"{statistics.get('duration_s', float('nan')):.1f} s"),
         ("trajectories", f"{lengths.size}"),
         ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
@@ -46,6 +47,15 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
             ("largest deviation from laminar flow", f"{100 * profile.deviation:.1f} % of its maximum")
         )
     return [{"name": name, "value": value} for name, value in found]
+
+
+def images_in_words(attributes: dict[str, Any]) -> str:
+    """What was kept of the camera's images; "" if none were asked for."""
+    found = attributes.get("recording")
+    if not isinstance(found, dict) or not isinstance(found.get("stored"), int):
+        return ""
+    lost = sum(count for count in found.get("lost", {}).values() if isinstance(count, int))
+    return f"{found['stored']}, {lost} lost" if lost else f"{found['stored']}"
 
 
 def not_fitted_in_words(trajectories: Trajectories) -> str:

@@ -2,8 +2,8 @@
 
 Viewers find the run by its card (`liveptv.session.run_card`) and get the statuses of all stages. Each `Command` of
 a viewer goes where it belongs: a mark into the event log, a stop to the session (as Ctrl-C), another controller to
-the control stage, everything else to the acquisition, which keeps it within the limits. Each command and its answer
-is in the event log (kind `wish`).
+the control stage, a request to keep frames to the record stage, everything else to the acquisition, which keeps it
+within the limits. Each command and its answer is in the event log (kind `wish`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from liveptv.config import Experiment
 from liveptv.session.events import EventLog
-from liveptv.session.plan import ImageFormat
+from liveptv.session.plan import RECORD_REQUESTS, ImageFormat
 from liveptv.session.run_card import RunCard, cards_folder, write_card
 from stream.commands import CommandClient, CommandServer, Request
 from stream.errors import LinkError, WireError
@@ -29,6 +29,8 @@ from stream.run_keys import RunKeys
 from stream.safe_text import one_line
 
 LOOPBACK = "tcp://127.0.0.1:0"
+NOT_RECORDED = "this run records no images; set record.mode to events or all"
+RECORDER_GONE = "the recorder of this run was lost; images are not kept any more"
 NOTE_LENGTH = 500  # characters kept of a text that a viewer sent; a note is a sentence or two
 
 
@@ -56,7 +58,12 @@ class Announcement:
         self._server = CommandServer(LOOPBACK, keys.curve)
         self._client: CommandClient | None = None
         self._control: CommandClient | None = None
+        self._recorder: CommandClient | None = None
+        self._records = experiment.record.mode != "off"
         self._waiting: dict[str, Request] = {}
+        self._asked: dict[str, Command] = {}
+        self._refused: set[str] = set()
+        self._record_lost = False
         self._path = cards_folder() / f"{run_id}.json"
         self.card = RunCard(
             run_id=run_id,
@@ -84,6 +91,8 @@ class Announcement:
             self._client = CommandClient(bound["acquire.commands"], self._keys.curve)
         if self._control is None and "control.requests" in bound:
             self._control = CommandClient(bound["control.requests"], self._keys.curve)
+        if self._recorder is None and RECORD_REQUESTS in bound:
+            self._recorder = CommandClient(bound[RECORD_REQUESTS], self._keys.curve)
         known: dict[str, Any] = {
             "detect": bound.get("detect.monitor", ""),
             "track": bound.get("track.monitor", ""),
@@ -117,11 +126,14 @@ class Announcement:
                 self._take(request)
             except Exception as error:  # noqa: BLE001 - no command of a viewer may end the run
                 self._refuse(request, f"the command failed: {one_line(str(error), NOTE_LENGTH)}")
-        for client in (self._client, self._control):
+        for client in self._clients:
             for ack in client.replies() if client is not None else ():
                 answered = self._waiting.pop(ack.command_id, None)
+                asked = self._asked.pop(ack.command_id, None)
                 if answered is not None:
                     self._answer(answered, ack)
+                elif asked is not None:
+                    self._note_refusal(asked, ack)
 
     def _take(self, request: Request) -> None:
         command = request.command
@@ -135,10 +147,46 @@ class Announcement:
         else:
             if command.kind is CommandKind.MAKE_SAFE:
                 self._on_make_safe(_note(command) or f"requested by {one_line(command.sender) or 'a viewer'}")
-            self._pass_on(request, self._control if command.kind is CommandKind.CONTROL else self._client)
+            self._pass_on(request, self._carried_out_by(command.kind))
+
+    @property
+    def _clients(self) -> tuple[CommandClient | None, ...]:
+        return self._client, self._control, self._recorder
+
+    def _carried_out_by(self, kind: CommandKind) -> CommandClient | None:
+        if kind is CommandKind.CONTROL:
+            return self._control if self._controllable else None
+        return self._recorder if kind is CommandKind.RECORD else self._client
+
+    def ask_recorder(self, command: Command) -> None:
+        """Send a request of the session itself; its answer is in the event log if it is a refusal."""
+        if self._recorder is None or self._record_lost:
+            return
+        try:
+            self._recorder.send(command)
+        except (LinkError, WireError) as error:
+            self._events.write("note", f"{command.sender} could not ask for an event: {error}")
+        else:
+            self._asked[command.command_id] = command
+
+    def _note_refusal(self, asked: Command, ack: CommandReply) -> None:
+        """Note that a request of the session was refused: the first one since one was accepted."""
+        if not ack.accepted and asked.sender not in self._refused:
+            self._events.write("note", f"{asked.sender}: no event: {ack.reason}")
+        (self._refused.discard if ack.accepted else self._refused.add)(asked.sender)
+
+    def record_lost(self) -> None:
+        """The record stage is gone: nobody answers requests any more."""
+        self._record_lost = True
+        for request in [r for r in self._waiting.values() if r.command.kind is CommandKind.RECORD]:
+            del self._waiting[request.command.command_id]
+            self._answer(request, _ack(request.command, RECORDER_GONE))
 
     def _pass_on(self, request: Request, client: CommandClient | None) -> None:
         command = request.command
+        if command.kind is CommandKind.RECORD and (not self._records or self._record_lost):
+            self._answer(request, _ack(command, RECORDER_GONE if self._records else NOT_RECORDED))
+            return
         if client is None:
             why = "the microscope is not ready yet; try again in a moment"
             if command.kind is CommandKind.CONTROL and not self._controllable:
@@ -161,7 +209,8 @@ class Announcement:
         command = request.command
         outcome = f"refused: {ack.reason}" if not ack.accepted else "done"
         if ack.accepted and ack.first_frame >= 0:
-            outcome = f"shows from frame {ack.first_frame} on"
+            is_record = command.kind is CommandKind.RECORD
+            outcome = f"{'kept' if is_record else 'shows'} from frame {ack.first_frame} on"
         text = f"{one_line(command.sender) or 'a viewer'}: {_in_words(command)}: {outcome}"
         self._events.write("wish", text, command=str(command.kind), accepted=ack.accepted)
         request.reply(ack)
@@ -175,7 +224,7 @@ class Announcement:
         self._waiting.clear()
         self._publisher.close()
         self._server.close()
-        for client in (self._client, self._control):
+        for client in self._clients:
             if client is not None:
                 client.close()
 
@@ -185,6 +234,10 @@ def _ack(command: Command, why_not: str = "") -> CommandReply:
 
 
 def _in_words(command: Command) -> str:
+    if command.kind is CommandKind.RECORD:
+        why = _note(command) if isinstance(command.value, str) else one_line(command.property, NOTE_LENGTH)
+        after = "" if isinstance(command.value, str | None) else f" and {command.value:g} s after it"
+        return f"record{after}" + (f" ({why})" if why else "")
     if command.kind is not CommandKind.CONTROL:
         return f"{command.kind}" + ("" if command.value is None else f" {_note(command)}")
     try:

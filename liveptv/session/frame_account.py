@@ -17,9 +17,15 @@ from tracking.trajectories.schema import RecordArray
 Counts = Mapping[str, Mapping[str, int]]
 
 TOO_LATE = "too old when the detector got them"
+NOT_IN_THE_RUN = "not tracked in the run that is replayed either"
+NOT_RECORDED = "not in the recording"
+DETECTOR_FAILED = "in which the detector failed"
 DROPS = (
+    (NOT_IN_THE_RUN, "acquire", "not_in_the_run"),
+    (NOT_RECORDED, "acquire", "not_recorded"),
     ("before the detector", "acquire", "to_detect.dropped"),
     (TOO_LATE, "detect", "dropped_late"),
+    (DETECTOR_FAILED, "detect", "failed_frames"),
     ("before the tracker", "detect", "to_track.dropped"),
     ("before the writer", "track", "to_write.dropped"),
     ("in an earlier file, which was spoilt", "write", "in_spoilt_file"),
@@ -28,6 +34,15 @@ FINAL = "account.final"
 """Set by a stage that accepts nothing more (it drains, or ended with an error): its counts are complete."""
 IN_CAMERA = "in the camera"
 IN_RECORDING = "in the recording"
+AT_SENDER = "at the sender or on the way from it"
+IN_FOLDER = "missing in the folder"
+SOURCES = {
+    IN_CAMERA: "lost_in_camera",
+    IN_RECORDING: "lost_in_recording",
+    AT_SENDER: "lost_at_sender",
+    IN_FOLDER: "lost_in_folder",
+}
+"""Where frames are lost before a run has them, and the count of the acquisition that says so."""
 IN_BUFFER = "in the camera's buffer, never read"
 IN_THE_FILE = "in the trajectory file, which cannot be read"
 ON_THE_WAY = "on their way when the run ended"
@@ -115,24 +130,22 @@ def close_account(
     """
     acquire = counts.get("acquire", {})
     blind = not acquire or _was_cut_off(counts, lost_stages)
-    in_camera = acquire.get("lost_in_camera", 0)
+    lost = lost_before_the_run(acquire)
     if blind:
-        in_camera = max(in_camera, contents.lost_in_camera)
+        where = next((place for place in (AT_SENDER, IN_FOLDER) if SOURCES[place] in acquire), IN_CAMERA)
+        lost[where] = max(lost[where], contents.lost_in_camera)
     left = acquire.get("left_in_buffer", 0)
-    in_recording = acquire.get("lost_in_recording", 0)
-    lost = {
-        IN_CAMERA: in_camera,
-        IN_RECORDING: in_recording,
-        IN_BUFFER: 0 if as_asked and not blind else left,
-    }
+    lost[IN_BUFFER] = 0 if as_asked and not blind else left
     lost |= {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
     dropped = sum(lost[where] for where, _, _ in DROPS)
-    if not blind and lost[TOO_LATE]:
-        # a detector that was started again may find a frame too old whose detections the tracker has
-        twice = min(lost[TOO_LATE], max(0, contents.frames + dropped - acquire.get("received", 0)))
-        lost[TOO_LATE] -= twice
+    # a recorded run keeps its numbers: what its source skipped is among the dropped, and never came
+    numbered = acquire.get("received", 0) + acquire.get("not_in_the_run", 0) + acquire.get("not_recorded", 0)
+    for where in (TOO_LATE, DETECTOR_FAILED) if not blind else ():
+        # a detector that was started again may find a frame too old whose detections the tracker has, or fail again
+        twice = min(lost[where], max(0, contents.frames + dropped - numbered))
+        lost[where] -= twice
         dropped -= twice
-    received = max(acquire.get("received", 0), contents.last_frame + 1, contents.frames + dropped)
+    received = max(numbered, contents.last_frame + 1, contents.frames + dropped)
     lost[_where_the_rest_is(contents, lost_stages)] = received - contents.frames - dropped
     lost = {where: count for where, count in lost.items() if count}
     return FrameAccount(
@@ -142,6 +155,11 @@ def close_account(
         not_known=tuple(_not_known(counts, lost_stages)),
         after_the_end=left if as_asked and not blind else 0,
     )
+
+
+def lost_before_the_run(acquire: Mapping[str, int]) -> dict[str, int]:
+    """Frames lost before the run had them, by where, from the counts of the acquisition."""
+    return {where: acquire.get(name, 0) for where, name in SOURCES.items()}
 
 
 def _where_the_rest_is(contents: FileContents, lost_stages: Collection[str]) -> str:
@@ -166,6 +184,10 @@ def _not_known(counts: Counts, lost_stages: Collection[str]) -> list[str]:
     resets = counts.get("acquire", {}).get("counter_resets", 0)
     if resets:
         words.append(f"the camera's counter fell back {resets} times: what it lost then is not known")
+    restarts = counts.get("acquire", {}).get("sender_restarts", 0)
+    if restarts:
+        times = "once" if restarts == 1 else f"{restarts} times"
+        words.append(f"the sender of the frames began again {times}: what was lost then is not known")
     return words
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from liveptv.session.link_rules import wants_predictions
-from liveptv.session.plan import PREDICTIONS_ADDRESS, ImageFormat, Peers, Recorded
+from liveptv.session.plan import PREDICTIONS_ADDRESS, RECORD_REQUESTS, ImageFormat, Peers, Recorded
 from liveptv.session.run_status import StageView
 
 
@@ -47,4 +47,9 @@ class Introductions:
             if predictions is None:
                 return None
             addresses[PREDICTIONS_ADDRESS] = predictions
+        if view.plan.stage == "control" and "record" in stages:
+            requests = self.bound.get(RECORD_REQUESTS)
+            if requests is None:
+                return None
+            addresses[RECORD_REQUESTS] = requests
         return Peers(addresses, view.upstream, self.image_format)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from engines.ordered_threads import default_workers
 from liveptv.config.experiment import IN_SIMULATED_TIME, Experiment
@@ -30,6 +33,11 @@ RESULT_BYTES = 512_000_000
 it holds 890 messages of tracks."""
 
 
+RECORD_PART = 0.25
+"""Part of the free memory that the recorder's ring may take: the other stages and the page cache need the rest."""
+RECORD_LEAST = 8  # frames in the recorder's ring at least, whatever they take
+MOST_SLOTS = 65536  # of a ring
+SHARED = Path("/dev/shm")  # where shared memory is kept on Linux; a container may have little of it
 PREDICTIONS = 32
 """Predictions on their way to the detector at most. Where frames wait for them there are never more than
 `engines.prediction_choice.LAG`, and as many again after a restart of the detector."""
@@ -72,7 +80,7 @@ def frame_rules(experiment: Experiment, source: ImageFormat) -> FrameRules:
     link = experiment.link
     if link.is_live and not source.keeps_time:
         raise ConfigurationError(IN_SIMULATED_TIME)
-    default = Policy.LIVE if experiment.microscope is not None and source.keeps_time else Policy.BLOCK
+    default = Policy.LIVE if experiment.is_live and source.keeps_time else Policy.BLOCK
     policy = default if link.policy is None else link.policy
     if policy is not Policy.LIVE:
         return FrameRules(policy)
@@ -103,6 +111,23 @@ def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]
     return options | {"patience_s": link.patience_s, "give_up_s": None}
 
 
+def record_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]:
+    """The same for the frames to the recorder, which gets every one.
+
+    A live run never waits for a disk: what does not fit into the ring is dropped, and declared. Other runs wait.
+    """
+    is_live = frame_rules(experiment, source).is_live
+    nbytes = max(1, source.nbytes)
+    free = psutil.virtual_memory().available * RECORD_PART
+    room = min(experiment.record.buffer_mb * 1e6, free)
+    if is_shared := experiment.link.transport == "shm" and SHARED.is_dir():
+        room = min(room, psutil.disk_usage(str(SHARED)).free * RECORD_PART * 2)
+    slots = max(RECORD_LEAST, min(MOST_SLOTS, int(room // nbytes)))
+    policy = Policy.DROP_NEWEST if is_live else Policy.BLOCK
+    options = {"policy": policy, "slots": slots, "credits": slots - 1, "sparse": not is_shared}
+    return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}
+
+
 def wants_predictions(experiment: Experiment) -> bool:
     """Whether the tracker of a run opens a link for its predictions: only with depths, and with a filter."""
     detector = experiment.detector
@@ -118,10 +143,10 @@ def prediction_options(experiment: Experiment) -> dict[str, Any]:
 def result_options(experiment: Experiment, slot_bytes: int) -> dict[str, Any]:
     """The same for results of at most `slot_bytes`: whatever was detected reaches the file, nothing is dropped.
 
-    With a microscope the ring holds what comes in several seconds, while the consumer is stopped.
+    With live frames the ring holds what comes in several seconds, while the consumer is stopped.
     """
     slots = SLOTS
-    if experiment.microscope is not None:
+    if experiment.is_live:
         slots = max(SLOTS, min(LIVE_RESULTS, RESULT_BYTES // max(1, slot_bytes)))
-    options = {"slots": slots, "sparse": experiment.microscope is not None}
+    options = {"slots": slots, "sparse": experiment.is_live}
     return options | {"patience_s": experiment.link.patience_s, "give_up_s": None}

@@ -19,7 +19,7 @@ line is printed.
 """
 
 ALSO_TOLD = frozenset(
-    {"slice", "recording", "recalibration"}
+    {"slice", "recording", "recalibration", "recorder"}
 )  # kinds of records that a user should see at once
 
 

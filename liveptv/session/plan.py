@@ -12,8 +12,14 @@ from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.config import Experiment
 from stream.run_keys import RunKeys
 
+RECORD = "record"
+"""Name of the stage that records camera images, a second consumer of the acquisition."""
 PREDICTIONS_ADDRESS = "predictions"
 """Name of the address that the tracker binds for its predictions, the only link against the stream of data."""
+HARDWARE = "hardware"
+"""Kind of the acquisition's records that a watched property has become another number than 0."""
+RECORD_REQUESTS = "record.requests"
+"""Name of the address at which the record stage takes commands of the kind `record`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class StagePlan:
     """What a stage needs to start, including the secrets of the run.
 
     `consumers` are the stages it sends to. `addresses` (of its outputs, by consumer, and `monitor`) are set for a
-    stage that is started again: it must bind the same addresses as before.
+    stage that is started again, for the time `restarts`: it must bind the same addresses as before.
     """
 
     stage: str
@@ -31,6 +37,7 @@ class StagePlan:
     keys: RunKeys
     consumers: tuple[str, ...] = ()
     addresses: Mapping[str, str] = field(default_factory=dict)
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class ImageFormat:
     description: str
     keeps_time: bool = True
     """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
+    follows: bool = False
+    """Whether the frames say what the detector is to do with them, as it did in the run that is replayed."""
 
     @property
     def nbytes(self) -> int:
@@ -85,6 +94,13 @@ class UpstreamLost:
     """From the supervisor: the stage before this one is lost for good."""
 
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLost:
+    """From the supervisor to the acquisition: a consumer that the run can do without is lost for good."""
+
+    consumer: str
 
 
 @dataclass(frozen=True, slots=True)

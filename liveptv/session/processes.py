@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Literal
 
-from liveptv.session.plan import Abandon, Bound, Peers, Recorded, StagePlan, UpstreamLost
+from liveptv.session.plan import Abandon, Bound, ConsumerLost, Peers, Recorded, StagePlan, UpstreamLost
 from liveptv.session.runner import run_stage
 
 JOIN_S = 5.0
@@ -58,7 +58,7 @@ class Worker:
         """Whether it is a process, which can be killed and started again."""
         return isinstance(self._running_in, SpawnProcess)
 
-    def tell(self, message: Peers | UpstreamLost | Abandon) -> None:
+    def tell(self, message: Peers | UpstreamLost | ConsumerLost | Abandon) -> None:
         """Send the stage a message. A stage that has died meanwhile shows in `alive`."""
         try:
             self._pipe.send(message)

@@ -63,7 +63,7 @@ class AgeWatch:
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._is_live = experiment.microscope is not None
+        self._is_live = experiment.is_live
         self._watchdog_s = experiment.limits.watchdog_s if experiment.is_controlled else math.inf
         self._rules = FrameRules(experiment.link.policy or Policy.BLOCK)
         self._frame_rate_hz = math.nan
@@ -79,7 +79,7 @@ class AgeWatch:
         except ConfigurationError:  # the acquisition reports it
             return
         self._frame_rate_hz = source.frame_rate_hz
-        self._is_live = self._experiment.microscope is not None or self._rules.is_live
+        self._is_live = self._experiment.is_live or self._rules.is_live
 
     @property
     def _old_ms(self) -> float:

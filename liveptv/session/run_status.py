@@ -10,7 +10,7 @@ from typing import Any
 
 from acquisition.safety.hardware_state import DeviceSafety
 from liveptv.session.compilation import COMPILING
-from liveptv.session.frame_account import DROPS, IN_CAMERA, IN_RECORDING
+from liveptv.session.frame_account import DROPS, lost_before_the_run
 from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
@@ -23,6 +23,7 @@ NAMES = {
     "track": "tracker",
     "write": "writer",
     "control": "controller",
+    "record": "recorder",
 }
 """What a user calls each pipeline stage, or what it waits for while it starts."""
 
@@ -114,16 +115,14 @@ class SessionResult:
 
 
 def lost_frames(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Frames declared lost so far, by where: in camera or recording, before a stage, in a spoilt file.
+    """Frames declared lost so far, by where: before the run, before a stage, in a spoilt file.
 
     For the final account of a run see `liveptv.session.frame_account`.
     """
     acquire = counts.get("acquire", {})
-    found = {
-        IN_CAMERA: acquire.get("lost_in_camera", 0),
-        IN_RECORDING: acquire.get("lost_in_recording", 0),
+    return lost_before_the_run(acquire) | {
+        where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS
     }
-    return found | {where: counts.get(stage, {}).get(name, 0) for where, stage, name in DROPS}
 
 
 def progress_of(
@@ -170,7 +169,10 @@ def _starting(stages: Mapping[str, StageView], is_open: bool, starting_s: float)
     if compiling:
         what = f"compiling for this computer, once per installation: {', '.join(compiling)}"
     elif waiting:
-        replays = stages["acquire"].plan.experiment.recording is not None
+        experiment = stages["acquire"].plan.experiment
+        if experiment.source is not None and "acquire" in waiting:
+            return f"waiting for frames from {experiment.source.in_words()} ({starting_s:.0f} s)"
+        replays = experiment.recording is not None
         names = [NAMES.get(name, name) for name in waiting]
         what = f"starting {', '.join(names)}".replace("camera", "recording" if replays else "camera")
     return f"{what} ({starting_s:.0f} s)"

@@ -20,6 +20,7 @@ from liveptv.session.plan import (
     PREDICTIONS_ADDRESS,
     Abandon,
     Bound,
+    ConsumerLost,
     ImageFormat,
     Peers,
     Recorded,
@@ -64,6 +65,8 @@ class StageContext:
         self.bound: dict[str, str] = {}
         self.begin: Callable[[], None] = lambda: None
         """What starts the stage's input, called once it is ready to take it: a camera does not wait."""
+        self.give_up_recorder: Callable[[], None] = lambda: None
+        """What is called when the session says that the recorder is lost."""
         self.is_abandoned = False
         self._senders: dict[str, Sender] = {}
         self._receiver: ResilientReceiver | None = None
@@ -140,7 +143,10 @@ class StageContext:
         if self._peers is None:
             timeout_s = self.plan.experiment.session.start_timeout_s
             self.announce()
-            if not self.pipe.poll(timeout_s):
+            waits_for_a_person = (
+                self.plan.experiment.source is not None
+            )  # who starts the sender of the frames
+            if not self.pipe.poll(None if waits_for_a_person else timeout_s):
                 raise LinkError(
                     f"{self.plan.stage} waited {timeout_s:g} s for the other stages to get ready; "
                     "raise session.start_timeout_s"
@@ -203,6 +209,8 @@ class StageContext:
                 message = self.pipe.recv()
                 if isinstance(message, UpstreamLost) and self._receiver is not None:
                     self._receiver.give_up(message.why)
+                if isinstance(message, ConsumerLost):
+                    self.give_up_recorder()
                 self.is_abandoned = self.is_abandoned or isinstance(message, Abandon)
         except (EOFError, OSError):
             self._orphaned_s = now_s

@@ -11,6 +11,8 @@ The policy:
   safe.
 - `acquire`, `track` or `write` is lost: the run ends. What is under way is drained as far as possible and the
   trajectory file is finished (repaired first, if its writer was lost).
+- `record` is lost: the run continues without recording images and says so; with `record.when_full = "stop"` it
+  ends.
 - any stage is lost before the first frame: the run ends at once.
 """
 
@@ -30,10 +32,11 @@ from liveptv.session.events import EventLog
 from liveptv.session.hardware import Hardware, unsafe
 from liveptv.session.introductions import Introductions
 from liveptv.session.notices import Notices
-from liveptv.session.plan import ImageFormat, StagePlan, UpstreamLost
+from liveptv.session.plan import RECORD, ConsumerLost, ImageFormat, Recorded, StagePlan, UpstreamLost
 from liveptv.session.prediction_account import prediction_in_words
 from liveptv.session.processes import start_worker
 from liveptv.session.recalibrator import Recalibrator, watch_of
+from liveptv.session.record_triggers import RecordTriggers
 from liveptv.session.result_age import AgeWatch
 from liveptv.session.run_status import Progress, SessionResult, StageView, progress_of
 from liveptv.session.self_check import checks_of
@@ -93,7 +96,7 @@ class Session:
         self.stages: dict[str, StageView] = {}
         self._events = events
         self._notices = Notices(events, on_update, on_note)
-        self._introductions = Introductions(self._notices.record)
+        self._introductions = Introductions(self._recorded)
         self._keys = RunKeys.fresh(experiment.session.keys)
         self._sink = StatusSink("tcp://127.0.0.1:0", self._keys.curve)
         self._hardware = Hardware(experiment, self._notices.safety)
@@ -110,6 +113,7 @@ class Session:
         self.announcement = Announcement(
             self.run_id, experiment, events, self._viewer_stop, self._keys, self._make_safe
         )
+        self._triggers = RecordTriggers(experiment.record.on, self.announcement.ask_recorder)
 
     @property
     def image_format(self) -> ImageFormat | None:
@@ -196,13 +200,16 @@ class Session:
         self._hardware.make_safe(why, ends=False)
 
     def _start_all(self) -> None:
-        control = ("control",) if self.experiment.can_be_controlled else ()
-        self._start("acquire", ("detect",), None)
+        control = ("control",) if self.experiment.needs_control_stage else ()
+        record = () if self.experiment.record.mode == "off" else (RECORD,)
+        self._start("acquire", ("detect", *record), None)
         self._start("detect", ("track",), "acquire")
         self._start("track", ("write", *control), "detect")
         self._start("write", (), "track")
         for name in control:
             self._start(name, (), "track")
+        for name in record:
+            self._start(name, (), "acquire")
 
     def _can_restart(self) -> bool:
         session = self.experiment.session
@@ -240,7 +247,22 @@ class Session:
         if time.monotonic() > self._deadline_s:
             self._give_up()
         self._watch_age()
+        self._look_for_events()
         self._notices.show(self.progress)
+
+    def _recorded(self, entry: Recorded) -> None:
+        """Take a record of a stage."""
+        self._notices.record(entry)
+        self._triggers.recorded(entry)
+
+    def _look_for_events(self) -> None:
+        """Ask the recorder for an event where what the stages report gives reason to."""
+        if self._running_since_s is None or self._stop_reason or RECORD not in self.stages:
+            return
+        views = self.stages.values()
+        counts = {name: view.counts for name, view in self.stages.items()}
+        gauges = [view.status.gauges for view in views if view.status is not None]
+        self._triggers.look(time.monotonic(), counts, gauges)
 
     def _watch_age(self) -> None:
         track = self.stages["track"]
@@ -364,8 +386,18 @@ class Session:
         for other in self.stages.values():
             if other.upstream == stage:
                 other.worker.tell(UpstreamLost(why.splitlines()[0]))
+        if stage == RECORD:
+            self.announcement.record_lost()
+        if stage == RECORD and "acquire" in self.stages:
+            self.stages["acquire"].worker.tell(ConsumerLost(RECORD))
         if self._running_since_s is None:
             self._end_at_once()
+        elif stage == RECORD and self.experiment.record.when_full == "go_on":
+            self._notices.note(
+                "policy",
+                "the run continues without its recorder: images from here on are not kept, which is declared",
+                stage,
+            )
         elif stage == "control" and (self.experiment.is_controlled or view.gauge("controller_on") == 1.0):
             self._notices.note(
                 "policy", "the run continues without its controller; the hardware is made safe", stage
@@ -392,7 +424,7 @@ class Session:
         addresses = {
             name: self._introductions.bound[f"detect.{name}"] for name in (*view.plan.consumers, "monitor")
         }
-        plan = replace(view.plan, addresses=addresses)
+        plan = replace(view.plan, addresses=addresses, restarts=view.restarts + 1)
         self._notices.note(
             "policy", f"detect is started again ({view.restarts + 1} of at most {limit} times)", "detect"
         )

@@ -23,6 +23,7 @@ from liveptv.tables.reader import AS_IT_IS
 from stream.errors import ConfigurationError, LivePTVError, SourceError
 from stream.messages import Detections, Frame
 from stream.unfinished_files import UnfinishedFile
+from tracking.as_detected import as_kept
 from tracking.tracker import OnlineTracker
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, TrajectoryWriter
@@ -177,7 +178,7 @@ def _link(
         try:
             due_s = time.monotonic() + COMMIT_S
             for detections in iter_detections(table, settings.frame_rate_hz, run_id, source):
-                writer.append(tracker.step(detections))
+                writer.append(tracker.step(as_kept(detections, settings)))
                 if time.monotonic() > due_s:
                     writer.commit()
                     due_s = time.monotonic() + COMMIT_S

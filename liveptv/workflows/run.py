@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from acquisition.recorder.closing import RecordingAccount, close_table
+from acquisition.recorder.settings import frame_table_of, name_beside
 from engines.factory import check_model
 from liveptv.config import Experiment
-from liveptv.files import RunFiles, claimed, refuse_to_replace
+from liveptv.files import RunFiles, claimed, refuse_to_replace, writable
 from liveptv.foreign_code import code_that_will_run
 from liveptv.session.events import EventLog, read_events
 from liveptv.session.frame_account import FileContents, FrameAccount, close_account
@@ -20,12 +22,21 @@ from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
 from stream.errors import LivePTVError, SourceError
+from stream.own_code import check_source
 
 if TYPE_CHECKING:
     from liveptv.reports.page import Report
 
 # What reads trajectory files and draws figures takes a second to import: the functions below that need it import
 # it themselves, so that the pipeline stages start before.
+
+
+KEPT_AS = {"engine": "engine", "replay": "replay_of"}
+KEPT_EVENTS = {
+    "engine": ("name", "backend", "device", "hash"),
+    "replay": ("run_id", "images", "decisions", "same", "why"),
+}
+"""What of the newest event of a kind is kept in the trajectory file, and the name of its attribute."""
 
 
 class Stoppable(Protocol):
@@ -48,6 +59,7 @@ class RunOutcome:
     report: Report | None
     account: FrameAccount
     age: ResultAge | None = None
+    recording: RecordingAccount | None = None
 
     @property
     def frames(self) -> int:
@@ -76,8 +88,23 @@ def run_experiment(
     with claimed(files.tracks, "a run"):
         files.check(experiment.run.overwrite)
         check_inputs(experiment)
+        experiment, text, facts = _prepared(experiment)
+        check_recording(experiment)
         with RunLog(files.events, on_note) as events:
+            if facts:
+                events.write("replay", text, **facts)
+                on_note(text)
             return _run(experiment, files, events, on_update, on_note, beside)
+
+
+def _prepared(experiment: Experiment) -> tuple[Experiment, str, dict[str, Any]]:
+    """The experiment, and for the replay of a recorded run how it is replayed, in words and facts."""
+    if experiment.recording is None:
+        return experiment, "", {}
+    from liveptv.replaying.preparing import prepare_replay
+
+    replay = prepare_replay(experiment)
+    return replay.experiment, replay.text, replay.facts or {}
 
 
 def _run(
@@ -111,7 +138,7 @@ def _run(
         events.write("code", line)
         on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
-    contents, report, age = FileContents(), None, None
+    contents, report, age, recording = FileContents(), None, None, None
     with (
         nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
@@ -125,7 +152,8 @@ def _run(
         elif run_of(files.tracks) == result.run_id:
             settle()
             files = replace(files, log=events.path)
-            contents, age = finish_file(files, result, events, on_note)
+            recording = finish_recording(experiment, result, events, on_note)
+            contents, age = finish_file(files, result, events, on_note, recording)
         else:
             contents = FileContents(readable=False)
             missing = "of another run" if files.tracks.exists() else "not there"
@@ -138,7 +166,7 @@ def _run(
     )
     if contents.frames:
         report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, account, age)
+    return RunOutcome(files, result, report, account, age, recording)
 
 
 def failed(result: SessionResult, why: str) -> SessionResult:
@@ -175,7 +203,9 @@ def discard(tracks: Path, run_id: str) -> None:
 def with_output(experiment: Experiment, tracks: Path) -> Experiment:
     """The same experiment, writing to `tracks`; stages may run in another folder, so its path is absolute."""
     run = experiment.run.model_copy(update={"output": tracks.absolute()})
-    return experiment.model_copy(update={"run": run})
+    images = experiment.record.output
+    record = experiment.record.model_copy(update={"output": None if images is None else images.absolute()})
+    return experiment.model_copy(update={"run": run, "record": record})
 
 
 def check_inputs(experiment: Experiment) -> None:
@@ -183,16 +213,27 @@ def check_inputs(experiment: Experiment) -> None:
     model = experiment.detector.model
     if model is not None:
         check_model(model)
-    recording = experiment.recording
-    detector = experiment.detector
-    inputs = [None if recording is None else recording.path, model, detector.bright, detector.dark]
-    refuse_to_replace(experiment.run.output, *inputs)
+    detector, recording, source = experiment.detector, experiment.recording, experiment.source
+    if source is not None and source.watch is not None and not source.watch.is_dir():
+        raise SourceError(f"there is no folder {source.watch} to watch; make it, or compare source.watch")
+    if detector.file is not None:
+        check_source(detector.file, "detector")
     if recording is not None and not (path := Path(str(recording.path).partition("::")[0])).exists():
         raise SourceError(f"there is no recording {path}")
+    inputs = [model, detector.bright, detector.dark, detector.file]
+    if recording is not None:
+        from liveptv.replaying.recorded import inputs_of
+
+        inputs += inputs_of(recording.path)
+    refuse_to_replace(experiment.run.output, *inputs)
 
 
 def finish_file(
-    files: RunFiles, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+    files: RunFiles,
+    result: SessionResult,
+    events: RunLog,
+    on_note: Callable[[str], None],
+    recording: RecordingAccount | None = None,
 ) -> tuple[FileContents, ResultAge | None]:
     """Repair the trajectory file if its writer was lost, add the accounts, compress it.
 
@@ -226,10 +267,15 @@ def finish_file(
             "session_end_reason": result.reason,
             "failures": list(result.failures),
         }
+        for kind, keys in KEPT_EVENTS.items():
+            if kind in events.newest:
+                facts[KEPT_AS[kind]] = {key: events.newest[kind].get(key) for key in keys}
         if age is not None:
             facts["result_age"] = age.to_dict()
         if result.checks:
             facts["self_check"] = result.checks
+        if recording is not None:
+            facts["recording"] = recording.to_dict()
         if result.recalibration:
             facts["recalibration"] = result.recalibration
         annotate(files.tracks, facts)
@@ -241,6 +287,37 @@ def finish_file(
         events.write("finish", str(error))
         on_note(str(error))
     return contents, age
+
+
+def check_recording(experiment: Experiment) -> None:
+    """Raise `OutputError` if the camera images of a run cannot be written, before anything is started."""
+    record, run = experiment.record, experiment.run
+    if record.mode == "off":
+        return
+    images = record.images(run.output)
+    for path in (images, frame_table_of(images)):
+        writable(path, run.overwrite)
+    refuse_to_replace(images, None if experiment.recording is None else experiment.recording.path)
+
+
+def finish_recording(
+    experiment: Experiment, result: SessionResult, events: RunLog, on_note: Callable[[str], None]
+) -> RecordingAccount | None:
+    """The account of the camera images that were kept; what a lost recorder did not declare is declared now."""
+    if experiment.record.mode == "off":
+        return None
+    tracks = experiment.run.output
+    images = experiment.record.images(tracks)
+    table = frame_table_of(images)
+    try:
+        closed = close_table(table, result.run_id, result.count("acquire", "received"))
+        account = replace(closed, images=name_beside(images, tracks), frame_table=name_beside(table, tracks))
+    except LivePTVError as error:
+        events.write("finish", str(error))
+        on_note(str(error))
+        return None
+    events.write("recorded", account.in_words(), **account.to_dict())
+    return account
 
 
 def missing_control_record(files: RunFiles, events: Path | None = None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from liveptv.shadowed_packages import home_first
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from calibration.training.group.member import Member
     from calibration.training.material import Recipe
     from calibration.training.scoring import Scores
     from calibration.training.settings import TrainingSettings
@@ -93,9 +95,11 @@ def train_model(
     calibration_sha256: str,
     settings: TrainingSettings,
     on_progress: Callable[[TrainingProgress], None],
-) -> Trained:
+    member: Member | None = None,
+) -> Trained | None:
     """Train, write the model, score it as it is on fresh images, and write its page beside it.
 
+    `member` is this process's part where torchrun started it; the first one writes, the others return None.
     Raises `TrainingError` if the training fails or has no result, `OutputError` if files cannot be written.
     """
     from calibration.training.export import export, make_card, measure_sigma_scale, read_weights
@@ -109,7 +113,10 @@ def train_model(
     start = settings.start_from
     weights = None if start is None else read_weights(start, settings.size)
     with home_first():
-        course = train(recipe, settings, weights, on_progress)
+        agreed = f"liveptv {version('liveptv')}, calibration {calibration_sha256}, {settings.device}; "
+        course = train(recipe, settings, weights, on_progress, member=member, agreed=agreed)
+    if member is not None and not member.first:
+        return None
     if not course.weights:
         raise TrainingError("the training ended before its first result; give it more --minutes")
     material = recipe()

@@ -50,12 +50,12 @@ def _own_cards(tmp_path, monkeypatch):
 class World:
     """A front with a microscope that answers at length behind it, and the event log of both."""
 
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, **sections):
         self.keys = RunKeys.fresh()
         self.stops = []
         self.events = EventLog(tmp_path / "events.jsonl")
         self.announcement = Announcement(
-            RUN, small_experiment(tmp_path), self.events, self.stops.append, self.keys
+            RUN, small_experiment(tmp_path, **sections), self.events, self.stops.append, self.keys
         )
         self.acquire = CommandServer(ANYWHERE, self.keys.curve)
         self.announcement.introduce({"acquire.commands": self.acquire.address}, None)
@@ -90,6 +90,42 @@ def world(tmp_path):
     made = World(tmp_path)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("mode", ["off", "events"])
+def test_a_request_for_an_event_goes_to_the_recorder_or_is_refused_with_the_reason(tmp_path, mode):
+    made = World(tmp_path, record={"mode": mode})
+    recorder = CommandServer(ANYWHERE, made.keys.curve)
+    try:
+        if mode == "events":
+            made.announcement.introduce({"record.requests": recorder.address}, None)
+        command = Command(CommandKind.RECORD, 20.0, property="a bubble", sender="a program")
+        made.client.send(command)
+        until_s, replies = time.monotonic() + 20, []
+        while not replies:
+            assert time.monotonic() < until_s
+            made.work()
+            for request in recorder.poll():
+                assert request.command == command
+                request.reply(CommandReply(command.command_id, True, 41))
+            replies = made.client.replies()
+        (reply,) = replies
+        (line,) = [event["text"] for event in read_events(made.events.path) if event["kind"] == "wish"]
+        if mode == "off":
+            assert not reply.accepted
+            assert "set record.mode" in reply.reason
+        else:
+            assert reply.first_frame == 41
+            assert line == "a program: record and 20 s after it (a bubble): kept from frame 41 on"
+            made.announcement.record_lost()
+            made.client.send(replace(command, command_id="another"))
+            while not (replies := made.client.replies()):
+                assert time.monotonic() < until_s
+                made.work()
+            assert "recorder of this run was lost" in replies[0].reason
+    finally:
+        recorder.close()
+        made.close()
 
 
 ODD = st.one_of(

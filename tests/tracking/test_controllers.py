@@ -12,10 +12,20 @@ from pydantic import ValidationError
 from stream.commands import CommandClient, CommandServer
 from stream.errors import ConfigurationError, LinkError
 from stream.links import open_receiver, open_sender
-from stream.messages import Command, CommandKind, CommandReply, Detections, StageState, TrackFlag, Tracks
+from stream.messages import (
+    MADE_SAFE,
+    Command,
+    CommandKind,
+    CommandReply,
+    Detections,
+    StageState,
+    TrackFlag,
+    Tracks,
+)
 from stream.stage import Stage
 from tracking.control.command_channel import CommandChannel
 from tracking.control.controllers import Controller, HoldFlow, StopWhen, load_controller
+from tracking.control.record_conditions import request as record_request
 from tracking.control.settings import ControllerSettings, HoldFlowSettings, StopWhenSettings
 from tracking.control.stage import ControlStage
 
@@ -236,7 +246,7 @@ class Script:
 class Loop:
     """A control stage between a real link and a real command channel."""
 
-    def __init__(self, stack: ExitStack, controller) -> None:
+    def __init__(self, stack: ExitStack, controller, conditions=()) -> None:
         self.source = open_sender(
             f"inproc://{uuid.uuid4().hex}", run_id="run", source="test", slot_bytes=100_000
         )
@@ -253,6 +263,7 @@ class Loop:
             CommandClient(self.server.address),
             self.said.append,
             lambda *entry: self.record.append(entry),
+            conditions=conditions,
         )
         stack.callback(self.stage.close)
 
@@ -316,6 +327,123 @@ def test_commands_reach_the_microscope_signed_and_their_answers_the_controller()
         assert loop.stage.gauges()["ack_ms"] > 0
         assert loop.stage.state is StageState.DONE
         assert not loop.said
+
+
+class OnFrame:
+    """A condition that asks for an event on one frame."""
+
+    def __init__(self, frame: int) -> None:
+        self.frame = frame
+
+    def update(self, seen: Tracks) -> list[Command]:
+        asks = seen.info.frame == self.frame
+        return [record_request("record.on.something", "it was seen", self.frame)] if asks else []
+
+
+@pytest.mark.parametrize("steps", [[], [ValueError("broken")], [[Command(SET_FLOW, 2.0)]]])
+def test_conditions_ask_for_events_whatever_the_controller_does(steps):
+    with ExitStack() as stack:
+        loop = Loop(stack, Script(*steps) if steps else None, [OnFrame(1), OnFrame(3)])
+        for frame in range(5):
+            loop.source.send(tracks(frame))
+        loop.source.end()
+        asked = [c for c in loop.run(accept) if c.kind is CommandKind.RECORD]
+        assert [(c.decided_on_frame, c.sender) for c in asked] == [
+            (1, "record.on.something"),
+            (3, "record.on.something"),
+        ]
+        assert loop.stage.counts()["events_asked"] == 2
+        assert not any(facts.get("command") == "record" for _, _, facts in loop.record)
+
+
+def test_a_condition_whose_event_is_refused_is_reported():
+    def refuse(command: Command) -> CommandReply:
+        return CommandReply(command.command_id, False, reason="event 1 has lasted for 600 s")
+
+    with ExitStack() as stack:
+        loop = Loop(stack, None, [OnFrame(0)])
+        loop.source.send(tracks(0))
+        until_s = time.monotonic() + 20
+        while not loop.said:
+            assert time.monotonic() < until_s
+            loop.stage.step(0.01)
+            loop.serve(refuse)
+        assert loop.said == ["record.on.something: no event: event 1 has lasted for 600 s"]
+
+
+def test_a_controller_that_asks_again_and_again_is_refused_and_does_not_count_as_a_flood():
+    controller = Script(*[[Command(CommandKind.RECORD, "always")] for _ in range(300)])
+
+    def refuse(command: Command) -> CommandReply:
+        return CommandReply(command.command_id, False, reason="event 1 has lasted for 600 s")
+
+    with ExitStack() as stack:
+        loop = Loop(stack, controller)
+        for frame in range(300):
+            loop.source.send(tracks(frame))
+            while loop.stage.counts()["received"] <= frame:
+                loop.stage.step(0.01)
+            loop.serve(refuse)
+        loop.source.end()
+        loop.run(refuse)
+        assert loop.stage.counts()["refused"] == 300
+        assert not loop.stage.failure
+        assert not loop.made_safe
+
+
+def test_a_condition_that_is_refused_again_and_again_is_reported_once():
+    accepts = iter([True, False, False, False, True, False])
+
+    def answer(command: Command) -> CommandReply:
+        return CommandReply(command.command_id, next(accepts), reason="event 1 has lasted for 600 s")
+
+    with ExitStack() as stack:
+        loop = Loop(stack, None, [OnFrame(frame) for frame in range(6)])
+        for frame in range(6):
+            loop.source.send(tracks(frame))
+            while loop.stage.counts()["received"] <= frame:
+                loop.stage.step(0.01)
+            asked = []
+            while not asked:
+                asked = loop.serve(answer)
+        until_s = time.monotonic() + 20
+        while len(loop.said) < 2:
+            assert time.monotonic() < until_s
+            loop.stage.step(0.01)
+        loop.source.end()
+        loop.run()
+        assert loop.said == 2 * ["record.on.something: no event: event 1 has lasted for 600 s"]
+
+
+def test_a_request_for_an_event_is_sent_while_the_hardware_was_made_safe():
+    controller = Script(
+        [Command(SET_FLOW, 1.0)], [Command(CommandKind.RECORD, "odd"), Command(SET_FLOW, 2.0)]
+    )
+    with ExitStack() as stack:
+        loop, kinds = Loop(stack, controller), []
+
+        def serve() -> None:
+            for asked in loop.server.poll():
+                kind = asked.command.kind
+                if kind is not CommandKind.HEARTBEAT:
+                    kinds.append(kind)
+                accepted = kind is not SET_FLOW
+                held = "" if kind is CommandKind.RECORD else f"{MADE_SAFE} by hand"
+                asked.reply(CommandReply(asked.command.command_id, accepted, reason=held))
+
+        until_s = time.monotonic() + 20
+        loop.source.send(tracks(0))
+        while not controller.heard:
+            assert time.monotonic() < until_s
+            loop.stage.step(0.01)
+            serve()
+        loop.source.send(tracks(1))
+        while len(controller.heard) < 3:
+            assert time.monotonic() < until_s
+            loop.stage.step(0.01)
+            serve()
+        assert kinds == [SET_FLOW, CommandKind.RECORD]
+        assert loop.stage.counts()["unsent"] == 1
 
 
 def test_a_controller_is_shown_the_age_that_a_result_has_when_it_gets_it():

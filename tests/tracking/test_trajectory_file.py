@@ -24,7 +24,9 @@ from tracking.trajectories.file import (
 from tracking.trajectories.schema import (
     FRAME,
     FRAME_BEFORE_AGES,
+    FRAME_BEFORE_DECISIONS,
     FRAMES,
+    NO_DECISIONS,
     complete_event_bytes,
     decode_attribute,
     decode_events,
@@ -348,21 +350,23 @@ def test_events_that_are_whole_are_read_and_a_torn_one_is_not(events, cut):
     assert complete_event_bytes(torn) == sum(map(len, lines[: len(whole)]))
 
 
-def test_a_file_from_before_results_had_an_age_is_read_packed_and_recovered_as_before(tmp_path):
+@pytest.mark.parametrize("earlier", [FRAME_BEFORE_AGES, FRAME_BEFORE_DECISIONS])
+def test_a_file_of_an_earlier_version_is_read_packed_and_recovered_as_before(tmp_path, earlier):
     path = write(tmp_path / "tracks.h5", [tracks(frame) for frame in range(7)])
     with h5py.File(path, "r+") as file:
         table, attributes = file[FRAMES][:], dict(file[FRAMES].attrs)
         del file[FRAMES]
         old = file.create_dataset(
-            FRAMES, data=repack_fields(table[list(FRAME_BEFORE_AGES.names)]), maxshape=(None,), chunks=(64,)
+            FRAMES, data=repack_fields(table[list(earlier.names)]), maxshape=(None,), chunks=(64,)
         )
         for name, values in attributes.items():
-            old.attrs[name] = list(values)[:-1]
+            old.attrs[name] = list(values)[: len(earlier.names)]
     for _ in range(2):
         with TrajectoryFile(path) as file:
             assert file.frames.dtype == FRAME
             assert file.frames["frame"].tolist() == list(range(7))
             assert np.isnan(file.frames["age_ms"]).all()
+            assert (file.frames["fit"] == NO_DECISIONS).all()
             assert file.finished
         pack(path)
     with h5py.File(path) as file:

@@ -11,12 +11,23 @@ from dataclasses import replace
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
-from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
+from stream.messages import (
+    MADE_SAFE,
+    NO_EFFECT,
+    Command,
+    CommandKind,
+    CommandReply,
+    StageState,
+    StreamEnd,
+    Tracks,
+)
+from stream.own_code import where_it_failed
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.command_channel import CommandChannel, CommandClient
-from tracking.control.controllers import Controller, ProtocolRun, where_it_failed
+from tracking.control.controllers import Controller, ProtocolRun
 from tracking.control.limited_reports import LimitedReports
 from tracking.control.record import ControlRecord, Record, nothing
+from tracking.control.record_conditions import Condition
 from tracking.control.switch import Choice, ControllerSwitch
 
 log = logging.getLogger(__name__)
@@ -34,6 +45,8 @@ MOST_A_FRAME = 64
 """Commands that a controller may send for one frame. The built-in ones send at most a few (a pulse for each
 particle that enters); more is a fault, such as a list that grows from frame to frame. `limits.commands_per_s` is
 mostly stricter, so the value hardly matters."""
+FOR_NO_DEVICE = frozenset({CommandKind.STOP, CommandKind.MAKE_SAFE, CommandKind.RECORD})
+"""Commands of a controller that are sent also while the hardware was made safe: they move nothing."""
 REFUSALS = 200
 REFUSALS_S = 10.0
 """So many refused commands within so many seconds are a flood: 20 a second is above what any built-in controller
@@ -52,6 +65,9 @@ class ControlStage:
     The stage sends the command for the safe state, gives the error with its traceback to `report` (by default the
     log) and its first line to `failure`, sets the gauge `controller_works` to 0, and continues to receive tracks
     without sending commands.
+
+    Replay: without a microscope each command is refused with a reason that begins with `NO_EFFECT`. The controller
+    is told, and that is no flood; it sees the frames of the recording, whatever it commands.
 
     Safe state: while the acquisition's replies say that the hardware was made safe and stays so, commands are not
     sent, and a controller with a method `released` is not called. Switching a controller on ends this.
@@ -73,20 +89,26 @@ class ControlStage:
         record: Record = nothing,
         switch: ControllerSwitch | None = None,
         reply_poll_s: float = REPLY_POLL_S,
+        conditions: Sequence[Condition] = (),
+        *,
+        has_effect: bool = True,
     ) -> None:
         """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
-        ends the receiver's wait.
+        ends the receiver's wait. `conditions` ask the recorder to keep frames, whatever the controller does.
+        `has_effect`: whether there is a microscope; commands are recorded as without effect otherwise.
         """
         self._receiver = receiver
         self._controller = controller
         self._channel = CommandChannel(client)
         self._report = report
         self._report_often = LimitedReports(report)
-        self._record = ControlRecord(controller, record)
+        self._record = ControlRecord(controller, record, has_effect=has_effect)
         self._switch = switch
         self._reply_poll_s = reply_poll_s
+        self._conditions = conditions
         self._frame = -1
         self._beats = controller is not None
+        self._told_of_no_effect = False
         self._held = ""
         self._refusals: deque[float] = deque()
         self._state = StageState.STARTING
@@ -95,6 +117,8 @@ class ControlStage:
         self._counts = dict.fromkeys(
             ("received", "sent", "dropped", "accepted", "refused", "unsent", "controller_errors"), 0
         )
+        if conditions:
+            self._counts["events_asked"] = 0
         self.failure = ""
 
     @property
@@ -121,6 +145,7 @@ class ControlStage:
         message = delivery.message
         if isinstance(message, Tracks):
             self._counts["received"] += 1
+            self._judge(message)
             self._control(aged(message, time.perf_counter_ns()))
         elif isinstance(message, StreamEnd):
             self._state = StageState.DRAINING
@@ -181,6 +206,16 @@ class ControlStage:
         self._refusals.clear()
         return choice
 
+    def _judge(self, tracks: Tracks) -> None:
+        """Ask for the frames that a condition on the tracks gives reason to keep."""
+        for condition in self._conditions:
+            for command in condition.update(tracks):
+                try:
+                    self._channel.ask(command)
+                    self._counts["events_asked"] += 1
+                except LinkError as error:
+                    self._report_often(f"{command.sender} could not ask for an event", str(error))
+
     def _control(self, tracks: Tracks) -> None:
         controller, self._frame = self._controller, tracks.info.frame
         if self.failure:
@@ -211,7 +246,7 @@ class ControlStage:
             self._channel.heartbeat(frame, sender)
 
     def _send(self, command: Command, tracks: Tracks) -> None:
-        if self._held and command.kind not in {CommandKind.STOP, CommandKind.MAKE_SAFE}:
+        if self._held and command.kind not in FOR_NO_DEVICE:
             self._counts["unsent"] += 1
             refusal = CommandReply(
                 command.command_id, False, reason=self._held, monotonic_ns=time.perf_counter_ns()
@@ -240,9 +275,20 @@ class ControlStage:
                 continue
             if reply.reason.startswith(MADE_SAFE):
                 self._hold(reply.reason)
+            elif not reply.accepted and not answer.is_for_device:
+                self._report_often(f"no event for {sender.name}", reply.reason)
+            elif reply.reason.startswith(NO_EFFECT):
+                self._tell_of_no_effect(sender.name, reply.reason)
             elif not reply.accepted:
                 self._refused(sender.name, reply.reason)
             self._acknowledge(sender, reply)
+        for asking, why in self._channel.refusals():
+            self._report(f"{asking}: no event: {why}")
+
+    def _tell_of_no_effect(self, name: str, why: str) -> None:
+        if not self._told_of_no_effect:
+            self._told_of_no_effect = True
+            self._report(f"the commands of {name} are {why}; they are kept with the trajectories")
 
     def _hold(self, reason: str) -> None:
         """Note that the hardware was made safe and stays so (`reason` says why), or that this has ended."""
@@ -298,7 +344,10 @@ class ControlStage:
         return False
 
     def counts(self) -> dict[str, int]:
-        """Frames `received`; commands `sent`, `accepted`, `refused`, `unsent`; `controller_errors`."""
+        """Frames `received`; commands `sent`, `accepted`, `refused`, `unsent`; `controller_errors`.
+
+        With conditions also how often they have `events_asked`.
+        """
         return dict(self._counts)
 
     def gauges(self) -> dict[str, float]:

@@ -14,6 +14,7 @@ from tracking.trajectories.annotation import adding_to
 from tracking.trajectories.control_record import read_control, store_control
 from tracking.trajectories.playback import play
 from tracking.trajectories.reader import TrajectoryFile
+from tracking.trajectories.schema import PIXEL_SIZE
 from tracking.trajectories.snapshot import GROUP as SNAPSHOT
 from tracking.trajectories.writer import TrajectoryWriter
 
@@ -46,11 +47,22 @@ def join(first: Path, second: Path, output: Path) -> None:
         entries = read_control(first) + [_later(entry, frames, time_s) for entry in read_control(second)]
     if entries:
         store_control(unfinished, entries)
-    _copy_picture(second, unfinished)
+    copy_picture(second, unfinished)
     unfinished.replace(output)
 
 
-def _copy_picture(source: Path, target: Path) -> None:
+def copy_events(file: TrajectoryFile, writer: TrajectoryWriter) -> None:
+    """Copy the events of a file to that of a `writer`; those on pixel sizes it has noted itself."""
+    for event in file.events():
+        if event["kind"] == PIXEL_SIZE:
+            continue
+        facts = {name: value for name, value in event.items() if name not in {"kind", "text", "wall_s"}}
+        facts.setdefault("happened_wall_s", event["wall_s"])
+        writer.event(event["kind"], event["text"], **facts)
+
+
+def copy_picture(source: Path, target: Path) -> None:
+    """Copy the camera image that a finished file keeps, if it has one, to another finished file."""
     with h5py.File(source, "r", locking=False) as file:
         if SNAPSHOT in file:
             size = sum(dataset.nbytes for dataset in file[SNAPSHOT].values())
@@ -85,15 +97,14 @@ def _offsets(one: TrajectoryFile, other: TrajectoryFile) -> tuple[int, int, floa
 def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: int, time_s: float) -> None:
     row = Tracks.COLUMNS.index("track")
     for count, message in enumerate(play(file), 1):
-        info = replace(message.info, frame=message.info.frame + frames, time_s=message.info.time_s + time_s)
+        info = message.info  # frames of two runs have no common decisions that a replay could take
+        info = replace(info, frame=info.frame + frames, time_s=info.time_s + time_s, decisions=None)
         table = np.array(message.table)
         table[row] += tracks
         writer.append(Tracks(info, table))
         if count % COMMIT_FRAMES == 0:
             writer.commit()
-    for event in file.events():
-        facts = {name: value for name, value in event.items() if name not in {"kind", "text", "wall_s"}}
-        writer.event(event["kind"], event["text"], **facts, happened_wall_s=event["wall_s"])
+    copy_events(file, writer)
     writer.commit()
 
 

@@ -17,25 +17,29 @@ import numpy.typing as npt
 
 from stream.messages import Tracks
 from tracking.trajectories.precision import rounded
-from tracking.trajectories.schema import MORE, NO_KIND, RecordArray
+from tracking.trajectories.schema import MORE, NO_KIND, RecordArray, with_what_was_detected
 
 FloatArray = npt.NDArray[np.float64]
+CLASSES = ("kind", "kind_detected")  # columns of classes, whole numbers in the file
 BLOCK = 1 << 16  # entries read at once, 2 MB; more only takes more memory
 
 
 def entries_of(tracks: Tracks) -> RecordArray:
     """The entries (MORE) of a frame's rows; their `row` counts from the frame's first."""
     known = np.zeros(len(tracks), np.bool_)
-    for name in Tracks.MORE:
+    for name in (*Tracks.MORE, *Tracks.DETECTED):
         known |= ~np.isnan(getattr(tracks, name))
     some = np.flatnonzero(known)
     entries = np.zeros(len(some), MORE)
     entries["row"] = some
-    for name in ("z_other_um", "p_side", "p_kind"):
+    for name in ("z_other_um", "p_side", "p_kind", *Tracks.DETECTED):
+        if name in CLASSES:
+            continue
         entries[name] = rounded(name, getattr(tracks, name)[some])
     most = np.iinfo(MORE["revised"]).max
     entries["revised"] = np.clip(np.nan_to_num(tracks.revised[some]), 0, most)
-    entries["kind"] = np.nan_to_num(tracks.kind[some], nan=NO_KIND)
+    for name in CLASSES:
+        entries[name] = np.nan_to_num(getattr(tracks, name)[some], nan=NO_KIND)
     return entries
 
 
@@ -50,6 +54,16 @@ def as_columns(entries: RecordArray, rows: int, start: int = 0) -> dict[str, npt
     columns["kind"][at] = np.where(entries["kind"] == NO_KIND, np.nan, entries["kind"])
     columns["revised"] = np.zeros(rows, np.uint16)
     columns["revised"][at] = entries["revised"]
+    return columns
+
+
+def what_was_detected(entries: RecordArray, rows: int, start: int = 0) -> dict[str, FloatArray]:
+    """The columns `Tracks.DETECTED` (`rows`,) of rows from `start` on, NaN where nothing is known."""
+    at = entries["row"].astype(np.int64) - start
+    columns = {name: np.full(rows, np.nan) for name in Tracks.DETECTED}
+    for name, values in columns.items():
+        values[at] = entries[name]
+    columns["kind_detected"][columns["kind_detected"] == NO_KIND] = np.nan
     return columns
 
 
@@ -101,7 +115,7 @@ class MoreRows:
         assert self._dataset is not None
         for at in range(first, self._dataset.shape[0], BLOCK):
             block = self._dataset[at : at + BLOCK]
-            whole = complete(block)
+            whole = with_what_was_detected(complete(block))
             yield whole
             if len(whole) < len(block):
                 return

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Tracks
+from tracking.trajectories.decisions import as_columns
 from tracking.trajectories.more import entries_of
 from tracking.trajectories.precision import rounded
 from tracking.trajectories.schema import FRAME, MORE, ROW, RecordArray, encode_event
@@ -55,7 +56,7 @@ class Pending:
         self._frames.append(
             (
                 info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
-                info.exposure_ms, 0, len(rows), 0, info.age_ms,
+                info.exposure_ms, 0, len(rows), 0, info.age_ms, *as_columns(info.decisions),
             )
         )  # fmt: skip
 

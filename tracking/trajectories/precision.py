@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numba import njit
 
 STEPS_PER_UM = {"x_um": 2.0**12, "y_um": 2.0**12, "z_um": 2.0**9, "z_other_um": 2.0**9}
+STEPS_PER_UM |= {"z_detected_um": 2.0**9, "z_other_detected_um": 2.0**9}
 """Steps of 0.24 nm in the plane and 2 nm in depth, far below the best localisation errors (about 10 nm in the
 plane). Rounding adds an error of step / sqrt(12); each halving of a step costs a bit a row and axis."""
 MANTISSA_BITS = {
@@ -29,6 +30,9 @@ MANTISSA_BITS = {
     "confidence": 7,
     "p_side": 7,
     "p_kind": 7,
+    "p_other": 7,
+    "sigma_z_detected_um": 6,
+    "p_kind_detected": 7,
 }
 """Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard
 errors, which are hardly known to 1 in 10, and 1 in 1,024 for velocities. Each bit more costs a bit a row."""

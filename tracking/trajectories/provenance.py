@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 import h5py
 
-PACKAGES = ("liveptv", "h5py", "numpy", "numba", "pymmcore-plus", "pyzmq", "onnxruntime")
+PACKAGES = (
+    "liveptv",
+    "h5py",
+    "numpy",
+    "numba",
+    "scipy",
+    "pymmcore-plus",
+    "pyzmq",
+    "onnxruntime",
+    "openvino",
+    "torch",
+)
 
 
 def versions() -> dict[str, str]:

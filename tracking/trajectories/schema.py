@@ -40,10 +40,13 @@ MORE_ROWS = "tracks/more"
 FRAMES = "frames"
 EVENTS = "events"
 
+PIXEL_SIZE = "pixel_size"
+"""The kind of the events that say that the size of a pixel has changed (another objective)."""
+
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
-"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 70 kB and 8 kB. A dataset takes whole chunks
+"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 110 kB and 8 kB. A dataset takes whole chunks
 of the disk, and HDF5 writes the last one again with each commit; much smaller ones make the index of chunks large.
 Compression chooses its own (`compression.PACKED_CHUNK`)."""
 
@@ -109,6 +112,14 @@ MORE_COLUMNS = (
         "kind", "<i2", "1", "class of the particle, from 0, by all of its detections so far; -1: not known"
     ),
     ColumnSpec("p_kind", "<f4", "1", "probability of this class"),
+    ColumnSpec(
+        "z_detected_um", "<f8", "um", "depth that the detector had put first, of two; NaN where it had one"
+    ),
+    ColumnSpec("sigma_z_detected_um", "<f4", "um", "its standard error"),
+    ColumnSpec("z_other_detected_um", "<f8", "um", "depth that the detector had put second"),
+    ColumnSpec("p_other", "<f4", "1", "probability, by the detection alone, that the second one is true"),
+    ColumnSpec("kind_detected", "<i2", "1", "class of the particle by this detection alone; -1: not known"),
+    ColumnSpec("p_kind_detected", "<f4", "1", "probability of this class, by this detection alone"),
 )
 NO_KIND = -1
 
@@ -124,7 +135,21 @@ FRAME_COLUMNS = (
     ColumnSpec("rows", "<u4", "1", "how many rows the frame has"),
     ColumnSpec("commit", "<u4", "1", "number of the commit that wrote it, from 1; 0: never written"),
     ColumnSpec("age_ms", "<f8", "ms", "age of the result when it was tracked; NaN in a replay"),
+    ColumnSpec("opened", "<u4", "1", "changes whenever the detector was opened anew during the run"),
+    ColumnSpec("replaced", "|u1", "1", "1 where ONNX Runtime had replaced a back end that failed"),
+    ColumnSpec("predicted_from", "<i8", "1", "frame whose predictions the detector began from; -1 none"),
+    ColumnSpec(
+        "fit",
+        "|u1",
+        "1",
+        "0 without a limit, 1 as far as there was time, 2 no time, 3 still being compiled, 255 not known",
+    ),
+    ColumnSpec("fit_credit", "<f8", "1", "cost, in lone particles, up to which was fitted; inf: everything"),
+    ColumnSpec("turns_from", "<i8", "1", "frame that says how long particles have waited; -1 none"),
+    ColumnSpec("learnt_from", "<i8", "1", "last frame whose fits were known to this one; -1 none"),
 )
+NO_DECISIONS = 255
+"""In the column `fit`: what the detector decided about the frame is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +200,22 @@ ATTRIBUTES = {
     "failures": AttributeSpec(sequence(text)),
     "joined": AttributeSpec(sequence(mapping())),
     **dict.fromkeys(
-        ("begun_in", "imported", "learnt", "model", "recalibration", "recovered", "versions", "writer"),
+        (
+            "begun_in",
+            "code",
+            "engine",
+            "imported",
+            "inputs",
+            "learnt",
+            "model",
+            "recalibration",
+            "recording",
+            "recovered",
+            "replay_of",
+            "retracked",
+            "versions",
+            "writer",
+        ),
         AttributeSpec(mapping()),
     ),
 }
@@ -188,19 +228,39 @@ def _dtype(columns: tuple[ColumnSpec, ...]) -> np.dtype[np.void]:
 
 ROW = _dtype(ROW_COLUMNS)
 MORE = _dtype(MORE_COLUMNS)
+MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
+"""Of files that were written before they kept what single detections said."""
 FRAME = _dtype(FRAME_COLUMNS)
-FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:-1])
+FRAME_BEFORE_DECISIONS = _dtype(FRAME_COLUMNS[:11])
+"""Of files that were written before the detector's decisions were kept."""
+FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:10])
 """Of files that were written before results had an age."""
+FRAME_TYPES = (FRAME, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES)
 
 
 def with_all_columns(frames: RecordArray) -> RecordArray:
-    """Entries of `/frames` as FRAME; ages that an older file does not have are NaN."""
-    if frames.dtype != FRAME_BEFORE_AGES:
+    """Entries of `/frames` as FRAME; what an older file does not have is NaN or not known."""
+    if frames.dtype not in FRAME_TYPES[1:]:
         return frames
     whole = np.zeros(len(frames), FRAME)
-    for name in FRAME_BEFORE_AGES.names or ():
+    whole["age_ms"], whole["fit"] = np.nan, NO_DECISIONS
+    whole["fit_credit"] = np.nan
+    for name in ("predicted_from", "turns_from", "learnt_from"):
+        whole[name] = -1
+    for name in frames.dtype.names or ():
         whole[name] = frames[name]
-    whole["age_ms"] = np.nan
+    return whole
+
+
+def with_what_was_detected(more: RecordArray) -> RecordArray:
+    """Entries of `/tracks/more` as MORE; what an older file does not have is not known."""
+    if more.dtype != MORE_BEFORE_DETECTED:
+        return more
+    whole = np.zeros(len(more), MORE)
+    for name in MORE.names or ():
+        whole[name] = (
+            more[name] if name in (more.dtype.names or ()) else np.nan if name != "kind_detected" else NO_KIND
+        )
     return whole
 
 

@@ -21,10 +21,10 @@ from tracking.trajectories.hdf5_superblock import SIGNATURE, SIZE, VERSIONS, Sup
 from tracking.trajectories.schema import (
     ATTRIBUTES,
     EVENTS,
-    FRAME,
-    FRAME_BEFORE_AGES,
+    FRAME_TYPES,
     FRAMES,
     MORE,
+    MORE_BEFORE_DETECTED,
     MORE_ROWS,
     ROW,
     ROWS,
@@ -78,8 +78,8 @@ def check_schema(file: h5py.File, path: Path) -> None:
     more = dataset(file, MORE_ROWS, kinds=RECORDS, ndim=1, most_bytes=None) if MORE_ROWS in file else None
     if (
         rows.dtype != ROW
-        or frames.dtype not in {FRAME, FRAME_BEFORE_AGES}
-        or (more is not None and more.dtype != MORE)
+        or frames.dtype not in FRAME_TYPES
+        or (more is not None and more.dtype not in {MORE, MORE_BEFORE_DETECTED})
     ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 

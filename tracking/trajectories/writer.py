@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from stream.errors import LivePTVError, OutputError
-from stream.messages import Tracks
+from stream.messages import FrameInfo, Tracks
 from stream.writer_lock import WRITER, Claim
 from tracking.trajectories.annotation import add_attributes
 from tracking.trajectories.growing_file import GrowingFile
@@ -31,6 +31,7 @@ from tracking.trajectories.schema import (
     EVENTS,
     FRAMES,
     MORE_ROWS,
+    PIXEL_SIZE,
     ROWS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -70,6 +71,8 @@ class TrajectoryWriter:
         self._census = TrackCensus()
         self._commits = self._elsewhere = 0
         self._newest = -1
+        given = self._attributes.get("pixel_size_um")
+        self._pixel_size_um = float(given) if isinstance(given, int | float) else None
         self._broken = self._finalized = False
         self._file: GrowingFile | None = None
         self._replacement = Replacement(self.path)
@@ -140,7 +143,15 @@ class TrajectoryWriter:
                 f"frame {tracks.info.frame} came after frame {self._newest}; the file needs them in order"
             )
         self._newest = tracks.info.frame
+        self._note_pixel_size(tracks.info)
         self._pending.append(tracks)
+
+    def _note_pixel_size(self, info: FrameInfo) -> None:
+        size, before = info.pixel_size_um, self._pixel_size_um
+        self._pixel_size_um = size
+        if before is not None and size != before:
+            text = f"{size:g} um a pixel from frame {info.frame} on"
+            self.event(PIXEL_SIZE, text, frame=info.frame, pixel_size_um=size)
 
     def event(self, kind: str, text: str, **fields: object) -> None:
         """Add something that happened (a loss, the end of the stream) to the next commit."""

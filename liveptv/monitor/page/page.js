@@ -33,7 +33,7 @@ function connect() {
   socket.onopen = () => { el("events").replaceChildren(); trouble(""); };
   socket.onmessage = (event) => take(event.data);
   socket.onclose = () => {
-    for (const id of ["pause", "stop", "mark"]) el(id).disabled = true;
+    for (const id of ["pause", "stop", "mark", "keep"]) el(id).disabled = true;
     if (over) return;
     state("lost"); trouble("Connection to the run lost; trying to reconnect …");
     setTimeout(connect, AGAIN_MS);

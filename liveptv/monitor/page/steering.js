@@ -1,4 +1,5 @@
 import { Controllers } from "./controllers.js";
+import { Recorded } from "./recorded.js";
 
 const el = (id) => document.getElementById(id);
 const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPrecision(digits)).replace("-", "−"));
@@ -6,7 +7,7 @@ const number = (value, digits = 4) => (value == null ? "?" : String(+value.toPre
 // The buttons and forms: each sends a command and shows the run's answer to it.
 export class Steering {
   constructor(send, snapshot) {
-    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {}, controllers: new Controllers((...command) => this.command(...command)) });
+    Object.assign(this, { send, next: 1, waiting: new Map(), summary: {}, controllers: new Controllers((...command) => this.command(...command)), recorded: new Recorded((...command) => this.command(...command)) });
     for (const form of document.querySelectorAll("#steer form[data-kind]")) form.addEventListener("submit", (event) => {
       event.preventDefault();
       const value = form.querySelector("input").valueAsNumber, name = form.querySelector("label").textContent;
@@ -41,7 +42,7 @@ export class Steering {
     const words = this.waiting.get(to) || "command";
     this.waiting.delete(to);
     if (!accepted) this.say(`${words}: refused, ${reason}`, "no");
-    else this.say(`${words}: done${first >= 0 ? `; the first frame with it is ${first}` : ""}`, "yes");
+    else this.say(`${words}: done${first >= 0 ? `; the first frame ${words === "Keep frames" ? "kept" : "with it"} is ${first}` : ""}`, "yes");
   }
 
   say(text, kind) { el("answer").textContent = text; el("answer").className = `answer ${kind}`; }
@@ -57,6 +58,7 @@ export class Steering {
     el("l-focus").textContent = limits.min_focus_um == null ? "needs limits.min_focus_um" : range(limits.min_focus_um, limits.max_focus_um, "µm");
     el("l-exposure").textContent = limits.min_exposure_ms == null ? "" : range(limits.min_exposure_ms, limits.max_exposure_ms, "ms");
     for (const [id, value] of [["s-flow", summary.flow_ul_s], ["s-focus", summary.focus_um], ["s-exposure", summary.exposure_ms]]) el(id).placeholder = value == null ? "" : number(value);
+    this.recorded.show(summary.recorded, acts);
     this.controllers.show(summary.control, live, ["ended", "failed"].includes(summary.state));
   }
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from liveptv.session.builders.acquire import build_acquire
 from liveptv.session.builders.control import build_control
 from liveptv.session.builders.detect import build_detect
+from liveptv.session.builders.record import build_record
 from liveptv.session.builders.track import build_track
 from liveptv.session.builders.write import build_write
 from liveptv.session.stage_context import StageContext
@@ -16,4 +17,5 @@ BUILDERS: dict[str, Callable[[StageContext], Stage]] = {
     "track": build_track,
     "write": build_write,
     "control": build_control,
+    "record": build_record,
 }

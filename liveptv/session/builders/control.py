@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from liveptv.session.plan import RECORD_REQUESTS
 from liveptv.session.stage_context import StageContext
 from stream.errors import ConfigurationError
 from stream.stage import Stage
 
 if TYPE_CHECKING:
-    pass
+    from acquisition.recorder.settings import RecordSettings
+    from tracking.control.record_conditions import Condition
 
 from liveptv.session.builders.slots import LOOPBACK
 
@@ -18,11 +20,12 @@ def build_control(context: StageContext) -> Stage:
     """Tracks -> commands to the microscope; a controller can be switched on later."""
     from stream.commands import CommandClient, CommandServer
     from tracking.control.controllers import load_controller
+    from tracking.control.routed_commands import RoutedCommands
     from tracking.control.stage import WOKEN_POLL_S, ControlStage
     from tracking.control.switch import ControllerSwitch
 
     experiment = context.plan.experiment
-    if not experiment.can_be_controlled:
+    if not experiment.needs_control_stage:
         raise ConfigurationError("a control stage needs a microscope to steer; a recording has none")
     controller, watchdog_s = None, experiment.limits.watchdog_s
     if experiment.is_controlled:
@@ -30,8 +33,36 @@ def build_control(context: StageContext) -> Stage:
     requests = CommandServer(LOOPBACK, context.plan.keys.curve)
     context.stack.callback(requests.close)
     context.bound["requests"] = requests.address
-    client = CommandClient(context.peers().addresses["commands"], context.plan.keys.curve)
+    addresses, curve = context.peers().addresses, context.plan.keys.curve
+    client = CommandClient(addresses["commands"], curve)
     context.stack.callback(client.close)
+    recorder = CommandClient(addresses[RECORD_REQUESTS], curve) if RECORD_REQUESTS in addresses else None
+    commands = RoutedCommands(client, recorder)
+    context.stack.callback(commands.close)
     switch = ControllerSwitch(requests, experiment.controller, watchdog_s)
-    upstream = context.upstream(client.socket)
-    return ControlStage(upstream, controller, client, context.say, context.record, switch, WOKEN_POLL_S)
+    upstream = context.upstream(*(one.socket for one in (client, recorder) if one is not None))
+    return ControlStage(
+        upstream,
+        controller,
+        commands,
+        context.say,
+        context.record,
+        switch,
+        WOKEN_POLL_S,
+        record_conditions(experiment.record) if recorder is not None else (),
+        has_effect=experiment.microscope is not None,
+    )
+
+
+def record_conditions(settings: RecordSettings) -> list[Condition]:
+    """The conditions of `[record.on]` that are judged on the tracks of each frame."""
+    from tracking.control.record_conditions import Band, ParticleEnters, Region, VelocityLeaves
+
+    found: list[Condition] = []
+    if (region := settings.on.particle_enters) is not None:
+        found.append(
+            ParticleEnters(Region(region.edges_um, region.min_track_frames, region.kind, region.min_p_kind))
+        )
+    if (band := settings.on.velocity_leaves) is not None:
+        found.append(VelocityLeaves(Band(**band.model_dump()), settings.after_s))
+    return found

@@ -29,6 +29,10 @@ from stream.waker import Waker
 if TYPE_CHECKING:
     from engines.engine import Engine
 
+RESTART_BITS = 16
+"""Bits of the number of an engine that count how often it was opened since the detector was started."""
+LAST_RESORT = "onnxruntime"
+"""The back end that replaces one that fails (`engines.backends.failover`)."""
 PREDICTION = "prediction"
 """The entry of the event log on predictions, and what an engine's details say of them; False: it cannot use any."""
 
@@ -55,7 +59,8 @@ def build_detect(context: StageContext) -> Stage:
     context.bound["monitor"] = monitor.address
     context.announce()
     with noticing_compilation(context.say_compiling):
-        prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
+        if settings.file is None:
+            prepare_to_open(settings.model)  # the acquisition is opening the camera meanwhile
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
@@ -66,9 +71,9 @@ def build_detect(context: StageContext) -> Stage:
 
     rules = frame_rules(plan.experiment, image_format)
 
-    def open_for(pixel_size_um: float) -> Engine:
+    def open_for(pixel_size_um: float, is_replaced: bool = False) -> Engine:
         engine = open_engine(
-            settings,
+            settings.model_copy(update={"backend": LAST_RESORT}) if is_replaced else settings,
             model=settings.model,
             pixel_size_um=pixel_size_um,
             say=context.say,
@@ -79,19 +84,24 @@ def build_detect(context: StageContext) -> Stage:
             engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
         return governed(context, engine, image_format, rules)
 
-    def reopen(pixel_size_um: float) -> Engine:
-        check_pixel_size(settings.model, pixel_size_um)
-        context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
-        return open_for(pixel_size_um)
+    pixel_um = image_format.pixel_size_um
 
-    engine = open_for(image_format.pixel_size_um)
+    def reopen(pixel_size_um: float, is_replaced: bool) -> Engine:
+        nonlocal pixel_um
+        if pixel_size_um != pixel_um:
+            check_pixel_size(settings.model, pixel_size_um)
+            context.say(f"detecting with {pixel_size_um:g} um a pixel from now on; all tracks start again")
+            pixel_um = pixel_size_um
+        return open_for(pixel_size_um, is_replaced)
+
+    engine = open_for(pixel_um)
     info = engine.info
     context.record("engine", f"{info.name} detector on {info.backend} ({info.device})", asdict(info))
     predictions = None
     if wants_predictions(plan.experiment) and info.details.get(PREDICTION, False) is not False:
         waits = rules.policy is Policy.BLOCK
         open_link = partial(context.prediction_receiver, waker)
-        predictions = PredictionChoice(open_link, waits=waits, say=context.say)
+        predictions = PredictionChoice(open_link, waits=waits, say=context.say, follows=image_format.follows)
         record_prediction(context, waits)
     hz = plan.experiment.session.monitor_hz
     return DetectStage(
@@ -104,6 +114,8 @@ def build_detect(context: StageContext) -> Stage:
         age_limit_ms=rules.age_limit_ms,
         waker=waker,
         predictions=predictions,
+        follows=image_format.follows,
+        opened=plan.restarts << RESTART_BITS,
     )
 
 
@@ -119,12 +131,12 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
-    if not rules.is_live:
+    if not rules.is_live or context.plan.experiment.detector.file is not None:
         return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))

@@ -7,7 +7,7 @@ import math
 from tracking.control.controllers.controller_interface import Controller, Happening
 from tracking.control.controllers.hold_flow import HoldFlow
 from tracking.control.controllers.hold_focus import HoldFocus
-from tracking.control.controllers.loading import controller_from_file, where_it_failed
+from tracking.control.controllers.loading import controller_from_file
 from tracking.control.controllers.protocol_run import ProtocolRun, until_enough
 from tracking.control.controllers.pulse_on_entry import PulseOnEntry
 from tracking.control.controllers.stop_when import StopWhen
@@ -24,7 +24,6 @@ __all__ = [
     "controller_from_file",
     "load_controller",
     "until_enough",
-    "where_it_failed",
 ]
 
 

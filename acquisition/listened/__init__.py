@@ -1,0 +1,1 @@
+"""Frames of the documented wire format from any program, as a source."""

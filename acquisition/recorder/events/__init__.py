@@ -1,0 +1,1 @@
+"""Keeps the frames around events: the ring in memory, and the events."""

@@ -1,0 +1,1 @@
+"""Reprocessing of many recordings: found, cut into pieces where that helps, spread over workers, written once."""

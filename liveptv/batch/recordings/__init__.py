@@ -1,0 +1,1 @@
+"""Which recordings a batch has: found in a folder or listed in a file, named, and recognised again."""

@@ -1,0 +1,268 @@
+"""A whole batch: what is to be done, by whom, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liveptv.batch.jobs import Job, Jobs, JobState
+from liveptv.batch.perform import perform
+from liveptv.batch.pieces.detecting import uses_predictions
+from liveptv.batch.pieces.plan import LONG_FRAMES, WARM_FRAMES
+from liveptv.batch.recordings.entry import Entry
+from liveptv.batch.recordings.finding import find_recordings
+from liveptv.batch.recordings.fingerprint import fingerprint_of, is_same
+from liveptv.batch.recordings.listing import is_list, read_list
+from liveptv.batch.recordings.naming import names_of
+from liveptv.batch.recordings.part import Part
+from liveptv.batch.results.identity import identity_of
+from liveptv.batch.results.marker import complete, why_not_the_same
+from liveptv.batch.results.places import Places
+from liveptv.batch.table import table_name, write_table
+from liveptv.batch.time_left import time_left_s
+from liveptv.batch.workers.dask_cluster import DaskWorkers, is_open_to_others
+from liveptv.batch.workers.interface import Workers
+from liveptv.batch.workers.local import LocalWorkers
+from liveptv.config import Experiment, load_experiment, revised
+from stream.errors import ConfigurationError, LivePTVError, OutputError, SourceError
+
+TABLE_S = 10.0
+"""Time between two versions of the table while the batch runs, s."""
+SHOWN = 5
+"""Lines about files that are left out, and about results that would be replaced, that are shown one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a user wants: the options of `liveptv batch`."""
+
+    source: Path
+    out: Path
+    model: Path | None = None
+    settings: tuple[str, ...] = ()
+    recording: dict[str, Any] | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    piece_frames: int | None = None
+    overwrite: bool = False
+    only: Part | None = None
+    waits_for_others: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """A batch at one moment."""
+
+    jobs: Sequence[Job]
+    workers: str
+    elapsed_s: float
+    left_s: float
+
+    def number(self, *states: JobState) -> int:
+        """How many recordings are in one of these states."""
+        return sum(job.state in states for job in self.jobs)
+
+
+def entries_of(wishes: Wishes, say: Callable[[str], None]) -> list[Entry]:
+    """The recordings that are meant. Raises `ConfigurationError` if there is none."""
+    source = wishes.source
+    if is_list(source):
+        return read_list(source)
+    plain = Path(str(source).partition("::")[0])
+    if not plain.exists():
+        raise ConfigurationError(f"there is no folder or list {plain}")
+    if not plain.is_dir() or "::" in str(source):
+        return [Entry(source.absolute(), names_of([source.absolute()])[0])]
+    top = plain.absolute()
+    found = find_recordings(top, wishes.out)
+    for text in found.left_out[:SHOWN]:
+        say(text)
+    if len(found.left_out) > SHOWN:
+        say(f"{len(found.left_out) - SHOWN} more files are left out, as they are no recordings")
+    if not found.paths:
+        raise ConfigurationError(f"there is no recording in {plain}")
+    return [Entry(path, name) for path, name in zip(found.paths, names_of(found.paths, top), strict=True)]
+
+
+def experiment_of(entry: Entry, wishes: Wishes) -> Experiment:
+    """The settings with which `liveptv replay` would process a recording; one frame at a time.
+
+    Raises `ConfigurationError`.
+    """
+    recording = {"path": entry.path, **(wishes.recording or {})}
+    experiment = load_experiment(None, [*wishes.settings, *entry.settings], base={"recording": recording})
+    has_model = experiment.detector.model is not None
+    experiment = revised(
+        experiment, detector={"model": None if has_model and entry.settings else wishes.model}
+    )
+    if experiment.recording is None or experiment.recording.pace or experiment.link.is_live:
+        raise ConfigurationError(
+            "a batch processes recordings as fast as it can; leave out recording.pace and link.policy live"
+        )
+    if "workers" not in experiment.detector.model_fields_set:
+        experiment = revised(experiment, detector={"workers": 1})
+    files = {name: value.absolute() for name, value in experiment.detector if isinstance(value, Path)}
+    return revised(experiment, detector=files)
+
+
+def job_of(entry: Entry, wishes: Wishes, several_workers: bool) -> Job:
+    """A recording with all that decides its result. Raises `ConfigurationError`."""
+    from engines.factory import check_model
+
+    experiment = experiment_of(entry, wishes)
+    if experiment.detector.model is not None and not experiment.detector.model.is_file():
+        check_model(experiment.detector.model)
+    predicted = uses_predictions(experiment)
+    cut_above = wishes.piece_frames
+    if cut_above is None and several_workers and not predicted:
+        cut_above = LONG_FRAMES
+    identity = identity_of(experiment, wishes.piece_frames if predicted else None)
+    return Job(
+        entry,
+        experiment.model_dump(mode="json", exclude_unset=True),
+        identity,
+        0,
+        cut_above,
+        WARM_FRAMES if predicted else 0,
+        wishes.overwrite,
+    )
+
+
+def look_at(job: Job, out: Path) -> str:
+    """Look whether a recording is done; returns why its result is another one's, "" if it is not."""
+    places, path = Places(out, job.entry.name), job.entry.path
+    try:
+        job.size = fingerprint_of(path, sampled=False).bytes
+        marker = complete(places)
+        if marker is None:
+            has_result = places.result.exists()
+            return f"{places.result} was not made by a batch" if has_result else ""
+        why = why_not_the_same(marker, job.identity, is_same(path, marker.fingerprint))
+        if not why:
+            job.state, job.marker = JobState.THERE, marker
+            return ""
+        return f"{places.result} was made with {why}"
+    except SourceError as error:
+        job.state, job.why = JobState.FAILED, str(error)
+        return ""
+
+
+def prepare(wishes: Wishes, say: Callable[[str], None]) -> list[Job]:
+    """All recordings, those that are done marked as such.
+
+    Raises `ConfigurationError`, before anything is done, if results of other settings would be replaced.
+    """
+    try:
+        wishes.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder {wishes.out}: {error.strerror}") from error
+    several = wishes.scheduler is not None or worker_count(wishes) > 1
+    entries = entries_of(wishes, say)
+    if wishes.only is not None:
+        entries = wishes.only.taken(entries)
+    jobs = [job_of(entry, wishes, several) for entry in entries]
+    others = [why for job in jobs if (why := look_at(job, wishes.out))]
+    if others and not wishes.overwrite:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+        raise ConfigurationError(
+            f"{others[0]}{more}; choose another folder, or pass --overwrite to make {'them' if more else 'it'} anew"
+        )
+    for text in others[:SHOWN]:
+        say(f"{text}; it is made anew")
+    if len(others) > SHOWN:
+        say(f"{len(others) - SHOWN} more results are made anew")
+    return jobs
+
+
+def worker_count(wishes: Wishes) -> int:
+    """Number of worker processes on this computer: as wished, else one for each processor that may be used."""
+    if wishes.workers is not None:
+        return wishes.workers
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return int(given) if given.isdigit() and int(given) > 0 else allowed
+
+
+def open_workers(wishes: Wishes, most: int, say: Callable[[str], None]) -> Workers:
+    """The workers of the scheduler, else processes of this computer, not more than there is work for."""
+    if wishes.scheduler is None:
+        return LocalWorkers(max(1, most if most < worker_count(wishes) else worker_count(wishes)), perform)
+    if is_open_to_others(wishes.scheduler):
+        say(
+            f"{wishes.scheduler} has no certificates: whoever reaches that computer can run programs on its "
+            "workers; see dask's tls://"
+        )
+    return DaskWorkers(wishes.scheduler, perform)
+
+
+def run_batch(
+    wishes: Wishes,
+    *,
+    say: Callable[[str], None],
+    show: Callable[[BatchProgress], None] = lambda _progress: None,
+    on_job: Callable[[Job], None] = lambda _job: None,
+    open_with: Callable[[Wishes, int, Callable[[str], None]], Workers] = open_workers,
+) -> list[Job]:
+    """Process all recordings; returns what became of each, which is in `batch.csv` as well.
+
+    `say` gets lines for the user, `show` the progress some times a second, `on_job` each recording that is done or
+    has failed. Raises `ConfigurationError` before anything is started, `LivePTVError` if the workers are gone; what
+    is done stays done.
+    """
+    jobs = prepare(wishes, say)
+    try:
+        if any(job.is_open for job in jobs):
+            _work(wishes, jobs, say, show, on_job, open_with)
+    finally:
+        write_table(jobs, wishes.out, table_name(wishes.only))
+    return jobs
+
+
+def _work(
+    wishes: Wishes,
+    jobs: list[Job],
+    say: Callable[[str], None],
+    show: Callable[[BatchProgress], None],
+    on_job: Callable[[Job], None],
+    open_with: Callable[[Wishes, int, Callable[[str], None]], Workers],
+) -> None:
+    most = sum(job.is_open for job in jobs)
+    if any(job.cut_above is not None for job in jobs):
+        most = max(most, worker_count(wishes))
+    began_s = time.monotonic()
+    table_due_s = began_s + TABLE_S
+    workers = open_with(wishes, most, say)
+    try:
+        on_its_way = Jobs(
+            jobs, str(wishes.out.absolute()), workers, waits_for_others=wishes.waits_for_others, on_note=say
+        )
+        on_its_way.begin()
+        while not on_its_way.is_over:
+            for job in on_its_way.poll():
+                if not job.is_open:
+                    on_job(job)
+            now_s = time.monotonic()
+            left_s = time_left_s(jobs, now_s - began_s, workers.count)
+            show(BatchProgress(jobs, workers.title, now_s - began_s, left_s))
+            if now_s > table_due_s:
+                table_due_s = now_s + TABLE_S
+                write_table(jobs, wishes.out, table_name(wishes.only))
+    finally:
+        workers.close()
+
+
+def check_wishes(wishes: Wishes) -> None:
+    """Raise `ConfigurationError` for what cannot be meant."""
+    if wishes.scheduler is not None and wishes.workers is not None:
+        raise ConfigurationError("--workers are processes of this computer; a scheduler has its own")
+    if wishes.out.is_file():
+        raise ConfigurationError(f"{wishes.out} is a file; give a folder for the results")
+    if wishes.source.absolute() == wishes.out.absolute():
+        raise ConfigurationError(f"{wishes.out} holds the recordings; give another folder for the results")
+
+
+__all__ = ["BatchProgress", "LivePTVError", "Wishes", "check_wishes", "run_batch"]

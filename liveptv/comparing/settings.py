@@ -1,0 +1,55 @@
+"""What differs in how two trajectory files were made: settings, model, versions, and what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+OF_THE_OUTPUT = {"run.output", "run.overwrite", "run.notes", "recording.path", "record.output"}
+"""Settings that name files; they do not change a result."""
+SOURCE = (
+    "source",
+    "image_shape",
+    "image_dtype",
+    "pixel_size_um",
+    "frame_rate_hz",
+    "link_policy",
+    "age_limit_ms",
+)
+ABSENT = "left out"
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values that differ in two attributes or sets of settings, by their names with dots: [in A, in B]."""
+    before, after = _flat(a), _flat(b)
+    names = sorted(set(before) | set(after))
+    found = {name: [before.get(name, ABSENT), after.get(name, ABSENT)] for name in names}
+    return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+
+
+def made_differently(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """What differs in the attributes of two trajectory files, by kind, from `settings` to `source`."""
+
+    def of(name: str) -> dict[str, list[Any]]:
+        pair = [value if isinstance(value := attributes.get(name), Mapping) else {} for attributes in (a, b)]
+        return changes(*pair)
+
+    settings = {name: pair for name, pair in of("configuration").items() if name not in OF_THE_OUTPUT}
+    source = changes(*({name: given.get(name) for name in SOURCE} for given in (a, b)))
+    return {
+        "settings": settings,
+        "model": of("model") | of("inputs"),
+        "engine": of("engine"),
+        "versions": of("versions"),
+        "source": source,
+    }
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
