@@ -47,7 +47,7 @@ import sys, time
 from distributed import LocalCluster
 if __name__ == "__main__":
     cluster = LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, processes=True, host="127.0.0.1",
-                           scheduler_port=int(sys.argv[2]), dashboard_address=None)
+                           scheduler_port=int(sys.argv[2]), dashboard_address="127.0.0.1:0")
     print(cluster.scheduler_address, flush=True)
     time.sleep(36000)
 """
