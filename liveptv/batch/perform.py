@@ -210,9 +210,16 @@ def _piece_files(places: Places, task: Task) -> list[Path]:
 
 
 def _key(task: Task) -> str:
-    """What the detections of pieces belong to: the recording as it is now, the settings and the bounds."""
+    """What the detections of pieces belong to: the recording as it is now, settings, bounds and version."""
     now = fingerprint_of(Path(task.recording), sampled=False)
-    return key_of({"recording": now.to_dict(), "settings": task.identity, "pieces": task.pieces})
+    return key_of(
+        {
+            "recording": now.to_dict(),
+            "settings": task.identity,
+            "pieces": task.pieces,
+            "version": task.version,
+        }
+    )
 
 
 def _piece(places: Places, task: Task) -> Answer:

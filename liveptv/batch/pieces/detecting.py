@@ -30,8 +30,6 @@ from stream.errors import SourceError
 from stream.messages import Detections, Message
 from stream.stage import Stage
 
-OF_ONE_PIECE = ("detect", "acquire")
-
 
 def uses_predictions(experiment: Experiment) -> bool:
     """Whether the detections in a frame may depend on the frames before it, through the tracker's predictions."""
@@ -88,7 +86,6 @@ def join_pieces(experiment: Experiment, paths: Sequence[Path], output: Path, not
     Raises `SourceError` if a piece is damaged or frames are missing between two.
     """
     files = [DetectionsFile(path) for path in paths]
-    run_id = ""
     last = -1
 
     def messages() -> Iterator[Detections]:
@@ -102,7 +99,6 @@ def join_pieces(experiment: Experiment, paths: Sequence[Path], output: Path, not
 
     facts, run_id = _first_facts(files[0])
     images = ImageFormat(**facts["images"])
-    counts: dict[str, dict[str, int]] = {}
 
     def counted() -> dict[str, dict[str, int]]:
         for kind, text, more in (entry for file in files for entry in file.facts["notes"]):
@@ -112,7 +108,7 @@ def join_pieces(experiment: Experiment, paths: Sequence[Path], output: Path, not
         for one in every:
             detect.update(one["detect"])
         acquire = dict(every[-1]["acquire"]) | {"sent": last + 1, "received": last + 1}
-        return counts | {"acquire": acquire, "detect": dict(detect)}
+        return {"acquire": acquire, "detect": dict(detect)}
 
     return track_detections(experiment, output, images, messages(), counted, notebook, run_id)
 
