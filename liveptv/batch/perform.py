@@ -75,10 +75,13 @@ def _perform(task: Task) -> Answer:
     places.make_folders()
     if task.kind == "piece":
         return _piece(places, task)
-    answer = _under_lock(places, task)
-    if answer.state == "done":
-        places.clear_work()
-    return answer
+    try:
+        answer = _under_lock(places, task)
+        if answer.state == "done":
+            places.clear_pieces()
+        return answer
+    finally:
+        places.remove_empty()
 
 
 def _under_lock(places: Places, task: Task) -> Answer:
