@@ -29,7 +29,7 @@ from acquisition.physics.optics import OpticsModel
 from calibration.training.material import from_optics
 
 RESULTS = Path(__file__).with_name("results")
-SHORT, LONG, MANY = 60, 360, 16
+SHORT, LONG, MANY = 60, 240, 12
 """Frames of the recordings of the real runs, and how many there are: two lengths tell what a recording costs from
 what a frame costs."""
 SHAPE = (256, 256)
@@ -51,7 +51,7 @@ def recordings(folder: Path) -> list[Path]:
         if path.exists():
             continue
         scene = source.draw(np.random.default_rng(number), SHAPE, 1)
-        grey = np.clip(200 * (1 + scene.images[0]), 0, 255).astype(np.uint8)
+        grey = np.clip(200 * (1 - scene.images[0]), 0, 255).astype(np.uint8)
         frames = SHORT if number % 2 else LONG
         tifffile.imwrite(path, np.stack([np.roll(grey, 2 * k, axis=1) for k in range(frames)]))
     return found
@@ -69,7 +69,7 @@ def run_batch(folder: Path, out: Path, workers: int, model: Path) -> tuple[float
 
 def costs_of(markers: list[dict[str, Any]]) -> Costs:
     """What a recording and what a frame costs, by a line through the durations over the frames."""
-    frames = np.array([marker["frames"] for marker in markers], float)
+    frames = np.array([marker["result"]["frames"] for marker in markers], float)
     seconds = np.array([marker["seconds"] for marker in markers], float)
     frame_s, recording_s = np.polyfit(frames, seconds, 1)
     spread = seconds / (recording_s + frame_s * frames)
@@ -103,6 +103,9 @@ def scheduler_rows(counts: tuple[int, ...], tasks_each: int) -> Iterator[dict[st
             "tasks": tasks,
             "seconds": seconds,
             "ideal_s": ideal_s,
+            "predicted_s": simulate(
+                (1e3 * durations).astype(int).tolist(), Costs(1e-3, task_s=1e-3), count
+            ).seconds,
             "cpu_ms_per_task": 1e3 * (used_s - idle * seconds) / tasks,
             "idle_cpu_ms_per_worker_and_second": 1e3 * idle / count,
             "task_s": TASK_S,
@@ -175,10 +178,14 @@ def _runs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             out = arguments.folder / f"out-{workers}-{repeat}"
             seconds, markers = run_batch(arguments.folder / "recordings", out, workers, arguments.model)
             costs = costs_of(markers)
+            # the same tasks on the simulated cluster: what is left is the start, and what the scheduler is blind to
+            lengths = [round(1e3 * marker["seconds"]) for marker in markers]
+            predicted = simulate(lengths, Costs(1e-3), workers)
             row = {
                 "workers": workers,
                 "seconds": seconds,
-                "frames": [marker["frames"] for marker in markers],
+                "predicted_s": predicted.seconds,
+                "frames": [marker["result"]["frames"] for marker in markers],
                 "durations_s": [marker["seconds"] for marker in markers],
                 "frame_ms": 1e3 * costs.frame_s,
                 "recording_s": costs.recording_s,

@@ -17,7 +17,7 @@ set -euo pipefail
 
 processes=${SLURM_GPUS_ON_NODE:-${SLURM_CPUS_PER_TASK:-1}}
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540 # seconds in which the network is written after such an end
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 
 srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$processes" --rdzv-backend c10d \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$first:${PORT:-29500}" \

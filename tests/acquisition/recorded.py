@@ -30,7 +30,9 @@ def pattern(frame: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def info(frame: int) -> FrameInfo:
     """What is known of it beside the pixels."""
-    return FrameInfo("a run", frame, frame, frame / RATE_HZ, 10**9 + frame, 1.7e9 + frame / RATE_HZ, exposure_ms=1.5)
+    return FrameInfo(
+        "a run", frame, frame, frame / RATE_HZ, 10**9 + frame, 1.7e9 + frame / RATE_HZ, exposure_ms=1.5
+    )
 
 
 def frame(number: int, shape: tuple[int, ...] = (6, 8), dtype: str = "uint8") -> Frame:
@@ -69,7 +71,9 @@ def wrong_in(path: Path, table: FrameTable) -> str:
     return ""
 
 
-def record(address: str, tracks: Path, settings: RecordSettings, shape: tuple[int, ...], dtype: str) -> RecordStage:
+def record(
+    address: str, tracks: Path, settings: RecordSettings, shape: tuple[int, ...], dtype: str
+) -> RecordStage:
     """A recording stage that is connected to `address`."""
 
     def opener() -> object:
