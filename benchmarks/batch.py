@@ -211,17 +211,7 @@ def compared_with_replay(source: Path, out: Path, count: int, scratch: Path) -> 
     differ = 0
     for path in sorted(source.rglob("*.tif"))[:: max(1, len(list(source.rglob("*.tif"))) // count)][:count]:
         tracks = scratch / f"{path.stem}.h5"
-        command = [
-            sys.executable,
-            "-m",
-            "liveptv",
-            "replay",
-            str(path),
-            "-m",
-            str(SHIPPED_MODEL),
-            "-o",
-            str(tracks),
-        ]
+        command = [sys.executable, "-m", "liveptv", "replay", str(path), "-o", str(tracks), *OPTIONS]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         differ += contents(tracks) != contents((out / path.relative_to(source)).with_suffix(".h5"))
     return differ
