@@ -12,7 +12,7 @@ from acquisition.open_requests import Executor, OpenRequests, Requests
 from acquisition.source import Source
 from stream.errors import LinkError, LivePTVError, NoRoomError, SourceError
 from stream.link import Sender
-from stream.messages import Command, CommandKind, Frame, StageState
+from stream.messages import NO_EFFECT, Command, CommandKind, Frame, StageState
 
 WAIT_S = 0.02  # s that draining waits for acknowledgements before commands are looked at again
 LAST_FRAMES_S = 5.0  # s that consumers have, after a failure, to take frames that were sent before it
@@ -241,7 +241,7 @@ class AcquireStage:
             elif command.kind is CommandKind.RECORD:
                 self._requests.refuse(command, "nothing is recorded; set record.mode to events or all")
             elif self._executor is None:
-                self._requests.refuse(command, f"{command.kind}: {self._no_microscope}")
+                self._requests.refuse(command, f"{NO_EFFECT}: {command.kind}: {self._no_microscope}")
             elif (reply := self._executor.execute(command)) is not None:
                 self._requests.answer([reply])
         if self._executor is not None and not self._reason:

@@ -163,12 +163,14 @@ def main() -> None:
     runs.add_argument("--model", type=Path, default=Path("liveptv/models/simulated.onnx"))
     runs.add_argument("--repeats", type=int, default=3)
     scheduler = commands.add_parser("scheduler")
-    scheduler.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 300, 1000])
+    scheduler.add_argument("--workers", type=int, nargs="+", default=[1, 10, 50, 100])
     scheduler.add_argument("--tasks", type=int, default=10, help="of each worker")
     commands.add_parser("simulation")
     arguments = parser.parse_args()
-    rows = list(globals()[f"_{arguments.what}"](arguments))
-    save(RESULTS / f"batch_scaling_{arguments.what}.json", rows)
+    rows = []
+    for row in globals()[f"_{arguments.what}"](arguments):
+        rows.append(row)
+        save(RESULTS / f"batch_scaling_{arguments.what}.json", rows)
 
 
 def _runs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """The recorder at a camera's full rate, beside the detector, and beside what the disk takes.
 
 `live`: runs by the command line with a camera of 60 full frames/s (1440 x 2560, 221 MB/s), in turn with
-`record.mode` off and all: frames stored, lost and not declared, and the age of results, exposure to tracks. The camera
-is a paced replay of a BigTIFF whose thousands of pages share the pixels of a few, so that no disk is read. `rate`:
-the recording stage alone, in a process of its own, given full frames as fast as it takes them, in turn with `dd`
-(with fdatasync, and with direct writes) on the same disk; and the processor time of a stored frame.
+`record.mode` off and all: frames stored, lost and not declared, and the age of results, exposure to tracks. The
+camera is a paced replay of a BigTIFF whose thousands of pages share the pixels of a few, so that no disk is
+read. `rate`: the recording stage alone, in a process of its own, given full frames as fast as it takes them, in
+turn with `dd` (with fdatasync, and with direct writes) on the same disk; and the processor time of a stored
+frame.
 """
 
 from __future__ import annotations
@@ -115,13 +116,24 @@ def live(
     """One run by the command line."""
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
+<<<<<<< HEAD
     text = EXPERIMENT.format(
         seconds=seconds, camera=camera, rate=RATE_HZ, mode=mode, kind=kind, compression=compression
     )
     (folder / "e.toml").write_text(text)
+=======
+    asked = {"mode": mode, "kind": kind, "compression": compression}
+    (folder / "e.toml").write_text(EXPERIMENT.format(seconds=seconds, camera=camera, rate=RATE_HZ, **asked))
+>>>>>>> main
     busy = psutil.cpu_times()
-    run = subprocess.run([sys.executable, "-m", "liveptv", "run", "e.toml"], cwd=folder, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "liveptv", "run", "e.toml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     after = psutil.cpu_times()
     if run.returncode:
         print(run.stdout[-800:], run.stderr[-400:], file=sys.stderr)
@@ -129,23 +141,30 @@ def live(
     age = file.frames["age_ms"]
     counts = file.attributes["accounts"]
     row: dict[str, Any] = {
-        "case": "live", "mode": mode, "format": kind, "compression": compression, "exit": run.returncode,
-        "frames": counts["acquire"]["received"], "in_file": len(file.frames),
+        "case": "live",
+        "mode": mode,
+        "format": kind,
+        "compression": compression,
+        "exit": run.returncode,
+        "frames": counts["acquire"]["received"],
+        "in_file": len(file.frames),
         "lost_in_recording": counts["acquire"].get("lost_in_recording", 0),
-        "age_p50_ms": float(np.nanpercentile(age, 50)), "age_p99_ms": float(np.nanpercentile(age, 99)),
+        "age_p50_ms": float(np.nanpercentile(age, 50)),
+        "age_p99_ms": float(np.nanpercentile(age, 99)),
         "idle": (after.idle - busy.idle) / (sum(after) - sum(busy)),
-    }  # fmt: skip
+    }
     if mode == "all":
         table = read_frame_table(folder / "tracks.frames.jsonl")
         first, last = table.rows[0].info.time_s, table.rows[-1].info.time_s
         events = [json.loads(line) for line in (folder / "tracks.events.jsonl").read_text().splitlines()]
         row |= {
-            "stored": len(table.rows), "declared_lost": table.total_lost,
+            "stored": len(table.rows),
+            "declared_lost": table.total_lost,
             "undeclared": sum(each.count for each in undeclared(table, row["frames"])),
             "mb_per_s": len(table.rows) * SHAPE[0] * SHAPE[1] / max(last - first, 1e-9) / 1e6,
             "stored_part": counts["record"]["stored_bytes"] / max(1, len(table.rows) * SHAPE[0] * SHAPE[1]),
             "told": [e["text"] for e in events if e["kind"] == "recorder"],
-        }  # fmt: skip
+        }
     print(json.dumps(row), flush=True)
     return row
 
@@ -156,8 +175,13 @@ def dd(folder: Path, seconds: float, direct: bool, rate: float = 1e9) -> float:
     count = max(16, int(seconds * rate / 4e6))
     source = Path("/dev/zero")
     how = ["oflag=direct"] if direct else ["conv=fdatasync"]
-    found = subprocess.run(["dd", f"if={source}", f"of={path}", "bs=4M", f"count={count}", *how], capture_output=True,
-                           text=True, check=True, env={**os.environ, "LC_ALL": "C"})  # fmt: skip
+    found = subprocess.run(
+        ["dd", f"if={source}", f"of={path}", "bs=4M", f"count={count}", *how],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
     path.unlink()
     taken = re.search(r"([\d.e+-]+) s, ", found.stderr)
     assert taken is not None
@@ -169,12 +193,29 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     nbytes = SHAPE[0] * SHAPE[1]
+<<<<<<< HEAD
     sender = open_sender(
         "shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=nbytes, slots=64, credits=63
     )
+=======
+    link = {"slot_bytes": nbytes, "slots": 64, "credits": 63}
+    sender = open_sender("shm://127.0.0.1:0", run_id="a run", source="bench", **link)
+>>>>>>> main
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS)))}
-    child = subprocess.Popen([sys.executable, HELPERS / "recorded.py", sender.address, folder / "tracks.h5", kind,
-                              compression, "uint8", *map(str, SHAPE)], env=environment, stdout=subprocess.PIPE)  # fmt: skip
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            HELPERS / "recorded.py",
+            sender.address,
+            folder / "tracks.h5",
+            kind,
+            compression,
+            "uint8",
+            *map(str, SHAPE),
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
     images = pictures()
     began_s, sent = 0.0, 0
     while True:
@@ -195,16 +236,25 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     sender.flush(60.0)
     child.communicate(timeout=60)
     took_s = time.perf_counter() - began_s
+<<<<<<< HEAD
     stored = sum(
         path.stat().st_size for path in (folder.rglob("*")) if path.is_file() and "tracks.frames" in str(path)
     )
+=======
+    files = [path for path in folder.rglob("*") if path.is_file() and "tracks.frames" in str(path)]
+    stored = sum(path.stat().st_size for path in files)
+>>>>>>> main
     frames = sent - first
     sender.close()
     row = {
-        "case": "rate", "format": kind, "compression": compression, "frames": sent,
-        "mb_per_s": frames * nbytes / took_s / 1e6, "stored_mb_per_s": frames * stored / sent / took_s / 1e6,
+        "case": "rate",
+        "format": kind,
+        "compression": compression,
+        "frames": sent,
+        "mb_per_s": frames * nbytes / took_s / 1e6,
+        "stored_mb_per_s": frames * stored / sent / took_s / 1e6,
         "cpu_ms_a_frame": 1e3 * (stage.user + stage.system - cpu.user - cpu.system) / max(1, sent - 70),
-    }  # fmt: skip
+    }
     print(json.dumps(row), flush=True)
     return row
 
@@ -223,7 +273,8 @@ def main() -> None:
         if options.only in {"", "rate"}:
             for _ in range(options.repeats):
                 for kind, compression in (("ome-zarr", "none"), ("ome-tiff", "none"), ("ome-zarr", "auto")):
-                    row = {name: dd(folder, 2, direct) / 1e6 for name, direct in (("dd_mb_per_s", False), ("dd_direct_mb_per_s", True))}  # fmt: skip
+                    row = {"dd_mb_per_s": dd(folder, 2, direct=False) / 1e6}
+                    row["dd_direct_mb_per_s"] = dd(folder, 2, direct=True) / 1e6
                     rows.append(rate(folder, 4, kind, compression) | row)
                     print(row, flush=True)
         camera = folder / "camera.ome.tif"
@@ -231,8 +282,12 @@ def main() -> None:
             camera_file(camera, int(RATE_HZ * 62))
         if options.only in {"", "live"}:
             for _ in range(options.repeats):
-                for mode, kind, compression in (("off", "ome-zarr", "auto"), ("all", "ome-zarr", "auto"),
-                                                ("all", "ome-zarr", "none"), ("all", "ome-tiff", "none")):  # fmt: skip
+                for mode, kind, compression in (
+                    ("off", "ome-zarr", "auto"),
+                    ("all", "ome-zarr", "auto"),
+                    ("all", "ome-zarr", "none"),
+                    ("all", "ome-tiff", "none"),
+                ):
                     rows.append(live(folder, camera, options.seconds, mode, kind, compression))
         if options.only in {"", "long"}:
             row = {"dd_mb_per_s": dd(folder, 4, direct=False) / 1e6}

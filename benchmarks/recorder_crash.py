@@ -1,17 +1,18 @@
 """What is in a recording after kill -9, and what other programs read while it is written.
 
-First the recording stage alone, in a process of its own that is killed at random moments while frames come as fast
-as it takes them: every frame that it had acknowledged must be in the image file, with its pixels, and in the frame
-table. Before, the files are opened by others while they grow. Then whole runs of the simulated microscope, of which
-one process, or all at once, are killed: what is in the recording and the trajectory file, and whether the frame table
-accounts for every frame. `--napari PYTHON` opens each recording with the readers that napari uses (ome-zarr,
-napari-ome-zarr), in a Python that has them.
+First the recording stage alone, in a process of its own that is killed at random moments while frames come as
+fast as it takes them: every frame that it had acknowledged must be in the image file, with its pixels, and in
+the frame table. Before, the files are opened by others while they grow. Then whole runs of the simulated
+microscope, of which one process, or all at once, are killed: what is in the recording and the trajectory file,
+and whether the frame table accounts for every frame. `--napari PYTHON` opens each recording with the readers
+that napari uses (ome-zarr, napari-ome-zarr), in a Python that has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -33,11 +34,11 @@ from acquisition.recording import open_stack
 from stream.errors import LivePTVError, NoRoomError
 from stream.links import open_sender
 
-ROOT = Path(__file__).resolve().parents[1]
-HELPERS = ROOT / "tests" / "acquisition"
-sys.path.insert(0, str(HELPERS))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "acquisition"))
 from recorded import frame, images_in, wrong_in
 
+ROOT = Path(__file__).resolve().parents[1]
+HELPERS = ROOT / "tests" / "acquisition"
 KILLS, RUN_KILLS = 100, 20
 SIZES = ((64, 80), (480, 640), (1440, 2560), (5, 60, 70))
 KINDS = (
@@ -47,6 +48,7 @@ KINDS = (
     ("ome-tiff", "none"),
     ("ome-tiff", "zstd"),
 )
+SUFFIX = {"ome-zarr": ".ome.zarr", "ome-tiff": ".ome.tif"}
 LATEST_S = 0.8
 STAGES = ("record", "acquire", "detect", "track", "write", "control", "all")
 
@@ -107,23 +109,27 @@ def kill_the_stage(folder: Path, kills: int, napari: str | None) -> list[dict[st
     rng = np.random.default_rng(1)
     rows = []
     for kind, compression in KINDS:
-        count = {"kills": 0, "acknowledged": 0, "stored": 0, "acknowledged_lost": 0, "wrong": 0, "opened_live": 0,
-                 "opened_by_us": 0, "opened_by_napari": 0, "asked_napari": 0}  # fmt: skip
+        count = {
+            "kills": 0,
+            "acknowledged": 0,
+            "stored": 0,
+            "acknowledged_lost": 0,
+            "wrong": 0,
+            "opened_live": 0,
+            "opened_by_us": 0,
+            "opened_by_napari": 0,
+            "asked_napari": 0,
+        }
         for _ in range(kills // len(KINDS)):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             shape = SIZES[rng.integers(len(SIZES))]
             dtype = ("uint8", "uint16")[rng.integers(2)]
             feeder = Feeder(shape, dtype)
-            tracks, images = (
-                folder / "tracks.h5",
-                folder
-                / f"tracks.frames.{kind.replace('ome-zarr', 'ome.zarr').replace('ome-tiff', 'ome.tif')}",
-            )
+            tracks, images = folder / "tracks.h5", folder / f"tracks.frames{SUFFIX[kind]}"
             table = folder / "tracks.frames.jsonl"
-            process = start(
-                HELPERS / "recorded.py", feeder.sender.address, tracks, kind, compression, dtype, *shape
-            )
+            address = feeder.sender.address
+            process = start(HELPERS / "recorded.py", address, tracks, kind, compression, dtype, *shape)
             feeder.start()
             while not feeder.sender.account.acknowledged and process.poll() is None:
                 time.sleep(0.002)
@@ -174,8 +180,6 @@ format = "{kind}"
 
 def stage_pids(run: psutil.Process) -> dict[str, int]:
     """Processes of the stages by name, from the event log's lines."""
-    import json
-
     found = {}
     for line in (Path(run.cwd()) / "tracks.events.jsonl").read_text().splitlines():
         event = json.loads(line)
@@ -195,8 +199,14 @@ def kill_runs(folder: Path, kills: int) -> list[dict[str, Any]]:
         folder.mkdir()
         (folder / "e.toml").write_text(EXPERIMENT.format(kind=kind))
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        run = subprocess.Popen([sys.executable, "-m", "liveptv", "run", "e.toml"], cwd=folder, env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        run = subprocess.Popen(
+            [sys.executable, "-m", "liveptv", "run", "e.toml"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         table = folder / "tracks.frames.jsonl"
         until_s = time.monotonic() + 90
         while not table.exists() and run.poll() is None and time.monotonic() < until_s:
@@ -212,16 +222,22 @@ def kill_runs(folder: Path, kills: int) -> list[dict[str, Any]]:
             time.sleep(2)
             run.send_signal(signal.SIGINT)
         run.wait(90)
-        images = folder / f"tracks.frames.{'ome.zarr' if kind == 'ome-zarr' else 'ome.tif'}"
+        images = folder / f"tracks.frames{SUFFIX[kind]}"
         found = read_frame_table(table)
         stored = images_in(images)
         numbers = [row.info.frame for row in found.rows]
         newest = max([*numbers, *(lost.last for lost in found.lost)], default=-1)
         row = {
-            "case": "kill -9 in a run", "killed": stage, "format": kind, "rows": len(numbers), "images": len(stored),
-            "images_missing": max(0, len(numbers) - len(stored)), "declared_lost": found.total_lost,
-            "undeclared": sum(lost.count for lost in undeclared(found, newest + 1)), "empty": int((stored[: len(numbers)].reshape(len(numbers), -1).max(axis=1) == 0).sum()),
-        }  # fmt: skip
+            "case": "kill -9 in a run",
+            "killed": stage,
+            "format": kind,
+            "rows": len(numbers),
+            "images": len(stored),
+            "images_missing": max(0, len(numbers) - len(stored)),
+            "declared_lost": found.total_lost,
+            "undeclared": sum(lost.count for lost in undeclared(found, newest + 1)),
+            "empty": int((stored[: len(numbers)].reshape(len(numbers), -1).max(axis=1) == 0).sum()),
+        }
         try:
             from tracking.trajectories.file import read_trajectories
 

@@ -1,12 +1,12 @@
 """What a run and its recording do when the disk of the recording is full, slow, or fails.
 
-Runs of the simulated microscope with `record.mode = "all"`, by the command line, on disks that are made for it: a
-small tmpfs (full), a library that is loaded before libc and delays writes into one folder or refuses them (slower
-than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file is cut short under it (errors
-of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the frames of the trajectory
-file and of the account, and whether every frame is stored or declared lost. Needs Linux, root (mounts, in a name
-space of their own) and a C compiler; what is missing is said. Device-mapper, which could fail single sectors, is
-not used: this kernel has none.
+Runs of the simulated microscope with `record.mode = "all"`, by the command line, on disks that are made for it:
+a small tmpfs (full), a library that is loaded before libc and delays writes into one folder or refuses them
+(slower than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file is cut short
+under it (errors of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the
+frames of the trajectory file and of the account, and whether every frame is stored or declared lost. Needs
+Linux, root (mounts, in a name space of their own) and a C compiler; what is missing is said. Device-mapper,
+which could fail single sectors, is not used: this kernel has none.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from acquisition.recorder.frame_table import read_frame_table
 from stream.errors import LivePTVError
 from tracking.trajectories.file import read_trajectories
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "acquisition"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "acquisition"))
 from recorded import images_in
 
+ROOT = Path(__file__).resolve().parents[1]
 INSIDE = "LIVEPTV_BENCH_INSIDE"
 SHIM = r"""
 #define _GNU_SOURCE
@@ -76,10 +76,18 @@ static int before(int fd, size_t bytes) {
 static size_t total(const struct iovec *v, int n) { size_t s = 0; while (n--) s += v[n].iov_len; return s; }
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 ssize_t write(int fd, const void *b, size_t n) { return before(fd, n) ? -1 : REAL(write)(fd, b, n); }
-ssize_t pwritev(int fd, const struct iovec *v, int n, off_t o) { return before(fd, total(v, n)) ? -1 : REAL(pwritev)(fd, v, n, o); }
-ssize_t pwritev64(int fd, const struct iovec *v, int n, off64_t o) { return before(fd, total(v, n)) ? -1 : REAL(pwritev64)(fd, v, n, o); }
-ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t o, int f) { return before(fd, total(v, n)) ? -1 : REAL(pwritev2)(fd, v, n, o, f); }
-ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t o, int f) { return before(fd, total(v, n)) ? -1 : REAL(pwritev64v2)(fd, v, n, o, f); }
+ssize_t pwritev(int fd, const struct iovec *v, int n, off_t o) {
+  return before(fd, total(v, n)) ? -1 : REAL(pwritev)(fd, v, n, o);
+}
+ssize_t pwritev64(int fd, const struct iovec *v, int n, off64_t o) {
+  return before(fd, total(v, n)) ? -1 : REAL(pwritev64)(fd, v, n, o);
+}
+ssize_t pwritev2(int fd, const struct iovec *v, int n, off_t o, int f) {
+  return before(fd, total(v, n)) ? -1 : REAL(pwritev2)(fd, v, n, o, f);
+}
+ssize_t pwritev64v2(int fd, const struct iovec *v, int n, off64_t o, int f) {
+  return before(fd, total(v, n)) ? -1 : REAL(pwritev64v2)(fd, v, n, o, f);
+}
 int fdatasync(int fd) { return before(fd, 0) ? -1 : REAL(fdatasync)(fd); }
 int fsync(int fd) { return before(fd, 0) ? -1 : REAL(fsync)(fd); }
 """
@@ -100,21 +108,40 @@ buffer_mb = 32
 """
 
 
-def run(folder: Path, disk: Path, *, kind: str, policy: str, keep_free: float, seconds: float, shim: Path | None,
-        during: list[tuple[float, Any]], same_disk: bool = False) -> dict[str, Any]:  # fmt: skip
+def run(
+    folder: Path,
+    disk: Path,
+    *,
+    kind: str,
+    policy: str,
+    keep_free: float,
+    seconds: float,
+    shim: Path | None,
+    during: list[tuple[float, Any]],
+    same_disk: bool = False,
+) -> dict[str, Any]:
     """One run; `during`: what is done how many seconds after its first stored frame."""
     images = disk / f"tracks.frames.{'ome.zarr' if kind == 'ome-zarr' else 'ome.tif'}"
     tracks = (disk if same_disk else folder) / "tracks.h5"
     experiment = folder / "e.toml"
-    experiment.write_text(EXPERIMENT.format(seconds=seconds, tracks=tracks, images=images, kind=kind, policy=policy,
-                                            keep_free=keep_free))  # fmt: skip
+    experiment.write_text(
+        EXPERIMENT.format(
+            seconds=seconds, tracks=tracks, images=images, kind=kind, policy=policy, keep_free=keep_free
+        )
+    )
     rule = folder / "rule"
     rule.write_text("")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SHIM_FOLDER": str(disk), "SHIM_RULE": str(rule)}
     if shim is not None:
         environment["LD_PRELOAD"] = str(shim)
-    process = subprocess.Popen([sys.executable, "-m", "liveptv", "run", str(experiment)], cwd=folder, env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "liveptv", "run", str(experiment)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     table = disk / "tracks.frames.jsonl"
     until_s = time.monotonic() + 90
     while not table.exists() and process.poll() is None and time.monotonic() < until_s:
@@ -134,18 +161,26 @@ def run(folder: Path, disk: Path, *, kind: str, policy: str, keep_free: float, s
     try:
         file = read_trajectories(tracks)
         account = file.attributes["account"]
-        found |= {"ended": file.attributes["session_end_reason"], "in_file": len(file.frames),
-                  "exposed": account["exposed"], "lost_before_file": sum(account["lost"].values()),
-                  "recording_attribute": file.attributes.get("recording"),
-                  "received": file.attributes["accounts"]["acquire"]["received"]}  # fmt: skip
+        found |= {
+            "ended": file.attributes["session_end_reason"],
+            "in_file": len(file.frames),
+            "exposed": account["exposed"],
+            "lost_before_file": sum(account["lost"].values()),
+            "recording_attribute": file.attributes.get("recording"),
+            "received": file.attributes["accounts"]["acquire"]["received"],
+        }
     except (LivePTVError, KeyError) as error:
         found["trajectories"] = str(error)
     try:
         content = read_frame_table(table)
         stored = images_in(images)
-        found |= {"rows": len(content.rows), "images": len(stored), "declared_lost": content.total_lost,
-                  "undeclared": sum(each.count for each in undeclared(content, found.get("received", 0))),
-                  "why": list(account_of_recording(content, "").lost)}  # fmt: skip
+        found |= {
+            "rows": len(content.rows),
+            "images": len(stored),
+            "declared_lost": content.total_lost,
+            "undeclared": sum(each.count for each in undeclared(content, found.get("received", 0))),
+            "why": list(account_of_recording(content, "").lost),
+        }
     except Exception as error:  # noqa: BLE001 - a disk that is gone
         found["recording"] = f"{type(error).__name__}: {error}"
     events = (disk if same_disk else folder) / "tracks.events.jsonl"
@@ -236,8 +271,9 @@ def main() -> None:
         folder = Path(scratch)
         shim: Path | None = folder / "shim.so"
         (folder / "shim.c").write_text(SHIM)
-        compiled = subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(folder / "shim.c"), "-ldl"],
-                                  check=False)  # fmt: skip
+        compiled = subprocess.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", str(shim), str(folder / "shim.c"), "-ldl"], check=False
+        )
         if compiled.returncode:
             print("no C compiler: the slow and the failing disk are not tried")
             shim = None

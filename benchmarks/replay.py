@@ -1,9 +1,9 @@
 """Whether the replay of a live run gives the rows of the run, bit for bit.
 
-Each case is a run of the simulated microscope in real time, recorded whole, beside busy programs, so that frames are
-dropped, particles are left unfitted and predictions are of every age. It is replayed from its recording through the
-command line, and both trajectory files are compared, also by `liveptv compare`. The last column says what a replay
-through all frames gives in place of that.
+Each case is a run of the simulated microscope in real time, recorded whole, beside busy programs, so that frames
+are dropped, particles are left unfitted and predictions are of every age. It is replayed from its recording through
+the command line, and both trajectory files are compared, also by `liveptv compare`. The last column says what a
+replay through all frames gives in place of that.
 
     python benchmarks/replay.py                 # all cases, some 25 minutes on two busy cores
     python benchmarks/replay.py --case network_two_workers --seconds 10
@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,8 +29,10 @@ from reporting import save
 
 from liveptv.models import SHIPPED_MODEL
 from liveptv.workflows.demo import make_width_curve
+from stream.errors import LivePTVError
 from tracking.trajectories.reader import TrajectoryFile
 
+KILL_AFTER = 25  # frames in the file
 RESULTS = Path(__file__).parent / "results" / "replay.json"
 MICROSCOPE = """\
 #py pyDevice,Camera,acquisition.simulated.devices,SimulatedCamera
@@ -48,8 +49,7 @@ Property,Core,Initialize,1
 Property,Core,AutoShutter,0
 #py Property,Pump,FlowRate,0.0246
 """
-LIMITS = ("limits.max_flow_ul_s=0.1", "limits.min_focus_um=0", "limits.max_focus_um=300")
-HOLD = (*LIMITS, 'controller.name="hold_flow"', "controller.measure.quantity=mean_vx", "controller.target=60")
+HOLD = ("controller.hold_flow.target_um_s=75", "controller.hold_flow.max_flow_ul_s=0.1")
 NETWORK, CURVE, NO_DEPTH = "network", "curve", ""
 CASES: dict[str, tuple[str, int, tuple[str, ...], tuple[str, ...]]] = {
     # name: model, busy programs, settings of the run, settings of the replay
@@ -68,6 +68,7 @@ CASES: dict[str, tuple[str, int, tuple[str, ...], tuple[str, ...]]] = {
     "classical_depth": (CURVE, 2, ("detector.workers=2",), ()),
     "classical_2d": (NO_DEPTH, 2, ("detector.workers=1",), ()),
     "killed_detector": (NETWORK, 1, ("detector.workers=1",), ()),
+    "controlled": (NETWORK, 1, ("detector.workers=1", "limits.max_flow_ul_s=0.1", *HOLD), HOLD),
     "ome_tiff": (NETWORK, 1, ("detector.workers=1", "record.format=ome-tiff"), ()),
 }
 
@@ -94,9 +95,9 @@ def liveptv(*arguments: object) -> str:
 
 
 def live(
-    folder: Path, model: str, seconds: float, seed: int, settings: tuple[str, ...], kill_after_s: float
+    folder: Path, model: str, seconds: float, seed: int, settings: tuple[str, ...], kill_after: int
 ) -> None:
-    """A live run that is recorded; its detector is killed once after `kill_after_s` (0: not)."""
+    """A live run that is recorded; its detector is killed once after `kill_after` frames (0: not)."""
     (folder / "microscope.cfg").write_text(MICROSCOPE.format(seed=seed))
     lines = ["[run]", f"seconds = {seconds}", "[microscope]"]
     lines += [f"config = '{(folder / 'microscope.cfg').as_posix()}'", "pixel_size_um = 0.8"]
@@ -108,17 +109,28 @@ def live(
     (folder / "experiment.toml").write_text("\n".join(lines))
     options = [part for text in ("record.mode=all", *settings) for part in ("--set", text)]
     command = ["run", folder / "experiment.toml", "-o", folder / "tracks.h5", *options]
-    if not kill_after_s:
+    if not kill_after:
         liveptv(*command)
         return
     process = subprocess.Popen(
         [sys.executable, "-m", "liveptv", *map(str, command)], stdout=subprocess.DEVNULL
     )
-    time.sleep(kill_after_s)
-    events = [json.loads(line) for line in (folder / "tracks.events.jsonl").read_text().splitlines()]
-    pid = next(e["pid"] for e in events if e["kind"] == "process" and e.get("stage") == "detect")
-    psutil.Process(pid).send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        while process.poll() is None and frames_so_far(folder / "tracks.h5") < kill_after:
+            time.sleep(0.1)
+        log = (folder / "tracks.events.jsonl").read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line) for line in log if '"detect started"' in line]
+        psutil.Process(events[0]["pid"]).kill()
+        process.wait()
+    finally:
+        process.kill()
+
+
+def frames_so_far(path: Path) -> int:
+    """Frames that a run has written by now."""
+    with contextlib.suppress(LivePTVError), TrajectoryFile(path) as file:
+        return len(file.frames)
+    return 0
 
 
 def stored(path: Path) -> tuple[bytes, Any, dict[str, Any]]:
@@ -131,9 +143,7 @@ def measure(name: str, folder: Path, seconds: float, seed: int) -> dict[str, Any
     """One case: what the run did, and what its replays gave."""
     model, programs, settings, of_replay = CASES[name]
     with busy(programs):
-        live(
-            folder, model, seconds, seed, settings, 0.7 * seconds + 6.0 if name == "killed_detector" else 0.0
-        )
+        live(folder, model, seconds, seed, settings, KILL_AFTER if name == "killed_detector" else 0)
     options = [part for text in of_replay for part in ("--set", text)]
     began_s = time.perf_counter()
     said = liveptv("replay", folder / "tracks.h5", "-o", folder / "again.h5", *options)
@@ -162,6 +172,7 @@ def measure(name: str, folder: Path, seconds: float, seed: int) -> dict[str, Any
         "same_bytes": rows == rows_again,
         "identical_rows": again["identical_rows"],
         "other_decisions": again["frames"]["other_decisions"],
+        "commands": again["commands"],
         "all_frames": {key: whole["detections"][key] for key in ("same", "only_a", "only_b")}
         | {"moved": whole["detections"]["moved"]["count"], "tracks": whole["tracks"]["same"]},
     }

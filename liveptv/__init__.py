@@ -14,11 +14,13 @@ protect()
 
 if TYPE_CHECKING:
     from liveptv.api.calibrating import calibrate
+    from liveptv.api.comparing import compare
+    from liveptv.api.converting import convert
     from liveptv.api.detecting import detect
     from liveptv.api.experiments import Run, experiment, run
     from liveptv.api.recordings import Recording, read_recording
     from liveptv.api.simulating import simulate
-    from liveptv.api.tracking import track
+    from liveptv.api.tracking import retrack, track
     from liveptv.api.trajectories import TrajectoryView, open_trajectories
     from liveptv.config import Experiment
     from liveptv.models import SHIPPED_MODEL
@@ -33,10 +35,13 @@ __all__ = [
     "TrajectoryView",
     "__version__",
     "calibrate",
+    "compare",
+    "convert",
     "detect",
     "experiment",
     "open_trajectories",
     "read_recording",
+    "retrack",
     "run",
     "simulate",
     "track",
@@ -51,10 +56,13 @@ _PLACES = {
     "Run": "liveptv.api.experiments",
     "TrajectoryView": "liveptv.api.trajectories",
     "calibrate": "liveptv.api.calibrating",
+    "compare": "liveptv.api.comparing",
+    "convert": "liveptv.api.converting",
     "detect": "liveptv.api.detecting",
     "experiment": "liveptv.api.experiments",
     "open_trajectories": "liveptv.api.trajectories",
     "read_recording": "liveptv.api.recordings",
+    "retrack": "liveptv.api.tracking",
     "run": "liveptv.api.experiments",
     "simulate": "liveptv.api.simulating",
     "track": "liveptv.api.tracking",

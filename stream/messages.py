@@ -221,13 +221,14 @@ class Tracks(ParticleTable):
     the wrong side, as is known now: there `z_um` and `z_other_um` are to be exchanged (0: none, NaN as well).
     `kind` is the class of the particle, from all of the track's detections, and `p_kind` its probability.
 
-    Where the row's detection has a second depth, `z_detected_um`, `z_other_detected_um` and `p_other` are those of the
-    detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
+    Where the row's detection has a second depth, `z_detected_um`, `sigma_z_detected_um`, `z_other_detected_um` and
+    `p_other` are those of the detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
     """
 
     MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_side", "revised", "kind", "p_kind")
     DETECTED: ClassVar[tuple[str, ...]] = (
-        "z_detected_um", "z_other_detected_um", "p_other", "kind_detected", "p_kind_detected",
+        "z_detected_um", "sigma_z_detected_um", "z_other_detected_um", "p_other",
+        "kind_detected", "p_kind_detected",
     )  # fmt: skip
     """What the row's own detection said, before the tracker decided; with the other columns it gives it back."""
     info: FrameInfo
@@ -255,6 +256,7 @@ class Tracks(ParticleTable):
     kind = Column()
     p_kind = Column()
     z_detected_um = Column()
+    sigma_z_detected_um = Column()
     z_other_detected_um = Column()
     p_other = Column()
     kind_detected = Column()
@@ -358,6 +360,9 @@ class Command:
 MADE_SAFE = (
     "the hardware was made safe"  # the refusal begins so while only a person's commands are carried out
 )
+
+NO_EFFECT = "without effect"
+"""The refusal of a command begins so in a replay, which has no microscope."""
 
 
 @dataclass(frozen=True, slots=True)

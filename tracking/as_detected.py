@@ -1,9 +1,9 @@
 """Detections as a trajectory file keeps them: what the tracker is given, so that they can be tracked again.
 
 A file keeps positions to 0.24 nm in the plane and 2 nm in depth, and other numbers to some bits (`precision`). The
-tracker is given the same numbers, rounded before it sees them: what it is given can then be read from its rows, bit for
-bit, where `detection` is not -1. What rows alone do not tell is in the columns `Tracks.DETECTED`: which of two depths
-the detector had put first, and the class of a single detection.
+tracker is given the same numbers, rounded before it sees them: what it is given can then be read from its rows, bit
+for bit, where `detection` is not -1. What rows alone do not tell is in the columns `Tracks.DETECTED`: which of two
+depths the detector had put first, with which error, and the class of a single detection.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ ROUNDED = (
     "p_other", "p_kind",
 )  # fmt: skip
 MOST_KIND = np.iinfo(np.int16).max
-X, Y, Z, Z_OTHER, P_OTHER, KIND, P_KIND = (
+X, Y, Z, SIGMA_Z, Z_OTHER, P_OTHER, KIND, P_KIND = (
     Detections.COLUMNS.index(name)
-    for name in ("x_um", "y_um", "z_um", "z_other_um", "p_other", "kind", "p_kind")
+    for name in ("x_um", "y_um", "z_um", "sigma_z_um", "z_other_um", "p_other", "kind", "p_kind")
 )
 SIGMA = Detections.COLUMNS.index("sigma_x_um")
 OUT_DETECTION = Tracks.COLUMNS.index("detection")
-OUT_Z, OUT_Z_OTHER, OUT_P_OTHER, OUT_KIND, OUT_P_KIND = (Tracks.COLUMNS.index(n) for n in Tracks.DETECTED)
+OUT_Z, OUT_SIGMA_Z, OUT_Z_OTHER, OUT_P_OTHER, OUT_KIND, OUT_P_KIND = (
+    Tracks.COLUMNS.index(n) for n in Tracks.DETECTED
+)
 
 
 def as_kept(detections: Detections, settings: TrackerSettings) -> Detections:
     """The detections with the numbers that a trajectory file keeps of them.
 
-    A standard error that is not stated becomes that of the settings. Rows without a finite x and y, which no tracker
-    uses, have nothing else either.
+    A standard error that is not stated becomes that of the settings. Rows without a finite x and y, which no
+    tracker uses, have nothing else either.
     """
     table = np.array(detections.table)
     for axis, fallback in enumerate(assumed_um(settings)):
@@ -62,6 +64,17 @@ def assumed_um(settings: TrackerSettings) -> tuple[float, float, float]:
     return x, y, z
 
 
+def without_assumed(detections: Detections, assumed: tuple[float, float, float]) -> Detections:
+    """The detections without the standard errors that equal the assumed ones: those were not stated.
+
+    One that was stated may be equal as well, to the 6 bits that are kept, and is then taken for assumed.
+    """
+    table = np.array(detections.table)
+    sigmas = table[SIGMA : SIGMA + 3]
+    sigmas[sigmas == np.array(assumed)[:, None]] = np.nan
+    return replace(detections, table=table)
+
+
 def note_detected(rows: FloatArray, detections: FloatArray) -> None:
     """Write `Tracks.DETECTED` into the rows of `Tracks` (columns, N), given the table of `Detections`."""
     has_two = np.isfinite(detections[Z_OTHER])
@@ -71,7 +84,8 @@ def note_detected(rows: FloatArray, detections: FloatArray) -> None:
     there = np.flatnonzero(rows[OUT_DETECTION] >= 0)
     at = rows[OUT_DETECTION, there].astype(np.int64)
     for out, column, known in (
-        (OUT_Z, Z, has_two), (OUT_Z_OTHER, Z_OTHER, has_two), (OUT_P_OTHER, P_OTHER, has_two),
+        (OUT_Z, Z, has_two), (OUT_SIGMA_Z, SIGMA_Z, has_two),
+        (OUT_Z_OTHER, Z_OTHER, has_two), (OUT_P_OTHER, P_OTHER, has_two),
         (OUT_KIND, KIND, has_class), (OUT_P_KIND, P_KIND, has_class),
     ):  # fmt: skip
         rows[out, there] = np.where(known[at], detections[column, at], np.nan)
@@ -88,7 +102,7 @@ def detections_in(tracks: Tracks) -> Detections:
     for name in ROUNDED[:8]:
         found[Detections.COLUMNS.index(name), at] = table[Tracks.COLUMNS.index(name)]
     two = np.isfinite(table[OUT_Z_OTHER])
-    found[Z, at[two]] = table[OUT_Z, two]
+    found[Z, at[two]], found[SIGMA_Z, at[two]] = table[OUT_Z, two], table[OUT_SIGMA_Z, two]
     for out, column in (
         (OUT_Z_OTHER, Z_OTHER),
         (OUT_P_OTHER, P_OTHER),

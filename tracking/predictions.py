@@ -31,7 +31,7 @@ TRACK, X, Q, BRIGHT, OUT_HITS, MISSED, KIND, FLAGS = (
     Predictions.COLUMNS.index(name)
     for name in ("track", "x_um", "qx_um2_s", "brightness", "hits", "missed", "kind", "flags")
 )
-OF_KIND, OF_FLAGS = (Tracks.COLUMNS.index(name) for name in ("kind", "flags"))
+OF_FLAGS, OF_KIND = (Tracks.COLUMNS.index(name) for name in ("flags", "kind"))
 
 
 def predictions_of(

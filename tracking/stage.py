@@ -14,6 +14,7 @@ from stream.link import PeerState, Receiver, Sender
 from stream.messages import Detections, FrameInfo, Predictions, StageState, StreamEnd, Tracks
 from stream.monitor import Publisher
 from tracking.as_detected import as_kept
+from tracking.row_limit import without_excess
 from tracking.run_check.check import RunCheck
 from tracking.tracker import OnlineTracker
 
@@ -206,16 +207,15 @@ class TrackStage:
         return replace(tracks, info=replace(tracks.info, age_ms=age_ms))
 
     def _fitting(self, tracks: Tracks) -> Tracks:
-        excess = len(tracks) - self._max_rows if self._max_rows is not None else 0
-        if excess <= 0:
+        fitting, left_out = without_excess(tracks, self._max_rows)
+        if fitting is tracks:
             return tracks
-        predicted = np.flatnonzero(tracks.detection < 0)[:excess]
-        self._counts["rows_left_out"] += len(predicted)
+        self._counts["rows_left_out"] += left_out
         self._tell(
             f"there are more than {self._max_rows} particles and predictions in a frame: predicted rows are left "
             "out of the file; raise detector.max_particles"
         )
-        return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1))
+        return fitting
 
     def _tell(self, text: str) -> None:
         """Report a text once."""

@@ -61,6 +61,7 @@ KNOWN_BY_POINTS = (
 LINKED, MISSED, BORN, ENDED, ALIVE, JUDGED = 0, 1, 2, 3, 4, 5
 TALLIES = 6
 
+# numba compiles the numbers of the columns into what is below: it is compiled anew if this file changes.
 # `_continue` and `_bear` are inlined: called as functions, with tuples of arrays as arguments, they made `advance`
 # 10 to 20 % slower.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +69,19 @@ def account_of_recording(table: FrameTable, frame_table: str) -> RecordingAccoun
 def close_table(path: Path, run_id: str, received: int) -> RecordingAccount:
     """Declare in a frame table what a recorder that was lost did not: frames 0 to `received` - 1 must be in it.
 
-    Nothing is added to a recording of events, and to one that is whole. Raises `SourceError`, `OutputError`.
+    Nothing is added to a recording of events, and to one that is whole. Where the disk takes nothing more, the
+    account has what the table has not. Raises `SourceError`, and `OutputError` if the table is of another run.
     """
     table = read_frame_table(path)
     if table.run_id != run_id:
         raise OutputError(f"{path} is of the run {table.run_id}, not of {run_id}: this run recorded nothing")
     missing = undeclared(table, received) if table.head.get("mode", "all") == "all" else []
     if missing:
-        try:
-            with path.open("r+b") as file:
-                data = file.read()
-                file.truncate(data.rindex(b"\n") + 1)
-                file.seek(0, 2)
-                file.write(b"".join(map(line, missing)))
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        table = read_frame_table(path)
+        with contextlib.suppress(OSError), path.open("r+b") as file:
+            file.truncate(file.read().rindex(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+            file.write(b"".join(map(line, missing)))
+        table = replace(table, lost=(*table.lost, *missing))
     return account_of_recording(table, path.name)
 
 

@@ -16,9 +16,9 @@ LOOK_S = 0.5
 processors; a longer time follows a detector that starts to need them more slowly."""
 SHARE = 0.5
 """Part of the idle time that compression may take: the detector's own need jumps from frame to frame."""
-LEAST_IDLE = 0.3
-"""Idle processors that must be left, in processors: below, waking threads wait for each other (measured beside the
-detector: docs/recorder.md)."""
+LEAST_IDLE = 0.5
+"""Idle processors that must be left beside it, in processors: an image takes up to 8 ms of one, and a thread of the
+detector that wakes up meanwhile needs another. Less makes results late, more compresses less."""
 FADE = 0.2  # weight of a new measurement of the time for one image, so that one odd image changes little
 
 

@@ -46,6 +46,11 @@ class Keeper(Protocol):
         """Take the next frame that the recorder got; what is to be written now."""
         ...
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it can take a frame now. Where the run waits for the disk, none comes as long as it cannot."""
+        ...
+
     def trigger(self, asked: Asked) -> int:
         """Somebody asks for the frames around a moment; the first frame kept, -1: not known yet.
 
@@ -91,6 +96,11 @@ class EveryFrame:
             yield Lost(self._next, number - 1, NOT_IN_TIME)
         self._next = number + 1
         yield Kept(frame)
+
+    @property
+    def has_room(self) -> bool:
+        """Always: it holds no frame itself."""
+        return True
 
     def trigger(self, asked: Asked) -> int:
         """Refused: nothing is left out that could be asked for."""

@@ -13,7 +13,7 @@ from acquisition.recorder.disk_rate import DiskRate
 from acquisition.recorder.frame_table import FrameTableWriter, head_line
 from acquisition.recorder.image_writer import ImageFacts, ImageWriter
 from acquisition.recorder.output import RecordingOutput
-from acquisition.recorder.settings import RecordSettings, frame_table_of
+from acquisition.recorder.settings import RecordSettings, frame_table_of, name_beside
 from acquisition.recorder.tiff_images import TiffImages
 from acquisition.recorder.zarr_images import ZarrImages
 from stream.errors import LivePTVError
@@ -32,7 +32,7 @@ def open_output(
     """Create image file and frame table of a run. Raises `OutputError`; nothing of ours is left then."""
     images = settings.images(trajectories)
     table_path = frame_table_of(images)
-    named = {"run_id": facts.run_id, "trajectories": str(trajectories.name), "images": images.name}
+    named = {"run_id": facts.run_id, "trajectories": name_beside(trajectories, images), "images": images.name}
     head = head_line(**named, mode=settings.mode, image=asdict(facts))
     table = FrameTableWriter(table_path, head, overwrite=overwrite)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ AGAIN_S = 2.0
 more of them once somebody has made room."""
 LOOK_S = 0.5
 """Time between two looks at the free space, s: at 2 GB/s, a very fast disk, 1 GB is written in between."""
+SAY_S = 10.0  # s between two lines about frames that a slow disk loses
 FULL = "the disk is full"
 ROOM = 32
 """Images for which there must be room before a disk that was full is tried again, so that the recording does not
@@ -56,6 +58,8 @@ class RecordingOutput:
         self._again_s = 0.0
         self._look_s = 0.0
         self.kept = self.lost = 0
+        self._too_late = 0
+        self._say_s = -math.inf
         self._unsafe = ""
 
     @property
@@ -82,11 +86,21 @@ class RecordingOutput:
             return self._append(keep, hurried)
         if isinstance(keep, Lost):
             self._declare(keep)
+            self._say_too_late(keep)
             if self._stops and keep.why == NOT_IN_TIME:
                 self._finish_and_raise(f"{keep.count} frames could not be recorded: {keep.why}")
         else:
             self._entries.append(keep)
         return False
+
+    def _say_too_late(self, lost: Lost) -> None:
+        """Tell at once that frames are lost before the recorder, and then now and then how many there are."""
+        if lost.why != NOT_IN_TIME:
+            return
+        self._too_late += lost.count
+        if time.monotonic() >= self._say_s:
+            self._say_s = time.monotonic() + SAY_S
+            self._tell(f"{self._too_late} frames could not be recorded so far: {NOT_IN_TIME}")
 
     def _append(self, kept: Kept, hurried: bool) -> bool:
         info = kept.frame.info
@@ -222,6 +236,8 @@ class RecordingOutput:
 
 
 def _in_words(error: OSError) -> str:
+    if isinstance(error.__cause__, OSError):
+        error = error.__cause__
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return FULL
     return f"the disk failed ({error.strerror or error})"

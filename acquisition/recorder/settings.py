@@ -90,6 +90,11 @@ class RecordSettings(BaseModel):
         return self.output or trajectories.with_name(f"{trajectories.stem}.frames{self.suffix}")
 
 
+def name_beside(path: Path, other: Path) -> str:
+    """What `other` calls `path`: its name where both are in one folder, else all of its path."""
+    return path.name if path.absolute().parent == other.absolute().parent else str(path.absolute())
+
+
 def frame_table_of(images: Path) -> Path:
     """The frame table of an image file: `tracks.frames.jsonl` of `tracks.frames.ome.zarr`."""
     name = images.name

@@ -64,7 +64,10 @@ class RecordStage:
             if self._state is StageState.DRAINING:
                 return self._drain(timeout_s)
             self._state = StageState.RUNNING
-            self._take(min(timeout_s, ASKED))
+            if self._keeper.has_room:
+                self._take(min(timeout_s, ASKED))
+            else:
+                time.sleep(min(timeout_s, ASKED))
             if self._writer.queued < WAITING:
                 self._hand_on(self._keeper.poll())
             self._acknowledge()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from collections import deque
@@ -24,10 +22,6 @@ a tenth of the memory waits, and then stop whoever writes. Longer, more of a run
 power; shorter, small images cause many small writes."""
 HURRY = 4
 """Images waiting from which none is compressed, unless that is faster: few beside a ring of seconds."""
-
-NICE = 5
-"""Niceness of the threads that write: a third of the weight of the detector's, which still is a quarter of a
-processor that both want, enough for 60 full frames/s."""
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +107,6 @@ class WriterThread:
         return self._is_over
 
     def _run(self) -> None:
-        be_nice()
         output = None
         try:
             if not self._wait_for_begin():
@@ -133,7 +126,6 @@ class WriterThread:
             self._is_over = True
 
     def _sync(self) -> None:
-        be_nice()
         while not self._over.wait(SYNC_S):
             if self._output is not None:
                 self._output.sync()
@@ -169,10 +161,3 @@ class WriterThread:
         """End the thread without waiting for the disk for longer than `timeout_s`."""
         self.end()
         self._thread.join(timeout_s)
-
-
-def be_nice() -> None:
-    """Let the detector go first where both want a processor; a thread alone has this only on Linux."""
-    if hasattr(os, "setpriority") and hasattr(threading, "get_native_id"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -30,7 +30,7 @@ def info(
     file: Annotated[
         Path | None,
         typer.Argument(
-            help="trajectory file, calibration, network, width curve, detection table or recording"
+            help="trajectory file, calibration, network, width curve, detection table, recording or its frame table"
         ),
     ] = None,
     devices: Annotated[

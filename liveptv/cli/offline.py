@@ -28,7 +28,7 @@ from liveptv.cli.options import (
 )
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
-from stream.errors import LivePTVError
+from stream.errors import ConfigurationError, LivePTVError
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +77,12 @@ def detect(
 
 
 def track(
-    detections: Annotated[Path, typer.Argument(help="table of detections: .csv, .parquet or .h5")],
+    detections: Annotated[
+        Path,
+        typer.Argument(
+            help="table of detections: .csv, .parquet or .h5; or a trajectory file, to track it again"
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="trajectory file, .h5")],
     frame_rate: FrameRate = None,
     columns: Columns = None,
@@ -85,10 +90,19 @@ def track(
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Link detections into trajectories."""
+    """Link detections into trajectories: those of a table, or again those of a trajectory file."""
     from liveptv.tables.columns_option import Wanted, parse_columns
+    from liveptv.track_scores import is_trajectory_file
     from liveptv.workflows.offline import track_table
 
+    refuse_to_replace(output, detections)
+    if is_trajectory_file(detections):
+        if columns is not None or pixel_size is not None:
+            raise ConfigurationError(
+                f"{detections} is a trajectory file, its columns and units are known; leave out --columns and "
+                "--pixel-size"
+            )
+        return _track_again(detections, output, frame_rate, settings, overwrite)
     wanted = Wanted(parse_columns(columns), pixel_size)
 
     loaded = revised(
@@ -96,12 +110,28 @@ def track(
         run={"output": output, "overwrite": overwrite},
         tracker={"frame_rate_hz": frame_rate},
     )
-    refuse_to_replace(output, detections)
     if "frame_rate_hz" not in loaded.tracker.model_fields_set:
         warn(
             f"{loaded.tracker.frame_rate_hz:g} frame/s assumed (--frame-rate); times and velocities depend on it"
         )
     statistics = track_table(detections, loaded, wanted, say=_done, caution=warn)
+    return _tracked(statistics, output)
+
+
+def _track_again(
+    tracks: Path, output: Path, frame_rate: float | None, settings: list[str] | None, overwrite: bool
+) -> int:
+    from liveptv.workflows.retrack import retrack, settings_for
+
+    loaded = revised(
+        settings_for(tracks, settings),
+        run={"output": output, "overwrite": overwrite},
+        tracker={"frame_rate_hz": frame_rate},
+    )
+    return _tracked(retrack(tracks, loaded, caution=warn), output)
+
+
+def _tracked(statistics: dict[str, float], output: Path) -> int:
     _done(
         f"{statistics['tracks_counted']:.0f} trajectories (median length {statistics['median_length']:.0f}) "
         f"in {statistics['frames']:.0f} frames written to {output}"

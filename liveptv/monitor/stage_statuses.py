@@ -9,7 +9,7 @@ from typing import Any
 from liveptv.session.run_status import lost_frames
 from stream.messages import StageState, Status
 
-STAGES = ("acquire", "detect", "track", "write", "control")
+STAGES = ("acquire", "detect", "track", "write", "control", "record")
 # Seconds without a status after which momentary values are no longer shown. Stages report five times a second; a
 # much shorter time makes numbers flicker on a loaded computer, a longer one shows old values as present.
 FRESH_S = 2.0

@@ -17,7 +17,7 @@ from tracking.trajectories.schema import RecordArray
 LEAST_NOT_FITTED = 0.005
 """Part of the positions from which it is said that they were not fitted. Fewer change no result that is shown."""
 WHILE_COMPILING, FOR_WANT_OF_TIME = "as the fit was still being compiled", "for want of time"
-STAGE_ORDER = ("acquire", "detect", "track", "write", "control")
+STAGE_ORDER = ("acquire", "detect", "track", "write", "control", "record")
 
 
 def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, str]]:

@@ -62,6 +62,7 @@ class Announcement:
         self._records = experiment.record.mode != "off"
         self._waiting: dict[str, Request] = {}
         self._asked: dict[str, Command] = {}
+        self._refused: set[str] = set()
         self._record_lost = False
         self._path = cards_folder() / f"{run_id}.json"
         self.card = RunCard(
@@ -131,8 +132,8 @@ class Announcement:
                 asked = self._asked.pop(ack.command_id, None)
                 if answered is not None:
                     self._answer(answered, ack)
-                elif asked is not None and not ack.accepted:
-                    self._events.write("note", f"{asked.sender}: no event: {ack.reason}")
+                elif asked is not None:
+                    self._note_refusal(asked, ack)
 
     def _take(self, request: Request) -> None:
         command = request.command
@@ -167,6 +168,12 @@ class Announcement:
             self._events.write("note", f"{command.sender} could not ask for an event: {error}")
         else:
             self._asked[command.command_id] = command
+
+    def _note_refusal(self, asked: Command, ack: CommandReply) -> None:
+        """Note that a request of the session was refused: the first one since one was accepted."""
+        if not ack.accepted and asked.sender not in self._refused:
+            self._events.write("note", f"{asked.sender}: no event: {ack.reason}")
+        (self._refused.discard if ack.accepted else self._refused.add)(asked.sender)
 
     def record_lost(self) -> None:
         """The record stage is gone: nobody answers requests any more."""

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from acquisition.recorder.settings import frame_table_of
+from acquisition.recorder.settings import frame_table_of, name_beside
 from liveptv.config import Experiment
 from liveptv.session.link_rules import frame_rules
 from liveptv.session.plan import ImageFormat
@@ -35,8 +35,8 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
         images = experiment.record.images(experiment.run.output)
         attributes["recording"] = {
             "mode": experiment.record.mode,
-            "images": images.name,
-            "frame_table": frame_table_of(images).name,
+            "images": name_beside(images, experiment.run.output),
+            "frame_table": name_beside(frame_table_of(images), experiment.run.output),
         }
     if code := own_code(experiment):
         attributes["code"] = code

@@ -9,6 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from acquisition.recorder.closing import account_of_recording
+from acquisition.recorder.frame_table import read_frame_table
+from acquisition.recorder.settings import frame_table_of
 from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
 from liveptv.session.frame_account import account_of
@@ -23,7 +26,7 @@ TABLES = (".csv", ".parquet", ".tsv", ".txt")
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Describe a trajectory file, a calibration, a model, a width curve, a detection table or a recording.
+    """Describe a file of any of our kinds, or a recording: what `liveptv info` shows.
 
     Raises `SourceError` if it is none of them or cannot be read.
     """
@@ -39,6 +42,8 @@ def describe_file(path: Path) -> dict[str, Any]:
         return _plain_dict(_table(path))
     if suffix in {".h5", ".hdf5"}:
         return _plain_dict(_hdf5(path))
+    if suffix == ".jsonl":
+        return _plain_dict({"kind": "frame table", **_frame_table(path)})
     if suffix == ".onnx":
         return _plain_dict(_network(path))
     return _plain_dict(_recording(path))
@@ -154,9 +159,36 @@ def _recording(path: Path) -> dict[str, Any]:
             "frame_rate_hz": found.frame_rate_hz,
             "description": recording.title,
             "remarks": list(recording.remarks),
+            **_recorded_by_a_run(path),
         }
     finally:
         recording.close()
+
+
+def _recorded_by_a_run(path: Path) -> dict[str, Any]:
+    """What the frame table beside the images of a run says; nothing where there is none, or of other images."""
+    table = frame_table_of(path)
+    if not table.is_file():
+        return {}
+    try:
+        found = _frame_table(table)
+    except SourceError:
+        return {}
+    return {"recorded": found} if found["images"] == path.name else {}
+
+
+def _frame_table(path: Path) -> dict[str, Any]:
+    table = read_frame_table(path)
+    account = account_of_recording(table, path.name)
+    ends = [table.rows[0].info, table.rows[-1].info] if table.rows else []
+    return {
+        "run_id": table.run_id,
+        "trajectories": table.head.get("trajectories"),
+        **account.to_dict(),
+        "frames": [info.frame for info in ends],
+        "time_s": [info.time_s for info in ends],
+        "lines_not_read": table.skipped,
+    }
 
 
 def describe_devices() -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _more_of_ours(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], dict[
             names = set(pd.read_csv(path, nrows=0, encoding_errors="replace").columns)
             if not names >= OUR_TABLE:
                 return {}, attributes
-            table = pd.read_csv(path, usecols=sorted(names & wanted), float_precision="round_trip")
+            table = pd.read_csv(path, usecols=sorted(names & wanted))
         else:
             from tracking.export.table import pyarrow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from acquisition.recorder.closing import RecordingAccount, close_table
-from acquisition.recorder.settings import frame_table_of
+from acquisition.recorder.settings import frame_table_of, name_beside
 from engines.factory import check_model
 from liveptv.config import Experiment
 from liveptv.files import RunFiles, claimed, refuse_to_replace, writable
@@ -203,7 +203,9 @@ def discard(tracks: Path, run_id: str) -> None:
 def with_output(experiment: Experiment, tracks: Path) -> Experiment:
     """The same experiment, writing to `tracks`; stages may run in another folder, so its path is absolute."""
     run = experiment.run.model_copy(update={"output": tracks.absolute()})
-    return experiment.model_copy(update={"run": run})
+    images = experiment.record.output
+    record = experiment.record.model_copy(update={"output": None if images is None else images.absolute()})
+    return experiment.model_copy(update={"run": run, "record": record})
 
 
 def check_inputs(experiment: Experiment) -> None:
@@ -304,9 +306,12 @@ def finish_recording(
     """The account of the camera images that were kept; what a lost recorder did not declare is declared now."""
     if experiment.record.mode == "off":
         return None
-    table = frame_table_of(experiment.record.images(experiment.run.output))
+    tracks = experiment.run.output
+    images = experiment.record.images(tracks)
+    table = frame_table_of(images)
     try:
-        account = close_table(table, result.run_id, result.count("acquire", "received"))
+        closed = close_table(table, result.run_id, result.count("acquire", "received"))
+        account = replace(closed, images=name_beside(images, tracks), frame_table=name_beside(table, tracks))
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))

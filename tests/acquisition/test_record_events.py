@@ -51,6 +51,7 @@ class Recorder:
     most_s: float = math.inf
     per_frame: int | None = None
     disk_fails: bool = False
+    waits: bool = False
     clock: Clock = field(default_factory=Clock)
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stored: list[tuple[int, int | None]] = field(default_factory=list)
@@ -62,6 +63,7 @@ class Recorder:
             EventBook(self.before_s, self.after_s, self.most_s),
             before_s=self.before_s,
             record=lambda _kind, text, facts: self.log.append((text, facts)),
+            waits=self.waits,
             clock=self.clock,
         )
         self.room = 0
@@ -69,6 +71,9 @@ class Recorder:
     def take(self, number: int, time_s: float) -> None:
         """A frame comes, at its own time."""
         self.clock.now_s = max(self.clock.now_s, time_s)
+        while self.waits and not self.keeper.has_room:
+            self.room += 1
+            self.write()
         self._put(self.keeper.take(frame(number, time_s)))
         self.room = 10**9 if self.per_frame is None else self.room + self.per_frame
         self.write()
@@ -265,6 +270,16 @@ def test_the_ring_bridges_a_disk_that_is_slower_than_the_camera() -> None:
     assert recorder.frames == []
     recorder.finish()
     assert recorder.frames == list(range(200, 401))
+    assert recorder.lost() == []
+
+
+def test_a_run_that_waits_for_the_disk_loses_nothing_of_an_event_that_is_larger_than_the_ring() -> None:
+    recorder = Recorder(0.2, 5.0, slots=30, per_frame=0, waits=True)
+    run(recorder, 0, 100)
+    recorder.ask("now")
+    run(recorder, 101, 800)
+    recorder.finish()
+    assert recorder.frames == list(range(80, 601))
     assert recorder.lost() == []
 
 

@@ -20,7 +20,16 @@ from engines.stage import DetectStage
 from stream.errors import ConfigurationError
 from stream.link import LinkAccount, PeerState
 from stream.links import open_receiver, open_sender
-from stream.messages import Detections, Frame, Message, Predictions, StageState, StreamEnd, StreamStart
+from stream.messages import (
+    Decisions,
+    Detections,
+    Frame,
+    Message,
+    Predictions,
+    StageState,
+    StreamEnd,
+    StreamStart,
+)
 
 _names = itertools.count()
 IMAGE = np.zeros((8, 8), np.uint8)
@@ -463,3 +472,38 @@ def test_without_an_age_limit_every_frame_is_detected_however_old() -> None:
     stage = DetectStage(up, Echo(), down)
     step_until(stage, lambda: len(down.sent) == 2)
     assert up.wanted is None
+
+
+def test_detections_say_which_engine_has_made_them_and_what_a_frame_says_itself_is_ignored() -> None:
+    down = Downstream()
+    said = Decisions(opened=9, replaced=True, predicted_from=1, learnt_from=0)
+    given = [replace_info(message, decisions=said) for message in frames(4)]
+    stage = DetectStage(Upstream(given, credits=10), Echo(), down, opened=65536)
+    step_until(stage, lambda: len(down.sent) >= 4)
+    made = [found.info.decisions for found in down.sent if isinstance(found, Detections)]
+    assert made == [Decisions(opened=65536)] * 4
+
+
+def test_a_replay_opens_an_engine_anew_where_the_run_did_and_another_back_end_where_one_had_failed() -> None:
+    down, opened = Downstream(), []
+    engines = [Echo(), Echo(), Echo()]
+
+    def reopen(pixel_size_um: float, is_replaced: bool) -> Engine:
+        opened.append((pixel_size_um, is_replaced))
+        return engines[len(opened)]
+
+    had = [Decisions(), Decisions(), Decisions(opened=65536), Decisions(opened=65536, replaced=True)]
+    given = frames(4)
+    given[1:5] = [replace_info(message, decisions=one) for message, one in zip(given[1:5], had, strict=True)]
+    stage = DetectStage(Upstream(given, credits=10), engines[0], down, reopen=reopen, follows=True)
+    step_until(stage, lambda: len(down.sent) >= 4)
+    pixel_um = given[1].info.pixel_size_um
+    assert opened == [(pixel_um, False), (pixel_um, True)]
+    assert [found.info.decisions for found in down.sent if isinstance(found, Detections)] == had
+
+
+def replace_info(message: Message, **values: object) -> Message:
+    """The message with other values in its `FrameInfo`, if it is a frame."""
+    if not isinstance(message, Frame):
+        return message
+    return Frame(replace(message.info, **values), message.image)

@@ -199,3 +199,14 @@ def test_a_frame_in_the_file_is_not_lost_because_a_restarted_detector_found_it_t
     account = close_account(counts, FileContents(66, 99))
     assert account.lost == {"before the detector": 30, TOO_LATE: 4}
     assert account.exposed == 100
+
+
+@pytest.mark.parametrize("name", ["not_in_the_run", "not_recorded"])
+def test_numbers_that_the_source_of_a_recorded_run_skips_are_said_and_counted_once(name):
+    table = np.zeros(4, FRAME)
+    table["frame"] = table["camera_frame"] = [0, 3, 4, 9]
+    counts = counts_of({"received": 4, name: 6})
+    account = close_account(counts, FileContents.of(table))
+    assert sum(account.lost.values()) == 6
+    assert len(account.lost) == 1
+    assert account.exposed == 10

@@ -7,6 +7,7 @@ import pytest
 from page_runs import Visited
 from small_run import small_experiment
 
+from acquisition.recorder.frame_table import read_frame_table
 from tracking.trajectories.file import TrajectoryFile
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -53,6 +54,12 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             wait(page, "() => /target 100 µm/.test(document.querySelector('.measured').textContent)")
             answers.append(switch(page, hold, "Switch off", "done"))
             wait(page, "() => document.querySelector('.controller').dataset.state === 'off'")
+            page.click("#keep")
+            assert "1 s before now and 0.5 s after" in page.locator("#keep-what").inner_text()
+            page.fill("#keep-text", "a bubble")
+            page.click("button[value=keep]")
+            wait(page, "() => /the first frame kept is/.test(document.getElementById('answer').textContent)")
+            wait(page, "() => /a bubble.page.\\d+/s.test(document.getElementById('kept-rows').innerText)")
             page.click("#stop")
             assert "is completed (" in page.locator("#stop-text").inner_text()
             page.click("button[value=stop]")
@@ -60,7 +67,12 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
             browser.close()
 
     experiment = small_experiment(
-        tmp_path, rate=30, frames=1500, limits=LIMITS, session={"mode": "threads", "monitor_hz": 10.0}
+        tmp_path,
+        rate=30,
+        frames=1500,
+        limits=LIMITS,
+        session={"mode": "threads", "monitor_hz": 10.0},
+        record={"mode": "events", "before_s": 1.0, "after_s": 0.5, "memory_mb": 20},
     )
     run = Visited(experiment, visit)
     assert "the first frame with it is" in answers[0]
@@ -73,6 +85,9 @@ def test_a_run_is_watched_and_steered_in_a_browser_and_stopped_there(tmp_path, m
     with TrajectoryFile(run.files.tracks) as file:
         assert file.finished
         assert len(file.frames) == run.outcome.frames > 0
+    table = read_frame_table(run.files.tracks.with_name("tracks.frames.jsonl"))
+    assert [(event.why, event.sender) for event in table.events] == [("a bubble", "page")]
+    assert table.ended[0].frames == len(table.rows) > 30
 
 
 def act(page, kind, value):

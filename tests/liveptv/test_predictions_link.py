@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from engines.prediction_choice import LAG, MEET_S, MOST_AGE, UNANSWERED_S, Predi
 from engines.stage import DetectStage
 from stream.link import Policy, Receiver, Sender
 from stream.links import open_receiver, open_sender
-from stream.messages import Detections, Frame, FrameInfo, Predictions, StageState
+from stream.messages import Decisions, Detections, Frame, FrameInfo, Predictions, StageState
 from tracking.settings import TrackerSettings
 from tracking.stage import TrackStage
 from tracking.tracker import OnlineTracker
@@ -92,8 +93,10 @@ class Clock:
 class Chain:
     """A detector and a tracker in one thread: frames in at one end, tracks out at the other."""
 
-    def __init__(self, stack: ExitStack, *, waits: bool = True, patience: int = 1) -> None:
-        self.stack, self.waits, self.clock = stack, waits, Clock()
+    def __init__(
+        self, stack: ExitStack, *, waits: bool = True, patience: int = 1, follows: bool = False
+    ) -> None:
+        self.stack, self.waits, self.clock, self.follows = stack, waits, Clock(), follows
         self.said: list[str] = []
         self.frames, self.frames_out = self.link(Policy.BLOCK)
         self.found, self.found_out = self.link(Policy.BLOCK)
@@ -121,10 +124,11 @@ class Chain:
             lambda: open_receiver(self.predictions.address),
             waits=self.waits,
             say=self.said.append,
+            follows=self.follows,
             clock=self.clock,
         )
         self.stack.callback(self.choice.close)
-        return DetectStage(self.frames_out, engine, self.found, predictions=self.choice)
+        return DetectStage(self.frames_out, engine, self.found, predictions=self.choice, follows=self.follows)
 
     def meet(self) -> None:
         """Let the link for predictions come up."""
@@ -189,6 +193,25 @@ def test_what_a_frame_is_given_does_not_depend_on_who_is_faster(stack):
             if predicted is not None and again is not None:
                 np.testing.assert_array_equal(predicted.table, again.table)
                 assert predicted.info == again.info
+
+
+@pytest.mark.parametrize("patience", [1, 5])
+def test_in_a_replay_each_frame_waits_for_the_prediction_that_it_had_in_the_run(stack, patience):
+    had = [-1, -1, -1, *(max(-1, n - random.Random(n).choice([1, 3, 8])) for n in range(3, 40))]
+    had = [max(had[: n + 1]) for n in range(40)]  # a newer one is never followed by an older one
+    had[25] = -1
+    chain = Chain(stack, patience=patience, follows=True)
+    frames = [frame_of(n) for n in range(40)]
+    frames = [
+        Frame(replace(one.info, decisions=Decisions(predicted_from=had[n])), one.image)
+        for n, one in enumerate(frames)
+    ]
+    assert chain.run(frames) == list(range(40))
+    given = {n: -1 if p is None else p.info.frame for n, p in chain.engine.given.items()}
+    begun = next(n for n in range(40) if given[n] >= 0)  # the tracker knows of no track before
+    assert begun < 8
+    assert {n: given[n] for n in range(begun, 40)} == {n: had[n] for n in range(begun, 40)}
+    assert chain.said == []
 
 
 def test_counts_say_how_many_frames_and_particles_were_predicted(stack):

@@ -371,6 +371,50 @@ def test_a_condition_whose_event_is_refused_is_reported():
         assert loop.said == ["record.on.something: no event: event 1 has lasted for 600 s"]
 
 
+def test_a_controller_that_asks_again_and_again_is_refused_and_does_not_count_as_a_flood():
+    controller = Script(*[[Command(CommandKind.RECORD, "always")] for _ in range(300)])
+
+    def refuse(command: Command) -> CommandReply:
+        return CommandReply(command.command_id, False, reason="event 1 has lasted for 600 s")
+
+    with ExitStack() as stack:
+        loop = Loop(stack, controller)
+        for frame in range(300):
+            loop.source.send(tracks(frame))
+            while loop.stage.counts()["received"] <= frame:
+                loop.stage.step(0.01)
+            loop.serve(refuse)
+        loop.source.end()
+        loop.run(refuse)
+        assert loop.stage.counts()["refused"] == 300
+        assert not loop.stage.failure
+        assert not loop.made_safe
+
+
+def test_a_condition_that_is_refused_again_and_again_is_reported_once():
+    accepts = iter([True, False, False, False, True, False])
+
+    def answer(command: Command) -> CommandReply:
+        return CommandReply(command.command_id, next(accepts), reason="event 1 has lasted for 600 s")
+
+    with ExitStack() as stack:
+        loop = Loop(stack, None, [OnFrame(frame) for frame in range(6)])
+        for frame in range(6):
+            loop.source.send(tracks(frame))
+            while loop.stage.counts()["received"] <= frame:
+                loop.stage.step(0.01)
+            asked = []
+            while not asked:
+                asked = loop.serve(answer)
+        until_s = time.monotonic() + 20
+        while len(loop.said) < 2:
+            assert time.monotonic() < until_s
+            loop.stage.step(0.01)
+        loop.source.end()
+        loop.run()
+        assert loop.said == 2 * ["record.on.something: no event: event 1 has lasted for 600 s"]
+
+
 def test_a_request_for_an_event_is_sent_while_the_hardware_was_made_safe():
     controller = Script(
         [Command(SET_FLOW, 1.0)], [Command(CommandKind.RECORD, "odd"), Command(SET_FLOW, 2.0)]

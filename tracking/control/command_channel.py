@@ -34,11 +34,15 @@ class CommandClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply to a heartbeat, or to a command of `sender`; None: of the stage itself, or not known."""
+    """A reply to a heartbeat, or to a command of `sender`; None: of the stage itself, or not known.
+
+    `is_for_device`: the command was one for the microscope, not a request for a recording.
+    """
 
     reply: CommandReply
     is_heartbeat: bool
     sender: Controller | None
+    is_for_device: bool = True
 
 
 class CommandChannel:
@@ -50,11 +54,13 @@ class CommandChannel:
     def __init__(self, client: CommandClient) -> None:
         self._client = client
         self._commands: dict[str, tuple[int, Controller | None]] = {}
+        self._requests: set[str] = set()
         self._heartbeats: dict[str, int] = {}
         self._releases: set[str] = set()
         self._asked: dict[str, str] = {}
         self._heartbeat_due_s = 0.0
         self._refusals: list[tuple[str, str]] = []
+        self._refused: set[str] = set()
         self.gauges: dict[str, float] = {}
 
     @property
@@ -72,6 +78,8 @@ class CommandChannel:
         now_ns = time.perf_counter_ns()
         self._client.send(command)
         self._commands[command.command_id] = now_ns, sender
+        if command.kind is CommandKind.RECORD:
+            self._requests.add(command.command_id)
         return now_ns
 
     def heartbeat(self, frame: int, sender: str) -> None:
@@ -100,7 +108,7 @@ class CommandChannel:
         self._asked[command.command_id] = command.sender
 
     def refusals(self) -> list[tuple[str, str]]:
-        """Which requests of conditions were refused since the last call: by sender, and why."""
+        """Which conditions had a request refused for the first time since one was accepted: sender, and why."""
         refusals, self._refusals = self._refusals, []
         return refusals
 
@@ -114,8 +122,9 @@ class CommandChannel:
                 yield Answer(reply, True, None)
                 continue
             if (asking := self._asked.pop(reply.command_id, None)) is not None:
-                if not reply.accepted:
+                if not reply.accepted and asking not in self._refused:
                     self._refusals.append((asking, reply.reason))
+                (self._refused.discard if reply.accepted else self._refused.add)(asking)
                 continue
             if reply.command_id in self._releases:
                 self._releases.discard(reply.command_id)
@@ -123,7 +132,9 @@ class CommandChannel:
             sent_ns, sender = self._commands.pop(reply.command_id, (None, None))
             if sent_ns is not None:
                 self.gauges["ack_ms"] = (now_ns - sent_ns) / 1e6
-            yield Answer(reply, False, sender)
+            is_request = reply.command_id in self._requests
+            self._requests.discard(reply.command_id)
+            yield Answer(reply, False, sender, not is_request)
 
     def close(self) -> None:
         """Release the socket. Idempotent."""

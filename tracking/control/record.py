@@ -3,7 +3,8 @@
 An entry is a kind, a line of text and facts. Kinds: `command` (with the controller's measured values and the
 frame they came from), `answer` (with the first frame that shows the command, and how long it took), `measured`
 (a few times a second, with or without commands), `slice` (of a protocol), `controller` (it failed, or was switched
-on or off), `event` (the recorder began or ended one; from the event log).
+on or off), `event` (the recorder began or ended one; from the event log). In a replay a `command` has the fact
+`has_effect`, false.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def nothing(_kind: str, _text: str, _facts: dict[str, Any]) -> None:
 class ControlRecord:
     """Turns what the control stage does into entries, for `keep`."""
 
-    def __init__(self, controller: Controller | None, keep: Record) -> None:
+    def __init__(self, controller: Controller | None, keep: Record, *, has_effect: bool = True) -> None:
         self._controller = controller
+        self._has_effect = has_effect
         self._keep = keep
         self._sent: dict[str, tuple[Command, int]] = {}
         self._measured_s = -math.inf
@@ -76,6 +78,8 @@ class ControlRecord:
             **_place(tracks),
             "measured": self.values(),
         }
+        if not self._has_effect:
+            facts["has_effect"] = False
         if command.device:
             facts["property"] = f"{command.device}.{command.property}"
         if math.isfinite(command.at_time_s):

@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from stream.errors import ConfigurationError, LinkError
 from stream.link import Receiver
-from stream.messages import MADE_SAFE, Command, CommandKind, CommandReply, StageState, StreamEnd, Tracks
+from stream.messages import (
+    MADE_SAFE,
+    NO_EFFECT,
+    Command,
+    CommandKind,
+    CommandReply,
+    StageState,
+    StreamEnd,
+    Tracks,
+)
 from stream.own_code import where_it_failed
 from stream.safe_text import in_words, whole_traceback
 from tracking.control.command_channel import CommandChannel, CommandClient
@@ -57,6 +66,9 @@ class ControlStage:
     log) and its first line to `failure`, sets the gauge `controller_works` to 0, and continues to receive tracks
     without sending commands.
 
+    Replay: without a microscope each command is refused with a reason that begins with `NO_EFFECT`. The controller
+    is told, and that is no flood; it sees the frames of the recording, whatever it commands.
+
     Safe state: while the acquisition's replies say that the hardware was made safe and stays so, commands are not
     sent, and a controller with a method `released` is not called. Switching a controller on ends this.
 
@@ -78,21 +90,25 @@ class ControlStage:
         switch: ControllerSwitch | None = None,
         reply_poll_s: float = REPLY_POLL_S,
         conditions: Sequence[Condition] = (),
+        *,
+        has_effect: bool = True,
     ) -> None:
         """`reply_poll_s` is how long to wait for a frame while a reply is outstanding: `WOKEN_POLL_S` where a reply
         ends the receiver's wait. `conditions` ask the recorder to keep frames, whatever the controller does.
+        `has_effect`: whether there is a microscope; commands are recorded as without effect otherwise.
         """
         self._receiver = receiver
         self._controller = controller
         self._channel = CommandChannel(client)
         self._report = report
         self._report_often = LimitedReports(report)
-        self._record = ControlRecord(controller, record)
+        self._record = ControlRecord(controller, record, has_effect=has_effect)
         self._switch = switch
         self._reply_poll_s = reply_poll_s
         self._conditions = conditions
         self._frame = -1
         self._beats = controller is not None
+        self._told_of_no_effect = False
         self._held = ""
         self._refusals: deque[float] = deque()
         self._state = StageState.STARTING
@@ -259,11 +275,20 @@ class ControlStage:
                 continue
             if reply.reason.startswith(MADE_SAFE):
                 self._hold(reply.reason)
+            elif not reply.accepted and not answer.is_for_device:
+                self._report_often(f"no event for {sender.name}", reply.reason)
+            elif reply.reason.startswith(NO_EFFECT):
+                self._tell_of_no_effect(sender.name, reply.reason)
             elif not reply.accepted:
                 self._refused(sender.name, reply.reason)
             self._acknowledge(sender, reply)
         for asking, why in self._channel.refusals():
-            self._report_often(f"{asking}: no event", why)
+            self._report(f"{asking}: no event: {why}")
+
+    def _tell_of_no_effect(self, name: str, why: str) -> None:
+        if not self._told_of_no_effect:
+            self._told_of_no_effect = True
+            self._report(f"the commands of {name} are {why}; they are kept with the trajectories")
 
     def _hold(self, reason: str) -> None:
         """Note that the hardware was made safe and stays so (`reason` says why), or that this has ended."""

@@ -165,7 +165,7 @@ class _Reader:
                 else "without a unit; give --length-unit"
             )
             raise SourceError(f"{self.path}: the axis {name} is {what}")
-        return values if size == 1.0 else values * size
+        return values if size == 1.0 else np.multiply(values, size, out=values)
 
     def _further(self, axes: set[str]) -> dict[str, npt.NDArray[Any]]:
         """The columns that other properties are, by their names."""
@@ -177,7 +177,7 @@ class _Reader:
         for name in wanted:
             facts = _mapping(self.properties.get(name))
             if name in there and not facts.get("varlength") and facts.get("dtype") not in {"str", "bytes"}:
-                found[name] = self._values(name, needed=False).astype(np.float64)
+                found[name] = self._values(name, needed=False)
                 self._used.add(name)
         self._used |= {"revised"}
         return found

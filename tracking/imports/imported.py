@@ -103,11 +103,11 @@ def write_imported(
     Raises `SourceError` for rows that no trajectory file can have, `OutputError` if it cannot be written.
     """
     remarks = list(found.remarks)
-    order = np.lexsort((found.track, found.frame))
+    order = np.argsort(found.frame, kind="stable")
     frame, track = found.frame[order], _track_numbers(found.track[order], remarks)
     _check(source, found, frame, track)
-    columns = {name: values[order] for name, values in found.columns.items() if name in OF_ROWS}
-    frames = _Frames(frame, {n: found.columns[n][order] for n in OF_FRAMES if n in found.columns})
+    columns = {name: values for name, values in found.columns.items() if name in OF_ROWS}
+    frames = _Frames(frame, order, {n: found.columns[n] for n in OF_FRAMES if n in found.columns})
     interval_s = 1.0 / rate_hz if rate_hz else found.frame_interval_s
     if interval_s is None and not frames.has_times and len(frame):
         interval_s = 1.0
@@ -116,7 +116,7 @@ def write_imported(
         remarks.append(f"not read, because a trajectory file does not have it: {', '.join(found.left_out)}")
     attributes = _attributes(found, source, remarks, interval_s)
     with TrajectoryWriter(output, run_id=run_id, attributes=attributes, overwrite=overwrite) as writer:
-        for message in _messages(frame, track, columns, frames, interval_s, run_id, attributes):
+        for message in _messages(order, track, columns, frames, interval_s, run_id, attributes):
             writer.append(message)
             if writer.pending_rows > COMMIT_ROWS:
                 writer.commit()
@@ -139,7 +139,8 @@ def _check(source: Path, found: Imported, frame: IntArray, track: IntArray) -> N
         raise SourceError(
             f"{source}: frames run from {frame[0]} to {frame[-1]}; they must be 0 to 4294967294"
         )
-    twice = np.flatnonzero((np.diff(frame) == 0) & (np.diff(track) == 0))
+    by = np.lexsort((track, frame))
+    twice = by[1:][(np.diff(frame[by]) == 0) & (np.diff(track[by]) == 0)]
     if twice.size:
         raise SourceError(
             f"{source}: track {track[twice[0]]} has two rows in frame {frame[twice[0]]}; a trajectory has one"
@@ -152,10 +153,11 @@ def _check(source: Path, found: Imported, frame: IntArray, track: IntArray) -> N
 class _Frames:
     """The frames that are written, and what is known of each: `time_s` and so on, NaN where unknown."""
 
-    def __init__(self, frame: IntArray, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, frame: IntArray, order: IntArray, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """`frame` (N,) of the rows in order of frames; `columns` are of rows that `order` puts in this order."""
         self.numbers, first = np.unique(frame, return_index=True)
         self.first = np.append(first, len(frame))
-        self._columns = {name: values[first].astype(np.float64) for name, values in columns.items()}
+        self._columns = {name: values[order[first]].astype(np.float64) for name, values in columns.items()}
         times = self._columns.get("time_s")
         self.has_times = times is not None and bool(np.isfinite(times).any())
 
@@ -203,7 +205,7 @@ class _Times:
 
 
 def _messages(
-    frame: IntArray,
+    order: IntArray,
     track: IntArray,
     columns: Mapping[str, npt.NDArray[Any]],
     frames: _Frames,
@@ -230,7 +232,8 @@ def _messages(
             pixel_size_um=pixel_um,
             age_ms=nan,
         )
-        part = {name: values[start:stop] for name, values in columns.items()}
+        rows = order[start:stop]
+        part = {name: values[rows] for name, values in columns.items()}
         part[FLAGS] = np.nan_to_num(part.get(FLAGS, np.zeros(stop - start)))
         if "detection" not in part:
             measured = (part[FLAGS].astype(np.int64) & TrackFlag.PREDICTED) == 0

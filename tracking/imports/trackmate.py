@@ -22,8 +22,11 @@ from tracking.imports.graph import NO_LABEL, IntArray, tracks_of
 from tracking.imports.imported import OF_FRAMES, OF_ROWS, Assumed, Imported
 from tracking.imports.units import is_pixels, length_um, seconds
 from tracking.imports.xml_reading import MalformedError, number, parse, whole
+from tracking.trajectories.schema import ROW_COLUMNS
 
 OUR_TRACK, Z_KNOWN = "LIVEPTV_TRACK", "Z_KNOWN"
+SINGLE = {column.name.upper() for column in ROW_COLUMNS if column.dtype == "<f4"}
+"""Features that a trajectory file has in single precision, and that need no more while they are read."""
 MOST_NAMED = 8
 POSITION = {"POSITION_X": "x_um", "POSITION_Y": "y_um", "POSITION_Z": "z_um"}
 ASSUMED = {"pixel_size_um": "size of a pixel assumed", "image_shape": "size of the image assumed"}
@@ -107,7 +110,7 @@ class _Model:
 
     def _feature(self, name: str) -> None:
         if name in FEATURES or name in {OUR_TRACK, Z_KNOWN, "QUALITY"}:
-            self.features[name] = array("d")
+            self.features[name] = array("f" if name in SINGLE else "d")
         elif name not in {*POSITION, "POSITION_T", "FRAME", "RADIUS", "VISIBILITY"}:
             self.others.add(name)
 
@@ -156,7 +159,7 @@ class _Model:
     ) -> tuple[dict[str, npt.NDArray[Any]], float | None]:
         size = _length_um(path, self.units.get("spatialunits", "pixel"), assumed)
         columns: dict[str, npt.NDArray[Any]] = {
-            name: np.array(self.position[theirs]) * size for theirs, name in POSITION.items()
+            name: np.frombuffer(self.position[theirs]) * size for theirs, name in POSITION.items()
         }
         ours = OUR_TRACK in self.features
         if Z_KNOWN in self.features:
@@ -169,7 +172,7 @@ class _Model:
         if ours:
             for theirs, values in self.features.items():
                 if theirs in FEATURES:
-                    columns[FEATURES[theirs]] = np.array(values)
+                    columns[FEATURES[theirs]] = np.asarray(values)
             quality = np.array(self.features.get("QUALITY", ()))
             if len(quality):
                 columns["confidence"] = np.where(quality < 0, np.nan, quality)

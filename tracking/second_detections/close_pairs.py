@@ -23,7 +23,7 @@ from tracking.index_type import Index
 from tracking.track_life import AGE, CONFIDENCE, DETECTION, FLAGS, SIGMA, TRACK, X
 
 SECOND_DETECTION = float(TrackFlag.SECOND_DETECTION)
-"""numba compiles it, and the columns' numbers, into the kernels: they are compiled anew only if this file changes."""
+"""numba compiles it, and the columns' numbers, into the kernels: compiled anew if this file changes."""
 OLDER, YOUNGER, LOSER = 0, 1, 2
 NAMES = 3
 RATIO, TIME, COMMON, FIRST_TIME, FIRST, STILL, STILL_VARIANCE = 0, 1, 2, 3, 4, 6, 8

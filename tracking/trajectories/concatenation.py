@@ -47,11 +47,22 @@ def join(first: Path, second: Path, output: Path) -> None:
         entries = read_control(first) + [_later(entry, frames, time_s) for entry in read_control(second)]
     if entries:
         store_control(unfinished, entries)
-    _copy_picture(second, unfinished)
+    copy_picture(second, unfinished)
     unfinished.replace(output)
 
 
-def _copy_picture(source: Path, target: Path) -> None:
+def copy_events(file: TrajectoryFile, writer: TrajectoryWriter) -> None:
+    """Copy the events of a file to that of a `writer`; those on pixel sizes it has noted itself."""
+    for event in file.events():
+        if event["kind"] == PIXEL_SIZE:
+            continue
+        facts = {name: value for name, value in event.items() if name not in {"kind", "text", "wall_s"}}
+        facts.setdefault("happened_wall_s", event["wall_s"])
+        writer.event(event["kind"], event["text"], **facts)
+
+
+def copy_picture(source: Path, target: Path) -> None:
+    """Copy the camera image that a finished file keeps, if it has one, to another finished file."""
     with h5py.File(source, "r", locking=False) as file:
         if SNAPSHOT in file:
             size = sum(dataset.nbytes for dataset in file[SNAPSHOT].values())
@@ -93,11 +104,7 @@ def _copy(file: TrajectoryFile, writer: TrajectoryWriter, frames: int, tracks: i
         writer.append(Tracks(info, table))
         if count % COMMIT_FRAMES == 0:
             writer.commit()
-    for event in file.events():
-        if event["kind"] == PIXEL_SIZE:
-            continue  # the writer has noted it, with the frame's new number
-        facts = {name: value for name, value in event.items() if name not in {"kind", "text", "wall_s"}}
-        writer.event(event["kind"], event["text"], **facts, happened_wall_s=event["wall_s"])
+    copy_events(file, writer)
     writer.commit()
 
 

@@ -21,8 +21,8 @@ STORED = tuple(name for name in Tracks.COLUMNS if name in (ROW.names or ()))
 def play(file: TrajectoryFile) -> Iterator[Tracks]:
     """Every committed frame's tracks in order, predicted rows included.
 
-    `age_frames` counts from the track's first row, and the pixel size is that of the frame. The commanded focus, which the file does not hold, is set to the
-    one read back. Raises `SourceError` if rows cannot be read.
+    `age_frames` counts from the track's first row, and the pixel size is that of the frame. The commanded focus,
+    which the file does not hold, is set to the one read back. Raises `SourceError` if rows cannot be read.
     """
     file.warn_of_damage()
     run_id, pixel_size_um = file.attributes["run_id"], float(file.attributes.get("pixel_size_um", 1.0))

@@ -31,6 +31,7 @@ MANTISSA_BITS = {
     "p_side": 7,
     "p_kind": 7,
     "p_other": 7,
+    "sigma_z_detected_um": 6,
     "p_kind_detected": 7,
 }
 """Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard

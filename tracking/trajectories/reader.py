@@ -26,6 +26,7 @@ from tracking.trajectories.schema import (
     EVENTS,
     FRAME,
     FRAMES,
+    MORE,
     MORE_ROWS,
     ROWS,
     RecordArray,
@@ -134,6 +135,11 @@ class TrajectoryFile:
     def finished(self) -> bool:
         """Whether the writer has finished the file; otherwise it is still writing, or died."""
         return "end_reason" in self._file.attrs
+
+    @property
+    def keeps_detections(self) -> bool:
+        """Whether the rows hold what the tracker was given, bit for bit; files of earlier versions do not."""
+        return MORE_ROWS in self._file and self._file[MORE_ROWS].dtype == MORE
 
     def events(self) -> list[dict[str, Any]]:
         """The events of the run in order, each with `wall_s`, `kind`, `text` and further fields."""

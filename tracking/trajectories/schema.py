@@ -46,7 +46,7 @@ PIXEL_SIZE = "pixel_size"
 ROW_CHUNK = 4096
 FRAME_CHUNK = 1024
 EVENT_CHUNK = 8192
-"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 70 kB and 8 kB. A dataset takes whole chunks
+"""Rows, frames and bytes in a chunk while the file is written: 330 kB, 110 kB and 8 kB. A dataset takes whole chunks
 of the disk, and HDF5 writes the last one again with each commit; much smaller ones make the index of chunks large.
 Compression chooses its own (`compression.PACKED_CHUNK`)."""
 
@@ -115,6 +115,7 @@ MORE_COLUMNS = (
     ColumnSpec(
         "z_detected_um", "<f8", "um", "depth that the detector had put first, of two; NaN where it had one"
     ),
+    ColumnSpec("sigma_z_detected_um", "<f4", "um", "its standard error"),
     ColumnSpec("z_other_detected_um", "<f8", "um", "depth that the detector had put second"),
     ColumnSpec("p_other", "<f4", "1", "probability, by the detection alone, that the second one is true"),
     ColumnSpec("kind_detected", "<i2", "1", "class of the particle by this detection alone; -1: not known"),
@@ -203,6 +204,7 @@ ATTRIBUTES = {
             "begun_in",
             "code",
             "engine",
+            "imported",
             "inputs",
             "learnt",
             "model",
@@ -210,6 +212,7 @@ ATTRIBUTES = {
             "recording",
             "recovered",
             "replay_of",
+            "retracked",
             "versions",
             "writer",
         ),

@@ -41,10 +41,15 @@ class EventKeeper:
         before_s: float,
         record: Record,
         first: int = 0,
+        waits: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`record` gets what begins and ends; `first` is the number of the first frame of the run."""
+        """`record` gets what begins and ends; `first` is the number of the first frame of the run.
+
+        `waits`: the run waits for the disk, so that frames come only while there is room (`has_room`).
+        """
         self._ring, self._clock = ring, clock
+        self._waits = waits
         self._account = EventAccount(book, before_s, record, wanted=self._wanted, first=first)
         self._history: deque[Held] = deque()
         self._to_write: deque[Held] = deque()
@@ -72,6 +77,11 @@ class EventKeeper:
         self._account.ask_waiting()
         self._account.forget()
         return []
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame can be taken without losing one of an event; always where the run does not wait."""
+        return not self._waits or bool(self._ring.free or self._history)
 
     def _give_back(self, held: Held) -> None:
         slot, held.slot = held.slot, -1

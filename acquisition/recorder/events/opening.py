@@ -26,9 +26,16 @@ MB = 2**20
 
 
 def open_keeper(
-    settings: RecordSettings, images: ImageFacts, say: Callable[[str], None], record: Record
+    settings: RecordSettings,
+    images: ImageFacts,
+    say: Callable[[str], None],
+    record: Record,
+    *,
+    waits: bool = False,
 ) -> Keeper:
     """The keeper for `record.mode`; `say` is told what the ring holds, and whether that is less than `before_s`.
+
+    `waits`: the run waits for the disk.
 
     Raises `ConfigurationError` if the memory cannot be allocated.
     """
@@ -48,7 +55,7 @@ def open_keeper(
             f"the computer has not the {needed_mb:.0f} MB of memory for the frames of record.before_s; lower "
             "record.memory_mb"
         ) from error
-    return EventKeeper(ring, book, before_s=settings.before_s, record=record)
+    return EventKeeper(ring, book, before_s=settings.before_s, record=record, waits=waits)
 
 
 def what_it_holds(settings: RecordSettings, slots: int, image_bytes: int, rate_hz: float) -> str:

@@ -50,6 +50,7 @@ def build_control(context: StageContext) -> Stage:
         switch,
         WOKEN_POLL_S,
         record_conditions(experiment.record) if recorder is not None else (),
+        has_effect=experiment.microscope is not None,
     )
 
 

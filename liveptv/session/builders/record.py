@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 
 from liveptv.session.builders.slots import LOOPBACK
+from liveptv.session.link_rules import frame_rules
 from liveptv.session.stage_context import StageContext
 from stream.errors import LinkError
 from stream.stage import Stage
@@ -52,6 +53,7 @@ def build_record(context: StageContext) -> Stage:
         context.record("recorder", text, {})
 
     opener = partial(open_output, settings, facts, run.output, tell, overwrite=run.overwrite)
-    keeper = open_keeper(settings, facts, tell, context.record)
+    waits = not frame_rules(plan.experiment, images).is_live
+    keeper = open_keeper(settings, facts, tell, context.record, waits=waits)
     receiver = context.upstream()
     return RecordStage(receiver, keeper, WriterThread(opener), requests)

@@ -1,0 +1,16 @@
+"""Limit on the rows of a frame's tracks that a message holds: predicted rows are left out, measured ones never."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream.messages import Tracks
+
+
+def without_excess(tracks: Tracks, most: int | None) -> tuple[Tracks, int]:
+    """The tracks of a frame with at most so many rows (None: all), and how many predicted ones are left out."""
+    excess = len(tracks) - most if most is not None else 0
+    if excess <= 0:
+        return tracks, 0
+    predicted = np.flatnonzero(tracks.detection < 0)[:excess]
+    return Tracks(tracks.info, np.delete(tracks.table, predicted, axis=1)), len(predicted)
