@@ -116,15 +116,8 @@ def live(
     """One run by the command line."""
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-<<<<<<< HEAD
-    text = EXPERIMENT.format(
-        seconds=seconds, camera=camera, rate=RATE_HZ, mode=mode, kind=kind, compression=compression
-    )
-    (folder / "e.toml").write_text(text)
-=======
     asked = {"mode": mode, "kind": kind, "compression": compression}
     (folder / "e.toml").write_text(EXPERIMENT.format(seconds=seconds, camera=camera, rate=RATE_HZ, **asked))
->>>>>>> main
     busy = psutil.cpu_times()
     run = subprocess.run(
         [sys.executable, "-m", "liveptv", "run", "e.toml"],
@@ -193,14 +186,8 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     for old in folder.glob("tracks*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     nbytes = SHAPE[0] * SHAPE[1]
-<<<<<<< HEAD
-    sender = open_sender(
-        "shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=nbytes, slots=64, credits=63
-    )
-=======
     link = {"slot_bytes": nbytes, "slots": 64, "credits": 63}
     sender = open_sender("shm://127.0.0.1:0", run_id="a run", source="bench", **link)
->>>>>>> main
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS)))}
     child = subprocess.Popen(
         [
@@ -236,14 +223,8 @@ def rate(folder: Path, seconds: float, kind: str, compression: str) -> dict[str,
     sender.flush(60.0)
     child.communicate(timeout=60)
     took_s = time.perf_counter() - began_s
-<<<<<<< HEAD
-    stored = sum(
-        path.stat().st_size for path in (folder.rglob("*")) if path.is_file() and "tracks.frames" in str(path)
-    )
-=======
     files = [path for path in folder.rglob("*") if path.is_file() and "tracks.frames" in str(path)]
     stored = sum(path.stat().st_size for path in files)
->>>>>>> main
     frames = sent - first
     sender.close()
     row = {
