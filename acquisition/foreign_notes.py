@@ -23,12 +23,12 @@ class ForeignNotes:
         self._lines: deque[str] = deque(maxlen=KEPT)
         self.counts: dict[str, int] = {}
 
-    def tell(self, kind: str, text: str) -> None:
-        """Count one more of `kind`, and tell it if it is the first, the tenth, the hundredth ..."""
+    def tell(self, kind: str, text: str, *, always: bool = False) -> None:
+        """Count one more of `kind`, and tell it if it is the first, the tenth, the hundredth ..., or `always`."""
         count = self.counts.get(kind, 0) + 1
         self.counts[kind] = count
-        if is_power_of_ten(count):
-            times = "" if count == 1 else f" ({count} times so far)"
+        if always or is_power_of_ten(count):
+            times = "" if always or count == 1 else f" ({count} times so far)"
             self._lines.append(one_line(text, LONGEST) + times)
 
     def count(self, kind: str, by: int = 1) -> None:

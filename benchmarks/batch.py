@@ -42,12 +42,14 @@ SHAPE, PARTICLES, PIXEL_UM = (160, 240), 25, 0.8
 TIMES = ("wall_s", "commit", "age_ms")
 POLL_S = 0.05
 PORT = 38901
+OPTIONS: list[str] = []
+"""Of all commands; set once."""
 CLUSTER = """
 import sys, time
 from distributed import LocalCluster
 if __name__ == "__main__":
     cluster = LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, processes=True, host="127.0.0.1",
-                           scheduler_port=int(sys.argv[2]), dashboard_address=None)
+                           scheduler_port=int(sys.argv[2]), dashboard_address="127.0.0.1:0")
     print(cluster.scheduler_address, flush=True)
     time.sleep(36000)
 """
@@ -79,19 +81,15 @@ def contents(path: Path) -> tuple[bytes, ...]:
         return file["tracks/rows"][:].tobytes(), file["tracks/more"][:].tobytes(), *kept
 
 
+def settings_of(detector: str) -> list[str]:
+    """Options of the command for one of two detectors."""
+    if detector == "classical":
+        return ["--set", "detector.diameter_px=9"]
+    return ["-m", str(SHIPPED_MODEL), "--set", "detector.self_check=false"]
+
+
 def batch_command(source: Path, out: Path, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "liveptv",
-        "batch",
-        str(source),
-        "-m",
-        str(SHIPPED_MODEL),
-        "-o",
-        str(out),
-        *more,
-    ]
+    return [sys.executable, "-m", "liveptv", "batch", str(source), "-o", str(out), *OPTIONS, *more]
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
@@ -213,17 +211,7 @@ def compared_with_replay(source: Path, out: Path, count: int, scratch: Path) -> 
     differ = 0
     for path in sorted(source.rglob("*.tif"))[:: max(1, len(list(source.rglob("*.tif"))) // count)][:count]:
         tracks = scratch / f"{path.stem}.h5"
-        command = [
-            sys.executable,
-            "-m",
-            "liveptv",
-            "replay",
-            str(path),
-            "-m",
-            str(SHIPPED_MODEL),
-            "-o",
-            str(tracks),
-        ]
+        command = [sys.executable, "-m", "liveptv", "replay", str(path), "-o", str(tracks), *OPTIONS]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         differ += contents(tracks) != contents((out / path.relative_to(source)).with_suffix(".h5"))
     return differ
@@ -312,11 +300,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--replays", type=int, default=3)
+    parser.add_argument("--detector", choices=("network", "classical"), default="network")
     parser.add_argument("--only", choices=("all", "kills", "workers"), default="all")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     os.environ.setdefault("PYTHONPATH", os.pathsep.join([str(Path.cwd()), *filter(None, sys.path[1:2])]))
     found: dict[str, Any] = {"recordings": chosen.recordings, "frames": chosen.frames}
+    found["detector"] = chosen.detector
+    OPTIONS[:] = settings_of(chosen.detector)
     with tempfile.TemporaryDirectory() as folder:
         if chosen.only in {"kills", "all"}:
             found |= killed_batches(Path(folder), chosen)

@@ -2,8 +2,8 @@
 
 Runs of the simulated microscope with `record.mode = "all"`, by the command line, on disks that are made for it:
 a small tmpfs (full), a library that is loaded before libc and delays writes into one folder or refuses them
-(slower than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file is cut short
-under it (errors of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the
+(slower than the camera; EIO for a while, or for good), and an ext4 on a loop device whose file
+cannot grow (errors of the kernel itself). Both policies of `record.when_full`. For each: how the run ended, the
 frames of the trajectory file and of the account, and whether every frame is stored or declared lost. Needs
 Linux, root (mounts, in a name space of their own) and a C compiler; what is missing is said. Device-mapper,
 which could fail single sectors, is not used: this kernel has none.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,14 +26,18 @@ from typing import Any
 
 from reporting import save
 
-from acquisition.recorder.closing import account_of_recording, undeclared
+from acquisition.recorder.closing import account_of_recording, close_table, undeclared
 from acquisition.recorder.frame_table import read_frame_table
 from stream.errors import LivePTVError
+from stream.link import PeerState, Policy
+from stream.links import open_sender
 from tracking.trajectories.file import read_trajectories
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "acquisition"))
-from recorded import images_in
+from recorded import frame, images_in, wrong_in
 
+HELPERS = Path(__file__).resolve().parents[1] / "tests" / "acquisition"
+SIZE, STAGE_HZ = (480, 640), 40.0  # frames of the stage alone: 12 MB/s
 ROOT = Path(__file__).resolve().parents[1]
 INSIDE = "LIVEPTV_BENCH_INSIDE"
 SHIM = r"""
@@ -191,11 +196,69 @@ def run(
     return found
 
 
+def stage_alone(
+    folder: Path, disk: Path, *, kind: str, policy: str, shim: Path | None, during: list[tuple[float, Any]],
+    seconds: float = 6.0, **_more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The recording stage alone, given frames of known pixels at a camera's rate: what is stored, is it right?"""
+    images = disk / f"tracks.frames{'.ome.zarr' if kind == 'ome-zarr' else '.ome.tif'}"
+    rule = folder / "rule"
+    rule.write_text("")
+    sender = open_sender(
+        "shm://127.0.0.1:0", run_id="a run", source="bench", slot_bytes=SIZE[0] * SIZE[1], slots=24, credits=23,
+        policy=Policy.DROP_NEWEST,
+    )  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(HELPERS))), "WHEN_FULL": policy,
+        "SHIM_FOLDER": str(disk), "SHIM_RULE": str(rule), "LD_PRELOAD": str(shim or ""),
+    }  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, HELPERS / "recorded.py", sender.address, disk / "tracks.h5", kind, "none", "uint8",
+         *map(str, SIZE)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    number, began_s, todo = 0, math.inf, list(during)
+    sent_s = time.monotonic()
+    while child.poll() is None and time.monotonic() - began_s < seconds:
+        if sender.peer is PeerState.CONNECTED and began_s == math.inf:
+            began_s = time.monotonic()
+        if began_s < math.inf and time.monotonic() >= sent_s:
+            sent_s = time.monotonic() + 1 / STAGE_HZ
+            sender.send(frame(number, SIZE, "uint8"), 0.0)
+            number += 1
+        while todo and time.monotonic() - began_s >= todo[0][0]:
+            todo.pop(0)[1](rule)
+        time.sleep(0.001)
+    sender.end()
+    try:
+        error = child.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        child.kill()
+        error = child.communicate()[1] + " hung"
+    rule.write_text("")
+    account = sender.close()
+    found: dict[str, Any] = {
+        "format": kind, "policy": policy, "exit": child.returncode, "sent": number, "ring_dropped": account.dropped,
+        "balanced": account.balanced,
+    }  # fmt: skip
+    try:
+        before = read_frame_table(disk / "tracks.frames.jsonl")
+        found["declared_by_stage"] = before.total_lost
+        closed = close_table(disk / "tracks.frames.jsonl", "a run", number)
+        table = read_frame_table(disk / "tracks.frames.jsonl")
+        undeclared_frames = number - closed.stored - closed.total_lost
+        found |= {"stored": closed.stored, "lost": closed.lost, "undeclared": undeclared_frames}
+        found["wrong"] = wrong_in(images, table)
+    except Exception as failure:  # noqa: BLE001 - a disk that is gone
+        found["recording"] = f"{type(failure).__name__}: {failure}"
+    found["told"] = [line for line in error.splitlines() if "record" in line or "disk" in line][-4:]
+    return found
+
+
 def says(text: str) -> Any:
     return lambda rule: rule.write_text(text)
 
 
-def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
+def cases(folder: Path, shim: Path | None, only: str, alone: bool) -> list[dict[str, Any]]:
     rows = []
 
     def do(case: str, disk: Path, **how: Any) -> None:
@@ -203,13 +266,15 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
             return
         for policy in ("go_on", "stop"):
             for kind in ("ome-zarr", "ome-tiff"):
-                if policy == "stop" and kind == "ome-tiff":
+                if policy == "stop" and kind == "ome-tiff" and not alone:
                     continue
-                for path in list(disk.glob("tracks*")) + list(folder.glob("tracks*")):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 more = {name: value() if callable(value) else value for name, value in how.items()}
+                for path in list(disk.glob("tracks*")) + list(folder.glob("tracks*")):
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
                 options = {"keep_free": 0, "seconds": 8, "shim": None, "during": []} | more
-                row = {"case": case, **run(folder, disk, kind=kind, policy=policy, **options)}
+                what = stage_alone if alone else run
+                row = {"case": case, "what": "stage" if alone else "run"}
+                row |= what(folder, disk, kind=kind, policy=policy, **options)
                 rows.append(row)
                 print(json.dumps(row), flush=True)
 
@@ -217,12 +282,13 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
     small.mkdir()
     if (
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], check=False
+            ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(small)], check=False
         ).returncode
         == 0
     ):
         do("full disk, trajectories elsewhere", small)
-        do("full disk, trajectories on it, 20 MB kept free", small, keep_free=20, same_disk=True)
+        if not alone:
+            do("full disk, trajectories on it, 20 MB kept free", small, keep_free=20, same_disk=True)
         subprocess.run(["umount", str(small)], check=False)
     else:
         print("no mounts here: the full disk is not tried")
@@ -238,31 +304,36 @@ def cases(folder: Path, shim: Path | None, only: str) -> list[dict[str, Any]]:
 
 
 def loop_disk(folder: Path, do: Any) -> None:
-    """An ext4 on a loop device whose file is cut short while it is written."""
-    image, disk = folder / "disk.img", folder / "loop"
-    disk.mkdir()
+    """An ext4 on a loop device whose file cannot grow: from some MB on the kernel's writes fail."""
+    under, disk = folder / "under", folder / "loop"
+    image = under / "disk.img"
+    for each in (under, disk):
+        each.mkdir()
 
-    def fresh(_rule: Path | None = None) -> list[Any]:
-        subprocess.run(["umount", "-l", str(disk)], check=False, capture_output=True)
-        image.unlink(missing_ok=True)
+    def fresh() -> list[Any]:
+        for each in (disk, under):
+            subprocess.run(["umount", "-l", str(each)], check=False, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(under)], check=True)
         with image.open("wb") as file:
             file.truncate(400_000_000)
         subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-        subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(image), str(disk)], check=True)
-        return [(2.0, lambda _rule: os.truncate(image, 8_000_000))]
+        subprocess.run(["mount", "-o", "loop", str(image), str(disk)], check=True)
+        return []
 
     try:
         fresh()
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"no loop device here: {error}")
         return
-    do("pulled disk (loop device cut short)", disk, during=fresh)
-    subprocess.run(["umount", "-l", str(disk)], check=False)
+    do("disk dies (errors of the kernel)", disk, during=fresh)
+    for each in (disk, under):
+        subprocess.run(["umount", "-l", str(each)], check=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--stage", action="store_true", help="the recording stage alone, not whole runs")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     if INSIDE not in os.environ and os.geteuid() == 0 and shutil.which("unshare"):
@@ -277,7 +348,7 @@ def main() -> None:
         if compiled.returncode:
             print("no C compiler: the slow and the failing disk are not tried")
             shim = None
-        rows = cases(folder, shim, options.only)
+        rows = cases(folder, shim, options.only, options.stage)
     if options.json is not None:
         save(options.json, rows)
 

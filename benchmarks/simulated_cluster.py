@@ -85,6 +85,7 @@ class _Cluster:
         rng: np.random.Generator,
     ) -> None:
         self.frames, self.costs, self.losses, self.rng = frames, costs, losses, rng
+        self.spread = np.array(costs.spread)
         self.piece_frames, self.warm_frames = piece_frames, warm_frames
         largest_first = sorted(range(len(frames)), key=lambda number: -frames[number])
         self.queue: deque[tuple[str, int, int]] = deque(("recording", number, 0) for number in largest_first)
@@ -146,7 +147,7 @@ class _Cluster:
     def _seconds(self, task: tuple[str, int, int]) -> float:
         kind, number, piece = task
         costs = self.costs
-        factor = float(self.rng.choice(costs.spread))
+        factor = float(self.rng.choice(self.spread))
         if kind == "join":
             return factor * (costs.recording_s + costs.join_s * self.frames[number])
         if kind == "recording":

@@ -67,7 +67,8 @@ def where_it_failed(error: BaseException, file: Path | None = None) -> str:
     if type(error) is SyntaxError:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {one_line(str(error.msg))}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [] if file is None else [frame for frame in frames if frame.filename == str(file)]
+    names = set() if file is None else {str(file), str(file.absolute())}
+    own = [frame for frame in frames if frame.filename in names]
     if not frames:
         return what
     frame = (own or frames)[-1]

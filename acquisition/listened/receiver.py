@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from acquisition.foreign_notes import ForeignNotes
 from acquisition.listened.gate import Gate, ImageKind, Taken
+from acquisition.listened.header import MOST_BYTES
 from acquisition.listened.socket import FrameSocket
 from stream.errors import LivePTVError
 from stream.safe_text import in_words
@@ -18,6 +19,7 @@ ROOM_BYTES = 256_000_000
 rest waits in the socket and then at the sender. More would only make them older."""
 ROOM_FRAMES = 1000  # small images: their number is limited too
 LOOK_S = 0.05  # s between two looks at connections and the end
+TOO_LARGE = f"(a message of more than {MOST_BYTES // 2**20} MiB closes its connection)"
 STUCK_S = 0.005  # s between two looks whether there is room
 
 
@@ -105,6 +107,7 @@ class FrameReceiver:
                 until_s = time.monotonic() + LOOK_S
                 while time.monotonic() < until_s and not self._closing.is_set():
                     if not self._has_room():
+                        self.newest_s = time.monotonic()  # the run is slow, not the sender silent
                         time.sleep(STUCK_S)
                     elif not self._take_one(until_s - time.monotonic()):
                         break
@@ -123,12 +126,24 @@ class FrameReceiver:
 
     def _look_at_visitors(self) -> None:
         visitors = self._socket.visitors()
+        unknown = max(0, len(visitors.gone) - self.senders - visitors.came)  # gone before they were let in
+        if self._gate.kind is None and len(visitors.gone) > unknown:
+            self._notes.tell(
+                "left_without_frame", f"a program connected and was gone without a frame {TOO_LARGE}"
+            )
         self.senders = max(0, self.senders + visitors.came - len(visitors.gone))
         for connection in visitors.gone:
             with self._news:
                 self._gate.gone(connection)
         for _ in range(visitors.refused):
             self._notes.tell("refused_senders", "a program without a valid key was refused")
+
+        for _ in range(visitors.strange + unknown):
+            self._notes.tell(
+                "strange_connections",
+                "a connection was refused: it is not of ZeroMQ, or its socket is not the one that source.listen or "
+                "source.socket asks for",
+            )
 
     def _has_room(self) -> bool:
         return not self._frames or (self._bytes < ROOM_BYTES and len(self._frames) < ROOM_FRAMES)

@@ -18,7 +18,8 @@ WAITING = 16
 """Messages that wait in the socket for each sender; with the largest image, 4 GB. A frame is fetched within
 milliseconds, so more would help only while this process stands still; fewer would lose frames of a PUB then."""
 PARTS = 2
-EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+STRANGE = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH | STRANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Visitors:
     came: int = 0
     gone: list[int] = field(default_factory=list)
     refused: int = 0
+    strange: int = 0
 
 
 class FrameSocket:
@@ -98,7 +100,7 @@ class FrameSocket:
         return Message([memoryview(part.buffer) for part in parts], connection, arrived_ns)
 
     def visitors(self) -> Visitors:
-        """Connections made, closed and refused since the last call."""
+        """Connections made, closed, refused (no key) and strange (another kind of socket) since the last call."""
         found = Visitors()
         while self._monitor.poll(0):
             event = parse_monitor_message(self._monitor.recv_multipart())
@@ -106,8 +108,10 @@ class FrameSocket:
                 found.came += 1
             elif event["event"] == zmq.EVENT_DISCONNECTED:
                 found.gone.append(int(event["value"]))
-            else:
+            elif event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 found.refused += 1
+            else:
+                found.strange += 1
         return found
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from acquisition.recorder.requests import Asked
 from acquisition.safety.limits import CommandRefused
 from stream.messages import Frame
 
-NOT_IN_TIME = "the disk was slower than the camera"
+NOT_IN_TIME = "the disk, or the computer, was too slow for the camera"
 
 
 def _nothing(_is_stored: bool) -> None:

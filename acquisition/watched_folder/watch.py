@@ -5,24 +5,23 @@ It neither sleeps nor reads a clock: times are passed in, so that tests run in s
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from acquisition.foreign_notes import ForeignNotes
-from acquisition.stacks.image_names import matches, parse_name
+from acquisition.stacks.image_names import matches
 from acquisition.stacks.stack import Plane, StackInfo
+from acquisition.watched_folder.file_order import FileOrder
 from acquisition.watched_folder.image_item import Opened, OtherFilesNeededError
 from acquisition.watched_folder.listing import Listing, Stamp
-from acquisition.watched_folder.numbering import ENOUGH, Key, Series, find_series, step_of
+from acquisition.watched_folder.numbering import Key, Series
 from stream.errors import LivePTVError, SourceError
 
 OPEN_AGAIN_S = 0.05  # s between two attempts to open a file that cannot be read yet, at least
-HARDER = 5.0
-"""A file that took t s to open is opened again after 5 t at the earliest: one of many pages takes long."""
+HARDER = 2.0
+"""A file that took t s to open is opened again after 2 t at the earliest: one of many pages takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +84,11 @@ class FolderWatch:
         self._open_item = open_item
         self._notes = notes
         self._clock = clock
-        self.series: Series | None = None
+        self._order = FileOrder(notes)
         self._number = -1
-        self._lost = self._missing = self._declared = 0
-        self._keys: deque[Key] = deque(maxlen=ENOUGH)
+        self._lost = self._missing = 0
         self._seen: dict[Path, _Seen] = {}
         self._done: dict[Path, Stamp] = {}
-        self._skipped: set[Path] = set()
-        self._fresh: list[Path] = []
-        self._queue: list[tuple[Key, Path]] = []
-        self._told: set[str] = set()
         self._current: _Current | None = None
         self._last: Key | None = None
         self._gap_s: float | None = None
@@ -105,10 +99,11 @@ class FolderWatch:
         """Images that are missing, at least; a missing file counts as one."""
         return self._lost + self._missing
 
-    def look(self, listing: Listing, now_s: float) -> None:
-        """Take note of what lies in the folder now."""
+    def look(self, listing: Listing, now_s: float) -> bool:
+        """Take note of what lies in the folder now; whether a file that is not taken has come or changed."""
+        changed = False
         for name in listing.foreign:
-            self._once("foreign", name, f"{name} is no image that can be read: skipped")
+            self._order.once("foreign", name, f"{name} is no image that can be read: skipped")
         pattern = self._rules.pattern
         images = {
             path: stamp for path, stamp in listing.images.items() if pattern is None or matches(path, pattern)
@@ -116,7 +111,7 @@ class FolderWatch:
         if not self._has_looked:
             self._has_looked = True
             if not self._rules.takes_existing and images:
-                self._skipped.update(images)
+                self._order.skipped.update(images)
                 self._notes.count("existing", len(images))
         for path, stamp in images.items():
             seen = self._seen.get(path)
@@ -130,58 +125,30 @@ class FolderWatch:
                         "rewritten",
                         f"{path.name} was written again after it was taken: it is not taken again",
                     )
-            elif seen is None and path not in self._skipped:
-                self._fresh.append(path)
+                continue
+            changed = True
+            if seen is None:
+                self._order.came(path)
         for path in [path for path in self._seen if path not in images]:
             del self._seen[path]
-        if self._fresh:
-            self._find_series()
-            self._sort_in()
+        self._sort()
+        return changed
 
-    def _find_series(self) -> None:
-        """Decide which number counts; one file alone may mislead, so until the second it is decided again."""
+    def _sort(self) -> None:
+        """Put new files in their place; while only one was begun, they may show another number that counts."""
         dealt_with = [*self._done, *([self._current.path] if self._current is not None else [])]
-        if len(dealt_with) > 1:
+        begun = self._current.key if self._current is not None else self._last
+        if not self._order.sort(self._seen, dealt_with, begun) or not dealt_with:
             return
-        names = {*self._seen, *dealt_with} - self._skipped
-        found = find_series(sorted(names))
-        if dealt_with:
-            first = found.series.key(dealt_with[0])
-            if first is None:  # the larger series is another one
-                return
-            self._last = None if self._last is None else first
-            if self._current is not None:
-                self._current.key = first
-        self.series = found.series
-        self._queue.clear()
-        self._fresh = [path for path in names if path not in dealt_with]
-        for other, count in found.others.items():
-            taken = found.series.pattern
-            self._once(
-                "other_series",
-                other,
-                f"files like {other} ({count}) are skipped, those like {taken} are taken: source.pattern chooses",
-            )
+        first = self._order.key(dealt_with[0])
+        self._last = None if self._last is None else first
+        if self._current is not None:
+            self._current.key = first
 
-    def _sort_in(self) -> None:
-        """Put new files in their place; those that belong nowhere are told and skipped."""
-        series, self_last = self.series, self._last
-        assert series is not None
-        begun = self._current.key if self._current is not None else self_last
-        for path in self._fresh:
-            key = series.key(path)
-            if key is None:
-                pattern = parse_name(path).pattern()
-                self._once("other_series", pattern, f"{path.name} does not fit {series.pattern}: skipped")
-            elif begun is not None and key == begun:
-                self._skipped.add(path)
-                self._tell("repeated", f"{path.name} has a number that was taken already: skipped")
-            elif begun is not None and key < begun:
-                self._skipped.add(path)
-                self._tell("late", f"{path.name} came after its successors and counts as lost: skipped")
-            else:
-                heapq.heappush(self._queue, (key, path))
-        self._fresh.clear()
+    @property
+    def series(self) -> Series | None:
+        """The files that are taken; None before there is one."""
+        return self._order.series
 
     def next_image(self, now_s: float) -> WatchedImage | None:
         """The next image that is whole and in order; None if there is none yet."""
@@ -193,7 +160,7 @@ class FolderWatch:
 
     def left(self, now_s: float) -> int:
         """Files that are there and not taken: those behind the current one, and it until it has come to rest."""
-        behind = sum(path in self._seen for _, path in self._queue)
+        behind = self._order.behind(self._seen)
         current = self._current
         if current is None:
             return behind
@@ -209,23 +176,9 @@ class FolderWatch:
             return f"{self._current.path.name}: {self._current.why}"
         return "" if self._gap_s is None else "a number is missing"
 
-    def _peek(self) -> tuple[Key, Path] | None:
-        """The file that comes next in order, without those that have been removed or have a number twice."""
-        while self._queue:
-            key, path = self._queue[0]
-            if path not in self._seen:
-                heapq.heappop(self._queue)
-            elif self._last is not None and key <= self._last:
-                heapq.heappop(self._queue)
-                self._skipped.add(path)
-                self._tell("repeated", f"{path.name} has a number that was taken already: skipped")
-            else:
-                return key, path
-        return None
-
     def _choose(self, now_s: float) -> bool:
         """Begin the file that comes next, if it is there or has been waited for; whether there is one."""
-        found, series = self._peek(), self.series
+        found, series = self._order.peek(self._seen, self._last), self._order.series
         if found is None or series is None:
             self._gap_s = None
             return False
@@ -237,33 +190,21 @@ class FolderWatch:
             self._gap_s = now_s if self._gap_s is None else self._gap_s
             if now_s - self._gap_s < self._rules.missing_s:
                 return False
-            if self._learns_step():
+            taken_back = self._order.learn_step(self._seen)
+            if taken_back is not None:
+                self._lost, self._gap_s = max(0, self._lost - taken_back), None
                 return self._choose(now_s)
             first = self._last[0] + series.step
             which = f"number {first} is" if missing == 1 else f"numbers {first} to {key[0] - series.step} are"
             waited = f"after {self._rules.missing_s:g} s"
-            self._tell("missing", f"{which} missing {waited} before {path.name}: {missing} lost")
+            self._notes.tell(
+                "missing", f"{which} missing {waited} before {path.name}: {missing} lost", always=True
+            )
             self._missing += missing
-            self._declared += missing
+            self._order.declared += missing
         self._gap_s = None
-        heapq.heappop(self._queue)
+        self._order.pop()
         self._current = _Current(path, key)
-        return True
-
-    def _learns_step(self) -> bool:
-        """Whether the numbers turn out to increase by more than 1: then none was missing."""
-        assert self.series is not None
-        step = step_of([*self._keys, *(key for key, path in self._queue if path in self._seen)])
-        if step <= self.series.step:
-            return False
-        self.series = replace(self.series, step=step)
-        text = f"the numbers of the files increase by {step}, which is taken as one frame"
-        if self._declared:
-            text += f"; the {self._declared} that were called missing were none"
-            self._lost = max(0, self._lost - self._declared)
-            self._declared = 0
-        self._tell("step", text)
-        self._gap_s = None
         return True
 
     def _from_current(self, now_s: float) -> WatchedImage | None:
@@ -288,9 +229,14 @@ class FolderWatch:
             return None
         if current.taken == 0 and (current.is_over or patient):
             self._finish(current, f"cannot be read ({current.why or 'it has no images'})")
-        elif current.taken and settled and current.stamp == seen.stamp and self._peek() is not None:  # noqa: SIM102
-            if not current.why or patient:
-                self._finish(current, f"is not whole ({current.why})" if current.why else "")
+        is_at_rest = settled and current.stamp == seen.stamp and (patient or not current.why)
+        if (
+            current is self._current
+            and current.taken
+            and is_at_rest
+            and self._order.peek(self._seen, self._last)
+        ):
+            self._finish(current, f"is not whole ({current.why})" if current.why else "")
         return None
 
     def _is_whole(self, current: _Current, opened: Opened, *, settled: bool, patient: bool) -> bool:
@@ -375,7 +321,7 @@ class FolderWatch:
         self._done[current.path] = seen.stamp if seen is not None else Stamp(0, 0)
         self._missing += current.taken == 0
         self._last = current.key
-        self._keys.append(current.key)
+        self._order.keys.append(current.key)
         self._current = None
 
     def tell_away(self, text: str) -> None:
@@ -384,12 +330,6 @@ class FolderWatch:
 
     def _tell(self, kind: str, text: str) -> None:
         self._notes.tell(kind, text)
-
-    def _once(self, kind: str, what: str, text: str) -> None:
-        """Tell about each name or pattern once."""
-        if what not in self._told:
-            self._told.add(what)
-            self._notes.tell(kind, text)
 
     def close(self) -> None:
         """Close the open file."""

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from acquisition.foreign_notes import ForeignNotes
 from acquisition.source import SourceInfo
@@ -14,15 +13,14 @@ from acquisition.source_settings import SourceSettings
 from acquisition.stacks.scales import pixel_size
 from acquisition.stacks.timing import ASSUMED_HZ
 from acquisition.watched_folder.file_clock import FileClock
+from acquisition.watched_folder.folder_looks import FolderLooks
 from acquisition.watched_folder.image_item import open_item
-from acquisition.watched_folder.listing import list_folder
 from acquisition.watched_folder.watch import FolderWatch, Rules, WatchedImage
 from stream.errors import SourceError
 from stream.messages import Frame, FrameInfo
 from stream.safe_text import storable
 
 SILENT_S = 10.0  # without an image, s, after which the run says what it waits for
-SLOWER = 5.0  # the folder is looked at for at most a fifth of the time: a listing over a network is slow
 WAIT_S = 0.1  # s between two looks whether the user has ended a run that waits for its first image
 
 
@@ -65,58 +63,6 @@ def open_watched(
     except BaseException:
         watch.close()
         raise
-
-
-class FolderLooks:
-    """Looks into the folder now and then, and remembers the order to end."""
-
-    def __init__(self, watch: FolderWatch, folder: Path, settings: SourceSettings) -> None:
-        self._watch = watch
-        self._folder = folder
-        self._settings = settings
-        self._due_s = -math.inf
-        self._end_s: float | None = None
-        self._is_away = False
-
-    @property
-    def watch(self) -> FolderWatch:
-        """What decides."""
-        return self._watch
-
-    @property
-    def has_end(self) -> bool:
-        """Whether the file that ends the run was there, and all that can be taken has had its time."""
-        if self._end_s is None:
-            return False
-        now_s = time.monotonic()
-        patience_s = self._settings.settled_s + self._settings.missing_s
-        since_s = now_s - self._end_s
-        is_all = since_s > self._settings.settled_s and not self._watch.left(now_s)
-        return is_all or since_s > 2 * patience_s
-
-    def quiet_s(self) -> float:
-        """Until the next look, s."""
-        return self._due_s - time.monotonic()
-
-    def next_image(self) -> WatchedImage | None:
-        """The next image; looks into the folder if that is due. A folder that cannot be read is waited for."""
-        now_s = time.monotonic()
-        if now_s >= self._due_s:
-            try:
-                listing = list_folder(self._folder, self._settings.end_file)
-            except SourceError as error:
-                if not self._is_away:
-                    self._watch.tell_away(f"{error}; it is waited for")
-                self._is_away = True
-                self._due_s = now_s + max(1.0, self._settings.poll_s)
-                return None
-            self._is_away = False
-            if listing.has_end and self._end_s is None:
-                self._end_s = now_s
-            self._watch.look(listing, now_s)
-            took_s = time.monotonic() - now_s
-            self._due_s = now_s + max(self._settings.poll_s, SLOWER * took_s)
-        return self._watch.next_image(time.monotonic())
 
 
 class Watched:
@@ -178,7 +124,6 @@ class Watched:
             description="; ".join([f"the folder {folder}", *self.remarks]),
         )
         self._frame = self._other_size = 0
-        self._newest_s = time.monotonic()
         self._first_s: float | None = None
         self._stopped = self._paused = self._over = self._is_silent = False
 
@@ -193,7 +138,7 @@ class Watched:
         return self._over
 
     def _is_over(self, now_s: float) -> bool:
-        silent_s = now_s - self._newest_s
+        silent_s = self._looks.idle_s
         quiet_s, waits_for = self._settings.quiet_s, self._looks.watch.waits_for
         if self._looks.has_end:
             return True
@@ -209,7 +154,7 @@ class Watched:
 
     def start(self) -> None:
         """The run begins."""
-        self._newest_s = time.monotonic()
+        self._looks.idle_s = 0.0
 
     def quiet_s(self) -> float:
         """Until the next look into the folder, s; 0 if an image waits."""
@@ -224,12 +169,11 @@ class Watched:
         if image is None:
             time.sleep(min(timeout_s, max(0.0, self._looks.quiet_s())))
             return None
-        self._newest_s = time.monotonic()
         if self._is_silent:
             self._is_silent = False
             self._say("images come again")
         if self._first_s is None:
-            self._first_s = self._newest_s
+            self._first_s = time.monotonic()
         frame = self._frame_of(image)
         self._next = self._looks.next_image()  # so that `quiet_s` and `ended` know
         return frame
@@ -275,7 +219,7 @@ class Watched:
 
     def resume(self) -> None:
         """Go on with the images that have been waiting."""
-        self._paused, self._newest_s = False, time.monotonic()
+        self._paused, self._looks.idle_s = False, 0.0
 
     def counts(self) -> dict[str, int]:
         """`received`, `lost_in_folder` (missing by the numbers, or unreadable), and what was skipped, by reason."""

@@ -144,6 +144,8 @@ class OwnEngine:
         for outcome in self._work.take(timeout_s):
             if outcome.detections is None:
                 self._fail(outcome)
+                if self._over:
+                    break  # what comes after it is not used any more
                 continue
             self._in_succession = 0
             self._depth = self._depth or bool(np.isfinite(outcome.detections.z_um).any())

@@ -75,10 +75,13 @@ def _perform(task: Task) -> Answer:
     places.make_folders()
     if task.kind == "piece":
         return _piece(places, task)
-    answer = _under_lock(places, task)
-    if answer.state == "done":
-        places.clear_work()
-    return answer
+    try:
+        answer = _under_lock(places, task)
+        if answer.state == "done":
+            places.clear_pieces()
+        return answer
+    finally:
+        places.remove_empty()
 
 
 def _under_lock(places: Places, task: Task) -> Answer:
@@ -210,9 +213,16 @@ def _piece_files(places: Places, task: Task) -> list[Path]:
 
 
 def _key(task: Task) -> str:
-    """What the detections of pieces belong to: the recording as it is now, the settings and the bounds."""
+    """What the detections of pieces belong to: the recording as it is now, settings, bounds and version."""
     now = fingerprint_of(Path(task.recording), sampled=False)
-    return key_of({"recording": now.to_dict(), "settings": task.identity, "pieces": task.pieces})
+    return key_of(
+        {
+            "recording": now.to_dict(),
+            "settings": task.identity,
+            "pieces": task.pieces,
+            "version": task.version,
+        }
+    )
 
 
 def _piece(places: Places, task: Task) -> Answer:

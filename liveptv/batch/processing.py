@@ -17,6 +17,7 @@ from liveptv.session.plan import ImageFormat
 from liveptv.session.self_check import checks_of
 from liveptv.session.sources import OpenedSource, open_source
 from liveptv.session.supervisor import new_run_id
+from liveptv.workflows.run import KEPT_AS, KEPT_EVENTS
 from stream.messages import Detections, Frame, Message
 from stream.stage import Stage
 from tracking.trajectories.compression import pack
@@ -196,6 +197,11 @@ def finish(
         "session_end_reason": DONE,
         "failures": [],
         "batch_notes": [{"kind": kind, "text": text} | extra for kind, text, extra in notebook.entries],
+    }
+    facts |= {
+        KEPT_AS[kind]: {key: extra.get(key) for key in KEPT_EVENTS[kind]}
+        for kind, _, extra in notebook.entries
+        if kind in KEPT_EVENTS
     }
     if checks:
         facts["self_check"] = checks

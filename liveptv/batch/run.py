@@ -28,7 +28,7 @@ from liveptv.batch.workers.dask_cluster import DaskWorkers, is_open_to_others
 from liveptv.batch.workers.interface import Workers
 from liveptv.batch.workers.local import LocalWorkers
 from liveptv.config import Experiment, load_experiment, revised
-from stream.errors import ConfigurationError, LivePTVError, OutputError, SourceError
+from stream.errors import ConfigurationError, OutputError, SourceError
 
 TABLE_S = 10.0
 """Time between two versions of the table while the batch runs, s."""
@@ -190,7 +190,7 @@ def worker_count(wishes: Wishes) -> int:
 def open_workers(wishes: Wishes, most: int, say: Callable[[str], None]) -> Workers:
     """The workers of the scheduler, else processes of this computer, not more than there is work for."""
     if wishes.scheduler is None:
-        return LocalWorkers(max(1, most if most < worker_count(wishes) else worker_count(wishes)), perform)
+        return LocalWorkers(max(1, min(most, worker_count(wishes))), perform)
     if is_open_to_others(wishes.scheduler):
         say(
             f"{wishes.scheduler} has no certificates: whoever reaches that computer can run programs on its "
@@ -214,6 +214,9 @@ def run_batch(
     is done stays done.
     """
     jobs = prepare(wishes, say)
+    for job in jobs:
+        if job.state is JobState.FAILED:
+            on_job(job)
     try:
         if any(job.is_open for job in jobs):
             _work(wishes, jobs, say, show, on_job, open_with)
@@ -263,6 +266,3 @@ def check_wishes(wishes: Wishes) -> None:
         raise ConfigurationError(f"{wishes.out} is a file; give a folder for the results")
     if wishes.source.absolute() == wishes.out.absolute():
         raise ConfigurationError(f"{wishes.out} holds the recordings; give another folder for the results")
-
-
-__all__ = ["BatchProgress", "LivePTVError", "Wishes", "check_wishes", "run_batch"]

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 COMMIT_S = 1.0  # s between commits of the file; a crash loses that much work, a commit costs milliseconds
 SECTIONS = ("tracker", "run")
+NOT_KEPT = {*OF_THE_FILE, "end_reason", "recording"}
+"""Attributes of the first file that are not those of the second: the recorded frames belong to the first."""
 STOPPED = "stopped before the end of the detections"
 ROUNDED = (
     "{} is of an earlier version, which rounded the detections only after it had tracked them: with the same "
@@ -178,7 +180,7 @@ class TracksAgain:
 def _attributes(file: TrajectoryFile, experiment: Experiment) -> dict[str, Any]:
     """Those of the first file, with the new settings of the tracker and which file this was."""
     before = file.attributes
-    kept = {name: value for name, value in before.items() if name not in {*OF_THE_FILE, "end_reason"}}
+    kept = {name: value for name, value in before.items() if name not in NOT_KEPT}
     configuration = dict(before.get("configuration", {}))
     configuration["tracker"] = experiment.tracker.model_dump(mode="json")
     origin = {"file": file.path.name, "run_id": before["run_id"], "sha256": sha256(file.path)}

@@ -1,7 +1,8 @@
-"""Recordings whose pixels follow from the frame number, made by a recording stage in a process that can be killed."""
+"""Recordings whose pixels follow from the frame number, made by a recording stage that can be killed."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from acquisition.recorder.frame_table import FrameTable, read_frame_table
+from acquisition.recorder.frame_table import FrameTable
 from acquisition.recorder.image_writer import ImageFacts
 from acquisition.recorder.keeper import EveryFrame
 from acquisition.recorder.opening import open_output
@@ -77,21 +78,28 @@ def record(
     """A recording stage that is connected to `address`."""
 
     def opener() -> object:
-        return open_output(settings, facts(shape, dtype), tracks, lambda text: print(text, file=sys.stderr))
+        return open_output(settings, facts(shape, dtype), tracks, lambda text: sys.stderr.write(f"{text}\n"))
 
     receiver = open_receiver(address, patience_s=5.0, lost_after_s=None)
     return RecordStage(receiver, EveryFrame(), WriterThread(opener))
 
 
 def main() -> None:
-    """ADDRESS TRACKS FORMAT COMPRESSION DTYPE SIZE...: record until killed or the stream ends."""
+    """ADDRESS TRACKS FORMAT COMPRESSION DTYPE SIZE...: record until killed or the stream ends.
+
+    `WHEN_FULL` in the environment is the policy of that name.
+    """
     address, tracks, kind, compression, dtype, *size = sys.argv[1:]
-    settings = RecordSettings(mode="all", format=kind, compression=compression, keep_free_mb=0)
+    settings = RecordSettings(
+        mode="all",
+        format=kind,
+        compression=compression,
+        keep_free_mb=0,
+        when_full=os.environ.get("WHEN_FULL", "go_on"),
+    )
     stage = record(address, Path(tracks), settings, tuple(map(int, size)), dtype)
     while stage.step(0.05):
         pass
-    table = read_frame_table(Path(tracks).with_name("tracks.frames.jsonl"))
-    print(len(table.rows))
     stage.close()
 
 

@@ -252,6 +252,17 @@ def test_the_wait_for_the_first_frame_can_be_ended() -> None:
         Opening(settings={"listen": "tcp://127.0.0.1:0", "quiet_s": 0.2}).opened()
 
 
+def test_a_socket_of_another_kind_is_named_instead_of_waiting_in_silence() -> None:
+    opening = Opening()
+    wrong = Sender(opening.address, zmq.PUB)
+    until(lambda: any("source.listen" in text for text in opening.said))
+    wrong.close()
+    sender = Sender(opening.address)
+    sender.send(0)
+    opening.opened().close()
+    sender.close()
+
+
 def test_an_address_in_use_is_refused_in_words() -> None:
     holder = Sender("", zmq.PULL, binds=True)
     with pytest.raises(SourceError, match="another program has it"):

@@ -101,7 +101,7 @@ def test_our_own_reader_has_images_and_scales(tmp_path, kind, shape, dtype):
     assert (stack.info.pixel_size_um, stack.info.frame_rate_hz) == (0.5, 50.0)
     assert (stack.info.planes, stack.info.volume) == (
         12 * (shape[0] if len(shape) == 3 else 1),
-        len(shape) == 3 and 3 or 1,
+        shape[0] if len(shape) == 3 else 1,
     )
     assert stack.info.remarks == ()
     stack.close()
@@ -174,17 +174,9 @@ def test_every_acknowledged_frame_of_a_killed_recorder_is_there(tmp_path, kind, 
     shape, dtype = (32, 40), "uint16"
     sender = open_sender("tcp://127.0.0.1:0", run_id="a run", source="test", slot_bytes=2560, slots=8)
     here = Path(__file__).parent
+    asked = [sender.address, tmp_path / "tracks.h5", kind, compression, dtype]
     child = subprocess.Popen(
-        [
-            sys.executable,
-            here / "recorded.py",
-            sender.address,
-            tmp_path / "tracks.h5",
-            kind,
-            compression,
-            dtype,
-        ]
-        + list(map(str, shape)),
+        [sys.executable, here / "recorded.py", *asked, *map(str, shape)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(here.parents[1]), str(here)))},
     )
     number, until_s = 0, time.monotonic() + 120

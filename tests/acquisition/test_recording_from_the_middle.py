@@ -6,7 +6,11 @@ import pytest
 import tifffile
 import zarr
 
+from acquisition.recorded_run.places import recorded_files
+from acquisition.recorded_run.source import RecordedRun
+from acquisition.recorder.frame_table import FrameRow, head_line, write
 from acquisition.recording import open_recording
+from stream.messages import FrameInfo
 
 
 def facts(frame):
@@ -65,6 +69,23 @@ def test_frames_after_a_skip_are_those_of_the_whole(make, first, tmp_path):
     assert [facts(frame) for frame in part.frames()] == expected[first:]
     assert part.counts() == whole.counts()
     assert part.first_number == whole.first_number
+    whole.close()
+    part.close()
+
+
+@pytest.mark.parametrize("first", [0, 1, 4, 8, 9, 50])
+def test_a_recorded_run_goes_on_in_its_middle_with_its_own_numbers(first, tmp_path):
+    path = tmp_path / "tracks.frames.ome.tif"
+    tifffile.imwrite(path, images(9), metadata={"axes": "TYX"})
+    numbers = [2, 3, 4, 8, 9, 10, 11, 20, 21]
+    rows = [FrameRow(n, None, FrameInfo("a", k, k, 0.1 * k, 0, 0.0)) for n, k in enumerate(numbers)]
+    write(tmp_path / "tracks.frames.jsonl", head_line("a", "tracks.h5", path.name), rows)
+    whole, part = (RecordedRun(recorded_files(path), run_id="b") for _ in range(2))
+    expected = [facts(frame) for frame in whole.frames()]
+    part.skip_to(first)
+    assert [facts(frame) for frame in part.frames()] == expected[first:]
+    assert [one[0][0] for one in expected] == numbers
+    assert part.counts() == whole.counts()
     whole.close()
     part.close()
 

@@ -173,7 +173,7 @@ def test_several_films_make_one_run(tmp_path: Path) -> None:
         frames = read(source, 12)
         assert [frame.info.camera_frame for frame in frames] == list(range(12))
         np.testing.assert_array_equal(frames[9].image, picture(21))
-        until(lambda: source.ended)
+        until(lambda: source.read(0.01) is None and source.ended)
         assert any("quiet_s" in text for text in said)
 
 
@@ -238,7 +238,7 @@ def test_a_run_that_waits_for_files_ends_after_its_time(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "img_0.tif", picture(0))
     with watching(tmp_path, seconds=0.2) as (source, _):
         read(source, 1)
-        until(lambda: source.ended)
+        until(lambda: source.read(0.01) is None and source.ended)
 
 
 def test_during_a_pause_files_wait(tmp_path: Path) -> None:

@@ -155,6 +155,26 @@ class Echo:
         pass
 
 
+class Failing(Echo):
+    """One that goes on after the frames in which it fails."""
+
+    def __init__(self, fails: set[int], lag: int = 0) -> None:
+        super().__init__(lag)
+        self.fails, self.told = fails, list[int]()
+
+    def results(self, timeout_s: float) -> list[Detections]:
+        found = super().results(timeout_s)
+        self.told += [d.info.frame for d in found if d.info.frame in self.fails]
+        return [d for d in found if d.info.frame not in self.fails]
+
+    def failed(self) -> list[int]:
+        told, self.told = self.told, []
+        return told
+
+    def counts(self) -> dict[str, int]:
+        return {"failed_frames": 99}
+
+
 def frames(count: int) -> list[Message]:
     return [
         StreamStart("run", "test"),
@@ -222,6 +242,40 @@ def test_a_frame_whose_detections_were_dropped_by_declaration_is_acknowledged_to
     down.acknowledged = 3
     step_until(stage, lambda: stage.state is StageState.DONE)
     assert len(up.done) == 8
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("credits_", [1, 4])
+@pytest.mark.parametrize("fails", [{0}, {9}, {3, 4, 5}, set(range(10))])
+def test_a_frame_in_which_the_detector_failed_is_acknowledged_in_its_turn_and_counted(
+    fails: set[int], credits_: int, lag: int
+) -> None:
+    up, down = Upstream(frames(10), credits=credits_), Downstream()
+    stage = DetectStage(up, Failing(fails, lag), down)
+
+    def done() -> bool:
+        down.acknowledged = len(down.sent)
+        return stage.state is StageState.DONE
+
+    step_until(stage, done)
+    assert [m.info.frame for m in down.sent if isinstance(m, Detections)] == [
+        n for n in range(10) if n not in fails
+    ]
+    assert up.done == list(range(12))
+    assert stage.counts()["failed_frames"] == len(fails)
+    assert stage.counts()["received"] == 10
+
+
+def test_a_frame_in_which_the_detector_failed_waits_for_those_ahead_of_it() -> None:
+    up, down = Upstream(frames(3), credits=10), Downstream()
+    stage = DetectStage(up, Failing({1}), down)
+    step_until(stage, lambda: len(down.sent) == 2)
+    stage.step(0.001)
+    assert up.done == [0]
+    down.acknowledged = 1
+    stage.step(0.001)
+    assert up.done == [0, 1, 2]
+    assert stage.counts()["failed_frames"] == 1
 
 
 def test_a_frame_that_cannot_be_read_fails_the_stage_with_its_number() -> None:

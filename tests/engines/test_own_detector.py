@@ -255,7 +255,7 @@ def test_one_more_failure_in_succession_than_allowed_ends_it_after_the_results_b
             found.extend(engine.results(1.0))
 
     with closing(opened(write(SOMETIMES), options={"bad": bad}, failed_frames=allowed)) as engine:
-        for number in range(3 + allowed):
+        for number in range(6 + allowed):
             engine.submit(frame(number))
         with pytest.raises(DetectionError, match=rf"failed_frames is {allowed}\).*mine.py, line 4") as error:
             take_all(engine)
@@ -288,6 +288,15 @@ def test_whatever_the_code_raises_is_one_line_with_the_line_of_the_users_file(li
     assert "mine.py, line 4: " in said[0]
     assert words in said[0]
     assert "\n" not in said[0]
+
+
+def test_the_line_is_that_of_the_users_file_also_where_its_path_is_relative(write, tmp_path, monkeypatch):
+    said = []
+    write("import numpy as np\ndef find(image, info):\n    return np.linalg.inv(np.zeros((2, 2)))\n")
+    monkeypatch.chdir(tmp_path)
+    with closing(opened(Path("mine.py"), said)) as engine:
+        run(engine, [frame(9)])
+    assert "mine.py, line 3: LinAlgError" in said[0]
 
 
 # how it is loaded

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveptv.session.frame_account import (
+    AT_SENDER,
     FINAL,
     IN_BUFFER,
     IN_CAMERA,
@@ -158,6 +159,16 @@ def test_a_counter_that_fell_back_is_said():
     account = close_account(counts_of({"received": 5, "counter_resets": 1}), FileContents(5, 4))
     assert "fell back 1 times" in account.in_words()
     assert account.to_dict()["exposed_is_at_least"]
+
+
+def test_what_another_program_lost_is_its_own_place_also_if_the_acquisition_was_killed():
+    counts = counts_of({"received": 5, "lost_at_sender": 2, "sender_restarts": 1})
+    account = close_account(counts, FileContents(5, 4))
+    assert account.lost == {AT_SENDER: 2}
+    assert account.exposed == 7
+    assert account.not_known == ("the sender of the frames began again once: what was lost then is not known",)
+    killed = close_account(counts, FileContents(5, 4, lost_in_camera=3), lost_stages={"acquire"})
+    assert killed.lost == {AT_SENDER: 3}
 
 
 def test_what_acquisition_could_not_report_is_read_from_the_file():

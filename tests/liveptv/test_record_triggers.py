@@ -2,11 +2,14 @@
 
 import pytest
 from page_runs import card_of
+from pydantic import ValidationError
 
 from acquisition.recorder.conditions import ConditionSettings
+from acquisition.recorder.settings import RecordSettings
 from liveptv.monitor.recorded_events import SHOWN, RecordedEvents
 from liveptv.monitor.run_view import RunView
 from liveptv.monitor.steering import command_from
+from liveptv.session.builders.control import record_conditions
 from liveptv.session.plan import HARDWARE, Recorded
 from liveptv.session.record_triggers import RecordTriggers
 from stream.messages import CommandKind
@@ -117,3 +120,38 @@ def test_of_many_events_the_newest_are_shown():
         recorded.happened(event(number))
     shown = [one["event"] for one in recorded.facts()["events"]]
     assert shown == list(range(3 * SHOWN - 1, 2 * SHOWN - 1, -1))
+
+
+def test_conditions_on_tracks_are_made_from_the_experiment_file():
+    settings = RecordSettings(
+        mode="events",
+        on={
+            "particle_enters": {"max_height_um": 20.0, "min_track_frames": 3, "kind": 1},
+            "velocity_leaves": {"axis": "y", "max_um_s": 9.0, "for_s": 2.0, "min_tracks": 1},
+        },
+    )
+    enters, leaves = record_conditions(settings)
+    assert enters.sender == "record.on.particle_enters"
+    assert leaves.why == "the velocity along y is outside 9 um/s and less"
+    assert record_conditions(RecordSettings(mode="events")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"particle_enters": {"kind": 1}}, "the region has no edges"),
+        ({"particle_enters": {"min_x_um": 5, "max_x_um": 5}}, "the region is empty"),
+        ({"velocity_leaves": {"axis": "x"}}, "the band has no edges"),
+        ({"velocity_leaves": {"min_um_s": 5, "max_um_s": 1}}, "min_um_s must be less"),
+        ({"hardware": "DIn"}, 'give it as "Device.Property"'),
+        ({"losses": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(wrong, said):
+    with pytest.raises(ValidationError, match=said):
+        ConditionSettings(**wrong)
+
+
+def test_an_event_that_is_longer_than_the_longest_one_is_refused():
+    with pytest.raises(ValidationError, match="after_s must not be above"):
+        RecordSettings(after_s=20.0, most_s=10.0)

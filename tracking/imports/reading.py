@@ -31,6 +31,8 @@ def read_foreign(path: Path, what: Recognised, assumed: Assumed) -> Imported:
     """The rows of a file that `recognise` has recognised, but not a table. Raises `SourceError`."""
     if what.kind in FOLDERS:
         return FOLDERS[what.kind](path, assumed, what.inside)
+    if what.kind not in READERS:
+        raise SourceError(f"{path} is not a file of another program, or it is damaged")
     return READERS[what.kind](path, assumed)
 
 

@@ -129,6 +129,8 @@ class _File:
         """An array (N,) or (N, width). Raises `DamagedError`."""
         array = self.arrays[section, name]
         found = values_of(array, self.layout, self.appended, self.encoding == "base64")
+        if not isinstance(array.data, int):
+            array.data = b""  # read once; the text of all arrays is larger than their values
         shape = found.shape[1:] or (1,)
         if (rows is not None and len(found) != rows) or shape != (width,):
             raise DamagedError(f"the array {name} has {len(found)} x {shape[0]} values, not {rows} x {width}")

@@ -27,10 +27,8 @@ from liveptv.session.link_rules import wants_predictions
 from liveptv.session.plan import ImageFormat
 from liveptv.session.supervisor import new_run_id
 from stream.errors import SourceError
-from stream.messages import Detections, Message
+from stream.messages import Detections, Frame, Message
 from stream.stage import Stage
-
-OF_ONE_PIECE = ("detect", "acquire")
 
 
 def uses_predictions(experiment: Experiment) -> bool:
@@ -50,16 +48,27 @@ def detect_piece(experiment: Experiment, piece: Piece, is_last: bool, file: Bina
     notebook = Notebook()
     links = Links(run_id)
     found = Counter[str]()
+    predicted = uses_predictions(experiment)
+    warm = piece.warm if predicted else piece.first
+    before: set[int] = set()
+    """Numbers of the frames that are read for the tracker only; a recorded run has numbers of its own."""
+
+    def count(message: Message) -> None:
+        if not isinstance(message, Frame):
+            return
+        if len(before) < piece.first - warm:
+            before.add(message.info.frame)
+        else:
+            found["received"] += 1
 
     def keep(message: Message) -> None:
-        if isinstance(message, Detections) and message.info.frame >= piece.first:
+        if isinstance(message, Detections) and message.info.frame not in before:
             write_detections(file, message)
             found["sent"] += 1
             found["particles"] += len(message)
 
+    links.hear("acquire", "detect", count)
     links.hear("detect", "track", keep)
-    predicted = uses_predictions(experiment)
-    warm = piece.warm if predicted else piece.first
     with ExitStack() as stack:
         opened = open_noted(experiment, run_id, notebook, stack)
         if not isinstance(opened.source, Recording | RecordedRun):
@@ -78,31 +87,29 @@ def detect_piece(experiment: Experiment, piece: Piece, is_last: bool, file: Bina
             {name: stages[name] for name in ("acquire", "detect", "track") if name in stages}, links, sink
         )
         counts = {name: stages[name].counts() for name in ("acquire", "detect")}
-    counts["detect"] |= {"received": found["sent"], **found}
+    counts["detect"] |= found
     write_facts(file, {"images": asdict(images), "counts": counts, "notes": notebook.entries})
 
 
 def join_pieces(experiment: Experiment, paths: Sequence[Path], output: Path, notebook: Notebook) -> Processed:
     """Track the detections of all pieces, in order, into the file `output`: the tracks of the whole recording.
 
-    Raises `SourceError` if a piece is damaged or frames are missing between two.
+    Raises `SourceError` if a piece is damaged or pieces do not belong together.
     """
     files = [DetectionsFile(path) for path in paths]
-    run_id = ""
     last = -1
 
     def messages() -> Iterator[Detections]:
         nonlocal last
         for file in files:
             for message in file.messages():
-                if message.info.frame != last + 1:
-                    raise SourceError(f"frame {last + 1} is in none of the pieces; start the batch again")
+                if message.info.frame <= last:
+                    raise SourceError(f"frame {message.info.frame} is in two pieces; start the batch again")
                 last = message.info.frame
                 yield message
 
     facts, run_id = _first_facts(files[0])
     images = ImageFormat(**facts["images"])
-    counts: dict[str, dict[str, int]] = {}
 
     def counted() -> dict[str, dict[str, int]]:
         for kind, text, more in (entry for file in files for entry in file.facts["notes"]):
@@ -111,8 +118,8 @@ def join_pieces(experiment: Experiment, paths: Sequence[Path], output: Path, not
         detect = Counter[str]()
         for one in every:
             detect.update(one["detect"])
-        acquire = dict(every[-1]["acquire"]) | {"sent": last + 1, "received": last + 1}
-        return counts | {"acquire": acquire, "detect": dict(detect)}
+        acquire = dict(every[-1]["acquire"]) | dict.fromkeys(("sent", "received"), detect["received"])
+        return {"acquire": acquire, "detect": dict(detect)}
 
     return track_detections(experiment, output, images, messages(), counted, notebook, run_id)
 

@@ -89,14 +89,17 @@ class Places:
                 if is_ours or time.time() - path.stat().st_mtime > older_than_s:
                     path.unlink()
 
-    def clear_work(self) -> None:
-        """Remove what is not needed beside a finished result, as far as nobody uses it."""
+    def clear_pieces(self) -> None:
+        """Remove the pieces, which are not needed beside a finished result, as far as nobody uses them."""
         for folder in self.work.glob("pieces-*"):
             for path in folder.iterdir():
                 with contextlib.suppress(OSError):
                     path.unlink()
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+    def remove_empty(self) -> None:
+        """Remove the folders for what is not finished that are empty."""
         folder = self.work
         while folder != self.out:
             try:

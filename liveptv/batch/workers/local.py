@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 
 from liveptv.batch.task import Answer, Task
 from liveptv.batch.workers.interface import MOST_LOSSES, Lost, Perform
+from liveptv.session.processes import start_ignoring_signals
 from stream.errors import LivePTVError
 
 ONE_THREAD = dict.fromkeys(
@@ -87,7 +88,7 @@ class LocalWorkers:
             target=work, args=(theirs, self._perform), name="liveptv-batch", daemon=True
         )
         with _environment(ONE_THREAD):
-            process.start()
+            start_ignoring_signals(process)  # Ctrl-C reaches every process of the terminal; the batch decides
         theirs.close()
         worker = _Worker(process, ours)
         self._workers.append(worker)
@@ -163,11 +164,7 @@ def how_it_ended(code: int | None) -> str:
 
 def work(pipe: Connection, perform: Perform) -> None:
     """Main function of a worker: perform tasks until the pipe is closed; ends with the process that started it."""
-    for name in (
-        "SIGINT",
-        "SIGHUP",
-        "SIGTSTP",
-    ):  # Ctrl-C reaches every process of the terminal; the batch decides
+    for name in ("SIGINT", "SIGBREAK"):  # on Windows they cannot be blocked from the start
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()

@@ -10,10 +10,12 @@ from dataclasses import asdict, replace
 import h5py
 import numpy as np
 import pytest
-from batch_fakes import write_recording
+import tifffile
+from batch_fakes import blobs, write_recording
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from acquisition.recorder.frame_table import FrameRow, head_line, write
 from liveptv.batch.jobs import JobState
 from liveptv.batch.perform import perform
 from liveptv.batch.pieces.detections_file import DetectionsFile, write_detections, write_facts
@@ -138,6 +140,7 @@ def test_the_table_says_what_became_of_each(recordings, tmp_path):
     assert int(rows[0]["rows"]) > 0
     assert (tmp_path / "out/broken.partial.h5").is_file(), "what was tracked before the fault is kept"
     assert not (tmp_path / "out/broken.h5").exists()
+    assert not (tmp_path / "out/.batch").exists()
 
 
 def test_a_recording_that_failed_is_tried_again_by_the_next_batch(recordings, tmp_path):
@@ -243,6 +246,20 @@ def test_pieces_joined_are_the_recording_in_one_piece(recordings, tmp_path, long
             json.loads(file.attrs["accounts"])["detect"]["particles"]
             == (json.loads(one.attrs["accounts"])["detect"]["particles"])
         )
+
+
+def test_a_recorded_run_in_pieces_keeps_the_numbers_of_its_frames(recordings, tmp_path):
+    path = recordings / "run/tracks.frames.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, blobs(12), metadata={"axes": "TYX"})
+    numbers = [3, 4, 5, 6, 7, 11, 12, 13, 14, 15, 16, 17]
+    rows = [FrameRow(n, None, FrameInfo("a", k, k, 0.1 * k, 0, 0.0)) for n, k in enumerate(numbers)]
+    write(path.with_name("tracks.frames.jsonl"), head_line("a", "tracks.h5", path.name), rows)
+    jobs, _ = batch(recordings / "run", tmp_path / "out", piece_frames=5)
+    assert [(job.state, job.marker.pieces) for job in jobs] == [(JobState.DONE, 3)], jobs[0].why
+    assert contents(next((tmp_path / "out").glob("*.h5"))) == single(path, tmp_path / "1.h5")
+    with h5py.File(tmp_path / "1.h5") as file:
+        assert file["frames"]["frame"].tolist() == numbers
 
 
 def test_pieces_that_are_there_are_not_detected_again(recordings, tmp_path):

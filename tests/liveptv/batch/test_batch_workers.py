@@ -64,7 +64,7 @@ def test_dask_workers_answer_alike():
         processes=False,
         protocol="tcp",
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
     ) as cluster:
         workers = DaskWorkers(cluster.scheduler_address, echo)
         try:
