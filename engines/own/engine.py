@@ -143,8 +143,7 @@ class OwnEngine:
         ready = []
         for outcome in self._work.take(timeout_s):
             if outcome.detections is None:
-                self._fail(outcome)
-                if self._over:
+                if self._fail(outcome):
                     break  # what comes after it is not used any more
                 continue
             self._in_succession = 0
@@ -158,7 +157,8 @@ class OwnEngine:
         failed, self._failed = self._failed, []
         return failed
 
-    def _fail(self, outcome: Outcome) -> None:
+    def _fail(self, outcome: Outcome) -> bool:
+        """Count a frame that failed; whether it is one too many."""
         frame = outcome.info.frame
         self._failed.append(frame)
         self._counts[FAILED_FRAMES] += 1
@@ -172,6 +172,7 @@ class OwnEngine:
                 + (f" and the {self._in_succession - 1} before it" if self._in_succession > 1 else "")
                 + f" (detector.failed_frames is {self._settings.failed_frames}): {outcome.why}"
             )
+        return bool(self._over)
 
     def _count(self, outcome: Outcome) -> None:
         for reason, n in outcome.left_out.items():

@@ -166,7 +166,9 @@ def test_what_another_program_lost_is_its_own_place_also_if_the_acquisition_was_
     account = close_account(counts, FileContents(5, 4))
     assert account.lost == {AT_SENDER: 2}
     assert account.exposed == 7
-    assert account.not_known == ("the sender of the frames began again once: what was lost then is not known",)
+    assert account.not_known == (
+        "the sender of the frames began again once: what was lost then is not known",
+    )
     killed = close_account(counts, FileContents(5, 4, lost_in_camera=3), lost_stages={"acquire"})
     assert killed.lost == {AT_SENDER: 3}
 

@@ -41,7 +41,11 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(frames=some_tracks())
 @example(frames=[tracks(4, [7])])
 @example(frames=[tracks(0, [0], z_um=0.0), tracks(3, [0], PREDICTED, z_um=0.0)])
