@@ -103,7 +103,7 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 
 def markers(out: Path) -> dict[str, int]:
     """The recordings that are done, and when their result was written."""
-    return {path.name: path.stat().st_mtime_ns for path in out.rglob("*.done.json")}
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("day*/*.done.json")}
 
 
 class Killed:
@@ -142,15 +142,21 @@ def run_killed(
             batch_command(source, out, *more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         victim = psutil.Process(batch.pid if cluster is None else cluster.pid)
-        while batch.poll() is None:
-            killed.look(out, victim)
-            if starts == 1 and len(markers(out)) >= fatal_at:
-                victim.send_signal(signal.SIGKILL)
-                first_done = markers(out)
-                if cluster is not None:
-                    batch.wait()
-                break
-            time.sleep(POLL_S)
+        try:
+            while batch.poll() is None:
+                killed.look(out, victim)
+                if starts == 1 and len(markers(out)) >= fatal_at:
+                    victim.send_signal(signal.SIGKILL)
+                    first_done = markers(out)
+                    if cluster is not None:
+                        batch.wait()
+                    break
+                time.sleep(POLL_S)
+        except BaseException:
+            batch.kill()
+            if cluster is not None:
+                end(cluster)
+            raise
         said = batch.communicate()[0]
         if cluster is not None:
             end(cluster)
@@ -231,7 +237,7 @@ def timed(source: Path, out: Path, workers: int) -> dict[str, float]:
             with contextlib.suppress(psutil.Error):
                 times = worker.cpu_times()
                 cpu[worker.pid] = times.user + times.system
-        for path in out.rglob("*.done.json"):
+        for path in out.glob("day*/*.done.json"):
             if path.name not in seen:
                 fact = json.loads(path.read_text())
                 pid, now_s = int(fact["worker"].split(":")[1]), time.perf_counter() - began_s
