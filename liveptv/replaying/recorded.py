@@ -85,9 +85,9 @@ def inputs_of(path: Path) -> list[Path]:
 
 def is_trajectory_file(path: Path) -> bool:
     """Whether this is a trajectory file, by its mark; False for all else, also for what cannot be read."""
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
     try:
+        if not path.is_file() or not h5py.is_hdf5(path):
+            return False
         with h5py.File(path, "r", locking=False, swmr=True) as file:
             return bool(file.attrs.get("schema") == SCHEMA)
     except OSError:
