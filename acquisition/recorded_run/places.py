@@ -31,7 +31,13 @@ def recorded_files(path: Path) -> RecordedFiles | None:
     if not table.is_file() or not _is_frame_table(table):
         return None
     head = _head(table)
-    images = path if table != path else beside(table, str(head.get("images", "")))
+    named = beside(table, str(head.get("images", "")))
+    images = path if table != path else named
+    if images.name != named.name and named.exists():
+        raise SourceError(
+            f"{table} is the frame table of {named}, not of {images}, which an earlier run has left; remove that, "
+            "or give it another name to replay it as images without a frame table"
+        )
     if not images.exists():
         raise SourceError(f"{table} belongs to the images {images}, which are not there; move them beside it")
     return RecordedFiles(images, table, beside(table, str(head.get("trajectories", ""))))

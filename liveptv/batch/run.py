@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.settings import DetectorSettings
 from liveptv.batch.jobs import Job, Jobs, JobState
 from liveptv.batch.perform import perform
 from liveptv.batch.pieces.detecting import uses_predictions
@@ -28,6 +29,7 @@ from liveptv.batch.workers.dask_cluster import DaskWorkers, is_open_to_others
 from liveptv.batch.workers.interface import Workers
 from liveptv.batch.workers.local import LocalWorkers
 from liveptv.config import Experiment, load_experiment, revised
+from liveptv.foreign_code import detector_code
 from stream.errors import ConfigurationError, OutputError, SourceError
 
 TABLE_S = 10.0
@@ -214,6 +216,10 @@ def run_batch(
     is done stays done.
     """
     jobs = prepare(wishes, say)
+    for path in sorted(
+        {job.settings.get("detector", {}).get("file") or "" for job in jobs if job.is_open} - {""}
+    ):
+        say(*detector_code(DetectorSettings(file=Path(path))))
     for job in jobs:
         if job.state is JobState.FAILED:
             on_job(job)

@@ -14,7 +14,7 @@ from liveptv.comparing.tracks import TrackDifference
 from stream.messages import TrackFlag
 from tracking.trajectories.control_record import read_control
 from tracking.trajectories.reader import TrajectoryFile
-from tracking.trajectories.schema import RecordArray
+from tracking.trajectories.schema import NO_DECISIONS, RecordArray
 
 ROWS_AT_A_TIME = 200_000
 """Rows of both files together that are compared at once: 16 MB, and a search tree of some 50 MB."""
@@ -102,7 +102,10 @@ def _is_same(a: RecordArray, b: RecordArray, but: tuple[str, ...]) -> bool:
 
 
 def frames_difference(a: RecordArray, b: RecordArray) -> dict[str, Any]:
-    """Frames (FRAME) that both files have and that one has, and in how many common ones decisions differ."""
+    """Frames (FRAME) that both files have and that one has, and in how many common ones decisions differ.
+
+    Where one file does not know of decisions (an import, an older version), they do not differ.
+    """
     common, at_a, at_b = np.intersect1d(a["frame"], b["frame"], return_indices=True)
     left, right = a[at_a], b[at_b]
     other = np.zeros(len(common), np.bool_)
@@ -111,6 +114,7 @@ def frames_difference(a: RecordArray, b: RecordArray) -> dict[str, Any]:
         if left[name].dtype.kind == "f":
             differs &= ~(np.isnan(left[name]) & np.isnan(right[name]))
         other |= differs
+    other &= (left["fit"] != NO_DECISIONS) & (right["fit"] != NO_DECISIONS)
     return {
         "common": len(common),
         "only_a": len(a) - len(common),

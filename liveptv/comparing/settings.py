@@ -24,7 +24,7 @@ def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     before, after = _flat(a), _flat(b)
     names = sorted(set(before) | set(after))
     found = {name: [before.get(name, ABSENT), after.get(name, ABSENT)] for name in names}
-    return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in found.items() if not _is_same(*pair)}
 
 
 def made_differently(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
@@ -43,6 +43,11 @@ def made_differently(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, di
         "versions": of("versions"),
         "source": source,
     }
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    """Whether two values are equal; what is not known (NaN) in either is."""
+    return bool(before == after) or (before != before and after != after)  # noqa: PLR0124 - NaN alone is not itself
 
 
 def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

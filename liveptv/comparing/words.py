@@ -29,11 +29,18 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _changed(name: str, pairs: dict[str, list[Any]]) -> list[tuple[str, str]]:
-    shown = list(pairs.items())[:MOST_LISTED]
+    named = {key: pair for key, pair in pairs.items() if not _is_hash(key)}
+    shown = list((named or pairs).items())[:MOST_LISTED]
     lines = [(name, f"{key}: {before} in A, {after} in B") for key, (before, after) in shown]
-    if len(pairs) > len(shown):
-        lines.append((name, f"{len(pairs) - len(shown)} more (--json lists them)"))
+    left = len(named or pairs) - len(shown)
+    if left:
+        lines.append((name, f"{left} more (--json lists them)"))
     return lines
+
+
+def _is_hash(key: str) -> bool:
+    """Whether a value is a hash, which only stands for a person where nothing else differs."""
+    return key.rpartition(".")[2] in {"sha256", "hash"}
 
 
 def _frames(found: dict[str, Any]) -> str:

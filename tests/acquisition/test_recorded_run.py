@@ -92,6 +92,13 @@ def test_other_files_are_no_recorded_run_and_missing_images_are_said(tmp_path):
         recorded_files(files.table)
 
 
+def test_images_of_an_earlier_run_in_another_format_are_not_replayed_with_the_table_of_this_one(tmp_path):
+    recorded(tmp_path, [info(0)])
+    (tmp_path / "tracks.frames.ome.zarr").mkdir()
+    with pytest.raises(SourceError, match="which an earlier run has left"):
+        recorded_files(tmp_path / "tracks.frames.ome.zarr")
+
+
 def test_images_that_did_not_reach_the_disk_are_left_out_and_said(tmp_path):
     files = recorded(tmp_path, [info(n) for n in range(4)], [Lost(4, 9, "the disk is full")])
     tifffile.imwrite(

@@ -1,6 +1,7 @@
 """`liveptv compare` says what differs between two trajectory files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from liveptv.comparing import comparison
 from liveptv.comparing.comparison import compare
 from liveptv.comparing.detections import Moves, pairs_of
 from liveptv.comparing.words import in_words
-from stream.messages import FrameInfo, TrackFlag, Tracks
+from stream.messages import Decisions, FitDecision, FrameInfo, TrackFlag, Tracks
 from tracking.trajectories.control_record import store_control
 from tracking.trajectories.file import TrajectoryWriter
 from tracking.trajectories.schema import ROW
@@ -56,6 +57,30 @@ def test_two_files_of_the_same_rows_are_identical_whenever_and_wherever_they_wer
     assert found["detections"]["same"] == 15
     assert found["tracks"]["same"] == 3
     assert ("rows", "identical rows") in in_words(found)
+
+
+def test_what_neither_file_knows_is_no_difference(tmp_path):
+    a, b = (file_of(tmp_path / name, [tracks_of(0, [0])], frame_rate_hz=np.nan) for name in ("a.h5", "b.h5"))
+    assert compare(a, b)["source"] == {}
+
+
+def test_a_file_without_decisions_has_not_decided_otherwise(tmp_path, five):
+    frames = [tracks_of(n, [0, 1, 2]) for n in range(5)]
+    made = Decisions(predicted_from=3, fit=FitDecision.WHOLE)
+    decided = [replace(one, info=replace(one.info, decisions=made)) for one in frames]
+    imported, run = five, file_of(tmp_path / "b.h5", decided)
+    assert compare(imported, run)["frames"]["other_decisions"] == 0
+    assert compare(run, run)["frames"]["other_decisions"] == 0
+
+
+def test_a_person_is_shown_names_of_files_and_not_their_hashes(tmp_path):
+    a, b = (
+        file_of(tmp_path / name, [tracks_of(0, [0])], model={"file": model, "sha256": model * 32})
+        for name, model in (("a.h5", "m1"), ("b.h5", "m2"))
+    )
+    found = compare(a, b)
+    assert [line for name, line in in_words(found) if name == "model"] == ["file: m1 in A, m2 in B"]
+    assert set(found["model"]) == {"file", "sha256"}
 
 
 def test_a_single_digit_makes_rows_different(tmp_path, five):
