@@ -33,7 +33,7 @@ def recorded_files(path: Path) -> RecordedFiles | None:
     head = _head(table)
     named = beside(table, str(head.get("images", "")))
     images = path if table != path else named
-    if images.name != named.name and named.exists():
+    if head.get("images") and images.name != named.name and named.exists():
         raise SourceError(
             f"{table} is the frame table of {named}, not of {images}, which an earlier run has left; remove that, "
             "or give it another name to replay it as images without a frame table"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from acquisition.recorded_run.places import RecordedFiles, table_of
-from acquisition.recorder.frame_table import FrameRow
+from acquisition.recorder.frame_table import FrameRow, FrameTable
 from acquisition.recording import open_stack
 from acquisition.source import SourceInfo
 from stream.errors import SourceError
@@ -58,7 +58,7 @@ class RecordedRun:
         self._first = self._rows[0].info
         self.recorded_by = table.run_id
         missing = len(table.rows) - len([row for row in table.rows if row.index < found.planes])
-        self.remarks: tuple[str, ...] = self._remarks(missing, table.total_lost, len(table.events))
+        self.remarks: tuple[str, ...] = self._remarks(missing, table)
         title = f"{storable(files.images.name)} (run {storable(table.run_id)}, {len(self._rows)} frames)"
         self.info = SourceInfo(
             height=found.height,
@@ -76,14 +76,14 @@ class RecordedRun:
         self._began_ns = 0
         self._stopped = False
 
-    def _remarks(self, missing: int, lost: int, events: int) -> tuple[str, ...]:
+    def _remarks(self, missing: int, table: FrameTable) -> tuple[str, ...]:
         told = []
         if missing:
             told.append(f"the last {missing} images that the frame table names are not in the file")
-        if lost:
-            told.append(f"{lost} frames are declared lost in the recording")
-        if events:
-            told.append(f"only the frames around {events} events were recorded")
+        if table.total_lost:
+            told.append(f"{table.total_lost} frames are declared lost in the recording")
+        if table.head.get("mode") == "events":
+            told.append(f"only the frames around {len(table.events)} events were recorded")
         return tuple(told)
 
     @property
