@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 OF_THE_OUTPUT = {"run.output", "run.overwrite", "run.notes", "recording.path", "record.output"}
@@ -20,8 +20,12 @@ ABSENT = "left out"
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The values that differ in two attributes or sets of settings, by their names with dots: [in A, in B]."""
-    before, after = _flat(a), _flat(b)
+    """The values that differ in two attributes or sets of settings, by their names with dots: [in A, in B].
+
+    A section that only one of them has is one value.
+    """
+    whole = {name for name in {*a, *b} if _is_section(a.get(name)) != _is_section(b.get(name))}
+    before, after = (_flat(given, whole=whole) for given in (a, b))
     names = sorted(set(before) | set(after))
     found = {name: [before.get(name, ABSENT), after.get(name, ABSENT)] for name in names}
     return {name: pair for name, pair in found.items() if not _is_same(*pair)}
@@ -50,11 +54,16 @@ def _is_same(before: Any, after: Any) -> bool:
     return bool(before == after) or (before != before and after != after)  # noqa: PLR0124 - NaN alone is not itself
 
 
-def _flat(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value)
+
+
+def _flat(given: Mapping[str, Any], prefix: str = "", whole: Collection[str] = ()) -> dict[str, Any]:
+    """Values by their names with dots, those of `whole` as they are; one that is None is left out."""
     found: dict[str, Any] = {}
     for name, value in given.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name not in whole:
             found |= _flat(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             found[f"{prefix}{name}"] = value
     return found

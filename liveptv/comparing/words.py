@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from liveptv.comparing.settings import ABSENT
 
 MOST_LISTED = 12
 IDENTICAL = "identical rows"
@@ -29,13 +32,20 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _changed(name: str, pairs: dict[str, list[Any]]) -> list[tuple[str, str]]:
-    named = {key: pair for key, pair in pairs.items() if not _is_hash(key)}
-    shown = list((named or pairs).items())[:MOST_LISTED]
-    lines = [(name, f"{key}: {before} in A, {after} in B") for key, (before, after) in shown]
-    left = len(named or pairs) - len(shown)
+    named = {key: pair for key, pair in pairs.items() if not _is_hash(key)} or pairs
+    shown = list(named.items())[:MOST_LISTED]
+    lines = [(name, _change(key, before, after)) for key, (before, after) in shown]
+    left = len(named) - len(shown)
     if left:
         lines.append((name, f"{left} more (--json lists them)"))
     return lines
+
+
+def _change(key: str, before: Any, after: Any) -> str:
+    """A value that differs; a whole section that only one file has is named, not listed."""
+    if isinstance(before, Mapping) or isinstance(after, Mapping):
+        return f"{key}: only in {'A' if after == ABSENT else 'B'}"
+    return f"{key}: {before} in A, {after} in B"
 
 
 def _is_hash(key: str) -> bool:

@@ -83,6 +83,17 @@ def test_a_person_is_shown_names_of_files_and_not_their_hashes(tmp_path):
     assert set(found["model"]) == {"file", "sha256"}
 
 
+def test_a_section_that_one_file_has_is_one_line_for_a_person(tmp_path):
+    live = {"microscope": {"config": "scope.cfg", "read_hz": 20.0, "pump": None}, "recording": None}
+    replay = {"microscope": None, "recording": {"path": "x.tif", "pace": False, "axes": "TYX"}}
+    a, b = (
+        file_of(tmp_path / name, [tracks_of(0, [0])], configuration=made)
+        for name, made in (("a.h5", live), ("b.h5", replay))
+    )
+    said = [line for name, line in in_words(compare(a, b)) if name == "settings"]
+    assert said == ["microscope: only in A", "recording: only in B"]
+
+
 def test_a_single_digit_makes_rows_different(tmp_path, five):
     frames = [tracks_of(n, [0, 1, 2]) for n in range(5)]
     frames[3] = tracks_of(3, [0, 1, 2], [0.0, SPACING_UM, 2 * SPACING_UM + 0.001])
