@@ -148,7 +148,9 @@ class Listened:
         """Take frames from now on."""
         early = self._receiver.begin()
         if early:
-            self._say(f"{early} frames came before the run was ready; it begins with the next one")
+            self._say(
+                f"{early} frames came before the run was ready and are not part of it (link.policy block: they are)"
+            )
 
     def announce(self, call: Callable[[], None]) -> None:
         """Have `call` called, in another thread, after each frame."""

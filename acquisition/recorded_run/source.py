@@ -58,7 +58,7 @@ class RecordedRun:
         self._first = self._rows[0].info
         self.recorded_by = table.run_id
         missing = len(table.rows) - len([row for row in table.rows if row.index < found.planes])
-        self.remarks: tuple[str, ...] = self._remarks(missing, table)
+        self.remarks: tuple[str, ...] = self._remarks(missing, found.planes, table)
         title = f"{storable(files.images.name)} (run {storable(table.run_id)}, {len(self._rows)} frames)"
         self.info = SourceInfo(
             height=found.height,
@@ -72,12 +72,17 @@ class RecordedRun:
             description="; ".join([title, *self.remarks]),
         )
         self._next = 0
-        self._skipped = 0
+        self._skipped = missing if decisions is None else 0
         self._began_ns = 0
         self._stopped = False
 
-    def _remarks(self, missing: int, table: FrameTable) -> tuple[str, ...]:
+    def _remarks(self, missing: int, images: int, table: FrameTable) -> tuple[str, ...]:
         told = []
+        if images > len(table.rows):
+            told.append(
+                f"the frame table names {len(table.rows)} of the {images} images; the others are left out: a run "
+                "that goes on, or a damaged table"
+            )
         if missing:
             told.append(f"the last {missing} images that the frame table names are not in the file")
         if table.total_lost:

@@ -159,7 +159,7 @@ def _say(text: str) -> None:
 def summarise(outcome: RunOutcome) -> None:
     """Print how the run ended, what was measured and where the files are."""
     result = outcome.result
-    if outcome.frames or outcome.account.total_lost:
+    if outcome.frames or outcome.account.total_lost or (result.ok and result.started):
         for name, value in _facts(outcome):
             console.print(f"[dim]{name:>17}[/]  {escape(value)}", soft_wrap=True)
     if result.ok and not result.started:

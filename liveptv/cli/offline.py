@@ -102,7 +102,11 @@ def track(
                 f"{detections} is a trajectory file, its columns and units are known; leave out --columns and "
                 "--pixel-size"
             )
-        return _track_again(detections, output, frame_rate, settings, overwrite)
+        if frame_rate is not None:
+            raise ConfigurationError(
+                f"{detections} is a trajectory file with times of its own; leave out --frame-rate"
+            )
+        return _track_again(detections, output, settings, overwrite)
     wanted = Wanted(parse_columns(columns), pixel_size)
 
     loaded = revised(
@@ -118,15 +122,12 @@ def track(
     return _tracked(statistics, output)
 
 
-def _track_again(
-    tracks: Path, output: Path, frame_rate: float | None, settings: list[str] | None, overwrite: bool
-) -> int:
+def _track_again(tracks: Path, output: Path, settings: list[str] | None, overwrite: bool) -> int:
     from liveptv.workflows.retrack import retrack, settings_for
 
     loaded = revised(
         settings_for(tracks, settings),
         run={"output": output, "overwrite": overwrite},
-        tracker={"frame_rate_hz": frame_rate},
     )
     return _tracked(retrack(tracks, loaded, caution=warn), output)
 

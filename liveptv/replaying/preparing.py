@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from acquisition.recorded_run.places import table_of
+from acquisition.recorder.frame_table import FrameTable
+from acquisition.recording import open_stack
 from acquisition.settings import RecordingSettings
 from engines.factory import NETWORK_SUFFIX
 from liveptv.config import Experiment
@@ -42,7 +45,10 @@ def prepare_replay(experiment: Experiment) -> PreparedReplay:
                 "recording.decisions"
             )
         return PreparedReplay(experiment)
-    table, run_id = table_of(found.recording), found.attributes.get("run_id")
+    table, run_id = (
+        _with_images(table_of(found.recording), found.recording.images),
+        found.attributes.get("run_id"),
+    )
     frames, why = 0, "the run's trajectory file is not there"
     if found.has_trajectories:
         with TrajectoryFile(found.recording.trajectories) as file:
@@ -70,6 +76,15 @@ def prepare_replay(experiment: Experiment) -> PreparedReplay:
         "why": why,
     }
     return PreparedReplay(_settled(experiment, settings, found, takes), text, facts)
+
+
+def _with_images(table: FrameTable, images: Path) -> FrameTable:
+    """The table without the rows whose images are not in the file, as after a power failure."""
+    stack = open_stack(images)
+    try:
+        return replace(table, rows=tuple(row for row in table.rows if row.index < stack.info.planes))
+    finally:
+        stack.close()
 
 
 def _in_words(run_id: str, takes: bool, why: str, frames: int, recorded: int) -> str:

@@ -97,7 +97,7 @@ def what_is_missing(frames: RecordArray, table: FrameTable) -> str:
     times = {row.info.frame: row.info.time_s for row in table.rows}
     missing = sum(int(number) not in times for number in frames["frame"])
     if missing:
-        return f"{missing} of the {len(frames)} frames that the run tracked were not recorded"
+        return f"{missing} of the {len(frames)} frames that the run tracked are not in the recording"
     at = np.array([times[int(number)] for number in frames["frame"]])
     if not np.array_equal(at, frames["time_s"], equal_nan=True):
         return "the frames' times are not those of the run's trajectory file"

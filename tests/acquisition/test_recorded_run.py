@@ -92,6 +92,15 @@ def test_other_files_are_no_recorded_run_and_missing_images_are_said(tmp_path):
         recorded_files(files.table)
 
 
+def test_images_that_a_damaged_table_does_not_name_are_said(tmp_path):
+    files = recorded(tmp_path, [info(n) for n in range(6)])
+    lines = files.table.read_text().splitlines(keepends=True)
+    files.table.write_text("".join(lines[:4]))  # the head and three rows
+    source = RecordedRun(files, run_id="again")
+    assert "names 3 of the 6 images" in source.info.description
+    source.close()
+
+
 def test_images_of_an_earlier_run_in_another_format_are_not_replayed_with_the_table_of_this_one(tmp_path):
     recorded(tmp_path, [info(0)])
     (tmp_path / "tracks.frames.ome.zarr").mkdir()
@@ -106,6 +115,7 @@ def test_images_that_did_not_reach_the_disk_are_left_out_and_said(tmp_path):
     )
     source = RecordedRun(files, run_id="again")
     assert [frame.info.frame for frame in source.frames()] == [0, 1]
+    assert source.counts()["not_recorded"] == 2
     assert any("last 2 images" in text for text in source.remarks)
     assert any("6 frames are declared lost" in text for text in source.remarks)
     source.close()

@@ -7,6 +7,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from recorded_runs import PIXEL_UM, recorded_live_run, rows_of, run, settings_of
 
 from acquisition.recorder.frame_table import read_frame_table
@@ -126,7 +127,20 @@ def test_a_recording_that_lacks_tracked_frames_is_replayed_whole_and_says_so(rec
     (tmp_path / "tracks.frames.jsonl").write_text("".join(lines[:20]))
     data = settings_of(tmp_path / "tracks.h5", tmp_path / "other.h5", detector=NETWORK)
     replay = prepare_replay(build_experiment(data, "the test"))
-    assert "frames that the run tracked were not recorded" in replay.text
+    assert "frames that the run tracked are not in the recording" in replay.text
+    assert replay.experiment.recording.decisions == "off"
+
+
+def test_a_recording_whose_last_images_are_gone_is_replayed_whole_and_says_so(recorded, tmp_path):
+    for name in ("tracks.h5", "tracks.frames.jsonl"):
+        shutil.copy(recorded.tracks.with_name(name), tmp_path / name)
+    whole = tifffile.imread(recorded.tracks.with_name("tracks.frames.ome.tif"))
+    tifffile.imwrite(
+        tmp_path / "tracks.frames.ome.tif", whole[:20], photometric="minisblack", metadata={"axes": "TYX"}
+    )
+    data = settings_of(tmp_path / "tracks.h5", tmp_path / "other.h5", detector=NETWORK)
+    replay = prepare_replay(build_experiment(data, "the test"))
+    assert "frames that the run tracked are not in the recording" in replay.text
     assert replay.experiment.recording.decisions == "off"
 
 

@@ -329,6 +329,8 @@ def test_the_command_tracks_a_table_or_a_trajectory_file_again(tmp_path, capsys)
     assert "trajectories (median length" in capsys.readouterr().out
     wrong = ["track", str(first), "-o", str(tmp_path / "b.h5")]
     assert run_command_line([*wrong, "--columns", "x=x_um[um]"]) != 0
+    assert run_command_line([*wrong, "--frame-rate", "50"]) != 0
+    assert "times of its own" in " ".join(capsys.readouterr().err.split())
     assert run_command_line([*wrong, "--set", "detector.workers=1"]) != 0
     assert "only [tracker] has an effect" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "b.h5").exists()

@@ -14,6 +14,7 @@ from acquisition.stacks.image_files import SUFFIXES, TIFF
 from acquisition.stacks.library_errors import kept_quiet, told_in_a_line
 from acquisition.stacks.ndtiff import ndtiff_index
 from acquisition.stacks.tiff_pages import TiffMembers
+from liveptv.replaying.recorded import is_trajectory_file
 from stream.errors import LivePTVError
 
 FRAME_TABLE = ".frames.jsonl"
@@ -92,7 +93,9 @@ def _recorded_runs(place: Path, files: list[Path], found: Found) -> set[Path]:
 
 def _look_at_hdf5(path: Path, found: Found) -> None:
     """An HDF5 file may hold anything: results of ours, tables; only a stack of images is a recording."""
-    if any(path.name.endswith(mark) for mark in (".partial.h5", ".before-recovery.h5")):
+    if any(path.name.endswith(mark) for mark in (".partial.h5", ".before-recovery.h5")) or is_trajectory_file(
+        path
+    ):
         return
     try:
         stack = open_stack(path)

@@ -11,6 +11,7 @@ from batch_fakes import blobs, write_recording
 
 from liveptv.batch.recordings.finding import find_recordings
 from liveptv.batch.recordings.fingerprint import files_of, fingerprint_of, is_same
+from tracking.trajectories.file import TrajectoryWriter
 
 
 def found_in(folder, without=None):
@@ -74,7 +75,9 @@ def test_a_recorded_run_is_one_recording(tmp_path):
         "trajectories": "tracks.h5",
     }
     (tmp_path / "tracks.frames.jsonl").write_text(json.dumps(head) + "\n")
-    assert found_in(tmp_path)[0] == ["tracks.frames.ome.tif"]
+    with TrajectoryWriter(tmp_path / "tracks.h5", run_id="a", attributes={}) as writer:
+        writer.finalize({}, "done")
+    assert found_in(tmp_path) == (["tracks.frames.ome.tif"], [])
 
 
 def test_of_hdf5_files_only_those_with_images_are_recordings(tmp_path):
