@@ -28,3 +28,4 @@ for number in range(count):
 end = {"htype": "array-1.0", "type": "uint8", "shape": [0], "frame": count - 1}  # the run ends with this
 socket.send_multipart([json.dumps(end).encode(), b""])
 socket.close(linger=10_000)
+zmq.Context.instance().term()  # waits until all is sent, 10 s at most
