@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from acquisition.stacks.axes import parse_axes
+from stream.settings import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class MicroscopeSettings(_Section):
+class MicroscopeSettings(Section):
     """A microscope driven by Micro-Manager. What is left out is read from the core."""
 
     config: str = Field(
@@ -52,7 +49,7 @@ class MicroscopeSettings(_Section):
     )
 
 
-class RecordingSettings(_Section):
+class RecordingSettings(Section):
     """A recorded video, replayed through the same pipeline."""
 
     path: Path = Field(description="TIFF, OME-TIFF, OME-Zarr, HDF5 or a folder of images")
@@ -82,7 +79,7 @@ class RecordingSettings(_Section):
         return None if axes is None else parse_axes(axes)
 
 
-class LimitsSettings(_Section):
+class LimitsSettings(Section):
     """What commands may do to the microscope, whoever sends them, and its safe state."""
 
     min_focus_um: float | None = Field(None, description="lowest focus position")
@@ -128,7 +125,7 @@ class LimitsSettings(_Section):
         return self
 
 
-class ScanSettings(_Section):
+class ScanSettings(Section):
     """A focus scan: its range, the images at each focus position, and the references."""
 
     start_um: float | None = Field(None, description="focus position of the first plane")

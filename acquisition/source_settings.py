@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from acquisition.stacks.axes import parse_axes
+from stream.settings import Section
 from stream.sockets import LinkAddress
 
 ONLY_FOR = {
@@ -17,10 +18,8 @@ ONLY_FOR = {
 """Settings that only one of the ways of getting frames has."""
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Section):
     """Frames of another program: give one of `listen`, `connect` and `watch`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     listen: str | None = Field(
         None,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from stream.settings import Section
 
 MOST_PARTICLES = 100_000
 """Particles a frame that can be asked for."""
@@ -18,10 +20,8 @@ DeviceName = Annotated[str, BeforeValidator(lambda given: given.lower() if isins
 """Of a device: auto, cpu, gpu, or one of several, as gpu.1."""
 
 
-class DetectorSettings(BaseModel):
+class DetectorSettings(Section):
     """How particles are found; every default works unattended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     engine: Literal["auto", "classical", "network"] = Field(
         "auto", description="kind of detector; auto: the kind that the model belongs to"

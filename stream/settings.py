@@ -1,4 +1,4 @@
-"""Settings of a lossless message link in an experiment file, and errors in settings as one line."""
+"""What all sections of an experiment file share, those of message links, and errors in settings as one line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stream.link import Policy
 
 
-class LinkSettings(BaseModel):
-    """How a message link behaves when its receiver is slower than its sender, or gone."""
+class Section(BaseModel):
+    """A section of the experiment file: frozen, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LinkSettings(Section):
+    """How a message link behaves when its receiver is slower than its sender, or gone."""
 
     slots: int | None = Field(
         None,

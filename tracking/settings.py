@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from stream.settings import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TrackerSettings(_Section):
+class TrackerSettings(Section):
     """How detections are linked. `flow` predicts each particle's motion; `hungarian` is the plain method."""
 
     mode: Literal["flow", "hungarian"] = Field(

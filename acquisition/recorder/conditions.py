@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from stream.settings import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RegionSettings(_Section):
+class RegionSettings(Section):
     """A particle is seen in this region for the first time."""
 
     min_x_um: float | None = Field(None, description="lower edge of the region in x")
@@ -46,7 +44,7 @@ class RegionSettings(_Section):
         return self
 
 
-class VelocityBandSettings(_Section):
+class VelocityBandSettings(Section):
     """The median velocity of the particles in a frame is outside a band."""
 
     axis: Literal["x", "y", "z"] = Field("x", description="which component of the velocity")
@@ -66,7 +64,7 @@ class VelocityBandSettings(_Section):
         return self
 
 
-class ConditionSettings(_Section):
+class ConditionSettings(Section):
     """What begins an event by itself, beside those who ask: a controller, the page, the command line, a program."""
 
     particle_enters: RegionSettings | None = Field(None, description="a particle enters a region")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from acquisition.recorder.conditions import ConditionSettings
+from stream.settings import Section
 
 
-class RecordSettings(BaseModel):
+class RecordSettings(Section):
     """Whether the camera images of a run are kept, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mode: Literal["off", "events", "all"] = Field(
         "off", description="all: keep every frame; events: keep the frames around events; off: keep none"

@@ -55,23 +55,6 @@ class Notebook:
         return [text for kind, text, _ in self.entries if kind in {"note", "recording"}]
 
 
-def images_of(opened: OpenedSource) -> ImageFormat:
-    """What the images of an open source are like."""
-    info = opened.source.info
-    return ImageFormat(
-        info.height,
-        info.width,
-        info.depth,
-        str(info.dtype),
-        info.pixel_size_um,
-        info.frame_rate_hz,
-        info.frames,
-        info.description,
-        opened.keeps_time,
-        opened.follows,
-    )
-
-
 class LastPicture:
     """Keeps the last frame together with its detections, for the report."""
 
@@ -101,7 +84,7 @@ def process_recording(experiment: Experiment, output: Path, notebook: Notebook) 
     links.hear("detect", "track", picture.hear)
     with ExitStack() as stack:
         opened = open_noted(experiment, run_id, notebook, stack)
-        images = images_of(opened)
+        images = opened.image_format
         stages: dict[str, Stage] = {"acquire": acquire_stage(opened.source, links, experiment, stack)}
         for name in ("track", "detect", "write"):  # the tracker makes the link that the detector asks for
             stages[name] = build(

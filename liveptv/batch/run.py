@@ -39,8 +39,8 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a user wants: the options of `liveptv batch`."""
+class BatchOptions:
+    """The options of `liveptv batch`."""
 
     source: Path
     out: Path
@@ -69,9 +69,9 @@ class BatchProgress:
         return sum(job.state in states for job in self.jobs)
 
 
-def entries_of(wishes: Wishes, say: Callable[[str], None]) -> list[Entry]:
+def entries_of(options: BatchOptions, say: Callable[[str], None]) -> list[Entry]:
     """The recordings that are meant. Raises `ConfigurationError` if there is none."""
-    source = wishes.source
+    source = options.source
     if is_list(source):
         return read_list(source)
     plain = Path(str(source).partition("::")[0])
@@ -80,7 +80,7 @@ def entries_of(wishes: Wishes, say: Callable[[str], None]) -> list[Entry]:
     if not plain.is_dir() or "::" in str(source):
         return [Entry(source.absolute(), names_of([source.absolute()])[0])]
     top = plain.absolute()
-    found = find_recordings(top, wishes.out)
+    found = find_recordings(top, options.out)
     for text in found.left_out[:SHOWN]:
         say(text)
     if len(found.left_out) > SHOWN:
@@ -90,16 +90,16 @@ def entries_of(wishes: Wishes, say: Callable[[str], None]) -> list[Entry]:
     return [Entry(path, name) for path, name in zip(found.paths, names_of(found.paths, top), strict=True)]
 
 
-def experiment_of(entry: Entry, wishes: Wishes) -> Experiment:
+def experiment_of(entry: Entry, options: BatchOptions) -> Experiment:
     """The settings with which `liveptv replay` would process a recording; one frame at a time.
 
     Raises `ConfigurationError`.
     """
-    recording = {"path": entry.path, **(wishes.recording or {})}
-    experiment = load_experiment(None, [*wishes.settings, *entry.settings], base={"recording": recording})
+    recording = {"path": entry.path, **(options.recording or {})}
+    experiment = load_experiment(None, [*options.settings, *entry.settings], base={"recording": recording})
     has_model = experiment.detector.model is not None
     experiment = revised(
-        experiment, detector={"model": None if has_model and entry.settings else wishes.model}
+        experiment, detector={"model": None if has_model and entry.settings else options.model}
     )
     if experiment.recording is None or experiment.recording.pace or experiment.link.is_live:
         raise ConfigurationError(
@@ -111,18 +111,18 @@ def experiment_of(entry: Entry, wishes: Wishes) -> Experiment:
     return revised(experiment, detector=files)
 
 
-def job_of(entry: Entry, wishes: Wishes, several_workers: bool) -> Job:
+def job_of(entry: Entry, options: BatchOptions, several_workers: bool) -> Job:
     """A recording with all that decides its result. Raises `ConfigurationError`."""
     from engines.factory import check_model
 
-    experiment = experiment_of(entry, wishes)
+    experiment = experiment_of(entry, options)
     if experiment.detector.model is not None and not experiment.detector.model.is_file():
         check_model(experiment.detector.model)
     predicted = uses_predictions(experiment)
-    cut_above = wishes.piece_frames
+    cut_above = options.piece_frames
     if cut_above is None and several_workers and not predicted:
         cut_above = LONG_FRAMES
-    identity = identity_of(experiment, wishes.piece_frames if predicted else None)
+    identity = identity_of(experiment, options.piece_frames if predicted else None)
     return Job(
         entry,
         experiment.model_dump(mode="json", exclude_unset=True),
@@ -130,7 +130,7 @@ def job_of(entry: Entry, wishes: Wishes, several_workers: bool) -> Job:
         0,
         cut_above,
         WARM_FRAMES if predicted else 0,
-        wishes.overwrite,
+        options.overwrite,
     )
 
 
@@ -153,22 +153,22 @@ def look_at(job: Job, out: Path) -> str:
         return ""
 
 
-def prepare(wishes: Wishes, say: Callable[[str], None]) -> list[Job]:
+def prepare(options: BatchOptions, say: Callable[[str], None]) -> list[Job]:
     """All recordings, those that are done marked as such.
 
     Raises `ConfigurationError`, before anything is done, if results of other settings would be replaced.
     """
     try:
-        wishes.out.mkdir(parents=True, exist_ok=True)
+        options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot create the folder {wishes.out}: {error.strerror}") from error
-    several = wishes.scheduler is not None or worker_count(wishes) > 1
-    entries = entries_of(wishes, say)
-    if wishes.only is not None:
-        entries = wishes.only.taken(entries)
-    jobs = [job_of(entry, wishes, several) for entry in entries]
-    others = [why for job in jobs if (why := look_at(job, wishes.out))]
-    if others and not wishes.overwrite:
+        raise OutputError(f"cannot create the folder {options.out}: {error.strerror}") from error
+    several = options.scheduler is not None or worker_count(options) > 1
+    entries = entries_of(options, say)
+    if options.only is not None:
+        entries = options.only.taken(entries)
+    jobs = [job_of(entry, options, several) for entry in entries]
+    others = [why for job in jobs if (why := look_at(job, options.out))]
+    if others and not options.overwrite:
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
         raise ConfigurationError(
             f"{others[0]}{more}; choose another folder, or pass --overwrite to make {'them' if more else 'it'} anew"
@@ -180,34 +180,34 @@ def prepare(wishes: Wishes, say: Callable[[str], None]) -> list[Job]:
     return jobs
 
 
-def worker_count(wishes: Wishes) -> int:
+def worker_count(options: BatchOptions) -> int:
     """Number of worker processes on this computer: as wished, else one for each processor that may be used."""
-    if wishes.workers is not None:
-        return wishes.workers
+    if options.workers is not None:
+        return options.workers
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return int(given) if given.isdigit() and int(given) > 0 else allowed
 
 
-def open_workers(wishes: Wishes, most: int, say: Callable[[str], None]) -> Workers:
+def open_workers(options: BatchOptions, most: int, say: Callable[[str], None]) -> Workers:
     """The workers of the scheduler, else processes of this computer, not more than there is work for."""
-    if wishes.scheduler is None:
-        return LocalWorkers(max(1, min(most, worker_count(wishes))), perform)
-    if is_open_to_others(wishes.scheduler):
+    if options.scheduler is None:
+        return LocalWorkers(max(1, min(most, worker_count(options))), perform)
+    if is_open_to_others(options.scheduler):
         say(
-            f"{wishes.scheduler} has no certificates: whoever reaches that computer can run programs on its "
+            f"{options.scheduler} has no certificates: whoever reaches that computer can run programs on its "
             "workers; see dask's tls://"
         )
-    return DaskWorkers(wishes.scheduler, perform)
+    return DaskWorkers(options.scheduler, perform)
 
 
 def run_batch(
-    wishes: Wishes,
+    options: BatchOptions,
     *,
     say: Callable[[str], None],
     show: Callable[[BatchProgress], None] = lambda _progress: None,
     on_job: Callable[[Job], None] = lambda _job: None,
-    open_with: Callable[[Wishes, int, Callable[[str], None]], Workers] = open_workers,
+    open_with: Callable[[BatchOptions, int, Callable[[str], None]], Workers] = open_workers,
 ) -> list[Job]:
     """Process all recordings; returns what became of each, which is in `batch.csv` as well.
 
@@ -215,7 +215,7 @@ def run_batch(
     has failed. Raises `ConfigurationError` before anything is started, `LivePTVError` if the workers are gone; what
     is done stays done.
     """
-    jobs = prepare(wishes, say)
+    jobs = prepare(options, say)
     for path in sorted(
         {job.settings.get("detector", {}).get("file") or "" for job in jobs if job.is_open} - {""}
     ):
@@ -225,29 +225,29 @@ def run_batch(
             on_job(job)
     try:
         if any(job.is_open for job in jobs):
-            _work(wishes, jobs, say, show, on_job, open_with)
+            _work(options, jobs, say, show, on_job, open_with)
     finally:
-        write_table(jobs, wishes.out, table_name(wishes.only))
+        write_table(jobs, options.out, table_name(options.only))
     return jobs
 
 
 def _work(
-    wishes: Wishes,
+    options: BatchOptions,
     jobs: list[Job],
     say: Callable[[str], None],
     show: Callable[[BatchProgress], None],
     on_job: Callable[[Job], None],
-    open_with: Callable[[Wishes, int, Callable[[str], None]], Workers],
+    open_with: Callable[[BatchOptions, int, Callable[[str], None]], Workers],
 ) -> None:
     most = sum(job.is_open for job in jobs)
     if any(job.cut_above is not None for job in jobs):
-        most = max(most, worker_count(wishes))
+        most = max(most, worker_count(options))
     began_s = time.monotonic()
     table_due_s = began_s + TABLE_S
-    workers = open_with(wishes, most, say)
+    workers = open_with(options, most, say)
     try:
         on_its_way = Jobs(
-            jobs, str(wishes.out.absolute()), workers, waits_for_others=wishes.waits_for_others, on_note=say
+            jobs, str(options.out.absolute()), workers, waits_for_others=options.waits_for_others, on_note=say
         )
         on_its_way.begin()
         while not on_its_way.is_over:
@@ -259,16 +259,16 @@ def _work(
             show(BatchProgress(jobs, workers.title, now_s - began_s, left_s))
             if now_s > table_due_s:
                 table_due_s = now_s + TABLE_S
-                write_table(jobs, wishes.out, table_name(wishes.only))
+                write_table(jobs, options.out, table_name(options.only))
     finally:
         workers.close()
 
 
-def check_wishes(wishes: Wishes) -> None:
+def check_options(options: BatchOptions) -> None:
     """Raise `ConfigurationError` for what cannot be meant."""
-    if wishes.scheduler is not None and wishes.workers is not None:
+    if options.scheduler is not None and options.workers is not None:
         raise ConfigurationError("--workers are processes of this computer; a scheduler has its own")
-    if wishes.out.is_file():
-        raise ConfigurationError(f"{wishes.out} is a file; give a folder for the results")
-    if wishes.source.absolute() == wishes.out.absolute():
-        raise ConfigurationError(f"{wishes.out} holds the recordings; give another folder for the results")
+    if options.out.is_file():
+        raise ConfigurationError(f"{options.out} is a file; give a folder for the results")
+    if options.source.absolute() == options.out.absolute():
+        raise ConfigurationError(f"{options.out} holds the recordings; give another folder for the results")

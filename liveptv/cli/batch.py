@@ -77,7 +77,7 @@ def batch(
 ) -> int:
     """Detect and track in many recordings, each as `replay` does; goes on where it was stopped."""
     from liveptv.batch.recordings.part import Part
-    from liveptv.batch.run import Wishes, check_wishes, run_batch
+    from liveptv.batch.run import BatchOptions, check_options, run_batch
     from liveptv.batch.table import table_name
 
     given = {
@@ -86,7 +86,7 @@ def batch(
         "axes": None if axes is None else parse_axes(axes),
     }
     plain = Path(str(recordings).partition("::")[0])
-    wishes = Wishes(
+    options = BatchOptions(
         source=recordings,
         out=output or plain.with_name(f"{plain.stem if plain.is_file() else plain.name}.tracks"),
         model=model,
@@ -99,10 +99,10 @@ def batch(
         only=None if only is None else Part.read(only),
         waits_for_others=wait,
     )
-    check_wishes(wishes)
+    check_options(options)
     with _Shown() as shown:
-        jobs = run_batch(wishes, say=shown.say, show=shown.show, on_job=shown.job)
-    return _summarise(jobs, wishes.out, table_name(wishes.only))
+        jobs = run_batch(options, say=shown.say, show=shown.show, on_job=shown.job)
+    return _summarise(jobs, options.out, table_name(options.only))
 
 
 def _summarise(jobs: list[Job], out: Path, table: str) -> int:

@@ -15,11 +15,11 @@ from liveptv.config.sections import (
     OpticsSettings,
     RecalibrationSettings,
     RunSettings,
-    Section,
     SessionSettings,
     TransportSettings,
 )
 from stream.security import HOW_TO_MAKE_KEYS
+from stream.settings import Section
 from stream.sockets import LinkAddress
 from tracking.control.settings import ControllerSettings, ProtocolSettings
 from tracking.settings import TrackerSettings

@@ -7,17 +7,11 @@ import uuid
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from acquisition.physics.refraction import refraction_factor, refraction_in_words
 from stream.link import Policy
-from stream.settings import LinkSettings
-
-
-class Section(BaseModel):
-    """A section of the experiment file: frozen, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from stream.settings import LinkSettings, Section
 
 
 class RunSettings(Section):

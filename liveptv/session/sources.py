@@ -12,6 +12,7 @@ from acquisition.execution import CommandExecutor
 from acquisition.source import Source
 from liveptv.config import Experiment
 from liveptv.config.experiment import NO_SOURCE
+from liveptv.session.plan import ImageFormat
 from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ class OpenedSource:
     follows: bool = False
     kind: str = "recording"
     no_microscope: str = "a recording has no microscope"
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """What its images are like."""
+        info = self.source.info
+        return ImageFormat(
+            info.height,
+            info.width,
+            info.depth,
+            str(info.dtype),
+            info.pixel_size_um,
+            info.frame_rate_hz,
+            info.frames,
+            info.description,
+            self.keeps_time,
+            self.follows,
+        )
 
 
 def open_source(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from stream.settings import Section
 
 # The largest of each quantity that means anything, by the end of its name: 10 m, 1 km/s, 1 L/s, 100 days.
 LARGEST = {"_um": 1e7, "_um_s": 1e9, "_ul_s": 1e6, "_s": 1e7, "": 1e9}
@@ -29,9 +31,7 @@ def check_max_age(max_age_s: float | None, watchdog_s: float, setting: str) -> N
         )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+class _Section(Section):
     @field_validator("*")
     @classmethod
     def _sane(cls, value: Any, info: ValidationInfo) -> Any:

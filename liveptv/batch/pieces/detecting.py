@@ -18,7 +18,6 @@ from liveptv.batch.processing import (
     Notebook,
     Processed,
     acquire_stage,
-    images_of,
     open_noted,
     track_detections,
 )
@@ -76,7 +75,7 @@ def detect_piece(experiment: Experiment, piece: Piece, is_last: bool, file: Bina
                 f"{opened.source.info.name} cannot be read from its middle; leave out --piece-frames"
             )
         opened.source.skip_to(warm)
-        images = images_of(opened)
+        images = opened.image_format
         frames = None if is_last and experiment.run.frames is None else piece.stop - warm
         stages: dict[str, Stage] = {"acquire": acquire_stage(opened.source, links, experiment, stack, frames)}
         for name in ("track", "detect") if predicted else ("detect",):

@@ -77,7 +77,9 @@ class DaskWorkers:
             if self._futures.pop(ticket, None) is None:
                 continue
             found.append((ticket, self._answer(future)))
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(
+                Exception
+            ):  # its answer is taken; a scheduler that is gone is told below
                 future.release()
         if not found and self._client.status not in {"running", "connecting"}:
             raise self._gone()
@@ -107,7 +109,7 @@ class DaskWorkers:
         with contextlib.suppress(Exception):  # a scheduler that is gone needs no goodbye
             self._client.cancel(list(self._futures.values()), force=True)
         self._futures.clear()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # the same
             self._client.close(timeout=GONE_S)
 
 

@@ -12,7 +12,7 @@ from liveptv.session.link_rules import (
     frame_rules,
     record_options,
 )
-from liveptv.session.plan import HARDWARE, RECORD, ImageFormat
+from liveptv.session.plan import HARDWARE, RECORD
 from liveptv.session.stage_context import StageContext
 from stream.stage import Stage
 from stream.waker import Waker
@@ -39,19 +39,7 @@ def build_acquire(context: StageContext) -> Stage:
     before_it_closes(lane.close)
     for text in opened.remarks:
         context.record(opened.kind, text, {})
-    info = opened.source.info
-    context.image_format = ImageFormat(
-        info.height,
-        info.width,
-        info.depth,
-        str(info.dtype),
-        info.pixel_size_um,
-        info.frame_rate_hz,
-        info.frames,
-        info.description,
-        opened.keeps_time,
-        opened.follows,
-    )
+    context.image_format = opened.image_format
     rules = frame_rules(plan.experiment, context.image_format)
     context.record("link", f"link.policy {rules.in_words()}", rules.to_dict())
     options = frame_options(plan.experiment, context.image_format)

@@ -23,7 +23,7 @@ from liveptv.batch.processing import Notebook, process_recording
 from liveptv.batch.results.lease import Lease
 from liveptv.batch.results.marker import Marker, complete, marker_of
 from liveptv.batch.results.places import Places
-from liveptv.batch.run import Wishes, entries_of, experiment_of, run_batch
+from liveptv.batch.run import BatchOptions, entries_of, experiment_of, run_batch
 from liveptv.config import load_experiment
 from stream.errors import ConfigurationError, SourceError
 from stream.messages import Detections, FrameInfo
@@ -39,7 +39,7 @@ class InThisProcess:
     def __init__(self, change=lambda task: task):
         self.waiting, self.done, self.change = deque(), [], change
 
-    def __call__(self, wishes, most, say):
+    def __call__(self, options, most, say):
         return self
 
     def submit(self, ticket, task):
@@ -66,8 +66,8 @@ def contents(path):
 
 def batch(source, out, workers=None, **more):
     said = []
-    wishes = Wishes(source, out, settings=("detector.diameter_px=7",), **more)
-    jobs = run_batch(wishes, say=said.append, open_with=workers or InThisProcess())
+    options = BatchOptions(source, out, settings=("detector.diameter_px=7",), **more)
+    jobs = run_batch(options, say=said.append, open_with=workers or InThisProcess())
     return jobs, said
 
 
@@ -156,11 +156,11 @@ def test_a_recording_that_failed_is_tried_again_by_the_next_batch(recordings, tm
 
 def test_results_of_other_settings_are_replaced_only_on_request(recordings, tmp_path):
     batch(recordings, tmp_path / "out")
-    wishes = Wishes(recordings, tmp_path / "out", settings=("detector.diameter_px=9",))
+    options = BatchOptions(recordings, tmp_path / "out", settings=("detector.diameter_px=9",))
     with pytest.raises(ConfigurationError, match=r"diameter_px 7.0 instead of 9.0 \(and 1 more\)"):
-        run_batch(wishes, say=print, open_with=InThisProcess())
+        run_batch(options, say=print, open_with=InThisProcess())
     said = []
-    jobs = run_batch(replace(wishes, overwrite=True), say=said.append, open_with=InThisProcess())
+    jobs = run_batch(replace(options, overwrite=True), say=said.append, open_with=InThisProcess())
     assert [job.state for job in jobs] == [JobState.DONE] * 2
     assert len(said) == 2
     assert "is made anew" in said[0]
@@ -301,10 +301,10 @@ def test_a_list_gives_names_and_settings_of_their_own(recordings, tmp_path):
 
 
 def test_settings_that_a_batch_cannot_have_are_refused(recordings, tmp_path):
-    wishes = Wishes(recordings, tmp_path / "out", settings=("recording.pace=true",))
-    entry = entries_of(wishes, print)[0]
+    options = BatchOptions(recordings, tmp_path / "out", settings=("recording.pace=true",))
+    entry = entries_of(options, print)[0]
     with pytest.raises(ConfigurationError, match="as fast as it can"):
-        experiment_of(entry, wishes)
+        experiment_of(entry, options)
 
 
 def test_a_marker_reads_back_and_nonsense_is_none(recordings, tmp_path):
