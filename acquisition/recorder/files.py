@@ -71,7 +71,7 @@ class GrowingFile:
     """
 
     def __init__(self, block_bytes: int) -> None:
-        """`block_bytes`: of a usual block."""
+        """`block_bytes`: size of the blocks that will be written; large ones pass by the page cache."""
         self._lock = threading.Lock()
         self._current = self._direct = -1
         self._earlier: list[int] = []
