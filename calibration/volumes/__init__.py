@@ -1,0 +1,1 @@
+"""Calibration from stacks of beads: PSF, noise, background and voxel size of volumes."""
