@@ -40,11 +40,17 @@ def curved_half(sigma: float) -> Float32Array:
     return np.asarray(curved - rest * gauss, np.float32)
 
 
+def products(first: Float32Array, second: Float32Array, present: npt.NDArray[np.bool_]) -> FloatArray:
+    """Sum of two kernels' products over the voxels that are `present` (N,), for kernels centred on each (halves)."""
+    size = min(first.size, second.size)
+    half = first[:size].astype(np.float64) * second[:size]
+    inside = np.convolve(present.astype(np.float64), np.concatenate([half[:0:-1], half]))
+    return np.asarray(inside[size - 1 : size - 1 + present.size])
+
+
 def worth(half: Float32Array, present: npt.NDArray[np.bool_]) -> FloatArray:
     """Sum of the squared weights that fall on voxels that are `present` (N,), for a kernel centred on each."""
-    kernel = np.concatenate([half[:0:-1], half]).astype(np.float64) ** 2
-    inside = np.convolve(present.astype(np.float64), kernel)
-    return np.asarray(inside[half.size - 1 : half.size - 1 + present.size])
+    return products(half, half, present)
 
 
 @njit(cache=True, nogil=True)

@@ -17,10 +17,6 @@ from numba import njit
 from engines.volumes.proposing.filters import across_rows, along_row, coarse_row
 
 Float32Array = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
-
-BAND = 32
-"""Rows filtered at a time: a band of 10 slices of 512 columns fits the second cache of a processor."""
 
 
 @njit(cache=True, nogil=True)
@@ -29,9 +25,8 @@ def strengths(
     missing: npt.NDArray[np.bool_],
     first: int,
     background: Float32Array,
-    background_px: int,
     spread: Float32Array,
-    spread_px: int,
+    cell_px: int,
     half_z: Float32Array,
     half_y: Float32Array,
     half_x: Float32Array,
@@ -43,7 +38,7 @@ def strengths(
 ) -> None:
     """Fill `out` (Z, B, W) with the filter's answer for B rows, all inside, from row `first` of `image` (Z, H, W).
 
-    `background` and `spread` are coarse grids (Z, h, w): grey values, and the inverse of the noise's standard
+    `background` and `spread` are coarse grids (Z, h, w) of cells of `cell_px`: grey values, and the inverse of the noise's standard
     deviation. `half_*` are halves of kernels, `scale_*` the factors for each slice, row and column. `rows` is a
     buffer of at least (B + 2 * reach along y, W).
     """
@@ -59,7 +54,7 @@ def strengths(
             out[k] = 0
             continue
         for row in range(top, bottom):
-            coarse_row(background[k], background_px, row, line)
+            coarse_row(background[k], cell_px, row, line)
             source = image[k, row]
             for i in range(width):
                 padded[reach_x + i] = np.float32(source[i]) - line[i]
@@ -72,7 +67,7 @@ def strengths(
             stack[k] = out[k, row]
         for k in range(depth):
             across_rows(stack, k, half_z, out[k, row], False)
-            coarse_row(spread[k], spread_px, first + row, line)
+            coarse_row(spread[k], cell_px, first + row, line)
             factor = scale_z[k] * scale_y[first + row]
             target = out[k, row]
             for i in range(width):
