@@ -22,6 +22,8 @@ CELL_SIGMAS = 16.0
 KNOWN_SLOPE = 0.2
 """Relative standard error up to which a line through variances over means counts. Above it the gain is that of shot
 noise above a grey value of 0, the least that it can be."""
+LEAST_SD = 0.01
+"""Least uncertainty of a background, grey values."""
 CLEAR_RANGE = 10.0
 """Range of the background in standard errors of a cell's mean, from which levels of brightness are compared: where it
 is less, they would be sorted by their own noise."""
@@ -52,7 +54,9 @@ def estimate_surroundings(
     grid = smooth(mean, missing)
     if noise is None:
         noise = fit_noise(grid[~missing], variance[~missing], (cell * block) ** 2)
-    return Background(grid, cell * block), noise
+    off = (mean - grid)[~missing]
+    sd = 1.4826 * float(np.median(np.abs(off - np.median(off))))
+    return Background(grid, cell * block, max(sd, LEAST_SD)), noise
 
 
 def _edges(blocks: int, cell: int) -> npt.NDArray[np.int64]:
