@@ -1,0 +1,27 @@
+"""A stack as the networks take it, in training and in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def normalised(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The stack with mean 0 and standard deviation 1. The instance norm makes scale and offset immaterial.
+
+    But the convolutions add zeros around the stack, which so are its mean. A stack of one value is all zeros.
+    """
+    mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+    return np.asarray((image - np.float32(mean)) / np.float32(deviation or 1.0), np.float32)
+
+
+def padded(image: npt.NDArray[np.float32], multiple: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    """The stack, mirrored at its end to multiples of `multiple` along z, y and x.
+
+    A stack too thin to be mirrored repeats its last slice.
+    """
+    more = [(0, -count % of) for count, of in zip(image.shape, multiple, strict=True)]
+    thin = any(extra >= count for (_, extra), count in zip(more, image.shape, strict=True))
+    return np.pad(image, more, "edge" if thin else "reflect")
