@@ -13,8 +13,6 @@ CHANNELS = (16, 32, 64, 32, 16)
 """Of the five blocks: two before a pool each, the middle one, two after an upsampling each."""
 POOLS = ((2, 2, 2), (1, 2, 2))
 """How far the pools shrink a stack along z, y and x. Ten slices can be halved once."""
-MULTIPLE = (2, 4, 4)
-"""A stack's size along z, y and x is padded to multiples of these: the product of the pools."""
 FIRST_OUTPUT = -4.0
 """Logit that the network starts with everywhere, so that training need not begin with learning that most voxels
 are empty; measured: it saves some hundred steps."""
@@ -40,7 +38,7 @@ class Block(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Stacks (B, 1, Z, H, W) of mean 0 to the logits of a map of the same shape; sizes are `MULTIPLE`s."""
+    """Stacks (B, 1, Z, H, W) of mean 0 to the logits of a map of the same shape; sizes are `input.MULTIPLE`s."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MULTIPLE = (2, 4, 4)
+"""A stack's size along z, y and x is padded to multiples of these, by which the network's pools shrink it."""
+
 
 def normalised(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """The stack with mean 0 and standard deviation 1. The instance norm makes scale and offset immaterial.
@@ -17,11 +20,11 @@ def normalised(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray((image - np.float32(mean)) / np.float32(deviation or 1.0), np.float32)
 
 
-def padded(image: npt.NDArray[np.float32], multiple: tuple[int, int, int]) -> npt.NDArray[np.float32]:
-    """The stack, mirrored at its end to multiples of `multiple` along z, y and x.
+def padded(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The stack, mirrored at its end to `MULTIPLE`s along z, y and x.
 
     A stack too thin to be mirrored repeats its last slice.
     """
-    more = [(0, -count % of) for count, of in zip(image.shape, multiple, strict=True)]
+    more = [(0, -count % of) for count, of in zip(image.shape, MULTIPLE, strict=True)]
     thin = any(extra >= count for (_, extra), count in zip(more, image.shape, strict=True))
     return np.pad(image, more, "edge" if thin else "reflect")

@@ -26,7 +26,7 @@ from stream.errors import ConfigurationError
 
 NAME = "training.pt"
 Crop = tuple[npt.NDArray[Any], npt.NDArray[np.floating]]
-"""A stack (Z, H, W), sizes as `hourglass.MULTIPLE` asks, and the particles (N, 3) along z, y, x in its voxels."""
+"""A stack (Z, H, W), sizes as `input.MULTIPLE` asks, and the particles (N, 3) along z, y, x in its voxels."""
 Draw = Callable[[np.random.Generator], Crop]
 
 
