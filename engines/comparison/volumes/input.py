@@ -11,13 +11,22 @@ MULTIPLE = (2, 4, 4)
 """A stack's size along z, y and x is padded to multiples of these, by which the network's pools shrink it."""
 
 
-def normalised(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def normalised(
+    image: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
     """The stack with mean 0 and standard deviation 1. The instance norm makes scale and offset immaterial.
 
-    But the convolutions add zeros around the stack, which so are its mean. A stack of one value is all zeros.
+    But the convolutions add zeros around the stack, which so are its mean, as is what stands for slices that are
+    `missing` (Z,). A stack of one value is all zeros.
     """
-    mean, deviation = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-    return np.asarray((image - np.float32(mean)) / np.float32(deviation or 1.0), np.float32)
+    there = image if missing is None else image[~missing]
+    if not there.size:
+        return np.zeros(image.shape, np.float32)
+    mean, deviation = float(there.mean(dtype=np.float64)), float(there.std(dtype=np.float64))
+    given = np.asarray((image - np.float32(mean)) / np.float32(deviation or 1.0), np.float32)
+    if missing is not None:
+        given[missing] = 0
+    return given
 
 
 def padded(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

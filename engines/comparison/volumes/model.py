@@ -49,7 +49,9 @@ class HourglassModel:
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
             detail = " ".join(str(error).split())
             raise ConfigurationError(f"{path} is not an ONNX model, or damaged: {detail}") from error
-        self.card: HourglassCard = hourglass_card(self._session.get_modelmeta().custom_metadata_map, str(path))
+        self.card: HourglassCard = hourglass_card(
+            self._session.get_modelmeta().custom_metadata_map, str(path)
+        )
         self._path = path
         names = [
             [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
@@ -59,10 +61,12 @@ class HourglassModel:
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; export it again"
             )
 
-    def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """The map, within 0 to 1, of a stack (Z, H, W) of grey values."""
+    def __call__(
+        self, image: npt.NDArray[Any], missing: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The map, within 0 to 1, of a stack (Z, H, W) of grey values without the `missing` slices (Z,)."""
         slices, height, width = image.shape
-        return self.map_of(padded(normalised(image)))[:slices, :height, :width]
+        return self.map_of(padded(normalised(image, missing)))[:slices, :height, :width]
 
     def map_of(self, volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The map of a stack with mean 0, standard deviation 1 and sizes that are `input.MULTIPLE`s.

@@ -49,9 +49,7 @@ def weight_map(target: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.where(near, np.float32(1 + EXTRA_WEIGHT), np.float32(1))
 
 
-def binary_mask(
-    points: npt.NDArray[np.floating], shape: tuple[int, int, int]
-) -> npt.NDArray[np.float32]:
+def binary_mask(points: npt.NDArray[np.floating], shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
     """DetNet3D's mask (Z, H, W): 1 in the voxel nearest to each of `points` and in its six neighbours, else 0.
 
     "Each particle is represented by one or a few pixels in the binary ground truth mask" (section 1).

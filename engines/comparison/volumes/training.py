@@ -93,7 +93,9 @@ def train(
     running: list[float] = []
     while not course.finished and time.monotonic() - start_s < seconds:
         rng = np.random.default_rng((settings.seed, 2, course.steps))
-        images, *targets = _stacked([_example(kind, draw, rng, settings.flips) for _ in range(settings.batch)])
+        images, *targets = _stacked(
+            [_example(kind, draw, rng, settings.flips) for _ in range(settings.batch)]
+        )
         network.train()
         optimiser.zero_grad(set_to_none=True)
         loss = _loss(kind, _answers(network, images, settings), targets)
@@ -114,6 +116,19 @@ def train(
             _save(folder, kind, settings, network, optimiser, rates, course)
             report(course)
     return course
+
+
+def kept(folder: Path) -> tuple[Kind, dict[str, Any], Course]:
+    """What the training in a folder is of, its settings, and how far it is. Raises `ConfigurationError`."""
+    path = folder / NAME
+    try:
+        found = torch.load(path, weights_only=True)
+        return found["kind"], found["settings"], Course(**found["course"])
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no training in {folder}") from error
+    except Exception as error:  # torch raises whatever a damaged file makes it raise
+        detail = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} holds no training, or is damaged ({detail}); remove it") from error
 
 
 def _example(
@@ -197,18 +212,15 @@ def _continued(
     optimiser: torch.optim.Optimizer,
     rates: torch.optim.lr_scheduler.ReduceLROnPlateau,
 ) -> Course:
-    path = folder / NAME
-    if not path.is_file():
+    if not (folder / NAME).is_file():
         return Course()
-    try:
-        kept = torch.load(path, weights_only=True)
-        same = kept["kind"] == kind and kept["settings"] == asdict(settings)
-        if same:
-            network.load_state_dict(kept["network"])
-            optimiser.load_state_dict(kept["optimiser"])
-            rates.load_state_dict(kept["rates"])
-            return Course(**kept["course"])
-    except Exception as error:  # torch raises whatever a damaged file makes it raise
-        detail = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} holds no training, or is damaged ({detail}); remove it") from error
-    raise ConfigurationError(f"{path} is a training of another network or with other settings; remove it")
+    before, with_settings, course = kept(folder)
+    if (before, with_settings) != (kind, asdict(settings)):
+        raise ConfigurationError(
+            f"{folder} holds a training of another network or with other settings; remove it"
+        )
+    found = torch.load(folder / NAME, weights_only=True)
+    network.load_state_dict(found["network"])
+    optimiser.load_state_dict(found["optimiser"])
+    rates.load_state_dict(found["rates"])
+    return course
