@@ -47,9 +47,9 @@ class RecordedRun:
         self._run_id, self._pace = run_id, pace
         self._rate_hz, self._pixel_um = rate_hz, pixel_size_um
         self._decisions = decisions
+        self._depth = depth_of(table.rows, files.table)
         self._stack = open_stack(files.images)
         found = self._stack.info
-        self._depth = depth_of(table.rows, files.table)
         images = found.planes // self._depth
         rows = [row for row in table.rows if row.index < images]
         if decisions is not None:
@@ -75,6 +75,7 @@ class RecordedRun:
             frames=len(self._rows),
             name=storable(files.images.name),
             description="; ".join([title, *self.remarks]),
+            z_step_um=math.nan if self._first.volume is None else self._first.volume.z_step_um,
         )
         self._next = 0
         self._skipped = missing if decisions is None else 0

@@ -44,7 +44,7 @@ class OmeXml:
         `times_s` and, of volumes, `heights_um` (on the focus drive's axis) have an entry for each slice.
         """
         planes = self._facts.shape[0] if len(self._facts.shape) == 3 else 1
-        first_s = times_s[0] if images else math.nan
+        first_s = min(times_s[:planes], default=math.nan)
         parts = ["<TiffData/>"]
         for page in range(images * planes):
             image, plane = divmod(page, planes)

@@ -180,7 +180,7 @@ class TiffImages:
 def slice_facts(info: FrameInfo, slices: int) -> tuple[list[float], list[float]]:
     """Time, s, and height, um, of each slice of a volume; of an image its own time, and no height."""
     volume = info.volume
-    if volume is None:
+    if volume is None or volume.slices != slices:
         return [info.time_s] * slices, [math.nan] * slices
     times_s = [info.time_s + later_s for later_s in volume.time_s] or [info.time_s] * slices
     return times_s, [info.focus_um + z_um for z_um in volume.z_um]
