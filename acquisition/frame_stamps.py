@@ -36,6 +36,11 @@ class CameraNumbers:
         self._next = None
         self._offset = self._highest + 1
 
+    @property
+    def next_after_restart(self) -> int:
+        """The number of the first frame after a restart now, where the camera counts from its start."""
+        return self._highest + 1
+
     def take(self, metadata: Mapping[str, Any]) -> int:
         """The number of a frame; missing frames before it are counted.
 
@@ -97,10 +102,14 @@ class CameraClock:
         self.exposed_ns = 0
 
     def restart(self, now_ns: int, began_ns: int) -> None:
-        """Prepare for a start of the camera at `now_ns`; the run began at `began_ns`."""
+        """Prepare for a start of the camera at `now_ns`; the run began at `began_ns`.
+
+        A camera's clock that is not ours (in simulated time) goes on through its starts.
+        """
         self._started_ns = now_ns
-        self._camera_first_s = None
-        self._run_offset_s = 1e-9 * (now_ns - began_ns)
+        if self._keeps_time or self._camera_first_s is None:
+            self._camera_first_s = None
+            self._run_offset_s = 1e-9 * (now_ns - began_ns)
         self._elapsed_offset_ns = self._latest_offset_ns = math.inf
 
     def arrival_ns(self, metadata: Mapping[str, Any], popped_ns: int) -> int:

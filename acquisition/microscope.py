@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,6 +19,7 @@ from acquisition.watched_state import WatchedState
 from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan
+log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 STILL_UM = 0.05
 """Two readings within this distance, um, mean that the drive rests: above encoder noise (some nm), below the
@@ -46,6 +49,8 @@ class Actuators:
         self._closed = False
         self._last_reading: tuple[float, float] | None = None
         self.focus_commanded_um = NAN
+        self.focus_sequence_runs = False
+        self._focus_lock = threading.Lock()
         try:
             self._labels = tuple(self.core.getLoadedDevices())
             self.focus = self._role(settings.focus, self.core.getFocusDevice(), "microscope.focus")
@@ -97,10 +102,24 @@ class Actuators:
         return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
 
     def move_focus(self, position_um: float) -> None:
-        """Start a move of the focus drive, without waiting."""
+        """Start a move of the focus drive, without waiting. A sequence of positions is stopped first."""
+        self.stop_focus_sequence()
         self._do(self.focus, self.core.setPosition, self.focus, position_um)
         self.focus_commanded_um = position_um
         self._last_reading = None
+
+    def start_focus_sequence(self) -> None:
+        """Let the focus drive follow its trigger through the positions loaded into it."""
+        with self._focus_lock:
+            self._do(self.focus, self.core.startStageSequence, self.focus)
+            self.focus_sequence_runs = True
+
+    def stop_focus_sequence(self) -> None:
+        """Let the focus drive follow no trigger any more. Idempotent."""
+        with self._focus_lock:
+            if self.focus_sequence_runs:
+                self._do(self.focus, self.core.stopStageSequence, self.focus)
+                self.focus_sequence_runs = False
 
     def focus_moves(self) -> bool:
         """Whether the focus drive still moves.
@@ -169,6 +188,10 @@ class Actuators:
         """Unload all devices. Idempotent."""
         if not self._closed:
             self._closed = True
+            try:
+                self.stop_focus_sequence()
+            except SourceError as error:
+                log.warning("the focus drive may still follow its trigger: %s", error)
             close_core(self.core)
 
 
