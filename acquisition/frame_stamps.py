@@ -21,8 +21,9 @@ class CameraNumbers:
     `resets` counts how often the camera's counter fell back by itself; what was lost then is unknown.
     """
 
-    def __init__(self, key: str | None) -> None:
-        self._wanted = key
+    def __init__(self, key: str | None, first: int | None = None) -> None:
+        """`first` is what `key` says of the first image after each start of the camera, where that is known."""
+        self._wanted, self._first = key, first
         self._key: str | None = None
         self._next: int | None = None
         self._base = 0
@@ -52,6 +53,8 @@ class CameraNumbers:
         if self._next is None:
             # a camera may count from power-on; losses before the first frame are unknown
             self._base = 0 if self._key in {FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY} else number
+            if self._first is not None and self._wanted is not None:
+                self._base = min(self._first, number)
             self._next = self._base
         if number < self._next:
             self.resets += 1

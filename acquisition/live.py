@@ -50,7 +50,9 @@ class MicroscopeStream:
         *,
         run_id: str,
         report: Callable[[str], None] = log.warning,
+        first_number: int | None = None,
     ) -> None:
+        """`first_number`: what `frame_number_key` says of the first frame after each start of the camera."""
         self._scope = microscope
         self._core = microscope.core
         self._settings = settings
@@ -61,7 +63,7 @@ class MicroscopeStream:
         self._simulated_time = microscope.simulated_time()
         self._faults = CameraThreadFaults()
         self._clock = CameraClock(keeps_time=not self._simulated_time)
-        self._numbers = CameraNumbers(settings.frame_number_key)
+        self._numbers = CameraNumbers(settings.frame_number_key, first_number)
         self._readings = Readings()
         self._kept: deque[tuple[Frame, int]] = deque()
         self._began_ns = 0
@@ -81,6 +83,7 @@ class MicroscopeStream:
         self._running = self._stopped = self._paused = self._closed = False
         self._newest: FrameInfo | None = None
         self._look: Callable[[int], None] | None = None
+        self.where: Callable[[], str] = lambda: f"frame {self._frame}"
         self.exposed_ns = 0
         self.ours_changes = False
 
@@ -111,9 +114,13 @@ class MicroscopeStream:
 
         After the last image the camera `rests`. Raises `SourceError` if it does not start.
         """
+        self.halt()
+        self._start_camera(images)
+
+    def halt(self) -> None:
+        """Stop the camera until the next `take`; what it has taken can still be read."""
         self._stop_camera()
         self._keep_waiting_frames()
-        self._start_camera(images)
 
     @property
     def rests(self) -> bool:
@@ -124,7 +131,7 @@ class MicroscopeStream:
 
     @property
     def next_image(self) -> int:
-        """The number (`camera_frame`) of the first image after a start of the camera now."""
+        """The number (`camera_frame`) of the first image after a start of the camera; of the next one, before one."""
         return self._numbers.next_after_restart
 
     @property
@@ -301,7 +308,7 @@ class MicroscopeStream:
             self._pixel_size_um = self._state.pixel_size_um
         self._readings_due_s = 0.0
         for line in changes(before, self._state, fixed_pixel_size_um=fixed_um, commanded=commanded):
-            self._report(f"from about frame {self._frame} on: {line}")
+            self._report(f"from about {self.where()} on: {line}")
 
     def devices_changed(self) -> int:
         """Read everything that commands can change; it holds from now on. Returns now (`perf_counter_ns`)."""

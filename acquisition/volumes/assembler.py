@@ -21,7 +21,7 @@ Stamp = TypeVar("Stamp")
 class Volume(Generic[Stamp]):
     """A volume: `image` (Z, H, W) with slices by rising focus; missing ones are 0 and have no stamp.
 
-    `number` counts volumes from the start of the run, lost ones included; `place` is its number in `plan`.
+    `number` counts volumes from the start of the run, lost ones included, unfinished ones not; `place` is its number in `plan`.
     """
 
     number: int
@@ -101,9 +101,9 @@ class Assembler(Generic[Stamp]):
         self.account = Account()
 
     @property
-    def next_number(self) -> int:
-        """The number of the volume that is open or comes next."""
-        return self._number
+    def between(self) -> bool:
+        """Whether no slice of a volume has come of which others are awaited."""
+        return self._open is None
 
     def begin(self, first_image: int, plan: VolumePlan, volumes: int | None = None) -> None:
         """Camera and drive are started: image `first_image` is the first one of `plan`.
@@ -124,6 +124,9 @@ class Assembler(Generic[Stamp]):
             raise ValueError("an image came before camera and drive were started")
         sweep = self._sweeps[0]
         index = number - sweep.first
+        if index < 0:  # taken before the start, and its place is not known
+            self.account.surplus += 1
+            return done
         if index < sweep.next_image:
             raise ValueError(f"image {number} came after image {sweep.first + sweep.next_image - 1}")
         place = sweep.plan.place(index)
@@ -159,6 +162,13 @@ class Assembler(Generic[Stamp]):
             done = self._advance(sweep, sweep.volumes * sweep.plan.images)
         self._drop_open(sweep)
         self._sweeps.popleft()
+        return done
+
+    def finish_all(self, *, cut: bool | None = None) -> list[Volume[Stamp]]:
+        """All starts have ended and none of their images will come; see `finish`."""
+        done: list[Volume[Stamp]] = []
+        while self._sweeps:
+            done += self.finish(cut=cut)
         return done
 
     def _new(self, place: int) -> _Open[Stamp]:
@@ -209,6 +219,5 @@ class Assembler(Generic[Stamp]):
         volume, self._open = self._open, None
         if sweep.next_image > sweep.next_volume * sweep.plan.images:
             self.account.unfinished += 1
-            self._number += 1
         if volume is not None:
             self.account.slices_dropped += sum(stamp is not None for stamp in volume.stamps)

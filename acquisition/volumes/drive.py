@@ -59,17 +59,39 @@ class ScanDrive:
             )
         return False
 
-    def start(self, plan: VolumePlan, volumes: int, timeout_s: float) -> None:
+    def claim(self) -> None:
+        """Scan from now on, also after something else has moved the drive."""
+        self._scope.focus_taken = False
+
+    @property
+    def taken(self) -> bool:
+        """Whether something else, such as the safe state, has moved the drive, which ends the scan."""
+        return self._scope.focus_taken
+
+    def start(self, plan: VolumePlan, volumes: int, timeout_s: float) -> bool:
         """Bring the drive to the first position, load the positions of the first volumes and arm it.
 
-        Raises `SourceError` if the drive fails or does not arrive within `timeout_s`.
+        Returns False if the drive was `taken` meanwhile. Raises `SourceError` if it fails or does not arrive within
+        `timeout_s`.
         """
         positions = plan.positions_um(volumes)
-        self.stop()
-        self._scope.move_focus(positions[0])
+        if not self._scope.scan_focus(positions[0]):
+            return False
         self._scope.wait_for_focus(timeout_s)
         self._load(tuple([*positions[1:], positions[0]] if self._late else positions))
-        self._scope.start_focus_sequence()
+        return self._scope.start_focus_sequence()
+
+    def move(self, position_um: float) -> bool:
+        """Start a move to a slice, without waiting; False if the drive was `taken`."""
+        return self._scope.scan_focus(position_um)
+
+    def moves(self) -> bool:
+        """Whether the drive still moves."""
+        return self._scope.focus_moves()
+
+    def position_um(self) -> float:
+        """Where the drive is, as read back."""
+        return self._scope.read_focus()
 
     def _load(self, positions: tuple[float, ...]) -> None:
         if positions == self._loaded:
@@ -84,8 +106,3 @@ class ScanDrive:
     def stop(self) -> None:
         """Stop a running sequence; the drive stays where it is."""
         self._scope.stop_focus_sequence()
-
-    @property
-    def runs(self) -> bool:
-        """Whether the drive follows the trigger."""
-        return self._scope.focus_sequence_runs

@@ -25,7 +25,8 @@ class Place:
 class VolumePlan:
     """Volumes whose lowest slice lies at `lowest_um`; images are counted from 0 at the start of camera and drive.
 
-    Every volume takes `images` images: first `settling` ones that are thrown away, then its slices in the order of
+    With `direction` both, volumes go up and down in turn, the first one down with `begins_down`. Every volume takes
+    `images` images: first `settling` ones that are thrown away, then its slices in the order of
     travel.
     """
 
@@ -36,6 +37,7 @@ class VolumePlan:
     settling: int
     lag_up_um: float = 0.0
     lag_down_um: float = 0.0
+    begins_down: bool = False
 
     @property
     def images(self) -> int:
@@ -59,7 +61,9 @@ class VolumePlan:
 
     def upwards(self, volume: int) -> bool:
         """Whether the focus rises in a volume."""
-        return self.direction == "up" or (self.direction == "both" and volume % 2 == 0)
+        if self.direction == "both":
+            return volume % 2 == self.begins_down
+        return self.direction == "up"
 
     def place(self, image: int) -> Place:
         """Volume and slice of an image."""
@@ -95,6 +99,10 @@ class VolumePlan:
     def one_volume(self, volume: int) -> VolumePlan:
         """The plan of this volume alone, for a start of its own."""
         return replace(self, direction="up" if self.upwards(volume) else "down")
+
+    def turned(self) -> VolumePlan:
+        """The plan with its second volume first."""
+        return replace(self, begins_down=not self.begins_down)
 
 
 def plan_volumes(settings: VolumeSettings, limits: LimitsSettings, focus_um: float) -> VolumePlan:

@@ -7,9 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from stream.settings import Section
-
-MAX_SLICES = 2000
-"""Most slices of a volume: 200 um in steps of 0.1 um; more are a mistyped number."""
+from stream.volume_info import MOST_SLICES
 
 
 class VolumeSettings(Section):
@@ -18,7 +16,7 @@ class VolumeSettings(Section):
     With `start_um` or `centre_um` left out, the volumes are centred on where the focus is when the run starts.
     """
 
-    slices: int = Field(ge=2, le=MAX_SLICES, description="slices of a volume")
+    slices: int = Field(ge=2, le=MOST_SLICES, description="slices of a volume")
     z_step_um: float = Field(gt=0, description="distance between two slices")
     start_um: float | None = Field(None, description="focus position of the lowest slice")
     centre_um: float | None = Field(
@@ -60,6 +58,12 @@ class VolumeSettings(Section):
         True,
         description="sequenced: whether the drive begins its loaded positions again after the last one; if not, "
         "camera and drive are started again for each filling of the drive",
+    )
+    first_image_number: int | None = Field(
+        None,
+        ge=0,
+        description="what microscope.frame_number_key says of the first image after each start of the camera; left "
+        "out: that image is taken for the first one that comes",
     )
     lag_up_um: float = Field(
         0.0,
