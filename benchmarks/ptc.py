@@ -80,7 +80,7 @@ def has_images(folder: Path) -> bool:
 
 
 def points_of(tracks: ChallengeTracks, origin: float = 0.0) -> TrackPoints:
-    """As the measures take them: x, y, z in pixels and slices from the first voxel's centre, which is at `origin`."""
+    """As the measures take them: pixels and slices from the first voxel's centre, which is at `origin`."""
     axes = 3 if tracks.has_depth else 2
     return TrackPoints.of(tracks.track, tracks.frame, tracks.position[:, :axes].T - origin)
 

@@ -1,4 +1,4 @@
-"""One command detects, tracks and scores the Particle Tracking Challenge's sequences, as a registered user has them."""
+"""One command detects, tracks and scores the Particle Tracking Challenge's sequences, for who has them."""
 
 import json
 import sys
