@@ -1,4 +1,4 @@
-"""The benchmark of detectors in volumes chooses one threshold, goes on where it ended, and averages over volumes."""
+"""The benchmark of detectors in volumes chooses one threshold, goes on where it ended, and averages."""
 
 import json
 import sys
