@@ -36,7 +36,8 @@ class FrameSequence:
     """Frames from number 0 on an absolute schedule that starts now.
 
     A camera that is late catches up, like one with a memory, until it is `MEMORY_S` behind; then it loses frames.
-    Lost frames take their number and their time, but are not delivered.
+    Lost frames take their number and their time, but are not delivered. The end of each exposure, also of a lost
+    frame, triggers the focus drive.
     """
 
     def __init__(self, world: World, renderer: Renderer, state: CameraState, truth: TruthFile | None) -> None:
@@ -54,9 +55,11 @@ class FrameSequence:
                 self._due_s += 1 / self._state.frame_rate_hz
                 if self._is_lost(number, due_s):
                     self._state.frames_lost += 1
+                    self._world.trigger_focus(due_s + 1e-3 * self._state.exposure_ms)
                 else:
                     buffer = get_buffer(self._renderer.shape, self._renderer.dtype)
                     self._expose(number, due_s, buffer)
+                    self._world.trigger_focus(due_s + 1e-3 * self._state.exposure_ms)
                     delivered += 1
                     if delivered == count:
                         self.close()

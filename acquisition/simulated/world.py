@@ -165,6 +165,11 @@ class World:
         with self.lock:
             self._streaming = streaming
 
+    def trigger_focus(self, time_s: float) -> None:
+        """The camera's trigger, at a simulated time, reaches the focus drive."""
+        with self.lock:
+            self.focus.trigger(time_s)
+
     def focus_busy(self) -> bool:
         """Return whether the focus moves.
 

@@ -168,6 +168,7 @@ def _open_microscope(
     from acquisition.live import MicroscopeStream
     from acquisition.microscope import Microscope
     from acquisition.property_watch import PropertyWatch
+    from acquisition.volumes.stream import VolumeStream
 
     settings = experiment.microscope
     assert settings is not None
@@ -175,8 +176,16 @@ def _open_microscope(
     opening()
     microscope = Microscope(settings)
     try:
-        source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
-        executor = CommandExecutor(microscope, source, experiment.limits, report=report)
+        source: MicroscopeStream | VolumeStream
+        if experiment.volume is None:
+            focus = None
+            source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
+        else:
+            source = VolumeStream(
+                microscope, settings, experiment.volume, experiment.limits, run_id=run_id, report=report
+            )
+            focus = source.steering
+        executor = CommandExecutor(microscope, source, experiment.limits, report=report, focus=focus)
     except BaseException:
         microscope.close()
         raise

@@ -1,0 +1,1 @@
+"""Detection in volumes: proposals of places, the joint fit in 3D, and how sure each particle is."""

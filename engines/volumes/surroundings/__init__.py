@@ -1,0 +1,1 @@
+"""What surrounds the particles of a volume: background and noise, given or estimated from the volume itself."""
