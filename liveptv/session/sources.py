@@ -105,6 +105,7 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         pixel_size_um=settings.pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         pace=settings.pace,
+        z_step_um=settings.z_step_um,
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
     return OpenedSource(recording, None, recording.close, settings.pace, remarks)
