@@ -60,6 +60,7 @@ class OpenedSource:
             info.description,
             self.keeps_time,
             self.follows,
+            info.z_step_um,
         )
 
 
