@@ -1,0 +1,1 @@
+"""Calibration for volumes: PSF, noise, background and training."""
