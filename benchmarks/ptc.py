@@ -29,7 +29,6 @@ import numpy.typing as npt
 from volume_scoring import GATE, pairs, score
 
 import liveptv
-from acquisition.recording import open_recording
 from tracking.analysis.metrics import TrackPoints, track_scores
 from tracking.imports.challenge import ChallengeTracks, is_challenge, read_tracks
 
@@ -103,19 +102,19 @@ def detected(truth: TrackPoints, frame: npt.NDArray[Any], points: npt.NDArray[np
     }
 
 
-def run(sequence: Sequence, detector: dict[str, Any], tracker: dict[str, Any]) -> dict[str, Any]:
-    """Detect and track one sequence with this program, as `liveptv detect` and `liveptv track` do."""
+def run(sequence: Sequence, axes: int, detector: dict[str, Any], tracker: dict[str, Any]) -> dict[str, Any]:
+    """Detect and track one sequence with this program, as `liveptv detect` and `liveptv track` do.
+
+    With three `axes` it is one of volumes, whose slices are taken to lie a pixel apart, as the measures do.
+    """
     assert sequence.images is not None
-    recording = open_recording(sequence.images, run_id="challenge", pixel_size_um=1.0, volumes=True)
-    depth = recording.info.depth
-    recording.close()
-    volumes = {"z_step_um": 1.0} if depth > 1 else {}
+    volumes = {"z_step_um": 1.0} if axes == 3 else {}
     found = liveptv.detect(sequence.images, pixel_size_um=1.0, **volumes, **detector)
     tracks = liveptv.track(found, frame_rate_hz=1.0, **tracker)
-    axes = ["x_um", "y_um", "z_um"][: 3 if depth > 1 else 2]
+    names = ["x_um", "y_um", "z_um"][:axes]
     return {
-        "detections": (found["frame"].to_numpy(), found[axes].to_numpy().T),
-        "tracks": TrackPoints.of(tracks["track"], tracks["frame"], tracks[axes].to_numpy().T),
+        "detections": (found["frame"].to_numpy(), found[names].to_numpy().T),
+        "tracks": TrackPoints.of(tracks["track"], tracks["frame"], tracks[names].to_numpy().T),
     }
 
 
@@ -182,7 +181,7 @@ def main() -> None:
                 print(f"{sequence.name}: no images, left out")
                 continue
             else:
-                found = run(sequence, how["detector"], how["tracker"])
+                found = run(sequence, len(truth.points), how["detector"], how["tracker"])
             known = {"sequence": sequence.name, **scored(truth, found), "how": how}
             kept[sequence.name] = known
             kept_at.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
