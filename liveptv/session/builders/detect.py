@@ -19,7 +19,7 @@ from liveptv.session.link_rules import (
 )
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
-from stream.errors import ConfigurationError, LinkError
+from stream.errors import LinkError
 from stream.link import Policy
 from stream.messages import Detections
 from stream.monitor import MonitorPublisher
@@ -64,11 +64,6 @@ def build_detect(context: StageContext) -> Stage:
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
-    if image_format.depth > 1:
-        raise ConfigurationError(
-            f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
-        )
-
     rules = frame_rules(plan.experiment, image_format)
 
     def open_for(pixel_size_um: float, is_replaced: bool = False) -> Engine:
@@ -81,7 +76,7 @@ def build_detect(context: StageContext) -> Stage:
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
-            engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
+            engine.warmup(*image_format.shape[-2:], np.dtype(image_format.dtype), image_format.depth)
         return governed(context, engine, image_format, rules)
 
     pixel_um = image_format.pixel_size_um
