@@ -77,6 +77,10 @@ def _open(
     if settings.engine == "classical" and network:
         raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
     if model is not None and network:
+        if _is_published(model):
+            from engines.comparison.volumes.engine import HourglassEngine
+
+            return HourglassEngine(settings, pixel_size_um, model)
         from engines.backends.failover import open_guarded
 
         return open_guarded(settings, pixel_size_um, model, say, fit_may_join)
@@ -100,9 +104,18 @@ def pixel_size_of(model: Path | None) -> float | None:
 
     Raises `ConfigurationError` if the model is not there or is no model that `open_engine` can use.
     """
-    if model is None:
+    if model is None or _is_published(model):
         return None
     return check_model(model)
+
+
+def _is_published(model: Path) -> bool:
+    """Whether it is DetNet3D or DM-DetNet3D, which know voxels only."""
+    if model.suffix.lower() != NETWORK_SUFFIX:
+        return False
+    from engines.comparison.volumes.model import is_hourglass
+
+    return is_hourglass(model)
 
 
 def _checked(
