@@ -19,6 +19,7 @@ from liveptv.session.link_rules import (
 )
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
+from liveptv.volumes.account import FRAME, VOLUME
 from stream.errors import LinkError
 from stream.link import Policy
 from stream.messages import Detections
@@ -137,6 +138,7 @@ def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: 
     workers = int(engine.info.details.get("workers", 1))
 
     def report(change: Change) -> None:
-        context.record("governor", change.text, dict(change.facts))
+        text = change.text.replace(FRAME, VOLUME) if images.is_volume else change.text
+        context.record("governor", text, dict(change.facts))
 
     return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)
