@@ -74,6 +74,7 @@ def build_detect(context: StageContext) -> Stage:
             pixel_size_um=pixel_size_um,
             say=context.say,
             fit_may_join=rules.is_live,  # others wait: their results are always the same
+            volumes=image_format.is_volume,
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
