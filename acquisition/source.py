@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ class SourceInfo:
 
     `depth` is the number of planes of a volume, 1 for images; `dtype` is `uint8` or `uint16`;
     `frame_rate_hz` is NaN and `frames` None if unknown. `description` tells the user where the frames come from and
-    what was assumed.
+    what was assumed. `z_step_um` is the distance between two slices of a volume, NaN for images.
     """
 
     height: int
@@ -26,6 +27,7 @@ class SourceInfo:
     frames: int | None
     name: str
     description: str
+    z_step_um: float = math.nan
 
 
 @runtime_checkable

@@ -56,8 +56,9 @@ class Engine(Protocol):
         """Frames submitted whose detections have not been returned yet."""
         ...
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
-        """Compile and allocate everything for such images, so that the first frame is as fast as the rest."""
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
+        """Compile and allocate everything for such images, or volumes of `depth` slices, so that the first frame is as
+        fast as the rest. Raises `DetectionError` if it does not read them."""
         ...
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
@@ -116,19 +117,28 @@ def failed_frames(engine: Engine) -> list[int]:
 READABLE = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
-def readable(frame: Frame, shape: tuple[int, ...], reader: str) -> Frame:
+def images_only(depth: int, reader: str) -> None:
+    """Raise `DetectionError` if `reader`, which reads images, is to be used for volumes of `depth` slices."""
+    if depth != 1:
+        raise DetectionError(
+            f"the frames are volumes of {depth} slices, and {reader} reads single images: use a detector for "
+            "volumes, or a source of images"
+        )
+
+
+def readable(frame: Frame, shape: tuple[int, ...], reader: str, *, volumes: bool = False) -> Frame:
     """The frame in a form that `reader` can process: itself, or with a converted copy of its image.
 
-    Images (H, W) of whole numbers are read if their values are within 0 to 65535, whatever their type and byte
-    order, and booleans as 0 and 1; `shape` is that of the images before (empty before the first). Raises
-    `DetectionError` for volumes, other values, and images of another shape than those before.
+    Images (H, W), or with `volumes` volumes (Z, H, W), of whole numbers are read if their values are within 0 to
+    65535, whatever their type and byte order, and booleans as 0 and 1; `shape` is that of the images before (empty
+    before the first). Raises `DetectionError` for the other of the two, other values, and images of another shape
+    than those before.
     """
     image, number = frame.image, frame.info.frame
-    if image.ndim != 2:
-        raise DetectionError(
-            f"frame {number} is a volume of shape {image.shape}; {reader} reads single images: use a source of "
-            "images"
-        )
+    if image.ndim != (3 if volumes else 2):
+        what = f"an image of shape {image.shape}" if image.ndim == 2 else f"a volume of shape {image.shape}"
+        reads, needed = ("volumes", "volumes") if volumes else ("single images", "images")
+        raise DetectionError(f"frame {number} is {what}; {reader} reads {reads}: use a source of {needed}")
     if not image.size:
         raise DetectionError(f"frame {number} has no pixels, its shape is {image.shape}; remove it")
     if shape and image.shape != shape:

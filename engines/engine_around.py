@@ -28,9 +28,9 @@ class EngineAround:
         """Frames submitted whose detections have not been returned yet."""
         return self._engine.pending
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Compile and allocate everything for such images."""
-        self._engine.warmup(height, width, dtype)
+        self._engine.warmup(height, width, dtype, depth)
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while the engine processes as many as it can hold."""

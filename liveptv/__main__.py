@@ -26,7 +26,18 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: stopped by the user\n")
         status = 1
+    _forget_interrupted_text()
     raise SystemExit(status)
+
+
+def _forget_interrupted_text() -> None:
+    """Keep Python from ending with SIGINT in place of the exit status.
+
+    Where Ctrl-C interrupts a text given to `exec` (dataclasses are made so, on import), CPython under `-m` kills
+    the program with SIGINT at its end, although the interrupt was handled; the next text that is executed clears
+    that (`_Py_UnhandledKeyboardInterrupt` in Python/pythonrun.c).
+    """
+    exec("")
 
 
 def _stop_politely() -> None:

@@ -21,6 +21,7 @@ KERNELS = {
     "engines/classical": "engines.classical.maxima:local_maxima",
     "engines/network": "engines.network.preparation:_median",
     "engines/refine": "engines.refine.frame:fit_frame",
+    "engines/volumes/fit": "engines.volumes.fit.joint_fit:fit_window",
     "tracking": "tracking.assignment:solve",
     "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",

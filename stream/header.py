@@ -34,14 +34,18 @@ TABLES: dict[str, type[Detections] | type[Tracks] | type[Predictions]] = {
     "tracks": Tracks,
     "predictions": Predictions,
 }
+TIME_OFFSET = "time_offset_s"
+"""The column that came with volumes."""
 EARLIER = {
     "detections": (
         tuple(name for name in Detections.COLUMNS if name not in {*Detections.MORE, FLAGS}),
         tuple(name for name in Detections.COLUMNS if name not in Detections.MORE),
+        tuple(name for name in Detections.COLUMNS if name != TIME_OFFSET),
     ),
     "tracks": (
         tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.MORE, *Tracks.DETECTED}),
-        tuple(name for name in Tracks.COLUMNS if name not in Tracks.DETECTED),
+        tuple(name for name in Tracks.COLUMNS if name not in {*Tracks.DETECTED, TIME_OFFSET}),
+        tuple(name for name in Tracks.COLUMNS if name != TIME_OFFSET),
     ),
     "predictions": (),
 }
@@ -93,8 +97,17 @@ class DecisionFields(msgspec.Struct, frozen=True, omit_defaults=True):
     learnt_from: Int64 = -1
 
 
+class VolumeFields(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fields of `VolumeInfo`."""
+
+    z_um: tuple[float, ...]
+    time_s: tuple[float, ...] = ()
+    missing: tuple[Count, ...] = ()
+    upwards: bool = True
+
+
 class InfoFields(msgspec.Struct, frozen=True):
-    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null is NaN, or no decisions."""
+    """`FrameInfo` without the fields in the header (`run_id`, `frame`); null is NaN, no decisions, or no volume."""
 
     camera_frame: Int64
     time_s: Number
@@ -109,6 +122,7 @@ class InfoFields(msgspec.Struct, frozen=True):
     detector_ms: Number = None
     age_ms: Number = None
     decisions: DecisionFields | None = None
+    volume: VolumeFields | None = None
 
 
 class CommandFields(msgspec.Struct, frozen=True):
@@ -238,6 +252,9 @@ def check_shape(header: Header) -> None:
             raise WireError(
                 f"frame of shape {shape} and type {header.type}; frames are 2D or 3D, uint8 or uint16"
             )
+        described = None if header.info is None else header.info.volume
+        if described is not None and (len(shape) != 3 or len(described.z_um) != shape[0]):
+            raise WireError(f"frame of shape {shape} with the heights of {len(described.z_um)} slices")
     elif kind in TABLES:
         columns = TABLES[kind].COLUMNS
         if header.columns in EARLIER[kind]:

@@ -16,6 +16,8 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from stream.volume_info import VolumeInfo
+
 FloatArray = npt.NDArray[np.float64]
 ImageArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 NAN = float("nan")
@@ -67,7 +69,8 @@ class FrameInfo:
     time that the detector spent on the frame, waiting excluded; NaN before detection. `age_ms` is how old the
     result was when the tracker had it, since `monotonic_ns`; NaN before, and where frames
     have no clock's pace. `decisions` are the detector's: of a result, what it has done; of a frame, what it is to
-    do, as in an earlier run.
+    do, as in an earlier run. `volume` describes the slices of a volume, None for an image; `focus_um` is then the
+    focus of the first slice, and `time_s` the time to which those of the slices refer.
     """
 
     run_id: str
@@ -85,6 +88,7 @@ class FrameInfo:
     detector_ms: float = NAN
     age_ms: float = NAN
     decisions: Decisions | None = None
+    volume: VolumeInfo | None = None
 
     def age_ms_at(self, now_ns: int) -> float:
         """Age of the frame, ms, at `now_ns` (`time.perf_counter_ns`); NaN on another computer than its camera's."""
@@ -94,7 +98,7 @@ class FrameInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One camera image, (H, W), or one volume, (Z, H, W), uint8 or uint16."""
+    """One camera image, (H, W), or one volume, (Z, H, W), uint8 or uint16; a volume has an `info.volume`."""
 
     info: FrameInfo
     image: ImageArray
@@ -163,6 +167,7 @@ class DetectionFlag(IntFlag):
 
     NONE = 0
     REDUCED = 1
+    AT_END = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,16 +175,20 @@ class Detections(ParticleTable):
     """The particles found in one frame.
 
     x, y in um from the centre of the first pixel; z in um is the particle's height minus the focus position
-    (NaN in 2D); `sigma_*_um` standard errors; `brightness` in grey values, positive for either polarity;
-    `confidence` 0 to 1. `flags` are those of `DetectionFlag`: a row whose fit was left out for want of time is
-    `REDUCED` and has the network's values and standard errors.
+    (NaN in 2D), in a volume the height above its first slice; `sigma_*_um` standard errors; `brightness` in grey
+    values, positive for either polarity; `confidence` 0 to 1. `flags` are those of `DetectionFlag`: a row whose fit
+    was left out for want of time is `REDUCED` and has the network's values and standard errors; a particle so near
+    to the first or last slice of a volume that part of its image is missing is `AT_END`.
 
     What is not known is NaN: `z_other_um`, a second depth that explains the image nearly as well, and `p_other`,
     the probability that it is the true one; `chi_square` of the fit, reduced, in what noise alone gives; `kind`,
-    the class of the particle (0, 1, ...), and `p_kind`, its probability.
+    the class of the particle (0, 1, ...), and `p_kind`, its probability; `time_offset_s`, in a volume, the time of
+    the slices in which the particle is seen, minus the frame's `time_s`.
     """
 
-    MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_other", "chi_square", "kind", "p_kind")
+    MORE: ClassVar[tuple[str, ...]] = (
+        "z_other_um", "p_other", "chi_square", "kind", "p_kind", "time_offset_s",
+    )  # fmt: skip
     info: FrameInfo
     table: FloatArray
     x_um = Column()
@@ -195,6 +204,7 @@ class Detections(ParticleTable):
     chi_square = Column()
     kind = Column()
     p_kind = Column()
+    time_offset_s = Column()
     flags = Column()
 
 
@@ -220,12 +230,15 @@ class Tracks(ParticleTable):
     `z_um` is on the right one. `revised` is the number of frames before this one whose rows of this track are on
     the wrong side, as is known now: there `z_um` and `z_other_um` are to be exchanged (0: none, NaN as well).
     `kind` is the class of the particle, from all of the track's detections, and `p_kind` its probability.
+    `time_offset_s` is that of the row's detection.
 
     Where the row's detection has a second depth, `z_detected_um`, `sigma_z_detected_um`, `z_other_detected_um` and
     `p_other` are those of the detection; where it has a class, that is in `kind_detected` and `p_kind_detected`.
     """
 
-    MORE: ClassVar[tuple[str, ...]] = ("z_other_um", "p_side", "revised", "kind", "p_kind")
+    MORE: ClassVar[tuple[str, ...]] = (
+        "z_other_um", "p_side", "revised", "kind", "p_kind", "time_offset_s",
+    )  # fmt: skip
     DETECTED: ClassVar[tuple[str, ...]] = (
         "z_detected_um", "sigma_z_detected_um", "z_other_detected_um", "p_other",
         "kind_detected", "p_kind_detected",
@@ -255,6 +268,7 @@ class Tracks(ParticleTable):
     revised = Column()
     kind = Column()
     p_kind = Column()
+    time_offset_s = Column()
     z_detected_um = Column()
     sigma_z_detected_um = Column()
     z_other_detected_um = Column()

@@ -32,6 +32,7 @@ from stream.header import (
     Number,
     StartFields,
     StatusFields,
+    VolumeFields,
     check_shape,
     decode_header,
     encode_header,
@@ -53,6 +54,7 @@ from stream.messages import (
     StreamStart,
     Tracks,
 )
+from stream.volume_info import VolumeInfo
 
 __all__ = [
     "KINDS",
@@ -210,15 +212,17 @@ def _describe_array(
         info.detector_ms,
         info.age_ms,
         None if info.decisions is None else _decision_fields(info.decisions),
+        None if info.volume is None else _volume_fields(info.volume),
     )
     name: Any = array.dtype.name
     columns = TABLES[kind].COLUMNS if kind in TABLES else ()
     header = Header("array-1.0", source, kind, SCHEMA, name, array.shape, info.frame, info.run_id, columns)
     if name not in ITEM_BYTES:
         raise WireError(f"{kind} of type {name} cannot be sent; images are uint8 or uint16, tables float64")
+    header = msgspec.structs.replace(header, info=fields, link=link)
     check_shape(header)
     flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(-1)
-    return msgspec.structs.replace(header, info=fields, link=link), flat.view(np.uint8).data
+    return header, flat.view(np.uint8).data
 
 
 def _array(header: Header, payload: memoryview) -> npt.NDArray[Any]:
@@ -257,7 +261,19 @@ def _info(header: Header) -> FrameInfo:
         _number(i.detector_ms),
         _number(i.age_ms),
         None if i.decisions is None else _decisions(i.decisions),
+        None if i.volume is None else _volume(i.volume),
     )
+
+
+def _volume_fields(v: VolumeInfo) -> VolumeFields:
+    return VolumeFields(v.z_um, v.time_s, v.missing, v.upwards)
+
+
+def _volume(v: VolumeFields) -> VolumeInfo:
+    try:
+        return VolumeInfo(v.z_um, v.time_s, v.missing, v.upwards)
+    except ValueError as error:
+        raise WireError(f"slices of a volume that cannot be: {error}") from error
 
 
 def _decision_fields(d: Decisions) -> DecisionFields:

@@ -19,6 +19,7 @@ import msgspec
 
 from stream.errors import OutputError, SourceError
 from stream.messages import FrameInfo
+from stream.volume_info import VolumeInfo
 
 VERSION = 1
 MARK = "liveptv_recording"
@@ -234,7 +235,7 @@ def parse(text: bytes) -> Entry | None:
                 _whole(found.get("frame", -1)),
                 _real(found.get("time_s")),
             )
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, KeyError, OverflowError, msgspec.ValidationError):
         return None
     return None
 
@@ -269,11 +270,12 @@ def _object(text: bytes) -> dict[str, Any] | None:
 
 def _info(given: Mapping[str, Any]) -> FrameInfo:
     known = {name: given[name] for name in RECORDED if name in given}
+    volume = known.pop("volume", None)
     values: dict[str, Any] = {
         name: _whole(value) if name in WHOLE else str(value) if name in TEXT else _real(value)
         for name, value in known.items()
     }
-    return FrameInfo(**values)
+    return FrameInfo(**values, volume=None if volume is None else msgspec.convert(volume, VolumeInfo))
 
 
 def _whole(value: object) -> int:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from calibration.synthesis import Scene
+from calibration.training.examination import ImageExamination
 from calibration.training.hungarian_loss import HungarianLosses, hungarian_loss, truth_of
 from calibration.training.material import Material
 from calibration.training.method import Method
 from calibration.training.settings import TrainingSettings
+from calibration.training.trainer import given
 from engines.comparison.stitching import read
 from engines.comparison.tensorbox import PaperNet
 
@@ -40,4 +42,4 @@ def _loss(answers: torch.Tensor, scene: Scene, material: Material) -> HungarianL
     return hungarian_loss(answers, truth_of(scene, material))
 
 
-PAPER = Method(_build, _loss, read, paper_rate_at)
+PAPER = Method(_build, _loss, read, paper_rate_at, given, ImageExamination)

@@ -15,8 +15,7 @@ from typing import Any
 
 from calibration.training.checkpoint import Course
 from calibration.training.group.member import Member
-from calibration.training.material import Recipe
-from calibration.training.method import Method
+from calibration.training.method import Learnt, Method
 from calibration.training.settings import SaidElsewhereError, TrainingError, TrainingSettings
 from calibration.training.trainer import OURS
 from calibration.training.worker import LOST, Work, run
@@ -37,7 +36,7 @@ class TrainingProgress:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Callable[[], Learnt],
     settings: TrainingSettings,
     weights: dict[str, Any] | None = None,
     on_progress: Callable[[TrainingProgress], None] = lambda _progress: None,

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from calibration.synthesis import Scene
+from calibration.training.examination import ImageExamination
 from calibration.training.group.meeting import add_up, share
 from calibration.training.loss import Losses, Targets, particle_loss
 from calibration.training.material import Material
-from calibration.training.method import LossParts, Method
+from calibration.training.method import Learnt, LossParts, Method
 from calibration.training.settings import TrainingSettings
 from engines.network.architecture import ParticleNet
 from engines.network.decode import decode
@@ -56,7 +57,12 @@ def _loss(maps: torch.Tensor, scene: Scene, material: Material) -> Losses:
     return particle_loss(maps, targets_of(scene, material, maps.device))
 
 
-OURS = Method(_build, _loss, decode, rate_at)
+def given(scene: Scene, material: Material) -> torch.Tensor:
+    """Contrasts (B, 1, H, W) in standard deviations of the noise."""
+    return torch.from_numpy(scene.images)[:, None] / material.noise_contrast
+
+
+OURS = Method(_build, _loss, decode, rate_at, given, ImageExamination)
 """The network of `liveptv train`."""
 
 
@@ -64,7 +70,7 @@ class Trainer:
     """Takes steps; all processes of a training hold the same weights, and each its own images."""
 
     def __init__(
-        self, settings: TrainingSettings, material: Material, rank: int = 0, method: Method = OURS
+        self, settings: TrainingSettings, material: Learnt, rank: int = 0, method: Method = OURS
     ) -> None:
         self.settings, self.material, self.rank, self.method = settings, material, rank, method
         self.device = torch.device(settings.device)
@@ -76,6 +82,7 @@ class Trainer:
             network.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY
         )
         self.steps = 0
+        self._half = self.device.type == "cuda" or method.half_on_cpu()
         self.shared = settings.processes > 1
         self.reseed()
 
@@ -125,7 +132,7 @@ class Trainer:
         parameter.grad = None
         self.optimiser.state[parameter] = only.state[parameter]
 
-    def _places(self, scene: Scene) -> tuple[torch.Tensor, ...]:
+    def _places(self, scene: Any) -> tuple[torch.Tensor, ...]:
         """Where the images lie in the field of view, for a network that knows it."""
         if getattr(self.network, "field_shape", None) is None or scene.origin_px is None:
             return ()
@@ -140,9 +147,9 @@ class Trainer:
         sources = self.material.training
         source = sources[self.steps % len(sources)]
         scene = source.draw(self._rng, (settings.crop_px, settings.crop_px), settings.batch)
-        images = torch.from_numpy(scene.images).to(self.device)[:, None] / self.material.noise_contrast
+        images = self.method.given(scene, self.material).to(self.device)
         self.network.train()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._half):
             maps = self.network(images.contiguous(memory_format=torch.channels_last), *self._places(scene))
         losses = self.method.loss(maps, scene, self.material)
         self.optimiser.zero_grad(set_to_none=True)

@@ -7,21 +7,19 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from calibration.training import checkpoint
 from calibration.training.checkpoint import Course
 from calibration.training.group.meeting import LostPeerError, PeerFailedError, check_alike, joined
 from calibration.training.group.member import Member
-from calibration.training.material import Recipe
-from calibration.training.method import Method
-from calibration.training.scoring import HeldOut
+from calibration.training.method import Learnt, Method
 from calibration.training.settings import TrainingError, TrainingSettings
 from calibration.training.trainer import Trainer
 
@@ -29,8 +27,6 @@ REPORT_S = 1.0
 SMOOTHING = 0.98
 LOST = 75
 """Exit code of a process that ends because another one is gone."""
-HELD_OUT_IMAGES = 160
-AT_ONCE = 16
 # While the learning rate is high, the loss need not fall.
 SETTLING_PART = 0.9
 
@@ -40,7 +36,7 @@ class Work:
     """What is to be trained: settings, images, method, weights to start from, what all processes must agree on."""
 
     settings: TrainingSettings
-    recipe: Recipe
+    recipe: Callable[[], Learnt]
     method: Method
     weights: dict[str, Any] | None
     agreed: str = ""
@@ -159,7 +155,7 @@ class _Loop:
     def __init__(self, trainer: Trainer, course: Course, messages: Messages) -> None:
         self._trainer, self._course, self._messages = trainer, course, messages
         self._settings = trainer.settings
-        self._held_out = HeldOut(trainer.material, HELD_OUT_IMAGES)
+        self._examine = trainer.method.examine(trainer.material, trainer.method)
         self._start_s = time.monotonic() - course.trained_s
         self._score_s = course.trained_s + self._settings.score_every_s
         self._report_s = 0.0
@@ -190,10 +186,9 @@ class _Loop:
 
     def _score(self) -> None:
         course = self._course
-        scores = self._held_out.score(self._detect, read=self._trainer.method.decode)
-        held_out_loss = self._held_out_loss()
+        held_out_loss, scores = self._examine(self._trainer.averaged, self._trainer.device)
         at = {"trained_s": round(course.trained_s, 1), "steps": self._trainer.steps, "loss": self._loss}
-        course.scores.append(at | {"held_out_loss": held_out_loss} | scores.summary())
+        course.scores.append(at | {"held_out_loss": held_out_loss} | scores)
         # the counts of missed and false particles are too few to choose by
         if held_out_loss <= course.best:
             course.best, course.best_at_s = held_out_loss, course.trained_s
@@ -201,17 +196,3 @@ class _Loop:
             course.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
         late = course.trained_s - course.best_at_s > self._settings.patience * 60.0 * self._settings.minutes
         self.stuck = bool(late and course.weights and self.part() > SETTLING_PART)
-
-    @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        trainer, scene = self._trainer, self._held_out.scene
-        at_once = self._held_out.at_once(AT_ONCE)
-        images = torch.from_numpy(scene.images)[:, None] / trainer.material.noise_contrast
-        answers = [trainer.averaged(some.to(trainer.device)) for some in images.split(at_once)]
-        return float(trainer.method.loss(torch.cat(answers), scene, trainer.material).total)
-
-    @torch.no_grad()
-    def _detect(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        tensor = torch.from_numpy(images).to(self._trainer.device)
-        maps: npt.NDArray[np.float32] = self._trainer.averaged(tensor).float().cpu().numpy()
-        return maps

@@ -1,1 +1,1 @@
-"""Calibration from stacks of beads: PSF, noise, background and voxel size of volumes."""
+"""Calibration for volumes: PSF, noise, background and training."""

@@ -96,7 +96,7 @@ class GuardedEngine(EngineAround):
         self._waiting: deque[tuple[Frame, Predictions | None]] = deque()
         self._on_results: Callable[[], None] | None = None
         self._counted: Counter[str] = Counter()
-        self._format: tuple[int, int, np.dtype[Any]] | None = None
+        self._format: tuple[int, int, np.dtype[Any], int] | None = None
         self._blank, self._counted_blank, self._look_at = 0, 0, BLANK_RUN
 
     @property
@@ -113,11 +113,11 @@ class GuardedEngine(EngineAround):
         """Frames submitted whose detections have not been returned yet."""
         return len(self._waiting)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Compile and allocate; a back end that fails here is replaced as during a run."""
-        self._format = height, width, dtype
+        self._format = height, width, dtype, depth
         try:
-            self._engine.warmup(height, width, dtype)
+            self._engine.warmup(height, width, dtype, depth)
         except BackEndError as error:
             self._replace(error)
 

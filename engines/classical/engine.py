@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engines.classical.detector import SpotDetector
 from engines.classical.widths import WidthCurve
 from engines.detection_pool import FrameWork, Outcome
-from engines.engine import DetectionError, EngineInfo, readable, working_dtype
+from engines.engine import DetectionError, EngineInfo, images_only, readable, working_dtype
 from engines.file_hash import file_hash
 from engines.flatfield import load_flat_field
 from engines.ordered_threads import default_workers
@@ -28,6 +28,7 @@ from stream.messages import Detections, Frame, Predictions
 
 SIGNS = {"bright": 1.0, "dark": -1.0}
 WARMUP_SIGMA_PX = 3.0
+READER = "the classical detector"
 
 
 class ClassicalEngine:
@@ -91,8 +92,9 @@ class ClassicalEngine:
         """
         return dict(self._work.left_out)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Compile for, and allocate, images of this size and type."""
+        images_only(depth, READER)
         self._prepare((height, width))
         dtype = working_dtype(dtype)
         middle = np.iinfo(dtype).max // 2
@@ -127,7 +129,7 @@ class ClassicalEngine:
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        frame = readable(frame, self._shape, "the classical detector")
+        frame = readable(frame, self._shape, READER)
         self._prepare(frame.image.shape)
         if self._polarity is None:
             self._polarity = self._decide_polarity(frame.image)

@@ -22,7 +22,7 @@ from engines.cuda.ranges import MOST_LIGHT
 from engines.cuda.slot import SLOTS_IN_FLIGHT, Runner, Slot
 from engines.cuda.unpacking import kept_slots
 from engines.detection_pool import FrameWork, Outcome
-from engines.engine import BackEndError, DetectionError, EngineInfo, readable, working_dtype
+from engines.engine import BackEndError, DetectionError, EngineInfo, images_only, readable, working_dtype
 from engines.flatfield import FlatField, load_flat_field
 from engines.network.decode import slots_of
 from engines.network.model import OnnxModel
@@ -125,8 +125,9 @@ class GpuEngine:
         """Totals so far: particles left out, frames without light (`no_light`), frames read in full (`crowded`)."""
         return dict(self._work.left_out)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Allocate, record and check for images of this size and type."""
+        images_only(depth, "the network")
         dtype = working_dtype(dtype)
         self._prepare((height, width), dtype)
         if self._refiner is not None:

@@ -23,6 +23,7 @@ from engines.engine import (
     DetectionError,
     EngineInfo,
     WrongNumbersError,
+    images_only,
     readable,
     working_dtype,
 )
@@ -48,6 +49,7 @@ from engines.settings import DetectorSettings
 from stream.messages import Detections, Frame, Predictions
 
 log = logging.getLogger(__name__)
+READER = "the network"
 
 
 class NetworkEngine:
@@ -137,8 +139,9 @@ class NetworkEngine:
         """Totals so far: particles left out, by reason, and frames without light as `no_light`."""
         return dict(self._work.left_out)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Compile for, and allocate, images of this size and type."""
+        images_only(depth, READER)
         self._prepare((height, width))
         dtype = working_dtype(dtype)
         image = np.full((height, width), np.iinfo(dtype).max // 2, dtype)
@@ -207,7 +210,7 @@ class NetworkEngine:
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        frame = readable(frame, self._shape, "the network")
+        frame = readable(frame, self._shape, READER)
         self._prepare(frame.image.shape)
         task = self._tasks.next(
             frame.info.frame,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engines.engine import DetectionError, EngineInfo, readable
+from engines.engine import DetectionError, EngineInfo, images_only, readable
 from engines.file_hash import file_hash
 from engines.ordered_threads import OrderedWork, default_workers
 from engines.own.answers import NO_POSITION, OUTSIDE, AnswerError, table_of
@@ -24,6 +24,7 @@ from stream.messages import Detections, Frame, FrameInfo, Predictions
 from stream.own_code import where_it_failed
 
 TOO_MANY, FAILED_FRAMES = "too_many", "failed_frames"
+READER = "a detector of your own"
 MOST_SAID = 5
 """Different failures that are told, each once. More of them tell nothing new; all are counted."""
 LEFT_OUT = {
@@ -91,8 +92,9 @@ class OwnEngine:
         """What was left out so far, by reason, and `failed_frames`."""
         return dict(self._counts)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Call each instance's `warmup(height, width, dtype)`, if it has one."""
+        images_only(depth, READER)
         for instance in self._instances:
             try:
                 if callable(warmup := getattr(instance, "warmup", None)):
@@ -106,7 +108,7 @@ class OwnEngine:
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         """Take a frame; waits while twice as many frames as there are workers are pending."""
-        self._work.give(partial(self._find, readable(frame, (), "a detector of your own")))
+        self._work.give(partial(self._find, readable(frame, (), READER)))
 
     def _find(self, frame: Frame) -> Outcome:
         begun_s = time.perf_counter()

@@ -65,9 +65,9 @@ class CheckedEngine(EngineAround):
         info = self._engine.info
         return replace(info, details=info.details | {DETAIL: self._facts, ALARMS: self._alarms})
 
-    def warmup(self, height: int, width: int, dtype: np.dtype[Any]) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
         """Compile and allocate everything for such images; the checks too, so that they do not take time later."""
-        super().warmup(height, width, dtype)
+        super().warmup(height, width, dtype, depth)
         try:
             self._prepare()
             if self._inspector is not None:

@@ -43,7 +43,7 @@ LEAST_UM, MOST_UM = 1e-4, 1e4
 LARGEST_COEFFICIENT = 100.0
 """Far above any coefficient of a spline whose peak is 1: a damaged file."""
 REACH_SIGMAS = 3.0
-"""Standard deviations of a Gaussian that are looked at: beyond them is 1 % of the information about its position."""
+"""Standard deviations of a Gaussian that are looked at: 1 % of the information about its position is farther out."""
 PEAK_FINENESS = 8
 """Points a node at which the peak of a measured PSF is looked for: it is found to 0.1 %."""
 VERSION = 1
@@ -67,8 +67,12 @@ class VolumePsf:
     def __post_init__(self) -> None:
         for name in ("voxel_um", "sigma_um", "step_um"):
             triple = getattr(self, name)
-            if triple is not None and not (len(triple) == 3 and all(LEAST_UM <= v <= MOST_UM for v in triple)):
-                raise ValueError(f"{name} = {triple}: three sizes from {LEAST_UM:g} to {MOST_UM:g} um are needed")
+            if triple is not None and not (
+                len(triple) == 3 and all(LEAST_UM <= v <= MOST_UM for v in triple)
+            ):
+                raise ValueError(
+                    f"{name} = {triple}: three sizes from {LEAST_UM:g} to {MOST_UM:g} um are needed"
+                )
         if self.coefficients is None:
             if self.step_um is not None or self.centre is not None:
                 raise ValueError("a Gaussian has no grid")
@@ -81,11 +85,15 @@ class VolumePsf:
             raise ValueError(f"a measured PSF of shape {grid.shape}")
         if not (np.isfinite(grid).all() and np.abs(grid).max() <= LARGEST_COEFFICIENT):
             raise ValueError("a measured PSF with values that are not finite, or far above 1")
-        if not (len(centre) == 3 and all(PAD <= c <= n - 1 - PAD for c, n in zip(centre, grid.shape, strict=True))):
+        if not (
+            len(centre) == 3 and all(PAD <= c <= n - 1 - PAD for c, n in zip(centre, grid.shape, strict=True))
+        ):
             raise ValueError(f"a measured PSF of shape {grid.shape} with its centre at {centre}")
 
     @classmethod
-    def gaussian(cls, sigma_x_um: float, sigma_y_um: float, sigma_z_um: float, voxel_um: Sequence[float]) -> VolumePsf:
+    def gaussian(
+        cls, sigma_x_um: float, sigma_y_um: float, sigma_z_um: float, voxel_um: Sequence[float]
+    ) -> VolumePsf:
         """A Gaussian of these standard deviations for voxels of `voxel_um` (z, y, x); raises `ValueError`."""
         return cls(_triple(voxel_um), (float(sigma_z_um), float(sigma_y_um), float(sigma_x_um)))
 
@@ -171,7 +179,9 @@ class VolumePsf:
             for a, s, n in zip(axes, self.sigma_um, order, strict=True):
                 value = value * (-a / s**2) if n else value
             return np.asarray(value, np.float64)
-        nodes = np.stack([a / d + c for a, d, c in zip(axes, self.step_um, self.centre, strict=True)], axis=-1)
+        nodes = np.stack(
+            [a / d + c for a, d, c in zip(axes, self.step_um, self.centre, strict=True)], axis=-1
+        )
         value = _spline(self.coefficients)(nodes, nu=order)
         last = np.array(self.coefficients.shape) - PAD
         inside = ((nodes >= PAD - 1) & (nodes <= last)).all(axis=-1)
@@ -191,14 +201,20 @@ class VolumePsf:
         """Read what `save` wrote; raises `ConfigurationError` where it is damaged."""
         try:
             if int(attribute(group, "version")) != VERSION:
-                raise ValueError(f"version {attribute(group, 'version')} is not {VERSION}: another liveptv wrote it")
+                raise ValueError(
+                    f"version {attribute(group, 'version')} is not {VERSION}: another liveptv wrote it"
+                )
             voxel, sigma = (_triple(attribute(group, name)) for name in ("voxel_um", "sigma_um"))
             if find(group, "coefficients") is None:
                 return cls(voxel, sigma)
             grid = values(group, "coefficients", ndim=3, most_bytes=MOST_IMAGE_BYTES).astype(np.float32)
-            return cls(voxel, sigma, grid, *(_triple(attribute(group, name)) for name in ("step_um", "centre")))
+            return cls(
+                voxel, sigma, grid, *(_triple(attribute(group, name)) for name in ("step_um", "centre"))
+            )
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
-            raise ConfigurationError(f"cannot read the PSF of the volumes ({error}); calibrate again") from error
+            raise ConfigurationError(
+                f"cannot read the PSF of the volumes ({error}); calibrate again"
+            ) from error
 
     def to_json(self) -> str:
         """It as text, for the metadata of a model file."""
@@ -226,7 +242,9 @@ class VolumePsf:
             grid = np.frombuffer(content, "<f4").reshape(shape).astype(np.float32)
             return cls(voxel, sigma, grid, _triple(fields["step_um"]), _triple(fields["centre"]))
         except (LookupError, ValueError, TypeError, ArithmeticError, RecursionError, zlib.error) as error:
-            raise ConfigurationError(f"the PSF of a volume model is damaged ({error}); train it again") from error
+            raise ConfigurationError(
+                f"the PSF of a volume model is damaged ({error}); train it again"
+            ) from error
 
 
 def _triple(numbers: Sequence[float] | FloatArray) -> Triple:

@@ -24,7 +24,6 @@ from calibration.training.checkpoint import Course  # noqa: E402
 from calibration.training.group.meeting import check_alike, joined  # noqa: E402
 from calibration.training.group.member import LAUNCHED, Member, launched_member  # noqa: E402
 from calibration.training.material import Material  # noqa: E402
-from calibration.training.method import Method  # noqa: E402
 from calibration.training.settings import TrainingError, TrainingSettings  # noqa: E402
 from calibration.training.train import train  # noqa: E402
 from calibration.training.trainer import OURS, Trainer  # noqa: E402
@@ -74,7 +73,7 @@ class Steady(ParticleNet):
         return super().forward(images.double(), *rest)
 
 
-STEADY = Method(Steady, OURS.loss, OURS.decode, OURS.rate_at)
+STEADY = dataclasses.replace(OURS, build=Steady)
 
 
 def trained_on_shares(member, settings, whole, steps):

@@ -132,7 +132,7 @@ class Echo:
     def pending(self) -> int:
         return len(self.waiting)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype) -> None:
+    def warmup(self, height: int, width: int, dtype: np.dtype, depth: int = 1) -> None:
         pass
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:

@@ -304,7 +304,7 @@ class Steady:
     def pending(self):
         return len(self.waiting)
 
-    def warmup(self, height, width, dtype):
+    def warmup(self, height, width, dtype, depth=1):
         pass
 
     def submit(self, frame, predicted=None):

@@ -52,7 +52,7 @@ class Moving:
     def pending(self) -> int:
         return len(self.work)
 
-    def warmup(self, height: int, width: int, dtype: np.dtype) -> None: ...
+    def warmup(self, height: int, width: int, dtype: np.dtype, depth: int = 1) -> None: ...
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:
         self.given[frame.info.frame] = predicted

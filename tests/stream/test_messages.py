@@ -11,7 +11,7 @@ INFO = FrameInfo("run", 0, 0, 0.0, 0, 0.0)
 
 
 def test_a_column_is_a_view_of_its_row_of_the_table() -> None:
-    table = np.arange(42.0).reshape(14, 3)
+    table = np.arange(45.0).reshape(15, 3)
     found = Detections(INFO, table)
     assert len(found) == 3
     np.testing.assert_array_equal(found.y_um, [3, 4, 5])

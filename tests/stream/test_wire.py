@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from wire_strategies import MESSAGES, TEXT, a_frame, same, some_detections
 
 from stream.errors import WireError
-from stream.header import AckFields, CommandFields, EndFields, InfoFields, StartFields, StatusFields
+from stream.header import (
+    AckFields,
+    CommandFields,
+    EndFields,
+    InfoFields,
+    StartFields,
+    StatusFields,
+    VolumeFields,
+)
 from stream.messages import (
     Command,
     CommandKind,
@@ -29,8 +37,10 @@ from stream.messages import (
     Status,
     Tracks,
 )
+from stream.volume_info import VolumeInfo
 from stream.wire import KINDS, MAX_HEADER_BYTES, Header, LinkFields, assemble, decode, decode_header, encode
 
+TIME_OFFSET = "time_offset_s"
 LINKS = st.one_of(st.none(), st.builds(LinkFields, st.integers(0, 2**63 - 1), TEXT, st.integers(-1, 99)))
 
 
@@ -129,15 +139,46 @@ def test_the_headers_in_the_documentation_are_real() -> None:
     assert [decode_header(text.encode()).kind for text in examples] == ["frame", "detections", "command"]
 
 
+ACK, FRAME, FOUND = CommandReply("c", True), a_frame(), some_detections()
+VOLUME = replace(
+    FRAME, image=np.ones((3, 4, 5), np.uint16), info=replace(FRAME.info, volume=VolumeInfo((0.0, 0.5, 1.0)))
+)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"z_um": [0.0, 0.5]},
+        {"z_um": [0.0, 1.0, 0.5]},
+        {"z_um": [1.0, 2.0, 3.0]},
+        {"z_um": []},
+        {"z_um": [0.0, 0.5, 1.0], "time_s": [0.0]},
+        {"z_um": [0.0, 0.5, 1.0], "missing": [3]},
+        {"z_um": [0.0, 0.5, 1.0], "missing": [1, 1]},
+        {"z_um": [0.0, 0.5, 1.0], "missing": [-1]},
+        {"z_um": 3},
+    ],
+)
+def test_a_volume_whose_slices_cannot_be_is_refused(told: dict[str, object]) -> None:
+    header, payload = encode(VOLUME)
+    fields = json.loads(header)
+    assert fields["info"]["volume"] == {"z_um": [0.0, 0.5, 1.0]}
+    fields["info"]["volume"] = told
+    with pytest.raises(WireError):
+        decode(json.dumps(fields).encode(), bytes(payload))
+
+
 def test_every_field_of_the_header_is_documented() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
-    structs = (Header, LinkFields, InfoFields, CommandFields, AckFields, StatusFields, StartFields, EndFields)
+    structs = (
+        *(Header, LinkFields, InfoFields, VolumeFields, CommandFields),
+        *(AckFields, StatusFields, StartFields, EndFields),
+    )
     names = {field.name for struct in structs for field in msgspec.structs.fields(struct)}
     names |= {*Detections.COLUMNS, *Tracks.COLUMNS, *CommandKind, *StageState, *KINDS.values()}
     assert {name for name in names if f"`{name}`" not in text} == set()
 
 
-ACK, FRAME, FOUND = CommandReply("c", True), a_frame(), some_detections()
 TRACKED = Tracks.from_columns(FOUND.info, track=np.arange(3.0), z_um=[1.0, 2.0, 3.0], flags=[0, 1, 4])
 IMAGE, TABLE = bytes(encode(FRAME)[1]), bytes(encode(FOUND)[1])
 BAD = {
@@ -260,9 +301,18 @@ def test_random_damage_to_good_messages_raises_nothing_but_a_wire_error() -> Non
         (FOUND, FOUND.MORE),
         (FOUND, (*FOUND.MORE, "flags")),
         (TRACKED, (*TRACKED.MORE, *TRACKED.DETECTED)),
-        (TRACKED, TRACKED.DETECTED),
+        (TRACKED, (*TRACKED.DETECTED, TIME_OFFSET)),
+        (FOUND, (TIME_OFFSET,)),
+        (TRACKED, (TIME_OFFSET,)),
     ],
-    ids=["detections", "detections without flags", "tracks", "tracks without what was detected"],
+    ids=[
+        "detections",
+        "detections without flags",
+        "tracks",
+        "tracks without what was detected",
+        "detections before volumes",
+        "tracks before volumes",
+    ],
 )
 def test_a_table_of_an_older_sender_is_read_and_its_new_columns_are_unknown(
     table: Detections | Tracks, without: tuple[str, ...]

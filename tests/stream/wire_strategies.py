@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from stream.messages import (
     StreamStart,
     Tracks,
 )
+from stream.volume_info import VolumeInfo
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -47,6 +48,26 @@ INFO = st.builds(
     exposure_ms=NUMBER,
     pixel_size_um=NUMBER,
 )
+
+
+@st.composite
+def volume_infos(draw: st.DrawFn, slices: int | None = None) -> VolumeInfo:
+    count = draw(st.integers(1, 5)) if slices is None else slices
+    rising = sorted(draw(st.sets(st.floats(1e-3, 1e6), min_size=count - 1, max_size=count - 1)))
+    times = draw(st.one_of(st.just(()), st.tuples(*[FINITE] * count)))
+    missing = sorted(draw(st.sets(st.integers(0, count - 1))))
+    return VolumeInfo((0.0, *rising), times, tuple(missing), draw(st.booleans()))
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    image = draw(IMAGES)
+    info = draw(INFO)
+    if image.ndim == 3:
+        info = replace(info, volume=draw(st.one_of(st.none(), volume_infos(image.shape[0]))))
+    return Frame(info, image)
+
+
 IMAGES = hnp.arrays(
     st.sampled_from([np.uint8, np.uint16, np.dtype(">u2")]), hnp.array_shapes(min_dims=2, max_dims=3)
 )
@@ -56,11 +77,12 @@ def tables(
     kind: type[Detections] | type[Tracks] | type[Predictions],
 ) -> st.SearchStrategy[Detections | Tracks | Predictions]:
     shape = st.tuples(st.just(len(kind.COLUMNS)), st.integers(0, 6))
-    return st.builds(kind, INFO, hnp.arrays(np.float64, shape))
+    info = st.builds(replace, INFO, volume=st.one_of(st.none(), volume_infos()))
+    return st.builds(kind, info, hnp.arrays(np.float64, shape))
 
 
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Frame, INFO, IMAGES),
+    frames(),
     tables(Detections),
     tables(Tracks),
     tables(Predictions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,13 @@ class Background:
 
     `grid` (Z, h, w) holds the background at the centres of cells of `cell_px` x `cell_px` pixels (the last cell of
     a row or column may be smaller, its centre is taken as if it were not); beyond the outermost centres it is
-    continued as it is there.
+    continued as it is there. `sd` is how far the background at a place may differ from it, grey values (standard
+    deviation; NaN: not known).
     """
 
     grid: Float32Array
     cell_px: int
+    sd: float = math.nan
 
     def at(self, x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
         """Background at positions (N,) in voxels, of the nearest slice."""

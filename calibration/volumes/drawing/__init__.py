@@ -1,0 +1,1 @@
+"""Training volumes, drawn from the calibration's PSF, noise and background."""

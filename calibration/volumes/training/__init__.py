@@ -1,0 +1,1 @@
+"""Training of the network for volumes, on volumes that are drawn on the fly."""

@@ -1,0 +1,1 @@
+"""The joint maximum-likelihood fit of particles in volumes."""

@@ -1,0 +1,1 @@
+"""The network for volumes: proposals with positions, brightnesses, probabilities and standard errors."""

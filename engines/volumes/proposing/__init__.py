@@ -1,0 +1,1 @@
+"""Proposals without training: matched filter, and Laplacian of Gaussian (SEF3D)."""
