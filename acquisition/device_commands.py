@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from acquisition.microscope import Microscope
 from acquisition.safety.limits import (
@@ -18,6 +19,25 @@ from acquisition.settings import LimitsSettings
 from stream.messages import Command, CommandKind
 
 
+class SteeredFocus(Protocol):
+    """What commands move: the focus drive, or the volumes that it scans."""
+
+    focus_commanded_um: float
+
+    @property
+    def rested_ns(self) -> int:
+        """Since when what is exposed shows the last move (`perf_counter_ns`), once it is over; 0: not known."""
+        ...
+
+    def move_focus(self, position_um: float) -> None:
+        """Start a move, without waiting. Raises `CommandRefused` outside the limits, `SourceError` on failure."""
+        ...
+
+    def focus_moves(self) -> bool:
+        """Whether it still moves."""
+        ...
+
+
 class DeviceCommands:
     """Carries out commands on a microscope at once.
 
@@ -25,8 +45,12 @@ class DeviceCommands:
     limits or for a device that this microscope lacks, `SourceError` where a device fails.
     """
 
-    def __init__(self, microscope: Microscope, limits: LimitsSettings) -> None:
+    def __init__(
+        self, microscope: Microscope, limits: LimitsSettings, focus: SteeredFocus | None = None
+    ) -> None:
+        """`focus` is moved in place of the microscope's drive."""
         self._scope = microscope
+        self._focus: SteeredFocus = microscope if focus is None else focus
         self._limits = limits
         self.actions: Mapping[CommandKind, Callable[[Command], None]] = {
             CommandKind.SET_PROPERTY: self._set_property,
@@ -61,13 +85,13 @@ class DeviceCommands:
         self._move_to(number(command))
 
     def _next_slice(self, command: Command) -> None:
-        self._move_to(self._scope.focus_commanded_um + number(command))
+        self._move_to(self._focus.focus_commanded_um + number(command))
 
     def _move_to(self, target_um: float) -> None:
         if not self._scope.focus:
             raise CommandRefused("this microscope has no focus drive; set microscope.focus")
-        check_focus(self._limits, target_um, self._scope.focus_commanded_um)
-        self._scope.move_focus(target_um)
+        check_focus(self._limits, target_um, self._focus.focus_commanded_um)
+        self._focus.move_focus(target_um)
 
     def _set_flow(self, command: Command) -> None:
         if not self._scope.pump:

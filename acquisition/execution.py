@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from acquisition.device_commands import DeviceCommands
+from acquisition.device_commands import DeviceCommands, SteeredFocus
 from acquisition.microscope import Microscope
 from acquisition.safety.hardware_state import DeviceSafety
 from acquisition.safety.limits import (
@@ -82,9 +82,13 @@ class CommandExecutor:
         limits: LimitsSettings,
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[str], None] = log.warning,
+        focus: SteeredFocus | None = None,
     ) -> None:
-        """Raises `ConfigurationError` if the limits name a safe state that this microscope cannot enter."""
-        self._scope = microscope
+        """`focus` is moved by commands in place of the microscope's drive, but not by the safe state.
+
+        Raises `ConfigurationError` if the limits name a safe state that this microscope cannot enter.
+        """
+        self._focus: SteeredFocus = microscope if focus is None else focus
         self._stream = stream
         self._limits = limits
         self._clock = clock
@@ -100,7 +104,7 @@ class CommandExecutor:
         self._dropped: list[CommandReply] = []
         self._newest_frame = -1
         self._actions: dict[CommandKind, Callable[[Command], None]] = {
-            **DeviceCommands(microscope, limits).actions,
+            **DeviceCommands(microscope, limits, focus).actions,
             CommandKind.MAKE_SAFE: self._make_safe,
         }
         self._counts = {"commands": 0, "commands_refused": 0, "watchdog": 0}
@@ -202,8 +206,9 @@ class CommandExecutor:
         answers, self._dropped = self._dropped, []
         for pending in [p for p in self._pending if p.effective_ns is None]:
             try:
-                if not self._scope.focus_moves():
-                    pending.effective_ns = self._stream.devices_changed()
+                if not self._focus.focus_moves():
+                    now_ns = self._stream.devices_changed()
+                    pending.effective_ns = self._focus.rested_ns or now_ns
                     continue
                 late = self._clock() - pending.begun_s > FOCUS_TIMEOUT_S
                 why = (

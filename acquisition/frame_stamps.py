@@ -21,8 +21,9 @@ class CameraNumbers:
     `resets` counts how often the camera's counter fell back by itself; what was lost then is unknown.
     """
 
-    def __init__(self, key: str | None) -> None:
-        self._wanted = key
+    def __init__(self, key: str | None, first: int | None = None) -> None:
+        """`first` is what `key` says of the first image after each start of the camera, where that is known."""
+        self._wanted, self._first = key, first
         self._key: str | None = None
         self._next: int | None = None
         self._base = 0
@@ -36,6 +37,11 @@ class CameraNumbers:
         self._next = None
         self._offset = self._highest + 1
 
+    @property
+    def next_after_restart(self) -> int:
+        """The number of the first frame after a restart now, where the camera counts from its start."""
+        return self._highest + 1
+
     def take(self, metadata: Mapping[str, Any]) -> int:
         """The number of a frame; missing frames before it are counted.
 
@@ -47,6 +53,8 @@ class CameraNumbers:
         if self._next is None:
             # a camera may count from power-on; losses before the first frame are unknown
             self._base = 0 if self._key in {FRAME_NUMBER_KEY, IMAGE_NUMBER_KEY} else number
+            if self._first is not None and self._wanted is not None:
+                self._base = min(self._first, number)
             self._next = self._base
         if number < self._next:
             self.resets += 1
@@ -97,10 +105,14 @@ class CameraClock:
         self.exposed_ns = 0
 
     def restart(self, now_ns: int, began_ns: int) -> None:
-        """Prepare for a start of the camera at `now_ns`; the run began at `began_ns`."""
+        """Prepare for a start of the camera at `now_ns`; the run began at `began_ns`.
+
+        A camera's clock that is not ours (in simulated time) goes on through its starts.
+        """
         self._started_ns = now_ns
-        self._camera_first_s = None
-        self._run_offset_s = 1e-9 * (now_ns - began_ns)
+        if self._keeps_time or self._camera_first_s is None:
+            self._camera_first_s = None
+            self._run_offset_s = 1e-9 * (now_ns - began_ns)
         self._elapsed_offset_ns = self._latest_offset_ns = math.inf
 
     def arrival_ns(self, metadata: Mapping[str, Any], popped_ns: int) -> int:

@@ -50,7 +50,9 @@ class MicroscopeStream:
         *,
         run_id: str,
         report: Callable[[str], None] = log.warning,
+        first_number: int | None = None,
     ) -> None:
+        """`first_number`: what `frame_number_key` says of the first frame after each start of the camera."""
         self._scope = microscope
         self._core = microscope.core
         self._settings = settings
@@ -61,7 +63,7 @@ class MicroscopeStream:
         self._simulated_time = microscope.simulated_time()
         self._faults = CameraThreadFaults()
         self._clock = CameraClock(keeps_time=not self._simulated_time)
-        self._numbers = CameraNumbers(settings.frame_number_key)
+        self._numbers = CameraNumbers(settings.frame_number_key, first_number)
         self._readings = Readings()
         self._kept: deque[tuple[Frame, int]] = deque()
         self._began_ns = 0
@@ -76,9 +78,12 @@ class MicroscopeStream:
         self._check_due_s = 0.0
         self._last_frame_s = 0.0
         self._frame = self._left = 0
+        self._images: int | None = None
+        self._last_image = 0
         self._running = self._stopped = self._paused = self._closed = False
         self._newest: FrameInfo | None = None
         self._look: Callable[[int], None] | None = None
+        self.where: Callable[[], str] = lambda: f"frame {self._frame}"
         self.exposed_ns = 0
         self.ours_changes = False
 
@@ -96,11 +101,45 @@ class MicroscopeStream:
 
     def start(self) -> None:
         """Start the camera. Raises `SourceError` if it cannot."""
-        self._began_ns = time.perf_counter_ns()
-        self._began_wall_s = time.time()
+        self.begin()
         self._start_camera()
 
-    def _start_camera(self) -> None:
+    def begin(self) -> None:
+        """The run begins now: times count from here. `start` does it too."""
+        self._began_ns = time.perf_counter_ns()
+        self._began_wall_s = time.time()
+
+    def take(self, images: int | None) -> None:
+        """Start the camera for this many images, or without an end; frames left in its buffer come first.
+
+        After the last image the camera `rests`. Raises `SourceError` if it does not start.
+        """
+        self.halt()
+        self._start_camera(images)
+
+    def halt(self) -> None:
+        """Stop the camera until the next `take`; what it has taken can still be read."""
+        self._stop_camera()
+        self._keep_waiting_frames()
+
+    @property
+    def rests(self) -> bool:
+        """Whether the camera takes no images now, and all that it took have been read."""
+        if self._running and self._images is not None and self._frame >= self._last_image:
+            self._stop_camera()
+        return not self._running and not self._waiting()
+
+    @property
+    def next_image(self) -> int:
+        """The number (`camera_frame`) of the first image after a start of the camera; of the next one, before one."""
+        return self._numbers.next_after_restart
+
+    @property
+    def counter_resets(self) -> int:
+        """How often the camera's counter fell back by itself: what came since has no known place."""
+        return self._numbers.resets
+
+    def _start_camera(self, images: int | None = None) -> None:
         self._scope.wait_for_focus(self._settings.stall_s)
         self.devices_changed()
         rate_hz = self.info.frame_rate_hz
@@ -109,11 +148,15 @@ class MicroscopeStream:
             self._queue.patient = self._simulated_time
         self._clock.restart(time.perf_counter_ns(), self._began_ns)
         self._numbers.restart()
+        self._images, self._last_image = images, self._frame + (images or 0)
         self._running = (
             True  # before the start: the first frame can be announced before the core's call returns
         )
         try:
-            self._core.startContinuousSequenceAcquisition(0)
+            if images is None:
+                self._core.startContinuousSequenceAcquisition(0)
+            else:
+                self._core.startSequenceAcquisition(images, 0, True)
         except Exception as error:
             self._running = False
             raise SourceError(f"the camera {self._scope.camera} does not start: {reason(error)}") from error
@@ -176,7 +219,11 @@ class MicroscopeStream:
             return
         if self._in_buffer():
             return
-        why = self._faults.last or self._scope.camera_error() or "its adapter gives no reason"
+        why = self._faults.last or self._scope.camera_error()
+        if self._images is not None and not why:
+            self._stop_camera()
+            return
+        why = why or "its adapter gives no reason"
         raise SourceError(
             f"the camera {self._scope.camera} stopped by itself after {self._frame} frames: {why}"
         )
@@ -261,7 +308,7 @@ class MicroscopeStream:
             self._pixel_size_um = self._state.pixel_size_um
         self._readings_due_s = 0.0
         for line in changes(before, self._state, fixed_pixel_size_um=fixed_um, commanded=commanded):
-            self._report(f"from about frame {self._frame} on: {line}")
+            self._report(f"from about {self.where()} on: {line}")
 
     def devices_changed(self) -> int:
         """Read everything that commands can change; it holds from now on. Returns now (`perf_counter_ns`)."""
@@ -295,11 +342,15 @@ class MicroscopeStream:
         """Start the camera again; frames left in its buffer are delivered first."""
         if self._paused and not self._stopped:
             self._paused = False
-            while self._in_buffer():
-                frame = self._pop()
-                if frame is not None:
-                    self._kept.append((frame, self.exposed_ns))
+            self._keep_waiting_frames()
             self._start_camera()
+
+    def _keep_waiting_frames(self) -> None:
+        """Take what is left in the camera's buffer, which its next start empties."""
+        while self._in_buffer():
+            frame = self._pop()
+            if frame is not None:
+                self._kept.append((frame, self.exposed_ns))
 
     def counts(self) -> dict[str, int]:
         """`received`, `lost_in_camera`, and, if above 0, `left_in_buffer` (taken and not read, so far or, after

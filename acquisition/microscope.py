@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,6 +19,7 @@ from acquisition.watched_state import WatchedState
 from stream.errors import ConfigurationError, SourceError
 
 NAN = math.nan
+log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 STILL_UM = 0.05
 """Two readings within this distance, um, mean that the drive rests: above encoder noise (some nm), below the
@@ -46,6 +49,10 @@ class Actuators:
         self._closed = False
         self._last_reading: tuple[float, float] | None = None
         self.focus_commanded_um = NAN
+        self.rested_ns = 0  # not known: the drive is asked whether it rests
+        self.focus_sequence_runs = False
+        self.focus_taken = False
+        self._focus_lock = threading.Lock()
         try:
             self._labels = tuple(self.core.getLoadedDevices())
             self.focus = self._role(settings.focus, self.core.getFocusDevice(), "microscope.focus")
@@ -97,10 +104,42 @@ class Actuators:
         return float(self._do(self.focus, self.core.getPosition, self.focus)) if self.focus else NAN
 
     def move_focus(self, position_um: float) -> None:
-        """Start a move of the focus drive, without waiting."""
+        """Start a move of the focus drive, without waiting. It ends a scan: the drive is taken from it."""
+        with self._focus_lock:
+            self.focus_taken = True
+            self._stop_focus_sequence()
+            self._set_focus(position_um)
+
+    def _set_focus(self, position_um: float) -> None:
         self._do(self.focus, self.core.setPosition, self.focus, position_um)
         self.focus_commanded_um = position_um
         self._last_reading = None
+
+    def scan_focus(self, position_um: float) -> bool:
+        """Start a move that belongs to a scan; False, and no move, once the drive has been taken from it."""
+        with self._focus_lock:
+            if not self.focus_taken:
+                self._stop_focus_sequence()
+                self._set_focus(position_um)
+            return not self.focus_taken
+
+    def start_focus_sequence(self) -> bool:
+        """Let the drive follow its trigger through the positions loaded into it; False once it has been taken."""
+        with self._focus_lock:
+            if not self.focus_taken:
+                self._do(self.focus, self.core.startStageSequence, self.focus)
+                self.focus_sequence_runs = True
+            return not self.focus_taken
+
+    def stop_focus_sequence(self) -> None:
+        """Let the focus drive follow no trigger any more. Idempotent."""
+        with self._focus_lock:
+            self._stop_focus_sequence()
+
+    def _stop_focus_sequence(self) -> None:
+        if self.focus_sequence_runs:
+            self._do(self.focus, self.core.stopStageSequence, self.focus)
+            self.focus_sequence_runs = False
 
     def focus_moves(self) -> bool:
         """Whether the focus drive still moves.
@@ -169,6 +208,10 @@ class Actuators:
         """Unload all devices. Idempotent."""
         if not self._closed:
             self._closed = True
+            try:
+                self.stop_focus_sequence()
+            except SourceError as error:
+                log.warning("the focus drive may still follow its trigger: %s", error)
             close_core(self.core)
 
 

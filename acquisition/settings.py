@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from acquisition.stacks.axes import parse_axes
+from acquisition.stacks.scales import LEAST_UM, MOST_UM
 from stream.settings import Section
 
 
@@ -15,8 +16,8 @@ class MicroscopeSettings(Section):
     """A microscope driven by Micro-Manager. What is left out is read from the core."""
 
     config: str = Field(
-        description="configuration file of Micro-Manager: a path, `simulated` or `paper` (the simulated "
-        "microscope), or the name of a file in an adapter folder (MMConfig_demo.cfg)"
+        description="configuration file of Micro-Manager: a path, `simulated`, `paper`, `fluorescence` or "
+        "`light_sheet` (the simulated microscopes), or the name of a file in an adapter folder (MMConfig_demo.cfg)"
     )
     camera: str | None = Field(None, description="label of the camera; left out: the core's camera")
     focus: str | None = Field(None, description="label of the focus drive; left out: the core's focus drive")
@@ -62,6 +63,13 @@ class RecordingSettings(Section):
     axes: str | None = Field(
         None,
         description='axes of the file, slowest first, as in "TYX" (T time, Z focus, C channel); overrides the file',
+    )
+    z_step_um: float | None = Field(
+        None,
+        ge=LEAST_UM,
+        le=MOST_UM,
+        description="distance between the slices of a volume; overrides the one in the file, and reads the z "
+        "planes of each time as one volume. A detector for volumes does so by itself",
     )
     pace: bool = Field(
         False, description="replay at the recording's frame rate; otherwise as fast as possible"

@@ -257,6 +257,8 @@ class AcquireStage:
         if self._executor is not None:
             self._executor.release()
         if not self._paused:
+            if self._executor is not None:
+                self._source.resume()  # the safe state may have ended a scan of the focus
             self._requests.accept(command, self._received)
             return
         self._paused = False

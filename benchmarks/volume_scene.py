@@ -97,7 +97,7 @@ def expected(
         for middle, width, count in zip(centre, sigma, shape, strict=True):
             first = max(0, math.ceil(middle - REACH * width))
             last = min(count - 1, math.floor(middle + REACH * width))
-            part.append(slice(first, last + 1))
+            part.append(slice(first, max(first, last + 1)))
             profiles.append(np.exp(-0.5 * ((np.arange(first, last + 1) - middle) / width) ** 2))
         z, y, x = profiles
         light[tuple(part)] += peak * z[:, None, None] * y[:, None] * x

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
 
 from acquisition.recorded_run.places import RecordedFiles, table_of
 from acquisition.recorder.frame_table import FrameRow, FrameTable
@@ -44,9 +47,11 @@ class RecordedRun:
         self._run_id, self._pace = run_id, pace
         self._rate_hz, self._pixel_um = rate_hz, pixel_size_um
         self._decisions = decisions
+        self._depth = depth_of(table.rows, files.table)
         self._stack = open_stack(files.images)
         found = self._stack.info
-        rows = [row for row in table.rows if row.index < found.planes]
+        images = found.planes // self._depth
+        rows = [row for row in table.rows if row.index < images]
         if decisions is not None:
             rows = [row for row in rows if row.info.frame in decisions]
         if not rows:
@@ -57,19 +62,20 @@ class RecordedRun:
         self._rows = in_order(rows)
         self._first = self._rows[0].info
         self.recorded_by = table.run_id
-        missing = len(table.rows) - len([row for row in table.rows if row.index < found.planes])
-        self.remarks: tuple[str, ...] = self._remarks(missing, found.planes, table)
+        missing = len(table.rows) - len([row for row in table.rows if row.index < images])
+        self.remarks: tuple[str, ...] = self._remarks(missing, images, table)
         title = f"{storable(files.images.name)} (run {storable(table.run_id)}, {len(self._rows)} frames)"
         self.info = SourceInfo(
             height=found.height,
             width=found.width,
-            depth=1,
+            depth=self._depth,
             dtype=found.dtype,
             pixel_size_um=self._pixel_um or self._first.pixel_size_um,
             frame_rate_hz=rate_hz or rate_of(self._rows),
             frames=len(self._rows),
             name=storable(files.images.name),
             description="; ".join([title, *self.remarks]),
+            z_step_um=math.nan if self._first.volume is None else self._first.volume.z_step_um,
         )
         self._next = 0
         self._skipped = missing if decisions is None else 0
@@ -115,7 +121,7 @@ class RecordedRun:
                 time.sleep(max(0.0, timeout_s))
                 return None
             time.sleep(max(0.0, wait_s))
-        image = self._stack.read(row.index).image
+        image = self._pixels(row)
         self._count_on()
         return Frame(self._info(row.info), image)
 
@@ -160,8 +166,18 @@ class RecordedRun:
                 yield frame
 
     def image(self, number: int) -> ImageArray:
-        """Image `number` (H, W) of those that are read, counted from 0. Raises `SourceError` if it is damaged."""
-        return self._stack.read(self._rows[number].index).image
+        """Image `number` (H, W), or volume (Z, H, W), of those that are read, counted from 0.
+
+        Raises `SourceError` if it is damaged.
+        """
+        return self._pixels(self._rows[number])
+
+    def _pixels(self, row: FrameRow) -> ImageArray:
+        if row.info.volume is None:
+            return self._stack.read(row.index).image
+        first = row.index * self._depth
+        image: ImageArray = np.stack([self._stack.read(first + k).image for k in range(self._depth)])
+        return image
 
     def stop(self) -> None:
         """Read no more."""
@@ -191,6 +207,14 @@ class RecordedRun:
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._stack.close()
+
+
+def depth_of(rows: Sequence[FrameRow], table: Path) -> int:
+    """Slices of the volumes of a recording; 1 if it has images. Raises `SourceError` unless all have as many."""
+    depths = {1 if row.info.volume is None else len(row.info.volume.z_um) for row in rows}
+    if len(depths) > 1:
+        raise SourceError(f"{table} has volumes of {min(depths)} to {max(depths)} slices; it is damaged")
+    return depths.pop()
 
 
 def in_order(rows: list[FrameRow]) -> list[FrameRow]:

@@ -13,7 +13,10 @@ from stream.messages import FrameInfo, ImageArray
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What all images of a recording share: shape (H, W) or (Z, H, W), type, scales, and where they are from."""
+    """What all images of a recording share: shape (H, W) or (Z, H, W), type, scales, and where they are from.
+
+    `z_step_um` is the nominal distance of the slices of a volume, NaN of an image.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -22,6 +25,7 @@ class ImageFacts:
     run_id: str
     name: str
     description: str = ""
+    z_step_um: float = math.nan
 
     @property
     def nbytes(self) -> int:

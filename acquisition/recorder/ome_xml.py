@@ -32,18 +32,30 @@ class OmeXml:
         """With one image; the number of images is written into it later."""
         return self._text(f"{1:0{SIZE_DIGITS}d}", "<TiffData/>")
 
-    def complete(self, images: int, times_s: Sequence[float], exposures_ms: Sequence[float]) -> bytes:
-        """With the time since the first image and the exposure time of each image, where they are known."""
-        planes = range(self._facts.shape[0] if len(self._facts.shape) == 3 else 1)
-        first_s = times_s[0] if images else math.nan
+    def complete(
+        self,
+        images: int,
+        times_s: Sequence[float],
+        exposures_ms: Sequence[float],
+        heights_um: Sequence[float] = (),
+    ) -> bytes:
+        """With the time since the first image and the exposure time of each image, where they are known.
+
+        `times_s` and, of volumes, `heights_um` (on the focus drive's axis) have an entry for each slice.
+        """
+        planes = self._facts.shape[0] if len(self._facts.shape) == 3 else 1
+        first_s = min(times_s[:planes], default=math.nan)
         parts = ["<TiffData/>"]
-        for image in range(images):
+        for page in range(images * planes):
+            image, plane = divmod(page, planes)
             facts = ""
-            if math.isfinite(delta_s := times_s[image] - first_s):
+            if math.isfinite(delta_s := times_s[page] - first_s):
                 facts += f' DeltaT="{delta_s!r}" DeltaTUnit="s"'
             if math.isfinite(exposures_ms[image]):
                 facts += f' ExposureTime="{exposures_ms[image]!r}" ExposureTimeUnit="ms"'
-            parts.extend(f'<Plane TheC="0" TheZ="{plane}" TheT="{image}"{facts}/>' for plane in planes)
+            if heights_um and math.isfinite(heights_um[page]):
+                facts += f' PositionZ="{heights_um[page]!r}" PositionZUnit="µm"'
+            parts.append(f'<Plane TheC="0" TheZ="{plane}" TheT="{image}"{facts}/>')
         return self._text(str(images), "".join(parts))
 
     def _text(self, size_t: str, content: str) -> bytes:
@@ -55,6 +67,8 @@ class OmeXml:
         size = "".join(
             f' PhysicalSize{axis}="{facts.pixel_size_um!r}" PhysicalSize{axis}Unit="µm"' for axis in "XY"
         )
+        if facts.z_step_um > 0 and depth:
+            size += f' PhysicalSizeZ="{facts.z_step_um!r}" PhysicalSizeZUnit="µm"'
         text = (
             f'{OPENED}UUID="{self._uuid}" Creator="liveptv">'
             f'<Image ID="Image:0" Name={quoteattr(printable(facts.name))}>'

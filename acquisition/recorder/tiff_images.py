@@ -8,6 +8,7 @@ time of each image takes its place.
 
 from __future__ import annotations
 
+import math
 import struct
 from array import array
 from pathlib import Path
@@ -53,7 +54,7 @@ class TiffImages:
         self._last_link = FIRST_IFD_AT  # where the place of the next directory goes
         self._committed_link, self._pending_ifd = FIRST_IFD_AT, 0
         self._description_at = self._digits_at = 0
-        self._times, self._exposures = array("d"), array("d")
+        self._times, self._exposures, self._heights = array("d"), array("d"), array("d")
         try:
             self._file.open(path)
             self._file.write([HEADER.pack(b"II", 43, 8, 0, 0)], 0)
@@ -86,7 +87,9 @@ class TiffImages:
         except OSError:
             self._end, self._last_link, self._pending_ifd = end, link, pending
             raise
-        self._times.append(info.time_s)
+        times_s, heights_um = slice_facts(info, self._planes)
+        self._times.extend(times_s)
+        self._heights.extend(heights_um)
         self._exposures.append(info.exposure_ms)
         self._next += 1
 
@@ -151,7 +154,8 @@ class TiffImages:
     def rollback(self) -> None:
         """Forget the images appended since the last commit; their room in the file stays unused."""
         self._next, self._last_link = self._images, self._committed_link
-        del self._times[self._images :], self._exposures[self._images :]
+        pages = self._images * self._planes
+        del self._times[pages:], self._heights[pages:], self._exposures[self._images :]
 
     def sync(self) -> None:
         """Wait until what was written is on the disk. Raises `OSError`. May be called from another thread."""
@@ -161,7 +165,7 @@ class TiffImages:
         """Write the times of all images, and close. Raises `OSError`."""
         self.commit()
         if self._images:
-            text = self._xml.complete(self._images, self._times, self._exposures)
+            text = self._xml.complete(self._images, self._times, self._exposures, self._heights)
             self._file.write([text], self._end)
             place = struct.pack("<QQ", len(text), self._end)  # number of characters, and where they are
             self._file.write([place], self._description_at + 4)
@@ -171,3 +175,12 @@ class TiffImages:
     def close(self) -> None:
         """Close the file as it is. Idempotent."""
         self._file.close()
+
+
+def slice_facts(info: FrameInfo, slices: int) -> tuple[list[float], list[float]]:
+    """Time, s, and height, um, of each slice of a volume; of an image its own time, and no height."""
+    volume = info.volume
+    if volume is None or volume.slices != slices:
+        return [info.time_s] * slices, [math.nan] * slices
+    times_s = [info.time_s + later_s for later_s in volume.time_s] or [info.time_s] * slices
+    return times_s, [info.focus_um + z_um for z_um in volume.z_um]

@@ -202,16 +202,17 @@ def array_metadata(facts: ImageFacts, images: int, per_shard: int, packed: bool)
 def group_metadata(facts: ImageFacts, attributes: dict[str, Any]) -> dict[str, Any]:
     """`zarr.json` of the group: OME-Zarr 0.5, and `attributes` beside it.
 
-    The scale of t is the nominal time between two frames; what was measured is in the frame table. A scale that is
-    not known is 1 without a unit.
+    The scale of t is the nominal time between two frames, that of z the nominal distance of slices; what was
+    measured is in the frame table. A scale that is not known is 1 without a unit.
     """
     rate_hz, pixel_um = facts.frame_rate_hz, facts.pixel_size_um
     interval_s = 1 / rate_hz if math.isfinite(rate_hz) and rate_hz > 0 else None
     axes: list[dict[str, str]] = [{"name": "t", "type": "time"} | ({"unit": "second"} if interval_s else {})]
     scale = [interval_s or 1.0]
     if len(facts.shape) == 3:
-        axes.append({"name": "z", "type": "space"})
-        scale.append(1.0)
+        is_known = facts.z_step_um > 0
+        axes.append({"name": "z", "type": "space"} | ({"unit": "micrometer"} if is_known else {}))
+        scale.append(facts.z_step_um if is_known else 1.0)
     for name in "yx":
         axes.append({"name": name, "type": "space", "unit": "micrometer"})
         scale.append(pixel_um)

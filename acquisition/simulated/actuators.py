@@ -24,6 +24,29 @@ class FocusDrive:
         self._start_s = 0.0
         self._drifted_um = 0.0
         self._drift_since_s = 0.0
+        self._sequence: tuple[float, ...] = ()
+        self._at = 0
+
+    def start_sequence(self, positions_um: tuple[float, ...], time_s: float, *, moves_first: bool) -> None:
+        """Follow the trigger through positions, over and over; with `moves_first`, go to the first one now."""
+        self._sequence, self._at = positions_um, 0
+        if moves_first:
+            self.trigger(time_s)
+
+    def trigger(self, time_s: float) -> None:
+        """A pulse of the trigger at a simulated time: go to the next position, if a sequence runs."""
+        if self._sequence:
+            self.move(self._sequence[self._at], time_s)
+            self._at = (self._at + 1) % len(self._sequence)
+
+    def stop_sequence(self) -> None:
+        """Follow the trigger no more; the drive stays where it is."""
+        self._sequence = ()
+
+    @property
+    def follows(self) -> bool:
+        """Whether a sequence runs."""
+        return bool(self._sequence)
 
     def place(self, position_um: float) -> None:
         """Set the drive at rest at a position, without drift so far."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from acquisition.pymmcore import GenericDevice, ShutterDevice, StageDevice
 from acquisition.simulated.camera import SimulatedCamera
+from acquisition.simulated.fluorescence import FluorescenceCamera
 from acquisition.simulated.properties import SimulatedDevice
 from acquisition.simulated.settings_log import SettingsLog
 from stream.errors import ConfigurationError
 
-__all__ = ["SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
+__all__ = ["FluorescenceCamera", "SimulatedCamera", "SimulatedFocus", "SimulatedPump", "SimulatedShutter"]
 
 MAX_FLOW_UL_S = 10.0  # range of the simulated pump; some 15 times the flow of the paper
 
@@ -31,6 +32,8 @@ class LoggedDevice(SimulatedDevice):
 class SimulatedFocus(LoggedDevice, StageDevice):
     """The focus drive: finite speed, a lag to settle, limits, and a drift that its encoder does not measure.
 
+    With `SequenceMaxLength` it follows the camera's trigger through that many positions.
+
     At position 0 the mid-plane between the focal lines is on the floor of the channel; it rises with the position.
     """
 
@@ -44,6 +47,11 @@ class SimulatedFocus(LoggedDevice, StageDevice):
         self.add("Speed_um_s", float, lambda: self._speed_um_s, self._set_speed, limits=(0.1, 1e6))
         self.add("Lag_s", float, lambda: self._lag_s, self._set_lag, limits=(0, 10))
         self.add("Drift_um_s", float, lambda: self._drift_um_s, self._set_drift, limits=(-1000, 1000))
+        self._longest, self._first_trigger = 0, "second"
+        self._positions_um: tuple[float, ...] = ()
+        self.add("SequenceMaxLength", int, lambda: self._longest, self._set_longest, limits=(0, 1_000_000))
+        first = (lambda: self._first_trigger, self._set_first_trigger)
+        self.add("SecondImageAt", str, *first, allowed=("second", "first"))
 
     def join(self) -> None:
         """Set the drive to its start position."""
@@ -60,9 +68,37 @@ class SimulatedFocus(LoggedDevice, StageDevice):
     def set_position_um(self, val: float) -> None:
         """Start a move to a position, um; `busy` until the ramp ends, then it settles within a few lags."""
         self._check(float(val))
+        if self.attached and self.world.focus.follows:
+            raise ConfigurationError("the simulated focus drive follows its trigger; stop its sequence first")
         self.log_setting("Position", float(val))
         with self.world.lock:
             self.world.focus.move(float(val), self.world.time_s)
+
+    def get_sequence_max_length(self) -> int:
+        """Positions that the drive can hold; 0: it cannot be sequenced."""
+        return self._longest
+
+    def send_sequence(self, sequence: tuple[float, ...]) -> None:
+        """Take positions, um, through which the camera's trigger will move the drive."""
+        for position_um in sequence:
+            self._check(float(position_um))
+        self._positions_um = tuple(map(float, sequence))
+
+    def start_sequence(self) -> None:
+        """Follow the trigger from the first position on, again and again."""
+        if not self._positions_um:
+            raise ConfigurationError("the simulated focus drive has no positions to follow; load them first")
+        self.log_setting("Sequence", True)
+        moves_first = self._first_trigger == "second"
+        with self.world.lock:
+            self.world.focus.start_sequence(self._positions_um, self.world.time_s, moves_first=moves_first)
+
+    def stop_sequence(self) -> None:
+        """Follow the trigger no more."""
+        self.log_setting("Sequence", False)
+        if self.attached:
+            with self.world.lock:
+                self.world.focus.stop_sequence()
 
     def busy(self) -> bool:
         """Return whether the drive moves."""
@@ -98,6 +134,12 @@ class SimulatedFocus(LoggedDevice, StageDevice):
 
     def _set_upper(self, limit_um: float) -> None:
         self._upper_um = limit_um
+
+    def _set_longest(self, positions: int) -> None:
+        self._longest = positions
+
+    def _set_first_trigger(self, position: str) -> None:
+        self._first_trigger = position
 
     def _set_speed(self, speed_um_s: float) -> None:
         self._speed_um_s = speed_um_s

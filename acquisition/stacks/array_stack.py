@@ -29,7 +29,7 @@ class DiskArray(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def __getitem__(self, index: tuple[int, ...]) -> Any: ...
+    def __getitem__(self, index: tuple[int | slice, ...]) -> Any: ...
 
 
 class ArrayStack:
@@ -61,7 +61,7 @@ class ArrayStack:
             for axis in range(len(axes))
             if axes[axis] not in "YX"
         ]
-        shape = array.shape
+        shape, self._z_axis = array.shape, axes.find("Z")
         if channel is not None:
             shape, axes = channel.without(shape), "".join(channel.without(axes))
         self._layout: Layout = layout_of(path, shape, axes)
@@ -89,6 +89,9 @@ class ArrayStack:
             remarks=tuple(text for text in (*remarks, scales.z.remark if has_depth else "") if text),
             pixel_remarks=scales.pixel_remarks,
             time_remarks=tuple(text for text in (scales.interval.remark, *scales.remarks) if text),
+            z_step_um=scales.z.value,
+            z_step_remark=scales.z.remark,
+            focus_um=self._positions(count),
         )
 
     @property
@@ -114,6 +117,38 @@ class ArrayStack:
                 stamps_s[index] = float(said[z][t])
         return stamps_s
 
+    def _positions(self, count: int) -> npt.NDArray[np.float64] | None:
+        """Focus positions of all planes, um, if the file has them."""
+        try:
+            said = np.asarray(self._planes["focus_um"], np.float64)
+            return said[self._layout.positions("Z")[:count]]
+        except (LookupError, TypeError, ValueError):  # reading a plane raises the error
+            return None
+
+    def read_planes(self, first: int, count: int) -> tuple[npt.NDArray[Any], tuple[Plane, ...]]:
+        """`count` planes from `first` on, and what is known about each; each chunk is read once.
+
+        Raises `SourceError`, also if they are not one volume of an array whose last axis before y and x is z.
+        """
+        depth = self._layout.size("Z")
+        if count != depth or first % depth or not self._layout.axes.endswith("Z"):
+            raise SourceError(
+                f"planes {first} to {first + count - 1} of {self._path} are not one of its volumes"
+            )
+        where = iter(np.unravel_index(first, self._layout.lead))
+        place = [int(next(where)) if fixed is None else fixed for fixed in self._fixed]
+        along = self._z_axis
+        try:
+            for z in range(count):
+                self._check_chunks(tuple(z if at == along else index for at, index in enumerate(place)))
+            pieces = tuple(slice(None) if at == along else index for at, index in enumerate(place))
+            image = np.ascontiguousarray(self._array[pieces], self.info.dtype)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceError(f"frame {first} of {self._path} cannot be read ({self._why(error)})") from error
+        return image, tuple(self._known(first + z, image[z, :0]) for z in range(count))
+
     def read(self, index: int) -> Plane:
         """Plane `index`. Raises `SourceError` if it cannot be read."""
         where = iter(np.unravel_index(index, self._layout.lead) if self._layout.lead else ())
@@ -127,7 +162,10 @@ class ArrayStack:
             raise SourceError(
                 f"frame {index} of {self._path} cannot be read ({self._why(error)}); copy it again"
             ) from error
-        pixels = np.ascontiguousarray(image, self.info.dtype)
+        return self._known(index, np.ascontiguousarray(image, self.info.dtype))
+
+    def _known(self, index: int, pixels: npt.NDArray[Any]) -> Plane:
+        """A plane with what the file says about it."""
         t, z = self._layout.position(index, "T"), self._layout.position(index, "Z")
         if not self._planes:
             focus_um = self._scales.z_first_um + z * self._scales.z.value

@@ -59,7 +59,7 @@ class FolderStack:
         self._one_height = choice.get("z") is not None
         self._first = found.first if self._chosen.axes in {"", "T"} else None
         image = self._pixels(self._file(0))
-        self.info = self._describe(image, axes, (*found.notes, *self._heights(), *self._gaps()))
+        self.info = self._describe(image, axes, (*found.notes, *self._gaps()))
 
     def _describe(self, image: npt.NDArray[Any], given: str | None, notes: tuple[str, ...]) -> StackInfo:
         first, chosen = self._file(0), self._chosen
@@ -96,6 +96,11 @@ class FolderStack:
             time_remarks=tuple(
                 t for t in (scales.interval.remark, *scales.remarks, self._columns.remark) if t
             ),
+            z_step_um=scales.z.value,
+            z_step_remark=scales.z.remark,
+            focus_um=self._columns.focus_um if np.isfinite(self._columns.focus_um).any() else None,
+            absent=frozenset(at for at, place in enumerate(chosen.planes) if place is None),
+            plane_remarks=self._heights(),
         )
 
     def _tag(self, path: Path) -> dict[str, Any]:

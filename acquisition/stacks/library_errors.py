@@ -9,8 +9,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from acquisition.stacks.stack import ImageStack, Plane, StackInfo, camera_frame_of
+import numpy.typing as npt
+
+from acquisition.stacks.stack import ImageStack, Plane, StackInfo, VolumeStack, camera_frame_of
 from stream.errors import LivePTVError, SourceError
 
 LOGGERS = ("tifffile", "PIL", "zarr", "h5py", "numcodecs", "imagecodecs")
@@ -46,6 +49,13 @@ class GuardedStack:
         """Plane `index`. Raises `SourceError` with its number if it cannot be read."""
         with kept_quiet(), told_in_a_line(f"frame {index} of {self._path} cannot be read", "copy it again"):
             return self._stack.read(index)
+
+    def read_planes(self, first: int, count: int) -> tuple[npt.NDArray[Any], tuple[Plane, ...]] | None:
+        """`count` planes from `first` on together; None where the stack reads them only one by one."""
+        if not isinstance(self._stack, VolumeStack):
+            return None
+        with kept_quiet(), told_in_a_line(f"frame {first} of {self._path} cannot be read", "copy it again"):
+            return self._stack.read_planes(first, count)
 
     def camera_frame(self, index: int) -> int | None:
         """The camera's number of plane `index`; its pixels are read only where there is no other way."""

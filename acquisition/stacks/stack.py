@@ -36,10 +36,14 @@ class StackInfo:
     another size along y; `frame_rate_hz` counts time points, as stated in the file. `stamps_s` (planes,) are the
     time stamps of all planes, s, NaN if missing; None if the file has none.
 
-    `remarks` tell what was decided, what is implausible and what was not followed; `pixel_remarks` and
-    `time_remarks` matter only if the user does not give pixel size or frame rate. `pixel_change` says at which
-    frame the pixel size changes. `lost_before` and `lost_after` are planes lost before the first one and after the
-    last, as in a missing file.
+    `z_step_um` is the distance between planes of the z axis as stated in the file, `focus_um` (planes,) are the
+    focus positions that it has for its planes, NaN if missing; None if it has none. `absent` are the planes within
+    the axes that were never stored.
+
+    `remarks` tell what was decided, what is implausible and what was not followed; `pixel_remarks`,
+    `time_remarks`, `z_step_remark` and `plane_remarks` matter only if the user does not give pixel size, frame rate
+    or z step, and if planes are read one by one. `pixel_change` says at which frame the pixel size changes.
+    `lost_before` and `lost_after` are planes lost before the first one and after the last, as in a missing file.
     """
 
     planes: int
@@ -60,6 +64,11 @@ class StackInfo:
     time_remarks: tuple[str, ...] = ()
     lost_before: int = 0
     lost_after: int = 0
+    z_step_um: float = NAN
+    z_step_remark: str = ""
+    focus_um: npt.NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    absent: frozenset[int] = frozenset()
+    plane_remarks: tuple[str, ...] = ()
 
 
 class ImageStack(Protocol):
@@ -93,6 +102,18 @@ class NumberedStack(Protocol):
 
     def camera_frame(self, index: int) -> int | None:
         """The `camera_frame` of plane `index`, as `read` gives it."""
+        ...
+
+
+@runtime_checkable
+class VolumeStack(Protocol):
+    """A stack that reads planes in succession faster together than one by one."""
+
+    def read_planes(self, first: int, count: int) -> tuple[npt.NDArray[Any], tuple[Plane, ...]] | None:
+        """`count` planes from `first` on (count, H, W), and what is known about each, with an empty image.
+
+        None where they can only be read one by one. Raises `SourceError` if one of them cannot be read.
+        """
         ...
 
 

@@ -139,6 +139,10 @@ class TiffStack:
             ),
             lost_before=0 if self._set is None else self._set.chosen.lost_before,
             lost_after=0 if self._set is None else self._set.chosen.lost_after,
+            z_step_um=scales.z.value,
+            z_step_remark=scales.z.remark,
+            focus_um=focus_um if np.isfinite(focus_um).any() else None,
+            absent=self._absent(planes),
         )
         self._expected = planes + (0 if self._set is None else self._set.absent)
         problem = next((text for text in self._complaints if any(word in text for word in DAMAGE)), "")
@@ -149,6 +153,13 @@ class TiffStack:
             )
         elif problem or self._expected > planes:
             self.damage = str(self._cut_short(planes, problem or "pages are missing"))
+
+    def _absent(self, planes: int) -> frozenset[int]:
+        """The planes of a set that were never stored."""
+        if self._set is None:
+            return frozenset()
+        stored = self._set.chosen.planes
+        return frozenset(index for index in range(planes) if stored[self._in_file(index)] is None)
 
     def _has_all_channels(self, given: str | None) -> bool:
         """Whether the channels of a set are an axis: the user names it or says that they are times."""

@@ -23,19 +23,19 @@ class Timing:
     remarks: tuple[str, ...] = ()
 
 
-def timing_of(info: StackInfo, given_hz: float | None, depth: int) -> Timing:
-    """Times of frames of `depth` planes; `given_hz`, frames/s, takes precedence over the file."""
+def timing_of(info: StackInfo, given_hz: float | None) -> Timing:
+    """Times of all planes, each a frame; `given_hz`, frames/s, takes precedence over the file."""
     if given_hz is not None:
         return Timing(None, given_hz)
     stated_hz = info.frame_rate_hz * info.volume  # of planes: a volume takes one step in time
     stamps = FrameTimes() if info.stamps_s is None else frame_times(info.stamps_s, stated_hz)
     remarks = (*info.time_remarks, *stamps.remarks)
     if stamps.time_s is not None:
-        return Timing(stamps.time_s[::depth], stamps.rate_hz / depth, remarks=remarks)
+        return Timing(stamps.time_s, stamps.rate_hz, remarks=remarks)
     if math.isfinite(stated_hz) and stated_hz > 0:
-        if info.volume > depth:
+        if info.volume > 1:
             remarks += (
                 f"the {info.volume} planes of each time are spread evenly over the interval to the next",
             )
-        return Timing(None, stated_hz / depth, remarks=remarks)
+        return Timing(None, stated_hz, remarks=remarks)
     return Timing(None, ASSUMED_HZ, False, (*remarks, f"{ASSUMED_HZ:g} frame/s assumed (--frame-rate)"))

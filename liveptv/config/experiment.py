@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from acquisition.recorder.settings import RecordSettings
 from acquisition.settings import LimitsSettings, MicroscopeSettings, RecordingSettings, ScanSettings
 from acquisition.source_settings import SourceSettings
+from acquisition.volumes.settings import VolumeSettings
 from engines.settings import DetectorSettings
 from liveptv.config.sections import (
     ChannelSettings,
@@ -40,6 +41,9 @@ class Experiment(Section):
     )
     source: SourceSettings | None = Field(
         None, description="another program that takes the frames, in place of a microscope"
+    )
+    volume: VolumeSettings | None = Field(
+        None, description="volumes that the microscope takes, in place of single images"
     )
     limits: LimitsSettings = Field(
         default_factory=LimitsSettings, description="limits of all commands, and the safe state"
@@ -74,6 +78,7 @@ class Experiment(Section):
         if len(given) > 1:
             raise ValueError(f"there is both a [{given[0]}] and a [{given[1]}] section; remove one of them")
         self._check_source()
+        self._check_volume()
         if self.link.is_live and self.recording is not None and not self.recording.pace:
             raise ValueError(
                 'link.policy "live" drops frames that are late, and a recording that is replayed as fast as '
@@ -101,6 +106,16 @@ class Experiment(Section):
         if self.protocol is not None and self.controller is not None and self.controller.steers_the_run:
             raise ValueError("a protocol moves through its slices itself; remove controller.until_enough")
         return self
+
+    def _check_volume(self) -> None:
+        if self.volume is None:
+            return
+        if self.microscope is None:
+            raise ValueError("[volume] says how a microscope takes volumes; add a [microscope], or remove it")
+        if self.limits.min_focus_um is None or self.limits.max_focus_um is None:
+            raise ValueError(
+                "[volume] moves the focus, which needs limits; set limits.min_focus_um and limits.max_focus_um"
+            )
 
     def _check_source(self) -> None:
         source = self.source

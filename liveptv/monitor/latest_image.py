@@ -67,7 +67,12 @@ class LatestImage:
         return self._image[1]
 
     def depth_range_um(self, shown: Shown) -> tuple[float, float] | None:
-        """Depths that the colours span: 2 to 98 % of the detections', shrinking slowly; None in 2D."""
+        """Depths that the colours span: 2 to 98 % of the detections', shrinking slowly; None in 2D.
+
+        In volumes, those of the stack.
+        """
+        if (sides := self.small(shown).sides) is not None:
+            return sides.z_um
         z_um = shown.detections.z_um
         z_um = z_um[np.isfinite(z_um)]
         if z_um.size >= FEWEST_DEPTHS:

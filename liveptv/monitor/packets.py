@@ -2,7 +2,8 @@
 
 Layout: uint32 length of the header (little endian), the header in UTF-8, and the blobs one after the other,
 whose lengths in bytes are `header.blobs`: the JPEG, then float32 rows x, y, z of the detections, then float32 rows
-track, x, y, z of the tracks (um; NaN where there is no depth).
+track, x, y, z of the tracks (um; NaN where there is no depth). Of a volume the image is the projection along z, and
+those along y and x follow as two more JPEGs.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def image_packet(view: RunView, shown: Shown) -> bytes:
         columns = (tracks.track, tracks.x_um, tracks.y_um, tracks.z_um)
         tracked = np.stack([column[confirmed] for column in columns]).astype("<f4")
     depth = view.depth_range_um(shown)
-    header = {
+    sides = image.sides
+    header: dict[str, Any] = {
         "frame": info.frame,
         "time_s": round(info.time_s, 4),
         "age_ms": None if np.isnan(age_ms) else round(age_ms, 2),
@@ -67,4 +69,12 @@ def image_packet(view: RunView, shown: Shown) -> bytes:
         "depth_um": None if depth is None else [round(value, 2) for value in depth],
         "particles": len(found),
     }
-    return packet(header, image.jpeg, rows.tobytes(), tracked.tobytes())
+    blobs = [image.jpeg, rows.tobytes(), tracked.tobytes()]
+    if sides is not None:
+        header["volume"] = {
+            "slices": sides.slices,
+            "z_um": [round(value, 3) for value in sides.z_um],
+            "missing_um": [[round(value, 3) for value in span] for span in sides.missing_um],
+        }
+        blobs += [sides.xz, sides.yz]
+    return packet(header, *blobs)

@@ -60,6 +60,7 @@ class OpenedSource:
             info.description,
             self.keeps_time,
             self.follows,
+            info.z_step_um,
         )
 
 
@@ -89,7 +90,7 @@ def open_source(
 def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     from acquisition.recorded_run.places import recorded_files
     from acquisition.recording import open_recording
-    from engines.factory import pixel_size_of
+    from engines.factory import is_for_volumes, pixel_size_of
 
     settings = experiment.recording
     assert settings is not None
@@ -104,6 +105,8 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         pixel_size_um=settings.pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         pace=settings.pace,
+        z_step_um=settings.z_step_um,
+        volumes=True if is_for_volumes(experiment.detector) else None,
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
     return OpenedSource(recording, None, recording.close, settings.pace, remarks)
@@ -167,6 +170,7 @@ def _open_microscope(
     from acquisition.live import MicroscopeStream
     from acquisition.microscope import Microscope
     from acquisition.property_watch import PropertyWatch
+    from acquisition.volumes.stream import VolumeStream
 
     settings = experiment.microscope
     assert settings is not None
@@ -174,8 +178,16 @@ def _open_microscope(
     opening()
     microscope = Microscope(settings)
     try:
-        source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
-        executor = CommandExecutor(microscope, source, experiment.limits, report=report)
+        source: MicroscopeStream | VolumeStream
+        if experiment.volume is None:
+            focus = None
+            source = MicroscopeStream(microscope, settings, run_id=run_id, report=report)
+        else:
+            source = VolumeStream(
+                microscope, settings, experiment.volume, experiment.limits, run_id=run_id, report=report
+            )
+            focus = source.steering
+        executor = CommandExecutor(microscope, source, experiment.limits, report=report, focus=focus)
     except BaseException:
         microscope.close()
         raise

@@ -44,6 +44,7 @@ def detect_images(
     *,
     pixel_size_um: float | None = None,
     axes: str | None = None,
+    z_step_um: float | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> Iterator[tuple[Detections, int | None]]:
     """Detect in every frame of a recording; yields each frame's detections and how many frames there are.
@@ -68,6 +69,7 @@ def detect_images(
         axes=axes,
         pixel_size_um=pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, settings.model),
+        z_step_um=z_step_um,
     )
     try:
         info = recording.info

@@ -160,7 +160,7 @@ def test_a_focus_scan_is_frames_with_their_focus_and_volumes_only_when_asked(tmp
     _, frames = frames_of(path)
     assert_same(frames, stack.reshape(12, 20, 30))
     assert [f.info.focus_um for f in frames] == pytest.approx([0, 2, 4, 6] * 3)
-    info, volumes = frames_of(path, volumes=True)
+    info, volumes = frames_of(path, volumes=True, pixel_size_um=0.5)
     assert (info.depth, info.frames) == (4, 3)
     assert_same(volumes, stack)
 

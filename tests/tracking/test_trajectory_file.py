@@ -25,6 +25,7 @@ from tracking.trajectories.schema import (
     FRAME,
     FRAME_BEFORE_AGES,
     FRAME_BEFORE_DECISIONS,
+    FRAME_BEFORE_VOLUMES,
     FRAMES,
     NO_DECISIONS,
     complete_event_bytes,
@@ -350,7 +351,7 @@ def test_events_that_are_whole_are_read_and_a_torn_one_is_not(events, cut):
     assert complete_event_bytes(torn) == sum(map(len, lines[: len(whole)]))
 
 
-@pytest.mark.parametrize("earlier", [FRAME_BEFORE_AGES, FRAME_BEFORE_DECISIONS])
+@pytest.mark.parametrize("earlier", [FRAME_BEFORE_AGES, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_VOLUMES])
 def test_a_file_of_an_earlier_version_is_read_packed_and_recovered_as_before(tmp_path, earlier):
     path = write(tmp_path / "tracks.h5", [tracks(frame) for frame in range(7)])
     with h5py.File(path, "r+") as file:

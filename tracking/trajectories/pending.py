@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Tracks
+from stream.volume_info import VolumeInfo
 from tracking.trajectories.decisions import as_columns
 from tracking.trajectories.more import entries_of
 from tracking.trajectories.precision import rounded
 from tracking.trajectories.schema import FRAME, MORE, ROW, RecordArray, encode_event
+
+
+def _of_volume(volume: VolumeInfo | None) -> tuple[int, int]:
+    """The columns `slices` and `upwards` of a frame."""
+    return (0, 0) if volume is None else (volume.slices - len(volume.missing), int(volume.upwards))
 
 
 class Pending:
@@ -57,6 +63,7 @@ class Pending:
             (
                 info.frame, info.camera_frame, info.time_s, info.wall_s, info.focus_um, info.flow_ul_s,
                 info.exposure_ms, 0, len(rows), 0, info.age_ms, *as_columns(info.decisions),
+                *_of_volume(info.volume),
             )
         )  # fmt: skip
 

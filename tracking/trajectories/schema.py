@@ -147,6 +147,8 @@ FRAME_COLUMNS = (
     ColumnSpec("fit_credit", "<f8", "1", "cost, in lone particles, up to which was fitted; inf: everything"),
     ColumnSpec("turns_from", "<i8", "1", "frame that says how long particles have waited; -1 none"),
     ColumnSpec("learnt_from", "<i8", "1", "last frame whose fits were known to this one; -1 none"),
+    ColumnSpec("slices", "<u2", "1", "slices of the volume that have an image; 0: the frame is one image"),
+    ColumnSpec("upwards", "|u1", "1", "1 where the focus rose while the volume was taken"),
 )
 NO_DECISIONS = 255
 """In the column `fit`: what the detector decided about the frame is not known."""
@@ -214,6 +216,7 @@ ATTRIBUTES = {
             "replay_of",
             "retracked",
             "versions",
+            "volume",
             "writer",
         ),
         AttributeSpec(mapping()),
@@ -231,11 +234,13 @@ MORE = _dtype(MORE_COLUMNS)
 MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
 """Of files that were written before they kept what single detections said."""
 FRAME = _dtype(FRAME_COLUMNS)
+FRAME_BEFORE_VOLUMES = _dtype(FRAME_COLUMNS[:18])
+"""Of files that were written before there were volumes."""
 FRAME_BEFORE_DECISIONS = _dtype(FRAME_COLUMNS[:11])
 """Of files that were written before the detector's decisions were kept."""
 FRAME_BEFORE_AGES = _dtype(FRAME_COLUMNS[:10])
 """Of files that were written before results had an age."""
-FRAME_TYPES = (FRAME, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES)
+FRAME_TYPES = (FRAME, FRAME_BEFORE_VOLUMES, FRAME_BEFORE_DECISIONS, FRAME_BEFORE_AGES)
 
 
 def with_all_columns(frames: RecordArray) -> RecordArray:

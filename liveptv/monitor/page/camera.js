@@ -1,10 +1,12 @@
 import { depthColour, fitted } from "./colours.js";
+import { areasOf, depthPlaces, drawAxes, drawSides, within } from "./projections.js";
 
 // Seconds of a track that are drawn as its tail: long enough to see the direction, short enough not to hide particles.
 const TAIL_S = 1.5;
 const MAX_ZOOM = 40;
 
 // The camera image with circles around the detections and the tails of the tracks; wheel or pinch zooms, dragging pans.
+// Of a volume, its maximum projections along z, y and x, with both in all three.
 export class Camera {
   constructor(stage, image, overlay, trails) {
     Object.assign(this, { stage, image, overlay, trails, shown: null, zoom: 1, x: 0.5, y: 0.5, detections: true, tails: true });
@@ -59,37 +61,52 @@ export class Camera {
   size() { return this.shown ? this.shown.header.image : { width_px: 1, height_px: 1, width_um: 1 }; }
 
   frame() {
-    const { width_px: w, height_px: h } = this.size(), width = this.stage.clientWidth, height = this.stage.clientHeight;
-    const scale = Math.min(width / w, height / h) * this.zoom;
-    return { scale, left: width / 2 - this.x * w * scale, top: height / 2 - this.y * h * scale };
+    const { width_px: w, height_px: h } = this.size(), areas = areasOf(this.shown?.header ?? {}, this.stage.clientWidth, this.stage.clientHeight);
+    const { left, top, width, height } = areas.xy, scale = Math.min(width / w, height / h) * this.zoom;
+    return { areas, scale, left: left + width / 2 - this.x * w * scale, top: top + height / 2 - this.y * h * scale };
   }
 
-  show(header, bitmap, detections) {
-    if (this.shown) this.shown.bitmap.close();
-    this.shown = { header, bitmap, detections };
+  show(header, bitmap, detections, sides = null) {
+    if (this.shown) for (const old of [this.shown.bitmap, this.shown.sides?.xz, this.shown.sides?.yz]) old?.close();
+    this.shown = { header, bitmap, detections, sides };
     this.draw();
   }
 
   draw() {
     if (!this.shown) return;
-    const { header, bitmap, detections } = this.shown, { scale, left, top } = this.frame();
-    const base = fitted(this.image).pen;
+    const { header, bitmap, detections, sides } = this.shown, { areas, scale, left, top } = this.frame(), { volume } = header;
+    const base = fitted(this.image).pen, seen = { left, top, width: bitmap.width * scale, height: bitmap.height * scale };
     base.imageSmoothingEnabled = scale < 2;
-    base.drawImage(bitmap, left, top, bitmap.width * scale, bitmap.height * scale);
-    const { pen, width } = fitted(this.overlay), um = scale * header.image.width_px / header.image.width_um;
+    within(base, areas.xy, () => base.drawImage(bitmap, left, top, seen.width, seen.height));
+    if (sides) { base.imageSmoothingEnabled = false; drawSides(base, areas, volume, sides, seen); }
+    const { pen } = fitted(this.overlay), um = scale * header.image.width_px / header.image.width_um;
     const px = (x) => left + (x + header.image.pixel_um / 2) * um, py = (y) => top + (y + header.image.pixel_um / 2) * um;
-    if (this.tails) this.drawTails(pen, px, py, header);
-    if (this.detections) this.drawDetections(pen, px, py, detections, header);
-    this.drawScale(pen, um, width);
+    this.drawOn(pen, areas.xy, (x) => px(x), (_x, y) => py(y), detections, header);
+    if (sides) {
+      const { up, right } = depthPlaces(areas, volume);
+      this.drawOn(pen, areas.xz, (x) => px(x), (_x, _y, z) => up(z), detections, header);
+      this.drawOn(pen, areas.yz, (_x, _y, z) => right(z), (_x, y) => py(y), detections, header);
+      drawAxes(pen, areas, volume);
+    }
+    this.drawScale(pen, um, areas.xy);
+  }
+
+  // Tails and detections in one projection; `px` and `py` give places on the page of positions x, y, z in um.
+  drawOn(pen, area, px, py, detections, header) {
+    within(pen, area, () => {
+      if (this.tails) this.drawTails(pen, px, py, header);
+      if (this.detections) this.drawDetections(pen, px, py, detections, header);
+    });
   }
 
   drawTails(pen, px, py, header) {
+    const focus = header.focus_um ?? 0;
     pen.lineWidth = 2; pen.lineCap = "round";
     for (const trail of this.trails.tracks.values()) {
       const recent = trail.filter((p) => p[4] > this.trails.now_s - TAIL_S);
       if (recent.length < 2 || recent[recent.length - 1][4] < this.trails.now_s) continue;
       pen.beginPath();
-      recent.forEach((p, i) => (i ? pen.lineTo(px(p[0]), py(p[1])) : pen.moveTo(px(p[0]), py(p[1]))));
+      recent.forEach((p, i) => pen[i ? "lineTo" : "moveTo"](px(p[0], p[1], p[2] - focus), py(p[0], p[1], p[2] - focus)));
       pen.strokeStyle = "rgb(0 0 0 / .45)"; pen.lineWidth = 3.5; pen.stroke();
       pen.strokeStyle = depthColour(recent[recent.length - 1][3], header.depth_um); pen.lineWidth = 2; pen.stroke();
     }
@@ -99,18 +116,19 @@ export class Camera {
     const count = rows.length / 3, radius = Math.min(14, 5 + this.zoom);
     for (let i = 0; i < count; i++) {
       pen.beginPath();
-      pen.arc(px(rows[i]), py(rows[count + i]), radius, 0, 2 * Math.PI);
+      const [x, y, z] = [rows[i], rows[count + i], rows[2 * count + i]];
+      pen.arc(px(x, y, z), py(x, y, z), radius, 0, 2 * Math.PI);
       pen.strokeStyle = "rgb(0 0 0 / .55)"; pen.lineWidth = 3.5; pen.stroke();
-      pen.strokeStyle = depthColour(rows[2 * count + i], header.depth_um); pen.lineWidth = 2; pen.stroke();
+      pen.strokeStyle = depthColour(z, header.depth_um); pen.lineWidth = 2; pen.stroke();
     }
   }
 
-  drawScale(pen, um, width) {
+  drawScale(pen, um, { left, top, width, height }) {
     const target = 0.2 * width / um, power = 10 ** Math.floor(Math.log10(target));
-    const length = [5, 2, 1].map((n) => n * power).find((l) => l <= target), y = this.stage.clientHeight - 16;
-    pen.fillStyle = "rgb(0 0 0 / .6)"; pen.fillRect(10, y - 20, length * um + 16, 30);
-    pen.fillStyle = "#fff"; pen.fillRect(18, y, length * um, 3);
-    pen.font = "12px system-ui, sans-serif"; pen.textAlign = "left"; pen.fillText(`${length} µm`, 18, y - 6);
+    const length = [5, 2, 1].map((n) => n * power).find((l) => l <= target), x = left + 18, y = top + height - 16;
+    pen.fillStyle = "rgb(0 0 0 / .6)"; pen.fillRect(x - 8, y - 20, length * um + 16, 30);
+    pen.fillStyle = "#fff"; pen.fillRect(x, y, length * um, 3);
+    pen.font = "12px system-ui, sans-serif"; pen.textAlign = "left"; pen.fillText(`${length} µm`, x, y - 6);
   }
 
   async png() {

@@ -12,6 +12,7 @@ const text = (id, value) => { if (el(id).textContent !== value) el(id).textConte
 const SPACE_MS = 120; // between drawings of the trajectories in 3D, the slowest part of a page
 const ALIVE_MS = 10000; // between signs of life; the server disconnects a page that is silent for 30 s
 const AGAIN_MS = 1500; // before the page connects again
+const VOLUME_WORDS = { "w-rate": "volumes/s", "w-lost": "volumes lost", "w-frames": "volumes" };
 const decode = new TextDecoder();
 const trails = new Trails(), camera = new Camera(el("stage"), el("image"), el("overlay"), trails), space = new Space(el("space"), el("space-caption"), trails), series = new Series();
 const steering = new Steering((said) => say(said), snapshot);
@@ -50,8 +51,8 @@ async function take(data) {
   const [header, blobs] = parts(data);
   if (header.answer) { steering.answered(header.answer); return; }
   if (header.image) {
-    const bitmap = await createImageBitmap(new Blob([blobs[0]], { type: "image/jpeg" }));
-    requestAnimationFrame(() => { showImage(header, bitmap, blobs); acknowledge(); });
+    const [bitmap, xz, yz] = await Promise.all([blobs[0], ...blobs.slice(3)].map((blob) => createImageBitmap(new Blob([blob], { type: "image/jpeg" }))));
+    requestAnimationFrame(() => { showImage(header, bitmap, blobs, xz && { xz, yz }); acknowledge(); });
     return;
   }
   for (const event of header.events || []) showEvent(event);
@@ -62,21 +63,25 @@ async function take(data) {
 
 function acknowledge() { shown += 1; say({ shown }); }
 
-function showImage(header, bitmap, [, found, tracked]) {
+function showImage(header, bitmap, [, found, tracked], sides) {
   const detections = new Float32Array(found), tracks = new Float32Array(tracked);
   trails.add(tracks, tracks.length / 4, header);
-  camera.show(header, bitmap, detections);
+  camera.show(header, bitmap, detections, sides);
   last = { header, detections, tracks };
   el("nothing").hidden = true;
-  el("stage").style.setProperty("--aspect", header.image.width_px / header.image.height_px);
+  const high = header.volume ? header.volume.z_um[1] - header.volume.z_um[0] : 0;
+  el("stage").style.setProperty("--aspect", (header.image.width_um + high) / (header.image.height_um + high));
   el("snapshot").disabled = false;
   space.header = header;
   const now = performance.now();
   if (now > spaceDue) { spaceDue = now + SPACE_MS; space.draw(); }
-  text("camera-caption", `frame ${header.frame}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
+  for (const [id, words] of Object.entries(header.volume ? VOLUME_WORDS : {})) text(id, words);
+  const missing = header.volume?.missing_um.length, shownAs = header.volume ? `volume ${header.frame}, maximum projections of ${header.volume.slices} slices${missing ? ` (${missing} missing)` : ""}` : `frame ${header.frame}`;
+  text("camera-caption", `${shownAs}, ${header.particles} particles, grey values ${header.image.black.toFixed(0)} to ${header.image.white.toFixed(0)}`);
   const range = header.depth_um;
   el("z-bar").hidden = !range;
-  text("z-low", range ? fixed(range[0], 0) : ""); text("z-high", range ? fixed(range[1], 0) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
+  const digits = range && range[1] - range[0] < 20 ? 1 : 0;
+  text("z-low", range ? fixed(range[0], digits) : ""); text("z-high", range ? fixed(range[1], digits) : ""); text("z-unit", range ? "µm depth" : "no depth (2D)");
   measured.images += 1;
   if (header.age_ms !== null) {
     measured.ages.push(header.age_ms + Math.max(0, Date.now() - header.sent_ms));

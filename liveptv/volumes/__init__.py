@@ -1,0 +1,1 @@
+"""What only runs with volumes have: their projections, their account, their facts."""
