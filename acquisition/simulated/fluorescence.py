@@ -113,7 +113,9 @@ class Brightness:
         own = self._own[particles.identity]
         if self._bleach_s == 0:
             return own
-        faded: FloatArray = own * np.exp((self._since_s[particles.identity] - particles.time_s) / self._bleach_s)
+        faded: FloatArray = own * np.exp(
+            (self._since_s[particles.identity] - particles.time_s) / self._bleach_s
+        )
         return faded
 
 

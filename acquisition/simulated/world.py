@@ -241,7 +241,9 @@ class World:
                 self._y += self._rng.normal(0, shake, self._x.size)
                 self._height += self._rng.normal(0, shake, self._x.size)
             if self._driven is not None:
-                for axis, moved in zip((self._x, self._y, self._height), self._driven.advance(step), strict=True):
+                for axis, moved in zip(
+                    (self._x, self._y, self._height), self._driven.advance(step), strict=True
+                ):
                     axis += moved
             self._keep_inside()
         self._moved_until_s = time_s

@@ -136,7 +136,9 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self.add("Particles", int, lambda: int(self.state.particles), self._set_particles, limits=(0, 1))
         self.add("FramesLost", int, lambda: self.state.frames_lost)
 
-    def _add_field(self, model: str, name: str, field: str, *, allowed: tuple[str, ...] | None = None) -> None:
+    def _add_field(
+        self, model: str, name: str, field: str, *, allowed: tuple[str, ...] | None = None
+    ) -> None:
         def read() -> Any:
             return getattr(getattr(self, model), field)
 

@@ -147,9 +147,7 @@ def outside(plan: VolumePlan, limits: LimitsSettings) -> str:
     longest_um = limits.max_focus_step_um
     step_um = _longest_step_um(plan)
     if longest_um is not None and step_um > longest_um + ROUND_UM:
-        return (
-            f"the focus would move {step_um:g} um at once, more than limits.max_focus_step_um ({longest_um:g} um)"
-        )
+        return f"the focus would move {step_um:g} um at once, more than limits.max_focus_step_um ({longest_um:g} um)"
     return ""
 
 

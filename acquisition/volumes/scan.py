@@ -15,7 +15,9 @@ from acquisition.volumes.slices import SliceStamp
 from stream.errors import SourceError
 from stream.messages import Frame
 
-FAILED_IMAGES = 3  # images in a row that a stepped scan asks for and does not get before the camera has failed
+FAILED_IMAGES = (
+    3  # images in a row that a stepped scan asks for and does not get before the camera has failed
+)
 
 Volumes = list[Volume[SliceStamp]]
 

@@ -149,7 +149,7 @@ class VolumeStream:
             return True
         if frame is not None:
             self._keep(self._scan.take(frame, self._images.exposed_ns))
-        elif self._stopped and self._images.ended:
+        if self._stopped and self._images.ended:
             self._keep(self._assembler.finish_all(cut=True))
         return True
 
@@ -287,7 +287,9 @@ def _info(
     settings: MicroscopeSettings,
 ) -> SourceInfo:
     ways = {"both": "up and down in turn", "up": "upwards", "down": "downwards"}[plan.direction]
-    how = "sequenced" if drive.sequenced else "stepped" + (f" ({drive.why_stepped})" * bool(drive.why_stepped))
+    how = (
+        "sequenced" if drive.sequenced else "stepped" + (f" ({drive.why_stepped})" * bool(drive.why_stepped))
+    )
     rate_hz = images.frame_rate_hz / plan.images if drive.sequenced else math.nan
     if volume.volumes_per_s is not None:
         rate_hz = volume.volumes_per_s if math.isnan(rate_hz) else min(volume.volumes_per_s, rate_hz)
