@@ -32,10 +32,10 @@ class VolumeStream:
 
     Slices are in order of rising focus and numbered by the camera's own image numbers, so that a lost image leaves
     its slice empty (`FrameInfo.volume.missing`) and shifts no other. `camera_frame` counts volumes; gaps in it are
-    lost volumes, also in `lost_in_camera`. `steering` stands in for the focus drive where commands are executed: the
-    whole plan moves, between two volumes. Once something else moves the drive (the safe state), the scan stops until
-    `resume` or a command moves the plan. `exposed_ns` is a lower bound of the start of the first exposure of the
-    last volume read.
+    lost volumes, also in `lost_in_camera`. `steering` stands in for the focus drive where commands are executed:
+    the whole plan moves, between two volumes. Once something else moves the drive (the safe state), the scan stops
+    until `resume` or a command moves the plan. `exposed_ns` is a lower bound of the start of the first exposure of
+    the last volume read.
     """
 
     def __init__(

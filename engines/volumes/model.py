@@ -49,9 +49,7 @@ def load_volume_model(path: Path) -> VolumeModel:
     try:
         with h5py.File(path, "r") as file:
             if str(file.attrs.get(KIND_ATTRIBUTE, "")) != KIND:
-                raise ConfigurationError(
-                    f"{path} is no calibration for volumes; make one: liveptv calibrate --volume"
-                )
+                raise ConfigurationError(f"{path} is no calibration for volumes; make one: liveptv calibrate --volume")
             version = int(file.attrs.get(VERSION_ATTRIBUTE, SCHEMA_VERSION))
             if version > SCHEMA_VERSION:
                 raise ConfigurationError(
@@ -63,9 +61,7 @@ def load_volume_model(path: Path) -> VolumeModel:
                 raise KeyError(f"{GROUP}/{PSF}")
             gain, offset, read_variance = (float(attribute(group, name)) for name in NOISE)
             if not (0 <= gain < math.inf and math.isfinite(offset) and 0 <= read_variance < math.inf):
-                raise ValueError(
-                    f"a noise of gain {gain:g}, offset {offset:g} and variance {read_variance:g}"
-                )
+                raise ValueError(f"a noise of gain {gain:g}, offset {offset:g} and variance {read_variance:g}")
             return VolumeModel(VolumePsf.load(psf), Noise(gain, offset, read_variance))
     except ConfigurationError:
         raise

@@ -12,9 +12,7 @@ from stream.messages import Frame, ImageArray
 MOST_ROWS = 4
 """Rows of a projection along y for each slice, where the slices are not evenly spaced. More show uneven distances
 more exactly and cost as many more pixels."""
-EVEN = (
-    0.05  # part of the median distance by which others may differ before rows are spread out; only a picture
-)
+EVEN = 0.05  # part of the median distance by which others may differ before rows are spread out; only a picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)

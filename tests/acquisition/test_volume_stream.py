@@ -38,7 +38,7 @@ def opened(tmp_path):
 
 def heights(path):
     """From the truth: the height of the focal plane at each image, um, by the camera's number."""
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {int(row["frame"]): float(row["height_um"]) - float(row["z_um"]) for row in rows}
 
@@ -75,7 +75,7 @@ def test_a_particle_is_brightest_in_the_slice_at_its_height(opened, tmp_path):
     microscope.set_property("Camera", "ParticlesFile", str(positions))
     stream.start()
     frames = take(stream, 2)
-    with open(positions, newline="") as file:
+    with positions.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     places = [(round(r["y_um"] / 0.2), round(r["x_um"] / 0.2), (r["height_um"] - 2.5) / 0.5) for r in rows]
     inside = [(i, j, k) for i, j, k in places if 0 <= i < 48 and 0 <= j < 64 and 0 < k < 29]
@@ -328,9 +328,7 @@ def test_after_the_end_camera_and_drive_stand_still_and_everything_is_accounted_
 
 
 def test_a_camera_that_delivers_nothing_is_reported(opened):
-    microscope, stream = opened(
-        "Camera,FrameRate,1", "Camera,RealTime,1", more={"stall_s": 0.2, "exposure_ms": 0.1}
-    )
+    _, stream = opened("Camera,FrameRate,1", "Camera,RealTime,1", more={"stall_s": 0.2, "exposure_ms": 0.1})
     stream.start()
     with pytest.raises(SourceError, match="delivered no frame"):
         take(stream, 1)

@@ -96,7 +96,9 @@ def smooth(mean: Float32Array, missing: npt.NDArray[np.bool_]) -> Float32Array:
         slices = np.arange(missing.size)
         after = np.clip(np.searchsorted(have, slices), 0, have.size - 1)
         before = np.clip(after - 1, 0, have.size - 1)
-        nearest = np.where(np.abs(have[before] - slices) <= np.abs(have[after] - slices), before, after)
+        nearest = np.where(
+            np.abs(have[before] - slices) <= np.abs(have[after] - slices), before, after
+        )
         smoothed = smoothed[nearest]
     return np.ascontiguousarray(smoothed, np.float32)
 
