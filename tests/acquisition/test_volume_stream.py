@@ -9,7 +9,7 @@ from small_volumes import LIMITS, drain, small_settings, small_volume, take
 
 from acquisition.execution import CommandExecutor
 from acquisition.microscope import Microscope
-from acquisition.settings import LimitsSettings
+from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.source import Source
 from acquisition.volumes.stream import VolumeStream
 from stream.errors import ConfigurationError, SourceError
@@ -344,3 +344,32 @@ def test_rate_step_and_depth_are_known_beforehand(opened):
 def opened_rate(opened):
     """The rate that a stepped stream states."""
     return opened(NOT_SEQUENCEABLE, "Camera,World,other", "Focus,World,other")[1].info.frame_rate_hz
+
+
+@pytest.mark.parametrize("volume", [{}, {"mode": "stepped"}, {"volumes_per_s": 50.0}])
+def test_adapters_of_micro_manager_take_volumes_too(volume):
+    settings = MicroscopeSettings(
+        config="MMConfig_demo.cfg",
+        exposure_ms=1,
+        buffer_mb=64,
+        properties={"Camera.PixelType": "16bit", "Z.UseSequences": "Yes", "Camera.OnCameraCCDXSize": 64},
+    )
+    limits = LimitsSettings(min_focus_um=-1, max_focus_um=30)
+    microscope = Microscope(settings)
+    try:
+        stream = VolumeStream(microscope, settings, small_volume(start_um=0.0, **volume), limits, run_id="x")
+        assert ("frame_number_key" in stream.info.description) == ("mode" not in volume)
+        stream.start()
+        before = take(stream, 3)
+        stream.steering.move_focus(3.0)
+        after = take(stream, 2)
+        stream.close()
+        assert not microscope.focus_sequence_runs
+        low_um, high_um = (3, 5)
+        assert low_um - 0.01 <= microscope.read_focus() <= high_um + 0.01
+    finally:
+        microscope.close()
+    assert [f.info.volume.upwards for f in before] == [True, False, True]
+    assert all(f.info.volume.is_whole for f in before + after)
+    assert after[-1].info.focus_um == pytest.approx(3.0, abs=0.01)
+    assert [f.info.camera_frame for f in before + after] == list(range(5))
