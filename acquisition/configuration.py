@@ -7,12 +7,12 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError
 
-SIMULATED = ("simulated", "paper")
+SIMULATED = ("simulated", "paper", "fluorescence", "light_sheet")
 """Configurations of the simulated microscope, which come with the program."""
 
 
 def config_path(name: str = "simulated") -> Path:
-    """Return the configuration file `name`.cfg of the simulated microscope: `simulated` (the demo) or `paper`."""
+    """Return the configuration file `name`.cfg of a simulated microscope, one of `SIMULATED`."""
     folder = Path(str(resources.files("acquisition"))) / "simulated"
     path = folder / f"{name}.cfg"
     if not path.is_file():

@@ -82,7 +82,7 @@ def adapter_paths() -> list[str]:
 
 
 def find_config(config: str) -> Path:
-    """The file that `config` means: `simulated` or `paper`, a path, or the name of a file beside the adapters.
+    """The file that `config` means: a simulated microscope, a path, or the name of a file beside the adapters.
 
     Raises `ConfigurationError` with the folders that were searched.
     """

@@ -9,7 +9,7 @@ each row from another random place in every frame, and grows with the square roo
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -139,8 +139,22 @@ def simulate_images(
     return image, Positions(x[seen], y[seen], z[seen])
 
 
+class Sight(Protocol):
+    """The part of an optics model that says what is seen."""
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Pixel size in object space, um."""
+        ...
+
+    @property
+    def visible_um(self) -> float:
+        """Depth to either side of the focus in which a particle is seen, um."""
+        ...
+
+
 def in_sight(
-    x_um: FloatArray, y_um: FloatArray, z_um: FloatArray, shape: tuple[int, int], optics: OpticsModel
+    x_um: FloatArray, y_um: FloatArray, z_um: FloatArray, shape: tuple[int, int], optics: Sight
 ) -> npt.NDArray[np.bool_]:
     """Return which particles have their centre inside the image and within the visible depth."""
     edge_um = 0.5 * optics.pixel_size_um

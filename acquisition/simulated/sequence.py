@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from acquisition.frame_stamps import FRAME_NUMBER_KEY, TIME_KEY
-from acquisition.physics.rendering import Renderer
 from acquisition.simulated.truth import TruthFile
-from acquisition.simulated.world import World
+from acquisition.simulated.world import Particles, World
 
 MEMORY_S = 1.0  # s that the camera can be behind before it loses frames, like the memory of a real one
 
@@ -32,6 +31,19 @@ class CameraState:
     last_error: str = ""
 
 
+class Drawing(Protocol):
+    """Draws particles as the camera sees them."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    lamp: float
+    """Brightness of the light, 1 by default, 0 for none."""
+
+    def draw(self, particles: Particles, out: Any) -> None:
+        """Draw into a C-contiguous image of `shape` and `dtype`."""
+        ...
+
+
 class FrameSequence:
     """Frames from number 0 on an absolute schedule that starts now.
 
@@ -40,8 +52,8 @@ class FrameSequence:
     frame, triggers the focus drive.
     """
 
-    def __init__(self, world: World, renderer: Renderer, state: CameraState, truth: TruthFile | None) -> None:
-        self._world, self._renderer, self._state, self._truth = world, renderer, state, truth
+    def __init__(self, world: World, drawing: Drawing, state: CameraState, truth: TruthFile | None) -> None:
+        self._world, self._drawing, self._state, self._truth = world, drawing, state, truth
         self._due_s = world.time_s
         self._closed = False
         world.set_streaming(True)
@@ -57,7 +69,7 @@ class FrameSequence:
                     self._state.frames_lost += 1
                     self._world.trigger_focus(due_s + 1e-3 * self._state.exposure_ms)
                 else:
-                    buffer = get_buffer(self._renderer.shape, self._renderer.dtype)
+                    buffer = get_buffer(self._drawing.shape, self._drawing.dtype)
                     self._expose(number, due_s, buffer)
                     self._world.trigger_focus(due_s + 1e-3 * self._state.exposure_ms)
                     delivered += 1
@@ -96,7 +108,7 @@ class FrameSequence:
                 particles = particles.none()
             whole = buffer.flags.c_contiguous and buffer.flags.aligned
             target = buffer if whole else np.empty(buffer.shape, buffer.dtype)
-            self._renderer.render(particles.x_um, particles.y_um, particles.z_um, target)
+            self._drawing.draw(particles, target)
             if not whole:
                 buffer[...] = target
             if self._truth is not None:

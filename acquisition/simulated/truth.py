@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from acquisition.physics.optics import OpticsModel
-from acquisition.physics.rendering import in_sight
+from acquisition.physics.rendering import Sight, in_sight
 from acquisition.simulated.world import Particles
 from stream.errors import OutputError
 
@@ -22,7 +21,7 @@ class TruthFile:
     `frame` is the frame number of the camera. Frames lost in the camera have no rows.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], optics: OpticsModel) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], optics: Sight) -> None:
         self.path, self._shape, self._optics = path, shape, optics
         try:
             self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import interpolate
 
 from acquisition.physics.channel_flow import channel_velocity_um_s
+from acquisition.physics.switching import SwitchingModel, SwitchingMotion
 from acquisition.simulated.actuators import FocusDrive, Pump
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,6 +91,7 @@ class World:
         self.focus = FocusDrive()
         self.pump = Pump()
         self.diffusion_um2_s = 0.0
+        self.switching = SwitchingModel()
         self._epoch_s: float | None = time.perf_counter()
         self._streaming = False
         self.configure(settings or WorldSettings())
@@ -125,6 +127,7 @@ class World:
             self._identity = np.arange(count)
             self._next_identity = count
             self._velocity_of_unit_flow = _velocity_table(settings, half_y)
+            self.set_switching(self.switching)
 
     @property
     def time_s(self) -> float:
@@ -154,6 +157,12 @@ class World:
         """Change the particles' diffusion coefficient."""
         with self.lock:
             self.diffusion_um2_s = diffusion_um2_s
+
+    def set_switching(self, model: SwitchingModel) -> None:
+        """Let particles be driven at times, besides flow and diffusion; a new model draws their states anew."""
+        with self.lock:
+            self.switching = model
+            self._driven = SwitchingMotion(model, self._x.size, self._rng) if model.speed_um_s > 0 else None
 
     def skip_to(self, time_s: float) -> None:
         """Advance simulated time at least to a given time."""
@@ -198,7 +207,12 @@ class World:
         with self.lock:
             self._advance(time_s)
             focal_plane = self.focus.focal_plane_um(self._time_s)
-            velocity = self._velocity() * self.pump.flow_ul_s(self._time_s)
+            flow_ul_s = self.pump.flow_ul_s(self._time_s)
+            velocity = self._velocity() * flow_ul_s if flow_ul_s else np.zeros_like(self._x)
+            across = np.zeros_like(velocity)
+            if self._driven is not None:
+                driven = self._driven.velocity_um_s()
+                velocity, across = velocity + driven[0], across + driven[1]
             return Particles(
                 self._time_s,
                 self._identity.copy(),
@@ -207,7 +221,7 @@ class World:
                 self._height - focal_plane,
                 self._height.copy(),
                 velocity,
-                np.zeros_like(velocity),
+                across,
             )
 
     def _advance(self, time_s: float) -> None:
@@ -220,11 +234,15 @@ class World:
         shake = math.sqrt(2 * self.diffusion_um2_s * step)
         for k in range(steps):
             delivered = self.pump.volume_ul(start + (k + 1) * step) - self.pump.volume_ul(start + k * step)
-            self._x += self._velocity() * delivered
+            if delivered:
+                self._x += self._velocity() * delivered
             if shake:
                 self._x += self._rng.normal(0, shake, self._x.size)
                 self._y += self._rng.normal(0, shake, self._x.size)
                 self._height += self._rng.normal(0, shake, self._x.size)
+            if self._driven is not None:
+                for axis, moved in zip((self._x, self._y, self._height), self._driven.advance(step), strict=True):
+                    axis += moved
             self._keep_inside()
         self._moved_until_s = time_s
 

@@ -217,7 +217,8 @@ class Assembler(Generic[Stamp]):
     def _drop_open(self, sweep: _Sweep) -> None:
         """The open volume, if any of its images came or is known to be lost, was cut short."""
         volume, self._open = self._open, None
-        if sweep.next_image > sweep.next_volume * sweep.plan.images:
+        awaited = sweep.volumes is None or sweep.next_volume < sweep.volumes
+        if awaited and sweep.next_image > sweep.next_volume * sweep.plan.images:
             self.account.unfinished += 1
         if volume is not None:
             self.account.slices_dropped += sum(stamp is not None for stamp in volume.stamps)

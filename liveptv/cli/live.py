@@ -173,13 +173,16 @@ def summarise(outcome: RunOutcome) -> None:
 def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     from liveptv.method_limits import outside_the_limits
     from liveptv.reports.profile import MIN_LENGTH
+    from liveptv.volumes.account import FRAME, VOLUME
 
     result, report = outcome.result, outcome.report
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
+    unit = FRAME if outcome.volumes is None else VOLUME
     rows = [
         ("ended", result.reason),
-        ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} frames/s)"),
-        ("frames lost", outcome.account.in_words()),
+        (f"{unit}s", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} {unit}s/s)"),
+        *([("of these", outcome.volumes.in_words())] if outcome.volumes is not None else []),
+        (f"{unit}s lost", outcome.account.in_words()),
         *([("results", outcome.age.in_words())] if outcome.age is not None else []),
         *([("images", outcome.recording.in_words())] if outcome.recording is not None else []),
         ("detections", f"{result.count('detect', 'particles')}"),

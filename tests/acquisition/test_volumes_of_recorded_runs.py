@@ -99,7 +99,9 @@ def test_a_recording_whose_volumes_have_unequal_depths_is_refused(tmp_path):
         RecordedRun(recorded_files(path), run_id="again")
 
 
-@pytest.mark.parametrize("broken", [b'"z_um":[]', b'"z_um":[0.0,0.7,0.7,2.2]', b'"z_um":"far"', b'"z_um":[1e400]'])
+@pytest.mark.parametrize(
+    "broken", [b'"z_um":[]', b'"z_um":[0.0,0.7,0.7,2.2]', b'"z_um":"far"', b'"z_um":[1e400]']
+)
 def test_a_row_with_slices_that_cannot_be_is_not_read(broken):
     text = line(FrameRow(0, None, info_of(0)))
     assert parse(text).info.volume == info_of(0).volume

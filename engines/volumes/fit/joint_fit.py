@@ -30,6 +30,7 @@ from numba import njit
 
 from engines.refine.normal_equations import solve, substitute
 from engines.volumes.fit.arguments import (
+    BOX,
     PARTICLE,
     BoolArray,
     Float32Array,
@@ -70,14 +71,15 @@ LEAST_DAMPING, LEAST_RAISED_DAMPING, MOST_DAMPING = 1e-7, 1e-2, 1e4
 """Bounds of lambda: below the first a step is a Gauss-Newton step, and a step that failed is not tried again nearly
 unchanged; at the last, steps are 1e-4 of a gradient step and the fit gives up."""
 BEYOND_SIGMAS = 1.0
-"""Standard deviations of the PSF by which a particle may lie outside the first or last slice: farther out the
-amplitude at its centre is more than 1.6 times what is seen of it, and only the shape of the tail tells its place."""
+"""Standard deviations of the PSF by which a particle may lie outside the first or last slice: farther out its
+amplitude is more than 1.6 times what is seen of it, and only the shape of the tail tells its place."""
 
 
 @njit(cache=True, nogil=True)
 def set_window(boxes: IntArray, window: IntArray) -> None:
     """Fill `window` (6,) with the smallest box that holds all `boxes` (n, 6)."""
-    window[:] = boxes[0]
+    for p in range(BOX):
+        window[p] = boxes[0, p]
     for k in range(1, boxes.shape[0]):
         for axis in range(3):
             window[2 * axis] = min(window[2 * axis], boxes[k, 2 * axis])
@@ -130,6 +132,7 @@ def open_window(stack: Stack, others: Float32Array, boxes: IntArray, window: Int
     """Make the window of `boxes` (n, 6) ready for `fit_window`; returns how many of its voxels count."""
     set_window(boxes, window)
     _fill_base(stack, others, window, room)
+    take_reference(volume_of(window), room)
     return _fill_inside(stack, boxes, window, room)
 
 
@@ -167,10 +170,10 @@ def fit_window(
     room: Room,
     covariance: FloatArray,
 ) -> tuple[int, float]:
-    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return how it ended and the change of (3).
+    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return how it ended, and (3) with the prior.
 
-    The window is that of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is
-    filled with F^-1; with NaN where F is singular.
+    (3) is less that of the window without the particles. The window is that of `open_window`. Parameters that are
+    `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1; with NaN where F is singular.
     """
     n, size = theta.shape[0], volume_of(window)
     total = PARTICLE * n + 1
@@ -181,9 +184,7 @@ def fit_window(
     for k in range(n):
         render(theta[k], boxes[k], stack.heights, psf, True, room, images[k])
     fill_light(images, theta, ground[0], boxes, window, room)
-    take_reference(size, room)
-    now = stack.stiffness * ground[0] ** 2
-    start = now
+    now = deviance(stack, size, room) + stack.stiffness * ground[0] ** 2
     fill_weights(stack, size, room)
     fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
     _hold(held, matrix, right)
@@ -231,10 +232,11 @@ def fit_window(
             break
     if not solve(matrix, right, 0.0, step, lower):
         covariance[:] = np.nan
-        return SINGULAR, now - start
+        return SINGULAR, now
     for i in range(total):
         unit[:] = 0.0
         unit[i] = 1.0
         substitute(lower, unit, step)
-        covariance[i] = step
-    return state, now - start
+        for j in range(total):
+            covariance[i, j] = step[j]
+    return state, now

@@ -1,4 +1,4 @@
-"""Images of single particles in boxes of voxels, and their derivatives; a Gaussian is a product of three profiles."""
+"""Images of particles in boxes of voxels, and their derivatives; a Gaussian is a product of three profiles."""
 
 from __future__ import annotations
 

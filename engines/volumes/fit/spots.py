@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.volumes.fit.arguments import A, BoolArray, FloatArray, KernelPsf, Stack, X, Y, Z
+from engines.volumes.fit.judgement import CHI_SQUARE, NUMBERS, RATIO
 from engines.volumes.fit.volume import fit_volume
 from engines.volumes.proposal import Proposals
 from engines.volumes.psf import VolumePsf
@@ -25,8 +26,8 @@ class Fitted:
     their standard errors in the same units. `amplitude` is the height of the peak above the background, in grey
     values; `background` what lies under it, the offset included. `log_likelihood_ratio` is 2 ln(L with / L without
     the particle), the others' amplitudes fitted again: the square of its detection strength in standard deviations;
-    negative for a particle that takes light away. `chi_square` is the reduced one of its voxels. `source` (N, int64)
-    is the row of the proposal, -1 for a particle that the fit found itself. `at_end` (N, bool): it lies so near to
+    negative for a particle that takes light away. `chi_square` is the reduced one of its voxels. `source` (N, int64) is
+    the row of the proposal, -1 for a particle that the fit found itself. `at_end` (N, bool): it lies so near to
     an end of the stack, or outside of it, that part of its light is missing. `covariance` (N, 4, 4) of z, y, x,
     amplitude.
     """
@@ -54,6 +55,8 @@ class Fitted:
         return type(self)(*(getattr(self, column.name)[which] for column in fields(self)))
 
 
+ROOM = 64
+"""Particles that may be added beside half of the proposals' number."""
 AT_END_SIGMAS = 1.0
 """Standard deviations of the PSF from the outermost slice with an image within which a particle is `at_end`: there
 the standard error of z begins to rise, by 80 % at the slice itself."""
@@ -92,20 +95,21 @@ def fit_spots(
         stack_of(image, missing, psf, noise, background, heights_um, background_sd),
         kernel_psf(psf),
     )
-    n = len(proposals)
-    theta = np.empty((n, 4))
+    count = len(proposals)
+    size = count + count // 2 + ROOM
+    theta, usable = np.zeros((size, 4)), np.zeros(size, np.bool_)
     steps = np.arange(len(stack.heights), dtype=np.float64)
-    theta[:, Z] = proposals.z + np.interp(proposals.z, steps, stack.heights - steps)
-    theta[:, Y], theta[:, X] = proposals.y, proposals.x
-    theta[:, A] = _start_amplitudes(theta, proposals.amplitude, stack)
-    usable = np.isfinite(theta).all(axis=1)
-    ground, covariance, fit = np.zeros(n), np.full((n, 4, 4), np.nan), np.full((n, 2), np.nan)
-    fit_volume(stack, kernel, theta, usable, ground, covariance, fit)
+    theta[:count, Z] = proposals.z + np.interp(proposals.z, steps, stack.heights - steps)
+    theta[:count, Y], theta[:count, X] = proposals.y, proposals.x
+    theta[:count, A] = _start_amplitudes(theta[:count], proposals.amplitude, stack)
+    usable[:count] = np.isfinite(theta[:count]).all(axis=1)
+    ground, covariance, fit = np.zeros(size), np.full((size, 4, 4), np.nan), np.full((size, NUMBERS), np.nan)
+    used = fit_volume(stack, kernel, theta, count, usable, ground, covariance, fit)
+    usable[used:] = False
     usable &= np.isfinite(theta).all(axis=1) & np.isfinite(covariance).all(axis=(1, 2))
     rows = np.flatnonzero(usable)
-    return _fitted(
-        theta[rows], ground[rows], covariance[rows], fit[rows], rows, stack, kernel, noise, background
-    )
+    source = np.where(rows < count, rows, -1)
+    return _fitted(theta[rows], ground[rows], covariance[rows], fit[rows], source, stack, kernel, background)
 
 
 def stack_of(
@@ -154,7 +158,6 @@ def _fitted(
     source: npt.NDArray[np.int64],
     stack: Stack,
     psf: KernelPsf,
-    noise: Noise,
     background: Background,
 ) -> Fitted:
     sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0))
@@ -171,8 +174,8 @@ def _fitted(
         sigma_y=sigma[:, Y],
         sigma_z=sigma[:, Z],
         sigma_amplitude=sigma[:, A],
-        log_likelihood_ratio=fit[:, 0],
-        chi_square=fit[:, 1],
+        log_likelihood_ratio=fit[:, RATIO],
+        chi_square=fit[:, CHI_SQUARE],
         source=source,
         at_end=(theta[:, Z] < seen.min() + near) | (theta[:, Z] > seen.max() - near),
         covariance=covariance,
