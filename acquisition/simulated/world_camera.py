@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
     in `_prepare`.
     """
 
-    SCENE: Mapping[str, str]
+    SCENE: ClassVar[Mapping[str, str]]
     """Properties of the scene: their names and the fields of `WorldSettings`."""
     PIXEL_TYPE = "8bit"
 

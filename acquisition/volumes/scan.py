@@ -189,8 +189,7 @@ class SteppedScan:
         return []
 
     def _go(self, now_s: float) -> None:
-        volume, step = divmod(self._index, self.plan.images)
-        if step == 0:
+        if self._index % self.plan.images == 0:
             if self._pace.wait_s() > 0:
                 return
             self._pace.started()
