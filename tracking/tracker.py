@@ -360,13 +360,7 @@ class OnlineTracker:
         if last is None:
             raise ValueError("there are no predictions before the first frame; call `step` first")
         info = replace(last.info, focus_um=self._focus_um)
-        knows = (
-            self._switching is None
-            and self._is_flow
-            and self._axes == 3
-            and self._noise.ready
-            and frame_s > 0
-        )
+        knows = self._switching is None and self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
         if not (knows and self._alive):
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)
