@@ -83,10 +83,6 @@ def _open(
     if settings.engine == "classical" and network:
         raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
     if model is not None and network:
-        if _is_published(model):
-            from engines.comparison.volumes.engine import HourglassEngine
-
-            return HourglassEngine(settings, pixel_size_um, model)
         from engines.backends.failover import open_guarded
 
         return open_guarded(settings, pixel_size_um, model, say, fit_may_join)
@@ -111,7 +107,11 @@ def is_for_volumes(settings: DetectorSettings) -> bool:
 
 
 def _is_volume_model(model: Path | None) -> bool:
-    if model is None or not model.is_file() or model.suffix.lower() not in CURVE_SUFFIXES:
+    if model is None or not model.is_file():
+        return False
+    if _is_published(model):
+        return True
+    if model.suffix.lower() not in CURVE_SUFFIXES:
         return False
     from engines.volumes.model import is_volume_model
 
@@ -125,7 +125,7 @@ def check_for_images(settings: DetectorSettings, model: Path | None) -> None:
         raise ConfigurationError(f"{name} is for volumes, but the source has single images; leave it out")
     if _is_volume_model(model):
         raise ConfigurationError(
-            f"{model} is a calibration for volumes, but the source has single images; give stacks, or another model"
+            f"{model} is for volumes, but the source has single images; give stacks, or another model"
         )
 
 
@@ -134,6 +134,10 @@ def _open_for_volumes(
 ) -> Engine:
     from engines.volumes.engine import VolumeEngine
 
+    if model is not None and _is_published(model):
+        from engines.comparison.volumes.engine import HourglassEngine
+
+        return HourglassEngine(settings, pixel_size_um, model)
     if model is not None and model.suffix.lower() == NETWORK_SUFFIX:
         raise ConfigurationError(f"{model} is a network for images, but the source has volumes; leave it out")
     for name, wrong in (("engine", "network"), ("engine", "classical")):
