@@ -169,9 +169,7 @@ def detect(truth: Truth, snr: int, seed: int) -> Detected:
                 kept[b] = False
         points, who = points[:, kept], truth.particle[rows[kept]]
         false = rng.poisson(MISSED[snr] * rows.size)
-        points = np.concatenate(
-            [points, rng.uniform(0, 1, (3, false)) * (np.array(SHAPE)[:, None] - 1)], axis=1
-        )
+        points = np.concatenate([points, rng.uniform(0, 1, (3, false)) * (np.array(SHAPE)[:, None] - 1)], axis=1)
         who = np.concatenate([who, np.full(false, -1)])
         from_end = np.minimum(points[2], SHAPE[2] - 1 - points[2])
         sigma = np.full(points.shape, SIGMA[snr])
