@@ -131,7 +131,7 @@ class MicroscopeStream:
 
     @property
     def next_image(self) -> int:
-        """The number (`camera_frame`) of the first image after a start of the camera; of the next one, before one."""
+        """The number (`camera_frame`) that the first image after a start of the camera now would have."""
         return self._numbers.next_after_restart
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class FluorescenceCamera(WorldCamera):
     docs/volumes-acquisition.md lists its properties.
     """
 
-    SCENE = {
+    SCENE: ClassVar = {
         "Width": "width_px",
         "Height": "height_px",
         "ChannelWidth_um": "channel_width_um",
@@ -113,7 +113,9 @@ class Brightness:
         own = self._own[particles.identity]
         if self._bleach_s == 0:
             return own
-        faded: FloatArray = own * np.exp((self._since_s[particles.identity] - particles.time_s) / self._bleach_s)
+        faded: FloatArray = own * np.exp(
+            (self._since_s[particles.identity] - particles.time_s) / self._bleach_s
+        )
         return faded
 
 

@@ -17,6 +17,7 @@ from tracking.flow_field import Flow
 from tracking.kalman import BRIGHTNESS_DETECTIONS, Measured
 from tracking.switching.motion import (
     BRIGHTNESS,
+    CONFIRMED,
     EXISTS,
     FIRST,
     FROM_B,
@@ -67,6 +68,9 @@ from tracking.track_life import AGE, BRIGHTNESS as OUT_BRIGHTNESS, CONFIDENCE, F
 LEAST_EXISTS = 0.01
 """A track ends when it is there with less than this probability. With 0.05 particles that blink lose tracks where few
 are missed; with 0.001 ends are told a frame later."""
+SURE = 0.98
+"""Probability of its first link from which a track is confirmed at once. Two false detections that pass are then fewer than
+one in 50; with 0.999 hardly any track is confirmed by two detections."""
 UNSEEN_FRAMES = 20
 """Camera frames after which a track ends in any case, in longest gaps: one whose slices are missing forever."""
 OFFSET = Tracks.COLUMNS.index("time_offset_s")
@@ -127,7 +131,7 @@ def advance(
     kept = 0
     for i in range(alive):
         j = int(links[i])
-        confirmed = label[HITS, i] >= life.confirm
+        confirmed = label[CONFIRMED, i] > 0
         if j < 0:
             e, p = state[EXISTS, i], seen[i]
             e = e * (1.0 - p) / (1.0 - e * p)
@@ -162,16 +166,16 @@ def advance(
                 _sum_steps(state, kept, axes, z, R, j, motion, moment, sums, label, logs)
             else:
                 correct_one(state, kept, axes, z, R, j, logs)
+            right = 1.0 / (1.0 + math.exp(0.5 * (costs[i] - no_link)))
             if confirmed:
-                right = 1.0 / (1.0 + math.exp(0.5 * (costs[i] - no_link)))
                 sums[DETECTED] += right
                 sums[UNDETECTED] += right * label[MISSED, kept]
                 sums[LIVED] += right * (1.0 + label[MISSED, kept])
                 sums[DIRECTED] += state[MU + D, kept] + state[MU + N, kept]
                 sums[ALL] += 1.0
-            state[EXISTS, kept] = (
-                1.0 if label[HITS, kept] + 1 >= life.confirm else max(state[EXISTS, kept], 0.9)
-            )
+            elif right > SURE or label[HITS, kept] + 1 >= life.confirm:
+                label[CONFIRMED, kept] = 1
+            state[EXISTS, kept] = 1.0 if label[CONFIRMED, kept] else max(state[EXISTS, kept], 0.9)
             label[SEEN, kept] = moment.clock
             label[HITS, kept] += 1
             label[MISSED, kept] = 0
@@ -182,7 +186,7 @@ def advance(
                 state[BRIGHTNESS, kept] = mean + (bright - mean) / min(
                     float(label[HITS, kept]), BRIGHTNESS_DETECTIONS
                 )
-            settled[kept] = label[HITS, kept] >= life.confirm
+            settled[kept] = label[CONFIRMED, kept] > 0
             _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
             _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
         kept += 1
@@ -198,6 +202,7 @@ def advance(
         label[HITS, kept] = 1
         label[MISSED, kept] = 0
         settled[kept] = life.confirm <= 1
+        label[CONFIRMED, kept] = life.confirm <= 1
         _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
         _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
         tally[BORN] += 1

@@ -12,7 +12,7 @@ Gaussians; N gives it the tails that a switch needs. Moments of mixed models are
 
 All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then the
 probabilities of the models, the probability that the particle is still there, the time of the state in s, the mean
-brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman` with the number of misses behind it.
+brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman` with the number of misses behind it, and whether the track is confirmed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MU = MODELS * ROWS
 EXISTS, TIME, BRIGHTNESS = MU + 3, MU + 4, MU + 5
 FROM_B, STAYED_B = MU + 6, MU + 7
 STATES = MU + 8
-ID, FIRST, SEEN, HITS, MISSED = 0, 1, 2, 3, 4
-LABELS = 5
+ID, FIRST, SEEN, HITS, MISSED, CONFIRMED = 0, 1, 2, 3, 4, 5
+LABELS = 6
 
 WANDER = 0.0025
 """Variance of the change of a directed velocity in a frame, of that of the velocities: 5 % of the speed each frame.
@@ -44,11 +44,13 @@ TWO_PI_CUBED = (2.0 * math.pi) ** 3
 
 class Motion(NamedTuple):
     """What is learnt of all particles: `q` (2, 3), um^2/s, the steps of B and of D; `rates` (3,) a frame: B to N, D
-    and N to B, D to N; `unknown` (3,), um^2/s^2, of a velocity where nothing is known of the flow; `frame_s`."""
+    and N to B, D to N; `unknown` (3,), um^2/s^2, of a velocity where nothing is known of the flow, and `error` (3,) of those
+    that the flow was learnt from; `frame_s`."""
 
     q: Any
     rates: Any
     unknown: Any
+    error: Any
     frame_s: float
 
 
@@ -118,8 +120,9 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
     if not expect(flow, place, place_variance, velocity, variance):
         for a in range(3):
             velocity[a], variance[a] = 0.0, motion.unknown[a]
+    # what a filter thinks of velocities scatters less than they do: its error is the rest (E[v^2] = v^2 + vv)
     for a in range(axes):
-        vv = min(variance[a], motion.unknown[a]) if variance[a] > 0.0 else motion.unknown[a]
+        vv = min(variance[a] + motion.error[a], motion.unknown[a])
         state[ROWS + VV + a, i] += WANDER * vv * frames
         state[2 * ROWS + P + a, i] += velocity[a] * dt
         state[2 * ROWS + V + a, i] = velocity[a]
@@ -216,8 +219,8 @@ def bear_one(
     for m in range(D, MODELS):
         for a in range(axes):
             vv = motion.unknown[a]
-            if known and variance[a] > 0.0:
-                vv = min(vv, variance[a])
+            if known:
+                vv = min(vv, variance[a] + motion.error[a])
             state[m * ROWS + V + a, i] = velocity[a] if known else 0.0
             state[m * ROWS + VV + a, i] = vv
     state[MU + B, i], state[MU + D, i], state[MU + N, i] = 1.0 - directed, 0.0, directed

@@ -80,7 +80,11 @@ class SwitchingTracker:
         if count and frame_s > 0:
             reach = self.settings.max_displacement_um or REACH_SPACINGS * self._spacing_um(count)
             self._unknown[:] = (reach / REACH_SIGMAS / frame_s) ** 2
-        moving = motion.Motion(self.learning.q, self.learning.rates, self._unknown, clock.frame_s)
+            # nothing moves farther in z than the stack is high
+            self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
+        moving = motion.Motion(
+            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, clock.frame_s
+        )
         if self.alive and clock.frame_s > 0:
             if not self.learning.ready:
                 self._begin(frame_s)

@@ -62,6 +62,7 @@ def counted(mean: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDAr
     """
     normal = rng.standard_normal(mean.shape, np.float32)
     found = np.rint(mean + np.sqrt(np.maximum(mean, 0)) * normal + (normal * normal - 1) / 6)
+    np.maximum(found, 0, out=found)
     few = mean < FEW
     if few.any():
         found[few] = rng.poisson(np.maximum(mean[few], 0))
