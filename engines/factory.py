@@ -152,7 +152,8 @@ def _open_for_volumes(
     settings: DetectorSettings, model: Path | None, pixel_size_um: float, say: Callable[[str], None]
 ) -> Engine:
     if model is not None:
-        check_model(model)
+        if not _is_published(model):
+            check_model(model)
         if not _is_volume_model(model):
             raise ConfigurationError(
                 f"{model} is for images, but the source has volumes; make a calibration with `liveptv calibrate "
