@@ -31,8 +31,8 @@ ENVELOPE = 1.5
 """Width of the deviation's prior over that of the Gaussian: real PSFs have tails where a Gaussian has none."""
 FLOOR = 0.05
 """The prior far from the centre, over that in the middle."""
-STEPS = 60
-TOLERANCE = 1e-4
+STEPS = 30
+TOLERANCE = 1e-3
 FINE = 4.0
 """Samples per standard deviation where the PSF is centred."""
 
