@@ -22,6 +22,8 @@ KERNELS = {
     "engines/network": "engines.network.preparation:_median",
     "engines/refine": "engines.refine.frame:fit_frame",
     "engines/volumes/fit": "engines.volumes.fit.joint_fit:fit_window",
+    "engines/volumes/proposing": "engines.volumes.proposing.matched:strengths",
+    "engines/volumes/surroundings": "engines.volumes.surroundings.cells:cell_statistics",
     "tracking": "tracking.assignment:solve",
     "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",
