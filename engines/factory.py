@@ -109,7 +109,7 @@ def _open(
 
 
 def is_for_volumes(settings: DetectorSettings) -> bool:
-    """Whether these settings are for volumes whatever the source: by the kind of engine, a spot's size or the model."""
+    """Whether these settings are for volumes whatever the source: by the engine, a spot's size or the model."""
     return settings.engine == "sef3d" or settings.spot_um is not None or _is_volume_model(settings.model)
 
 

@@ -24,6 +24,8 @@ KERNELS = {
     "engines/refine": "engines.refine.frame:fit_frame",
     "engines/volumes/fit": "engines.volumes.fit.joint_fit:fit_window",
     "engines/volumes/network": "engines.volumes.network.decode:_merge",
+    "engines/volumes/proposing": "engines.volumes.proposing.matched:strengths",
+    "engines/volumes/surroundings": "engines.volumes.surroundings.cells:cell_statistics",
     "tracking": "tracking.assignment:solve",
     "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",

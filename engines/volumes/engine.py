@@ -36,8 +36,8 @@ WARMUP_LIGHT = 100
 
 
 class VolumeEngine:
-    """Finds particles in volumes: places from a matched filter, and from a network where one is given, then the joint
-    fit; or SEF3D.
+    """Finds particles in volumes: places from a matched filter, and from a network where one is given, then the
+    joint fit; or SEF3D.
 
     The spot's size is that of the `model_file`, a calibration (.h5) or a network (.onnx), or of `detector.spot_um`;
     without both it is estimated from the first volume that shows enough particles, and `say` gets a line with it.
@@ -105,8 +105,8 @@ class VolumeEngine:
         """What was left out so far.
 
         `noise`: places that were not fitted because noise alone shows such; `doubtful`: fitted ones below the least
-        confidence; `no_fit`; `too_many`; `no_size`: volumes in which nothing was looked for because the size of a spot
-        was not known yet.
+        confidence; `no_fit`; `too_many`; `no_size`: volumes in which nothing was looked for because the size of
+        a spot was not known yet.
         """
         return dict(self._work.left_out)
 
@@ -225,7 +225,8 @@ def _check(settings: DetectorSettings) -> None:
     """Raise `ConfigurationError` for settings that detection in volumes does not have."""
     if settings.polarity == "dark":
         raise ConfigurationError(
-            'detector.polarity is "dark", but in volumes particles are brighter than the background; invert the images'
+            'detector.polarity is "dark", but in volumes particles are brighter than the background; invert the '
+            "images"
         )
     if settings.bright is not None:
         raise ConfigurationError(

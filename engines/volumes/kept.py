@@ -80,7 +80,8 @@ def prospects(
 
 
 def fitted_probability(fitted: Fitted, found: Prospects) -> FloatArray:
-    """Probability (N,) that fitted places are particles, by their log-likelihood ratios, and by what a network said.
+    """Probability (N,) that fitted places are particles, by their log-likelihood ratios, and by what a network
+    said.
 
     Where there are both, the mean of their log odds.
     """

@@ -17,8 +17,8 @@ def times_of(
 ) -> FloatArray:
     """Time (N,) of particles at heights `z_um` (N,), by the light that each slice has of them.
 
-    `heights_um`, `times_s` and `missing` (Z,) are the slices'. A slice counts by the square of the PSF there, which is
-    its part in what is known of the particle. NaN where no slice has any.
+    `heights_um`, `times_s` and `missing` (Z,) are the slices'. A slice counts by the square of the PSF there,
+    which is its part in what is known of the particle. NaN where no slice has any.
     """
     distance = (z_um[:, None] - heights_um) / sigma_um
     nearest = np.where(missing, np.inf, np.abs(distance)).min(axis=1, initial=np.inf)

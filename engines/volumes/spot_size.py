@@ -1,4 +1,4 @@
-"""The size of a spot from a volume itself, where nobody has said it: Gaussians fitted to its brightest lone spots."""
+"""The size of a spot from a volume itself, where nobody has given it: Gaussians fitted to bright lone spots."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def estimate_spot_size(
 ) -> tuple[Triple, int] | None:
     """Standard deviations (z, y, x) of a spot in voxels, and from how many spots; None if there are too few.
 
-    `image` is (Z, H, W). For clear, lone spots: each is fitted as a Gaussian with a size per axis, and the median is
-    taken. A size along z needs at least three slices; with fewer it is that in the plane.
+    `image` is (Z, H, W). For clear, lone spots: each is fitted as a Gaussian with a size per axis, and the
+    median is taken. A size along z needs at least three slices; with fewer it is that in the plane.
     """
     if bool(missing.all()) or min(image.shape[1:]) < 5:
         return None

@@ -55,8 +55,8 @@ def detect_images(
     first occurrence and in total at the end.
 
     Frames are numbered as in the recording; numbers of lost frames are skipped. The z planes of each time are one
-    volume if the settings are for volumes, a `z_step_um` is given, or the file has volumes and the settings do not ask
-    for a detector of images.
+    volume if the settings are for volumes, a `z_step_um` is given, or the file has volumes and the settings do
+    not ask for a detector of images.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
@@ -94,7 +94,8 @@ def detect_images(
 
 
 def has_volumes(path: Path, axes: str | None, settings: DetectorSettings) -> bool:
-    """Whether a recording is to be read as volumes, by the detector's settings and, if those do not say, its file."""
+    """Whether a recording is to be read as volumes, by the detector's settings and, if those do not
+    say, its file."""
     from acquisition.recording import open_stack
     from engines.factory import is_for_volumes
 
@@ -123,8 +124,8 @@ def detect_frames(
     volumes: bool = False,
     say: Callable[[str], None] = log.warning,
 ) -> Iterator[Detections]:
-    """Detect in images (H, W) of one `shape` and `dtype`, or with `volumes` in volumes of `depth` of them; yields the
-    detections of each frame, in order.
+    """Detect in images (H, W) of one `shape` and `dtype`, or with `volumes` in volumes of `depth` of them;
+    yields the detections of each frame, in order.
 
     `say` gets a line for what was left out, at its first occurrence and in total at the end. Raises
     `ConfigurationError` if the model cannot be used, `DetectionError` for images that cannot be read.

@@ -16,6 +16,7 @@ from stream.errors import LivePTVError
 PIXELS = ("uint8", "uint16")
 SHAPE = (64, 64)
 """Rows and columns of the images that are looked at: what is compiled does not depend on them."""
+SLICES = 6
 POLL_S = 0.25
 """s between two reports of the time that has passed."""
 
@@ -75,6 +76,19 @@ def _classical() -> None:
             engine.close()
 
 
+def _volumes() -> None:
+    import numpy as np
+
+    from engines.settings import DetectorSettings
+    from engines.volumes.engine import VolumeEngine
+
+    for kind in ("auto", "sef3d"):
+        engine = VolumeEngine(DetectorSettings(engine=kind, workers=1), 1.0, say=lambda _text: None)
+        for pixels in PIXELS:
+            engine.warmup(*SHAPE, np.dtype(pixels), SLICES)
+        engine.close()
+
+
 def _pixel_size_um() -> float:
     from acquisition.physics.optics import OpticsModel
 
@@ -94,6 +108,7 @@ def _camera() -> None:
 PARTS: dict[str, Callable[[], None]] = {
     "fit": _fit,
     "tracker": _tracker,
+    "detector for volumes": _volumes,
     "classical detector": _classical,
     "network": _network,
     "simulated camera": _camera,

@@ -1,12 +1,13 @@
 """The probability that a particle is there: a local false-discovery rate that knows how bright particles are.
 
-Found places are those of noise, whose number is known (`FalseAlarms`), and those of particles, of which neither number
-nor brightness is. The brightness of all particles of the volume is estimated as weights on a grid of amplitudes, by
-maximum likelihood (Kiefer & Wolfowitz 1956; Efron 2010, Large-Scale Inference, ch. 5), and each place is then either
+Found places are those of noise, whose number is known (`FalseAlarms`), and those of particles, of which neither
+number nor brightness is. The brightness of all particles of the volume is estimated as weights on a grid of
+amplitudes, by maximum likelihood (Kiefer & Wolfowitz 1956; Efron 2010, Large-Scale Inference, ch. 5). Then
 
     p = f / (f + n(s)),   f = sum_j w_j phi(s | A_j k)    (1)
 
-where s is its strength, n(s) the density of noise maxima, w_j the number of particles of amplitude A_j and k the
+is the probability of a particle at a place, where s is its strength, n(s) the density of noise maxima, w_j the
+number of particles of amplitude A_j and k the
 strength of an amplitude of 1 there: less at the ends of the stack and where the background is bright. So the same p
 holds for faint and bright particles, and for a few and for many.
 """
@@ -29,8 +30,8 @@ STEP = 0.4
 LARGEST = 9.0
 """Strength above which noise is not considered: in 1e9 voxels it has no maximum there."""
 PRIOR_PARTICLES = 1.0
-"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same once
-in about fifty volumes. A hundred times fewer raise the level of an empty volume by 0.9 sigma."""
+"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same
+once in about fifty volumes. A hundred times fewer raise the level of an empty volume by 0.9 sigma."""
 ROUNDS = 60
 """Rounds of the estimate; more change no probability by 0.01."""
 DETECTED_LEAST = 0.02
@@ -57,7 +58,8 @@ class Mixture:
 def estimate_mixture(
     strength: FloatArray, unit: FloatArray, least: float, false_alarms: FalseAlarms
 ) -> Mixture:
-    """The mixture from all places of at least `least` strength, (N,); `unit` is the strength of 1 grey value there."""
+    """The mixture from all places (N,) of at least `least` strength; `unit` is the strength of 1 grey
+    value there."""
     typical = float(np.median(unit)) if unit.size else 1.0
     targets = np.arange(least - 1.5, LARGEST + STEP, STEP)
     amplitudes = targets / typical
@@ -76,8 +78,7 @@ def estimate_mixture(
 
 
 def _strength_of(true: FloatArray, dimensions: int) -> FloatArray:
-    """Mean strength at the maximum beside a particle of this true strength: each dimension of the search adds 1 to its
-    square."""
+    """Mean strength at the maximum beside a particle of this true strength: each dimension adds 1 to its square."""
     return np.asarray(np.sqrt(np.maximum(true, 0.0) ** 2 + dimensions))
 
 

@@ -25,7 +25,7 @@ Fill = Callable[[int, Float32Array], None]
 BAND = 32
 """Rows filtered at a time: a band of 10 slices of 512 columns fits the second cache of a processor."""
 MOST_IN_A_BAND = 100_000
-"""Places of a band; only noise far from what it was taken for has more, and the rest of the band is then left out."""
+"""Places of a band; only noise far from what it was taken for has more, and the others are then left out."""
 PROBES, PROBE_ROWS = 3, 16
 """Bands from which the noise of the filtered volume is measured, and their rows: a tenth of 512 rows."""
 FEWEST_VALUES = 100
@@ -35,8 +35,10 @@ HALF_NORMAL = 0.6745
 
 
 class BandFilter(ABC):
-    """A proposer for spots of `sigma_voxels` (z, y, x): the maxima of at least `least_strength` of a filter's answer,
-    which is in standard deviations of the noise."""
+    """A proposer for spots of `sigma_voxels` (z, y, x): the maxima of a filter's answer.
+
+    The answer is in standard deviations of the noise; those of at least `least_strength` are proposed.
+    """
 
     def __init__(self, sigma_voxels: Triple, least_strength: float, *, between: bool = True) -> None:
         self.sigma_voxels = sigma_voxels
@@ -53,7 +55,7 @@ class BandFilter(ABC):
     def _amplitude(
         self, x: FloatArray, y: FloatArray, z: FloatArray, shape: tuple[int, ...], missing: BoolArray
     ) -> FloatArray:
-        """Height (N,) of a spot's peak at places in voxels, in standard deviations of a voxel's noise, over the answer."""
+        """Height (N,) of a spot's peak at places in voxels, in units of a voxel's noise, over the answer."""
 
     def noise_scale(
         self, image: npt.NDArray[Any], missing: BoolArray, background: Background, noise: Noise

@@ -41,7 +41,8 @@ def curved_half(sigma: float) -> Float32Array:
 
 
 def products(first: Float32Array, second: Float32Array, present: npt.NDArray[np.bool_]) -> FloatArray:
-    """Sum of two kernels' products over the voxels that are `present` (N,), for kernels centred on each (halves)."""
+    """Sum of two kernels' products over the voxels that are `present` (N,), for kernels centred on
+    each (halves)."""
     size = min(first.size, second.size)
     half = first[:size].astype(np.float64) * second[:size]
     inside = np.convolve(present.astype(np.float64), np.concatenate([half[:0:-1], half]))

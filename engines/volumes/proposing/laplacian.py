@@ -40,9 +40,9 @@ def laplacians(
     """Fill `out` (Z, B, W) with the answer for B rows, all inside, from row `first` of `image` (Z, H, W).
 
     `background` and `spread` are coarse grids (Z, h, w) of cells of `cell_px`: grey values, and the inverse of the
-    noise's standard deviation. Kernels are halves of Gaussians and of their second derivatives; `power_*` (3, N) the
-    sums of their squares and products over the voxels that there are: Gaussian, both, derivative. `rows` is a buffer
-    (2, R, W) of at least B + 2 * reach along y rows, `planes` one of at least (Z, B, W).
+    noise's standard deviation. Kernels are halves of Gaussians and of their second derivatives; `power_*` (3, N)
+    the sums of their squares and products over the voxels that there are: Gaussian, both, derivative. `rows` is a
+    buffer (2, R, W) of at least B + 2 * reach along y rows, `planes` one of at least (Z, B, W).
     """
     depth, height, width = image.shape
     band = out.shape[1]

@@ -38,7 +38,8 @@ def strengths(
 ) -> None:
     """Fill `out` (Z, B, W) with the filter's answer for B rows, all inside, from row `first` of `image` (Z, H, W).
 
-    `background` and `spread` are coarse grids (Z, h, w) of cells of `cell_px`: grey values, and the inverse of the noise's standard
+    `background` and `spread` are coarse grids (Z, h, w) of cells of `cell_px`: grey values, and the inverse of
+    the noise's standard
     deviation. `half_*` are halves of kernels, `scale_*` the factors for each slice, row and column. `rows` is a
     buffer of at least (B + 2 * reach along y, W).
     """

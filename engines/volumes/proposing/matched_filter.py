@@ -27,8 +27,8 @@ LEAST_STRENGTH = 2.8
 and noise 6 times in 10,000 voxels: what a particle is gets decided later, and needs to see the noise as well."""
 SHOULDER_STRENGTH = 7.0
 SHOULDER_CURVATURE = 5.0
-"""A place without a maximum is proposed where the answer is above `SHOULDER_STRENGTH`, and its curvature is a maximum
-of more than `SHOULDER_CURVATURE` standard deviations: that of two particles between 2 and 3 sigma apart."""
+"""A place without a maximum is proposed where the answer is above `SHOULDER_STRENGTH`, and its curvature is a
+maximum of more than `SHOULDER_CURVATURE` standard deviations: that of two particles between 2 and 3 sigma apart."""
 CURVATURE_NOISE = 1.94
 """Standard deviation of the curvature, sum of sigma^2 times second derivatives, of noise filtered by a Gaussian in
 three dimensions, over that of the filtered noise: sqrt(3 * 3/4 + 6 * 1/4). In two it is sqrt(2)."""
@@ -39,8 +39,7 @@ MOST_SHOULDERS = 5000
 
 
 class MatchedFilter(BandFilter):
-    """Proposes the maxima of the matched filter for a Gaussian spot of `sigma_voxels` (z, y, x), and the shoulders of
-    bright ones."""
+    """Proposes the maxima of the matched filter for a Gaussian spot, and the shoulders of bright ones."""
 
     def __init__(
         self, sigma_voxels: Triple, least_strength: float = LEAST_STRENGTH, *, with_shoulders: bool = True
@@ -75,7 +74,8 @@ class MatchedFilter(BandFilter):
 
         def fill(first: int, out: Float32Array) -> None:
             strengths(
-                image, missing, first, background.grid, spread, background.cell_px, *self._halves, *scales, buffer, out
+                image, missing, first, background.grid, spread, background.cell_px,
+                *self._halves, *scales, buffer, out,
             )  # fmt: skip
 
         return fill

@@ -23,7 +23,7 @@ def local_maxima(
     (of equal ones the first). Returns how many are in `found` now; those for which there is no room are counted
     as well.
     """
-    depth, band, width = field.shape
+    depth, _, width = field.shape
     for row in range(start, stop):
         j = row - first
         for k in range(depth):
@@ -81,7 +81,7 @@ def shoulders(
     particles too near each other for two maxima of the field have two of it. Needs `HALO` rows beside
     `start` and `stop` in `field` where the volume has them.
     """
-    depth, band, width = field.shape
+    depth, _, width = field.shape
     for row in range(start, stop):
         j = row - first
         for k in range(depth):

@@ -1,7 +1,7 @@
 """SEF3D, the spot-enhancing filter in three dimensions, as a detector of its own and for comparison.
 
-Sage et al. 2005 (IEEE Trans. Image Process. 14, 1372): a Laplacian of Gaussian of the spot's size and the maxima of its
-answer; in three dimensions Spilger et al. compare with it. Its positions are whole voxels there.
+Sage et al. 2005 (IEEE Trans. Image Process. 14, 1372): a Laplacian of Gaussian of the spot's size and the maxima
+of its answer; in three dimensions Spilger et al. compare with it. Its positions are whole voxels there.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Background:
         return np.asarray((1 - v) * upper + v * lower, np.float64)
 
     def field(self, height: int, width: int) -> Float32Array:
-        """Background of every voxel (Z, height, width), float32. For comparisons: the filters need no such array."""
+        """Background of every voxel (Z, height, width), float32. For comparisons: the filters need no
+        such array."""
         j0, j1, v = _between(np.arange(height, dtype=np.float64), self.cell_px, self.grid.shape[1])
         i0, i1, u = _between(np.arange(width, dtype=np.float64), self.cell_px, self.grid.shape[2])
         rows = self.grid[:, j0] + v[:, None] * (self.grid[:, j1] - self.grid[:, j0])

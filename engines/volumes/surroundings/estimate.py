@@ -26,11 +26,13 @@ noise above a grey value of 0, the least that it can be."""
 LEFT_BY_SMOOTHING, OF_SMOOTHED = 0.80, 0.06
 """Parts of a cell's own variance in its difference from the smoothed one, and in the smoothed one itself: weights
 1 2 1 along three axes."""
+NOISE_MARGIN = 4.0
+"""Variance of cells, over that of their noise, below which they are smoothed whole: particles make up the rest."""
 LEAST_SD = 0.01
 """Least uncertainty of a background, grey values."""
 CLEAR_RANGE = 10.0
-"""Range of the background in standard errors of a cell's mean, from which levels of brightness are compared: where it
-is less, they would be sorted by their own noise."""
+"""Range of the background in standard errors of a cell's mean, from which levels of brightness are compared:
+where it is less, they would be sorted by their own noise."""
 LEVELS = 12
 """Levels of brightness between which the variance is compared."""
 
@@ -55,12 +57,30 @@ def estimate_surroundings(
     shape = (image.shape[0], edges_y.size - 1, edges_x.size - 1)
     mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
     cell_statistics(image, missing, edges_y, edges_x, block, mean, variance)
-    grid = smooth(mean, missing)
+    grid = smoothed = smooth(mean, missing)
+    structured = _structure(mean, grid, missing, variance, (cell * block) ** 2)
+    grid = np.asarray(np.where(missing[:, None, None], grid, grid + structured * (mean - grid)), np.float32)
     if noise is None:
         noise = fit_noise(grid[~missing], variance[~missing], (cell * block) ** 2)
-    return Background(
-        grid, cell * block, _uncertainty(mean, grid, missing, noise, (cell * block) ** 2)
-    ), noise
+    sd = _uncertainty(mean, smoothed, missing, noise, (cell * block) ** 2)
+    return Background(grid, cell * block, sd), noise
+
+
+def _structure(
+    mean: Float32Array,
+    grid: Float32Array,
+    missing: npt.NDArray[np.bool_],
+    variance: Float32Array,
+    voxels: int,
+) -> float:
+    """Part (0 to 1) of what cells differ from the smoothed ones that is structure and not their noise (Wiener)."""
+    scatter = float(np.mean((mean - grid)[~missing] ** 2, dtype=np.float64))
+    known = variance[~missing]
+    known = known[np.isfinite(known)]
+    of_noise = (
+        LEFT_BY_SMOOTHING * max(float(np.median(known)) if known.size else 0.0, LEAST_VARIANCE) / voxels
+    )
+    return max(0.0, 1 - NOISE_MARGIN * of_noise / scatter) if scatter > 0 else 0.0
 
 
 def _uncertainty(
@@ -75,7 +95,8 @@ def _uncertainty(
 
 
 def _edges(blocks: int, cell: int) -> npt.NDArray[np.int64]:
-    """Bounds of the cells, in blocks; what is left over is joined to the last one if it is less than half a cell."""
+    """Bounds of the cells, in blocks; what is left over is joined to the last one if it is less than
+    half a cell."""
     cells = max(1, round(blocks / cell))
     edges = cell * np.arange(cells + 1)
     edges[-1] = blocks
