@@ -123,11 +123,12 @@ def smooth(mean: Float32Array, missing: npt.NDArray[np.bool_]) -> Float32Array:
     if have.size == 0:
         return np.zeros_like(mean)
     kept = mean[have].astype(np.float64)
-    level = np.maximum(np.median(kept, axis=(1, 2)), 1e-9)[:, None, None]
-    pattern = kept / level
+    level = np.median(kept, axis=(1, 2), keepdims=True)
+    pattern = kept - level
     for axis in range(3):
         pattern = _binomial(pattern, axis)
-    smoothed = pattern * level * (np.median(kept / (pattern * level), axis=(1, 2))[:, None, None])
+    smoothed = pattern + level
+    smoothed += np.median(kept - smoothed, axis=(1, 2), keepdims=True)
     if have.size < missing.size:
         slices = np.arange(missing.size)
         after = np.clip(np.searchsorted(have, slices), 0, have.size - 1)
