@@ -53,7 +53,16 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 def _network(path: Path) -> dict[str, Any]:
     from engines.network.model import OnnxModel
+    from engines.network.session import OnnxSession
+    from engines.volumes.network.model_card import is_volume_card
 
+    if is_volume_card(OnnxSession(path).metadata):
+        from engines.volumes.network.model import VolumeOnnxModel
+
+        model = VolumeOnnxModel(path)
+        psf = model.volume_model.psf
+        seen = {"voxel_um_zyx": psf.voxel_um, "spot_um_zyx": psf.sigma_um, "psf_measured": psf.is_measured}
+        return model.card.model_dump(mode="json") | {"kind": "network for volumes", **seen}
     return {"kind": "network", **OnnxModel(path).card.model_dump(mode="json")}
 
 

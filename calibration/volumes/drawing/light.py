@@ -100,7 +100,9 @@ def _add_splines(
     heights, box = np.arange(depth).astype(np.float64), np.empty(BOX, np.int64)
     none, flat, cube = np.empty(0, np.float32), np.empty((2, 0), np.float32), np.empty((3, 2, 0), np.float32)
     images = np.empty((0, 4, 0), np.float32)
-    room = Room(images, images, none, none, none, none, none, none, none, cube, flat, planes)
+    room = Room(
+        images, images, none, none, none, none, none, none, none, none, none, cube, flat, planes
+    )
     for n in range(centres.shape[0]):
         wider = KernelPsf(
             psf.sigma * ratios[n],
@@ -110,7 +112,7 @@ def _add_splines(
             psf.per_voxel / ratios[n],
             psf.centre,
         )
-        set_box(centres[n], heights, (depth, height, width), wider, box)
+        set_box(centres[n], heights, (depth, height, width), wider, 1.0, box)
         if volume_of(box) == 0 or volume_of(box) > image.shape[1]:
             continue
         render(centres[n], box, heights, wider, False, room, image)
