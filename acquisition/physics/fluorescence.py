@@ -108,6 +108,13 @@ class FluorescenceRenderer:
             self._lamp = lamp
             self._fill_bank()
 
+    def change(self, model: FluorescenceModel) -> None:
+        """Draw with another model from now on."""
+        before, self.model = self.model, model
+        names = ("background", "unevenness", "read_noise")
+        if any(getattr(before, name) != getattr(model, name) for name in names):
+            self._fill_bank()
+
     def _fill_bank(self) -> None:
         rows, columns = self.shape
         fitting = max(_LEAST_FRAMES, min(_MOST_FRAMES, _BANK_PIXELS // (rows * columns)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -137,15 +137,25 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self.add("FramesLost", int, lambda: self.state.frames_lost)
 
     def _add_field(
-        self, model: str, name: str, field: str, *, allowed: tuple[str, ...] | None = None
+        self,
+        model: str,
+        name: str,
+        field: str,
+        *,
+        allowed: tuple[str, ...] | None = None,
+        then: Callable[[], None] | None = None,
     ) -> None:
+        """Register a field of a model; with `then`, called after a change, it can change at any time."""
+
         def read() -> Any:
             return getattr(getattr(self, model), field)
 
         def write(value: Any) -> None:
             setattr(self, model, changed(getattr(self, model), **{field: value}))
+            if then is not None:
+                then()
 
-        self.add(name, type(read()), read, write, allowed=allowed, pre_init=True)
+        self.add(name, type(read()), read, write, allowed=allowed, pre_init=then is None)
 
     def _access(self, attribute: str) -> tuple[Any, Any]:
         return lambda: getattr(self, attribute), lambda value: setattr(self, attribute, value)

@@ -70,7 +70,7 @@ def train(
     ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Train a detection network on a calibration, of images or of volumes; `torchrun ... -m liveptv train` does it on several computers."""
+    """Train a detection network on a calibration; `torchrun ... -m liveptv train` does it on several computers."""
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes

@@ -257,7 +257,7 @@ def test_a_back_end_that_gives_other_numbers_is_refused(model_file):
 
 
 def test_a_back_end_that_cannot_run_volumes_says_so(model_file):
-    with pytest.raises(ConfigurationError, match="tensorrt.*single images only"):
+    with pytest.raises(ConfigurationError, match=r"tensorrt.*single images only"):
         open_running(DetectorSettings(backend="tensorrt"), VolumeOnnxModel(model_file), 1)
 
 
