@@ -1,7 +1,7 @@
 """Detectors of particles in volumes, by name, in one form: candidates with a score that a threshold cuts.
 
-Ours is the program's own engine as `liveptv detect` opens it, with its own threshold. Everybody else's is run as
-its authors say, with the size of the spots told where it can be; its threshold is chosen on other volumes.
+Ours is the program's own engine as `liveptv detect` opens it. Everybody else's is run as its authors say, with the
+size of the spots told where it can be. All thresholds are chosen alike, on other volumes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 
 MOST = 6000
 """Candidates of a volume that are kept, the best ones: six times the particles of the densest scene."""
+LEAST_CONFIDENCE = 0.05
+"""Of our detections that are kept, for a threshold to be chosen."""
 VOXEL_UM = 1.0
 """In um a voxel is as large as in voxels, so that positions need no conversion."""
 
@@ -87,7 +89,8 @@ def open_ours(model: Path | None, options: dict[str, Any] | None = None) -> Dete
     from stream.volume_info import VolumeInfo
 
     told = {"model": model} if model is not None else {"spot_um": SIGMA[::-1]}
-    settings = DetectorSettings(**{"max_particles": MOST_PARTICLES, "workers": 1, **told, **(options or {})})
+    every = {"max_particles": MOST_PARTICLES, "workers": 1, "min_confidence": LEAST_CONFIDENCE}
+    settings = DetectorSettings(**{**every, **told, **(options or {})})
     engine = open_engine(settings, model=model, pixel_size_um=VOXEL_UM, volumes=True)
 
     def detect(image: npt.NDArray[np.uint16]) -> Found:
@@ -194,8 +197,11 @@ def open_ufish(_: Path | None) -> Detect:
 @cache
 def catalogue() -> dict[str, Detector]:
     return {
-        "ours": Detector("liveptv: matched filter and fit", open_ours, threshold=0.5),
-        "ours-network": Detector("liveptv: network and fit", open_ours, threshold=0.5, needs_model=True),
+        "ours": Detector("liveptv, matched filter and fit", open_ours),
+        "ours-installed": Detector(
+            "the same with its own `min_confidence` of 0.5", open_ours, threshold=0.5, volumes=5
+        ),
+        "ours-network": Detector("liveptv, network and fit", open_ours, needs_model=True),
         "sef3d": Detector("SEF3D (Laplacian of Gaussian)", open_log),
         "matched": Detector("Gaussian filter", open_matched),
         "detnet3d": Detector("DetNet3D, trained here", open_published, volumes=5, needs_model=True),

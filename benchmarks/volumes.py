@@ -4,10 +4,10 @@
     python benchmarks/volumes.py measure ours sef3d --volumes 25    adds to the results, and goes on where it ended
     python benchmarks/volumes.py table                              prints them, and writes results/volumes.json
 
-One threshold serves every SNR and density: the one with the best mean F1 on the volumes of `choose`. Ours has its
-own. A gate of 5 voxels, F1 and RMSE averaged over volumes, as published. Models of networks are given as
-NAME=FILE (`--model dm-detnet3d=runs/dm-detnet3d.onnx`). Where a detector states standard errors, its lone
-particles' errors over the Cramer-Rao bound and over the stated ones are kept as well.
+One threshold serves every SNR and density: the one with the best mean F1 on the volumes of `choose`. A gate of 5
+voxels, F1 and RMSE averaged over volumes, as published. Models of networks are given as NAME=FILE (`--model
+dm-detnet3d=runs/dm-detnet3d.onnx`). Where a detector states standard errors, its lone particles' errors over the
+Cramer-Rao bound and over the stated ones are kept as well.
 """
 
 from __future__ import annotations
