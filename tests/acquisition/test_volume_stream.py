@@ -321,7 +321,7 @@ def test_after_the_end_camera_and_drive_stand_still_and_everything_is_accounted_
     taken += len(drain(stream))
     counts = stream.counts()
     assert counts["received"] == taken
-    account = stream._assembler.account
+    account = stream.account
     assert account.images == stream._images.counts()["received"]
     assert account.unfinished <= 1
     assert stream.read(0.0) is None
