@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from acquisition.stacks.axes import parse_axes
+from acquisition.stacks.scales import LEAST_UM, MOST_UM
 from stream.settings import Section
 
 
@@ -62,6 +63,13 @@ class RecordingSettings(Section):
     axes: str | None = Field(
         None,
         description='axes of the file, slowest first, as in "TYX" (T time, Z focus, C channel); overrides the file',
+    )
+    z_step_um: float | None = Field(
+        None,
+        ge=LEAST_UM,
+        le=MOST_UM,
+        description="distance between the slices of a volume; overrides the one in the file, and reads the z "
+        "planes of each time as one volume. A detector for volumes does so by itself",
     )
     pace: bool = Field(
         False, description="replay at the recording's frame rate; otherwise as fast as possible"

@@ -6,11 +6,14 @@ its authors say, with the size of the spots told where it can be; its threshold 
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +77,41 @@ def maxima(response: npt.NDArray[np.floating]) -> Found:
     top = response == ndimage.maximum_filter(response, size=3, mode="nearest")
     top &= response > middle
     return Found.of(np.argwhere(top), (response[top] - middle) / ((high - low) / 1.349))
+
+
+def open_ours(model: Path | None, options: dict[str, Any] | None = None) -> Detect:
+    """This program's engine as `liveptv detect` opens it: with a model, or told the size of the spots."""
+    from engines.factory import open_engine
+    from engines.settings import MOST_PARTICLES, DetectorSettings
+    from stream.messages import Frame, FrameInfo
+    from stream.volume_info import VolumeInfo
+
+    told = {"model": model} if model is not None else {"spot_um": SIGMA[::-1]}
+    settings = DetectorSettings(**{"max_particles": MOST_PARTICLES, "workers": 1, **told, **(options or {})})
+    engine = open_engine(settings, model=model, pixel_size_um=VOXEL_UM, volumes=True)
+
+    def detect(image: npt.NDArray[np.uint16]) -> Found:
+        heights = VolumeInfo(tuple(VOXEL_UM * k for k in range(len(image))))
+        info = FrameInfo(
+            run_id="benchmark",
+            frame=0,
+            camera_frame=0,
+            time_s=0.0,
+            monotonic_ns=time.perf_counter_ns(),
+            wall_s=math.nan,
+            pixel_size_um=VOXEL_UM,
+            volume=heights,
+        )
+        engine.warmup(*image.shape[1:], image.dtype, len(image))
+        engine.submit(Frame(info, image))
+        while not (found := engine.results(1.0)):
+            pass
+        rows = found[0]
+        points = np.stack([rows.z_um, rows.y_um, rows.x_um], axis=1) / VOXEL_UM
+        sigma = np.stack([rows.sigma_z_um, rows.sigma_y_um, rows.sigma_x_um], axis=1) / VOXEL_UM
+        return Found.of(points, rows.confidence, sigma)
+
+    return detect
 
 
 def open_log(_: Path | None) -> Detect:
@@ -156,6 +194,8 @@ def open_ufish(_: Path | None) -> Detect:
 @cache
 def catalogue() -> dict[str, Detector]:
     return {
+        "ours": Detector("liveptv: matched filter and fit", open_ours, threshold=0.5),
+        "ours-network": Detector("liveptv: network and fit", open_ours, threshold=0.5, needs_model=True),
         "sef3d": Detector("SEF3D (Laplacian of Gaussian)", open_log),
         "matched": Detector("Gaussian filter", open_matched),
         "detnet3d": Detector("DetNet3D, trained here", open_published, volumes=5, needs_model=True),

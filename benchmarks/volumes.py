@@ -2,7 +2,7 @@
 
     python benchmarks/volumes.py choose sef3d trackpy-padded        thresholds, on volumes that are not measured
     python benchmarks/volumes.py measure ours sef3d --volumes 25    adds to the results, and goes on where it ended
-    python benchmarks/volumes.py table                              prints them as they stand in the documentation
+    python benchmarks/volumes.py table                              prints them, and writes results/volumes.json
 
 One threshold serves every SNR and density: the one with the best mean F1 on the volumes of `choose`. Ours has its
 own. A gate of 5 voxels, F1 and RMSE averaged over volumes, as published. Models of networks are given as
@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reporting import device
+from reporting import device, save
 from volume_detectors import Detect, Detector, Found, catalogue
 from volume_scene import BACKGROUND, DENSITIES, SIGMA, SNRS, Scene, amplitude_at, draw
 from volume_scoring import bound, is_at_end, is_lone, pairs, score
 
 RESULTS = Path(__file__).parent / "results"
 THRESHOLDS = RESULTS / "volumes_thresholds.json"
-ROWS = RESULTS / "volumes.jsonl"
+ROWS = Path("runs") / "volumes.jsonl"
+"""A line for each volume and detector; their means are what is kept in `RESULTS`."""
 CHOOSING_SEEDS = 500_000
 """Seeds from here on choose thresholds; those measured count from 0, those of trainings from a billion."""
 STEPS = 24
@@ -145,6 +146,7 @@ def measure(name: str, detector: Detector, detect: Detect, model: Path | None, v
         row = {"detector": name, "threshold": threshold} | measured(scene, detect, threshold)
         if model is not None:
             row["model"] = model.name
+        ROWS.parent.mkdir(parents=True, exist_ok=True)
         with ROWS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -169,6 +171,20 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def by_snr(rows: list[dict[str, Any]], name: str) -> dict[float, dict[str, Any]]:
     mine = [row for row in rows if row["detector"] == name]
     return {snr: summary(part) for snr in SNRS if (part := [r for r in mine if r["snr"] == snr])}
+
+
+def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each detector, SNR and density, and one for all densities of an SNR."""
+    found = []
+    for name, detector in catalogue().items():
+        for count in (*DENSITIES, None):
+            part = [row for row in rows if row["particles"] == count or count is None]
+            for snr, values in by_snr(part, name).items():
+                rounded = {key: np.round(value, 4).tolist() for key, value in values.items()}
+                found.append(
+                    {"detector": name, "title": detector.title, "snr": snr, "particles": count, **rounded}
+                )
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -219,9 +235,15 @@ def main() -> None:
     )
     parser.add_argument("--volumes", type=int, help="for each SNR and density")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument(
+        "--again", action="store_true", help="measure: forget what was measured of these detectors"
+    )
     given = parser.parse_args()
     models = {name: Path(file) for name, file in (text.split("=", 1) for text in given.model)}
     names = given.detectors or [n for n, d in catalogue().items() if n in models or not d.needs_model]
+    if given.again and given.command == "measure":
+        kept = [json.dumps(row) + "\n" for row in read_rows() if row["detector"] not in names]
+        ROWS.write_text("".join(kept), encoding="utf-8")
     for name in names:
         detector = catalogue()[name]
         if given.command == "table":
@@ -239,6 +261,8 @@ def main() -> None:
             measure(name, detector, detect, models.get(name), given.volumes or detector.volumes)
     rows = read_rows()
     print(table(rows))
+    if given.command == "table":
+        save(RESULTS / "volumes.json", summaries(rows))
     for name in names:
         if any(row["detector"] == name for row in rows):
             print(f"\n{catalogue()[name].title}\n\n{densities(rows, name)}")

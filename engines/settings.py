@@ -11,8 +11,11 @@ from stream.settings import Section
 
 MOST_PARTICLES = 100_000
 """Particles a frame that can be asked for."""
+LARGEST_SPOT_UM = 1000.0
+"""Far above the size of any point's image."""
 OF_OURS = (
-    "engine", "model", "backend", "device", "precision", "polarity", "diameter_px", "threshold", "bright", "dark",
+    "engine", "model", "backend", "device", "precision", "polarity", "diameter_px", "spot_um", "threshold",
+    "bright", "dark",
 )  # fmt: skip
 """Settings of the detectors that are part of this program; one of a user's own has options."""
 BackEndName = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
@@ -23,8 +26,10 @@ DeviceName = Annotated[str, BeforeValidator(lambda given: given.lower() if isins
 class DetectorSettings(Section):
     """How particles are found; every default works unattended."""
 
-    engine: Literal["auto", "classical", "network"] = Field(
-        "auto", description="kind of detector; auto: the kind that the model belongs to"
+    engine: Literal["auto", "classical", "network", "sef3d"] = Field(
+        "auto",
+        description="kind of detector; auto: the kind that the model belongs to. sef3d: in volumes, a Laplacian of "
+        "Gaussian without a fit, for comparison",
     )
     model: Path | None = Field(
         None,
@@ -75,6 +80,11 @@ class DetectorSettings(Section):
         le=500,
         description="2D only: diameter of a particle's image; left out: several sizes are tried",
     )
+    spot_um: tuple[float, float, float] | None = Field(
+        None,
+        description="volumes only: size of a spot along x, y and z as standard deviations, um; left out: as in the "
+        "model, else estimated from the first volumes",
+    )
     threshold: float | None = Field(
         None,
         gt=0,
@@ -115,6 +125,14 @@ class DetectorSettings(Section):
         None, description="bright reference for the flat field: the background without particles"
     )
     dark: Path | None = Field(None, description="dark reference for the flat field: an image without light")
+
+    @model_validator(mode="after")
+    def _a_spot_has_a_size(self) -> DetectorSettings:
+        if self.spot_um is not None and not all(0 < size < LARGEST_SPOT_UM for size in self.spot_um):
+            raise ValueError(
+                f"the sizes of a spot are from 0 to {LARGEST_SPOT_UM:g} um; change detector.spot_um"
+            )
+        return self
 
     @model_validator(mode="after")
     def _flat_field_is_complete(self) -> DetectorSettings:

@@ -187,7 +187,7 @@ def index_points(points: Any, variances: Any, count: int, grid: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _clip(value: float, last: int) -> int:
+def clip_index(value: float, last: int) -> int:
     if not value > 0.0:
         return 0
     if value > last:
@@ -215,10 +215,10 @@ def gate_by_distance(origins: Any, rows: int, limit: float, grid: Any, found: An
         if columns > 0:
             x = origins[0, i]
             y = origins[1, i]
-            first_column = _clip((x - radius - geometry[0]) * scale, columns - 1)
-            last_column = _clip((x + radius - geometry[0]) * scale, columns - 1)
-            first_line = _clip((y - radius - geometry[1]) * scale, lines - 1)
-            last_line = _clip((y + radius - geometry[1]) * scale, lines - 1)
+            first_column = clip_index((x - radius - geometry[0]) * scale, columns - 1)
+            last_column = clip_index((x + radius - geometry[0]) * scale, columns - 1)
+            first_line = clip_index((y - radius - geometry[1]) * scale, lines - 1)
+            last_line = clip_index((y + radius - geometry[1]) * scale, lines - 1)
             for line in range(first_line, last_line + 1):
                 begin = starts[line * columns + first_column]
                 for k in range(begin, starts[line * columns + last_column + 1]):
@@ -283,10 +283,10 @@ def gate_by_chi_square(
                 limit = max(gamma, bound)
             reach_x = math.sqrt(limit * (P_x + widest[0]))
             reach_y = math.sqrt(limit * (P_y + widest[1]))
-            first_column = _clip((x - reach_x - geometry[0]) * scale, columns - 1)
-            last_column = _clip((x + reach_x - geometry[0]) * scale, columns - 1)
-            first_line = _clip((y - reach_y - geometry[1]) * scale, lines - 1)
-            last_line = _clip((y + reach_y - geometry[1]) * scale, lines - 1)
+            first_column = clip_index((x - reach_x - geometry[0]) * scale, columns - 1)
+            last_column = clip_index((x + reach_x - geometry[0]) * scale, columns - 1)
+            first_line = clip_index((y - reach_y - geometry[1]) * scale, lines - 1)
+            last_line = clip_index((y + reach_y - geometry[1]) * scale, lines - 1)
             for line in range(first_line, last_line + 1):
                 begin = starts[line * columns + first_column]
                 for k in range(begin, starts[line * columns + last_column + 1]):

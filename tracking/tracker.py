@@ -30,6 +30,7 @@ from tracking.second_detections.close_pairs import Motion, velocity_spread
 from tracking.second_detections.finder import SecondDetectionFinder
 from tracking.settings import TrackerSettings
 from tracking.sides.chooser import SideChooser
+from tracking.switching.tracker import SwitchingTracker
 from tracking.track_memory import TrackMemory
 
 FloatArray = npt.NDArray[np.float64]
@@ -106,6 +107,8 @@ class OnlineTracker:
         self._last: Tracks | None = None
         self._last_clock = 0
         self._changes = ChangeFollower()
+        self._switches: bool | None = None
+        self._switching: SwitchingTracker | None = None
         self._axes = 0
         self._gate = 0.0
         self._alive = 0
@@ -135,6 +138,8 @@ class OnlineTracker:
     @property
     def diffusion_um2_s(self) -> float:
         """The in-plane diffusion coefficient that the filter works with; NaN before it has one."""
+        if self._switching is not None:
+            return float(self._switching.learning.q[0, :2].mean() / 2.0)
         return float(self._noise.rate[:2].mean() / 2.0) if self._noise.ready else math.nan
 
     @property
@@ -167,6 +172,8 @@ class OnlineTracker:
             return Tracks.empty(info)
         if abs(info.focus_um) < kalman.FARTHEST_UM:
             self._focus_um = float(info.focus_um)
+        if self._is_switching(info):
+            return self._step_switching(detections)
         self._drop_stale()
         count = self._take(detections)
         born = self.counts["born"]
@@ -185,6 +192,40 @@ class OnlineTracker:
         if self._finder is not None:
             self._mark_second_detections(tracks, self._finder)
         self._watch(tracks, count, self.counts["born"] - born)
+        self._last, self._last_clock = tracks, self._clock.elapsed
+        return tracks
+
+    def _is_switching(self, info: FrameInfo) -> bool:
+        """Whether particles switch between Brownian and directed motion; decided by the first frame, for the run."""
+        if self._switches is None:
+            wanted = self.settings.motion
+            self._switches = self._is_flow and (
+                wanted == "switching" or (wanted == "auto" and info.volume is not None)
+            )
+        return self._switches
+
+    def _step_switching(self, detections: Detections) -> Tracks:
+        """The same for particles that switch between Brownian and directed motion (`tracking.switching`)."""
+        info = detections.info
+        if self._axes == 0:
+            self._decide_axes(detections)
+            if self._axes == 0:
+                self.counts["ignored"] += len(detections)
+                return Tracks.empty(info)
+        if self._switching is None:
+            self._switching = SwitchingTracker(self.settings, self._axes)
+        tracks, tally, ignored = self._switching.step(
+            detections, self._clock, self._focus_um, self.counts["born"]
+        )
+        self._alive = self._switching.alive
+        for at, name in (
+            (track_life.LINKED, "linked"), (track_life.MISSED, "missed"), (track_life.BORN, "born"),
+            (track_life.ENDED, "ended"),
+        ):  # fmt: skip
+            self.counts[name] += int(tally[at])
+        self.counts["ignored"] += ignored
+        self._kinds.write(tracks.table, detections.table)
+        note_detected(tracks.table, detections.table)
         self._last, self._last_clock = tracks, self._clock.elapsed
         return tracks
 
@@ -309,7 +350,7 @@ class OnlineTracker:
         return dt / (self.settings.velocity_memory_frames * self._clock.frame_s) ** 2
 
     def predictions(self) -> Predictions:
-        """What is known of the tracks after the last step; empty in 2D, and where no filter runs.
+        """What is known of the tracks after the last step; empty in 2D, where no filter runs, and for switching motion.
 
         Tentative tracks, flagged so, are among them from their second detection on, once the noise is learnt.
         A track that is a second detection of another's particle is flagged so. Changes nothing. Raises `ValueError`
@@ -319,7 +360,7 @@ class OnlineTracker:
         if last is None:
             raise ValueError("there are no predictions before the first frame; call `step` first")
         info = replace(last.info, focus_um=self._focus_um)
-        knows = self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
+        knows = self._switching is None and self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
         if not (knows and self._alive):
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)

@@ -148,7 +148,8 @@ def _dtype(fields: _Fields) -> np.dtype[Any]:
 def _shape(shape: list[int]) -> tuple[int, int]:
     if len(shape) != 2:
         shown = shape if len(shape) <= MOST_AXES else f"of {len(shape)} axes"
-        raise WireError(f"shape {shown}; send single images of the shape [height, width]")
+        volumes = "; volumes are taken by a microscope ([volume]) or from a recording" * (len(shape) == 3)
+        raise WireError(f"shape {shown}; send single images of the shape [height, width]{volumes}")
     height, width = shape
     if height < 1 or width < 1 or height * width > MOST_BYTES:
         raise WireError(f"shape {shape}; images have 1 to {MOST_BYTES} pixels")

@@ -47,9 +47,8 @@ def volume_layout(path: Path, info: StackInfo) -> VolumeLayout:
     layout = Layout(info.lead, info.axes, info.height, info.width)
     depth = layout.size("Z")
     if depth < 2:
-        raise SourceError(
-            f"{path} has no z axis{_found(info)}; volumes need one: give --axes ZYX or --axes TZYX"
-        )
+        way = "--axes ZYX if they are the slices of one volume" if len(info.lead) == 1 else "--axes TZYX"
+        raise SourceError(f"{path} has no z axis{_found(info)}, but volumes need one; give {way}")
     if depth > MOST_SLICES:
         raise SourceError(
             f"{path} has volumes of {depth} slices{_found(info)}, more than the {MOST_SLICES} of a stack; if they "

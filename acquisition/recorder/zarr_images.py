@@ -202,8 +202,8 @@ def array_metadata(facts: ImageFacts, images: int, per_shard: int, packed: bool)
 def group_metadata(facts: ImageFacts, attributes: dict[str, Any]) -> dict[str, Any]:
     """`zarr.json` of the group: OME-Zarr 0.5, and `attributes` beside it.
 
-    The scale of t is the nominal time between two frames, that of z the nominal distance of slices; what was measured
-    is in the frame table. A scale that is not known is 1 without a unit.
+    The scale of t is the nominal time between two frames, that of z the nominal distance of slices; what was
+    measured is in the frame table. A scale that is not known is 1 without a unit.
     """
     rate_hz, pixel_um = facts.frame_rate_hz, facts.pixel_size_um
     interval_s = 1 / rate_hz if math.isfinite(rate_hz) and rate_hz > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -110,7 +110,7 @@ def export(
     with written_beside(path, overwrite=True) as part:
         _write(part, network)
         model = onnx.load(str(part))
-        _forget_where_it_was_made(model)
+        forget_where_it_was_made(model)
         if network.field_shape is not None:
             _let_origin_be_left_out(model)
         properties = {
@@ -148,6 +148,16 @@ def _write(path: Path, network: ParticleNet) -> None:
     sizes: dict[str, dict[int, Any] | None] = {INPUT: {2: rows, 3: columns}}
     if network.field_shape is not None:
         examples[ORIGIN], sizes[ORIGIN] = torch.full((1, 2), math.nan), None
+    write_graph(path, Planes(network), examples, sizes)
+
+
+def write_graph(
+    path: Path,
+    network: torch.nn.Module,
+    examples: dict[str, torch.Tensor],
+    sizes: Mapping[str, dict[int, Any] | None],
+) -> None:
+    """Write a network with these inputs as ONNX; `sizes` are the axes of each that may have any length."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -155,7 +165,7 @@ def _write(path: Path, network: ParticleNet) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own, of its libraries
             torch.onnx.export(
-                Planes(network),
+                network,
                 tuple(examples.values()),
                 str(path),
                 dynamo=True,
@@ -170,7 +180,7 @@ def _write(path: Path, network: ParticleNet) -> None:
         exporter.setLevel(level)
 
 
-def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+def forget_where_it_was_made(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes, which contain paths of this machine."""
     graph = model.graph
     for some in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer, [graph]):

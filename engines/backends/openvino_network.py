@@ -30,6 +30,8 @@ LEAST_CORRELATION = 0.9
 """Of all values in 8 bits, to find saturated products; the accuracy itself is judged when a model is quantised."""
 GPU_STREAMS = 2
 """Images on a GPU at a time: one is copied there while another is processed. More would only add latency."""
+HINTS = {"float16": "f16", "bfloat16": "bf16"}
+"""OpenVINO's names of precisions; all others are calculated in single precision, unless the graph says another."""
 GPU_CHECK_PX = (384, 512)
 """px, size of the drawn frame on which a GPU is compared with ONNX Runtime: 20 particles."""
 
@@ -105,7 +107,7 @@ class OpenVinoNetwork:
         # by default OpenVINO would use bfloat16 on processors that have it, and half precision on GPUs
         self._options: dict[str, Any] = {
             "NUM_STREAMS": streams,
-            "INFERENCE_PRECISION_HINT": "f16" if precision == "float16" else "f32",
+            "INFERENCE_PRECISION_HINT": HINTS.get(precision, "f32"),
         }
         if target == PROCESSOR:
             self._options |= {"INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": False}

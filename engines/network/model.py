@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.engine import BackEndError
 from engines.network.layout import CHANNELS, SLOTS, class_values
 from engines.network.model_card import ModelCard, card_of
-from engines.network.onnx_runtime import onnx_runtime
-from engines.network.time_limit import LIMITS
+from engines.network.session import OnnxSession
 from engines.refine import psf_text as packed
 from engines.refine.psf import FitModel
 from stream.errors import ConfigurationError
 
-ERRORS_ONLY, NOTHING = 3, 4
-"""Log levels of ONNX Runtime; nothing from a run, as its errors are raised as well."""
 SAME_PIXELS = 1e-3
 """Relative difference in pixel size between a file's PSF model and its network: both are written at once."""
 INPUT, ORIGIN, OUTPUT = "image", "origin", "maps"
 PLANES_NDIM = 4
 """Axes of planes; maps, of files of schema 1, have one more, and are read of whole frames only."""
-LOAD_S = 60.0
-"""Longest time to open a file; files of this program take 0.1 s."""
 TRIAL_PX = 64
 """Side of the image that a network is tried out on."""
 TRIAL_S = 20.0
@@ -66,34 +59,17 @@ class OnnxModel:
     precision = "float32"
 
     def __init__(self, path: Path) -> None:
-        self._library = onnxruntime = onnx_runtime()
-        if not path.is_file():
-            raise ConfigurationError(f"no model file {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        try:
-            content = read_file(path, MOST_MODEL_BYTES)
-            with LIMITS.limited(LOAD_S, partial(options.set_load_cancellation_flag, True)):
-                self._session = onnxruntime.InferenceSession(
-                    content, options, providers=["CPUExecutionProvider"]
-                )
-        except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
-            detail = " ".join(str(error).split())
-            raise ConfigurationError(f"{path} is not an ONNX model, or damaged: {detail}") from error
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._session = OnnxSession(path)
+        self.metadata = self._session.metadata
         self._path = path
         self.card: ModelCard = card_of(self.metadata, str(path))
-        names = [
-            [end.name for end in ends] for ends in (self._session.get_inputs(), self._session.get_outputs())
-        ]
+        names = self._session.ends
         if names != [[INPUT], [OUTPUT]]:
             raise ConfigurationError(
                 f"{path} has inputs and outputs {names}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
             )
-        planes = len(self._session.get_outputs()[0].shape) == PLANES_NDIM
-        optional = [end.name for end in self._session.get_overridable_initializers()]
+        planes = len(self._session.graph.get_outputs()[0].shape) == PLANES_NDIM
+        optional = [end.name for end in self._session.graph.get_overridable_initializers()]
         self._takes_origin = ORIGIN in optional and self.card.field_shape is not None
         self.may_read_parts = planes and (self.card.field_shape is None or self._takes_origin)
         self._try_out()
@@ -144,29 +120,11 @@ class OnnxModel:
         self, images: npt.NDArray[np.float32], limit_s: float, origin: tuple[float, float] | None
     ) -> npt.NDArray[np.float32]:
         """The network's output. Raises `BackEndError` where it takes longer than `limit_s`."""
-        options = self._library.RunOptions()
-        options.log_severity_level = NOTHING
         given = {INPUT: images}
         if origin is not None and self._takes_origin:
             given[ORIGIN] = np.array([origin], np.float32)
-        stopped: list[bool] = []
-
-        def stop() -> None:
-            stopped.append(True)
-            options.terminate = True
-
-        with LIMITS.limited(limit_s, stop):
-            try:
-                (maps,) = self._session.run([OUTPUT], given, options)
-            except Exception as error:  # ONNX Runtime's exceptions have no common class but this one
-                if not stopped:
-                    raise
-                size = f"{images.shape[-2]} x {images.shape[-1]}"
-                raise BackEndError(
-                    f"{self._path} was stopped after {limit_s:g} s on one image of {size} pixels"
-                ) from error
-        result: npt.NDArray[np.float32] = maps
-        return result
+        size = f"{images.shape[-2]} x {images.shape[-1]}"
+        return self._session.run(OUTPUT, given, limit_s, f"one image of {size} pixels")
 
 
 def kind_key(kind: int) -> str:

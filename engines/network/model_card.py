@@ -25,6 +25,8 @@ KEY = "liveptv"
 SCHEMA = 3
 PLAIN_SCHEMA = 2
 """Of files for an even field and one kind of particles, which programs of that schema read too."""
+VOLUME = "volume"
+"""`kind` in the metadata of networks for volumes, whose card is `engines.volumes.network.model_card`."""
 Polarity = Literal["dark", "bright"]
 
 
@@ -95,6 +97,8 @@ def card_of(metadata: Mapping[str, str], name: str) -> ModelCard:
         data = json.loads(text)
         if int(data.get("schema_version", 0)) > SCHEMA:
             raise ConfigurationError(f"{name} was made by a newer liveptv; update this one")
+        if data.get("kind") == VOLUME:
+            raise ConfigurationError(f"{name} is a network for volumes, which reads no single images")
         return ModelCard.model_validate(data)
     except ConfigurationError:
         raise

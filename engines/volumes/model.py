@@ -8,13 +8,11 @@ from pathlib import Path
 
 import h5py
 
-from engines.volumes.layout import GROUP, KIND, KIND_ATTRIBUTE, NOISE, PSF, SCHEMA_VERSION
+from engines.volumes.layout import GROUP, KIND, KIND_ATTRIBUTE, NOISE, PSF
 from engines.volumes.psf import VolumePsf
 from engines.volumes.surroundings.noise import Noise
-from stream.errors import ConfigurationError
-from stream.hdf5_reading import attribute, find
-
-VERSION_ATTRIBUTE = "schema_version"
+from stream.errors import ConfigurationError, SourceError
+from stream.hdf5_reading import attribute, find, open_hdf5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +27,44 @@ class VolumeModel:
         """Size of a pixel in the plane, um."""
         return self.psf.voxel_um[2]
 
-    @property
-    def z_step_um(self) -> float:
-        """Distance of two slices, um."""
-        return self.psf.voxel_um[0]
-
 
 def is_volume_model(path: Path) -> bool:
     """Whether a file is a calibration of volumes; False if it is none, or cannot be read."""
     try:
-        with h5py.File(path, "r") as file:
-            return str(file.attrs.get(KIND_ATTRIBUTE, "")) == KIND
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError):
+        with open_hdf5(path) as file:
+            return _is_one(file)
+    except SourceError:
         return False
 
 
 def load_volume_model(path: Path) -> VolumeModel:
     """Read a calibration of volumes; raises `ConfigurationError` if it is none or is damaged."""
     try:
-        with h5py.File(path, "r") as file:
-            if str(file.attrs.get(KIND_ATTRIBUTE, "")) != KIND:
-                raise ConfigurationError(f"{path} is no calibration for volumes; make one: liveptv calibrate --volume")
-            version = int(file.attrs.get(VERSION_ATTRIBUTE, SCHEMA_VERSION))
-            if version > SCHEMA_VERSION:
+        with open_hdf5(path) as file:
+            if not _is_one(file):
                 raise ConfigurationError(
-                    f"{path} is a calibration of version {version}, made by a later liveptv; update, or calibrate again"
+                    f"{path} is no calibration for volumes; make one with `liveptv calibrate --volume`"
                 )
             group = find(file, GROUP)
-            psf = None if group is None else find(group, PSF)
-            if group is None or psf is None:
-                raise KeyError(f"{GROUP}/{PSF}")
-            gain, offset, read_variance = (float(attribute(group, name)) for name in NOISE)
-            if not (0 <= gain < math.inf and math.isfinite(offset) and 0 <= read_variance < math.inf):
-                raise ValueError(f"a noise of gain {gain:g}, offset {offset:g} and variance {read_variance:g}")
-            return VolumeModel(VolumePsf.load(psf), Noise(gain, offset, read_variance))
-    except ConfigurationError:
-        raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+            psf = find(group, PSF) if isinstance(group, h5py.Group) else None
+            if psf is None:
+                raise ConfigurationError(f"{path} has no PSF; calibrate again")
+            return VolumeModel(VolumePsf.load(psf), _noise(group, path))
+    except SourceError as error:
+        raise ConfigurationError(f"{error}; calibrate again") from error
+
+
+def _is_one(file: h5py.File) -> bool:
+    kind = attribute(file, KIND_ATTRIBUTE)
+    return isinstance(kind, str) and kind == KIND
+
+
+def _noise(group: h5py.Group, path: Path) -> Noise:
+    gain, offset, read_variance = (attribute(group, name, float) for name in NOISE)
+    known = all(number is not None and math.isfinite(number) for number in (gain, offset, read_variance))
+    if not known or gain < 0 or read_variance < 0:
         raise ConfigurationError(
-            f"{path} cannot be read as a calibration for volumes ({error}); calibrate again"
-        ) from error
+            f"{path} has a noise that cannot be: gain {gain}, offset {offset}, read variance {read_variance}; "
+            "calibrate again"
+        )
+    return Noise(float(gain), float(offset), float(read_variance))

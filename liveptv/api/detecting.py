@@ -70,7 +70,7 @@ def detect(
         return detections_frame(found for found, _ in recorded)
     if isinstance(images, Recording):
         frames, pixel_um = images.numbered_frames(), pixel_size_um or images.pixel_size_um
-        _, height, width = images.shape
+        height, width = images.shape[-2:]
         dtype = images.dtype
     else:
         stack = _stack(images)

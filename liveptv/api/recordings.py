@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,17 +27,20 @@ class Recording:
     ----------
     path : str or path
         `PATH::position=1,channel=0` chooses one of several videos in a file.
-    pixel_size_um, frame_rate_hz, axes : optional
+    pixel_size_um, frame_rate_hz, axes, z_step_um : optional
         Take precedence over what the file says.
+    volumes : bool, optional
+        Read the z planes of each time as one volume; left out: where `z_step_um` is given.
 
     Attributes
     ----------
     shape : tuple of int
-        (T, H, W).
+        (T, H, W), or (T, Z, H, W) for volumes.
     dtype : numpy.dtype
         uint8 or uint16.
-    pixel_size_um, frame_rate_hz : float
-        NaN where the frame rate is unknown; a pixel is 1 um where neither the file nor the caller says it.
+    pixel_size_um, z_step_um, frame_rate_hz : float
+        NaN where the frame rate is unknown, and for the z step of images; a pixel is 1 um where neither the file
+        nor the caller says it.
     remarks : tuple of str
         What was assumed or decided when the file was read, one line each.
 
@@ -60,6 +64,8 @@ class Recording:
         pixel_size_um: float | None = None,
         frame_rate_hz: float | None = None,
         axes: str | None = None,
+        z_step_um: float | None = None,
+        volumes: bool | None = None,
     ) -> None:
         self.path = Path(path)
         self._options: dict[str, Any] = {
@@ -67,12 +73,16 @@ class Recording:
             "pixel_size_um": pixel_size_um,
             "frame_rate_hz": frame_rate_hz,
             "axes": axes,
+            "z_step_um": z_step_um,
+            "volumes": volumes,
         }
         self._source = open_recording(self.path, **self._options)
         info = self._source.info
-        self.shape = (info.frames or 0, info.height, info.width)
+        slices = () if math.isnan(info.z_step_um) else (info.depth,)
+        self.shape: tuple[int, ...] = (info.frames or 0, *slices, info.height, info.width)
         self.dtype = np.dtype(info.dtype)
         self.pixel_size_um = info.pixel_size_um
+        self.z_step_um = info.z_step_um
         self.frame_rate_hz = info.frame_rate_hz
         self.remarks = self._source.remarks
 
@@ -84,7 +94,10 @@ class Recording:
     @overload
     def __getitem__(self, index: slice) -> Image: ...
     def __getitem__(self, index: int | slice) -> Image:
-        """One image (H, W), or some (N, H, W) for a slice. Raises `IndexError`, or `SourceError` if unreadable."""
+        """One image (H, W) or volume (Z, H, W), or some (N, ...) for a slice of them.
+
+        Raises `IndexError`, or `SourceError` if unreadable.
+        """
         if isinstance(index, slice):
             chosen = range(len(self))[index]
             images = np.empty((len(chosen), *self.shape[1:]), self.dtype)
@@ -130,8 +143,9 @@ class Recording:
         self.close()
 
     def __repr__(self) -> str:
-        frames, height, width = self.shape
-        return f"<Recording {self.path.name}: {frames} images of {height} x {width}, {self.dtype}>"
+        frames, *size = self.shape
+        what = "images" if len(size) == 2 else "volumes"
+        return f"<Recording {self.path.name}: {frames} {what} of {' x '.join(map(str, size))}, {self.dtype}>"
 
 
 def read_recording(
@@ -140,6 +154,15 @@ def read_recording(
     pixel_size_um: float | None = None,
     frame_rate_hz: float | None = None,
     axes: str | None = None,
+    z_step_um: float | None = None,
+    volumes: bool | None = None,
 ) -> Recording:
     """Open a recording; see `Recording`."""
-    return Recording(path, pixel_size_um=pixel_size_um, frame_rate_hz=frame_rate_hz, axes=axes)
+    return Recording(
+        path,
+        pixel_size_um=pixel_size_um,
+        frame_rate_hz=frame_rate_hz,
+        axes=axes,
+        z_step_um=z_step_um,
+        volumes=volumes,
+    )

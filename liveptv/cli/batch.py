@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from acquisition.stacks.axes import parse_axes
 from liveptv.cli.console import console, errors, warn
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Axes, FrameRate, Model, PixelSize, Settings
+from liveptv.cli.options import Axes, FrameRate, Model, PixelSize, Settings, ZStep
 
 if TYPE_CHECKING:
     from liveptv.batch.jobs import Job
@@ -57,6 +57,7 @@ def batch(
     frame_rate: FrameRate = None,
     pixel_size: PixelSize = None,
     axes: Axes = None,
+    z_step: ZStep = None,
     settings: Settings = None,
     only: Annotated[
         str | None,
@@ -84,6 +85,7 @@ def batch(
         "frame_rate_hz": frame_rate,
         "pixel_size_um": pixel_size,
         "axes": None if axes is None else parse_axes(axes),
+        "z_step_um": z_step,
     }
     plain = Path(str(recordings).partition("::")[0])
     options = BatchOptions(

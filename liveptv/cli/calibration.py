@@ -1,4 +1,5 @@
-"""The command `calibrate`: from a focus scan to a PSF model and labelled particle images."""
+"""The command `calibrate`: from a focus scan to a PSF model and labelled images, or from stacks of beads to a
+PSF."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from calibration.result import Calibration
+    from calibration.volumes.result import VolumeCalibration
 
 POLARITIES = ("dark", "bright")
 SLIDES = ("level", "tilted")
@@ -29,7 +31,11 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     scan: Annotated[
-        Path, typer.Argument(help="focus scan: OME-TIFF, TIFF, OME-Zarr, HDF5 or a folder of images")
+        list[Path],
+        typer.Argument(
+            help="focus scan: OME-TIFF, TIFF, OME-Zarr, HDF5 or a folder of images; with --volume one or several "
+            "stacks of beads"
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="calibration file, .h5")],
     bright: Bright = None,
@@ -65,11 +71,51 @@ def calibrate(
             help="kinds of particles in the scan, such as two sizes: `1`, `2` or `3`; `auto`: as many as are found"
         ),
     ] = "auto",
+    volume: Annotated[
+        bool,
+        typer.Option(
+            "--volume", help="calibrate for volumes: the PSF, noise and voxel size from stacks of lone beads"
+        ),
+    ] = False,
+    bead_diameter: Annotated[
+        float | None,
+        typer.Option(
+            help="with --volume: diameter of the beads, um; the PSF is then that of a point",
+            min=1e-3,
+            max=1e3,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Make a calibration from a focus scan: a PSF model and labelled particle images."""
+    """Make a calibration from a focus scan: a PSF model and labelled particle images; or, for volumes, from
+    beads."""
     from liveptv.workflows.calibrate import calibrate_scan
 
+    if volume:
+        refuse_for_volumes(repeats, polarity, neighbour, slide, kinds, bright)
+        with _Steps() as steps:
+            from liveptv.workflows.calibrate_volumes import calibrate_stacks
+
+            beads = calibrate_stacks(
+                scan,
+                output,
+                dark=dark,
+                z_step_um=z_step,
+                pixel_size_um=pixel_size,
+                axes=axes,
+                bead_diameter_um=bead_diameter,
+                overwrite=overwrite,
+                on_progress=steps,
+                say=warn,
+            )
+        _say_volumes(beads, output)
+        return 0
+    if bead_diameter is not None:
+        raise ConfigurationError("--bead-diameter is for --volume; add it, or leave it out")
+    if len(scan) > 1:
+        raise ConfigurationError(
+            f"a calibration is made from one focus scan, not {len(scan)}; give one of them"
+        )
     if polarity not in {None, *POLARITIES}:
         raise ConfigurationError(f"--polarity is dark or bright, not {polarity!r}")
     if slide not in SLIDES:
@@ -78,7 +124,7 @@ def calibrate(
         raise ConfigurationError(f"--kinds is auto, 1, 2 or 3, not {kinds!r}")
     with _Steps() as steps:
         found = calibrate_scan(
-            scan,
+            scan[0],
             output,
             bright=bright,
             dark=dark,
@@ -96,6 +142,55 @@ def calibrate(
         )
     _say(found, output)
     return 0
+
+
+def refuse_for_volumes(
+    repeats: int | None,
+    polarity: str | None,
+    neighbour: float | None,
+    slide: str,
+    kinds: str,
+    bright: Path | None,
+) -> None:
+    """Raise `ConfigurationError` for options of a focus scan that a calibration for volumes does not use."""
+    given = {
+        "--repeats": repeats is not None,
+        "--polarity": polarity == "dark",
+        "--neighbour": neighbour is not None,
+        "--slide": slide != "level",
+        "--kinds": kinds not in ("auto", "1"),
+        "--bright": bright is not None,
+    }
+    for name, is_given in given.items():
+        if is_given:
+            raise ConfigurationError(f"{name} is for focus scans; leave it out with --volume")
+
+
+def _say_volumes(found: VolumeCalibration, output: Path) -> None:
+    from calibration.volumes.words import psf_in_words
+
+    for text in found.warnings:
+        console.print(f"[bold yellow]{escape(text)}[/]", soft_wrap=True)
+    reasons = "; ".join(f"{count} left out: {why}" for why, count in found.beads.left_out().items())
+    console.print(
+        f"{int(found.beads.used.sum())} of {len(found.beads)} beads used"
+        + (f" ({escape(reasons)})" if reasons else ""),
+        soft_wrap=True,
+    )
+    x, y, z = found.psf.sigma_um[::-1]
+    voxels = found.psf.sigma_voxels[::-1]
+    console.print(
+        f"PSF: standard deviations of {x:.4g}, {y:.4g}, {z:.4g} um along x, y, z "
+        f"({', '.join(f'{v:.2f}' for v in voxels)} voxels); {escape(psf_in_words(found))}",
+        soft_wrap=True,
+    )
+    noise, (mean, low, high) = found.noise.model, found.background
+    console.print(
+        f"noise: {noise.gain:.3g} grey values per photo-electron, offset {noise.offset:.4g}, read noise "
+        f"{noise.read_variance**0.5:.3g}; background {mean:.4g} ({low:.4g} to {high:.4g})",
+        soft_wrap=True,
+    )
+    console.print(f"written to {escape(str(output))}", soft_wrap=True)
 
 
 def _say(found: Calibration, output: Path) -> None:

@@ -89,8 +89,8 @@ def describe(progress: Progress) -> str:
     parts = [
         f"{progress.running_s:5.1f} s",
         *(note for note in (stopping, paused, progress.late) if note),
-        f"frame {progress.frames}{of}",
-        f"{_number(progress.frames_per_s, '.1f')} frames/s",
+        f"{progress.unit} {progress.frames}{of}",
+        f"{_number(progress.frames_per_s, '.1f')} {progress.unit}s/s",
         f"queue {_number(progress.queue, '.0f')}",
         f"lost {progress.lost}",
         f"particles {_number(progress.particles, '.0f')}",

@@ -12,7 +12,7 @@ from rich.markup import escape
 from acquisition.stacks.axes import parse_axes
 from liveptv.cli.console import LiveLine, console, errors
 from liveptv.cli.exiting import exiting
-from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings
+from liveptv.cli.options import Axes, FrameRate, Model, Monitor, Overwrite, PixelSize, Port, Settings, ZStep
 from liveptv.cli.watch import page_beside, with_live_images
 from liveptv.config import Experiment, load_experiment, revised
 from liveptv.files import RunFiles, claimed
@@ -99,6 +99,7 @@ def replay(
     frame_rate: FrameRate = None,
     pixel_size: PixelSize = None,
     axes: Axes = None,
+    z_step: ZStep = None,
     pace: Annotated[
         bool, typer.Option("--pace", help="play at the recorded frame rate, not as fast as possible")
     ] = False,
@@ -125,6 +126,7 @@ def replay(
         "frame_rate_hz": frame_rate,
         "pixel_size_um": pixel_size,
         "axes": None if axes is None else parse_axes(axes),
+        "z_step_um": z_step,
     }
     base = {"recording": {name: value for name, value in source.items() if value is not None}}
     name = Path(str(recording).partition("::")[0]).name
@@ -171,13 +173,16 @@ def summarise(outcome: RunOutcome) -> None:
 def _facts(outcome: RunOutcome) -> list[tuple[str, str]]:
     from liveptv.method_limits import outside_the_limits
     from liveptv.reports.profile import MIN_LENGTH
+    from liveptv.volumes.account import FRAME, VOLUME
 
     result, report = outcome.result, outcome.report
     rate = outcome.frames / result.duration_s if result.duration_s > 0 else math.nan
+    unit = FRAME if outcome.volumes is None else VOLUME
     rows = [
         ("ended", result.reason),
-        ("frames", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} frames/s)"),
-        ("frames lost", outcome.account.in_words()),
+        (f"{unit}s", f"{outcome.frames} in {result.duration_s:.1f} s ({rate:.1f} {unit}s/s)"),
+        *([("of these", outcome.volumes.in_words())] if outcome.volumes is not None else []),
+        (f"{unit}s lost", outcome.account.in_words()),
         *([("results", outcome.age.in_words())] if outcome.age is not None else []),
         *([("images", outcome.recording.in_words())] if outcome.recording is not None else []),
         ("detections", f"{result.count('detect', 'particles')}"),

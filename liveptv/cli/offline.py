@@ -25,6 +25,7 @@ from liveptv.cli.options import (
     PixelSize,
     Settings,
     TablePixelSize,
+    ZStep,
 )
 from liveptv.config import revised, settings_only
 from liveptv.files import refuse_to_replace
@@ -49,10 +50,11 @@ def detect(
     dark: Dark = None,
     pixel_size: PixelSize = None,
     axes: Axes = None,
+    z_step: ZStep = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Detect particles in recorded images."""
+    """Detect particles in recorded images or volumes."""
     from liveptv.foreign_code import detector_code
     from liveptv.tables import DetectionTableWriter
     from liveptv.workflows.offline import detect_images
@@ -67,7 +69,7 @@ def detect(
         progress_bar("starting (about a minute the first time)") as bar,
     ):
         for detections, expected in detect_images(
-            images, detector, pixel_size_um=pixel_size, axes=axes, say=warn
+            images, detector, pixel_size_um=pixel_size, axes=axes, z_step_um=z_step, say=warn
         ):
             table.frames_expected = expected
             table.append(detections)

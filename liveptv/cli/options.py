@@ -77,6 +77,16 @@ Axes = Annotated[
         help="order of the file's axes, slowest first, if the file has it wrong: T time, Z focus, C channel",
     ),
 ]
+ZStep = Annotated[
+    float | None,
+    typer.Option(
+        "--z-step",
+        help="distance between the slices of a volume, um; overrides the file, and reads the z planes of each time "
+        "as one volume",
+        min=1e-4,
+        max=1e4,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Monitor = Annotated[bool, typer.Option("--monitor", help="show the run live in the browser")]
 Port = Annotated[

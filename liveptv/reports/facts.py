@@ -10,6 +10,7 @@ from liveptv.reports.profile import FlowProfile
 from liveptv.reports.sides import sides_of
 from liveptv.session.frame_account import FrameAccount, account_of, loss_in_words
 from liveptv.session.prediction_account import prediction_in_words
+from liveptv.volumes.account import VolumeAccount, unit_of
 from stream.messages import TrackFlag
 from tracking.trajectories.file import Trajectories
 from tracking.trajectories.schema import RecordArray
@@ -27,14 +28,15 @@ def facts(trajectories: Trajectories, profile: FlowProfile) -> list[dict[str, st
     frames = trajectories.frames.size
     lengths = np.unique(trajectories.track, return_counts=True)[1]
     account = account_of(attributes, trajectories.frames)
+    unit, volumes = unit_of(attributes), VolumeAccount.of(trajectories.frames, attributes)
     found = [
-        ("frames", f"{frames}"),
-        ("frames lost", _lost(account)),
+        (f"{unit}s", f"{frames}" if volumes is None else volumes.in_words()),
+        (f"{unit}s lost", _lost(account)),
         *([("images kept", images)] if (images := images_in_words(attributes)) else []),
         ("duration", f"{statistics.get('duration_s', float('nan')):.1f} s"),
         ("trajectories", f"{lengths.size}"),
-        ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} frames"),
-        ("particles per frame", f"{len(trajectories) / max(frames, 1):.1f}"),
+        ("median length", f"{np.median(lengths) if lengths.size else 0:.0f} {unit}s"),
+        (f"particles per {unit}", f"{len(trajectories) / max(frames, 1):.1f}"),
     ]
     if not_fitted := not_fitted_in_words(trajectories):
         found.append(("not fitted", not_fitted))
@@ -88,7 +90,8 @@ def problems(attributes: dict[str, Any], frames: RecordArray) -> list[str]:
     lines = [str(line) for line in attributes.get("failures", [])]
     account = account_of(attributes, frames)
     if account is not None:
-        lines += [loss_in_words(where, count) for where, count in account.lost.items()]
+        unit = unit_of(attributes)
+        lines += [loss_in_words(where, count, unit) for where, count in account.lost.items()]
         lines += account.not_known
     if "end_reason" not in attributes:
         lines.append("the run has not ended, or its file was not finished; `liveptv recover` finishes it")

@@ -28,6 +28,7 @@ from liveptv.reports.run_tables import (
     went_wrong,
 )
 from liveptv.reports.sides import sides_of
+from liveptv.reports.volume_figure import volume_figure
 from liveptv.session.self_check import in_words
 from stream.writer_lock import Claim
 from tracking.trajectories.file import Trajectories, TrajectoryFile, read_trajectories
@@ -80,7 +81,9 @@ def _figures(
     if errors is not None:
         drawn |= {"errors": errors_figure(errors), "neighbours": neighbours_figure(errors)}
     captions = {
-        "frame": "One camera image of the run with its detections.",
+        "frame": "One camera image of the run with its detections."
+        if snapshot is None or snapshot.sides is None
+        else "Maximum projections of one volume of the run along z, y and x, with its detections.",
         "trajectories": "The trajectories as measured.",
         "profile": _outliers(profile),
         "field": "Velocity along x over the cross-section of the channel; hatched: no data."
@@ -126,6 +129,8 @@ def _frame_figure(snapshot: Snapshot | None, attributes: dict[str, Any]) -> Figu
     if snapshot is None:
         return None
     found = snapshot.detections
+    if snapshot.sides is not None:
+        return volume_figure(snapshot, float(attributes.get("pixel_size_um", 1.0)))
     return frame_figure(
         np.asarray(snapshot.image),
         found["x_um"],

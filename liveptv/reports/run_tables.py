@@ -13,6 +13,7 @@ from liveptv.reports.profile import FlowProfile
 from liveptv.session.events import read_events
 from liveptv.session.frame_account import account_of
 from liveptv.session.result_age import ResultAge
+from liveptv.volumes.account import VolumeAccount, unit_of
 from tracking.trajectories.schema import RecordArray
 
 QUIET = {"measured", "answer", "command", "process", "monitor", "commands", "start", "report"}
@@ -47,9 +48,11 @@ def losses_in_words(attributes: dict[str, Any], frames: RecordArray) -> str:
         return ""
     age = ResultAge.stored(attributes, frames)
     then = "" if age is None else f" Results were {age.in_words()}."
+    unit, volumes = unit_of(attributes), VolumeAccount.of(frames, attributes)
+    then = f" Volumes in the file: {volumes.in_words()}.{then}" if volumes is not None else then
     if not account.lost and not account.not_known:
-        return f"No frame was lost.{then}"
-    taken = f"The camera took {account.exposed} frames, {account.in_file} are in the file."
+        return f"No {unit} was lost.{then}"
+    taken = f"The camera took {account.exposed} {unit}s, {account.in_file} are in the file."
     return f"{taken} Lost: {account.in_words()}.{then}"
 
 
@@ -116,6 +119,14 @@ def _policy_in_words(attributes: dict[str, Any]) -> str:
     return f"{policy}, results at most {limit_ms:g} ms old" if policy and limit_ms else str(policy)
 
 
+def _volume_in_words(attributes: dict[str, Any]) -> str:
+    """Slices of a volume and their distance; "" for images."""
+    told = attributes.get("volume")
+    if not isinstance(told, dict):
+        return ""
+    return f"{told.get('slices')} slices, {float(told.get('z_step_um', np.nan)):g} µm apart"
+
+
 def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
     """The main settings, as `name` and `value`."""
     configuration = attributes.get("configuration") or {}
@@ -126,11 +137,13 @@ def main_settings(attributes: dict[str, Any]) -> list[dict[str, str]]:
     if configuration.get("protocol"):
         named.append("protocol")
     channel = configuration.get("channel")
+    unit = unit_of(attributes)
     found = [
         ("source", str(attributes.get("source", ""))),
         ("image", f"{columns} x {rows} px of {attributes.get('pixel_size_um', 0):g} µm" if rows else ""),
-        ("frame rate", f"{attributes['frame_rate_hz']:g} Hz" if attributes.get("frame_rate_hz") else ""),
-        ("frames", _policy_in_words(attributes)),
+        ("volume", _volume_in_words(attributes)),
+        (f"{unit} rate", f"{attributes['frame_rate_hz']:g} Hz" if attributes.get("frame_rate_hz") else ""),
+        (f"{unit}s", _policy_in_words(attributes)),
         ("detector", f"{model.get('kind', '')} {model.get('file', '')}".strip() or "classical, in 2D"),
         ("channel", f"{channel['width_um']:g} x {channel['depth_um']:g} µm" if channel else ""),
         ("controller", ", ".join(named).replace("_", " ")),

@@ -110,9 +110,9 @@ class FrameAccount:
         }
 
 
-def loss_in_words(where: str, count: int) -> str:
-    """How many frames were lost at one of the places of an account, as a sentence."""
-    frames = "1 frame was" if count == 1 else f"{count} frames were"
+def loss_in_words(where: str, count: int, unit: str = "frame") -> str:
+    """How many frames were lost at one of the places of an account, as a sentence; `unit` names a frame."""
+    frames = f"1 {unit} was" if count == 1 else f"{count} {unit}s were"
     return f"{frames} {'dropped:' if where == TOO_LATE else 'lost'} {_place(where, count)}"
 
 

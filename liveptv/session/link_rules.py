@@ -21,6 +21,12 @@ LIVE_BYTES = 64_000_000
 """Memory for the frames of a live run, bytes. Its ring holds only frames that are being worked on or whose results
 the tracker has not acknowledged: a few. What it holds beyond them bridges a tracker that stops for a moment: 17
 full frames (2560 x 1440), 0.7 s at 24 frames/s."""
+WAITING_BYTES = 256_000_000
+"""Memory for frames on their way in a run that waits, bytes: `SLOTS` full frames (2560 x 1440), or 48 volumes of
+512 x 512 x 10. A source that waits is never slower for less, as long as one frame waits for each worker."""
+WAITING_LEAST = (
+    4  # frames on their way at least, whatever they take: at the detector, waiting, sent, being read
+)
 LIVE_SPARE = 3  # frames beyond the one of each worker: one waiting, one on its way, one being acknowledged
 PERIODS, LEAST_MS = 3.0, 100.0
 """Age limit of a result where the settings do not say: frame periods, and at least so many ms. Shorter than what
@@ -99,7 +105,7 @@ def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]
     Only the session decides who is lost, so no message link gives up by itself.
     """
     link, policy = experiment.link, frame_rules(experiment, source).policy
-    slots, in_transit = link.slots or SLOTS, link.credits
+    slots, in_transit = link.slots or _slots_that_wait(source.nbytes), link.credits
     if policy is Policy.LIVE and link.slots is None:
         workers = experiment.detector.workers or default_workers()
         slots = max(workers + LIVE_SPARE, min(SLOTS, LIVE_BYTES // max(1, source.nbytes)))
@@ -109,6 +115,11 @@ def frame_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]
         slots = in_transit + 1
     options = {"policy": policy, "slots": slots, "credits": in_transit}
     return options | {"patience_s": link.patience_s, "give_up_s": None}
+
+
+def _slots_that_wait(nbytes: int) -> int:
+    """Frames of `nbytes` in the ring of a run that waits."""
+    return max(WAITING_LEAST, min(SLOTS, WAITING_BYTES // max(1, nbytes)))
 
 
 def record_options(experiment: Experiment, source: ImageFormat) -> dict[str, Any]:

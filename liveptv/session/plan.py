@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,19 @@ class ImageFormat:
     """Whether frames come at the pace of a clock: a microscope (not in simulated time), or a paced replay."""
     follows: bool = False
     """Whether the frames say what the detector is to do with them, as it did in the run that is replayed."""
+    z_step_um: float = math.nan
+    """Distance between two slices of a volume, um; NaN for images."""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether frames are volumes."""
+        return self.depth > 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W) of images, (Z, H, W) of volumes."""
+        plane = self.height, self.width
+        return (self.depth, *plane) if self.is_volume else plane
 
     @property
     def nbytes(self) -> int:

@@ -48,8 +48,19 @@ def file_attributes(experiment: Experiment, image_format: ImageFormat | None) ->
             "pixel_size_um": image_format.pixel_size_um,
             "frame_rate_hz": image_format.frame_rate_hz,
             **frame_rules(experiment, image_format).to_dict(),
+            **({"volume": volume_facts(image_format)} if image_format.is_volume else {}),
         }
     return attributes
+
+
+def volume_facts(images: ImageFormat) -> dict[str, Any]:
+    """Attribute `volume` of a file: slices, their distance, and the size of a voxel, um, along z, y and x."""
+    pixel_um = images.pixel_size_um
+    return {
+        "slices": images.depth,
+        "z_step_um": images.z_step_um,
+        "voxel_size_um": [images.z_step_um, pixel_um, pixel_um],
+    }
 
 
 def describe_model(model: Path | None, own: Path | None = None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from liveptv.session.frame_account import DROPS, lost_before_the_run
 from liveptv.session.plan import ImageFormat, StagePlan
 from liveptv.session.processes import Worker
 from liveptv.session.snapshots import Snapshot
+from liveptv.volumes.account import FRAME, VOLUME
 from stream.messages import Status
 
 Counts = dict[str, int]
@@ -76,6 +77,7 @@ class Progress:
     stopping: str
     late: str = ""
     paused: bool = False
+    unit: str = FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def progress_of(
         stopping=stopping,
         late=late,
         paused=stages["acquire"].gauge("paused") == 1.0,
+        unit=VOLUME if image_format is not None and image_format.is_volume else FRAME,
     )
 
 

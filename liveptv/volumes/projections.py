@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from stream.messages import Frame, ImageArray
+from tracking.trajectories.snapshot import SideViews
 
 MOST_ROWS = 4
 """Rows of a projection along y for each slice, where the slices are not evenly spaced. More show uneven distances
 more exactly and cost as many more pixels."""
-EVEN = 0.05  # part of the median distance by which others may differ before rows are spread out; only a picture
+EVEN = (
+    0.05  # part of the median distance by which others may differ before rows are spread out; only a picture
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,14 @@ def projections(frame: Frame) -> Projections:
     return Projections(
         xy, xz[rows], np.ascontiguousarray(yz[rows].T), float(edges_um[0]), float(edges_um[-1]), slices, spans
     )
+
+
+def flattened(frame: Frame) -> tuple[Frame, SideViews | None]:
+    """A frame as one image with what is seen from two sides; an image as it is, without them."""
+    if frame.image.ndim == 2:
+        return frame, None
+    seen = projections(frame)
+    return replace(frame, image=seen.xy), SideViews(seen.xz, seen.yz, (seen.low_um, seen.high_um))
 
 
 def slice_edges_um(z_um: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -14,6 +14,8 @@ from acquisition.recorder.frame_table import read_frame_table
 from acquisition.recorder.settings import frame_table_of
 from calibration.calibration_file import SCHEMA as CALIBRATION
 from calibration.calibration_file import describe_calibration
+from calibration.volumes.file import describe_volume_calibration
+from engines.volumes.layout import SCHEMA as VOLUME_CALIBRATION
 from liveptv.session.frame_account import account_of
 from stream.errors import SourceError
 from stream.hdf5_reading import attribute, schema_of
@@ -68,6 +70,8 @@ def _hdf5(path: Path) -> dict[str, Any]:
         return _trajectories(path)
     if schema == CALIBRATION:
         return describe_calibration(path)
+    if schema == VOLUME_CALIBRATION:
+        return describe_volume_calibration(path)
     if "sigma_x_um" in names and "z_um" in names and "frame" not in names:
         return _curve(path)
     if {"frame", "x_um", "y_um"} <= names or str(kind) == "detections":

@@ -21,6 +21,8 @@ from liveptv.session.run_log import RunLog
 from liveptv.session.run_status import Progress, SessionResult
 from liveptv.session.signals import ending_signals
 from liveptv.session.supervisor import Session
+from liveptv.volumes.account import VolumeAccount
+from liveptv.volumes.projections import flattened
 from stream.errors import LivePTVError, SourceError
 from stream.own_code import check_source
 
@@ -51,7 +53,8 @@ class Stoppable(Protocol):
 class RunOutcome:
     """How a run ended, its files, its report (if one could be made), the account of its frames.
 
-    `age` is that of its results, None where they have none.
+    `age` is that of its results, None where they have none; `volumes` says how whole its volumes are, None for
+    images.
     """
 
     files: RunFiles
@@ -60,6 +63,7 @@ class RunOutcome:
     account: FrameAccount
     age: ResultAge | None = None
     recording: RecordingAccount | None = None
+    volumes: VolumeAccount | None = None
 
     @property
     def frames(self) -> int:
@@ -138,7 +142,7 @@ def _run(
         events.write("code", line)
         on_note(line)
     session = Session(experiment, events=events, on_update=update, on_note=on_note)
-    contents, report, age, recording = FileContents(), None, None, None
+    contents, report, age, recording, volumes = FileContents(), None, None, None, None
     with (
         nullcontext() if beside is None else beside(session.announcement.path),
         stopping_on_interrupt(session),
@@ -153,7 +157,7 @@ def _run(
             settle()
             files = replace(files, log=events.path)
             recording = finish_recording(experiment, result, events, on_note)
-            contents, age = finish_file(files, result, events, on_note, recording)
+            contents, age, volumes = finish_file(files, result, events, on_note, recording)
         else:
             contents = FileContents(readable=False)
             missing = "of another run" if files.tracks.exists() else "not there"
@@ -166,7 +170,7 @@ def _run(
     )
     if contents.frames:
         report = make_report(files, events, on_note)
-    return RunOutcome(files, result, report, account, age, recording)
+    return RunOutcome(files, result, report, account, age, recording, volumes)
 
 
 def failed(result: SessionResult, why: str) -> SessionResult:
@@ -234,10 +238,10 @@ def finish_file(
     events: RunLog,
     on_note: Callable[[str], None],
     recording: RecordingAccount | None = None,
-) -> tuple[FileContents, ResultAge | None]:
+) -> tuple[FileContents, ResultAge | None, VolumeAccount | None]:
     """Repair the trajectory file if its writer was lost, add the accounts, compress it.
 
-    Returns the file's contents and the age of its results.
+    Returns the file's contents, the age of its results, and how whole its volumes are.
 
     Failures are only noted, because the result of the run stands.
     """
@@ -246,7 +250,7 @@ def finish_file(
     from tracking.trajectories.recovery import recover
     from tracking.trajectories.snapshot import store_snapshot
 
-    contents, age = FileContents(readable=False), None
+    contents, age, volumes = FileContents(readable=False), None, None
     try:
         mended = recover(files.tracks, in_place=True)
         if not mended.already_whole:
@@ -255,6 +259,8 @@ def finish_file(
             on_note(text)
         with TrajectoryFile(files.tracks) as file:
             contents, age = FileContents.of(file.frames), ResultAge.of(file.frames)
+            attributes = file.attributes
+            volumes = VolumeAccount.of(file.frames, attributes)
         account = close_account(
             result.counts,
             contents,
@@ -276,17 +282,20 @@ def finish_file(
             facts["self_check"] = result.checks
         if recording is not None:
             facts["recording"] = recording.to_dict()
+        if volumes is not None:
+            facts["volume"] = {**attributes["volume"], **volumes.to_dict()}
         if result.recalibration:
             facts["recalibration"] = result.recalibration
         annotate(files.tracks, facts)
         if result.snapshot is not None:
-            store_snapshot(files.tracks, result.snapshot.frame, result.snapshot.detections)
+            frame, sides = flattened(result.snapshot.frame)
+            store_snapshot(files.tracks, frame, result.snapshot.detections, sides)
         add_control_record(files)
         pack(files.tracks)
     except LivePTVError as error:
         events.write("finish", str(error))
         on_note(str(error))
-    return contents, age
+    return contents, age, volumes
 
 
 def check_recording(experiment: Experiment) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,9 +24,14 @@ from engines.comparison.volumes.losses import (  # noqa: E402
 )
 from engines.comparison.volumes.proposer import HourglassProposer  # noqa: E402
 from engines.comparison.volumes.training import Settings, train  # noqa: E402
+from engines.engine import DetectionError  # noqa: E402
+from engines.factory import open_engine, pixel_size_of  # noqa: E402
+from engines.settings import DetectorSettings  # noqa: E402
 from engines.volumes.surroundings.background import Background  # noqa: E402
 from engines.volumes.surroundings.noise import Noise  # noqa: E402
 from stream.errors import ConfigurationError  # noqa: E402
+from stream.messages import Frame, FrameInfo  # noqa: E402
+from stream.volume_info import VolumeInfo  # noqa: E402
 
 part = st.floats(0, 1)
 QUICK = Settings(batch=2, held_out=4, score_every=4, stop_after=1000)
@@ -175,6 +182,36 @@ def test_a_trained_network_finds_particles_that_it_has_not_seen_but_none_in_miss
         partial[missing] = 0
         assert set(proposer.propose(partial, missing, *SURROUNDINGS).z) <= {1.0, 2.0}
     assert near >= 9
+    the_program_opens_it(path, proposer)
+
+
+def the_program_opens_it(path, proposer):
+    """As any model: the same particles in um, at the heights of their slices; images are refused."""
+    image, _ = one_bright_spot(np.random.default_rng(0))
+    heights = VolumeInfo((0.0, 0.5, 1.5, 2.5), (0.0, 0.1, 0.2, 0.3))
+    info = FrameInfo("r", 7, 7, 0.0, 0, 0.0, pixel_size_um=0.2, volume=heights)
+    assert pixel_size_of(path) is None
+    engine = open_engine(DetectorSettings(model=path, workers=1), model=path, pixel_size_um=0.2, volumes=True)
+    assert (engine.info.name, engine.info.depth) == (proposer.card.kind, True)
+    engine.warmup(12, 12, image.dtype, 4)
+    engine.submit(Frame(info, image))
+    (found,) = engine.results(60.0)
+    expected = proposer.propose(image, np.zeros(4, bool), *SURROUNDINGS)
+    slices = expected.z.astype(int)
+    np.testing.assert_allclose(found.x_um, 0.2 * expected.x)
+    np.testing.assert_allclose(found.z_um, np.array(heights.z_um)[slices])
+    np.testing.assert_allclose(found.time_offset_s, np.array(heights.time_s)[slices])
+    np.testing.assert_allclose(found.confidence, expected.probability)
+    assert np.isnan(found.sigma_x_um).all()
+    with pytest.raises(DetectionError, match="--z-step"):
+        engine.submit(Frame(replace(info, volume=None), image))
+    with pytest.raises(DetectionError, match="reads volumes"):
+        engine.submit(Frame(info, image[0]))
+    with pytest.raises(DetectionError, match="single images"):
+        engine.warmup(12, 12, image.dtype)
+    engine.close()
+    with pytest.raises(ConfigurationError, match="is for volumes"):
+        open_engine(DetectorSettings(model=path), model=path, pixel_size_um=0.2)
 
 
 def test_a_file_that_holds_no_such_network_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stream.errors import ConfigurationError, OutputError
 from stream.unfinished_files import written_beside
+from tracking.export.challenge import write_challenge
 from tracking.export.flowtracks import write_flowtracks_h5, write_flowtracks_zarr
 from tracking.export.folder import folder_beside
 from tracking.export.geff import write_geff
@@ -31,6 +32,7 @@ WRITERS: dict[str, Write] = {
     ".rrd": write_rerun,
     "flowtracks": write_flowtracks_h5,
     "flowtracks, Zarr": write_flowtracks_zarr,
+    "challenge": write_challenge,
 }
 PROGRAMS = {
     "trackmate": ".xml",
@@ -38,6 +40,7 @@ PROGRAMS = {
     "rerun": ".rrd",
     "geff": ".geff",
     "flowtracks": "flowtracks",
+    "challenge": "challenge",
 }
 FOLDERS = (".geff", "flowtracks, Zarr")
 AMBIGUOUS = {

@@ -34,6 +34,7 @@ MORE_FORMATS = {
     "chi_square": "%.4f",
     "kind": "%.0f",
     "p_kind": "%.4f",
+    "time_offset_s": "%.6f",
     "revised": "%d",
 }
 """Of the columns that a table has only where something is known."""
@@ -41,6 +42,7 @@ UNITS = (
     {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
 )
 UNITS["z_other_um"] = "um"
+UNITS["time_offset_s"] = "s"
 LOST_IN_TABLES = (
     "attributes",
     "errors of velocities",

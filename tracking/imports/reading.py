@@ -8,6 +8,7 @@ from pathlib import Path
 from stream.errors import SourceError
 from stream.unfinished_files import written_beside
 from tracking.imports import recognise as kinds
+from tracking.imports.challenge import read_challenge
 from tracking.imports.flowtracks import read_flowtracks_h5, read_flowtracks_zarr
 from tracking.imports.geff import read_geff
 from tracking.imports.imported import Assumed, Imported, ImportReport, write_imported
@@ -19,6 +20,7 @@ READERS: dict[str, Callable[[Path, Assumed], Imported]] = {
     kinds.TRACKMATE: read_trackmate,
     kinds.TRACKMATE_TRACKS: read_trackmate_tracks,
     kinds.VTP: read_vtp,
+    kinds.CHALLENGE: read_challenge,
     kinds.FLOWTRACKS_H5: read_flowtracks_h5,
 }
 FOLDERS: dict[str, Callable[[Path, Assumed, str], Imported]] = {

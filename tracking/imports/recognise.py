@@ -10,6 +10,7 @@ import zarr
 
 from stream.errors import SourceError
 from stream.hdf5_reading import reading, schema_of
+from tracking.imports.challenge import is_challenge
 from tracking.imports.xml_reading import root_of
 from tracking.imports.zarr_reading import is_zarr, open_group
 from tracking.trajectories.hdf5_superblock import SIGNATURE
@@ -18,6 +19,7 @@ from tracking.trajectories.soundness import read_superblock
 
 OURS, GEFF, FLOWTRACKS_H5, FLOWTRACKS_ZARR = "liveptv", "geff", "flowtracks.h5", "flowtracks.zarr"
 TRACKMATE, TRACKMATE_TRACKS, VTP, TABLE = "trackmate", "trackmate tracks", "vtp", "table"
+CHALLENGE = "challenge"
 HEAD_BYTES = 65_536
 ROOTS = {"TrackMate": TRACKMATE, "Tracks": TRACKMATE_TRACKS, "VTKFile": VTP}
 
@@ -54,7 +56,7 @@ def recognise(path: Path) -> Recognised:
 
 
 TEXT_TABLES = (".csv", ".tsv", ".txt")
-READ = "liveptv, GEFF, TrackMate, flowtracks, VTK PolyData (.vtp) or a table"
+READ = "liveptv, GEFF, TrackMate, flowtracks, VTK PolyData (.vtp), the Particle Tracking Challenge or a table"
 
 
 def _text(head: bytes) -> str:
@@ -66,6 +68,8 @@ def _text(head: bytes) -> str:
 
 def _xml(path: Path) -> Recognised:
     root = root_of(path)
+    if root not in ROOTS and is_challenge(path):
+        return Recognised(CHALLENGE)
     if root not in ROOTS:
         raise SourceError(f"{path} is XML with <{root[:40]}>, not a file of trajectories: {READ}")
     return Recognised(ROOTS[root])

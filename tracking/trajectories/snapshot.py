@@ -2,6 +2,9 @@
 
 /snapshot/image        (H, W) uint8 or uint16; attribute `frame`
 /snapshot/detections   (columns, N) float64; attribute `columns` names the rows, the first 8 or more of `Detections`
+/snapshot/xz, yz       of a volume, whose `image` is the maximum projection along z: those along y (R, W) and x
+                       (H, R), of R rows from low to high z; `xz` has the edges of the stack, um above slice 0, as
+                       its attribute `z_um`
 """
 
 from __future__ import annotations
@@ -23,16 +26,26 @@ GROUP = "snapshot"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SideViews:
+    """A volume seen along y, `xz` (R, W), and along x, `yz` (H, R); `z_um` are the edges of its R rows together."""
+
+    xz: ImageArray
+    yz: ImageArray
+    z_um: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """An image (H, W) and its detections by column, (N,) each."""
+    """An image (H, W) and its detections by column, (N,) each; of a volume also its views from two sides."""
 
     frame: int
     image: ImageArray
     detections: dict[str, npt.NDArray[np.float64]]
+    sides: SideViews | None = None
 
 
-def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
-    """Store a frame and its detections in a finished file, in place of an earlier one.
+def store_snapshot(path: Path, frame: Frame, detections: Detections, sides: SideViews | None = None) -> None:
+    """Store a frame (H, W) and its detections in a finished file, in place of an earlier one.
 
     Raises `OutputError` if there is no room or the file cannot be opened for writing; it is unchanged then.
     """
@@ -43,6 +56,10 @@ def store_snapshot(path: Path, frame: Frame, detections: Detections) -> None:
             image.attrs["frame"] = frame.info.frame
             table = file.create_dataset(f"{GROUP}/detections", data=detections.table)
             table.attrs["columns"] = list(Detections.COLUMNS)
+            if sides is not None:
+                xz = file.create_dataset(f"{GROUP}/xz", data=sides.xz, compression="gzip")
+                xz.attrs["z_um"] = sides.z_um
+                file.create_dataset(f"{GROUP}/yz", data=sides.yz, compression="gzip")
     except (OSError, RuntimeError, ValueError) as error:
         reason = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else error
         raise OutputError(f"cannot store the image in {path}: {reason}") from error
@@ -71,4 +88,15 @@ def snapshot_in(file: h5py.File) -> Snapshot:
         or not set(Detections.COLUMNS) - {FLAGS, *Detections.MORE} <= set(detections)
     ):
         raise SourceError(f"the image of frame {frame} is not complete")
-    return Snapshot(int(frame), image[:], detections)
+    return Snapshot(int(frame), image[:], detections, _sides_in(file))
+
+
+def _sides_in(file: h5py.File) -> SideViews | None:
+    if f"{GROUP}/xz" not in file:
+        return None
+    xz, yz = (dataset(file, f"{GROUP}/{name}", ndim=2) for name in ("xz", "yz"))
+    edges_um = attribute(xz, "z_um")
+    is_span = isinstance(edges_um, np.ndarray) and edges_um.size == 2 and edges_um.dtype.kind == "f"
+    if not is_span or not edges_um[0] < edges_um[1] or 0 in (*xz.shape, *yz.shape):
+        raise SourceError("the heights of its volume cannot be")
+    return SideViews(xz[:], yz[:], (float(edges_um[0]), float(edges_um[1])))

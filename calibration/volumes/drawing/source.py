@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from calibration.volumes.drawing.light import add_gaussians, counted
+from calibration.volumes.drawing.light import AddLight, add_gaussians, counted
 from calibration.volumes.drawing.placing import Crowd, peak_of, place
 from calibration.volumes.drawing.surroundings import Surroundings, draw_background
 from engines.volumes.network.layout import ABSENT, STEP
 from engines.volumes.surroundings.noise import Noise
 
 FloatArray = npt.NDArray[np.float64]
-AddLight = Callable[
-    [npt.NDArray[np.float32], npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray], None
-]
-"""Adds particles to (B, Z, H, W), as `add_gaussians`; instead of sizes it may take their ratios to the PSF's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +21,9 @@ class VolumeScene:
     """Drawn volumes and the particles whose centres are in them.
 
     `images` (B, S, H, W) float32 is the network's input, S even: beyond `slices` nothing is there. Of particles
-    (N,): `volume`, `centres` (N, 3) z, y, x in voxels, `peak` in grey values, and `brightness`, the logarithm of the
-    peak over the standard deviation of the background's noise. `missing` (B, slices) are slices without an image.
+    (N,): `volume`, `centres` (N, 3) z, y, x in voxels, `peak` in grey values, and `brightness`, the logarithm of
+    the peak over the standard deviation of the background's noise. Slices that are `missing` (B, slices) have no
+    image.
     """
 
     images: npt.NDArray[np.float32]
@@ -44,8 +40,8 @@ class VolumeSource:
     """Draws volumes of optics whose PSF has the standard deviations `sigma` (z, y, x), in voxels.
 
     `light` is the mean background above the camera's offset, in grey values. PSFs are wider or narrower than
-    `sigma` by up to `unlike`, by a factor of each volume and of each particle and axis. A part `gaps` of the volumes lacks a slice or
-    two. `slices` are the smallest and the largest number drawn.
+    `sigma` by up to `unlike`, by a factor of each volume and one of each particle and axis. A part `gaps` of the
+    volumes lacks a slice or two. `slices` are the smallest and the largest number drawn.
     """
 
     sigma: tuple[float, float, float]
@@ -83,8 +79,9 @@ class VolumeSource:
             images = np.concatenate([images, np.full_like(images[:, :1], ABSENT)], axis=1)
         inside = ((centres >= -0.5) & (centres < np.array(size) - 0.5)).all(axis=1)
         brightness = np.log(peak / np.sqrt(variance))
-        some = (values[inside] for values in (volume, centres, peak, brightness))
-        return VolumeScene(images, depth, *some, missing)
+        return VolumeScene(
+            images, depth, volume[inside], centres[inside], peak[inside], brightness[inside], missing
+        )
 
     def _unlike(self, rng: np.random.Generator, number: int) -> FloatArray:
         whole = 1 + self.unlike * rng.uniform(-1, 1)

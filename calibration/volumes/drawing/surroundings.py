@@ -40,9 +40,9 @@ def draw_background(
     if rng.random() >= how.uneven:
         return np.full(shape, level, np.float32), np.broadcast_to(wrong, shape)
     length = _between(rng, how.lengths_px)
-    even = np.float32(rng.uniform(0, how.unevenness)) * _waves(rng, shape, length)
+    even = 1 + np.float32(rng.uniform(0, how.unevenness)) * _waves(rng, shape, length)
     known = wrong + np.float32(rng.uniform(0, how.uneven_offset)) * _waves(rng, shape, length)
-    return level * (1 + even), known
+    return (level * even).astype(np.float32), known.astype(np.float32)
 
 
 def _waves(

@@ -18,7 +18,7 @@ from calibration.volumes.drawing.placing import Crowd
 from calibration.volumes.drawing.source import VolumeScene, VolumeSource
 from calibration.volumes.drawing.surroundings import Surroundings
 from calibration.volumes.training.material import VolumeMaterial
-from engines.volumes.network.decode import ROW, planes_of
+from engines.volumes.network.decode import ROW, decode, planes_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,10 +90,11 @@ class VolumeExamination:
         rng = np.random.default_rng([seed, len(SNRS)])
         self._like_training = [source.draw(rng, (SIDE_PX, SIDE_PX), VOLUMES) for source in material.training]
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def __call__(self, network: nn.Module, device: torch.device) -> tuple[float, dict[str, Any]]:
         """The mean loss, and F1 and RMSE (voxels) at each signal-to-noise ratio."""
-        losses, scores = [], {}
+        losses: list[float] = []
+        scores: dict[str, Any] = {}
         for snr, scene in zip(SNRS, self.scenes, strict=True):
             answers = self._answers(network, scene, device)
             losses.append(self._loss(answers, scene))
@@ -120,3 +121,28 @@ class VolumeExamination:
             found.append(rows[:, [ROW.index(axis) for axis in "zyx"]])
         true = [scene.centres[scene.volume == number] for number in range(len(found))]
         return compare(true, found)
+
+
+def sigma_ratios(
+    network: nn.Module, material: VolumeMaterial, seed: int
+) -> tuple[float, float, float, float]:
+    """Root mean square of error over standard error of x, y, z and brightness, of the particles that are found."""
+    ratios: list[FloatArray] = []
+    for scene in scenes_of(material.scoring, seed):
+        for number, image in enumerate(torch.from_numpy(scene.images).split(1)):
+            with torch.no_grad():
+                rows = decode(planes_of(network(image)[0].numpy()))
+            rows = rows[rows[:, ROW.index("probability")] >= THRESHOLD]
+            mine = scene.volume == number
+            true = np.column_stack([scene.centres[mine][:, ::-1], scene.brightness[mine]])
+            if not (len(true) and len(rows)):
+                continue
+            apart = cdist(true[:, :3], rows[:, :3])
+            first, second = linear_sum_assignment(np.minimum(apart, GATE_VOXELS))
+            close = apart[first, second] < 0.5 * GATE_VOXELS
+            pairs = first[close], second[close]
+            ratios.append((true[pairs[0]] - rows[pairs[1], :4]) / rows[pairs[1], 4:8])
+    if not ratios:
+        return math.nan, math.nan, math.nan, math.nan
+    x, y, z, brightness = np.sqrt(np.mean(np.concatenate(ratios) ** 2, axis=0)).tolist()
+    return x, y, z, brightness

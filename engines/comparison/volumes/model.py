@@ -12,6 +12,7 @@ import numpy.typing as npt
 from engines.bounded_reading import MOST_MODEL_BYTES, read_file
 from engines.comparison.volumes.card import HourglassCard, hourglass_card
 from engines.comparison.volumes.input import normalised, padded
+from engines.comparison.volumes.kinds import TITLES
 from engines.engine import BackEndError
 from engines.network.onnx_runtime import onnx_runtime
 from engines.network.time_limit import LIMITS
@@ -24,6 +25,17 @@ LONGEST_RUN_S = 600.0
 """Longest time for one stack, s: 512 x 512 x 10 voxels take some 15 on one core."""
 ERRORS_ONLY, NOTHING = 3, 4
 """Log levels of ONNX Runtime."""
+MARKS = tuple(f'"kind":"{kind}"'.encode() for kind in TITLES)
+"""What only a file with the card of one of these networks holds."""
+
+
+def is_hourglass(path: Path) -> bool:
+    """Whether a model file says that it holds one of these networks, without opening it."""
+    try:
+        content = read_file(path, MOST_MODEL_BYTES)
+    except (OSError, ValueError):
+        return False  # whoever opens it says why
+    return any(mark in content for mark in MARKS)
 
 
 class HourglassModel:

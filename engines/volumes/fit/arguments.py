@@ -26,8 +26,8 @@ BOX = 6
 class KernelPsf(NamedTuple):
     """The PSF in voxels: a Gaussian of `sigma` (3,), or where `measured` the spline of `VolumePsf`.
 
-    `coefficients` (J, K, L), `per_voxel` (3,) nodes a voxel, `centre` (3,) node of the point. `reach` (3,): distance
-    from the point that is looked at.
+    `coefficients` (J, K, L), `per_voxel` (3,) nodes a voxel, `centre` (3,) node of the point. `reach` (3,): the
+    distance from the point that is looked at.
     """
 
     sigma: FloatArray
@@ -43,7 +43,8 @@ class Stack(NamedTuple):
 
     `heights` (D,) are the slices' z, rising. The background, less the offset, is on a `grid` (D, h, w) of cells of
     `cell` x `cell` voxels. The variance of a voxel is `gain` x light + `read`. The background's local deviation has
-    the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it.
+    the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it. `density` is how many
+    particles there are in a voxel, on average.
     """
 
     image: Float32Array
@@ -54,14 +55,16 @@ class Stack(NamedTuple):
     gain: float
     read: float
     stiffness: float
+    density: float
 
 
 class Room(NamedTuple):
     """Work space of one thread for groups of up to G particles with boxes of S voxels in a window of V.
 
-    `images`, `fresh` (G, 4, S): derivatives by z, y, x, and the value. `data`, `base`, `inside`, `weight`,
-    `residual`, `light`, `reference` (V,) are windows. `profile` (3, 2, L) are the profiles along the axes;
-    `packed` (2, S): weight and weighed residual of a box.
+    `images`, `fresh` (G + 1, 4, S): derivatives by z, y, x, and the value; the last is for `rendering.put`. `data`,
+    `base` (background and other particles), `inside` (1 where a voxel counts), `weight`, `residual`, `light`,
+    `reference` and the two `spare` ones (V,) are windows. `profile` (3, 2, L) are the profiles along the axes,
+    `packed` (2, S) weight and weighed residual of a box, `planes` (5, K, L) space for a measured PSF.
     """
 
     images: Float32Array
@@ -73,6 +76,8 @@ class Room(NamedTuple):
     residual: Float32Array
     light: Float32Array
     reference: Float32Array
+    spare: Float32Array
+    other_spare: Float32Array
     profile: Float32Array
     packed: Float32Array
     planes: Float32Array

@@ -54,7 +54,7 @@ def groups_of(theta: FloatArray, usable: BoolArray, psf: KernelPsf) -> tuple[Int
                 link_j.append(j)
     group, size = np.arange(n), np.ones(n, np.int64)
     if len(apart) > 0:
-        for e in np.argsort(np.array(apart)):
+        for e in np.argsort(np.array(apart)):  # float64 as above: sorting takes long to compile
             one, other = group[first[e]], group[second[e]]
             if one != other and size[one] + size[other] <= LARGEST_GROUP:
                 size[one] += size[other]

@@ -30,6 +30,7 @@ from numba import njit
 
 from engines.refine.normal_equations import solve, substitute
 from engines.volumes.fit.arguments import (
+    BOX,
     PARTICLE,
     BoolArray,
     Float32Array,
@@ -51,9 +52,6 @@ from engines.volumes.fit.normal_equations import (
 )
 from engines.volumes.fit.rendering import render, volume_of
 
-CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
-"""How a fit ended."""
-
 # Constants of (4); -2 ln L is in units of the noise, so a gain of 1 is one standard deviation of one parameter.
 SMALL_GAIN = 0.01
 """-2 ln L. A step that lowers it by less, or promises to, is the last: it moves no parameter by more than 0.1
@@ -70,14 +68,15 @@ LEAST_DAMPING, LEAST_RAISED_DAMPING, MOST_DAMPING = 1e-7, 1e-2, 1e4
 """Bounds of lambda: below the first a step is a Gauss-Newton step, and a step that failed is not tried again nearly
 unchanged; at the last, steps are 1e-4 of a gradient step and the fit gives up."""
 BEYOND_SIGMAS = 1.0
-"""Standard deviations of the PSF by which a particle may lie outside the first or last slice: farther out the
-amplitude at its centre is more than 1.6 times what is seen of it, and only the shape of the tail tells its place."""
+"""Standard deviations of the PSF by which a particle may lie outside the first or last slice: farther out its
+amplitude is more than 1.6 times what is seen of it, and only the shape of the tail tells its place."""
 
 
 @njit(cache=True, nogil=True)
 def set_window(boxes: IntArray, window: IntArray) -> None:
     """Fill `window` (6,) with the smallest box that holds all `boxes` (n, 6)."""
-    window[:] = boxes[0]
+    for p in range(BOX):
+        window[p] = boxes[0, p]
     for k in range(1, boxes.shape[0]):
         for axis in range(3):
             window[2 * axis] = min(window[2 * axis], boxes[k, 2 * axis])
@@ -130,6 +129,7 @@ def open_window(stack: Stack, others: Float32Array, boxes: IntArray, window: Int
     """Make the window of `boxes` (n, 6) ready for `fit_window`; returns how many of its voxels count."""
     set_window(boxes, window)
     _fill_base(stack, others, window, room)
+    take_reference(volume_of(window), room)
     return _fill_inside(stack, boxes, window, room)
 
 
@@ -166,11 +166,11 @@ def fit_window(
     psf: KernelPsf,
     room: Room,
     covariance: FloatArray,
-) -> tuple[int, float]:
-    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return how it ended and the change of (3).
+) -> tuple[float, float]:
+    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return (3) with the prior, and ln det F.
 
-    The window is that of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is
-    filled with F^-1; with NaN where F is singular.
+    (3) is less that of the window without the particles; ln det F is -inf where F is singular. The window is that
+    of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1; with NaN where F is singular.
     """
     n, size = theta.shape[0], volume_of(window)
     total = PARTICLE * n + 1
@@ -181,13 +181,11 @@ def fit_window(
     for k in range(n):
         render(theta[k], boxes[k], stack.heights, psf, True, room, images[k])
     fill_light(images, theta, ground[0], boxes, window, room)
-    take_reference(size, room)
-    now = stack.stiffness * ground[0] ** 2
-    start = now
+    now = deviance(stack, size, room) + stack.stiffness * ground[0] ** 2
     fill_weights(stack, size, room)
     fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
     _hold(held, matrix, right)
-    damping, state = FIRST_DAMPING, NOT_CONVERGED
+    damping = FIRST_DAMPING
     for _ in range(ITERATIONS):
         if not solve(matrix, right, damping, step, lower):
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
@@ -198,7 +196,6 @@ def fit_window(
         for i in range(total):
             promised += step[i] * right[i]
         if promised < SMALL_GAIN:
-            state = CONVERGED
             break
         scale = 1.0
         for k in range(n):
@@ -224,17 +221,17 @@ def fit_window(
             _hold(held, matrix, right)
         else:
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
-        if scale == 1.0 and abs(change) < SMALL_GAIN:
-            state = CONVERGED
-            break
-        if change >= 0.0 and damping > MOST_DAMPING:
+        if (scale == 1.0 and abs(change) < SMALL_GAIN) or (change >= 0.0 and damping > MOST_DAMPING):
             break
     if not solve(matrix, right, 0.0, step, lower):
         covariance[:] = np.nan
-        return SINGULAR, now - start
+        return now, -np.inf
+    log_det = 0.0
     for i in range(total):
+        log_det += 2.0 * np.log(lower[i, i])
         unit[:] = 0.0
         unit[i] = 1.0
         substitute(lower, unit, step)
-        covariance[i] = step
-    return state, now - start
+        for j in range(total):
+            covariance[i, j] = step[j]
+    return now, log_det

@@ -27,14 +27,9 @@ LEAST_READ = 1e-3
 
 @njit(cache=True, nogil=True)
 def fill_light(
-    images: Float32Array,
-    theta: FloatArray,
-    ground: float,
-    boxes: IntArray,
-    window: IntArray,
-    room: Room,
+    images: Float32Array, theta: FloatArray, ground: float, boxes: IntArray, window: IntArray, room: Room
 ) -> None:
-    """Fill `room.light` with mu of (1): `room.base`, the `ground` and the particles `theta` (n, 4) in the window."""
+    """Fill `room.light` with mu of (1) in the window: `room.base`, the `ground`, the particles `theta` (n, 4)."""
     tall, wide = window[3] - window[2], window[5] - window[4]
     size = volume_of(window)
     light, base, plus = room.light[:size], room.base[:size], np.float32(ground)
@@ -68,8 +63,10 @@ def fill_weights(stack: Stack, size: int, room: Room) -> None:
 
 @njit(cache=True, nogil=True)
 def take_reference(size: int, room: Room) -> None:
-    """Make the light of now the one that `deviance` compares with."""
-    room.reference[:size] = room.light[:size]
+    """Make the base the light that `deviance` compares with."""
+    reference, base = room.reference[:size], room.base[:size]
+    for t in range(size):
+        reference[t] = base[t]
 
 
 @njit(cache=True, nogil=True)
@@ -134,16 +131,8 @@ def _own_terms(image: Float32Array, packed: Float32Array, count: int, sums: Floa
         products = (zz, zy, zx, za, yy, yx, ya, xx, xa, aa)
         for k in range(10):
             sums[k] += products[k]
-        cz, cy, cx, ca, rz, ry, rx, ra = (
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-            nothing,
-        )
+        cz, cy, cx, ca = nothing, nothing, nothing, nothing
+        rz, ry, rx, ra = nothing, nothing, nothing, nothing
         for t in range(stop - start):
             w, r, z, y, x, a = weight[t], rest[t], d0[t], d1[t], d2[t], d3[t]
             cz += w * z

@@ -102,9 +102,7 @@ class BandFilter(ABC):
         amplitude = strength * spread * self._amplitude(x, y, z, image.shape, missing)
         return Proposals(x, y, z, amplitude, strength, np.full(x.size, np.nan))
 
-    def _more(
-        self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray
-    ) -> FloatArray:
+    def _more(self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray) -> FloatArray:
         """The maxima (4, N) of a band, and what else is to be proposed."""
         return maxima
 

@@ -103,9 +103,7 @@ def along_row(padded: Float32Array, half: Float32Array, out: Float32Array) -> No
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def across_rows(
-    rows: Float32Array, centre: int, half: Float32Array, out: Float32Array, keep: bool
-) -> None:
+def across_rows(rows: Float32Array, centre: int, half: Float32Array, out: Float32Array, keep: bool) -> None:
     """Fill `out` (W,), or add to it, with the weighted sum of `rows` (N, W) around row `centre`; none outside."""
     count, size = rows.shape
     weight = half[0]

@@ -86,9 +86,7 @@ class MatchedFilter(BandFilter):
         wz, wy, wx = self._worths(shape, missing)
         return np.asarray(np.maximum(at(wz, z) * at(wy, y) * at(wx, x), 1e-9) ** -0.5)
 
-    def _more(
-        self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray
-    ) -> FloatArray:
+    def _more(self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray) -> FloatArray:
         """The maxima, and those shoulders that have none beside them."""
         strong = maxima[:3, maxima[3] >= SHOULDER_STRENGTH]
         if not self._with_shoulders or not strong.shape[1]:

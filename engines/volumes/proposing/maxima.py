@@ -113,11 +113,17 @@ def _curvature(field: Float32Array, k: int, j: int, i: int, weights: FloatArray)
     here = field[k, j, i]
     total = 0.0
     if depth > 1:
-        total += weights[0] * _bent(field[k - 1 if k > 0 else 1, j, i], here, field[k + 1 if k + 1 < depth else k - 1, j, i])
+        total += weights[0] * _bent(
+            field[k - 1 if k > 0 else 1, j, i], here, field[k + 1 if k + 1 < depth else k - 1, j, i]
+        )
     if band > 1:
-        total += weights[1] * _bent(field[k, j - 1 if j > 0 else 1, i], here, field[k, j + 1 if j + 1 < band else j - 1, i])
+        total += weights[1] * _bent(
+            field[k, j - 1 if j > 0 else 1, i], here, field[k, j + 1 if j + 1 < band else j - 1, i]
+        )
     if width > 1:
-        total += weights[2] * _bent(field[k, j, i - 1 if i > 0 else 1], here, field[k, j, i + 1 if i + 1 < width else i - 1])
+        total += weights[2] * _bent(
+            field[k, j, i - 1 if i > 0 else 1], here, field[k, j, i + 1 if i + 1 < width else i - 1]
+        )
     return total
 
 

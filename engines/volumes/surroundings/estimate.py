@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.robust_sigma import SIGMA_OF_MAD
 from engines.volumes.surroundings.background import Background
 from engines.volumes.surroundings.cells import BLOCK, cell_statistics
 from engines.volumes.surroundings.noise import LEAST_VARIANCE, Noise
@@ -22,6 +23,9 @@ CELL_SIGMAS = 16.0
 KNOWN_SLOPE = 0.2
 """Relative standard error up to which a line through variances over means counts. Above it the gain is that of shot
 noise above a grey value of 0, the least that it can be."""
+LEFT_BY_SMOOTHING, OF_SMOOTHED = 0.80, 0.06
+"""Parts of a cell's own variance in its difference from the smoothed one, and in the smoothed one itself: weights
+1 2 1 along three axes."""
 LEAST_SD = 0.01
 """Least uncertainty of a background, grey values."""
 CLEAR_RANGE = 10.0
@@ -54,9 +58,20 @@ def estimate_surroundings(
     grid = smooth(mean, missing)
     if noise is None:
         noise = fit_noise(grid[~missing], variance[~missing], (cell * block) ** 2)
+    return Background(
+        grid, cell * block, _uncertainty(mean, grid, missing, noise, (cell * block) ** 2)
+    ), noise
+
+
+def _uncertainty(
+    mean: Float32Array, grid: Float32Array, missing: npt.NDArray[np.bool_], noise: Noise, voxels: int
+) -> float:
+    """How far the background may be from the smoothed one: its noise, and what the cells differ beyond theirs."""
     off = (mean - grid)[~missing]
-    sd = 1.4826 * float(np.median(np.abs(off - np.median(off))))
-    return Background(grid, cell * block, max(sd, LEAST_SD)), noise
+    scatter = SIGMA_OF_MAD * float(np.median(np.abs(off - np.median(off))))
+    of_a_cell = float(np.median(noise.variance(grid))) / voxels
+    structure = max(0.0, scatter**2 - LEFT_BY_SMOOTHING * of_a_cell)
+    return max(LEAST_SD, float(np.sqrt(structure + OF_SMOOTHED * of_a_cell)))
 
 
 def _edges(blocks: int, cell: int) -> npt.NDArray[np.int64]:
@@ -96,9 +111,7 @@ def smooth(mean: Float32Array, missing: npt.NDArray[np.bool_]) -> Float32Array:
         slices = np.arange(missing.size)
         after = np.clip(np.searchsorted(have, slices), 0, have.size - 1)
         before = np.clip(after - 1, 0, have.size - 1)
-        nearest = np.where(
-            np.abs(have[before] - slices) <= np.abs(have[after] - slices), before, after
-        )
+        nearest = np.where(np.abs(have[before] - slices) <= np.abs(have[after] - slices), before, after)
         smoothed = smoothed[nearest]
     return np.ascontiguousarray(smoothed, np.float32)
 

@@ -16,6 +16,7 @@ SHORT = {
     "pixel_size_um": "recording.pixel_size_um",
     "frame_rate_hz": "recording.frame_rate_hz",
     "axes": "recording.axes",
+    "z_step_um": "recording.z_step_um",
     "model": "detector.model",
     "bright": "detector.bright",
     "dark": "detector.dark",
@@ -34,8 +35,8 @@ def read_list(path: Path) -> list[Entry]:
     """The recordings of a list; paths are relative to its folder.
 
     A table has a line of names first, one of which is `recording`; the others are `name`, `pixel_size_um`,
-    `frame_rate_hz`, `axes`, `model`, `bright`, `dark` or a setting `section.key`. Anything else is a path a line,
-    without those that are empty or begin with #. Raises `ConfigurationError` with the line.
+    `frame_rate_hz`, `axes`, `z_step_um`, `model`, `bright`, `dark` or a setting `section.key`. Anything else is a
+    path a line, without those that are empty or begin with #. Raises `ConfigurationError` with the line.
     """
     try:
         if path.stat().st_size > MOST_BYTES:

@@ -19,7 +19,8 @@ from liveptv.session.link_rules import (
 )
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
-from stream.errors import ConfigurationError, LinkError
+from liveptv.volumes.account import FRAME, VOLUME
+from stream.errors import LinkError
 from stream.link import Policy
 from stream.messages import Detections
 from stream.monitor import MonitorPublisher
@@ -64,11 +65,6 @@ def build_detect(context: StageContext) -> Stage:
     image_format = context.peers().image_format
     if image_format is None:
         raise LinkError("the detector did not get the size of the images")
-    if image_format.depth > 1:
-        raise ConfigurationError(
-            f"the source delivers volumes of {image_format.depth} planes; the classical detector works on images"
-        )
-
     rules = frame_rules(plan.experiment, image_format)
 
     def open_for(pixel_size_um: float, is_replaced: bool = False) -> Engine:
@@ -78,10 +74,11 @@ def build_detect(context: StageContext) -> Stage:
             pixel_size_um=pixel_size_um,
             say=context.say,
             fit_may_join=rules.is_live,  # others wait: their results are always the same
+            volumes=image_format.is_volume,
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
-            engine.warmup(image_format.height, image_format.width, np.dtype(image_format.dtype))
+            engine.warmup(*image_format.shape[-2:], np.dtype(image_format.dtype), image_format.depth)
         return governed(context, engine, image_format, rules)
 
     pixel_um = image_format.pixel_size_um
@@ -142,6 +139,7 @@ def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: 
     workers = int(engine.info.details.get("workers", 1))
 
     def report(change: Change) -> None:
-        context.record("governor", change.text, dict(change.facts))
+        text = change.text.replace(FRAME, VOLUME) if images.is_volume else change.text
+        context.record("governor", text, dict(change.facts))
 
     return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)

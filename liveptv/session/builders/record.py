@@ -34,15 +34,15 @@ def build_record(context: StageContext) -> Stage:
     images = context.peers().image_format
     if images is None:
         raise LinkError("the recorder did not get the size of the images")
-    shape = (images.depth, images.height, images.width) if images.depth > 1 else (images.height, images.width)
     facts = ImageFacts(
-        shape,
+        images.shape,
         images.dtype,
         images.pixel_size_um,
         images.frame_rate_hz,
         plan.run_id,
         run.output.stem,
         images.description,
+        images.z_step_um,
     )
     rate_hz = images.frame_rate_hz
     camera = images.nbytes * rate_hz if math.isfinite(rate_hz) and rate_hz > 0 else math.nan

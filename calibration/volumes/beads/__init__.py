@@ -1,0 +1,1 @@
+"""Beads in volumes: where they are, which ones can be used, and their surroundings."""

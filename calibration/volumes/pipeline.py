@@ -1,0 +1,357 @@
+"""From volumes of beads to a calibration: find, choose, fit, measure the noise and the PSF, and check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import KDTree
+
+from calibration.errors import CalibrationError
+from calibration.volumes.beads.background import background_of, noise_of
+from calibration.volumes.beads.finding import Candidates, find, half_of, size_of_beads
+from calibration.volumes.beads.selecting import MISFIT, ODD_SIZE, Selection, select
+from calibration.volumes.noise import (
+    Levels,
+    MeasuredNoise,
+    background_levels,
+    bead_levels,
+    joined,
+    noise_from,
+)
+from calibration.volumes.psf.choosing import Choice, choose
+from calibration.volumes.psf.fitting import LINEAR, BeadFits, fit_beads
+from calibration.volumes.psf.measuring import fine_samples, measure
+from calibration.volumes.psf.pooling import common_gaussian
+from calibration.volumes.psf.sections import sections_of
+from calibration.volumes.psf.shapes import GaussianShape, MeasuredShape, Shape
+from calibration.volumes.psf.variation import variation_of
+from calibration.volumes.result import BeadTable, Triple, VolumeCalibration
+from calibration.volumes.windows import Windows, cut
+from calibration.volumes.words import warnings_of
+from engines.robust_sigma import SIGMA_OF_MAD
+from engines.volumes.psf import VolumePsf
+from engines.volumes.surroundings.noise import Noise
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+FEWEST_BEADS = 3
+"""Beads that a calibration needs: with two, one that is two beads in one cannot be told."""
+WINDOW = 3.5
+"""Half a window over the PSF's standard deviation, where the Gaussian is fitted: it has fallen to 0.2 % there."""
+MEASURED_WINDOW = 4.0
+"""The same where the measured PSF is made: tails are part of it."""
+OFF_PX = 1.4
+"""A bead whose fit lies farther from its candidate, voxels, is another one."""
+ALIKE = (0.05, 0.2)
+"""Widths of beads of one kind may differ from the median by 4 times their scatter and their own standard errors,
+with the scatter between these parts: 5 % by which the PSF may change over the field, 20 % where it surely is not
+one PSF."""
+EXCESS = 3.0
+"""A bead's misfit may exceed the typical one this many times."""
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """The beads that are still used and what is known so far."""
+
+    rows: IntArray
+    windows: Windows
+    noise: MeasuredNoise
+    levels: Levels
+    gaussian: GaussianShape
+    errors: FloatArray
+    fits: BeadFits
+
+
+def calibrate_volumes(
+    volumes: npt.NDArray[Any],
+    voxel_um: Triple,
+    *,
+    dark: tuple[float, float] | None = None,
+    bead_diameter_um: float | None = None,
+    remarks: tuple[str, ...] = (),
+    on_progress: Callable[[str, float], None] = lambda _what, _part: None,
+) -> VolumeCalibration:
+    """Calibrate from volumes (T, Z, H, W) of uint8 or uint16 with voxels of `voxel_um` (z, y, x).
+
+    `dark` is the offset and the read noise of a dark reference. Raises `CalibrationError` where there are too few
+    usable beads, with what is wrong with the others.
+    """
+    on_progress("finding", 0.0)
+    sigma = size_of_beads(volumes)
+    if sigma is None:
+        raise CalibrationError(
+            "no beads were found: none is ten times as strong as the noise; use brighter beads or a longer exposure"
+        )
+    found = find(volumes, sigma)
+    selection = select(volumes, found, sigma)
+    on_progress("finding", 1.0)
+    used = np.flatnonzero(selection.used)
+    _enough(len(used), selection.reason)
+    background = np.stack([background_of(volume) for volume in volumes])
+    ground = background_levels(volumes, background, _free(volumes.shape, found, sigma))
+    on_progress("fitting", 0.0)
+    state = _gaussian(volumes, found, selection, used, sigma, ground, dark)
+    on_progress("fitting", 1.0)
+    reason = selection.reason.copy()
+    reason[np.setdiff1d(used, state.rows)] = ODD_SIZE
+    _enough(len(state.rows), reason)
+    shape, choice = _choose(volumes, found, selection, state, ground, dark, on_progress)
+    odd = _misfits(state, shape)
+    if odd.any() and np.count_nonzero(~odd) >= FEWEST_BEADS:
+        reason[state.rows[odd]] = MISFIT
+        state = _gaussian(volumes, found, selection, state.rows[~odd], state.gaussian.sigma, ground, dark)
+        shape, choice = _choose(volumes, found, selection, state, ground, dark, on_progress)
+    return _result(
+        volumes,
+        voxel_um,
+        found,
+        reason,
+        selection,
+        state,
+        shape,
+        choice,
+        background,
+        bead_diameter_um,
+        remarks,
+    )
+
+
+def _enough(count: int, reason: npt.NDArray[np.str_]) -> None:
+    if count >= FEWEST_BEADS:
+        return
+    names, counts = np.unique(reason[reason != ""], return_counts=True)
+    why = "; ".join(
+        f"{n} left out: {name}" for n, name in sorted(zip(counts, names, strict=True), reverse=True)
+    )
+    raise CalibrationError(
+        f"only {count} of {len(reason)} beads can be used, at least {FEWEST_BEADS} are needed"
+        + (f" ({why})" if why else "")
+        + "; take a stack of lone beads that reaches beyond them at both ends"
+    )
+
+
+def _free(shape: tuple[int, ...], found: Candidates, sigma: FloatArray) -> BoolArray:
+    """Which voxels (T, Z, H, W) are far from every candidate."""
+    free = np.ones(shape, bool)
+    reach = np.ceil(4 * sigma).astype(int)
+    for time, *middle in found.place.tolist():
+        box = tuple(slice(max(0, m - r), m + r + 1) for m, r in zip(middle, reach, strict=True))
+        free[(time, *box)] = False
+    return free
+
+
+def _cut(
+    volumes: npt.NDArray[Any],
+    found: Candidates,
+    selection: Selection,
+    rows: IntArray,
+    sigma: FloatArray,
+    reach: float,
+) -> Windows:
+    """Windows of the candidates `rows`, without the voxels near their neighbours."""
+    others = [selection.others[row] for row in rows.tolist()]
+    half = half_of(sigma, reach, volumes.shape[1:])
+    return cut(volumes, found.place[rows], half, others=others, reach=3.0 * sigma)
+
+
+def _gaussian(
+    volumes: npt.NDArray[Any],
+    found: Candidates,
+    selection: Selection,
+    rows: IntArray,
+    sigma: FloatArray,
+    ground: Levels,
+    dark: tuple[float, float] | None,
+) -> _State:
+    """The common Gaussian, the noise, and the beads that are alike."""
+    levels = ground
+    noise = noise_from(levels, dark) if levels.mean.size else _plain_noise(volumes)
+    for _ in range(2):
+        windows = _cut(volumes, found, selection, rows, sigma, WINDOW)
+        own = fit_beads(windows, GaussianShape(sigma), noise.model, free_width=True, bound=2.0)
+        alike = _alike(own)
+        if alike.sum() >= FEWEST_BEADS:
+            rows, windows = rows[alike], windows.some(alike)
+        gaussian, errors, fits = common_gaussian(windows, noise.model, sigma)
+        sigma = gaussian.sigma
+        levels = joined(ground, bead_levels(windows, gaussian, fits, noise.model))
+        noise = noise_from(levels, dark)
+    gaussian, errors, fits = common_gaussian(windows, noise.model, sigma)
+    return _State(rows, windows, noise, levels, gaussian, errors, fits)
+
+
+def _plain_noise(volumes: npt.NDArray[Any]) -> MeasuredNoise:
+    """The noise where beads cover the whole volume."""
+    return MeasuredNoise(Noise(0.0, 0.0, float(np.median(noise_of(volumes[0])) ** 2)), np.inf, 0.0, False)
+
+
+def _alike(own: BeadFits) -> BoolArray:
+    """Which beads have the widths of the rest and lie where they were found."""
+    log, error = own.parameters[:, LINEAR:], own.errors[:, LINEAR:]
+    typical = np.median(log, axis=0)
+    off = np.abs(log - typical)
+    scatter = np.clip(SIGMA_OF_MAD * np.median(off, axis=0), ALIKE[0] / 4, ALIKE[1] / 4)
+    near = (off < 4 * np.hypot(scatter, np.minimum(error, 0.25))).all(axis=1)
+    return np.asarray(near & (np.abs(own.offset) < OFF_PX).all(axis=1) & np.isfinite(own.chi_square))
+
+
+def _choose(
+    volumes: npt.NDArray[Any],
+    found: Candidates,
+    selection: Selection,
+    state: _State,
+    ground: Levels,
+    dark: tuple[float, float] | None,
+    on_progress: Callable[[str, float], None],
+) -> tuple[Shape, Choice]:
+    """Gaussian or measured, by cross-validation; the state gets the windows and fits of the choice."""
+    on_progress("choosing", 0.0)
+    windows = _cut(volumes, found, selection, state.rows, state.gaussian.sigma, MEASURED_WINDOW)
+    fits = fit_beads(windows, state.gaussian, state.noise.model, state.fits.parameters)
+    shape: Shape = state.gaussian
+    choice = choose(windows, fits, state.gaussian, state.noise.model, _groups(found.place[state.rows]))
+    on_progress("choosing", 0.5)
+    if choice.measured:
+        shape, fits = measure(windows, fits, state.gaussian, state.noise.model, choice.freedom)
+    state.levels = joined(ground, bead_levels(windows, shape, fits, state.noise.model))
+    state.noise = noise_from(state.levels, dark)
+    if choice.measured:
+        shape, fits = measure(windows, fits, state.gaussian, state.noise.model, choice.freedom, rounds=2)
+    state.windows, state.fits = windows, fits
+    on_progress("choosing", 1.0)
+    return shape, choice
+
+
+def _groups(place: IntArray) -> IntArray:
+    """A number for each bead, the same for sightings within 2 voxels of each other at several time points."""
+    pairs = KDTree(place[:, 1:]).query_pairs(2.5, output_type="ndarray")
+    group = np.arange(len(place))
+    for first, second in pairs.tolist():
+        group[group == group[second]] = group[first]
+    return group
+
+
+def _misfits(state: _State, shape: Shape) -> BoolArray:
+    """Which beads fit far worse than is typical of beads as bright."""
+    image = shape.image(state.fits.offset, state.windows.half)
+    counts = state.windows.counts
+    signal = state.fits.amplitude[:, None, None, None] * image
+    ground = state.fits.parameters[:, 4, None, None, None]
+    power = np.where(counts, signal**2 / state.noise.model.variance(ground + signal), 0.0)
+    voxels = np.maximum(counts.reshape(len(counts), -1).sum(axis=1), 1)
+    power = power.reshape(len(counts), -1).sum(axis=1) / voxels
+    excess = state.fits.chi_square - 1
+    typical = max(float(np.median(excess / power)), 0.0)
+    return np.asarray(excess > 5 * np.sqrt(2 / voxels) + EXCESS * typical * power + 0.05)
+
+
+def _result(
+    volumes: npt.NDArray[Any],
+    voxel_um: Triple,
+    found: Candidates,
+    reason: npt.NDArray[np.str_],
+    selection: Selection,
+    state: _State,
+    shape: Shape,
+    choice: Choice,
+    background: FloatArray,
+    bead_diameter_um: float | None,
+    remarks: tuple[str, ...],
+) -> VolumeCalibration:
+    voxel = np.asarray(voxel_um)
+    own = fit_beads(
+        state.windows, state.gaussian, state.noise.model, state.fits.parameters, free_width=True, bound=2.0
+    )
+    place = found.place[state.rows][:, 1:] + state.fits.offset
+    psf, peak = _psf(shape, state, voxel, bead_diameter_um)
+    calibration = VolumeCalibration(
+        psf=psf,
+        noise=state.noise,
+        levels=state.levels,
+        choice=choice,
+        gaussian_um=_triple(state.gaussian.sigma * voxel),
+        gaussian_errors=_triple(state.errors),
+        background=(
+            float(background.mean()),
+            float(background.min()),
+            float(background.max()),
+        ),
+        beads=_table(found, reason, state, own, voxel, peak),
+        sections=sections_of(state.windows, state.fits, shape, state.gaussian, voxel, peak),
+        variation=variation_of(own.parameters[:, LINEAR:], own.errors[:, LINEAR:], place, volumes.shape[1:]),
+        shape=volumes.shape,
+        voxel_um=voxel_um,
+        lone_sigmas=selection.distance,
+        bead_diameter_um=bead_diameter_um,
+        remarks=remarks,
+    )
+    return warnings_of(calibration)
+
+
+def _psf(
+    shape: Shape, state: _State, voxel_um: FloatArray, bead_diameter_um: float | None
+) -> tuple[VolumePsf, float]:
+    """The PSF for detectors, corrected for the size of the beads where it is known, and the shape's greatest
+    value."""
+    sigma_um = state.gaussian.sigma * voxel_um
+    part = np.ones(3)
+    if bead_diameter_um is not None:
+        # a ball of diameter D adds D^2 / 20 to the variance along each axis
+        squared = 1 - bead_diameter_um**2 / 20 / sigma_um**2
+        if squared.min() < 0.25:
+            raise CalibrationError(
+                f"beads of {bead_diameter_um:g} um cannot look as small as these (standard deviations of "
+                f"{', '.join(f'{s:.3g}' for s in sigma_um)} um along z, y, x); check --bead-diameter, --pixel-size "
+                "and --z-step"
+            )
+        part = np.sqrt(squared)
+    if not isinstance(shape, MeasuredShape):
+        z, y, x = sigma_um * part
+        return VolumePsf.gaussian(x, y, z, voxel_um.tolist()), 1.0
+    samples, spacing = fine_samples(shape, state.windows.half)
+    return VolumePsf.measured(samples, (spacing * voxel_um * part).tolist(), voxel_um.tolist()), float(
+        samples.max()
+    )
+
+
+def _table(
+    found: Candidates,
+    reason: npt.NDArray[np.str_],
+    state: _State,
+    own: BeadFits,
+    voxel_um: FloatArray,
+    peak: float,
+) -> BeadTable:
+    count = len(found)
+
+    def column(values: FloatArray, rest: FloatArray | None = None) -> FloatArray:
+        filled = np.full(count, np.nan) if rest is None else rest.astype(np.float64)
+        filled[state.rows] = values
+        return filled
+
+    fits, place = state.fits, found.place[:, 1:] * voxel_um
+    exact = place[state.rows] + fits.offset * voxel_um
+    errors, widths = fits.errors[:, :3] * voxel_um, np.exp(own.parameters[:, LINEAR:]) * voxel_um
+    return BeadTable(
+        time=found.place[:, 0],
+        **{f"{axis}_um": column(exact[:, k], place[:, k]) for k, axis in enumerate("zyx")},
+        strength=found.strength,
+        brightness=column(fits.amplitude * peak, found.amplitude),
+        **{f"sigma_{axis}_um": column(errors[:, k]) for k, axis in enumerate("zyx")},
+        **{f"width_{axis}_um": column(widths[:, k]) for k, axis in enumerate("zyx")},
+        **{f"width_error_{axis}": column(own.errors[:, LINEAR + k]) for k, axis in enumerate("zyx")},
+        chi_square=column(fits.chi_square),
+        reason=reason,
+    )
+
+
+def _triple(values: FloatArray) -> Triple:
+    z, y, x = (float(v) for v in values)
+    return z, y, x

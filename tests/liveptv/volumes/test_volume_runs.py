@@ -1,0 +1,138 @@
+"""Runs with volumes: from a source to file, page, recording and replay, and what happens where slices are missing."""
+
+import numpy as np
+import pytest
+from made_volumes import PIXEL_UM, SHAPE, SIGMA_PX, SIGMA_Z, Z_STEP_UM, truth_um, volumes_in_place_of_the_microscope
+from scipy.spatial import cKDTree
+from small_run import Run
+
+from liveptv.cli.live import _facts
+from liveptv.config import build_experiment
+from liveptv.reports.look import paper
+from liveptv.reports.volume_figure import volume_figure
+from tracking.trajectories.file import TrajectoryFile, read_trajectories
+from tracking.trajectories.snapshot import read_snapshot
+
+SPOT_UM = [SIGMA_PX * PIXEL_UM, SIGMA_PX * PIXEL_UM, SIGMA_Z * Z_STEP_UM]
+MISSING = {5: (2,), 9: (0, 3)}
+
+
+def experiment(folder, frames=40, **sections):
+    data = {
+        "run": {"frames": frames, "output": str(folder / "tracks.h5")},
+        "microscope": {"config": "simulated"},
+        "detector": {"spot_um": SPOT_UM, "workers": 1},
+        "session": {"mode": "threads", "monitor_hz": 10.0},
+        "link": {"transport": "inproc", "policy": "block"},
+    }
+    for name, section in sections.items():
+        data[name] = {**data.get(name, {}), **section}
+    return build_experiment(data, "the test")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of 40 made volumes in which all images are kept; slices of two of them are missing."""
+    folder = tmp_path_factory.mktemp("made")
+    with volumes_in_place_of_the_microscope(40, missing=MISSING):
+        run = Run(experiment(folder, record={"mode": "all"}))
+    assert run.result.ok, run.result.failures
+    return folder, run
+
+
+def off_by_um(tracks):
+    """Distance of each measured position from the nearest true one, um."""
+    found = np.column_stack([tracks.x_um, tracks.y_um, tracks.z_um])
+    return np.array([cKDTree(truth_um(t)).query(place)[0] for t, place in zip(tracks.time_s, found, strict=True)])
+
+
+def test_particles_in_volumes_are_found_and_tracked_in_3d(made):
+    folder, _ = made
+    tracks = read_trajectories(folder / "tracks.h5")
+    off_um = off_by_um(tracks)
+    particles = len(truth_um(0.0))
+    assert len(tracks) > 0.95 * 40 * particles
+    assert np.median(off_um) < 0.25 * PIXEL_UM
+    assert np.unique(tracks.track).size <= 1.2 * particles
+    assert np.median(tracks.vx_um_s[tracks.frame > 20]) == pytest.approx(1.0, abs=0.2)
+
+
+def test_the_file_says_what_a_voxel_is_and_which_volumes_were_partial(made):
+    folder, run = made
+    with TrajectoryFile(folder / "tracks.h5") as file:
+        frames, attributes = file.frames, file.attributes
+    assert attributes["volume"] == {
+        "slices": SHAPE[0], "z_step_um": Z_STEP_UM, "voxel_size_um": [Z_STEP_UM, PIXEL_UM, PIXEL_UM],
+        "whole": 38, "partial": 2, "slices_lost": 3,
+    }  # fmt: skip
+    assert attributes["image_shape"] == list(SHAPE[1:])
+    partial = {number: int(n) for number, n in zip(frames["frame"], frames["slices"], strict=True) if n < SHAPE[0]}
+    assert partial == {5: 5, 9: 4}
+    assert frames["upwards"].tolist() == [1, 0] * 20
+    said = dict(_facts(run.outcome))
+    assert said["of these"] == "38 whole, 2 partial (3 slices without an image)"
+    assert said["volumes lost"] == "none"
+
+
+def test_the_report_shows_a_volume_from_three_sides(made):
+    folder, _ = made
+    snapshot = read_snapshot(folder / "tracks.h5")
+    assert snapshot.sides is not None
+    assert snapshot.image.shape == SHAPE[1:]
+    assert snapshot.sides.z_um == pytest.approx((-0.2, 2.2))
+    with paper():
+        axes = volume_figure(snapshot, PIXEL_UM).axes
+    assert [each.get_xlabel() or each.get_ylabel() for each in axes] == ["y (µm)", "x (µm)", "z (µm)"]
+    page = (folder / "tracks.report.html").read_text(encoding="utf-8")
+    assert "Maximum projections of one volume" in page
+    assert "6 slices, 0.4 µm apart" in page
+
+
+def test_a_replay_of_the_recorded_volumes_gives_the_same_rows(made, tmp_path):
+    folder, _ = made
+    again = build_experiment(
+        {
+            "run": {"output": str(tmp_path / "again.h5")},
+            "recording": {"path": str(folder / "tracks.frames.ome.zarr")},
+            "detector": {"spot_um": SPOT_UM, "workers": 1},
+            "session": {"mode": "threads"},
+            "link": {"transport": "inproc"},
+        },
+        "the test",
+    )
+    assert Run(again).result.ok
+    before, after = (read_trajectories(path) for path in (folder / "tracks.h5", tmp_path / "again.h5"))
+    for name in ("frame", "track", "x_um", "y_um", "z_um", "sigma_z_um", "time_offset_s"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
+    assert after.attributes["volume"] == before.attributes["volume"]
+    assert after.frames["slices"].tolist() == before.frames["slices"].tolist()
+
+
+@pytest.mark.parametrize(("mode", "transport"), [("processes", "shm"), ("processes", "tcp")])
+def test_volumes_pass_between_processes(tmp_path, mode, transport, made):
+    folder, _ = made
+    again = build_experiment(
+        {
+            "run": {"output": str(tmp_path / "again.h5"), "frames": 10},
+            "recording": {"path": str(folder / "tracks.frames.ome.zarr")},
+            "detector": {"spot_um": SPOT_UM, "workers": 1},
+            "session": {"mode": mode},
+            "link": {"transport": transport},
+        },
+        "the test",
+    )
+    assert Run(again).result.ok
+    before, after = (read_trajectories(path) for path in (folder / "tracks.h5", tmp_path / "again.h5"))
+    first = before.frame < 10
+    assert after.frames["slices"].tolist() == [6] * 5 + [5] + [6] * 3 + [4]
+    np.testing.assert_array_equal(after.x_um, before.x_um[first])
+
+
+def test_live_volumes_that_are_too_many_are_left_out_by_declaration(tmp_path):
+    with volumes_in_place_of_the_microscope(400, rate_hz=400.0):
+        run = Run(experiment(tmp_path, frames=200, link={"policy": "live"}))
+    assert run.result.ok, run.result.failures
+    account = run.outcome.account
+    assert account.exposed == run.result.count("acquire", "received") == 200
+    assert account.in_file + account.total_lost == 200
+    assert "volume" in run.events("governor")[0]["text"] if run.events("governor") else True

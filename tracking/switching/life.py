@@ -1,0 +1,290 @@
+"""Birth, confirmation, gaps and death of switching tracks, and what their links teach, for all tracks of a frame.
+
+As in `tracking.track_life`, but a track without a detection becomes less likely to be there, and ends when it hardly is;
+where its slice of a volume is missing it cannot have been seen, and that counts for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from stream.messages import Detections, Tracks
+from tracking.flow_field import Flow
+from tracking.kalman import BRIGHTNESS_DETECTIONS, Measured
+from tracking.switching.motion import (
+    BRIGHTNESS,
+    CONFIRMED,
+    EXISTS,
+    FIRST,
+    FROM_B,
+    HITS,
+    ID,
+    LABELS,
+    MISSED,
+    MODELS,
+    MU,
+    PP,
+    ROWS,
+    SEEN,
+    STATES,
+    STAYED_B,
+    TIME,
+    VV,
+    B,
+    D,
+    Motion,
+    N,
+    P,
+    V,
+    bear_one,
+    correct_one,
+    mean_of,
+    shift_one,
+    variance_of,
+)
+from tracking.track_life import (
+    ALIVE,
+    BORN,
+    DETECTION,
+    ENDED,
+    LINKED,
+    OF_DETECTION,
+    PREDICTED,
+    REDUCED,
+    REDUCED_DETECTION,
+    SIGMA,
+    SIGMA_SPEED,
+    SPEED,
+    TENTATIVE,
+    TRACK,
+    X,
+)
+from tracking.track_life import AGE, BRIGHTNESS as OUT_BRIGHTNESS, CONFIDENCE, FLAGS, MISSED as TALLY_MISSED
+
+LEAST_EXISTS = 0.01
+"""A track ends when it is there with less than this probability. With 0.05 particles that blink lose tracks where few
+are missed; with 0.001 ends are told a frame later."""
+SURE = 0.98
+"""Probability of its first link from which a track is confirmed at once. Two false detections that pass are then fewer than
+one in 50; with 0.999 hardly any track is confirmed by two detections."""
+UNSEEN_FRAMES = 20
+"""Camera frames after which a track ends in any case, in longest gaps: one whose slices are missing forever."""
+OFFSET = Tracks.COLUMNS.index("time_offset_s")
+FLAG_COLUMN = Detections.COLUMNS.index("flags")
+
+STEP_B, STEP_D, WEIGHT_B, WEIGHT_D = 0, 3, 6, 9
+STAY_B, START, STOP, STAY_D, TURN = 12, 13, 14, 15, 16
+DIRECTED, ALL = 17, 18
+DETECTED, UNDETECTED, DIED, LIVED = 19, 20, 21, 22
+SUMS = 23
+"""What a frame teaches, as sums: E[step^2]/dt and weights for B and D, three axes each; expected transitions; how many
+are directed, of all; frames in which particles were detected, or not although there; how many died in how many
+frames. Room for six more numbers is behind it."""
+
+
+class Life(NamedTuple):
+    """Rules: axes, detections that confirm, longest gap; probabilities that a new track is directed, and is real, and
+    that a particle is detected."""
+
+    axes: int
+    confirm: int
+    max_gap: int
+    directed: float
+    real: float
+    detection: float
+
+
+class Moment(NamedTuple):
+    """The frame's number, its camera frame (`clock`), focus `height`, um, time `now`, s, on the tracker's clock."""
+
+    frame: int
+    clock: int
+    height: float
+    now: float
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(
+    tracks: Any, links: Any, costs: Any, measured: Any, times: Any, detections: int, seen: Any, no_link: float,
+    life: Any, moment: Any, motion: Any, flow: Any, outcome: Any, work: Any,
+) -> None:  # fmt: skip
+    """Correct the linked tracks, end the lost ones, start new ones, write rows of `Tracks`, and sum up what is learnt.
+
+    `tracks`: state, label, how many, the next number. `links` (N,): the detection of each, -1 for none; `costs` (N,) of
+    these links, of which `no_link` is the limit. `times` (M,): when each detection was imaged. `outcome`: rows
+    (columns, N + M), tally, settled (N + M,), taken (M,), sums (SUMS,).
+    """
+    state, label, alive, next_id = tracks
+    measured, life, moment = Measured(*measured), Life(*life), Moment(*moment)
+    motion, flow = Motion(*motion), Flow(*flow)
+    rows, tally, settled, taken, sums = outcome
+    z, R, origin, table = measured.z, measured.R, measured.origin, measured.table
+    axes = life.axes
+    tally[:] = 0
+    sums[:] = 0.0
+    taken[:detections] = False
+    logs = work[4]
+    kept = 0
+    for i in range(alive):
+        j = int(links[i])
+        confirmed = label[CONFIRMED, i] > 0
+        if j < 0:
+            e, p = state[EXISTS, i], seen[i]
+            e = e * (1.0 - p) / (1.0 - e * p)
+            if p >= 0.5 * life.detection:
+                label[MISSED, i] += 1
+            gone = label[MISSED, i] > life.max_gap
+            gone |= moment.clock - label[SEEN, i] > UNSEEN_FRAMES * (life.max_gap + 1)
+            if not confirmed or e < LEAST_EXISTS or gone:
+                tally[ENDED] += 1
+                if confirmed:
+                    sums[DIED] += 1.0
+                continue
+            state[EXISTS, i] = e
+        if kept != i:
+            for row in range(STATES):
+                state[row, kept] = state[row, i]
+            for row in range(LABELS):
+                label[row, kept] = label[row, i]
+        if j < 0:
+            tally[TALLY_MISSED] += 1
+            _write(state, label, kept, axes, moment, PREDICTED, rows, motion)
+            settled[kept] = False
+        else:
+            taken[j] = True
+            tally[LINKED] += 1
+            shift = times[j] - state[TIME, kept]
+            if shift != 0.0:
+                shift_one(state, kept, axes, shift, motion)
+                state[TIME, kept] = times[j]
+            judges = label[HITS, kept] >= 2
+            if judges:
+                _sum_steps(state, kept, axes, z, R, j, motion, moment, sums, label, logs)
+            else:
+                correct_one(state, kept, axes, z, R, j, logs)
+            right = 1.0 / (1.0 + math.exp(0.5 * (costs[i] - no_link)))
+            if confirmed:
+                sums[DETECTED] += right
+                sums[UNDETECTED] += right * label[MISSED, kept]
+                sums[LIVED] += right * (1.0 + label[MISSED, kept])
+                sums[DIRECTED] += state[MU + D, kept] + state[MU + N, kept]
+                sums[ALL] += 1.0
+            elif right > SURE or label[HITS, kept] + 1 >= life.confirm:
+                label[CONFIRMED, kept] = 1
+            state[EXISTS, kept] = 1.0 if label[CONFIRMED, kept] else max(state[EXISTS, kept], 0.9)
+            label[SEEN, kept] = moment.clock
+            label[HITS, kept] += 1
+            label[MISSED, kept] = 0
+            mean, bright = state[BRIGHTNESS, kept], table[6, origin[j]]
+            if math.isnan(mean):
+                state[BRIGHTNESS, kept] = bright
+            elif not math.isnan(bright):
+                state[BRIGHTNESS, kept] = mean + (bright - mean) / min(
+                    float(label[HITS, kept]), BRIGHTNESS_DETECTIONS
+                )
+            settled[kept] = label[CONFIRMED, kept] > 0
+            _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+            _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
+        kept += 1
+    for j in range(detections):
+        if taken[j]:
+            continue
+        bear_one(state, kept, axes, z, R, j, life.directed, life.real, motion, flow, work)
+        state[TIME, kept] = times[j]
+        state[BRIGHTNESS, kept] = table[6, origin[j]]
+        label[ID, kept] = next_id + tally[BORN]
+        label[FIRST, kept] = moment.frame
+        label[SEEN, kept] = moment.clock
+        label[HITS, kept] = 1
+        label[MISSED, kept] = 0
+        settled[kept] = life.confirm <= 1
+        label[CONFIRMED, kept] = life.confirm <= 1
+        _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
+        _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
+        tally[BORN] += 1
+        kept += 1
+    tally[ALIVE] = kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sum_steps(
+    state: Any, i: int, axes: int, z: Any, R: Any, j: int, motion: Any, moment: Any, sums: Any,
+    label: Any, logs: Any,
+) -> None:  # fmt: skip
+    """Correct track `i` by detection `j` and add what its step says (expectation step of EM).
+
+    The expected square of a step of variance Q, given the innovation nu of variance S, is (Q nu / S)^2 + Q (1 - Q / S).
+    """
+    frames = max(moment.clock - label[SEEN, i], 1)
+    dt = frames * motion.frame_s
+    for a in range(axes):
+        for m in range(2):
+            at = m * ROWS
+            S = state[at + PP + a, i] + R[a, j]
+            nu = z[a, j] - state[at + P + a, i]
+            Q = motion.q[m, a] * dt
+            gain = Q / S
+            sums[SUMS + 3 * m + a] = ((gain * nu) ** 2 + Q * (1.0 - gain)) / dt
+    correct_one(state, i, axes, z, R, j, logs)
+    b, d, n = state[MU + B, i], state[MU + D, i], state[MU + N, i]
+    for a in range(axes):
+        sums[STEP_B + a] += b * sums[SUMS + a]
+        sums[STEP_D + a] += d * sums[SUMS + 3 + a]
+        sums[WEIGHT_B + a] += b
+        sums[WEIGHT_D + a] += d
+    if frames == 1:
+        sums[STAY_B] += b * state[STAYED_B, i]
+        sums[STOP] += b * (1.0 - state[STAYED_B, i])
+        sums[START] += n * state[FROM_B, i]
+        sums[TURN] += n * (1.0 - state[FROM_B, i])
+        sums[STAY_D] += d
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write(
+    state: Any, label: Any, i: int, axes: int, moment: Any, flag: float, rows: Any, motion: Any
+) -> None:
+    """Write the row of track `i` as the models have it, without a detection."""
+    rows[TRACK, i] = label[ID, i]
+    for a in range(3):
+        if a < axes:
+            rows[X + a, i] = mean_of(state, i, a, P)
+            rows[SIGMA + a, i] = math.sqrt(variance_of(state, i, a, P, PP, 0.0))
+            rows[SPEED + a, i] = mean_of(state, i, a, V)
+            drift = motion.q[0, a] / (20.0 * motion.frame_s) if motion.frame_s > 0.0 else np.nan
+            rows[SIGMA_SPEED + a, i] = math.sqrt(variance_of(state, i, a, V, VV, drift))
+        else:
+            rows[X + a, i] = np.nan
+            rows[SIGMA + a, i] = np.nan
+            rows[SPEED + a, i] = np.nan
+            rows[SIGMA_SPEED + a, i] = np.nan
+    if axes == 3:
+        rows[X + 2, i] -= moment.height
+    rows[OUT_BRIGHTNESS, i] = np.nan
+    rows[CONFIDENCE, i] = np.nan
+    rows[AGE, i] = moment.frame - label[FIRST, i]
+    rows[DETECTION, i] = -1.0
+    rows[OFFSET, i] = state[TIME, i] - moment.now
+    rows[FLAGS, i] = flag
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_measured(
+    i: int, j: int, axes: int, z: Any, R: Any, origin: Any, table: Any, times: Any, moment: Any, rows: Any
+) -> None:
+    """Write detection `j` as it was measured into the row of track `i`."""
+    for a in range(axes):
+        rows[X + a, i] = z[a, j]
+        rows[SIGMA + a, i] = math.sqrt(R[a, j])
+    if axes == 3:
+        rows[X + 2, i] -= moment.height
+    rows[OUT_BRIGHTNESS, i] = table[6, origin[j]]
+    rows[CONFIDENCE, i] = table[7, origin[j]]
+    rows[DETECTION, i] = origin[j]
+    rows[OFFSET, i] = times[j] - moment.now
+    if int(table[OF_DETECTION, origin[j]]) & REDUCED_DETECTION:
+        rows[FLAGS, i] += REDUCED

@@ -1,0 +1,228 @@
+"""The online tracker for particles that switch between Brownian and directed motion, in volumes and images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.messages import Detections, FrameInfo, Tracks
+from tracking import kalman, track_life
+from tracking.assignment import solve
+from tracking.candidates import OVERFLOW, index_points
+from tracking.flow_field import FlowField
+from tracking.frame_clock import FrameClock
+from tracking.settings import TrackerSettings
+from tracking.switching import life, links, motion
+from tracking.switching.learning import Learning
+from tracking.track_memory import PADDING, TrackMemory
+
+FloatArray = npt.NDArray[np.float64]
+
+FIRST_STEP_SPACINGS = 0.1  # first guess of the random step, in mean distances between neighbours
+REACH_SPACINGS, REACH_SIGMAS = 2.0, 3.0  # of a particle of unknown velocity; see `tracking.tracker`
+SMALLEST_STEP_SIGMAS = 0.02  # smallest step that is learnt, in standard errors of a position
+SMALLEST_EXTENT_SIGMAS = 20.0
+BIRTH_MEMORY = 0.1
+REAL = 0.7
+"""Probability that a new track is a particle. It is one factor in the cost of its first link: 0.5 or 0.9 change
+ln L by 0.3."""
+SETTLED_MU = (
+    0.7  # probability of directed motion from which a track's velocity is learnt as one of those here
+)
+NOTHING = np.zeros(0)
+NONE_MISSING = np.zeros(0, np.bool_)
+OFFSET = Detections.COLUMNS.index("time_offset_s")
+
+
+class SwitchingTracker:
+    """Links the detections of successive frames; the caller counts frames and writes what is common to all trackers.
+
+    Rows of a volume are predicted, and filtered, to the time at which their own slice was imaged (`time_offset_s`).
+    """
+
+    def __init__(self, settings: TrackerSettings, axes: int) -> None:
+        self.settings = settings
+        self.alive = 0
+        self._axes = axes
+        self._sigma: FloatArray = np.array([settings.sigma_xy_um, settings.sigma_xy_um, settings.sigma_z_um])
+        known = None if settings.diffusion_um2_s is None else 2.0 * settings.diffusion_um2_s
+        self.learning = Learning(settings.detection_probability, known)
+        self.flow = FlowField(axes)
+        self._memory = TrackMemory()
+        self._state: FloatArray = np.zeros((motion.STATES, 0))
+        self._label: npt.NDArray[np.int64] = np.zeros((motion.LABELS, 0), np.int64)
+        self._seen: FloatArray = np.zeros(0)
+        self._costs: FloatArray = np.zeros(0)
+        self._times: FloatArray = np.zeros(0)
+        self._work: FloatArray = np.zeros((6, 3))
+        self._unknown: FloatArray = np.zeros(3)
+        self._now = 0.0
+        self._births = 0.0
+        self._low: FloatArray = np.full(3, np.inf)
+        self._high: FloatArray = np.full(3, -np.inf)
+        self._extent_um: FloatArray = np.ones(3)
+        self._mean_variance: FloatArray = np.zeros(3)
+
+    def step(
+        self, detections: Detections, clock: FrameClock, focus_um: float, born: int
+    ) -> tuple[Tracks, npt.NDArray[np.int64], int]:
+        """Link one frame, whose first new track gets the number `born`.
+
+        Returns the tracks, the tally of `tracking.track_life`, and how many detections were ignored.
+        """
+        info = detections.info
+        self._now += clock.dt_s
+        slices = self._slices(info)
+        count = self._take(detections, focus_um, slices)
+        frame_s = clock.frame_s * clock.typical
+        if count and frame_s > 0:
+            reach = self.settings.max_displacement_um or REACH_SPACINGS * self._spacing_um(count)
+            self._unknown[:] = (reach / REACH_SIGMAS / frame_s) ** 2
+            # nothing moves farther in z than the stack is high
+            self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
+        moving = motion.Motion(
+            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, clock.frame_s
+        )
+        if self.alive and clock.frame_s > 0:
+            if not self.learning.ready:
+                self._begin(frame_s)
+                moving = moving._replace(q=self.learning.q)
+            links.predict_all(
+                self._state, self.alive, self._axes, self._now, focus_um, tuple(moving), tuple(self.flow.flow),
+                tuple(self._chances()), slices, self._seen, self._work,
+            )  # fmt: skip
+        no_link = self._link(count)
+        tracks = self._update(info, clock, focus_um, count, moving, no_link, born)
+        if clock.frame_s > 0 and self.learning.ready:
+            low = (SMALLEST_STEP_SIGMAS**2 * self._mean_variance + 1e-12) / clock.frame_s
+            high = np.maximum(low, self._spacing_um(count) ** 2 / clock.frame_s)
+            self.learning.learn(low, high)
+            self._learn_flow()
+        return tracks, self._memory.tally, len(detections) - count
+
+    def _begin(self, frame_s: float) -> None:
+        """The first guesses, once the time between frames is known: tracks born before had none."""
+        self.learning.start((FIRST_STEP_SPACINGS * self._spacing_um(self.alive)) ** 2 / frame_s)
+        for m in (motion.D, motion.N):
+            rows = slice(m * motion.ROWS + motion.VV, m * motion.ROWS + motion.VV + self._axes)
+            self._state[rows, : self.alive] = self._unknown[: self._axes, None]
+
+    def _slices(self, info: FrameInfo) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+        if info.volume is None:
+            return NOTHING, NOTHING, NONE_MISSING
+        z_um, time_s = np.array(info.volume.z_um), np.array(info.volume.time_s)
+        if not info.volume.missing:
+            return z_um, time_s, NONE_MISSING
+        missing = np.zeros(z_um.size, np.bool_)
+        missing[list(info.volume.missing)] = True
+        return z_um, time_s, missing
+
+    def _take(
+        self,
+        detections: Detections,
+        focus_um: float,
+        slices: tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]],
+    ) -> int:
+        m, rows, axes = self._memory, len(detections), self._axes
+        m.reserve(self.alive + rows, rows)
+        self._reserve(self.alive + rows, rows)
+        m.measured.table[:, :rows] = detections.table
+        count = int(kalman.take_detections(tuple(m.measured), rows, axes, focus_um, self._sigma, m.widest))
+        offset = m.measured.table[OFFSET, m.measured.origin[:count]]
+        z_um, time_s, _ = slices
+        by_height = np.zeros(count)
+        if time_s.size and axes == 3:
+            by_height = np.interp(m.measured.z[2, :count] - focus_um, z_um, time_s)
+        self._times[:count] = self._now + np.where(np.isfinite(offset), offset, by_height)
+        if count:
+            points = m.measured.z[:axes, :count]
+            np.minimum(self._low[:axes], points.min(axis=1), out=self._low[:axes])
+            np.maximum(self._high[:axes], points.max(axis=1), out=self._high[:axes])
+            self._low[axes:] = self._high[axes:] = 0.0
+            self._mean_variance[:axes] = m.measured.R[:axes, :count].mean(axis=1)
+            self.flow.cover(self._low, self._high)
+        seen = np.where(np.isfinite(self._low), self._high - self._low, 0.0)
+        self._extent_um = np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
+        if z_um.size > 1:  # the stack is known, however few particles there are
+            self._extent_um[2] = max(seen[2], float(z_um[-1]))
+        return count
+
+    def _reserve(self, tracks: int, detections: int) -> None:
+        have = self._state.shape[1]
+        if tracks > have:
+            size = max(tracks, 2 * have) + PADDING
+            state = np.zeros((motion.STATES, size))
+            label = np.zeros((motion.LABELS, size), np.int64)
+            state[:, :have], label[:, :have] = self._state, self._label
+            self._state, self._label = state, label
+            self._seen, self._costs = np.zeros(size), np.zeros(size)
+        if detections > self._times.size:
+            self._times = np.zeros(max(detections, 2 * self._times.size) + PADDING)
+
+    def _spacing_um(self, count: int) -> float:
+        width, height, _ = self._extent_um
+        return math.sqrt(width * height / max(count, 1))
+
+    def _chances(self) -> links.Chances:
+        density = (self._births + 0.5) / float(self._extent_um[: self._axes].prod())
+        return links.Chances(
+            self.learning.detection, self.learning.survival, math.log(density), self._memory.widest
+        )
+
+    def _link(self, count: int) -> float:
+        m, axes = self._memory, self._axes
+        c, z, R = m.candidates, m.measured.z, m.measured.R
+        index_points(z[:axes], R, count, tuple(c.grid))
+        chances = self._chances()
+        found = OVERFLOW
+        while found == OVERFLOW:
+            found = links.gate(
+                self._state, self.alive, axes, z, R, self._times, count, tuple(chances), self._seen, tuple(c.grid),
+                tuple(c.found),
+            )  # fmt: skip
+            if found == OVERFLOW:
+                c.grow_candidates()
+        no_link = -2.0 * chances.new
+        solve((*c.found, no_link, self.alive, count), tuple(m.assignment.memory))
+        links.chosen_costs(self.alive, tuple(c.found), m.assignment.memory.column_of, no_link, self._costs)
+        return no_link
+
+    def _update(
+        self, info: FrameInfo, clock: FrameClock, focus_um: float, count: int, moving: motion.Motion, no_link: float,
+        born: int,
+    ) -> Tracks:  # fmt: skip
+        m, learning = self._memory, self.learning
+        rows = np.full((track_life.COLUMNS, self.alive + count), np.nan)
+        life.advance(
+            (self._state, self._label, self.alive, born),
+            m.assignment.memory.column_of,
+            self._costs,
+            tuple(m.measured),
+            self._times,
+            count,
+            self._seen,
+            no_link,
+            (
+                self._axes, self.settings.confirm_hits,
+                (self.settings.max_gap_frames + 1) * clock.typical - 1, learning.directed, REAL, learning.detection,
+            ),
+            (info.frame, clock.elapsed, focus_um, self._now),
+            tuple(moving),
+            tuple(self.flow.flow),
+            (rows, m.tally, m.settled, m.taken, learning.sums),
+            self._work,
+        )  # fmt: skip
+        self.alive = int(m.tally[track_life.ALIVE])
+        new = float(m.tally[track_life.BORN])
+        self._births += (new - self._births) * (BIRTH_MEMORY if self._births else 1.0)
+        if info.volume is None:
+            rows[life.OFFSET] = np.nan
+        return Tracks(info, np.ascontiguousarray(rows[:, : self.alive]))
+
+    def _learn_flow(self) -> None:
+        n, at = self.alive, motion.D * motion.ROWS
+        chosen = self._memory.settled[:n] & (self._state[motion.MU + motion.D, :n] > SETTLED_MU)
+        x, v = self._state[at + motion.P : at + motion.V], self._state[at + motion.V : at + motion.PP]
+        self.flow.learn(x, v, chosen, self._state[at + motion.VV : at + motion.ROWS])
