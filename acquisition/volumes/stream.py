@@ -178,6 +178,7 @@ class VolumeStream:
             f"from about volume {self._frame} on: the camera's counter fell back, so the places of its images are "
             "not known; the scan is started again"
         )
+        self._keep(self._assembler.finish_all(cut=True))  # what waits in the buffer has no place either
         if self._scanning:
             self._halt()
             self._begin_scan()
