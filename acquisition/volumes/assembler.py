@@ -118,13 +118,14 @@ class Assembler(Generic[Stamp]):
     def take(self, number: int, image: ImageArray, stamp: Stamp) -> list[Volume[Stamp]]:
         """Put an image in its place; returns the volumes that are complete with it, in order.
 
-        Raises `ValueError` without a start, or for an image that is not behind the last one.
+        Raises `ValueError` for an image that is not behind the last one.
         """
         done: list[Volume[Stamp]] = []
         while len(self._sweeps) > 1 and number >= self._sweeps[1].first:
             done += self.finish()
         if not self._sweeps:
-            raise ValueError("an image came before camera and drive were started")
+            self.account.surplus += 1
+            return done
         sweep = self._sweeps[0]
         index = number - sweep.first
         if index < 0:  # taken before the start, and its place is not known

@@ -13,7 +13,7 @@ from acquisition.live import MicroscopeStream
 from acquisition.microscope import Microscope
 from acquisition.settings import LimitsSettings, MicroscopeSettings
 from acquisition.source import SourceInfo
-from acquisition.volumes.assembler import Assembler, Volume
+from acquisition.volumes.assembler import Account, Assembler, Volume
 from acquisition.volumes.drive import ScanDrive
 from acquisition.volumes.plan import VolumePlan, plan_volumes
 from acquisition.volumes.scan import Scan, SequencedScan, SteppedScan
@@ -178,6 +178,7 @@ class VolumeStream:
             f"from about volume {self._frame} on: the camera's counter fell back, so the places of its images are "
             "not known; the scan is started again"
         )
+        self._keep(self._assembler.finish_all(cut=True))  # what waits in the buffer has no place either
         if self._scanning:
             self._halt()
             self._begin_scan()
@@ -269,6 +270,11 @@ class VolumeStream:
             "counter_resets": images.get("counter_resets", 0),
         }
         return counts | {name: count for name, count in rare.items() if count}
+
+    @property
+    def account(self) -> Account:
+        """What became of every image and volume."""
+        return self._assembler.account
 
     def gauges(self) -> dict[str, float]:
         """`buffer`: volumes waiting in the camera's buffer."""

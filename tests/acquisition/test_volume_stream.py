@@ -311,6 +311,28 @@ def test_a_stepped_scan_does_not_move_a_drive_that_was_made_safe(opened):
     assert microscope.read_focus() == pytest.approx(20)
 
 
+def test_a_counter_that_falls_back_starts_the_scan_again(opened, monkeypatch):
+    said = []
+    microscope, stream = opened(report=said.append, more={"frame_number_key": "Own"})
+    pop, popped = microscope.core.popNextImageAndMD, []
+
+    def popping():
+        image, metadata = pop()
+        popped.append(1)
+        own = int(metadata["SimulatedCamera-FrameNumber"])
+        return image, dict(metadata) | {"Own": own - 1000 * (len(popped) == 13) + 5}
+
+    monkeypatch.setattr(microscope.core, "popNextImageAndMD", popping)
+    stream.start()
+    frames = take(stream, 6)
+    assert len([line for line in said if "counter fell back" in line]) == 1
+    assert all(f.info.volume.is_whole for f in frames)
+    assert stream.counts()["counter_resets"] == 1
+    assert frames[2].info.volume.upwards
+    assert [f.info.camera_frame for f in frames] == list(range(6))
+    assert stream.counts()["surplus_images"] > 0
+
+
 def test_after_the_end_camera_and_drive_stand_still_and_everything_is_accounted_for(opened):
     microscope, stream = opened()
     stream.start()
@@ -321,7 +343,7 @@ def test_after_the_end_camera_and_drive_stand_still_and_everything_is_accounted_
     taken += len(drain(stream))
     counts = stream.counts()
     assert counts["received"] == taken
-    account = stream._assembler.account
+    account = stream.account
     assert account.images == stream._images.counts()["received"]
     assert account.unfinished <= 1
     assert stream.read(0.0) is None
