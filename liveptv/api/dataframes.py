@@ -51,8 +51,8 @@ def detection_table(frame: pd.DataFrame) -> DetectionTable:
     ----------
     frame : pandas.DataFrame
         Needs the columns `frame`, `x_um` and `y_um`; `z_um`, `sigma_x_um`, `sigma_y_um`, `sigma_z_um`,
-        `brightness`, `confidence`, `z_other_um`, `p_other`, `chi_square`, `kind` and `p_kind` are used where they
-        are there. Further columns are ignored.
+        `brightness`, `confidence`, `z_other_um`, `p_other`, `chi_square`, `kind`, `p_kind` and `time_offset_s`
+        are used where they are there. Further columns are ignored.
 
     Raises
     ------

@@ -60,6 +60,7 @@ class DetectionTable:
     chi_square: FloatArray
     kind: FloatArray
     p_kind: FloatArray
+    time_offset_s: FloatArray
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -35,12 +35,13 @@ MORE_FORMATS = {
     "kind": "%.0f",
     "p_kind": "%.4f",
     "revised": "%d",
+    "time_offset_s": "%.7f",
 }
 """Of the columns that a table has only where something is known."""
 UNITS = (
     {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
 )
-UNITS["z_other_um"] = "um"
+UNITS |= {"z_other_um": "um", "time_offset_s": "s"}
 LOST_IN_TABLES = (
     "attributes",
     "errors of velocities",
