@@ -80,6 +80,7 @@ class MicroscopeStream:
         self._frame = self._left = 0
         self._images: int | None = None
         self._last_image = 0
+        self._began = False
         self._running = self._stopped = self._paused = self._closed = False
         self._newest: FrameInfo | None = None
         self._look: Callable[[int], None] | None = None
@@ -131,7 +132,7 @@ class MicroscopeStream:
 
     @property
     def next_image(self) -> int:
-        """The number (`camera_frame`) of the first image after a start of the camera; of the next one, before one."""
+        """The number (`camera_frame`) that the first image after a start of the camera now would have."""
         return self._numbers.next_after_restart
 
     @property
@@ -149,6 +150,7 @@ class MicroscopeStream:
         self._clock.restart(time.perf_counter_ns(), self._began_ns)
         self._numbers.restart()
         self._images, self._last_image = images, self._frame + (images or 0)
+        self._began = True
         self._running = (
             True  # before the start: the first frame can be announced before the core's call returns
         )
@@ -346,8 +348,8 @@ class MicroscopeStream:
             self._start_camera()
 
     def _keep_waiting_frames(self) -> None:
-        """Take what is left in the camera's buffer, which its next start empties."""
-        while self._in_buffer():
+        """Take what is left in the camera's buffer, which its next start empties, of our own starts."""
+        while self._began and self._in_buffer():
             frame = self._pop()
             if frame is not None:
                 self._kept.append((frame, self.exposed_ns))

@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ import numpy.typing as npt
 from volume_scoring import GATE, pairs, score
 
 import liveptv
+from acquisition.recording import open_recording
+from engines.factory import open_engine
+from engines.settings import MOST_PARTICLES, DetectorSettings
+from liveptv.api.dataframes import detections_frame
+from liveptv.workflows.offline import WAIT_S, recorded_frames
+from stream.messages import Detections
 from tracking.analysis.metrics import TrackPoints, track_scores
 from tracking.imports.challenge import ChallengeTracks, is_challenge, read_tracks
 
@@ -103,19 +109,39 @@ def detected(truth: TrackPoints, frame: npt.NDArray[Any], points: npt.NDArray[np
 
 
 def run(sequence: Sequence, axes: int, detector: dict[str, Any], tracker: dict[str, Any]) -> dict[str, Any]:
-    """Detect and track one sequence with this program, as `liveptv detect` and `liveptv track` do.
-
-    With three `axes` it is one of volumes, whose slices are taken to lie a pixel apart, as the measures do.
+    """Detect and track one sequence with this program. With three `axes` it is one of volumes, whose slices are
+    taken to lie a pixel apart, as the measures do, and whose particles switch between Brownian and directed motion.
     """
     assert sequence.images is not None
-    volumes = {"z_step_um": 1.0} if axes == 3 else {}
-    found = liveptv.detect(sequence.images, pixel_size_um=1.0, **volumes, **detector)
+    if axes == 3:
+        found = detections_frame(volumes_of(sequence.images, detector))
+        tracker = {"motion": "switching", **tracker}
+    else:
+        found = liveptv.detect(sequence.images, pixel_size_um=1.0, **detector)
     tracks = liveptv.track(found, frame_rate_hz=1.0, **tracker)
     names = ["x_um", "y_um", "z_um"][:axes]
     return {
         "detections": (found["frame"].to_numpy(), found[names].to_numpy().T),
         "tracks": TrackPoints.of(tracks["track"], tracks["frame"], tracks[names].to_numpy().T),
     }
+
+
+def volumes_of(path: Path, options: dict[str, Any]) -> Iterator[Detections]:
+    """The particles of each volume of a recording."""
+    settings = DetectorSettings(**{"max_particles": MOST_PARTICLES, **options})
+    recording = open_recording(path, run_id="challenge", pixel_size_um=1.0, z_step_um=1.0, volumes=True)
+    info = recording.info
+    engine = open_engine(settings, model=settings.model, pixel_size_um=1.0, volumes=True)
+    try:
+        engine.warmup(info.height, info.width, np.dtype(info.dtype), info.depth)
+        for frame in recorded_frames(recording):
+            engine.submit(frame)
+            yield from engine.results(0.0)
+        while engine.pending:
+            yield from engine.results(WAIT_S)
+    finally:
+        engine.close()
+        recording.close()
 
 
 def of_results(path: Path, axes: int) -> dict[str, Any]:

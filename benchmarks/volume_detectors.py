@@ -88,7 +88,7 @@ def open_ours(model: Path | None, options: dict[str, Any] | None = None) -> Dete
 
     told = {"model": model} if model is not None else {"spot_um": SIGMA[::-1]}
     settings = DetectorSettings(**{"max_particles": MOST_PARTICLES, "workers": 1, **told, **(options or {})})
-    engine = open_engine(settings, model=model, pixel_size_um=VOXEL_UM)
+    engine = open_engine(settings, model=model, pixel_size_um=VOXEL_UM, volumes=True)
 
     def detect(image: npt.NDArray[np.uint16]) -> Found:
         heights = VolumeInfo(tuple(VOXEL_UM * k for k in range(len(image))))

@@ -235,9 +235,15 @@ def main() -> None:
     )
     parser.add_argument("--volumes", type=int, help="for each SNR and density")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument(
+        "--again", action="store_true", help="measure: forget what was measured of these detectors"
+    )
     given = parser.parse_args()
     models = {name: Path(file) for name, file in (text.split("=", 1) for text in given.model)}
     names = given.detectors or [n for n, d in catalogue().items() if n in models or not d.needs_model]
+    if given.again and given.command == "measure":
+        kept = [json.dumps(row) + "\n" for row in read_rows() if row["detector"] not in names]
+        ROWS.write_text("".join(kept), encoding="utf-8")
     for name in names:
         detector = catalogue()[name]
         if given.command == "table":

@@ -127,9 +127,17 @@ def match(
         apart = np.abs(truth[i, 2] - found[j, 2]) / gate_z_um
         near = apart <= 1
         i, j, squared = i[near], j[near], squared[near] + apart[near] ** 2
-    cost = np.sqrt(squared)
-    count = truth.shape[0]
-    links = coo_array((np.ones(i.size), (i, count + j)), shape=(count + found.shape[0],) * 2)
+    return assigned(i, j, np.sqrt(squared), truth.shape[0], found.shape[0])
+
+
+def assigned(
+    i: IntArray, j: IntArray, cost: FloatArray, count: int, others: int
+) -> tuple[IntArray, IntArray]:
+    """The pairs to keep of the candidates `i` (of `count`) with `j` (of `others`): most pairs, then least cost.
+
+    Costs (K,) are below 2. Solved per group of points that candidates connect (scipy's exact assignment).
+    """
+    links = coo_array((np.ones(i.size), (i, count + j)), shape=(count + others,) * 2)
     label = connected_components(links, directed=False)[1][i]
     rows: list[IntArray] = []
     columns: list[IntArray] = []

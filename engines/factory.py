@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 CURVE_SUFFIXES = (".h5", ".hdf5")
 NETWORK_SUFFIX = ".onnx"
+VOLUME_MARK = b'"kind":"volume"'
+"""What only a file with the card of a network for volumes holds."""
 OTHER_OBJECTIVE = 0.05
 """Relative difference of pixel sizes that means another objective. Two measurements of one objective agree
 better, magnifications of two objectives differ by far more."""
@@ -41,7 +43,12 @@ def open_engine(
     from engines.watched_engine import WatchedEngine
 
     engine = _open(settings, model, pixel_size_um, say, fit_may_join, volumes)
-    if settings.self_check and not volumes and model is not None and engine.info.details.get("refine", False) is not False:
+    if (
+        settings.self_check
+        and not volumes
+        and model is not None
+        and engine.info.details.get("refine", False) is not False
+    ):
         engine = _checked(engine, settings, model, pixel_size_um, say)
     return WatchedEngine(engine, settings.max_particles, say)
 
@@ -76,17 +83,13 @@ def _open(
         return OwnEngine(settings, pixel_size_um, say)
     if volumes:
         return _open_for_volumes(settings, model, pixel_size_um, say)
-    check_for_images(settings, model)
+    _check_for_images(settings, model)
     network = model is not None and model.suffix.lower() == NETWORK_SUFFIX
     if settings.engine == "network" and not network:
         raise ConfigurationError('detector.engine is "network", which needs a network; give a model (.onnx)')
     if settings.engine == "classical" and network:
         raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
     if model is not None and network:
-        if _is_published(model):
-            from engines.comparison.volumes.engine import HourglassEngine
-
-            return HourglassEngine(settings, pixel_size_um, model)
         from engines.backends.failover import open_guarded
 
         return open_guarded(settings, pixel_size_um, model, say, fit_may_join)
@@ -111,43 +114,67 @@ def is_for_volumes(settings: DetectorSettings) -> bool:
 
 
 def _is_volume_model(model: Path | None) -> bool:
-    if model is None or not model.is_file() or model.suffix.lower() not in CURVE_SUFFIXES:
+    """Whether it is a calibration or a network for volumes."""
+    if model is None or not model.is_file():
+        return False
+    suffix = model.suffix.lower()
+    if suffix == NETWORK_SUFFIX:
+        return _is_published(model) or _is_volume_network(model)
+    if suffix not in CURVE_SUFFIXES:
         return False
     from engines.volumes.model import is_volume_model
 
     return is_volume_model(model)
 
 
-def check_for_images(settings: DetectorSettings, model: Path | None) -> None:
+def _is_volume_network(model: Path) -> bool:
+    """Whether a model file says that it holds one, without opening it."""
+    from engines.bounded_reading import MOST_MODEL_BYTES, read_file
+
+    try:
+        return VOLUME_MARK in read_file(model, MOST_MODEL_BYTES)
+    except (OSError, ValueError):
+        return False  # whoever opens it says why
+
+
+def _check_for_images(settings: DetectorSettings, model: Path | None) -> None:
     """Raise `ConfigurationError` if settings or model are for volumes, and the frames are images."""
     if settings.engine == "sef3d" or settings.spot_um is not None:
         name = 'detector.engine "sef3d"' if settings.engine == "sef3d" else "detector.spot_um"
         raise ConfigurationError(f"{name} is for volumes, but the source has single images; leave it out")
     if _is_volume_model(model):
         raise ConfigurationError(
-            f"{model} is a calibration for volumes, but the source has single images; give stacks, or another model"
+            f"{model} is for volumes, but the source has single images; give stacks, or another model"
         )
 
 
 def _open_for_volumes(
     settings: DetectorSettings, model: Path | None, pixel_size_um: float, say: Callable[[str], None]
 ) -> Engine:
+    if model is not None:
+        if not _is_published(model):
+            check_model(model)
+        if not _is_volume_model(model):
+            raise ConfigurationError(
+                f"{model} is for images, but the source has volumes; make a calibration with `liveptv calibrate "
+                "--volume`, or give no model"
+            )
+    if settings.engine == "classical":
+        raise ConfigurationError(
+            'detector.engine is "classical", which reads images, but the source has volumes; set it to "auto"'
+        )
+    if model is not None and model.suffix.lower() == NETWORK_SUFFIX:
+        if settings.engine == "sef3d":
+            raise ConfigurationError(f'{model} is a network; set detector.engine to "auto" to use it')
+        if _is_published(model):
+            from engines.comparison.volumes.engine import HourglassEngine
+
+            return HourglassEngine(settings, pixel_size_um, model)
+    elif settings.engine == "network":
+        raise ConfigurationError('detector.engine is "network", which needs a network; give a model (.onnx)')
     from engines.volumes.engine import VolumeEngine
 
-    if model is not None and model.suffix.lower() == NETWORK_SUFFIX:
-        raise ConfigurationError(f"{model} is a network for images, but the source has volumes; leave it out")
-    for name, wrong in (("engine", "network"), ("engine", "classical")):
-        if getattr(settings, name) == wrong:
-            raise ConfigurationError(
-                f'detector.{name} is "{wrong}", which reads images, but the source has volumes; set it to "auto"'
-            )
-    if model is not None and not _is_volume_model(model):
-        check_model(model)
-        raise ConfigurationError(
-            f"{model} is a calibration for images, but the source has volumes; make one for volumes with "
-            "`liveptv calibrate --volume`"
-        )
-    return VolumeEngine(settings, pixel_size_um, model, say=say, laplacian=settings.engine == "sef3d")
+    return VolumeEngine(settings, pixel_size_um, model, say=say)
 
 
 def pixel_size_of(model: Path | None) -> float | None:
@@ -213,6 +240,10 @@ def check_model(model: Path) -> float:
         raise ConfigurationError(f"no model file {model}")
     suffix = model.suffix.lower()
     if suffix == NETWORK_SUFFIX:
+        if _is_volume_network(model):
+            from engines.volumes.network.model import VolumeOnnxModel
+
+            return VolumeOnnxModel(model).volume_model.pixel_size_um
         from engines.network.model import OnnxModel
 
         return OnnxModel(model).card.pixel_size_um

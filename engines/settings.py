@@ -129,7 +129,9 @@ class DetectorSettings(Section):
     @model_validator(mode="after")
     def _a_spot_has_a_size(self) -> DetectorSettings:
         if self.spot_um is not None and not all(0 < size < LARGEST_SPOT_UM for size in self.spot_um):
-            raise ValueError(f"the sizes of a spot are from 0 to {LARGEST_SPOT_UM:g} um; change detector.spot_um")
+            raise ValueError(
+                f"the sizes of a spot are from 0 to {LARGEST_SPOT_UM:g} um; change detector.spot_um"
+            )
         return self
 
     @model_validator(mode="after")

@@ -383,7 +383,8 @@ class DetectStage:
         own = {REPEATED: counted.pop(REPEATED)} if REPEATED in counted else {}
         counted.pop(FAILED, None)  # the stage counts those itself, once they are acknowledged
         left_out = {f"{LEFT_OUT}{reason}": count for reason, count in counted.items()}
-        fitted = self._engine.info.details.get("refine") or {}
+        told = self._engine.info.details.get("refine")
+        fitted = told if isinstance(told, dict) else {}  # a fit that counts nothing is only named
         dropped = self._sender.account.dropped
         return {
             "received": self._received,

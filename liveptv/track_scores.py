@@ -67,6 +67,8 @@ def read_points(
         if not np.isfinite(table["track"]).all():
             raise SourceError(f"{path} has rows without a track number; every row needs one")
         points["track"] = table["track"]
+    if "snr" in table:
+        points["snr"] = table["snr"]
     return points
 
 

@@ -1,8 +1,8 @@
 """Slices of fluorescent particles in confocal or light-sheet optics, with the noise of photons and of the camera.
 
-A particle's image is a Gaussian, sampled at the centres of the pixels. In confocal optics its width is the same at all
-depths and its brightness a Gaussian of the depth. In a light sheet the sheet makes the brightness fall with depth,
-and the detection widens the image like a Gaussian beam, its light spread over the larger area.
+A particle's image is a Gaussian, sampled at the centres of the pixels. In confocal optics its width is the same at
+all depths and its brightness a Gaussian of the depth. In a light sheet the sheet makes the brightness fall with
+depth, and the detection widens the image like a Gaussian beam, its light spread over the larger area.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FloatArray = npt.NDArray[np.float64]
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 REACH_SIGMAS = 4.0
-"""Sigmas to which a particle is drawn: 3e-4 of its peak are left there, a hundredth of a photon for a peak of 30."""
+"""Sigmas to which a particle is drawn: 3e-4 of its peak are left there, a hundredth of a photon for a peak of
+30."""
 FAINTEST = 1e-3
 """Photons below which a particle leaves no trace in a slice, at its centre."""
 _BANK_PIXELS = 1 << 23
@@ -62,7 +63,8 @@ class FluorescenceModel(BaseModel):
 
 
 def background_map(model: FluorescenceModel, shape: tuple[int, int]) -> FloatArray:
-    """Photons of the background at each pixel (H, W): a tilt and a broad bright place, whose mean is `background`."""
+    """Photons of the background at each pixel (H, W): a tilt and a broad bright place, whose mean is
+    `background`."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     field = 0.5 * (x + 0.6 * y[:, None]) + np.exp(-2 * ((x - 0.3) ** 2 + (y[:, None] + 0.2) ** 2))
     field -= field.mean()
@@ -106,15 +108,24 @@ class FluorescenceRenderer:
             self._lamp = lamp
             self._fill_bank()
 
+    def change(self, model: FluorescenceModel) -> None:
+        """Draw with another model from now on."""
+        before, self.model = self.model, model
+        names = ("background", "unevenness", "read_noise")
+        if any(getattr(before, name) != getattr(model, name) for name in names):
+            self._fill_bank()
+
     def _fill_bank(self) -> None:
         rows, columns = self.shape
         fitting = max(_LEAST_FRAMES, min(_MOST_FRAMES, _BANK_PIXELS // (rows * columns)))
         frames = 1 << (fitting.bit_length() - 1)
         mean = self._lamp * background_map(self.model, self.shape)
         self._bank = np.empty((frames, rows, columns), np.float32)
+        read_noise = np.float32(self.model.read_noise)
         for photons in self._bank:
-            photons[:] = self._rng.poisson(mean)
-            photons += np.float32(self.model.read_noise) * self._rng.standard_normal(self.shape, np.float32)
+            photons[:] = self._rng.poisson(mean) + read_noise * self._rng.standard_normal(
+                self.shape, np.float32
+            )
 
     def render(
         self, x_um: FloatArray, y_um: FloatArray, z_um: FloatArray, brightness: FloatArray, out: PixelArray

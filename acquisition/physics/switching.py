@@ -1,7 +1,7 @@
 """Switching motion: particles that are driven along a straight line for a while, and only diffuse in between.
 
-As viruses in the Particle Tracking Challenge (Chenouard et al. 2014): both states last for exponentially distributed
-times; a new direction is drawn, uniformly over the sphere, whenever a particle is driven again.
+As viruses in the Particle Tracking Challenge (Chenouard et al. 2014): both states last for exponentially
+distributed times; a new direction is drawn, uniformly over the sphere, whenever a particle is driven again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from acquisition.physics.image_table import load_bank
 from acquisition.physics.optics import OpticsModel
@@ -26,7 +26,7 @@ _OPTICS_PROPERTIES = {
 class SimulatedCamera(WorldCamera):
     """Renders particles in a channel flow; docs/simulated-microscope.md lists its properties."""
 
-    SCENE = {
+    SCENE: ClassVar = {
         "Width": "width_px",
         "Height": "height_px",
         "ChannelWidth_um": "channel_width_um",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from acquisition.simulated.world_camera import WorldCamera, changed
 FloatArray = npt.NDArray[np.float64]
 
 _MODEL_PROPERTIES = {
-    "Optics": "kind",
-    "PixelSize_um": "pixel_size_um",
     "SigmaX_um": "sigma_x_um",
     "SigmaY_um": "sigma_y_um",
     "SigmaZ_um": "sigma_z_um",
@@ -37,7 +35,7 @@ class FluorescenceCamera(WorldCamera):
     docs/volumes-acquisition.md lists its properties.
     """
 
-    SCENE = {
+    SCENE: ClassVar = {
         "Width": "width_px",
         "Height": "height_px",
         "ChannelWidth_um": "channel_width_um",
@@ -52,14 +50,25 @@ class FluorescenceCamera(WorldCamera):
         self.model = FluorescenceModel()
         self._spread, self._bleach_s = 0.2, 0.0
         self._speed_um_s, self._starts_per_s, self._stops_per_s = 0.0, 0.2, 0.5
+        self._renderer: FluorescenceRenderer | None = None
+        self._add_field("model", "Optics", "kind", allowed=("confocal", "light_sheet"))
+        self._add_field("model", "PixelSize_um", "pixel_size_um")
         for name, field in _MODEL_PROPERTIES.items():
-            allowed = ("confocal", "light_sheet") if name == "Optics" else None
-            self._add_field("model", name, field, allowed=allowed)
+            self._add_field("model", name, field, then=self._change_model)
         self.add("BrightnessSpread", float, *self._access("_spread"), limits=(0, 2), pre_init=True)
         self.add("BleachTime_s", float, *self._access("_bleach_s"), limits=(0, 1e6), pre_init=True)
         self.add("DrivenSpeed_um_s", float, *self._driven("_speed_um_s"), limits=(0, 1e4))
         self.add("DriveStarts_per_s", float, *self._driven("_starts_per_s"), limits=(0, 1e4))
         self.add("DriveStops_per_s", float, *self._driven("_stops_per_s"), limits=(0, 1e4))
+
+    def _change_model(self) -> None:
+        if self._renderer is not None:
+            self._renderer.change(self.model)
+
+    def shutdown(self) -> None:
+        """Stop, close the truth and leave the world."""
+        super().shutdown()
+        self._renderer = None
 
     def _driven(self, attribute: str) -> tuple[Any, Any]:
         def write(value: float) -> None:
@@ -87,6 +96,7 @@ class FluorescenceCamera(WorldCamera):
         renderer = FluorescenceRenderer(model, self.shape(), self.dtype(), seed=self.scene.seed)
         renderer.lamp = self._lamp
         renderer.warmup()
+        self._renderer = renderer
         self.world.set_switching(self._switching())
         return DrawnInFluorescence(renderer, Brightness(self._spread, self._bleach_s, self.scene.seed))
 
@@ -113,7 +123,9 @@ class Brightness:
         own = self._own[particles.identity]
         if self._bleach_s == 0:
             return own
-        faded: FloatArray = own * np.exp((self._since_s[particles.identity] - particles.time_s) / self._bleach_s)
+        faded: FloatArray = own * np.exp(
+            (self._since_s[particles.identity] - particles.time_s) / self._bleach_s
+        )
         return faded
 
 

@@ -241,8 +241,10 @@ class World:
                 self._y += self._rng.normal(0, shake, self._x.size)
                 self._height += self._rng.normal(0, shake, self._x.size)
             if self._driven is not None:
-                for axis, moved in zip((self._x, self._y, self._height), self._driven.advance(step), strict=True):
-                    axis += moved
+                moved = self._driven.advance(step)
+                self._x += moved[0]
+                self._y += moved[1]
+                self._height += moved[2]
             self._keep_inside()
         self._moved_until_s = time_s
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ class WorldCamera(SimulatedDevice, CameraDevice):
     in `_prepare`.
     """
 
-    SCENE: Mapping[str, str]
+    SCENE: ClassVar[Mapping[str, str]]
     """Properties of the scene: their names and the fields of `WorldSettings`."""
     PIXEL_TYPE = "8bit"
 
@@ -136,14 +136,26 @@ class WorldCamera(SimulatedDevice, CameraDevice):
         self.add("Particles", int, lambda: int(self.state.particles), self._set_particles, limits=(0, 1))
         self.add("FramesLost", int, lambda: self.state.frames_lost)
 
-    def _add_field(self, model: str, name: str, field: str, *, allowed: tuple[str, ...] | None = None) -> None:
+    def _add_field(
+        self,
+        model: str,
+        name: str,
+        field: str,
+        *,
+        allowed: tuple[str, ...] | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Register a field of a model; with `then`, called after a change, it can change at any time."""
+
         def read() -> Any:
             return getattr(getattr(self, model), field)
 
         def write(value: Any) -> None:
             setattr(self, model, changed(getattr(self, model), **{field: value}))
+            if then is not None:
+                then()
 
-        self.add(name, type(read()), read, write, allowed=allowed, pre_init=True)
+        self.add(name, type(read()), read, write, allowed=allowed, pre_init=then is None)
 
     def _access(self, attribute: str) -> tuple[Any, Any]:
         return lambda: getattr(self, attribute), lambda value: setattr(self, attribute, value)

@@ -1,4 +1,5 @@
-"""Puts slices into the volumes to which they belong by their image numbers, and accounts for those that are missing.
+"""Puts slices into the volumes to which they belong by their image numbers, and accounts for those that are
+missing.
 
 An image number says by itself where an image belongs, so a lost image leaves a gap and shifts nothing.
 """
@@ -21,7 +22,8 @@ Stamp = TypeVar("Stamp")
 class Volume(Generic[Stamp]):
     """A volume: `image` (Z, H, W) with slices by rising focus; missing ones are 0 and have no stamp.
 
-    `number` counts volumes from the start of the run, lost ones included, unfinished ones not; `place` is its number in `plan`.
+    `number` counts volumes from the start of the run, lost ones included, unfinished ones not; `place` is its
+    number in `plan`.
     """
 
     number: int
@@ -43,7 +45,8 @@ class Volume(Generic[Stamp]):
 
 @dataclass(slots=True)
 class Account:
-    """Totals. Every image that came is delivered, dropped, settling or surplus; every volume whole, partial or lost.
+    """Totals. Every image that came is delivered, dropped, settling or surplus; every volume whole, partial or
+    lost.
 
     `unfinished` volumes were cut short by a pause, a move of the focus or the end of the run; `lost` ones have too
     few slices or none. `slices_lost` are images that never came, of all volumes but the unfinished; `settling_lost`

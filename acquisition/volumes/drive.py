@@ -32,7 +32,9 @@ class ScanDrive:
                 return 0
             return int(self._core.getStageSequenceMaxLength(self._label))
         except Exception as error:
-            raise SourceError(f"{self._label} does not say whether it is sequenceable: {reason(error)}") from error
+            raise SourceError(
+                f"{self._label} does not say whether it is sequenceable: {reason(error)}"
+            ) from error
 
     def _can_be_sequenced(self, settings: VolumeSettings, plan: VolumePlan) -> bool:
         if settings.mode == "stepped":

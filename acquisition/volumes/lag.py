@@ -1,8 +1,8 @@
 """How far a scanning drive is behind its commanded position: from upward and downward volumes of resting beads.
 
-A drive that lags takes each slice of an upward volume lower than commanded, and of a downward one higher. A bead at the
-height h therefore appears at h + lag in upward and at h - lag in downward volumes; the difference is the sum of both
-lags. With a volume taken slice by slice, where the drive rests, each of them is known by itself.
+A drive that lags takes each slice of an upward volume lower than commanded, and of a downward one higher. A bead at
+the height h therefore appears at h + lag in upward and at h - lag in downward volumes; the difference is the sum of
+both lags. With a volume taken slice by slice, where the drive rests, each of them is known by itself.
 """
 
 from __future__ import annotations

@@ -79,7 +79,9 @@ def _means(
                     wanted[upwards] -= 1
                     until_s = time.monotonic() + VOLUME_S
             if time.monotonic() > until_s:
-                raise SourceError(f"no whole volume came for {VOLUME_S:g} s; check the trigger between camera and drive")
+                raise SourceError(
+                    f"no whole volume came for {VOLUME_S:g} s; check the trigger between camera and drive"
+                )
     finally:
         source.close()
     return {upwards: total / count for upwards, total in sums.items()}

@@ -15,7 +15,7 @@ ROUND_UM = 1e-9  # um; positions are compared with this slack, far below an enco
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image belongs: its volume, counted from 0, and its slice, by rising focus; -1 for a settling image."""
+    """Where an image belongs: volume, counted from 0, and slice, by rising focus; -1 for a settling image."""
 
     volume: int
     slice: int
@@ -148,7 +148,8 @@ def outside(plan: VolumePlan, limits: LimitsSettings) -> str:
     step_um = _longest_step_um(plan)
     if longest_um is not None and step_um > longest_um + ROUND_UM:
         return (
-            f"the focus would move {step_um:g} um at once, more than limits.max_focus_step_um ({longest_um:g} um)"
+            f"the focus would move {step_um:g} um at once, more than "
+            f"limits.max_focus_step_um ({longest_um:g} um)"
         )
     return ""
 

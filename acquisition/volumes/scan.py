@@ -15,7 +15,9 @@ from acquisition.volumes.slices import SliceStamp
 from stream.errors import SourceError
 from stream.messages import Frame
 
-FAILED_IMAGES = 3  # images in a row that a stepped scan asks for and does not get before the camera has failed
+FAILED_IMAGES = (
+    3  # images in a row that a stepped scan asks for and does not get before the camera has failed
+)
 
 Volumes = list[Volume[SliceStamp]]
 
@@ -187,8 +189,7 @@ class SteppedScan:
         return []
 
     def _go(self, now_s: float) -> None:
-        volume, step = divmod(self._index, self.plan.images)
-        if step == 0:
+        if self._index % self.plan.images == 0:
             if self._pace.wait_s() > 0:
                 return
             self._pace.started()

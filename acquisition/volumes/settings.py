@@ -44,7 +44,7 @@ class VolumeSettings(Section):
         0,
         ge=0,
         le=100,
-        description="images at the beginning of each volume that are thrown away while the drive returns or settles",
+        description="images at the start of each volume that are thrown away while the drive returns or settles",
     )
     settle_s: float = Field(
         0.0, ge=0, le=10, description="stepped: wait before each slice after the drive has come to rest"

@@ -29,8 +29,8 @@ class SliceStamp:
 def volume_frame(volume: Volume[SliceStamp], frame: int) -> tuple[Frame, int]:
     """The frame of a volume, number `frame`, and a lower bound of the start of its first exposure, ns.
 
-    `info.time_s` is the time of the slice taken first, `info.focus_um` the focus of the lowest slice, the lag of the
-    drive taken off; times of missing slices are interpolated. `camera_frame` counts volumes.
+    `info.time_s` is the time of the slice taken first, `info.focus_um` the focus of the lowest slice, the lag of
+    the drive taken off; times of missing slices are interpolated. `camera_frame` counts volumes.
     """
     first, last = _first_and_last(volume)
     times_s = slice_times_s([None if s is None else s.info.time_s for s in volume.stamps])

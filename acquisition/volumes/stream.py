@@ -23,6 +23,10 @@ from acquisition.volumes.steering import VolumeFocus
 from stream.messages import Frame
 
 IDLE_S = 0.001  # s between looks while the drive moves or the scan pauses: adds as much to each step
+UNSEEN = (
+    "; slices are numbered by Micro-Manager, which does not see images lost in the camera or its driver: set "
+    "microscope.frame_number_key to the camera's own counter"
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +36,10 @@ class VolumeStream:
 
     Slices are in order of rising focus and numbered by the camera's own image numbers, so that a lost image leaves
     its slice empty (`FrameInfo.volume.missing`) and shifts no other. `camera_frame` counts volumes; gaps in it are
-    lost volumes, also in `lost_in_camera`. `steering` stands in for the focus drive where commands are executed: the
-    whole plan moves, between two volumes. Once something else moves the drive (the safe state), the scan stops until
-    `resume` or a command moves the plan. `exposed_ns` is a lower bound of the start of the first exposure of the
-    last volume read.
+    lost volumes, also in `lost_in_camera`. `steering` stands in for the focus drive where commands are executed:
+    the whole plan moves, between two volumes. Once something else moves the drive (the safe state), the scan stops
+    until `resume` or a command moves the plan. `exposed_ns` is a lower bound of the start of the first exposure of
+    the last volume read.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class VolumeStream:
         kind: type[Scan] = SequencedScan if drive.sequenced else SteppedScan
         self._scan = kind(images, drive, self._assembler, volume, plan, settings.stall_s)
         self.steering = VolumeFocus(plan, limits)
-        self.info: SourceInfo = _info(images.info, volume, plan, drive, settings)
+        counts_itself = microscope.core.isPyDevice(microscope.camera) or settings.frame_number_key is not None
+        unseen = "" if counts_itself or not drive.sequenced else UNSEEN
+        self.info: SourceInfo = _info(images.info, volume, plan, drive, unseen)
         self._ready: deque[Frame] = deque()
         self._exposed: deque[int] = deque()
         self._frame = 0
@@ -149,7 +155,7 @@ class VolumeStream:
             return True
         if frame is not None:
             self._keep(self._scan.take(frame, self._images.exposed_ns))
-        elif self._stopped and self._images.ended:
+        if self._stopped and self._images.ended:
             self._keep(self._assembler.finish_all(cut=True))
         return True
 
@@ -284,10 +290,12 @@ def _info(
     volume: VolumeSettings,
     plan: VolumePlan,
     drive: ScanDrive,
-    settings: MicroscopeSettings,
+    unseen: str,
 ) -> SourceInfo:
     ways = {"both": "up and down in turn", "up": "upwards", "down": "downwards"}[plan.direction]
-    how = "sequenced" if drive.sequenced else "stepped" + (f" ({drive.why_stepped})" * bool(drive.why_stepped))
+    how = (
+        "sequenced" if drive.sequenced else "stepped" + (f" ({drive.why_stepped})" * bool(drive.why_stepped))
+    )
     rate_hz = images.frame_rate_hz / plan.images if drive.sequenced else math.nan
     if volume.volumes_per_s is not None:
         rate_hz = volume.volumes_per_s if math.isnan(rate_hz) else min(volume.volumes_per_s, rate_hz)
@@ -297,5 +305,5 @@ def _info(
         z_step_um=plan.z_step_um,
         frame_rate_hz=rate_hz,
         description=f"volumes of {plan.slices} slices, {plan.z_step_um:g} um apart, from {plan.lowest_um:g} to "
-        f"{plan.highest_um:g} um, {ways}, {how}; {images.description}",
+        f"{plan.highest_um:g} um, {ways}, {how}; {images.description}{unseen}",
     )

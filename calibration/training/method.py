@@ -65,8 +65,8 @@ class Method:
     All are functions of a module, so that they can be sent to another process. `loss` gets the network's answer
     to the images of a scene; `decode` makes particles (N, 8), columns `engines.network.decode.ROW`, of the
     answer to one image; `rate_at` is the learning rate over the largest after a part of the training. `given` is
-    what the network gets of a scene, `examine` draws the held-out images, and `half_on_cpu` says whether to train in
-    bfloat16 on this processor.
+    what the network gets of a scene, `examine` draws the held-out images, and `half_on_cpu` says whether to train
+    in bfloat16 on this processor.
     """
 
     build: Callable[[TrainingSettings, Any], nn.Module]

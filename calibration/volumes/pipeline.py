@@ -284,7 +284,7 @@ def _result(
             float(background.max()),
         ),
         beads=_table(found, reason, state, own, voxel, peak),
-        sections=sections_of(state.windows, state.fits, shape, voxel, peak),
+        sections=sections_of(state.windows, state.fits, shape, state.gaussian, voxel, peak),
         variation=variation_of(own.parameters[:, LINEAR:], own.errors[:, LINEAR:], place, volumes.shape[1:]),
         shape=volumes.shape,
         voxel_um=voxel_um,

@@ -31,7 +31,7 @@ LEAST_CORRELATION = 0.9
 GPU_STREAMS = 2
 """Images on a GPU at a time: one is copied there while another is processed. More would only add latency."""
 HINTS = {"float16": "f16", "bfloat16": "bf16"}
-"""OpenVINO's names of precisions; all others are calculated in single precision, where the graph says nothing else."""
+"""OpenVINO's names of precisions; all others are calculated in single precision, unless the graph says another."""
 GPU_CHECK_PX = (384, 512)
 """px, size of the drawn frame on which a GPU is compared with ONNX Runtime: 20 particles."""
 

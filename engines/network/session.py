@@ -1,4 +1,4 @@
-"""A model file opened with ONNX Runtime: one session, run by any number of threads at once, each for a limited time."""
+"""A model file opened with ONNX Runtime: one session, run by any number of threads, each for a limited time."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from engines.settings import DetectorSettings
 from engines.volumes.confidence.false_alarms import LAPLACIAN_ROUGHNESS, MATCHED_ROUGHNESS, FalseAlarms
 from engines.volumes.fit.spots import Fitted, fit_spots
 from engines.volumes.kept import fitted_probability, prospects
-from engines.volumes.proposal import Proposals
+from engines.volumes.proposal import Proposals, Proposer
 from engines.volumes.proposing.bands import BandFilter
 from engines.volumes.proposing.matched_filter import LEAST_STRENGTH, MatchedFilter
 from engines.volumes.proposing.sef3d import LaplacianOfGaussian
@@ -27,6 +27,10 @@ from stream.messages import DetectionFlag, Detections
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 COLUMNS = {name: index for index, name in enumerate(Detections.COLUMNS)}
+LEAST_CONFIDENCE = 0.33
+"""Probability from which particles are kept where `detector.min_confidence` is not given. The score F1 is largest if
+those above half of it are kept (Lipton et al. 2014, ECML PKDD, 225): a third where noise hides half of the particles.
+Where it hides none, probabilities are near 0 or 1 and no number in between changes what is kept."""
 LEAST_SEF3D = 3.0
 """Answer of the Laplacian, in standard deviations, from which maxima are looked at."""
 
@@ -53,24 +57,29 @@ class VolumeDetector:
         voxel: Voxel,
         settings: DetectorSettings,
         noise: Noise | None = None,
-        *,
-        laplacian: bool = False,
+        network: Proposer | None = None,
     ) -> None:
         self._psf, self._voxel, self._settings, self._noise = psf, voxel, settings, noise
-        self._laplacian = laplacian
+        self._network = network
+        self._laplacian = laplacian = settings.engine == "sef3d"
         sigma = psf.sigma_voxels
         self._filter: BandFilter = (
             LaplacianOfGaussian(sigma, settings.threshold or LEAST_SEF3D)
             if laplacian
             else MatchedFilter(sigma, LEAST_STRENGTH)
         )
+        is_given = "min_confidence" in settings.model_fields_set
+        self._least_confidence = settings.min_confidence if is_given else LEAST_CONFIDENCE
         self._roughness = LAPLACIAN_ROUGHNESS if laplacian else MATCHED_ROUGHNESS
 
     @property
     def details(self) -> dict[str, Any]:
         """What is looked for."""
         z, y, x = self._psf.sigma_um
-        return {"spot_um": [round(x, 4), round(y, 4), round(z, 4)], "psf": "measured" if self._psf.is_measured else "gaussian"}
+        return {
+            "spot_um": [round(x, 4), round(y, 4), round(z, 4)],
+            "psf": "measured" if self._psf.is_measured else "gaussian",
+        }
 
     def surroundings(self, image: npt.NDArray[Any], missing: BoolArray) -> tuple[Background, Noise]:
         """Background and noise of a volume; noise that neighbours share counts as much more noise."""
@@ -92,6 +101,10 @@ class VolumeDetector:
         skewness = self._filter.skewness if isinstance(self._filter, MatchedFilter) else 0.0
         found = prospects(places, self._filter.least_strength, false_alarms, skewness, background, noise)
         left_out = Counter({"noise": found.left_out})
+        if self._network is not None:
+            found = found.with_those_of(
+                self._network.propose(image, missing, background, noise), self._psf.sigma_voxels
+            )
         if self._laplacian:
             table = self._unfitted(found.proposals, found.probability, heights_um)
         else:
@@ -101,12 +114,12 @@ class VolumeDetector:
                 background_sd=background.sd,
             )  # fmt: skip
             left_out["no_fit"] = max(0, len(found.proposals) - int((fitted.source >= 0).sum()))
-            table = self._rows(fitted, fitted_probability(fitted, found.mixture))
+            table = self._rows(fitted, fitted_probability(fitted, found))
         z_um = table[COLUMNS["z_um"]]
         table[COLUMNS["time_offset_s"]] = times_of(z_um, heights_um, times_s, missing, self._psf.sigma_z_um)
         if heights_um.size == 1:
             table[COLUMNS["z_um"]] = table[COLUMNS["sigma_z_um"]] = np.nan
-        kept = table[COLUMNS["confidence"]] >= self._settings.min_confidence
+        kept = table[COLUMNS["confidence"]] >= self._least_confidence
         left_out["doubtful"] = int((~kept).sum())
         return np.ascontiguousarray(table[:, kept]), left_out
 

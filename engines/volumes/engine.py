@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from engines.volumes.spot_size import estimate_spot_size
 from stream.errors import ConfigurationError
 from stream.messages import Detections, Frame, Predictions
 
+if TYPE_CHECKING:
+    from engines.volumes.network.proposer import NetworkProposer
+
+NETWORK_SUFFIX = ".onnx"
 READER = "the detector for volumes"
 WARMUP_SPOTS = 3
 WARMUP_SIGMA = 1.5
@@ -32,10 +36,11 @@ WARMUP_LIGHT = 100
 
 
 class VolumeEngine:
-    """Finds particles in volumes: matched filter and joint fit, or with `laplacian` SEF3D.
+    """Finds particles in volumes: places from a matched filter, and from a network where one is given, then the joint
+    fit; or SEF3D.
 
-    The spot's size is that of the calibration `model_file`, or of `detector.spot_um`; without both it is estimated
-    from the first volume that shows enough particles, and `say` gets a line with it.
+    The spot's size is that of the `model_file`, a calibration (.h5) or a network (.onnx), or of `detector.spot_um`;
+    without both it is estimated from the first volume that shows enough particles, and `say` gets a line with it.
     """
 
     def __init__(
@@ -45,33 +50,46 @@ class VolumeEngine:
         model_file: Path | None = None,
         *,
         say: Callable[[str], None],
-        laplacian: bool = False,
     ) -> None:
         _check(settings)
         self._settings = settings
         self._pixel_size_um = pixel_size_um
         self._say = say
-        self._laplacian = laplacian
-        self._model: VolumeModel | None = None if model_file is None else load_volume_model(model_file)
+        self._laplacian = settings.engine == "sef3d"
+        self._workers = settings.workers or default_workers()
+        self._network: NetworkProposer | None = None
+        self._model: VolumeModel | None = None
+        if model_file is not None and model_file.suffix.lower() == NETWORK_SUFFIX:
+            from engines.volumes.network.proposer import NetworkProposer
+
+            self._network = NetworkProposer(settings, model_file, self._workers, say)
+            self._model = self._network.volume_model
+        elif model_file is not None:
+            self._model = load_volume_model(model_file)
         self._model_file = model_file
         self._hash = "" if model_file is None else file_hash(model_file)
         self._detector: VolumeDetector | None = None
         self._shape: tuple[int, ...] = ()
         self._z_step_um = math.nan
-        self._without_size = 0
-        self._workers = settings.workers or default_workers()
         self._work = FrameWork(self._workers, "volumes")
 
     @property
     def info(self) -> EngineInfo:
         """What this engine is; `details` are complete once it has seen a volume with particles."""
-        details: dict[str, Any] = {"polarity": "bright", "workers": self._workers, "refine": not self._laplacian}
+        details: dict[str, Any] = {
+            "polarity": "bright",
+            "workers": self._workers,
+            "refine": not self._laplacian,
+        }
         if self._detector is not None:
             details |= self._detector.details
+        backend, device = "numba", "cpu"
+        if self._network is not None:
+            backend, device, details["precision"] = self._network.back_end
         return EngineInfo(
             name="sef3d" if self._laplacian else "volumes",
-            backend="numba",
-            device="cpu",
+            backend=backend,
+            device=device,
             model="" if self._model_file is None else str(self._model_file),
             hash=self._hash,
             depth=True,
@@ -99,7 +117,10 @@ class VolumeEngine:
         rng = np.random.default_rng(0)
         light = np.full(size, float(WARMUP_LIGHT))
         for place in rng.uniform(0, size, (WARMUP_SPOTS, 3)):
-            part = [np.exp(-0.5 * ((np.arange(n) - c) / WARMUP_SIGMA) ** 2) for n, c in zip(size, place, strict=True)]
+            part = [
+                np.exp(-0.5 * ((np.arange(n) - c) / WARMUP_SIGMA) ** 2)
+                for n, c in zip(size, place, strict=True)
+            ]
             light += WARMUP_LIGHT * part[0][:, None, None] * part[1][:, None] * part[2]
         image = np.minimum(rng.poisson(light), np.iinfo(dtype).max).astype(dtype)
         missing = np.zeros(size[0], np.bool_)
@@ -169,7 +190,7 @@ class VolumeEngine:
 
     def _make(self, psf: VolumePsf, voxel: Voxel) -> VolumeDetector:
         noise = None if self._model is None else self._model.noise
-        return VolumeDetector(psf, voxel, self._settings, noise, laplacian=self._laplacian)
+        return VolumeDetector(psf, voxel, self._settings, noise, network=self._network)
 
     def _detect(
         self, detector: VolumeDetector | None, frame: Frame, missing: npt.NDArray[np.bool_]
@@ -177,7 +198,7 @@ class VolumeEngine:
         if detector is None:
             return Detections.empty(frame.info), Counter({"no_size": 1})
         volume = frame.info.volume
-        assert volume is not None  # noqa: S101 - `submit` has seen to it
+        assert volume is not None
         times_s = np.array(volume.time_s) if volume.time_s else np.zeros(volume.slices)
         try:
             table, left_out = detector.detect(frame.image, missing, np.array(volume.z_um), times_s)

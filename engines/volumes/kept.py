@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
+from scipy.special import expit, logit
 
 from engines.volumes.confidence.false_alarms import FalseAlarms, signed_root
 from engines.volumes.confidence.mixture import Mixture, estimate_mixture
@@ -19,16 +21,39 @@ FloatArray = npt.NDArray[np.float64]
 WORTH_A_FIT = 0.03
 """Probability from which a place is fitted: the fit seldom makes ten times as much of it, and each costs 0.1 ms."""
 LEAST_AMPLITUDE = 1e-9
+SAME_PLACE = 1.0
+"""Standard deviations of a spot within which two places are one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prospects:
-    """The places worth a fit with their probabilities (N,), how many are not, and what the volume holds."""
+    """The places worth a fit with their probabilities (N,), how many are not, and what the volume holds.
+
+    `told` (N,) is the probability that a network gives, NaN where none does.
+    """
 
     proposals: Proposals
     probability: FloatArray
     left_out: int
     mixture: Mixture
+    told: FloatArray
+
+    def with_those_of(self, network: Proposals, sigma_voxels: tuple[float, float, float]) -> Prospects:
+        """These and the places of a network; where both have one, it is the network's."""
+        if not len(network):
+            return self
+        z, y, x = sigma_voxels
+        ours, theirs = (np.stack([p.x / x, p.y / y, p.z / z], axis=1) for p in (self.proposals, network))
+        apart = cKDTree(theirs).query(ours, distance_upper_bound=SAME_PLACE)[0] if len(ours) else np.empty(0)
+        kept = np.isinf(apart)
+        mine = self.proposals.take(kept)
+        return Prospects(
+            network.joined(mine),
+            np.concatenate([network.probability, self.probability[kept]]),
+            self.left_out,
+            self.mixture,
+            np.concatenate([network.probability, self.told[kept]]),
+        )
 
 
 def prospects(
@@ -46,18 +71,29 @@ def prospects(
     spread = np.sqrt(noise.variance(background.at(proposals.x, proposals.y, proposals.z)))
     strength = signed_root(proposals.strength, skewness * noise.gain / spread)
     unit = strength / np.maximum(proposals.amplitude, LEAST_AMPLITUDE)
-    least = least_strength if not strength.size else max(least_strength, float(signed_root(least_strength, 0.0)))
-    mixture = estimate_mixture(strength, unit, least, false_alarms)
+    mixture = estimate_mixture(strength, unit, least_strength, false_alarms)
     probability = mixture.probability(strength, unit)
-    known = np.isfinite(proposals.probability)
-    probability[known] = proposals.probability[known]
     worth = probability >= WORTH_A_FIT
-    return Prospects(proposals.take(worth), probability[worth], int((~worth).sum()), mixture)
+    left_out = int((~worth).sum())
+    told = np.full(int(worth.sum()), np.nan)
+    return Prospects(proposals.take(worth), probability[worth], left_out, mixture, told)
 
 
-def fitted_probability(fitted: Fitted, mixture: Mixture) -> FloatArray:
-    """Probability (N,) that fitted places are particles, by their log-likelihood ratios."""
+def fitted_probability(fitted: Fitted, found: Prospects) -> FloatArray:
+    """Probability (N,) that fitted places are particles, by their log-likelihood ratios, and by what a network said.
+
+    Where there are both, the mean of their log odds.
+    """
     strength = np.sqrt(np.maximum(fitted.log_likelihood_ratio, 0.0))
     good = (strength > 0) & (fitted.amplitude > 0)
     unit = np.where(good, strength / np.maximum(fitted.amplitude, LEAST_AMPLITUDE), 1.0)
-    return np.where(good, mixture.probability(strength, unit), 0.0)
+    own = np.where(good, found.mixture.probability(strength, unit), 0.0)
+    told = np.full(len(fitted), np.nan)
+    proposed = fitted.source >= 0
+    told[proposed] = found.told[fitted.source[proposed]]
+    both = expit(0.5 * (logit(_inside(own)) + logit(_inside(told))))
+    return np.asarray(np.where(np.isnan(told) | (own <= 0), own, both))
+
+
+def _inside(probability: FloatArray) -> FloatArray:
+    return np.clip(probability, 1e-6, 1 - 1e-6)

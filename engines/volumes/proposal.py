@@ -43,6 +43,11 @@ class Proposals:
         """No proposals."""
         return cls(*(np.empty(0) for _ in fields(cls)))
 
+    def joined(self, others: Proposals) -> Proposals:
+        """These and the others, in this order."""
+        pairs = ((getattr(self, c.name), getattr(others, c.name)) for c in fields(self))
+        return Proposals(*(np.concatenate(pair) for pair in pairs))
+
     def take(self, which: npt.NDArray[Any]) -> Self:
         """Those that `which` names, a mask or indices."""
         return type(self)(*(getattr(self, column.name)[which] for column in fields(self)))

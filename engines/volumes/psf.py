@@ -17,14 +17,14 @@ import json
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import NdBSpline
-from scipy.ndimage import spline_filter
+from scipy.ndimage import convolve1d, spline_filter
 
 from engines.bounded_reading import MOST_IMAGE_BYTES, inflate
 from stream.errors import ConfigurationError
@@ -43,7 +43,11 @@ LEAST_UM, MOST_UM = 1e-4, 1e4
 LARGEST_COEFFICIENT = 100.0
 """Far above any coefficient of a spline whose peak is 1: a damaged file."""
 REACH_SIGMAS = 3.0
-"""Standard deviations of a Gaussian that are looked at: 1 % of the information about its position is farther out."""
+"""Standard deviations of a Gaussian that are looked at: 1 % of what is known of its place is beyond."""
+REACH_LEVEL = 0.011
+"""Part of the peak to which a measured PSF is looked at: that of a Gaussian at `REACH_SIGMAS`."""
+MOST_REACH_SIGMAS = 4.5
+"""Bound of the same, as a PSF measured with noise is above any level somewhere."""
 PEAK_FINENESS = 8
 """Points a node at which the peak of a measured PSF is looked for: it is found to 0.1 %."""
 VERSION = 1
@@ -55,7 +59,8 @@ class VolumePsf:
 
     `voxel_um` is the size of the voxels that it is for, `sigma_um` its size in standard deviations; for a measured
     one that of the Gaussian whose square has the same spread. `coefficients` (J, K, L) of (1) with nodes `step_um`
-    apart and the point at node `centre` (may be a fraction); None: a Gaussian.
+    apart and the point at node `centre` (may be a fraction); None: a Gaussian. `reach_um` is the distance from the
+    point that is looked at.
     """
 
     voxel_um: Triple
@@ -63,6 +68,7 @@ class VolumePsf:
     coefficients: Float32Array | None = None
     step_um: Triple | None = None
     centre: Triple | None = None
+    reach_um: Triple = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("voxel_um", "sigma_um", "step_um"):
@@ -76,6 +82,7 @@ class VolumePsf:
         if self.coefficients is None:
             if self.step_um is not None or self.centre is not None:
                 raise ValueError("a Gaussian has no grid")
+            object.__setattr__(self, "reach_um", _triple([REACH_SIGMAS * s for s in self.sigma_um]))
             return
         grid, centre = self.coefficients, self.centre
         if self.step_um is None or centre is None:
@@ -89,6 +96,9 @@ class VolumePsf:
             len(centre) == 3 and all(PAD <= c <= n - 1 - PAD for c, n in zip(centre, grid.shape, strict=True))
         ):
             raise ValueError(f"a measured PSF of shape {grid.shape} with its centre at {centre}")
+        reach = _reach(grid, centre, self.step_um)
+        most = [MOST_REACH_SIGMAS * s for s in self.sigma_um]
+        object.__setattr__(self, "reach_um", _triple(np.minimum(reach, most)))
 
     @classmethod
     def gaussian(
@@ -147,15 +157,6 @@ class VolumePsf:
     def is_measured(self) -> bool:
         """Whether it is a spline."""
         return self.coefficients is not None
-
-    @property
-    def reach_um(self) -> Triple:
-        """Distance (z, y, x) from the point that is looked at, um: `REACH_SIGMAS`, or less where the grid ends."""
-        reach = [REACH_SIGMAS * s for s in self.sigma_um]
-        if self.coefficients is not None and self.centre is not None and self.step_um is not None:
-            for axis, (c, n) in enumerate(zip(self.centre, self.coefficients.shape, strict=True)):
-                reach[axis] = min(reach[axis], max(c - PAD, n - 1 - PAD - c) * self.step_um[axis])
-        return _triple(reach)
 
     def with_voxel(self, voxel_um: Sequence[float]) -> VolumePsf:
         """The same PSF for voxels of another size (z, y, x), um."""
@@ -266,6 +267,18 @@ def _peak(coefficients: FloatArray) -> float:
         for m, n in zip(middle, coefficients.shape, strict=True)
     ]
     return float(_spline(coefficients)(np.stack(np.meshgrid(*near, indexing="ij"), axis=-1)).max())
+
+
+def _reach(coefficients: Float32Array, centre: Triple, step_um: Triple) -> Triple:
+    """Distance (z, y, x) from the point, um, beyond which (1) is below `REACH_LEVEL` everywhere."""
+    at_nodes, reach = coefficients.astype(np.float64), []
+    for axis in range(3):
+        at_nodes = convolve1d(at_nodes, np.array([1, 4, 1]) / 6, axis=axis, mode="mirror")
+    for axis in range(3):
+        along = np.abs(at_nodes).max(axis=tuple(a for a in range(3) if a != axis))
+        far = np.abs(np.flatnonzero(along > REACH_LEVEL) - centre[axis]).max(initial=1.0)
+        reach.append(max(far, 1.0) * step_um[axis])
+    return _triple(reach)
 
 
 def _spread(grid: FloatArray, centre: Triple, step_um: Triple) -> Triple:

@@ -14,6 +14,7 @@ from rich.table import Table
 from liveptv.cli.console import console, errors
 from liveptv.cli.exiting import exiting
 from liveptv.cli.options import Columns, Json, Overwrite, TablePixelSize
+from liveptv.cli.trajectory_lines import track_lines
 from liveptv.files import refuse_to_replace, writable
 from stream.errors import ConfigurationError
 
@@ -43,6 +44,20 @@ def evaluate(
         float, typer.Option(help="a match is at most this far away in x and y, um", min=1e-9)
     ] = 4.0,
     gate_z: Annotated[float, typer.Option(help="a match is at most this far away in z, um", min=1e-9)] = 30.0,
+    gate_um: Annotated[
+        float | None,
+        typer.Option(help="volumes: a match is at most this far away in 3D, um", min=1e-9),
+    ] = None,
+    gate_voxels: Annotated[
+        float | None,
+        typer.Option(
+            help="volumes: a match is at most so many voxels away in 3D; needs --voxel-size", min=1e-9
+        ),
+    ] = None,
+    voxel_size: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X", help="volumes: edges of a voxel along z, y, x, um"),
+    ] = None,
     columns: Columns = None,
     truth_columns: Annotated[
         str | None,
@@ -69,6 +84,12 @@ def evaluate(
         for path, given in ((truth, theirs), (found, ours))
     )
     _compare_first_frames(true_points, found_points, truth.name, found.name)
+    if gate_um is not None or gate_voxels is not None or voxel_size is not None:
+        from liveptv.cli.volume_scores import evaluate_volumes
+
+        return evaluate_volumes(
+            true_points, found_points, gate_um, gate_voxels, voxel_size, output, as_json=as_json
+        )
     matched = match_tables(true_points, found_points, gate_xy_um=gate_xy, gate_z_um=gate_z)
     result = score(matched)
     tracks = score_trajectories(true_points, found_points, gate_xy, result.gate_z_um)
@@ -123,7 +144,7 @@ def _say(result: Evaluation, tracks: TrajectoryScores | None) -> None:
             "(recall at least half the best)"
         )
     if tracks is not None:
-        console.print(_track_lines(tracks))
+        console.print(track_lines(tracks))
 
 
 def _score_table(result: Evaluation) -> Table:
@@ -150,16 +171,6 @@ def _score_table(result: Evaluation) -> Table:
     for group in result.by_distance:
         add(_range(group.from_um, group.to_um), group.particles, group.missed, group.errors)
     return table
-
-
-def _track_lines(scores: TrajectoryScores) -> str:
-    tracks, links = scores.tracks, scores.links
-    return (
-        f"{tracks.true_tracks} true trajectories, {tracks.found_tracks} found: alpha [bold]{tracks.alpha:.3f}[/], "
-        f"beta [bold]{tracks.beta:.3f}[/], JSC {tracks.jsc:.3f}, JSC of trajectories {tracks.jsc_tracks:.3f}\n"
-        f"{links.found_links} links: precision [bold]{links.precision:.4f}[/], recall [bold]{links.recall:.4f}[/], "
-        f"{links.fragments:.2f} fragments per trajectory"
-    )
 
 
 def _range(low_um: float, high_um: float) -> str:

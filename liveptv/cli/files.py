@@ -57,15 +57,19 @@ def report(
 ) -> int:
     """Make the report of a trajectory file or a calibration: a page and its figures."""
     from calibration.calibration_file import is_calibration
+    from calibration.volumes.file import is_volume_calibration
     from liveptv.files import RunFiles
     from liveptv.reports.calibration_page import write_calibration_report
     from liveptv.reports.page import write_report
+    from liveptv.reports.volume_calibration_page import write_volume_report
 
     files = RunFiles.beside(file)
     if files.report.exists() and not overwrite:
         raise OutputError(f"{files.report} exists; pass --overwrite to replace it")
     if is_calibration(file):
         made = write_calibration_report(file)
+    elif is_volume_calibration(file):
+        made = write_volume_report(file)
     else:
         report = write_report(files)
         made = (report.page, *report.figures)

@@ -20,6 +20,7 @@ from liveptv.cli import (
     evaluation,
     files,
     keys,
+    lag,
     live,
     offline,
     recalibration,
@@ -50,6 +51,7 @@ live.register(app)
 watch.register(app)
 record.register(app)
 scan.register(app)
+lag.register(app)
 calibration.register(app)
 training.register(app)
 recalibration.register(app)

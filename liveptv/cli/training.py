@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from calibration.training.group.member import Member
     from calibration.training.train import TrainingProgress
     from liveptv.workflows.train import Trained
+    from liveptv.workflows.train_volumes import TrainedVolumes
 
 SIZES = ("small", "large")
 SHIPPED, NOTHING = "shipped", "nothing"
@@ -73,8 +74,10 @@ def train(
     from calibration.training.group.member import launched_member
     from liveptv.models import SHIPPED_MODEL
     from liveptv.workflows.train import check_libraries, default_processes
+    from liveptv.workflows.train_volumes import check_start, is_for_volumes
 
-    start = start or (SHIPPED if size == "small" else NOTHING)
+    volumes = is_for_volumes(calibration)
+    start = start or (SHIPPED if size == "small" and not volumes else NOTHING)
     start_from = {SHIPPED: SHIPPED_MODEL, NOTHING: None}.get(start, Path(start))
     member = launched_member()
     with _one_voice(member), contextlib.ExitStack() as stack:
@@ -93,8 +96,14 @@ def train(
 
         from calibration.training.settings import TrainingSettings
         from liveptv.workflows.train import recipe_for, train_model
+        from liveptv.workflows.train_volumes import for_volumes, train_volume_model
 
-        recipe, digest = recipe_for(calibration, optics)
+        if volumes:
+            if optics is not None:
+                raise ConfigurationError("give either a calibration or --optics to train on")
+            check_start(start_from)
+        else:
+            recipe, digest = recipe_for(calibration, optics)
         on_gpu = torch.cuda.is_available()
         if member is not None:
             processes = member.size
@@ -116,6 +125,16 @@ def train(
             checkpoint=checkpoint,
             score_every_s=max(5.0, min(60.0, 60.0 * minutes / 20)),
         )
+        if volumes:
+            assert calibration is not None
+            settings = for_volumes(settings)
+            quiet = member is not None and not member.first
+            with _Line() as line:
+                show = (lambda _progress: None) if quiet else line.show
+                of_volumes = train_volume_model(output, calibration, settings, show, member)
+            if of_volumes is not None:
+                _report_volumes(of_volumes)
+            return 0
         if member is not None and not member.first:
             train_model(output, recipe, digest, settings, lambda _progress: None, member)
             return 0
@@ -168,6 +187,22 @@ def _report(trained: Trained) -> None:
     )
 
 
+def _report_volumes(trained: TrainedVolumes) -> None:
+    console.print(f"fresh volumes at its signal-to-noise ratios: {volume_scores(trained.scores)}")
+    console.print(f"network for volumes written to {escape(str(trained.model))}", soft_wrap=True)
+
+
+def volume_scores(scores: dict[str, Any]) -> str:
+    """F1 and the rms error at each signal-to-noise ratio, in words."""
+    parts = []
+    for name, f1 in scores.items():
+        if name.startswith("f1_snr"):
+            snr = name.removeprefix("f1_snr")
+            rmse = scores.get(f"rmse_snr{snr}")
+            parts.append(f"{snr}: F1 {f1:.3f}" + ("" if rmse is None else f", rms error {rmse:.2f} voxels"))
+    return "; ".join(parts)
+
+
 class _Line:
     """A progress bar with the newest scores on a terminal, a plain line for each new score elsewhere."""
 
@@ -203,6 +238,8 @@ class _Line:
 
 
 def _scores(scores: dict[str, Any]) -> str:
+    if any(name.startswith("f1_snr") for name in scores):
+        return f"; SNR {volume_scores(scores)}"
     if not scores or scores.get("z_um") is None or scores.get("false") is None:
         return ""
     missed, false = 100 * scores["missed"], 100 * scores["false"]

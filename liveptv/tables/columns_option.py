@@ -12,7 +12,7 @@ from stream.errors import ConfigurationError
 LENGTHS = ("x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "z_other_um")
 TARGETS = (
     "frame", *LENGTHS, "brightness", "confidence", "p_other", "chi_square", "kind", "p_kind", "time_offset_s",
-    "track",
+    "track", "snr",
 )  # fmt: skip
 
 

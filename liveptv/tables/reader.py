@@ -35,6 +35,7 @@ ALWAYS = tuple(name for name in COLUMNS if name not in Detections.MORE)
 RULES = {name: Rule(whole=name == "frame", finite=name in {"x_um", "y_um"}) for name in COLUMNS} | {
     name: Rule(whole=True, optional=True) for name in ("track", "kind")
 }
+RULES["snr"] = Rule()
 AS_IT_IS = Wanted()
 
 LONGEST_GAP = 100_000  # frames without a row; more are a sign that the column is not a frame number

@@ -20,7 +20,7 @@ from liveptv.session.supervisor import new_run_id
 from liveptv.tables import DetectionTable, iter_detections, read_detection_table
 from liveptv.tables.columns_option import Wanted
 from liveptv.tables.reader import AS_IT_IS
-from stream.errors import ConfigurationError, LivePTVError, SourceError
+from stream.errors import LivePTVError, SourceError
 from stream.messages import Detections, Frame
 from stream.unfinished_files import UnfinishedFile
 from tracking.as_detected import as_kept
@@ -54,12 +54,14 @@ def detect_images(
     `say` gets a line for each assumption or decision about the recording, and one for what was left out, at its
     first occurrence and in total at the end.
 
-    Frames are numbered as in the recording; numbers of lost frames are skipped.
+    Frames are numbered as in the recording; numbers of lost frames are skipped. The z planes of each time are one
+    volume if the settings are for volumes, a `z_step_um` is given, or the file has volumes and the settings do not ask
+    for a detector of images.
 
     Raises `SourceError` if the recording cannot be read, `ConfigurationError` if the model or `axes` do not fit it.
     """
     from acquisition.recording import open_recording
-    from engines.factory import pixel_size_of
+    from engines.factory import is_for_volumes, pixel_size_of
 
     if "max_particles" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
@@ -69,25 +71,45 @@ def detect_images(
         axes=axes,
         pixel_size_um=pixel_size_um,
         model_pixel_size_um=partial(pixel_size_of, settings.model),
+        volumes=True if z_step_um is not None else has_volumes(path, axes, settings),
         z_step_um=z_step_um,
     )
     try:
         info = recording.info
         for text in recording.remarks:
             say(f"{path.name}: {text}")
-        if info.depth > 1:
-            raise ConfigurationError(f"{path} has volumes of {info.depth} planes; give single images")
         found = detect_frames(
             recorded_frames(recording),
             settings,
             shape=(info.height, info.width),
             dtype=np.dtype(info.dtype),
             pixel_size_um=info.pixel_size_um,
+            depth=info.depth,
+            volumes=math.isfinite(info.z_step_um) or info.depth > 1 or is_for_volumes(settings),
             say=say,
         )
         yield from ((detections, info.frames) for detections in found)
     finally:
         recording.close()
+
+
+def has_volumes(path: Path, axes: str | None, settings: DetectorSettings) -> bool:
+    """Whether a recording is to be read as volumes, by the detector's settings and, if those do not say, its file."""
+    from acquisition.recording import open_stack
+    from engines.factory import is_for_volumes
+
+    if is_for_volumes(settings):
+        return True
+    of_images = settings.engine != "auto" or settings.diameter_px is not None or settings.polarity != "auto"
+    if settings.model is not None or settings.file is not None or settings.bright is not None or of_images:
+        return False
+    stack = open_stack(path, axes)
+    try:
+        info = stack.info
+        planes = dict(zip(info.axes, info.lead, strict=False)).get("Z", 1)
+        return planes > 1 and math.isfinite(info.z_step_um)
+    finally:
+        stack.close()
 
 
 def detect_frames(
@@ -97,9 +119,12 @@ def detect_frames(
     shape: tuple[int, int],
     dtype: np.dtype[Any],
     pixel_size_um: float,
+    depth: int = 1,
+    volumes: bool = False,
     say: Callable[[str], None] = log.warning,
 ) -> Iterator[Detections]:
-    """Detect in images (H, W) of one `shape` and `dtype`; yields the detections of each frame, in order.
+    """Detect in images (H, W) of one `shape` and `dtype`, or with `volumes` in volumes of `depth` of them; yields the
+    detections of each frame, in order.
 
     `say` gets a line for what was left out, at its first occurrence and in total at the end. Raises
     `ConfigurationError` if the model cannot be used, `DetectionError` for images that cannot be read.
@@ -107,9 +132,11 @@ def detect_frames(
     from engines.factory import open_engine
     from engines.watched_engine import summary_of
 
-    engine = open_engine(settings, model=settings.model, pixel_size_um=pixel_size_um, say=say)
+    engine = open_engine(
+        settings, model=settings.model, pixel_size_um=pixel_size_um, say=say, volumes=volumes
+    )
     try:
-        engine.warmup(*shape, dtype)
+        engine.warmup(*shape, dtype, depth)
         for frame in frames:
             engine.submit(frame)
             yield from engine.results(0.0)

@@ -191,7 +191,7 @@ def the_program_opens_it(path, proposer):
     heights = VolumeInfo((0.0, 0.5, 1.5, 2.5), (0.0, 0.1, 0.2, 0.3))
     info = FrameInfo("r", 7, 7, 0.0, 0, 0.0, pixel_size_um=0.2, volume=heights)
     assert pixel_size_of(path) is None
-    engine = open_engine(DetectorSettings(model=path, workers=1), model=path, pixel_size_um=0.2)
+    engine = open_engine(DetectorSettings(model=path, workers=1), model=path, pixel_size_um=0.2, volumes=True)
     assert (engine.info.name, engine.info.depth) == (proposer.card.kind, True)
     engine.warmup(12, 12, image.dtype, 4)
     engine.submit(Frame(info, image))
@@ -210,6 +210,8 @@ def the_program_opens_it(path, proposer):
     with pytest.raises(DetectionError, match="single images"):
         engine.warmup(12, 12, image.dtype)
     engine.close()
+    with pytest.raises(ConfigurationError, match="is for volumes"):
+        open_engine(DetectorSettings(model=path), model=path, pixel_size_um=0.2)
 
 
 def test_a_file_that_holds_no_such_network_is_refused(tmp_path):

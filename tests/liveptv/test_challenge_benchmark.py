@@ -93,6 +93,48 @@ def test_bright_lone_particles_are_found_and_followed(registered, monkeypatch, c
     assert first.count("VESICLE") == 2
 
 
+def test_particles_are_found_and_followed_in_volumes(tmp_path, monkeypatch):
+    """One sequence as a hyperstack and the same as a folder of slices; the truth has z in slices."""
+    rng = np.random.default_rng(3)
+    shape, frames = (12, 64, 64), 6
+    at = [2.2, 9.1], [14.0, 32.0, 50.0], [14.0, 32.0, 50.0]
+    start = np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 3)
+    steps = np.cumsum(rng.normal(0, 0.3, (frames, len(start), 3)), axis=0)
+    paths = start + steps
+    stacks = np.stack(
+        [
+            rng.poisson(expected(places, np.full(len(places), 80.0), shape, (1.3, 1.3, 1.3)) + 10)
+            for places in paths
+        ]
+    ).astype(np.uint8)
+    lines = ['<root><TrackContestISBI2012 SNR="7" density="low" scenario="VIRUS">']
+    for particle in range(len(start)):
+        points = enumerate(paths[:, particle])
+        inner = "".join(
+            f'<detection t="{t}" x="{x:.3f}" y="{y:.3f}" z="{z:.3f}"/>' for t, (z, y, x) in points
+        )
+        lines.append(f"<particle>{inner}</particle>")
+    lines.append("</TrackContestISBI2012></root>")
+    for density in ("low", "mid"):
+        name = f"VIRUS snr 7 density {density}"
+        (tmp_path / f"{name}.xml").write_text("\n".join(lines), encoding="utf-8")
+        if density == "low":
+            tifffile.imwrite(tmp_path / f"{name}.tif", stacks, imagej=True, metadata={"axes": "TZYX"})
+        else:
+            (tmp_path / name).mkdir()
+            for t, stack in enumerate(stacks):
+                for z, slice_ in enumerate(stack):
+                    tifffile.imwrite(tmp_path / name / f"{name} t{t:03d} z{z:02d}.tif", slice_)
+    call(monkeypatch, tmp_path, "--detector", "spot_um=[1.3, 1.3, 1.3]")
+    kept = json.loads((tmp_path / "liveptv.json").read_text(encoding="utf-8"))
+    low, mid = kept.values()
+    assert {**low, "sequence": ""} == {**mid, "sequence": ""}
+    assert low["f1"] > 0.99
+    assert low["rmse_voxels"] < 0.2
+    assert low["alpha"] > 0.9
+    assert low["jsc_tracks"] == 1
+
+
 def test_the_offset_shows_a_truth_that_counts_from_the_corner(registered, tmp_path, monkeypatch):
     paths = moving(9, 0)
     name = "VESICLE snr 7 density low"

@@ -34,14 +34,15 @@ MORE_FORMATS = {
     "chi_square": "%.4f",
     "kind": "%.0f",
     "p_kind": "%.4f",
+    "time_offset_s": "%.6f",
     "revised": "%d",
-    "time_offset_s": "%.7f",
 }
 """Of the columns that a table has only where something is known."""
 UNITS = (
     {column.name: column.unit for column in ROW_COLUMNS} | {"time_s": "s"} | dict.fromkeys(MORE_FORMATS, "1")
 )
-UNITS |= {"z_other_um": "um", "time_offset_s": "s"}
+UNITS["z_other_um"] = "um"
+UNITS["time_offset_s"] = "s"
 LOST_IN_TABLES = (
     "attributes",
     "errors of velocities",

@@ -1,4 +1,4 @@
-"""The light of particles in training volumes, drawn with the PSF; the Gaussian one as a product of three profiles."""
+"""The light of particles in training volumes, drawn with the PSF; a Gaussian as a product of three profiles."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_gaussians(light: Any, volume: Any, centres: Any, peaks: Any, sigmas: Any
     """Add particles to `light` (B, Z, H, W): which volume (N,), centres (N, 3) z, y, x in voxels, peaks (N,), and
     standard deviations (N, 3)."""
     depth, height, width = light.shape[1], light.shape[2], light.shape[3]
-    longest = max(depth, max(height, width))
+    longest = max(depth, height, width)
     profiles = np.empty((3, longest))
     first, last = np.empty(3, np.int64), np.empty(3, np.int64)
     for n in range(centres.shape[0]):
@@ -62,6 +62,7 @@ def counted(mean: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDAr
     """
     normal = rng.standard_normal(mean.shape, np.float32)
     found = np.rint(mean + np.sqrt(np.maximum(mean, 0)) * normal + (normal * normal - 1) / 6)
+    np.maximum(found, 0, out=found)
     few = mean < FEW
     if few.any():
         found[few] = rng.poisson(np.maximum(mean[few], 0))

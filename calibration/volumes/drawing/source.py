@@ -22,7 +22,8 @@ class VolumeScene:
 
     `images` (B, S, H, W) float32 is the network's input, S even: beyond `slices` nothing is there. Of particles
     (N,): `volume`, `centres` (N, 3) z, y, x in voxels, `peak` in grey values, and `brightness`, the logarithm of
-    the peak over the standard deviation of the background's noise. `missing` (B, slices) are slices without an image.
+    the peak over the standard deviation of the background's noise. Slices that are `missing` (B, slices) have no
+    image.
     """
 
     images: npt.NDArray[np.float32]

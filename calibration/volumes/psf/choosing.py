@@ -17,7 +17,7 @@ from engines.volumes.surroundings.noise import Noise
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-FREEDOMS = (0.02, 0.06, 0.2)
+FREEDOMS = (0.02, 0.06, 0.2, 0.6)
 """Freedoms of the deviation that are tried, as parts of the peak: between two of them the likelihood is flat."""
 FOLDS = 4
 SURE = 2.0

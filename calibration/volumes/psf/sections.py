@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.volumes.psf.fitting import AMPLITUDE, BACKGROUND, BeadFits, background_terms
-from calibration.volumes.psf.shapes import Shape
+from calibration.volumes.psf.shapes import GaussianShape, Shape
 from calibration.volumes.windows import Windows
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,13 +36,22 @@ class Sections:
     radius_um: FloatArray
     radial: FloatArray
     radial_error: FloatArray
+    radial_psf: FloatArray
+    radial_gaussian: FloatArray
     depth_um: FloatArray
     axial: FloatArray
     axial_error: FloatArray
+    axial_psf: FloatArray
+    axial_gaussian: FloatArray
 
 
 def sections_of(
-    windows: Windows, fits: BeadFits, shape: Shape, voxel_um: FloatArray, peak: float
+    windows: Windows,
+    fits: BeadFits,
+    shape: Shape,
+    gaussian: GaussianShape,
+    voxel_um: FloatArray,
+    peak: float,
 ) -> Sections:
     """Sections and profiles of fitted beads; `peak` is the shape's greatest value."""
     half, p = windows.half, fits.parameters
@@ -59,13 +68,23 @@ def sections_of(
     radius = np.hypot(y * voxel_um[1], x * voxel_um[2])
     centre = (radius < NEAR * voxel_um[2]) & windows.counts
     fine = voxel_um / FINENESS
+    values = np.stack([seen, shape.image(fits.offset, half) / peak, gaussian.image(fits.offset, half)])
     radial = _profile(
-        radius, seen, weight, in_focus, float(fine[2]), (half[2] + 0.5) * voxel_um[2], signed=False
+        radius, values, weight, in_focus, _edges(float(fine[2]), (half[2] + 0.5) * voxel_um[2], signed=False)
     )
     axial = _profile(
-        z * voxel_um[0], seen, weight, centre, float(fine[0]), (half[0] + 0.5) * voxel_um[0], signed=True
+        z * voxel_um[0],
+        values,
+        weight,
+        centre,
+        _edges(float(fine[0]), (half[0] + 0.5) * voxel_um[0], signed=True),
     )
     return Sections(xy[0], xz[0], xy[1], xz[1], fine, *radial, *axial)
+
+
+def _edges(step: float, limit: float, *, signed: bool) -> FloatArray:
+    count = max(2, int(limit / step))
+    return np.arange(-count - 0.5, count + 1) * step if signed else np.arange(count + 1.0) * step
 
 
 def _section(
@@ -87,18 +106,14 @@ def _section(
 
 def _profile(
     distance: FloatArray,
-    value: FloatArray,
+    values: FloatArray,
     weight: FloatArray,
     chosen: npt.NDArray[np.bool_],
-    step: float,
-    limit: float,
-    *,
-    signed: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean distance, mean value and its standard error in bins of distance."""
-    d, v, w = (np.broadcast_to(part, value.shape)[chosen] for part in (distance, value, weight))
-    count = max(2, int(limit / step))
-    edges = np.arange(-count - 0.5, count + 1) * step if signed else np.arange(count + 1) * step
+    edges: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Mean distance, mean of the first of the `values`, its standard error and the means of the others, in bins."""
+    d, w = (np.broadcast_to(part, chosen.shape)[chosen] for part in (distance, weight))
+    v = values[:, chosen]
     place = np.digitize(d, edges) - 1
     rows = []
     for index in range(len(edges) - 1):
@@ -106,8 +121,8 @@ def _profile(
         total = float(w[mine].sum())
         if mine.sum() < 3 or total <= 0:
             continue
-        mean = float((w * v)[mine].sum() / total)
-        spread = float(np.sqrt((w[mine] ** 2 * (v[mine] - mean) ** 2).sum()) / total)
-        rows.append((float((w * d)[mine].sum() / total), mean, spread))
-    columns = np.array(rows).reshape(-1, 3).T
-    return columns[0], columns[1], columns[2]
+        means = (w[mine] * v[:, mine]).sum(axis=1) / total
+        spread = float(np.sqrt((w[mine] ** 2 * (v[0, mine] - v[1, mine]) ** 2).sum()) / total)
+        rows.append((float((w * d)[mine].sum() / total), means[0], spread, *means[1:]))
+    columns = np.array(rows).reshape(-1, 5).T
+    return columns[0], columns[1], columns[2], columns[3], columns[4]

@@ -86,4 +86,6 @@ def material_for(psf: VolumePsf, noise: Noise, made_from: str, light: float | No
     if light is None:
         light = PHOTOELECTRONS * (noise.gain or max(noise.read_variance, 1.0) ** 0.5)
     source = VolumeSource(psf.sigma_voxels, noise, light, add_light=light_of(psf))
-    return VolumeMaterial((source, source, source, replace(source, crowd=CLOSE)), psf, noise, light, made_from)
+    return VolumeMaterial(
+        (source, source, source, replace(source, crowd=CLOSE)), psf, noise, light, made_from
+    )

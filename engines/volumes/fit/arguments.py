@@ -43,7 +43,8 @@ class Stack(NamedTuple):
 
     `heights` (D,) are the slices' z, rising. The background, less the offset, is on a `grid` (D, h, w) of cells of
     `cell` x `cell` voxels. The variance of a voxel is `gain` x light + `read`. The background's local deviation has
-    the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it.
+    the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it. `density` is how many
+    particles there are in a voxel, on average.
     """
 
     image: Float32Array
@@ -54,6 +55,7 @@ class Stack(NamedTuple):
     gain: float
     read: float
     stiffness: float
+    density: float
 
 
 class Room(NamedTuple):

@@ -52,9 +52,6 @@ from engines.volumes.fit.normal_equations import (
 )
 from engines.volumes.fit.rendering import render, volume_of
 
-CONVERGED, SINGULAR, NOT_CONVERGED = range(3)
-"""How a fit ended."""
-
 # Constants of (4); -2 ln L is in units of the noise, so a gain of 1 is one standard deviation of one parameter.
 SMALL_GAIN = 0.01
 """-2 ln L. A step that lowers it by less, or promises to, is the last: it moves no parameter by more than 0.1
@@ -169,11 +166,11 @@ def fit_window(
     psf: KernelPsf,
     room: Room,
     covariance: FloatArray,
-) -> tuple[int, float]:
-    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return how it ended, and (3) with the prior.
+) -> tuple[float, float]:
+    """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return (3) with the prior, and ln det F.
 
-    (3) is less that of the window without the particles. The window is that of `open_window`. Parameters that are
-    `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1; with NaN where F is singular.
+    (3) is less that of the window without the particles; ln det F is -inf where F is singular. The window is that
+    of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1; with NaN where F is singular.
     """
     n, size = theta.shape[0], volume_of(window)
     total = PARTICLE * n + 1
@@ -188,7 +185,7 @@ def fit_window(
     fill_weights(stack, size, room)
     fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
     _hold(held, matrix, right)
-    damping, state = FIRST_DAMPING, NOT_CONVERGED
+    damping = FIRST_DAMPING
     for _ in range(ITERATIONS):
         if not solve(matrix, right, damping, step, lower):
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
@@ -199,7 +196,6 @@ def fit_window(
         for i in range(total):
             promised += step[i] * right[i]
         if promised < SMALL_GAIN:
-            state = CONVERGED
             break
         scale = 1.0
         for k in range(n):
@@ -225,18 +221,17 @@ def fit_window(
             _hold(held, matrix, right)
         else:
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
-        if scale == 1.0 and abs(change) < SMALL_GAIN:
-            state = CONVERGED
-            break
-        if change >= 0.0 and damping > MOST_DAMPING:
+        if (scale == 1.0 and abs(change) < SMALL_GAIN) or (change >= 0.0 and damping > MOST_DAMPING):
             break
     if not solve(matrix, right, 0.0, step, lower):
         covariance[:] = np.nan
-        return SINGULAR, now
+        return now, -np.inf
+    log_det = 0.0
     for i in range(total):
+        log_det += 2.0 * np.log(lower[i, i])
         unit[:] = 0.0
         unit[i] = 1.0
         substitute(lower, unit, step)
         for j in range(total):
             covariance[i, j] = step[j]
-    return state, now
+    return now, log_det

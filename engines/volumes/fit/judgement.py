@@ -17,7 +17,7 @@ from engines.volumes.fit.arguments import (
     Stack,
 )
 from engines.volumes.fit.joint_fit import fit_window, open_window
-from engines.volumes.fit.particle_count import LEAST_GAIN, misfit_of, nearest, without
+from engines.volumes.fit.particle_count import misfit_of, nearest, needed, without
 from engines.volumes.fit.rendering import volume_of
 from engines.volumes.fit.windows import boxes_of, fill_residual, room_for
 
@@ -66,7 +66,7 @@ def judge_group(
         open_window(stack, others, boxes, window, room)
         size, total = volume_of(window), PARTICLE * n + 1
         whole, held = np.empty((total, total)), np.zeros(total, np.bool_)
-        _, best = fit_window(theta[:n], ground, held, boxes, window, stack, psf, room, whole)
+        best, information = fit_window(theta[:n], ground, held, boxes, window, stack, psf, room, whole)
         fill_residual(theta[:n], ground, boxes, window, stack, psf, room)
         misfit = misfit_of(size, total, room)
         for k in range(n):
@@ -74,14 +74,20 @@ def judge_group(
                 for j in range(PARTICLE):
                     covariance[k, i, j] = whole[PARTICLE * k + i, PARTICLE * k + j]
             fit[k, CHI_SQUARE] = _chi_square(boxes[k], window, room)
-        fewer, kept, worst, least = np.empty((n - 1, PARTICLE)), np.empty((n - 1, PARTICLE)), -1, LEAST_GAIN
+        fewer, kept = np.empty((n - 1, PARTICLE)), np.empty((n - 1, PARTICLE))
+        worst, least, brightest = -1, 0.0, 0.0
+        for k in range(n):
+            brightest = max(brightest, theta[k, A])
         for k in range(n):
             beside = nearest(theta[:n], k, psf)
-            found = without(theta[:n], k, beside, ground, boxes, window, stack, psf, room, fewer)
+            found, less = without(theta[:n], k, beside, ground, boxes, window, stack, psf, room, fewer)
             ratio = max((found - best) / misfit, 0.0)
             fit[k, RATIO] = ratio if theta[k, A] > 0.0 else -ratio
-            if beside >= 0 and fit[k, RATIO] < least:
-                worst, least = k, fit[k, RATIO]
+            if beside < 0:
+                continue
+            odds = fit[k, RATIO] - needed(information - less, brightest, stack, psf)
+            if odds < least:
+                worst, least = k, odds
                 kept[:] = fewer
         if worst < 0:
             break

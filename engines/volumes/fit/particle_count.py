@@ -1,7 +1,15 @@
 """How many particles a group has: the likelihoods of one more and of one fewer are compared.
 
 The detector may have missed a particle beside a brighter one, taken two for one, or one for two. Each such change
-is fitted to the same voxels, and stays if it lowers -2 ln L by more than `LEAST_GAIN`.
+is fitted to the same voxels, and stays if it makes the group more probable. With n particles in a voxel on average
+and amplitudes up to A_most, one more has the prior density n / A_most in its four parameters, so that its odds are
+(Laplace's approximation; MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapter 28)
+
+    n / A_most  (2 pi)^2  sqrt(det F / det F')  L' / L                                     (1)
+
+with F the Fisher information of `joint_fit` (4), L the likelihood, and ' for one more. Brighter particles, with
+smaller errors, thus need to explain more: chance has more places to put them. The volume that a particle's errors
+fill is never taken as larger than that of its image, (4 pi)^(3/2) / 8 times the product of the PSF's sizes.
 """
 
 from __future__ import annotations
@@ -21,14 +29,10 @@ from engines.volumes.fit.arguments import (
     Stack,
 )
 from engines.volumes.fit.joint_fit import fit_window, open_window
-from engines.volumes.fit.rendering import set_box, volume_of
+from engines.volumes.fit.rendering import WIDE, set_box, volume_of
 from engines.volumes.fit.residual_search import elongation, missed
 from engines.volumes.fit.windows import boxes_of, fill_residual, fit_group, room_for
 
-LEAST_GAIN = 14.0
-"""-2 ln L that a particle among others must explain. With four parameters, places to choose from, and about one
-place in 1000 taken, odds are even near 14; chance reaches it in less than one of 1000 groups. The engine judges
-what is left once more by its own odds."""
 TRY_MISSED = 3.0
 """Standard deviations of the residual from which one more particle is tried; fitted, its -2 ln L is 9 or more."""
 TRY_TWO = 2.2
@@ -38,6 +42,8 @@ NEAR_SIGMAS = 3.0
 LEAST_PART = 0.1
 """Part of the brightest particle of the group that one more must have: fainter ones are where real images are
 unlike the PSF."""
+PLACE = 5.57
+"""(4 pi)^(3/2) / 8: volume of a Gaussian's square over the product of its standard deviations."""
 CHANCE = 3.0
 """Standard deviations of a reduced chi-square, sqrt(2 / voxels), above 1 from which images are unlike the PSF, and
 gains are divided by it."""
@@ -56,7 +62,18 @@ def misfit_of(size: int, parameters: int, room: Room) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _gain(
+def needed(information: float, brightest: float, stack: Stack, psf: KernelPsf) -> float:
+    """-2 ln L that one more particle has to explain for even odds (1).
+
+    `information` is ln det F' - ln det F; A_most is twice the `brightest` amplitude of the group.
+    """
+    image = PLACE * psf.sigma[0] * psf.sigma[1] * psf.sigma[2]
+    volume = 4.0 * np.log(2.0 * np.pi) - information - 2.0 * np.log(max(2.0 * brightest, 1e-30))
+    return -2.0 * np.log(stack.density) - min(volume, 2.0 * np.log(image))
+
+
+@njit(cache=True, nogil=True)
+def _odds(
     theta: FloatArray,
     more: FloatArray,
     ground: FloatArray,
@@ -65,13 +82,12 @@ def _gain(
     psf: KernelPsf,
     room: Room,
 ) -> tuple[float, Room]:
-    """How much lower -2 ln L is for the particles `more` (n + 1, 4), fitted in place, than for `theta` (n, 4)."""
+    """2 ln of the odds (1) of the particles `more` (n + 1, 4), fitted in place, over `theta` (n, 4)."""
     n = theta.shape[0]
-    boxes = np.empty((n + 2, BOX), np.int64)
+    boxes = np.empty((n + 1, BOX), np.int64)
     for k in range(n):
-        set_box(theta[k], stack.heights, stack.image.shape, psf, boxes[k])
-    for k in range(2):  # one in two moves both: the one that is new, and the one it is beside
-        set_box(more[n], stack.heights, stack.image.shape, psf, boxes[n + k])
+        set_box(theta[k], stack.heights, stack.image.shape, psf, WIDE, boxes[k])
+    set_box(more[n], stack.heights, stack.image.shape, psf, WIDE, boxes[n])
     room = room_for(boxes, stack, psf, room)
     window = np.empty(BOX, np.int64)
     open_window(stack, others, boxes, window, room)
@@ -79,13 +95,17 @@ def _gain(
     held, covariance, plain = np.zeros(size, np.bool_), np.empty((size, size)), np.empty(1)
     plain[0] = ground[0]
     fewer = theta.copy()
-    _, before = fit_window(fewer, plain, held, boxes[:n], window, stack, psf, room, covariance)
+    before, information = fit_window(fewer, plain, held, boxes[:n], window, stack, psf, room, covariance)
     plain[0] = ground[0]
     size += PARTICLE
     held, covariance = np.zeros(size, np.bool_), np.empty((size, size))
-    _, after = fit_window(more, plain, held, boxes[: n + 1], window, stack, psf, room, covariance)
-    fill_residual(more, plain, boxes[: n + 1], window, stack, psf, room)
-    return (before - after) / misfit_of(volume_of(window), size, room), room
+    after, another = fit_window(more, plain, held, boxes, window, stack, psf, room, covariance)
+    fill_residual(more, plain, boxes, window, stack, psf, room)
+    gain = (before - after) / misfit_of(volume_of(window), size, room)
+    brightest = 0.0
+    for k in range(n + 1):
+        brightest = max(brightest, more[k, A])
+    return gain - needed(another - information, brightest, stack, psf), room
 
 
 @njit(cache=True, nogil=True)
@@ -131,11 +151,11 @@ def find_more(
                 trial[n] = place
             else:
                 continue
-            gain, room = _gain(theta[:n], trial, ground, others, stack, psf, room)
+            odds, room = _odds(theta[:n], trial, ground, others, stack, psf, room)
             least = trial[n, A]
             if attempt == 0:
                 least = min(least, trial[which, A])
-            if gain > LEAST_GAIN and least > LEAST_PART * brightest:
+            if odds > 0.0 and least > LEAST_PART * brightest:
                 theta[: n + 1] = trial
                 n += 1
                 room = fit_group(theta[:n], ground, others, stack, psf, room)
@@ -171,8 +191,8 @@ def without(
     psf: KernelPsf,
     room: Room,
     fewer: FloatArray,
-) -> float:
-    """-2 ln L of the group without particle `k`; fills `fewer` (n - 1, 4) with the others as fitted then.
+) -> tuple[float, float]:
+    """-2 ln L of the group without particle `k`, and ln det F; fills `fewer` (n - 1, 4), the others as fitted then.
 
     Particle `beside` starts from the light of both and all move; where it is -1, only amplitudes are fitted.
     """
@@ -195,10 +215,9 @@ def without(
                 for i in range(3):
                     fewer[row, i] += (theta[k, i] - theta[m, i]) * second / (first + second)
                 fewer[row, A] = first + second
-                set_box(fewer[row], stack.heights, stack.image.shape, psf, kept[row])
+                set_box(fewer[row], stack.heights, stack.image.shape, psf, WIDE, kept[row])
                 for axis in range(3):  # of the window, which has been opened
                     kept[row, 2 * axis] = max(kept[row, 2 * axis], window[2 * axis])
                     kept[row, 2 * axis + 1] = min(kept[row, 2 * axis + 1], window[2 * axis + 1])
     plain[0] = ground[0]
-    _, found = fit_window(fewer, plain, held, kept, window, stack, psf, room, covariance)
-    return float(found)
+    return fit_window(fewer, plain, held, kept, window, stack, psf, room, covariance)

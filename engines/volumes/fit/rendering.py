@@ -19,22 +19,33 @@ from engines.volumes.fit.arguments import (
 )
 
 BY_Z, BY_Y, BY_X, VALUE = range(4)
+WIDE = 1.35
+"""How much farther than for a lone particle light is drawn where it falls on others: a Gaussian to 4 standard
+deviations, 0.03 % of its peak, so that it is not taken for something faint beside a bright particle."""
 
 
 @njit(cache=True, nogil=True)
 def set_box(
-    theta: FloatArray, heights: FloatArray, shape: tuple[int, int, int], psf: KernelPsf, box: IntArray
+    theta: FloatArray,
+    heights: FloatArray,
+    shape: tuple[int, int, int],
+    psf: KernelPsf,
+    widen: float,
+    box: IntArray,
 ) -> None:
-    """Fill `box` (6,) with the voxels that are looked at for a particle `theta` (4,); empty outside the volume."""
+    """Fill `box` (6,) with the voxels of a particle `theta` (4,); empty outside the volume.
+
+    They reach `widen` times as far as `psf.reach`.
+    """
     first, last = 0, shape[0]
-    while first < last and heights[first] < theta[Z] - psf.reach[Z]:
+    while first < last and heights[first] < theta[Z] - widen * psf.reach[Z]:
         first += 1
-    while last > first and heights[last - 1] > theta[Z] + psf.reach[Z]:
+    while last > first and heights[last - 1] > theta[Z] + widen * psf.reach[Z]:
         last -= 1
     box[0], box[1] = first, last
     for axis in range(1, 3):
-        low = int(np.ceil(theta[axis] - psf.reach[axis]))
-        high = int(np.floor(theta[axis] + psf.reach[axis])) + 1
+        low = int(np.ceil(theta[axis] - widen * psf.reach[axis]))
+        high = int(np.floor(theta[axis] + widen * psf.reach[axis])) + 1
         box[2 * axis] = min(max(low, 0), shape[axis])
         box[2 * axis + 1] = max(min(high, shape[axis]), box[2 * axis])
 
@@ -55,7 +66,7 @@ def render(
     room: Room,
     out: Float32Array,
 ) -> None:
-    """Fill `out` (4, S) with the image of a particle of amplitude 1 in its `box`, and its derivatives by z, y and x.
+    """Fill `out` (4, S) with the image of a particle of amplitude 1 in its `box`, and its derivatives by z, y, x.
 
     Voxels follow one another as in the box. Without `gradients` only `VALUE` is filled.
     """
@@ -183,7 +194,7 @@ def put(
 ) -> None:
     """Add the image of a particle of this amplitude to `total` (D, H, W)."""
     box = np.empty(BOX, np.int64)
-    set_box(theta, heights, total.shape, psf, box)
+    set_box(theta, heights, total.shape, psf, WIDE, box)
     if volume_of(box) == 0:
         return
     out = room.images[room.images.shape[0] - 1]

@@ -25,10 +25,10 @@ class Fitted:
     (slices, where they are evenly spaced): times `psf.voxel_um` they are um. `sigma_x`, `sigma_y`, `sigma_z` are
     their standard errors in the same units. `amplitude` is the height of the peak above the background, in grey
     values; `background` what lies under it, the offset included. `log_likelihood_ratio` is 2 ln(L with / L without
-    the particle), the others' amplitudes fitted again: the square of its detection strength in standard deviations;
-    negative for a particle that takes light away. `chi_square` is the reduced one of its voxels. `source` (N, int64) is
-    the row of the proposal, -1 for a particle that the fit found itself. `at_end` (N, bool): it lies so near to
-    an end of the stack, or outside of it, that part of its light is missing. `covariance` (N, 4, 4) of z, y, x,
+    the particle), the others fitted again: the square of its detection strength in standard deviations; negative
+    for a particle that takes light away. `chi_square` is the reduced one of its voxels. `source` (N, int64) is the
+    row of the proposal, -1 for a particle that the fit found itself. `at_end` (N, bool): it lies so near to an end
+    of the stack, or outside of it, that part of its light is missing. `covariance` (N, 4, 4) of z, y, x,
     amplitude.
     """
 
@@ -82,6 +82,7 @@ def fit_spots(
     *,
     heights_um: FloatArray | None = None,
     background_sd: float | None = None,
+    density: float | None = None,
 ) -> Fitted:
     """Fit the particles of a volume (Z, H, W) jointly, those that overlap and their background together.
 
@@ -89,13 +90,14 @@ def fit_spots(
     proposals of one particle become one. `heights_um` (Z,) are the slices' heights above the first one, rising; by
     default `psf.voxel_um[0]` apart. Slices that are `missing` (Z,) are not used. `background_sd` is how far the
     background around a particle may differ from `background`, in grey values (standard deviation); None: it is
-    fitted freely. Threads may call this at the same time. Raises `ValueError` for shapes that do not go together.
+    fitted freely. `density` is how many particles are expected in a voxel, for the odds of particles beside others
+    (`particle_count`); None: as many as proposals. Threads may call this at the same time. Raises `ValueError` for
+    shapes that do not go together.
     """
-    stack, kernel = (
-        stack_of(image, missing, psf, noise, background, heights_um, background_sd),
-        kernel_psf(psf),
-    )
     count = len(proposals)
+    expected = max(count, 1) / max(image.size, 1) if density is None else density
+    stack = stack_of(image, missing, psf, noise, background, heights_um, background_sd, expected)
+    kernel = kernel_psf(psf)
     size = count + count // 2 + ROOM
     theta, usable = np.zeros((size, 4)), np.zeros(size, np.bool_)
     steps = np.arange(len(stack.heights), dtype=np.float64)
@@ -120,6 +122,7 @@ def stack_of(
     background: Background,
     heights_um: FloatArray | None,
     background_sd: float | None,
+    density: float,
 ) -> Stack:
     """A volume as the kernels take it; raises `ValueError` where shapes do not go together."""
     if image.ndim != 3 or min(image.shape) < 1 or missing.shape != image.shape[:1]:
@@ -139,7 +142,10 @@ def stack_of(
     grid = np.ascontiguousarray(background.grid - np.float32(noise.offset), np.float32)
     stiffness = 0.0 if background_sd is None else 1.0 / max(background_sd, 1e-6) ** 2
     read = max(noise.read_variance, LEAST_VARIANCE if noise.gain == 0 else 0.0)
-    return Stack(data, ~missing, heights, grid, int(background.cell_px), noise.gain, read, stiffness)
+    shot = float(noise.gain)
+    return Stack(
+        data, ~missing, heights, grid, int(background.cell_px), shot, float(read), stiffness, density
+    )
 
 
 def _start_amplitudes(theta: FloatArray, given: FloatArray, stack: Stack) -> FloatArray:

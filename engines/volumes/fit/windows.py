@@ -19,7 +19,7 @@ from engines.volumes.fit.arguments import (
 from engines.volumes.fit.grouping import LARGEST_GROUP
 from engines.volumes.fit.joint_fit import fit_window, open_window, set_window
 from engines.volumes.fit.normal_equations import fill_light, fill_weights
-from engines.volumes.fit.rendering import render, set_box, volume_of
+from engines.volumes.fit.rendering import WIDE, render, set_box, volume_of
 
 SPARE = 3
 """Particles that may be added to the largest group."""
@@ -44,9 +44,9 @@ def _most_slices(heights: FloatArray, reach: float) -> int:
 def make_room(psf: KernelPsf, stack: Stack, voxels: int) -> Room:
     """Work space for windows of up to so many `voxels`."""
     shape = stack.image.shape
-    box = _most_slices(stack.heights, psf.reach[Z])
+    box = _most_slices(stack.heights, WIDE * psf.reach[Z])
     for axis in range(1, 3):
-        box *= min(int(2.0 * psf.reach[axis]) + 2, shape[axis])
+        box *= min(int(2.0 * WIDE * psf.reach[axis]) + 2, shape[axis])
     longest = max(shape[0], shape[1], shape[2])
     _, high, long = psf.coefficients.shape
     most = LARGEST_GROUP + SPARE + 1
@@ -70,10 +70,10 @@ def make_room(psf: KernelPsf, stack: Stack, voxels: int) -> Room:
 
 @njit(cache=True, nogil=True)
 def boxes_of(theta: FloatArray, stack: Stack, psf: KernelPsf) -> IntArray:
-    """The boxes (n, 6) of particles (n, 4)."""
-    boxes = np.empty((theta.shape[0], BOX), np.int64)
+    """The boxes (n, 6) of particles (n, 4) of a group."""
+    boxes, widen = np.empty((theta.shape[0], BOX), np.int64), 1.0 if theta.shape[0] == 1 else WIDE
     for k in range(theta.shape[0]):
-        set_box(theta[k], stack.heights, stack.image.shape, psf, boxes[k])
+        set_box(theta[k], stack.heights, stack.image.shape, psf, widen, boxes[k])
     return boxes
 
 

@@ -23,8 +23,8 @@ Planes = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Largest differences: of a probability, and of a place, brightness or their logarithmic errors in likely cells,
-    in standard errors."""
+    """Largest differences: of a probability, and in likely cells of a place or brightness, in standard errors, and
+    of the logarithm of a standard error."""
 
     probability: float
     values: float

@@ -45,8 +45,9 @@ SETTLING, LEAST_PART = 1000, 0.02
 class SteadyNorm(nn.BatchNorm2d):
     """Batch normalisation by running statistics also while training, which are held after `SETTLING` batches.
 
-    Volumes differ by a hundred times in brightness. A batch's own statistics would say how bright its particles are,
-    which is not known in use: trained with them, networks missed all particles at a signal-to-noise ratio of 1.
+    Volumes differ by a hundred times in brightness. A batch's own statistics would say how bright its particles
+    are, which is not known in use: trained with them, a network missed all particles at a signal-to-noise ratio
+    of 1.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,8 @@ class VolumeOnnxModel:
         self.volume_model: VolumeModel = volume_model_of(self.metadata, self.card, str(path))
         if self._session.ends != [[INPUT], [OUTPUT]]:
             raise ConfigurationError(
-                f"{path} has inputs and outputs {self._session.ends}, not {INPUT} and {OUTPUT}; it is not a liveptv model"
+                f"{path} has inputs and outputs {self._session.ends}, not {INPUT} and {OUTPUT}; it is not a "
+                "liveptv model"
             )
         self._try_out()
 

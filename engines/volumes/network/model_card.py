@@ -61,7 +61,8 @@ class VolumeCard(BaseModel):
     def _is_of_this_layout(self) -> VolumeCard:
         if (self.stride, self.step, self.channels) != (STRIDE, STEP, CHANNELS):
             raise ValueError(
-                f"cells of {self.stride} px and {self.step} slices with {self.channels} values are not this version's"
+                f"cells of {self.stride} px and {self.step} slices with {self.channels} values are not this "
+                "version's"
             )
         return self
 

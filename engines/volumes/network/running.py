@@ -34,12 +34,13 @@ def open_running(settings: DetectorSettings, model: VolumeOnnxModel, workers: in
     Raises `ConfigurationError` where none can.
     """
     skipped: dict[str, str] = {}
-    for name, device, reason, opener in _candidates(settings, model, workers):
+    for name, device, why_not, opener in _candidates(settings, model, workers):
         if settings.backend not in ("auto", name) or settings.device.partition(".")[0] not in (
             "auto",
             device,
         ):
             continue
+        reason = why_not
         if not reason:
             try:
                 network = opener()

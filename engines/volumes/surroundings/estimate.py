@@ -58,7 +58,9 @@ def estimate_surroundings(
     grid = smooth(mean, missing)
     if noise is None:
         noise = fit_noise(grid[~missing], variance[~missing], (cell * block) ** 2)
-    return Background(grid, cell * block, _uncertainty(mean, grid, missing, noise, (cell * block) ** 2)), noise
+    return Background(
+        grid, cell * block, _uncertainty(mean, grid, missing, noise, (cell * block) ** 2)
+    ), noise
 
 
 def _uncertainty(

@@ -41,16 +41,15 @@ def made(tmp_path_factory):
 
 
 def off_by_um(tracks):
-    """Distance of each measured position from the nearest true one at the particle's own time, um."""
-    time_s = tracks.time_s + tracks.time_offset_s
+    """Distance of each measured position from the nearest true one, um."""
     found = np.column_stack([tracks.x_um, tracks.y_um, tracks.z_um])
-    return np.array([cKDTree(truth_um(t)).query(place)[0] for t, place in zip(tracks.time_s, found, strict=True)]), time_s
+    return np.array([cKDTree(truth_um(t)).query(place)[0] for t, place in zip(tracks.time_s, found, strict=True)])
 
 
 def test_particles_in_volumes_are_found_and_tracked_in_3d(made):
     folder, _ = made
     tracks = read_trajectories(folder / "tracks.h5")
-    off_um, _ = off_by_um(tracks)
+    off_um = off_by_um(tracks)
     particles = len(truth_um(0.0))
     assert len(tracks) > 0.95 * 40 * particles
     assert np.median(off_um) < 0.25 * PIXEL_UM
