@@ -4,10 +4,10 @@
 
 As in the virus scenario of the Particle Tracking Challenge (Chenouard et al. 2014): 512 x 512 x 10 voxels, 100
 volumes, 100, 500 or 1,000 particles, which appear, vanish, and switch between Brownian and directed motion. Its
-speeds and switching rates are not published as numbers, so they are varied here (`WORLDS`), fixed before anything was
-measured. Detections have the errors, misses and false ones of the stand-in scene (../shared/facts/volumes.md): standard
-errors at the bound, twice as large in z at the ends of the stack; a share missed and as many false ones by the F1
-there; particles nearer than 2 voxels are detected as one.
+speeds and switching rates are not published as numbers, so they are varied here (`WORLDS`), fixed before anything
+was measured. Detections have the errors, misses and false ones of the stand-in scene (../shared/facts/volumes.md):
+standard errors at the bound, twice as large in z at the ends of the stack; a share missed and as many false ones by
+the F1 there; particles nearer than 2 voxels are detected as one.
 
 Reported is alpha of the tracker over alpha of perfect linking of the same detections (gate 5 voxels): 1 would be
 links without a mistake. Mean and worst over the seeds.
@@ -52,9 +52,9 @@ SIGMA_ERROR = 0.1  # stated standard errors are wrong by so much from detection 
 class World:
     """How particles move, in voxels along x and y and frames.
 
-    Brownian steps have `step` in each axis; directed motion has `speed` (uniform between half and 1.5 times that) and
-    steps of a quarter. Either lasts `persistence` frames in the mean, a particle `life`. `z_scale` is the size of a
-    voxel along x over that along z: motion is the same in um. `mixture` is the share of time of directed motion.
+    Brownian steps have `step` in each axis; directed motion has `speed` (between half and 1.5 times that) and steps
+    of a quarter. Either lasts `persistence` frames in the mean, a particle `life`. `z_scale` is the size of a voxel
+    along x over that along z: motion is the same in um. `mixture` is the share of time of directed motion.
     """
 
     step: float = 1.0
@@ -169,7 +169,9 @@ def detect(truth: Truth, snr: int, seed: int) -> Detected:
                 kept[b] = False
         points, who = points[:, kept], truth.particle[rows[kept]]
         false = rng.poisson(MISSED[snr] * rows.size)
-        points = np.concatenate([points, rng.uniform(0, 1, (3, false)) * (np.array(SHAPE)[:, None] - 1)], axis=1)
+        points = np.concatenate(
+            [points, rng.uniform(0, 1, (3, false)) * (np.array(SHAPE)[:, None] - 1)], axis=1
+        )
         who = np.concatenate([who, np.full(false, -1)])
         from_end = np.minimum(points[2], SHAPE[2] - 1 - points[2])
         sigma = np.full(points.shape, SIGMA[snr])

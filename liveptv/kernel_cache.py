@@ -29,6 +29,7 @@ KERNELS = {
     "tracking": "tracking.assignment:solve",
     "tracking/sides": "tracking.sides.two_branches:predict",
     "tracking/second_detections": "tracking.second_detections.close_pairs:flag",
+    "tracking/switching": "tracking.switching.motion:predict_one",
     "tracking/trajectories": "tracking.trajectories.precision:to_steps",
 }
 """A kernel of each folder with kernels."""

@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 
 ROUNDED = (
     "x_um", "y_um", "z_um", "sigma_x_um", "sigma_y_um", "sigma_z_um", "brightness", "confidence", "z_other_um",
-    "p_other", "p_kind",
+    "p_other", "p_kind", "time_offset_s",
 )  # fmt: skip
 MOST_KIND = np.iinfo(np.int16).max
 X, Y, Z, SIGMA_Z, Z_OTHER, P_OTHER, KIND, P_KIND = (
@@ -30,6 +30,7 @@ X, Y, Z, SIGMA_Z, Z_OTHER, P_OTHER, KIND, P_KIND = (
     for name in ("x_um", "y_um", "z_um", "sigma_z_um", "z_other_um", "p_other", "kind", "p_kind")
 )
 SIGMA = Detections.COLUMNS.index("sigma_x_um")
+OFFSET, OUT_OFFSET = Detections.COLUMNS.index("time_offset_s"), Tracks.COLUMNS.index("time_offset_s")
 OUT_DETECTION = Tracks.COLUMNS.index("detection")
 OUT_Z, OUT_SIGMA_Z, OUT_Z_OTHER, OUT_P_OTHER, OUT_KIND, OUT_P_KIND = (
     Tracks.COLUMNS.index(n) for n in Tracks.DETECTED
@@ -76,7 +77,15 @@ def without_assumed(detections: Detections, assumed: tuple[float, float, float])
 
 
 def note_detected(rows: FloatArray, detections: FloatArray) -> None:
-    """Write `Tracks.DETECTED` into the rows of `Tracks` (columns, N), given the table of `Detections`."""
+    """Write `Tracks.DETECTED`, and the detections' own times, into the rows of `Tracks` (columns, N).
+
+    `detections` is the table of `Detections`.
+    """
+    has_time = np.isfinite(detections[OFFSET])
+    if has_time.any():
+        there = np.flatnonzero(rows[OUT_DETECTION] >= 0)
+        at = rows[OUT_DETECTION, there].astype(np.int64)
+        rows[OUT_OFFSET, there] = np.where(has_time[at], detections[OFFSET, at], rows[OUT_OFFSET, there])
     has_two = np.isfinite(detections[Z_OTHER])
     has_class = np.isfinite(detections[KIND])
     if not (has_two.any() or has_class.any()):
@@ -108,6 +117,7 @@ def detections_in(tracks: Tracks) -> Detections:
         (OUT_P_OTHER, P_OTHER),
         (OUT_KIND, KIND),
         (OUT_P_KIND, P_KIND),
+        (OUT_OFFSET, OFFSET),
     ):
         found[column, at] = table[out]
     found[-1] = 0.0

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.special import gammainccinv
 
 from stream.messages import Detections, FrameInfo, Predictions, Tracks
+from stream.volume_info import VolumeInfo
 from tracking import kalman, track_life
 from tracking.as_detected import note_detected
 from tracking.assignment import solve
@@ -148,7 +149,13 @@ class OnlineTracker:
         return self._displacements.remark
 
     def warmup(self) -> None:
-        """Compile everything a live run needs (seconds at first, then from numba's cache)."""
+        """Compile everything a live run needs (seconds at first, then from numba's cache).
+
+        What volumes need is compiled only where the settings say that motion is switching: see `warmup_switching`.
+        """
+        if self.settings.motion == "switching":
+            self.warmup_switching()
+            return
         rng = np.random.default_rng(0)
         for mode in ("flow", "hungarian"):
             scratch = OnlineTracker(self.settings.model_copy(update={"mode": mode}))
@@ -161,6 +168,17 @@ class OnlineTracker:
             if mode == "flow":
                 scratch.follow_any_change()
 
+    def warmup_switching(self) -> None:
+        """The same for particles that switch between Brownian and directed motion, as in volumes."""
+        rng = np.random.default_rng(0)
+        changes = {"mode": "flow", "motion": "switching"}
+        scratch = OnlineTracker(self.settings.model_copy(update=changes))
+        volume = VolumeInfo((0.0, 1.0, 2.0), (0.0, 0.1, 0.2), (1,))
+        for frame in range(4):
+            info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0, volume=volume)
+            x, y, z = rng.uniform(0.0, 100.0, (3, 40))
+            scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, kind=0.0, p_kind=0.9))
+
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.
 
@@ -172,7 +190,7 @@ class OnlineTracker:
             return Tracks.empty(info)
         if abs(info.focus_um) < kalman.FARTHEST_UM:
             self._focus_um = float(info.focus_um)
-        if self._is_switching(info):
+        if self._is_switching(detections):
             return self._step_switching(detections)
         self._drop_stale()
         count = self._take(detections)
@@ -195,13 +213,15 @@ class OnlineTracker:
         self._last, self._last_clock = tracks, self._clock.elapsed
         return tracks
 
-    def _is_switching(self, info: FrameInfo) -> bool:
-        """Whether particles switch between Brownian and directed motion; decided by the first frame, for the run."""
+    def _is_switching(self, detections: Detections) -> bool:
+        """Whether particles switch between two kinds of motion; the first frame with particles decides."""
         if self._switches is None:
+            info = detections.info
+            is_volume = info.volume is not None or bool(np.isfinite(detections.time_offset_s).any())
+            if not len(detections) and not is_volume:
+                return False
             wanted = self.settings.motion
-            self._switches = self._is_flow and (
-                wanted == "switching" or (wanted == "auto" and info.volume is not None)
-            )
+            self._switches = self._is_flow and (wanted == "switching" or (wanted == "auto" and is_volume))
         return self._switches
 
     def _step_switching(self, detections: Detections) -> Tracks:
@@ -350,7 +370,7 @@ class OnlineTracker:
         return dt / (self.settings.velocity_memory_frames * self._clock.frame_s) ** 2
 
     def predictions(self) -> Predictions:
-        """What is known of the tracks after the last step; empty in 2D, where no filter runs, and for switching motion.
+        """What is known of the tracks after the last step; empty in 2D, without filter, and for switching motion.
 
         Tentative tracks, flagged so, are among them from their second detection on, once the noise is learnt.
         A track that is a second detection of another's particle is flagged so. Changes nothing. Raises `ValueError`
@@ -360,7 +380,13 @@ class OnlineTracker:
         if last is None:
             raise ValueError("there are no predictions before the first frame; call `step` first")
         info = replace(last.info, focus_um=self._focus_um)
-        knows = self._switching is None and self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
+        knows = (
+            self._switching is None
+            and self._is_flow
+            and self._axes == 3
+            and self._noise.ready
+            and frame_s > 0
+        )
         if not (knows and self._alive):
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)

@@ -34,6 +34,7 @@ def _tracker() -> None:
 
     for rule in ("likelihood", "paper"):
         OnlineTracker(TrackerSettings(double_test=rule)).warmup()
+    OnlineTracker(TrackerSettings()).warmup_switching()
     precision.warmup()
 
 

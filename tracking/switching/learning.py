@@ -1,7 +1,8 @@
-"""What is learnt of all switching particles: steps, switching rates, how often they are detected, and how long they live.
+"""What is learnt of all switching particles: steps, switching rates, how often they are seen, and how long they
+live.
 
-Expectation-maximisation with forgetting: each frame adds the sums of `tracking.switching.life`; a quantity is the ratio
-of two of them, with a first guess that counts as a few observations.
+Expectation-maximisation with forgetting: each frame adds the sums of `tracking.switching.life`; a quantity is the
+ratio of two of them, with a first guess that counts as a few observations.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ MEMORY_FRAMES = 40.0
 """Frames after which an observation counts 1/e, as for the noise of a flow."""
 GUESSED = 5.0  # observations that a first guess counts as; a frame of 20 tracks outweighs it
 GUESSED_RATES, RATES = 20.0, (0.05, 0.05, 0.03)
-"""Weight of the first guess of the switching rates, and the rates a frame: B to N, D and N to B, D to N. They are what
-is left where nobody switches: a chance of a few percent each frame costs 0.1 in ln L and keeps who does."""
+"""Weight of the first guess of the switching rates, and the rates a frame: B to N, D and N to B, D to N. A chance
+of a few percent each frame costs 0.1 in ln L and keeps who does switch."""
 LEAST_RATE, MOST_RATE = 0.003, 0.4
 GUESSED_LIVES, DEATHS = 50.0, 0.02
 LEAST_DETECTION, MOST_DETECTION = 0.5, 0.998

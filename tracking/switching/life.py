@@ -1,7 +1,7 @@
 """Birth, confirmation, gaps and death of switching tracks, and what their links teach, for all tracks of a frame.
 
-As in `tracking.track_life`, but a track without a detection becomes less likely to be there, and ends when it hardly is;
-where its slice of a volume is missing it cannot have been seen, and that counts for nothing.
+As in `tracking.track_life`, but a track without a detection becomes less likely to be there, and ends when it
+hardly is; where its slice of a volume is missing it cannot have been seen, and that counts for nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from tracking.switching.motion import (
     ID,
     LABELS,
     MISSED,
-    MODELS,
     MU,
     PP,
     ROWS,
@@ -47,10 +46,13 @@ from tracking.switching.motion import (
     variance_of,
 )
 from tracking.track_life import (
+    AGE,
     ALIVE,
     BORN,
+    CONFIDENCE,
     DETECTION,
     ENDED,
+    FLAGS,
     LINKED,
     OF_DETECTION,
     PREDICTED,
@@ -63,14 +65,15 @@ from tracking.track_life import (
     TRACK,
     X,
 )
-from tracking.track_life import AGE, BRIGHTNESS as OUT_BRIGHTNESS, CONFIDENCE, FLAGS, MISSED as TALLY_MISSED
+from tracking.track_life import BRIGHTNESS as OUT_BRIGHTNESS
+from tracking.track_life import MISSED as TALLY_MISSED
 
 LEAST_EXISTS = 0.01
-"""A track ends when it is there with less than this probability. With 0.05 particles that blink lose tracks where few
-are missed; with 0.001 ends are told a frame later."""
+"""A track ends when it is there with less than this probability. With 0.05 particles that blink lose tracks where
+few are missed; with 0.001 ends are told a frame later."""
 SURE = 0.98
-"""Probability of its first link from which a track is confirmed at once. Two false detections that pass are then fewer than
-one in 50; with 0.999 hardly any track is confirmed by two detections."""
+"""Probability of its first link from which a track is confirmed at once. Of two false detections that are linked
+fewer than one in 50 pass; with 0.999 hardly any track is confirmed by two detections."""
 UNSEEN_FRAMES = 20
 """Camera frames after which a track ends in any case, in longest gaps: one whose slices are missing forever."""
 OFFSET = Tracks.COLUMNS.index("time_offset_s")
@@ -81,14 +84,14 @@ STAY_B, START, STOP, STAY_D, TURN = 12, 13, 14, 15, 16
 DIRECTED, ALL = 17, 18
 DETECTED, UNDETECTED, DIED, LIVED = 19, 20, 21, 22
 SUMS = 23
-"""What a frame teaches, as sums: E[step^2]/dt and weights for B and D, three axes each; expected transitions; how many
-are directed, of all; frames in which particles were detected, or not although there; how many died in how many
-frames. Room for six more numbers is behind it."""
+"""What a frame teaches, as sums: E[step^2]/dt and weights for B and D, three axes each; expected transitions; how
+many are directed, of all; frames in which particles were detected, or not although there; how many died in how
+many frames. Room for six more numbers is behind it."""
 
 
 class Life(NamedTuple):
-    """Rules: axes, detections that confirm, longest gap; probabilities that a new track is directed, and is real, and
-    that a particle is detected."""
+    """Rules: axes, detections that confirm, longest gap; probabilities that a new track is directed, that it is
+    real, and that a particle is detected."""
 
     axes: int
     confirm: int
@@ -112,17 +115,17 @@ def advance(
     tracks: Any, links: Any, costs: Any, measured: Any, times: Any, detections: int, seen: Any, no_link: float,
     life: Any, moment: Any, motion: Any, flow: Any, outcome: Any, work: Any,
 ) -> None:  # fmt: skip
-    """Correct the linked tracks, end the lost ones, start new ones, write rows of `Tracks`, and sum up what is learnt.
+    """Correct the linked tracks, end the lost ones, start new ones, write rows of `Tracks`, sum up what is learnt.
 
-    `tracks`: state, label, how many, the next number. `links` (N,): the detection of each, -1 for none; `costs` (N,) of
-    these links, of which `no_link` is the limit. `times` (M,): when each detection was imaged. `outcome`: rows
-    (columns, N + M), tally, settled (N + M,), taken (M,), sums (SUMS,).
+    `tracks`: state, label, how many, the next number. `links` (N,): the detection of each, -1 for none; `costs`
+    (N,) of these links, of which `no_link` is the limit. `times` (M,): when each detection was imaged. `outcome`:
+    rows (columns, N + M), tally, settled (N + M,), taken (M,), sums (SUMS,).
     """
     state, label, alive, next_id = tracks
     measured, life, moment = Measured(*measured), Life(*life), Moment(*moment)
     motion, flow = Motion(*motion), Flow(*flow)
     rows, tally, settled, taken, sums = outcome
-    z, R, origin, table = measured.z, measured.R, measured.origin, measured.table
+    z, variances, origin, table = measured.z, measured.R, measured.origin, measured.table
     axes = life.axes
     tally[:] = 0
     sums[:] = 0.0
@@ -163,9 +166,9 @@ def advance(
                 state[TIME, kept] = times[j]
             judges = label[HITS, kept] >= 2
             if judges:
-                _sum_steps(state, kept, axes, z, R, j, motion, moment, sums, label, logs)
+                _sum_steps(state, kept, axes, z, variances, j, motion, moment, sums, label, logs)
             else:
-                correct_one(state, kept, axes, z, R, j, logs)
+                correct_one(state, kept, axes, z, variances, j, logs)
             right = 1.0 / (1.0 + math.exp(0.5 * (costs[i] - no_link)))
             if confirmed:
                 sums[DETECTED] += right
@@ -188,12 +191,12 @@ def advance(
                 )
             settled[kept] = label[CONFIRMED, kept] > 0
             _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
-            _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
+            _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         kept += 1
     for j in range(detections):
         if taken[j]:
             continue
-        bear_one(state, kept, axes, z, R, j, life.directed, life.real, motion, flow, work)
+        bear_one(state, kept, axes, z, variances, j, life.directed, life.real, motion, flow, work)
         state[TIME, kept] = times[j]
         state[BRIGHTNESS, kept] = table[6, origin[j]]
         label[ID, kept] = next_id + tally[BORN]
@@ -204,7 +207,7 @@ def advance(
         settled[kept] = life.confirm <= 1
         label[CONFIRMED, kept] = life.confirm <= 1
         _write(state, label, kept, axes, moment, 0.0 if settled[kept] else TENTATIVE, rows, motion)
-        _write_measured(kept, j, axes, z, R, origin, table, times, moment, rows)
+        _write_measured(kept, j, axes, z, variances, origin, table, times, moment, rows)
         tally[BORN] += 1
         kept += 1
     tally[ALIVE] = kept
@@ -212,24 +215,25 @@ def advance(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sum_steps(
-    state: Any, i: int, axes: int, z: Any, R: Any, j: int, motion: Any, moment: Any, sums: Any,
+    state: Any, i: int, axes: int, z: Any, variances: Any, j: int, motion: Any, moment: Any, sums: Any,
     label: Any, logs: Any,
 ) -> None:  # fmt: skip
     """Correct track `i` by detection `j` and add what its step says (expectation step of EM).
 
-    The expected square of a step of variance Q, given the innovation nu of variance S, is (Q nu / S)^2 + Q (1 - Q / S).
+    The expected square of a step of variance Q, given the innovation nu of variance S, is
+    (Q nu / S)^2 + Q (1 - Q / S).
     """
     frames = max(moment.clock - label[SEEN, i], 1)
     dt = frames * motion.frame_s
     for a in range(axes):
         for m in range(2):
             at = m * ROWS
-            S = state[at + PP + a, i] + R[a, j]
+            S = state[at + PP + a, i] + variances[a, j]
             nu = z[a, j] - state[at + P + a, i]
             Q = motion.q[m, a] * dt
             gain = Q / S
             sums[SUMS + 3 * m + a] = ((gain * nu) ** 2 + Q * (1.0 - gain)) / dt
-    correct_one(state, i, axes, z, R, j, logs)
+    correct_one(state, i, axes, z, variances, j, logs)
     b, d, n = state[MU + B, i], state[MU + D, i], state[MU + N, i]
     for a in range(axes):
         sums[STEP_B + a] += b * sums[SUMS + a]
@@ -274,12 +278,21 @@ def _write(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _write_measured(
-    i: int, j: int, axes: int, z: Any, R: Any, origin: Any, table: Any, times: Any, moment: Any, rows: Any
+    i: int,
+    j: int,
+    axes: int,
+    z: Any,
+    variances: Any,
+    origin: Any,
+    table: Any,
+    times: Any,
+    moment: Any,
+    rows: Any,
 ) -> None:
     """Write detection `j` as it was measured into the row of track `i`."""
     for a in range(axes):
         rows[X + a, i] = z[a, j]
-        rows[SIGMA + a, i] = math.sqrt(R[a, j])
+        rows[SIGMA + a, i] = math.sqrt(variances[a, j])
     if axes == 3:
         rows[X + 2, i] -= moment.height
     rows[OUT_BRIGHTNESS, i] = table[6, origin[j]]

@@ -30,7 +30,7 @@ beside it. Between 0.1 and 0.6 nothing changes but when half of a volume is miss
 
 
 class Slices(NamedTuple):
-    """The slices of a volume: heights `z` (n,), um, `time` (n,), s after the volume's, and which are `missing` (n,).
+    """The slices of a volume: heights `z` (n,), um, `time` (n,), s after the volume's, which are `missing` (n,).
 
     Empty for images.
     """
@@ -41,8 +41,8 @@ class Slices(NamedTuple):
 
 
 class Chances(NamedTuple):
-    """`detection` and `survival` (a frame) of a particle; `new` particles and false detections, ln of their density,
-    um^-axes; `widest` (3,), um^2, of the variances of detections."""
+    """Probabilities of `detection` and, a frame, `survival` of a particle; `new`: ln of the density of new
+    particles, um^-axes, false ones included; `widest` (3,), um^2, of the variances of detections."""
 
     detection: float
     survival: float
@@ -61,7 +61,7 @@ def nearest_slice(slices: Any, z: float) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def time_at(slices: Any, z: float) -> float:
+def time_at(slices: Any, z: float) -> Any:
     """When a height was imaged, s after the volume's time, between the slices; 0 where that is not known."""
     n = slices.time.size
     if n == 0:
@@ -82,7 +82,8 @@ def predict_all(
 ) -> None:  # fmt: skip
     """Predict all tracks to the time at which their own slices are imaged in the frame of time `now`, s.
 
-    `height` is the focus of the first slice. `seen` (count,) gets the probability that each is detected if it is there.
+    `height` is the focus of the first slice. `seen` (count,) gets the probability that each is detected if it is
+    there.
     """
     motion, flow, chances, slices = Motion(*motion), Flow(*flow), Chances(*chances), Slices(*slices)
     for i in range(count):
@@ -104,8 +105,8 @@ def predict_all(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gate(
-    state: Any, rows: int, axes: int, z: Any, R: Any, times: Any, points: int, chances: Any, seen: Any, grid: Any,
-    found: Any,
+    state: Any, rows: int, axes: int, z: Any, variances: Any, times: Any, points: int, chances: Any, seen: Any,
+    grid: Any, found: Any,
 ) -> int:  # fmt: skip
     """Fill the first `rows` of `found` (`Rows`) with the detections that a track rather takes than none.
 
@@ -156,7 +157,9 @@ def gate(
                     best = -1e300
                     total = 0.0
                     for m in range(MODELS):
-                        log = math.log(state[MU + m, i]) + log_likelihood(state, i, m, axes, z, R, j, later)
+                        log = math.log(state[MU + m, i]) + log_likelihood(
+                            state, i, m, axes, z, variances, j, later
+                        )
                         if log > best:
                             total = total * math.exp(best - log) + 1.0
                             best = log

@@ -6,13 +6,14 @@ Bar-Shalom, Li & Kirubarajan, Estimation with Applications to Tracking and Navig
     D  directed: p = p + v dt, with steps of variance q_d dt; v changes slowly
     N  newly directed: as D, but the velocity is only known to be one of those that directed particles have here
 
-B becomes N, D and N become B, D turns (becomes N), and N becomes D, each with a rate. A prediction is a mixture of three
-Gaussians; N gives it the tails that a switch needs. Moments of mixed models are matched; a velocity that was just measured
-(N) is mixed only with one that was known (D), never with "none".
+B becomes N, D and N become B, D turns (becomes N), and N becomes D, each with a rate. A prediction is a mixture of
+three Gaussians; N gives it the tails that a switch needs. Moments of mixed models are matched; a velocity that was
+just measured (N) is mixed only with one that was known (D), never with "none".
 
-All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then the
-probabilities of the models, the probability that the particle is still there, the time of the state in s, the mean
-brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman` with the number of misses behind it, and whether the track is confirmed.
+All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then
+the probabilities of the models, the probability that the particle is still there, the time of the state in s, the
+mean brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman`,
+with the number of misses and whether the track is confirmed behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tracking.flow_field import Flow, expect
+from tracking.flow_field import expect
 
 B, D, N = 0, 1, 2
 MODELS = 3
@@ -43,9 +44,12 @@ TWO_PI_CUBED = (2.0 * math.pi) ** 3
 
 
 class Motion(NamedTuple):
-    """What is learnt of all particles: `q` (2, 3), um^2/s, the steps of B and of D; `rates` (3,) a frame: B to N, D
-    and N to B, D to N; `unknown` (3,), um^2/s^2, of a velocity where nothing is known of the flow, and `error` (3,) of those
-    that the flow was learnt from; `frame_s`."""
+    """What is learnt of all particles.
+
+    `q` (2, 3), um^2/s: the steps of B and of D. `rates` (3,), a frame: B to N, D and N to B, D to N. `unknown`
+    (3,), um^2/s^2: variance of a velocity where nothing is known of the flow; `error` (3,): of those it was learnt
+    from.
+    """
 
     q: Any
     rates: Any
@@ -151,13 +155,13 @@ def shift_one(state: Any, i: int, axes: int, dt: float, motion: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_likelihood(state: Any, i: int, m: int, axes: int, z: Any, R: Any, j: int, dt: float) -> float:
+def log_likelihood(state: Any, i: int, m: int, axes: int, z: Any, variances: Any, j: int, dt: float) -> float:
     """ln of the density of detection `j`, taken `dt` (s) after the prediction of track `i`, in model `m`."""
     at = m * ROWS
     total = 0.0
     det = 1.0
     for a in range(axes):
-        S = state[at + PP + a, i] + R[a, j]
+        S = state[at + PP + a, i] + variances[a, j]
         nu = z[a, j] - state[at + P + a, i]
         if m != B:
             nu -= state[at + V + a, i] * dt
@@ -167,11 +171,11 @@ def log_likelihood(state: Any, i: int, m: int, axes: int, z: Any, R: Any, j: int
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def correct_one(state: Any, i: int, axes: int, z: Any, R: Any, j: int, logs: Any) -> float:
+def correct_one(state: Any, i: int, axes: int, z: Any, variances: Any, j: int, logs: Any) -> float:
     """Update track `i` by detection `j`; returns ln of the likelihood. `logs` (3,) is scratch."""
     best = -1e300
     for m in range(MODELS):
-        logs[m] = math.log(state[MU + m, i]) + log_likelihood(state, i, m, axes, z, R, j, 0.0)
+        logs[m] = math.log(state[MU + m, i]) + log_likelihood(state, i, m, axes, z, variances, j, 0.0)
         best = max(best, logs[m])
     total = 0.0
     for m in range(MODELS):
@@ -185,13 +189,13 @@ def correct_one(state: Any, i: int, axes: int, z: Any, R: Any, j: int, logs: Any
         at = m * ROWS
         for a in range(axes):
             pp, pv = state[at + PP + a, i], state[at + PV + a, i]
-            S = pp + R[a, j]
+            S = pp + variances[a, j]
             nu = z[a, j] - state[at + P + a, i]
             state[at + P + a, i] += pp / S * nu
-            state[at + PP + a, i] = pp * R[a, j] / S
+            state[at + PP + a, i] = pp * variances[a, j] / S
             if m != B:
                 state[at + V + a, i] += pv / S * nu
-                state[at + PV + a, i] = pv * R[a, j] / S
+                state[at + PV + a, i] = pv * variances[a, j] / S
                 state[at + VV + a, i] = max(state[at + VV + a, i] - pv * pv / S, 0.0)
     for m in range(MODELS):
         state[MU + m, i] /= least
@@ -200,8 +204,8 @@ def correct_one(state: Any, i: int, axes: int, z: Any, R: Any, j: int, logs: Any
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def bear_one(
-    state: Any, i: int, axes: int, z: Any, R: Any, j: int, directed: float, exists: float, motion: Any, flow: Any,
-    work: Any,
+    state: Any, i: int, axes: int, z: Any, variances: Any, j: int, directed: float, exists: float, motion: Any,
+    flow: Any, work: Any,
 ) -> None:  # fmt: skip
     """Start track `i` at detection `j`, with a velocity as the flow has it there; `directed` and `exists` are
     probabilities."""
@@ -210,11 +214,11 @@ def bear_one(
     for m in range(MODELS):
         for a in range(axes):
             state[m * ROWS + P + a, i] = z[a, j]
-            state[m * ROWS + PP + a, i] = R[a, j]
+            state[m * ROWS + PP + a, i] = variances[a, j]
     place, place_variance, velocity, variance = work[0], work[1], work[2], work[3]
     for a in range(3):
         place[a] = z[a, j] if a < axes else 0.0
-        place_variance[a] = R[a, j] if a < axes else 0.0
+        place_variance[a] = variances[a, j] if a < axes else 0.0
     known = expect(flow, place, place_variance, velocity, variance)
     for m in range(D, MODELS):
         for a in range(axes):

@@ -37,7 +37,8 @@ OFFSET = Detections.COLUMNS.index("time_offset_s")
 
 
 class SwitchingTracker:
-    """Links the detections of successive frames; the caller counts frames and writes what is common to all trackers.
+    """Links the detections of successive frames; the caller counts frames and writes what is common to all
+    trackers.
 
     Rows of a volume are predicted, and filtered, to the time at which their own slice was imaged (`time_offset_s`).
     """
@@ -59,6 +60,7 @@ class SwitchingTracker:
         self._work: FloatArray = np.zeros((6, 3))
         self._unknown: FloatArray = np.zeros(3)
         self._now = 0.0
+        self._has_times = False
         self._births = 0.0
         self._low: FloatArray = np.full(3, np.inf)
         self._high: FloatArray = np.full(3, -np.inf)
@@ -132,6 +134,7 @@ class SwitchingTracker:
         count = int(kalman.take_detections(tuple(m.measured), rows, axes, focus_um, self._sigma, m.widest))
         offset = m.measured.table[OFFSET, m.measured.origin[:count]]
         z_um, time_s, _ = slices
+        self._has_times |= bool(np.isfinite(offset).any())
         by_height = np.zeros(count)
         if time_s.size and axes == 3:
             by_height = np.interp(m.measured.z[2, :count] - focus_um, z_um, time_s)
@@ -190,8 +193,8 @@ class SwitchingTracker:
         return no_link
 
     def _update(
-        self, info: FrameInfo, clock: FrameClock, focus_um: float, count: int, moving: motion.Motion, no_link: float,
-        born: int,
+        self, info: FrameInfo, clock: FrameClock, focus_um: float, count: int, moving: motion.Motion, no_link:
+        float, born: int,
     ) -> Tracks:  # fmt: skip
         m, learning = self._memory, self.learning
         rows = np.full((track_life.COLUMNS, self.alive + count), np.nan)
@@ -217,8 +220,8 @@ class SwitchingTracker:
         self.alive = int(m.tally[track_life.ALIVE])
         new = float(m.tally[track_life.BORN])
         self._births += (new - self._births) * (BIRTH_MEMORY if self._births else 1.0)
-        if info.volume is None:
-            rows[life.OFFSET] = np.nan
+        if info.volume is None and not self._has_times:
+            rows[life.OFFSET] = np.nan  # images
         return Tracks(info, np.ascontiguousarray(rows[:, : self.alive]))
 
     def _learn_flow(self) -> None:

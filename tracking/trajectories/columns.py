@@ -22,9 +22,10 @@ IntArray = npt.NDArray[np.int64]
 class Trajectories:
     """Rows of a trajectory file, (N,) each, in the order of frames; units are in the names.
 
-    `time_s` is the exposure time of the row's frame. What more is known of some rows is NaN for the others; rows
-    that a later decision has put on the other side of focus have `revised` 1. `frames` is the table of all frames
-    (see `FRAME_COLUMNS`), also of those without rows; `attributes` are the file's.
+    `time_s` is the exposure time of the row's frame; in a volume `time_s + time_offset_s` is the particle's own.
+    What more is known of some rows is NaN for the others; rows that a later decision has put on the other side of
+    focus have `revised` 1. `frames` is the table of all frames (see `FRAME_COLUMNS`), also of those without rows;
+    `attributes` are the file's.
     """
 
     track: IntArray
@@ -51,6 +52,7 @@ class Trajectories:
     revised: npt.NDArray[np.uint8]
     kind: SingleArray
     p_kind: SingleArray
+    time_offset_s: SingleArray
     frames: RecordArray
     attributes: dict[str, Any]
 

@@ -32,7 +32,7 @@ def entries_of(tracks: Tracks) -> RecordArray:
     some = np.flatnonzero(known)
     entries = np.zeros(len(some), MORE)
     entries["row"] = some
-    for name in ("z_other_um", "p_side", "p_kind", *Tracks.DETECTED):
+    for name in ("z_other_um", "p_side", "p_kind", "time_offset_s", *Tracks.DETECTED):
         if name in CLASSES:
             continue
         entries[name] = rounded(name, getattr(tracks, name)[some])
@@ -47,7 +47,8 @@ def as_columns(entries: RecordArray, rows: int, start: int = 0) -> dict[str, npt
     """Columns (`rows`,) of rows from `start` on, NaN where nothing is known."""
     at = entries["row"].astype(np.int64) - start
     columns: dict[str, npt.NDArray[Any]] = {}
-    for name, kind in (("z_other_um", np.float64), ("p_side", np.float32), ("p_kind", np.float32)):
+    for name in ("z_other_um", "p_side", "p_kind", "time_offset_s"):
+        kind = np.float64 if name == "z_other_um" else np.float32
         columns[name] = np.full(rows, np.nan, kind)
         columns[name][at] = entries[name]
     columns["kind"] = np.full(rows, np.nan, np.float32)

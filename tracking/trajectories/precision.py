@@ -33,6 +33,7 @@ MANTISSA_BITS = {
     "p_other": 7,
     "sigma_z_detected_um": 6,
     "p_kind_detected": 7,
+    "time_offset_s": 15,
 }
 """Bits of the mantissa that are kept. n bits are a relative error of at most 2^-(n + 1): 1 in 128 for standard
 errors, which are hardly known to 1 in 10, and 1 in 1,024 for velocities. Each bit more costs a bit a row."""

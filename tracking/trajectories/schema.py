@@ -120,6 +120,12 @@ MORE_COLUMNS = (
     ColumnSpec("p_other", "<f4", "1", "probability, by the detection alone, that the second one is true"),
     ColumnSpec("kind_detected", "<i2", "1", "class of the particle by this detection alone; -1: not known"),
     ColumnSpec("p_kind_detected", "<f4", "1", "probability of this class, by this detection alone"),
+    ColumnSpec(
+        "time_offset_s",
+        "<f4",
+        "s",
+        "in a volume, time of the slices in which the particle is, minus time_s of its frame",
+    ),
 )
 NO_KIND = -1
 
@@ -233,6 +239,9 @@ ROW = _dtype(ROW_COLUMNS)
 MORE = _dtype(MORE_COLUMNS)
 MORE_BEFORE_DETECTED = _dtype(MORE_COLUMNS[:6])
 """Of files that were written before they kept what single detections said."""
+MORE_BEFORE_VOLUMES = _dtype(MORE_COLUMNS[:12])
+"""Of files that were written before there were volumes."""
+MORE_TYPES = (MORE, MORE_BEFORE_VOLUMES, MORE_BEFORE_DETECTED)
 FRAME = _dtype(FRAME_COLUMNS)
 FRAME_BEFORE_VOLUMES = _dtype(FRAME_COLUMNS[:18])
 """Of files that were written before there were volumes."""
@@ -259,7 +268,7 @@ def with_all_columns(frames: RecordArray) -> RecordArray:
 
 def with_what_was_detected(more: RecordArray) -> RecordArray:
     """Entries of `/tracks/more` as MORE; what an older file does not have is not known."""
-    if more.dtype != MORE_BEFORE_DETECTED:
+    if more.dtype not in MORE_TYPES[1:]:
         return more
     whole = np.zeros(len(more), MORE)
     for name in MORE.names or ():

@@ -23,9 +23,8 @@ from tracking.trajectories.schema import (
     EVENTS,
     FRAME_TYPES,
     FRAMES,
-    MORE,
-    MORE_BEFORE_DETECTED,
     MORE_ROWS,
+    MORE_TYPES,
     ROW,
     ROWS,
     SCHEMA,
@@ -79,7 +78,7 @@ def check_schema(file: h5py.File, path: Path) -> None:
     if (
         rows.dtype != ROW
         or frames.dtype not in FRAME_TYPES
-        or (more is not None and more.dtype not in {MORE, MORE_BEFORE_DETECTED})
+        or (more is not None and more.dtype not in MORE_TYPES)
     ):
         raise SourceError(f"{path} does not have the columns of schema version {version}")
 
