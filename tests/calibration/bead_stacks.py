@@ -1,4 +1,4 @@
-"""Stacks of beads whose truth is known, drawn without the package: a sum of Gaussians, or another image of a bead."""
+"""Stacks of beads whose truth is known, drawn without the package: sums of Gaussians, or of another image."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def drawn(
     read: float = 0.0,
     seed: int = 0,
 ) -> npt.NDArray[np.uint16]:
-    """A volume (Z, H, W) with beads at `places` (N, 3: z, y, x) of `amplitudes` photo-electrons, on a slope of light."""
+    """A volume (Z, H, W) with beads at `places` (N, 3) of `amplitudes` photo-electrons, on a slope of light."""
     rng = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*(np.arange(float(n)) for n in shape), indexing="ij")
     light = background * (1 + 0.4 * (x / shape[2] - 0.5))
     for (cz, cy, cx), amplitude in zip(places, amplitudes, strict=True):
-        near = (slice(None), slice(max(0, int(cy) - 14), int(cy) + 15), slice(max(0, int(cx) - 14), int(cx) + 15))
+        rows, columns = (slice(max(0, int(c) - 14), int(c) + 15) for c in (cy, cx))
+        near = (slice(None), rows, columns)
         light[near] += amplitude * bead(z[near] - cz, y[near] - cy, x[near] - cx)
     image = gain * rng.poisson(light) + offset + read * rng.standard_normal(shape)
     return np.clip(np.rint(image), 0, 65535).astype(np.uint16)
@@ -51,9 +52,8 @@ def drawn(
 def spread_out(shape: tuple[int, int, int], step: int, seed: int = 0) -> FloatArray:
     """Places (N, 3) of lone beads, about `step` voxels apart, at any sub-voxel offset, away from the ends."""
     rng = np.random.default_rng(seed)
-    grid = np.stack(
-        np.meshgrid(np.arange(step / 2, shape[1], step), np.arange(step / 2, shape[2], step), indexing="ij"), axis=-1
-    ).reshape(-1, 2)
+    along = [np.arange(step / 2, n, step) for n in shape[1:]]
+    grid = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 2)
     grid += rng.uniform(-1.5, 1.5, grid.shape)
     depth = rng.uniform(0.25 * shape[0], 0.75 * shape[0], len(grid))
     return np.column_stack([depth, grid])

@@ -34,7 +34,9 @@ def amplitudes(count: int, low: float = 150, high: float = 500) -> np.ndarray:
 @pytest.fixture(scope="module")
 def round_beads() -> VolumeCalibration:
     places = spread_out(SHAPE, 24)
-    stack = drawn(places, amplitudes(len(places)), SHAPE, gaussian((1.6, 1.2, 1.3)), gain=2.0, offset=100, read=2)
+    stack = drawn(
+        places, amplitudes(len(places)), SHAPE, gaussian((1.6, 1.2, 1.3)), gain=2.0, offset=100, read=2
+    )
     return calibrate_volumes(stack[None], VOXEL)
 
 
@@ -89,7 +91,10 @@ def test_a_lopsided_psf_is_measured_and_its_positions_are_right() -> None:
     nearest = np.abs(seen[:, None] - places[None]).sum(axis=2).argmin(axis=1)
     error = seen - places[nearest]
     error -= error.mean(axis=0)
-    stated = np.column_stack([found.beads.sigma_z_um, found.beads.sigma_y_um, found.beads.sigma_x_um])[used] / VOXEL
+    stated = (
+        np.column_stack([found.beads.sigma_z_um, found.beads.sigma_y_um, found.beads.sigma_x_um])[used]
+        / VOXEL
+    )
     assert np.sqrt(((error / stated) ** 2).mean()) < 1.3
 
 
@@ -137,10 +142,10 @@ def test_two_beads_are_too_few_and_the_reasons_are_told() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.floats(0.2, 8), st.floats(0, 300), st.floats(0, 6), st.booleans(), st.integers(0, 1000)
-)
-def test_noise_is_found_from_exact_levels(gain: float, offset: float, read: float, dark: bool, seed: int) -> None:
+@given(st.floats(0.2, 8), st.floats(0, 300), st.floats(0, 6), st.booleans(), st.integers(0, 1000))
+def test_noise_is_found_from_exact_levels(
+    gain: float, offset: float, read: float, dark: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     mean = offset + rng.uniform(20, 2000, 12)
     signal = (0.5 * (mean - offset)) ** 2
@@ -178,7 +183,12 @@ def write_stack(path: Path, stack: np.ndarray, step_um: float | None, pixel_um: 
 
 @pytest.mark.parametrize(
     ("step_um", "pixel_um", "wanted"),
-    [(0.3, None, "--pixel-size"), (None, 0.1, "--z-step"), (300.0, 0.1, "--z-step"), (0.3, 80.0, "--pixel-size")],
+    [
+        (0.3, None, "--pixel-size"),
+        (None, 0.1, "--z-step"),
+        (300.0, 0.1, "--z-step"),
+        (0.3, 80.0, "--pixel-size"),
+    ],
 )
 def test_a_voxel_size_that_is_missing_or_implausible_is_asked_for(
     tmp_path: Path, step_um: float | None, pixel_um: float | None, wanted: str
