@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.special import gammainccinv
 
 from stream.messages import Detections, FrameInfo, Predictions, Tracks
+from stream.volume_info import VolumeInfo
 from tracking import kalman, track_life
 from tracking.as_detected import note_detected
 from tracking.assignment import solve
@@ -58,6 +59,9 @@ VELOCITY_TAILS = 3.0
 takes particles at rest beside one another for one more often; more hides how much velocities differ in slow
 flows."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
+
+
+WARM_PARTICLES = 12  # with which volumes are warmed up: any number of them compiles the same
 
 
 class OnlineTracker:
@@ -160,6 +164,29 @@ class OnlineTracker:
             scratch.predictions()
             if mode == "flow":
                 scratch.follow_any_change()
+
+    def warm_up_for_volumes(self) -> None:
+        """Compile what a run with volumes needs beside `warmup`: what follows switching motion."""
+        rng = np.random.default_rng(0)
+        scratch = OnlineTracker(self.settings)
+        volume = VolumeInfo((0.0, 1.0), (0.0, 0.1))
+        place = rng.uniform(0.0, 100.0, (3, WARM_PARTICLES))
+        for frame in range(self.settings.confirm_hits + 3):
+            info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0, volume=volume)
+            place = place + rng.normal(0.0, 0.3, place.shape)
+            errors = dict.fromkeys(("sigma_x_um", "sigma_y_um", "sigma_z_um"), 0.1)
+            scratch.step(
+                Detections.from_columns(
+                    info,
+                    x_um=place[0],
+                    y_um=place[1],
+                    z_um=place[2],
+                    time_offset_s=0.05,
+                    brightness=100.0,
+                    **errors,
+                )
+            )
+        scratch.predictions()
 
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.
@@ -360,7 +387,13 @@ class OnlineTracker:
         if last is None:
             raise ValueError("there are no predictions before the first frame; call `step` first")
         info = replace(last.info, focus_um=self._focus_um)
-        knows = self._switching is None and self._is_flow and self._axes == 3 and self._noise.ready and frame_s > 0
+        knows = (
+            self._switching is None
+            and self._is_flow
+            and self._axes == 3
+            and self._noise.ready
+            and frame_s > 0
+        )
         if not (knows and self._alive):
             return Predictions.empty(info)
         noise = (self._noise.rate, self._wander(frame_s), frame_s)

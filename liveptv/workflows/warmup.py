@@ -32,7 +32,9 @@ def _tracker() -> None:
     from tracking.trajectories import precision
 
     for rule in ("likelihood", "paper"):
-        OnlineTracker(TrackerSettings(double_test=rule)).warmup()
+        tracker = OnlineTracker(TrackerSettings(double_test=rule))
+        tracker.warmup()
+        tracker.warm_up_for_volumes()
     precision.warmup()
 
 

@@ -44,6 +44,9 @@ def build_track(context: StageContext) -> Stage:
     with noticing_compilation(context.say_compiling), last_compiled_beside():
         tracker.warmup()
     source = context.peers().image_format
+    if source is not None and source.is_volume:
+        with noticing_compilation(context.say_compiling), last_compiled_beside():
+            tracker.warm_up_for_volumes()
     return TrackStage(
         context.upstream(),
         tracker,

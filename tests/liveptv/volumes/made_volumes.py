@@ -52,7 +52,16 @@ class MadeVolumes:
     def __init__(self, run_id, count, rate_hz, missing):
         depth, height, width = SHAPE
         self.info = SourceInfo(
-            height, width, depth, "uint16", PIXEL_UM, rate_hz, None, "made", "made volumes", z_step_um=Z_STEP_UM
+            height,
+            width,
+            depth,
+            "uint16",
+            PIXEL_UM,
+            rate_hz,
+            None,
+            "made",
+            "made volumes",
+            z_step_um=Z_STEP_UM,
         )
         self._run_id, self._count, self._rate_hz, self._missing = run_id, count, rate_hz, missing
         self._next = 0
