@@ -10,9 +10,9 @@ from calibration.volumes.file import created, read_volume_calibration
 from calibration.volumes.result import VolumeCalibration
 from calibration.volumes.words import psf_in_words
 from liveptv.files import RunFiles
-from liveptv.reports.bead_figures import beads_figure, noise_figure, profiles_figure, sections_figure
 from liveptv.reports.look import paper
 from liveptv.reports.publishing import ReportFigure, indented, publish
+from liveptv.reports.bead_figures import beads_figure, noise_figure, profiles_figure, sections_figure
 
 
 @paper()

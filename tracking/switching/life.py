@@ -25,6 +25,7 @@ from tracking.switching.motion import (
     ID,
     LABELS,
     MISSED,
+    MODELS,
     MU,
     PP,
     ROWS,
@@ -46,13 +47,10 @@ from tracking.switching.motion import (
     variance_of,
 )
 from tracking.track_life import (
-    AGE,
     ALIVE,
     BORN,
-    CONFIDENCE,
     DETECTION,
     ENDED,
-    FLAGS,
     LINKED,
     OF_DETECTION,
     PREDICTED,
@@ -65,8 +63,7 @@ from tracking.track_life import (
     TRACK,
     X,
 )
-from tracking.track_life import BRIGHTNESS as OUT_BRIGHTNESS
-from tracking.track_life import MISSED as TALLY_MISSED
+from tracking.track_life import AGE, BRIGHTNESS as OUT_BRIGHTNESS, CONFIDENCE, FLAGS, MISSED as TALLY_MISSED
 
 LEAST_EXISTS = 0.01
 """A track ends when it is there with less than this probability. With 0.05 particles that blink lose tracks where few

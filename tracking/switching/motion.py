@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tracking.flow_field import expect
+from tracking.flow_field import Flow, expect
 
 B, D, N = 0, 1, 2
 MODELS = 3
