@@ -67,7 +67,7 @@ class DetectStage:
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
     acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
     `failed_frames`.
-    `monitor` is given all detections, and the images of at most `monitor_hz` frames a second, fewer if they are large.
+    `monitor` is given all detections, and the images of at most `monitor_hz` frames a second, fewer of large ones.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and
