@@ -4,7 +4,7 @@
 
 Runs an experiment twice, without and with one image in 1,000 that the camera loses, and prints for each: volumes
 acquired and their rate over the one asked for; volumes whole, partial, lost and declared, and what is neither (must
-be 0); the age of the results over the period of a volume; and how far the tracked positions are from the truth. Were
+be 0); the age of the results over the period of a volume; how far the tracked positions are from the truth. Were
 slices behind a lost image in wrong places, z would be off by a step.
 """
 

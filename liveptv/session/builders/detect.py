@@ -127,8 +127,8 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit, and that of
-    volumes fits all particles: what is too much there is left out by whole volumes.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit. In
+    volumes all particles are fitted: what is too much there is left out by whole volumes.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
