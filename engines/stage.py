@@ -25,9 +25,9 @@ LEFT_OUT = "left_out_"
 """Prefix, in the counts of the stage, of the reasons for which an engine left particles out."""
 RESULT_S = 0.05
 PICTURE_BYTES_PER_S = 60e6
-"""Bytes of images and volumes a second that viewers are sent at most: 11 volumes of 512 x 512 x 10. Copying them into
-a socket takes 1 to 2 % of a core at this rate (memory moves some GB/s); without a limit, two of the largest volumes a
-second would take all of one."""
+"""Bytes of images and volumes a second that viewers are sent at most: 11 volumes of 512 x 512 x 10. Copying that
+takes a few per cent of a core (memory moves some GB/s); without a limit, two of the largest volumes a second would
+take much of one."""
 PREDICTION = "prediction"
 """What an engine's `info.details` say of predictions: counts, or False where it cannot use any."""
 PREDICTED_FRAMES, PREDICTED = "predicted_frames", ("predicted", "searched", "ghosts")
@@ -67,7 +67,7 @@ class DetectStage:
     (`engines.admission`), and drops those that have grown old on their way, in a process that was stopped: they are
     acknowledged and counted in `dropped_late`. So are those in which an engine failed that goes on, in
     `failed_frames`.
-    `monitor` is given all detections, and the images of at most `monitor_hz` frames a second, fewer of large volumes.
+    `monitor` is given all detections, and the images of at most `monitor_hz` frames a second, fewer of large ones.
     With a `waker`, which the receiver and the sender of the detections know, it waits for frames, results and
     acknowledgements at once, if the engine can announce its results; otherwise it looks for them every 2 ms.
     Where the frames' pixel size changes (another objective), `reopen` is asked for an engine for the new one, and

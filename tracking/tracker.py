@@ -61,6 +61,8 @@ flows."""
 PREDICTED_HITS = 2  # detections from which a tentative track is predicted: two give a velocity
 
 
+
+
 class OnlineTracker:
     """Links the detections of successive frames into tracks.
 
@@ -178,6 +180,7 @@ class OnlineTracker:
             info = FrameInfo("warmup", frame, frame, float(frame), 0, 0.0, volume=volume)
             x, y, z = rng.uniform(0.0, 100.0, (3, 40))
             scratch.step(Detections.from_columns(info, x_um=x, y_um=y, z_um=z, kind=0.0, p_kind=0.9))
+        scratch.predictions()
 
     def step(self, detections: Detections) -> Tracks:
         """Link one frame; returns a row for each live track, in order of track number.

@@ -64,7 +64,9 @@ def volume_figure(snapshot: Snapshot, pixel_size_um: float) -> Figure:
     for axes, first, second in ((xy, x, y), (xz, x, z), (yz, z, y)):
         axes.scatter(first, second, edgecolors=edges, **style)
     more = "" if abs(stretch - 1) < 0.05 else f" (z stretched {stretch:.2g} times)"
-    xy.set(ylabel="y (µm)", xlim=across, ylim=down, title=f"volume {snapshot.frame}: {x.size} particles{more}")
+    xy.set(
+        ylabel="y (µm)", xlim=across, ylim=down, title=f"volume {snapshot.frame}: {x.size} particles{more}"
+    )
     xy.tick_params(labelbottom=False)
     xz.set(xlabel="x (µm)", ylabel="z (µm)", xlim=across, ylim=sides.z_um)
     yz.set(xlabel="z (µm)", xlim=sides.z_um, ylim=down)

@@ -19,7 +19,6 @@ from liveptv.session.link_rules import (
 )
 from liveptv.session.plan import ImageFormat
 from liveptv.session.stage_context import StageContext
-from liveptv.volumes.account import FRAME, VOLUME
 from stream.errors import LinkError
 from stream.link import Policy
 from stream.messages import Detections
@@ -128,18 +127,18 @@ def record_prediction(context: StageContext, waits: bool) -> None:
 def governed(context: StageContext, engine: Engine, images: ImageFormat, rules: FrameRules) -> Engine:
     """The engine, in a live run with its fit limited to what the camera leaves time for.
 
-    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit.
+    Each change of what is fitted goes into the event log. A detector of a user's own has no fit to limit. In
+    volumes all particles are fitted: what is too much there is left out by whole volumes.
     """
     from engines.governed_engine import GovernedEngine
     from engines.governor import Change, Governor
 
-    if not rules.is_live or context.plan.experiment.detector.file is not None:
+    if not rules.is_live or images.is_volume or context.plan.experiment.detector.file is not None:
         return engine
     period_ms = 1e3 / images.frame_rate_hz if images.frame_rate_hz > 0 else 0.0
     workers = int(engine.info.details.get("workers", 1))
 
     def report(change: Change) -> None:
-        text = change.text.replace(FRAME, VOLUME) if images.is_volume else change.text
-        context.record("governor", text, dict(change.facts))
+        context.record("governor", change.text, dict(change.facts))
 
     return GovernedEngine(engine, Governor(workers, rules.age_limit_ms, time.monotonic, period_ms), report)

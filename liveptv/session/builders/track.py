@@ -44,8 +44,9 @@ def build_track(context: StageContext) -> Stage:
     with noticing_compilation(context.say_compiling), last_compiled_beside():
         tracker.warmup()
     source = context.peers().image_format
-    if source is not None and source.depth > 1:
-        tracker.warmup_switching()
+    if source is not None and source.is_volume:
+        with noticing_compilation(context.say_compiling), last_compiled_beside():
+            tracker.warmup_switching()
     return TrackStage(
         context.upstream(),
         tracker,

@@ -22,7 +22,7 @@ VELOCITY_UM_S = (1.0, 0.5, 0.3)
 
 def truth_um(time_s):
     """Positions (N, 3), um, of particles that move together: x, y, z above the first slice."""
-    depth, height, width = SHAPE
+    _, height, width = SHAPE
     y, x = (axis.ravel() for axis in np.mgrid[10:height:GRID_PX, 10:width:GRID_PX])
     z = 1.2 + 2.4 * ((np.arange(x.size) % 5) / 5)
     start = np.column_stack([x * PIXEL_UM, y * PIXEL_UM, z * Z_STEP_UM])
@@ -52,7 +52,16 @@ class MadeVolumes:
     def __init__(self, run_id, count, rate_hz, missing):
         depth, height, width = SHAPE
         self.info = SourceInfo(
-            height, width, depth, "uint16", PIXEL_UM, rate_hz, None, "made", "made volumes", z_step_um=Z_STEP_UM
+            height,
+            width,
+            depth,
+            "uint16",
+            PIXEL_UM,
+            rate_hz,
+            None,
+            "made",
+            "made volumes",
+            z_step_um=Z_STEP_UM,
         )
         self._run_id, self._count, self._rate_hz, self._missing = run_id, count, rate_hz, missing
         self._next = 0

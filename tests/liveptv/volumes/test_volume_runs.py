@@ -1,8 +1,16 @@
-"""Runs with volumes: from a source to file, page, recording and replay, and what happens where slices are missing."""
+"""Runs with volumes: from a source to file, report, recording and replay; what happens where slices are missing."""
 
 import numpy as np
 import pytest
-from made_volumes import PIXEL_UM, SHAPE, SIGMA_PX, SIGMA_Z, Z_STEP_UM, truth_um, volumes_in_place_of_the_microscope
+from made_volumes import (
+    PIXEL_UM,
+    SHAPE,
+    SIGMA_PX,
+    SIGMA_Z,
+    Z_STEP_UM,
+    truth_um,
+    volumes_in_place_of_the_microscope,
+)
 from scipy.spatial import cKDTree
 from small_run import Run
 
@@ -43,7 +51,9 @@ def made(tmp_path_factory):
 def off_by_um(tracks):
     """Distance of each measured position from the nearest true one, um."""
     found = np.column_stack([tracks.x_um, tracks.y_um, tracks.z_um])
-    return np.array([cKDTree(truth_um(t)).query(place)[0] for t, place in zip(tracks.time_s, found, strict=True)])
+    return np.array(
+        [cKDTree(truth_um(t)).query(place)[0] for t, place in zip(tracks.time_s, found, strict=True)]
+    )
 
 
 def test_particles_in_volumes_are_found_and_tracked_in_3d(made):
@@ -66,7 +76,9 @@ def test_the_file_says_what_a_voxel_is_and_which_volumes_were_partial(made):
         "whole": 38, "partial": 2, "slices_lost": 3,
     }  # fmt: skip
     assert attributes["image_shape"] == list(SHAPE[1:])
-    partial = {number: int(n) for number, n in zip(frames["frame"], frames["slices"], strict=True) if n < SHAPE[0]}
+    partial = {
+        number: int(n) for number, n in zip(frames["frame"], frames["slices"], strict=True) if n < SHAPE[0]
+    }
     assert partial == {5: 5, 9: 4}
     assert frames["upwards"].tolist() == [1, 0] * 20
     said = dict(_facts(run.outcome))
@@ -135,4 +147,3 @@ def test_live_volumes_that_are_too_many_are_left_out_by_declaration(tmp_path):
     account = run.outcome.account
     assert account.exposed == run.result.count("acquire", "received") == 200
     assert account.in_file + account.total_lost == 200
-    assert "volume" in run.events("governor")[0]["text"] if run.events("governor") else True
