@@ -57,8 +57,10 @@ class Engine(Protocol):
         ...
 
     def warmup(self, height: int, width: int, dtype: np.dtype[Any], depth: int = 1) -> None:
-        """Compile and allocate everything for such images, or volumes of `depth` slices, so that the first frame is as
-        fast as the rest. Raises `DetectionError` if it does not read them."""
+        """Compile and allocate everything for such images, or volumes of `depth` slices.
+
+        The first frame is then as fast as the rest. Raises `DetectionError` if it does not read them.
+        """
         ...
 
     def submit(self, frame: Frame, predicted: Predictions | None = None) -> None:

@@ -92,7 +92,10 @@ class DetectorSettings(Section):
         "filtered background; left out: noise alone passes once in ten frames",
     )
     min_confidence: float = Field(
-        0.5, ge=0, le=1, description="detections of lower confidence are left out and counted"
+        0.5,
+        ge=0,
+        le=1,
+        description="detections of lower confidence are left out and counted. Left out: 0.25 in volumes (volumes.md)",
     )
     max_particles: int = Field(
         2000,

@@ -199,7 +199,7 @@ class VolumeEngine:
             return Detections.empty(frame.info), Counter({"no_size": 1})
         volume = frame.info.volume
         assert volume is not None
-        times_s = np.array(volume.time_s) if volume.time_s else np.zeros(volume.slices)
+        times_s = np.array(volume.time_s or [np.nan] * volume.slices)
         try:
             table, left_out = detector.detect(frame.image, missing, np.array(volume.z_um), times_s)
         except (ArithmeticError, ValueError, IndexError) as error:

@@ -22,6 +22,7 @@ def times_of(
     """
     distance = (z_um[:, None] - heights_um) / sigma_um
     nearest = np.where(missing, np.inf, np.abs(distance)).min(axis=1, initial=np.inf)
-    weight = np.where(missing, 0.0, np.exp(np.minimum(nearest, 1e3)[:, None] ** 2 - distance**2))
+    nearest[~np.isfinite(nearest)] = 0.0
+    weight = np.where(missing, 0.0, np.exp(np.minimum(nearest[:, None] ** 2 - distance**2, 0.0)))
     total = weight.sum(axis=1)
     return np.where(total > 0, (weight * times_s).sum(axis=1) / np.maximum(total, 1e-300), np.nan)

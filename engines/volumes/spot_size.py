@@ -55,9 +55,7 @@ def estimate_spot_size(
     used = 0
     for _ in range(ROUNDS):
         background, found_noise = estimate_surroundings(image, missing, sigma[2], noise)
-        places = MatchedFilter(sigma, CLEAR, with_shoulders=False).propose(
-            image, missing, background, found_noise
-        )
+        places = MatchedFilter(sigma, CLEAR).propose(image, missing, background, found_noise)
         sizes = _fitted_sizes(image, missing, _lone(places, sigma), background, found_noise, sigma)
         if len(sizes) < FEWEST:
             return (sigma, len(places)) if len(places) >= FEWEST else None
@@ -74,9 +72,7 @@ def _first_size(image: npt.NDArray[Any], missing: BoolArray, noise: Noise | None
     for plane, along in product(IN_PLANE, ALONG_Z if deep else (1.0,)):
         sigma = (along if deep else plane, plane, plane)
         background, found_noise = estimate_surroundings(image, missing, plane, noise)
-        places = MatchedFilter(sigma, CLEAR, with_shoulders=False).propose(
-            image, missing, background, found_noise
-        )
+        places = MatchedFilter(sigma, CLEAR).propose(image, missing, background, found_noise)
         if len(places) >= FEWEST:
             answer = float(np.median(places.strength[:STRONG]))
             if answer > best:

@@ -29,9 +29,12 @@ STEP = 0.4
 """Distance of the amplitudes, in standard deviations of strength: less than half of what tells two apart."""
 LARGEST = 9.0
 """Strength above which noise is not considered: in 1e9 voxels it has no maximum there."""
-PRIOR_PARTICLES = 1.0
-"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same
-once in about fifty volumes. A hundred times fewer raise the level of an empty volume by 0.9 sigma."""
+PRIOR_PARTICLES = 0.1
+"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same once
+in about a hundred volumes. Ten times as many lower that level by 0.4 sigma, in volumes without others only."""
+FEW = 2.0
+"""Particles found count as n / (n + `FEW`) of themselves: one or two alone are no evidence that there are
+particles as faint as they are."""
 ROUNDS = 60
 """Rounds of the estimate; more change no probability by 0.01."""
 DETECTED_LEAST = 0.02
@@ -73,7 +76,9 @@ def estimate_mixture(
     weights = prior + 1.0
     for _ in range(ROUNDS if s.size else 0):
         total = likelihoods @ weights + noise
-        weights = prior + weights * (likelihoods.T @ (1 / total)) / seen
+        found = weights * (likelihoods.T @ (1 / total))
+        number = float(found.sum())
+        weights = prior + found / seen * (number / (number + FEW))
     return Mixture(false_alarms, amplitudes, weights if s.size else prior)
 
 

@@ -96,17 +96,13 @@ class BandFilter(ABC):
             out = band[:, : last - first]
             fill(first, out)
             count = local_maxima(out, first, start, stop, self.least_strength, room, 0)
-            found = self._more(out, first, start, stop, room[:, : min(count, room.shape[1])])
+            found = room[:, : min(count, room.shape[1])]
             parts.append(between_voxels(out, first, found) if self._between else found.copy())
         table = np.concatenate(parts, axis=1)
         x, y, z, strength = table[:, np.argsort(-table[3], kind="stable")]
         spread = np.sqrt(noise.variance(background.at(x, y, z)))
         amplitude = strength * spread * self._amplitude(x, y, z, image.shape, missing)
         return Proposals(x, y, z, amplitude, strength, np.full(x.size, np.nan))
-
-    def _more(self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray) -> FloatArray:
-        """The maxima (4, N) of a band, and what else is to be proposed."""
-        return maxima
 
 
 def at(profile: FloatArray, place: FloatArray) -> FloatArray:

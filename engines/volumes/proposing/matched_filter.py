@@ -18,35 +18,20 @@ from engines.volumes.proposing.bands import (
 )
 from engines.volumes.proposing.filters import gaussian_half, worth
 from engines.volumes.proposing.matched import strengths
-from engines.volumes.proposing.maxima import shoulders
 from engines.volumes.surroundings.background import Background
 from engines.volumes.surroundings.noise import Noise
 
 LEAST_STRENGTH = 2.8
 """Answer, in standard deviations, from which a maximum is proposed. A particle of 4.1 is then proposed with 95 %,
 and noise 6 times in 10,000 voxels: what a particle is gets decided later, and needs to see the noise as well."""
-SHOULDER_STRENGTH = 7.0
-SHOULDER_CURVATURE = 5.0
-"""A place without a maximum is proposed where the answer is above `SHOULDER_STRENGTH`, and its curvature is a
-maximum of more than `SHOULDER_CURVATURE` standard deviations: that of two particles between 2 and 3 sigma apart."""
-CURVATURE_NOISE = 1.94
-"""Standard deviation of the curvature, sum of sigma^2 times second derivatives, of noise filtered by a Gaussian in
-three dimensions, over that of the filtered noise: sqrt(3 * 3/4 + 6 * 1/4). In two it is sqrt(2)."""
-SAME_PLACE = 1.0
-"""Standard deviations of a spot within which a shoulder is the maximum beside it."""
-MOST_SHOULDERS = 5000
-"""Shoulders of a band."""
 
 
 class MatchedFilter(BandFilter):
-    """Proposes the maxima of the matched filter for a Gaussian spot, and the shoulders of bright ones."""
+    """Proposes the maxima of the matched filter for a Gaussian spot."""
 
-    def __init__(
-        self, sigma_voxels: Triple, least_strength: float = LEAST_STRENGTH, *, with_shoulders: bool = True
-    ) -> None:
+    def __init__(self, sigma_voxels: Triple, least_strength: float = LEAST_STRENGTH) -> None:
         super().__init__(sigma_voxels, least_strength)
         self._halves = tuple(gaussian_half(sigma) for sigma in sigma_voxels)
-        self._with_shoulders = with_shoulders
 
     @property
     def skewness(self) -> float:
@@ -85,21 +70,3 @@ class MatchedFilter(BandFilter):
     ) -> FloatArray:
         wz, wy, wx = self._worths(shape, missing)
         return np.asarray(np.maximum(at(wz, z) * at(wy, y) * at(wx, x), 1e-9) ** -0.5)
-
-    def _more(self, field: Float32Array, first: int, start: int, stop: int, maxima: FloatArray) -> FloatArray:
-        """The maxima, and those shoulders that have none beside them."""
-        strong = maxima[:3, maxima[3] >= SHOULDER_STRENGTH]
-        if not self._with_shoulders or not strong.shape[1]:
-            return maxima
-        weights = np.array([sigma**2 for sigma in self.sigma_voxels])
-        least = SHOULDER_CURVATURE * CURVATURE_NOISE
-        beside = np.empty((4, MOST_SHOULDERS))
-        count = shoulders(field, first, start, stop, weights, SHOULDER_STRENGTH, least, beside, 0)
-        beside = beside[:, : min(count, MOST_SHOULDERS)]
-        reach = np.array([max(1.0, SAME_PLACE * sigma) for sigma in self.sigma_voxels[::-1]])
-        alone = [
-            index
-            for index in range(beside.shape[1])
-            if not (np.abs(strong - beside[:3, index, None]) <= reach[:, None]).all(axis=0).any()
-        ]
-        return np.concatenate([maxima, beside[:, alone]], axis=1)

@@ -44,7 +44,7 @@ def _places(seed, particles, amplitude, light=200.0):
 def test_noise_has_as_many_maxima_as_the_geometry_of_random_fields_says():
     strength = np.concatenate([_places(seed, 0, 0.0)[0] for seed in range(4)])
     expected = FalseAlarms.of(SHAPE, SIGMA)
-    for level in (2.8, 3.2, 3.6):
+    for level in (3.0, 3.4, 3.8):
         number = 4 * float(expected.above(level))
         assert (strength > level).sum() == pytest.approx(number, abs=4 * np.sqrt(number))
 
@@ -87,7 +87,7 @@ def test_an_empty_volume_has_no_particle_and_a_bright_one_in_it_is_sure():
     for seed in range(5):
         strength, unit, _ = _places(seed, 0, 0.0)
         mixture = estimate_mixture(strength, unit, LEAST, alarms)
-        believed += (mixture.probability(strength, unit) > 0.33).sum()
+        believed += (mixture.probability(strength, unit) > 0.25).sum()
         one = mixture.probability(np.array([8.0, 60.0]), np.full(2, float(np.median(unit))))
         assert (one > 0.99).all()
     assert believed <= 1

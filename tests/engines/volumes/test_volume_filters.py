@@ -104,22 +104,11 @@ def test_a_spot_is_proposed_at_its_place_with_its_amplitude_and_strength(centre)
     assert len(found) < 4
 
 
-def test_two_near_spots_without_two_maxima_are_both_proposed():
-    sigma = (1.3, 1.3, 1.3)
-    places = ((3.0, 30.0, 20.0), (3.0, 30.0, 23.4))
-    light = sum(_spot(place, 300.0, sigma) for place in places) + 50
-    found = MatchedFilter(sigma).propose(
-        np.rint(light).astype(np.uint16), np.zeros(7, bool), Background.flat(50.0, 7), Noise(1.0, 0.0, 0.0)
-    )
-    strong = found.take(found.strength > 20)
-    assert sorted(np.rint(strong.x)) == [20, 23] or sorted(np.rint(strong.x)) == [20, 24]
-
-
 def test_the_maxima_are_those_of_scipy_whatever_the_bands():
     rng = np.random.default_rng(9)
     image = rng.poisson(30, (5, 2 * BAND + 5, 60)).astype(np.uint8)
     background, noise = Background.flat(30.0, 5), Noise(1.0, 0.0, 0.0)
-    matched = MatchedFilter(SIGMA, 2.0, with_shoulders=False)
+    matched = MatchedFilter(SIGMA, 2.0)
     field = np.empty(image.shape, np.float32)
     matched._filler(image, np.zeros(5, bool), background, noise, image.shape[1])(0, field)
     expected = np.argwhere((field == ndimage.maximum_filter(field, 3)) & (field > 2.0))
