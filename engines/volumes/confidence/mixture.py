@@ -30,8 +30,8 @@ STEP = 0.4
 LARGEST = 9.0
 """Strength above which noise is not considered: in 1e9 voxels it has no maximum there."""
 PRIOR_PARTICLES = 0.1
-"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same once
-in about a hundred volumes. Ten times as many lower that level by 0.4 sigma, in volumes without others only."""
+"""Particles of any brightness that are taken for granted: a lone one is then believed where noise does the same
+once in about a hundred volumes. Ten times as many lower that level by 0.4 sigma, in volumes without others only."""
 FEW = 2.0
 """Particles found count as n / (n + `FEW`) of themselves: one or two alone are no evidence that there are
 particles as faint as they are."""
