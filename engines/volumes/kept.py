@@ -80,10 +80,11 @@ def prospects(
 
 
 def fitted_probability(fitted: Fitted, found: Prospects) -> FloatArray:
-    """Probability (N,) that fitted places are particles, by their log-likelihood ratios, and by what a network
-    said.
+    """Probability (N,) that fitted places are particles, by their log-likelihood ratios and by a network.
 
-    Where there are both, the mean of their log odds.
+    Where there are both, the mean of their log odds if that is more. A network knows better where particles
+    overlap (F1 .991 with it, .989 without), but of lone faint ones no more than the likelihood ratio does: at a
+    signal-to-noise ratio of 1 the mean for all gave F1 .62, this .66.
     """
     strength = np.sqrt(np.maximum(fitted.log_likelihood_ratio, 0.0))
     good = (strength > 0) & (fitted.amplitude > 0)
@@ -93,7 +94,7 @@ def fitted_probability(fitted: Fitted, found: Prospects) -> FloatArray:
     proposed = fitted.source >= 0
     told[proposed] = found.told[fitted.source[proposed]]
     both = expit(0.5 * (logit(_inside(own)) + logit(_inside(told))))
-    return np.asarray(np.where(np.isnan(told) | (own <= 0), own, both))
+    return np.asarray(np.where(np.isnan(told) | (own <= 0), own, np.maximum(own, both)))
 
 
 def _inside(probability: FloatArray) -> FloatArray:

@@ -314,3 +314,30 @@ def test_a_training_resumes_where_it_ended(tmp_path):
     longer = train(material, short.model_copy(update={"steps": 5}), method=method())
     assert isinstance(first, Course)
     assert [score["steps"] for score in longer.scores] == [3, 5]
+
+
+def test_train_makes_a_network_of_a_calibration_for_volumes(tmp_path):
+    import h5py
+    from typer.testing import CliRunner
+
+    from engines.volumes.layout import GROUP, KIND, KIND_ATTRIBUTE, NOISE, PSF
+    from liveptv.cli.main import app
+
+    calibration, output = tmp_path / "beads.h5", tmp_path / "volumes.onnx"
+    with h5py.File(calibration, "w") as file:
+        file.attrs[KIND_ATTRIBUTE] = KIND
+        group = file.create_group(GROUP)
+        for name, value in zip(NOISE, (1.0, 100.0, 4.0), strict=True):
+            group.attrs[name] = value
+        VolumePsf.gaussian(0.12, 0.12, 0.3, (0.2, 0.1, 0.1)).save(group.create_group(PSF))
+    arguments = ["train", str(calibration), "-o", str(output), "--minutes", "0.02"]
+    arguments += ["--processes", "1", "--batch", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "network for volumes written to" in result.output
+    card = VolumeOnnxModel(output).card
+    assert card.made_from == "calibration beads.h5"
+    assert len(card.calibration_sha256) == 64
+    assert card.training["crop_px"] == 64
+    wrong = CliRunner().invoke(app, [*arguments, "--overwrite", "--from", str(calibration)])
+    assert wrong.exit_code != 0
