@@ -188,6 +188,7 @@ def index_points(points: Any, variances: Any, count: int, grid: Any) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def clip_index(value: float, last: int) -> int:
+    """An index of 0 to `last`; 0 for NaN."""
     if not value > 0.0:
         return 0
     if value > last:

@@ -19,8 +19,8 @@ class TrackerSettings(Section):
     )
     motion: Literal["auto", "flow", "switching"] = Field(
         "auto",
-        description="how particles move. flow: with the flow around them, and random steps; switching: each by itself, "
-        "now Brownian, now directed; auto: flow in images, switching in volumes (only for mode flow)",
+        description="how particles move. flow: with the flow around them, and random steps; switching: each by "
+        "itself, now Brownian, now directed; auto: flow in images, switching in volumes (only for mode flow)",
     )
     frame_rate_hz: float = Field(1.0, gt=0, le=1e9, description="frame rate where frames carry no times")
     sigma_xy_um: float = Field(
