@@ -2,9 +2,9 @@
 
     python benchmarks/volumes_real.py STACK [--positions POSITIONS.csv|.npy] [--voxel Z Y X] [-o FOLDER]
 
-runs `liveptv calibrate --volume` and `liveptv detect` on a stack as a user would, counts what was found, and compares
-it with published positions (columns or rows z, y, x in voxels) where they are given: how many lie within `--gate`
-voxels of one, and how far.
+runs `liveptv calibrate --volume` and `liveptv detect` on a stack as a user would, counts what was found, and
+compares it with published positions (columns or rows z, y, x in voxels) where they are given: how
+many lie within `--gate` voxels of one, and how far.
 """
 
 from __future__ import annotations
