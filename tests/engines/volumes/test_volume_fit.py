@@ -194,6 +194,14 @@ def test_a_crowd_is_fitted_in_bounded_groups() -> None:
     assert np.isfinite(places_of(found)).all()
 
 
+def test_a_single_slice_is_fitted_along_x_and_y() -> None:
+    place = np.array([0.0, 30.3, 29.6])
+    found = fit(np.random.default_rng(12).poisson(light(place, 300.0))[:1], [0, 30, 30], 300.0)
+    assert np.abs(places_of(found)[0] - place).max() < 0.3
+    assert found.sigma_x[0] < 0.3
+    assert np.isnan(found.sigma_z[0])
+
+
 def test_nothing_proposed_is_nothing_found() -> None:
     assert len(fit(np.full(SHAPE, 20), np.empty((0, 3)))) == 0
 
