@@ -97,8 +97,8 @@ class VolumePsf:
         ):
             raise ValueError(f"a measured PSF of shape {grid.shape} with its centre at {centre}")
         reach = _reach(grid, centre, self.step_um)
-        most = [MOST_REACH_SIGMAS * s for s in self.sigma_um]
-        object.__setattr__(self, "reach_um", _triple(np.minimum(reach, most)))
+        farthest = [MOST_REACH_SIGMAS * s for s in self.sigma_um]
+        object.__setattr__(self, "reach_um", _triple(np.minimum(reach, farthest)))
 
     @classmethod
     def gaussian(

@@ -41,10 +41,11 @@ class KernelPsf(NamedTuple):
 class Stack(NamedTuple):
     """A volume: `image` (D, H, W) in grey values less the offset, `seen` (D,) whether a slice has an image.
 
-    `heights` (D,) are the slices' z, rising. The background, less the offset, is on a `grid` (D, h, w) of cells of
-    `cell` x `cell` voxels. The variance of a voxel is `gain` x light + `read`. The background's local deviation has
-    the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it. `density` is how many
-    particles there are in a voxel, on average.
+    `heights` (D,) are the slices' z, rising. The background, less the offset, is on a `grid` (D, h, w) of cells
+    `cell` voxels long and wide. A voxel's variance is `gain` x light + `read`. The deviation of the local
+    background has the prior precision `stiffness`, 1 / grey value^2; 0 where nothing is known of it. `density` is
+    how many particles there are in a voxel, on average. Where the volume is `flat`, with an image in one slice,
+    z is not fitted.
     """
 
     image: Float32Array
@@ -56,6 +57,7 @@ class Stack(NamedTuple):
     read: float
     stiffness: float
     density: float
+    flat: bool
 
 
 class Room(NamedTuple):

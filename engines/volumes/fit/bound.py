@@ -2,8 +2,8 @@
 
     F_ij = sum_k (d_i mu_k) (d_j mu_k) / V_k,   cov >= F^-1                               (1)
 
-over the voxels k of the slices that there are, with the unknowns z, y, x and amplitude of each particle and one even
-background (Kay 1993, Fundamentals of Statistical Signal Processing: Estimation Theory, chapter 3; for single
+over the voxels k of the slices that there are, with the unknowns z, y, x and amplitude of each particle and one
+even background (Kay 1993, Fundamentals of Statistical Signal Processing: Estimation Theory, chapter 3; for single
 molecules in three dimensions Ober et al. 2004, Biophysical Journal 86, 1185). V = gain mu + read variance.
 """
 

@@ -32,6 +32,7 @@ from engines.refine.normal_equations import solve, substitute
 from engines.volumes.fit.arguments import (
     BOX,
     PARTICLE,
+    A,
     BoolArray,
     Float32Array,
     FloatArray,
@@ -44,6 +45,8 @@ from engines.volumes.fit.arguments import (
     Z,
 )
 from engines.volumes.fit.normal_equations import (
+    BRIGHT_ELECTRONS,
+    MUCH_READ,
     deviance,
     fill_equations,
     fill_light,
@@ -145,10 +148,10 @@ def keep_within(theta: FloatArray, stack: Stack, psf: KernelPsf) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _hold(held: BoolArray, matrix: FloatArray, right: FloatArray) -> None:
-    """Take parameters that are `held` out of the equations."""
+def _hold(held: BoolArray, flat: bool, matrix: FloatArray, right: FloatArray) -> None:
+    """Take parameters that are `held` out of the equations, and z where the volume is `flat`."""
     for p in range(held.size):
-        if held[p]:
+        if held[p] or (flat and p % PARTICLE == Z and p < held.size - 1):
             matrix[p, :] = 0.0
             matrix[:, p] = 0.0
             matrix[p, p] = 1.0
@@ -170,7 +173,8 @@ def fit_window(
     """Fit the particles `theta` (n, 4) and the `ground` (1,) in place; return (3) with the prior, and ln det F.
 
     (3) is less that of the window without the particles; ln det F is -inf where F is singular. The window is that
-    of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1; with NaN where F is singular.
+    of `open_window`. Parameters that are `held` (4n + 1,) stay. `covariance` (4n + 1, 4n + 1) is filled with F^-1;
+    with NaN where F is singular.
     """
     n, size = theta.shape[0], volume_of(window)
     total = PARTICLE * n + 1
@@ -181,10 +185,13 @@ def fit_window(
     for k in range(n):
         render(theta[k], boxes[k], stack.heights, psf, True, room, images[k])
     fill_light(images, theta, ground[0], boxes, window, room)
-    now = deviance(stack, size, room) + stack.stiffness * ground[0] ** 2
+    bright = stack.read > MUCH_READ * stack.gain**2
+    for k in range(n):
+        bright = bright or theta[k, A] > BRIGHT_ELECTRONS * stack.gain
+    now = deviance(stack, size, bright, room) + stack.stiffness * ground[0] ** 2
     fill_weights(stack, size, room)
     fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
-    _hold(held, matrix, right)
+    _hold(held, stack.flat, matrix, right)
     damping = FIRST_DAMPING
     for _ in range(ITERATIONS):
         if not solve(matrix, right, damping, step, lower):
@@ -208,7 +215,7 @@ def fit_window(
             render(trial[k], boxes[k], stack.heights, psf, True, room, fresh[k])
         trial_ground = ground[0] + step[total - 1] / scale
         fill_light(fresh, trial, trial_ground, boxes, window, room)
-        found = deviance(stack, size, room) + stack.stiffness * trial_ground**2
+        found = deviance(stack, size, bright, room) + stack.stiffness * trial_ground**2
         change = found - now
         if change < 0.0:
             now = found
@@ -218,7 +225,7 @@ def fit_window(
             damping = max(damping * LESS_DAMPING, LEAST_DAMPING)
             fill_weights(stack, size, room)
             fill_equations(images, theta, ground[0], boxes, window, stack, room, matrix, right)
-            _hold(held, matrix, right)
+            _hold(held, stack.flat, matrix, right)
         else:
             damping = max(damping * MORE_DAMPING, LEAST_RAISED_DAMPING)
         if (scale == 1.0 and abs(change) < SMALL_GAIN) or (change >= 0.0 and damping > MOST_DAMPING):

@@ -39,6 +39,8 @@ TRY_TWO = 2.2
 """Standard deviations of `elongation` from which two are tried in place of one: about 1 of 10 single particles."""
 NEAR_SIGMAS = 3.0
 """Distance, in standard deviations of the PSF, within which a particle that is left out lets its neighbour move."""
+SURE = 4.6
+"""2 ln of the odds from which one more is added, 10 to 1: amplitudes up to A_most are not all as probable."""
 LEAST_PART = 0.1
 """Part of the brightest particle of the group that one more must have: fainter ones are where real images are
 unlike the PSF."""
@@ -69,7 +71,7 @@ def needed(information: float, brightest: float, stack: Stack, psf: KernelPsf) -
     """
     image = PLACE * psf.sigma[0] * psf.sigma[1] * psf.sigma[2]
     volume = 4.0 * np.log(2.0 * np.pi) - information - 2.0 * np.log(max(2.0 * brightest, 1e-30))
-    return -2.0 * np.log(stack.density) - min(volume, 2.0 * np.log(image))
+    return float(-2.0 * np.log(stack.density) - min(volume, 2.0 * np.log(image)))
 
 
 @njit(cache=True, nogil=True)
@@ -155,7 +157,7 @@ def find_more(
             least = trial[n, A]
             if attempt == 0:
                 least = min(least, trial[which, A])
-            if odds > 0.0 and least > LEAST_PART * brightest:
+            if odds > SURE and least > LEAST_PART * brightest:
                 theta[: n + 1] = trial
                 n += 1
                 room = fit_group(theta[:n], ground, others, stack, psf, room)

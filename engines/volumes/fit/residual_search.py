@@ -155,7 +155,7 @@ def elongation(
     h = min(max(h, 0.5), 1.5)
     for axis in range(3):
         half[axis] *= h * psf.sigma[axis]
-    return greatest / np.sqrt(0.5 * total)
+    return float(greatest / np.sqrt(0.5 * total))
 
 
 @njit(cache=True, nogil=True)
