@@ -23,6 +23,7 @@ from engines.bounded_reading import inflate, read_arrays
 from engines.classical.widths import WidthCurve
 from engines.engine import BackEndError
 from engines.network import model as model_module
+from engines.network import session as session_module
 from engines.network import weights
 from engines.network.layout import CHANNELS, SLOTS
 from engines.network.model import OnnxModel
@@ -240,6 +241,6 @@ def test_a_curve_or_calibration_that_claims_more_than_it_can_have_is_refused(tmp
 
 def test_a_model_file_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = plain(tmp_path / "m.onnx", card())
-    monkeypatch.setattr(model_module, "MOST_MODEL_BYTES", 100)
+    monkeypatch.setattr(session_module, "MOST_MODEL_BYTES", 100)
     with pytest.raises(ConfigurationError, match="at most"):
         OnnxModel(path)

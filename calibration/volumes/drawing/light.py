@@ -100,9 +100,7 @@ def _add_splines(
     heights, box = np.arange(depth).astype(np.float64), np.empty(BOX, np.int64)
     none, flat, cube = np.empty(0, np.float32), np.empty((2, 0), np.float32), np.empty((3, 2, 0), np.float32)
     images = np.empty((0, 4, 0), np.float32)
-    room = Room(
-        images, images, none, none, none, none, none, none, none, none, none, cube, flat, planes
-    )
+    room = Room(images, images, none, none, none, none, none, none, none, none, none, cube, flat, planes)
     for n in range(centres.shape[0]):
         wider = KernelPsf(
             psf.sigma * ratios[n],

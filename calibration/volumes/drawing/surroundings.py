@@ -38,7 +38,7 @@ def draw_background(
     level = light * how.level ** rng.uniform(-1, 1) if rng.random() < 0.5 else light
     wrong = np.full((1, 1, 1), rng.uniform(*how.offset), np.float32)
     if rng.random() >= how.uneven:
-        return np.full(shape, level, np.float32), np.broadcast_to(wrong, shape)
+        return np.full(shape, level, np.float32), np.full(shape, wrong, np.float32)
     length = _between(rng, how.lengths_px)
     even = 1 + np.float32(rng.uniform(0, how.unevenness)) * _waves(rng, shape, length)
     known = wrong + np.float32(rng.uniform(0, how.uneven_offset)) * _waves(rng, shape, length)
@@ -57,7 +57,7 @@ def _waves(
         tilt = np.arange(height)[:, None] * math.sin(angle) + np.arange(width) * math.cos(angle)
         plane = (tilt / (length_px * rng.uniform(0.7, 1.4)) + phase).astype(np.float32)
         total += np.sin(plane + np.float32(along_z) * np.arange(depth, dtype=np.float32)[:, None, None])
-    return total / count
+    return np.asarray(total / count, np.float32)
 
 
 def _between(rng: np.random.Generator, ends: tuple[float, float]) -> float:
