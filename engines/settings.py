@@ -95,7 +95,8 @@ class DetectorSettings(Section):
         0.5,
         ge=0,
         le=1,
-        description="detections of lower confidence are left out and counted. Left out: 0.25 in volumes (volumes.md)",
+        description="detections of lower confidence are left out and counted; left out: 0.25 in volumes "
+        "(volumes.md)",
     )
     max_particles: int = Field(
         2000,

@@ -1,8 +1,8 @@
 """Where a calibration for volumes keeps what a detector needs; `calibration/volumes/file.py` writes it.
 
 The root of the file has the attribute `kind` = "volume". The group `volume` has the PSF in its group `psf`
-(`VolumePsf.save`), and the attributes `voxel_um` (z, y, x), `gain`, `offset` and `read_variance` (the noise, in grey
-values; see `surroundings.noise.Noise`).
+(`VolumePsf.save`), and the attributes `voxel_um` (z, y, x), `gain`, `offset` and `read_variance` (the noise, in
+grey values; see `surroundings.noise.Noise`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def volume_figure(snapshot: Snapshot, pixel_size_um: float) -> Figure:
     xz = axes_at(AROUND_IN, below, WIDE_IN, deep)
     yz = axes_at(AROUND_IN + WIDE_IN + 0.15, below + deep + 0.15, deep, tall)
     step = max(1, max(image.shape) // LARGEST)
-    low, high = np.percentile(image[::step, ::step], (0.1, 99.9))
+    low, high = np.percentile(image[::step, ::step].astype(np.float64), (0.1, 99.9))
     grey: dict[str, Any] = {
         "cmap": "gray",
         "vmin": low,

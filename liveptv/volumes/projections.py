@@ -82,4 +82,4 @@ def rows_of(z_um: npt.NDArray[np.float64], edges_um: npt.NDArray[np.float64]) ->
         return np.arange(z_um.size)
     count = MOST_ROWS * z_um.size
     centres = edges_um[0] + (np.arange(count) + 0.5) * (edges_um[-1] - edges_um[0]) / count
-    return np.clip(np.searchsorted(edges_um, centres, side="right") - 1, 0, z_um.size - 1)
+    return np.asarray(np.clip(np.searchsorted(edges_um, centres, side="right") - 1, 0, z_um.size - 1))

@@ -237,7 +237,7 @@ def mean_of(state: Any, i: int, a: int, row: int) -> float:
     total = 0.0
     for m in range(MODELS):
         total += state[MU + m, i] * state[m * ROWS + row + a, i]
-    return total
+    return float(total)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -248,4 +248,4 @@ def variance_of(state: Any, i: int, a: int, row: int, spread: int, of_brownian: 
     for m in range(MODELS):
         off = state[m * ROWS + row + a, i] - mean
         total += state[MU + m, i] * (state[m * ROWS + spread + a, i] + off * off)
-    return total + state[MU + B, i] * of_brownian
+    return float(total + state[MU + B, i] * of_brownian)

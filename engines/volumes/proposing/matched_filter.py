@@ -57,10 +57,12 @@ class MatchedFilter(BandFilter):
         reach = self._halves[1].size - 1
         buffer = np.empty((rows + 2 * reach, image.shape[2]), np.float32)
 
+        (z, y, x), (scale_z, scale_y, scale_x) = self._halves, scales
+
         def fill(first: int, out: Float32Array) -> None:
             strengths(
                 image, missing, first, background.grid, spread, background.cell_px,
-                *self._halves, *scales, buffer, out,
+                z, y, x, scale_z, scale_y, scale_x, buffer, out,
             )  # fmt: skip
 
         return fill

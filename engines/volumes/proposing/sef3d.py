@@ -56,10 +56,13 @@ class LaplacianOfGaussian(BandFilter):
         lines = np.empty((2, rows + 2 * reach, width), np.float32)
         planes = np.empty((depth, rows, width), np.float32)
 
+        (z, y, x), (curved_z, curved_y, curved_x) = self._gauss, self._curved
+        power_z, power_y, power_x = powers
+
         def fill(first: int, out: Float32Array) -> None:
             laplacians(
                 image, missing, first, background.grid, spread, background.cell_px,
-                *self._gauss, *self._curved, *powers, lines, planes, out,
+                z, y, x, curved_z, curved_y, curved_x, power_z, power_y, power_x, lines, planes, out,
             )  # fmt: skip
 
         return fill

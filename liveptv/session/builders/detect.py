@@ -77,7 +77,9 @@ def build_detect(context: StageContext) -> Stage:
         )
         context.stack.callback(engine.close)
         with noticing_compilation(context.say_compiling):
-            engine.warmup(*image_format.shape[-2:], np.dtype(image_format.dtype), image_format.depth)
+            engine.warmup(
+                image_format.height, image_format.width, np.dtype(image_format.dtype), image_format.depth
+            )
         return governed(context, engine, image_format, rules)
 
     pixel_um = image_format.pixel_size_um
