@@ -59,7 +59,7 @@ class Case:
     def image(self, places: FloatArray, amplitude: float, shape: tuple[int, int, int], seed: int) -> Any:
         """A stack of grey values."""
         rng = np.random.default_rng(seed)
-        light = np.full(shape, self.background)
+        light = np.full(shape, float(self.background))
         reach = 1.7 * np.array(self.psf.reach_um) / self.psf.voxel_um
         for place in places:
             low = np.maximum(np.ceil(place - reach), 0).astype(int)

@@ -55,8 +55,8 @@ class Fitted:
         return type(self)(*(getattr(self, column.name)[which] for column in fields(self)))
 
 
-ROOM = 64
-"""Particles that may be added beside half of the proposals' number."""
+ROOM = 4
+"""Particles for which there is room, per proposal: a group of one may gain three, `windows.SPARE`."""
 AT_END_SIGMAS = 1.0
 """Standard deviations of the PSF from the outermost slice with an image within which a particle is `at_end`: there
 the standard error of z begins to rise, by 80 % at the slice itself."""
@@ -120,7 +120,7 @@ def fit_spots(
     expected = max(count, 1) / max(image.size, 1) if density is None else density
     stack = stack_of(image, missing, psf, noise, background, heights_um, background_sd, expected)
     kernel = kernel_psf(psf)
-    size = count + count // 2 + ROOM
+    size = ROOM * (count + 1)
     theta, usable = np.zeros((size, 4)), np.zeros(size, np.bool_)
     steps = np.arange(len(stack.heights), dtype=np.float64)
     theta[:count, Z] = proposals.z + np.interp(proposals.z, steps, stack.heights - steps)
