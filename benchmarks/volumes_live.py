@@ -46,14 +46,15 @@ def microscope(folder, name, size, rate_hz, particles, drop_every):
 
 
 def truth_of(path, images):
-    """True x, y, height (N, 3), um, by volume: of the image in its middle."""
-    found = defaultdict(list)
+    """True x, y, height (N, 3), um, by volume: of each particle in the slice nearest to it, at that slice's time."""
+    nearest = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            volume, place = divmod(int(row["frame"]), images)
-            if place == images // 2:
-                found[volume].append([float(row[key]) for key in ("x_um", "y_um", "height_um")])
-    return {volume: np.array(rows) for volume, rows in found.items()}
+            volume, particle = int(row["frame"]) // images, row["particle"]
+            off = abs(float(row["z_um"]))
+            if off < nearest[volume].get(particle, (np.inf,))[0]:
+                nearest[volume][particle] = (off, *(float(row[key]) for key in ("x_um", "y_um", "height_um")))
+    return {volume: np.array(list(rows.values()))[:, 1:] for volume, rows in nearest.items()}
 
 
 def measure(name, arguments, folder, drop_every):

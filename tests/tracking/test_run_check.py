@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from stream.messages import Detections, FrameInfo, Tracks
+from stream.volume_info import VolumeInfo
 from tracking.run_check.check import RunCheck
 from tracking.run_check.focus import shift_of
-from tracking.run_check.scatter import ratio_of, sums_of
+from tracking.run_check.scatter import ScatterCheck, ratio_of, sums_of
 from tracking.settings import TrackerSettings
 from tracking.tracker import OnlineTracker
 
@@ -149,3 +150,24 @@ def test_frames_without_tracks_are_no_trouble():
     for number in range(400):
         assert check.look(Tracks.empty(FrameInfo("run", number, number, number / 10, 0, 0.0))) == []
     assert check.facts() == {"check_cut_in_two": 0.0}
+
+
+def test_the_drive_is_suspected_where_upward_and_downward_volumes_differ_in_height():
+    rng = np.random.default_rng(3)
+    check = ScatterCheck()
+    places = rng.uniform(0, 50, (3, 100))
+    told = []
+    for frame in range(80):
+        volume = VolumeInfo((0.0, 1.0), upwards=frame % 2 == 0)
+        seen = places + rng.normal(0, 0.05, places.shape)
+        seen[2] += 0.15 if volume.upwards else -0.15
+        info = FrameInfo("run", frame, frame, 0.1 * frame, 0, 0.0, focus_um=1.0, volume=volume)
+        told += check.look(
+            Tracks.from_columns(
+                info, track=np.arange(100.0), x_um=seen[0], y_um=seen[1], z_um=seen[2], sigma_x_um=0.05,
+                sigma_y_um=0.05, sigma_z_um=0.05, age_frames=20.0 + frame, detection=np.arange(100.0), flags=0.0,
+            )
+        )  # fmt: skip
+    assert len(told) == 1
+    assert "liveptv lag" in told[0]
+    assert "z by" in told[0]

@@ -158,3 +158,17 @@ def test_a_table_with_times_of_its_own_is_tracked_as_volumes_and_they_are_in_the
     first = rows.frame == 0
     np.testing.assert_allclose(np.sort(rows.time_offset_s[first]), np.sort(offset), rtol=1e-4)
     assert np.bincount(rows.track).tolist() == [8] * 30
+
+
+@pytest.mark.parametrize("count", [12, 100])
+@pytest.mark.parametrize("sigma_um", [0.003, 0.02])
+def test_slow_particles_that_all_go_straight_are_known_to(count, sigma_um):
+    """Steps are a hundredth of the distance to the next particle: random steps of that size explain them too."""
+    rng = np.random.default_rng(0)
+    start = np.stack([rng.uniform(0, 30, count), rng.uniform(0, 30, count), rng.uniform(0, 4, count)])
+    tracker = OnlineTracker(TrackerSettings())
+    for frame in range(40):
+        places = start + np.array([[0.05], [0.025], [0.0]]) * frame + rng.normal(0, sigma_um, start.shape)
+        tracks = tracker.step(frame_of(frame, VolumeInfo(Z_UM, ()), places, sigma_um))
+    velocity = [np.median(speed) for speed in (tracks.vx_um_s, tracks.vy_um_s, tracks.vz_um_s)]
+    np.testing.assert_allclose(velocity, [0.5, 0.25, 0.0], atol=0.05)

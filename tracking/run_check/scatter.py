@@ -52,11 +52,14 @@ class ScatterCheck:
         self._before: deque[Tracks] = deque(maxlen=FRAMES - 1)
         self._sums: deque[FloatArray] = deque(maxlen=KEPT)
         self._looks = 0
+        self._directions: set[bool] = set()
         self.factor: FloatArray = np.ones(3)
         self.ratio = Ratio(np.full(3, np.nan), np.full(3, np.inf))
 
     def look(self, tracks: Tracks) -> list[str]:
         """Take the tracks of a frame, whose errors are `factor` times the stated ones; returns what to tell."""
+        if tracks.info.volume is not None:
+            self._directions.add(tracks.info.volume.upwards)
         is_next = not self._before or tracks.info.frame == self._before[-1].info.frame + 1
         if not is_next:
             self._before.clear()
@@ -88,10 +91,18 @@ class ScatterCheck:
         if not told:
             return []
         return [
-            f"positions scatter along tracks more than their standard errors state ({', '.join(told)}): the images "
-            "of particles are not those of the calibration, or the frames are noisier; standard errors are "
-            "widened by that from here on"
+            f"positions scatter along tracks more than their standard errors state ({', '.join(told)}): "
+            f"{self._reason(told)}; standard errors are widened by that from here on"
         ]
+
+    def _reason(self, told: list[str]) -> str:
+        """What may be the cause of it."""
+        if len(self._directions) == 2 and all(text.startswith("z") for text in told):
+            return (
+                "upward and downward volumes alternate, and the drive that scans lags behind (measure that with "
+                "`liveptv lag`), or the volumes are noisier than the detector takes them to be"
+            )
+        return "the images of particles are not those of the calibration, or the frames are noisier"
 
     def facts(self) -> dict[str, float]:
         """Gauges: the ratios that are known to 20 %, and the factors that are not 1."""

@@ -19,6 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 MEMORY_FRAMES = 40.0
 """Frames after which an observation counts 1/e, as for the noise of a flow."""
 GUESSED = 5.0  # observations that a first guess counts as; a frame of 20 tracks outweighs it
+DIRECTED_STEPS = 0.1
+"""First guess of q of D, in q of B. The guess follows what B is found to be: a fixed one stayed above it where
+particles are few and slow, and directed motion was then never seen."""
 GUESSED_RATES, RATES = 20.0, (0.05, 0.05, 0.03)
 """Weight of the first guess of the switching rates, and the rates a frame: B to N, D and N to B, D to N. A chance
 of a few percent each frame costs 0.1 in ln L and keeps who does switch."""
@@ -51,9 +54,9 @@ class Learning:
         return bool(self.q.any())
 
     def start(self, step_um2_s: float) -> None:
-        """First guess of the Brownian steps; those of directed motion are a tenth of that."""
+        """First guess of the Brownian steps; those of directed motion are `DIRECTED_STEPS` of that."""
         self._first[0] = step_um2_s if self._known is None else self._known
-        self._first[1] = 0.1 * self._first[0]
+        self._first[1] = DIRECTED_STEPS * self._first[0]
         self.q = self._first.copy()
 
     def learn(self, low: FloatArray, high: FloatArray) -> None:
@@ -67,7 +70,9 @@ class Learning:
                 continue
             total, count = s[step : step + 3].copy(), s[weight : weight + 3].copy()
             total[:2], count[:2] = total[:2].sum(), count[:2].sum()  # nothing tells x from y
-            self.q[m] = np.clip((total + GUESSED * self._first[m]) / (count + GUESSED), low, high)
+            # directed motion is the steadier one: until it was seen, its steps are guessed from the others
+            first = self._first[0] if m == 0 else DIRECTED_STEPS * self.q[0]
+            self.q[m] = np.clip((total + GUESSED * first) / (count + GUESSED), low, high)
         away = s[life.STOP] + s[life.STAY_D] + s[life.TURN]
         for at, (number, of) in enumerate((
             (s[life.START], s[life.START] + s[life.STAY_B]), (s[life.STOP], away), (s[life.TURN], away),

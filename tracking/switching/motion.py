@@ -124,10 +124,13 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
     if not expect(flow, place, place_variance, velocity, variance):
         for a in range(3):
             velocity[a], variance[a] = 0.0, motion.unknown[a]
+    own = 0.0
+    for a in range(axes):
+        own += (state[ROWS + V + a, i] ** 2 + state[ROWS + VV + a, i]) / axes
     # what a filter thinks of velocities scatters less than they do: its error is the rest (E[v^2] = v^2 + vv)
     for a in range(axes):
         vv = min(variance[a] + motion.error[a], motion.unknown[a])
-        state[ROWS + VV + a, i] += WANDER * vv * frames
+        state[ROWS + VV + a, i] += WANDER * min(vv, own) * frames
         state[2 * ROWS + P + a, i] += velocity[a] * dt
         state[2 * ROWS + V + a, i] = velocity[a]
         state[2 * ROWS + PP + a, i] += dt * dt * vv
