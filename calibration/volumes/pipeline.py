@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
+from threadpoolctl import threadpool_limits
 
 from calibration.errors import CalibrationError
 from calibration.volumes.beads.background import background_of, noise_of
@@ -83,6 +84,19 @@ def calibrate_volumes(
     `dark` is the offset and the read noise of a dark reference. Raises `CalibrationError` where there are too few
     usable beads, with what is wrong with the others.
     """
+    # products of many small matrices: threads of the linear algebra only wait for each other
+    with threadpool_limits(1):
+        return _calibrate(volumes, voxel_um, dark, bead_diameter_um, remarks, on_progress)
+
+
+def _calibrate(
+    volumes: npt.NDArray[Any],
+    voxel_um: Triple,
+    dark: tuple[float, float] | None,
+    bead_diameter_um: float | None,
+    remarks: tuple[str, ...],
+    on_progress: Callable[[str, float], None],
+) -> VolumeCalibration:
     on_progress("finding", 0.0)
     sigma = size_of_beads(volumes)
     if sigma is None:
