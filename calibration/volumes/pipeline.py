@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
+from threadpoolctl import threadpool_limits
 
 from calibration.errors import CalibrationError
 from calibration.volumes.beads.background import background_of, noise_of
@@ -52,6 +53,9 @@ ALIKE = (0.05, 0.2)
 """Widths of beads of one kind may differ from the median by 4 times their scatter and their own standard errors,
 with the scatter between these parts: 5 % by which the PSF may change over the field, 20 % where it surely is not
 one PSF."""
+GROUND_ERROR = 0.02
+"""Standard error of the background's map, over the noise of a voxel: that of medians of 16 x 16 x 3 voxels is 0.05,
+and the map is smooth. With twice as much, 1 % of the peak of a wide halo is still taken for background."""
 EXCESS = 3.0
 """A bead's misfit may exceed the typical one this many times."""
 
@@ -83,6 +87,19 @@ def calibrate_volumes(
     `dark` is the offset and the read noise of a dark reference. Raises `CalibrationError` where there are too few
     usable beads, with what is wrong with the others.
     """
+    # products of many small matrices: threads of the linear algebra only wait for each other
+    with threadpool_limits(1):
+        return _calibrate(volumes, voxel_um, dark, bead_diameter_um, remarks, on_progress)
+
+
+def _calibrate(
+    volumes: npt.NDArray[Any],
+    voxel_um: Triple,
+    dark: tuple[float, float] | None,
+    bead_diameter_um: float | None,
+    remarks: tuple[str, ...],
+    on_progress: Callable[[str, float], None],
+) -> VolumeCalibration:
     on_progress("finding", 0.0)
     sigma = size_of_beads(volumes)
     if sigma is None:
@@ -102,12 +119,12 @@ def calibrate_volumes(
     reason = selection.reason.copy()
     reason[np.setdiff1d(used, state.rows)] = ODD_SIZE
     _enough(len(state.rows), reason)
-    shape, choice = _choose(volumes, found, selection, state, ground, dark, on_progress)
+    shape, choice = _choose(volumes, background, found, selection, state, ground, dark, on_progress)
     odd = _misfits(state, shape)
     if odd.any() and np.count_nonzero(~odd) >= FEWEST_BEADS:
         reason[state.rows[odd]] = MISFIT
         state = _gaussian(volumes, found, selection, state.rows[~odd], state.gaussian.sigma, ground, dark)
-        shape, choice = _choose(volumes, found, selection, state, ground, dark, on_progress)
+        shape, choice = _choose(volumes, background, found, selection, state, ground, dark, on_progress)
     return _result(
         volumes,
         voxel_um,
@@ -204,6 +221,7 @@ def _alike(own: BeadFits) -> BoolArray:
 
 def _choose(
     volumes: npt.NDArray[Any],
+    background: FloatArray,
     found: Candidates,
     selection: Selection,
     state: _State,
@@ -214,6 +232,8 @@ def _choose(
     """Gaussian or measured, by cross-validation; the state gets the windows and fits of the choice."""
     on_progress("choosing", 0.0)
     windows = _cut(volumes, found, selection, state.rows, state.gaussian.sigma, MEASURED_WINDOW)
+    level = background[tuple(windows.centre.T)]
+    windows = windows.on_ground(background, GROUND_ERROR * np.sqrt(state.noise.model.variance(level)))
     fits = fit_beads(windows, state.gaussian, state.noise.model, state.fits.parameters)
     shape: Shape = state.gaussian
     choice = choose(windows, fits, state.gaussian, state.noise.model, _groups(found.place[state.rows]))

@@ -98,6 +98,8 @@ class VolumeDetector:
         `image` is (Z, H, W); `missing`, `heights_um` and `times_s` (Z,) are the slices'.
         """
         background, noise = self.surroundings(image, missing)
+        # the noise of a calibration holds for the errors; light of a spot's size makes places more doubtful only
+        of_voxels = noise if self._noise is None else self._noise
         places = self._filter.propose(image, missing, background, noise)
         false_alarms = FalseAlarms.of(image.shape, self._psf.sigma_voxels, self._roughness)
         skewness = self._filter.skewness if isinstance(self._filter, MatchedFilter) else 0.0
@@ -111,12 +113,12 @@ class VolumeDetector:
             table = self._unfitted(found.proposals, found.probability, heights_um)
         else:
             fitted = fit_spots(
-                image, missing, found.proposals, self._psf, noise, background,
+                image, missing, found.proposals, self._psf, of_voxels, background,
                 heights_um=heights_um if heights_um.size > 1 else None,
                 background_sd=background.sd,
             )  # fmt: skip
             left_out["no_fit"] = max(0, len(found.proposals) - int((fitted.source >= 0).sum()))
-            table = self._rows(fitted, fitted_probability(fitted, found))
+            table = self._rows(fitted, fitted_probability(fitted, found, of_voxels, noise))
         z_um = table[COLUMNS["z_um"]]
         table[COLUMNS["time_offset_s"]] = times_of(z_um, heights_um, times_s, missing, self._psf.sigma_z_um)
         if heights_um.size == 1:

@@ -79,14 +79,17 @@ def prospects(
     return Prospects(proposals.take(worth), probability[worth], left_out, mixture, told)
 
 
-def fitted_probability(fitted: Fitted, found: Prospects) -> FloatArray:
+def fitted_probability(fitted: Fitted, found: Prospects, used: Noise, whole: Noise) -> FloatArray:
     """Probability (N,) that fitted places are particles, by their log-likelihood ratios and by a network.
+
+    `used` is the noise of the fit, `whole` that of the search, with all that looks like spots in the background.
 
     Where there are both, the mean of their log odds if that is more. A network knows better where particles
     overlap (F1 .991 with it, .989 without), but of lone faint ones no more than the likelihood ratio does: at a
     signal-to-noise ratio of 1 the mean for all gave F1 .62, this .66.
     """
-    strength = np.sqrt(np.maximum(fitted.log_likelihood_ratio, 0.0))
+    more = whole.variance(fitted.background) / used.variance(fitted.background)
+    strength = np.sqrt(np.maximum(fitted.log_likelihood_ratio / np.maximum(more, 1.0), 0.0))
     good = (strength > 0) & (fitted.amplitude > 0)
     unit = np.where(good, strength / np.maximum(fitted.amplitude, LEAST_AMPLITUDE), 1.0)
     own = np.where(good, found.mixture.probability(strength, unit), 0.0)

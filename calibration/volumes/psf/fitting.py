@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from calibration.volumes.likelihood import deviance
 from calibration.volumes.psf.shapes import GaussianShape, Shape
-from calibration.volumes.windows import Windows
+from calibration.volumes.windows import Windows, background_terms
 from engines.volumes.surroundings.noise import Noise
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,12 +52,6 @@ class BeadFits:
     def amplitude(self) -> FloatArray:
         """Amplitudes (N,), grey values."""
         return self.parameters[:, AMPLITUDE]
-
-
-def background_terms(half: tuple[int, int, int]) -> FloatArray:
-    """Constant and slopes (4, D, H, W) of a window's background."""
-    z, y, x = np.meshgrid(*(np.arange(-h, h + 1.0) for h in half), indexing="ij")
-    return np.stack([np.ones_like(z), z, y, x])
 
 
 def expected(parameters: FloatArray, image: FloatArray, half: tuple[int, int, int]) -> FloatArray:
@@ -202,6 +196,12 @@ def normal_equations(
         fixed = np.arange(BACKGROUND + 1, LINEAR)
         normal[:, fixed, fixed] = 1.0
     cost = deviance(noise, windows.values, mean, windows.counts).reshape(len(windows), -1).sum(axis=1)
+    if slopes and windows.ground is not None and windows.ground_error is not None:
+        rows, firm = np.arange(BACKGROUND, LINEAR), windows.ground_error**-2
+        off = windows.ground - parameters[:, BACKGROUND:LINEAR]
+        gradient[:, BACKGROUND:LINEAR] += firm * off
+        normal[:, rows, rows] += firm
+        cost = cost + (firm * off**2).sum(axis=1)
     return cost, gradient, normal
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, cg
 
-from calibration.volumes.psf.fitting import AMPLITUDE, BACKGROUND, BeadFits, background_terms, fit_beads
+from calibration.volumes.psf.fitting import AMPLITUDE, BACKGROUND, BeadFits, fit_beads
 from calibration.volumes.psf.shapes import (
     GaussianShape,
     MeasuredShape,
@@ -22,7 +22,7 @@ from calibration.volumes.psf.shapes import (
     nodes_for,
     spread,
 )
-from calibration.volumes.windows import Windows
+from calibration.volumes.windows import Windows, background_terms
 from engines.volumes.surroundings.noise import Noise
 
 FloatArray = npt.NDArray[np.float64]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from calibration.volumes.psf.fitting import LINEAR, BeadFits, background_terms, fit_beads, normal_equations
+from calibration.volumes.psf.fitting import LINEAR, BeadFits, fit_beads, normal_equations
 from calibration.volumes.psf.shapes import GaussianShape
-from calibration.volumes.windows import Windows
+from calibration.volumes.windows import Windows, background_terms
 from engines.volumes.surroundings.noise import Noise
 
 FloatArray = npt.NDArray[np.float64]
