@@ -12,8 +12,9 @@ just measured (N) is mixed only with one that was known (D), never with "none".
 
 All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then
 the probabilities of the models, the probability that the particle is still there, the time of the state in s, the
-mean brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman`,
-with the number of misses and whether the track is confirmed behind it.
+mean brightness; which parts of the predicted models had been which model before (`FROM_B` to `D_FROM_N`); and what
+the last step says that is learnt from when the next one is known (`PAST_FROM_B` to the end). `label` is that of
+`tracking.kalman`, with the number of misses and whether the track is confirmed behind it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ P, V, PP, PV, VV = 0, 3, 6, 9, 12
 ROWS = 15
 MU = MODELS * ROWS
 EXISTS, TIME, BRIGHTNESS = MU + 3, MU + 4, MU + 5
-FROM_B, STAYED_B = MU + 6, MU + 7
-STATES = MU + 8
+FROM_B, STAYED_B, B_FROM_N, N_FROM_N, D_FROM_N = MU + 6, MU + 7, MU + 8, MU + 9, MU + 10
+PAST_FROM_B, PAST_STAYED_B, PAST_KIND, PAST_STEPS = MU + 11, MU + 12, MU + 13, MU + 14
+STATES = PAST_STEPS + 6
 ID, FIRST, SEEN, HITS, MISSED, CONFIRMED = 0, 1, 2, 3, 4, 5
 LABELS = 6
 
@@ -133,8 +135,12 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
         state[2 * ROWS + PP + a, i] += dt * dt * vv
         state[2 * ROWS + PV + a, i] = dt * vv
         state[2 * ROWS + VV + a, i] = vv
+    state[PAST_FROM_B, i], state[PAST_STAYED_B, i] = state[FROM_B, i], state[STAYED_B, i]
     state[FROM_B, i] = nb / to_n if to_n > 0.0 else 0.5
     state[STAYED_B, i] = wb / to_b if to_b > 0.0 else 0.5
+    state[B_FROM_N, i] = wn / to_b if to_b > 0.0 else 0.0
+    state[N_FROM_N, i] = nn / to_n if to_n > 0.0 else 0.0
+    state[D_FROM_N, i] = n / both if both > 0.0 else 0.0
     total = cb + cd + cn
     state[MU + B, i], state[MU + D, i], state[MU + N, i] = cb / total, cd / total, cn / total
 
