@@ -50,13 +50,14 @@ class Motion(NamedTuple):
 
     `q` (2, 3), um^2/s: the steps of B and of D. `rates` (3,), a frame: B to N, D and N to B, D to N. `unknown`
     (3,), um^2/s^2: variance of a velocity where nothing is known of the flow; `error` (3,): of those it was learnt
-    from.
+    from. `ends` (2,), um: the heights between which particles are seen.
     """
 
     q: Any
     rates: Any
     unknown: Any
     error: Any
+    ends: Any
     frame_s: float
 
 
@@ -136,6 +137,9 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
         state[2 * ROWS + PV + a, i] = dt * vv
         state[2 * ROWS + VV + a, i] = vv
     state[PAST_FROM_B, i], state[PAST_STAYED_B, i] = state[FROM_B, i], state[STAYED_B, i]
+    if axes == 3:
+        _turn_back(state, i, min(state[P + 2, i], motion.ends[0]), -1.0)
+        _turn_back(state, i, max(state[P + 2, i], motion.ends[1]), 1.0)
     state[FROM_B, i] = nb / to_n if to_n > 0.0 else 0.5
     state[STAYED_B, i] = wb / to_b if to_b > 0.0 else 0.5
     state[B_FROM_N, i] = wn / to_b if to_b > 0.0 else 0.0
@@ -143,6 +147,28 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
     state[D_FROM_N, i] = n / both if both > 0.0 else 0.0
     total = cb + cd + cn
     state[MU + B, i], state[MU + D, i], state[MU + N, i] = cb / total, cd / total, cn / total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _turn_back(state: Any, i: int, end: float, sign: float) -> None:
+    """Reflect the directed prediction of track `i` at the height `end`, beyond which (`sign`) none is seen.
+
+    Who leaves there is not seen again, whatever is predicted: who is seen has turned. Where the prediction lies on
+    either side, it is the mixture of both, by its moments.
+    """
+    at = ROWS + 2
+    beyond = sign * (state[at + P, i] - end)
+    spread = math.sqrt(state[at + PP, i])
+    if beyond < -4.0 * spread:
+        return
+    part = 0.5 * (1.0 + math.erf(beyond / (spread * math.sqrt(2.0))))
+    both = 4.0 * part * (1.0 - part)
+    off, v = state[at + P, i] - end, state[at + V, i]
+    state[at + P, i] -= 2.0 * part * off
+    state[at + V, i] = (1.0 - 2.0 * part) * v
+    state[at + PP, i] += both * off * off
+    state[at + PV, i] += both * off * v
+    state[at + VV, i] += both * v * v
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
