@@ -25,6 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from scipy.optimize import linear_sum_assignment
+
 from stream.messages import Detections, FrameInfo, TrackFlag
 from stream.volume_info import VolumeInfo
 from tracking.analysis.metrics import TrackPoints, link_scores, track_scores
@@ -84,12 +86,18 @@ WORLDS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """All points: `particle` and `frame` (N,), `points` (3, N) in voxels, `directed` (N,)."""
+    """All points: `particle` and `frame` (N,), `points` (3, N) in voxels, `directed` (N,).
+
+    `ahead` (3, N): where the particle will be in the next frame but for its random step, which has the standard
+    deviations `spread` (3, N), voxels.
+    """
 
     particle: IntArray
     frame: IntArray
     points: FloatArray
     directed: npt.NDArray[np.bool_]
+    ahead: FloatArray
+    spread: FloatArray
 
 
 def move(world: World, particles: int, seed: int) -> Truth:
@@ -103,9 +111,9 @@ def move(world: World, particles: int, seed: int) -> Truth:
     is_directed = rng.random(particles) < world.mixture
     velocity = _velocities(rng, world, particles)
     name = np.arange(particles)
-    rows: list[tuple[IntArray, int, FloatArray, npt.NDArray[np.bool_]]] = []
+    rows: list[tuple[IntArray, int, FloatArray, npt.NDArray[np.bool_], FloatArray, FloatArray]] = []
     for frame in range(FRAMES):
-        rows.append((name.copy(), frame, place.copy(), is_directed.copy()))
+        was, was_directed = place.copy(), is_directed.copy()
         # switch, move, reflect at the ends of the stack, leave at its sides, vanish, appear
         to_directed = 2 * world.mixture / world.persistence
         to_brownian = 2 * (1 - world.mixture) / world.persistence
@@ -114,6 +122,9 @@ def move(world: World, particles: int, seed: int) -> Truth:
         is_directed = is_directed ^ switches
         velocity[switches] = _velocities(rng, world, int(switches.sum()))
         step = rng.standard_normal((name.size, 3)) * world.step
+        ahead = place + scale * np.where(is_directed[:, None], velocity, 0.0)
+        spread = world.step * scale * np.where(is_directed[:, None], 0.25, np.ones((1, 3)))
+        rows.append((name.copy(), frame, was, was_directed, ahead, spread))
         place = place + scale * np.where(is_directed[:, None], velocity + 0.25 * step, step)
         for side, sign in ((0.0, -1), (size[2] - 1, 1)):
             out = (place[:, 2] - side) * sign > 0
@@ -134,6 +145,8 @@ def move(world: World, particles: int, seed: int) -> Truth:
         np.concatenate([np.full(row[0].size, row[1]) for row in rows]),
         np.concatenate([row[2] for row in rows]).T,
         np.concatenate([row[3] for row in rows]),
+        np.concatenate([row[4] for row in rows]).T,
+        np.concatenate([row[5] for row in rows]).T,
     )
 
 
@@ -213,11 +226,76 @@ def track(seen: Detected, settings: TrackerSettings, z_scale: float = 1.0) -> tu
     return of_detection, 1e3 * spent / FRAMES
 
 
+def oracle(truth: Truth, seen: Detected, world: World) -> IntArray:
+    """The track of each detection by a linker that knows more than any can: a limit for all of them.
+
+    In each frame it knows where every particle truly is, whether that is moving in a direction, and its velocity;
+    and whose each merged detection is, and its exact position. It does not know the random step, who vanishes, and
+    which detection belongs to whom: these are assigned by the likelihoods of the true motion.
+    """
+    birth = (1 / world.life + MISSED[4]) * np.mean(np.bincount(truth.frame)) / math.prod(SHAPE)
+    of_detection = np.full(seen.frame.size, -1)
+    track_of: dict[int, int] = {}
+    names = itertools.count()
+    for frame in range(FRAMES):
+        now = np.flatnonzero(seen.frame == frame)
+        there = {int(p): k for k, p in enumerate(truth.particle[truth.frame == frame])}
+        true = truth.points[:, truth.frame == frame]
+        points = seen.points[:, now].copy()
+        for k, p in enumerate(seen.particle[now].tolist()):
+            if p >= 0:
+                points[:, k] = true[:, there[p]]
+        moved: dict[int, int] = {}
+        before = np.flatnonzero(truth.frame == frame - 1)
+        before = before[np.isin(truth.particle[before], list(track_of))]
+        rows = truth.particle[before].tolist()
+        density = _density(truth.ahead[:, before], truth.spread[:, before], points) * (1 - 1 / world.life)
+        with np.errstate(divide="ignore"):
+            gain = np.log(density) - math.log(birth)
+        i, j = linear_sum_assignment(np.minimum(-gain, 0.0))
+        keep = gain[i, j] > 0
+        links = dict(zip(i[keep].tolist(), j[keep].tolist(), strict=True))
+        free = []
+        for row, p in enumerate(rows):
+            if row in links:
+                at = links[row]
+                of_detection[now[at]] = track_of[p]
+                who = int(seen.particle[now[at]])
+                if who >= 0:
+                    moved[who] = track_of[p]
+                else:
+                    free.append((p, track_of[p]))
+            else:
+                free.append((p, track_of[p]))
+        for p, track_name in free:  # unseen, or at a false detection: goes on at its own place
+            if p in there and p not in moved:
+                moved[p] = track_name
+        for at in now[of_detection[now] < 0].tolist():
+            of_detection[at] = next(names)
+            if seen.particle[at] >= 0 and int(seen.particle[at]) not in moved:
+                moved[int(seen.particle[at])] = int(of_detection[at])
+        track_of = moved
+    count = np.bincount(of_detection)
+    return np.where(count[of_detection] > 1, of_detection, -1)
+
+
+def _density(ahead: FloatArray, spread: FloatArray, points: FloatArray) -> FloatArray:
+    """Of each of `points` (3, M) after a step from each of `ahead` (3, N), with reflection at the ends: (N, M)."""
+    total: FloatArray = np.ones((ahead.shape[1], points.shape[1]))
+    for a in range(3):
+        images = [ahead[a]] if a < 2 else [ahead[a], -ahead[a], 2 * (SHAPE[2] - 1) - ahead[a]]
+        off = [(points[a][None, :] - image[:, None]) / spread[a][:, None] for image in images]
+        total *= sum(np.exp(-0.5 * o**2) for o in off) / (math.sqrt(2 * math.pi) * spread[a][:, None])
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Alpha of the tracker over that of perfect linking; the latter; wrong links; pieces a particle; ms a frame."""
+    """Alpha of the tracker, and of the `oracle`, over that of perfect linking; the latter; F1 of links; pieces a
+    particle; ms a frame."""
 
     ratio: float
+    limit: float
     perfect: float
     f1: float
     fragments: float
@@ -231,12 +309,12 @@ def measure(world: World, particles: int, snr: int, seed: int, settings: Tracker
     of_detection, ms = track(seen, settings, world.z_scale)
     true = TrackPoints.of(truth.particle, truth.frame, truth.points)
     alphas = []
-    for name in (seen.particle, of_detection):
+    for name in (seen.particle, of_detection, oracle(truth, seen, world)):
         there = name >= 0
         found = TrackPoints.of(name[there], seen.frame[there], seen.points[:, there])
         alphas.append(track_scores(true, found, GATE).alpha)
     links = link_scores(seen.frame, seen.particle, of_detection)
-    return Result(alphas[1] / alphas[0], alphas[0], links.f1, links.fragments, ms)
+    return Result(alphas[1] / alphas[0], alphas[2] / alphas[0], alphas[0], links.f1, links.fragments, ms)
 
 
 def main(arguments: list[str] | None = None) -> int:

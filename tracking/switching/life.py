@@ -16,8 +16,10 @@ from stream.messages import Detections, Tracks
 from tracking.flow_field import Flow
 from tracking.kalman import BRIGHTNESS_DETECTIONS, Measured
 from tracking.switching.motion import (
+    B_FROM_N,
     BRIGHTNESS,
     CONFIRMED,
+    D_FROM_N,
     EXISTS,
     FIRST,
     FROM_B,
@@ -26,6 +28,11 @@ from tracking.switching.motion import (
     LABELS,
     MISSED,
     MU,
+    N_FROM_N,
+    PAST_FROM_B,
+    PAST_KIND,
+    PAST_STAYED_B,
+    PAST_STEPS,
     PP,
     ROWS,
     SEEN,
@@ -174,8 +181,6 @@ def advance(
                 sums[DETECTED] += right
                 sums[UNDETECTED] += right * label[MISSED, kept]
                 sums[LIVED] += right * (1.0 + label[MISSED, kept])
-                sums[DIRECTED] += state[MU + D, kept] + state[MU + N, kept]
-                sums[ALL] += 1.0
             elif right > SURE or label[HITS, kept] + 1 >= life.confirm:
                 label[CONFIRMED, kept] = 1
             state[EXISTS, kept] = 1.0 if label[CONFIRMED, kept] else max(state[EXISTS, kept], 0.9)
@@ -218,10 +223,12 @@ def _sum_steps(
     state: Any, i: int, axes: int, z: Any, variances: Any, j: int, motion: Any, moment: Any, sums: Any,
     label: Any, logs: Any,
 ) -> None:  # fmt: skip
-    """Correct track `i` by detection `j` and add what its step says (expectation step of EM).
+    """Correct track `i` by detection `j` and add what the step before says (expectation step of EM).
 
-    The expected square of a step of variance Q, given the innovation nu of variance S, is
-    (Q nu / S)^2 + Q (1 - Q / S).
+    Of a step it is known one step later whether it was Brownian or the first of directed motion: a switch that is
+    judged at once is taken for a long random step, and fewer are counted than there are. So what the step says is
+    kept, and added with the probabilities of the models, given the next detection as well. The expected square of a
+    step of variance Q, given the innovation nu of variance S, is (Q nu / S)^2 + Q (1 - Q / S).
     """
     frames = max(moment.clock - label[SEEN, i], 1)
     dt = frames * motion.frame_s
@@ -234,18 +241,27 @@ def _sum_steps(
             gain = Q / S
             sums[SUMS + 3 * m + a] = ((gain * nu) ** 2 + Q * (1.0 - gain)) / dt
     correct_one(state, i, axes, z, variances, j, logs)
-    b, d, n = state[MU + B, i], state[MU + D, i], state[MU + N, i]
-    for a in range(axes):
-        sums[STEP_B + a] += b * sums[SUMS + a]
-        sums[STEP_D + a] += d * sums[SUMS + 3 + a]
-        sums[WEIGHT_B + a] += b
-        sums[WEIGHT_D + a] += d
-    if frames == 1:
-        sums[STAY_B] += b * state[STAYED_B, i]
-        sums[STOP] += b * (1.0 - state[STAYED_B, i])
-        sums[START] += n * state[FROM_B, i]
-        sums[TURN] += n * (1.0 - state[FROM_B, i])
-        sums[STAY_D] += d
+    if frames == 1 and state[PAST_KIND, i] > 0.0:
+        b, d, n = state[MU + B, i], state[MU + D, i], state[MU + N, i]
+        was_b = b * state[STAYED_B, i] + n * state[FROM_B, i]
+        was_n = b * state[B_FROM_N, i] + d * state[D_FROM_N, i] + n * state[N_FROM_N, i]
+        was_d = max(1.0 - was_b - was_n, 0.0)
+        for a in range(axes):
+            sums[STEP_B + a] += was_b * state[PAST_STEPS + a, i]
+            sums[STEP_D + a] += was_d * state[PAST_STEPS + 3 + a, i]
+            sums[WEIGHT_B + a] += was_b
+            sums[WEIGHT_D + a] += was_d
+        sums[DIRECTED] += was_d + was_n
+        sums[ALL] += 1.0
+        if state[PAST_KIND, i] > 1.0:
+            sums[STAY_B] += was_b * state[PAST_STAYED_B, i]
+            sums[STOP] += was_b * (1.0 - state[PAST_STAYED_B, i])
+            sums[START] += was_n * state[PAST_FROM_B, i]
+            sums[TURN] += was_n * (1.0 - state[PAST_FROM_B, i])
+            sums[STAY_D] += was_d
+    state[PAST_KIND, i] = 2.0 if frames == 1 else 1.0
+    for k in range(6):
+        state[PAST_STEPS + k, i] = sums[SUMS + k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -12,8 +12,9 @@ just measured (N) is mixed only with one that was known (D), never with "none".
 
 All tracks are columns of `state` (STATES, capacity). Rows: for each model p, v, pp, pv, vv of three axes (15), then
 the probabilities of the models, the probability that the particle is still there, the time of the state in s, the
-mean brightness, and which parts of the predicted N and B had been B before. `label` is that of `tracking.kalman`,
-with the number of misses and whether the track is confirmed behind it.
+mean brightness; which parts of the predicted models had been which model before (`FROM_B` to `D_FROM_N`); and what
+the last step says that is learnt from when the next one is known (`PAST_FROM_B` to the end). `label` is that of
+`tracking.kalman`, with the number of misses and whether the track is confirmed behind it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ P, V, PP, PV, VV = 0, 3, 6, 9, 12
 ROWS = 15
 MU = MODELS * ROWS
 EXISTS, TIME, BRIGHTNESS = MU + 3, MU + 4, MU + 5
-FROM_B, STAYED_B = MU + 6, MU + 7
-STATES = MU + 8
+FROM_B, STAYED_B, B_FROM_N, N_FROM_N, D_FROM_N = MU + 6, MU + 7, MU + 8, MU + 9, MU + 10
+PAST_FROM_B, PAST_STAYED_B, PAST_KIND, PAST_STEPS = MU + 11, MU + 12, MU + 13, MU + 14
+STATES = PAST_STEPS + 6
 ID, FIRST, SEEN, HITS, MISSED, CONFIRMED = 0, 1, 2, 3, 4, 5
 LABELS = 6
 
@@ -48,13 +50,14 @@ class Motion(NamedTuple):
 
     `q` (2, 3), um^2/s: the steps of B and of D. `rates` (3,), a frame: B to N, D and N to B, D to N. `unknown`
     (3,), um^2/s^2: variance of a velocity where nothing is known of the flow; `error` (3,): of those it was learnt
-    from.
+    from. `ends` (2,), um: the heights between which particles are seen.
     """
 
     q: Any
     rates: Any
     unknown: Any
     error: Any
+    ends: Any
     frame_s: float
 
 
@@ -136,10 +139,39 @@ def predict_one(state: Any, i: int, axes: int, dt: float, motion: Any, flow: Any
         state[2 * ROWS + PP + a, i] += dt * dt * vv
         state[2 * ROWS + PV + a, i] = dt * vv
         state[2 * ROWS + VV + a, i] = vv
+    state[PAST_FROM_B, i], state[PAST_STAYED_B, i] = state[FROM_B, i], state[STAYED_B, i]
+    if axes == 3:
+        _turn_back(state, i, min(state[P + 2, i], motion.ends[0]), -1.0)
+        _turn_back(state, i, max(state[P + 2, i], motion.ends[1]), 1.0)
     state[FROM_B, i] = nb / to_n if to_n > 0.0 else 0.5
     state[STAYED_B, i] = wb / to_b if to_b > 0.0 else 0.5
+    state[B_FROM_N, i] = wn / to_b if to_b > 0.0 else 0.0
+    state[N_FROM_N, i] = nn / to_n if to_n > 0.0 else 0.0
+    state[D_FROM_N, i] = n / both if both > 0.0 else 0.0
     total = cb + cd + cn
     state[MU + B, i], state[MU + D, i], state[MU + N, i] = cb / total, cd / total, cn / total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _turn_back(state: Any, i: int, end: float, sign: float) -> None:
+    """Reflect the directed prediction of track `i` at the height `end`, beyond which (`sign`) none is seen.
+
+    Who leaves there is not seen again, whatever is predicted: who is seen has turned. Where the prediction lies on
+    either side, it is the mixture of both, by its moments.
+    """
+    at = ROWS + 2
+    beyond = sign * (state[at + P, i] - end)
+    spread = math.sqrt(state[at + PP, i])
+    if beyond < -4.0 * spread:
+        return
+    part = 0.5 * (1.0 + math.erf(beyond / (spread * math.sqrt(2.0))))
+    both = 4.0 * part * (1.0 - part)
+    off, v = state[at + P, i] - end, state[at + V, i]
+    state[at + P, i] -= 2.0 * part * off
+    state[at + V, i] = (1.0 - 2.0 * part) * v
+    state[at + PP, i] += both * off * off
+    state[at + PV, i] += both * off * v
+    state[at + VV, i] += both * v * v
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import KDTree
+from scipy.stats import chi2
 
 from stream.messages import Detections, FrameInfo, Tracks
 from tracking import kalman, track_life
@@ -21,6 +23,9 @@ from tracking.track_memory import PADDING, TrackMemory
 FloatArray = npt.NDArray[np.float64]
 
 FIRST_STEP_SPACINGS = 0.1  # first guess of the random step, in mean distances between neighbours
+SLOW_PART = 0.25  # of the particles, from which the random step is first guessed
+END_PART, END_MEMORY_FRAMES = 0.05, 40.0
+"""Part of the particles by which an end of the stack is found, and frames after which they count 1/e."""
 REACH_SPACINGS, REACH_SIGMAS = 2.0, 3.0  # of a particle of unknown velocity; see `tracking.tracker`
 SMALLEST_STEP_SIGMAS = 0.02  # smallest step that is learnt, in standard errors of a position
 SMALLEST_EXTENT_SIGMAS = 20.0
@@ -62,9 +67,12 @@ class SwitchingTracker:
         self._now = 0.0
         self._has_times = False
         self._births = 0.0
+        self._frames_seen = 0
         self._low: FloatArray = np.full(3, np.inf)
         self._high: FloatArray = np.full(3, -np.inf)
         self._extent_um: FloatArray = np.ones(3)
+        self._ends: FloatArray = np.array([-np.inf, np.inf])
+        self._weights = 0.0
         self._mean_variance: FloatArray = np.zeros(3)
 
     def step(
@@ -85,11 +93,11 @@ class SwitchingTracker:
             # nothing moves farther in z than the stack is high
             self._unknown[2] = (min(reach, float(self._extent_um[2])) / REACH_SIGMAS / frame_s) ** 2
         moving = motion.Motion(
-            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, clock.frame_s
+            self.learning.q, self.learning.rates, self._unknown, self.flow.errors, self._ends, clock.frame_s
         )
         if self.alive and clock.frame_s > 0:
             if not self.learning.ready:
-                self._begin(frame_s)
+                self._begin(frame_s, count)
                 moving = moving._replace(q=self.learning.q)
             links.predict_all(
                 self._state, self.alive, self._axes, self._now, focus_um, tuple(moving), tuple(self.flow.flow),
@@ -104,9 +112,21 @@ class SwitchingTracker:
             self._learn_flow()
         return tracks, self._memory.tally, len(detections) - count
 
-    def _begin(self, frame_s: float) -> None:
-        """The first guesses, once the time between frames is known: tracks born before had none."""
-        self.learning.start((FIRST_STEP_SPACINGS * self._spacing_um(self.alive)) ** 2 / frame_s)
+    def _begin(self, frame_s: float, count: int) -> None:
+        """The first guesses, once the time between frames is known: tracks born before had none.
+
+        The quarter of the particles that has a detection nearest to where it was is taken to be Brownian. A wide
+        first guess would let the directed model, at rest, have the slow particles, and keep them.
+        """
+        step = (FIRST_STEP_SPACINGS * self._spacing_um(self.alive)) ** 2
+        axes, m = self._axes, self._memory
+        if count:
+            to = KDTree(m.measured.z[:axes, :count].T)
+            squares = to.query(self._state[motion.P : motion.P + axes, : self.alive].T)[0] ** 2
+            near = float(np.quantile(squares, SLOW_PART)) / float(chi2.ppf(SLOW_PART, axes))
+            noise = 2.0 * float(self._mean_variance[:axes].mean())
+            step = min(step, max(near - noise, 0.1 * noise, 1e-3 * step))
+        self.learning.start(step / frame_s)
         for m in (motion.D, motion.N):
             rows = slice(m * motion.ROWS + motion.VV, m * motion.ROWS + motion.VV + self._axes)
             self._state[rows, : self.alive] = self._unknown[: self._axes, None]
@@ -146,11 +166,26 @@ class SwitchingTracker:
             self._low[axes:] = self._high[axes:] = 0.0
             self._mean_variance[:axes] = m.measured.R[:axes, :count].mean(axis=1)
             self.flow.cover(self._low, self._high)
+            if axes == 3:
+                self._learn_ends(m.measured.z[2, :count])
         seen = np.where(np.isfinite(self._low), self._high - self._low, 0.0)
         self._extent_um = np.maximum(seen, SMALLEST_EXTENT_SIGMAS * self._sigma)
         if z_um.size > 1:  # the stack is known, however few particles there are
             self._extent_um[2] = max(seen[2], float(z_um[-1]))
         return count
+
+    def _learn_ends(self, heights: FloatArray) -> None:
+        """The heights between which particles are seen, had they the same density everywhere.
+
+        The lowest and highest of all would move outwards with each error of a position.
+        """
+        low, high = np.quantile(heights, (END_PART, 1.0 - END_PART))
+        beyond = END_PART / (1.0 - 2.0 * END_PART) * (high - low)
+        now = np.array([low - beyond, high + beyond])
+        self._weights *= math.exp(-1.0 / END_MEMORY_FRAMES)
+        self._weights += heights.size
+        known = np.where(np.isfinite(self._ends), self._ends, now)
+        self._ends = known + heights.size / self._weights * (now - known)
 
     def _reserve(self, tracks: int, detections: int) -> None:
         have = self._state.shape[1]
@@ -219,7 +254,10 @@ class SwitchingTracker:
         )  # fmt: skip
         self.alive = int(m.tally[track_life.ALIVE])
         new = float(m.tally[track_life.BORN])
-        self._births += (new - self._births) * (BIRTH_MEMORY if self._births else 1.0)
+        if not self._frames_seen:  # all of the first frame's were there before
+            new *= 1.0 - self.learning.survival
+        self._frames_seen += count > 0
+        self._births += (new - self._births) * max(BIRTH_MEMORY, 1.0 / max(self._frames_seen, 1))
         if info.volume is None and not self._has_times:
             rows[life.OFFSET] = np.nan  # images
         return Tracks(info, np.ascontiguousarray(rows[:, : self.alive]))
