@@ -103,7 +103,11 @@ def _compile(experiment: Experiment) -> None:
     detector = experiment.detector.model_copy(update={"workers": 1, "bright": None, "dark": None})
     for pixels in PIXELS:
         engine = open_engine(
-            detector, model=detector.model, pixel_size_um=pixel_size_um, say=lambda _text: None, volumes=volumes
+            detector,
+            model=detector.model,
+            pixel_size_um=pixel_size_um,
+            say=lambda _text: None,
+            volumes=volumes,
         )
         try:
             engine.warmup(*SHAPE, np.dtype(pixels), SLICES if volumes else 1)

@@ -62,6 +62,7 @@ def detect_images(
     """
     from acquisition.recording import open_recording
     from engines.factory import is_for_volumes, pixel_size_of
+    from liveptv.volumes.reading import has_volumes
 
     if "max_particles" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
