@@ -46,7 +46,7 @@ def microscope(folder, name, size, rate_hz, particles, drop_every):
 
 
 def truth_of(path, images):
-    """True x, y, height (N, 3), um, by volume: of each particle in the slice nearest to it, at that slice's time."""
+    """True x, y, height (N, 3), um, by volume: of each particle when its nearest slice was taken."""
     nearest = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):

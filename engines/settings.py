@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from stream.settings import Section
 
 MOST_PARTICLES = 100_000
+LEAST_CONFIDENCE = 0.5
 """Particles a frame that can be asked for."""
 LARGEST_SPOT_UM = 1000.0
 """Far above the size of any point's image."""
@@ -91,12 +92,12 @@ class DetectorSettings(Section):
         description="classical detector: response that a candidate needs, in standard deviations of the "
         "filtered background; left out: noise alone passes once in ten frames",
     )
-    min_confidence: float = Field(
-        0.5,
+    min_confidence: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="detections of lower confidence are left out and counted; left out: 0.25 in volumes "
-        "(volumes.md)",
+        description="detections of lower confidence are left out and counted; left out: 0.5 in images, 0.25 in "
+        "volumes (volumes.md)",
     )
     max_particles: int = Field(
         2000,
@@ -129,6 +130,11 @@ class DetectorSettings(Section):
         None, description="bright reference for the flat field: the background without particles"
     )
     dark: Path | None = Field(None, description="dark reference for the flat field: an image without light")
+
+    @property
+    def least_confidence(self) -> float:
+        """The least confidence of a detection in an image."""
+        return LEAST_CONFIDENCE if self.min_confidence is None else self.min_confidence
 
     @model_validator(mode="after")
     def _a_spot_has_a_size(self) -> DetectorSettings:

@@ -23,7 +23,7 @@ TAIL_BYTES = 64  # some programs add a few bytes behind the end
 
 
 class OtherFilesNeededError(SourceError):
-    """The file is a part of a recording in several files, which is not taken file by file."""
+    """The file is a part of a recording in several files, which is not taken file by file, or holds volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ def open_item(path: Path, axes: str | None) -> Opened:
         return Opened(GuardedStack(path, lambda: SingleImage(path)), 1, grows=False)
     _check_alone(path)
     stack = open_stack(path, axes)
+    _check_images(path, stack, axes)
     return Opened(stack, stack.info.planes, grows=True, damage=stack.damage)
 
 
@@ -60,8 +61,20 @@ def _open_zarr(path: Path, axes: str | None) -> Opened:
         return found[0]
 
     stack = GuardedStack(path, open_it)
+    _check_images(path, stack, axes)
     holes = next((text for text in stack.info.remarks if "black frames" in text), "")
     return Opened(stack, stack.info.planes, grows=True, together=found[0].planes_together, damage=holes)
+
+
+def _check_images(path: Path, stack: ImageStack, axes: str | None) -> None:
+    """Raise `OtherFilesNeededError` for slices of volumes, which would be taken for images one after the other."""
+    slices = dict(zip(stack.info.axes, stack.info.lead, strict=False)).get("Z", 1)
+    if slices > 1 and axes is None:
+        stack.close()
+        raise OtherFilesNeededError(
+            f"{path.name} holds volumes of {slices} slices, and volumes are not taken while they are written; replay "
+            'the file afterwards, or give source.axes = "TYX" if its planes are images one after the other'
+        )
 
 
 def _check_alone(path: Path) -> None:

@@ -213,7 +213,7 @@ class SpotDetector:
                 confidence[i] /= 1 + (distance / HALF_CONFIDENCE_DISTANCE) ** 2
                 keep[i] = inside
             left_out["outside_curve"] = int((~keep).sum())
-        doubtful = keep & (confidence < self._settings.min_confidence)
+        doubtful = keep & (confidence < self._settings.least_confidence)
         left_out["doubtful"] = int(doubtful.sum())
         table = table[:, keep & ~doubtful]
         table, left_out["too_many"] = strongest(table, self._settings.max_particles)

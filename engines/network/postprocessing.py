@@ -55,7 +55,7 @@ def chosen(
     height, width = shape
     x, y = found[:, 0], found[:, 1]
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    doubtful = inside & (found[:, CONFIDENCE] < settings.min_confidence)
+    doubtful = inside & (found[:, CONFIDENCE] < settings.least_confidence)
     left_out = Counter(outside=int((~inside).sum()), doubtful=int(doubtful.sum()))
     found = found[inside & ~doubtful]
     if len(found) > settings.max_particles:

@@ -117,7 +117,7 @@ class OwnEngine:
         try:
             answer = instance.find(frame.image.copy(), frame.info)
             shape = (int(frame.image.shape[0]), int(frame.image.shape[1]))
-            table, left_out = table_of(answer, shape, self._pixel_size_um, self._settings.min_confidence)
+            table, left_out = table_of(answer, shape, self._pixel_size_um, self._settings.least_confidence)
             table, beyond = strongest(table, self._settings.max_particles)
             left_out[TOO_MANY] += beyond
         except AnswerError as error:

@@ -70,8 +70,8 @@ class VolumeDetector:
             if laplacian
             else MatchedFilter(sigma, LEAST_STRENGTH)
         )
-        is_given = "min_confidence" in settings.model_fields_set
-        self._least_confidence = settings.min_confidence if is_given else LEAST_CONFIDENCE
+        asked = settings.min_confidence
+        self._least_confidence = LEAST_CONFIDENCE if asked is None else asked
         self._roughness = LAPLACIAN_ROUGHNESS if laplacian else MATCHED_ROUGHNESS
 
     @property

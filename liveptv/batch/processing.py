@@ -22,6 +22,7 @@ from stream.messages import Detections, Frame, Message
 from stream.stage import Stage
 from tracking.trajectories.compression import pack
 from tracking.trajectories.file import TrajectoryFile, annotate
+from liveptv.volumes.projections import flattened
 from tracking.trajectories.snapshot import store_snapshot
 
 DONE = "done"
@@ -190,7 +191,9 @@ def finish(
         facts["self_check"] = checks
     annotate(output, facts)
     if picture.best is not None:
-        store_snapshot(output, *picture.best)
+        frame, detections = picture.best
+        flat, sides = flattened(frame)
+        store_snapshot(output, flat, detections, sides)
     pack(output)
     return Processed(
         contents.frames,

@@ -19,6 +19,7 @@ from stream.writer_lock import Claim
 SHAPE = (64, 64)
 """Images that are looked at; what is compiled does not depend on their size."""
 PIXELS = ("uint8", "uint16")
+SLICES = 6
 LONGEST_WAIT_S = 900.0
 """Longest wait for a worker that compiles, s: the fit takes a minute of a free core. After it each compiles
 itself.
@@ -31,7 +32,24 @@ def warm(experiment: Experiment) -> None:
     model, detector = experiment.detector.model, experiment.detector
     kind = "2d" if model is None else model.suffix.lower().lstrip(".")
     flat = "flat" if detector.bright is not None else "raw"
-    _warm(f"{__version__}-{kind}-{flat}-{detector.refine}", experiment.model_dump_json())
+    volumes = "volumes" if _has_volumes(experiment) else "images"
+    _warm(f"{__version__}-{kind}-{flat}-{detector.refine}-{volumes}", experiment.model_dump_json())
+
+
+def _has_volumes(experiment: Experiment) -> bool:
+    """Whether the recording of this experiment is read as volumes; False if that cannot be told."""
+    from acquisition.recorded_run.places import recorded_files
+    from liveptv.volumes.reading import has_volumes
+
+    recording = experiment.recording
+    if recording is None:
+        return False
+    try:
+        recorded = recorded_files(recording.path)
+        path = recording.path if recorded is None else recorded.images
+        return recording.z_step_um is not None or has_volumes(path, recording.axes, experiment.detector)
+    except LivePTVError:
+        return False
 
 
 @cache
@@ -76,14 +94,22 @@ def _compile(experiment: Experiment) -> None:
     from tracking.trajectories import precision
 
     precision.warmup()
-    OnlineTracker(experiment.tracker).warmup()
+    volumes = _has_volumes(experiment)
+    tracker = OnlineTracker(experiment.tracker)
+    tracker.warmup()
+    if volumes:
+        tracker.warmup_switching()
     pixel_size_um = pixel_size_of(experiment.detector.model) or 1.0
     detector = experiment.detector.model_copy(update={"workers": 1, "bright": None, "dark": None})
     for pixels in PIXELS:
         engine = open_engine(
-            detector, model=detector.model, pixel_size_um=pixel_size_um, say=lambda _text: None
+            detector,
+            model=detector.model,
+            pixel_size_um=pixel_size_um,
+            say=lambda _text: None,
+            volumes=volumes,
         )
         try:
-            engine.warmup(*SHAPE, np.dtype(pixels))
+            engine.warmup(*SHAPE, np.dtype(pixels), SLICES if volumes else 1)
         finally:
             engine.close()

@@ -63,7 +63,7 @@ def _of_settings(experiment: Experiment, attributes: Mapping[str, Any]) -> str:
         before = before if isinstance(before, dict) else {}
         for key in sorted((set(before) | set(after)) - left_out):
             if before.get(key) != after.get(key):
-                return f"{section}.{key} is {after.get(key)}, it was {before.get(key)} in the run"
+                return f"{section}.{key} is {_said(after, key)}, it was {_said(before, key)} in the run"
     recording = experiment.recording
     if recording is not None:
         for key in ("pixel_size_um", "frame_rate_hz"):
@@ -102,3 +102,8 @@ def what_is_missing(frames: RecordArray, table: FrameTable) -> str:
     if not np.array_equal(at, frames["time_s"], equal_nan=True):
         return "the frames' times are not those of the run's trajectory file"
     return ""
+
+
+def _said(section: Mapping[str, Any], key: str) -> str:
+    value = section.get(key)
+    return "left out" if value is None else str(value)

@@ -90,7 +90,8 @@ def open_source(
 def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
     from acquisition.recorded_run.places import recorded_files
     from acquisition.recording import open_recording
-    from engines.factory import is_for_volumes, pixel_size_of
+    from engines.factory import pixel_size_of
+    from liveptv.volumes.reading import has_volumes
 
     settings = experiment.recording
     assert settings is not None
@@ -106,7 +107,8 @@ def _open_recording(experiment: Experiment, run_id: str) -> OpenedSource:
         model_pixel_size_um=partial(pixel_size_of, experiment.detector.model),
         pace=settings.pace,
         z_step_um=settings.z_step_um,
-        volumes=True if is_for_volumes(experiment.detector) else None,
+        volumes=settings.z_step_um is not None
+        or has_volumes(settings.path, settings.axes, experiment.detector),
     )
     remarks = tuple(f"{settings.path.name}: {text}" for text in recording.remarks)
     return OpenedSource(recording, None, recording.close, settings.pace, remarks)

@@ -62,6 +62,7 @@ def detect_images(
     """
     from acquisition.recording import open_recording
     from engines.factory import is_for_volumes, pixel_size_of
+    from liveptv.volumes.reading import has_volumes
 
     if "max_particles" not in settings.model_fields_set:
         settings = settings.model_copy(update={"max_particles": MOST_PARTICLES})
@@ -91,26 +92,6 @@ def detect_images(
         yield from ((detections, info.frames) for detections in found)
     finally:
         recording.close()
-
-
-def has_volumes(path: Path, axes: str | None, settings: DetectorSettings) -> bool:
-    """Whether a recording is to be read as volumes, by the detector's settings and, if those do not
-    say, its file."""
-    from acquisition.recording import open_stack
-    from engines.factory import is_for_volumes
-
-    if is_for_volumes(settings):
-        return True
-    of_images = settings.engine != "auto" or settings.diameter_px is not None or settings.polarity != "auto"
-    if settings.model is not None or settings.file is not None or settings.bright is not None or of_images:
-        return False
-    stack = open_stack(path, axes)
-    try:
-        info = stack.info
-        planes = dict(zip(info.axes, info.lead, strict=False)).get("Z", 1)
-        return planes > 1 and math.isfinite(info.z_step_um)
-    finally:
-        stack.close()
 
 
 def detect_frames(

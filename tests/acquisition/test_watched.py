@@ -67,6 +67,21 @@ def nothing_comes(source: Watched, for_s: float = 0.25) -> None:
         assert source.read(0.02) is None
 
 
+def test_slices_of_volumes_are_not_taken_for_images_unless_it_is_said(tmp_path: Path) -> None:
+    volume = np.stack([picture(number) for number in range(3)])
+    about = {"axes": "ZYX", "PhysicalSizeZ": 0.5, "PhysicalSizeZUnit": "µm"}
+    tifffile.imwrite(tmp_path / "stack.ome.tif", volume, photometric="minisblack", metadata=about)
+    said: list[str] = []
+    with pytest.raises(SourceError, match="no image could be taken"):
+        open_watched(
+            SourceSettings(watch=tmp_path, end_file="end", quiet_s=1.0, **QUICK), run_id="run", say=said.append
+        ).close()
+    assert any("stack.ome.tif holds volumes of 3 slices" in text and "source.axes" in text for text in said)
+    with watching(tmp_path, axes="TYX") as (source, _):
+        for frame, plane in zip(read(source, 3), volume, strict=True):
+            np.testing.assert_array_equal(frame.image, plane)
+
+
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".pgm"])
 def test_single_images_arrive_with_their_pixels(tmp_path: Path, suffix: str) -> None:
     def save(number: int) -> None:

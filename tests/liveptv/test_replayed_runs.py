@@ -88,7 +88,7 @@ def test_all_frames_are_replayed_where_asked_and_the_reason_is_said(recorded):
         ({"tracker": {"max_gap_frames": 4}}, r"tracker.max_gap_frames is 4, it was \d in the run"),
         (
             {"detector": {**NETWORK, "min_confidence": 0.6}},
-            "detector.min_confidence is 0.6, it was 0.5 in the run",
+            "detector.min_confidence is 0.6, it was left out in the run",
         ),
         ({"detector": {"workers": 2}}, "the model is none, it was simulated.onnx"),
         ({"recording": {"pixel_size_um": 0.7}}, "recording.pixel_size_um is given"),

@@ -36,7 +36,7 @@ class HourglassEngine:
     def __init__(self, settings: DetectorSettings, pixel_size_um: float, path: Path) -> None:
         self._model = HourglassModel(path)
         card = self._model.card
-        asked = settings.min_confidence if "min_confidence" in settings.model_fields_set else 0.0
+        asked = settings.min_confidence or 0.0
         self._threshold = max(card.threshold, asked)
         self._most = settings.max_particles
         self._pixel_size_um = pixel_size_um

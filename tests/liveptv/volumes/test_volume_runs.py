@@ -8,16 +8,21 @@ from made_volumes import (
     SIGMA_PX,
     SIGMA_Z,
     Z_STEP_UM,
+    drawn,
     truth_um,
     volumes_in_place_of_the_microscope,
 )
 from scipy.spatial import cKDTree
 from small_run import Run
 
+from engines.settings import DetectorSettings
+from engines.volumes.detector import VolumeDetector, Voxel
+from engines.volumes.psf import VolumePsf
 from liveptv.cli.live import _facts
 from liveptv.config import build_experiment
 from liveptv.reports.look import paper
 from liveptv.reports.volume_figure import volume_figure
+from stream.messages import Detections
 from tracking.trajectories.file import TrajectoryFile, read_trajectories
 from tracking.trajectories.snapshot import read_snapshot
 
@@ -118,6 +123,31 @@ def test_a_replay_of_the_recorded_volumes_gives_the_same_rows(made, tmp_path):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
     assert after.attributes["volume"] == before.attributes["volume"]
     assert after.frames["slices"].tolist() == before.frames["slices"].tolist()
+
+
+def test_settings_that_were_written_down_find_the_same_doubtful_particles():
+    """A run's file holds all settings, those left out too: a replay must not take them for given."""
+    settings = DetectorSettings(spot_um=SPOT_UM, workers=1)
+    read_back = DetectorSettings.model_validate(settings.model_dump(mode="json"))
+    rng = np.random.default_rng(4)
+    image = drawn([], 0).astype(float)
+    z, y, x = (np.arange(float(size)) for size in SHAPE)
+    for at in rng.uniform(0, SHAPE, (60, 3)):
+        along = [
+            np.exp(-0.5 * ((axis - c) / sigma) ** 2)
+            for axis, c, sigma in zip((z, y, x), at, (SIGMA_Z, SIGMA_PX, SIGMA_PX), strict=True)
+        ]
+        image += rng.poisson(8.0 * along[0][:, None, None] * along[1][:, None] * along[2])
+    volume = image.astype(np.uint16)
+    found = []
+    for each in (settings, read_back):
+        voxel = Voxel(Z_STEP_UM, PIXEL_UM)
+        detector = VolumeDetector(VolumePsf.gaussian(*SPOT_UM, voxel.zyx_um), voxel, each)
+        heights_um = Z_STEP_UM * np.arange(float(SHAPE[0]))
+        found.append(detector.detect(volume, np.zeros(SHAPE[0], bool), heights_um, np.zeros(SHAPE[0]))[0])
+    confidence = found[0][Detections.COLUMNS.index("confidence")]
+    assert ((confidence > 0.25) & (confidence < 0.5)).any()
+    np.testing.assert_array_equal(found[1], found[0])
 
 
 @pytest.mark.parametrize(("mode", "transport"), [("processes", "shm"), ("processes", "tcp")])
